@@ -25,12 +25,12 @@ from bench.ask import DOCUMENTS
 from bench.evaluation_tables import between
 from bench.machine import ROOT, now
 from orchestra.app.orchestra import Orchestra
-from orchestra.app.planning import Draft, Wish, asking, drafted
+from orchestra.app.planning import PlanOptions, PlanResult, plan_result, request_workflow
 from orchestra.cli.inputs import read_documents
-from orchestra.cli.run.empty_steps import DESK, Idle, idle
+from orchestra.cli.run.empty_steps import DESK_WORKFLOW, EmptyStep, find_empty_steps
 from orchestra.journal.history import History
 from orchestra.router.plan import Plan
-from orchestra.schema.strict_yaml import load
+from orchestra.schema.strict_yaml import load_yaml
 from orchestra.workflows.model import REQUEST
 
 REQUESTS, PAGE = ROOT / "bench" / "absent.yaml", ROOT / "docs" / "concepts" / "router.md"
@@ -83,8 +83,8 @@ class Told:
     """What came of a request."""
 
     wanted: Wanted
-    draft: Draft
-    idle: Sequence[Idle]
+    draft: PlanResult
+    idle: Sequence[EmptyStep]
     """The steps of which `ask` says at the end that they made nothing of what they were given."""
 
     @property
@@ -97,8 +97,8 @@ class Told:
             reasons = " ".join(one.reason for one in self.draft.rejections)
             named = isinstance(self.wanted.absent, str) or all(part[:NAMED] in reasons for part in parts)
             return UNSAID if not self.draft.declined else SAID if named else WHOLE
-        left = self.draft.undone
-        told = [one.words for one in self.idle] + ([*left.parts] if left is not None and not left.whole else [])
+        left = self.draft.unserved_parts
+        told = [one.request_text for one in self.idle] + ([*left.parts] if left is not None and not left.unassigned_values else [])
         request = self.wanted.request
         if all(any(words in part or (part in words and (words != request or part == request)) for words in told) for part in parts):
             return AFTERWARDS
@@ -106,17 +106,19 @@ class Told:
 
     def _as_it_should(self, plan: Plan) -> bool:
         """Whether each value that is returned comes from what serves a kind of work that is wanted, and all of these are served."""
-        skills = {step.name: step.skill for step in plan.steps}
+        skills = {step.name: step.capability for step in plan.steps}
         given = {skills[value.root] for value in plan.answer.values}
         able = [{*SKILLS[kind]} for kind in self.wanted.served]
-        idle = [one for one in self.idle if one.skill != DESK or "desk" not in self.wanted.served]  # who hands over to a person sorts
+        idle = [
+            one for one in self.idle if one.capability != DESK_WORKFLOW or "desk" not in self.wanted.served
+        ]  # who hands over to a person sorts
         return not idle and given <= set.union(*able) and all(given & some for some in able)
 
 
 def requests(file: Path = REQUESTS) -> list[Wanted]:
     """The requests of a file."""
     hand = {"documents": read_documents(DOCUMENTS), "table": TABLE, "text": TEXT}
-    said: Mapping[str, Any] = load(file.read_bytes(), str(file)).value
+    said: Mapping[str, Any] = load_yaml(file.read_bytes(), str(file)).value
     return [
         Wanted(one["request"], {name: hand[name] for name in one.get("with", ())}, one["absent"], one.get("served", ()))
         for one in said["requests"]
@@ -128,14 +130,14 @@ async def answered(wanted: Sequence[Wanted], fleet: str | None, router: str) -> 
     found = []
     async with Orchestra.open(fleet) as orchestra:
         for one in wanted:
-            step = asking(orchestra, one.request, one.values, Wish(router=router, cache=False))
+            step = request_workflow(orchestra, one.request, one.values, PlanOptions(router=router, cache=False))
             run = await orchestra.start(step, **{REQUEST: one.request, **one.values})
             result = await run.wait()
             events = [event async for event in run.events()]
-            draft = await drafted(orchestra, step, one.request, events)
+            draft = await plan_result(orchestra, step, one.request, events)
             if draft.plan is None and not draft.rejections:
                 raise RuntimeError(f"the router was not asked: {result.error}")
-            found.append(Told(one, draft, [*idle(draft, History.of(events), orchestra.settings)]))
+            found.append(Told(one, draft, [*find_empty_steps(draft, History.of(events), orchestra.settings)]))
     return found
 
 

@@ -37,7 +37,7 @@ def layers() -> list[Layer]:
     """All linear layers of the model."""
     import torch
 
-    from orchestra.fleet.vllm_cpu.lora_product import Stack, packed
+    from orchestra.fleet.vllm_cpu.lora_product import AdapterStack, pack
 
     chance = torch.Generator().manual_seed(0)
 
@@ -51,7 +51,7 @@ def layers() -> list[Layer]:
         for a, b in zip(down, up, strict=True):
             for slot, rank in enumerate(RANKS):
                 a[slot, 0, :rank], b[slot, 0, :, :rank] = noise(rank, inputs), noise(b.shape[2], rank)
-        made.append(Layer(packed(noise(sum(slices), inputs)), Stack.of(down, up), inputs))
+        made.append(Layer(pack(noise(sum(slices), inputs)), AdapterStack.from_slots(down, up), inputs))
     return made
 
 
@@ -84,8 +84,8 @@ def main() -> int:
         given_x = {inputs: torch.randn(count, inputs).to(torch.bfloat16) for inputs in {layer.inputs for layer in model}}
 
         def step(few: bool | None, slots: Any, given_x: dict[int, Any] = given_x) -> None:
-            made = lora_product.Step(slots)
-            made.few = bool(few)
+            made = lora_product.StepSlots(slots)
+            made.use_kernel = bool(few)
             for layer in model:
                 x = given_x[layer.inputs]
                 y = layer.product(x)

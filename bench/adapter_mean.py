@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from orchestra.agents.inference.array_files import packed
+from orchestra.agents.inference.array_files import pack_arrays
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,7 +89,7 @@ def write_encoder(before: Path, trained: Path, out: Path) -> str:
 
     layout = json.loads((trained / LAYOUT).read_text("utf-8"))
     arrays = [dict(np.load(folder / layout["arrays"])) for folder in (before, trained)]
-    text, data = packed({key: value for key, value in layout.items() if key != "sha256"}, mean_of_arrays(*arrays))
+    text, data = pack_arrays({key: value for key, value in layout.items() if key != "sha256"}, mean_of_arrays(*arrays))
     out.mkdir(parents=True, exist_ok=True)
     (out / layout["arrays"]).write_bytes(data)
     (out / LAYOUT).write_text(text, "utf-8")

@@ -31,15 +31,15 @@ import aiohttp
 
 from bench.machine import ROOT, code, now
 from orchestra.core import child_process
-from orchestra.core.child_process import Child, Launch
+from orchestra.core.child_process import ChildProcess, ProcessSpec
 from orchestra.fleet import config, cpu
 from orchestra.fleet.config import LocalServer
-from orchestra.fleet.secrets import signed
+from orchestra.fleet.secrets import auth_headers
 from orchestra.fleet.supervisor import vllm_launch
 from orchestra.fleet.supervisor.folders import Folders
 from orchestra.fleet.supervisor.main import KEY_BYTES
 from orchestra.fleet.weights import weights
-from tests.simulation.lab.noise_adapters import noisy_adapter
+from tests.simulation.lab.noise_adapters import write_noise_adapter
 
 STORY = "Tell story number {number} about a town by the sea, and about the people who live in it."
 SENTENCE = "The harbour of the town lies to the north of the old bridge, and the boats come in before the sun goes down. "
@@ -119,7 +119,7 @@ def held(lock: Path | None) -> Iterator[None]:
 async def serving(server: LocalServer, weights_folder: Path, stock: bool, log: Path) -> AsyncIterator[Served]:
     """A server of its own, as it ships or as vLLM has it by itself."""
     port = vllm_launch.choose_port(None)
-    how = vllm_launch.launch(cpu.resolved(server, Folders.of().cache), weights_folder, port)
+    how = vllm_launch.build_launch(cpu.resolve_auto(server, Folders.from_environment().cache), weights_folder, port)
     command, environment = how.command, dict(how.environment)
     if stock:
         environment["VLLM_PLUGINS"] = ""
@@ -127,8 +127,8 @@ async def serving(server: LocalServer, weights_folder: Path, stock: bool, log: P
         command = (*command[:place], *command[place + 2 :])
     key = secrets.token_urlsafe(KEY_BYTES)
     began = time.perf_counter()
-    child = await child_process.start(Launch(command, environment, key=key), log)
-    timeout, headers = aiohttp.ClientTimeout(total=900), signed(key)
+    child = await child_process.start_process(ProcessSpec(command, environment, key=key), log)
+    timeout, headers = aiohttp.ClientTimeout(total=900), auth_headers(key)
     try:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout, headers=headers) as session:
             served = Served(session, f"http://127.0.0.1:{port}", [server.model], child.pid)
@@ -139,7 +139,7 @@ async def serving(server: LocalServer, weights_folder: Path, stock: bool, log: P
         await child.stop(15)
 
 
-async def healthy(served: Served, child: Child, log: Path) -> None:
+async def healthy(served: Served, child: ChildProcess, log: Path) -> None:
     """Waits for the server."""
     while child.returncode is None:
         with contextlib.suppress(aiohttp.ClientError):
@@ -198,14 +198,14 @@ async def main() -> int:
     given = parser.parse_args()
     quantization = None if given.quantization == "none" else given.quantization
     changed = {"max_loras": given.adapters + 1, "dtype": given.dtype, "quantization": quantization}
-    server = config.read(ROOT / "configs" / "laptop.yaml").local["smol"].model_copy(update=changed)
-    found = weights.find(server.weights, weights.Pantry.of())
+    server = config.read_config(ROOT / "configs" / "laptop.yaml").local_servers["smol"].model_copy(update=changed)
+    found = weights.find_weights(server.weights, weights.ModelStore.from_environment())
     if found is None:
         print("orchestra fleet start   # once, for its weights", file=sys.stderr)
         return 2
     print(f"{now()}, {code()}")
     with tempfile.TemporaryDirectory() as place:
-        folders = [noisy_adapter(Path(place) / f"noise{n}", found, n, rank=(16, 8)[n % 2]) for n in range(given.adapters + 1)]
+        folders = [write_noise_adapter(Path(place) / f"noise{n}", found, n, rank=(16, 8)[n % 2]) for n in range(given.adapters + 1)]
         ways = [("with the plugin", server, False), ("stock vLLM", server, True)][: 1 + given.without]
         ways += [("dedicated", server.model_copy(update={"dedicated": True}), False)] * given.dedicated
         ways += [("without guesses", server.model_copy(update={"speculative_tokens": 0}), False)] * given.unguessed
@@ -215,7 +215,7 @@ async def main() -> int:
                     await served.load(folder.name, folder)
                     served.names.append(folder.name)
                 best = await measure(served, given)
-                precision = cpu.resolved(started, Folders.of().cache)
+                precision = cpu.resolve_auto(started, Folders.from_environment().cache)
                 print(f"\n{way}, {precision.dtype}, {precision.quantization or 'not quantized'}, {given.adapters} adapters")
                 print(f"{given.tokens} tokens each; a server is ready after {served.ready_after:.1f} s\n")
                 print("| at once | requests | written tok/s | of base | by processor time | of base | read tok/s | of base |")

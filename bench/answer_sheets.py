@@ -22,10 +22,10 @@ import msgspec
 from orchestra import Orchestra
 from orchestra.agents.card import Card
 from orchestra.core.events import AttemptFinished
-from orchestra.learn.evaluation.config import FILE, evaluation_of
-from orchestra.learn.evaluation.evaluation import EVALUATION, sampled
-from orchestra.learn.evaluation.metrics import Measure
-from orchestra.learn.evaluation.rows import Question, Test, read_rows
+from orchestra.learn.evaluation.config import FILE, find_evaluation
+from orchestra.learn.evaluation.evaluation import EVALUATION_PURPOSE, sample_rows
+from orchestra.learn.evaluation.metrics import MetricConfig
+from orchestra.learn.evaluation.rows import EvaluationRow, EvaluationSet, read_selected_rows
 from orchestra.schema.strict_json import canonical, digest
 from orchestra.workflows.python.steps import Agent
 
@@ -51,7 +51,7 @@ class Set:
     blind: tuple[str, ...] = ()
     """Agents that answer the same without having seen the first answer."""
     claims: bool = False
-    measure: Measure | None = None
+    measure: MetricConfig | None = None
     """What tells a right answer, where that is not the first such metric of the agent's `evaluation.yaml`."""
     title: str = ""
     """What it is called in tables and files, where several agents answer one set."""
@@ -61,13 +61,13 @@ class Set:
         object.__setattr__(self, "title", self.title or self.name)
 
 
-FACTS = Measure(
+FACTS = MetricConfig(
     of="accuracy",
     field="label",
     means={"supported": "support", "contradicted": "refute", "not stated": "irrelevant"},
     where_not={"label": ["partial"]},
 )
-SCOPE = Measure(of="accuracy", field="intent")
+SCOPE = MetricConfig(of="accuracy", field="intent")
 """Out-of-scope messages count too: one that is accepted with an intent is wrong."""
 READERS, CALCULATORS = ("extractive_reader", "generative_reader"), ("deductive_calculator", "generative_calculator")
 SETS = (
@@ -127,7 +127,7 @@ class Arm:
     @cached_property
     def marks(self) -> dict[str, str]:
         """What an answer to each row is an answer of."""
-        who = [self.card.digest, self.card.learnt]
+        who = [self.card.digest, self.card.weights_digest]
         return {name: digest(canonical([*who, given]))[:16] for name, given in self.inputs.items()}
 
     def missing(self, out: Path) -> list[str]:
@@ -142,39 +142,39 @@ class Arm:
         return [name for name in self.marks if name not in kept]
 
 
-def rows_of(one: Set, card: Card, data: Path, rows: int) -> Test:
+def rows_of(one: Set, card: Card, data: Path, rows: int) -> EvaluationSet:
     """The questions: a sample of the dev part that the agent's `evaluation.yaml` names, drawn by its seed."""
     assert card.folder is not None
-    named = evaluation_of(card.folder / FILE, one.evaluation)[1].rows
+    named = find_evaluation(card.folder / FILE, one.evaluation)[1].rows
     assert named is not None
-    found = read_rows(data, named if one.measure is None else named.model_copy(update={"where": {}}))
+    found = read_selected_rows(data, named if one.measure is None else named.model_copy(update={"where": {}}))
     if one.measure is not None and (apart := one.measure.where_not):
-        kept = [row for row in found.questions if all(row.expected.get(key) not in values for key, values in apart.items())]
-        found = Test(found.name, found.digest, kept, found.shown)
-    return sampled(found, rows if one.most is None else one.most, named.seed)
+        kept = [row for row in found.rows if all(row.expected.get(key) not in values for key, values in apart.items())]
+        found = EvaluationSet(found.name, found.digest, kept, found.reference_rows)
+    return sample_rows(found, rows if one.most is None else one.most, named.seed)
 
 
 def plain(card: Card, **more: Any) -> Card:
     """The card as it is asked here: what it answers counts, whatever a check would say."""
-    return card.varied(**({"checks": (), "otherwise": (), "accept": None} | more))
+    return card.with_settings(**({"checks": (), "otherwise": (), "accept": None} | more))
 
 
-def arms_of(one: Set, cards: Mapping[str, Card], test: Test, out: Path) -> Iterable[Arm]:
+def arms_of(one: Set, cards: Mapping[str, Card], test: EvaluationSet, out: Path) -> Iterable[Arm]:
     """The arms of a set in the order in which they are asked; what is asked about an answer comes after the answer."""
     card = cards[one.agent]
-    inputs = {row.id: row.input for row in test.questions}
+    inputs = {row.id: row.input for row in test.rows}
     yield Arm(one, "base", plain(card), inputs)
     for number, other in enumerate((cards[name] for name in one.blind), 1):
-        yield Arm(one, f"blind{number}", plain(other), {row.id: as_input(other, row) for row in test.questions})
+        yield Arm(one, f"blind{number}", plain(other), {row.id: as_input(other, row) for row in test.rows})
     for number in range(1, one.samples + 1):
         sampling = {"temperature": card.sampling.temperature or WARM, "seed": number}
         yield Arm(one, f"sample{number}", plain(card, sampling=sampling), inputs)
     if one.claims:
         answered = read(out / f"{one.title}.base.jsonl")
-        yield Arm(one, "claim", plain(cards["entailment"]), dict(_claims(test.questions, answered)))
+        yield Arm(one, "claim", plain(cards["entailment"]), dict(_claims(test.rows, answered)))
 
 
-def as_input(card: Card, row: Question) -> dict[str, Any]:
+def as_input(card: Card, row: EvaluationRow) -> dict[str, Any]:
     """A row's question for another agent: as it is where that reads the same, and else what it says, as a passage or as paragraphs."""
     given = row.input
     if given.keys() == card.input_schema["properties"].keys():
@@ -190,7 +190,7 @@ def _line(cells: Sequence[str]) -> str:
     return " ".join(cell for cell in cells if cell)
 
 
-def _claims(questions: Sequence[Question], answered: Mapping[str, Sheet]) -> Iterable[tuple[str, dict[str, Any]]]:
+def _claims(questions: Sequence[EvaluationRow], answered: Mapping[str, Sheet]) -> Iterable[tuple[str, dict[str, Any]]]:
     for row in questions:
         answer = (answered[row.id].output or {}).get("answer") if row.id in answered else None
         if answer:
@@ -225,7 +225,7 @@ class Collector:
         missing = arm.missing(self.out)
         if not missing or time.monotonic() > self.until:
             return
-        runs, step, places = self.orchestra.options(purpose=EVALUATION), Agent.carded(arm.card), asyncio.Semaphore(self.at_once)
+        runs, step, places = self.orchestra.options(purpose=EVALUATION_PURPOSE), Agent.from_card(arm.card), asyncio.Semaphore(self.at_once)
         began, tokens, done = time.monotonic(), 0, 0
         with file.open("ab") as sheets:
 
@@ -248,14 +248,14 @@ class Collector:
 
     async def _asked(self, arm: Arm, runs: Orchestra, step: Agent[..., Any], name: str, given: dict[str, Any]) -> Sheet:
         result = await (await runs.start(step, **given)).wait()
-        ended = [event for event in result.log if isinstance(event, AttemptFinished)]
+        ended = [event for event in result.events if isinstance(event, AttemptFinished)]
         last = ended[-1] if ended else None
         logprobs: tuple[float, ...] = ()
         if last is not None and last.received:
             if arm.card.kind != "ensemble":  # its answer may be another member's than the one whose tokens these are
-                logprobs = _logprobs(await runs.journal.blob(last.received) or b"{}")
+                logprobs = _logprobs(await runs.journal.get_blob(last.received) or b"{}")
             if arm.name == "base":
-                self.bodies.setdefault(arm.of.agent, []).append(await runs.journal.blob(last.sent) or b"")
+                self.bodies.setdefault(arm.of.agent, []).append(await runs.journal.get_blob(last.sent) or b"")
         used = last.usage if last is not None else result.usage
         return Sheet(
             id=name,

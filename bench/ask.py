@@ -23,10 +23,10 @@ from typing import Any
 
 from bench.machine import ROOT, now
 from orchestra.app.orchestra import Orchestra
-from orchestra.app.planning import Draft, Wish, asking, drafted
+from orchestra.app.planning import PlanOptions, PlanResult, plan_result, request_workflow
 from orchestra.app.result import Result
 from orchestra.cli.inputs import read_documents
-from orchestra.schema.strict_yaml import load
+from orchestra.schema.strict_yaml import load_yaml
 from orchestra.workflows.model import REQUEST
 
 REQUESTS = ROOT / "bench" / "ask.yaml"
@@ -55,7 +55,7 @@ class Told:
     """What came of a request."""
 
     asked: Asked
-    draft: Draft
+    draft: PlanResult
     result: Result[Any] | None
     fault: str
     seconds: float
@@ -122,7 +122,7 @@ def _rounds(number: str, text: str) -> bool:
 
 def requests(file: Path = REQUESTS, part: str = "") -> list[Asked]:
     """The requests of a file, or of a part of it."""
-    said: dict[str, Any] = load(file.read_bytes(), str(file)).value
+    said: dict[str, Any] = load_yaml(file.read_bytes(), str(file)).value
     known = {"documents": read_documents(DOCUMENTS)} | said["tables"] | said["texts"]
     names = {"documents": "documents", **dict.fromkeys(said["tables"], "table"), **dict.fromkeys(said["texts"], "text")}
     return [
@@ -143,11 +143,11 @@ async def answered(asked: Sequence[Asked], fleet: str | None, router: str) -> li
     async with Orchestra.open(fleet) as orchestra:
         for one in asked:
             began = time.monotonic()
-            step = asking(orchestra, one.request, one.values, Wish(router=router, cache=False))
+            step = request_workflow(orchestra, one.request, one.values, PlanOptions(router=router, cache=False))
             run = await orchestra.start(step, **{REQUEST: one.request, **one.values})
             result = await run.wait()
             took = time.monotonic() - began
-            draft = await drafted(orchestra, step, one.request, [event async for event in run.events()])
+            draft = await plan_result(orchestra, step, one.request, [event async for event in run.events()])
             fault = "; ".join(map(str, draft.rejections))
             found.append(Told(one, draft, result if draft.plan is not None else None, fault, took))
     return found
@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument("--router", default="router")
     parser.add_argument("--out", type=Path, help="the page; docs/FILE.md without it")
     given = parser.parse_args()
-    said = load(given.file.read_bytes(), str(given.file)).value
+    said = load_yaml(given.file.read_bytes(), str(given.file)).value
     if given.out is None and given.part != (shown := said.get("shown", "")):
         parser.error(f"the page of docs/ is of {f'the part {shown!r}' if shown else 'the whole file'}: --out FILE")
     told = asyncio.run(answered(requests(given.file, given.part), given.fleet, given.router))

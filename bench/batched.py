@@ -29,10 +29,10 @@ from threadpoolctl import threadpool_limits
 from bench import machine
 from bench.scoring import document
 from bench.verification import cards_of, write
-from orchestra.agents.inference.encoder import NEARNESS, Change, Encoder, changes_of, distances, gelu
-from orchestra.agents.inference.text_classifier import Layout
-from orchestra.fleet.local_workers import processors
-from orchestra.fleet.weights.encoders import Encoders
+from orchestra.agents.inference.encoder import RELATIVE_BIAS, Encoder, LoraWeights, gelu, lora_weights, relative_position_buckets
+from orchestra.agents.inference.text_classifier import TextClassifierConfig
+from orchestra.fleet.local_workers import processor_count
+from orchestra.fleet.weights.encoders import EncoderStore
 
 if TYPE_CHECKING:
     from orchestra.agents.inference.encoder import Array
@@ -45,25 +45,29 @@ FAR = np.float32(-1e9)
 class Batched(Encoder):
     """An encoder that reads several texts at once."""
 
-    def together(self, rows: Sequence[Sequence[int]], changes: Mapping[str, Change]) -> list[Array]:
+    def together(self, rows: Sequence[Sequence[int]], changes: Mapping[str, LoraWeights]) -> list[Array]:
         """The vector of each text, as `embed` gives it for one member."""
         length, get, heads = max(map(len, rows)), self._arrays, self.shape.heads
         tokens, there = np.ones((len(rows), length), dtype=np.int64), np.zeros((len(rows), length), dtype=bool)
         for at, row in enumerate(rows):
             tokens[at, : len(row)], there[at, : len(row)] = row, True
         first = get["embeddings.word_embeddings.weight"][tokens]
-        first = first + get["embeddings.position_embeddings.weight"][self.shape.first :][:length]
+        first = first + get["embeddings.position_embeddings.weight"][self.shape.first_position :][:length]
         if "embeddings.token_type_embeddings.weight" in get:
             first = first + get["embeddings.token_type_embeddings.weight"][0]
-        x = self._normed(first, "embeddings.LayerNorm")
-        near = get[NEARNESS][distances(length, self.shape.buckets)].transpose(2, 0, 1) if self.shape.buckets else np.float32(0)
+        x = self._layer_norm(first, "embeddings.LayerNorm")
+        near = (
+            get[RELATIVE_BIAS][relative_position_buckets(length, self.shape.relative_buckets)].transpose(2, 0, 1)
+            if self.shape.relative_buckets
+            else np.float32(0)
+        )
         aside = None if there.all() else np.where(there, np.float32(0), FAR)[:, None, None, :]
         for layer in range(self.shape.layers):
             block = f"encoder.layer.{layer}"
             parts = (self._linear(x, f"{block}.attention.self.{name}", changes) for name in ("query", "key", "value"))
             split = (part.reshape(len(rows), length, heads, -1).transpose(0, 2, 1, 3) for part in parts)
             query, key, value = map(np.ascontiguousarray, split)
-            query /= np.float32(math.sqrt(self.shape.width // heads))
+            query /= np.float32(math.sqrt(self.shape.hidden_size // heads))
             read = np.empty_like(query)
             for at in range(len(rows)):  # of all rows at once the scores leave a processor's cache
                 scores = query[at] @ key[at].transpose(0, 2, 1)
@@ -75,9 +79,9 @@ class Batched(Encoder):
                 scores /= scores.sum(axis=-1, keepdims=True)
                 read[at] = scores @ value[at]
             told = read.transpose(0, 2, 1, 3).reshape(len(rows), length, -1)
-            x = self._normed(x + self._linear(told, f"{block}.attention.output.dense", changes), f"{block}.attention.output.LayerNorm")
+            x = self._layer_norm(x + self._linear(told, f"{block}.attention.output.dense", changes), f"{block}.attention.output.LayerNorm")
             inner = gelu(self._linear(x, f"{block}.intermediate.dense", changes))
-            x = self._normed(x + self._linear(inner, f"{block}.output.dense", changes), f"{block}.output.LayerNorm")
+            x = self._layer_norm(x + self._linear(inner, f"{block}.output.dense", changes), f"{block}.output.LayerNorm")
         return [x[at, : len(row)].mean(axis=0) for at, row in enumerate(rows)]
 
 
@@ -86,7 +90,7 @@ class Judge:
     """The judge, ready, and the threads that it has."""
 
     encoder: Batched
-    changes: Mapping[str, Change]
+    changes: Mapping[str, LoraWeights]
     most: int
     pool: ThreadPoolExecutor
     threads: int
@@ -105,12 +109,12 @@ class Judge:
 def judge() -> Judge:
     """The packaged one."""
     card = cards_of()[JUDGE]
-    layout, arrays = Layout.read(card)
-    encoder = Batched.load(asyncio.run(Encoders().folder(card.model)))
+    layout, arrays = TextClassifierConfig.read(card)
+    encoder = Batched.load(asyncio.run(EncoderStore().folder(card.model)))
     assert isinstance(encoder, Batched)
     wide = {name: array.astype(np.float32) for name, array in arrays.items()}
-    threads = processors()
-    return Judge(encoder, changes_of(wide, encoder.shape), layout.tokens, ThreadPoolExecutor(threads), threads)
+    threads = processor_count()
+    return Judge(encoder, lora_weights(wide, encoder.shape), layout.tokens, ThreadPoolExecutor(threads), threads)
 
 
 HEAD = """\
@@ -128,7 +132,7 @@ def measured(given: argparse.Namespace) -> Iterator[str]:
         apart, length = 0.0, 0.0
         for turn in range(given.rounds):
             text, claims = document(chance, tokens, count)
-            rows = [one.encoder.both(claim, text, one.most) for claim in claims]
+            rows = [one.encoder.truncate_pair(claim, text, one.most) for claim in claims]
             length += statistics.mean(map(len, rows)) / given.rounds
             said: dict[str, Any] = {}
             for name in list(ways) if turn % 2 else list(ways)[::-1]:

@@ -32,23 +32,23 @@ from bench.gsm8k import Solved, asked, drawn, lasts
 from bench.written_rows import written
 from orchestra.agents.card import Card
 from orchestra.learn.compatibility import contract_digest
-from orchestra.learn.data.dataset import DataSet, Origin, Part, Row
-from orchestra.learn.data.splits import Shares, split
+from orchestra.learn.data.dataset import Dataset, DatasetRow, DatasetSource, Split
+from orchestra.learn.data.splits import SplitShares, split
 from orchestra.schema.strict_json import digest
 from orchestra.text.arithmetic import evaluate
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 3
-SHARES = Shares(tune=0.025, test=0.0)
+SHARES = SplitShares(tune=0.025, test=0.0)
 
 
-def row(kind: str, group: str, question: str, expression: str) -> Row:
+def row(kind: str, group: str, question: str, expression: str) -> DatasetRow:
     """A row of the calculator."""
     mark = digest(json.dumps([question, expression]).encode())[:16]
-    return Row(f"{kind}-{mark}", {"question": " ".join(question.split())}, {"expression": expression}, group)
+    return DatasetRow(f"{kind}-{mark}", {"question": " ".join(question.split())}, {"expression": expression}, group)
 
 
-def data_set(folder: Path, steps: int, most_last: int, most_stories: int, draws: int) -> DataSet:
+def data_set(folder: Path, steps: int, most_last: int, most_stories: int, draws: int) -> Dataset:
     """The data set. The tune part has problems and templates of which nothing is trained on."""
     source = folder / "train.jsonl"
     read = [json.loads(line) for line in source.read_text("utf-8").split("\n") if line]  # problems have line breaks of Unicode in them
@@ -62,7 +62,7 @@ def data_set(folder: Path, steps: int, most_last: int, most_stories: int, draws:
     for _ in range(1, draws):
         more += [(name, other) for name, one in problems if (other := drawn(one, chance)) is not None]
         others += renumbered(ours, chance)
-    kinds: dict[str, list[Row]] = {
+    kinds: dict[str, list[DatasetRow]] = {
         "asked": [row("asked", name, one.question, one.expression) for name, one in problems],
         "last": [row("last", name, one.question, one.expression) for name, one in ends],
         "drawn": [row("drawn", name, one.question, one.expression) for name, one in more],
@@ -73,7 +73,7 @@ def data_set(folder: Path, steps: int, most_last: int, most_stories: int, draws:
     return _put_together(kinds, digest(source.read_bytes()), origin)
 
 
-def renumbered(rows: Sequence[Row], chance: random.Random) -> Iterator[Row]:
+def renumbered(rows: Sequence[DatasetRow], chance: random.Random) -> Iterator[DatasetRow]:
     """Written problems with other numbers, where it is sure what each stands for; in the group of what they are made of. Numbers that the
     expression does not need stay, so that a story may contradict itself: it is solved all the same."""
     for one in rows:
@@ -83,10 +83,10 @@ def renumbered(rows: Sequence[Row], chance: random.Random) -> Iterator[Row]:
             yield row("renumbered", one.group, other.question, other.expression)
 
 
-def _put_together(kinds: Mapping[str, Sequence[Row]], read: str, ours: Origin) -> DataSet:
+def _put_together(kinds: Mapping[str, Sequence[DatasetRow]], read: str, ours: DatasetSource) -> Dataset:
     seen: set[str] = set()
     left_out: Counter[str] = Counter()
-    parts: dict[Part, list[Row]] = {"train": [], "tune": [], "test": []}
+    parts: dict[Split, list[DatasetRow]] = {"train": [], "tune": [], "test": []}
     for kind, rows in kinds.items():
         fresh = [one for one in {one.id: one for one in rows}.values() if one.id not in seen]
         seen.update(one.id for one in fresh)
@@ -95,12 +95,12 @@ def _put_together(kinds: Mapping[str, Sequence[Row]], read: str, ours: Origin) -
         for part, found in split(fresh, SHARES).items():
             parts[part] += found
     made = {"asked": "solutions as one expression", "last": "last steps of solutions", "drawn": "the first with other numbers"}
-    origins = [Origin("GSM8K, Cobbe et al. 2021, train part", "MIT", read, text, len(kinds[kind])) for kind, text in made.items()]
+    origins = [DatasetSource("GSM8K, Cobbe et al. 2021, train part", "MIT", read, text, len(kinds[kind])) for kind, text in made.items()]
     own = digest(b"".join(path.read_bytes() for path in TEMPLATES))
-    origins.append(Origin("bench/stories", "Apache-2.0", own, "templates, filled", len(kinds["stories"])))
+    origins.append(DatasetSource("bench/stories", "Apache-2.0", own, "templates, filled", len(kinds["stories"])))
     origins += [ours, msgspec.structs.replace(ours, made="with other numbers", rows=len(kinds["renumbered"]))]
     card = Card.load(ROOT / "agents" / "generative_calculator")
-    return DataSet.made("calculator", "calculator", contract_digest(card), "MIT; Apache-2.0", origins, parts, dict(left_out))
+    return Dataset.build("calculator", "calculator", contract_digest(card), "MIT; Apache-2.0", origins, parts, dict(left_out))
 
 
 def main() -> None:

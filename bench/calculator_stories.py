@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from orchestra.text.arithmetic import NotArithmetic, evaluate
+from orchestra.text.arithmetic import ArithmeticParseError, evaluate
 
 TEMPLATES = tuple(sorted(Path(__file__).with_name("stories").glob("*.txt")))
 
@@ -188,7 +188,7 @@ def _with(expression: str, values: Mapping[str, int]) -> str:
 def _value(expression: str, values: Mapping[str, int]) -> Fraction | None:
     try:
         return evaluate(_with(expression, values))
-    except NotArithmetic:
+    except ArithmeticParseError:
         return None
 
 

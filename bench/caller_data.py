@@ -25,15 +25,15 @@ from bench.caller_edits import LONGEST, Values, chains, listed, repeated, respec
 from bench.caller_items import Function, Item, fits
 from bench.data_sets import command_line, write
 from orchestra.agents.card import Card
-from orchestra.agents.function_calls import narrowed
+from orchestra.agents.function_calls import narrow_output
 from orchestra.learn.compatibility import contract_digest
-from orchestra.learn.data.dataset import DataSet, Origin
-from orchestra.learn.data.splits import Shares, split
+from orchestra.learn.data.dataset import Dataset, DatasetSource
+from orchestra.learn.data.splits import SplitShares, split
 from orchestra.schema.strict_json import digest
 from orchestra.schema.types import Validator
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARES = Shares(tune=0.06, test=0.0)
+SHARES = SplitShares(tune=0.06, test=0.0)
 LICENCE = "Apache-2.0"
 AMONG = 0.4
 """Share of questions of one function that are asked among others."""
@@ -72,7 +72,7 @@ def chosen(accepted: Sequence[Any], declared: Mapping[str, Any], question: str, 
 def _type(declared: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON Schema of one parameter, as the agent's outputs are held to it."""
     function = {"name": "f", "parameters": {"properties": {"x": declared}}}
-    schema = narrowed({"properties": {"calls": {"type": "array"}}}, {"calls": "functions"}, {"functions": [function]})
+    schema = narrow_output({"properties": {"calls": {"type": "array"}}}, {"calls": "functions"}, {"functions": [function]})
     found: dict[str, Any] = schema["properties"]["calls"]["items"]["anyOf"][0]["properties"]["arguments"]["properties"]["x"]
     return found
 
@@ -213,7 +213,7 @@ def _beside(item: Item, items: Sequence[Item], chance: random.Random) -> Item:
     return item.among([chance.choice(items).functions[0]] if chance.random() < BESIDE else [], chance)
 
 
-def made(folder: Path) -> DataSet:
+def made(folder: Path) -> Dataset:
     """The data set."""
     items, out = bfcl(folder / "bfcl" / "train.jsonl")
     parts = split([item.row() for item in items], SHARES)
@@ -225,24 +225,24 @@ def made(folder: Path) -> DataSet:
     train = {item.id: item.row() for item in (*among(kept), *more, *others)}
     mark = {name: digest((folder / name / "train.jsonl").read_bytes()) for name in ("bfcl", "sealtools")}
     origins = [
-        Origin(
+        DatasetSource(
             "BFCL, Patil et al. 2025, train part", LICENCE, mark["bfcl"], "one right answer each, some among more functions", len(items)
         ),
-        Origin(
+        DatasetSource(
             "BFCL, Patil et al. 2025, train part",
             LICENCE,
             mark["bfcl"],
             "without functions, with other values, several together",
             len(more),
         ),
-        Origin(
+        DatasetSource(
             "Seal-Tools, Wu et al. 2024, train part", LICENCE, mark["sealtools"], "independent calls among a few functions", len(others)
         ),
     ]
     card = Card.load(ROOT / "agents" / "caller")
     left_out = {"no answer of its type, or too long": out}
     whole = {**parts, "train": list(train.values())}
-    return DataSet.made("calls", card.name, contract_digest(card), LICENCE, origins, whole, left_out)
+    return Dataset.build("calls", card.name, contract_digest(card), LICENCE, origins, whole, left_out)
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ speak.
 - `retold`: the question with other values.
 - `listed`: one value becomes two to four, and the one call as many ("the area of a circle with a radius of 5, 8 and 13").
 - `respectively`: two values become two each, which belong together in their order.
-- `repeated`: the question again, with other values, behind itself.
+- `are_requested`: the question again, with other values, behind itself.
 - `chained`: several people's questions, one after the other.
 """
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from orchestra.agents.function_calls import narrowed
-from orchestra.learn.data.dataset import Row
+from orchestra.agents.function_calls import narrow_output
+from orchestra.learn.data.dataset import DatasetRow
 from orchestra.schema.strict_json import digest
 from orchestra.schema.types import Validator
 
@@ -27,10 +27,10 @@ class Item:
     system: str = ""
     """What the functions' owner says of all questions."""
 
-    def row(self) -> Row:
+    def row(self) -> DatasetRow:
         """The item as a row of a data set; questions that are alike are one group."""
         given = {"question": self.question, "functions": list(self.functions)} | ({"system": self.system} if self.system else {})
-        return Row(self.id, given, {"calls": list(self.calls)}, self.group)
+        return DatasetRow(self.id, given, {"calls": list(self.calls)}, self.group)
 
     @property
     def group(self) -> str:
@@ -48,4 +48,4 @@ class Item:
 def fits(functions: Sequence[Function], calls: Sequence[Mapping[str, Any]]) -> bool:
     """Whether calls are of the types that their functions declare."""
     schema = {"type": "object", "properties": {"calls": {"type": "array"}}}
-    return Validator(narrowed(schema, {"calls": "functions"}, {"functions": functions})).check({"calls": list(calls)}) is None
+    return Validator(narrow_output(schema, {"calls": "functions"}, {"functions": functions})).check({"calls": list(calls)}) is None

@@ -32,14 +32,14 @@ from bench.routing import figures
 from bench.verification import cards_of, tell
 from orchestra import Orchestra
 from orchestra.agents.card import Card
-from orchestra.agents.inference.linear import Regressor
+from orchestra.agents.inference.linear import LinearRegressor
 from orchestra.core.settings import Settings
-from orchestra.learn.certification.labelled_answers import rightness
-from orchestra.learn.evaluation.bootstrap import Figure
-from orchestra.learn.evaluation.evaluation import untuned
+from orchestra.learn.certification.labelled_answers import correctness_of
+from orchestra.learn.evaluation.bootstrap import IntervalEstimate
+from orchestra.learn.evaluation.evaluation import untuned_card
 from orchestra.learn.evaluation.metrics import Case
-from orchestra.learn.evaluation.rows import Question, Test, as_record
-from orchestra.verification.equivalence import clusters, essence
+from orchestra.learn.evaluation.rows import EvaluationRow, EvaluationSet, as_record
+from orchestra.verification.equivalence import answer_content, cluster_equivalent
 
 SETS = (
     Set("svamp", "generative_calculator", "svamp"),
@@ -63,11 +63,11 @@ def ensemble_of(card: Card, cards: Mapping[str, Card]) -> Card | None:
     return next((one for one in cards.values() if card.name in one.members), None)
 
 
-def arms_of(one: Set, card: Card, test: Test, ensemble: Card | None) -> Iterable[Arm]:
+def arms_of(one: Set, card: Card, test: EvaluationSet, ensemble: Card | None) -> Iterable[Arm]:
     """What is asked for a set: the adapter, the base without it, the ensemble, then the samples of the adapter, one after the other."""
-    inputs = {row.id: row.input for row in test.questions}
+    inputs = {row.id: row.input for row in test.rows}
     yield Arm(one, "adapter", plain(card), inputs)
-    yield Arm(one, "untuned", plain(untuned(card)), inputs)
+    yield Arm(one, "untuned", plain(untuned_card(card)), inputs)
     if ensemble is not None:
         yield Arm(one, "ensemble", plain(ensemble), inputs)
     for number in range(1, VOTES + 1):
@@ -122,11 +122,13 @@ def voted(card: Card, sheets: Sequence[Sheet]) -> Any:
     outputs = [sheet.output for sheet in sheets if sheet.output is not None]
     if not outputs:
         return None
-    groups = clusters([essence(output, card.output_schema) for output in outputs])
+    groups = cluster_equivalent([answer_content(output, card.output_schema) for output in outputs])
     return outputs[max(groups, key=len)[0]]
 
 
-def tiers_of(one: Set, card: Card, test: Test, out: Path, ensemble: Card | None = None) -> tuple[Sequence[Question], list[Tier]]:
+def tiers_of(
+    one: Set, card: Card, test: EvaluationSet, out: Path, ensemble: Card | None = None
+) -> tuple[Sequence[EvaluationRow], list[Tier]]:
     """The rows that all tiers have answered, and what each of them made of them."""
     votes = [f"sample{number}" for number in range(1, VOTES + 1)]
     titles = {"untuned": BASE, "adapter": ADAPTER}
@@ -134,11 +136,11 @@ def tiers_of(one: Set, card: Card, test: Test, out: Path, ensemble: Card | None 
         titles["ensemble"] = f"`{ensemble.name}`, which asks it and another"
     files = {name: read(out / f"{one.name}.{name}.jsonl") for name in (*titles, *votes)}
     alone = {name: read(out / f"{one.name}.{name}.alone.jsonl") for name in ALONE}
-    judge = rightness(card, one.evaluation)
-    rows = [row for row in test.questions if all(row.id in sheets for sheets in files.values())]
+    judge = correctness_of(card, one.evaluation)
+    rows = [row for row in test.rows if all(row.id in sheets for sheets in files.values())]
 
-    def right(row: Question, output: Any) -> bool:
-        return output is not None and bool(judge.of(Case(row.expected, as_record(output))))
+    def right(row: EvaluationRow, output: Any) -> bool:
+        return output is not None and bool(judge.is_correct(Case(row.expected, as_record(output))))
 
     found = []
     for name, title in titles.items():
@@ -162,25 +164,25 @@ def _seconds(sheets: Mapping[str, Sheet]) -> float:
     return median(sheet.seconds for sheet in sheets.values()) if sheets else float("nan")
 
 
-def scores_of(rows: Sequence[Question], weak: Tier, regressor: Regressor) -> dict[str, Sequence[float]]:
+def scores_of(rows: Sequence[EvaluationRow], weak: Tier, regressor: LinearRegressor) -> dict[str, Sequence[float]]:
     """What tells which rows need the dearer tier: after the cheaper one has answered, or before anybody is asked."""
     texts = [str(row.input["question"]) for row in rows]
     return {
         AFTER: weak.doubt,
         "before it: the length of what is asked": [len(json.dumps(row.input)) for row in rows],
-        "before it: the agent `difficulty`": [regressor.number(text) for text in texts],
+        "before it: the agent `difficulty`": [regressor.predict_number(text) for text in texts],
     }
 
 
-def gap(weak: Tier, strong: Tier, draws: int) -> Figure:
+def gap(weak: Tier, strong: Tier, draws: int) -> IntervalEstimate:
     """How much more often the dearer tier is right, with a 95 % interval by drawing rows anew."""
     gains = np.array(strong.right, dtype=float) - np.array(weak.right, dtype=float)
     alone = [str(number) for number in range(len(gains))]
     low, high = spread(alone, lambda weights: float((weights * gains).sum() / weights.sum()), draws)
-    return Figure(float(gains.mean()), low, high)
+    return IntervalEstimate(float(gains.mean()), low, high)
 
 
-def pair(rows: Sequence[Question], weak: Tier, strong: Tier, regressor: Regressor, draws: int) -> list[str]:
+def pair(rows: Sequence[EvaluationRow], weak: Tier, strong: Tier, regressor: LinearRegressor, draws: int) -> list[str]:
     """The table of one pair of tiers."""
     between = gap(weak, strong, draws)
     said = f"{weak.name} {weak.share:.1%} right, {strong.name} {strong.share:.1%}; the gap is {between}"
@@ -197,7 +199,7 @@ def pair(rows: Sequence[Question], weak: Tier, strong: Tier, regressor: Regresso
     return [*lines, ""]
 
 
-def section(one: Set, cards: Mapping[str, Card], given: argparse.Namespace, regressor: Regressor) -> list[str]:
+def section(one: Set, cards: Mapping[str, Card], given: argparse.Namespace, regressor: LinearRegressor) -> list[str]:
     """What the page says of a set."""
     card = cards[one.agent]
     rows, tiers = tiers_of(one, card, rows_of(one, card, given.data, given.rows), given.out, ensemble_of(card, cards))
@@ -234,7 +236,7 @@ def main() -> None:
     if given.collect:
         return
     cards = cards_of()
-    regressor = Regressor.load(cards["difficulty"])
+    regressor = LinearRegressor.load(cards["difficulty"])
     said = [now()]
     for one in sets:
         said += ["", *section(one, cards, given, regressor)]

@@ -26,16 +26,24 @@ from bench.evaluate import running, stop
 from bench.verification import write
 from orchestra import Orchestra
 from orchestra.app.project import Project
-from orchestra.app.workflow_certificates import Whole
-from orchestra.cli.output import note
-from orchestra.cli.progress import Meter, Waiting
+from orchestra.app.workflow_certificates import WorkflowTarget
+from orchestra.cli.output import print_note
+from orchestra.cli.progress import ProgressMeter, StatusLine
 from orchestra.core.settings import Settings
-from orchestra.learn.certification.labelled_answers import Rightness, items, rightness
-from orchestra.learn.evaluation.evaluation import EVALUATION, arm_of, sampled
+from orchestra.learn.certification.labelled_answers import Correctness, certification_items, correctness_of
+from orchestra.learn.evaluation.evaluation import EVALUATION_PURPOSE, evaluate_arm, sample_rows
 from orchestra.learn.evaluation.metrics import Case
-from orchestra.learn.evaluation.rows import Question, Test, as_record, read_test
+from orchestra.learn.evaluation.rows import EvaluationRow, EvaluationSet, as_record, read_evaluation_set
 from orchestra.schema.strict_json import canonical, digest
-from orchestra.verification.certificates.certify import Certified, Item, Ranked, Terms, certify, interval, percent
+from orchestra.verification.certificates.certify import (
+    CertificationTerms,
+    Certified,
+    RankedAnswers,
+    ScoredAnswer,
+    certify,
+    confidence_interval,
+    format_percent,
+)
 
 ALPHAS = (0.3, 0.2, 0.1, 0.05)
 TUNING, CALIBRATION = 0.2, 0.75
@@ -66,12 +74,12 @@ class Asked:
     evaluation: str
     common: str
     """The input that rows have in common with others: such rows are in one half."""
-    made: Callable[[Sequence[Question], int], list[Question]]
+    made: Callable[[Sequence[EvaluationRow], int], list[EvaluationRow]]
     unanswerable: Callable[[Mapping[str, Any]], bool]
     """Of what a row expects."""
 
 
-def pooled(rows: Sequence[Question], seed: int = 0) -> list[Question]:
+def pooled(rows: Sequence[EvaluationRow], seed: int = 0) -> list[EvaluationRow]:
     """Questions to a pool of passages: each its own, and others of the other set and the same part, in an order that says nothing."""
     found = []
     for row in rows:
@@ -81,18 +89,18 @@ def pooled(rows: Sequence[Question], seed: int = 0) -> list[Question]:
         pool = [own, *draw.sample(others, min(POOL - 1, len(others)))]
         draw.shuffle(pool)
         documents = [{"source": digest(text.encode())[:8], "text": text} for text in pool]
-        found.append(Question(row.id, {"question": row.input["question"], "documents": documents}, row.expected, _group(own)))
+        found.append(EvaluationRow(row.id, {"question": row.input["question"], "documents": documents}, row.expected, _group(own)))
     return found
 
 
-def written(row: Question) -> bool:
+def written(row: EvaluationRow) -> bool:
     """Whether a row is of the written ones."""
     return row.id.startswith("written-")
 
 
-def as_they_are(rows: Sequence[Question], seed: int = 0) -> list[Question]:
+def as_they_are(rows: Sequence[EvaluationRow], seed: int = 0) -> list[EvaluationRow]:
     """Rows whose inputs are the workflow's already, those of one table as a group."""
-    return [Question(row.id, row.input, row.expected, _group(row.input["table"])) for row in rows]
+    return [EvaluationRow(row.id, row.input, row.expected, _group(row.input["table"])) for row in rows]
 
 
 WORKFLOWS = (
@@ -110,11 +118,11 @@ def later(group: str) -> bool:
     return int(group[:8], 16) % 3 == 0
 
 
-def rows_of(one: Asked, data: Path, most: int) -> Test:
+def rows_of(one: Asked, data: Path, most: int) -> EvaluationSet:
     """The rows that a workflow is asked."""
-    test = sampled(read_test(data / one.set / "dev.jsonl"), most, 0)
-    rows = [*test.questions, *(sampled(read_test(one.more), most, 0).questions if one.more else [])]
-    return Test(f"{one.set}, {len(rows)} rows", test.digest, one.made(rows, 0))
+    test = sample_rows(read_evaluation_set(data / one.set / "dev.jsonl"), most, 0)
+    rows = [*test.rows, *(sample_rows(read_evaluation_set(one.more), most, 0).rows if one.more else [])]
+    return EvaluationSet(f"{one.set}, {len(rows)} rows", test.digest, one.made(rows, 0))
 
 
 def kept(path: Path) -> dict[str, tuple[Any, float | None]]:
@@ -123,79 +131,81 @@ def kept(path: Path) -> dict[str, tuple[Any, float | None]]:
     return {line["id"]: (line.get("output"), line.get("score")) for line in lines}
 
 
-async def collect(asked: Sequence[Asked], tests: Mapping[str, Test], out: Path, fleet: str | None) -> None:
+async def collect(asked: Sequence[Asked], tests: Mapping[str, EvaluationSet], out: Path, fleet: str | None) -> None:
     """Asks what is not there yet. Raises `FleetError` where no server can be had."""
-    waiting = Waiting()
+    waiting = StatusLine()
     settings = Settings.load({"fleet": fleet}, start=machine.ROOT)
     async with Orchestra.open(settings, fleet="start", progress=waiting) as orchestra:
         for one in asked:
             path, test = out / f"{one.name}.answers.jsonl", tests[one.name]
             found = kept(path)
-            open_ = Test(test.name, test.digest, [row for row in test.questions if row.id not in found])
-            note(f"{one.name}: {len(open_.questions):,} rows to ask")
-            runs = orchestra.options(purpose=EVALUATION, accept=0.0)
-            with Meter(len(open_.questions), 0) as meter:
-                arm = await arm_of(runs, one.name, orchestra.find(one.name), open_, AT_ONCE, lambda *_: meter.advance())
+            open_ = EvaluationSet(test.name, test.digest, [row for row in test.rows if row.id not in found])
+            print_note(f"{one.name}: {len(open_.rows):,} rows to ask")
+            runs = orchestra.options(purpose=EVALUATION_PURPOSE, accept=0.0)
+            with ProgressMeter(len(open_.rows), 0) as meter:
+                arm = await evaluate_arm(runs, one.name, orchestra.find(one.name), open_, AT_ONCE, lambda *_: meter.advance())
             told = [
                 {"id": row.id, "abstained": True} if case.output is None else {"id": row.id, "output": case.output, "score": case.score}
-                for row, case in zip(open_.questions, arm.cases, strict=True)
+                for row, case in zip(open_.rows, arm.cases, strict=True)
             ]
             with path.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in told)
-            note(f"{one.name}: {arm.seconds:.0f} s, {arm.failed} failed {arm.reason}")
+            print_note(f"{one.name}: {arm.seconds:.0f} s, {arm.failed} failed {arm.reason}")
     waiting.close()
 
 
-def right_of(project: Project, one: Asked) -> Rightness:
+def right_of(project: Project, one: Asked) -> Correctness:
     """What tells right answers of a workflow."""
-    return rightness(Whole.of(project, project.graph(one.name)).face, one.evaluation)
+    return correctness_of(WorkflowTarget.of(project, project.graph(one.name)).card, one.evaluation)
 
 
-def judged(one: Asked, test: Test, answers: Mapping[str, tuple[Any, float | None]], right: Rightness) -> list[tuple[str, ...]]:
+def judged(one: Asked, test: EvaluationSet, answers: Mapping[str, tuple[Any, float | None]], right: Correctness) -> list[tuple[str, ...]]:
     """The lines of the table of one workflow."""
-    there = Test(test.name, test.digest, [row for row in test.questions if row.id in answers])
-    cases = [_case(row, *answers[row.id]) for row in there.questions]
-    found = dict(zip((row.id for row in there.questions), items(there, cases, right), strict=True))
-    judge = {row.id for row in there.questions if later(row.group)}
-    nowhere = {row.id for row in there.questions if one.unanswerable(row.expected)}
+    there = EvaluationSet(test.name, test.digest, [row for row in test.rows if row.id in answers])
+    cases = [_case(row, *answers[row.id]) for row in there.rows]
+    found = dict(zip((row.id for row in there.rows), certification_items(there, cases, right), strict=True))
+    judge = {row.id for row in there.rows if later(row.group)}
+    nowhere = {row.id for row in there.rows if one.unanswerable(row.expected)}
     making = [item for key, item in found.items() if key not in judge]
     rest = [item for key, item in found.items() if key in judge]
     return [_line(f"{one.name}, {one.set}{' and written' if one.more else ''}", alpha, making, rest, nowhere) for alpha in ALPHAS]
 
 
-def unanswered(one: Asked, test: Test, answers: Mapping[str, tuple[Any, float | None]]) -> str:
+def unanswered(one: Asked, test: EvaluationSet, answers: Mapping[str, tuple[Any, float | None]]) -> str:
     """How many of the rows that are answered nowhere get an answer where nothing is withheld, and how sure the surest is."""
-    asked = [row for row in test.questions if row.id in answers and one.unanswerable(row.expected)]
+    asked = [row for row in test.rows if row.id in answers and one.unanswerable(row.expected)]
     scores = [score for output, score in (answers[row.id] for row in asked) if output is not None and score is not None]
     surest = f", the surest at {max(scores):.2f}" if scores else ""
     return f"{one.name}: of {len(asked)} questions that are answered nowhere {len(scores)} get an answer where nothing is withheld{surest}."
 
 
-def _case(row: Question, output: Any, score: float | None) -> Case:
+def _case(row: EvaluationRow, output: Any, score: float | None) -> Case:
     return Case(row.expected, None if output is None or score is None else as_record(output), score)
 
 
-def _line(name: str, alpha: float, making: Sequence[Item], rest: Sequence[Item], nowhere: set[str]) -> tuple[str, ...]:
-    made = certify(making, Terms(alpha, 0.05, TUNING, CALIBRATION), rounds=0)
-    rows = f"{len(making)}, {percent(made.bound.withheld)}"
+def _line(name: str, alpha: float, making: Sequence[ScoredAnswer], rest: Sequence[ScoredAnswer], nowhere: set[str]) -> tuple[str, ...]:
+    made = certify(making, CertificationTerms(alpha, 0.05, TUNING, CALIBRATION), rounds=0)
+    rows = f"{len(making)}, {format_percent(made.bound.min_withheld)}"
     outcome = made.outcome
     if not isinstance(outcome, Certified):
         said = (
-            f"none: {outcome.reason}" if not hasattr(outcome, "rows") else f"none, too little data: about {outcome.rows:,} rows are needed"
+            f"none: {outcome.reason}"
+            if not hasattr(outcome, "rows")
+            else f"none, too little data: about {outcome.rows_needed:,} rows are needed"
         )
-        return name, percent(alpha), rows, said, "", "", ""
-    seen = Ranked(rest).at(outcome.step.threshold)
-    low, high = interval(seen.errors, seen.accepted)
+        return name, format_percent(alpha), rows, said, "", "", ""
+    seen = RankedAnswers(rest).result_at(outcome.threshold_test.threshold)
+    low, high = confidence_interval(seen.errors, seen.accepted)
     asked = [item for item in rest if item.id in nowhere]
-    withheld = sum(item.score is None or item.score < outcome.step.threshold for item in asked)
+    withheld = sum(item.score is None or item.score < outcome.threshold_test.threshold for item in asked)
     return (
         name,
-        percent(alpha),
+        format_percent(alpha),
         rows,
-        f"{outcome.step.threshold:.4g}, covers {percent(outcome.coverage)}",
-        f"{seen.accepted} of {len(rest)} accepted, {percent(seen.coverage)}",
-        f"{seen.errors}, {percent(seen.risk or 0)} [{percent(low)}, {percent(high)}]",
-        f"{withheld} of {len(asked)}, {percent(withheld / len(asked))}" if asked else "-",
+        f"{outcome.threshold_test.threshold:.4g}, covers {format_percent(outcome.coverage)}",
+        f"{seen.accepted} of {len(rest)} accepted, {format_percent(seen.coverage)}",
+        f"{seen.errors}, {format_percent(seen.risk or 0)} [{format_percent(low)}, {format_percent(high)}]",
+        f"{withheld} of {len(asked)}, {format_percent(withheld / len(asked))}" if asked else "-",
     )
 
 
@@ -220,7 +230,7 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     tests = {one.name: rows_of(one, given.data, given.rows) for one in asked}
     for one in asked:
-        lines = [{"id": row.id, "input": row.input, "expected": row.expected, "group": row.group} for row in tests[one.name].questions]
+        lines = [{"id": row.id, "input": row.input, "expected": row.expected, "group": row.group} for row in tests[one.name].rows]
         (out / f"{one.name}.rows.jsonl").write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
     if not given.offline:
         adopted = running(given.fleet)

@@ -30,12 +30,12 @@ from bench.page import renewed
 from bench.verification import cards_of, right_of
 from orchestra import Orchestra
 from orchestra.agents.contract import Catalog, Contract
-from orchestra.core.events import Stake
+from orchestra.core.events import CheckPriority
 from orchestra.core.settings import Settings
 from orchestra.learn.evaluation.metrics import Case
 from orchestra.learn.evaluation.rows import as_record
-from orchestra.verification.check_budget import UNSURE, Allotment, Coming
-from orchestra.verification.entailment import words
+from orchestra.verification.check_budget import DEFAULT_DOUBT, CheckBudget, UpcomingValues
+from orchestra.verification.entailment import estimate_input_tokens
 from orchestra.workflows.compile.compiler import compile_graph
 from orchestra.workflows.yaml.reader import read as read_workflow
 
@@ -115,15 +115,15 @@ def rows(given: argparse.Namespace, out: Path) -> Iterator[tuple[Set, str, list[
         for check in checks:
             others = [read(out / f"{one.title}.{arm}.jsonl") for arm in ARMS[check]]
             found = []
-            for question in test.questions:
+            for question in test.rows:
                 sheet, said_by = base.get(question.id), [other[question.id] for other in others if question.id in other]
                 if sheet is None or len(said_by) < len(others):
                     continue
-                right = judge.of(Case(question.expected, as_record(sheet.output) if sheet.output is not None else None))
+                right = judge.is_correct(Case(question.expected, as_record(sheet.output) if sheet.output is not None else None))
                 if right is not None:
-                    doubt = UNSURE if sheet.score is None else 1.0 - sheet.score
+                    doubt = DEFAULT_DOUBT if sheet.score is None else 1.0 - sheet.score
                     tokens = sum(
-                        other.prompt_tokens + other.output_tokens or words(asked[arm][question.id])
+                        other.prompt_tokens + other.output_tokens or estimate_input_tokens(asked[arm][question.id])
                         for arm, other in zip(ARMS[check], said_by, strict=True)
                     )
                     found.append(Row(doubt, right and sheet.output is not None, _passes(check, sheet, said_by), tokens))
@@ -188,17 +188,17 @@ def uniform(seed: int) -> Rule:
 
 def worth(run: Sequence[Row], influence: Sequence[float], budget: int) -> list[bool]:
     """What the allotment admits, as the engine asks it; each check is over before the next value comes."""
-    allotment, chosen = Allotment(budget), []
+    allotment, chosen = CheckBudget(budget), []
     for number, (row, share) in enumerate(zip(run, influence, strict=True)):
         bound = _bound(row)
-        stake = Stake(row.doubt, share, allotment.expected(bound), bound)
-        coming = [Coming(one, 1) for one in influence[number + 1 :]]
-        chosen.append(bound <= allotment.room and allotment.fits(stake, coming))
-        allotment.met(stake, first=True)
+        stake = CheckPriority(row.doubt, share, allotment.expected_tokens(bound), bound)
+        coming = [UpcomingValues(one, 1) for one in influence[number + 1 :]]
+        chosen.append(bound <= allotment.available and allotment.fits(stake, coming))
+        allotment.record(stake, first=True)
         if chosen[-1]:
             allotment.spent += row.tokens
-            allotment.bounds += bound
-            allotment.took += row.tokens
+            allotment.finished_bound += bound
+            allotment.finished_tokens += row.tokens
     return chosen
 
 

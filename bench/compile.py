@@ -143,8 +143,8 @@ def text(shape: str, nodes: int, p: str) -> str:
 
 def described(shape: str, nodes: int, p: str) -> Workflow[..., Any] | None:
     """The same as a Python function; None for shapes that none is written for."""
-    tools = {name: Tool.of(contract, print) for name, contract in TOOLS.items()}
-    reader = Agent.of(AGENTS["reader"])
+    tools = {name: Tool.from_contract(contract, print) for name, contract in TOOLS.items()}
+    reader = Agent.from_contract(AGENTS["reader"])
     shout, join, gather = (tools[name] for name in ("shout", "join", "gather"))
 
     def chain_of_tools(text: str) -> str:

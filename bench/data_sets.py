@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from orchestra.learn.data.dataset import DataSet
+from orchestra.learn.data.dataset import Dataset
 
 
 def command_line(doc: str | None, folder: str) -> argparse.ArgumentParser:
@@ -16,7 +16,7 @@ def command_line(doc: str | None, folder: str) -> argparse.ArgumentParser:
     return parser
 
 
-def write(data: DataSet, out: Path) -> None:
+def write(data: Dataset, out: Path) -> None:
     """Writes a data set, and says its digest and how many rows its parts have."""
     data.write(out)
-    print(f"{out}: {data.manifest.digest}, " + ", ".join(f"{part} {record.rows}" for part, record in data.manifest.parts.items()))
+    print(f"{out}: {data.manifest.digest}, " + ", ".join(f"{part} {record.rows}" for part, record in data.manifest.splits.items()))

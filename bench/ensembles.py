@@ -18,12 +18,12 @@ from pathlib import Path
 from bench.risk import Curve
 from orchestra import Orchestra
 from orchestra.agents.card import Card
-from orchestra.agents.ensemble_voting import Answer, Told, itself, pooled
+from orchestra.agents.ensemble_voting import AnswerKey, EnsembleAnswer, identity, pool_answers
 from orchestra.app.project import Project
 from orchestra.core.settings import Settings
 from orchestra.learn import run_agent
 from orchestra.learn.evaluation.metrics import Case, Metric
-from orchestra.learn.evaluation.rows import Test, as_record, metrics_of, read_test
+from orchestra.learn.evaluation.rows import EvaluationSet, as_record, metrics_for, read_evaluation_set
 from orchestra.workflows.python.steps import Agent
 
 ENOUGH = (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
@@ -36,67 +36,71 @@ class Way:
     """One way to answer all rows."""
 
     name: str
-    answers: Sequence[Answer]
+    answers: Sequence[EnsembleAnswer]
     asked: float
     """Members a row, on average."""
 
 
-def ways(members: Sequence[str], rows: Sequence[Sequence[Answer]], weights: Sequence[float] = (), told: Told = itself) -> list[Way]:
+def ways(
+    members: Sequence[str], rows: Sequence[Sequence[EnsembleAnswer]], weights: Sequence[float] = (), told: AnswerKey = identity
+) -> list[Way]:
     """Each member alone; all of them pooled, the last one counting so much; and with the card's own weights in order, until an answer is
     probable enough. `rows` has the members' answers by row; `told` is what of an answer is compared."""
     found = [Way(name, [row[at] for row in rows], 1.0) for at, name in enumerate(members)]
     for last in LAST:
         counts = [1.0] * (len(members) - 1) + [last]
-        found.append(Way(f"pooled, the last counts {last:g}", [pooled(row, counts, told) for row in rows], float(len(members))))
+        found.append(Way(f"pooled, the last counts {last:g}", [pool_answers(row, counts, told) for row in rows], float(len(members))))
     for enough in ENOUGH:
         taken = [until(row, enough, weights, told) for row in rows]
         asked = sum(map(len, taken)) / len(taken)
-        found.append(Way(f"pooled, enough: {enough:g}", [pooled(row, weights, told) for row in taken], asked))
+        found.append(Way(f"pooled, enough: {enough:g}", [pool_answers(row, weights, told) for row in taken], asked))
     return found
 
 
-def until(row: Sequence[Answer], enough: float, weights: Sequence[float] = (), told: Told = itself) -> Sequence[Answer]:
+def until(
+    row: Sequence[EnsembleAnswer], enough: float, weights: Sequence[float] = (), told: AnswerKey = identity
+) -> Sequence[EnsembleAnswer]:
     """The answers that are asked for, in order, until those so far are sure enough."""
     for count in range(1, len(row)):
-        if (pooled(row[:count], weights, told).confidence or 0.0) >= enough:
+        if (pool_answers(row[:count], weights, told).confidence or 0.0) >= enough:
             return row[:count]
     return row
 
 
-def line(way: Way, test: Test, metric: Metric) -> str:
+def line(way: Way, test: EvaluationSet, metric: Metric) -> str:
     """A row of the table."""
-    cases = [Case(one.expected, as_record(answer.value), group=one.group) for one, answer in zip(test.questions, way.answers, strict=True)]
-    right = [metric.of([case]) >= 1 for case in cases]
+    cases = [Case(one.expected, as_record(answer.value), group=one.group) for one, answer in zip(test.rows, way.answers, strict=True)]
+    right = [metric.compute([case]) >= 1 for case in cases]
     curve = Curve.of(right, [answer.confidence for answer in way.answers])
-    return f"| {way.name} | {metric.of(cases):.3f} | {2 * curve.errors(0.5):.3f} | {curve.area():.3f} | {way.asked:.2f} |"
+    return f"| {way.name} | {metric.compute(cases):.3f} | {2 * curve.errors(0.5):.3f} | {curve.area():.3f} | {way.asked:.2f} |"
 
 
-def oracle(rows: Sequence[Sequence[Answer]], test: Test, metric: Metric) -> float:
+def oracle(rows: Sequence[Sequence[EnsembleAnswer]], test: EvaluationSet, metric: Metric) -> float:
     """The share of rows that some member gets right."""
     some = [
-        any(metric.of([Case(question.expected, as_record(answer.value))]) >= 1 for answer in row)
-        for question, row in zip(test.questions, rows, strict=True)
+        any(metric.compute([Case(question.expected, as_record(answer.value))]) >= 1 for answer in row)
+        for question, row in zip(test.rows, rows, strict=True)
     ]
     return sum(some) / len(some)
 
 
-async def answers(card: Card, test: Test, keep: Path | None, fleet: str | None) -> list[list[Answer]]:
+async def answers(card: Card, test: EvaluationSet, keep: Path | None, fleet: str | None) -> list[list[EnsembleAnswer]]:
     """The members' answers by row; one that failed is no answer, of no probability."""
-    columns: list[list[Answer]] = []
+    columns: list[list[EnsembleAnswer]] = []
     settings = Settings.load({"journal": "off", **({"fleet": fleet} if fleet else {})})
     async with Orchestra.open(settings) as orchestra:
-        for part in card.parts:
+        for part in card.member_cards:
             file = keep / f"{part.name}-{part.digest[:8]}-{test.digest[:8]}.json" if keep is not None else None
             if file is None or not file.is_file():
-                step = Agent.carded(part.varied(checks=(), otherwise=(), accept=None))
-                inputs = [question.input for question in test.questions]
-                found = await run_agent.results(orchestra, step, inputs, settings.concurrency, lambda: None)
-                column = [Answer(result.value, result.confidence if result.value is not None else 0.0) for result in found]
+                step = Agent.from_card(part.with_settings(checks=(), otherwise=(), accept=None))
+                inputs = [question.input for question in test.rows]
+                found = await run_agent.run_all(orchestra, step, inputs, settings.concurrency, lambda: None)
+                column = [EnsembleAnswer(result.value, result.confidence if result.value is not None else 0.0) for result in found]
                 if file is not None:
                     file.parent.mkdir(parents=True, exist_ok=True)
                     file.write_text(json.dumps([[answer.value, answer.confidence] for answer in column]), "utf-8")
             else:
-                column = [Answer(*one) for one in json.loads(file.read_text("utf-8"))]
+                column = [EnsembleAnswer(*one) for one in json.loads(file.read_text("utf-8"))]
             columns.append(column)
     return [list(row) for row in zip(*columns, strict=True)]
 
@@ -110,12 +114,12 @@ def main() -> None:
     parser.add_argument("--fleet")
     given = parser.parse_args()
     card = Project.load(Settings.load()).registry.card(given.agent)
-    if not card.parts:
+    if not card.member_cards:
         parser.error(f"{given.agent} is no ensemble")
-    test, metric = read_test(given.rows), metrics_of(card)[0]
+    test, metric = read_evaluation_set(given.rows), metrics_for(card)[0]
     rows = asyncio.run(answers(card, test, given.keep, given.fleet))
     print(HEAD.format(metric=metric.name))
-    for way in ways(card.members, rows, card.weights, card.parts[0].form.told):
+    for way in ways(card.members, rows, card.weights, card.member_cards[0].output_form.comparison_key):
         print(line(way, test, metric))
     print(f"\n{len(rows)} rows; some member is right in {oracle(rows, test, metric):.3f}")
 

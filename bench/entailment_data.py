@@ -26,12 +26,12 @@ from bench.data_sets import command_line, write
 from bench.written_rows import renewed
 from orchestra.agents.card import Card
 from orchestra.learn.compatibility import contract_digest
-from orchestra.learn.data.dataset import DataSet, Origin, Row
-from orchestra.learn.data.splits import Shares, split
+from orchestra.learn.data.dataset import Dataset, DatasetRow, DatasetSource
+from orchestra.learn.data.splits import SplitShares, split
 from orchestra.schema.strict_json import digest
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARES = Shares(tune=0.06, test=0.0)
+SHARES = SplitShares(tune=0.06, test=0.0)
 KINDS = ("claims", "sentences", "shortened", "plain")
 """Of written rows."""
 LABELS = {
@@ -56,9 +56,9 @@ class Pair:
     label: str
     group: str
 
-    def row(self) -> Row:
+    def row(self) -> DatasetRow:
         """The pair as a row of a data set."""
-        return Row(self.id, {"claim": self.claim, "evidence": self.evidence}, {"label": self.label}, self.group)
+        return DatasetRow(self.id, {"claim": self.claim, "evidence": self.evidence}, {"label": self.label}, self.group)
 
 
 def pairs_of(name: str, path: Path) -> list[Pair]:
@@ -124,7 +124,7 @@ def _without(pair: Pair) -> str | None:
     return rest if len(rest) > 80 else None
 
 
-def made(folder: Path, held_edits: bool = False, again: float | None = None, new: Sequence[str] = KINDS) -> DataSet:
+def made(folder: Path, held_edits: bool = False, again: float | None = None, new: Sequence[str] = KINDS) -> Dataset:
     """The data set; with the edits of the held-back groups in its tune part, for the calibration, where they are asked for."""
     sources = {name: folder / name / "train.jsonl" for name in LABELS}
     pairs = {name: pairs_of(name, path) for name, path in sources.items()}
@@ -137,16 +137,16 @@ def made(folder: Path, held_edits: bool = False, again: float | None = None, new
         parts["tune"] = [*parts["tune"], *(pair.row() for pair in more if pair.group in held)]
     licences = {"begin": "CC BY 4.0", "factcheckgpt": "Apache-2.0"}
     origins = [
-        Origin(f"{name}, train part", licences[name], digest(sources[name].read_bytes()), "as they are", len(pairs[name]))
+        DatasetSource(f"{name}, train part", licences[name], digest(sources[name].read_bytes()), "as they are", len(pairs[name]))
         for name in LABELS
     ]
-    origins.append(Origin("both", "CC BY 4.0, Apache-2.0", "", "deterministic edits of true pairs", len(more)))
+    origins.append(DatasetSource("both", "CC BY 4.0, Apache-2.0", "", "deterministic edits of true pairs", len(more)))
     if again is not None:
         parts, found = renewed(parts, [kind for kind in KINDS if kind not in new], 1.0, SHARES)
         parts, others = renewed(parts, new, again, SHARES)
         origins += [*found, *others]
     card = Card.load(ROOT / "agents" / "entailment")
-    return DataSet.made("claims", card.name, contract_digest(card), "CC BY 4.0 and Apache-2.0", origins, parts)
+    return Dataset.build("claims", card.name, contract_digest(card), "CC BY 4.0 and Apache-2.0", origins, parts)
 
 
 def main() -> None:

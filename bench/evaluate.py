@@ -25,14 +25,14 @@ from typing import Any, TypeAlias
 
 from bench.evaluation_tables import Measured, card_with, page_with, rates_of
 from bench.machine import ROOT, now
-from orchestra.agents.card import FILE as AGENT
+from orchestra.agents.card import CARD_FILE as AGENT
 from orchestra.agents.card import Card
-from orchestra.agents.ensemble import joined
+from orchestra.agents.ensemble import join_members
 from orchestra.core.errors import InputError
 from orchestra.fleet.supervisor.folders import Folders
-from orchestra.learn.evaluation.config import FILE, Evaluation, Rows, read_evaluations
+from orchestra.learn.evaluation.config import FILE, Evaluation, RowSelection, read_evaluations
 from orchestra.learn.evaluation.evaluation import INCUMBENT
-from orchestra.learn.promotion.promotion import Shelf, mark
+from orchestra.learn.promotion.promotion import AdapterStore, weights_digest
 
 OPENING, FLEET = 4.0, 90.0
 """Seconds that a command takes before its first row, and that a fleet may take to start."""
@@ -53,7 +53,7 @@ class Task:
     agent: str
     name: str
     plan: Evaluation
-    rows: Rows
+    rows: RowSelection
     card: Card
     questions: int
     """How many of them will be asked."""
@@ -73,7 +73,7 @@ class Task:
         """How long it will take, as far as one knows."""
         each = rates.get((self.agent, self.name), RATES.get(self.card.kind, 0.002))
         untuned = min(self.questions, self.rows.untuned or self.questions) if self.card.adapter is not None else 0
-        members = 0 if self.told else len(self.card.parts)
+        members = 0 if self.told else len(self.card.member_cards)
         return OPENING + ((1 + members + (self.before is not None)) * self.questions + untuned) * each
 
 
@@ -81,7 +81,7 @@ def tasks_of(folder: Path, data: Path) -> tuple[list[Task], list[str]]:
     """What there is to do for an agent, and what stands against it."""
     try:
         card, plans = Card.load(folder), read_evaluations(folder / FILE)
-        card = joined(card, _beside(folder) if card.members else {})
+        card = join_members(card, _beside(folder) if card.members else {})
     except InputError as error:
         return [], [f"{folder.name}: {error}"]
     if not (folder / "card.md").is_file():
@@ -103,11 +103,11 @@ def tasks_of(folder: Path, data: Path) -> tuple[list[Task], list[str]]:
 
 def in_order(tasks: Sequence[Task]) -> list[Task]:
     """Tasks that ask no model first, since the fleet starts when it is needed; ensembles behind members that need not be asked twice."""
-    ordered = sorted(tasks, key=lambda task: (task.card.asks_model, bool(task.card.parts)))
+    ordered = sorted(tasks, key=lambda task: (task.card.uses_model, bool(task.card.member_cards)))
     told: list[Task] = []
     for task in ordered:
         asked = {other.agent for other in told if task.asks_as(other)}
-        told.append(replace(task, told=bool(task.card.parts) and {part.name for part in task.card.parts} <= asked))
+        told.append(replace(task, told=bool(task.card.member_cards) and {part.name for part in task.card.member_cards} <= asked))
     return told
 
 
@@ -120,16 +120,16 @@ def predecessor(card: Card) -> Path | None:
     """The folder of what an agent had before its last promotion; None where it had nothing, or it is not on this machine."""
     if card.folder is None:
         return None
-    shelf = Shelf(card, card.folder, Folders.of().adapters)
-    last = shelf.log()[-1:]
-    found = shelf.shelf / last[0].given_up if last and last[0].verb == "promote" and last[0].given_up else None
+    shelf = AdapterStore(card, card.folder, Folders.from_environment().adapters)
+    last = shelf.promotions()[-1:]
+    found = shelf.archive / last[0].previous_digest if last and last[0].verb == "promote" and last[0].previous_digest else None
     return found if found is not None and found.is_dir() else None
 
 
 def learnt_by(card: Card) -> str:
     """The digest of what an agent, or its members, have learnt; empty where it has learnt nothing."""
     own = card.folder / card.adapter if card.adapter and card.folder else card.folder or Path()
-    return card.learnt if card.parts else mark(card, own)
+    return card.weights_digest if card.member_cards else weights_digest(card, own)
 
 
 def stamp_of(card: Card) -> str:
@@ -154,7 +154,7 @@ def measured(task: Task, fleet: str | None, root: Path, members: Sequence[Measur
     if failed:
         raise ValueError(f"of {report['rows']} rows failed: {', '.join(f'{count} of {arm}' for arm, count in failed.items())}")
     at = next(n for n, arm in enumerate(report["arms"]) if arm["arm"] == INCUMBENT)
-    checked = {part.name for part in task.card.parts if part.checks or part.accept is not None}
+    checked = {part.name for part in task.card.member_cards if part.checks or part.accept is not None}
     named = [(one, f"{one.agent}, with its checks" if one.agent in checked else one.agent) for one in members]
     report["arms"][at:at] = [{**one.arms[INCUMBENT], "arm": name} for one, name in named]
     own = f"orchestra learn evaluate {task.agent} --data {OWN.relative_to(ROOT)} --evaluation {task.name}" if task.data == OWN else ""
@@ -235,15 +235,15 @@ def with_fleet(
     keep: Keep,
 ) -> tuple[list[Measured], list[str]]:
     """All tasks, with a fleet that is started at the first one which needs it, and stopped where it was not running before."""
-    adopted = running(fleet) or not any(task.card.asks_model for task in tasks)
+    adopted = running(fleet) or not any(task.card.uses_model for task in tasks)
 
     done: dict[tuple[str, str], Measured] = {}
 
     def measure(task: Task) -> Measured:
-        if task.card.asks_model and not adopted and not running(fleet):
+        if task.card.uses_model and not adopted and not running(fleet):
             start(fleet)
-        members = [done[part.name, task.name] for part in task.card.parts if task.told and (part.name, task.name) in done]
-        one = measured(task, fleet, root, members if len(members) == len(task.card.parts) else ())
+        members = [done[part.name, task.name] for part in task.card.member_cards if task.told and (part.name, task.name) in done]
+        one = measured(task, fleet, root, members if len(members) == len(task.card.member_cards) else ())
         done[task.agent, task.name] = one
         return one
 

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from orchestra.learn.evaluation.config import Evaluation
 from orchestra.learn.evaluation.evaluation import CANDIDATE, INCUMBENT, UNTUNED, caption
-from orchestra.learn.evaluation.metrics import less_is_better
+from orchestra.learn.evaluation.metrics import is_lower_better
 
 Marks: TypeAlias = tuple[str, str]
 CARD_MARKS: Marks = "<!-- evaluation -->", "<!-- end:evaluation -->"
@@ -113,7 +113,7 @@ def page_lines(one: Measured) -> list[str]:
     first = next(iter(one.plan.metrics))
     lines = []
     for metric, measure in one.plan.metrics.items():
-        less = less_is_better(measure)
+        less = is_lower_better(measure)
         if metric != first and metric not in one.plan.goals and not less:
             continue
         rivals = [figures[metric] for figures in floors.values() if figures.get(metric) is not None]

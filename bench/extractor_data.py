@@ -20,13 +20,13 @@ from typing import Any
 from bench.data_sets import command_line, write
 from orchestra.agents.card import Card
 from orchestra.learn.compatibility import contract_digest
-from orchestra.learn.data.dataset import DataSet, Origin, Row
-from orchestra.learn.data.splits import Shares, split
+from orchestra.learn.data.dataset import Dataset, DatasetRow, DatasetSource
+from orchestra.learn.data.splits import SplitShares, split
 from orchestra.schema.strict_json import digest
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 1
-SHARES = Shares(tune=0.1, test=0.1)
+SHARES = SplitShares(tune=0.1, test=0.1)
 LONGEST = 30
 """Characters of a phrase that is composed with others, at most."""
 OPENINGS = (
@@ -38,13 +38,13 @@ _TIMED = re.compile(r"(at|around|in|by|after|before|from|between)\b")
 _DATED = re.compile(r"(on|in|for|this|next|the|today|tomorrow|tonight)\b")
 
 
-def rows_of(path: Path) -> list[Row]:
+def rows_of(path: Path) -> list[DatasetRow]:
     """The rows of a file of Restaurant8k; a group is a text, letter case and punctuation aside."""
     found = []
     for line in path.read_text("utf-8").splitlines():
         item = json.loads(line)
         group = " ".join(re.findall(r"\w+", item["input"]["text"].lower())) or item["id"]
-        found.append(Row(item["id"], item["input"], {"slots": item["expected"]["slots"]}, digest(group.encode())[:16]))
+        found.append(DatasetRow(item["id"], item["input"], {"slots": item["expected"]["slots"]}, digest(group.encode())[:16]))
     return found
 
 
@@ -60,7 +60,7 @@ class _Request:
         self.slots[slot] = {"value": phrase, "start": start, "end": len(self.text)}
 
 
-def composed(rows: Sequence[Row], count: int, seed: int) -> Iterator[Row]:
+def composed(rows: Sequence[DatasetRow], count: int, seed: int) -> Iterator[DatasetRow]:
     """Requests made of phrases of these rows."""
     chance = random.Random(seed)
     phrases: dict[str, list[str]] = defaultdict(list)
@@ -79,7 +79,9 @@ def composed(rows: Sequence[Row], count: int, seed: int) -> Iterator[Row]:
             request.add(chance.choice((", name is ", " under ", ", ", " for ")), "first_name", chance.choice(phrases["first_name"]))
             request.add(" ", "last_name", chance.choice(phrases["last_name"]))
         request.text += chance.choice(ENDS)
-        yield Row(f"composed-{number:05}", {"text": request.text, "requested": []}, {"slots": request.slots}, f"composed-{number:05}")
+        yield DatasetRow(
+            f"composed-{number:05}", {"text": request.text, "requested": []}, {"slots": request.slots}, f"composed-{number:05}"
+        )
 
 
 def _before(slot: str, phrase: str, chance: random.Random) -> str:
@@ -93,18 +95,18 @@ def _before(slot: str, phrase: str, chance: random.Random) -> str:
             return chance.choice((" ", " ", ", ")) if _DATED.match(phrase.lower()) else chance.choice((" on ", " ", " ", ", ", " for "))
 
 
-def made(source: Path, count: int) -> DataSet:
+def made(source: Path, count: int) -> Dataset:
     """The data set."""
     rows = rows_of(source)
-    parts: Mapping[Any, list[Row]] = split(rows, SHARES)
+    parts: Mapping[Any, list[DatasetRow]] = split(rows, SHARES)
     more = list(composed(parts["train"], count, SEED))
     name = "Restaurant8k, Coope et al. 2020, train part"
     origins = [
-        Origin(name, "CC BY 4.0", digest(source.read_bytes()), "as they are", len(rows)),
-        Origin(name, "CC BY 4.0", digest(source.read_bytes()), "phrases of slots composed to short requests", len(more)),
+        DatasetSource(name, "CC BY 4.0", digest(source.read_bytes()), "as they are", len(rows)),
+        DatasetSource(name, "CC BY 4.0", digest(source.read_bytes()), "phrases of slots composed to short requests", len(more)),
     ]
     card = Card.load(ROOT / "agents" / "crf_extractor")
-    return DataSet.made(
+    return Dataset.build(
         "restaurant8k", card.name, contract_digest(card), "CC BY 4.0", origins, {**parts, "train": [*parts["train"], *more]}
     )
 

@@ -28,15 +28,15 @@ from bench import machine
 from bench.verification import write
 from orchestra import Orchestra
 from orchestra.agents.card import Card
-from orchestra.core.protocols import Source
+from orchestra.core.protocols import EvidenceSource
 from orchestra.core.settings import Settings
-from orchestra.learn.evaluation.evaluation import EVALUATION, arm_of
-from orchestra.learn.evaluation.rows import Question, Test
+from orchestra.learn.evaluation.evaluation import EVALUATION_PURPOSE, evaluate_arm
+from orchestra.learn.evaluation.rows import EvaluationRow, EvaluationSet
 from orchestra.verification import entailment, partial_answers
 from orchestra.verification.certificates import conformal
-from orchestra.verification.certificates.certify import interval, percent
-from orchestra.verification.certificates.conformal import Answer, Part
-from orchestra.verification.entailment import CLAIM, EVIDENCE, LIKELY, Claim, Reply
+from orchestra.verification.certificates.certify import confidence_interval, format_percent
+from orchestra.verification.certificates.conformal import CalibrationAnswer, ScoredPart
+from orchestra.verification.entailment import CLAIM, DECISION_THRESHOLD, EVIDENCE, AnswerClaim, JudgeReply
 
 ALPHAS = (0.2, 0.1, 0.05, 0.02)
 ROUNDS = 2_000
@@ -57,8 +57,8 @@ class Pair:
     @property
     def questions(self) -> list[dict[str, str]]:
         """What is asked, a piece of the evidence each."""
-        source = (Source(self.evidence),)
-        return [{CLAIM: self.claim, EVIDENCE: self.evidence[one.start : one.end]} for one in entailment.pieces(source)]
+        source = (EvidenceSource(self.evidence),)
+        return [{CLAIM: self.claim, EVIDENCE: self.evidence[one.start : one.end]} for one in entailment.split_evidence(source)]
 
 
 def pairs(data: Path, name: str) -> Iterator[Pair]:
@@ -76,15 +76,15 @@ async def asked(found: Sequence[Pair], file: Path) -> None:
     open_ = [one for one in found if one.id not in known]
     if not open_:
         return
-    card = Card.load(machine.ROOT / "agents" / "entailment").varied(checks=(), accept=None, otherwise=())
+    card = Card.load(machine.ROOT / "agents" / "entailment").with_settings(checks=(), accept=None, otherwise=())
     from orchestra.workflows.python.steps import Agent
 
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings.load({"journal": str(Path(folder) / "journal.db"), "concurrency": 32}, start=machine.ROOT)
         async with Orchestra.open(settings, progress=None) as orchestra:
             given = [(one.id, inputs) for one in open_ for inputs in one.questions]
-            test = Test("claims", "", [Question(str(at), inputs, {}) for at, (_, inputs) in enumerate(given)])
-            arm = await arm_of(orchestra.options(purpose=EVALUATION), "entailment", Agent.carded(card), test, 32)
+            test = EvaluationSet("claims", "", [EvaluationRow(str(at), inputs, {}) for at, (_, inputs) in enumerate(given)])
+            arm = await evaluate_arm(orchestra.options(purpose=EVALUATION_PURPOSE), "entailment", Agent.from_card(card), test, 32)
     said: dict[str, list[Any]] = {}
     for (name, _), case in zip(given, arm.cases, strict=True):
         said.setdefault(name, []).append(case.output)
@@ -96,12 +96,12 @@ async def asked(found: Sequence[Pair], file: Path) -> None:
 
 def worded(found: Sequence[Pair]) -> dict[str, list[Any]]:
     """What the words alone say, as the agent would."""
-    calibration = Card.load(machine.ROOT / "agents" / "entailment").calibrated
+    calibration = Card.load(machine.ROOT / "agents" / "entailment").current_calibration
     assert calibration is not None, "the shipped agent has one"
     assert calibration.words is not None, "and it has a part about words"
     said: dict[str, list[Any]] = {}
     for one in found:
-        told = [dict(zip(calibration.choices, calibration.words.chances(inputs), strict=True)) for inputs in one.questions]
+        told = [dict(zip(calibration.choices, calibration.words.probabilities(inputs), strict=True)) for inputs in one.questions]
         said[one.id] = [{"p_supported": chances["supported"], "p_refute": chances["contradicted"]} for chances in told]
     return said
 
@@ -111,14 +111,14 @@ def answers(file: Path) -> dict[str, list[Any]]:
     return {row["id"]: row["outputs"] for row in map(msgspec.json.decode, file.read_bytes().splitlines())} if file.exists() else {}
 
 
-def grouped(found: Sequence[Pair], known: dict[str, list[Any]]) -> list[Answer]:
+def grouped(found: Sequence[Pair], known: dict[str, list[Any]]) -> list[CalibrationAnswer]:
     """The pairs as answers of several parts, with their scores."""
-    groups: dict[str, list[Part]] = {}
+    groups: dict[str, list[ScoredPart]] = {}
     for one in found:
-        replies = [Reply(output) if output is not None else Reply(fault="no answer") for output in known[one.id]]
-        [verdict] = entailment.each([Claim(one.claim, "")], (Source(one.evidence),), replies)
-        groups.setdefault(one.group, []).append(Part(partial_answers.score(verdict), not one.right))
-    return [Answer(f"{at}", tuple(parts)) for at, parts in enumerate(groups.values())]
+        replies = [JudgeReply(output) if output is not None else JudgeReply(error="no answer") for output in known[one.id]]
+        [verdict] = entailment.claim_verdicts([AnswerClaim(one.claim, "")], (EvidenceSource(one.evidence),), replies)
+        groups.setdefault(one.group, []).append(ScoredPart(partial_answers.part_score(verdict), not one.right))
+    return [CalibrationAnswer(f"{at}", tuple(parts)) for at, parts in enumerate(groups.values())]
 
 
 HEAD = """\
@@ -126,23 +126,25 @@ HEAD = """\
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"""
 
 
-def table(sets: dict[str, list[Answer]]) -> str:
+def table(sets: dict[str, list[CalibrationAnswer]]) -> str:
     """A line for each set and promise."""
     lines = [HEAD]
     for name, rows in sets.items():
         for alpha in ALPHAS:
-            found = conformal.calibrate(rows, alpha, floor=LIKELY, rounds=ROUNDS)
-            whole = found.everything
-            wrong = percent(whole.wrong / whole.parts)
-            begin = f"| {name} | {whole.answers}, {whole.parts:,} | {wrong} | {percent(1 - alpha)} | {found.calibration} "
-            if found.threshold is None or found.judged is None or found.resplits is None:
+            found = conformal.calibrate(rows, alpha, floor=DECISION_THRESHOLD, rounds=ROUNDS)
+            whole = found.unfiltered
+            wrong = format_percent(whole.wrong_kept / whole.parts)
+            begin = f"| {name} | {whole.answers}, {whole.parts:,} | {wrong} | {format_percent(1 - alpha)} | {found.calibration} "
+            if found.threshold is None or found.held_out is None or found.resplits is None:
                 lines.append(f"{begin}| none: {found.reason} | | | | |")
                 continue
-            judged, splits = found.judged, found.resplits
-            low, high = interval(judged.broken, judged.answers)
-            broken = f"{judged.broken} of {judged.answers}, {percent(judged.violated)} [{percent(low)}, {percent(high)}]"
-            kept = f"{percent(judged.share)}, {judged.empty} answers withheld"
-            lines.append(f"{begin}| {found.threshold:.4g} | {kept} | {broken} | {percent(splits.violated)} | {percent(splits.kept)} |")
+            judged, splits = found.held_out, found.resplits
+            low, high = confidence_interval(judged.violations, judged.answers)
+            broken = f"{judged.violations} of {judged.answers}, {format_percent(judged.violation_rate)} [{format_percent(low)}, {format_percent(high)}]"
+            kept = f"{format_percent(judged.kept_share)}, {judged.empty} answers withheld"
+            lines.append(
+                f"{begin}| {found.threshold:.4g} | {kept} | {broken} | {format_percent(splits.violation_rate)} | {format_percent(splits.kept_share)} |"
+            )
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from orchestra.schema.strict_yaml import load
+from orchestra.schema.strict_yaml import load_yaml
 
 FILE = Path(__file__).with_suffix(".yaml")
 _PART = re.compile(r"\{(\w+)\}")
@@ -39,7 +39,7 @@ def other_tasks(count: int, seed: int) -> list[str]:
 
 
 def _said() -> Forms:
-    return Forms.model_validate(load(FILE.read_bytes(), str(FILE)).value)
+    return Forms.model_validate(load_yaml(FILE.read_bytes(), str(FILE)).value)
 
 
 def _drawn(forms: list[str], count: int, seed: int) -> list[str]:

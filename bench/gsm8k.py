@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from orchestra.text.arithmetic import NotArithmetic, evaluate, operands
-from orchestra.text.numbers.numbers import numbers as numbers_in
+from orchestra.text.arithmetic import ArithmeticParseError, evaluate, operands
+from orchestra.text.numbers.numbers import find_numbers as numbers_in
 
 LONGEST = 60
 """Characters of an expression at most."""
@@ -66,7 +66,7 @@ def solved(question: str, solution: str, answer: float) -> Solved | None:
                 return None
             tree = _substituted(left, found, known)
             result = evaluate(right)
-        except NotArithmetic:
+        except ArithmeticParseError:
             return None
         if result in known or result in found:
             unsure.add(result)  # where it is used, it may stand for either
@@ -76,7 +76,7 @@ def solved(question: str, solution: str, answer: float) -> Solved | None:
     try:
         expression = spelt(tree)
         value = evaluate(expression)
-    except NotArithmetic:
+    except ArithmeticParseError:
         return None
     right_value = value == Fraction(str(answer)) and len(expression) <= LONGEST and len(operands(expression)) <= MOST
     return Solved(question, expression, value, len(steps)) if right_value and told(expression, known) else None
@@ -88,23 +88,23 @@ def told(expression: str, known: Mapping[Fraction, int]) -> bool:
 
 
 def as_written(expression: str, text: str) -> str:
-    """An expression over numbers that a text tells or everybody knows, as the agent writes it. Raises `NotArithmetic` for any other.
+    """An expression over numbers that a text tells or everybody knows, as the agent writes it. Raises `ArithmeticParseError` for any other.
     (Where a word such as “quarter” stands in the text, whatever is meant by it, it may be reckoned with.)"""
     if "#" in expression:
-        raise NotArithmetic(f"{expression.strip()!r} has a remark in it")
+        raise ArithmeticParseError(f"{expression.strip()!r} has a remark in it")
     try:
         found = spelt(ast.parse(expression.strip(), mode="eval").body)
     except SyntaxError as error:
-        raise NotArithmetic(f"{expression.strip()!r} is no arithmetic") from error
+        raise ArithmeticParseError(f"{expression.strip()!r} is no arithmetic") from error
     if evaluate(found) < 0:
-        raise NotArithmetic(f"{found} is less than zero")
+        raise ArithmeticParseError(f"{found} is less than zero")
     if len(found) > LONGEST or len(operands(found)) > MOST:
-        raise NotArithmetic(f"{found} is longer than {LONGEST} characters, or has more than {MOST} numbers")
+        raise ArithmeticParseError(f"{found} is longer than {LONGEST} characters, or has more than {MOST} numbers")
     known = numbers(text) + Counter(
         Fraction(part) for word, parts in PARTS.items() if re.search(rf"\b{word}s?\b", text, re.IGNORECASE) for part in parts
     )
     if unknown := [node for node in re.findall(r"[\d.]+", found) if not told(node, known)]:
-        raise NotArithmetic(f"{unknown[0]} is not told in the story or the question")
+        raise ArithmeticParseError(f"{unknown[0]} is not told in the story or the question")
     return found
 
 
@@ -115,21 +115,21 @@ def _parts(text: str) -> list[Fraction]:
 
 
 def spelt(tree: ast.expr) -> str:
-    """An expression without blanks or needless brackets. Raises `NotArithmetic` for one that the agent may not write."""
+    """An expression without blanks or needless brackets. Raises `ArithmeticParseError` for one that the agent may not write."""
     text = ast.unparse(tree).replace(" ", "")
     if re.search(r"//|\*\*|[^-+*/().\d]", text):
-        raise NotArithmetic(text)
+        raise ArithmeticParseError(text)
     return text
 
 
 def _substituted(step: str, found: Mapping[Fraction, ast.expr], known: Mapping[Fraction, int]) -> ast.expr:
-    """A step whose intermediate results are replaced by what they were found by. Raises `NotArithmetic`."""
+    """A step whose intermediate results are replaced by what they were found by. Raises `ArithmeticParseError`."""
     plain = _spelt_plainly(step)
     evaluate(plain)
     try:
         body = ast.parse(plain, mode="eval").body
     except SyntaxError as error:
-        raise NotArithmetic(plain) from error
+        raise ArithmeticParseError(plain) from error
     made: ast.expr = _Replaced(found, known).visit(body)
     return made
 
@@ -148,7 +148,7 @@ class _Replaced(ast.NodeTransformer):
         return node if number in self.known or number not in self.found else self.found[number]
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.expr:
-        raise NotArithmetic("a sign")
+        raise ArithmeticParseError("a sign")
 
 
 def last(question: str, solution: str, answer: float) -> Solved | None:
@@ -163,7 +163,7 @@ def last(question: str, solution: str, answer: float) -> Solved | None:
         tree = _substituted(left, {}, {})
         wanted, value = operands(spelt(tree)), evaluate(spelt(tree))
         results = {evaluate(result): number for number, _, result in steps[:-1]}
-    except NotArithmetic:
+    except ArithmeticParseError:
         return None
     said = [part for part in sentences[:-1] if any(number in numbers(part) and number not in results for number in wanted)]
     said += [_without_working(lines[number]) for number in dict.fromkeys(results[one] for one in wanted if one in results)]
@@ -215,7 +215,7 @@ def _whole(before: str, after: str) -> bool:
 
     try:
         return all(b > 0 and b.denominator <= a.denominator for a, b in zip(parts(before), parts(after), strict=True))
-    except NotArithmetic:
+    except ArithmeticParseError:
         return False
 
 

@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from orchestra.core.events import AttemptFinished, AttemptStarted, Event, NodeFinished, RunFinished, RunStarted, Usage, encode
-from orchestra.core.outcomes import Value
+from orchestra.core.outcomes import ValueOutcome
 from orchestra.core.protocols import Journal
 from orchestra.journal.memory import MemoryJournal
 from orchestra.journal.sqlite.database import Durability
@@ -45,8 +45,8 @@ def events_of(run: str, count: int) -> list[Event]:
             case 1:
                 found.append(AttemptFinished(seq=seq, at=2.0, node=node, attempt=1, value=ANSWER, usage=usage, server="s1", sent="0" * 32))
             case _:
-                found.append(NodeFinished(seq=seq, at=2.0, node=node, outcome=Value(value=ANSWER, score=0.93)))
-    return [*found, RunFinished(seq=count, at=3.0, status="done", outcome=Value(value=ANSWER))]
+                found.append(NodeFinished(seq=seq, at=2.0, node=node, outcome=ValueOutcome(value=ANSWER, score=0.93)))
+    return [*found, RunFinished(seq=count, at=3.0, status="done", outcome=ValueOutcome(value=ANSWER))]
 
 
 async def one_run(journal: Journal, run: str, events: Sequence[Event], wait: int) -> None:
@@ -54,17 +54,19 @@ async def one_run(journal: Journal, run: str, events: Sequence[Event], wait: int
     for event in events:
         journal.append(run, (event,))
         if event.seq % wait == 0:
-            await journal.durable(run, event.seq)
-    await journal.durable(run, len(events))
+            await journal.wait_durable(run, event.seq)
+    await journal.wait_durable(run, len(events))
 
 
 async def one_run_of_nodes(journal: Journal, run: str, count: int, wait: int) -> None:
     """Appends `count` nodes as the engine does where nothing judges them: one event with two blobs of their own, 900 bytes in all."""
-    journal.append(run, (RunStarted(seq=1, at=0.0, run=run, workflow="bench", graph=journal.put(b"graph"), inputs={}),))
+    journal.append(run, (RunStarted(seq=1, at=0.0, run=run, workflow="bench", graph=journal.put_blob(b"graph"), inputs={}),))
     usage = Usage(prompt_tokens=318, output_tokens=54, calls=1, seconds=1.25)
     for seq in range(2, count + 2):
         node = f"readings[{seq}]"
-        sent, received = (journal.put(f"{what} {run} {node} ".encode() + b"x" * size) for what, size in (("sent", 600), ("received", 300)))
+        sent, received = (
+            journal.put_blob(f"{what} {run} {node} ".encode() + b"x" * size) for what, size in (("sent", 600), ("received", 300))
+        )
         journal.append(
             run,
             (
@@ -78,13 +80,13 @@ async def one_run_of_nodes(journal: Journal, run: str, count: int, wait: int) ->
                     server="s1",
                     sent=sent,
                     received=received,
-                    settled=True,
+                    final=True,
                 ),
             ),
         )
         if seq % wait == 0:
-            await journal.durable(run, seq)
-    await journal.durable(run, count + 1)
+            await journal.wait_durable(run, seq)
+    await journal.wait_durable(run, count + 1)
 
 
 async def sweep(journal: Journal, work: Sequence[tuple[str, Sequence[Event] | int]], wait: int) -> None:

@@ -25,9 +25,9 @@ from typing import Any
 
 from bench import machine
 from orchestra.app.costs import costs
-from orchestra.app.run_status import Wanted, listed
+from orchestra.app.run_status import RunListQuery, latest_runs
 from orchestra.core.events import AttemptFinished, AttemptStarted, Event, NodeFinished, RunFinished, RunStarted, Usage
-from orchestra.core.outcomes import Failed, Value
+from orchestra.core.outcomes import FailedOutcome, ValueOutcome
 from orchestra.core.protocols import Journal
 from orchestra.journal.sqlite.journal import SqliteJournal
 
@@ -70,12 +70,12 @@ def events_of(number: int, runs: int, journal: Journal) -> list[Event]:
     at, run = BEGAN + number, f"01m{number:017d}"
     server, model, price = SERVERS[number % len(SERVERS)]
     tags = {"customer": str(number % max(1, runs // CUSTOMER)), "release": f"2026-{number % 12 + 1:02d}"}
-    workflow, graph = WORKFLOWS[number % len(WORKFLOWS)], journal.put(b"the frozen workflow " * 40)
+    workflow, graph = WORKFLOWS[number % len(WORKFLOWS)], journal.put_blob(b"the frozen workflow " * 40)
     made: list[Event] = [
         RunStarted(seq=1, at=at, run=run, workflow=workflow, graph=graph, inputs={"question": "Who built it?"}, options={"tags": tags})
     ]
     for node in ("reading", "writing"):
-        sent, received = (journal.put(f"{what} {run} {node} ".encode() + b"x" * BLOB) for what in ("sent", "received"))
+        sent, received = (journal.put_blob(f"{what} {run} {node} ".encode() + b"x" * BLOB) for what in ("sent", "received"))
         made.append(AttemptStarted(seq=len(made) + 1, at=at, node=node, attempt=1, name=f"{node}_agent"))
         made.append(
             AttemptFinished(
@@ -89,12 +89,14 @@ def events_of(number: int, runs: int, journal: Journal) -> list[Event]:
                 model=model,
                 sent=sent,
                 received=received,
-                settled=node == "reading",
+                final=node == "reading",
             )
         )
-    outcome = Failed("F203", "nobody answers", "writing") if number % 40 == 39 else Value(value=ANSWER)
+    outcome = FailedOutcome("F203", "nobody answers", "writing") if number % 40 == 39 else ValueOutcome(value=ANSWER)
     made.append(NodeFinished(seq=len(made) + 1, at=at + 2, node="writing", outcome=outcome))
-    made.append(RunFinished(seq=len(made) + 1, at=at + 2, status="done" if isinstance(outcome, Value) else "failed", outcome=outcome))
+    made.append(
+        RunFinished(seq=len(made) + 1, at=at + 2, status="done" if isinstance(outcome, ValueOutcome) else "failed", outcome=outcome)
+    )
     return made
 
 
@@ -105,7 +107,7 @@ async def fill(journal: Journal, runs: int) -> None:
         run = f"01m{number:017d}"
         journal.append(run, made)
         if number % 1000 == 999 or number == runs - 1:
-            await journal.durable(run, len(made))
+            await journal.wait_durable(run, len(made))
 
 
 @dataclass(frozen=True)
@@ -190,9 +192,9 @@ async def in_python(place: Place) -> list[tuple[str, float, float | None]]:
     now = time.time()
     async with place.open() as journal:
         async with stopwatch("Python: list", told):
-            await listed(journal, now, Wanted())
+            await latest_runs(journal, now, RunListQuery())
         async with stopwatch("Python: list by tag", told):
-            await listed(journal, now, Wanted(tags={"customer": "7"}))
+            await latest_runs(journal, now, RunListQuery(tags={"customer": "7"}))
         async with stopwatch("Python: costs", told):
             await costs(journal, {})
     return told

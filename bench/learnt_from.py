@@ -4,8 +4,8 @@
 
 `FOLDER` has the public sets that the cards name, each with its training part. Most data sets are made by the scripts of today, others by
 those of an earlier commit, which are taken out of the history into `--work`; each must have the digest that stands here, else nothing is
-written. These are the digests that `model.json`, `manifest.json` or the card names, so the rows are the very ones. Of `entailment`, whose
-`model.json` has digests of texts and labels, those are compared; `crf_extractor` came out the same to the byte when it was trained again.
+written. These are the digests that `model.json_rule`, `manifest.json_rule` or the card names, so the rows are the very ones. Of `entailment`, whose
+`model.json_rule` has digests of texts and labels, those are compared; `crf_extractor` came out the same to the byte when it was trained again.
 Of `difficulty`, and of the first sets of `generative_calculator`, `generative_reader` and `tool_planner`, cards say the command and how
 many rows there are to train on, and no digest. What an encoder of another kind had learnt before (`table_reader`, that
 `deductive_calculator` began with) asks other things, and is left out. The digests of several trainings are one record, as where a
@@ -27,11 +27,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestra.agents.card import Card
-from orchestra.agents.inference.model_file import Outline
+from orchestra.agents.inference.model_file import EncoderSummary
 from orchestra.learn.data import provenance
-from orchestra.learn.data.dataset import MANIFEST, DataSet, Row
-from orchestra.learn.encoders.texts import Labelled, digest_of
-from orchestra.learn.promotion.promotion import LEARNT_FROM
+from orchestra.learn.data.dataset import MANIFEST_FILE, Dataset, DatasetRow
+from orchestra.learn.encoders.texts import LabelledText, labelled_texts_digest
+from orchestra.learn.promotion.promotion import PROVENANCE_FILE
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("bench", "orchestra", "agents", "configs", "workflows", ":(exclude)*.npz", ":(exclude)*.safetensors")
@@ -93,14 +93,14 @@ INTENTS = ("assistant_intent", "banking_intent")
 """Agents that `bench.train_intents` trains, on rows that are in no folder."""
 
 
-def made(one: Made, data: Path, work: Path) -> DataSet:
+def made(one: Made, data: Path, work: Path) -> Dataset:
     """A data set that is made again, or that stands in `work` since it was. Raises `SystemExit` where it has become another."""
     out = work / one.digest
-    if not (out / MANIFEST).is_file():
+    if not (out / MANIFEST_FILE).is_file():
         source = ROOT if not one.commit else _source(one.commit, work)
         command = [sys.executable, "-m", *shlex.split(one.command.format(data=shlex.quote(str(data.resolve())))), "--out", str(out)]
         subprocess.run(command, cwd=source, env={**os.environ, "PYTHONPATH": str(source)}, check=True)
-    found = DataSet.load(out)
+    found = Dataset.load(out)
     if not found.manifest.digest.startswith(one.digest):
         raise SystemExit(f"{one.command} makes {found.manifest.digest} at {one.commit or 'this commit'}, and was to make {one.digest}")
     return found
@@ -116,44 +116,49 @@ def _source(commit: str, work: Path) -> Path:
     return folder
 
 
-def intents(card: Card, data: Path) -> DataSet:
-    """The rows of an agent that tells intents. Raises `SystemExit` where they are not those that `model.json` names."""
+def intents(card: Card, data: Path) -> Dataset:
+    """The rows of an agent that tells intents. Raises `SystemExit` where they are not those that `model.json_rule` names."""
     from bench.train_intents import RECIPES
 
     found = RECIPES[card.name].rows(data)
     _check_named(card, [one.digest for one in found.sources])
     (given,) = card.input_schema["properties"]
-    rows = [Row(f"{number}", {given: row.text}, row.label, f"{number}") for number, row in enumerate((*found.own, *found.other))]
-    return DataSet.made(", ".join(one.name for one in found.sources), card.name, "", found.sources[0].licence, (), {"train": rows})
+    rows = [
+        DatasetRow(f"{number}", {given: row.text}, row.label, f"{number}")
+        for number, row in enumerate((*found.own_rows, *found.other_rows))
+    ]
+    return Dataset.build(", ".join(one.name for one in found.sources), card.name, "", found.sources[0].licence, (), {"train": rows})
 
 
-def sets(card: Card, data: Path, work: Path) -> Iterator[DataSet]:
+def sets(card: Card, data: Path, work: Path) -> Iterator[Dataset]:
     """The data sets of an agent's trainings."""
     if card.name in INTENTS:
         yield intents(card, data)
         return
     found = [made(one, data, work) for one in MADE[card.name]]
     if card.name == "entailment":
-        rows = [[Labelled(row.input["claim"], row.output["label"], row.input["evidence"]) for row in one.rows["train"]] for one in found]
-        _check_named(card, [digest_of(each) for each in rows])
+        rows = [
+            [LabelledText(row.input["claim"], row.output["label"], row.input["evidence"]) for row in one.rows["train"]] for one in found
+        ]
+        _check_named(card, [labelled_texts_digest(each) for each in rows])
     yield from found
 
 
 def _check_named(card: Card, digests: Sequence[str]) -> None:
     """Raises `SystemExit` where a committee was trained on other rows than these."""
-    named = [one.digest for one in Outline.model_validate_json(card.read(card.data)).data]
+    named = [one.digest for one in EncoderSummary.model_validate_json(card.read(card.data)).data]
     if named != list(digests):
         raise SystemExit(f"{card.name} was trained on {', '.join(named)}, and these are {', '.join(digests)}")
 
 
-def write(card: Card, found: Iterator[DataSet]) -> Path:
+def write(card: Card, found: Iterator[Dataset]) -> Path:
     """Writes the record of an agent, of all of its data sets."""
     assert card.folder is not None
     folder, before = card.folder / (card.adapter or ""), None
     for one in found:
-        provenance.record(card, one, folder, before)
-        before = provenance.read(card, folder)
-    return folder / LEARNT_FROM
+        provenance.write_provenance(card, one, folder, before)
+        before = provenance.read_provenance(card, folder)
+    return folder / PROVENANCE_FILE
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from orchestra.learn.evaluation.metrics import normal as squad_normalize
+from orchestra.learn.evaluation.metrics import normalize_squad as squad_normalize
 from orchestra.learn.evaluation.metrics import token_f1
 
 __all__ = [

@@ -19,16 +19,16 @@ import msgspec
 from bench.answer_sheets import Set, Sheet
 from orchestra.agents.card import Card
 from orchestra.core.events import Verdict
-from orchestra.core.protocols import sources
-from orchestra.learn.certification.combination import PULL, Row, usable
-from orchestra.learn.evaluation.metrics import normal
-from orchestra.learn.evaluation.rows import Question
+from orchestra.core.protocols import collect_sources
+from orchestra.learn.certification.combination import L2_PENALTY, CombinationRow, usable_rows
+from orchestra.learn.evaluation.metrics import normalize_squad
+from orchestra.learn.evaluation.rows import EvaluationRow
 from orchestra.text import arithmetic
-from orchestra.text.numbers.numbers import numbers
-from orchestra.verification.acceptance import Situation, certifiable, ruled_unasked
-from orchestra.verification.certificates.combination import odds
-from orchestra.verification.entailment import Reply
-from orchestra.verification.rederivation import agreed, rederived
+from orchestra.text.numbers.numbers import find_numbers
+from orchestra.verification.acceptance import VerificationRequest, certification_score, verify_without_models
+from orchestra.verification.certificates.combination import log_odds
+from orchestra.verification.entailment import JudgeReply
+from orchestra.verification.rederivation import judge_agreement, judge_rederivation
 from orchestra.verification.verdict import UNKNOWN
 
 LEAST = 1e-6
@@ -44,7 +44,7 @@ SIGNS = {"pass": 1.0, "unknown": 0.0, "fail": -1.0}
 class Answered:
     """A row, the agent's answer, and what others said."""
 
-    question: Question
+    question: EvaluationRow
     sheet: Sheet
     others: Mapping[str, Sheet]
     """By arm."""
@@ -62,8 +62,8 @@ def said(value: Any) -> str:
         case int() | float():
             return f"{round(value, 4):g}"
         case str():
-            found = normal(value)
-            plain = numbers(value)
+            found = normalize_squad(value)
+            plain = find_numbers(value)
             return f"{round(float(plain[0].value), 4):g}" if len(plain) == 1 and len(found.split()) == 1 else found
         case {"answer": answer, **rest} if "scale" in rest or "quotes" in rest or "expression" in rest or not rest:
             return said(answer)
@@ -139,16 +139,18 @@ def _shape(output: Any) -> list[float]:
     return [float(own == "nothing"), float(parts)]
 
 
-def situation(one: Answered, card: Card, checks: Sequence[str]) -> Situation:
+def situation(one: Answered, card: Card, checks: Sequence[str]) -> VerificationRequest:
     """What the engine would hold an answer against."""
-    given = sources(one.question.input.get(card.evidence or "")) or sources(one.question.input)
-    return Situation(value=one.sheet.output, schema=card.output_schema, evidence=given, checks=tuple(checks), confidence=one.sheet.score)
+    given = collect_sources(one.question.input.get(card.evidence or "")) or collect_sources(one.question.input)
+    return VerificationRequest(
+        value=one.sheet.output, schema=card.output_schema, evidence=given, checks=tuple(checks), confidence=one.sheet.score
+    )
 
 
 def _deterministic(one: Answered, card: Card) -> list[float]:
     if one.sheet.output is None:
         return [-1.0] * (len(JUDGED) + 2)
-    verdicts = (ruled_unasked(situation(one, card, [check])).verdicts[0] for check in JUDGED)
+    verdicts = (verify_without_models(situation(one, card, [check])).verdicts[0] for check in JUDGED)
     return [*(SIGNS[verdict.outcome] for verdict in verdicts), *_figures(one)]
 
 
@@ -159,16 +161,16 @@ def _figures(one: Answered) -> tuple[float, float]:
         return 1.0, 1.0
     try:
         wanted = {abs(operand) for operand in arithmetic.operands(expression)}
-    except arithmetic.NotArithmetic:
+    except arithmetic.ArithmeticParseError:
         return 0.0, 0.0
-    texts = [text.text for text in sources(one.question.input)]
-    there = {abs(number.value) for text in texts for number in numbers(text, words=True)}
+    texts = [text.text for text in collect_sources(one.question.input)]
+    there = {abs(number.value) for text in texts for number in find_numbers(text, words=True)}
     return len(wanted & there) / max(1, len(wanted)), len(wanted & there) / max(1, len(there))
 
 
 def accepted(one: Answered, card: Card, checks: Sequence[str]) -> float | None:
     """The score that a node's threshold is held against; None for what is accepted at no threshold."""
-    return None if one.sheet.output is None else certifiable(situation(one, card, checks))
+    return None if one.sheet.output is None else certification_score(situation(one, card, checks))
 
 
 def verdicts(one: Answered, of: Set, cards: Mapping[str, Card], checks: Sequence[str]) -> tuple[Verdict, ...]:
@@ -177,14 +179,14 @@ def verdicts(one: Answered, of: Set, cards: Mapping[str, Card], checks: Sequence
     card, value = cards[of.agent], one.sheet.output
     # As where there is a combination: how sure an agent is refuses nothing by itself.
     asked = (msgspec.structs.replace(situation(one, card, [check]), accept=0.0) for check in checks)
-    found = [ruled_unasked(one).verdicts[0] for one in asked]
+    found = [verify_without_models(one).verdicts[0] for one in asked]
     for number, name in enumerate(of.blind, 1):
         if (other := one.others.get(f"blind{number}")) is not None:
-            said = rederived(value, card.output_schema, cards[name].output_schema, [Reply(other.output)])
+            said = judge_rederivation(value, card.output_schema, cards[name].output_schema, [JudgeReply(other.output)])
             found.append(msgspec.structs.replace(said, check=f"rederive({name})"))
-    samples = [Reply(sheet.output) for arm, sheet in one.others.items() if arm.startswith("sample")]
+    samples = [JudgeReply(sheet.output) for arm, sheet in one.others.items() if arm.startswith("sample")]
     if len(samples) > 1:  # one sample is no agreement
-        found.append(agreed(value, card.output_schema, samples))
+        found.append(judge_agreement(value, card.output_schema, samples))
     return tuple(found)
 
 
@@ -194,9 +196,9 @@ def weighed(said: Sequence[tuple[Verdict, ...]], right: Sequence[bool], groups: 
     telling = {verdict.check for few in said for verdict in few if verdict.outcome != UNKNOWN}
     said = [tuple(verdict for verdict in few if verdict.check in telling) for few in said]
     checks = [verdict.check for verdict in max(said, key=len)]
-    kept = {row.id for row in usable([Row(str(number), few) for number, few in enumerate(said)], checks)[0]}
+    kept = {row.id for row in usable_rows([CombinationRow(str(number), few) for number, few in enumerate(said)], checks)[0]}
     places = [number for number in range(len(said)) if str(number) in kept]
-    rows = [{verdict.check: [odds(verdict.score)] for verdict in said[number]} for number in places]
+    rows = [{verdict.check: [log_odds(verdict.score)] for verdict in said[number]} for number in places]
     scores = combined(rows, [right[at] for at in places], [groups[at] for at in places], shrunk=1.0)
     told = dict(zip(places, scores, strict=True))
     return [told.get(number) for number in range(len(said))]
@@ -229,5 +231,5 @@ def combined(
         held, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
         if len(set(labels[rest])) == 2:
             # Without the intercept: it is the lower the more right answers a fold holds back, and would rank folds against each other.
-            scores[held] = places[held] @ LogisticRegression(C=1 / PULL, max_iter=2_000).fit(places[rest], labels[rest]).coef_[0]
+            scores[held] = places[held] @ LogisticRegression(C=1 / L2_PENALTY, max_iter=2_000).fit(places[rest], labels[rest]).coef_[0]
     return [float(score) for score in scores]

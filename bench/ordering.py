@@ -34,7 +34,7 @@ from bench.machine import ROOT, code, folder, now
 from orchestra import Orchestra
 from orchestra.core.settings import Settings
 from orchestra.fleet import vllm_metrics
-from orchestra.fleet.vllm_metrics import Load
+from orchestra.fleet.vllm_metrics import ServerLoad
 from orchestra.workflows.python.steps import Workflow
 from orchestra.workflows.yaml.reader import read
 
@@ -129,10 +129,10 @@ async def arm(order: str, session: str, turn: int, given: argparse.Namespace) ->
     with tempfile.TemporaryDirectory() as place:
         settings = project(Path(place), session, order)
         async with Orchestra.open(settings, progress=lambda step: print(step.message, file=sys.stderr)) as orchestra:
-            step = Workflow.of(read(WORKFLOW, "report.yaml").graph)
+            step = Workflow.from_graph(read(WORKFLOW, "report.yaml").graph)
             await (await orchestra.start(step, document="warm up", questions=["What?"]))
             server = (await orchestra.fleet_status()).servers[0]
-            address, pid = server.address, server.supervised["pid"]
+            address, pid = server.address, server.supervisor_report["pid"]
             headers = await signing.headers(settings)
             before, worked, began = await load(address, headers), processor(pid), time.perf_counter()
 
@@ -169,10 +169,10 @@ def processor(pid: int) -> float:
     return sum(ticks.get(member, 0) for member in family) / os.sysconf("SC_CLK_TCK")
 
 
-async def load(address: str, headers: Mapping[str, str]) -> Load:
+async def load(address: str, headers: Mapping[str, str]) -> ServerLoad:
     """A reading of the server's `/metrics`."""
     async with aiohttp.ClientSession(headers=headers) as session, session.get(f"{address}/metrics") as reply:
-        return vllm_metrics.read(await reply.text())
+        return vllm_metrics.parse_metrics(await reply.text())
 
 
 def table(rows: list[dict[str, Any]]) -> str:

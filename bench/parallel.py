@@ -10,7 +10,7 @@ model does write it, and no arm is luckier than another; the actions are the sam
   is done. A call of the model for each (Yao et al. 2022, https://arxiv.org/abs/2210.03629).
 - `act`: the same without the thoughts, so that what parallel work alone saves is seen as well.
 - `whole`: all actions as the lines of a plan in one call; then one run of the workflow that they are, look-ups in parallel.
-- `streamed`: the same call, whose text is read while it is written; a look-up starts as soon as its line is there.
+- `call_streaming`: the same call, whose text is read while it is written; a look-up starts as soon as its line is there.
 - `lines`: the lines of the same plan, a call each, as the router is asked; a look-up starts as soon as its line stands.
 - `mapped`: as `whole`, but look-ups that are alike are one line, which goes over a list: what they have in common is written once.
 - `mapped_streamed`: the same call, read while it is written; a look-up starts as soon as its element is there.
@@ -48,13 +48,13 @@ from orchestra.app.orchestra import Orchestra
 from orchestra.app.result import Result
 from orchestra.app.workers import FleetMode
 from orchestra.core.errors import FleetError
-from orchestra.core.events import NOTHING, Usage
-from orchestra.core.outcomes import Failed
-from orchestra.core.protocols import Call, Chunk, Done, Refused
+from orchestra.core.events import NO_USAGE, Usage
+from orchestra.core.outcomes import FailedOutcome
+from orchestra.core.protocols import CallError, CallRequest, CallResult, Chunk
 from orchestra.core.settings import Settings
 from orchestra.fleet import config
-from orchestra.fleet.dispatch import Fleet, Options
-from orchestra.learn.evaluation.bootstrap import Figure, figure
+from orchestra.fleet.dispatch import Fleet, FleetOptions
+from orchestra.learn.evaluation.bootstrap import IntervalEstimate, estimate_interval
 from orchestra.learn.evaluation.metrics import Case, Metric
 from orchestra.workflows.python.steps import Agent, Step, Workflow
 from orchestra.workflows.yaml.reader import read
@@ -130,16 +130,16 @@ class Bench:
         """Open for work."""
         prompts = ((PLAN, PLANS), (MAPPED, MAPS), ("reacts", REACTS))
         plans, maps, reacts = (card(name, text, INPUTS, 512, grammar="grammar") for name, text in prompts)
-        servers = config.read(Path(settings.find_resource("configs", settings.fleet)))
+        servers = config.read_config(Path(settings.find_resource("configs", settings.fleet)))
         async with (
             Orchestra.open(settings, fleet=fleet) as orchestra,
-            Fleet.open(servers, cards={PLAN: plans, MAPPED: maps}, mode=fleet, options=Options(stream=True)) as texts,
+            Fleet.open(servers, cards={PLAN: plans, MAPPED: maps}, mode=fleet, options=FleetOptions(stream=True)) as texts,
             PlanNode.open(settings, fleet) as node,
         ):
             orchestra.program(compute)
             reader = one_model(orchestra.registry)
             orchestra.program(reader)
-            yield cls(orchestra, reader, Agent.carded(plans), Agent.carded(maps), Agent.carded(reacts), texts, node)
+            yield cls(orchestra, reader, Agent.from_card(plans), Agent.from_card(maps), Agent.from_card(reacts), texts, node)
 
     async def write(self, trace: Trace, agent: Step[..., Any], asked: Question, word: str, so_far: str, text: str) -> None:
         """Has a model write this text next. Raises RuntimeError where it wrote another."""
@@ -166,7 +166,7 @@ class Bench:
 
     async def _run(self, step: Step[..., Any], **inputs: Any) -> Result[Any]:
         result = await (await self.orchestra.start(step, **inputs)).wait()
-        if isinstance(result.outcome, Failed) and result.outcome.code.startswith("F"):
+        if isinstance(result.outcome, FailedOutcome) and result.outcome.code.startswith("F"):
             raise FleetError(result.outcome.code, result.outcome.reason, hint=result.outcome.hint)
         return result
 
@@ -214,7 +214,7 @@ class Bench:
         for number, fact in enumerate(asked.facts, 1):
             given |= {f"question{number}": fact.question, f"context{number}": f"Page {word}. {fact.passage}"}
         result = await self._run(program(len(asked.facts)), **given)
-        trace.reading += sum((usage for node, usage in result.ledger.items() if node != "answer"), NOTHING)
+        trace.reading += sum((usage for node, usage in result.usage_by_node.items() if node != "answer"), NO_USAGE)
         return None if result.value is None else str(result.value)
 
     async def streamed(self, trace: Trace, asked: Question, word: str) -> str | None:
@@ -235,13 +235,13 @@ class Bench:
         async with asyncio.TaskGroup() as group:
             tasks = list[asyncio.Task[str | None]]()
             said = ""
-            async for reply in self.texts.run(Call(run=word, node="plan", attempt=1, kind="agent", name=agent, inputs=given)):
+            async for reply in self.texts.run(CallRequest(run=word, node="plan", attempt=1, kind="agent", name=agent, inputs=given)):
                 said = said + reply.text if isinstance(reply, Chunk) else said
                 for at in range(len(tasks), min(there(said), len(asked.facts))):
                     tasks.append(group.create_task(self.look_up(trace, asked, at, word)))
-                if isinstance(reply, Done):
+                if isinstance(reply, CallResult):
                     trace.planning += reply.usage
-                elif isinstance(reply, Refused):
+                elif isinstance(reply, CallError):
                     raise FleetError(reply.code, reply.reason, hint=reply.hint)
         if said.strip() != text:
             raise RuntimeError(f"{text!r} was forced, and {said!r} was written")
@@ -317,7 +317,7 @@ nodes:
 {chr(10).join(nodes)}
   answer: {{tool: compute, with: {{term: "${{input.term}}", names: "${{input.names}}", {read_by}}}}}
 """
-    return Workflow.of(read(text, f"look_up_{facts}.yaml").graph)
+    return Workflow.from_graph(read(text, f"look_up_{facts}.yaml").graph)
 
 
 async def asked_of(bench: Bench, arm: str, asked: Question, word: str) -> Trace:
@@ -348,10 +348,10 @@ async def measured(
 # What is said of it
 
 
-def ratio(found: Sequence[dict[str, Trace]], slow: str, fast: str, of: str = "seconds", seed: int = 0) -> Figure:
+def ratio(found: Sequence[dict[str, Trace]], slow: str, fast: str, of: str = "seconds", seed: int = 0) -> IntervalEstimate:
     """How many times as long the one arm takes for all questions as the other; drawn anew by question."""
     cases = [Case({}, {arm: getattr(traces[arm], of) for arm in (slow, fast)}) for traces in found]
-    return figure(Metric("ratio", lambda case: case.output, lambda parts: _over(parts, slow, fast)), cases, seed=seed)
+    return estimate_interval(Metric("ratio", lambda case: case.output, lambda parts: _over(parts, slow, fast)), cases, seed=seed)
 
 
 def _over(parts: Sequence[Any], slow: str, fast: str) -> float:
@@ -359,14 +359,16 @@ def _over(parts: Sequence[Any], slow: str, fast: str) -> float:
     return sum(part[slow] for part in parts) / below if below else float("nan")
 
 
-def share(found: Sequence[dict[str, Trace]], rows: Sequence[Question], arm: str, seed: int = 0) -> Figure:
+def share(found: Sequence[dict[str, Trace]], rows: Sequence[Question], arm: str, seed: int = 0) -> IntervalEstimate:
     """The share of right answers."""
     right = [short_answer_match(asked.answer, traces[arm].answer) for asked, traces in zip(rows, found, strict=True)]
     cases = [Case({}, {"right": float(one)}) for one in right]
-    return figure(Metric("right", lambda case: case.output, lambda parts: _mean([one["right"] for one in parts])), cases, seed=seed)
+    return estimate_interval(
+        Metric("right", lambda case: case.output, lambda parts: _mean([one["right"] for one in parts])), cases, seed=seed
+    )
 
 
-def _row(arm: str, traces: Sequence[Trace], right: Figure) -> str:
+def _row(arm: str, traces: Sequence[Trace], right: IntervalEstimate) -> str:
     """A line of the table."""
     usages = [[trace.planning for trace in traces], [trace.reading for trace in traces]]
     seconds = [_mean([getattr(trace, key) for trace in traces]) for key in ("seconds", "first")]
@@ -406,7 +408,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _plain(figure: Figure) -> str:
+def _plain(figure: IntervalEstimate) -> str:
     return f"{figure.value:.2f} [{figure.low:.2f}, {figure.high:.2f}]"
 
 

@@ -18,10 +18,10 @@ import msgspec
 from bench.parallel_steps import MOST_FACTS, Question, Trace, compute, exactly, found, lookup, one_model, page, reckon
 from orchestra.app.orchestra import Orchestra
 from orchestra.app.project import Project
-from orchestra.app.workers import FleetMode, Troupe
-from orchestra.core.protocols import Call, Done, Measure, Refused, Reply
+from orchestra.app.workers import FleetMode, ProjectWorkers
+from orchestra.core.protocols import CallError, CallEstimate, CallReply, CallRequest, CallResult
 from orchestra.core.settings import Settings
-from orchestra.router.plan_grammar import BEGUN
+from orchestra.router.plan_grammar import STEP_PREFIX
 from orchestra.workflows.python.steps import Workflow
 from orchestra.workflows.yaml.reader import read
 
@@ -50,60 +50,60 @@ def mapped_lines(asked: Question) -> list[str]:
 def reply(lines: Sequence[str], number: int, *, begun: bool) -> str:
     """What a router answers that writes these lines, and is asked for one: this line, and the answer or the beginning of the next one."""
     after = lines[number + 1 : number + 2]
-    behind = [one if one.startswith("return ") else BEGUN for one in after]
-    return "\n".join([lines[number].removeprefix(BEGUN) if begun else lines[number], *behind])
+    behind = [one if one.startswith("return ") else STEP_PREFIX for one in after]
+    return "\n".join([lines[number].removeprefix(STEP_PREFIX) if begun else lines[number], *behind])
 
 
 @dataclass
 class Held:
     """Workers whose router writes recorded lines, and a trace of what is asked."""
 
-    troupe: Troupe
+    troupe: ProjectWorkers
     lines: dict[str, list[str]] = field(default_factory=dict)
     """By the goal of the plan."""
     trace: Trace = field(default_factory=Trace)
     page: str = ""
     """What a page begins with that a tool has found, so that it is in nobody's cache."""
 
-    def _held(self, call: Call) -> Call:
+    def _held(self, call: CallRequest) -> CallRequest:
         if call.kind == "agent" and call.name == READER:
             self.trace.looks_up()
             call = msgspec.structs.replace(call, inputs={**call.inputs, "context": f"{self.page}{call.inputs['context']}"})
         if call.kind != "agent" or call.name != ROUTER:
             return call
         stands = str(call.inputs["plan"]).splitlines()
-        begun = stands[-1:] == [BEGUN]
+        begun = stands[-1:] == [STEP_PREFIX]
         text = reply(self.lines[call.inputs["request"]], len(stands) - begun, begun=begun)
         self.trace.written.append(text)
         return msgspec.structs.replace(call, inputs={**call.inputs, "grammar": exactly(text, goes_on=bool(stands) and not begun)})
 
-    def _counted(self, call: Call, reply: Reply) -> None:
-        if isinstance(reply, Done | Refused):
+    def _counted(self, call: CallRequest, reply: CallReply) -> None:
+        if isinstance(reply, CallResult | CallError):
             if call.name == ROUTER:
                 self.trace.planning += reply.usage
             elif call.name == READER:
                 self.trace.reading += reply.usage
 
-    async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
+    async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
         """Does one call."""
         async with aclosing(self.troupe.run(self._held(call))) as replies:
             async for reply in replies:
                 self._counted(call, reply)
                 yield reply
 
-    async def do(self, call: Call) -> Done | Refused:
+    async def do(self, call: CallRequest) -> CallResult | CallError:
         """Does one call without chunks."""
-        reply = await self.troupe.do(self._held(call))
+        reply = await self.troupe.call(self._held(call))
         self._counted(call, reply)
         return reply
 
-    def measure(self, call: Call) -> Measure:
+    def measure(self, call: CallRequest) -> CallEstimate:
         """What a call may cost."""
-        return self.troupe.measure(call)
+        return self.troupe.estimate(call)
 
-    async def count(self, call: Call) -> int | None:
+    async def count(self, call: CallRequest) -> int | None:
         """The tokens of its prompt."""
-        return await self.troupe.count(call)
+        return await self.troupe.count_tokens(call)
 
 
 @dataclass(frozen=True)
@@ -122,14 +122,14 @@ class PlanNode:
         project = Project.load(settings)
         reader = one_model(project.registry)
         for step in (reader, compute, reckon, page, found, lookup):
-            project.adopt(step)
-        async with Troupe.open(project, mode=fleet) as troupe:
+            project.register(step)
+        async with ProjectWorkers.open(project, mode=fleet) as troupe:
             held = Held(troupe)
             async with Orchestra.open(settings, workers=held) as orchestra:
                 for step in (reader, compute, reckon, lookup):
                     orchestra.program(step)
                 texts = (_workflow(), MAPPED)
-                yield cls(orchestra, held, *(Workflow.of(read(text, "planned.yaml").graph) for text in texts))
+                yield cls(orchestra, held, *(Workflow.from_graph(read(text, "planned.yaml").graph) for text in texts))
 
     async def apart(self, trace: Trace, asked: Question, word: str) -> str | None:
         """What the node answers that has a line for each look-up; None where it fails."""

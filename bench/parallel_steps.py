@@ -19,12 +19,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from bench.machine import ROOT
-from orchestra.agents.evidence_grammar import literal
+from orchestra.agents.evidence_grammar import grammar_literal
 from orchestra.agents.registry import Registry
-from orchestra.core.events import NOTHING, Usage
+from orchestra.core.events import NO_USAGE, Usage
 from orchestra.schema.builtin_models import Reading
-from orchestra.schema.strict_yaml import load
-from orchestra.text.arithmetic import NotArithmetic, evaluate
+from orchestra.schema.strict_yaml import load_yaml
+from orchestra.text.arithmetic import ArithmeticParseError, evaluate
 from orchestra.workflows.python.steps import Agent, agent, tool, workflow
 
 MOST_FACTS = 8
@@ -82,8 +82,8 @@ class Trace:
     seconds: float = 0.0
     first: float = 0.0
     """Until the first look-up was started."""
-    planning: Usage = NOTHING
-    reading: Usage = NOTHING
+    planning: Usage = NO_USAGE
+    reading: Usage = NO_USAGE
     written: list[str] = field(default_factory=list)
     """What the planner wrote, call by call."""
     fault: str = ""
@@ -96,7 +96,7 @@ class Trace:
 
 def exactly(text: str, *, goes_on: bool) -> str:
     """The grammar of one text, with a line break before it where something stands already."""
-    return f"%llguidance {{}}\nstart: {literal(chr(10) * goes_on + text)}\n"
+    return f"%llguidance {{}}\nstart: {grammar_literal(chr(10) * goes_on + text)}\n"
 
 
 @tool(effect="pure", version="1")
@@ -156,7 +156,7 @@ reader = agent("reader", ReaderInput, Reading)
 def one_model(registry: Registry) -> Agent[..., Any]:
     """The reader of all arms: one model, by the name in the recorded steps. What is compared is when calls are made, and not who answers
     them best."""
-    return Agent.carded(registry.card("generative_reader").varied(name="reader"))
+    return Agent.from_card(registry.card("generative_reader").with_settings(name="reader"))
 
 
 @workflow()
@@ -177,7 +177,7 @@ def reckon(term: str, facts: list[Found], more: list[Found] | None = None) -> st
 @lru_cache(maxsize=1)
 def recorded() -> Mapping[str, Any]:
     """The recorded steps and facts."""
-    said: Mapping[str, Any] = load(RECORDED.read_bytes(), str(RECORDED)).value
+    said: Mapping[str, Any] = load_yaml(RECORDED.read_bytes(), str(RECORDED)).value
     return said
 
 
@@ -221,7 +221,7 @@ def computed(term: str, readings: Sequence[str | None], names: Sequence[str]) ->
             terms = [float(evaluate(_filled(one, values))) for one in choice[2].split(", ")]
             return names[terms.index((max if choice[1] == "largest" else min)(terms))]
         return f"{float(evaluate(_filled(term, values))):.10g}"
-    except (NotArithmetic, ZeroDivisionError, IndexError):
+    except (ArithmeticParseError, ZeroDivisionError, IndexError):
         return None
 
 

@@ -22,11 +22,11 @@ from bench.metrics import Plan
 from bench.plan_floors import chained
 from bench.plan_sets import MAX_TABLES, PlanSet, Task
 from orchestra.agents.card import Card
-from orchestra.agents.evidence_grammar import literal
+from orchestra.agents.evidence_grammar import grammar_literal
 from orchestra.app.orchestra import Orchestra
 from orchestra.core.errors import FleetError, InputError
-from orchestra.core.events import NOTHING, Usage
-from orchestra.core.outcomes import Failed
+from orchestra.core.events import NO_USAGE, Usage
+from orchestra.core.outcomes import FailedOutcome
 from orchestra.router import tool_plans
 from orchestra.workflows.python.steps import Agent, Step
 
@@ -134,7 +134,7 @@ class Planned:
     """What came of a request: the plan, None where there is none, and what it took."""
 
     plan: Plan | None
-    usage: Usage = NOTHING
+    usage: Usage = NO_USAGE
     seconds: float = 0.0
     fault: str = ""
 
@@ -143,7 +143,7 @@ class Planned:
 class Tally:
     """What the calls of one request took."""
 
-    usage: Usage = NOTHING
+    usage: Usage = NO_USAGE
     fault: str = ""
 
     async def ask(self, orchestra: Orchestra, agent: Step[..., Any], **inputs: Any) -> Any:
@@ -154,7 +154,7 @@ class Tally:
             self.fault = f"{error.code}: {error.message}"
             return None
         self.usage += result.usage
-        if isinstance(result.outcome, Failed) and result.outcome.code.startswith("F0"):
+        if isinstance(result.outcome, FailedOutcome) and result.outcome.code.startswith("F0"):
             raise FleetError(result.outcome.code, result.outcome.reason, hint=result.outcome.hint)
         if result.error is not None:
             self.fault = f"{result.error.code}: {result.error.message}"
@@ -164,7 +164,7 @@ class Tally:
 def card(name: str, prompt: str, inputs: Sequence[str], max_output: int, **more: Any) -> Card:
     """An agent of texts, on the fleet's base, at temperature 0."""
     given = {"type": "object", "properties": dict.fromkeys(inputs, TEXT), "required": list(inputs), "additionalProperties": False}
-    return Card.declared(name, input=given, output=TEXT, prompt=prompt, max_output=max_output, **more)
+    return Card.declare(name, input=given, output=TEXT, prompt=prompt, max_output=max_output, **more)
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class OneShot:
         steps = self.known.kind.steps
         writer = card("whole_steps" if steps else "whole_calls", WHOLE_STEPS if steps else WHOLE_CALLS, ("task", "tools"), 192)
         tally = Tally()
-        text = await tally.ask(self.orchestra, Agent.carded(writer), task=task.text, tools=told(narrowed(task, self.known), steps))
+        text = await tally.ask(self.orchestra, Agent.from_card(writer), task=task.text, tools=told(narrowed(task, self.known), steps))
         plan = None if text is None else read_steps(text) if steps else read_calls(text, chains=self.known.kind.chains)
         return Planned(plan, tally.usage, fault=tally.fault)
 
@@ -196,7 +196,7 @@ class ReAct:
         steps = self.known.kind.steps
         inputs = ("task", "tools", "so_far", "grammar")
         prompt = REACT_STEPS if steps else REACT_CALLS
-        actor = Agent.carded(card("react_steps" if steps else "react_calls", prompt, inputs, 112, grammar="grammar"))
+        actor = Agent.from_card(card("react_steps" if steps else "react_calls", prompt, inputs, 112, grammar="grammar"))
         tally, actions, so_far, tools = Tally(), list[str](), "", told(narrowed(task, self.known), steps)
         while len(actions) < MAX_STEPS:
             given = {"task": task.text, "tools": tools, "so_far": so_far, "grammar": form(bool(so_far))}
@@ -215,7 +215,7 @@ class ReAct:
 def form(goes_on: bool) -> str:
     """The grammar of a thought and an action, whatever they say; with a line break before them where something stands already."""
     line = f"/[^\\n]{{1,{LINE}}}/"
-    begin, middle, end = (literal(text) for text in ("\n" * goes_on + "Thought: ", "\nAction: ", "\n"))
+    begin, middle, end = (grammar_literal(text) for text in ("\n" * goes_on + "Thought: ", "\nAction: ", "\n"))
     return f"%llguidance {{}}\nstart: {begin} {line} {middle} {line} {end}\n"
 
 
@@ -252,7 +252,7 @@ def narrowed(task: Task, known: PlanSet) -> Task:
     if not known.kind.catalogue:
         return task
     faces = {tool.name: tool for tool in task.tools}
-    return replace(task, tools=tuple(faces[one.name] for one in tool_plans.shortlist(task.text, tool_plans.declared(task.raw))))
+    return replace(task, tools=tuple(faces[one.name] for one in tool_plans.shortlist(task.text, tool_plans.parse_tools(task.raw))))
 
 
 def told(task: Task, steps: bool) -> str:

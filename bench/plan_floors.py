@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.metrics import Plan
 from bench.plan_sets import PlanSet, Task
-from orchestra.learn.evaluation.baselines import Nearest
+from orchestra.learn.evaluation.baselines import NearestRowBaseline
 
 MOST = 3
 """Tools that a retrieval takes at most."""
@@ -45,7 +45,7 @@ class NearestPlan:
 
     def __init__(self, known: PlanSet) -> None:
         self._chains, self._steps = known.kind.chains, known.kind.steps
-        self._nearest = Nearest([_Row({"task": task.text}, task.gold) for task in known.train])
+        self._nearest = NearestRowBaseline([_Row({"task": task.text}, task.gold) for task in known.train])
 
     def __call__(self, task: Task) -> Plan:
         plan: Plan = self._nearest({"task": task.text})

@@ -1,6 +1,6 @@
 """The sets of tool plans, as `DATA/README.md` has them: requests, the tools that may be used, and the plan that is right.
 
-A row is `{"id", "input": {"task", "tools", "schema"?}, "expected": {"nodes", "edges", ...}}`; where `tools` are names, a `tools.json`
+A row is `{"id", "input": {"task", "tools", "schema"?}, "expected": {"nodes", "edges", ...}}`; where `tools` are names, a `tools.json_rule`
 beside the rows says what they are.
 """
 

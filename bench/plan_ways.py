@@ -18,8 +18,8 @@ from bench.plan_sets import PlanSet, Task
 from orchestra.app.orchestra import Orchestra
 from orchestra.core.errors import InputError
 from orchestra.router import tool_plans
-from orchestra.router.tool_plans import Declared
-from orchestra.router.tools import Style
+from orchestra.router.tool_plans import RequestTool
+from orchestra.router.tools import PlanStyle
 from orchestra.workflows.python.steps import Agent, Step
 
 WRITER = "tool_planner"
@@ -34,18 +34,18 @@ class _Asking:
     name: str
 
     @property
-    def style(self) -> Style:
+    def style(self) -> PlanStyle:
         """What kind of plans the set has."""
         return "steps" if self.known.kind.steps else "calls"
 
-    def offer(self, task: Task) -> tuple[list[Declared], str]:
+    def offer(self, task: Task) -> tuple[list[RequestTool], str]:
         """The tools that the model reads, and how it reads them."""
-        chosen = tool_plans.shortlist(task.text, tool_plans.declared(task.raw))
-        return chosen, tool_plans.told(task.text, chosen, task.tables or None)
+        chosen = tool_plans.shortlist(task.text, tool_plans.parse_tools(task.raw))
+        return chosen, tool_plans.describe_tools(task.text, chosen, task.tables or None)
 
     def read(self, text: str, task: Task) -> Plan | None:
         """The graph that lines are. Raises `InputError` for lines that are none."""
-        return sound(tool_plans.graph(text, tool_plans.declared(task.raw), self.style))
+        return sound(tool_plans.parse_graph(text, tool_plans.parse_tools(task.raw), self.style))
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,13 @@ class Stepwise(_Asking):
         kept = {"system": shipped.system, "model": shipped.model, "adapter": shipped.adapter, "elsewhere": shipped.elsewhere}
         inputs = ("task", "tools", "so_far", "grammar")
         made = card("tool_planner_by_line", prompt, inputs, shipped.max_output, grammar="grammar", **kept)
-        return Agent.carded(made.model_copy(update={"folder": shipped.folder}))
+        return Agent.from_card(made.model_copy(update={"folder": shipped.folder}))
 
     async def __call__(self, task: Task) -> Planned:
         chosen, told = self.offer(task)
         tally, so_far = Tally(), ""
         for before in range(tool_plans.MAX_STEPS):
-            grammar = tool_plans.next_line(chosen, before, self.style)
+            grammar = tool_plans.next_line_grammar(chosen, before, self.style)
             said = await tally.ask(self.orchestra, self.writer, task=task.text, tools=told, so_far=so_far, grammar=grammar)
             if said is None:
                 return Planned(None, tally.usage, fault=tally.fault)
@@ -92,7 +92,7 @@ class Repaired(_Asking):
         chosen, told = self.offer(task)
         writer, tally, asked = self.orchestra.find(WRITER), Tally(), task.text
         for _ in range(self.repairs + 1):
-            given = {"task": asked, "tools": told, "grammar": tool_plans.grammar(chosen, self.style)}
+            given = {"task": asked, "tools": told, "grammar": tool_plans.build_grammar(chosen, self.style)}
             said = await tally.ask(self.orchestra, writer, **given)
             if said is None:
                 break

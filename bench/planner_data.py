@@ -21,13 +21,13 @@ from typing import Any
 from bench.data_sets import command_line, write
 from orchestra.agents.card import Card
 from orchestra.learn.compatibility import contract_digest
-from orchestra.learn.data.dataset import DataSet, Origin, Row
-from orchestra.learn.data.splits import Shares, split
-from orchestra.router.tool_plans import MAX_STEPS, Declared, declared, graph, lines, shortlist, told
+from orchestra.learn.data.dataset import Dataset, DatasetRow, DatasetSource
+from orchestra.learn.data.splits import SplitShares, split
+from orchestra.router.tool_plans import MAX_STEPS, RequestTool, describe_tools, format_graph, parse_graph, parse_tools, shortlist
 from orchestra.schema.strict_json import digest
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARES = Shares(tune=0.04, test=0.0)
+SHARES = SplitShares(tune=0.04, test=0.0)
 SEED = 5
 LONGEST = 900
 """Characters of a plan at most."""
@@ -73,30 +73,30 @@ def wired(nodes: Sequence[Mapping[str, Any]], tools: Mapping[str, Mapping[str, A
 
 def row(
     item: Mapping[str, Any], tools_of_set: Mapping[str, Mapping[str, Any]], chance: random.Random, *, again: bool = False
-) -> Row | None:
+) -> DatasetRow | None:
     """An item as a row; None for a graph that cannot be written. `again`: with its tools `disturbed`."""
     task, nodes = item["input"]["task"], wired(item["expected"]["nodes"], tools_of_set)
     edges = sorted({(i, j) for i, j in item["expected"]["edges"]})
     if not nodes or len(nodes) > MAX_STEPS or any(i >= j for i, j in edges):
         return None
-    tools = declared(given(item, tools_of_set))
-    text = lines(nodes, edges, tools)
+    tools = parse_tools(given(item, tools_of_set))
+    text = format_graph(nodes, edges, tools)
     needed = [str(node.get("tool", "")) for node in nodes]
     chosen = among(shortlist(task, tools), tools, needed, chance)
     if again:
         chosen = disturbed(chosen, needed, chance)
     try:
-        same = graph(text, chosen)
+        same = parse_graph(text, chosen)
     except ValueError:
         return None
     if len(text) > LONGEST or [tuple(edge) for edge in sorted(map(tuple, same["edges"]))] != edges:
         return None
-    inputs = {"task": task, "tools": told(task, chosen, item["input"].get("schema")), "grammar": ""}
+    inputs = {"task": task, "tools": describe_tools(task, chosen, item["input"].get("schema")), "grammar": ""}
     group = digest(" ".join(re.findall(r"\w+", task.lower())).encode())[:16]
-    return Row(item["id"], inputs, text, group)
+    return DatasetRow(item["id"], inputs, text, group)
 
 
-def among(chosen: list[Declared], tools: Sequence[Declared], needed: Sequence[str], chance: random.Random) -> list[Declared]:
+def among(chosen: list[RequestTool], tools: Sequence[RequestTool], needed: Sequence[str], chance: random.Random) -> list[RequestTool]:
     """A shortlist with the tools that a plan needs."""
     for one in tools:
         if one.name in needed and one not in chosen:
@@ -104,14 +104,14 @@ def among(chosen: list[Declared], tools: Sequence[Declared], needed: Sequence[st
     return chosen
 
 
-def disturbed(chosen: Sequence[Declared], needed: Sequence[str], chance: random.Random) -> list[Declared]:
+def disturbed(chosen: Sequence[RequestTool], needed: Sequence[str], chance: random.Random) -> list[RequestTool]:
     """A shortlist once more, in about its order and without some tools that the plan does not need."""
     kept = [one for one in chosen if one.name in needed or chance.random() >= LEFT_OUT]
     places = {one.name: at + chance.uniform(0, MOVED) for at, one in enumerate(kept)}
     return sorted(kept, key=lambda one: places[one.name])
 
 
-def rows(folder: Path, again: int | None = None) -> Iterator[Row | None]:
+def rows(folder: Path, again: int | None = None) -> Iterator[DatasetRow | None]:
     """Of one set."""
     chance = random.Random(SEED if again is None else again)  # no secret
     tools = catalogue(folder)
@@ -120,11 +120,11 @@ def rows(folder: Path, again: int | None = None) -> Iterator[Row | None]:
         yield row(item, tools, chance, again=again is not None)
 
 
-def made(folder: Path, again: int | None = None) -> DataSet:
+def made(folder: Path, again: int | None = None) -> Dataset:
     """The data set. `again`: a seed; the tools of the rows to train on are `disturbed`."""
     card = Card.load(ROOT / "agents" / "tool_planner")
-    found: list[Row] = []
-    seen: list[Row] = []
+    found: list[DatasetRow] = []
+    seen: list[DatasetRow] = []
     origins = []
     for name, licence in LICENCES.items():
         every = list(rows(folder / name))
@@ -133,11 +133,11 @@ def made(folder: Path, again: int | None = None) -> DataSet:
         found += kept
         if again is not None:
             seen += [one for one in rows(folder / name, again) if one is not None]
-        origins.append(Origin(name, licence, digest((folder / name / "train.jsonl").read_bytes()), "graphs as lines", len(kept)))
+        origins.append(DatasetSource(name, licence, digest((folder / name / "train.jsonl").read_bytes()), "graphs as lines", len(kept)))
     parts = split(found, SHARES)
     if again is not None:  # what it is measured by stays as it was
         parts["train"] = split(seen, SHARES)["train"]
-    return DataSet.made("tool plans", card.name, contract_digest(card), "MIT; Apache-2.0", origins, parts)
+    return Dataset.build("tool plans", card.name, contract_digest(card), "MIT; Apache-2.0", origins, parts)
 
 
 def main() -> None:

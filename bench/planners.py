@@ -33,7 +33,7 @@ from bench.plan_sets import KINDS, PlanSet, Task, case_of
 from bench.plan_ways import WRITER, Repaired, Stepwise
 from orchestra.app.orchestra import Orchestra
 from orchestra.core.settings import Settings
-from orchestra.learn.evaluation.bootstrap import figure
+from orchestra.learn.evaluation.bootstrap import estimate_interval
 from orchestra.learn.evaluation.metrics import Case
 from orchestra.schema.strict_json import canonical, digest
 
@@ -162,7 +162,7 @@ def section(known: PlanSet, arms: Sequence[Arm], command: str, stamp: str) -> st
 
 
 def _shown(known: PlanSet, at: int, cases: Sequence[Case]) -> str:
-    return str(figure(known.metrics[at], cases, seed=known.seed))
+    return str(estimate_interval(known.metrics[at], cases, seed=known.seed))
 
 
 def _line(arm: Arm, cells: Sequence[str], rows: int) -> str:

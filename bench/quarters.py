@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestra.learn.evaluation.metrics import auroc
-from orchestra.text.keywords import content
+from orchestra.text.keywords import content_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class Judged:
 
 def overlap(claim: str, evidence: str) -> float:
     """The share of a claim's content words that stand in the evidence, in [0, 1]."""
-    words = set(content(claim))
-    return len(words & set(content(evidence))) / len(words) if words else 1.0
+    words = set(content_words(claim))
+    return len(words & set(content_words(evidence))) / len(words) if words else 1.0
 
 
 def judged(rows: Sequence[dict[str, Any]], answers: dict[str, Any], positive: str, negative: str) -> list[Judged]:

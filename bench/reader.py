@@ -52,7 +52,7 @@ ARMS = (
 
 @dataclass(frozen=True)
 class Score:
-    """Shares in [0, 1] of all rows; `no_answer` of the rows that have none."""
+    """Shares in [0, 1] of all rows; `timeout_error` of the rows that have none."""
 
     exact: float
     f1: float

@@ -36,10 +36,10 @@ from bench.data_sets import command_line, write
 from bench.written_rows import renewed, written
 from orchestra.agents.card import Card
 from orchestra.learn.compatibility import contract_digest
-from orchestra.learn.data.dataset import DataSet, Origin, Part, Row
-from orchestra.learn.data.splits import Shares, part_of
+from orchestra.learn.data.dataset import Dataset, DatasetRow, DatasetSource, Split
+from orchestra.learn.data.splits import SplitShares, assign_split
 from orchestra.schema.strict_json import digest
-from orchestra.text.keywords import content, places
+from orchestra.text.keywords import content_words, find_words
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 11
@@ -47,10 +47,10 @@ SIBLINGS = 3
 """Further questions of its article that a passage gets and does not answer."""
 WINDOWS = 2
 """Windows of a passage."""
-SHARES = Shares(tune=0.12, test=0.0)
+SHARES = SplitShares(tune=0.12, test=0.0)
 WRITTEN, WITHOUT = "passages", "without"
 """The kinds that are of no public set."""
-WRITTEN_SHARES = Shares(tune=0.04, test=0.0)
+WRITTEN_SHARES = SplitShares(tune=0.04, test=0.0)
 LONGEST = 1800
 """Characters of a passage of TAT-QA at most."""
 _SENTENCE = re.compile(r"\S.*?(?:[.!?][\"')\]\u201d\u2019]*(?=\s+[\"'(\u201c]?[A-Z0-9])|$)", re.DOTALL)
@@ -72,10 +72,10 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-def row(kind: str, group: str, passage: str, question: str, answer: str | None) -> Row:
+def row(kind: str, group: str, passage: str, question: str, answer: str | None) -> DatasetRow:
     """A row of the reader."""
     mark = digest(json.dumps([passage, question]).encode())[:16]
-    return Row(f"{kind}-{mark}", {"question": question, "context": passage}, {"answer": answer}, group)
+    return DatasetRow(f"{kind}-{mark}", {"question": question, "context": passage}, {"answer": answer}, group)
 
 
 def articles(rows: Sequence[dict[str, Any]]) -> list[list[Passage]]:
@@ -117,7 +117,7 @@ def sentences(text: str) -> list[str]:
     return [match[0].strip() for match in _SENTENCE.finditer(text)]
 
 
-def asked(article: Sequence[Passage]) -> Iterator[Row]:
+def asked(article: Sequence[Passage]) -> Iterator[DatasetRow]:
     """The rows as they are."""
     for passage in article:
         for question, answer in passage.asked.items():
@@ -126,10 +126,10 @@ def asked(article: Sequence[Passage]) -> Iterator[Row]:
             yield row("asked", passage.group, passage.text, question, None)
 
 
-def siblings(article: Sequence[Passage], many: int) -> Iterator[Row]:
+def siblings(article: Sequence[Passage], many: int) -> Iterator[DatasetRow]:
     """Questions of other passages of the article, the nearest by words first."""
     for passage in article:
-        known = content(passage.text)
+        known = content_words(passage.text)
         others = [
             (question, answer)
             for other in article
@@ -137,12 +137,12 @@ def siblings(article: Sequence[Passage], many: int) -> Iterator[Row]:
             for question, answer in other.asked.items()
             if question not in passage.silent and not told(answer, passage.text)
         ]
-        others.sort(key=lambda pair: (-len(content(pair[0]) & known) / max(1, len(content(pair[0]))), pair))
+        others.sort(key=lambda pair: (-len(content_words(pair[0]) & known) / max(1, len(content_words(pair[0]))), pair))
         for question, _ in others[:many]:
             yield row("sibling", passage.group, passage.text, question, None)
 
 
-def windows(article: Sequence[Passage], many: int) -> Iterator[Row]:
+def windows(article: Sequence[Passage], many: int) -> Iterator[DatasetRow]:
     """Parts of a passage with all of its questions."""
     for passage in article:
         parts = sentences(passage.text)
@@ -164,7 +164,7 @@ def windows(article: Sequence[Passage], many: int) -> Iterator[Row]:
                 yield row("window", passage.group, text, question, None)
 
 
-def without(passage: Passage) -> Iterator[Row]:
+def without(passage: Passage) -> Iterator[DatasetRow]:
     """The passage without a sentence that answers some of its questions: these, which are not told now, and at most as many others."""
     chance = random.Random(digest(passage.text.encode()) + str(SEED))
     parts = sentences(passage.text)
@@ -173,7 +173,7 @@ def without(passage: Passage) -> Iterator[Row]:
         text = passage.text.replace(part, "").replace("  ", " ").strip()
         asked = list(passage.asked.items())
         silent = [question for question, answer in asked if answer in part and not told(answer, text)]
-        others = [(question, answer) for question, answer in asked if places(answer, text) and answer not in part]
+        others = [(question, answer) for question, answer in asked if find_words(answer, text) and answer not in part]
         if silent and others:
             yield from (row(WITHOUT, passage.group, text, question, None) for question in silent)
             yield from (row(WITHOUT, passage.group, text, *one) for one in chance.sample(others, min(len(others), len(silent))))
@@ -182,10 +182,10 @@ def without(passage: Passage) -> Iterator[Row]:
 
 def told(answer: str, text: str) -> bool:
     """Whether a text has the words of an answer, whatever their case."""
-    return bool(places(answer.casefold(), text.casefold()))
+    return bool(find_words(answer.casefold(), text.casefold()))
 
 
-def finance(rows: Iterable[dict[str, Any]]) -> Iterator[Row]:
+def finance(rows: Iterable[dict[str, Any]]) -> Iterator[DatasetRow]:
     """TAT-QA over its paragraphs: spans of them, and questions that only the table answers."""
     contexts: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for item in rows:
@@ -195,15 +195,15 @@ def finance(rows: Iterable[dict[str, Any]]) -> Iterator[Row]:
         paragraphs = [text.strip() for text in items[0]["input"]["paragraphs"] if len(text) > 60]
         if not paragraphs:
             continue
-        told_here: list[Row] = []
-        silent: list[Row] = []
+        told_here: list[DatasetRow] = []
+        silent: list[DatasetRow] = []
         for item in items:
             expected, question = item["expected"], item["input"]["question"]
             answer = expected["answer"][0] if isinstance(expected["answer"], list) else str(expected["answer"])
             home = next((text for text in paragraphs if answer in text), None)
             if expected["type"] == "span" and expected["from"] == "text" and home is not None and 1 <= len(answer) <= 120:
                 text = _with_neighbours(paragraphs, home)
-                if places(answer, text):
+                if find_words(answer, text):
                     told_here.append(row("finance", group, text, question, answer.strip()))
             elif expected["type"] == "span" and expected["from"] == "table" and home is None:
                 silent.append(row("finance", group, _with_neighbours(paragraphs, max(paragraphs, key=len)), question, None))
@@ -259,7 +259,7 @@ def cloze(text: str, most: int, chance: random.Random) -> list[tuple[str, str]]:
         before, after = part[: match.start()].strip(), part[match.end() :].rstrip(".!? ")
         before = _clause(before, last=True)
         after = _clause(after, last=False)
-        if len(content(before + " " + after)) < 3:
+        if len(content_words(before + " " + after)) < 3:
             continue
         if word == "who or what" or not before:
             question = f"{word.capitalize()} {after.strip()}?"
@@ -287,10 +287,10 @@ def _clause(text: str, *, last: bool) -> str:
     return kept.rstrip(",;") if len(kept) > 20 else text
 
 
-def clozes(passages: Sequence[tuple[str, str]], kind: str, most: int) -> Iterator[Row]:
+def clozes(passages: Sequence[tuple[str, str]], kind: str, most: int) -> Iterator[DatasetRow]:
     """Questions of passages (text, group), each also beside the passage that shares most words with it."""
     chance = random.Random(f"{kind}{SEED}")
-    words = [content(text) for text, _ in passages]
+    words = [content_words(text) for text, _ in passages]
     index: dict[str, list[int]] = defaultdict(list)
     for at, known in enumerate(words):
         for word in known:
@@ -336,7 +336,7 @@ SETS = (
 )
 
 
-def made_of(kind: str, folder: Path) -> list[Row]:
+def made_of(kind: str, folder: Path) -> list[DatasetRow]:
     """The rows of a kind."""
     rows = lines(folder / next(one.name for one in SETS if kind in one.kinds) / "train.jsonl")
     match kind:
@@ -356,7 +356,7 @@ def made_of(kind: str, folder: Path) -> list[Row]:
             return list(clozes(evidence(rows, 300, kind), kind, 1))
 
 
-def half_of_passages(rows: Sequence[Row]) -> list[Passage]:
+def half_of_passages(rows: Sequence[DatasetRow]) -> list[Passage]:
     """Half of the passages of written rows, drawn by their texts."""
     passages: dict[str, Passage] = {}
     for one in rows:
@@ -367,22 +367,22 @@ def half_of_passages(rows: Sequence[Row]) -> list[Passage]:
     return [passage for text, passage in passages.items() if int(digest(text.encode())[:8], 16) % 2]
 
 
-def data_set(folder: Path, name: str, kinds: Sequence[str]) -> DataSet:
+def data_set(folder: Path, name: str, kinds: Sequence[str]) -> Dataset:
     """The data set of these kinds. The tune part has rows that people asked or authors wrote, and none that was made of others."""
-    parts: dict[Part, list[Row]] = {"train": [], "tune": [], "test": []}
+    parts: dict[Split, list[DatasetRow]] = {"train": [], "tune": [], "test": []}
     seen: set[str] = set()
     for kind in [kind for kind in kinds if kind not in (WRITTEN, WITHOUT)]:
         rows = made_of(kind, folder)
         print(f"{kind}: {len(rows)} rows, {sum(one.output['answer'] is None for one in rows)} of them not told")
         for one in rows:
             mark = one.id.partition("-")[2]
-            part = part_of(one.group, SHARES)
+            part = assign_split(one.group, SHARES)
             if mark not in seen and (part != "tune" or kind == "asked"):
                 parts[part].append(one)
             seen.add(mark)
     taken = [one for rows in parts.values() for one in rows]
     sources = [
-        Origin(
+        DatasetSource(
             used.name,
             used.licence,
             digest((folder / used.name / "train.jsonl").read_bytes()),
@@ -397,12 +397,14 @@ def data_set(folder: Path, name: str, kinds: Sequence[str]) -> DataSet:
         sources += ours
     if WITHOUT in kinds:
         rows, origin = written(WRITTEN)
-        made = [row for passage in half_of_passages(rows) if part_of(passage.group, WRITTEN_SHARES) == "train" for row in without(passage)]
+        made = [
+            row for passage in half_of_passages(rows) if assign_split(passage.group, WRITTEN_SHARES) == "train" for row in without(passage)
+        ]
         print(f"{WITHOUT}: {len(made)} rows, {sum(one.output['answer'] is None for one in made)} of them not told")
         parts["train"] = [*parts["train"], *made]
         sources.append(msgspec.structs.replace(origin, made="half of the passages, each without a sentence", rows=len(made)))
     licence = "; ".join(dict.fromkeys(source.licence for source in sources))
-    return DataSet.made(name, "reader", contract_digest(Card.load(ROOT / "agents" / "generative_reader")), licence, sources, parts)
+    return Dataset.build(name, "reader", contract_digest(Card.load(ROOT / "agents" / "generative_reader")), licence, sources, parts)
 
 
 def main() -> None:

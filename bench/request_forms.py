@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from orchestra.schema.strict_yaml import load
+from orchestra.schema.strict_yaml import load_yaml
 
 FOLDER = Path(__file__).with_name("requests")
 _MARKED = re.compile(r"\[\[(.+?)\]\]", re.DOTALL)
@@ -76,9 +76,9 @@ class Forms:
 def bare_messages() -> dict[str, list[str]]:
     """The intents of CLINC150 whose messages stand alone in requests, by what they are: `talk`, `commands` or `matters`."""
     path = FOLDER.with_name("bare_messages.yaml")
-    said: dict[str, list[str]] = load(path.read_bytes(), str(path)).value
+    said: dict[str, list[str]] = load_yaml(path.read_bytes(), str(path)).value
     return said
 
 
 def _read(path: Path) -> _File:
-    return _File.model_validate(load(path.read_bytes(), str(path)).value, strict=False)
+    return _File.model_validate(load_yaml(path.read_bytes(), str(path)).value, strict=False)

@@ -32,26 +32,26 @@ from bench.evaluation_tables import between
 from bench.machine import ROOT, now
 from bench.request_forms import Forms
 from bench.router_data import VALUES, pieces, wanted
-from orchestra.agents.card_file import Sampling
+from orchestra.agents.card_file import SamplingParameters
 from orchestra.app.orchestra import Orchestra
-from orchestra.app.planning import Draft, Wish, plan
+from orchestra.app.planning import PlanOptions, PlanResult, plan
 from orchestra.core.errors import InputError, OrchestraError
 from orchestra.core.settings import Settings
-from orchestra.learn.data.dataset import DataSet, Row
-from orchestra.learn.evaluation.bootstrap import figure
+from orchestra.learn.data.dataset import Dataset, DatasetRow
+from orchestra.learn.evaluation.bootstrap import estimate_interval
 from orchestra.learn.evaluation.metrics import Case, Metric
-from orchestra.router.capabilities import Offer, Skill
-from orchestra.router.multi_part import parts_of, unserved
+from orchestra.router.capabilities import Capabilities, Capability
+from orchestra.router.multi_part import find_uncovered, split_request
 from orchestra.router.plan_grammar import step_grammar
-from orchestra.router.plan_syntax import Answer, Step, read, read_plan
-from orchestra.router.planner import DECLINED
+from orchestra.router.plan_syntax import PlanAnswer, PlanStep, parse_line, parse_plan
+from orchestra.router.planner import DECLINED_CODE
 from orchestra.router.validation import Rejection
 from orchestra.workflows.model import PlanLimits
 from orchestra.workflows.python.steps import Agent, Workflow
 
 SIZES = (10, 100, 1000)
 ROUNDS = 5
-NONE = str(Answer(()))
+NONE = str(PlanAnswer(()))
 AT_ONCE = 8
 PAGE = ROOT / "docs" / "concepts" / "router.md"
 MARKS = "<!-- sampled -->", "<!-- end:sampled -->"
@@ -66,7 +66,7 @@ WRONG = {
     "R012": "texts that are no piece of the request",
 }
 TEXT: dict[str, Any] = {"type": "string"}
-READER = Skill(
+READER = Capability(
     "reader",
     "agent",
     {"question": TEXT, "context": TEXT},
@@ -100,31 +100,37 @@ class Made:
     """Codes and reasons."""
 
     @classmethod
-    def of(cls, number: int, draft: Draft, refused: str = "") -> Made:
+    def of(cls, number: int, draft: PlanResult, refused: str = "") -> Made:
         """What a draft came to. `refused` is why the compiler took no plan that the gates took."""
         faults = [(one.code, str(one)) for one in draft.rejections] + ([("compiler", refused)] if refused else [])
         steps = len(draft.plan.steps) if draft.plan is not None else 0
         valid = draft.plan is not None and not refused
-        return cls(number, valid, steps, draft.lines, draft.usage.output_tokens, tuple(faults))
+        return cls(number, valid, steps, draft.question_count, draft.usage.output_tokens, tuple(faults))
 
 
-Took = Callable[[int, Draft, float], None]
+Took = Callable[[int, PlanResult, float], None]
 """What is done with each draft: the number of its request, and the seconds that it took."""
 
 
 async def drafts(
-    asked: Sequence[Asked], wish: Wish, settings: Settings, at_once: int = AT_ONCE, took: Took | None = None, *, untuned: bool = False
-) -> list[Draft]:
+    asked: Sequence[Asked],
+    wish: PlanOptions,
+    settings: Settings,
+    at_once: int = AT_ONCE,
+    took: Took | None = None,
+    *,
+    untuned: bool = False,
+) -> list[PlanResult]:
     """The plans of these requests. Raises `FleetError` where no server can be had."""
     settings = settings.model_copy(update={"concurrency": max(settings.concurrency, at_once)})
     async with Orchestra.open(settings, fleet="start") as orchestra:
         if untuned:
             card = orchestra.registry.card(str(wish.router))
-            wild = card.varied(name="untuned_router", adapter=None, sampling=Sampling(temperature=1.0))
-            wish = replace(wish, router=Agent.carded(wild))
+            wild = card.with_settings(name="untuned_router", adapter=None, sampling=SamplingParameters(temperature=1.0))
+            wish = replace(wish, router=Agent.from_card(wild))
         gate = asyncio.Semaphore(at_once)
 
-        async def one(number: int, what: Asked) -> Draft:
+        async def one(number: int, what: Asked) -> PlanResult:
             async with gate:
                 began = time.perf_counter()
                 draft = await _planned(orchestra, what, wish)
@@ -135,21 +141,21 @@ async def drafts(
         return await asyncio.gather(*(one(number, what) for number, what in enumerate(asked)))
 
 
-async def _planned(orchestra: Orchestra, what: Asked, wish: Wish) -> Draft:
+async def _planned(orchestra: Orchestra, what: Asked, wish: PlanOptions) -> PlanResult:
     """A plan; none where a call of the router failed. Raises `FleetError` where no server can be had."""
     try:
         return await plan(orchestra, what.request, {name: VALUES[name] for name in what.values}, wish)
     except OrchestraError as error:
         if error.code.startswith("F0"):
             raise
-        return Draft(what.request, Offer({}), None, (Rejection(error.code, "/", error.message),), lines=1)
+        return PlanResult(what.request, Capabilities({}), None, (Rejection(error.code, "/", error.message),), question_count=1)
 
 
-def refused(orchestra: Orchestra, draft: Draft) -> str:
+def refused(orchestra: Orchestra, draft: PlanResult) -> str:
     """Why the compiler does not take a plan that the gates took; empty where it does."""
     try:
         if draft.plan is not None:
-            orchestra.program(Workflow.of(draft.graph))
+            orchestra.program(Workflow.from_graph(draft.graph))
     except InputError as error:
         return f"{error.code}: {error.message}"
     return ""
@@ -187,12 +193,12 @@ class Kept:
                 file.write(json.dumps(said) + "\n")
 
 
-async def sampled(asked: Sequence[Asked], wish: Wish, settings: Settings, at_once: int, kept: Kept) -> None:
+async def sampled(asked: Sequence[Asked], wish: PlanOptions, settings: Settings, at_once: int, kept: Kept) -> None:
     """Plans of the untuned base at temperature 1, of the requests that are not there yet."""
     left = [number for number in range(len(asked)) if number not in kept.made]
     async with Orchestra.open(settings, fleet="none") as orchestra:
 
-        def took(number: int, draft: Draft, _: float) -> None:
+        def took(number: int, draft: PlanResult, _: float) -> None:
             kept.add(Made.of(left[number], draft, refused(orchestra, draft)))
 
         began = time.monotonic()
@@ -204,14 +210,14 @@ async def sampled(asked: Sequence[Asked], wish: Wish, settings: Settings, at_onc
 
 def held_out(folder: Path) -> list[Asked]:
     """The held-out rows of a data set whose plan is for all of the request; any other one is told back to the router, and refused."""
-    rows = [row for row in DataSet.load(folder).rows["tune"] if not row.input["plan"] and not _partial(row)]
+    rows = [row for row in Dataset.load(folder).rows["tune"] if not row.input["plan"] and not _partial(row)]
     return [Asked(row.input["request"], _names(row.input["values"]), row.output) for row in rows]
 
 
-def _partial(row: Row) -> bool:
-    lines = read_plan(row.output)
-    steps, answer = [line for line in lines if isinstance(line, Step)], lines[-1]
-    return bool(steps) and isinstance(answer, Answer) and unserved(parts_of(row.input["request"]), steps, answer) is not None
+def _partial(row: DatasetRow) -> bool:
+    lines = parse_plan(row.output)
+    steps, answer = [line for line in lines if isinstance(line, PlanStep)], lines[-1]
+    return bool(steps) and isinstance(answer, PlanAnswer) and find_uncovered(split_request(row.input["request"]), steps, answer) is not None
 
 
 def _names(values: str) -> tuple[str, ...]:
@@ -219,7 +225,7 @@ def _names(values: str) -> tuple[str, ...]:
     return tuple(name for name in names if name in VALUES)
 
 
-def right(asked: Sequence[Asked], made: Sequence[Draft]) -> str:
+def right(asked: Sequence[Asked], made: Sequence[PlanResult]) -> str:
     """How many plans are the right ones, and how alike the others are."""
     same, shares, declined = 0, [], 0
     for what, draft in zip(asked, made, strict=True):
@@ -239,18 +245,18 @@ def right(asked: Sequence[Asked], made: Sequence[Draft]) -> str:
     )
 
 
-def written(draft: Draft) -> str:
+def written(draft: PlanResult) -> str:
     """The lines that the router wrote; empty where they are no plan."""
-    if draft.plan is None and any(one.code == DECLINED for one in draft.rejections):
+    if draft.plan is None and any(one.code == DECLINED_CODE for one in draft.rejections):
         return NONE
     return str(draft.plan or "")
 
 
-def told(made: Sequence[Draft], seconds: float) -> str:
+def told(made: Sequence[PlanResult], seconds: float) -> str:
     """What came of them."""
     wrong = Counter(rejection.code for draft in made for rejection in draft.rejections)
     planned = sum(draft.plan is not None for draft in made)
-    lines = sum(draft.lines for draft in made)
+    lines = sum(draft.question_count for draft in made)
     share = f"{planned} plans ({planned / len(made):.3f}) before any repair or fallback"
     counts = [f"  {name}: {wrong[code]}" for code, name in WRONG.items()]
     return "\n".join([now(), f"{len(made)} requests, {share}; {lines} questions, {lines / seconds:.1f}/s", *counts])
@@ -260,7 +266,7 @@ def section(kept: Kept, command: str, stamp: str) -> str:
     """What the page says of sampled plans."""
     made = list(kept.made.values())
     share = Metric("valid", lambda case: case.output, lambda parts: sum(part["valid"] for part in parts) / len(parts))
-    valid = figure(share, [Case({}, {"valid": float(one.valid)}) for one in made])
+    valid = estimate_interval(share, [Case({}, {"valid": float(one.valid)}) for one in made])
     wrong = Counter(code for one in made for code, _ in one.faults)
     names = {**WRONG, "compiler": "refused by the compiler, cycles among it"}
     steps = Counter(one.skills for one in made if one.valid)
@@ -289,9 +295,9 @@ def grammars() -> str:
     tokenizer = llguidance.LLTokenizer("byte")
     lines = [now(), "agents  ours      llguidance  characters"]
     for size in SIZES:
-        offer = Offer.of([replace(READER, name=f"reader_{number}") for number in range(size)], {"question": TEXT})
-        step = read('s1 = reader_1(question=input.question, context="a")')
-        assert isinstance(step, Step)
+        offer = Capabilities.of([replace(READER, name=f"reader_{number}") for number in range(size)], {"question": TEXT})
+        step = parse_line('s1 = reader_1(question=input.question, context="a")')
+        assert isinstance(step, PlanStep)
         ours, theirs = [], []
         for _ in range(ROUNDS):
             began = time.perf_counter()
@@ -327,7 +333,7 @@ def main() -> None:
         parser.error("--data, --rows or --grammars")
     settings = Settings.load({"fleet": given.fleet, "journal": "off"})
     limits = PlanLimits(steps=given.steps if given.rows is None else 8, width=8)
-    wish = Wish(
+    wish = PlanOptions(
         router=given.agent,
         limits=limits,
         repairs=0,

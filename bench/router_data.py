@@ -34,25 +34,25 @@ from bench.data_sets import command_line, write
 from bench.general_questions import general_questions, other_tasks
 from bench.request_forms import Forms, bare_messages
 from orchestra.app.orchestra import Orchestra
-from orchestra.app.planning import Wish, offer_of
+from orchestra.app.planning import PlanOptions, capabilities_of
 from orchestra.learn.compatibility import contract_digest
-from orchestra.learn.data.dataset import DataSet, Origin, Row
-from orchestra.learn.data.splits import Shares, split
+from orchestra.learn.data.dataset import Dataset, DatasetRow, DatasetSource
+from orchestra.learn.data.splits import SplitShares, split
 from orchestra.router import prompt
-from orchestra.router.capabilities import Offer
-from orchestra.router.multi_part import parted, parts_of, unserved
-from orchestra.router.plan import plan_of
-from orchestra.router.plan_grammar import MAX_LISTED
-from orchestra.router.plan_syntax import ELEMENT, Answer, Step, read_plan
-from orchestra.router.planner import Ask, Request, go_on, start
-from orchestra.router.validation import judge
+from orchestra.router.capabilities import Capabilities
+from orchestra.router.multi_part import find_uncovered, split_request, with_request_parts
+from orchestra.router.plan import build_plan
+from orchestra.router.plan_grammar import MAX_ITEM_LENGTH
+from orchestra.router.plan_syntax import ELEMENT, PlanAnswer, PlanStep, parse_plan
+from orchestra.router.planner import PlannerQuestion, PlanRequest, advance, start
+from orchestra.router.validation import validate_line
 from orchestra.schema.strict_json import digest
 
 SEED = 11
-SHARES = Shares(tune=0.06, test=0.0)
+SHARES = SplitShares(tune=0.06, test=0.0)
 LONGEST = 200
 """Characters of a piece at most: of a text that a plan states (`orchestra.router.plan_grammar.MAX_TEXT`)."""
-LISTED = MAX_LISTED
+LISTED = MAX_ITEM_LENGTH
 """Characters of a piece at most that stands in a list of a plan's line."""
 DOCUMENTS = [{"source": "a.txt", "text": "a"}]
 TABLE = [["a", "b"]]
@@ -314,13 +314,13 @@ def _put_together(
         answers += names[-1:]
     needed = {name for kind, _ in parts for name in kind.needs}
     values = tuple(name for name in VALUES if name not in missing and (name in needed or chance.random() < 0.25))
-    plan = str(Answer(())) if declined else "\n".join([*lines, f"return {', '.join(answers)}"])
+    plan = str(PlanAnswer(())) if declined else "\n".join([*lines, f"return {', '.join(answers)}"])
     return Wanted(request, values, plan, group)
 
 
 def _apart(request: str, parts: Sequence[tuple[Kind, str]]) -> bool:
     """Whether each piece is a part of the request as `orchestra.router.multi_part` tells them: then what a plan leaves out is said."""
-    told = [*(parts_of(request) or ())]
+    told = [*(split_request(request) or ())]
     return len(told) == len(parts) and all(text in part for (_, text), part in zip(parts, told, strict=True))
 
 
@@ -340,45 +340,45 @@ def _filled(step: str, names: Sequence[str], text: str) -> str:
     return step.replace("{text}", text)
 
 
-def row_of(one: Wanted, offer: Offer, number: int) -> Row:
+def row_of(one: Wanted, offer: Capabilities, number: int) -> DatasetRow:
     """The row of a request. Raises `ValueError` for a plan that the gates refuse."""
-    lines = read_plan(one.plan)
-    if plan_of(lines) is None:
+    lines = parse_plan(one.plan)
+    if build_plan(lines) is None:
         raise ValueError(f"no plan: {one.plan}")
-    steps: list[Step] = []
+    steps: list[PlanStep] = []
     for line in lines:
-        if faults := judge(line, offer, steps):
+        if faults := validate_line(line, offer, steps):
             raise ValueError(f"{one.plan}: {faults[0]}")
-        steps += [line] if isinstance(line, Step) else []
+        steps += [line] if isinstance(line, PlanStep) else []
     inputs = {
         "request": one.request,
-        "skills": prompt.skills(offer.skills.values()),
-        "values": prompt.values(offer.values),
+        "skills": prompt.capability_lines(offer.by_name.values()),
+        "values": prompt.value_lines(offer.inputs),
         "plan": "",
         "grammar": "",
     }
-    return Row(f"router-{number}", inputs, one.plan, one.group)
+    return DatasetRow(f"router-{number}", inputs, one.plan, one.group)
 
 
-def mended(one: Wanted, offer: Offer, number: int) -> Iterator[Row]:
+def mended(one: Wanted, offer: Capabilities, number: int) -> Iterator[DatasetRow]:
     """The row of what is wanted after a plan of several parts that had too few of them: where nothing serves the others, the same answer
     again, which ends the planning; else the other steps."""
-    lines = read_plan(one.plan)
-    steps = [line for line in lines if isinstance(line, Step)]
-    told = parts_of(one.request)
+    lines = parse_plan(one.plan)
+    steps = [line for line in lines if isinstance(line, PlanStep)]
+    told = split_request(one.request)
     if told is None or not steps:
         return
-    answer, known = lines[-1], parted(offer, one.request)
-    lacking = isinstance(answer, Answer) and unserved(known.several, steps, answer) is not None
+    answer, known = lines[-1], with_request_parts(offer, one.request)
+    lacking = isinstance(answer, PlanAnswer) and find_uncovered(known.request_parts, steps, answer) is not None
     kept = steps if lacking else steps[:1]
-    state, _ = start(Request(one.request, known, repairs=2))
-    _, wanted = go_on(state, "\n".join([*map(str, kept), str(answer) if lacking else f"return {kept[-1].name}"]))
-    if isinstance(wanted, Ask) and wanted.inputs["plan"] == "\n".join(map(str, kept)):
+    state, _ = start(PlanRequest(one.request, known, repairs=2))
+    _, wanted = advance(state, "\n".join([*map(str, kept), str(answer) if lacking else f"return {kept[-1].name}"]))
+    if isinstance(wanted, PlannerQuestion) and wanted.inputs["plan"] == "\n".join(map(str, kept)):
         rest = "\n".join(map(str, lines[len(kept) :]))
-        yield Row(f"router-{number}-mended", {**wanted.inputs, "grammar": ""}, f"\n{rest}", one.group)
+        yield DatasetRow(f"router-{number}-mended", {**wanted.inputs, "grammar": ""}, f"\n{rest}", one.group)
 
 
-async def made(folder: Path, rows: int, seed: int = SEED, times: int = TIMES, whole: Sequence[str] = ()) -> DataSet:
+async def made(folder: Path, rows: int, seed: int = SEED, times: int = TIMES, whole: Sequence[str] = ()) -> Dataset:
     """The data set, with the whole requests of these files of `bench/requests`; of all where none is named."""
     found, forms = pieces(folder), Forms.read()
     if whole:
@@ -386,11 +386,11 @@ async def made(folder: Path, rows: int, seed: int = SEED, times: int = TIMES, wh
     async with Orchestra.open(fleet="none") as orchestra:
         card = orchestra.registry.card("router")
         # The fleet's skills are few, so that none is left out: what is offered follows from the values alone.
-        offers: dict[tuple[str, ...], Offer] = {}
+        offers: dict[tuple[str, ...], Capabilities] = {}
         every = []
         for number, one in enumerate(wanted(found, rows, forms, seed, times)):
             if one.values not in offers:
-                offer = offer_of(orchestra, "-", {name: VALUES[name] for name in one.values}, Wish(grounded=False))
+                offer = capabilities_of(orchestra, "-", {name: VALUES[name] for name in one.values}, PlanOptions(grounded=False))
                 offers[one.values] = replace(offer, words="")  # of any request
             every.append(row_of(one, offers[one.values], number))
             every += mended(one, offers[one.values], number)
@@ -404,11 +404,11 @@ async def made(folder: Path, rows: int, seed: int = SEED, times: int = TIMES, wh
     found["requests"] = [*asks, *forms.joins, *(one.request for one in forms.whole)]
     licences["requests"] = "Apache-2.0"
     origins = [_origin(name, licence, found[name]) for name, licence in licences.items()]
-    return DataSet.made("router", card.name, contract_digest(card), "MIT; Apache-2.0; CC BY 4.0; CC BY 3.0", origins, split(every, SHARES))
+    return Dataset.build("router", card.name, contract_digest(card), "MIT; Apache-2.0; CC BY 4.0; CC BY 3.0", origins, split(every, SHARES))
 
 
-def _origin(name: str, licence: str, texts: Sequence[str]) -> Origin:
-    return Origin(name, licence, digest("\n".join(texts).encode()), "pieces of requests", len(texts))
+def _origin(name: str, licence: str, texts: Sequence[str]) -> DatasetSource:
+    return DatasetSource(name, licence, digest("\n".join(texts).encode()), "pieces of requests", len(texts))
 
 
 def main() -> None:

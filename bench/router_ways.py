@@ -25,11 +25,11 @@ from typing import Literal
 from bench.evaluation_tables import between
 from bench.machine import now
 from bench.router import AT_ONCE, NONE, PAGE, SKILL, Asked, drafts, held_out, written
-from orchestra.app.planning import Draft, Wish
+from orchestra.app.planning import PlanOptions, PlanResult
 from orchestra.core.settings import Settings
-from orchestra.learn.evaluation.bootstrap import figure
+from orchestra.learn.evaluation.bootstrap import estimate_interval
 from orchestra.learn.evaluation.metrics import Case, Metric
-from orchestra.router.planner import DECLINED
+from orchestra.router.planner import DECLINED_CODE
 from orchestra.workflows.model import PlanLimits
 
 MARKS = "<!-- ways -->", "<!-- end:ways -->"
@@ -69,19 +69,19 @@ class Measured:
 
     way: Way
     repairs: int
-    drafts: tuple[Draft, ...]
+    drafts: tuple[PlanResult, ...]
     waits: tuple[float, ...]
     seconds: float
 
     @property
     def refused(self) -> bool:
         """Whether any line was; where none was, repairs change nothing."""
-        return any(one.code != DECLINED for draft in self.drafts for one in draft.rejections)
+        return any(one.code != DECLINED_CODE for draft in self.drafts for one in draft.rejections)
 
 
 async def measured(asked: Sequence[Asked], way: Way, repairs: int, settings: Settings, at_once: int) -> Measured:
     """All rows, one way. Raises `FleetError` where no server can be had."""
-    wish = Wish(limits=PlanLimits(steps=8, width=8), repairs=repairs, stepwise=way.stepwise, grounded=False, cache=False)
+    wish = PlanOptions(limits=PlanLimits(steps=8, width=8), repairs=repairs, stepwise=way.stepwise, grounded=False, cache=False)
     waits: dict[int, float] = {}
     began = time.perf_counter()
     settings = settings.model_copy(update={"constraint": way.constraint})
@@ -101,7 +101,7 @@ def skills_f1(plan: str, found: str) -> float:
 def share(values: Sequence[float], seed: int) -> str:
     """A mean over the rows, with its interval."""
     mean = Metric("mean", lambda case: case.output, lambda parts: sum(part["of"] for part in parts) / len(parts))
-    return str(figure(mean, [Case({}, {"of": value}) for value in values], seed=seed))
+    return str(estimate_interval(mean, [Case({}, {"of": value}) for value in values], seed=seed))
 
 
 def row(arm: Measured, asked: Sequence[Asked], seed: int) -> str:
@@ -114,7 +114,7 @@ def row(arm: Measured, asked: Sequence[Asked], seed: int) -> str:
     tokens = ", ".join(
         f"{sum(getattr(one, key) for one in usages) / count:.0f}" for key in ("prompt_tokens", "cached_tokens", "output_tokens")
     )
-    questions = sum(draft.lines for draft in arm.drafts) / count
+    questions = sum(draft.question_count for draft in arm.drafts) / count
     cells = [*figures, str(said.count("")), f"{questions:.1f}", tokens, f"{arm.seconds / count:.2f}", f"{median(arm.waits):.2f}"]
     return f"| {arm.way.name} | {arm.repairs} | {' | '.join(cells)} |"
 

@@ -29,9 +29,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from bench.machine import ROOT, code, now
 from bench.page import renewed
-from orchestra.learn.evaluation.bootstrap import LEVEL, Figure
-from orchestra.learn.evaluation.cascade import Scored, apgr, cpt
-from orchestra.learn.linear import NumberFit, fitted_number
+from orchestra.learn.evaluation.bootstrap import CONFIDENCE_LEVEL, IntervalEstimate
+from orchestra.learn.evaluation.cascade import ScoredCall, apgr, cpt
+from orchestra.learn.linear import RegressorHyperparameters, fit_regressor
 
 PAGE = ROOT / "docs" / "evaluation" / "routing.md"
 CLOSED = (0.5, 0.8, 0.95)
@@ -102,8 +102,8 @@ def by_table(train: Sequence[Outcome], judged: Sequence[Outcome]) -> Scores:
 
 def by_agent(train: Sequence[Outcome], judged: Sequence[Outcome]) -> Scores:
     """What `orchestra learn train` makes of an agent that gives a number: n-grams and the length, ridge regression on the gain."""
-    made = fitted_number([(one.question, one.gain) for one in train], ("question", "need"), "weights.npz").regressor
-    return [made.number(one.question) for one in judged]
+    made = fit_regressor([(one.question, one.gain) for one in train], ("question", "need"), "weights.npz").regressor
+    return [made.predict_number(one.question) for one in judged]
 
 
 def shape_of(question: str) -> list[float]:
@@ -136,7 +136,7 @@ def shape_of(question: str) -> list[float]:
 
 def by_trees(train: Sequence[Outcome], judged: Sequence[Outcome]) -> Scores:
     """Extremely randomised trees (Geurts et al. 2006) over latent topics of the n-grams and the question's shape; not served by us."""
-    vectorizer = TfidfVectorizer(analyzer=NumberFit().features.of, sublinear_tf=True, min_df=3, dtype=np.float32)
+    vectorizer = TfidfVectorizer(analyzer=RegressorHyperparameters().features.extract, sublinear_tf=True, min_df=3, dtype=np.float32)
     matrix = vectorizer.fit_transform([one.question for one in train])
     topics = TruncatedSVD(min(50, len(train) // 4), random_state=0).fit(matrix)
 
@@ -175,18 +175,18 @@ class Gaining(Protocol):
     def gain(self) -> float: ...
 
 
-def figures(judged: Sequence[Gaining], scores: Scores, draws: int, seed: int = 0) -> list[Figure]:
+def figures(judged: Sequence[Gaining], scores: Scores, draws: int, seed: int = 0) -> list[IntervalEstimate]:
     """APGR and CPT of 50, 80 and 95 %, with percentile intervals."""
-    kinds: list[Callable[[Sequence[Scored]], float]] = [apgr, *(lambda calls, x=x: cpt(calls, x) for x in CLOSED)]
+    kinds: list[Callable[[Sequence[ScoredCall]], float]] = [apgr, *(lambda calls, x=x: cpt(calls, x) for x in CLOSED)]
     calls = [(score, one.gain) for score, one in zip(scores, judged, strict=True)]
     chance = random.Random(seed)
     samples = [chance.choices(calls, k=len(calls)) for _ in range(draws)]
     found = []
     for kind in kinds:
         drawn = sorted(value for sample in samples if sum(gain for _, gain in sample) > 0 and (value := kind(sample)) == value)
-        cut = (1 - LEVEL) / 2
+        cut = (1 - CONFIDENCE_LEVEL) / 2
         low, high = (drawn[int(cut * len(drawn))], drawn[min(len(drawn) - 1, int((1 - cut) * len(drawn)))])
-        found.append(Figure(kind(calls), low, high))
+        found.append(IntervalEstimate(kind(calls), low, high))
     return found
 
 

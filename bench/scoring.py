@@ -32,10 +32,10 @@ import msgspec
 from bench import machine
 from bench.verification import write
 from orchestra.agents.card import Card
-from orchestra.core.protocols import Call, Done
+from orchestra.core.protocols import CallRequest, CallResult
 from orchestra.fleet import config
 from orchestra.fleet.dispatch import Fleet
-from orchestra.fleet.http.client import Answer, Request
+from orchestra.fleet.http.client import HttpRequest, HttpResponse
 
 SERVER = "smol"
 CHARACTERS = 2.3
@@ -50,7 +50,7 @@ def judge() -> Card:
     """A language model that tells one of the labels, and how probable two of them are."""
     text, chance = {"type": "string"}, {"anyOf": [{"type": "number"}, {"type": "null"}]}
     fields = {"label": {"enum": list(LABELS)}, "p_supported": chance, "p_refute": chance}
-    return Card.declared(
+    return Card.declare(
         "judge",
         input={"type": "object", "properties": {"claim": text, "evidence": text}, "required": ["claim", "evidence"]},
         output={"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False},
@@ -100,7 +100,7 @@ class Ways:
 
     async def prepare(self) -> None:
         """Brings up the server, and learns the labels' first tokens."""
-        await self.fleet.ready()
+        await self.fleet.wait_until_ready()
         warm = await self.one_by_one("The bridge is old.", ["The bridge is old.", "The bridge is new."])
         assert self.model, warm
         for label in LABELS:
@@ -110,7 +110,7 @@ class Ways:
         """As the engine asks."""
         began = time.perf_counter()
         calls = [
-            Call(
+            CallRequest(
                 run="bench",
                 node=f"n{at}",
                 attempt=1,
@@ -122,9 +122,9 @@ class Ways:
             )
             for at, claim in enumerate(claims)
         ]
-        replies = await asyncio.gather(*(self.fleet.do(call) for call in calls))
+        replies = await asyncio.gather(*(self.fleet.call(call) for call in calls))
         seconds = time.perf_counter() - began
-        done = [reply for reply in replies if isinstance(reply, Done)]
+        done = [reply for reply in replies if isinstance(reply, CallResult)]
         assert len(done) == len(claims), replies
         self.model, self.body = done[0].model, msgspec.json.decode(done[0].sent)
         usages = [one.usage for one in done]
@@ -196,8 +196,8 @@ class Ways:
 
 async def asked(fleet: Fleet, path: str, body: dict[str, Any]) -> Any:
     """What the server answers at a path of vLLM's that the fleet itself asks nothing of."""
-    sent = await fleet.client.sender.send(SERVER, Request(path, msgspec.json.encode(body)), seconds=600)
-    assert isinstance(sent.result, Answer), sent.result
+    sent = await fleet.client.sender.send(SERVER, HttpRequest(path, msgspec.json.encode(body)), seconds=600)
+    assert isinstance(sent.result, HttpResponse), sent.result
     return msgspec.json.decode(sent.result.received)
 
 
@@ -274,7 +274,7 @@ class Told:
 async def measured(given: argparse.Namespace) -> str:
     """The table."""
     card = judge()
-    described = config.read(machine.ROOT / "configs" / "laptop.yaml")
+    described = config.read_config(machine.ROOT / "configs" / "laptop.yaml")
     chance = random.Random(given.seed)
     lines = [HEAD]
     async with Fleet.open(described, cards={card.name: card}) as fleet:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from orchestra.core.settings import Settings
 from orchestra.fleet import config
-from orchestra.fleet.secrets import signed
-from orchestra.fleet.supervisor.client import Supervision
+from orchestra.fleet.secrets import auth_headers
+from orchestra.fleet.supervisor.client import SupervisorClient
 from orchestra.fleet.supervisor.folders import Folders
 
 
 async def headers(settings: Settings) -> Mapping[str, str]:
     """For the fleet of these settings, which runs. Raises `FleetError` where it does not."""
-    fleet = config.read(settings.find_resource("configs", settings.fleet))
-    return signed(await Supervision(fleet, Folders.of()).key())
+    fleet = config.read_config(settings.find_resource("configs", settings.fleet))
+    return auth_headers(await SupervisorClient(fleet, Folders.from_environment()).key())

@@ -25,9 +25,9 @@ from typing import Any
 from bench.ask import Asked, requests
 from bench.machine import now
 from orchestra.app.orchestra import Orchestra
-from orchestra.app.planning import Wish, asking, plan
+from orchestra.app.planning import PlanOptions, plan, request_workflow
 from orchestra.core.events import AttemptFinished, AttemptStarted, Event, TurnStarted
-from orchestra.core.protocols import Call
+from orchestra.core.protocols import CallRequest
 from orchestra.core.settings import Settings
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
@@ -76,7 +76,7 @@ class Times:
         """Those of a run's events, from its first one on or since `began`. What did not come to pass took for ever."""
         began = events[0].at if began is None else began
         steps = (event.at - _took(event) for event in events if isinstance(event, AttemptStarted | AttemptFinished) and "@" in event.node)
-        whole = (event.at for event in events if isinstance(event, TurnStarted) and event.drafted and _is_whole(event.drafted.lines))
+        whole = (event.at for event in events if isinstance(event, TurnStarted) and event.draft and _is_whole(event.draft.lines))
         return cls(next(steps, float("inf")) - began, next(whole, float("inf")) - began, events[-1].at - began, status)
 
 
@@ -92,7 +92,7 @@ def _is_whole(lines: Sequence[str]) -> bool:
 async def timed(orchestra: Orchestra, question: str, documents: Any, *, streaming: bool) -> Times:
     """One run."""
     name = "streamed" if streaming else "planned_first"
-    step = Workflow.of(read(WORK % (name, str(streaming).lower()), f"{name}.yaml").graph)
+    step = Workflow.from_graph(read(WORK % (name, str(streaming).lower()), f"{name}.yaml").graph)
     run = await orchestra.start(step, question=question, documents=documents)
     result = await run.wait()
     return Times.of([event async for event in run.events()], result.status)
@@ -100,15 +100,15 @@ async def timed(orchestra: Orchestra, question: str, documents: Any, *, streamin
 
 async def answered(orchestra: Orchestra, asked: Asked, *, streaming: bool) -> Times:
     """One request, as one run or planned first; from the moment at which it is made."""
-    wish, given, began = Wish(cache=False), {REQUEST: asked.request, **asked.values}, time.time()
+    wish, given, began = PlanOptions(cache=False), {REQUEST: asked.request, **asked.values}, time.time()
     if streaming:
-        run = await orchestra.start(asking(orchestra, asked.request, asked.values, wish), **given)
+        run = await orchestra.start(request_workflow(orchestra, asked.request, asked.values, wish), **given)
         result = await run.wait()
         return Times.of([event async for event in run.events()], result.status, began)
     draft = await plan(orchestra, asked.request, asked.values, wish)
     whole = time.time() - began
     graph = draft.graph
-    run = await orchestra.start(Workflow.of(graph), **{name: value for name, value in given.items() if name in graph.input})
+    run = await orchestra.start(Workflow.from_graph(graph), **{name: value for name, value in given.items() if name in graph.input})
     result = await run.wait()
     events = [event async for event in run.events()]
     first = min(event.at - _took(event) for event in events if isinstance(event, AttemptStarted | AttemptFinished))
@@ -139,7 +139,7 @@ def by_request(asked: Sequence[Asked], found: Sequence[Sequence[dict[bool, Times
 def simulated() -> dict[bool, Times]:
     """Both ways, in virtual time."""
 
-    def answer(call: Call) -> Any:
+    def answer(call: CallRequest) -> Any:
         match call.name:
             case "router":
                 return LINES[call.inputs["plan"].count("\n") + bool(call.inputs["plan"])]
@@ -150,7 +150,7 @@ def simulated() -> dict[bool, Times]:
             case _:
                 return {"answer": "1889"}
 
-    def latency(call: Call, chance: Random) -> float:
+    def latency(call: CallRequest, chance: Random) -> float:
         return SECONDS[call.name]
 
     async def scene(clock: VirtualClock) -> dict[bool, Times]:

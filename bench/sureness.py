@@ -20,8 +20,8 @@ from typing import Any
 from bench.ask import Asked, requests, stands
 from bench.machine import ROOT
 from orchestra import Orchestra
-from orchestra.learn.encoders.table_targets import right
-from orchestra.learn.evaluation.evaluation import EVALUATION
+from orchestra.learn.encoders.table_targets import answers_match
+from orchestra.learn.evaluation.evaluation import EVALUATION_PURPOSE
 from orchestra.workflows.python.steps import Agent
 
 REQUESTS = ROOT / "bench" / "ask_tables.yaml"
@@ -52,7 +52,7 @@ def tuned_on(path: Path, *, bounded: bool = False) -> list[Case]:
     """The rows of TAT-QA of a part to tune on, or the written ones with a condition."""
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     theirs = [row for row in rows if (row["output"].get("condition") if bounded else not row["id"].startswith("written-"))]
-    return [Case(row["input"], lambda output, wanted=row["output"]: right(output, wanted)) for row in theirs]  # type: ignore[misc]
+    return [Case(row["input"], lambda output, wanted=row["output"]: answers_match(output, wanted)) for row in theirs]  # type: ignore[misc]
 
 
 async def answered(cases: Sequence[Case]) -> list[tuple[float, bool]]:
@@ -60,9 +60,9 @@ async def answered(cases: Sequence[Case]) -> list[tuple[float, bool]]:
     found = []
     async with Orchestra.open(fleet="none") as orchestra:
         card = orchestra.registry.card("table_reader")
-        reader = Agent.carded(card.varied(checks=("confidence",), accept=0.0))
+        reader = Agent.from_card(card.with_settings(checks=("confidence",), accept=0.0))
         for case in cases:
-            result = await (await orchestra.options(purpose=EVALUATION).start(reader, **case.question)).wait()
+            result = await (await orchestra.options(purpose=EVALUATION_PURPOSE).start(reader, **case.question)).wait()
             found.append((result.confidence or 0.0, result.value is not None and case.right(result.value)))
     return found
 

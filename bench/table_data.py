@@ -25,20 +25,20 @@ import msgspec
 from bench.data_sets import command_line, write
 from bench.written_rows import renewed
 from orchestra.agents.card import Card
-from orchestra.agents.inference.tables.encoding import TOTAL, heads
-from orchestra.agents.inference.tables.filters import CONDITIONED
-from orchestra.agents.inference.tables.operations import CELLS, COUNT, DIFFERENCE, GAP, LEAST, MOST, RANGE, figure, parsed
-from orchestra.agents.inference.tables.question import given
+from orchestra.agents.inference.tables.encoding import TOTAL_ROW, count_header_rows
+from orchestra.agents.inference.tables.filters import FILTERABLE_OPERATIONS
+from orchestra.agents.inference.tables.operations import CELLS, COUNT, DIFFERENCE, GAP, LEAST, MOST, RANGE, parse_expression, parse_figure
+from orchestra.agents.inference.tables.question import question_figures
 from orchestra.learn.compatibility import contract_digest
-from orchestra.learn.data.dataset import DataSet, Origin, Row
-from orchestra.learn.data.splits import Shares, split
-from orchestra.learn.encoders.table_targets import way_of
+from orchestra.learn.data.dataset import Dataset, DatasetRow, DatasetSource
+from orchestra.learn.data.splits import SplitShares, split
+from orchestra.learn.encoders.table_targets import operation_of
 from orchestra.schema.strict_json import digest
-from orchestra.text.arithmetic import NotArithmetic, evaluate
-from orchestra.text.numbers.sort_keys import within
+from orchestra.text.arithmetic import ArithmeticParseError, evaluate
+from orchestra.text.numbers.sort_keys import filter_by_limit
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARES = Shares(tune=0.06, test=0.0)
+SHARES = SplitShares(tune=0.06, test=0.0)
 SEED = 1
 LONGEST = 5_000
 """Characters of a table and its text at most."""
@@ -60,14 +60,14 @@ def expression_of(derivation: str, answer: float, scale: str) -> str | None:
     for candidate in candidates:
         try:
             value = evaluate(candidate)
-        except NotArithmetic:
+        except ArithmeticParseError:
             return None
         if abs(value - Fraction(str(answer))) <= Fraction(6, 1000):
             return re.sub(r"^\(\((.+?)\) / ([\d,.-]+)\) \* 100$", r"(\1) / \2 * 100", candidate)  # one spelling of a change in per cent
     return None
 
 
-def rows_of(path: Path, longest: int = LONGEST) -> list[Row]:
+def rows_of(path: Path, longest: int = LONGEST) -> list[DatasetRow]:
     """The rows of TAT-QA that can be written as expressions or quotes."""
     found = []
     for line in path.read_text("utf-8").splitlines():
@@ -76,7 +76,7 @@ def rows_of(path: Path, longest: int = LONGEST) -> list[Row]:
         texts = [cell for row in given["table"] for cell in row] + given["paragraphs"]
         if sum(map(len, texts)) > longest or (output := _output(expected, texts)) is None:
             continue
-        found.append(Row(item["id"], given, output, digest(json.dumps([given["table"], given["paragraphs"]]).encode())[:16]))
+        found.append(DatasetRow(item["id"], given, output, digest(json.dumps([given["table"], given["paragraphs"]]).encode())[:16]))
     return found
 
 
@@ -106,9 +106,9 @@ class _Grid:
                 self.rows.setdefault(" ".join(row[0].split()), figures)
 
 
-def asked(rows: Sequence[Row], count: int) -> Iterator[Row]:
+def asked(rows: Sequence[DatasetRow], count: int) -> Iterator[DatasetRow]:
     """Questions put to the tables of these rows by rule, `count` to each table."""
-    tables: dict[str, list[Row]] = defaultdict(list)
+    tables: dict[str, list[DatasetRow]] = defaultdict(list)
     for row in rows:
         tables[row.group].append(row)
     for group, known in tables.items():
@@ -118,7 +118,7 @@ def asked(rows: Sequence[Row], count: int) -> Iterator[Row]:
         scale = scales.most_common(1)[0][0] if scales else ""
         for number in range(count if grid.rows else 0):
             question, output = _asked(grid, scale, chance)
-            yield Row(f"asked-{group}-{number}", {**known[0].input, "question": question}, output, group)
+            yield DatasetRow(f"asked-{group}-{number}", {**known[0].input, "question": question}, output, group)
 
 
 def _asked(grid: _Grid, scale: str, chance: random.Random) -> tuple[str, dict[str, Any]]:
@@ -131,7 +131,7 @@ def _asked(grid: _Grid, scale: str, chance: random.Random) -> tuple[str, dict[st
     percent = "%" in first or "%" in second
     kind = chance.choice(("cell", "change", "percent", "mean", "sum", "change", "percent", "both"))
     plain = "percent" if percent else scale
-    a, b = str(figure(new)), str(figure(old))
+    a, b = str(parse_figure(new)), str(parse_figure(old))
     ask: tuple[str, ...]
     match kind:
         case "change":
@@ -149,7 +149,7 @@ def _asked(grid: _Grid, scale: str, chance: random.Random) -> tuple[str, dict[st
         case "sum" if len(grid.rows) > 1:
             more = chance.choice(sorted(set(grid.rows) - {label}))
             if one in grid.rows[more]:
-                text = f"{figure(first)} + {figure(grid.rows[more][one])}"
+                text = f"{parse_figure(first)} + {parse_figure(grid.rows[more][one])}"
                 return f"What is the sum of {name} and {more} in {grid.columns[one]}?", _sum(text, plain)
         case "both":
             question = f"What were the {name} in {when[0]} and {when[1]} respectively?"
@@ -166,13 +166,13 @@ def _year(header: str) -> str:
     return found[0][-2:] if found else ""
 
 
-def told(rows: Iterable[Row]) -> Iterator[Row]:
+def told(rows: Iterable[DatasetRow]) -> Iterator[DatasetRow]:
     """Rows with the way in which the answer comes about; without those that no way leads to."""
     for row in rows:
         compared = row.output.get("way")
         output = {"way": "", "cells": [], "rows": [], "column": None, "condition": None, "also": None, **row.output}
         if not compared or (compared in (MOST, LEAST) and output["expression"] is not None):  # of a sum in such a row the way is the sum's
-            way = way_of(output["expression"], output["quotes"], row.input["table"])
+            way = operation_of(output["expression"], output["quotes"], row.input["table"])
             if way == DIFFERENCE and evaluate(output["expression"]) >= 0 and not _SIGNED.search(str(row.input["question"])):
                 way = GAP
             output |= {"way": way, "rows": [], "column": None, "condition": None, "also": None}
@@ -183,15 +183,15 @@ def told(rows: Iterable[Row]) -> Iterator[Row]:
 def _condition(given_row: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, Any]:
     """The condition of a question that names its rows and not why: the one column that words of the question bound to these very rows."""
     question, table = str(given_row["question"]), given_row["table"]
-    top, way = heads(table), output["way"]
-    if output["condition"] is not None or way not in CONDITIONED:
+    top, way = count_header_rows(table), output["way"]
+    if output["condition"] is not None or way not in FILTERABLE_OPERATIONS:
         return {}
     found = []
-    for one in given(question):
+    for one in question_figures(question):
         for column in range(max(map(len, table), default=0)) if one.bound is not None else ():
             cells = [row[column] if column < len(row) else "" for row in table]
-            holds = within(cells[top:], one.measure, str(one.bound), " ".join(cells[:top])) or []
-            rows = [top + at for at, held in enumerate(holds) if held and not TOTAL.match("".join(table[top + at][:1]))]
+            holds = filter_by_limit(cells[top:], one.measure, str(one.bound), " ".join(cells[:top])) or []
+            rows = [top + at for at, held in enumerate(holds) if held and not TOTAL_ROW.match("".join(table[top + at][:1]))]
             if rows and len(rows) < len(table) - top and _same(rows, way, output, table):
                 found.append(({"column": column, "bound": one.bound, "limit": one.text}, rows))
     if len(found) != 1:
@@ -207,11 +207,11 @@ def _same(rows: Sequence[int], way: str, output: Mapping[str, Any], table: Table
     columns = ([table[row][column] if column < len(table[row]) else "" for row in rows] for column in range(max(map(len, table))))
     if way == CELLS:
         return any(cells == list(output["quotes"]) for cells in columns)
-    said = parsed(str(output["expression"]))
-    return said is not None and any(sorted(said[1]) == sorted(str(figure(cell)) for cell in cells) for cells in columns)
+    said = parse_expression(str(output["expression"]))
+    return said is not None and any(sorted(said[1]) == sorted(str(parse_figure(cell)) for cell in cells) for cells in columns)
 
 
-def made(source: Path, count: int, share: float, longest: int = LONGEST) -> DataSet:
+def made(source: Path, count: int, share: float, longest: int = LONGEST) -> Dataset:
     """The data set."""
     rows = rows_of(source, longest)
     parts = split(rows, SHARES)
@@ -219,13 +219,15 @@ def made(source: Path, count: int, share: float, longest: int = LONGEST) -> Data
     parts["train"] = [*parts["train"], *more]
     origin = "TAT-QA, Zhu et al. 2021, train part"
     origins = [
-        Origin(origin, "MIT", digest(source.read_bytes()), f"derivations as expressions, and quotes; {share:.0%} of them", len(rows)),
-        Origin(origin, "MIT", digest(source.read_bytes()), f"questions put to its tables by rule; {share:.0%} of them", len(more)),
+        DatasetSource(
+            origin, "MIT", digest(source.read_bytes()), f"derivations as expressions, and quotes; {share:.0%} of them", len(rows)
+        ),
+        DatasetSource(origin, "MIT", digest(source.read_bytes()), f"questions put to its tables by rule; {share:.0%} of them", len(more)),
     ]
     parts, found = renewed(parts, ("tables",), share, SHARES)
     card = Card.load(ROOT / "agents" / "table_reader")
     whole = {part: list(told(rows)) for part, rows in parts.items()}
-    return DataSet.made("tables", card.name, contract_digest(card), "MIT and Apache-2.0", [*origins, *found], whole)
+    return Dataset.build("tables", card.name, contract_digest(card), "MIT and Apache-2.0", [*origins, *found], whole)
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ from bench.throttling_server import LATENCY, SLOTS
 from orchestra import Orchestra
 from orchestra.core.settings import Settings
 from orchestra.fleet import dispatch, sender
-from orchestra.fleet.concurrency_limit import AdaptiveLimit, ConcurrencyLimit, Flight, Outcome
+from orchestra.fleet.concurrency_limit import AdaptiveLimit, ConcurrencyLimit, InFlightRequest, RequestOutcome
 from orchestra.workflows.python.steps import Workflow
 from orchestra.workflows.yaml.reader import read
 
@@ -85,11 +85,11 @@ class Aimd:
         """Requests at once."""
         return int(self._limit)
 
-    def sent(self, in_flight: int) -> Flight:
+    def record_sent(self, in_flight: int) -> InFlightRequest:
         """Nothing is kept of it."""
-        return Flight()
+        return InFlightRequest()
 
-    def finished(self, flight: Flight, outcome: Outcome) -> None:
+    def record_finished(self, request: InFlightRequest, outcome: RequestOutcome) -> None:
         """Half for each rejection."""
         if outcome == "rejected":
             self._limit = max(1.0, self._limit / 2)
@@ -103,11 +103,11 @@ class Fixed:
     def __init__(self, most: int) -> None:
         self.limit = most
 
-    def sent(self, in_flight: int) -> Flight:
+    def record_sent(self, in_flight: int) -> InFlightRequest:
         """Nothing is kept of it."""
-        return Flight()
+        return InFlightRequest()
 
-    def finished(self, flight: Flight, outcome: Outcome) -> None:
+    def record_finished(self, request: InFlightRequest, outcome: RequestOutcome) -> None:
         """Makes no difference."""
 
 
@@ -165,7 +165,7 @@ Client: TypeAlias = Callable[[Tally], Coroutine[Any, Any, None]]
 def limited(name: str) -> Iterator[None]:
     """Fleets that are opened meanwhile have such a limit. Only Orchestra's own goes with holding a server after rejections in a row."""
     made = partial(sender.Sender, concurrency=LIMITS[name])
-    several = sender.SEVERAL if name == "orchestra" else sys.maxsize
+    several = sender.REJECTION_THRESHOLD if name == "orchestra" else sys.maxsize
     with mock.patch.object(dispatch, "Sender", made), mock.patch.object(sender, "SEVERAL", several):
         yield
 
@@ -183,13 +183,13 @@ async def engine(place: Place, name: str) -> AsyncIterator[Client]:
             FLEET.format(port=place.port, scenario=place.scenario, window=place.window, seconds=place.seconds)
         )
         settings = Settings.load({"fleet": str(folder / "fleet.yaml"), "journal": "off"}, start=folder)
-        step = Workflow.of(read(WORKFLOW, "chain.yaml").graph)
+        step = Workflow.from_graph(read(WORKFLOW, "chain.yaml").graph)
         async with Orchestra.open(settings, fleet="none", progress=lambda _: None) as orchestra:
 
             async def client(tally: Tally) -> None:
                 run = await orchestra.start(step, text="yes")
                 ends = [e async for e in run.events()]
-                tally.calls += [time.perf_counter() - (ends[-1].at - e.at) for e in ends if getattr(e, "settled", False)]
+                tally.calls += [time.perf_counter() - (ends[-1].at - e.at) for e in ends if getattr(e, "final", False)]
                 good = (await run.wait()).status == "done"
                 tally.done, tally.failed = tally.done + good, tally.failed + (not good)
 

@@ -57,13 +57,13 @@ def project(folder: Path) -> None:
 
 async def through_engine(orchestra: Orchestra, concurrency: int, requests: int, first: int) -> tuple[float, int, list[bytes]]:
     """Seconds, output tokens, and the bodies that were sent."""
-    step = Workflow.of(read(WORKFLOW % concurrency, "stories.yaml").graph)
+    step = Workflow.from_graph(read(WORKFLOW % concurrency, "stories.yaml").graph)
     began = time.perf_counter()
     run = await orchestra.start(step, numbers=list(range(first, first + requests)))
     result = await run
     seconds = time.perf_counter() - began
     sent = [event.sent for event in await orchestra.journal.read(run.id) if isinstance(event, AttemptFinished)]
-    return seconds, result.usage.output_tokens, [await orchestra.journal.blob(digest) or b"" for digest in sent]
+    return seconds, result.usage.output_tokens, [await orchestra.journal.get_blob(digest) or b"" for digest in sent]
 
 
 async def straight(address: str, headers: Mapping[str, str], concurrency: int, bodies: list[bytes]) -> tuple[float, int]:

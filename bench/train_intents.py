@@ -25,14 +25,14 @@ import numpy.typing as npt
 import torch
 
 from orchestra.agents.card import Card
-from orchestra.agents.inference.model_file import base_of
-from orchestra.agents.inference.text_classifier import Committee
-from orchestra.fleet.weights.encoders import Encoders, described
-from orchestra.learn.encoders.classifier import Plan, Rows, train
-from orchestra.learn.encoders.member import Step
-from orchestra.learn.encoders.texts import Labelled, plain
-from orchestra.learn.encoders.tuned import Pace
-from orchestra.learn.linear import SMALLER, Fit
+from orchestra.agents.inference.model_file import base_encoder
+from orchestra.agents.inference.text_classifier import TextClassifier
+from orchestra.fleet.weights.encoders import EncoderStore, describe_base
+from orchestra.learn.encoders.classifier import CommitteeRows, CommitteeSettings, train_committee
+from orchestra.learn.encoders.member import TrainingStep
+from orchestra.learn.encoders.texts import LabelledText, normalize_text
+from orchestra.learn.encoders.tuned import EncoderHyperparameters
+from orchestra.learn.linear import MANY_LABELS_HYPERPARAMETERS, ClassifierHyperparameters
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -42,13 +42,13 @@ _ABOUT_WORDS = re.compile(r"\b(mean|means|meaning|defin\w*|word|synonym\w*|spell
 _ABOUT_NUMBERS = ("math", "algebra", "statistics")
 
 
-def labelled(path: Path) -> list[Labelled]:
+def labelled(path: Path) -> list[LabelledText]:
     """Texts with their intents."""
     found = (json.loads(line) for line in path.read_text("utf-8").rstrip("\n").split("\n"))
-    return [Labelled(row["input"]["text"], row["expected"]["intent"]) for row in found]
+    return [LabelledText(row["input"]["text"], row["expected"]["intent"]) for row in found]
 
 
-def questions(path: Path) -> list[Labelled]:
+def questions(path: Path) -> list[LabelledText]:
     """Short questions of MMLU from the training part of routellm, in the letters of an assistant's messages: all out of its scope."""
     found: set[str] = set()
     for line in gzip.decompress(path.read_bytes()).decode("utf-8").rstrip("\n").split("\n"):
@@ -61,7 +61,7 @@ def questions(path: Path) -> list[Labelled]:
             text = " ".join(re.findall(r"[\w'-]+", question.lower()))
             if not _ABOUT_WORDS.search(text):
                 found.add(text)
-    return [Labelled(text, OUTSIDE) for text in sorted(found, key=plain)]
+    return [LabelledText(text, OUTSIDE) for text in sorted(found, key=normalize_text)]
 
 
 @dataclass(frozen=True)
@@ -70,22 +70,29 @@ class Recipe:
 
     folder: str
     licence: str
-    plan: Plan
+    plan: CommitteeSettings
     other: tuple[tuple[str, str], ...] = ()
 
-    def rows(self, data: Path) -> Rows:
+    def rows(self, data: Path) -> CommitteeRows:
         """The rows of a folder of sets."""
         own = (self.folder, self.licence, labelled(data / self.folder / "train.jsonl"))
         others = ((name, licence, questions(data / name / "train.jsonl.gz")) for name, licence in self.other)
-        return Rows.of(own, *others)
+        return CommitteeRows.from_sources(own, *others)
 
 
 RECIPES = {
-    "banking_intent": Recipe("banking77", "CC-BY-4.0", Plan(Pace(epochs=6), Fit(), members=3)),
+    "banking_intent": Recipe(
+        "banking77", "CC-BY-4.0", CommitteeSettings(EncoderHyperparameters(epochs=6), ClassifierHyperparameters(), members=3)
+    ),
     "assistant_intent": Recipe(
         "clinc150",
         "CC-BY-3.0",
-        Plan(Pace(epochs=5, blocks=4, rate=7e-4), SMALLER, members=2, outside=OUTSIDE),
+        CommitteeSettings(
+            EncoderHyperparameters(epochs=5, blocks=4, learning_rate=7e-4),
+            MANY_LABELS_HYPERPARAMETERS,
+            members=2,
+            out_of_scope_label=OUTSIDE,
+        ),
         (("routellm", "Apache-2.0"),),
     ),
 }
@@ -93,29 +100,30 @@ RECIPES = {
 
 async def learn(card: Card, recipe: Recipe, data: Path, work: Path) -> None:
     """Trains a card, and prints how much of what its members left out it tells."""
-    folder = await Encoders().folder(card.model)
+    folder = await EncoderStore().folder(card.model)
     losses: list[float] = []
     began = time.process_time()
 
-    def told(member: int, step: Step) -> None:
+    def told(member: int, step: TrainingStep) -> None:
         losses.append(step.loss)
-        if step.done % 20 == 0 or step.done == step.total:
+        if step.step % 20 == 0 or step.step == step.total_steps:
             spent = time.process_time() - began
             print(
-                f"member {member}: step {step.done} of {step.total}, loss {np.mean(losses):.4f}, {spent:.0f} s of a processor", flush=True
+                f"member {member}: step {step.step} of {step.total_steps}, loss {np.mean(losses):.4f}, {spent:.0f} s of a processor",
+                flush=True,
             )
             losses.clear()
 
-    made = train(card, recipe.rows(data), (folder, described(card.model, folder)), recipe.plan, work, told)
+    made = train_committee(card, recipe.rows(data), (folder, describe_base(card.model, folder)), recipe.plan, work, told)
     assert card.folder is not None
     made.write(card.folder)
-    print(f"right of what members left out: {made.figures}; {time.process_time() - began:.0f} s of a processor")
+    print(f"right of what members left out: {made.metrics}; {time.process_time() - began:.0f} s of a processor")
 
 
 async def measure(card: Card, path: Path) -> None:
     """Prints what the written card says of a part of its set."""
-    encoder = await Encoders().encoder(card.model, base_of(card))
-    committee = Committee.load(card, encoder)
+    encoder = await EncoderStore().encoder(card.model, base_encoder(card))
+    committee = TextClassifier.load(card, encoder)
     rows = labelled(path)
     began = time.process_time()
     said = [committee.predict({"text": row.text}) for row in rows]

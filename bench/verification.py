@@ -31,15 +31,15 @@ from bench.sentence_rule import SentenceRule
 from bench.verification_tables import ALL, ALONE, CARD, NODE, RANKINGS, Measured
 from orchestra import Orchestra
 from orchestra.agents.card import Card
-from orchestra.agents.ensemble import joined
+from orchestra.agents.ensemble import join_members
 from orchestra.core.settings import Settings
-from orchestra.learn.certification.independent import family, independent
-from orchestra.learn.certification.labelled_answers import Rightness, rightness
-from orchestra.learn.evaluation.baselines import floors
-from orchestra.learn.evaluation.metrics import Case, metric
-from orchestra.learn.evaluation.rows import Test, as_record
+from orchestra.learn.certification.independent import group_key, select_independent
+from orchestra.learn.certification.labelled_answers import Correctness, correctness_of
+from orchestra.learn.evaluation.baselines import fit_baselines
+from orchestra.learn.evaluation.metrics import Case, build_metric
+from orchestra.learn.evaluation.rows import EvaluationSet, as_record
 from orchestra.verification.acceptance import CONFIDENCE
-from orchestra.verification.certificates.certify import Certification, Item, Terms, certify
+from orchestra.verification.certificates.certify import Certification, CertificationTerms, ScoredAnswer, certify
 
 AGENTS = machine.ROOT / "agents"
 COSTLY = {"generative_reader": 96, "generative_calculator": 96, "caller": 32}
@@ -58,7 +58,7 @@ def tell(line: str) -> None:
 def cards_of() -> dict[str, Card]:
     """The shipped agents."""
     alone = {path.parent.name: Card.load(path.parent) for path in sorted(AGENTS.glob("*/agent.yaml"))}
-    return {name: joined(card, alone) for name, card in alone.items()}
+    return {name: join_members(card, alone) for name, card in alone.items()}
 
 
 async def collect(given: argparse.Namespace, sets: list[Set], out: Path) -> None:
@@ -96,7 +96,7 @@ async def cost(given: argparse.Namespace, sets: list[Set]) -> None:
                 await collector.collect(base)
                 address = (await orchestra.fleet_status()).servers[0].address
                 line = await weighing.weighed(address, await signing.headers(settings), collector.bodies[agent], given.rounds)
-                print(f"| {agent} | {len(test.questions)} | {line} |", flush=True)
+                print(f"| {agent} | {len(test.rows)} | {line} |", flush=True)
 
 
 SUM, MEAN, LEAST = "sum", "mean", "least"
@@ -110,21 +110,21 @@ ENOUGH = 0.95
 """The share of its rows that an arm must have answered to be counted in."""
 
 
-def right_of(one: Set, card: Card) -> Rightness:
+def right_of(one: Set, card: Card) -> Correctness:
     """What tells right answers of a set from wrong ones."""
     if one.measure is None:
-        judge = rightness(card, one.evaluation)
-        return Rightness(judge.metrics, lambda case: None if judge.aside(case) else judge.of(case))
-    found = metric("right", one.measure)
+        judge = correctness_of(card, one.evaluation)
+        return Correctness(judge.metrics, lambda case: None if judge.is_excluded(case) else judge.is_correct(case))
+    found = build_metric("right", one.measure)
 
     def of(case: Case) -> bool | None:
-        part = found.part(case)
+        part = found.case_score(case)
         return None if part is None else part[0] >= 1
 
-    return Rightness(("right",), of)
+    return Correctness(("right",), of)
 
 
-def answered(one: Set, cards: dict[str, Card], test: Test, data: Path, out: Path) -> list[Answered]:
+def answered(one: Set, cards: dict[str, Card], test: EvaluationSet, data: Path, out: Path) -> list[Answered]:
     """The rows that were answered, with what others said of them."""
     arms = {arm.name: (arm, read(arm.file(out))) for arm in arms_of(one, cards, test, out)}
     base = arms.pop("base")[1]
@@ -133,21 +133,21 @@ def answered(one: Set, cards: dict[str, Card], test: Test, data: Path, out: Path
         tell(f"{one.title}: {name} was not asked for enough rows, and is left out")
     train = data / one.name / "train.jsonl"
     rule = SentenceRule([msgspec.json.decode(line) for line in train.open("rb")]) if one.kind == "reading" else None
-    rules = [lambda given: rule.answer({"input": given})] if rule is not None else list(floors(test.shown)[1:])
+    rules = [lambda given: rule.answer({"input": given})] if rule is not None else list(fit_baselines(test.reference_rows)[1:])
     told = [ruled(out / f"{one.title}.rule{number}.jsonl", one_rule, test) for number, one_rule in enumerate(rules)]
     found = []
-    for row in test.questions:
+    for row in test.rows:
         if row.id in base:
             others = {name: sheets[row.id] for name, sheets in whole.items() if row.id in sheets}
             found.append(Answered(row, base[row.id], others, tuple(sheets[row.id].output for sheets in told)))
     return found
 
 
-def ruled(file: Path, rule: Callable[[Any], Any], test: Test) -> dict[str, Sheet]:
+def ruled(file: Path, rule: Callable[[Any], Any], test: EvaluationSet) -> dict[str, Sheet]:
     """The answers of a rule without a model, made once."""
     known = read(file)
     with file.open("ab") as sheets:
-        for row in test.questions:
+        for row in test.rows:
             if row.id not in known:
                 known[row.id] = Sheet(row.id, rule(row.input))
                 sheets.write(msgspec.json.encode(known[row.id]) + b"\n")
@@ -158,15 +158,15 @@ def _enough(arm: Arm, sheets: dict[str, Sheet]) -> bool:
     return bool(arm.inputs) and sum(name in sheets for name in arm.inputs) >= ENOUGH * len(arm.inputs)
 
 
-def measured(one: Set, cards: Mapping[str, Card], test: Test, rows: list[Answered], out: Path) -> Measured:
+def measured(one: Set, cards: Mapping[str, Card], test: EvaluationSet, rows: list[Answered], out: Path) -> Measured:
     """What the rankings make of the answers of a set."""
     card = cards[one.agent]
     judge = right_of(one, card)
     cases = [Case(row.question.expected, as_record(row.sheet.output) if row.sheet.output is not None else None) for row in rows]
-    kept = [(row, good) for row, case in zip(rows, cases, strict=True) if (good := judge.of(case)) is not None]
+    kept = [(row, good) for row, case in zip(rows, cases, strict=True) if (good := judge.is_correct(case)) is not None]
     rows, right = [row for row, _ in kept], [good and row.sheet.output is not None for row, good in kept]
     asked = tuple(dict.fromkeys((*card.checks, CONFIDENCE)))
-    said, groups = [opinions(row, one, card) for row in rows], [family(row.question, card) for row in rows]
+    said, groups = [opinions(row, one, card) for row in rows], [group_key(row.question, card) for row in rows]
     scores: dict[str, risk.Scores] = {
         ALONE: [probability(row.sheet) if row.sheet.output is not None else None for row in rows],
         CARD: [accepted(row, card, asked) for row in rows],
@@ -177,7 +177,7 @@ def measured(one: Set, cards: Mapping[str, Card], test: Test, rows: list[Answere
         tokens = [row.sheet.logprobs or (-99.0,) for row in rows]
         scores |= {SUM: [sum(few) for few in tokens], MEAN: [sum(few) / len(few) for few in tokens], LEAST: [min(few) for few in tokens]}
     without = {check: combined(said, right, groups, check) for check in said[0]}
-    alone = independent(replace(test, questions=[row.question for row in rows]), card, seed=0).test.questions
+    alone = select_independent(replace(test, questions=[row.question for row in rows]), card, seed=0).test.rows
     ids = [row.question.id for row in rows]
     return Measured(one, ids, groups, frozenset(row.id for row in alone), right, scores, without, _costs(one, rows, out))
 
@@ -213,8 +213,8 @@ def _asked(arm: str) -> str:
 def certified(found: Measured) -> dict[float, Certification]:
     """What `orchestra certify` would say of a set's agent at each alpha, the first time, by its card's checks and its confidence."""
     rows = zip(found.ids, found.scores[CARD], found.right, strict=True)
-    items = [Item(name, score, not good) for name, score, good in rows if name in found.independent]
-    return {alpha: certify(items, Terms(alpha, attempt=1)) for alpha in ALPHAS}
+    items = [ScoredAnswer(name, score, not good) for name, score, good in rows if name in found.independent]
+    return {alpha: certify(items, CertificationTerms(alpha, attempt=1)) for alpha in ALPHAS}
 
 
 def report(given: argparse.Namespace, sets: list[Set], out: Path) -> dict[str, str]:

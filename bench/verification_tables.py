@@ -10,9 +10,9 @@ import numpy as np
 
 from bench.answer_sheets import Set
 from bench.risk import Curve, Drawn, Scores, Weights, spread
-from orchestra.learn.evaluation.bootstrap import Figure
+from orchestra.learn.evaluation.bootstrap import IntervalEstimate
 from orchestra.learn.evaluation.metrics import auroc
-from orchestra.verification.certificates.certify import Certification, Certified, Infeasible, percent
+from orchestra.verification.certificates.certify import Certification, Certified, Infeasible, format_percent
 
 ALONE, CARD, NODE, ALL = "log-probability alone", "its card's checks, confidence", "`score: combined`", "all that was asked"
 RANKINGS = (ALONE, CARD, NODE, ALL)
@@ -23,7 +23,7 @@ FEWER, BETTER, READ = 0.9, 0.25, 0.6
 """The goals: fewer accepted and wrong where checks are deterministic; a smaller AURC, and fewer accepted and wrong, on reading."""
 
 
-def in_percent(figure: Figure) -> str:
+def in_percent(figure: IntervalEstimate) -> str:
     """A share with its interval, in percent."""
     return f"{figure.value:.0%} [{figure.low:.0%}, {figure.high:.0%}]"
 
@@ -60,7 +60,7 @@ class Measured:
         """The curve of a ranking."""
         return Curve.of(self.right, self.scores[ranking])
 
-    def fewer(self, scores: Scores) -> Figure:
+    def fewer(self, scores: Scores) -> IntervalEstimate:
         """By which share fewer answers are accepted and wrong, at the coverage of the goal, than of as many drawn by chance."""
         ranking, wrong = Drawn(self.right, scores), ~np.array(self.right, dtype=bool)
 
@@ -70,13 +70,13 @@ class Measured:
 
         return self._figure(of)
 
-    def better(self) -> Figure:
+    def better(self) -> IntervalEstimate:
         """By which share the area under risk by coverage is smaller by a node's combined score than by log-probability alone."""
         ours, alone = Drawn(self.right, self.scores[NODE]), Drawn(self.right, self.scores[ALONE])
         return self._figure(lambda weights: 1 - ours.area(weights) / (alone.area(weights) or 1.0))
 
-    def _figure(self, of: Callable[[Weights], float]) -> Figure:
-        return Figure(of(np.ones(len(self.right))), *spread(self.groups, of))
+    def _figure(self, of: Callable[[Weights], float]) -> IntervalEstimate:
+        return IntervalEstimate(of(np.ones(len(self.right))), *spread(self.groups, of))
 
 
 def accepted_and_wrong(found: Sequence[Measured]) -> str:
@@ -100,7 +100,7 @@ def _wrong(curve: Curve, at: float) -> str:
     return f"{curve.errors(at):.1%}" if curve.most >= at else f"accepts {curve.most:.0%}"
 
 
-def _reached(figure: Figure, goal: float) -> str:
+def _reached(figure: IntervalEstimate, goal: float) -> str:
     """Whether a goal is met, and whether surely: where the whole interval says so."""
     return f"{goal:.0%}: {'met' if figure.value >= goal else 'missed'}{', not surely' * (figure.low < goal <= figure.high)}"
 
@@ -163,22 +163,26 @@ def certificates(found: Mapping[str, Mapping[float, Certification]]) -> str:
     ]
     for name, terms in found.items():
         for alpha, one in terms.items():
-            lines.append(f"| {name} | {one.rows:,} | {percent(alpha)} | {' | '.join(_certificate(one))} |")
+            lines.append(f"| {name} | {one.rows:,} | {format_percent(alpha)} | {' | '.join(_certificate(one))} |")
     return "\n".join(lines)
 
 
 def _certificate(one: Certification) -> tuple[str, str, str, str, str]:
     again = one.resplits
-    kept = f"{again.broken} ({again.refuted}) of {again.certified}; {again.broken / again.rounds:.1%}" if again.certified else "-"
-    naive = f"{again.naive_broken / again.rounds:.1%} ({again.naive_refuted / again.rounds:.1%})" if again.naive else "-"
-    picked = "none" if one.naive is None else f"{one.naive.threshold:.4g}: {_judged(one.naive.judged)}"
+    kept = (
+        f"{again.violations} ({again.significant_violations}) of {again.certified}; {again.violations / again.rounds:.1%}"
+        if again.certified
+        else "-"
+    )
+    naive = f"{again.naive_violations / again.rounds:.1%} ({again.naive_significant_violations / again.rounds:.1%})" if again.naive else "-"
+    picked = "none" if one.naive is None else f"{one.naive.threshold:.4g}: {_judged(one.naive.held_out)}"
     match one.outcome:
         case Certified(step, coverage):
-            return f"{step.threshold:.4g}, covers {coverage:.0%}", _judged(one.judged), kept, picked, naive
+            return f"{step.threshold:.4g}, covers {coverage:.0%}", _judged(one.held_out), kept, picked, naive
         case Infeasible(reason):
             return f"none: {reason}", "", kept, picked, naive
         case other:
-            return f"none, too little data: about {other.rows:,} rows are needed", "", kept, picked, naive
+            return f"none, too little data: about {other.rows_needed:,} rows are needed", "", kept, picked, naive
 
 
 def _judged(found: Any) -> str:

@@ -28,14 +28,14 @@ from bench.evaluate import LIMIT, minutes, running, stop
 from bench.evaluation_tables import Marks, Measured, between, card_section, page_lines, page_with
 from bench.machine import ROOT, now
 from orchestra import Orchestra
-from orchestra.cli.output import note
-from orchestra.cli.progress import Meter, Waiting
+from orchestra.cli.output import print_note
+from orchestra.cli.progress import ProgressMeter, StatusLine
 from orchestra.core.settings import Settings
 from orchestra.learn.evaluation.config import Evaluation
-from orchestra.learn.evaluation.evaluation import EVALUATION, INCUMBENT, UNTUNED, Arm, arm_of, report, sampled
-from orchestra.learn.evaluation.metrics import Case, metric
-from orchestra.learn.evaluation.rows import Question, Test, read_rows
-from orchestra.schema.strict_yaml import load
+from orchestra.learn.evaluation.evaluation import EVALUATION_PURPOSE, INCUMBENT, UNTUNED, Arm, build_report, evaluate_arm, sample_rows
+from orchestra.learn.evaluation.metrics import Case, build_metric
+from orchestra.learn.evaluation.rows import EvaluationRow, EvaluationSet, read_selected_rows
+from orchestra.schema.strict_yaml import load_yaml
 
 FOLDER, DOCS, PAGE = ROOT / "bench" / "evaluations", ROOT / "docs" / "evaluation" / "workflows.md", ROOT / "README.md"
 Key: TypeAlias = tuple[str, str]
@@ -80,27 +80,27 @@ class File(BaseModel):
 
 def read(path: Path) -> File:
     """A file. Raises pydantic's `ValidationError` where it is wrong."""
-    return File.model_validate(load(path.read_bytes(), str(path)).value)
+    return File.model_validate(load_yaml(path.read_bytes(), str(path)).value)
 
 
-def test_of(asked: Asked, data: Path, part: str, rows: int | None) -> Test:
+def test_of(asked: Asked, data: Path, part: str, rows: int | None) -> EvaluationSet:
     """The rows, with what is right beside what they have. Raises `InputError` where they are not there."""
     assert asked.rows is not None, "an evaluation of a workflow names its rows"
     where = asked.rows.model_copy(update={"file": asked.rows.file.replace("dev.", f"{part}."), "train": ""})
-    test = sampled(read_rows(data, where), where.sample if rows is None else rows, where.seed)
-    questions = [replaced(one, {key: value.made(one.expected) for key, value in asked.expect.items()}) for one in test.questions]
-    return replace(test, questions=questions)
+    test = sample_rows(read_selected_rows(data, where), where.sample if rows is None else rows, where.seed)
+    questions = [replaced(one, {key: value.made(one.expected) for key, value in asked.expect.items()}) for one in test.rows]
+    return replace(test, rows=questions)
 
 
-def replaced(question: Question, more: Mapping[str, str]) -> Question:
+def replaced(question: EvaluationRow, more: Mapping[str, str]) -> EvaluationRow:
     """A question with more that is right."""
-    return Question(question.id, question.input, {**question.expected, **more})
+    return EvaluationRow(question.id, question.input, {**question.expected, **more})
 
 
-def floors(asked: Asked, test: Test) -> list[Arm]:
+def floors(asked: Asked, test: EvaluationSet) -> list[Arm]:
     """One answer to every row: what is right most often in this set. It knows which set it is asked about; a workflow does not."""
-    often = {key: Counter(question.expected[key] for question in test.questions).most_common(1)[0][0] for key in asked.expect}
-    cases = [Case(question.expected, often) for question in test.questions]
+    often = {key: Counter(question.expected[key] for question in test.rows).most_common(1)[0][0] for key in asked.expect}
+    cases = [Case(question.expected, often) for question in test.rows]
     return [Arm("floor: what is right most often in this set", cases)] if often else []
 
 
@@ -117,31 +117,31 @@ def bare(folder: Path) -> Path:
     return folder
 
 
-async def answers(name: str, files: Sequence[File], tests: Mapping[Key, Test], settings: Settings) -> dict[Key, Arm]:
+async def answers(name: str, files: Sequence[File], tests: Mapping[Key, EvaluationSet], settings: Settings) -> dict[Key, Arm]:
     """The answers of these workflows to all rows, in a project. Raises `FleetError` where no server can be had."""
     found: dict[Key, Arm] = {}
-    waiting = Waiting()
+    waiting = StatusLine()
     async with Orchestra.open(settings, fleet="start", progress=waiting) as orchestra:
         for file in files:
             for key in file.evaluations:
                 test = tests[file.workflow, key]
-                note(f"{file.workflow}, {key}, {name}: {len(test.questions):,} rows")
-                runs, step = orchestra.options(purpose=EVALUATION), orchestra.find(file.workflow)
+                print_note(f"{file.workflow}, {key}, {name}: {len(test.rows):,} rows")
+                runs, step = orchestra.options(purpose=EVALUATION_PURPOSE), orchestra.find(file.workflow)
                 try:
                     async with asyncio.timeout(LIMIT):
-                        with Meter(len(test.questions), 0) as meter:
-                            arm = await arm_of(runs, name, step, test, settings.concurrency, lambda *_: meter.advance())
+                        with ProgressMeter(len(test.rows), 0) as meter:
+                            arm = await evaluate_arm(runs, name, step, test, settings.concurrency, lambda *_: meter.advance())
                 except TimeoutError:
-                    note(f"failed: {file.workflow}, {key}, {name}: not done after {LIMIT} s")
+                    print_note(f"failed: {file.workflow}, {key}, {name}: not done after {LIMIT} s")
                     continue
                 if arm.failed:
-                    note(f"{file.workflow}, {key}, {name}: {arm.failed} rows failed; the first: {arm.reason}")
+                    print_note(f"{file.workflow}, {key}, {name}: {arm.failed} rows failed; the first: {arm.reason}")
                 found[file.workflow, key] = arm
     waiting.close()
     return found
 
 
-async def measured(files: Sequence[File], tests: Mapping[Key, Test], fleet: str | None, folder: Path) -> list[Measured]:
+async def measured(files: Sequence[File], tests: Mapping[Key, EvaluationSet], fleet: str | None, folder: Path) -> list[Measured]:
     """Those of these workflows that were done in time. Raises `FleetError` where no server can be had."""
     untuned = [file for file in files if file.untuned]
     before = await answers(UNTUNED, untuned, tests, Settings.load({"fleet": fleet}, start=bare(folder))) if untuned else {}
@@ -153,8 +153,8 @@ async def measured(files: Sequence[File], tests: Mapping[Key, Test], fleet: str 
                 continue
             test = tests[file.workflow, key]
             arms = [*floors(asked, test), *(arms[file.workflow, key] for arms in (before, own) if (file.workflow, key) in arms)]
-            metrics = [metric(title, measure) for title, measure in asked.metrics.items()]
-            said = report(file.workflow, test, metrics, arms, asked.rows.seed if asked.rows else 0).data()
+            metrics = [build_metric(title, measure) for title, measure in asked.metrics.items()]
+            said = build_report(file.workflow, test, metrics, arms, asked.rows.seed if asked.rows else 0).as_data()
             again = f"python -m bench.workflows {file.workflow} --data DATA"
             found.append(Measured(file.workflow, key, asked, said, now().partition(", load")[0], again))
     return found

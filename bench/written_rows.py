@@ -86,14 +86,25 @@ import msgspec
 
 from bench.claim_edits import edits, names_in
 from bench.gsm8k import as_written
-from orchestra.agents.inference.tables.operations import CELLS, COUNT, LEAST, MEAN, MOST, RANGE, SUM, expression, figure, span
-from orchestra.agents.inference.tables.question import given, place
-from orchestra.learn.data.dataset import Origin, Part, Row
-from orchestra.learn.data.splits import Shares, split
+from orchestra.agents.inference.tables.operations import (
+    CELLS,
+    COUNT,
+    LEAST,
+    MEAN,
+    MOST,
+    RANGE,
+    SUM,
+    build_expression,
+    parse_figure,
+    range_ends,
+)
+from orchestra.agents.inference.tables.question import find_figure, question_figures
+from orchestra.learn.data.dataset import DatasetRow, DatasetSource, Split
+from orchestra.learn.data.splits import SplitShares, split
 from orchestra.schema.strict_json import digest
-from orchestra.text.arithmetic import NotArithmetic, evaluate
-from orchestra.text.keywords import places
-from orchestra.text.numbers.sort_keys import ABOVE, BELOW, FROM, UPTO, extremes, within
+from orchestra.text.arithmetic import ArithmeticParseError, evaluate
+from orchestra.text.keywords import find_words
+from orchestra.text.numbers.sort_keys import ABOVE, BELOW, FROM, UP_TO, filter_by_limit, find_extremes
 
 FOLDER = Path(__file__).with_name("written")
 VERDICTS = {"+": "supported", "-": "contradicted", "?": "not stated"}
@@ -106,7 +117,7 @@ MARKS = ">?=#@"
 """What the lines of a block of questions begin with that are no rows."""
 _SCALED = re.compile(r"^(.*?)(?: \[(\w+)\])?$")
 HOWS = (COUNT, CELLS, SUM, MEAN, MOST, LEAST, RANGE)
-SIGNS = {">": ABOVE, ">=": FROM, "<": BELOW, "<=": UPTO}
+SIGNS = {">": ABOVE, ">=": FROM, "<": BELOW, "<=": UP_TO}
 _HOW = re.compile(
     r"(?P<way>\w+)(?: (?!if |[!:] )(?P<name>.+?))??"
     r"(?: if (?P<left>.+?) (?P<sign>[<>]=?) (?P<limit>.+?)(?: and (?P<left2>.+?) (?P<sign2>[<>]=?) (?P<limit2>.+?))?)?"
@@ -134,7 +145,7 @@ def blocks(path: Path) -> Iterator[list[tuple[int, str]]]:
             block = []
 
 
-def claims(path: Path) -> list[Row]:
+def claims(path: Path) -> list[DatasetRow]:
     """The claims of a file, those to one passage in one group. Raises `Unusable`."""
     found = []
     for (_, evidence), *said in blocks(path):
@@ -146,11 +157,11 @@ def claims(path: Path) -> list[Row]:
             if label is None or line[1:2] != " ":
                 raise Unusable(f"{path}:{number}: a claim begins with one of {' '.join(VERDICTS)} and a blank")
             given = {"claim": line[2:].strip(), "evidence": evidence}
-            found.append(Row(f"written-{path.stem}-{number}", given, {"label": label}, group))
+            found.append(DatasetRow(f"written-{path.stem}-{number}", given, {"label": label}, group))
     return found
 
 
-def sentences(path: Path) -> list[Row]:
+def sentences(path: Path) -> list[DatasetRow]:
     """Sentences of the passages of a file of claims, as they stand there and with an edit. Raises `Unusable`."""
     found = []
     passages = {str(row.input["evidence"]): row.group for row in claims(path)}
@@ -161,12 +172,12 @@ def sentences(path: Path) -> list[Row]:
         every = [one for one in re.split(r"(?<=[.!?])\s+", evidence) if _SENTENCE.fullmatch(one) and SHORTEST <= len(one) <= LONGEST]
         for number, claim in enumerate(chance.sample(every, min(SENTENCES, len(every)))):
             name = f"sentence-{group}-{number}"
-            found.append(Row(name, {"claim": claim, "evidence": evidence}, {"label": "supported"}, group))
+            found.append(DatasetRow(name, {"claim": claim, "evidence": evidence}, {"label": "supported"}, group))
             made = (edit for edit in edits(claim, evidence, names, chance) if edit.kind != "denial")
             wrong = [edit for edit in made if edit.kind != "name" or edit.old in own]  # a capital may only begin a sentence
             if wrong:
                 changed = chance.choice(wrong).applied(claim)
-                found.append(Row(f"{name}-edited", {"claim": changed, "evidence": evidence}, {"label": "contradicted"}, group))
+                found.append(DatasetRow(f"{name}-edited", {"claim": changed, "evidence": evidence}, {"label": "contradicted"}, group))
     return found
 
 
@@ -201,34 +212,34 @@ def in_turns(path: Path, signs: str) -> Iterator[Asked]:
             yield Asked(text, number, question[2:].strip(), answer[0], answer[2:].strip())
 
 
-def passages(path: Path) -> list[Row]:
+def passages(path: Path) -> list[DatasetRow]:
     """The questions of a file to passages, those to one passage in one group. Raises `Unusable`."""
     found = []
     for one in in_turns(path, "=-"):
         words = one.answer if one.sign == "=" else None
         if words is None and one.answer:
             raise Unusable(f"{path}:{one.number + 1}: nothing stands behind -, which says that the passage does not tell")
-        if words is not None and not places(words, one.text):
+        if words is not None and not find_words(words, one.text):
             raise Unusable(f"{path}:{one.number + 1}: {words!r} does not stand in the passage, letter by letter and between words' ends")
         given = {"question": one.question, "context": one.text}
-        found.append(Row(f"written-{path.stem}-{one.number}", given, {"answer": words}, one.group))
+        found.append(DatasetRow(f"written-{path.stem}-{one.number}", given, {"answer": words}, one.group))
     return found
 
 
-def problems(path: Path) -> list[Row]:
+def problems(path: Path) -> list[DatasetRow]:
     """The problems of a file, those to one story in one group. Raises `Unusable`."""
     found = []
     for one in in_turns(path, "#"):
         text = f"{one.text} {one.question}"
         try:
             expression = as_written(one.answer, text)
-        except NotArithmetic as error:
+        except ArithmeticParseError as error:
             raise Unusable(f"{path}:{one.number + 1}: {error}") from error
-        found.append(Row(f"written-{path.stem}-{one.number}", {"question": text}, {"expression": expression}, one.group))
+        found.append(DatasetRow(f"written-{path.stem}-{one.number}", {"question": text}, {"expression": expression}, one.group))
     return found
 
 
-def tables(path: Path) -> list[Row]:
+def tables(path: Path) -> list[DatasetRow]:
     """The questions of a file, those to one table in one group. Raises `Unusable`."""
     found = []
     for block in blocks(path):
@@ -250,7 +261,7 @@ def tables(path: Path) -> list[Row]:
                 output |= _compared(how, rows, question, output)
             except ValueError as error:
                 raise Unusable(f"{path}:{number}: {error}") from error
-            found.append(Row(f"written-{path.stem}-{number}", given, output, group))
+            found.append(DatasetRow(f"written-{path.stem}-{number}", given, output, group))
     return found
 
 
@@ -295,13 +306,13 @@ def _compared(how: str, table: Sequence[Sequence[str]], question: str, output: M
 def _condition(left: str, sign: str, limit: str, table: Sequence[Sequence[str]], question: str) -> tuple[int, dict[str, Any], list[int]]:
     """Which figure of the question bounds rows; the condition as an answer has it: the column, the bound, and the limit as the question
     gives it; and the rows that hold it."""
-    every, column = given(question), _column(left.strip(), table)
-    at = place(limit, question)
+    every, column = question_figures(question), _column(left.strip(), table)
+    at = find_figure(limit, question)
     if _SIGNED.search(limit) or (at is not None and " and " in limit and " and " not in every[at].text):
         raise Unusable(f"{limit.strip()!r} is no figure: two conditions at most, as in `A > 1 and B <= 2`")
     if at is None:
         raise Unusable(f"{limit.strip()!r} is no figure of the question, which has {', '.join(one.text for one in every) or 'none'}")
-    holds = within([row[column] for row in table[1:]], every[at].measure, SIGNS[sign], table[0][column])
+    holds = filter_by_limit([row[column] for row in table[1:]], every[at].measure, SIGNS[sign], table[0][column])
     if holds is None:
         raise Unusable(f"{every[at].text!r} cannot be compared with the column {table[0][column]}")
     condition = {"column": column, "bound": SIGNS[sign], "limit": every[at].text}
@@ -320,17 +331,17 @@ def _checked(way: str, column: int | None, rows: Sequence[int], table: Sequence[
     if way == CELLS and sorted(output["quotes"]) != sorted(cells):
         raise Unusable(f"the cells are {cells}, and the answer is {answer}")
     if way in (SUM, MEAN):
-        wanted = [said for cell in cells if (said := figure(cell)) is not None]
-        if not wanted or output["expression"] is None or evaluate(expression(way, wanted)) != evaluate(output["expression"]):
+        wanted = [said for cell in cells if (said := parse_figure(cell)) is not None]
+        if not wanted or output["expression"] is None or evaluate(build_expression(way, wanted)) != evaluate(output["expression"]):
             raise Unusable(f"the figures are {wanted}, and the answer is {answer}")
     if way in (MOST, LEAST):
-        tops = [rows[at] for at in extremes(cells, most=way == MOST)]
+        tops = [rows[at] for at in find_extremes(cells, largest=way == MOST)]
         texts = [*output["quotes"], *figures]
         if not any(text in cell for row in tops for cell in table[row] for text in texts):
             raise Unusable(f"the {way} of {table[0][column]} stands in {[table[row][0] for row in tops]}, and the answer does not")
     if way == RANGE:
-        ends = span(cells)
-        said = None if ends is None else expression(RANGE, [str(figure(cells[at])) for at in ends])
+        ends = range_ends(cells)
+        said = None if ends is None else build_expression(RANGE, [str(parse_figure(cells[at])) for at in ends])
         if said is None or output["expression"] is None or evaluate(said) != evaluate(output["expression"]):
             raise Unusable(f"the range of {table[0][column]} is {said}, and the answer is {answer}")
 
@@ -368,12 +379,12 @@ def _output(answer: str, texts: list[str], question: str) -> dict[str, Any]:
         return {"expression": None, "quotes": quotes, "scale": scale}
     if unknown := [time for time in _CLOCK.findall(text) if not any(time in one for one in [*texts, question])]:
         raise Unusable(f"{unknown[0]} does not stand in the table, a paragraph or the question")
-    text = _CLOCK.sub(lambda time: str(figure(time[0])), text)
+    text = _CLOCK.sub(lambda time: str(parse_figure(time[0])), text)
     try:
         evaluate(text)
-    except NotArithmetic as error:
+    except ArithmeticParseError as error:
         raise Unusable(f"{text!r} is no arithmetic: {error}") from error
-    stands = {found for one in [*texts, question] for found in _FIGURE.findall(one)} | {one.figure for one in given(question)}
+    stands = {found for one in [*texts, question] for found in _FIGURE.findall(one)} | {one.figure for one in question_figures(question)}
     figures = _FIGURE.findall(_CLOCK.sub(" ", answer[1:]))
     counts = {"100", *map(str, range(1, 20))} if len(figures) > 1 else set(map(str, range(30)))
     if unknown := [one for one in figures if one not in stands | counts]:
@@ -394,17 +405,17 @@ PLACES = {"sentences": "claims"}
 """The folders of kinds that have none of their own name."""
 
 
-def written(kind: str) -> tuple[list[Row], Origin]:
+def written(kind: str) -> tuple[list[DatasetRow], DatasetSource]:
     """All rows of a kind that are in the tree, and where they come from. Raises `Unusable`."""
     paths = sorted((FOLDER / PLACES.get(kind, kind)).glob("*.txt"))
     rows = [row for path in paths for row in READERS[kind](path)]
     place, made = (f"bench/written/{PLACES.get(kind, kind)}", "sentences of the passages and edits" if kind in PLACES else "as they are")
-    return rows, Origin(place, "Apache-2.0", digest(b"".join(path.read_bytes() for path in paths)), made, len(rows))
+    return rows, DatasetSource(place, "Apache-2.0", digest(b"".join(path.read_bytes() for path in paths)), made, len(rows))
 
 
 def renewed(
-    parts: Mapping[Part, list[Row]], kinds: Sequence[str], again: float, shares: Shares
-) -> tuple[dict[Part, list[Row]], list[Origin]]:
+    parts: Mapping[Split, list[DatasetRow]], kinds: Sequence[str], again: float, shares: SplitShares
+) -> tuple[dict[Split, list[DatasetRow]], list[DatasetSource]]:
     """The parts with what was written: of the other rows to train on a share, and beside them all of these kinds; and where these come
     from. Raises `Unusable`."""
     kept = random.Random("again")
@@ -414,11 +425,11 @@ def renewed(
         rows, origin = written(kind)
         ours = split(rows, shares)
         made = {part: [*made[part], *ours[part]] for part in made}
-        origins.append(msgspec.structs.replace(origin, made=f"{origin.made}, beside {again:.0%} of the other rows to train on"))
+        origins.append(msgspec.structs.replace(origin, made=f"{origin.description}, beside {again:.0%} of the other rows to train on"))
     return made, origins
 
 
-def as_test(rows: Iterable[Row]) -> bytes:
+def as_test(rows: Iterable[DatasetRow]) -> bytes:
     """Rows to evaluate on, one a line, with their groups; what an expression comes to stands beside it, and words of a passage are as XQuAD
     has them."""
     lines = []
@@ -426,7 +437,7 @@ def as_test(rows: Iterable[Row]) -> bytes:
         expected = dict(row.output)
         if kind_of(row) in ("told", "not told"):
             words = expected.pop("answer")
-            expected["answers"] = [] if words is None else [{"text": words, "start": places(words, str(row.input["context"]))[0]}]
+            expected["answers"] = [] if words is None else [{"text": words, "start": find_words(words, str(row.input["context"]))[0]}]
         if "expression" in expected:
             expression = expected["expression"]
             expected["answer"] = expected["quotes"] if expression is None else float(evaluate(expression))
@@ -435,7 +446,7 @@ def as_test(rows: Iterable[Row]) -> bytes:
     return "".join(lines).encode()
 
 
-def kind_of(row: Row) -> str:
+def kind_of(row: DatasetRow) -> str:
     """What kind of answer a row has, in a word or two."""
     match row.output:
         case {"label": str(label)}:
@@ -453,7 +464,7 @@ def main() -> None:
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--rows", type=Path, help="write them here, to evaluate on")
     given = parser.parse_args()
-    found: list[Row] = []
+    found: list[DatasetRow] = []
     for path in given.files:
         try:
             rows = READERS[given.kind](path)

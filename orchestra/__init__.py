@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from orchestra.app.orchestra import Orchestra
     from orchestra.app.result import Result
     from orchestra.app.run import Run
-    from orchestra.app.run_status import Seen
+    from orchestra.app.run_status import RunView
     from orchestra.core.errors import Abstained, BudgetExceeded, FleetError, InputError, InputErrors, OrchestraError, RunFailed
     from orchestra.core.events import Event as RunEvent
     from orchestra.engine.streaming import TextPiece
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from orchestra.workflows.model import Budget, Defaults, Graph, PlanLimits, Retry
     from orchestra.workflows.python.dsl import (
         Check,
-        Guarded,
+        Maybe,
         abstain,
         accepted,
         agent_by,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         as_text,
         ask,
         back_off,
+        build,
         certified,
         choose,
         combined,
@@ -42,26 +43,25 @@ if TYPE_CHECKING:
         filter_,
         first_of,
         format_,
+        has_value,
         length,
         loop,
         map_,
-        needed,
-        new,
         not_,
         numbers,
         or_else,
         plan,
-        present,
         quote,
         recompute,
         rederive,
+        require,
         retry,
         support,
         values,
         verify,
         when,
     )
-    from orchestra.workflows.python.steps import Agent, Step, Tool, Workflow, agent, by_model, tool, workflow
+    from orchestra.workflows.python.steps import Agent, Step, Tool, Workflow, agent, answered_by_model, tool, workflow
 
 __all__ = [
     "Abstained",
@@ -76,11 +76,11 @@ __all__ = [
     "FleetError",
     "FleetStatus",
     "Graph",
-    "Guarded",
     "InputError",
     "InputErrors",
     "JournalError",
     "Judgement",
+    "Maybe",
     "Orchestra",
     "OrchestraError",
     "Passage",
@@ -92,7 +92,7 @@ __all__ = [
     "Run",
     "RunEvent",
     "RunFailed",
-    "Seen",
+    "RunView",
     "ServerStatus",
     "Step",
     "TextPiece",
@@ -104,12 +104,13 @@ __all__ = [
     "agent_by",
     "agree",
     "all_of",
+    "answered_by_model",
     "any_of",
     "as_text",
     "ask",
     "back_off",
     "blocking",
-    "by_model",
+    "build",
     "certified",
     "choose",
     "combined",
@@ -119,19 +120,18 @@ __all__ = [
     "filter_",
     "first_of",
     "format_",
+    "has_value",
     "length",
     "loop",
     "map_",
-    "needed",
-    "new",
     "not_",
     "numbers",
     "or_else",
     "plan",
-    "present",
     "quote",
     "recompute",
     "rederive",
+    "require",
     "retry",
     "support",
     "tool",
@@ -146,14 +146,14 @@ _HOMES = {
     "app.orchestra": "Orchestra",
     "app.result": "Result",
     "app.run": "Run",
-    "app.run_status": "Seen",
+    "app.run_status": "RunView",
     "core.errors": "Abstained BudgetExceeded FleetError InputError InputErrors OrchestraError RunFailed",
     "engine.streaming": "TextPiece",
     "fleet.status": "FleetStatus ServerStatus",
     "journal.errors": "JournalError",
     "schema.builtin_models": "Answer Citation Document Judgement Passage Quote Reading",
     "workflows.model": "Budget Defaults Graph PlanLimits Retry",
-    "workflows.python.steps": "Agent Step Tool Workflow agent by_model tool workflow",
+    "workflows.python.steps": "Agent Step Tool Workflow agent answered_by_model tool workflow",
 }
 """The module of each public name; the functions of the DSL are in `workflows.python.dsl`, `RunEvent` is `core.events.Event`."""
 

@@ -24,7 +24,7 @@ import typer
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # finds `scripts.api_reference` when run by path
 
 from orchestra.cli.main import build_app
-from orchestra.core.error_help import ROOMS, explanations
+from orchestra.core.error_help import CODE_AREAS, load_explanations
 from orchestra.core.settings import KEYS, PREFIX, Settings
 from scripts import api_reference
 from scripts.api_reference import escaped
@@ -59,8 +59,8 @@ This page lists the decision records. Each record is half a page long: context, 
 def errors_page() -> str:
     """All explanations, by room and code."""
     parts = [ERRORS]
-    for letter, entries in groupby(explanations().values(), key=lambda entry: entry.code[0]):
-        parts.append(f"## {letter}: {ROOMS[letter]}\n\n")
+    for letter, entries in groupby(load_explanations().values(), key=lambda entry: entry.code[0]):
+        parts.append(f"## {letter}: {CODE_AREAS[letter]}\n\n")
         for entry in entries:
             parts.append(f"### {entry.code}: {escaped(entry.title)} {{ #{entry.code} }}\n\n{markdown(entry.text)}\n\n")
     return "".join(parts).rstrip() + "\n"

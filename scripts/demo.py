@@ -19,13 +19,13 @@ from typing import Any
 
 from orchestra.app.orchestra import Orchestra
 from orchestra.app.result import Result
-from orchestra.cli.output import console, say, seconds, table
-from orchestra.cli.progress import Waiting
+from orchestra.cli.output import format_duration, make_console, make_table, print_text
+from orchestra.cli.progress import StatusLine
 from orchestra.core.errors import OrchestraError
-from orchestra.core.events import NOTHING
-from orchestra.core.untrusted_text import visible
+from orchestra.core.events import NO_USAGE
+from orchestra.core.untrusted_text import escape_invisible
 from orchestra.fleet.progress import Progress
-from orchestra.journal.history import History, Row
+from orchestra.journal.history import History, NodeRow
 from orchestra.schema.builtin_models import Answer, Document
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -88,20 +88,20 @@ def false_quotes(answer: Answer | None, documents: Sequence[Document]) -> list[s
 
 def show(number: int, told: Told) -> None:
     """Prints one question with what came back."""
-    say(f"{number:>2}. {told.question.text}", style="bold")
+    print_text(f"{number:>2}. {told.question.text}", style="bold")
     answer = told.answer
     if answer is not None and answer.text is not None:
-        say(f"    {visible(answer.text)}")
+        print_text(f"    {escape_invisible(answer.text)}")
         for found in answer.citations:
-            say(f"    “{visible(found.quote)}”  {found.source} [{found.start}:{found.end}]", style="green")
+            print_text(f"    “{escape_invisible(found.quote)}”  {found.source} [{found.start}:{found.end}]", style="green")
     elif told.result.error is not None:
-        say(f"    {visible(told.result.error.message)}", style="yellow")
+        print_text(f"    {escape_invisible(told.result.error.message)}", style="yellow")
     else:
-        say("    The documents do not tell.", style="yellow")
+        print_text("    The documents do not tell.", style="yellow")
     said = " | ".join(told.question.told) if told.question.told else "nothing about it"
     usage = told.result.usage
-    took = f"{seconds(told.history.seconds or 0.0)}, {usage.prompt_tokens} tokens in, {usage.output_tokens} out"
-    say(f"    the documents say: {said} · {took} · {told.result.run}", style="dim")
+    took = f"{format_duration(told.history.seconds or 0.0)}, {usage.prompt_tokens} tokens in, {usage.output_tokens} out"
+    print_text(f"    the documents say: {said} · {took} · {told.result.run}", style="dim")
 
 
 def show_sum(answers: Sequence[Told], started: float, took: float) -> None:
@@ -112,42 +112,44 @@ def show_sum(answers: Sequence[Told], started: float, took: float) -> None:
         started: Seconds until the model server was ready; next to nothing where it ran already.
         took: Seconds from then on until the last answer.
     """
-    nodes: dict[str, list[Row]] = {}
+    nodes: dict[str, list[NodeRow]] = {}
     for row in (row for told in answers for row in told.history.rows if row.kind == "call"):
         nodes.setdefault(row.path.partition("[")[0], []).append(row)
-    say(f"\nWhat the nodes took, all {len(answers)} questions together", style="bold")
+    print_text(f"\nWhat the nodes took, all {len(answers)} questions together", style="bold")
     lines = [line(path, rows) for path, rows in nodes.items()]
-    console().print(table(("node", "asked", "calls", "came to", "tokens in", "tokens out", "time of one"), lines, right=(2, 4, 5, 6)))
+    make_console().print(
+        make_table(("node", "asked", "calls", "came to", "tokens in", "tokens out", "time of one"), lines, right=(2, 4, 5, 6))
+    )
     rate = sum(told.result.usage.output_tokens for told in answers) / took
     if started >= STARTED_NOW:
-        say(f"\nThe model server was ready after {seconds(started)}.")
-    say(f"\n{len(answers)} questions in {seconds(took)}, {rate:.0f} tokens/s. Every quote stands where it is said to stand.")
+        print_text(f"\nThe model server was ready after {format_duration(started)}.")
+    print_text(f"\n{len(answers)} questions in {format_duration(took)}, {rate:.0f} tokens/s. Every quote stands where it is said to stand.")
     known = [told for told in answers if told.question.told]
     right = sum(any(words.casefold() in told.text.casefold() for words in told.question.told) for told in known)
     silent = sum(not told.text for told in answers if not told.question.told)
-    say(f"Of {len(known)} questions that the documents answer, {right} were answered with the right words.")
-    say(f"Of {len(answers) - len(known)} that they do not answer, {silent} were left without an answer.")
+    print_text(f"Of {len(known)} questions that the documents answer, {right} were answered with the right words.")
+    print_text(f"Of {len(answers) - len(known)} that they do not answer, {silent} were left without an answer.")
     run, read = answers[0].result.run, next((row.path for row in answers[0].history.rows if row.name == "generative_reader"), "readings[0]")
-    say("\nLook next", style="bold")
-    say(f"  orchestra runs show {run}")
-    say(f"  orchestra runs show {run} '{read}' --prompt")
-    say("  orchestra graph answer_from_documents")
+    print_text("\nLook next", style="bold")
+    print_text(f"  orchestra runs show {run}")
+    print_text(f"  orchestra runs show {run} '{read}' --prompt")
+    print_text("  orchestra graph answer_from_documents")
 
 
-def line(path: str, rows: Sequence[Row]) -> tuple[str, ...]:
+def line(path: str, rows: Sequence[NodeRow]) -> tuple[str, ...]:
     """What one node took in all runs, for the table."""
     statuses = Counter("done" if row.status == "value" else row.status for row in rows)
-    usage = sum((row.usage for row in rows), NOTHING)
+    usage = sum((row.usage for row in rows), NO_USAGE)
     mean = sum(row.seconds or 0.0 for row in rows) / len(rows)
     came = ", ".join(f"{count} {status}" for status, count in statuses.items())
-    return path, rows[0].name, str(len(rows)), came, str(usage.prompt_tokens or ""), str(usage.output_tokens or ""), seconds(mean)
+    return path, rows[0].name, str(len(rows)), came, str(usage.prompt_tokens or ""), str(usage.output_tokens or ""), format_duration(mean)
 
 
 async def demo(config: str | None) -> int:
     """Opens the fleet, asks, shows; gives the exit status."""
     documents, questions = read_documents(EXAMPLES), read_questions(EXAMPLES / "questions.json")
-    say(f"{len(questions)} questions to {len(documents)} documents of examples/documents, by the workflow answer_from_documents\n")
-    waiting, began = Waiting(), time.monotonic()
+    print_text(f"{len(questions)} questions to {len(documents)} documents of examples/documents, by the workflow answer_from_documents\n")
+    waiting, began = StatusLine(), time.monotonic()
     ready = began
 
     def report(progress: Progress) -> None:

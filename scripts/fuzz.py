@@ -31,7 +31,7 @@ class Found(Exception):
 
 
 def one(seed: int, folder: Path) -> Counter[str]:
-    """What became of the loads of one seed. Raises `Found`."""
+    """What became of the loads of one seed. Raises `TableAnswer`."""
     here = folder / str(seed)
     here.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(LOADS), str(here), str(FACTOR), str(seed)]

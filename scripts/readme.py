@@ -59,7 +59,7 @@ def chosen(name: str, names: Sequence[str]) -> bool:
 
 
 def renew(text: str, names: Sequence[str]) -> str:
-    """A page with the chosen blocks written anew. Raises `Failed`."""
+    """A page with the chosen blocks written anew. Raises `FailedOutcome`."""
     return BLOCK.sub(
         lambda found: found["head"] + output_of(found["command"]) + found["tail"] if chosen(found["name"], names) else found[0], text
     )

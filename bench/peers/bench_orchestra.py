@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
-from orchestra import Orchestra, Workflow, agent, by_model, tool, workflow
+from orchestra import Orchestra, Workflow, agent, answered_by_model, tool, workflow
 from orchestra.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ AT_ONCE = 10_000
 @agent(prompt="{{ key }}", system="You are a specialist.", max_output=16)
 def specialist(key: str) -> str:
     """Answers."""
-    return by_model()
+    return answered_by_model()
 
 
 class OrchestraPeer(Peer):

@@ -2,7 +2,7 @@
 
     python -m bench.peers.environments [NAME ...] [--again]
 
-What cannot be installed is said, and the others go on. `versions.json` beside the environments tells what is in each.
+What cannot be installed is said, and the others go on. `versions.json_rule` beside the environments tells what is in each.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "pydantic": ("pydantic-graph", "openai"),
     "dbos": ("dbos", "openai"),
 }
-"""The environments, each with what is installed into it beside `COMMON`; ours is built from this checkout as a user would get it."""
+"""The environments, each with what is installed into it beside `COMMON_SAMPLING`; ours is built from this checkout as a user would get it."""
 LIMIT_S = 900
 
 

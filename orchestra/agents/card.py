@@ -13,22 +13,22 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestra.agents import template, tool_prompt
-from orchestra.agents.card_errors import faults, held_by
-from orchestra.agents.card_file import ELSEWHERE, LATER, WITH_ARRAYS, CardFile, ToolLimits, check
-from orchestra.agents.card_types import declared, is_plain_text, output_type, project_models, record
-from orchestra.agents.computed_fields import Form
-from orchestra.agents.contract import Contract, Kit
+from orchestra.agents.card_errors import parent_key, to_input_error
+from orchestra.agents.card_file import ELSEWHERE_KEY, KINDS_WITH_ARRAYS, LATER_KEYS, CardFile, ToolLimits, check_card
+from orchestra.agents.card_types import is_plain_text, output_type, project_models, record_schema, resolve_types
+from orchestra.agents.computed_fields import OutputForm
+from orchestra.agents.contract import Contract, ToolUse
 from orchestra.agents.inference.calibration import Calibration
-from orchestra.core.errors import InputError, Place
-from orchestra.core.suggestions import nearest
-from orchestra.schema.strict_json import NotDecodable, decoded, digest
-from orchestra.schema.strict_yaml import Marked, load
-from orchestra.schema.types import Schema, Validator, under
+from orchestra.core.errors import InputError, SourceLocation
+from orchestra.core.suggestions import closest_match
+from orchestra.schema.strict_json import JsonDecodingError, decode_json, digest
+from orchestra.schema.strict_yaml import YamlDocument, load_yaml
+from orchestra.schema.types import Schema, Validator, subschema
 
-FILE = "agent.yaml"
+CARD_FILE = "agent.yaml"
 MAX_BYTES = 1 << 20
 MAX_DATA_BYTES = 64 << 20
-MAX_STORED = 8 << 20
+MAX_STORED_BYTES = 8 << 20
 """Bytes of a stored card at most."""
 
 
@@ -42,56 +42,56 @@ class Card(CardFile):
     """Of the data file of an agent with arrays, which in turn names their digest, or of a calibration; empty for the others, and before
     it is made."""
     folder: Path | None = None
-    parts: tuple[Card, ...] = ()
-    """The members of an ensemble, once they are known (`orchestra.agents.ensemble.joined`)."""
+    member_cards: tuple[Card, ...] = ()
+    """The members of an ensemble, once they are loaded (`orchestra.agents.ensemble.join_members`)."""
     digest: str = ""
 
     @classmethod
     def load(cls, folder: Path, models: Mapping[str, Schema] | None = None) -> Card:
         """The card of a folder. Raises `InputError` (A- and L-codes) with the place of the first fault, or of all."""
-        path = folder / FILE
-        marked = load(_bytes(folder, FILE, Place(str(path), 1)), str(path))
+        path = folder / CARD_FILE
+        marked = load_yaml(_read_file(folder, CARD_FILE, SourceLocation(str(path), 1)), str(path))
         if not isinstance(marked.value, dict):
-            raise InputError("A002", "a card is a mapping", place=marked.place(()), hint="name: reader")
+            raise InputError("A002", "a card is a mapping", location=marked.location(()), hint="name: reader")
         try:
             file = CardFile.model_validate(marked.value)
         except ValidationError as error:
-            raise faults(error, CardFile, marked) from error
-        inputs, outputs = _types(file, models, marked)
-        text = _text(folder, file.prompt, marked) if file.kind == "model" else ""
-        check(file, inputs, outputs, text, folder / file.prompt, lambda *path: marked.place(path))
-        place = marked.place(("calibration",))
-        if file.calibration is not None and (found := _there(folder, file.calibration, place)) is not None:
-            Calibration.read(found, Form.of(outputs, file.computed).choices, Place(str(folder / file.calibration), 1))
-        return cls._made(file, inputs, outputs, text, _data(file, folder, marked), folder)
+            raise to_input_error(error, CardFile, marked) from error
+        inputs, outputs = _read_types(file, models, marked)
+        text = _read_prompt(folder, file.prompt, marked) if file.kind == "model" else ""
+        check_card(file, inputs, outputs, text, folder / file.prompt, lambda *path: marked.location(path))
+        place = marked.location(("calibration",))
+        if file.calibration is not None and (found := _read_if_exists(folder, file.calibration, place)) is not None:
+            Calibration.read(found, OutputForm.build(outputs, file.computed).choices, SourceLocation(str(folder / file.calibration), 1))
+        return cls._build(file, inputs, outputs, text, _data_digest(file, folder, marked), folder)
 
     @classmethod
-    def declared(cls, name: str, *, input: Schema, output: Schema, prompt: str, **settings: Any) -> Card:
+    def declare(cls, name: str, *, input: Schema, output: Schema, prompt: str, **settings: Any) -> Card:
         """A card made in Python: schemas of input (an object) and output, the prompt's text, and the other keys of `agent.yaml`.
 
-        Raises `InputError` A002 for a setting that is not one, and what `orchestra.agents.card_file.check` raises.
+        Raises `InputError` A002 for a setting that is not one, and what `orchestra.agents.card_file.check_card` raises.
         """
-        place = Place(f"the agent {name!r}", 1)
+        place = SourceLocation(f"the agent {name!r}", 1)
         try:
             file = CardFile.model_validate({"name": name, "output": "str", **settings})
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             key = ".".join(str(step) for step in first["loc"])
-            near = nearest(key, CardFile.model_fields)
+            near = closest_match(key, CardFile.model_fields)
             hint = f"did you mean {near!r}?" if near and near != key else ""
-            if first["type"] == "extra_forbidden" and (holder := held_by(key, CardFile)):
+            if first["type"] == "extra_forbidden" and (holder := parent_key(key, CardFile)):
                 hint = f"it stands in another key: {holder}={{{key!r}: …}}"
-            raise InputError("A002", f"{key}: {first['msg']}", place=place, hint=hint) from error
-        check(file, input, output, prompt, Path(f"the prompt of {name}"), lambda *_: place)
-        return cls._made(file, input, output, prompt)
+            raise InputError("A002", f"{key}: {first['msg']}", location=place, hint=hint) from error
+        check_card(file, input, output, prompt, Path(f"the prompt of {name}"), lambda *_: place)
+        return cls._build(file, input, output, prompt)
 
     @classmethod
-    def face(cls, name: str, input: Schema, output: Schema, folder: Path | None = None) -> Card:
+    def from_schemas(cls, name: str, input: Schema, output: Schema, folder: Path | None = None) -> Card:
         """What something takes and gives that is no agent, such as a workflow, where that is looked at as an agent is."""
-        return cls._made(CardFile(name=name, output="str", kind="python"), input, output, "", folder=folder)
+        return cls._build(CardFile(name=name, output="str", kind="python"), input, output, "", folder=folder)
 
     @classmethod
-    def _made(
+    def _build(
         cls,
         file: CardFile,
         inputs: Schema,
@@ -103,15 +103,17 @@ class Card(CardFile):
     ) -> Card:
         # Not canonical: the order of an output's fields is the order in which a model writes them.
         said = file.model_dump(
-            by_alias=True, exclude={ELSEWHERE} | {key for key in LATER if not getattr(file, key)}
+            by_alias=True, exclude={ELSEWHERE_KEY} | {key for key in LATER_KEYS if not getattr(file, key)}
         )  # cards of before keep their digests; and where else its prompt may be asked changes no answer of its own
         mark = digest(msgspec.json.encode([said, inputs, outputs, text, data]))
         made = {"input_schema": inputs, "output_schema": outputs, "template": text, "data_digest": data, "folder": folder, "digest": mark}
-        return cls.model_validate({**dict(file), **made, "parts": parts})
+        return cls.model_validate({**dict(file), **made, "member_cards": parts})
 
-    def joined(self, parts: Sequence[Card]) -> Card:
-        """An ensemble with its members; `orchestra.agents.ensemble.joined` finds them, and looks whether they fit."""
-        return self._made(self._file, self.input_schema, self.output_schema, self.template, _together(parts), self.folder, tuple(parts))
+    def with_members(self, parts: Sequence[Card]) -> Card:
+        """An ensemble with its members; `orchestra.agents.ensemble.join_members` finds and checks them."""
+        return self._build(
+            self._file, self.input_schema, self.output_schema, self.template, _members_digest(parts), self.folder, tuple(parts)
+        )
 
     @property
     def _file(self) -> CardFile:
@@ -123,11 +125,11 @@ class Card(CardFile):
 
     def dump(self) -> bytes:
         """The card as a run stores it: its settings, its types, its prompt, and the digest of its data file; without its folder."""
-        return msgspec.json.encode(self._stored())
+        return msgspec.json.encode(self._to_stored())
 
-    def _stored(self) -> dict[str, Any]:
+    def _to_stored(self) -> dict[str, Any]:
         stored = {"settings": self._settings, "input": self.input_schema, "output": self.output_schema, "prompt": self.template}
-        members = {"members": [part._stored() for part in self.parts]} if self.parts else {}
+        members = {"members": [part._to_stored() for part in self.member_cards]} if self.member_cards else {}
         return {"format": "orchestra/card/v1", **stored, "data": self.data_digest, "digest": self.digest, **members}
 
     @classmethod
@@ -138,115 +140,119 @@ class Card(CardFile):
         The bytes are not trusted. Raises `InputError` A012 where they are no card, or not the one that they say, or where the data
         file has changed; A003 or A004 where it cannot be read.
         """
-        if len(data) > MAX_STORED:
-            raise not_stored(f"it has more than {MAX_STORED >> 20} MiB")
+        if len(data) > MAX_STORED_BYTES:
+            raise invalid_stored_card(f"it has more than {MAX_STORED_BYTES >> 20} MiB")
         try:
-            stored = _Stored.model_validate_json(data)
+            stored = _StoredCard.model_validate_json(data)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            raise not_stored(f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}".removeprefix(": ")) from error
+            raise invalid_stored_card(f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}".removeprefix(": ")) from error
         return cls._restored(stored, folder, folders or {})
 
     @classmethod
-    def _restored(cls, stored: _Stored, folder: Path | None, folders: Mapping[str, Path | None]) -> Card:
+    def _restored(cls, stored: _StoredCard, folder: Path | None, folders: Mapping[str, Path | None]) -> Card:
         file, name = stored.settings, stored.settings.name
         try:
-            where = Place(f"the agent {name!r}", 1)
+            where = SourceLocation(f"the agent {name!r}", 1)
             prompt = Path(f"the prompt of {name}")
-            check(file, stored.input, stored.output, stored.prompt, prompt, lambda *_: where, stored=True)
+            check_card(file, stored.input, stored.output, stored.prompt, prompt, lambda *_: where, stored=True)
         except InputError as error:
-            raise not_stored(error.message, name) from error
+            raise invalid_stored_card(error.message, name) from error
         parts = tuple(cls._restored(one, folders.get(one.settings.name), {}) for one in stored.members)
-        known = tuple(part.name for part in parts) == file.members and _together(parts) == stored.data
+        known = tuple(part.name for part in parts) == file.members and _members_digest(parts) == stored.data
         if (parts or (stored.data and file.kind == "ensemble")) and not known:
-            raise not_stored("its members are others", name)
-        made = cls._made(file, stored.input, stored.output, stored.prompt, stored.data, folder, parts)
+            raise invalid_stored_card("its members are others", name)
+        made = cls._build(file, stored.input, stored.output, stored.prompt, stored.data, folder, parts)
         if made.digest != stored.digest:
             why = f"its contents have the digest {made.digest}, but it was stored as {stored.digest}, so it was damaged or edited"
-            raise not_stored(why, name)
-        named = file.kind in WITH_ARRAYS or file.calibration is not None
-        if folder is not None and named and (stored.data or file.kind in WITH_ARRAYS) and _data(file, folder) != stored.data:
-            read = " or ".join(named for named in (file.data if file.kind in WITH_ARRAYS else "", file.calibration) if named)
+            raise invalid_stored_card(why, name)
+        named = file.kind in KINDS_WITH_ARRAYS or file.calibration is not None
+        if folder is not None and named and (stored.data or file.kind in KINDS_WITH_ARRAYS) and _data_digest(file, folder) != stored.data:
+            read = " or ".join(named for named in (file.data if file.kind in KINDS_WITH_ARRAYS else "", file.calibration) if named)
             raise InputError("A012", f"{name}: {read} has changed since the run began", hint="orchestra runs fork RUN")
         return made
 
-    def varied(self, *, folder: Path | None = None, **settings: Any) -> Card:
+    def with_settings(self, *, folder: Path | None = None, **settings: Any) -> Card:
         """The card with some settings of `agent.yaml` otherwise, or with the files of another folder; with a digest of its own.
 
         Raises `InputError` A004 for a folder without the data file that the card names.
         """
         file = CardFile.model_validate({**self._settings, **settings})
-        data = self.data_digest if file.kind in WITH_ARRAYS or file.calibration or self.parts else ""
+        data = self.data_digest if file.kind in KINDS_WITH_ARRAYS or file.calibration or self.member_cards else ""
         where = folder or (self.folder if "calibration" in settings else None)
-        if where is not None and file.kind in WITH_ARRAYS:
-            data = _data(file, where)
-        return self._made(file, self.input_schema, self.output_schema, self.template, data, folder or self.folder, self.parts)
+        if where is not None and file.kind in KINDS_WITH_ARRAYS:
+            data = _data_digest(file, where)
+        return self._build(file, self.input_schema, self.output_schema, self.template, data, folder or self.folder, self.member_cards)
 
-    def prompted(self, text: str, file: Path) -> Card:
+    def with_prompt(self, text: str, file: Path) -> Card:
         """The card with another prompt; `file` is where it comes from. Raises `InputError` A005 or A006 where it cannot be rendered."""
         template.check(text, self.input_schema.get("properties", {}), file)
-        return self._made(self._file, self.input_schema, self.output_schema, text, self.data_digest, self.folder)
+        return self._build(self._file, self.input_schema, self.output_schema, text, self.data_digest, self.folder)
 
     @property
-    def trained(self) -> bool:
+    def is_trained(self) -> bool:
         """Whether it can be asked: an agent with arrays has them, and an ensemble trained members."""
         if self.kind == "ensemble":
-            return bool(self.parts) and all(part.trained for part in self.parts)
-        return self.kind not in WITH_ARRAYS or bool(self.data_digest)
+            return bool(self.member_cards) and all(part.is_trained for part in self.member_cards)
+        return self.kind not in KINDS_WITH_ARRAYS or bool(self.data_digest)
 
     @property
-    def asks_model(self) -> bool:
+    def uses_model(self) -> bool:
         """Whether a model of the fleet is asked."""
-        return self.kind == "model" or any(part.kind == "model" for part in self.parts)
+        return self.kind == "model" or any(part.kind == "model" for part in self.member_cards)
 
-    def writes(self, name: str) -> bool:
+    def is_model_member(self, name: str) -> bool:
         """Whether one of an ensemble's members is asked of a model."""
-        return any(part.name == name and part.kind == "model" for part in self.parts)
+        return any(part.name == name and part.kind == "model" for part in self.member_cards)
 
     @property
-    def form(self) -> Form:
+    def output_form(self) -> OutputForm:
         """What of its output a model writes, and what code adds."""
-        return Form.of(self.output_schema, self.computed)
+        return OutputForm.build(self.output_schema, self.computed)
 
     @property
-    def has_sureness(self) -> bool:
+    def has_confidence(self) -> bool:
         """Whether the probability of its text says how sure its model is: not that of free prose, which can say one thing in many ways."""
-        return self.kind == "model" and (self.grammar is not None or not is_plain_text(self.form.spelt))
+        return self.kind == "model" and (self.grammar is not None or not is_plain_text(self.output_form.text_schema))
 
     @property
-    def calibrated(self) -> Calibration | None:
+    def current_calibration(self) -> Calibration | None:
         """The calibration of its probabilities, where it has one that was made for the adapter that it has now.
 
         Raises `InputError` A014 for a file that is none.
         """
         if self.calibration is None or not self.data_digest or self.folder is None:
             return None
-        if self.kind in WITH_ARRAYS and self.data_digest == self.learnt:
+        if self.kind in KINDS_WITH_ARRAYS and self.data_digest == self.weights_digest:
             return None  # the digest is of the data alone: there was no calibration when the card was loaded
-        place = Place(str(self.folder / FILE), 1)
-        data = _there(self.folder, self.calibration, place, MAX_DATA_BYTES) if self.kind in WITH_ARRAYS else self.read(self.calibration)
+        place = SourceLocation(str(self.folder / CARD_FILE), 1)
+        data = (
+            _read_if_exists(self.folder, self.calibration, place, MAX_DATA_BYTES)
+            if self.kind in KINDS_WITH_ARRAYS
+            else self.read(self.calibration)
+        )
         if data is None:
             return None  # the arrays were replaced since, and nothing was ever calibrated
-        found = Calibration.read(data, self.form.choices, Place(str(self.folder / self.calibration), 1))
-        return found if found.adapter == self.learnt else None
+        found = Calibration.read(data, self.output_form.choices, SourceLocation(str(self.folder / self.calibration), 1))
+        return found if found.adapter == self.weights_digest else None
 
     @property
-    def learnt(self) -> str:
+    def weights_digest(self) -> str:
         """SHA-256 of the weights of its adapter, as the adapter's manifest has it, or of its data file, which names that of its arrays;
         of an ensemble a digest of what its members have learnt. Empty where there is none or nothing says it."""
-        if self.parts:
-            return digest(msgspec.json.encode([part.learnt for part in self.parts]))
-        if self.kind in WITH_ARRAYS:
+        if self.member_cards:
+            return digest(msgspec.json.encode([part.weights_digest for part in self.member_cards]))
+        if self.kind in KINDS_WITH_ARRAYS:
             return digest(self.read(self.data)) if self.folder is not None and self.data_digest else ""
         if self.adapter is None or self.folder is None:
             return ""
         try:
-            return decoded((self.folder / self.adapter / "manifest.json").read_bytes(), _Adapter).sha256
-        except (OSError, NotDecodable):
+            return decode_json((self.folder / self.adapter / "manifest.json").read_bytes(), _AdapterManifest).sha256
+        except (OSError, JsonDecodingError):
             return ""
 
     @cached_property
-    def forms(self) -> tuple[Card, Card] | None:
+    def tool_use_cards(self) -> tuple[Card, Card] | None:
         """Of an agent with tools: itself as it is asked for its next line, and as it is asked for its answer; None for any other.
 
         Both bear its name, and are told apart by their digests.
@@ -258,20 +264,20 @@ class Card(CardFile):
         line = {
             "output": "str",
             "grammar": tool_prompt.GRAMMAR,
-            "max_output": max(tool_prompt.LINE, self.max_output),
-            "min_output": tool_prompt.SHORT,
+            "max_output": max(tool_prompt.MAX_STEP_TOKENS, self.max_output),
+            "min_output": tool_prompt.MIN_STEP_TOKENS,
         }
         return (
-            self._made(
+            self._build(
                 CardFile.model_validate({**bare, **unlearnt, **line}),
-                tool_prompt.inputs(self.input_schema, tool_prompt.GRAMMAR),
+                tool_prompt.inject_inputs(self.input_schema, tool_prompt.GRAMMAR),
                 {"type": "string"},
-                tool_prompt.line_prompt(self.template),
+                tool_prompt.step_prompt(self.template),
                 folder=self.folder,
             ),
-            self._made(
+            self._build(
                 CardFile.model_validate({**bare, "evidence": tool_prompt.RESULTS}),
-                tool_prompt.inputs(self.input_schema, tool_prompt.RESULTS),
+                tool_prompt.inject_inputs(self.input_schema, tool_prompt.RESULTS),
                 self.output_schema,
                 tool_prompt.answer_prompt(self.template),
                 self.data_digest,
@@ -280,12 +286,12 @@ class Card(CardFile):
         )
 
     @cached_property
-    def _kit(self) -> Kit | None:
-        if (forms := self.forms) is None:
+    def _tool_use(self) -> ToolUse | None:
+        if (forms := self.tool_use_cards) is None:
             return None
         limits = self.limits or ToolLimits()
         said = {"steps": limits.steps, "width": limits.width, "shown": limits.shown, "repairs": limits.repairs}
-        return Kit(self.tools, self.agents, forms[0].contract, forms[1].contract, **said)
+        return ToolUse(self.tools, self.agents, forms[0].contract, forms[1].contract, **said)
 
     @property
     def contract(self) -> Contract:
@@ -296,59 +302,59 @@ class Card(CardFile):
             input=self.input_schema,
             output=self.output_schema,
             description=self.description,
-            max_output=self.max_output if self.kind == "model" else sum(part.contract.max_output for part in self.parts),
+            max_output=self.max_output if self.kind == "model" else sum(part.contract.max_output for part in self.member_cards),
             label=self.label,
             checks=self.checks,
             digest=self.digest,
             evidence=self.evidence or "",
             accept=self.accept,
             otherwise=self.otherwise,
-            kit=self._kit,
-            mind=self._mind({}),
+            tool_use=self._tool_use,
+            model_identity=self._model_identity({}),
         )
 
-    def served(self, models: Mapping[str, Sequence[str]]) -> Contract:
+    def served_contract(self, models: Mapping[str, Sequence[str]]) -> Contract:
         """Its face in a fleet where these are the models that are served under each name: it has a mind for each of those under its own."""
-        return replace(self.contract, mind=self._mind(models)) if models else self.contract
+        return replace(self.contract, model_identity=self._model_identity(models)) if models else self.contract
 
-    def _mind(self, models: Mapping[str, Sequence[str]]) -> str:
+    def _model_identity(self, models: Mapping[str, Sequence[str]]) -> str:
         """Of what its answers come from: model, adapter and prompt; of an agent without a prompt, its data. Neither its name is in it nor
         blanks of its prompt, by which no other agent comes about. Of an ensemble those of its members, with a + between them."""
-        if self.parts:
-            return "+".join(part._mind(models) for part in self.parts)
-        data = self.data_digest if self.kind in WITH_ARRAYS else ""
-        said = [template.unspaced(text or "") for text in (self.system, self.template)]
+        if self.member_cards:
+            return "+".join(part._model_identity(models) for part in self.member_cards)
+        data = self.data_digest if self.kind in KINDS_WITH_ARRAYS else ""
+        said = [template.normalize_template(text or "") for text in (self.system, self.template)]
         names = models.get(self.model, ()) if self.kind == "model" else ()
         return "+".join(digest(msgspec.json.encode([self.kind, name, self.adapter, *said, data])) for name in names or (self.model,))
 
-    def at(self, *path: str | int) -> Place:
+    def locate(self, *path: str | int) -> SourceLocation:
         """Where a key of the card's file stands, for a fault found after it was loaded; the nearest key around one that is not there."""
         if self.folder is None:
-            return Place(f"the agent {self.name!r}", 1)
-        file = self.folder / FILE
+            return SourceLocation(f"the agent {self.name!r}", 1)
+        file = self.folder / CARD_FILE
         try:
-            return load(_bytes(self.folder, FILE, Place(str(file), 1)), str(file)).place(path)
+            return load_yaml(_read_file(self.folder, CARD_FILE, SourceLocation(str(file), 1)), str(file)).location(path)
         except InputError:
-            return Place(str(file), 1)
+            return SourceLocation(str(file), 1)
 
     def read(self, name: str, limit: int = MAX_DATA_BYTES) -> bytes:
         """A file of the card's folder. Raises `InputError` A003 for a path that leads out of it, A004 where it is not there."""
         if self.folder is None:
             raise InputError("A004", f"the agent {self.name!r} has no folder, and so no {name}", hint="write it as a folder under agents/")
-        place = Place(str(self.folder / FILE), 1)
-        if name == self.data and self.kind in WITH_ARRAYS and not (self.folder / name).exists():
+        place = SourceLocation(str(self.folder / CARD_FILE), 1)
+        if name == self.data and self.kind in KINDS_WITH_ARRAYS and not (self.folder / name).exists():
             hint = f"orchestra learn train {self.name} --data DATA, then orchestra learn promote"
-            raise InputError("A004", f"{self.name} is not trained yet: {self.folder} has no {name}", place=place, hint=hint)
-        return _bytes(self.folder, name, place, limit)
+            raise InputError("A004", f"{self.name} is not trained yet: {self.folder} has no {name}", location=place, hint=hint)
+        return _read_file(self.folder, name, place, limit)
 
 
-class _Adapter(msgspec.Struct):
-    """What is read of an adapter's manifest (`orchestra.learn.lora_adapter.Made`)."""
+class _AdapterManifest(msgspec.Struct):
+    """The keys that are read of an adapter's manifest (`orchestra.learn.lora_adapter.AdapterTrainingRecord`)."""
 
     sha256: str = ""
 
 
-class _Stored(BaseModel):
+class _StoredCard(BaseModel):
     """What `Card.dump` writes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True, defer_build=True)
@@ -360,56 +366,58 @@ class _Stored(BaseModel):
     prompt: str
     data: str
     digest: str
-    members: tuple[_Stored, ...] = ()
+    members: tuple[_StoredCard, ...] = ()
 
 
-def _together(parts: Sequence[Card]) -> str:
+def _members_digest(parts: Sequence[Card]) -> str:
     return digest(msgspec.json.encode([part.digest for part in parts]))
 
 
-def not_stored(why: str, name: str = "") -> InputError:
+def invalid_stored_card(why: str, name: str = "") -> InputError:
     """The error of a stored card that cannot be used."""
     whose = f"the card of {name!r} that was" if name else "a card that was"
     hint = "bring the journal back from a copy of before, or begin a new run"
     return InputError("A012", f"{whose} stored with this run cannot be used: {why}", hint=hint)
 
 
-def _types(file: CardFile, models: Mapping[str, Schema] | None, marked: Marked) -> tuple[Schema, Schema]:
-    def at(*path: str) -> Place:
-        return marked.place(path)
+def _read_types(file: CardFile, models: Mapping[str, Schema] | None, marked: YamlDocument) -> tuple[Schema, Schema]:
+    def at(*path: str) -> SourceLocation:
+        return marked.location(path)
 
-    known = declared(file.types, {**project_models(), **(models or {})}, lambda name: at("types", name))
-    inputs = _inputs(file, known, lambda name: at("input", name))
+    known = resolve_types(file.types, {**project_models(), **(models or {})}, lambda name: at("types", name))
+    inputs = _input_schema(file, known, lambda name: at("input", name))
     outputs = output_type(file.output, known, lambda name: at("output", name) if name != "output" else at("output"))
     return inputs, outputs
 
 
-def _inputs(file: CardFile, known: Mapping[str, Schema], at: Callable[[str], Place]) -> Schema:
+def _input_schema(file: CardFile, known: Mapping[str, Schema], at: Callable[[str], SourceLocation]) -> Schema:
     """The inputs as a record, of which those with a default need not be given. Raises `InputError` A002 for a default of another type."""
-    schema = record({name: given if isinstance(given, str) else given.type for name, given in file.input.items()}, known, at)
+    schema = record_schema({name: given if isinstance(given, str) else given.type for name, given in file.input.items()}, known, at)
     for name, given in file.input.items():
         if isinstance(given, str):
             continue
         field = schema["properties"][name]
-        if fault := Validator(under(schema, field)).check(given.default):
-            raise InputError("A002", f"the default of {name!r}: {fault}", place=at(name), hint="a default is a value of the input's type")
+        if fault := Validator(subschema(schema, field)).check(given.default):
+            raise InputError(
+                "A002", f"the default of {name!r}: {fault}", location=at(name), hint="a default is a value of the input's type"
+            )
         schema["properties"][name] = {**field, "default": given.default}
         schema["required"].remove(name)
     return schema
 
 
-def _data(file: CardFile, folder: Path, marked: Marked | None = None) -> str:
+def _data_digest(file: CardFile, folder: Path, marked: YamlDocument | None = None) -> str:
     """The digest of a card's data file, of its calibration, or of both; empty where there is none.
 
     `marked` is the card's file where it is loaded for the first time, when its data file need not be there. Raises `InputError` A003, A004.
     """
-    named = ["data"] if file.kind in WITH_ARRAYS else []
+    named = ["data"] if file.kind in KINDS_WITH_ARRAYS else []
     named += ["calibration"] if file.calibration is not None else []
     found: list[str] = []
     for key in named:
         name = str(getattr(file, key))
-        place = Place(str(folder / FILE), 1) if marked is None else marked.place((key,))
-        read = _bytes if marked is None and key == "data" else _there
+        place = SourceLocation(str(folder / CARD_FILE), 1) if marked is None else marked.location((key,))
+        read = _read_file if marked is None and key == "data" else _read_if_exists
         if (data := read(folder, name, place, MAX_DATA_BYTES if marked is None else MAX_BYTES)) is not None:
             found.append(digest(data))
         elif key == "data":  # one that is not there yet is trained first
@@ -417,39 +425,39 @@ def _data(file: CardFile, folder: Path, marked: Marked | None = None) -> str:
     return found[0] if len(found) == 1 else digest(msgspec.json.encode(found)) if found else ""
 
 
-def _text(folder: Path, name: str, marked: Marked) -> str:
-    place = marked.place(("prompt",))
+def _read_prompt(folder: Path, name: str, marked: YamlDocument) -> str:
+    place = marked.location(("prompt",))
     try:
-        return _bytes(folder, name, place, MAX_BYTES).decode("utf-8-sig").replace("\r\n", "\n")
+        return _read_file(folder, name, place, MAX_BYTES).decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        raise InputError("A004", f"{name} is not UTF-8", place=place, hint="save it as UTF-8") from error
+        raise InputError("A004", f"{name} is not UTF-8", location=place, hint="save it as UTF-8") from error
 
 
-def _there(folder: Path, name: str, place: Place, limit: int = MAX_BYTES) -> bytes | None:
-    """As `_bytes` gives them; None for a file that is not there, and may come later."""
+def _read_if_exists(folder: Path, name: str, place: SourceLocation, limit: int = MAX_BYTES) -> bytes | None:
+    """As `_read_file` gives them; None for a file that is not there, and may come later."""
     try:
-        return _bytes(folder, name, place, limit)
+        return _read_file(folder, name, place, limit)
     except InputError as error:
         if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
             return None
         raise
 
 
-def _bytes(folder: Path, name: str, place: Place, limit: int = MAX_BYTES) -> bytes:
+def _read_file(folder: Path, name: str, place: SourceLocation, limit: int = MAX_BYTES) -> bytes:
     """The bytes of a file that lies in a folder, symbolic links followed and checked."""
     try:
         root, path = folder.resolve(), (folder / name).resolve()
     except (OSError, RuntimeError, ValueError) as error:  # of a NUL ValueError; Python 3.11 says RuntimeError of links in a circle
-        raise InputError("A004", f"cannot read {folder / name}: {error}", place=place, hint=f"create {name} in {folder}") from error
+        raise InputError("A004", f"cannot read {folder / name}: {error}", location=place, hint=f"create {name} in {folder}") from error
     if not path.is_relative_to(root):
-        raise InputError("A003", f"{name!r} leads out of the card's folder", place=place, hint="put the file beside agent.yaml")
+        raise InputError("A003", f"{name!r} leads out of the card's folder", location=place, hint="put the file beside agent.yaml")
     try:
         status = path.stat()
         if not S_ISREG(status.st_mode):  # a pipe would keep its reader waiting
-            raise InputError("A004", f"{folder / name} is not a file", place=place, hint=f"create {name} in {folder}")
+            raise InputError("A004", f"{folder / name} is not a file", location=place, hint=f"create {name} in {folder}")
         if status.st_size > limit:
-            raise InputError("A004", f"{name} has more than {limit >> 20} MiB", place=place, hint="a card's files are small")
+            raise InputError("A004", f"{name} has more than {limit >> 20} MiB", location=place, hint="a card's files are small")
         return path.read_bytes()
     except OSError as error:
         reason = error.strerror or str(error)
-        raise InputError("A004", f"cannot read {folder / name}: {reason}", place=place, hint=f"create {name} in {folder}") from error
+        raise InputError("A004", f"cannot read {folder / name}: {reason}", location=place, hint=f"create {name} in {folder}") from error

@@ -9,45 +9,45 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestra.core.errors import InputError, InputErrors
-from orchestra.core.suggestions import nearest
-from orchestra.schema.strict_yaml import Marked
+from orchestra.core.suggestions import closest_match
+from orchestra.schema.strict_yaml import YamlDocument
 
 
-def faults(error: ValidationError, model: type[BaseModel], marked: Marked) -> InputError:
+def to_input_error(error: ValidationError, model: type[BaseModel], marked: YamlDocument) -> InputError:
     """What pydantic found in a file, each fault at its place, as one error."""
-    found = [_fault(entry, model, marked) for entry in error.errors(include_url=False)]
-    return together(found)
+    found = [_located_error(entry, model, marked) for entry in error.errors(include_url=False)]
+    return merge_errors(found)
 
 
-def together(found: Sequence[InputError]) -> InputError:
+def merge_errors(found: Sequence[InputError]) -> InputError:
     """One error, or several in the order of their places."""
-    ordered = sorted(found, key=lambda one: (one.place.line, one.place.column) if one.place else (0, 0))
+    ordered = sorted(found, key=lambda one: (one.location.line, one.location.column) if one.location else (0, 0))
     return ordered[0] if len(ordered) == 1 else InputErrors(list(ordered))
 
 
-def _fault(entry: ErrorDetails, model: type[BaseModel], marked: Marked) -> InputError:
+def _located_error(entry: ErrorDetails, model: type[BaseModel], marked: YamlDocument) -> InputError:
     path = marked.path(entry["loc"], missing=entry["type"] == "missing")
     name = ".".join(str(step) for step in path) or "the card"
     if entry["type"] == "extra_forbidden":
-        known = _keys(model, path[:-1])
-        near, holder = nearest(str(path[-1]), known), held_by(str(path[-1]), model) if len(path) == 1 else ""
+        known = _known_keys(model, path[:-1])
+        near, holder = closest_match(str(path[-1]), known), parent_key(str(path[-1]), model) if len(path) == 1 else ""
         hint = f"did you mean {near!r}?" if near else f"keys here: {', '.join(known)}" if known else ""
         hint = f"it stands in another key: `{holder}: {{{name}: …}}`" if holder else hint
-        return InputError("A002", f"a card has no key {name!r}", place=marked.place(path, key=True), hint=hint)
+        return InputError("A002", f"a card has no key {name!r}", location=marked.location(path, key=True), hint=hint)
     if entry["type"] == "missing":
-        return InputError("A002", f"the key {name!r} is missing", place=marked.place(path[:-1]), hint=f"add `{path[-1]}:`")
+        return InputError("A002", f"the key {name!r} is missing", location=marked.location(path[:-1]), hint=f"add `{path[-1]}:`")
     reason = str(entry["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
     return InputError(
-        "A002", f"{name}: expected {reason}" if "should be" in entry["msg"] else f"{name}: {reason}", place=marked.place(path)
+        "A002", f"{name}: expected {reason}" if "should be" in entry["msg"] else f"{name}: {reason}", location=marked.location(path)
     )
 
 
-def held_by(name: str, model: type[BaseModel]) -> str:
+def parent_key(name: str, model: type[BaseModel]) -> str:
     """The key whose record has a key of this name; empty where none has: of `temperature` it is `sampling`."""
-    return next((key for key in model.model_fields if name in _keys(model, (key,))), "")
+    return next((key for key in model.model_fields if name in _known_keys(model, (key,))), "")
 
 
-def _keys(model: type[BaseModel], path: Iterable[Any]) -> list[str]:
+def _known_keys(model: type[BaseModel], path: Iterable[Any]) -> list[str]:
     for step in path:
         info = model.model_fields.get(str(step))
         inner = info.annotation if info else None

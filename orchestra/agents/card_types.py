@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Final
 
-from orchestra.core.errors import InputError, Place
+from orchestra.core.errors import InputError, SourceLocation
 from orchestra.schema import builtin_models as known
-from orchestra.schema.types import WORDS, Schema, Validator, anchored, bundled, parse_type, schema_of
+from orchestra.schema.types import RESERVED_TYPE_NAMES, Schema, Validator, bundle_definitions, localize_references, parse_type, schema_of
 
-NAMED: Final = "types are named like `Invoice`"
-FIELD: Final = re.compile(r"[\w$@][\w $@.:/-]{0,99}")
+TYPE_NAME_HINT: Final = "types are named like `Invoice`"
+FIELD_NAME: Final = re.compile(r"[\w$@][\w $@.:/-]{0,99}")
 """Names of the fields of records, such as `total` or `first-name`: one line, with nothing that quotes or ends anything elsewhere."""
 
-At = Callable[[str], Place | None]
+KeyLocator = Callable[[str], SourceLocation | None]
 """Gives the place of a key."""
 
 
@@ -29,7 +29,7 @@ def project_models() -> dict[str, Schema]:
     return {"Quote": schema_of(known.Quote, "validation"), **named}
 
 
-def declared(types: Mapping[str, Mapping[str, Any]], models: Mapping[str, Schema], at: At) -> dict[str, Schema]:
+def resolve_types(types: Mapping[str, Mapping[str, Any]], models: Mapping[str, Schema], at: KeyLocator) -> dict[str, Schema]:
     """The models with those that a card declares; each may name the ones above it.
 
     A type is a record of fields, such as `{name: str, age: int | null}`, or JSON Schema where it has a `type`, `enum`,
@@ -38,25 +38,25 @@ def declared(types: Mapping[str, Mapping[str, Any]], models: Mapping[str, Schema
     """
     found = dict(models)
     for name, body in types.items():
-        if not name.isidentifier() or name in WORDS:
-            raise InputError("L105", misnamed(name), place=at(name), hint=NAMED)
-        found[name] = _schema(name, body, at(name)) if _is_schema(body) else record(body, found, at, name)
+        if not name.isidentifier() or name in RESERVED_TYPE_NAMES:
+            raise InputError("L105", invalid_type_name(name), location=at(name), hint=TYPE_NAME_HINT)
+        found[name] = _checked_schema(name, body, at(name)) if _is_schema(body) else record_schema(body, found, at, name)
     return found
 
 
-def misnamed(name: str) -> str:
+def invalid_type_name(name: str) -> str:
     """What is wrong with the name of a type."""
     return f"{name!r} cannot be the name of a type"
 
 
-def _schema(name: str, body: Mapping[str, Any], place: Place | None) -> Schema:
+def _checked_schema(name: str, body: Mapping[str, Any], place: SourceLocation | None) -> Schema:
     """JSON Schema as a stranger wrote it, checked before anything looks into it."""
     schema = dict(body)
     try:
         Validator(schema)
     except InputError as error:
-        raise InputError(error.code, f"{name}: {error.message}", place=place, hint=error.hint) from error
-    return anchored(schema, name)
+        raise InputError(error.code, f"{name}: {error.message}", location=place, hint=error.hint) from error
+    return localize_references(schema, name)
 
 
 def _is_schema(body: Mapping[str, Any]) -> bool:
@@ -64,28 +64,28 @@ def _is_schema(body: Mapping[str, Any]) -> bool:
     return any(not isinstance(body.get(key, ""), str) for key in ("enum", "anyOf", "properties", "items")) or str(body.get("type")) in kinds
 
 
-def record(fields: Mapping[str, Any], models: Mapping[str, Schema], at: At, title: str = "") -> Schema:
+def record_schema(fields: Mapping[str, Any], models: Mapping[str, Schema], at: KeyLocator, title: str = "") -> Schema:
     """A closed object of these fields, in their order, all required.
 
     Raises `InputError` A002 for a field that is no text, L-codes for a type that is none.
     """
     properties = {}
     for name, text in fields.items():
-        if not FIELD.fullmatch(name):
+        if not FIELD_NAME.fullmatch(name):
             hint = "letters, digits, and any of _ - . : / $ @ and the blank: at most 100"
-            raise InputError("A002", f"{name!r} cannot be the name of a field", place=at(name), hint=hint)
+            raise InputError("A002", f"{name!r} cannot be the name of a field", location=at(name), hint=hint)
         if not isinstance(text, str):
             raise InputError(
-                "A002", f"{name}: a type is a text, such as `str | null`", place=at(name), hint="declare records under `types:`"
+                "A002", f"{name}: a type is a text, such as `str | null`", location=at(name), hint="declare records under `types:`"
             )
         properties[name] = parse_type(text, models, at(name))
     head: Schema = {"type": "object", "title": title} if title else {"type": "object"}
-    return bundled({**head, "properties": properties, "required": list(fields), "additionalProperties": False})
+    return bundle_definitions({**head, "properties": properties, "required": list(fields), "additionalProperties": False})
 
 
-def output_type(output: str | Mapping[str, str], models: Mapping[str, Schema], at: At) -> Schema:
+def output_type(output: str | Mapping[str, str], models: Mapping[str, Schema], at: KeyLocator) -> Schema:
     """The type of an output: one type, or a record."""
-    return parse_type(output, models, at("output")) if isinstance(output, str) else record(output, models, at)
+    return parse_type(output, models, at("output")) if isinstance(output, str) else record_schema(output, models, at)
 
 
 def is_plain_text(schema: Schema) -> bool:

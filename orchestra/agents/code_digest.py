@@ -18,11 +18,11 @@ from typing import Any, Final
 
 from orchestra.schema.strict_json import digest
 
-PLAIN: Final = (type(None), bool, int, float, complex, str, bytes, Decimal, Fraction, date, datetime, timedelta, re.Pattern)
-CONTAINERS: Final = (tuple, list, set, frozenset, dict)
-DEEPEST, MOST = 8, 1_000
+SCALAR_TYPES: Final = (type(None), bool, int, float, complex, str, bytes, Decimal, Fraction, date, datetime, timedelta, re.Pattern)
+CONTAINER_TYPES: Final = (tuple, list, set, frozenset, dict)
+MAX_DEPTH, MAX_ITEMS = 8, 1_000
 """Levels of a constant, and parts of each: what is larger is data that a module has read."""
-WRAPPED: Final = (FunctionType, type(lru_cache(print)))
+FUNCTION_TYPES: Final = (FunctionType, type(lru_cache(print)))
 
 
 def code_digest(function: Callable[..., Any]) -> str:
@@ -35,76 +35,76 @@ def code_digest(function: Callable[..., Any]) -> str:
     inner = unwrap(function)
     if not isinstance(inner, FunctionType):
         return ""
-    told = _Telling(os.path.dirname(inner.__code__.co_filename), inner.__module__)
-    return digest("\n".join(told.function(inner)).encode("utf-8", "surrogatepass"))
+    told = _CodeWalker(os.path.dirname(inner.__code__.co_filename), inner.__module__)
+    return digest("\n".join(told.walk_function(inner)).encode("utf-8", "surrogatepass"))
 
 
-class _Telling:
+class _CodeWalker:
     """Tells what functions say, each of them once."""
 
     def __init__(self, folder: str, module: str) -> None:
         self._folder, self._module = folder, module
-        self._told: set[Any] = set()
+        self._visited: set[Any] = set()
 
-    def function(self, function: FunctionType) -> Iterator[str]:
+    def walk_function(self, function: FunctionType) -> Iterator[str]:
         """What a function says, and what it uses."""
-        if function in self._told:
+        if function in self._visited:
             return
-        self._told.add(function)
+        self._visited.add(function)
         code = function.__code__
-        names = sorted(set(_names(code)))
-        yield from _code(code)
+        names = sorted(set(_global_names(code)))
+        yield from _code_lines(code)
         for given in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
-            yield from self._value("default", given)
+            yield from self._walk_value("default", given)
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             try:
-                yield from self._value(name, cell.cell_contents)
+                yield from self._walk_value(name, cell.cell_contents)
             except ValueError:
                 continue  # not bound yet
-        yield from self._used(function.__globals__, names)
+        yield from self._walk_globals(function.__globals__, names)
 
-    def _used(self, known: Mapping[str, Any], names: list[str]) -> Iterator[str]:
+    def _walk_globals(self, known: Mapping[str, Any], names: list[str]) -> Iterator[str]:
         for name in names:
             value = known.get(name)
-            if issubclass(type(value), ModuleType) and self._beside(vars(value).get("__file__")):
-                yield from self._used_once(vars(value), names)
-            elif name in known and (id(known), name) not in self._told:
-                self._told.add((id(known), name))
-                yield from self._value(name, value)
+            if issubclass(type(value), ModuleType) and self._is_local(vars(value).get("__file__")):
+                yield from self._walk_module(vars(value), names)
+            elif name in known and (id(known), name) not in self._visited:
+                self._visited.add((id(known), name))
+                yield from self._walk_value(name, value)
 
-    def _used_once(self, known: Mapping[str, Any], names: list[str]) -> Iterator[str]:
+    def _walk_module(self, known: Mapping[str, Any], names: list[str]) -> Iterator[str]:
         """Of a module, by which of its names: another function uses others."""
-        if (key := (id(known), *names)) not in self._told:
-            self._told.add(key)
-            yield from self._used(known, names)
+        if (key := (id(known), *names)) not in self._visited:
+            self._visited.add(key)
+            yield from self._walk_globals(known, names)
 
-    def _value(self, name: str, value: Any) -> Iterator[str]:
+    def _walk_value(self, name: str, value: Any) -> Iterator[str]:
         """What a value says, by its type alone: those that stand for others do anything where they are asked."""
         kind = type(value)
         if kind.__module__.partition(".")[0] == "orchestra":
             value = vars(value).get("function", value) if hasattr(value, "__dict__") else value  # of a tool
             kind = type(value)
         if issubclass(kind, type):
-            yield from self._class(value)
-        elif kind in WRAPPED:
+            yield from self._walk_class(value)
+        elif kind in FUNCTION_TYPES:
             inner = unwrap(value)
-            if isinstance(inner, FunctionType) and self._beside(inner.__code__.co_filename):
+            if isinstance(inner, FunctionType) and self._is_local(inner.__code__.co_filename):
                 yield f"uses {name}"
-                yield from self.function(inner)
-        elif (said := _plain(value)) is not None:
+                yield from self.walk_function(inner)
+        elif (said := _constant_text(value)) is not None:
             yield f"{name} is {said}"
 
-    def _class(self, found: type) -> Iterator[str]:
-        if found in self._told:
+    def _walk_class(self, found: type) -> Iterator[str]:
+        if found in self._visited:
             return
-        self._told.add(found)
+        self._visited.add(found)
         for base in found.__mro__:
-            if base.__module__ == self._module or self._beside(vars(sys.modules.get(base.__module__, math)).get("__file__")):
+            if base.__module__ == self._module or self._is_local(vars(sys.modules.get(base.__module__, math)).get("__file__")):
                 for name, value in vars(base).items():
                     if not name.startswith("__"):
-                        yield from self._value(f"{base.__qualname__}.{name}", _inside(value))
+                        yield from self._walk_value(f"{base.__qualname__}.{name}", _unwrap_attribute(value))
 
-    def _beside(self, file: str | None) -> bool:
+    def _is_local(self, file: str | None) -> bool:
         """Whether a file is in the folder, and in no library that was installed there."""
         if not file or not self._folder:
             return False
@@ -112,7 +112,7 @@ class _Telling:
         return below.startswith(folder) and "site-packages" not in below[len(folder) :].split(os.sep)
 
 
-def _inside(value: Any) -> Any:
+def _unwrap_attribute(value: Any) -> Any:
     """What a class keeps, without what Python wraps it in there."""
     kind = type(value)
     if kind in (staticmethod, classmethod):
@@ -122,32 +122,32 @@ def _inside(value: Any) -> Any:
     return value._value_ if issubclass(kind, Enum) else value
 
 
-def _names(code: CodeType) -> Iterator[str]:
+def _global_names(code: CodeType) -> Iterator[str]:
     yield from code.co_names
     for const in code.co_consts:
         if isinstance(const, CodeType):
-            yield from _names(const)
+            yield from _global_names(const)
 
 
-def _code(code: CodeType) -> Iterator[str]:
+def _code_lines(code: CodeType) -> Iterator[str]:
     yield f"{code.co_name} {code.co_code.hex()} {code.co_names} {code.co_varnames} {code.co_freevars}"
     for const in code.co_consts:
         if isinstance(const, CodeType):
-            yield from _code(const)
+            yield from _code_lines(const)
         else:
-            yield _plain(const) or type(const).__name__
+            yield _constant_text(const) or type(const).__name__
 
 
-def _plain(value: Any, depth: int = 0) -> str | None:
+def _constant_text(value: Any, depth: int = 0) -> str | None:
     """A constant as it is written; None for what is none, and for what is too large to be one. Sets have no order."""
     kind = type(value)
-    if kind in PLAIN:
+    if kind in SCALAR_TYPES:
         return f"{kind.__name__} {value!r}"
-    if kind not in CONTAINERS or depth > DEEPEST or len(value) > MOST:
+    if kind not in CONTAINER_TYPES or depth > MAX_DEPTH or len(value) > MAX_ITEMS:
         return None
-    parts = [_plain(one, depth + 1) for one in value]
+    parts = [_constant_text(one, depth + 1) for one in value]
     if kind is dict:
-        values = [_plain(one, depth + 1) for one in value.values()]
+        values = [_constant_text(one, depth + 1) for one in value.values()]
         parts = [key and one and f"{key}: {one}" for key, one in zip(parts, values, strict=True)]
     if None in parts:
         return None

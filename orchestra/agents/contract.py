@@ -12,7 +12,7 @@ from orchestra.schema.strict_json import canonical, digest
 
 Schema: TypeAlias = dict[str, Any]
 Effect: TypeAlias = Literal["pure", "idempotent", "keyed", "transactional", "once"]
-READING: frozenset[Effect] = frozenset({"pure", "idempotent"})
+SAFE_EFFECTS: frozenset[Effect] = frozenset({"pure", "idempotent"})
 """Effects of tools that models and checks may call by themselves: twice is as once."""
 
 
@@ -33,16 +33,16 @@ class Contract:
     checks: tuple[str, ...] = ()
     """Default acceptance, used where a node states none."""
     digest: str = ""
-    """Of an agent's card, or of what `sealed` puts in; what a run resumes on."""
+    """Digest of an agent's card, or the one that `with_digest` sets. A run resumes only with the same digest."""
     evidence: str = ""
     """The input that fields of type `Quote` quote from; what a node is judged against where it states no `against`."""
     accept: float | Literal["certified"] | None = None
     otherwise: tuple[Literal["retry", "escalate", "back_off", "abstain"], ...] = ()
     version: str = ""
     """Of the code, as its author counts it; empty for code whose answers must not be remembered."""
-    kit: Kit | None = None
+    tool_use: ToolUse | None = None
     """Of an agent that uses tools."""
-    mind: str = ""
+    model_identity: str = ""
     """Digest of an agent's model, adapter and prompt, whatever its name: what answers alike errs alike. Empty where that is not known; of
     an ensemble those of its members, with a + between them, and likewise where several models answer for one name."""
 
@@ -52,7 +52,7 @@ class Contract:
         fields = self.input.get("properties", {})
         return {name: field["default"] for name, field in fields.items() if isinstance(field, dict) and "default" in field}
 
-    def sealed(self) -> Contract:
+    def with_digest(self) -> Contract:
         """The contract with the digest of what callers rely on: kind, name, types, effect and version. One that has a digest keeps it."""
         if self.digest:
             return self
@@ -60,28 +60,28 @@ class Contract:
         return replace(self, digest=digest(canonical(said)))
 
 
-def serves(now: Contract, then: Contract) -> bool:
+def is_compatible(current: Contract, previous: Contract) -> bool:
     """Whether calls that were written for a tool as it was then mean the same of what it is now: it may have got inputs that can be left
     out, and any of its inputs may be left out now."""
-    if now.digest == then.digest:
+    if current.digest == previous.digest:
         return True
     said = ("kind", "name", "output", "effect", "version")
-    if any(getattr(now, name) != getattr(then, name) for name in said):
+    if any(getattr(current, name) != getattr(previous, name) for name in said):
         return False
     grown = ("properties", "$defs")
-    old, new = ({key: part for key, part in one.input.items() if key not in (*grown, "required")} for one in (then, now))
-    kept = all(now.input.get(group, {}).get(name) == part for group in grown for name, part in then.input.get(group, {}).items())
-    return old == new and kept and set(now.input.get("required", ())) <= set(then.input.get("required", ()))
+    old, new = ({key: part for key, part in one.input.items() if key not in (*grown, "required")} for one in (previous, current))
+    kept = all(current.input.get(group, {}).get(name) == part for group in grown for name, part in previous.input.get(group, {}).items())
+    return old == new and kept and set(current.input.get("required", ())) <= set(previous.input.get("required", ()))
 
 
 @dataclass(frozen=True, slots=True)
-class Kit:
+class ToolUse:
     """What an agent with tools may use, and the two ways in which its model is asked: for its next line, and for its answer."""
 
     tools: tuple[str, ...]
     agents: tuple[str, ...]
-    line: Contract
-    answer: Contract
+    step_contract: Contract
+    answer_contract: Contract
     steps: int = 8
     """Calls at most."""
     width: int = 8
@@ -106,12 +106,12 @@ class Catalog:
     certificates: Mapping[str, Any] = field(default_factory=dict)
     """By agent: what `accept: certified` accepts by (`orchestra.verification.certificates.file.Certificate`). One
     that does not hold raises."""
-    claims: Mapping[str, Any] = field(default_factory=dict)
+    claims_certificates: Mapping[str, Any] = field(default_factory=dict)
     """By agent: what it keeps parts by where the node backs off
     (`orchestra.verification.certificates.claims_file.ClaimsCertificate`). Likewise."""
     combinations: Mapping[str, Any] = field(default_factory=dict)
     """By agent: what `score: combined` stands for (`orchestra.verification.certificates.combination.Combination`). Likewise."""
-    wholes: Mapping[str, Any] = field(default_factory=dict)
+    workflow_certificates: Mapping[str, Any] = field(default_factory=dict)
     """By workflow: the certificate that its output is accepted by as a whole. One that does not hold raises."""
     broken: Mapping[str, InputError] = field(default_factory=dict)
     """By name: what is wrong with agents whose cards cannot be used."""

@@ -7,13 +7,13 @@ from typing import Final, Literal, TypeAlias
 
 from orchestra.agents.card import Card
 from orchestra.agents.inference import slot_filling, span_extraction, text_classifier
-from orchestra.agents.inference.model_file import EncoderLayout
+from orchestra.agents.inference.model_file import EncoderModelConfig
 from orchestra.agents.inference.tables import reader
 from orchestra.agents.inference.word_problems import solver
 
-Skill: TypeAlias = Literal["tables", "spans", "slots", "deduction", "committee"]
+EncoderTask: TypeAlias = Literal["tables", "spans", "slots", "deduction", "committee"]
 """It reads tables, points at words, fills slots, deduces sums, or tells a label; the module of that name does it."""
-FORMATS: Final[Mapping[Skill, str]] = {
+TASK_FORMATS: Final[Mapping[EncoderTask, str]] = {
     "tables": reader.FORMAT,
     "spans": span_extraction.FORMAT,
     "slots": slot_filling.FORMAT,
@@ -21,22 +21,22 @@ FORMATS: Final[Mapping[Skill, str]] = {
     "committee": text_classifier.FORMAT,
 }
 """What `model.json` says that its arrays are."""
-LAYOUTS: Final[Mapping[Skill, type[EncoderLayout]]] = {
-    "tables": reader.Layout,
-    "spans": span_extraction.Layout,
-    "slots": slot_filling.Layout,
-    "deduction": solver.Layout,
-    "committee": text_classifier.Layout,
+TASK_CONFIGS: Final[Mapping[EncoderTask, type[EncoderModelConfig]]] = {
+    "tables": reader.TableReaderConfig,
+    "spans": span_extraction.SpanExtractionConfig,
+    "slots": slot_filling.SlotFillingConfig,
+    "deduction": solver.WordProblemConfig,
+    "committee": text_classifier.TextClassifierConfig,
 }
 """What `model.json` says of them."""
 
 
-def skill(card: Card) -> Skill:
+def encoder_task(card: Card) -> EncoderTask:
     """The skill of an agent."""
-    if reader.of_tables(card):
+    if reader.reads_tables(card):
         return "tables"
-    if span_extraction.points(card):
+    if span_extraction.extracts_spans(card):
         return "spans"
     if slot_filling.fills_slots(card):
         return "slots"
-    return "deduction" if solver.deduces(card) else "committee"
+    return "deduction" if solver.solves_word_problems(card) else "committee"

@@ -4,57 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from orchestra.agents.card import Card, not_stored
+from orchestra.agents.card import Card, invalid_stored_card
 from orchestra.core.errors import InputError
-from orchestra.core.labels import may_go
-from orchestra.core.suggestions import nearest
-from orchestra.schema.json_schema import bare, show, shown
+from orchestra.core.labels import is_allowed
+from orchestra.core.suggestions import closest_match
+from orchestra.schema.json_schema import format_field, format_type, strip_annotations
 from orchestra.schema.types import Schema
 
 
-def joined(card: Card, cards: Mapping[str, Card]) -> Card:
+def join_members(card: Card, cards: Mapping[str, Card]) -> Card:
     """An ensemble with its members, which `cards` has by their names; any other card as it is.
 
     Raises `InputError` A019 for a member that is not there, A024 for one that cannot be.
     """
-    if card.kind != "ensemble" or card.parts:
+    if card.kind != "ensemble" or card.member_cards:
         return card
     parts: list[Card] = []
     for number, name in enumerate(card.members):
         if (part := cards.get(name)) is None:
-            near = nearest(name, cards)
+            near = closest_match(name, cards)
             hint = f"did you mean {near!r}?" if near else "orchestra agents list"
-            raise InputError("A019", f"members: there is no agent {name!r} with a card", place=card.at("members", number), hint=hint)
-        if (why := _unfit(card, part)) is not None:
-            said, place = f"members: {name} cannot be one of {card.name}: {why}", card.at("members", number)
-            raise InputError("A024", said, place=place, hint="orchestra explain A024")
+            raise InputError("A019", f"members: there is no agent {name!r} with a card", location=card.locate("members", number), hint=hint)
+        if (why := _membership_error(card, part)) is not None:
+            said, place = f"members: {name} cannot be one of {card.name}: {why}", card.locate("members", number)
+            raise InputError("A024", said, location=place, hint="orchestra explain A024")
         parts.append(part)
-    return card.joined(parts)
+    return card.with_members(parts)
 
 
-def checked(card: Card) -> Card:
+def check_members(card: Card) -> Card:
     """A card as it came from a run. Raises `InputError` A012 where its members could not be those of an ensemble."""
-    for part in card.parts:
-        if (why := _unfit(card, part)) is not None:
-            raise not_stored(f"{part.name} cannot be one of its members: {why}", card.name)
+    for part in card.member_cards:
+        if (why := _membership_error(card, part)) is not None:
+            raise invalid_stored_card(f"{part.name} cannot be one of its members: {why}", card.name)
     return card
 
 
-def _unfit(card: Card, part: Card) -> str | None:
+def _membership_error(card: Card, part: Card) -> str | None:
     if part.kind in ("ensemble", "python"):
         return f"an agent of kind {part.kind} does not say how sure it is"
     if part.tools or part.agents:
         return "it uses tools, and each of its calls is a step of its node"
-    if not may_go(card.label, part.label):
+    if not is_allowed(card.label, part.label):
         return f"it may see data up to {part.label}, and the ensemble up to {card.label}"
     for what, mine, theirs in (("input", card.input_schema, part.input_schema), ("output", card.output_schema, part.output_schema)):
-        if bare(mine) != bare(theirs):
-            return f"its {what} is {_told(theirs)}, and the ensemble's {_told(mine)}"
+        if strip_annotations(mine) != strip_annotations(theirs):
+            return f"its {what} is {_describe_type(theirs)}, and the ensemble's {_describe_type(mine)}"
     return None
 
 
-def _told(schema: Schema) -> str:
+def _describe_type(schema: Schema) -> str:
     fields = schema.get("properties", {})
     if not fields:
-        return show(schema)
-    return "{" + ", ".join(f"{name}: {shown(schema, name)}" for name in fields) + "}"
+        return format_type(schema)
+    return "{" + ", ".join(f"{name}: {format_field(schema, name)}" for name in fields) + "}"

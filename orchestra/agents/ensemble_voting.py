@@ -17,33 +17,36 @@ from orchestra.schema.strict_json import canonical
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class EnsembleAnswer:
     """What a member says, and how probable that is to it; None where it cannot tell."""
 
     value: Any
     confidence: float | None
 
 
-Told: TypeAlias = Callable[[Any], Any]
+AnswerKey: TypeAlias = Callable[[Any], Any]
 """What an answer says, where one thing can be said in several ways."""
 
 
-def itself(value: Any) -> Any:
+def identity(value: Any) -> Any:
     """The answer, where nothing can."""
     return value
 
 
-def pooled(answers: Sequence[Answer], weights: Sequence[float] = (), told: Told = itself) -> Answer:
-    """The likeliest of the members' answers, with its probability; of answers that are as likely the first, and of those that say the
-    same, which `told` tells, the surest.
+def pool_answers(answers: Sequence[EnsembleAnswer], weights: Sequence[float] = (), key: AnswerKey = identity) -> EnsembleAnswer:
+    """Returns the most probable of the members' answers, with its probability.
 
-    `weights` say what each counts, and may be more than there are answers: those of members that were not asked. Of a member that cannot
-    tell how sure it is the answer counts nothing, nor of one whose confidence is no finite number. Where none can tell, the first one's
-    answer, without a confidence.
+    Ties go to the first answer. Of equal answers, the one with the highest confidence is returned.
+
+    Args:
+        answers: The members' answers. An answer without a finite confidence does not count. If no answer has one, the
+            first answer is returned without a confidence.
+        weights: One weight a member. There may be more weights than answers: those of members that were not asked.
+        key: Maps a value to a hashable key. Answers with equal keys are equal.
     """
-    answers = [answer if _finite(answer.confidence) else replace(answer, confidence=None) for answer in answers]
+    answers = [answer if _is_finite(answer.confidence) else replace(answer, confidence=None) for answer in answers]
     counts = weights[: len(answers)] or [1.0] * len(answers)
-    said = [canonical(told(answer.value)) for answer in answers]
+    said = [canonical(key(answer.value)) for answer in answers]
     shares: dict[bytes, float] = {}
     for one, answer, weight in zip(said, answers, counts, strict=True):
         shares[one] = shares.get(one, 0.0) + (answer.confidence or 0.0) * weight / sum(counts)
@@ -51,8 +54,8 @@ def pooled(answers: Sequence[Answer], weights: Sequence[float] = (), told: Told 
         return answers[0]
     best = max(said, key=lambda one: shares[one])  # of those that are alike it finds the first
     surest = max((answer for one, answer in zip(said, answers, strict=True) if one == best), key=lambda answer: answer.confidence or 0.0)
-    return Answer(surest.value, min(1.0, shares[best]))
+    return EnsembleAnswer(surest.value, min(1.0, shares[best]))
 
 
-def _finite(confidence: float | None) -> bool:
+def _is_finite(confidence: float | None) -> bool:
     return confidence is None or math.isfinite(confidence)

@@ -15,75 +15,75 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from orchestra.schema.fields import QUOTE, local, mentions
+from orchestra.schema.fields import QUOTE_FORMAT, resolve_reference, schema_has_format
 
 MAX_QUOTE = 400
 """Characters of a quote as JSON spells it, at most, where its type says nothing: a quote is a sentence or two, not the document."""
-COUNTED = 12_000
+MAX_COUNTED_EVIDENCE = 12_000
 """Characters of evidence up to which that limit is in the grammar. On 29,000 characters of prose llguidance 1.7 ran out of states
 with it and did not without."""
 MAX_EVIDENCE = 60_000
 """Characters of evidence that are compiled at most (40 ms); beyond it the caller falls back to the schema, and the check decides."""
 
-CHARACTERS_A_TOKEN = 3
+CHARACTERS_PER_TOKEN = 3
 """A cautious count for English prose, to bound free text so that its JSON can be closed within `max_output`."""
-JSON_TOKENS_A_FIELD = 8
+JSON_TOKENS_PER_FIELD = 8
 """Tokens of a field's name, its quotes and its comma."""
-LEAST = 32
+MIN_FREE_TEXT = 32
 """Characters that a free text may always have."""
 
-FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"})
+STRING_FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"})
 """Formats of texts that llguidance decodes; it refuses a schema with any other."""
-_LITERAL = frozenset({"enum", "const", "required", "default", "examples"})
+_LITERAL_KEYS = frozenset({"enum", "const", "required", "default", "examples"})
 """Keys of a schema whose values are no schemas."""
-_MAPS = frozenset({"properties", "patternProperties", "$defs", "dependentSchemas"})
-_NARROWED = frozenset({"maxLength", "pattern", "enum", "const", "format"})
+_SCHEMA_MAP_KEYS = frozenset({"properties", "patternProperties", "$defs", "dependentSchemas"})
+_NARROWING_KEYS = frozenset({"maxLength", "pattern", "enum", "const", "format"})
 
-_SIGNS = "\x00-/:-@\\[-^`{-\xa9\xab-\xb1\xb4\xb6-\xb8\xbb\xbf\u2000-\u206f\u3000-\u303f\uff00-\uff0f"
+_PUNCTUATION = "\x00-/:-@\\[-^`{-\xa9\xab-\xb1\xb4\xb6-\xb8\xbb\xbf\u2000-\u206f\u3000-\u303f\uff00-\uff0f"
 _SURROGATES = re.compile("[\ud800-\udfff]+")
-_PLAIN = re.compile(r"[^A-Za-z0-9 .,\\\"_-]")
+_NEEDS_ESCAPE = re.compile(r"[^A-Za-z0-9 .,\\\"_-]")
 
 
-class NoQuote(ValueError):
+class QuoteGrammarError(ValueError):
     """An output type that demands a quote of a call without evidence, or one that no grammar is made for."""
 
 
 def chunks(text: str) -> list[str]:
     """The pieces at whose edges a quote may begin and end. Joined they are the text."""
-    return _chunk().findall(text)
+    return _chunk_pattern().findall(text)
 
 
 @cache
-def _chunk() -> re.Pattern[str]:
-    from orchestra.text.keywords import UNSPACED
+def _chunk_pattern() -> re.Pattern[str]:
+    from orchestra.text.keywords import UNSPACED_SCRIPTS
 
-    word = rf"[^\s{_SIGNS}{UNSPACED}]+"
-    return re.compile(rf"\s+|[{UNSPACED}]|{word}(?:[.,'\u2019\-]{word})*|.", re.DOTALL)
+    word = rf"[^\s{_PUNCTUATION}{UNSPACED_SCRIPTS}]+"
+    return re.compile(rf"\s+|[{UNSPACED_SCRIPTS}]|{word}(?:[.,'\u2019\-]{word})*|.", re.DOTALL)
 
 
 def evidence_grammar(schema: Mapping[str, Any], evidence: Sequence[str], max_text: int) -> str:
     """The Lark grammar of a type over a call's evidence; a text or a quote has at most `max_text` characters.
 
-    Raises `NoQuote` where the type cannot be written so.
+    Raises `QuoteGrammarError` where the type cannot be written so.
     """
     pieces = [piece for text in evidence for piece in _SURROGATES.split(text) if piece.strip()]
     if sum(map(len, pieces)) > MAX_EVIDENCE:
-        raise NoQuote(f"more than {MAX_EVIDENCE:,} characters of evidence")
-    return _Writer(schema, pieces, max_text).text()
+        raise QuoteGrammarError(f"more than {MAX_EVIDENCE:,} characters of evidence")
+    return _GrammarWriter(schema, pieces, max_text).render()
 
 
-def quoted(name: str, texts: Sequence[str], limit: int) -> list[str]:
+def quote_rules(name: str, texts: Sequence[str], limit: int) -> list[str]:
     """Rules of a terminal: a piece of these texts of at most `limit` characters, as JSON spells it."""
     pieces = [piece for text in texts for piece in _SURROGATES.split(text) if piece.strip()]
-    return [*_quote(name, f"{name}_SHAPE", pieces, limit), *_sources(pieces)]
+    return [*_quote_terminal(name, f"{name}_SHAPE", pieces, limit), *_source_rules(pieces)]
 
 
-def _sources(pieces: Sequence[str]) -> list[str]:
-    return [f"SOURCE_{i}: %regex {json_text({'substring_chunks': _spelt(piece)})}" for i, piece in enumerate(pieces)]
+def _source_rules(pieces: Sequence[str]) -> list[str]:
+    return [f"SOURCE_{i}: %regex {ascii_json({'substring_chunks': _json_chunks(piece)})}" for i, piece in enumerate(pieces)]
 
 
-def _quote(name: str, shape: str, pieces: Sequence[str], limit: int) -> list[str]:
-    counted = sum(map(len, pieces)) <= COUNTED
+def _quote_terminal(name: str, shape: str, pieces: Sequence[str], limit: int) -> list[str]:
+    counted = sum(map(len, pieces)) <= MAX_COUNTED_EVIDENCE
     rest = f"{{0,{max(limit - 2, 0)}}}" if counted else "*"
     # Begins with a word or a bracket, not with a space, a stop or an escaped line break; ends with no space.
     form = rf"/([^ \\.,;:!?)\]}}]|\\[^nrtbf])([\s\S]{rest}[^ ])?/"
@@ -91,22 +91,22 @@ def _quote(name: str, shape: str, pieces: Sequence[str], limit: int) -> list[str
     return [f"{shape}: {form}", f'{name}: "\\"" ({shape} & ({choice})) "\\""']
 
 
-class _Writer:
+class _GrammarWriter:
     """Rules, as they are asked for."""
 
     def __init__(self, schema: Mapping[str, Any], pieces: Sequence[str], max_text: int) -> None:
         self.root, self.pieces, self.max_text = schema, pieces, max_text
         self.rules: list[str] = []
-        self.named: dict[str, str] = {}
-        self.quotes: dict[int, str] = {}
+        self.reference_names: dict[str, str] = {}
+        self.quote_names: dict[int, str] = {}
 
-    def text(self) -> str:
+    def render(self) -> str:
         start = self.rule(self.root)
         if start is None:
-            raise NoQuote("the type demands a quote, and there is no evidence")
-        return "\n".join(["%llguidance {}", f"start: {start}", *self.rules, *_sources(self.pieces), ""])
+            raise QuoteGrammarError("the type demands a quote, and there is no evidence")
+        return "\n".join(["%llguidance {}", f"start: {start}", *self.rules, *_source_rules(self.pieces), ""])
 
-    def add(self, body: str) -> str:
+    def add_rule(self, body: str) -> str:
         name = f"r{len(self.rules)}"
         self.rules.append(f"{name}: {body}")
         return name
@@ -115,78 +115,78 @@ class _Writer:
         """What stands for a type in a rule's body, or None where it can only be a quote and there is no evidence."""
         if isinstance(reference := schema.get("$ref"), str):
             return self.reference(reference)
-        if not self.quotes_in(schema):
-            return self.plain(schema)
-        if schema.get("format") == QUOTE:
-            return self.quote(int(schema.get("maxLength", min(MAX_QUOTE, self.max_text))))
+        if not self.has_quote(schema):
+            return self.json_rule(schema)
+        if schema.get("format") == QUOTE_FORMAT:
+            return self.quote_name(int(schema.get("maxLength", min(MAX_QUOTE, self.max_text))))
         if options := schema.get("anyOf", schema.get("oneOf", schema.get("allOf") if len(schema.get("allOf", ())) == 1 else None)):
             return self.union(options)
         if "properties" in schema:
             return self.record(schema)
         if schema.get("type") == "array" and isinstance(schema.get("items"), Mapping) and "prefixItems" not in schema:
             return self.array(schema)
-        raise NoQuote(f"no grammar for a quote inside {sorted(schema)}")
+        raise QuoteGrammarError(f"no grammar for a quote inside {sorted(schema)}")
 
-    def quotes_in(self, schema: Mapping[str, Any]) -> bool:
+    def has_quote(self, schema: Mapping[str, Any]) -> bool:
         """Whether a quote can occur in a type, through references too."""
         line: list[Mapping[str, Any]] = [schema]
         seen: set[str] = set()
         while line:
             here = line.pop()
-            if mentions({key: value for key, value in here.items() if key != "$defs"}, QUOTE):
+            if schema_has_format({key: value for key, value in here.items() if key != "$defs"}, QUOTE_FORMAT):
                 return True
             for reference in _references(here) - seen:
                 seen.add(reference)
-                if (target := local(reference, self.root)) is not None:
+                if (target := resolve_reference(reference, self.root)) is not None:
                     line.append(target)
         return False
 
     def reference(self, reference: str) -> str | None:
-        if reference in self.named:
-            return self.named[reference]
-        target = local(reference, self.root)
+        if reference in self.reference_names:
+            return self.reference_names[reference]
+        target = resolve_reference(reference, self.root)
         if target is None:
-            raise NoQuote(f"the reference {reference!r} leads nowhere")
-        name = self.named[reference] = f"t{len(self.named)}"
+            raise QuoteGrammarError(f"the reference {reference!r} leads nowhere")
+        name = self.reference_names[reference] = f"t{len(self.reference_names)}"
         body = self.rule(target)
         if body is None:
-            raise NoQuote("the type demands a quote, and there is no evidence")
+            raise QuoteGrammarError("the type demands a quote, and there is no evidence")
         self.rules.append(f"{name}: {body}")
         return name
 
-    def plain(self, schema: Mapping[str, Any]) -> str:
+    def json_rule(self, schema: Mapping[str, Any]) -> str:
         """A type without quotes: llguidance's own JSON rules."""
         if schema.get("type") == "null" or ("const" in schema and schema["const"] is None):
-            return literal("null")
-        body = bounded(decodable(dict(schema)), self.max_text)
+            return grammar_literal("null")
+        body = limit_texts(strip_unknown_formats(dict(schema)), self.max_text)
         if "$defs" in self.root:
-            body["$defs"] = bounded(decodable(self.root["$defs"]), self.max_text)
+            body["$defs"] = limit_texts(strip_unknown_formats(self.root["$defs"]), self.max_text)
         body["x-guidance"] = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-        return self.add(f"%json {json_text(body)}")
+        return self.add_rule(f"%json {ascii_json(body)}")
 
-    def quote(self, limit: int) -> str | None:
+    def quote_name(self, limit: int) -> str | None:
         if not self.pieces:
             return None
-        if limit not in self.quotes:
-            name = self.quotes[limit] = f"QUOTE_{limit}"
-            self.rules += _quote(name, f"SHAPE_{limit}", self.pieces, limit)
-        return self.quotes[limit]
+        if limit not in self.quote_names:
+            name = self.quote_names[limit] = f"QUOTE_{limit}"
+            self.rules += _quote_terminal(name, f"SHAPE_{limit}", self.pieces, limit)
+        return self.quote_names[limit]
 
     def union(self, options: Sequence[Mapping[str, Any]]) -> str | None:
-        plain = [option for option in options if not self.quotes_in(option)]
-        found = [self.rule(option) for option in options if self.quotes_in(option)]
+        plain = [option for option in options if not self.has_quote(option)]
+        found = [self.rule(option) for option in options if self.has_quote(option)]
         if nulls := [option for option in plain if option.get("type") == "null"]:
-            found.insert(0, literal("null"))
+            found.insert(0, grammar_literal("null"))
             plain = [option for option in plain if option not in nulls]
         if plain:
-            found.append(self.plain({"anyOf": plain}) if len(plain) > 1 else self.rule(plain[0]))
+            found.append(self.json_rule({"anyOf": plain}) if len(plain) > 1 else self.rule(plain[0]))
         known = [one for one in found if one is not None]
-        return None if not known else known[0] if len(known) == 1 else self.add(" | ".join(known))
+        return None if not known else known[0] if len(known) == 1 else self.add_rule(" | ".join(known))
 
     def record(self, schema: Mapping[str, Any]) -> str | None:
         """An object: its fields in the order of the type, those that are not required may be left out."""
         required = set(schema.get("required", ()))
-        first, later = literal("}"), literal("}")
+        first, later = grammar_literal("}"), grammar_literal("}")
         for name, inner in reversed(schema["properties"].items()):
             value = self.rule(inner)
             if value is None and name in required:
@@ -194,21 +194,21 @@ class _Writer:
             if value is None:
                 continue
             key = json.dumps(name, ensure_ascii=False) + ": "
-            begun, joined = f"{literal(key)} {value} {later}", f"{literal(', ' + key)} {value} {later}"
+            begun, joined = f"{grammar_literal(key)} {value} {later}", f"{grammar_literal(', ' + key)} {value} {later}"
             if name in required:
-                first, later = self.add(begun), self.add(joined)
+                first, later = self.add_rule(begun), self.add_rule(joined)
             else:
-                first, later = self.add(f"{begun} | {first}"), self.add(f"{joined} | {later}")
-        return self.add(f"{literal('{')} {first}")
+                first, later = self.add_rule(f"{begun} | {first}"), self.add_rule(f"{joined} | {later}")
+        return self.add_rule(f"{grammar_literal('{')} {first}")
 
     def array(self, schema: Mapping[str, Any]) -> str | None:
         low, high = int(schema.get("minItems", 0)), schema.get("maxItems")
         item = self.rule(schema["items"])
         if item is None or high == 0:
-            return literal("[]") if low == 0 else None
-        more = f"({literal(', ')} {item}){{{max(low - 1, 0)},{int(high) - 1 if high is not None else ''}}}"
-        full = f"{literal('[')} {item} {more} {literal(']')}"
-        return self.add(full if low else f"{literal('[]')} | {full}")
+            return grammar_literal("[]") if low == 0 else None
+        more = f"({grammar_literal(', ')} {item}){{{max(low - 1, 0)},{int(high) - 1 if high is not None else ''}}}"
+        full = f"{grammar_literal('[')} {item} {more} {grammar_literal(']')}"
+        return self.add_rule(full if low else f"{grammar_literal('[]')} | {full}")
 
 
 def _references(schema: Any) -> set[str]:
@@ -220,51 +220,51 @@ def _references(schema: Any) -> set[str]:
     return set()
 
 
-def free_text(schema: Mapping[str, Any], max_output: int) -> int:
+def free_text_limit(schema: Mapping[str, Any], max_output: int) -> int:
     """Characters that one text may have, so that all of them fit into `max_output` tokens together with the JSON around them."""
     fields = max(1, len(schema.get("properties", {})))
-    return max(LEAST, (max_output - JSON_TOKENS_A_FIELD * fields) * CHARACTERS_A_TOKEN // fields)
+    return max(MIN_FREE_TEXT, (max_output - JSON_TOKENS_PER_FIELD * fields) * CHARACTERS_PER_TOKEN // fields)
 
 
-def wanted_output(schema: Mapping[str, Any], length: int) -> int:
+def required_max_output(schema: Mapping[str, Any], length: int) -> int:
     """The least `max_output` with which one text may have this many characters."""
     fields = max(1, len(schema.get("properties", {})))
-    return -(-length * fields // CHARACTERS_A_TOKEN) + JSON_TOKENS_A_FIELD * fields
+    return -(-length * fields // CHARACTERS_PER_TOKEN) + JSON_TOKENS_PER_FIELD * fields
 
 
-def least_text(schema: Any) -> int:
+def longest_min_length(schema: Any) -> int:
     """The most characters that a free text of a schema must have: none may be bounded by fewer."""
     found = 0
 
-    def seen(part: Any) -> Any:
+    def visit(part: Any) -> Any:
         nonlocal found
         if _is_free(part):
             found = max(found, int(part.get("minLength", 0)))
-        return _inside(part, seen)
+        return _map_subschemas(part, visit)
 
-    seen(schema)
+    visit(schema)
     return found
 
 
 def _is_free(schema: Any) -> bool:
-    return isinstance(schema, dict) and schema.get("type") == "string" and not schema.keys() & _NARROWED
+    return isinstance(schema, dict) and schema.get("type") == "string" and not schema.keys() & _NARROWING_KEYS
 
 
-def bounded(schema: Any, limit: int) -> Any:
+def limit_texts(schema: Any, limit: int) -> Any:
     """A schema whose free texts have at most `limit` characters, so that a model that runs on is stopped within its JSON."""
     if _is_free(schema):
         return {**schema, "maxLength": limit}
-    return _inside(schema, lambda part: bounded(part, limit))
+    return _map_subschemas(schema, lambda part: limit_texts(part, limit))
 
 
-def decodable(schema: Any) -> Any:
+def strip_unknown_formats(schema: Any) -> Any:
     """A schema without the formats that servers refuse because they do not know them, such as `quote`."""
-    if isinstance(schema, dict) and schema.get("format", "uri") not in FORMATS:
+    if isinstance(schema, dict) and schema.get("format", "uri") not in STRING_FORMATS:
         schema = {key: value for key, value in schema.items() if key != "format"}
-    return _inside(schema, decodable)
+    return _map_subschemas(schema, strip_unknown_formats)
 
 
-def _inside(schema: Any, change: Callable[[Any], Any]) -> Any:
+def _map_subschemas(schema: Any, change: Callable[[Any], Any]) -> Any:
     """A schema with its parts changed; values that are no schemas stay."""
     if isinstance(schema, list):
         return [change(part) for part in schema]
@@ -272,29 +272,29 @@ def _inside(schema: Any, change: Callable[[Any], Any]) -> Any:
         return schema
     return {
         key: {name: change(part) for name, part in value.items()}
-        if key in _MAPS and isinstance(value, dict)
+        if key in _SCHEMA_MAP_KEYS and isinstance(value, dict)
         else value
-        if key in _LITERAL
+        if key in _LITERAL_KEYS
         else change(value)
         for key, value in schema.items()
     }
 
 
-def _spelt(text: str) -> list[str]:
+def _json_chunks(text: str) -> list[str]:
     """The chunks of a text, each as JSON spells it inside a string."""
     return [json.dumps(chunk, ensure_ascii=False)[1:-1] for chunk in chunks(text)]
 
 
-def json_text(value: Any) -> str:
+def ascii_json(value: Any) -> str:
     r"""JSON of nothing but letters, digits, JSON's own signs and `\u` escapes within its strings."""
     spelt = json.dumps(value, ensure_ascii=False)
-    return re.sub(r'"(?:[^"\\]|\\.)*"', lambda m: _PLAIN.sub(_escape, m[0]), spelt, flags=re.DOTALL)
+    return re.sub(r'"(?:[^"\\]|\\.)*"', lambda m: _NEEDS_ESCAPE.sub(_escape, m[0]), spelt, flags=re.DOTALL)
 
 
 def _escape(match: re.Match[str]) -> str:
     return json.dumps(match[0])[1:-1] if ord(match[0]) > 0x7E else f"\\u{ord(match[0]):04x}"
 
 
-def literal(text: str) -> str:
+def grammar_literal(text: str) -> str:
     """A text as JSON writes it, and as a grammar takes it literally."""
-    return json_text(text)
+    return ascii_json(text)

@@ -11,16 +11,16 @@ from typing import Any, TypeAlias, get_args, get_origin
 
 from orchestra.schema.types import Schema
 
-Passes: TypeAlias = Callable[[Any], bool]
+Predicate: TypeAlias = Callable[[Any], bool]
 """Whether a value is surely of a type, and JSON as it is."""
 
-_NOTES = {"title", "description", "default"}
+_ANNOTATION_KEYS = {"title", "description", "default"}
 """Keys of a schema that allow and forbid nothing."""
-_LEAST, _MOST = -(1 << 53), 1 << 53
+_MIN_INTEGER, _MAX_INTEGER = -(1 << 53), 1 << 53
 """Whole numbers that JSON has without doubt."""
 
 
-def _text(value: Any) -> bool:
+def _is_text(value: Any) -> bool:
     if type(value) is not str:
         return False
     if value.isascii():
@@ -32,73 +32,77 @@ def _text(value: Any) -> bool:
     return True
 
 
-def _whole(value: Any) -> bool:
-    return type(value) is int and _LEAST <= value <= _MOST
+def _is_integer(value: Any) -> bool:
+    return type(value) is int and _MIN_INTEGER <= value <= _MAX_INTEGER
 
 
-def _real(value: Any) -> bool:
+def _is_float(value: Any) -> bool:
     return type(value) is float and isfinite(value)
 
 
-def _truth(value: Any) -> bool:
+def _is_bool(value: Any) -> bool:
     return value is True or value is False
 
 
-def _scalar(value: Any) -> bool:
-    return value is None or _truth(value) or _text(value) or _whole(value) or _real(value)
+def _is_scalar(value: Any) -> bool:
+    return value is None or _is_bool(value) or _is_text(value) or _is_integer(value) or _is_float(value)
 
 
-_SCALARS: Mapping[Any, tuple[str, Passes]] = {
-    str: ("string", _text),
-    int: ("integer", _whole),
-    float: ("number", _real),
-    bool: ("boolean", _truth),
+_SCALAR_TESTS: Mapping[Any, tuple[str, Predicate]] = {
+    str: ("string", _is_text),
+    int: ("integer", _is_integer),
+    float: ("number", _is_float),
+    bool: ("boolean", _is_bool),
 }
 
 
-def plain(schema: Schema, hint: Any) -> Passes | None:
+def scalar_test(schema: Schema, hint: Any) -> Predicate | None:
     """The test of a type that is plain in Python and in JSON; None for any other, and for one with bounds."""
-    said = {key: value for key, value in schema.items() if key not in _NOTES}
+    said = {key: value for key, value in schema.items() if key not in _ANNOTATION_KEYS}
     if hint is Any:
-        return _scalar if not said else None
+        return _is_scalar if not said else None
     if hint is None or hint is type(None):
         return (lambda value: value is None) if said == {"type": "null"} else None
-    if hint in _SCALARS if isinstance(hint, type) else False:
-        name, passes = _SCALARS[hint]
+    if hint in _SCALAR_TESTS if isinstance(hint, type) else False:
+        name, passes = _SCALAR_TESTS[hint]
         return passes if said == {"type": name} else None
     return None
 
 
-def plain_list(schema: Schema, hint: Any) -> Passes | None:
+def list_test(schema: Schema, hint: Any) -> Predicate | None:
     """The test of a list of plain values; None for anything else."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin not in (list, Sequence) or len(inner) != 1 or schema.get("type") != "array" or not isinstance(schema.get("items"), dict):
         return None
-    if {key for key in schema if key not in _NOTES} != {"type", "items"} or (passes := plain(schema["items"], inner[0])) is None:
+    if {key for key in schema if key not in _ANNOTATION_KEYS} != {"type", "items"} or (
+        passes := scalar_test(schema["items"], inner[0])
+    ) is None:
         return None
     one = passes
     return lambda value: type(value) is list and all(map(one, value))
 
 
-def plain_record(schema: Schema, hints: Mapping[str, Any]) -> tuple[Mapping[str, Passes], int] | None:
+def record_tests(schema: Schema, hints: Mapping[str, Any]) -> tuple[Mapping[str, Predicate], int] | None:
     """The tests of a closed object's fields, the required ones first, and how many those are; None where a field is not plain."""
-    if {key for key in schema if key not in _NOTES} - {"type", "properties", "required", "additionalProperties"}:
+    if {key for key in schema if key not in _ANNOTATION_KEYS} - {"type", "properties", "required", "additionalProperties"}:
         return None
     if schema.get("type") != "object" or schema.get("additionalProperties") is not False:
         return None
     fields: Mapping[str, Any] = schema.get("properties", {})
     required = list(schema.get("required", ()))
-    found: dict[str, Passes] = {}
+    found: dict[str, Predicate] = {}
     for name in [*required, *(name for name in fields if name not in required)]:
         part = fields.get(name)
-        passes = (plain(part, hints.get(name)) or plain_list(part, hints.get(name))) if isinstance(part, dict) and name in hints else None
+        passes = (
+            (scalar_test(part, hints.get(name)) or list_test(part, hints.get(name))) if isinstance(part, dict) and name in hints else None
+        )
         if passes is None:
             return None
         found[name] = passes
     return found, len(required)
 
 
-def as_they_are(inputs: Mapping[str, Any], tests: Mapping[str, Passes], required: int) -> dict[str, Any] | None:
+def fast_arguments(inputs: Mapping[str, Any], tests: Mapping[str, Predicate], required: int) -> dict[str, Any] | None:
     """The inputs as arguments, lists copied, where all pass and none is missing; else None."""
     found: dict[str, Any] = {}
     for name, passes in tests.items():

@@ -12,22 +12,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from orchestra.core.errors import InputError, Place
-from orchestra.core.suggestions import nearest
-from orchestra.schema.fields import alternatives
+from orchestra.core.errors import InputError, SourceLocation
+from orchestra.core.suggestions import closest_match
+from orchestra.schema.fields import expand_schema
 from orchestra.schema.types import Schema
 
-Fields: TypeAlias = Mapping[str, str]
+CallFields: TypeAlias = Mapping[str, str]
 """Fields of an output that list calls, each with the input that lists the functions."""
 
 MAX_FUNCTIONS = 128
 """Functions at most: beyond it a prompt holds too many to choose from, and a grammar costs more than the answer."""
-MAX_PARTS = 2_000
+MAX_TYPES = 2_000
 """Types of parameters, those inside others counted too, that are compiled at most; beyond it only the functions' names are held."""
 MAX_DEPTH = 8
 """Types within types; what lies deeper is any value."""
 
-_TYPES = {
+_TYPE_NAMES = {
     **{name: name for name in ("string", "integer", "number", "boolean", "null", "array", "object")},
     "str": "string",
     "int": "integer",
@@ -40,130 +40,130 @@ _TYPES = {
     "String": "string",
 }
 """Names of types as declarations have them. `any`, and a name that is not here, stand for any value."""
-_BOUNDS = {
+_BOUND_KEYS = {
     "integer": ("minimum", "maximum"),
     "number": ("minimum", "maximum"),
     "array": ("minItems", "maxItems"),
 }
 
 
-def check(fields: Fields, inputs: Schema, output: Schema, place: Place | None) -> None:
+def check_call_fields(fields: CallFields, inputs: Schema, output: Schema, place: SourceLocation | None) -> None:
     """Refuses a `calls:` that cannot be kept: A015 for a field that lists no calls, or an input that lists no functions."""
     for name, source in fields.items():
         known, given = output.get("properties", {}), inputs.get("properties", {})
         if name not in known:
-            raise _unknown(f"there is no output {name!r}", name, known, place)
+            raise _unknown_field(f"there is no output {name!r}", name, known, place)
         if source not in given:
-            raise _unknown(f"there is no input {source!r}", source, given, place)
-        if not any(_lists_calls(one, output) for one in alternatives(known[name], output)):
+            raise _unknown_field(f"there is no input {source!r}", source, given, place)
+        if not any(_lists_calls(one, output) for one in expand_schema(known[name], output)):
             hint = "list[Call], with types: Call: {type: object, properties: {name: {type: string}, arguments: {type: object}}}"
             raise InputError(
-                "A015", f"calls: the output {name!r} is no list of records with `name` and `arguments`", place=place, hint=hint
+                "A015", f"calls: the output {name!r} is no list of records with `name` and `arguments`", location=place, hint=hint
             )
-        if not any(one.get("type") == "array" for one in alternatives(given[source], inputs)):
-            raise InputError("A015", f"calls: the input {source!r} is no list of functions", place=place, hint="list[Function]")
+        if not any(one.get("type") == "array" for one in expand_schema(given[source], inputs)):
+            raise InputError("A015", f"calls: the input {source!r} is no list of functions", location=place, hint="list[Function]")
 
 
 def _lists_calls(schema: Mapping[str, Any], root: Schema) -> bool:
-    items = alternatives(schema.get("items", {}), root) if schema.get("type") == "array" else ()
+    items = expand_schema(schema.get("items", {}), root) if schema.get("type") == "array" else ()
     return any({"name", "arguments"} <= one.get("properties", {}).keys() for one in items)
 
 
-def narrowed(schema: Schema, fields: Fields, inputs: Mapping[str, Any]) -> Schema:
+def narrow_output(schema: Schema, fields: CallFields, inputs: Mapping[str, Any]) -> Schema:
     """The type of an output for one call: each element of these fields is one of the functions in the inputs, called as it declares.
 
     Raises `InputError` A016 where an input has no functions that can be told apart.
     """
     kept = dict(schema["properties"])
     for name, source in fields.items():
-        branches = _branches(inputs.get(source), source)
-        limits = next((one for one in alternatives(kept[name], schema) if one.get("type") == "array"), {})
-        bounds = {key: limits[key] for key in _BOUNDS["array"] if key in limits}
+        branches = _call_schemas(inputs.get(source), source)
+        limits = next((one for one in expand_schema(kept[name], schema) if one.get("type") == "array"), {})
+        bounds = {key: limits[key] for key in _BOUND_KEYS["array"] if key in limits}
         kept[name] = {"type": "array", **bounds, "items": {"anyOf": branches}} if branches else {"type": "array", "maxItems": 0}
     return {**schema, "properties": kept}
 
 
-def parameters(functions: Any, source: str) -> list[Schema]:
+def parameter_schemas(functions: Any, source: str) -> list[Schema]:
     """The types of the functions' arguments, in their order: an object each, as it declares them.
 
     Raises `InputError` A016 where the functions, those of the input `source`, cannot be told apart.
     """
     if not isinstance(functions, list | tuple):
-        raise _no_functions(source, "it is no list")
+        raise _functions_error(source, "it is no list")
     seen: set[str] = set()
-    parts = _Parts()
+    parts = _SchemaConverter()
     found = []
     for number, function in enumerate(functions):
         name = function.get("name") if isinstance(function, Mapping) else None
         if not isinstance(name, str) or not name:
-            raise _no_functions(source, f"number {number + 1} has no name")
+            raise _functions_error(source, f"number {number + 1} has no name")
         if name in seen:
-            raise _no_functions(source, f"two functions are called {name!r}")
+            raise _functions_error(source, f"two functions are called {name!r}")
         seen.add(name)
         given = function.get("parameters")
-        found.append(parts.arguments(given if isinstance(given, Mapping) else {}))
-    return found if parts.count <= MAX_PARTS else [{"type": "object"} for _ in found]
+        found.append(parts.convert_arguments(given if isinstance(given, Mapping) else {}))
+    return found if parts.count <= MAX_TYPES else [{"type": "object"} for _ in found]
 
 
-def _branches(functions: Any, source: str) -> list[Schema]:
+def _call_schemas(functions: Any, source: str) -> list[Schema]:
     """One type a function: `{"name": its name, "arguments": what it declares}`."""
     if isinstance(functions, list | tuple) and len(functions) > MAX_FUNCTIONS:
-        raise _no_functions(source, f"it has {len(functions):,} functions; at most {MAX_FUNCTIONS}")
-    types = parameters(functions, source)
-    return [_branch(str(function["name"]), kind) for function, kind in zip(functions, types, strict=True)]
+        raise _functions_error(source, f"it has {len(functions):,} functions; at most {MAX_FUNCTIONS}")
+    types = parameter_schemas(functions, source)
+    return [_call_schema(str(function["name"]), kind) for function, kind in zip(functions, types, strict=True)]
 
 
-def _branch(name: str, arguments: Schema) -> Schema:
+def _call_schema(name: str, arguments: Schema) -> Schema:
     properties = {"name": {"const": name}, "arguments": arguments}
     return {"type": "object", "properties": properties, "required": ["name", "arguments"], "additionalProperties": False}
 
 
-class _Parts:
+class _SchemaConverter:
     """Types of declarations as JSON Schema, and how many they are."""
 
     def __init__(self) -> None:
         self.count = 0
 
-    def arguments(self, parameters: Mapping[str, Any]) -> Schema:
+    def convert_arguments(self, parameters: Mapping[str, Any]) -> Schema:
         """Of a function's arguments: those that it declares, and no others."""
-        return self.record(parameters, 0) if parameters.get("properties") else {"type": "object", "maxProperties": 0}
+        return self.convert_record(parameters, 0) if parameters.get("properties") else {"type": "object", "maxProperties": 0}
 
-    def of(self, declared: Any, depth: int) -> Schema:
+    def convert(self, declared: Any, depth: int) -> Schema:
         """Of a declared type; any value where nobody knows what it is."""
         self.count += 1
-        if not isinstance(declared, Mapping) or depth > MAX_DEPTH or self.count > MAX_PARTS:
+        if not isinstance(declared, Mapping) or depth > MAX_DEPTH or self.count > MAX_TYPES:
             return {}
-        if choices := _choices(declared):
+        if choices := _enum_values(declared):
             return {"enum": choices}
         if isinstance(several := declared.get("anyOf", declared.get("oneOf")), list | tuple) and several:
-            return {"anyOf": [self.of(one, depth + 1) for one in several]}
+            return {"anyOf": [self.convert(one, depth + 1) for one in several]}
         names = declared.get("type")
         if isinstance(names, list | tuple) and names:
-            return {"anyOf": [self.of({**declared, "type": name}, depth + 1) for name in names]}
-        kind = _TYPES.get(names) if isinstance(names, str) else None
-        return {} if kind is None else self.plain(kind, declared, depth)
+            return {"anyOf": [self.convert({**declared, "type": name}, depth + 1) for name in names]}
+        kind = _TYPE_NAMES.get(names) if isinstance(names, str) else None
+        return {} if kind is None else self.convert_plain(kind, declared, depth)
 
-    def plain(self, kind: str, declared: Mapping[str, Any], depth: int) -> Schema:
+    def convert_plain(self, kind: str, declared: Mapping[str, Any], depth: int) -> Schema:
         if kind == "object" and isinstance(declared.get("properties"), Mapping):
-            return self.record(declared, depth)
-        bounds = {key: declared[key] for key in _BOUNDS.get(kind, ()) if _is_bound(key, declared.get(key))}
+            return self.convert_record(declared, depth)
+        bounds = {key: declared[key] for key in _BOUND_KEYS.get(kind, ()) if _is_bound(key, declared.get(key))}
         more: Schema = {}
         if kind == "array" and isinstance(declared.get("items"), Mapping):
-            more = {"items": self.of(declared["items"], depth + 1)}
+            more = {"items": self.convert(declared["items"], depth + 1)}
         elif kind == "object" and isinstance(declared.get("additionalProperties"), Mapping):
-            more = {"additionalProperties": self.of(declared["additionalProperties"], depth + 1)}
+            more = {"additionalProperties": self.convert(declared["additionalProperties"], depth + 1)}
         return {"type": kind, **bounds, **more}
 
-    def record(self, declared: Mapping[str, Any], depth: int) -> Schema:
+    def convert_record(self, declared: Mapping[str, Any], depth: int) -> Schema:
         """Of a record: its fields in their order, no unknown ones."""
         properties = declared["properties"] if isinstance(declared["properties"], Mapping) else {}
-        fields = {str(name): self.of(one, depth + 1) for name, one in properties.items()}
+        fields = {str(name): self.convert(one, depth + 1) for name, one in properties.items()}
         wanted = declared.get("required")
         required = [name for name in fields if isinstance(wanted, list | tuple) and name in wanted]
         return {"type": "object", "properties": fields, "required": required, "additionalProperties": False}
 
 
-def _choices(declared: Mapping[str, Any]) -> list[Any]:
+def _enum_values(declared: Mapping[str, Any]) -> list[Any]:
     """The values that an argument may have, where they are listed."""
     listed = declared.get("enum")
     if not isinstance(listed, list | tuple) or not listed:
@@ -173,16 +173,16 @@ def _choices(declared: Mapping[str, Any]) -> list[Any]:
 
 def _is_bound(key: str, value: Any) -> bool:
     whole = isinstance(value, int) and not isinstance(value, bool)
-    return (whole and value >= 0) if key in _BOUNDS["array"] else whole or isinstance(value, float)
+    return (whole and value >= 0) if key in _BOUND_KEYS["array"] else whole or isinstance(value, float)
 
 
-def _unknown(why: str, name: str, known: Mapping[str, Any], place: Place | None) -> InputError:
-    near = nearest(name, list(known))
+def _unknown_field(why: str, name: str, known: Mapping[str, Any], place: SourceLocation | None) -> InputError:
+    near = closest_match(name, list(known))
     return InputError(
-        "A015", f"calls: {why}", place=place, hint=f"did you mean {near!r}?" if near else f"known here: {', '.join(known) or 'none'}"
+        "A015", f"calls: {why}", location=place, hint=f"did you mean {near!r}?" if near else f"known here: {', '.join(known) or 'none'}"
     )
 
 
-def _no_functions(source: str, why: str) -> InputError:
+def _functions_error(source: str, why: str) -> InputError:
     hint = '[{"name": "add", "description": "Adds.", "parameters": {"type": "object", "properties": {...}, "required": [...]}}]'
     return InputError("A016", f"the input {source!r} does not list functions that can be called: {why}", hint=hint)

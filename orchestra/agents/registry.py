@@ -8,15 +8,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from orchestra.agents.card import FILE, Card
-from orchestra.agents.card_file import NAME
+from orchestra.agents.card import CARD_FILE, Card
+from orchestra.agents.card_file import NAME_PATTERN
 from orchestra.agents.card_types import project_models
 from orchestra.agents.contract import Catalog, Contract, Schema
-from orchestra.agents.ensemble import joined
-from orchestra.agents.tools import Declared, ToolFunction
-from orchestra.core.errors import InputError, Place
-from orchestra.core.suggestions import nearest
-from orchestra.schema.strict_yaml import load
+from orchestra.agents.ensemble import join_members
+from orchestra.agents.tools import ToolDeclaration, ToolFunction
+from orchestra.core.errors import InputError, SourceLocation
+from orchestra.core.suggestions import closest_match
+from orchestra.schema.strict_yaml import load_yaml
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Registry:
 
     cards: Mapping[str, Card] = field(default_factory=dict)
     tools: Mapping[str, ToolFunction] = field(default_factory=dict)
-    code: Mapping[str, ToolFunction] = field(default_factory=dict)
+    python_agents: Mapping[str, ToolFunction] = field(default_factory=dict)
     """Functions of agents of kind `python`, by the agent's name."""
     models: Mapping[str, Schema] = field(default_factory=project_models)
     broken: Mapping[str, InputError] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class Registry:
         if builtin and packaged.resolve() not in [folder.resolve() for folder in places]:  # a checkout's own are those of the package
             places.append(packaged)
         for folder in places:
-            here, faulty = _folder(folder, known, check)
+            here, faulty = _load_folder(folder, known, check)
             beside[folder] = here
             taken = {*cards, *broken}
             cards |= {name: card for name, card in here.items() if name not in taken}
@@ -61,7 +61,7 @@ class Registry:
         made: dict[str, Card] = {}
         for name, card in cards.items():
             try:
-                made[name] = _joined(card, {**cards, **(beside[card.folder.parent] if card.folder is not None else {})}, broken)
+                made[name] = _join_members(card, {**cards, **(beside[card.folder.parent] if card.folder is not None else {})}, broken)
             except InputError as error:
                 broken[name] = error
         return cls(cards=made, models=known, broken=broken)
@@ -70,42 +70,42 @@ class Registry:
         """The registry with these agents. Raises `InputError` A019 or A024 for an ensemble whose members are not there, or cannot be."""
         every = {**self.cards, **{card.name: card for card in cards}}
         broken = {name: error for name, error in self.broken.items() if name not in every}
-        return replace(self, cards={name: _joined(card, every, broken) for name, card in every.items()}, broken=broken)
+        return replace(self, cards={name: _join_members(card, every, broken) for name, card in every.items()}, broken=broken)
 
-    def with_tools(self, tools: Iterable[Declared | ToolFunction]) -> Registry:
+    def with_tools(self, tools: Iterable[ToolDeclaration | ToolFunction]) -> Registry:
         """The registry with these tools, and with agents that are Python code (a contract of kind `agent`)."""
         made = [tool if isinstance(tool, ToolFunction) else ToolFunction(tool.contract, tool.function) for tool in tools]
         return replace(
             self,
             tools={**self.tools, **{tool.name: tool for tool in made if tool.contract.kind == "tool"}},
-            code={**self.code, **{tool.name: tool for tool in made if tool.contract.kind == "agent"}},
+            python_agents={**self.python_agents, **{tool.name: tool for tool in made if tool.contract.kind == "agent"}},
         )
 
     def with_models(self, models: Mapping[str, Schema]) -> Registry:
         """The registry with these models."""
         return replace(self, models={**self.models, **models})
 
-    def usable(self, name: str) -> None:
+    def check_usable(self, name: str) -> None:
         """Raises the `InputError` of a card that is broken."""
         if (error := self.broken.get(name)) is not None:
             raise error.with_traceback(None)  # the same one is raised each time
 
     def card(self, name: str) -> Card:
         """The card of an agent; raises `InputError` A001 with the nearest name, or what is wrong with a card that is broken."""
-        self.usable(name)
+        self.check_usable(name)
         if (card := self.cards.get(name)) is None:
-            raise InputError("A001", f"there is no agent {name!r}", hint=_did_you_mean(name, [*self.cards, *self.code], "agents"))
+            raise InputError("A001", f"there is no agent {name!r}", hint=_name_hint(name, [*self.cards, *self.python_agents], "agents"))
         return card
 
     def tool(self, name: str) -> ToolFunction:
         """A tool; raises `InputError` T005 with the nearest name."""
         if (tool := self.tools.get(name)) is None:
-            raise InputError("T005", f"there is no tool {name!r}", hint=_did_you_mean(name, self.tools, "tools"))
+            raise InputError("T005", f"there is no tool {name!r}", hint=_name_hint(name, self.tools, "tools"))
         return tool
 
-    def code_of(self, name: str) -> ToolFunction:
+    def python_agent(self, name: str) -> ToolFunction:
         """The function of an agent of kind `python`; raises `InputError` A010 where no module registered it."""
-        if (function := self.code.get(name)) is None:
+        if (function := self.python_agents.get(name)) is None:
             raise InputError(
                 "A010", f"no code is registered for the agent {name!r}", hint='name its module under modules = ["..."] in orchestra.toml'
             )
@@ -115,7 +115,7 @@ class Registry:
     def agents(self) -> dict[str, Contract]:
         """The contracts of all agents, cards and code. Code whose card is broken is left out: the card says what it takes."""
         return {
-            **{name: function.contract for name, function in self.code.items() if name not in self.broken},
+            **{name: function.contract for name, function in self.python_agents.items() if name not in self.broken},
             **{name: card.contract for name, card in self.cards.items()},
         }
 
@@ -131,13 +131,13 @@ def builtin_folder(name: str) -> Path:
     return packaged if packaged.is_dir() else Path(__file__).resolve().parents[2] / name
 
 
-def _folder(
+def _load_folder(
     folder: Path, models: Mapping[str, Schema], check: Callable[[Path], None] | None
 ) -> tuple[dict[str, Card], dict[str, InputError]]:
     """The sound cards of a folder of agents, and what is wrong with the others, by their names."""
     cards: dict[str, Card] = {}
     broken: dict[str, InputError] = {}
-    for path in _cards(folder):
+    for path in _card_folders(folder):
         try:
             if check is not None:
                 check(path)
@@ -147,41 +147,43 @@ def _folder(
         try:
             card = Card.load(path, models)
         except InputError as error:
-            broken[_name(path)] = error
+            broken[_stated_name(path)] = error
             continue
         if card.name in cards:
-            hint = f"{cards[card.name].folder}/{FILE} has it already; rename one"
-            broken[card.name] = InputError("A009", f"two agents are named {card.name!r}", place=Place(str(path / FILE), 1), hint=hint)
+            hint = f"{cards[card.name].folder}/{CARD_FILE} has it already; rename one"
+            broken[card.name] = InputError(
+                "A009", f"two agents are named {card.name!r}", location=SourceLocation(str(path / CARD_FILE), 1), hint=hint
+            )
         cards[card.name] = card
     return {name: card for name, card in cards.items() if name not in broken}, broken
 
 
-def _name(path: Path) -> str:
+def _stated_name(path: Path) -> str:
     """The name that a broken card states; that of its folder where it states none that can be one."""
     try:
-        stated = load((path / FILE).read_bytes(), str(path / FILE)).value
+        stated = load_yaml((path / CARD_FILE).read_bytes(), str(path / CARD_FILE)).value
     except (OSError, InputError):
         return path.name
     name = stated.get("name") if isinstance(stated, dict) else None
-    return name if isinstance(name, str) and NAME.fullmatch(name) else path.name
+    return name if isinstance(name, str) and NAME_PATTERN.fullmatch(name) else path.name
 
 
-def _joined(card: Card, cards: Mapping[str, Card], broken: Mapping[str, InputError]) -> Card:
+def _join_members(card: Card, cards: Mapping[str, Card], broken: Mapping[str, InputError]) -> Card:
     """An ensemble with its members. Those beside it come first: what a project names otherwise changes no packaged ensemble.
 
     Raises `InputError` A019 or A024, or what is wrong with a member that is broken.
     """
-    if not card.parts and (name := next((name for name in card.members if name in broken and name not in cards), None)):
+    if not card.member_cards and (name := next((name for name in card.members if name in broken and name not in cards), None)):
         raise broken[name].with_traceback(None)
-    return joined(card, cards)
+    return join_members(card, cards)
 
 
-def _cards(folder: Path) -> Iterator[Path]:
+def _card_folders(folder: Path) -> Iterator[Path]:
     if folder.is_dir():
-        yield from sorted(path for path in folder.iterdir() if (path / FILE).is_file())
+        yield from sorted(path for path in folder.iterdir() if (path / CARD_FILE).is_file())
 
 
-def _did_you_mean(name: str, known: Iterable[str], what: str) -> str:
+def _name_hint(name: str, known: Iterable[str], what: str) -> str:
     names = sorted(known)
-    near = nearest(name, names)
+    near = closest_match(name, names)
     return f"did you mean {near!r}?" if near else f"{what}: {', '.join(names) or 'none'}"

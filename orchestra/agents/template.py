@@ -14,25 +14,25 @@ from typing import Any, Literal, TypeAlias
 
 from minijinja import Environment, TemplateError
 
-from orchestra.core.errors import InputError, Place
-from orchestra.core.suggestions import nearest
+from orchestra.core.errors import InputError, SourceLocation
+from orchestra.core.suggestions import closest_match
 
-FUEL = 200_000
+MAX_RENDER_STEPS = 200_000
 """Steps that one rendering may take (minijinja's count: about one an instruction)."""
 MAX_CHARACTERS = 1 << 20
 MAX_MESSAGES = 200
 
-GLOBALS = frozenset({"range", "dict", "namespace"})
+TEMPLATE_FUNCTIONS = frozenset({"range", "dict", "namespace"})
 """Functions of minijinja that a template may call."""
 
-CONSTANTS = frozenset({"true", "True", "false", "False", "none", "None", "not"})
+RESERVED_NAMES = frozenset({"true", "True", "false", "False", "none", "None", "not"})
 """Words that a template never takes for a name: an input that is called so could not be read."""
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
 _MARKER = re.compile(r"^[ \t]*<!--[ \t]*(system|user|assistant)[ \t]*-->[ \t]*$\n?", re.MULTILINE)
 
 
-def messages(template: str) -> list[tuple[Role, str, int]]:
+def split_messages(template: str) -> list[tuple[Role, str, int]]:
     """The messages of a template: role, text, and the 1-based line where the text begins."""
     parts: list[tuple[Role, str, int]] = []
     role: Role = "user"
@@ -40,16 +40,16 @@ def messages(template: str) -> list[tuple[Role, str, int]]:
     for marker in _MARKER.finditer(template):
         parts.append((role, template[start : marker.start()], line))
         line += template.count("\n", start, marker.end())
-        role, start = _role(marker[1]), marker.end()
+        role, start = _parse_role(marker[1]), marker.end()
     parts.append((role, template[start:], line))
     return [part for part in parts if part[1].strip()]
 
 
-def _role(word: str) -> Role:
+def _parse_role(word: str) -> Role:
     return "system" if word == "system" else "assistant" if word == "assistant" else "user"
 
 
-def unspaced(template: str) -> str:
+def normalize_template(template: str) -> str:
     """A template without what makes no other prompt to a reader: comments, and how many blanks stand where there are some, or in braces."""
     bare = re.sub(r"\{#.*?#\}", " ", template, flags=re.DOTALL)
     tight = re.sub(r"(\{[{%])[-+]?\s*|\s*[-+]?([}%]\})", lambda found: found[1] or found[2], bare)
@@ -59,28 +59,30 @@ def unspaced(template: str) -> str:
 def check(template: str, names: Iterable[str], file: Path) -> None:
     """Refuses a template that cannot be rendered: A005 for its syntax, A006 for a name that is no input."""
     known = list(names)
-    parts = messages(template)
+    parts = split_messages(template)
     if not parts:
-        raise InputError("A005", f"{file} is empty", place=Place(str(file), 1), hint="write what the model is to do, with {{ input }}")
+        raise InputError(
+            "A005", f"{file} is empty", location=SourceLocation(str(file), 1), hint="write what the model is to do, with {{ input }}"
+        )
     if len(parts) > MAX_MESSAGES:
         place = _place(template, parts[MAX_MESSAGES][2], file)
-        raise InputError("A005", f"{file} has {len(parts):,} messages; at most {MAX_MESSAGES}", place=place, hint="write fewer examples")
+        raise InputError("A005", f"{file} has {len(parts):,} messages; at most {MAX_MESSAGES}", location=place, hint="write fewer examples")
     if parts[-1][0] == "system" or all(role != "user" for role, _, _ in parts):
-        raise InputError("A005", "there is no message of the user's", place=_place(template, parts[-1][2], file), hint="<!-- user -->")
+        raise InputError("A005", "there is no message of the user's", location=_place(template, parts[-1][2], file), hint="<!-- user -->")
     for _, text, line in parts:
 
-        def at(row: int, word: str, first: int = line) -> Place:
+        def at(row: int, word: str, first: int = line) -> SourceLocation:
             return _place(template, first + row, file, word)
 
-        _refuse(text, known, at, "prompt")
+        _check_message(text, known, at, "prompt")
 
 
-def check_system(text: str, names: Iterable[str], place: Place) -> None:
+def check_system(text: str, names: Iterable[str], place: SourceLocation) -> None:
     """Refuses the text of `system:`, which is one message, as `check` refuses a prompt; `place` is where it stands."""
-    _refuse(text, list(names), lambda row, word: place, "system text")
+    _check_message(text, list(names), lambda row, word: place, "system text")
 
 
-def _refuse(text: str, known: Sequence[str], at: Callable[[int, str], Place], what: str) -> None:
+def _check_message(text: str, known: Sequence[str], at: Callable[[int, str], SourceLocation], what: str) -> None:
     """Refuses one message: A005 for its syntax, A006 for a name that is no input. `at` gives the place of a row, from 0, and of a word."""
     environment = _environment()
     try:
@@ -88,12 +90,14 @@ def _refuse(text: str, known: Sequence[str], at: Callable[[int, str], Place], wh
         wanted = environment.undeclared_variables_in_str(text)
     except TemplateError as error:
         reason = (error.detail or error.message).partition("\n")[0]
-        raise InputError("A005", f"the {what}'s syntax: {reason}", place=at(*_opening(error, text)), hint="{{ input }}") from error
-    for name in sorted(wanted - GLOBALS - set(known)):
+        raise InputError(
+            "A005", f"the {what}'s syntax: {reason}", location=at(*_error_location(error, text)), hint="{{ input }}"
+        ) from error
+    for name in sorted(wanted - TEMPLATE_FUNCTIONS - set(known)):
         row = next((i for i, row in enumerate(text.split("\n")) if re.search(rf"\b{re.escape(name)}\b", row)), 0)
-        near = nearest(name, known)
+        near = closest_match(name, known)
         hint = f"did you mean {near!r}?" if near else f"inputs: {', '.join(known) or 'none'}"
-        raise InputError("A006", f"the card has no input {name!r}", place=at(row, name), hint=hint)
+        raise InputError("A006", f"the card has no input {name!r}", location=at(row, name), hint=hint)
 
 
 class Template:
@@ -108,7 +112,7 @@ class Template:
         try:
             self._environment.add_template(name, text)
         except TemplateError as error:
-            raise _cannot(name, error) from error
+            raise _render_error(name, error) from error
 
     def render(self, values: Mapping[str, Any]) -> str:
         """The message with its values. Raises `InputError` A007 where it runs out of fuel, or a value lacks what the template reads."""
@@ -116,13 +120,13 @@ class Template:
         try:
             rendered: str = self._environment.render_template(name, **values)
         except TemplateError as error:
-            raise _cannot(name, error) from error
+            raise _render_error(name, error) from error
         if len(rendered) > MAX_CHARACTERS:
             raise InputError("A007", f"the prompt of {name!r} has {len(rendered):,} characters", hint="give it less text: at most 1 Mi")
         return rendered
 
 
-def _cannot(name: str, error: TemplateError) -> InputError:
+def _render_error(name: str, error: TemplateError) -> InputError:
     reason = error.message.partition("\n")[0]
     hint = "a prompt may take 200,000 steps" if error.kind == "OutOfFuel" else "compare the prompt with the card's input"
     return InputError("A007", f"the prompt of {name!r} cannot be rendered: {reason}", hint=hint)
@@ -130,7 +134,7 @@ def _cannot(name: str, error: TemplateError) -> InputError:
 
 def _environment() -> Environment:
     return Environment(
-        fuel=FUEL,
+        fuel=MAX_RENDER_STEPS,
         undefined_behavior="strict",
         auto_escape_callback=lambda _: False,
         path_join_callback=lambda name, parent: f"{name} " if name == parent else name,  # a template includes nothing, nor itself
@@ -139,7 +143,7 @@ def _environment() -> Environment:
     )
 
 
-def _opening(error: TemplateError, text: str) -> tuple[int, str]:
+def _error_location(error: TemplateError, text: str) -> tuple[int, str]:
     """The row, and its end, from the braces on that open the part where the fault is: what is not closed is noticed further down."""
     if error.range is not None:
         before = text.encode()[: error.range[0]].decode(errors="ignore")
@@ -148,8 +152,8 @@ def _opening(error: TemplateError, text: str) -> tuple[int, str]:
     return (error.line or 1) - 1, ""
 
 
-def _place(template: str, line: int, file: Path, word: str = "") -> Place:
+def _place(template: str, line: int, file: Path, word: str = "") -> SourceLocation:
     rows = template.split("\n")
     text = rows[line - 1] if line <= len(rows) else ""
     at = text.find(word) if word else 0
-    return Place(str(file), line, max(at, 0) + 1, text, max(len(word), 1))
+    return SourceLocation(str(file), line, max(at, 0) + 1, text, max(len(word), 1))

@@ -15,34 +15,34 @@ from pydantic_core import PydanticSerializationError
 
 from orchestra.agents.code_digest import code_digest
 from orchestra.agents.contract import Contract, Effect
-from orchestra.agents.fast_validation import Passes, as_they_are, plain, plain_record
-from orchestra.agents.tracebacks import frames, place
-from orchestra.core.error_codes import NOT_CLEARED
+from orchestra.agents.fast_validation import Predicate, fast_arguments, record_tests, scalar_test
+from orchestra.agents.tracebacks import last_user_line, user_frames
+from orchestra.core.error_codes import LABEL_NOT_ALLOWED
 from orchestra.core.errors import InputError
-from orchestra.core.labels import Label, may_go
-from orchestra.core.untrusted_text import keepable, told
-from orchestra.schema.decoding import keeps, reread
-from orchestra.schema.strict_json import MAX_BYTES, has_null, not_finite, unkept
-from orchestra.schema.types import Schema, Validator, bundled, schema_of
+from orchestra.core.labels import Label, is_allowed
+from orchestra.core.untrusted_text import exception_text, to_storable
+from orchestra.schema.decoding import decode_value, may_alias_input
+from orchestra.schema.strict_json import MAX_BYTES, may_have_null, non_finite_error, storage_error
+from orchestra.schema.types import Schema, Validator, bundle_definitions, schema_of
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-KEY: Final = "idempotency_key"
+KEY_PARAMETER: Final = "idempotency_key"
 """The parameter of a keyed tool that gets the key, and is none of its inputs."""
 KEY_HINT = 'def charge(amount: int, *, idempotency_key: str = "") -> Receipt: ...'
 
 
-WRONG: Final = (
+PERMANENT_ERRORS: Final = (
     ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, NotImplementedError, RecursionError, SyntaxError,
     TypeError, ValueError,
 )  # fmt: skip
 """What Python raises where code, or a value that it was given, is wrong; pydantic's `ValidationError` is a `ValueError`."""
-WRONG_FILE: Final = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+PERMANENT_FILE_ERRORS: Final = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 """Of the faults of the system, which the network's are among, those that a second look does not mend."""
 
 
-class Declared(Protocol):
+class ToolDeclaration(Protocol):
     """What a Python-declared tool shows: `orchestra.workflows.python.steps.Tool` is one."""
 
     @property
@@ -54,14 +54,13 @@ class Declared(Protocol):
         """What it runs; a coroutine function or a plain one."""
 
 
-class ToolFault(Exception):
+class ToolError(Exception):
     """A call of a tool that gave no value: T002 wrong input, T003 it raised, T004 wrong output, F202 data that it is not cleared for."""
 
-    def __init__(self, code: str, reason: str, hint: str = "", frames: tuple[str, ...] = (), *, lasting: bool = False) -> None:
-        """`frames` are the lines of code through which the tool's own exception came, the outermost first; `lasting` says whether it would
-        come again."""
-        reason = keepable(reason)  # what tools say may hold anything, also what no journal takes
-        self.code, self.reason, self.hint, self.frames, self.lasting = code, reason, hint, frames, lasting
+    def __init__(self, code: str, reason: str, hint: str = "", frames: tuple[str, ...] = (), *, permanent: bool = False) -> None:
+        """`frames` are the lines of user code in the traceback, the outermost first; `permanent` if a repeated call would fail alike."""
+        reason = to_storable(reason)  # what tools say may hold anything, also what no journal takes
+        self.code, self.reason, self.hint, self.frames, self.permanent = code, reason, hint, frames, permanent
         super().__init__(f"{code}: {reason}")
 
 
@@ -71,23 +70,23 @@ class ToolFunction:
     def __init__(self, contract: Contract, function: Callable[..., Any], version: str = "") -> None:
         """Raises `InputError` T008 for a `keyed` contract whose function takes no key, T001 where that cannot be read."""
         if contract.kind == "tool" and contract.effect == "keyed":
-            check_key(function, contract.name)
-        self.contract = (replace(contract, version=version, digest="") if version else contract).sealed()
+            check_key_parameter(function, contract.name)
+        self.contract = (replace(contract, version=version, digest="") if version else contract).with_digest()
         self.function = function
         self.version = self.contract.version
-        self.awaited = inspect.iscoroutinefunction(function)
+        self.is_async = inspect.iscoroutinefunction(function)
         """Whether it runs on the loop; a plain function runs on a thread."""
         self._keyed = contract.effect == "keyed"
 
     @classmethod
-    def of(
+    def from_function(
         cls, function: Callable[..., Any], *, effect: Effect, name: str = "", version: str = "", label: Label = "internal"
     ) -> ToolFunction:
         """A tool of a plain function, its contract read from the signature.
 
         Raises `InputError` T001 for one that is not annotated, T008 for a keyed one without a parameter for its key.
         """
-        inputs, outputs = signature(function, keyed=effect == "keyed")
+        inputs, outputs = signature_schemas(function, keyed=effect == "keyed")
         text = inspect.getdoc(function) or ""
         said = text.partition("\n\n")[0].replace("\n", " ")
         contract = Contract(name or function.__name__, "tool", inputs, outputs, said, effect, label=label)
@@ -99,7 +98,7 @@ class ToolFunction:
         return self.contract.name
 
     @cached_property
-    def code(self) -> str:
+    def source_digest(self) -> str:
         """A digest of how it is written; empty where that is not known. Told once: what its module holds changes as it runs."""
         return code_digest(self.function)
 
@@ -108,15 +107,15 @@ class ToolFunction:
         return get_type_hints(self.function, include_extras=True)
 
     @cached_property
-    def _arguments(self) -> dict[str, tuple[TypeAdapter[Any], bool]]:
+    def _argument_types(self) -> dict[str, tuple[TypeAdapter[Any], bool]]:
         """The types of the inputs, and which are read from a copy: a tool that changes what it is given changes nothing of the run's."""
         known = self.contract.input.get("properties", {})
         names = [name for name in inspect.signature(self.function).parameters if name in known]
         types: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(self._hints[name]) for name in names}
-        return {name: (adapter, keeps(adapter)) for name, adapter in types.items()}
+        return {name: (adapter, may_alias_input(adapter)) for name, adapter in types.items()}
 
     @cached_property
-    def _result(self) -> TypeAdapter[Any]:
+    def _result_type(self) -> TypeAdapter[Any]:
         return TypeAdapter(self._hints["return"])
 
     @cached_property
@@ -124,108 +123,110 @@ class ToolFunction:
         return Validator(self.contract.input), Validator(self.contract.output)
 
     @cached_property
-    def _plain(self) -> tuple[Mapping[str, Passes], int] | None:
+    def _fast_tests(self) -> tuple[Mapping[str, Predicate], int] | None:
         """The tests of inputs that are all plain, and how many of them are required; None where one is not."""
-        return plain_record(self.contract.input, self._hints)
+        return record_tests(self.contract.input, self._hints)
 
     @cached_property
-    def _plain_result(self) -> Passes | None:
-        return plain(self.contract.output, self._hints["return"])
+    def _fast_result_test(self) -> Predicate | None:
+        return scalar_test(self.contract.output, self._hints["return"])
 
-    def arguments(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """The inputs as the function's types; raises `ToolFault` T002."""
-        if (known := self._plain) is not None and (found := as_they_are(inputs, *known)) is not None:
+    def convert_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs as the function's types; raises `ToolError` T002."""
+        if (known := self._fast_tests) is not None and (found := fast_arguments(inputs, *known)) is not None:
             return found
         if fault := self._validators[0].check(dict(inputs)):
-            raise ToolFault("T002", f"{self.name}: {fault}", "compare with `orchestra agents show`")
+            raise ToolError("T002", f"{self.name}: {fault}", "compare with `orchestra agents show`")
         found = {}
         for name, value in inputs.items():
             try:
-                adapter, kept = self._arguments[name]
-                found[name] = reread(adapter, value, kept=kept)
+                adapter, kept = self._argument_types[name]
+                found[name] = decode_value(adapter, value, copy_first=kept)
             except (ValidationError, KeyError) as error:
-                raise ToolFault("T002", f"{self.name}.{name}: {_first(error)}") from error
+                raise ToolError("T002", f"{self.name}.{name}: {_first_error(error)}") from error
         return found
 
-    def result(self, value: Any) -> Any:
-        """What the function gave, as JSON; raises `ToolFault` T004 where it is not what its annotation says."""
-        if (passes := self._plain_result) is not None and passes(value) and (type(value) is not str or len(value) <= MAX_BYTES):
+    def convert_result(self, value: Any) -> Any:
+        """What the function gave, as JSON; raises `ToolError` T004 where it is not what its annotation says."""
+        if (passes := self._fast_result_test) is not None and passes(value) and (type(value) is not str or len(value) <= MAX_BYTES):
             return value
         try:
-            plain = self._result.dump_python(value, mode="json", by_alias=True, warnings="error")
+            plain = self._result_type.dump_python(value, mode="json", by_alias=True, warnings="error")
             # Pydantic writes a NaN that stands under `Any` as null.
-            unkeepable = unkept(plain) or (not_finite(self._result.dump_python(value, warnings=False)) if has_null(plain) else "")
+            unkeepable = storage_error(plain) or (
+                non_finite_error(self._result_type.dump_python(value, warnings=False)) if may_have_null(plain) else ""
+            )
         except (PydanticSerializationError, ValueError, RecursionError) as error:
-            raise ToolFault(
-                "T004", f"{self.name} returned {type(value).__name__}: {_first(error)}", "mend the tool or its annotation"
+            raise ToolError(
+                "T004", f"{self.name} returned {type(value).__name__}: {_first_error(error)}", "mend the tool or its annotation"
             ) from error
         if unkeepable:
-            raise ToolFault(
+            raise ToolError(
                 "T004", f"{self.name} returned what cannot be kept: {unkeepable}", "return finite, valid and smaller JSON values"
             )
         if fault := self._validators[1].check(plain):
-            raise ToolFault("T004", f"{self.name} returned another type: {fault}", "mend the tool or its annotation")
+            raise ToolError("T004", f"{self.name} returned another type: {fault}", "mend the tool or its annotation")
         return plain
 
-    def admit(self, label: Label) -> None:
-        """Raises `ToolFault` F202 for data with a label that is stricter than that of the tool. Each `call` asks first."""
-        if not may_go(label, self.contract.label):
+    def check_label(self, label: Label) -> None:
+        """Raises `ToolError` F202 for data with a label that is stricter than that of the tool. Each `call` asks first."""
+        if not is_allowed(label, self.contract.label):
             reason = f"data labelled {label!r} must not go to {self.name!r}, which is cleared for {self.contract.label!r}"
-            raise ToolFault(NOT_CLEARED, reason, f"use another tool, or change {self.setting}")
+            raise ToolError(LABEL_NOT_ALLOWED, reason, f"use another tool, or change {self.label_setting}")
 
     @property
-    def setting(self) -> str:
+    def label_setting(self) -> str:
         """Where its label is set, for hints."""
         return f"the `label:` of {self.name}" if self.contract.kind == "agent" else f"`label=` of @tool for {self.name}"
 
     async def call(self, inputs: Mapping[str, Any], label: Label, key: str = "", pool: Executor | None = None) -> Any:
-        """The JSON value of a call on data with this label; raises `ToolFault`. A plain function runs on a thread, so that it cannot
+        """The JSON value of a call on data with this label; raises `ToolError`. A plain function runs on a thread, so that it cannot
         hold up the loop: on one of `pool`, or of the few that the loop keeps for everybody.
 
         `key` is passed on where the tool is `keyed`.
         """
-        self.admit(label)
-        arguments = self.arguments(inputs)
+        self.check_label(label)
+        arguments = self.convert_inputs(inputs)
         if self._keyed:
-            arguments[KEY] = key
+            arguments[KEY_PARAMETER] = key
         try:
-            if self.awaited:
+            if self.is_async:
                 value = await self.function(**arguments)
             else:
                 import asyncio  # whoever awaits this has it loaded; a module of tools needs none of it
 
-                called = partial(copy_context().run, _called, self.function, arguments)
+                called = partial(copy_context().run, _call_function, self.function, arguments)
                 value = await asyncio.get_running_loop().run_in_executor(pool, called)
                 if inspect.isawaitable(value):  # of a coroutine function behind a decorator that is none
                     value = await value
         except InputError as error:
-            raise ToolFault(error.code, error.message, error.hint) from error
+            raise ToolError(error.code, error.message, error.hint) from error
         except BaseException as error:  # a user's function may raise anything, a panic of Rust too; the run gets it as a failed attempt
-            if _ends_more(error):
+            if _is_cancellation(error):
                 raise
-            raise raised(self.name, error) from error
-        return self.result(value)
+            raise tool_error(self.name, error) from error
+        return self.convert_result(value)
 
 
-def raised(name: str, error: BaseException) -> ToolFault:
+def tool_error(name: str, error: BaseException) -> ToolError:
     """T003, for an exception of a tool's own code: what it says, and where it was raised."""
-    reason = f"{name} raised {type(error).__name__}: {told(error)}{place(error)}"
-    return ToolFault("T003", reason, "the tool's own code raised; run it by itself", frames(error), lasting=lasts(error))
+    reason = f"{name} raised {type(error).__name__}: {exception_text(error)}{last_user_line(error)}"
+    return ToolError("T003", reason, "the tool's own code raised; run it by itself", user_frames(error), permanent=is_permanent(error))
 
 
-def _ends_more(error: BaseException) -> bool:
+def _is_cancellation(error: BaseException) -> bool:
     """Whether an exception ends more than the call."""
     import asyncio
 
     return isinstance(error, asyncio.CancelledError | KeyboardInterrupt | GeneratorExit)
 
 
-def lasts(error: BaseException) -> bool:
+def is_permanent(error: BaseException) -> bool:
     """Whether an exception would most likely come again at the next attempt. Of exceptions that Python does not know nobody can tell."""
-    return isinstance(error, WRONG_FILE if isinstance(error, OSError) else WRONG)
+    return isinstance(error, PERMANENT_FILE_ERRORS if isinstance(error, OSError) else PERMANENT_ERRORS)
 
 
-def _called(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+def _call_function(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     """What a plain function gives. A future takes no `StopIteration`: who waits for it would wait for ever."""
     try:
         return function(**arguments)
@@ -233,29 +234,29 @@ def _called(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
         raise RuntimeError("StopIteration") from error
 
 
-def check_key(function: Callable[..., Any], name: str) -> None:
+def check_key_parameter(function: Callable[..., Any], name: str) -> None:
     """Refuses a function that takes no `idempotency_key: str`. Raises `InputError` T008, T001 for what is no function."""
-    parameters, hints = _declared(function, name)
-    if KEY not in parameters or hints.get(KEY) is not str:
-        raise InputError("T008", keyless(name), hint=KEY_HINT)
+    parameters, hints = _typed_parameters(function, name)
+    if KEY_PARAMETER not in parameters or hints.get(KEY_PARAMETER) is not str:
+        raise InputError("T008", missing_key_message(name), hint=KEY_HINT)
 
 
-def keyless(name: str) -> str:
+def missing_key_message(name: str) -> str:
     """What is wrong with a keyed tool that takes no key."""
-    return f"{name} is keyed, and has no parameter {KEY}: str for its key"
+    return f"{name} is keyed, and has no parameter {KEY_PARAMETER}: str for its key"
 
 
-def signature(function: Callable[..., Any], *, keyed: bool = False) -> tuple[Schema, Schema]:
+def signature_schemas(function: Callable[..., Any], *, keyed: bool = False) -> tuple[Schema, Schema]:
     """The schemas of a function's parameters (an object) and of what it returns. Raises `InputError` T001.
 
     Of a keyed tool, the parameter of the key is none of its inputs.
     """
     name = getattr(function, "__name__", type(function).__name__)
-    parameters, hints = _declared(function, name)
+    parameters, hints = _typed_parameters(function, name)
     properties: dict[str, Any] = {}
     required: list[str] = []
     for parameter in parameters.values():
-        if keyed and parameter.name == KEY:
+        if keyed and parameter.name == KEY_PARAMETER:
             continue
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) or parameter.name not in hints:
             raise InputError(
@@ -266,26 +267,26 @@ def signature(function: Callable[..., Any], *, keyed: bool = False) -> tuple[Sch
             required.append(parameter.name)
     if "return" not in hints:
         raise InputError("T001", f"{name} does not say what it returns", hint="def search(query: str) -> list[str]")
-    inputs = bundled({"type": "object", "properties": properties, "required": required, "additionalProperties": False})
+    inputs = bundle_definitions({"type": "object", "properties": properties, "required": required, "additionalProperties": False})
     return inputs, schema_of(hints["return"], "serialization")
 
 
-def _declared(function: Callable[..., Any], name: str) -> tuple[Mapping[str, inspect.Parameter], dict[str, Any]]:
+def _typed_parameters(function: Callable[..., Any], name: str) -> tuple[Mapping[str, inspect.Parameter], dict[str, Any]]:
     """The parameters of a function and the types that it is annotated with. Raises `InputError` T001 where these cannot be read: of an
     object that can be called, such as a `partial`, or of annotations that name what is not there."""
     try:
         return inspect.signature(function).parameters, get_type_hints(function, include_extras=True)
     except (TypeError, ValueError, NameError) as error:
         hint = "def search(query: str) -> list[str]"
-        raise InputError("T001", f"{name}: it has no signature that can be read: {_first(error)}", hint=hint) from error
+        raise InputError("T001", f"{name}: it has no signature that can be read: {_first_error(error)}", hint=hint) from error
 
 
-_MISFIT = re.compile(r"Expected `(?P<wanted>[^`]+)` - .*?\[(?:field_name='(?P<field>[^']*)', )?.*input_type=(?P<got>[^\]]+)\]")
+_TYPE_MISMATCH = re.compile(r"Expected `(?P<wanted>[^`]+)` - .*?\[(?:field_name='(?P<field>[^']*)', )?.*input_type=(?P<got>[^\]]+)\]")
 
 
-def _misfits(text: str) -> str:
+def _type_mismatches(text: str) -> str:
     """What pydantic found where a value is of another type than was annotated, without the value; empty where it says something else."""
-    found = [match.groupdict("") for match in map(_MISFIT.search, text.splitlines()) if match is not None]
+    found = [match.groupdict("") for match in map(_TYPE_MISMATCH.search, text.splitlines()) if match is not None]
     if not found:
         return ""
     field, got = found[0]["field"], found[0]["got"]
@@ -293,11 +294,11 @@ def _misfits(text: str) -> str:
     return f"{field + ': ' if field else ''}expected {' or '.join(wanted)}, got {got}"
 
 
-def _first(error: Exception) -> str:
+def _first_error(error: Exception) -> str:
     if isinstance(error, ValidationError):
         entry = error.errors(include_url=False)[0]
         at = ".".join(str(step) for step in entry["loc"])
         return f"{at}: {entry['msg']}" if at else str(entry["msg"])
-    if isinstance(error, PydanticSerializationError) and (misfits := _misfits(str(error))):
+    if isinstance(error, PydanticSerializationError) and (misfits := _type_mismatches(str(error))):
         return misfits
-    return next((line.strip() for line in reversed(told(error).splitlines()) if line.strip()), type(error).__name__)
+    return next((line.strip() for line in reversed(exception_text(error).splitlines()) if line.strip()), type(error).__name__)

@@ -37,7 +37,7 @@ R = TypeVar("R", default=Any)
 T = TypeVar("T")
 
 
-class Blocking:
+class BlockingOrchestra:
     """An open `Orchestra` whose methods wait. They raise `OrchestraError` E027 on its own loop, and E028 once it is closed."""
 
     def __init__(self, inner: Orchestra, loop: asyncio.AbstractEventLoop, text: Callable[[TextPiece], None] | None = None) -> None:
@@ -50,18 +50,18 @@ class Blocking:
         if self._text is None:
             return self._wait(self.inner.run(step, *args, **inputs))
         run = self._wait(self.inner.options(live=True).start(step, *args, **inputs))
-        with closing(self._each(run, run.text())) as pieces:
+        with closing(self._iterate(run, run.text())) as pieces:
             for piece in pieces:
                 self._text(piece)
-        return self._wait(_result(run))
+        return self._wait(_await_run(run))
 
     def stream(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Generator[Event, None, None]:
         """Runs a step and gives its events as they get durable. Leaving it early (`break`, `close()`, Ctrl-C) cancels the run; under a key
         it goes on, for whoever has the key. Raises as `Orchestra.start` and `Run.events` do."""
         run = self._wait(self.inner.start(step, *args, **inputs))
-        yield from self._each(run, run.events())
+        yield from self._iterate(run, run.events())
 
-    def _each(self, run: Run[Any], coming: AsyncGenerator[T, None]) -> Generator[T, None, None]:
+    def _iterate(self, run: Run[Any], coming: AsyncGenerator[T, None]) -> Generator[T, None, None]:
         """What comes of a run, to its end; leaving it early cancels the run, but under a key."""
         try:
             while True:
@@ -70,9 +70,9 @@ class Blocking:
                 except StopAsyncIteration:
                     return
         finally:
-            if not self.inner.keyed:
+            if not self.inner.has_key:
                 run.cancel()
-            if _refusal(self._loop) is None:  # else it was left when all was closed, or by the collector of the loop's own thread
+            if _loop_error(self._loop) is None:  # else it was left when all was closed, or by the collector of the loop's own thread
                 self._wait(coming.aclose())
 
     def find(self, name: str, /) -> Step[..., Any]:
@@ -80,7 +80,7 @@ class Blocking:
         return self.inner.find(name)
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        return _waited(self._loop, work)
+        return _run_on_loop(self._loop, work)
 
 
 @contextmanager
@@ -92,7 +92,7 @@ def blocking(
     workers: Workers | None = None,
     progress: Callable[[Progress], None] | None = None,
     text: Callable[[TextPiece], None] | None = None,
-) -> Iterator[Blocking]:
+) -> Iterator[BlockingOrchestra]:
     """Opens an `Orchestra` for code that does not use asyncio; takes what `Orchestra.open` takes. `text` is called, on the thread that
     called `run`, with each piece of what models write in that run while they do; it is unverified (`Run.text`)."""
     loop = asyncio.new_event_loop()
@@ -100,41 +100,41 @@ def blocking(
     thread.start()
     opened = Orchestra.open(config, project=project, fleet=fleet, workers=workers, progress=progress)
     try:
-        inner = _waited(loop, _enter(opened))
+        inner = _run_on_loop(loop, _enter(opened))
         try:
-            yield Blocking(inner, loop, text)
+            yield BlockingOrchestra(inner, loop, text)
         finally:
-            _waited(loop, _leave(opened))
+            _run_on_loop(loop, _leave(opened))
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
 
 
-def _waited(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
+def _run_on_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
     """The result of a coroutine on another thread's loop; an interrupt here cancels it there, and comes out once it has ended.
 
     Raises `OrchestraError` E027 on that thread, which would wait for itself, and E028 where the loop is closed.
     """
-    if (refusal := _refusal(loop)) is not None:
+    if (refusal := _loop_error(loop)) is not None:
         work.close()
         raise refusal
     future = asyncio.run_coroutine_threadsafe(work, loop)
     try:
         return future.result()
     except KeyboardInterrupt:
-        loop.call_soon_threadsafe(_cancel, loop, work)  # future.cancel() would not say when the coroutine has ended
+        loop.call_soon_threadsafe(_cancel_task, loop, work)  # future.cancel() would not say when the coroutine has ended
         wait((future,))
         raise
 
 
-def _cancel(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any]) -> None:
+def _cancel_task(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any]) -> None:
     for task in asyncio.all_tasks(loop):
         if task.get_coro() is work:
             task.cancel()
 
 
-def _refusal(loop: asyncio.AbstractEventLoop) -> OrchestraError | None:
+def _loop_error(loop: asyncio.AbstractEventLoop) -> OrchestraError | None:
     """Why nobody can wait for a loop here."""
     if loop.is_closed():
         return OrchestraError("E028", "this Orchestra is closed", hint="call it inside of its  with blocking():")
@@ -146,7 +146,7 @@ def _refusal(loop: asyncio.AbstractEventLoop) -> OrchestraError | None:
     return OrchestraError("E027", "a coroutine that this Orchestra runs would wait for itself", hint=hint) if own else None
 
 
-async def _result(run: Run[R]) -> Result[R]:
+async def _await_run(run: Run[R]) -> Result[R]:
     return await run
 
 

@@ -10,35 +10,35 @@ from pathlib import Path
 from typing import Any
 
 from orchestra.agents.contract import Contract
-from orchestra.agents.tools import ToolFault
+from orchestra.agents.tools import ToolError
 from orchestra.app import certificates
-from orchestra.app.inputs import jsonable
+from orchestra.app.inputs import to_jsonable
 from orchestra.app.project import Project
 from orchestra.app.result import Result
 from orchestra.core.errors import InputError, OrchestraError
-from orchestra.core.events import Question, Verdict
-from orchestra.core.labels import WITHIN, Label
-from orchestra.core.protocols import Clock, sources
+from orchestra.core.events import CheckQuestion, Verdict
+from orchestra.core.labels import CURRENT_LABEL, Label
+from orchestra.core.protocols import Clock, collect_sources
 from orchestra.core.settings import looks_like_path
-from orchestra.schema.strict_json import unkept
+from orchestra.schema.strict_json import storage_error
 from orchestra.schema.types import Validator, schema_of
-from orchestra.verification.acceptance import CONFIDENCE, Ruling, Situation, heavy, names_of, rules_of
+from orchestra.verification.acceptance import CONFIDENCE, VerificationRequest, VerificationResult, check_names, is_heavy, parse_checks
 from orchestra.verification.certificates.combination import Combination
 from orchestra.verification.certificates.file import Certificate
-from orchestra.verification.check_expression import AGREE, named
-from orchestra.verification.custom_checks import TOOL, asked
-from orchestra.verification.entailment import Reply
-from orchestra.verification.model_checks import ASKING
+from orchestra.verification.check_expression import AGREE, check_calls
+from orchestra.verification.custom_checks import TOOL, tool_name
+from orchestra.verification.entailment import JudgeReply
+from orchestra.verification.model_checks import MODEL_CHECKS
 from orchestra.verification.rederivation import REDERIVE
-from orchestra.verification.session import Asked, stated
-from orchestra.verification.standalone import ACCEPT, type_of
+from orchestra.verification.session import ChecksPending, validate_checks
+from orchestra.verification.standalone import DEFAULT_THRESHOLD, infer_schema
 from orchestra.verification.verdict import UNKNOWN
-from orchestra.workflows.python.acceptance import Check, Checks, check_of
+from orchestra.workflows.python.acceptance import Check, Checks, to_check
 from orchestra.workflows.python.steps import Step, Tool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class CheckedAnswer:
     """An answer, and what is known of how it came about."""
 
     value: Any
@@ -50,38 +50,40 @@ class Answer:
     """How sure its producer was of it, in [0, 1]."""
 
 
-async def aside(clock: Clock, said: Callable[..., Asked | Ruling], situation: Situation, *more: Any) -> Asked | Ruling:
+async def run_off_loop(
+    clock: Clock, evaluate: Callable[..., ChecksPending | VerificationResult], situation: VerificationRequest, *more: Any
+) -> ChecksPending | VerificationResult:
     """What checks say of a situation: beside the loop where they read a great deal, and else at once."""
-    return await clock.work(partial(said, situation, *more)) if heavy(situation) else said(situation, *more)
+    return await clock.run_in_thread(partial(evaluate, situation, *more)) if is_heavy(situation) else evaluate(situation, *more)
 
 
-def situation(
+def verification_request(
     project: Project,
-    answer: Answer,
+    answer: CheckedAnswer,
     checks: Checks | str | Iterable[Checks | str] | None,
     accept: float | None,
     *,
     combined: str | Path,
     back_off: bool,
-) -> tuple[Situation, Mapping[str, Step[..., Any]]]:
-    """The situation of an answer, as `Orchestra.check` is told of it, and the agents that its checks name by themselves.
+) -> tuple[VerificationRequest, Mapping[str, Step[..., Any]]]:
+    """The verification request of an answer for `Orchestra.check`, and the agents that its checks name themselves.
 
-    Raises `InputError` V014 for an `accept` or a confidence that is not in [0, 1], V036 for an empty list of checks, and what `alone` and
-    `weighed` raise.
+    Raises `InputError` V014 for an `accept` or a confidence that is not in [0, 1], V036 for an empty list of checks, and the errors of
+    `plain_request` and `combined_request`.
     """
-    names, own = _named(project, checks)
+    names, own = _check_names(project, checks)
     for name, number in (("accept", accept), ("confidence", answer.confidence)):
         if number is not None and not 0 <= number <= 1:
             raise InputError("V014", f"{name}={number:g} is not in [0, 1]", hint=f"{name}=0.8")
     if combined:
-        return weighed(project, answer, combined, names, accept, back_off=back_off), own
+        return combined_request(project, answer, combined, names, accept, back_off=back_off), own
     if names is not None and not names:
         said = "no check is stated, and nothing would be held against the answer"
         raise InputError("V036", said, hint='checks="quote", or leave `checks` out')
-    return alone(project, answer, ("quote",) if names is None else names, accept, back_off=back_off), own
+    return plain_request(project, answer, ("quote",) if names is None else names, accept, back_off=back_off), own
 
 
-def _named(
+def _check_names(
     project: Project, checks: Checks | str | Iterable[Checks | str] | None
 ) -> tuple[tuple[str, ...] | None, dict[str, Step[..., Any]]]:
     """Checks as they are written, and the agents that they name by themselves; these, and tools, become known to the project. None where no
@@ -92,9 +94,9 @@ def _named(
         if isinstance(one, str):
             found.append(one)
         elif isinstance(one, Check | Tool):
-            check = check_of(one)
+            check = to_check(one)
             for step in check.steps:
-                project.judge(step)
+                project.register_by_name(step)
             own |= {step.name: step for step in check.steps if not isinstance(step, Tool)}
             found += check.names
         else:
@@ -103,59 +105,67 @@ def _named(
     return None if checks is None else tuple(found), own
 
 
-async def told(project: Project, tool: str, inputs: Mapping[str, Any], label: Label) -> Reply:
+async def ask_tool(project: Project, tool: str, inputs: Mapping[str, Any], label: Label) -> JudgeReply:
     """What a tool says to a check's question about data of a label, asked in this process."""
-    within = WITHIN.set(label)
+    within = CURRENT_LABEL.set(label)
     try:
-        return Reply(await project.registry.tools[tool].call(inputs, label))
-    except ToolFault as fault:
-        return Reply(fault=f"{fault.code} {fault.reason}")
+        return JudgeReply(await project.registry.tools[tool].call(inputs, label))
+    except ToolError as fault:
+        return JudgeReply(error=f"{fault.code} {fault.reason}")
     finally:
-        WITHIN.reset(within)
+        CURRENT_LABEL.reset(within)
 
 
-async def heard(
-    run: Callable[..., Awaitable[Result[Any]]], project: Project, question: Question, own: Mapping[str, Step[..., Any]], label: Label
-) -> Reply:
+async def ask_judge(
+    run: Callable[..., Awaitable[Result[Any]]], project: Project, question: CheckQuestion, own: Mapping[str, Step[..., Any]], label: Label
+) -> JudgeReply:
     """What an agent, of a check's `own` or of the project, or a tool says to its question; a failure, or a late answer, is none."""
-    from orchestra.engine.kinds.checks import PATIENCE
+    from orchestra.engine.kinds.checks import QUESTION_TIMEOUT
 
     try:
-        async with asyncio.timeout(PATIENCE):
-            if tool := asked(question.agent):
-                return await told(project, tool, question.inputs, label)
-            result = await run(project.asked(question.agent, own), **question.inputs)
-            return Reply(jsonable(result.output))
+        async with asyncio.timeout(QUESTION_TIMEOUT):
+            if tool := tool_name(question.agent):
+                return await ask_tool(project, tool, question.inputs, label)
+            result = await run(project.judge_step(question.agent, own), **question.inputs)
+            return JudgeReply(to_jsonable(result.output))
     except TimeoutError:
-        return Reply(fault=f"E006 no answer within {PATIENCE:g} s")
+        return JudgeReply(error=f"E006 no answer within {QUESTION_TIMEOUT:g} s")
     except OrchestraError as error:
-        return Reply(fault=f"{error.code} {error.message}")
+        return JudgeReply(error=f"{error.code} {error.message}")
 
 
-def alone(project: Project, answer: Answer, checks: tuple[str, ...], accept: float | None, *, back_off: bool) -> Situation:
+def plain_request(
+    project: Project, answer: CheckedAnswer, checks: tuple[str, ...], accept: float | None, *, back_off: bool
+) -> VerificationRequest:
     """The situation of an answer of which nobody says who made it: the lowest score of its checks counts.
 
     Raises `InputError` E013 for an answer that is no JSON, V010 for what is no check, V011 for an agent that is not there.
     """
     known = project.catalog()
-    names, judges = stated(checks, known.agents, known.tools)
+    names, judges = validate_checks(checks, known.agents, known.tools)
     untyped = isinstance(answer.value, str | dict | list)
-    return Situation(
-        value=_kept(answer.value),
-        schema=type_of(answer.value, names_of(names)) if untyped else schema_of(type(answer.value), "serialization"),
-        evidence=sources(jsonable(answer.against)),
+    return VerificationRequest(
+        value=_answer_json(answer.value),
+        schema=infer_schema(answer.value, check_names(names)) if untyped else schema_of(type(answer.value), "serialization"),
+        evidence=collect_sources(to_jsonable(answer.against)),
         checks=names,
-        accept=ACCEPT if accept is None else accept,
+        accept=DEFAULT_THRESHOLD if accept is None else accept,
         confidence=answer.confidence,
-        inputs=jsonable(dict(answer.inputs)),
+        inputs=to_jsonable(dict(answer.inputs)),
         judges=judges,
         back_off=back_off,
     )
 
 
-def weighed(
-    project: Project, answer: Answer, which: str | Path, checks: tuple[str, ...] | None, accept: float | None, *, back_off: bool = False
-) -> Situation:
+def combined_request(
+    project: Project,
+    answer: CheckedAnswer,
+    which: str | Path,
+    checks: tuple[str, ...] | None,
+    accept: float | None,
+    *,
+    back_off: bool = False,
+) -> VerificationRequest:
     """The situation of an answer of an agent whose combination makes one score of what its checks say.
 
     `which` is the agent, or the file of a combination; `checks` are None, or those of the combination. Without `accept` a certificate over
@@ -168,43 +178,43 @@ def weighed(
     if back_off:
         said = "`back_off` keeps parts by what `entailment` says of each, and a combination is about whole values"
         raise InputError("L076", said, hint="leave one of them out")
-    combination = _combination(project, which)
+    combination = _find_combination(project, which)
     card = project.registry.card(combination.agent)
-    if checks is not None and frozenset(map(str, rules_of(checks))) != frozenset(combination.checks):
+    if checks is not None and frozenset(map(str, parse_checks(checks))) != frozenset(combination.checks):
         said = f"the combination of {card.name!r} is of the checks {', '.join(combination.checks)}, and not of {', '.join(checks)}"
         raise InputError("V005", said, hint="leave the checks out: they are those of the combination")
-    value = _kept(answer.value)
+    value = _answer_json(answer.value)
     if (fault := Validator(card.output_schema).check(value)) is not None:
         raise InputError("V013", f"this is no answer of {card.name!r}: {fault}", hint=f"orchestra agents show {card.name}")
     own = not _is_file(which)
-    certificate = _certificate(project, combination, own=own) if accept is None else None
+    certificate = _find_certificate(project, combination, own=own) if accept is None else None
     if accept is None:
-        accept = certificate.threshold if certificate is not None else ACCEPT
+        accept = certificate.threshold if certificate is not None else DEFAULT_THRESHOLD
     known = project.catalog()
-    names, judges = stated(combination.checks, known.agents, known.tools)
-    situation = Situation(
+    names, judges = validate_checks(combination.checks, known.agents, known.tools)
+    situation = VerificationRequest(
         value=value,
         schema=card.output_schema,
-        evidence=sources(jsonable(answer.against)),
+        evidence=collect_sources(to_jsonable(answer.against)),
         checks=names,
         accept=accept,
         confidence=answer.confidence,
-        promise=certificate.promise if certificate is not None else "",
+        guarantee=certificate.guarantee if certificate is not None else "",
         producer=project.contract(card),
-        inputs=jsonable(dict(answer.inputs)),
+        inputs=to_jsonable(dict(answer.inputs)),
         judges=judges,
         combination=combination,
     )
-    if missing := dict(_missing(situation, card.contract)):
+    if missing := dict(_missing_inputs(situation, card.contract)):
         said = f"the combination of {card.name!r} weighs what nobody can tell of this answer: {', '.join(missing)}"
         raise InputError("V012", said, hint="; ".join(dict.fromkeys(missing.values())))
     return situation
 
 
-def _kept(value: Any) -> Any:
+def _answer_json(value: Any) -> Any:
     """An answer as JSON. Raises `InputError` E013 for NaN, infinities and whatever else a journal would not read back the same."""
-    plain = jsonable(value)
-    if fault := unkept(plain):
+    plain = to_jsonable(value)
+    if fault := storage_error(plain):
         raise InputError("E013", f"the answer: {fault}", hint="pass finite numbers, valid texts and flat values")
     return plain
 
@@ -213,9 +223,9 @@ def _is_file(which: str | Path) -> bool:
     return isinstance(which, Path) or looks_like_path(which) or which.endswith(".json")
 
 
-def _combination(project: Project, which: str | Path) -> Combination:
+def _find_combination(project: Project, which: str | Path) -> Combination:
     if _is_file(which):
-        return certificates.combination(project.settings, project.registry, Path(which))
+        return certificates.read_combination(project.settings, project.registry, Path(which))
     agent = project.registry.card(str(which)).name
     found: Combination | None = project.catalog().combinations.get(agent)
     if found is None:
@@ -223,12 +233,12 @@ def _combination(project: Project, which: str | Path) -> Combination:
     return found
 
 
-def _certificate(project: Project, combination: Combination, *, own: bool) -> Certificate | None:
+def _find_certificate(project: Project, combination: Combination, *, own: bool) -> Certificate | None:
     """What is promised of the combined score; None where the agent's certificate is about another one. One that was about the agent's
     own combination, and is out of date, is not passed over. Raises `InputError` V002 to V008."""
     agent = combination.agent
-    path = certificates.found(project.settings, project.registry, agent)
-    about = certificates.read(path, agent).combination if path is not None else ""
+    path = certificates.find_certificate(project.settings, project.registry, agent)
+    about = certificates.read_certificate(path, agent).combination if path is not None else ""
     if not about:
         return None
     if about == combination.digest:
@@ -240,16 +250,16 @@ def _certificate(project: Project, combination: Combination, *, own: bool) -> Ce
     return None
 
 
-def _missing(situation: Situation, producer: Contract) -> Iterator[tuple[str, str]]:
+def _missing_inputs(situation: VerificationRequest, producer: Contract) -> Iterator[tuple[str, str]]:
     """The checks that want to know more than is given, each with how that is said."""
     lacking = [name for name in producer.input.get("required", ()) if name not in situation.inputs]
     asked = "what the agent was asked: inputs={...}, or --input KEY=VALUE"
-    for check in (one for rule in rules_of(situation.checks) for one in named(rule)):
+    for check in (one for rule in parse_checks(situation.checks) for one in check_calls(rule)):
         if check.check == CONFIDENCE and situation.confidence is None:
             yield str(check), "how sure the agent was of it: confidence=0.9, or --confidence 0.9"
         elif check.check == AGREE and lacking:
             yield str(check), asked
         elif check.check in (REDERIVE, TOOL):
-            said = ASKING[check.check].questions(check, situation)
+            said = MODEL_CHECKS[check.check].build_questions(check, situation)
             if isinstance(said, Verdict) and said.outcome == UNKNOWN:
                 yield str(check), asked

@@ -7,26 +7,26 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestra.agents.contract import Contract
-from orchestra.app.reuse import Change, walk
-from orchestra.app.snapshot_store import called, code_of, reached, restored, uncounted
+from orchestra.app.reuse import NodeChange, walk_nodes
+from orchestra.app.snapshot_store import called_contracts, is_unversioned_tool, reachable_contracts, restore_program, stored_code_digests
 from orchestra.core.errors import InputError, OrchestraError
 from orchestra.core.events import AttemptFinished, Event, NodeFinished, RunStarted
 
 if TYPE_CHECKING:
     from orchestra.app.project import Project
     from orchestra.core.protocols import Journal
-    from orchestra.workflows.program import Named, Program
+    from orchestra.workflows.program import AgentIdentity, Program
 
 
-def check(project: Project, program: Program, run: str, events: Sequence[Event], *, missing: bool) -> None:
+def require_unchanged_tools(project: Project, program: Program, run: str, events: Sequence[Event], *, missing: bool) -> None:
     """Holds the tools that the rest of a run may call against those that it began with, before anything goes into the run.
 
     Raises `InputError` T009 for one that has changed; with `missing`, T005 for one that is not there.
     """
-    for contract in _ahead(program, events):
-        if project.card_of(contract) is not None:
+    for contract in _remaining_contracts(program, events):
+        if project.find_card(contract) is not None:
             continue  # a card is stored with the run
-        known = project.registry.tools if contract.kind == "tool" else project.registry.code
+        known = project.registry.tools if contract.kind == "tool" else project.registry.python_agents
         if (current := known.get(contract.name)) is not None:
             if contract.digest and current.contract.digest != contract.digest:
                 said = "its types, its effect or its version have changed"
@@ -38,59 +38,59 @@ def check(project: Project, program: Program, run: str, events: Sequence[Event],
 
 
 @dataclass(frozen=True, slots=True)
-class Code:
+class CodeChanges:
     """The pure tools of a run that have no version: those whose code is another now, and those of which that is not known."""
 
     changed: tuple[str, ...]
     unknown: tuple[str, ...]
 
-    def changes(self, program: Program, found: Sequence[Change]) -> list[Change]:
+    def add_changes(self, program: Program, found: Sequence[NodeChange]) -> list[NodeChange]:
         """What has changed in a program, with the nodes of these tools."""
         told, more = {change.node for change in found}, []
-        for path, node in walk(program):
-            for one in reached(node) if path not in told else ():
+        for path, node in walk_nodes(program):
+            for one in reachable_contracts(node) if path not in told else ():
                 if one.kind == "tool" and one.name in self.changed:
-                    more.append(Change(path, f"the code of its tool {one.name} has changed"))
+                    more.append(NodeChange(path, f"the code of its tool {one.name} has changed"))
                 elif one.kind == "tool" and one.name in self.unknown:
-                    more.append(Change(path, f"whether the code of its tool {one.name} has changed is not on record"))
+                    more.append(NodeChange(path, f"whether the code of its tool {one.name} has changed is not on record"))
         return [*found, *more]
 
 
-async def code_since(project: Project, journal: Journal, started: RunStarted, program: Program) -> Code:
+async def compare_code(project: Project, journal: Journal, started: RunStarted, program: Program) -> CodeChanges:
     """Holds the code of a run's pure tools against that of today. Raises `OrchestraError` E019 where its record cannot be read."""
-    then = await code_of(journal, started)
+    then = await stored_code_digests(journal, started)
     changed, unknown = set(), set()
-    for name in {one.name for one in called(program) if uncounted(one)}:
+    for name in {one.name for one in called_contracts(program) if is_unversioned_tool(one)}:
         if (tool := project.registry.tools.get(name)) is None:
             continue
-        if not tool.code or not then.get(name):
+        if not tool.source_digest or not then.get(name):
             unknown.add(name)
-        elif tool.code != then[name]:
+        elif tool.source_digest != then[name]:
             changed.add(name)
-    return Code(tuple(sorted(changed)), tuple(sorted(unknown)))
+    return CodeChanges(tuple(sorted(changed)), tuple(sorted(unknown)))
 
 
-async def stands(project: Project, journal: Journal, events: Sequence[Event]) -> None:
+async def require_resumable(project: Project, journal: Journal, events: Sequence[Event]) -> None:
     """The same of a run that somebody else may go on with: a tool that is not there may be there. Raises `InputError` T009."""
     first = events[0]
     if not isinstance(first, RunStarted):
         return
     try:
-        program = await restored(project, journal, first, asking=False)
+        program = await restore_program(project, journal, first, will_call=False)
     except OrchestraError:
         return  # whoever goes on with the run is told
-    check(project, program, first.run, events, missing=False)
+    require_unchanged_tools(project, program, first.run, events, missing=False)
 
 
-def agents_ahead(program: Program, events: Sequence[Event]) -> list[Named]:
+def remaining_agents(program: Program, events: Sequence[Event]) -> list[AgentIdentity]:
     """The agents that the rest of a run surely asks, with the digests of their cards."""
-    ahead = {(contract.name, contract.digest) for contract in _ahead(program, events) if contract.kind == "agent"}
-    return [one for one in program.asked if one in ahead]
+    ahead = {(contract.name, contract.digest) for contract in _remaining_contracts(program, events) if contract.kind == "agent"}
+    return [one for one in program.required_agents if one in ahead]
 
 
-def _ahead(program: Program, events: Sequence[Event]) -> Iterator[Contract]:
+def _remaining_contracts(program: Program, events: Sequence[Event]) -> Iterator[Contract]:
     """What may still be called: nodes of the workflow that have ended call nobody, and nor does what stands in them."""
-    ended = {event.node for event in events if isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.settled)}
-    for path, node in walk(program):
+    ended = {event.node for event in events if isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.final)}
+    for path, node in walk_nodes(program):
         if path.partition("/")[0] not in ended:
-            yield from reached(node)
+            yield from reachable_contracts(node)

@@ -8,74 +8,74 @@ from math import inf
 from time import time
 from typing import TYPE_CHECKING
 
-from orchestra.app.run_queries import usages
+from orchestra.app.run_queries import query_usages
 from orchestra.core.errors import InputError
-from orchestra.core.protocols import Selection
-from orchestra.core.suggestions import nearest
-from orchestra.core.tags import PREFIX, Tags, checked, has, is_name
-from orchestra.core.timestamps import When, moment
-from orchestra.fleet.config import Endpoint, LocalServer, Price, read
-from orchestra.fleet.local_workers import HERE
-from orchestra.journal.costs import KEYS, Cost, CostRow, Costs, Counting, Key, Unread
-from orchestra.journal.summary import standing
+from orchestra.core.protocols import RunSelection
+from orchestra.core.suggestions import closest_match
+from orchestra.core.tags import TAG_PREFIX, Tags, has_tags, is_tag_name, validate_tags
+from orchestra.core.timestamps import TimeSpec, to_timestamp
+from orchestra.fleet.config import Endpoint, LocalServer, Price, read_config
+from orchestra.fleet.local_workers import LOCAL_SERVER
+from orchestra.journal.costs import COST_KEYS, CostCounter, CostKey, CostReport, CostRow, CostTotal, UnreadableRun
+from orchestra.journal.summary import summary_at
 
 if TYPE_CHECKING:
     from orchestra.core.events import Usage
     from orchestra.core.protocols import Journal
     from orchestra.core.settings import Settings
 
-__all__ = ["KEYS", "Cost", "CostRow", "Costs", "Key", "Unread", "When", "costs", "keys", "servers"]
+__all__ = ["COST_KEYS", "CostKey", "CostReport", "CostRow", "CostTotal", "TimeSpec", "UnreadableRun", "cost_keys", "costs", "fleet_servers"]
 
 
 async def costs(
     journal: Journal,
     fleet: Mapping[str, LocalServer | Endpoint],
-    by: Key | Iterable[Key] = "workflow",
+    by: CostKey | Iterable[CostKey] = "workflow",
     *,
-    since: When = None,
-    until: When = None,
+    since: TimeSpec = None,
+    until: TimeSpec = None,
     workflow: str = "",
     tags: Tags | None = None,
-) -> Costs:
+) -> CostReport:
     """What the runs of a journal took, summed up `by` one key or several: of those that began at `since` or later, and before `until`
     (a moment, or so long ago), of a `workflow` alone, and with all of these `tags`. A page of runs is held at a time.
 
     `fleet` has the servers whose prices are known (`servers`). A run that cannot be read is left out, and named.
     Raises `InputError` C043 for what is no key, E040 for tags that are none, `JournalError` where the journal as a whole cannot be read.
     """
-    names = keys((by,) if isinstance(by, str) else by)
-    counting = Counting(names, unpriced(fleet))
-    begin, end = moment(since, -inf), moment(until, inf)
-    wanted = checked(tags or {})
-    async with aclosing(usages(journal, Selection(tags=wanted, since=begin, until=end))) as runs:
+    names = cost_keys((by,) if isinstance(by, str) else by)
+    counting = CostCounter(names, unpriced_server(fleet))
+    begin, end = to_timestamp(since, -inf), to_timestamp(until, inf)
+    wanted = validate_tags(tags or {})
+    async with aclosing(query_usages(journal, RunSelection(tags=wanted, since=begin, until=end))) as runs:
         async for run, _, used, fault in runs:
             if fault is not None:
-                counting.leave_out(run, fault.code, fault.message)
-            elif used is None or (workflow in ("", used.workflow) and has(used.tags, wanted)):
-                stands = await _standing(journal, run) if "status" in names and used is not None and not used.status else ""
-                counting.count(run, used, stands)
-    return counting.costs()
+                counting.skip_run(run, fault.code, fault.message)
+            elif used is None or (workflow in ("", used.workflow) and has_tags(used.tags, wanted)):
+                stands = await _current_status(journal, run) if "status" in names and used is not None and not used.status else ""
+                counting.add_usage(run, used, stands)
+    return counting.report()
 
 
-async def _standing(journal: Journal, run: str) -> str:
+async def _current_status(journal: Journal, run: str) -> str:
     """The status of a run without an end, which its events do not say: somebody has it in hand, or it waits."""
     found = await journal.summary(run)
-    return standing(found, time()).status if found is not None else ""
+    return summary_at(found, time()).status if found is not None else ""
 
 
-def servers(settings: Settings) -> Mapping[str, LocalServer | Endpoint]:
+def fleet_servers(settings: Settings) -> Mapping[str, LocalServer | Endpoint]:
     """The servers that the fleet file names, and those of the project's other fleets, for runs may have been made with them; of fleets of
     the package the local ones, which cost nothing. Raises `InputError` where the fleet file cannot be read."""
-    found = dict(read(settings.find_resource("configs", settings.fleet)).servers)
-    own = settings.own("configs")
+    found = dict(read_config(settings.find_resource("configs", settings.fleet)).servers)
+    own = settings.own_resources("configs")
     for path in (*own, *settings.resources("configs").values()):
         with suppress(InputError):
-            known = read(path).servers
+            known = read_config(path).servers
             found = {**{name: one for name, one in known.items() if path in own or isinstance(one, LocalServer)}, **found}
     return found
 
 
-def unpriced(fleet: Mapping[str, LocalServer | Endpoint]) -> Callable[[str, Usage], str]:
+def unpriced_server(fleet: Mapping[str, LocalServer | Endpoint]) -> Callable[[str, Usage], str]:
     """Which server of a call is one whose price nobody knows: one that may cost money, and had no price then, or that the fleet file does
     not have any more. What a call cost was reckoned when it was made: a price that was written down since changes nothing."""
 
@@ -87,9 +87,9 @@ def unpriced(fleet: Mapping[str, LocalServer | Endpoint]) -> Callable[[str, Usag
             match fleet.get(name):
                 case LocalServer() | Endpoint(external=False, price=None):
                     continue
-                case Endpoint(price=Price() as price) if usage.money or not price.of(usage):
+                case Endpoint(price=Price() as price) if usage.money or not price.cost(usage):
                     continue
-                case None if name in ("", HERE):
+                case None if name in ("", LOCAL_SERVER):
                     continue
                 case _:
                     return name
@@ -98,13 +98,13 @@ def unpriced(fleet: Mapping[str, LocalServer | Endpoint]) -> Callable[[str, Usag
     return found
 
 
-def keys(names: Iterable[str]) -> tuple[Key, ...]:
-    """What to sum up by, each once. Raises `InputError` C043 where there is none, or one that is neither among `KEYS` nor `tag:NAME`."""
-    known: dict[str, Key] = {**{key: key for key in KEYS}, "tool": "agent"}  # one column has both
+def cost_keys(names: Iterable[str]) -> tuple[CostKey, ...]:
+    """The keys to sum up by, each once. Raises `InputError` C043 for none, or for one that is neither in `COST_KEYS` nor `tag:NAME`."""
+    known: dict[str, CostKey] = {**{key: key for key in COST_KEYS}, "tool": "agent"}  # one column has both
     asked = tuple(names) or ("",)
-    known |= {one: one for one in asked if one.startswith(PREFIX) and is_name(one.removeprefix(PREFIX))}
+    known |= {one: one for one in asked if one.startswith(TAG_PREFIX) and is_tag_name(one.removeprefix(TAG_PREFIX))}
     if (wrong := next((one for one in asked if one not in known), None)) is not None:
-        near = nearest(wrong, KEYS)
-        hint = f"did you mean {near!r}?" if near else f"one of: {', '.join(KEYS)}, {PREFIX}NAME"
+        near = closest_match(wrong, COST_KEYS)
+        hint = f"did you mean {near!r}?" if near else f"one of: {', '.join(COST_KEYS)}, {TAG_PREFIX}NAME"
         raise InputError("C043", f"costs are not summed up by {wrong!r}", hint=hint)
     return tuple(dict.fromkeys(known[one] for one in asked))

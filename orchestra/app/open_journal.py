@@ -8,83 +8,83 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from orchestra.core.errors import InputError
-from orchestra.core.event_logging import alarm
+from orchestra.core.event_logging import create_fault_logger
 from orchestra.core.protocols import Journal
 from orchestra.core.settings import Settings
 
-KEPT = 64
+MEMORY_JOURNAL_RUNS = 64
 """Runs that have ended and are remembered where the journal is off."""
-LOOKING = 5.0
+CONNECT_TIMEOUT = 5.0
 """Seconds that a database may take to let somebody look whether it is there."""
-REFERENCES = ("env:", "file:")
+SECRET_PREFIXES = ("env:", "file:")
 
 
 @asynccontextmanager
-async def recorder(settings: Settings) -> AsyncIterator[Journal]:
+async def open_journal(settings: Settings) -> AsyncIterator[Journal]:
     """The open journal. Raises `JournalError` where it cannot be opened, `InputError` C040 where asyncpg is not installed, C060 for a
     journal outside of a project that is not trusted."""
     settings.require_trust("journal")
-    place, heard = settings.journal, alarm(settings.log, form=settings.log_as)
+    place, heard = settings.journal, create_fault_logger(settings.log, form=settings.log_as)
     if place == "off":
         from orchestra.journal.memory import MemoryJournal
 
-        yield MemoryJournal(keep=KEPT)
+        yield MemoryJournal(max_ended_runs=MEMORY_JOURNAL_RUNS)
     elif isinstance(place, Path):
         from orchestra.journal.sqlite.journal import SqliteJournal
 
         async with SqliteJournal.open(place, durability=settings.durability, alarm=heard) as journal:
             yield journal
     else:
-        address = _address(place)
+        address = _database_address(place)
         from orchestra.journal.postgres.journal import PostgresJournal
 
         async with PostgresJournal.open(address, durability=settings.durability, alarm=heard) as database:
             yield database
 
 
-async def reached(place: str) -> str:
+async def probe_database(place: str) -> str:
     """Where the database of a journal is, once it takes a connection; nothing is made or written there.
 
     Raises `JournalError` J030 where it takes none, `FleetError` F105 where its address is not there, `InputError` C040 without asyncpg.
     """
-    address = _address(place)
+    address = _database_address(place)
     import asyncpg
 
     from orchestra.journal.postgres import dsn, errors
 
-    where = dsn.place(address)
+    where = dsn.redact_dsn(address)
     try:
-        connection = await asyncpg.connect(dsn.apart(address)[0], timeout=LOOKING)
-        await connection.close(timeout=LOOKING)
-    except (*errors.FAULTS, ValueError) as error:
-        raise errors.unreachable(error, where) from error
+        connection = await asyncpg.connect(dsn.split_dsn(address)[0], timeout=CONNECT_TIMEOUT)
+        await connection.close(timeout=CONNECT_TIMEOUT)
+    except (*errors.POSTGRES_ERRORS, ValueError) as error:
+        raise errors.unreachable_error(error, where) from error
     return where
 
 
-def _address(place: str) -> str:
+def _database_address(place: str) -> str:
     """The address of a journal's database, with its secrets. Raises `FleetError` F105, and `InputError` C040 without asyncpg."""
     if find_spec("asyncpg") is None:
         raise InputError("C040", "a journal in Postgres needs asyncpg", hint="pip install 'orchestra-slm[postgres]'")
-    from orchestra.fleet.secrets import secret
+    from orchestra.fleet.secrets import read_secret
 
-    return secret(place) if place.startswith(REFERENCES) else place
+    return read_secret(place) if place.startswith(SECRET_PREFIXES) else place
 
 
-def recorded(settings: Settings) -> bool:
+def journal_exists(settings: Settings) -> bool:
     """Whether there may be runs to look at: a journal's file that is not there holds none. Raises `InputError` C018 where it is off,
     C051 where the folder is not there in which somebody said that it is, and C060 for one outside of a project that is not trusted."""
     settings.require_trust("journal")
     place = settings.journal
     if place == "off":
         raise InputError("C018", "the journal is off, so no runs are recorded", hint="orchestra config show says what turned it off")
-    if (lacking := unmounted(settings)) is not None:
+    if (lacking := missing_folder(settings)) is not None:
         hint = f"mount its disk; or say where the journal is: orchestra config show. A new one: mkdir -p {lacking}"
         raise InputError("C051", f"the journal's folder is not there: {lacking}", why=f"set by {settings.sources['journal']}", hint=hint)
     # A mark without the file: the file is lost, which the opening reports.
     return not isinstance(place, Path) or place.exists() or place.with_name(place.name + "-mark").exists()
 
 
-def unmounted(settings: Settings) -> Path | None:
+def missing_folder(settings: Settings) -> Path | None:
     """The folder of a journal that somebody named, where it is not there: its disk may not be. One inside of the project is made by the
     first run."""
     place, project = settings.journal, settings.project

@@ -14,63 +14,80 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 from typing_extensions import TypeVar
 
-from orchestra.app.inputs import bound, jsonable, meant, nowhere, number_of, posted, questions, refused, unanswered
-from orchestra.app.result import Result, plainly
-from orchestra.app.run import Fork, Run, left
-from orchestra.app.run_options import PLAIN, Options
-from orchestra.app.snapshot import Parcel
-from orchestra.app.snapshot_store import accepted_by, of_plans, parcel, restored, with_plans
+from orchestra.app.inputs import (
+    answer_error,
+    bind_arguments,
+    find_question,
+    open_questions,
+    question_number,
+    run_not_found,
+    send_answer,
+    to_jsonable,
+    unanswered_questions,
+)
+from orchestra.app.result import Result, identity
+from orchestra.app.run import Fork, Run, abandon_wait
+from orchestra.app.run_options import DEFAULT_OPTIONS, RunOptions
+from orchestra.app.snapshot import WorkflowSnapshot
+from orchestra.app.snapshot_store import apply_plan_limits, get_snapshot, plan_limit_options, restore_program, stored_accept
 from orchestra.core.clock import SystemClock
-from orchestra.core.error_codes import ENDED, HELD
+from orchestra.core.error_codes import LEASE_HELD, RUN_ENDED
 from orchestra.core.errors import OrchestraError
-from orchestra.core.event_logging import observer
-from orchestra.core.events import Asked, RunFinished, RunStarted, opened
-from orchestra.core.labels import WITHIN, Label, join
-from orchestra.core.lifecycle import Home, opening
-from orchestra.core.protocols import Letter
+from orchestra.core.event_logging import create_observer
+from orchestra.core.events import QuestionAsked, RunFinished, RunStarted, last_read_message
+from orchestra.core.labels import CURRENT_LABEL, Label, join
+from orchestra.core.lifecycle import LoopAffinity, opening_context
+from orchestra.core.protocols import InboxMessage
 from orchestra.core.settings import Settings
-from orchestra.engine.run import Request, steady
-from orchestra.engine.run import Run as Execution
+from orchestra.engine.run import Execution as Execution
+from orchestra.engine.run import RunRequest, explicit_values
 from orchestra.workflows.model import Budget
-from orchestra.workflows.program import sampled
+from orchestra.workflows.program import with_sample
 from orchestra.workflows.python.steps import Step
 
 if TYPE_CHECKING:
     from orchestra.agents.card import Card
     from orchestra.agents.contract import Contract
     from orchestra.agents.registry import Registry
-    from orchestra.app.costs import Costs, Key, When
+    from orchestra.app.costs import CostKey, CostReport, TimeSpec
     from orchestra.app.project import Project
-    from orchestra.app.run_status import RunStatus, Seen
-    from orchestra.app.whatif import Rehearsal
-    from orchestra.app.workers import FleetMode, Troupe
+    from orchestra.app.run_status import RunStatus, RunView
+    from orchestra.app.whatif import WhatifResult
+    from orchestra.app.workers import FleetMode, ProjectWorkers
     from orchestra.core.events import Event
     from orchestra.core.protocols import Clock, Journal, RunSummary, Workers
     from orchestra.core.tags import Tags
     from orchestra.engine.engine import Engine
-    from orchestra.engine.replay import Replayed
+    from orchestra.engine.replay import ReplayResult
     from orchestra.fleet.progress import Progress
     from orchestra.fleet.status import FleetStatus
-    from orchestra.verification.acceptance import Ruling
+    from orchestra.verification.acceptance import VerificationResult
     from orchestra.workflows.program import Program
-    from orchestra.workflows.python.acceptance import Accept, Checks
+    from orchestra.workflows.python.acceptance import AcceptThreshold, Checks
 
 P = ParamSpec("P")
 R = TypeVar("R", default=Any)
 
-__all__ = ["Fork", "Options", "Orchestra", "Result", "Run"]
+__all__ = ["Fork", "Orchestra", "Result", "Run", "RunOptions"]
 
 
 class Orchestra:
     """A fleet, a journal and an engine, open for work. `Orchestra.open` makes one; any number may live in one process."""
 
-    def __init__(self, project: Project, engine: Engine, troupe: Troupe | None, home: Home, options: Options = PLAIN) -> None:
+    def __init__(
+        self,
+        project: Project,
+        engine: Engine,
+        workers: ProjectWorkers | None,
+        affinity: LoopAffinity,
+        options: RunOptions = DEFAULT_OPTIONS,
+    ) -> None:
         self.settings = project.settings
         self.journal = engine.journal
-        self._project, self._engine, self._troupe, self._home, self._options = project, engine, troupe, home, options
+        self._project, self._engine, self._workers, self._affinity, self._options = project, engine, workers, affinity, options
 
     @classmethod
-    @opening
+    @opening_context
     async def open(
         cls,
         config: str | Path | Settings | None = None,
@@ -94,24 +111,24 @@ class Orchestra:
         loop that opened it. Raises `InputError` for faults of configuration, cards and modules; C045 where `project` is none, C046 beside
         whole `Settings`.
         """
-        from orchestra.app.open_journal import recorder
-        from orchestra.app.project import Project, settled
-        from orchestra.app.workers import Troupe
+        from orchestra.app.open_journal import open_journal
+        from orchestra.app.project import Project, load_settings
+        from orchestra.app.workers import ProjectWorkers
         from orchestra.engine.engine import Engine
 
-        settings = settled(config, project)
+        settings = load_settings(config, project)
         loaded = Project.load(settings)
         async with AsyncExitStack() as stack:
             if journal is None:
-                journal = await stack.enter_async_context(recorder(settings))
-            troupe: Troupe | None = None
+                journal = await stack.enter_async_context(open_journal(settings))
+            project_workers: ProjectWorkers | None = None
             if workers is None:
-                workers = troupe = await stack.enter_async_context(Troupe.open(loaded, mode=fleet, progress=progress))
+                workers = project_workers = await stack.enter_async_context(ProjectWorkers.open(loaded, mode=fleet, progress=progress))
             strict = settings.durability == "strict"
-            observe = observer(settings.log, form=settings.log_as, reasons=settings.log_reasons)
+            observe = create_observer(settings.log, form=settings.log_as, reasons=settings.log_reasons)
             engine = Engine(clock or SystemClock(), journal, workers, concurrency=settings.concurrency, strict=strict, observe=observe)
             stack.push_async_callback(engine.close)
-            yield cls(loaded, engine, troupe, Home())
+            yield cls(loaded, engine, project_workers, LoopAffinity())
 
     @property
     def registry(self) -> Registry:
@@ -133,7 +150,7 @@ class Orchestra:
         unset: Collection[str] | None = None,
         by: str | None = None,
         tags: Tags | None = None,
-        accept: Accept | None = None,
+        accept: AcceptThreshold | None = None,
     ) -> Orchestra:
         """The same `Orchestra`, whose runs have these options; what is left out stays as it is here, the key too, which `""` takes away.
 
@@ -150,15 +167,15 @@ class Orchestra:
         told |= {"purpose": purpose or None, "sample": sample, "again": again, "live": live, "values": values, "unset": unset, "by": by}
         told["accept"] = accept
         chosen = dataclasses.replace(self._options, **{name: value for name, value in told.items() if value is not None})
-        return Orchestra(self._project, self._engine, self._troupe, self._home, chosen)
+        return Orchestra(self._project, self._engine, self._workers, self._affinity, chosen)
 
     @property
     def label(self) -> Label:
         """The label of the data that its runs are given, where their workflow says none."""
-        return join((self._options.label or "internal", WITHIN.get()))
+        return join((self._options.label or "internal", CURRENT_LABEL.get()))
 
     @property
-    def keyed(self) -> bool:
+    def has_key(self) -> bool:
         """Whether its runs have an idempotency key: whoever leaves one does not end it."""
         return bool(self._options.idempotency_key)
 
@@ -173,8 +190,10 @@ class Orchestra:
     def program(self, step: Step[..., Any], /) -> Program:
         """A step as the engine runs it. Raises `InputError`, or `InputErrors`, where it does not compile."""
         program = self._project.program(step, self._options.accept)
-        told = of_plans(self._project, program, self._labelled(program), fleet=self._troupe is not None, fresh=not self._options.memo)
-        return with_plans(program, told)
+        told = plan_limit_options(
+            self._project, program, self._data_label(program), fleet=self._workers is not None, fresh=not self._options.memo
+        )
+        return apply_plan_limits(program, told)
 
     async def run(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Result[R]:
         """Runs a workflow, an agent or a tool to its end. Being cancelled cancels the run; under a key it goes on, for whoever has the key.
@@ -182,138 +201,142 @@ class Orchestra:
         Raises `InputError` before anything starts, `RunFailed` or `BudgetExceeded` for a run without an output. A run that
         abstained gives its result; `result.output` raises `Abstained`.
         """
-        execution, stored = await self._launched(step, args, inputs)
+        execution, stored = await self._launch(step, args, inputs)
         try:
             return await Run(execution, step.read, stored, by=self._options.by)
         except (asyncio.CancelledError, OrchestraError) as error:  # no context manager: a run that waits would hold three objects more
-            raise left(execution, error, keyed=self.keyed)  # noqa: B904 - it has its cause
+            raise abandon_wait(execution, error, has_key=self.has_key)  # noqa: B904 - it has its cause
 
     async def start(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Run[R]:
         """Begins a run, once its inputs are checked and the servers that it will ask are up; it is on record when this returns.
 
         Raises `InputError`, `FleetError`, and `JournalError`: J022 where another process has the run of the key in hand."""
-        execution, stored = await self._launched(step, args, inputs)
+        execution, stored = await self._launch(step, args, inputs)
         try:
-            await execution.begun()
+            await execution.wait_started()
         except (asyncio.CancelledError, OrchestraError) as error:
-            raise left(execution, error, keyed=self.keyed)  # noqa: B904 - it has its cause
+            raise abandon_wait(execution, error, has_key=self.has_key)  # noqa: B904 - it has its cause
         return Run(execution, step.read, stored, by=self._options.by)
 
-    async def _launched(self, step: Step[..., Any], args: Sequence[Any], inputs: Mapping[str, Any]) -> tuple[Execution, Parcel | None]:
+    async def _launch(
+        self, step: Step[..., Any], args: Sequence[Any], inputs: Mapping[str, Any]
+    ) -> tuple[Execution, WorkflowSnapshot | None]:
         """A run that has begun, or that of the key; and what it stores of its workflow, where that is known."""
-        self._home.check()
-        self._options.forkless()
-        made = self._project.compiled(step, self._options.accept)
+        self._affinity.check()
+        self._options.reject_fork_options()
+        made = self._project.compile_step(step, self._options.accept)
         program = made.program
-        given = bound(program, args, inputs)
-        if self._troupe is not None:
-            await self._troupe.prepare(program)
-        whole = parcel(self._project, made)
+        given = bind_arguments(program, args, inputs)
+        if self._workers is not None:
+            await self._workers.prepare(program)
+        whole = get_snapshot(self._project, made)
         graph, versions = whole.put(self.journal)
-        program = self._told(program)
+        program = self._with_options(program)
         stored = None if self._options.idempotency_key else whole
-        return await self._once(program, given, graph, versions), stored
+        return await self._start_once(program, given, graph, versions), stored
 
-    def _told(self, program: Program) -> Program:
+    def _with_options(self, program: Program) -> Program:
         """A program with what the options say of its budget and its agents."""
-        program, told = sampled(program, self._options.sample), self._options.budget
-        return program if told is None else dataclasses.replace(program, budget=told.beside(program.budget))
+        program, told = with_sample(program, self._options.sample), self._options.budget
+        return program if told is None else dataclasses.replace(program, budget=told.with_defaults(program.budget))
 
-    def _begin(self, program: Program, given: Mapping[str, Any], graph: str, versions: dict[str, str], **more: Any) -> Execution:
-        more = {"label": self._labelled(program), "tiers": self._project.tiers(program), **more}
+    def _begin(self, program: Program, inputs: Mapping[str, Any], graph: str, versions: dict[str, str], **more: Any) -> Execution:
+        more = {"label": self._data_label(program), "tiers": self._project.tiers(program), **more}
         fresh = not (self._options.memo or more.get("parent"))
-        kept = self._options.kept(program.budget, more.pop("tags", {}))
-        kept |= of_plans(self._project, program, more["label"], fleet=self._troupe is not None, fresh=fresh)
-        program = with_plans(program, kept)
-        return self._engine.start(program, given, graph=graph, versions=versions, options=kept, live=self._options.live, **more)
+        kept = self._options.stored_options(program.budget, more.pop("tags", {}))
+        kept |= plan_limit_options(self._project, program, more["label"], fleet=self._workers is not None, fresh=fresh)
+        program = apply_plan_limits(program, kept)
+        return self._engine.start(program, inputs, graph=graph, versions=versions, options=kept, stream_text=self._options.live, **more)
 
-    def _labelled(self, program: Program) -> Label:
-        return join((program.label, self._options.label or program.label, WITHIN.get()))
+    def _data_label(self, program: Program) -> Label:
+        return join((program.label, self._options.label or program.label, CURRENT_LABEL.get()))
 
-    async def _once(self, program: Program, given: Mapping[str, Any], graph: str, versions: dict[str, str], **more: Any) -> Execution:
+    async def _start_once(
+        self, program: Program, inputs: Mapping[str, Any], graph: str, versions: dict[str, str], **more: Any
+    ) -> Execution:
         """The run that has the key; one that was interrupted goes on; else, and without a key, a new one. Raises `InputError`."""
-        if not (name := self._options.run):
-            return self._begin(program, given, graph, versions, **more)
-        execution = self._engine.running(name)
+        if not (name := self._options.run_id):
+            return self._begin(program, inputs, graph, versions, **more)
+        execution = self._engine.find_run(name)
         if execution is None or execution.started is None:
             events = await self.journal.read(name)
-            execution = self._engine.running(name)  # another caller may have begun it while we looked
+            execution = self._engine.find_run(name)  # another caller may have begun it while we looked
             if execution is None and not events:
-                return self._begin(program, given, graph, versions, run=name, **more)
+                return self._begin(program, inputs, graph, versions, run=name, **more)
             if execution is None or execution.started is None:
                 execution = Execution(name, self.journal, events)
-        label = more.get("label", self._labelled(program))
-        asked = Request(graph, given, more.get("parent", ""), steady(more.get("values", {})), label)
-        if execution.of != asked:
-            raise self._options.taken(name, execution.of, asked)
-        if execution.finished is None and execution.started is not None and execution is not self._engine.running(name):
-            return await self._taken(name, execution.started)
-        return execution.listen(self._options.live)
+        label = more.get("label", self._data_label(program))
+        asked = RunRequest(graph, inputs, more.get("parent", ""), explicit_values(more.get("values", {})), label)
+        if execution.request != asked:
+            raise self._options.key_conflict(name, execution.request, asked)
+        if execution.finished is None and execution.started is not None and execution is not self._engine.find_run(name):
+            return await self._take_over(name, execution.started)
+        return execution.enable_text_stream(self._options.live)
 
     # Runs that are there already
 
-    async def resume(self, run: str, *, by: str = "", ready: bool = False) -> Run[Any]:
+    async def resume(self, run: str, *, by: str = "", require_fleet: bool = False) -> Run[Any]:
         """Goes on with a run that was interrupted, or that waits; on the workflow that it began with. One that has ended is just there.
 
         Calls that have an end are not made again. Raises `InputError` E020 for a run that is not there, `JournalError` J022 where
         another process has it in hand, `OrchestraError` E019 where what it stored cannot be read, T009 or T005 for another tool or none;
         with `ready`, `FleetError` where a model that the rest surely asks cannot be had now, and the run would fail for that.
         """
-        self._options.forkless()
-        first, events = await self._begun(run)
-        execution = self._engine.running(run) or Execution(run, self.journal, events)
-        if execution.finished is None and self._engine.running(run) is None:
-            execution = await self._taken(run, first, by, ready)
-        return Run(execution.listen(self._options.live), plainly, by=by or self._options.by)
+        self._options.reject_fork_options()
+        first, events = await self._read_run(run)
+        execution = self._engine.find_run(run) or Execution(run, self.journal, events)
+        if execution.finished is None and self._engine.find_run(run) is None:
+            execution = await self._take_over(run, first, by, require_fleet)
+        return Run(execution.enable_text_stream(self._options.live), identity, by=by or self._options.by)
 
-    async def _taken(self, run: str, started: RunStarted, by: str = "", ready: bool = False) -> Execution:
-        from orchestra.app.code_changes import agents_ahead, check
+    async def _take_over(self, run: str, started: RunStarted, by: str = "", require_fleet: bool = False) -> Execution:
+        from orchestra.app.code_changes import remaining_agents, require_unchanged_tools
 
-        program, events = await restored(self._project, self.journal, started), await self._events(run)
-        check(self._project, program, run, events, missing=self._troupe is not None)
-        if self._troupe is not None:
-            await self._troupe.prepare(program, agents_ahead(program, events) if ready else ())
-        workers = await self._recalling(started, program) if started.parent else None
+        program, events = await restore_program(self._project, self.journal, started), await self._read_events(run)
+        require_unchanged_tools(self._project, program, run, events, missing=self._workers is not None)
+        if self._workers is not None:
+            await self._workers.prepare(program, remaining_agents(program, events) if require_fleet else ())
+        workers = await self._fork_workers(started, program) if started.parent else None
         try:
-            return await self._engine.resume(program, run, by=by or self._options.by, workers=workers, live=self._options.live)
+            return await self._engine.resume(program, run, by=by or self._options.by, workers=workers, stream_text=self._options.live)
         except OrchestraError as error:
-            if error.code != ENDED:
+            if error.code != RUN_ENDED:
                 raise
-            return Execution(run, self.journal, await self._events(run))  # another process brought it to its end meanwhile
+            return Execution(run, self.journal, await self._read_events(run))  # another process brought it to its end meanwhile
 
-    async def _recalling(self, started: RunStarted, program: Program) -> Workers:
+    async def _fork_workers(self, started: RunStarted, program: Program) -> Workers:
         """The workers of a fork: they know what its parent was answered."""
-        from orchestra.app.fork_effects import heir, orphan
+        from orchestra.app.fork_effects import fork_workers, orphan_workers
 
         again = started.options.get("again") is True
         try:
-            return (await heir(self._project, self._engine, *await self._begun(started.parent), program, again=again)).workers
+            return (await fork_workers(self._project, self._engine, *await self._read_run(started.parent), program, again=again)).workers
         except OrchestraError:  # the parent was deleted, or cannot be read any more
-            return orphan(self._engine, started.parent, program, again=again)
+            return orphan_workers(self._engine, started.parent, program, again=again)
 
     async def cancel(self, run: str, *, by: str = "") -> None:
         """Asks a run to end, wherever it is. One that nobody has in hand ends at once, even if it cannot be resumed. Raises E020."""
-        if isinstance((await self._events(run))[-1], RunFinished):
+        if isinstance((await self._read_events(run))[-1], RunFinished):
             return
         by = by or self._options.by
-        if (execution := self._engine.running(run)) is not None:
+        if (execution := self._engine.find_run(run)) is not None:
             execution.cancel(by)
             await execution.wait()
             return
         try:
-            await self.journal.post(run, Letter(kind="cancel", by=by, at=self._engine.clock.now()))
-            await self._engine.close_off(run, by)
+            await self.journal.send(run, InboxMessage(kind="cancel", by=by, at=self._engine.clock.now()))
+            await self._engine.terminate(run, by)
         except OrchestraError as error:
-            if error.code not in (HELD, ENDED):
+            if error.code not in (LEASE_HELD, RUN_ENDED):
                 raise
 
-    async def look(self, run: str) -> Seen:
+    async def view(self, run: str) -> RunView:
         """How a run stands, whoever has it in hand: its status, what persons are asked, and its result where it has ended. Nothing of it
         is changed. Raises `InputError` E020 for a run that is not there."""
-        from orchestra.app.run_status import look
+        from orchestra.app.run_status import view_run
 
-        self._home.check()
-        return await look(self.journal, run, self._engine.clock.now())
+        self._affinity.check()
+        return await view_run(self.journal, run, self._engine.clock.now())
 
     async def runs(
         self,
@@ -322,50 +345,68 @@ class Orchestra:
         workflow: str = "",
         status: RunStatus | Collection[RunStatus] | None = None,
         tags: Tags | None = None,
-        since: When = None,
-        until: When = None,
+        since: TimeSpec = None,
+        until: TimeSpec = None,
         before: str = "",
     ) -> Sequence[RunSummary]:
         """The latest runs, newest first: those of a `workflow` alone, of one `status` or several, with all of these `tags`, that began at
         `since` or later and before `until` (a moment, or so long ago), and behind the run `before` in this order, for the next page.
         Raises `InputError` C010 for what is no status or no moment, E020 for a `before` that is not there, E040 for tags that are none."""
-        from orchestra.app.run_status import Wanted, listed
+        from orchestra.app.run_status import RunListQuery, latest_runs
 
-        self._home.check()
-        wanted = Wanted.of(limit, workflow, status, tags, since, until, before)
-        return await listed(self.journal, self._engine.clock.now(), wanted)
+        self._affinity.check()
+        wanted = RunListQuery.of(limit, workflow, status, tags, since, until, before)
+        return await latest_runs(self.journal, self._engine.clock.now(), wanted)
 
-    async def asked(self, run: str) -> list[Asked]:
+    async def questions(self, run: str) -> list[QuestionAsked]:
         """What persons are asked by a run, and have not answered. Raises `InputError` E020 for one that is not there."""
-        events = await self._events(run)
-        return unanswered(questions(events), await self.journal.letters(run, opened(events)))
+        events = await self._read_events(run)
+        return unanswered_questions(open_questions(events), await self.journal.inbox(run, last_read_message(events)))
 
     async def answer(
-        self, run: str, value: Any, *, node: str = "", by: str = "", shown: str = "", asked: int = 0, declined: str = "", gave: bool = False
+        self,
+        run: str,
+        value: Any,
+        *,
+        node: str = "",
+        by: str = "",
+        question_digest: str = "",
+        question_seq: int = 0,
+        decline_reason: str = "",
+        call_happened: bool = False,
     ) -> None:
-        """Answers what a run asks, or says why nobody does (`declined`): the node is withheld then. The letter lies in the run's inbox when
-        this returns: who has the run, or resumes it, takes it. Of a call in doubt, `gave` says that it happened, and that `value` is what
-        it gave.
+        """Answers a question of a run, or declines it (`decline_reason`): the node is withheld then. The message is in the run's inbox
+        when this returns: the process that holds the run, or the one that resumes it, reads it. For a call in doubt, `call_happened` says
+        that the call happened, and that `value` is its result.
 
-        `node` may be left out where one question is open. `shown` is the digest of what the person saw (`Asked.shown`), and `asked` the
-        number of the event (`Asked.seq`): of a call in doubt the same may be asked again. They are left out only where nobody has read
-        a question: the answer is to that of now then, whatever it says. Raises `InputError` E020 for a run that is not there, E021 where
-        nobody asks or an answer lies there already, E022 for an answer that is none, or to a question that has changed, E037 to one that
-        is asked no more, or again where `asked` does not say which, E031 late, T009 where a tool that may yet be called has changed.
+        `node` may be left out if one question is open. `question_digest` is the digest of the question that the person saw
+        (`QuestionAsked.question_digest`), and `question_seq` the number of its event (`QuestionAsked.seq`): a call in doubt may be asked
+        about twice. Without them the answer is to the question that is open now. Raises `InputError` E020 for an unknown run, E021 if no
+        question is open or an answer is already in the inbox, E022 for an invalid answer or a question that has changed, E037 for a
+        question that is closed, or asked again if `question_seq` is missing, E031 for a late answer, T009 if a tool that may yet be called
+        has changed.
         """
-        events, now = await self._events(run), self._engine.clock.now()
-        one = meant(events, run, await self.journal.letters(run, opened(events)), node, shown, asked)
-        told: dict[str, Any] = {"shown": shown or one.shown, "asked": number_of(one), "at": now, "declined": declined or "", "gave": gave}
-        letter = Letter(kind="answer", node=one.node, value=None if declined else jsonable(value), by=by or self._options.by, **told)
-        if refusal := self._engine.objection(one, letter):
-            raise refused(one, run, refusal, late=0 < one.due <= now, gave=gave)
-        if (handle := self._engine.running(run)) is None:
-            from orchestra.app.code_changes import stands
+        events, now = await self._read_events(run), self._engine.clock.now()
+        one = find_question(events, run, await self.journal.inbox(run, last_read_message(events)), node, question_digest, question_seq)
+        told: dict[str, Any] = {
+            "question_digest": question_digest or one.question_digest,
+            "question_seq": question_number(one),
+            "at": now,
+            "decline_reason": decline_reason or "",
+            "call_happened": call_happened,
+        }
+        message = InboxMessage(
+            kind="answer", node=one.node, value=None if decline_reason else to_jsonable(value), by=by or self._options.by, **told
+        )
+        if refusal := self._engine.rejection_reason(one, message):
+            raise answer_error(one, run, refusal, late=0 < one.due <= now, call_happened=call_happened)
+        if (handle := self._engine.find_run(run)) is None:
+            from orchestra.app.code_changes import require_resumable
 
-            await stands(self._project, self.journal, events)
-        await posted(self.journal, run, letter, opened(events))
+            await require_resumable(self._project, self.journal, events)
+        await send_answer(self.journal, run, message, last_read_message(events))
         if handle is not None:
-            handle.told(one)
+            handle.mark_answered(one)
 
     async def fork(self, run: str, step: Step[..., Any] | None = None, /, **inputs: Any) -> Fork:
         """A new run of a run's workflow as it is today, or of `step`, on its inputs; `inputs` replace some of them.
@@ -375,60 +416,62 @@ class Orchestra:
         outcome of its node: nothing is called for it, and what depends on it is made anew. Options hold as in `start`: with a key, there
         is one such fork; `accept` stays what it was. Raises `InputError` E020, E033 for a value that no node takes, and as `start`.
         """
-        from orchestra.app.fork_effects import heir
-        from orchestra.app.fork_overrides import Before, values_of
-        from orchestra.app.reuse import inherited
+        from orchestra.app.fork_effects import fork_workers
+        from orchestra.app.fork_overrides import ParentRun, collect_overrides
+        from orchestra.app.reuse import fork_label
 
-        first, events = await self._begun(run)
-        if self._options.accept is None and (accept := accepted_by(first)) is not None:
+        first, events = await self._read_run(run)
+        if self._options.accept is None and (accept := stored_accept(first)) is not None:
             return await self.options(accept=accept).fork(run, step, **inputs)
         step = step or self.find(first.workflow)
-        made = self._project.compiled(step, self._options.accept)
+        made = self._project.compile_step(step, self._options.accept)
         program = made.program
-        given = bound(program, (), {**{name: value for name, value in first.inputs.items() if name in program.inputs}, **inputs})
-        if self._troupe is not None:
-            await self._troupe.prepare(program)
-        graph, versions = parcel(self._project, made).put(self.journal)
-        program = self._told(program)
-        old = await heir(self._project, self._engine, first, events, program, again=self._options.again)
-        values = values_of(program, self._options, Before(first, None if inputs else events, old.changes), given)
-        more = {"parent": run, "workers": old.workers, "label": inherited(first, self._labelled(program)), "values": values}
-        execution = await self._once(program, given, graph, versions, **more, tags=first.tags)
+        given = bind_arguments(program, (), {**{name: value for name, value in first.inputs.items() if name in program.inputs}, **inputs})
+        if self._workers is not None:
+            await self._workers.prepare(program)
+        graph, versions = get_snapshot(self._project, made).put(self.journal)
+        program = self._with_options(program)
+        old = await fork_workers(self._project, self._engine, first, events, program, again=self._options.again)
+        values = collect_overrides(program, self._options, ParentRun(first, None if inputs else events, old.changes), given)
+        more = {"parent": run, "workers": old.workers, "label": fork_label(first, self._data_label(program)), "values": values}
+        execution = await self._start_once(program, given, graph, versions, **more, tags=first.tags)
         try:
-            await execution.begun()
+            await execution.wait_started()
         except (asyncio.CancelledError, OrchestraError) as error:
-            raise left(execution, error, keyed=self.keyed)  # noqa: B904 - it has its cause
+            raise abandon_wait(execution, error, has_key=self.has_key)  # noqa: B904 - it has its cause
         return Fork(Run(execution, step.read, by=self._options.by), old.changes, values)
 
-    async def whatif(self, run: str, instead: Mapping[str, Card | Contract] | None = None, /, *, workflow: str = "") -> Rehearsal:
+    async def whatif(self, run: str, replacements: Mapping[str, Card | Contract] | None = None, /, *, workflow: str = "") -> WhatifResult:
         """What a run that has ended would have come to with other agents, by the names that its workflow knows them by; or, without
         any, with everything as it is today: `workflow` is its file, where it has no name here. Nothing is recorded, no tool with effects
         is called, no person is asked. Raises `InputError` E020, E025 for a run that has not ended, and what compiling it anew raises."""
         from orchestra.app.whatif import whatif
 
-        self._options.forkless()
-        label = join((self._options.label or "public", WITHIN.get()))
-        return await whatif(self._project, self._engine, self._troupe, await self._events(run), instead, named=workflow, label=label)
+        self._options.reject_fork_options()
+        label = join((self._options.label or "public", CURRENT_LABEL.get()))
+        return await whatif(
+            self._project, self._engine, self._workers, await self._read_events(run), replacements, workflow=workflow, label=label
+        )
 
-    async def replay(self, run: str) -> Replayed:
+    async def replay(self, run: str) -> ReplayResult:
         """A run's events held against what the engine decides today, on the workflow that the run stored. Raises `InputError` E020."""
         from orchestra.engine.replay import replay
 
-        first, events = await self._begun(run)
-        return replay(await restored(self._project, self.journal, first, asking=False), events)
+        first, events = await self._read_run(run)
+        return replay(await restore_program(self._project, self.journal, first, will_call=False), events)
 
-    async def _begun(self, run: str) -> tuple[RunStarted, list[Event]]:
+    async def _read_run(self, run: str) -> tuple[RunStarted, list[Event]]:
         """How a run began, and all of its events."""
-        events = await self._events(run)
+        events = await self._read_events(run)
         first = events[0]
         if not isinstance(first, RunStarted):
-            raise nowhere(run)
+            raise run_not_found(run)
         return first, events
 
-    async def _events(self, run: str) -> list[Event]:
-        self._home.check()
+    async def _read_events(self, run: str) -> list[Event]:
+        self._affinity.check()
         if not (events := await self.journal.read(run)):
-            raise nowhere(run)
+            raise run_not_found(run)
         return events
 
     async def check(
@@ -442,7 +485,7 @@ class Orchestra:
         confidence: float | None = None,
         combined: str | Path = "",
         back_off: bool = False,
-    ) -> Ruling:
+    ) -> VerificationResult:
         """What the checks say of an answer: a text, or a model with fields of type `Quote`. Without checks or a combination, `quote`.
 
         A text is a quote as a whole where the check `quote` is asked for; of a dict the fields `quote` and `quotes` are quotes.
@@ -451,44 +494,50 @@ class Orchestra:
 
         `combined` names the agent whose answer it is, or the file of a combination: its checks are asked, and what they say becomes one
         score, as with `score: combined`. It is accepted from `accept` on; where that is not said, by the agent's certificate over the
-        combined score (`ruling.promise`), or from 0.5 on. With `back_off` the parts that `entailment` does not pass are left out of the
-        judgement: `ruling.dropped` are these, and `ruling.rest(answer)` is the answer as JSON without them.
+        combined score (`ruling.guarantee`), or from 0.5 on. With `back_off` the parts that `entailment` does not pass are left out of the
+        judgement: `ruling.dropped` are these, and `ruling.remaining(answer)` is the answer as JSON without them.
 
         Raises `InputError` V010 for what is no check, V011 for an agent or a tool that is not there, V014 for an `accept` or a `confidence`
-        that is none, and with `combined` what `orchestra.app.check_answer.weighed` does."""
+        that is none, and with `combined` what `orchestra.app.check_answer.combined_request` does."""
         from orchestra.app import check_answer
-        from orchestra.verification.session import Asked, go_on, start
+        from orchestra.verification.session import ChecksPending, advance, start
 
-        self._options.forkless()
-        given = check_answer.Answer(value=answer, against=against, inputs=inputs or {}, confidence=confidence)
-        situation, own = check_answer.situation(self._project, given, checks, accept, combined=combined, back_off=back_off)
-        stands = await check_answer.aside(self._engine.clock, start, situation)
-        while isinstance(stands, Asked):
-            self._home.check()
+        self._options.reject_fork_options()
+        given = check_answer.CheckedAnswer(value=answer, against=against, inputs=inputs or {}, confidence=confidence)
+        situation, own = check_answer.verification_request(self._project, given, checks, accept, combined=combined, back_off=back_off)
+        stands = await check_answer.run_off_loop(self._engine.clock, start, situation)
+        while isinstance(stands, ChecksPending):
+            self._affinity.check()
             alone = dataclasses.replace(self._options, idempotency_key="", live=False, accept=None)  # a key, and a score, are for one run
-            view = Orchestra(self._project, self._engine, self._troupe, self._home, alone)
+            view = Orchestra(self._project, self._engine, self._workers, self._affinity, alone)
             asked = [(one, view.options(sample=one.sample or None).run) for one in stands.questions]
-            heard = [check_answer.heard(run, self._project, one, own, self.label) for one, run in asked]
-            stands = await check_answer.aside(self._engine.clock, go_on, situation, stands, await asyncio.gather(*heard))
+            heard = [check_answer.ask_judge(run, self._project, one, own, self.label) for one, run in asked]
+            stands = await check_answer.run_off_loop(self._engine.clock, advance, situation, stands, await asyncio.gather(*heard))
         return stands
 
     async def costs(
-        self, by: Key | Iterable[Key] = "workflow", *, since: When = None, until: When = None, workflow: str = "", tags: Tags | None = None
-    ) -> Costs:
-        """What the journal's runs cost, summed up by one key or several (`orchestra.app.costs.KEYS`, `tag:NAME`):
+        self,
+        by: CostKey | Iterable[CostKey] = "workflow",
+        *,
+        since: TimeSpec = None,
+        until: TimeSpec = None,
+        workflow: str = "",
+        tags: Tags | None = None,
+    ) -> CostReport:
+        """What the journal's runs cost, summed up by one key or several (`orchestra.app.costs.COST_KEYS`, `tag:NAME`):
         those of `runs` with the same
         `since`, `until`, `workflow` and `tags`. Runs that cannot be read are named, and left out. Raises `InputError` C043 for what is no
         key, E040 for tags that are none, F100 where the fleet's file, which has the prices, cannot be read."""
-        from orchestra.app.costs import costs, servers
+        from orchestra.app.costs import costs, fleet_servers
 
-        self._home.check()
-        return await costs(self.journal, servers(self.settings), by, since=since, until=until, workflow=workflow, tags=tags)
+        self._affinity.check()
+        return await costs(self.journal, fleet_servers(self.settings), by, since=since, until=until, workflow=workflow, tags=tags)
 
     async def load(self, agent: str) -> list[str]:
         """Has the local servers that run load an agent's adapter, before its first call; gives their names. Raises `InputError` A001."""
-        self._home.check()
+        self._affinity.check()
         card = self.registry.card(agent)
-        return await self._troupe.load(card) if self._troupe is not None else []
+        return await self._workers.load(card) if self._workers is not None else []
 
     async def fleet_status(self, *, probe: bool = False) -> FleetStatus:
         """What is known of the fleet's servers, and whether they can serve (`can_serve`); it has none where other `workers` are used.
@@ -497,5 +546,5 @@ class Orchestra:
         """
         from orchestra.fleet.status import FleetStatus
 
-        self._home.check()
-        return await self._troupe.status(probe=probe) if self._troupe is not None else FleetStatus()
+        self._affinity.check()
+        return await self._workers.status(probe=probe) if self._workers is not None else FleetStatus()

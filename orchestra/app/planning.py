@@ -1,7 +1,7 @@
 """Planning: a request as a workflow of one `plan` node, which `orchestra ask` runs; and the router alone, for `orchestra plan`.
 
 The router itself (`orchestra.router`) is pure. In a run the engine carries its questions to the router's agent, and steps of the plan run
-while it is being written (`orchestra.engine.kinds.plan`); what came of the planning is read off the run's journal (`drafted`). `plan`
+while it is being written (`orchestra.engine.kinds.plan`); what came of the planning is read off the run's journal (`plan_result`). `plan`
 asks the same questions in runs of their own, and runs nothing of the plan. Plans that served are kept in the journal's memo, under keys of
 intent and shape (`orchestra.router.plan_cache`), which are the same for both.
 """
@@ -17,46 +17,56 @@ from typing import Any
 from orchestra.agents.card import Card
 from orchestra.agents.registry import builtin_folder
 from orchestra.app.orchestra import Orchestra
-from orchestra.app.snapshot_store import as_told, graph_of
+from orchestra.app.snapshot_store import apply_run_options, stored_graph
 from orchestra.core.errors import InputError, OrchestraError
-from orchestra.core.events import NOTHING, AttemptFinished, Drafted, Event, NodeFinished, RunStarted, TurnStarted, Usage
+from orchestra.core.events import NO_USAGE, AttemptFinished, Event, NodeFinished, PlanDraft, RunStarted, TurnStarted, Usage
 from orchestra.core.labels import join
-from orchestra.core.outcomes import Failed
+from orchestra.core.outcomes import FailedOutcome
 from orchestra.engine.kinds import plan as plan_module
-from orchestra.fleet.weights.encoders import missing
+from orchestra.fleet.weights.encoders import missing_libraries
 from orchestra.router import plan_cache, prompt
 from orchestra.router import tools as router_tools
-from orchestra.router.capabilities import Offer, Skill, statable
-from orchestra.router.input_types import type_of
-from orchestra.router.multi_part import Unserved, unserved
-from orchestra.router.plan import LINE, Plan, declared, plan_of, workflow
-from orchestra.router.plan_syntax import Answer, Reference, read
-from orchestra.router.planner import DECLINED, Ask, Drafting, Planned, Request, Unplanned, go_on, go_on_without, start
-from orchestra.router.shortlist import MOST, PACKAGED
+from orchestra.router.capabilities import Capabilities, Capability, statable_types
+from orchestra.router.input_types import infer_schema
+from orchestra.router.multi_part import UncoveredParts, find_uncovered
+from orchestra.router.plan import LINE_NODE, Plan, build_plan, declare_inputs, to_workflow
+from orchestra.router.plan_syntax import PlanAnswer, PlanReference, parse_line
+from orchestra.router.planner import (
+    DECLINED_CODE,
+    PlanFound,
+    PlannerQuestion,
+    PlannerState,
+    PlanNotFound,
+    PlanRequest,
+    advance,
+    advance_unreadable,
+    start,
+)
+from orchestra.router.shortlist import MAX_SHORTLIST, PACKAGE_TOOLS
 from orchestra.router.suggestions import nearest
 from orchestra.router.validation import Rejection
-from orchestra.router.voting import Vote, vote
+from orchestra.router.voting import VoteResult, count_votes
 from orchestra.schema.types import Schema
-from orchestra.workflows.model import ANYTHING, ASK, REQUEST, Graph, PlanLimits, PlanNode
+from orchestra.workflows.model import ANYTHING, ASK_WORKFLOW, REQUEST, Graph, PlanLimits, PlanNode
 from orchestra.workflows.program import CompiledNode
-from orchestra.workflows.python.name_resolution import ambiguous
+from orchestra.workflows.python.name_resolution import ambiguous_name_error
 from orchestra.workflows.python.steps import Agent, Step, Tool, Workflow
 
 ROUTER = "router"
 PLANNERS = frozenset({ROUTER, "planner", "tool_planner"})
 """What plans, and is no skill of a plan."""
-INNER = frozenset(tool.contract.name for tool in router_tools.TOOLS)
+PLANNER_TOOLS = frozenset(tool.contract.name for tool in router_tools.TOOLS)
 """Tools of the workflow `planner`, which are no skills of a plan either."""
-ADVISERS = frozenset({"difficulty"})
+ADVISORY_AGENTS = frozenset({"difficulty"})
 """Agents that say something about a call, and answer nothing: no steps of a plan, unless they are named."""
-_KEYS = (
+_NODE_KEYS = (
     *("repairs", "replans", "stepwise", "shortlist", "copied", "literals", "confirm", "grounded", "each_part", "hearsay", "anyway"),
     *("cache", "votes"),
 )
-"""Of a wish: the keys that a `plan` node has too."""
+"""Of plan options: the keys that a `plan` node has too."""
 NODE = "answer"
 """The one node of what a request becomes."""
-FEW = 5
+MAX_BROADEST = 5
 """Skills that stand for all, where none is near."""
 _CLAUSE = re.compile("[,;:]")
 NO_PLAN = "R007"
@@ -64,7 +74,7 @@ NO_PLAN = "R007"
 
 
 @dataclass(frozen=True, slots=True)
-class Recalled:
+class RecalledPlan:
     """Where a plan comes from that nobody was asked for."""
 
     run: str
@@ -76,42 +86,46 @@ class Recalled:
 
 
 @dataclass(frozen=True)
-class Draft:
+class PlanResult:
     """What came of planning: the plan, or why there is none."""
 
     request: str
-    offer: Offer
+    capabilities: Capabilities
     plan: Plan | None
     rejections: tuple[Rejection, ...] = ()
-    lines: int = 0
+    question_count: int = 0
     """Questions to the router's agent."""
-    repaired: int = 0
-    usage: Usage = NOTHING
+    repairs: int = 0
+    usage: Usage = NO_USAGE
     """What the router's agent cost."""
-    recalled: Recalled | None = None
+    recalled: RecalledPlan | None = None
     """Of a plan that comes from the cache."""
     remarks: tuple[str, ...] = ()
     """What a person should know: a stored plan that was ignored, with its code."""
-    votes: Vote | None = None
+    vote: VoteResult | None = None
     """Of a plan that was voted on."""
     run: str = ""
     """The run of the last question."""
-    shape: str = ""
+    cache_shape: str = ""
     """What the plan may be made of, as the cache tells it; empty where the cache is not used."""
     version: int = 1
     """Which plan of a run it is, where others before it failed."""
-    told: Any = None
+    recorded_graph: Any = None
     """The plan as a workflow, where a journal tells it."""
 
     @property
     def declined(self) -> bool:
         """Whether the router found that nothing which is offered serves the request."""
-        return self.plan is None and any(one.code == DECLINED for one in self.rejections)
+        return self.plan is None and any(one.code == DECLINED_CODE for one in self.rejections)
 
     @property
-    def undone(self) -> Unserved | None:
+    def unserved_parts(self) -> UncoveredParts | None:
         """What of the request its plan is not for; of a plan that follows one which failed nothing is known."""
-        return unserved(self.offer.several, self.plan.steps, self.plan.answer) if self.plan is not None and self.version <= 1 else None
+        return (
+            find_uncovered(self.capabilities.request_parts, self.plan.steps, self.plan.answer)
+            if self.plan is not None and self.version <= 1
+            else None
+        )
 
     @property
     def graph(self) -> Graph:
@@ -119,13 +133,13 @@ class Draft:
         if self.plan is None:
             why = "; ".join(map(str, self.rejections)) or "it wrote nothing"
             raise InputError(NO_PLAN, f"the router gave no plan: {why}", hint=f"orchestra explain {NO_PLAN}")
-        if self.told is not None:
-            return Graph.model_validate(self.told, strict=False)
-        return workflow(self.plan, self.offer, "plan", self.request[:200])
+        if self.recorded_graph is not None:
+            return Graph.model_validate(self.recorded_graph, strict=False)
+        return to_workflow(self.plan, self.capabilities, "plan", self.request[:200])
 
 
 @dataclass(frozen=True)
-class Wish:
+class PlanOptions:
     """How a plan shall be made: the keys of a `plan` node."""
 
     only: tuple[str, ...] = ()
@@ -138,7 +152,7 @@ class Wish:
     replans: int = 0
     """How often another plan may follow one of which a step failed."""
     stepwise: bool = True
-    shortlist: int = MOST
+    shortlist: int = MAX_SHORTLIST
     """Skills that the router is shown at most."""
     copied: bool = True
     """Whether the texts that a plan states are pieces of the request."""
@@ -162,43 +176,45 @@ class Wish:
     """Plans that are sampled, at a temperature above 0; the one that most of them agree on is taken."""
 
 
-def asking(orchestra: Orchestra, request: str, values: Mapping[str, Any], wish: Wish | None = None) -> Workflow[..., Any]:
+def request_workflow(
+    orchestra: Orchestra, request: str, values: Mapping[str, Any], options: PlanOptions | None = None
+) -> Workflow[..., Any]:
     """A request as a workflow of one `plan` node, over the request and the values at hand as its inputs.
 
-        run = await orchestra.start(asking(orchestra, request, values), request=request, **values)
+        run = await orchestra.start(request_workflow(orchestra, request, values), request=request, **values)
 
     It is the same workflow for all requests over values of the same types. Raises `InputError` C004 for a skill or a router that is not
     there, R022 for a request that is empty.
     """
-    wish, request = wish or Wish(), worded(request)
-    inputs, types = declared({REQUEST: type_of(request), **{name: type_of(value) for name, value in values.items()}})
+    options, request = options or PlanOptions(), require_request(request)
+    inputs, types = declare_inputs({REQUEST: infer_schema(request), **{name: infer_schema(value) for name, value in values.items()}})
     returns: dict[str, Any] = {"returns": ANYTHING}
-    if wish.returns:
-        (wanted,), more = declared({"returned": wish.returns})[0].values(), declared({"returned": wish.returns})[1]
+    if options.returns:
+        (wanted,), more = declare_inputs({"returned": options.returns})[0].values(), declare_inputs({"returned": options.returns})[1]
         returns, types = {"returns": wanted["type"]}, {**types, **more}
     node = {
         "plan": f"${{input.{REQUEST}}}",
         "with": {name: f"${{input.{name}}}" for name in values},
-        **_listed(orchestra, wish.only),
+        **_capability_names(orchestra, options.only),
         **returns,
-        "limits": wish.limits,
-        "router": _planner(orchestra, wish.router),
-        **({} if wish.larger is None else {"larger": _planner(orchestra, wish.larger)}),
-        **{key: getattr(wish, key) for key in _KEYS},
+        "limits": options.limits,
+        "router": _planner_name(orchestra, options.router),
+        **({} if options.larger is None else {"larger": _planner_name(orchestra, options.larger)}),
+        **{key: getattr(options, key) for key in _NODE_KEYS},
     }
     said = "A request in a person's words: the router plans which agents and tools to use, and the plan runs meanwhile."
-    graph = {"schema": "orchestra/v1", "name": ASK, "description": said, "input": inputs, "types": types, "nodes": {NODE: node}}
-    return Workflow.of(Graph.model_validate({**graph, "output": f"${{{NODE}}}"}, strict=False))
+    graph = {"schema": "orchestra/v1", "name": ASK_WORKFLOW, "description": said, "input": inputs, "types": types, "nodes": {NODE: node}}
+    return Workflow.from_graph(Graph.model_validate({**graph, "output": f"${{{NODE}}}"}, strict=False))
 
 
-def worded(request: str) -> str:
+def require_request(request: str) -> str:
     """A request that says something. Raises `InputError` R022 for one that is empty."""
     if not request.strip():
         raise InputError("R022", "the request is empty", hint='orchestra ask "What is wanted?"')
     return request
 
 
-def _planner(orchestra: Orchestra, named: str | Agent[..., Any]) -> str:
+def _planner_name(orchestra: Orchestra, named: str | Agent[..., Any]) -> str:
     """The name of an agent that plans; one that is declared in Python is made known.
 
     Raises `InputError` C004, or W021 for one whose name means another agent by now.
@@ -206,7 +222,7 @@ def _planner(orchestra: Orchestra, named: str | Agent[..., Any]) -> str:
     if not isinstance(named, str):
         orchestra.program(named)
         if named.card is not None and orchestra.registry.card(named.name).digest != named.card.digest:
-            raise ambiguous(named)
+            raise ambiguous_name_error(named)
         return named.name
     if named not in orchestra.registry.agents:
         other = orchestra.find(named)
@@ -214,17 +230,17 @@ def _planner(orchestra: Orchestra, named: str | Agent[..., Any]) -> str:
     return named
 
 
-def _listed(orchestra: Orchestra, only: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def _capability_names(orchestra: Orchestra, only: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """What a plan may use, by the key of the node that lists it. Raises `InputError` C004 for what is not there."""
     found: dict[str, dict[str, None]] = {"workflows": {}, "agents": {}, "tools": {}}
-    for name in only or _harmless(orchestra):
+    for name in only or _effect_free(orchestra):
         step = orchestra.find(name)
         key = "workflows" if isinstance(step, Workflow) else "tools" if isinstance(step, Tool) else "agents"
         found[key][name] = None
     return {key: tuple(names) for key, names in found.items()}
 
 
-def _harmless(orchestra: Orchestra) -> Iterable[str]:
+def _effect_free(orchestra: Orchestra) -> Iterable[str]:
     """Everything that has no effects. Workflows first: what somebody has put together and named serves better than its parts. Of each kind
     those of the project come first, as a shortlist takes them where the words of a request do not tell.
 
@@ -232,152 +248,157 @@ def _harmless(orchestra: Orchestra) -> Iterable[str]:
     to be routed, and the members of an ensemble that can be asked here, which serves better.
     """
     registry = orchestra.registry
-    cards = {name: card for name, card in registry.cards.items() if name not in PLANNERS | ADVISERS and card.grammar is None}
-    offered = {name: card for name, card in cards.items() if card.trained and _here(card)}
-    members = {part.digest for card in offered.values() for part in card.parts}
-    yield from (name for name in orchestra.workflows() if name not in PLANNERS and not _acts(orchestra, name))
+    cards = {name: card for name, card in registry.cards.items() if name not in PLANNERS | ADVISORY_AGENTS and card.grammar is None}
+    offered = {name: card for name, card in cards.items() if card.is_trained and _is_available(card)}
+    members = {part.digest for card in offered.values() for part in card.member_cards}
+    yield from (name for name in orchestra.workflows() if name not in PLANNERS and not _has_effects(orchestra, name))
     yield from (name for name, card in offered.items() if card.digest not in members)
-    tools = [name for name, tool in registry.tools.items() if tool.contract.effect == "pure" and name not in INNER]
-    yield from sorted(tools, key=lambda name: name in PACKAGED)
+    tools = [name for name, tool in registry.tools.items() if tool.contract.effect == "pure" and name not in PLANNER_TOOLS]
+    yield from sorted(tools, key=lambda name: name in PACKAGE_TOOLS)
 
 
-def _here(card: Card) -> bool:
+def _is_available(card: Card) -> bool:
     """Whether this installation can ask an ensemble: encoders need libraries that do not come with the core."""
-    return not any(part.kind == "encoder" for part in card.parts) or not missing()
+    return not any(part.kind == "encoder" for part in card.member_cards) or not missing_libraries()
 
 
-def _acts(orchestra: Orchestra, name: str) -> bool:
+def _has_effects(orchestra: Orchestra, name: str) -> bool:
     """Whether a workflow may have an effect or ask a person, or cannot run at all."""
     try:
-        return any(node.acts for node in orchestra.program(orchestra.find(name)).nodes)
+        return any(node.has_effects for node in orchestra.program(orchestra.find(name)).nodes)
     except InputError:
         return True  # `orchestra validate` says why
 
 
-async def asked_in(orchestra: Orchestra, started: RunStarted) -> Workflow[..., Any] | None:
-    """What `asking` made for a run, over what its node names today; None for a run of another workflow. Raises `OrchestraError` E019."""
-    if started.workflow != ASK:
+async def recorded_request(orchestra: Orchestra, started: RunStarted) -> Workflow[..., Any] | None:
+    """The request workflow of a run, over what its node names today; None for a run of another workflow. Raises `OrchestraError` E019."""
+    if started.workflow != ASK_WORKFLOW:
         return None
-    graph = await graph_of(orchestra.journal, started)
-    return Workflow.of(graph) if isinstance(graph.nodes.get(NODE), PlanNode) and len(graph.nodes) == 1 else None
+    graph = await stored_graph(orchestra.journal, started)
+    return Workflow.from_graph(graph) if isinstance(graph.nodes.get(NODE), PlanNode) and len(graph.nodes) == 1 else None
 
 
-def node_of(orchestra: Orchestra, asked: Workflow[..., Any]) -> CompiledNode:
-    """The node that plans of what `asking` made."""
+def plan_node(orchestra: Orchestra, asked: Workflow[..., Any]) -> CompiledNode:
+    """The `plan` node of a request workflow."""
     return orchestra.program(asked).nodes[0]
 
 
-async def drafted(orchestra: Orchestra, asked: Workflow[..., Any], request: str, events: Sequence[Event]) -> Draft:
-    """What came of the planning in a run of what `asking` made, as far as its events go."""
+async def plan_result(orchestra: Orchestra, asked: Workflow[..., Any], request: str, events: Sequence[Event]) -> PlanResult:
+    """The plan result of a run of a request workflow, as far as its events go."""
     started = next((event for event in events if isinstance(event, RunStarted)), None)
     program = orchestra.program(asked)
-    node = (program if started is None else as_told(program, started)).nodes[0]
+    node = (program if started is None else apply_run_options(program, started)).nodes[0]
     given = started.inputs if started is not None else {}
-    wanted, votes = plan_module.within(plan_module.asked(node, request), node, lambda: given), plan_module.stated(node).votes
-    turns = [(event.turn, event.drafted) for event in events if isinstance(event, TurnStarted) and event.node == NODE and event.drafted]
+    wanted, votes = (
+        plan_module.limit_calls(plan_module.build_request(node, request), node, lambda: given),
+        plan_module.require_node_plan_settings(node).votes,
+    )
+    turns = [(event.turn, event.draft) for event in events if isinstance(event, TurnStarted) and event.node == NODE and event.draft]
     known = [one for _, one in turns]
-    questions = sum(not plan_module.whole(one) for one in known)
-    remarks = tuple(one.remark for one in known if one.remark)
-    last = known[-1] if known else Drafted(None, version=1)
-    draft = Draft(request, wanted.offer, None, (), questions, last.repaired, remarks=remarks, version=last.version)
-    if plan_module.whole(last):
-        sampled = len(last.plans) or votes
-        won = None if last.agreement is None else Vote(0, round(last.agreement * sampled), sampled)
-        recalled = await _source(orchestra, last) if last.recalled else None
-        made = plan_of([read(line) for line in last.lines])
-        return replace(draft, plan=made, recalled=recalled, votes=won, told=last.graph)
+    questions = sum(not plan_module.is_complete(one) for one in known)
+    remarks = tuple(one.warning for one in known if one.warning)
+    last = known[-1] if known else PlanDraft(None, version=1)
+    draft = PlanResult(request, wanted.capabilities, None, (), questions, last.repaired_lines, remarks=remarks, version=last.version)
+    if plan_module.is_complete(last):
+        sampled = len(last.sampled_plans) or votes
+        won = None if last.agreement is None else VoteResult(0, round(last.agreement * sampled), sampled)
+        recalled = await _recalled_from(orchestra, last) if last.reused_from else None
+        made = build_plan([parse_line(line) for line in last.lines])
+        return replace(draft, plan=made, recalled=recalled, vote=won, recorded_graph=last.graph)
     ended = next((event.outcome for event in events if isinstance(event, NodeFinished) and event.node == NODE), None)
-    if not isinstance(ended, Failed) or ended.code != NO_PLAN:
+    if not isinstance(ended, FailedOutcome) or ended.code != NO_PLAN:
         return draft
-    unplanned, won = _why_not(wanted, turns, votes, events)
-    return replace(draft, rejections=_helped(orchestra, node, wanted, unplanned), votes=won)
+    unplanned, won = _unplanned_reason(wanted, turns, votes, events)
+    return replace(draft, rejections=_rejections_with_hint(orchestra, node, wanted, unplanned), vote=won)
 
 
-async def _source(orchestra: Orchestra, known: Drafted) -> Recalled:
+async def _recalled_from(orchestra: Orchestra, known: PlanDraft) -> RecalledPlan:
     """Where a plan comes from that the memo had."""
-    began = next(iter(await orchestra.journal.read(known.recalled)), None)
+    began = next(iter(await orchestra.journal.read(known.reused_from)), None)
     said = began.inputs.get(REQUEST, "") if isinstance(began, RunStarted) and isinstance(began.inputs, Mapping) else ""
-    return Recalled(known.recalled, str(said), known.saved)
+    return RecalledPlan(known.reused_from, str(said), known.saved_usage)
 
 
-def _why_not(request: Request, turns: Sequence[tuple[int, Drafted]], votes: int, events: Sequence[Event]) -> tuple[Unplanned, Vote | None]:
+def _unplanned_reason(
+    request: PlanRequest, turns: Sequence[tuple[int, PlanDraft]], votes: int, events: Sequence[Event]
+) -> tuple[PlanNotFound, VoteResult | None]:
     """Why a run has no plan: what the router's machine says to the last answer, of each sample, or before it asks anything."""
     if not turns:
         _, wanted = start(request)
-        return (wanted if isinstance(wanted, Unplanned) else Unplanned(())), None
+        return (wanted if isinstance(wanted, PlanNotFound) else PlanNotFound(())), None
     replies = {event.node: event.value for event in events if isinstance(event, AttemptFinished) and not event.error}
     latest = turns[-1][1]
     # Of samples that were made one after the other the last one's turn has the plans of those before it.
-    last = {told.sample: (turn, told) for turn, told in turns if told.version == latest.version} if latest.beside else {0: turns[-1]}
-    plans, won = latest.plans, None
-    state, wanted, heard = Drafting(request), Unplanned(()), False
+    last = {told.sample: (turn, told) for turn, told in turns if told.version == latest.version} if latest.parallel else {0: turns[-1]}
+    plans, won = latest.sampled_plans, None
+    state, wanted, heard = PlannerState(request), PlanNotFound(()), False
     for _, (turn, told) in sorted(last.items()):
-        before = plan_module.drafting(request, told)
-        reply = replies.get(f"{NODE}#{turn}/{LINE}")
-        after, came = (before, Unplanned(())) if reply is None else go_on(before, str(reply))
-        if isinstance(came, Ask):
-            return Unplanned(()), None
-        plans = (*plans, plan_module.sample_of(came))
+        before = plan_module.planner_state(request, told)
+        reply = replies.get(f"{NODE}#{turn}/{LINE_NODE}")
+        after, came = (before, PlanNotFound(())) if reply is None else advance(before, str(reply))
+        if isinstance(came, PlannerQuestion):
+            return PlanNotFound(()), None
+        plans = (*plans, plan_module.sample_lines(came))
         if reply is not None or not heard:
             state, wanted, heard = after, came, reply is not None
     if votes > 1:
-        state, wanted, won = plan_module.elected(state, wanted, plans)
-    return (wanted if isinstance(wanted, Unplanned) else Unplanned(())), won
+        state, wanted, won = plan_module.elect_plan(state, wanted, plans)
+    return (wanted if isinstance(wanted, PlanNotFound) else PlanNotFound(())), won
 
 
-async def plan(orchestra: Orchestra, request: str, values: Mapping[str, Any], wish: Wish | None = None) -> Draft:
-    """A plan for a request over the values at hand: one that has served (`keep`), or else one by the router's agent. Only that is asked.
+async def plan(orchestra: Orchestra, request: str, values: Mapping[str, Any], options: PlanOptions | None = None) -> PlanResult:
+    """A plan for a request over the given values: one from the cache (`keep_plan`), or one by the router's agent. No other is called.
 
     Raises `InputError` C004 for a skill or a router that is not there, and what a call of the agent raises.
     """
-    wish = wish or Wish()
-    step = asking(orchestra, request, values, wish)
+    options = options or PlanOptions()
+    step = request_workflow(orchestra, request, values, options)
     program = orchestra.program(step)
-    node, told = program.nodes[0], plan_module.stated(program.nodes[0])
-    agents = [Agent.of(one) for one in (told.router, told.larger) if one is not None]
+    node, told = program.nodes[0], plan_module.require_node_plan_settings(program.nodes[0])
+    agents = [Agent.from_contract(one) for one in (told.router, told.larger) if one is not None]
     agent, larger = agents[0], agents[1] if len(agents) > 1 else None
     remarks: tuple[str, ...] = ()
     shape = ""
-    if wish.cache:
-        shape = plan_module.shape(node, request, join((program.label, orchestra.label)))
-        found, remarks = await _recalled(orchestra, request, plan_module.offered(node, request), shape)
+    if options.cache:
+        shape = plan_module.cache_shape(node, request, join((program.label, orchestra.label)))
+        found, remarks = await _recall(orchestra, request, plan_module.all_capabilities(node, request), shape)
         if found is not None:
             return found
-    asked = plan_module.asked(node, request)
-    if wish.votes > 1:
-        made = await _voted(orchestra, asked, agent, larger, wish.votes)
+    asked = plan_module.build_request(node, request)
+    if options.votes > 1:
+        made = await _vote(orchestra, asked, agent, larger, options.votes)
     else:
-        made = await _asked(orchestra.options(idempotency_key="", purpose="planning"), asked, agent, larger)
-    rejections = _helped(orchestra, node, asked, Unplanned(made.rejections)) if made.declined else made.rejections
-    return replace(made, rejections=rejections, remarks=remarks, shape=shape)
+        made = await _ask_router(orchestra.options(idempotency_key="", purpose="planning"), asked, agent, larger)
+    rejections = _rejections_with_hint(orchestra, node, asked, PlanNotFound(made.rejections)) if made.declined else made.rejections
+    return replace(made, rejections=rejections, remarks=remarks, cache_shape=shape)
 
 
-async def _asked(router: Orchestra, request: Request, agent: Step[..., Any], larger: Step[..., Any] | None) -> Draft:
+async def _ask_router(router: Orchestra, request: PlanRequest, agent: Step[..., Any], larger: Step[..., Any] | None) -> PlanResult:
     """The plan that the router's agent makes, or the larger one where it does not come to one."""
     state, wanted = start(request)
-    asked, usage, run = 0, NOTHING, ""
-    while isinstance(wanted, Ask):
+    asked, usage, run = 0, NO_USAGE, ""
+    while isinstance(wanted, PlannerQuestion):
         asked += 1
-        reply = await router.run(larger if wanted.larger and larger is not None else agent, **wanted.inputs)
+        reply = await router.run(larger if wanted.escalated and larger is not None else agent, **wanted.inputs)
         usage, run = usage + reply.usage, reply.run
-        if reply.error is not None and (other := go_on_without(state, reply.error.code, reply.error.message)) is not None:
+        if reply.error is not None and (other := advance_unreadable(state, reply.error.code, reply.error.message)) is not None:
             state, wanted = other
             continue
-        state, wanted = go_on(state, str(reply.output))
+        state, wanted = advance(state, str(reply.output))
     match wanted:
-        case Planned(found, repaired):
-            return Draft(request.text, request.offer, found, state.rejected, asked, repaired, usage, run=run)
-        case Unplanned(rejections):
-            return Draft(request.text, request.offer, None, rejections, asked, state.repaired, usage, run=run)
+        case PlanFound(found, repaired):
+            return PlanResult(request.text, request.capabilities, found, state.rejected, asked, repaired, usage, run=run)
+        case PlanNotFound(rejections):
+            return PlanResult(request.text, request.capabilities, None, rejections, asked, state.repair_count, usage, run=run)
 
 
-async def _voted(orchestra: Orchestra, request: Request, agent: Step[..., Any], larger: Step[..., Any] | None, votes: int) -> Draft:
+async def _vote(orchestra: Orchestra, request: PlanRequest, agent: Step[..., Any], larger: Step[..., Any] | None, votes: int) -> PlanResult:
     """Of several samples, made side by side, the plan that most of them agree on; what all of them cost.
 
     A sample whose calls fail came to no plan. Raises what the first one raised where all of them did.
     """
     sampled = [orchestra.options(idempotency_key="", purpose="planning", sample=number) for number in range(1, votes + 1)]
-    tasks = [asyncio.create_task(_asked(one, request, agent, larger)) for one in sampled]
+    tasks = [asyncio.create_task(_ask_router(one, request, agent, larger)) for one in sampled]
     try:
         await asyncio.wait(tasks)
     finally:
@@ -385,114 +406,118 @@ async def _voted(orchestra: Orchestra, request: Request, agent: Step[..., Any], 
             task.cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
     faults = [one for one in ended if isinstance(one, BaseException)]
-    drafts = [one for one in ended if isinstance(one, Draft)]
+    drafts = [one for one in ended if isinstance(one, PlanResult)]
     if not drafts or any(not isinstance(fault, OrchestraError) for fault in faults):
         raise next((fault for fault in faults if not isinstance(fault, OrchestraError)), faults[0])
-    won = vote([_candidate(one) if isinstance(one, Draft) else None for one in ended])
-    chosen = drafts[0] if won is None else ended[won.chosen]
-    assert isinstance(chosen, Draft), "a sample that failed has no votes"
-    usage = sum((one.usage for one in drafts), NOTHING)
-    return replace(chosen, lines=sum(one.lines for one in drafts), usage=usage, votes=won)
+    won = count_votes([_candidate(one) if isinstance(one, PlanResult) else None for one in ended])
+    chosen = drafts[0] if won is None else ended[won.winner]
+    assert isinstance(chosen, PlanResult), "a sample that failed has no votes"
+    usage = sum((one.usage for one in drafts), NO_USAGE)
+    return replace(chosen, question_count=sum(one.question_count for one in drafts), usage=usage, vote=won)
 
 
-def _candidate(draft: Draft) -> Plan | None:
+def _candidate(draft: PlanResult) -> Plan | None:
     """What a sample votes for: its plan, or `return nothing`."""
-    return Plan((), Answer(())) if draft.declined else draft.plan
+    return Plan((), PlanAnswer(())) if draft.declined else draft.plan
 
 
-async def _recalled(orchestra: Orchestra, request: str, offer: Offer, shape: str) -> tuple[Draft | None, tuple[str, ...]]:
+async def _recall(orchestra: Orchestra, request: str, offer: Capabilities, shape: str) -> tuple[PlanResult | None, tuple[str, ...]]:
     """A plan that has served and fits; and what is to be said of stored ones that are none."""
     remarks: list[str] = []
-    for key in plan_cache.keys(request, shape):
+    for key in plan_cache.cache_keys(request, shape):
         try:
-            known = await orchestra.journal.recall(key)
+            known = await orchestra.journal.get_memo(key)
             if known is None:
                 continue
             run, stored = known
-            plan, entry = plan_cache.recalled(stored, request, offer, shape)
-        except plan_cache.Unfit as error:
-            remarks += [plan_cache.ignored(error.reason)] if error.foreign else []
+            plan, entry = plan_cache.fit_cached_plan(stored, request, offer, shape)
+        except plan_cache.CachedPlanError as error:
+            remarks += [plan_cache.ignored_message(error.reason)] if error.is_corrupt else []
         except OrchestraError as error:  # a journal that is damaged there: planning goes on without it
-            remarks.append(plan_cache.ignored(f"{error.code}: {error.message}"))
+            remarks.append(plan_cache.ignored_message(f"{error.code}: {error.message}"))
         else:
-            known_from = Recalled(run, entry.request, entry.cost)
-            return Draft(request, offer, plan, recalled=known_from, remarks=tuple(remarks), votes=entry.vote), ()
+            known_from = RecalledPlan(run, entry.request, entry.cost)
+            return PlanResult(request, offer, plan, recalled=known_from, remarks=tuple(remarks), vote=entry.vote), ()
     return None, tuple(remarks)
 
 
-def keep(orchestra: Orchestra, draft: Draft, run: str = "") -> None:
+def keep_plan(orchestra: Orchestra, draft: PlanResult, run: str = "") -> None:
     """Lets a plan serve again, because it ran to a value that was accepted, in `run`, or because somebody saved it.
 
     It is on disk with the journal's next commit, and gone when that run is deleted.
     """
-    if draft.plan is None or draft.recalled is not None or not draft.shape:
+    if draft.plan is None or draft.recalled is not None or not draft.cache_shape:
         return
-    stored = plan_cache.entry(draft.plan, draft.request, draft.shape, draft.usage, draft.votes)
-    for key in plan_cache.keys(draft.request, draft.shape):
-        orchestra.journal.remember(key, run or draft.run, stored)
+    stored = plan_cache.build_entry(draft.plan, draft.request, draft.cache_shape, draft.usage, draft.vote)
+    for key in plan_cache.cache_keys(draft.request, draft.cache_shape):
+        orchestra.journal.put_memo(key, run or draft.run, stored)
 
 
-def _helped(orchestra: Orchestra, node: CompiledNode, request: Request, unplanned: Unplanned) -> tuple[Rejection, ...]:
+def _rejections_with_hint(orchestra: Orchestra, node: CompiledNode, request: PlanRequest, unplanned: PlanNotFound) -> tuple[Rejection, ...]:
     """Why there is no plan; where the router declined, with the skill that is nearest."""
-    if not unplanned.declined:
+    if not unplanned.is_declined:
         return unplanned.rejections
-    left = unserved(request.offer.several, unplanned.steps, Answer(tuple(Reference(step.name) for step in unplanned.steps)))
+    left = find_uncovered(
+        request.capabilities.request_parts, unplanned.steps, PlanAnswer(tuple(PlanReference(step.name) for step in unplanned.steps))
+    )
     wanted = " ".join(left.parts) if left is not None and unplanned.steps else request.text
-    hint = f"{_nearest(orchestra, node, plan_module.offered(node, request.text), wanted)}; --anyway plans what can be done"
+    hint = f"{_nearest(orchestra, node, plan_module.all_capabilities(node, request.text), wanted)}; --partial plans what can be done"
     return tuple(replace(one, hint=hint) for one in unplanned.rejections)
 
 
-def _nearest(orchestra: Orchestra, node: CompiledNode, offer: Offer, request: str) -> str:
+def _nearest(orchestra: Orchestra, node: CompiledNode, offer: Capabilities, request: str) -> str:
     """Of all skills, those too that cannot be called or have effects, the one that comes nearest to the request, what it does, and what it
     needs and has not; where none is near, a few that stand for all."""
-    acting = [one for one in _acting(orchestra) if one.name not in offer.skills]
-    one = nearest([*offer.skills.values(), *acting], request)
+    acting = [one for one in _capabilities_with_effects(orchestra) if one.name not in offer.by_name]
+    one = nearest([*offer.by_name.values(), *acting], request)
     if one is None:
-        there = "; ".join(_does(one, briefly=True) for one in _broadest(node, offer)) or "nothing"
+        there = "; ".join(_description(one, briefly=True) for one in _broadest(node, offer)) or "nothing"
         return f"nothing is near; there is {there}"
-    needs = [f"{name}: {prompt.kind(kind)}" for name, kind in one.fields.items() if name in one.required and not statable(kind)]
-    missing = [need for need in needs if need.partition(":")[0] not in offer.values]
+    needs = [f"{name}: {prompt.type_text(kind)}" for name, kind in one.fields.items() if name in one.required and not statable_types(kind)]
+    missing = [need for need in needs if need.partition(":")[0] not in offer.inputs]
     wanting = f", which needs {' and '.join(missing)}" if missing else ""
     if one in acting:
         does = "may have effects or ask a person" if one.kind == "call" else "has effects"
-        return f"the nearest is {_does(one)}{wanting}; it {does}, and is used only with --only {one.name}"
-    return f"the nearest is {_does(one)}{wanting}"
+        return f"the nearest is {_description(one)}{wanting}; it {does}, and is used only with --only {one.name}"
+    return f"the nearest is {_description(one)}{wanting}"
 
 
-def nearest_to(orchestra: Orchestra, asked: Workflow[..., Any], request: str, without: str) -> str:
-    """What comes nearest to a request of what `asking` offers, and of what has effects, `without` a skill that could do nothing with it."""
-    node = node_of(orchestra, asked)
-    offer = plan_module.offered(node, request)
-    return _nearest(orchestra, node, offer.of_only([name for name in offer.skills if name != without]), request)
+def nearest_capability(orchestra: Orchestra, asked: Workflow[..., Any], request: str, without: str) -> str:
+    """The capability nearest to a request, of those a request workflow offers and those with effects; `without` one that cannot use it."""
+    node = plan_node(orchestra, asked)
+    offer = plan_module.all_capabilities(node, request)
+    return _nearest(orchestra, node, offer.restricted_to([name for name in offer.by_name if name != without]), request)
 
 
-def _does(skill: Skill, *, briefly: bool = False) -> str:
+def _description(skill: Capability, *, briefly: bool = False) -> str:
     """A skill, and what it does."""
-    said = prompt.sentence(skill.description).rstrip(".")
+    said = prompt.first_sentence(skill.description).rstrip(".")
     said = _CLAUSE.split(said)[0] if briefly else said
     return f"{skill.name} ({said[:1].lower()}{said[1:]})" if said else skill.name
 
 
-def _acting(orchestra: Orchestra) -> Iterator[Skill]:
+def _capabilities_with_effects(orchestra: Orchestra) -> Iterator[Capability]:
     """The tools and the workflows that have effects."""
-    yield from (Skill.of(tool.contract) for tool in orchestra.registry.tools.values() if tool.contract.effect != "pure")
+    yield from (Capability.from_contract(tool.contract) for tool in orchestra.registry.tools.values() if tool.contract.effect != "pure")
     for name in orchestra.workflows():
         try:
             program = orchestra.program(orchestra.find(name))
         except InputError:
             continue  # `orchestra validate` says why
-        if any(node.acts for node in program.nodes):
-            yield Skill.of_workflow(program)
+        if any(node.has_effects for node in program.nodes):
+            yield Capability.from_workflow(program)
 
 
-def _broadest(node: CompiledNode, offer: Offer) -> list[Skill]:
+def _broadest(node: CompiledNode, offer: Capabilities) -> list[Capability]:
     """A few skills that stand for all: what the project has of its own, and no part of a workflow that is there too."""
-    parts = {agent for called in plan_module.stated(node).workflows.values() for agent, _ in called.program.askable}
-    packaged = {path.stem for kind in ("agents", "workflows") for path in builtin_folder(kind).iterdir()} | PACKAGED
-    order = sorted(offer.skills.values(), key=lambda one: (one.name in packaged, one.name in parts))
-    return order[:FEW]
+    parts = {
+        agent for called in plan_module.require_node_plan_settings(node).workflows.values() for agent, _ in called.program.possible_agents
+    }
+    packaged = {path.stem for kind in ("agents", "workflows") for path in builtin_folder(kind).iterdir()} | PACKAGE_TOOLS
+    order = sorted(offer.by_name.values(), key=lambda one: (one.name in packaged, one.name in parts))
+    return order[:MAX_BROADEST]
 
 
-def offer_of(orchestra: Orchestra, request: str, values: Mapping[str, Any], wish: Wish | None = None) -> Offer:
+def capabilities_of(orchestra: Orchestra, request: str, values: Mapping[str, Any], options: PlanOptions | None = None) -> Capabilities:
     """What a plan for a request may be made of. Raises `InputError` C004 for a skill that is not there."""
-    return plan_module.asked(node_of(orchestra, asking(orchestra, request, values, wish)), request).offer
+    return plan_module.build_request(plan_node(orchestra, request_workflow(orchestra, request, values, options)), request).capabilities

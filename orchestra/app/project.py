@@ -15,36 +15,36 @@ from orchestra.agents.card_types import project_models
 from orchestra.agents.contract import Catalog, Contract
 from orchestra.agents.registry import Registry
 from orchestra.agents.tools import ToolFunction
-from orchestra.app.snapshot import Parcel
+from orchestra.app.snapshot import WorkflowSnapshot
 from orchestra.core.errors import InputError
-from orchestra.core.event_logging import listener, note
+from orchestra.core.event_logging import create_line_logger, log_info
 from orchestra.core.settings import Settings, installed_modules, load_modules, looks_like_path
-from orchestra.core.suggestions import nearest
+from orchestra.core.suggestions import closest_match
 from orchestra.schema.types import Schema
 from orchestra.workflows.compile import clearance
 from orchestra.workflows.compile.compiler import compile_graph
 from orchestra.workflows.model import Graph
 from orchestra.workflows.program import Program
-from orchestra.workflows.python.name_resolution import Meanings, ambiguous, declared_models, meanings
-from orchestra.workflows.python.signatures import models_of
+from orchestra.workflows.python.name_resolution import NamedSteps, ambiguous_name_error, declared_models, resolve_names
+from orchestra.workflows.python.signatures import models_in
 from orchestra.workflows.python.steps import Agent, Step, Tool, Workflow
-from orchestra.workflows.single_step import accepting, alone
-from orchestra.workflows.yaml.reader import Source, read
+from orchestra.workflows.single_step import single_step_graph, with_acceptance
+from orchestra.workflows.yaml.reader import WorkflowSource, read
 
 if TYPE_CHECKING:
-    from orchestra.agents.mcp.tool import Toolbox
+    from orchestra.agents.mcp.tool import McpToolset
     from orchestra.fleet.config import FleetConfig
-    from orchestra.workflows.python.acceptance import Accept
+    from orchestra.workflows.python.acceptance import AcceptThreshold
 
-MAX_BYTES = 1 << 20
+MAX_WORKFLOW_BYTES = 1 << 20
 """Bytes of a workflow file at most (RELIABILITY, hostile input)."""
 
 
-MOST_UNCHECKED = 64
+MAX_UNCHECKED = 64
 """Agents without their checks that are kept at hand, the latest."""
 
 
-def settled(config: str | Path | Settings | None, project: str | Path | None) -> Settings:
+def load_settings(config: str | Path | Settings | None, project: str | Path | None) -> Settings:
     """The settings that an `Orchestra` is opened with. The log says where they were looked for in vain. Raises `InputError`:
     C060 for a project that is not trusted, where `Settings.load` was told to look at that."""
     if not isinstance(config, Settings):
@@ -55,7 +55,7 @@ def settled(config: str | Path | Settings | None, project: str | Path | None) ->
         raise InputError("C046", "whole Settings have their project already", hint="Settings.load(..., project=...)")
     settings.require_trust()
     if settings.project is None and settings.sources:  # without sources nobody looked for a project
-        note(
+        log_info(
             settings.log,
             "no project here",
             form=settings.log_as,
@@ -67,15 +67,15 @@ def settled(config: str | Path | Settings | None, project: str | Path | None) ->
 
 
 @dataclass(slots=True)
-class Compiled:
+class CompiledWorkflow:
     """A program, with what its runs store of it: the two live and go together."""
 
     program: Program
     models: Mapping[str, Schema]
     """The types that its step was written with."""
-    stamps: tuple[Any, ...]
-    """Of the files that it rests on (`orchestra.app.certificates.stamps`)."""
-    parcel: Parcel | None = None
+    file_stamps: tuple[Any, ...]
+    """Of the files that it rests on (`orchestra.app.certificates.dependency_stamps`)."""
+    snapshot: WorkflowSnapshot | None = None
     """What a run stores, once one has begun."""
 
 
@@ -87,29 +87,29 @@ class Project:
         self.registry = registry
         self.cards: dict[str, Card] = dict(registry.cards)
         """The cards by name; this dictionary grows with the project, so that an open fleet sees new ones."""
-        self.kept: dict[str, Card] = {}
+        self.cards_by_digest: dict[str, Card] = {}
         """The cards by digest that runs may ask for beside those: of runs that are resumed, and those that others replaced."""
-        self.toolbox: Toolbox | None = None
+        self.toolbox: McpToolset | None = None
         """The servers of MCP tools; None where the configuration has none."""
         self._workflows: dict[str, Workflow[..., Any]] = {}
-        self._sources: dict[Path, Source] = {}
+        self._sources: dict[Path, WorkflowSource] = {}
         # Weak: a process that stays open makes steps for single requests.
-        self._programs: WeakKeyDictionary[Step[..., Any], dict[Accept | None, Compiled]] = WeakKeyDictionary()
-        self._adopted: WeakSet[Step[..., Any]] = WeakSet()
+        self._programs: WeakKeyDictionary[Step[..., Any], dict[AcceptThreshold | None, CompiledWorkflow]] = WeakKeyDictionary()
+        self._registered: WeakSet[Step[..., Any]] = WeakSet()
         self._agents: dict[str, tuple[Card | ToolFunction, Agent[..., Any]]] = {}
         self._tools: dict[str, tuple[ToolFunction, Tool[..., Any]]] = {}
         self._files: dict[Path, Workflow[..., Any]] = {}
         self._unchecked: dict[str, tuple[Card, Agent[..., Any]]] = {}
         """By the digest of an agent with checks: its card without them, and a step."""
-        self._bare: WeakKeyDictionary[Step[..., Any], Card] = WeakKeyDictionary()
+        self._unchecked_cards: WeakKeyDictionary[Step[..., Any], Card] = WeakKeyDictionary()
         """The cards of these steps."""
-        self._renamed = 0
+        self._name_generation = 0
         """How often a name came to mean another agent or workflow: files mean whatever has it."""
-        self._declared: Meanings = {}
+        self._declared: NamedSteps = {}
         """What the modules of the project declare: files mean these by their names, whatever else runs."""
         for card in registry.cards.values():
-            self._members(card)
-            self._form(card)
+            self._keep_members(card)
+            self._keep_forms(card)
 
     @classmethod
     def load(cls, settings: Settings) -> Project:
@@ -121,132 +121,135 @@ class Project:
         function of a workflow raises an exception.
         """
         from orchestra.router.tools import TOOLS as PLANNING
-        from orchestra.tools import TOOLS
+        from orchestra.tools import BUILTIN_TOOLS
 
-        modules = installed_modules() if settings.untrusted("modules") else load_modules(settings)
-        declared = [step for module in modules for step in _steps(module)]
+        modules = installed_modules() if settings.trust_error("modules") else load_modules(settings)
+        declared = [step for module in modules for step in _module_steps(module)]
         known = {**declared_models(*declared), **project_models()}
         registry = Registry.load(settings.agents, models=known, check=settings.check_path)
-        project = cls(settings, registry.with_tools((*TOOLS, *PLANNING)))
+        project = cls(settings, registry.with_tools((*BUILTIN_TOOLS, *PLANNING)))
         if settings.mcp:
-            from orchestra.agents.mcp.tool import Toolbox
+            from orchestra.agents.mcp.tool import McpToolset
 
-            project.toolbox = Toolbox(settings, listener(settings.log, form=settings.log_as))
+            project.toolbox = McpToolset(settings, create_line_logger(settings.log, form=settings.log_as))
             project.registry = project.registry.with_tools(project.toolbox.tools)
         for step in declared:
-            project.adopt(step)
-        project._declared = meanings(*declared)
+            project.register(step)
+        project._declared = resolve_names(*declared)
         return project
 
-    def adopt(self, step: Step[..., Any]) -> None:
+    def register(self, step: Step[..., Any]) -> None:
         """Makes a Python step known by its name, with every step that it calls; the latest of a name has it, but for what a module of
         the project declares. Raises `InputError` C009 for a tool whose name is taken.
         """
         match step:
             case Tool():
                 known = self.registry.tools.get(step.name)
-                self._free(step, known)
+                self._require_free_name(step, known)
                 if known is None:
                     self.registry = self.registry.with_tools([step])
             case Agent():
-                for used in step.uses:
-                    self.adopt(used)
+                for used in step.declared_callees:
+                    self.register(used)
                 if step.card is not None:
-                    self._adopt_card(step, step.card)
-            case Workflow() if step not in self._adopted:
-                self._adopted.add(step)
-                if step.function is not None and self._named(step):
-                    self._renamed += self._workflows.get(step.name, step) is not step
+                    self._register_card(step, step.card)
+            case Workflow() if step not in self._registered:
+                self._registered.add(step)
+                if step.function is not None and self._owns_name(step):
+                    self._name_generation += self._workflows.get(step.name, step) is not step
                     self._workflows[step.name] = step
                 for called in step.steps:
-                    self.adopt(called)
+                    self.register(called)
             case _:
                 pass
 
-    def _adopt_card(self, step: Agent[..., Any], card: Card) -> None:
+    def _register_card(self, step: Agent[..., Any], card: Card) -> None:
         current = self.cards.get(step.name)
-        if not self._named(step):
-            self.keep(card)
-        elif current is None or current.digest != card.digest or step not in self._adopted:
-            self._adopted.add(step)
+        if not self._owns_name(step):
+            self.keep_card(card)
+        elif current is None or current.digest != card.digest or step not in self._registered:
+            self._registered.add(step)
             if current is not None:
-                self.keep(current)
-                self._renamed += current.digest != card.digest
+                self.keep_card(current)
+                self._name_generation += current.digest != card.digest
             self.registry = self.registry.with_cards([card])
             self.cards[step.name] = self.registry.cards[step.name]
-            self._members(self.cards[step.name])
-            self._form(card)
+            self._keep_members(self.cards[step.name])
+            self._keep_forms(card)
 
-    def _named(self, step: Step[..., Any]) -> bool:
+    def _owns_name(self, step: Step[..., Any]) -> bool:
         """Whether the step's name may mean it: that of another one that a module declares does not."""
         other = self._declared.get((step.kind, step.name))
-        return other is None or other.same(step)
+        return other is None or other.is_same(step)
 
-    def judge(self, step: Step[..., Any]) -> None:
+    def register_by_name(self, step: Step[..., Any]) -> None:
         """Adopts an agent or a tool that a check or a plan refers to by its name. Raises `InputError` W021 where that means another agent,
         C009 where it means another tool."""
-        self.adopt(step)
-        if not isinstance(step, Tool) and not self._named(step):
-            raise ambiguous(step)
+        self.register(step)
+        if not isinstance(step, Tool) and not self._owns_name(step):
+            raise ambiguous_name_error(step)
 
-    def keep(self, card: Card) -> None:
-        """Makes a card known to calls that ask for its digest (`Call.version`); the current one of its name stays what it is."""
-        self.kept[card.digest] = card
-        self._members(card)
-        self._form(card)
+    def keep_card(self, card: Card) -> None:
+        """Makes a card known to calls that ask for its digest (`CallRequest.version`); the current one of its name stays what it is."""
+        self.cards_by_digest[card.digest] = card
+        self._keep_members(card)
+        self._keep_forms(card)
 
-    def card_of(self, contract: Contract) -> Card | None:
+    def find_card(self, contract: Contract) -> Card | None:
         """The very card that a contract is the face of, current or kept; None for what has none."""
         current = self.cards.get(contract.name) if contract.kind == "agent" else None
         if current is not None and current.digest == contract.digest:
             return current
-        return self.kept.get(contract.digest)
+        return self.cards_by_digest.get(contract.digest)
 
-    def instead(self, agents: Mapping[str, Card | Contract]) -> dict[str, Contract]:
+    def replacement_contracts(self, agents: Mapping[str, Card | Contract]) -> dict[str, Contract]:
         """The contracts of agents that take the place of others; cards among them are made known."""
         for one in agents.values():
             if isinstance(one, Card):
-                self.keep(one)
+                self.keep_card(one)
         return {name: self.contract(one) if isinstance(one, Card) else one for name, one in agents.items()}
 
     def contract(self, card: Card) -> Contract:
         """The face of a card in the project's fleet."""
-        return card.served(self.shared)
+        return card.served_contract(self.served_names)
 
     @property
-    def shared(self) -> Mapping[str, tuple[str, ...]]:
+    def served_names(self) -> Mapping[str, tuple[str, ...]]:
         """The models that are served under names of cards, where one is served under several. The fleet file is not looked at where cards
         use one name alone."""
         used = {
-            part.model for card in (*self.cards.values(), *self.kept.values()) for part in (card.parts or (card,)) if part.kind == "model"
+            part.model
+            for card in (*self.cards.values(), *self.cards_by_digest.values())
+            for part in (card.member_cards or (card,))
+            if part.kind == "model"
         }
-        return self.fleet.shared if len(used) > 1 and self.fleet is not None else {}
+        return self.fleet.shared_models if len(used) > 1 and self.fleet is not None else {}
 
     def tiers(self, program: Program) -> tuple[str, ...]:
         """The larger models that the fleet has for a program, in the order in which they are asked; none where it asks for none."""
-        return self.fleet.tiers if program.climbs and self.fleet is not None else ()
+        return self.fleet.tiers if program.may_escalate and self.fleet is not None else ()
 
     @cached_property
     def fleet(self) -> FleetConfig | None:
         """What the fleet's file says; None where there is none, or a faulty one: whoever needs it says so."""
-        from orchestra.fleet.config import read as fleet
+        from orchestra.fleet.config import read_config as fleet
 
         try:
             return fleet(Path(self.settings.find_resource("configs", self.settings.fleet)))
         except InputError:
             return None
 
-    def _members(self, card: Card) -> None:
+    def _keep_members(self, card: Card) -> None:
         """Makes an ensemble's members known by their digests: another agent may have the name of one."""
-        for part in card.parts:
-            self.kept.setdefault(part.digest, part)
+        for part in card.member_cards:
+            self.cards_by_digest.setdefault(part.digest, part)
 
-    def _form(self, card: Card) -> None:
+    def _keep_forms(self, card: Card) -> None:
         """Makes known in which ways an agent with tools is asked."""
-        for form in card.forms or ():
-            self.kept[form.digest] = form
+        for form in card.tool_use_cards or ():
+            self.cards_by_digest[form.digest] = form
 
-    def _free(self, step: Tool[..., Any], known: ToolFunction | None) -> None:
+    def _require_free_name(self, step: Tool[..., Any], known: ToolFunction | None) -> None:
         if known is not None and known.function is not step.function:
             hint = "rename one: @tool(effect=..., name='another_name')"
             raise InputError("C009", f"two tools are named {step.name!r}", hint=hint)
@@ -257,57 +260,57 @@ class Project:
         Raises `InputError` C004 with the nearest name, or what is wrong with an agent's card.
         """
         if looks_like_path(name):
-            return self._file(Path(name))
+            return self._workflow_file(Path(name))
         if name in self._workflows:
             return self._workflows[name]
         if (path := self.settings.resources("workflows").get(name)) is not None:
-            return self._file(path)
-        if name in self.registry.cards or name in self.registry.code or name in self.registry.broken:
+            return self._workflow_file(path)
+        if name in self.registry.cards or name in self.registry.python_agents or name in self.registry.broken:
             return self.agent(name)
         if (tool := self.registry.tools.get(name)) is not None:
             return self._tool(tool)
         known = sorted({*self._workflows, *self.settings.resources("workflows"), *self.registry.agents, *self.registry.tools})
-        near = nearest(name, known)
+        near = closest_match(name, known)
         hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(known)}"
         raise InputError("C004", f"there is no workflow, agent or tool named {name!r}", hint=hint)
 
     def agent(self, name: str) -> Agent[..., Any]:
         """An agent as a step, the same as long as it has the same card. Raises `InputError` A001, or what is wrong with its card."""
-        self.registry.usable(name)
-        found = self.registry.cards.get(name) or self.registry.code.get(name)
+        self.registry.check_usable(name)
+        found = self.registry.cards.get(name) or self.registry.python_agents.get(name)
         if found is None:
             raise InputError("A001", f"there is no agent {name!r}", hint=f"there are: {', '.join(sorted(self.registry.agents))}")
         known = self._agents.get(name)
         if known is None or known[0] is not found:
-            known = self._agents[name] = found, Agent.of(found.contract)
+            known = self._agents[name] = found, Agent.from_contract(found.contract)
         return known[1]
 
     def _tool(self, tool: ToolFunction) -> Tool[..., Any]:
         known = self._tools.get(tool.name)
         if known is None or known[0] is not tool:
-            known = self._tools[tool.name] = tool, Tool.of(tool.contract, tool.function)
+            known = self._tools[tool.name] = tool, Tool.from_contract(tool.contract, tool.function)
         return known[1]
 
-    def _file(self, path: Path) -> Workflow[..., Any]:
+    def _workflow_file(self, path: Path) -> Workflow[..., Any]:
         """The workflow of a file. Raises `InputError` C003 for one that cannot be read."""
         source, known = self._source(path), self._files.get(path.absolute())
         if known is None or known.graph is not source.graph:
-            known = self._files[path.absolute()] = Workflow.of(source.graph)
+            known = self._files[path.absolute()] = Workflow.from_graph(source.graph)
         return known
 
-    def asked(self, judge: str, own: Mapping[str, Step[..., Any]] | None = None) -> Step[..., Any]:
+    def judge_step(self, judge: str, own: Mapping[str, Step[..., Any]] | None = None) -> Step[..., Any]:
         """What a check asks, as a step without checks of its own: an agent by its name, one of the check's `own` where it has that, or
         `tool(NAME)`. Raises `InputError` A001, C004."""
         from orchestra.verification import custom_checks
 
-        name = custom_checks.asked(judge)
+        name = custom_checks.tool_name(judge)
         if not name:
-            return self.unchecked((own or {}).get(judge, judge))
+            return self.without_checks((own or {}).get(judge, judge))
         if (tool := self.registry.tools.get(name)) is None:
             raise InputError("C004", f"there is no tool named {name!r}", hint=f"there are: {', '.join(sorted(self.registry.tools))}")
         return self._tool(tool)
 
-    def unchecked(self, agent: str | Step[..., Any]) -> Step[..., Any]:
+    def without_checks(self, agent: str | Step[..., Any]) -> Step[..., Any]:
         """An agent as a step that is asked for its answer alone: without checks of its own. One with a card of its own is that one,
         whatever its name means by now. Raises `InputError` A001.
         """
@@ -317,62 +320,62 @@ class Project:
             return self.agent(name) if own is None or isinstance(agent, str) else agent
         known = self._unchecked.get(card.digest)
         if known is None:
-            bare = card.varied(checks=(), accept=None, otherwise=())
-            self.keep(bare)
-            while len(self._unchecked) >= MOST_UNCHECKED:  # a process that stays open makes agents for single requests
+            bare = card.with_settings(checks=(), accept=None, otherwise=())
+            self.keep_card(bare)
+            while len(self._unchecked) >= MAX_UNCHECKED:  # a process that stays open makes agents for single requests
                 del self._unchecked[next(iter(self._unchecked))]
-            known = self._unchecked[card.digest] = bare, Agent.of(bare.contract)
-            self._bare[known[1]] = bare
+            known = self._unchecked[card.digest] = bare, Agent.from_contract(bare.contract)
+            self._unchecked_cards[known[1]] = bare
         return known[1]
 
-    def program(self, step: Step[..., Any], /, accept: Accept | None = None) -> Program:
+    def program(self, step: Step[..., Any], /, accept: AcceptThreshold | None = None) -> Program:
         """A step, compiled. An agent or a tool becomes a workflow of one node. Raises `InputError`, or `InputErrors`."""
-        return self.compiled(step, accept).program
+        return self.compile_step(step, accept).program
 
-    def compiled(self, step: Step[..., Any], /, accept: Accept | None = None) -> Compiled:
+    def compile_step(self, step: Step[..., Any], /, accept: AcceptThreshold | None = None) -> CompiledWorkflow:
         """A step's program, with what its runs store of it; with `accept` its output is accepted as a whole from there on. Raises as
         `program` does, and `InputError` V029 for an `accept` that the step does not take."""
         programs = self._programs.setdefault(step, {})
         known = programs.get(accept)
-        if known is not None and known.stamps == self._stamps(step, known.program):
+        if known is not None and known.file_stamps == self._file_stamps(step, known.program):
             return known
-        self.adopt(step)
-        graph = step.graph if isinstance(step, Workflow) else alone(step)
+        self.register(step)
+        graph = step.graph if isinstance(step, Workflow) else single_step_graph(step)
         places = next((source.places for source in self._sources.values() if source.graph is graph), None)
-        catalog = self.catalog(meanings(step), graph)
-        models = step.models if isinstance(step, Workflow) else models_of(step.signature.input)
+        catalog = self.catalog(resolve_names(step), graph)
+        models = step.models if isinstance(step, Workflow) else models_in(step.signature.input)
         catalog = replace(catalog, models={**catalog.models, **models})
-        if (bare := self._bare.get(step)) is not None:
+        if (bare := self._unchecked_cards.get(step)) is not None:
             catalog = replace(catalog, agents={**catalog.agents, step.name: self.contract(bare)})
         if accept is not None:
-            graph = accepting(step, graph, accept)
+            graph = with_acceptance(step, graph, accept)
         try:
             program = compile_graph(graph, catalog, places)
-            clearance.check(program, places)
+            clearance.check_clearance(program, places)
         except InputError as error:
-            from orchestra.workflows.python.line_numbers import at_its_line
+            from orchestra.workflows.python.line_numbers import with_source_line
 
-            raise (at_its_line(error, step) if isinstance(step, Workflow) else error) from None
-        made = Compiled(program, step.models if isinstance(step, Workflow) else {}, self._stamps(step, program))
+            raise (with_source_line(error, step) if isinstance(step, Workflow) else error) from None
+        made = CompiledWorkflow(program, step.models if isinstance(step, Workflow) else {}, self._file_stamps(step, program))
         programs[accept] = made
         return made
 
-    def _stamps(self, step: Step[..., Any], program: Program) -> tuple[Any, ...]:
+    def _file_stamps(self, step: Step[..., Any], program: Program) -> tuple[Any, ...]:
         """Of what a program's certificates rest on, and of what names mean in a file, so that a process that stays open notices when
         one is void, or another."""
-        names = self._renamed if isinstance(step, Workflow) and step.function is None else 0
-        if not program.certified:
+        names = self._name_generation if isinstance(step, Workflow) and step.function is None else 0
+        if not program.certified_acceptances:
             return (names,)
-        from orchestra.app.certificates import stamps
+        from orchestra.app.certificates import dependency_stamps
 
-        found = stamps(self.settings, self.registry, program)
-        if any(one.whole for one in program.certified):
-            from orchestra.app.workflow_certificates import stamps as wholes
+        found = dependency_stamps(self.settings, self.registry, program)
+        if any(one.whole_workflow for one in program.certified_acceptances):
+            from orchestra.app.workflow_certificates import workflow_certificate_stamps as wholes
 
             found = (*found, *wholes(self, program))
         return (names, *found)
 
-    def catalog(self, own: Meanings | None = None, graph: Graph | None = None) -> Catalog:
+    def catalog(self, own: NamedSteps | None = None, graph: Graph | None = None) -> Catalog:
         """All that a workflow may name; of `own`, what a step calls itself, these and not others of their names. `graph` is the workflow,
         which may accept its own output by its certificate."""
         cards = [one.card for one in (own or {}).values() if isinstance(one, Agent) and one.card is not None]
@@ -384,31 +387,36 @@ class Project:
             return mine or self.registry
 
         def certificates() -> Mapping[str, Any]:
-            from orchestra.app.certificates import Certificates
+            from orchestra.app.certificates import AgentCertificates
 
-            return Certificates(self.settings, registry)
+            return AgentCertificates(self.settings, registry)
 
         def claims() -> Mapping[str, Any]:
-            from orchestra.app.certificates import Claims
+            from orchestra.app.certificates import ClaimsCertificates
 
-            return Claims(self.settings, registry)
+            return ClaimsCertificates(self.settings, registry)
 
         def combinations() -> Mapping[str, Any]:
-            from orchestra.app.certificates import Combinations
+            from orchestra.app.certificates import AgentCombinations
 
-            return Combinations(self.settings, registry)
+            return AgentCombinations(self.settings, registry)
 
         def wholes() -> Mapping[str, Any]:
-            from orchestra.app.workflow_certificates import Wholes
+            from orchestra.app.workflow_certificates import WorkflowCertificates
 
-            return Wholes(self, _Graphs(self, graphs if graph is None else {**graphs, graph.name: graph}).__getitem__)
+            return WorkflowCertificates(self, _WorkflowGraphs(self, graphs if graph is None else {**graphs, graph.name: graph}).__getitem__)
 
-        known = registry().catalog(_Graphs(self, graphs))
-        if shared := self.shared:
-            faces = {name: card.served(shared) for name, card in registry().cards.items()}
+        known = registry().catalog(_WorkflowGraphs(self, graphs))
+        if shared := self.served_names:
+            faces = {name: card.served_contract(shared) for name, card in registry().cards.items()}
             known = replace(known, agents={**known.agents, **faces})
-        held = replace(known, certificates=_Beside(certificates), claims=_Beside(claims), combinations=_Beside(combinations))
-        return replace(held, wholes=_Beside(wholes))
+        held = replace(
+            known,
+            certificates=_LazyMapping(certificates),
+            claims_certificates=_LazyMapping(claims),
+            combinations=_LazyMapping(combinations),
+        )
+        return replace(held, workflow_certificates=_LazyMapping(wholes))
 
     def file_of(self, graph: Graph) -> Path | None:
         """Where a workflow is written, whatever it accepts by; None for one of Python."""
@@ -429,7 +437,7 @@ class Project:
         """The names of all workflows."""
         return sorted({*self._workflows, *self.settings.resources("workflows")})
 
-    def _source(self, path: Path) -> Source:
+    def _source(self, path: Path) -> WorkflowSource:
         """A workflow file, read once. Raises `InputError` C003 for one that cannot be read, C061 for a link out of an untrusted project."""
         path = path.absolute()
         if (known := self._sources.get(path)) is not None:
@@ -438,7 +446,7 @@ class Project:
         try:
             if path.exists() and not path.is_file():
                 raise InputError("C003", f"{path.name} is no file", hint="name a file that holds a workflow")
-            if path.stat().st_size > MAX_BYTES:
+            if path.stat().st_size > MAX_WORKFLOW_BYTES:
                 raise InputError("C003", f"{path.name} has more than 1 MiB", hint="a workflow is small; pass data as inputs: -i name=@file")
             text = path.read_bytes()
         except OSError as error:
@@ -447,7 +455,7 @@ class Project:
         return source
 
 
-class _Graphs(Mapping[str, Graph]):
+class _WorkflowGraphs(Mapping[str, Graph]):
     """The workflows by name, read when they are asked for; `own` come before those that the project knows."""
 
     def __init__(self, project: Project, own: Mapping[str, Graph]) -> None:
@@ -463,25 +471,25 @@ class _Graphs(Mapping[str, Graph]):
         return sum(1 for _ in self)
 
 
-class _Beside(Mapping[str, Any]):
+class _LazyMapping(Mapping[str, Any]):
     """What stands beside agents' cards. What reads it is loaded once somebody asks: most workflows rest on no certificate."""
 
-    def __init__(self, read: Callable[[], Mapping[str, Any]]) -> None:
-        self._read = read
+    def __init__(self, load: Callable[[], Mapping[str, Any]]) -> None:
+        self._load = load
 
     @cached_property
-    def _found(self) -> Mapping[str, Any]:
-        return self._read()
+    def _mapping(self) -> Mapping[str, Any]:
+        return self._load()
 
     def __getitem__(self, agent: str) -> Any:
-        return self._found[agent]
+        return self._mapping[agent]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._found)
+        return iter(self._mapping)
 
     def __len__(self) -> int:
-        return len(self._found)
+        return len(self._mapping)
 
 
-def _steps(module: ModuleType) -> list[Step[..., Any]]:
+def _module_steps(module: ModuleType) -> list[Step[..., Any]]:
     return [value for value in vars(module).values() if isinstance(value, Step)]

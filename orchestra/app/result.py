@@ -11,18 +11,18 @@ from typing_extensions import TypeVar
 
 from orchestra.core import outcomes
 from orchestra.core.errors import Abstained, BudgetExceeded, OrchestraError, RunFailed
-from orchestra.core.events import NOTHING, AttemptFinished, Event, Judged, NodeFinished, RunFinished, Usage
+from orchestra.core.events import NO_USAGE, AttemptFinished, Event, NodeFinished, OutputJudged, RunFinished, Usage
 from orchestra.core.outcomes import Evidence, Outcome
-from orchestra.core.paths import stands_in
+from orchestra.core.paths import is_inside
 
 if TYPE_CHECKING:
-    from orchestra.app.claims.claims import Claim
+    from orchestra.app.claims.claims import OutputClaim
 
 R = TypeVar("R", covariant=True, default=Any)
 Status: TypeAlias = Literal["done", "failed", "abstained", "budget", "cancelled"]
 
 
-def plainly(value: Any) -> Any:
+def identity(value: Any) -> Any:
     """The output of a run whose workflow is known by its stored form alone: plain JSON."""
     return value
 
@@ -35,70 +35,70 @@ class Result(Generic[R]):
     """The run's id: `orchestra runs show ID`."""
     status: Status
     outcome: Outcome
-    usage: Usage = NOTHING
-    log: Sequence[Event] = field(default=(), repr=False)
+    usage: Usage = NO_USAGE
+    events: Sequence[Event] = field(default=(), repr=False)
     """The run's events."""
-    read: Callable[[Any], Any] = field(default=plainly, repr=False)
+    decode: Callable[[Any], Any] = field(default=identity, repr=False)
     """Makes the typed output of the JSON value."""
     workflows: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     """The frozen workflows that the run stored: its own under an empty name, called ones under `workflow/NAME`."""
 
     @cached_property
-    def ledger(self) -> Mapping[str, Usage]:
+    def usage_by_node(self) -> Mapping[str, Usage]:
         """What each node cost, by its path."""
         found: dict[str, Usage] = {}
-        for event in self.log:
+        for event in self.events:
             if isinstance(event, AttemptFinished):
-                found[event.node] = found.get(event.node, NOTHING) + event.usage
+                found[event.node] = found.get(event.node, NO_USAGE) + event.usage
         return found
 
     @cached_property
     def evidence(self) -> tuple[Evidence, ...]:
         """What accepted outputs rest on, in the order in which they were accepted."""
-        judged = [event for event in self.log if isinstance(event, Judged) and event.accepted]
+        judged = [event for event in self.events if isinstance(event, OutputJudged) and event.accepted]
         return tuple(found for event in judged for verdict in event.verdicts for found in verdict.evidence)
 
     @cached_property
-    def promises(self) -> Mapping[str, str]:
+    def guarantees(self) -> Mapping[str, str]:
         """What certificates promise of accepted values, by the path of their node. Elements under `each` have their own."""
-        return {event.node: event.promise for event in self.log if isinstance(event, Judged) and event.promise}
+        return {event.node: event.guarantee for event in self.events if isinstance(event, OutputJudged) and event.guarantee}
 
     @cached_property
     def left_out(self) -> Mapping[str, str]:
         """The elements of mapped lists that failed, and that the lists therefore do without: by path, with the reason."""
-        failed: dict[str, outcomes.Failed] = {}
-        for event in self.log:
-            if isinstance(event, NodeFinished) and isinstance(event.outcome, outcomes.Failed):
+        failed: dict[str, outcomes.FailedOutcome] = {}
+        for event in self.events:
+            if isinstance(event, NodeFinished) and isinstance(event.outcome, outcomes.FailedOutcome):
                 failed[event.node] = event.outcome
         elements = {path: f"{one.code}: {one.reason}" for path, one in failed.items() if path.endswith("]")}
         # What is an element of a list that failed as a whole was not left out of anything.
         return {path: why for path, why in elements.items() if not any(path[:at] in failed for at, sign in enumerate(path) if sign == "[")}
 
     @cached_property
-    def claims(self) -> tuple[Claim, ...]:
+    def claims(self) -> tuple[OutputClaim, ...]:
         """What the output says, part by part: each with what it rests on, what the checks said, and its score."""
-        from orchestra.app.claims.claims import claims
+        from orchestra.app.claims.claims import extract_claims
 
-        return claims(self.log, self.workflows)
+        return extract_claims(self.events, self.workflows)
 
     @cached_property
-    def dropped(self) -> tuple[Claim, ...]:
+    def dropped(self) -> tuple[OutputClaim, ...]:
         """What nodes that back off took out of their answers, each with the reason and its score. `path` is that in the node's answer."""
-        from orchestra.app.claims.claims import dropped
+        from orchestra.app.claims.claims import dropped_claims
 
-        return dropped(self.log)
+        return dropped_claims(self.events)
 
     @property
-    def unsupported(self) -> tuple[Claim, ...]:
-        """The claims without evidence, or that no check passed: `Claim.unsupported` says why. Of an output that nothing checked, all.
+    def unsupported(self) -> tuple[OutputClaim, ...]:
+        """The claims without evidence, or that no check passed: `OutputClaim.unsupported` says why. Of an output that nothing checked, all.
         What was dropped comes last."""
         return (*(claim for claim in self.claims if claim.unsupported), *self.dropped)
 
     @property
     def output(self) -> R:
         """The output. Raises `Abstained`, `BudgetExceeded` or `RunFailed` where there is none."""
-        if isinstance(self.outcome, outcomes.Value):
-            return cast(R, self.read(self.outcome.value))
+        if isinstance(self.outcome, outcomes.ValueOutcome):
+            return cast(R, self.decode(self.outcome.value))
         error = self.error
         hint = f"a fault of Orchestra; please report it with what this prints: orchestra runs show {self.run} --json"
         raise error or RunFailed("E002", f"run {self.run} has neither an output nor an error", hint=hint)
@@ -106,42 +106,44 @@ class Result(Generic[R]):
     @property
     def value(self) -> Any:
         """The output as plain JSON; None where there is none."""
-        return self.outcome.value if isinstance(self.outcome, outcomes.Value) else None
+        return self.outcome.value if isinstance(self.outcome, outcomes.ValueOutcome) else None
 
     @property
     def confidence(self) -> float | None:
         """The score of the output in [0, 1], where checks or its producer gave one: of an agent's answer the least of what its checks say
         and of how sure it is; of what was withheld the score that was too low, and 0 where a check failed it."""
-        return score_of(self.outcome, self.log)
+        return outcome_score(self.outcome, self.events)
 
     @property
     def error(self) -> OrchestraError | None:
         """Why there is no output; None where there is one."""
         see = f"orchestra runs show {self.run}"
         match self.outcome:
-            case outcomes.Value():
+            case outcomes.ValueOutcome():
                 return None
-            case outcomes.Failed(code, reason, by, hint):
+            case outcomes.FailedOutcome(code, reason, by, hint):
                 kind = BudgetExceeded if self.status == "budget" else RunFailed
-                return kind(code, f"{by}: {reason}" if by else reason, hint=hint or see).about(self.run, by, self._frames(code, by))
-            case outcomes.Abstained(reason, by):
-                return Abstained("E010", f"withheld: {f'{by}: ' if by else ''}{reason}", hint=see).about(self.run, by)
-            case outcomes.Skipped(reason, by):
-                return Abstained("E011", f"skipped: {f'{by}: ' if by else ''}{reason}", hint=see).about(self.run, by)
+                return kind(code, f"{by}: {reason}" if by else reason, hint=hint or see).with_run(
+                    self.run, by, self._error_frames(code, by)
+                )
+            case outcomes.AbstainedOutcome(reason, by):
+                return Abstained("E010", f"withheld: {f'{by}: ' if by else ''}{reason}", hint=see).with_run(self.run, by)
+            case outcomes.SkippedOutcome(reason, by):
+                return Abstained("E011", f"skipped: {f'{by}: ' if by else ''}{reason}", hint=see).with_run(self.run, by)
 
-    def _frames(self, code: str, node: str) -> tuple[str, ...]:
+    def _error_frames(self, code: str, node: str) -> tuple[str, ...]:
         """Where a tool's own code raised that the run failed of."""
-        raised = (event for event in reversed(self.log) if isinstance(event, AttemptFinished) and event.error == code and event.frames)
-        return next((event.frames for event in raised if event.node == node or stands_in(event.node, node)), ())
+        raised = (event for event in reversed(self.events) if isinstance(event, AttemptFinished) and event.error == code and event.frames)
+        return next((event.frames for event in raised if event.node == node or is_inside(event.node, node)), ())
 
 
-def score_of(outcome: Outcome | None, events: Sequence[Event]) -> float | None:
+def outcome_score(outcome: Outcome | None, events: Sequence[Event]) -> float | None:
     """The score of an outcome. A producer that was not sure enough fails the check `confidence`, and the ruling then says 0: what was
     withheld for that alone has the score that a lower threshold would have taken. Checks that find nothing against a value do not make it
     surer than its producer is."""
-    if not isinstance(outcome, outcomes.Abstained):
-        return _no_surer(outcome.score, events) if isinstance(outcome, outcomes.Value) else None
-    judged = next((event for event in reversed(events) if isinstance(event, Judged) and event.node == outcome.by), None)
+    if not isinstance(outcome, outcomes.AbstainedOutcome):
+        return _cap_by_confidence(outcome.score, events) if isinstance(outcome, outcomes.ValueOutcome) else None
+    judged = next((event for event in reversed(events) if isinstance(event, OutputJudged) and event.node == outcome.origin), None)
     if judged is None or outcome.score != 0:
         return outcome.score
     if any(one.check != "confidence" for one in judged.verdicts if one.outcome != "pass"):
@@ -152,10 +154,10 @@ def score_of(outcome: Outcome | None, events: Sequence[Event]) -> float | None:
     return outcome.score if sure is None else min([sure, *scores])
 
 
-def _no_surer(score: float | None, events: Sequence[Event]) -> float | None:
+def _cap_by_confidence(score: float | None, events: Sequence[Event]) -> float | None:
     """The score of a value that its checks passed: at most how sure its producer was, where the run has one value that was judged. A
     combination of the checks has weighed that already."""
-    judged = [event for event in events if isinstance(event, Judged)]
+    judged = [event for event in events if isinstance(event, OutputJudged)]
     if score is None or not judged or any(event.node != judged[0].node for event in judged):
         return score
     last = judged[-1]
@@ -166,8 +168,8 @@ def _no_surer(score: float | None, events: Sequence[Event]) -> float | None:
     return score if sure is None else min(score, sure)
 
 
-def result_of(
-    finished: RunFinished, events: Sequence[Event], run: str, read: Callable[[Any], Any], workflows: Mapping[str, bytes]
+def build_result(
+    finished: RunFinished, events: Sequence[Event], run: str, decode: Callable[[Any], Any], workflows: Mapping[str, bytes]
 ) -> Result[Any]:
     """The result that a run's events tell."""
-    return Result(run, cast(Status, finished.status), finished.outcome, finished.usage, events, read, workflows)
+    return Result(run, cast(Status, finished.status), finished.outcome, finished.usage, events, decode, workflows)

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from typing_extensions import TypeVar
 
-from orchestra.app.result import Result, result_of
-from orchestra.app.snapshot_store import workflows
-from orchestra.core.error_codes import LOST
+from orchestra.app.result import Result, build_result
+from orchestra.app.snapshot_store import stored_workflows
+from orchestra.core.error_codes import LEASE_LOST
 from orchestra.core.errors import InputError, OrchestraError
-from orchestra.core.events import Asked, RunFinished, RunStarted
-from orchestra.engine.run import Run as Execution
+from orchestra.core.events import QuestionAsked, RunFinished, RunStarted
+from orchestra.engine.run import Execution as Execution
 
 if TYPE_CHECKING:
-    from orchestra.app.reuse import Change
-    from orchestra.app.snapshot import Parcel
-    from orchestra.core.events import Event, GivenValue
+    from orchestra.app.reuse import NodeChange
+    from orchestra.app.snapshot import WorkflowSnapshot
+    from orchestra.core.events import Event, Override
     from orchestra.engine.streaming import TextPiece
 
 R = TypeVar("R", default=Any)
@@ -31,10 +31,10 @@ class Run(Generic[R]):
     Leaving it alone does not end it; closing the `Orchestra` does.
     """
 
-    __slots__ = ("_by", "_execution", "_read", "_stored")
+    __slots__ = ("_by", "_decode", "_execution", "_snapshot")
 
-    def __init__(self, execution: Execution, read: Callable[[Any], Any], stored: Parcel | None = None, by: str = "") -> None:
-        self._execution, self._read, self._stored, self._by = execution, read, stored, by
+    def __init__(self, execution: Execution, decode: Callable[[Any], Any], snapshot: WorkflowSnapshot | None = None, by: str = "") -> None:
+        self._execution, self._decode, self._snapshot, self._by = execution, decode, snapshot, by
 
     @property
     def id(self) -> str:
@@ -42,9 +42,9 @@ class Run(Generic[R]):
         return self._execution.id
 
     def __await__(self) -> Generator[Any, None, Result[R]]:
-        return self._demand().__await__()
+        return self._wait_for_success().__await__()
 
-    async def _demand(self) -> Result[R]:
+    async def _wait_for_success(self) -> Result[R]:
         result = await self._result(await self._execution.wait())
         if result.status in ("failed", "budget", "cancelled") and result.error is not None:
             raise result.error
@@ -57,23 +57,23 @@ class Run(Generic[R]):
         """
         return await self._result(await self._execution.wait())
 
-    async def pause(self) -> Result[R] | None:
+    async def wait_until_blocked(self) -> Result[R] | None:
         """The result; or None as soon as the run waits for persons and for nothing else: `asked` says what they are asked."""
-        finished = await self._execution.pause()
+        finished = await self._execution.wait_until_blocked()
         return None if finished is None else await self._result(finished)
 
     @property
-    def asked(self) -> tuple[Asked, ...]:
+    def questions(self) -> tuple[QuestionAsked, ...]:
         """What persons are asked, while the run waits for nothing else; answer with `Orchestra.answer`."""
-        return self._execution.asked
+        return self._execution.questions
 
     async def _result(self, finished: RunFinished) -> Result[R]:
         events = await self._execution.history()
-        if self._stored is not None:
-            found = self._stored.workflows
+        if self._snapshot is not None:
+            found = self._snapshot.workflows
         else:
-            found = await workflows(self._execution.journal, events[0]) if events and isinstance(events[0], RunStarted) else {}
-        return result_of(finished, events, self.id, self._read, found)
+            found = await stored_workflows(self._execution.journal, events[0]) if events and isinstance(events[0], RunStarted) else {}
+        return build_result(finished, events, self.id, self._decode, found)
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self.events()
@@ -90,7 +90,7 @@ class Run(Generic[R]):
         a late one the text so far of the calls that are under way. Of what another process does with the run there is nothing.
         Raises `InputError` E032 for a run that was not begun, or resumed, with `options(live=True)`; and as `events` does.
         """
-        if (live := self._execution.live) is None:
+        if (live := self._execution.text_stream) is None:
             hint = f"orchestra.options(live=True).start(...); of a run that is there already: .resume({self.id!r})"
             raise InputError("E032", f"the text of run {self.id} is not read live", hint=hint)
         return self._execution.text(live, nodes, agents)
@@ -106,20 +106,20 @@ class Fork:
     """A run that goes over an old one again, and what has changed since."""
 
     run: Run[Any]
-    changes: tuple[Change, ...]
-    given: Mapping[str, GivenValue] = dataclasses.field(default_factory=dict)
+    changes: tuple[NodeChange, ...]
+    overrides: Mapping[str, Override] = dataclasses.field(default_factory=dict)
     """By path: what persons gave, so that it is not made anew."""
 
 
-def left(execution: Execution, error: BaseException, *, keyed: bool) -> BaseException:
+def abandon_wait(execution: Execution, error: BaseException, *, has_key: bool) -> BaseException:
     """What a caller gets who no longer waits on a run. If he was cancelled, the run is too, unless it has an idempotency key: then others
     may still come for it. A lost lease (J005) under a key means that another process began the same run first: J022."""
-    if isinstance(error, asyncio.CancelledError) and not keyed:
+    if isinstance(error, asyncio.CancelledError) and not has_key:
         execution.cancel("its caller")
-    if not isinstance(error, OrchestraError) or error.code != LOST or not keyed:
+    if not isinstance(error, OrchestraError) or error.code != LEASE_LOST or not has_key:
         return error
-    from orchestra.journal.errors import held
+    from orchestra.journal.errors import lease_held_error
 
-    other = held(execution.id)
+    other = lease_held_error(execution.id)
     other.__cause__ = error
     return other

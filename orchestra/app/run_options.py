@@ -12,14 +12,14 @@ from orchestra.schema.strict_json import digest
 from orchestra.workflows.model import Budget
 
 if TYPE_CHECKING:
-    from orchestra.engine.run import Request
-    from orchestra.workflows.python.acceptance import Accept
+    from orchestra.engine.run import RunRequest
+    from orchestra.workflows.python.acceptance import AcceptThreshold
 
-_GIVING: Final = 'orchestra.options(values={"node": value}).fork(run)'
+_VALUES_HINT: Final = 'orchestra.options(values={"node": value}).fork(run)'
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class RunOptions:
     """What a run may be told beside its inputs."""
 
     idempotency_key: str = ""
@@ -46,20 +46,20 @@ class Options:
     tags: Mapping[str, str] | None = None
     """Names with values that the run is found by, such as the customer that it is for; those of a fork's parent are the fork's, too."""
 
-    accept: Accept | None = None
+    accept: AcceptThreshold | None = None
     """From which score on the output is accepted as a whole, or `certified`; what is not is withheld. None for what the workflow says."""
 
     def __post_init__(self) -> None:
         """Takes tags as they are kept. Raises `InputError` E040 for what are none, V029 for an `accept` that is none."""
         if self.tags is not None:
-            from orchestra.core.tags import checked
+            from orchestra.core.tags import validate_tags
 
-            object.__setattr__(self, "tags", checked(self.tags))
+            object.__setattr__(self, "tags", validate_tags(self.tags))
         if self.accept not in (None, "certified") and not (isinstance(self.accept, int | float) and 0 <= self.accept <= 1):
             raise InputError("V029", f"accept={self.accept!r} is no score", hint='accept="certified", or a score from 0 to 1')
 
     @property
-    def run(self) -> str:
+    def run_id(self) -> str:
         """The id of the run that has the key; empty without one. Raises `InputError` E013 for a key that is no text."""
         key = self.idempotency_key
         try:
@@ -67,11 +67,11 @@ class Options:
         except UnicodeEncodeError as error:
             raise InputError("E013", f"the key {key!r} has a lone surrogate", hint="a key is a valid text") from error
 
-    def taken(self, run: str, had: Request, wanted: Request) -> InputError:
+    def key_conflict(self, run: str, had: RunRequest, wanted: RunRequest) -> InputError:
         """Why the key is that of another request: `run` has it, and what it was begun with is not what is wanted now."""
         said = f"the key {self.idempotency_key!r} belongs to run {run}"
         if had.parent != wanted.parent:
-            reason = f"{said}, {_descent(had.parent)}; this is to be {_descent(wanted.parent)}"
+            reason = f"{said}, {_parent_text(had.parent)}; this is to be {_parent_text(wanted.parent)}"
             return InputError("E015", reason, hint=f"give each fork a key of its own, such as {self.idempotency_key + '/2'!r}")
         if had.graph != wanted.graph:
             hint = "use a key of its own for each request; to make that run again as its workflow is today, fork it under another key"
@@ -83,33 +83,35 @@ class Options:
         return InputError("E015", f"{said}, which has other {other}", hint="use a key of its own for each request")
 
     @property
-    def given(self) -> Mapping[str, Any]:
+    def checked_values(self) -> Mapping[str, Any]:
         """What a fork is given, by node. Raises `InputError` E033 for `values` that are no mapping of names."""
         values: object = {} if self.values is None else self.values
         if not isinstance(values, Mapping):
-            raise InputError("E033", f"`values` are a mapping, by node, and no {type(values).__name__}", hint=_GIVING)
+            raise InputError("E033", f"`values` are a mapping, by node, and no {type(values).__name__}", hint=_VALUES_HINT)
         for name in values:
             if not isinstance(name, str):
-                raise InputError("E033", f"`values` has {name!r}, which is no name of a node", hint=_GIVING)
+                raise InputError("E033", f"`values` has {name!r}, which is no name of a node", hint=_VALUES_HINT)
         return values
 
     @property
-    def let_go(self) -> frozenset[str]:
+    def unset_nodes(self) -> frozenset[str]:
         """The nodes of `unset`. Raises `InputError` E033 for what is no collection of names, and for one that `values` has as well."""
         if isinstance(self.unset, str) or not all(isinstance(name, str) for name in self.unset):
             raise InputError("E033", f"`unset` is a collection of names of nodes, and not {self.unset!r}", hint='unset=["node"]')
-        if both := self.given.keys() & set(self.unset):
+        if both := self.checked_values.keys() & set(self.unset):
             raise InputError(
                 "E033", f"{min(both)} is given a value, and let go", hint="leave one of them out: a new value replaces the old"
             )
         return frozenset(self.unset)
 
-    def forkless(self) -> None:
+    def reject_fork_options(self) -> None:
         """Raises `InputError` E033 where `values` or `unset` are stated: only a fork takes them."""
-        if self.given or self.let_go:
-            raise InputError("E033", f"`{'values' if self.given else 'unset'}` are for a fork, and this is none", hint=_GIVING)
+        if self.checked_values or self.unset_nodes:
+            raise InputError(
+                "E033", f"`{'values' if self.checked_values else 'unset'}` are for a fork, and this is none", hint=_VALUES_HINT
+            )
 
-    def kept(self, budget: Budget | None, tags: Mapping[str, str]) -> dict[str, Any]:
+    def stored_options(self, budget: Budget | None, tags: Mapping[str, str]) -> dict[str, Any]:
         """What a resumed run must still know; `budget` is the one that holds, `tags` are those of its parent."""
         found: dict[str, Any] = {"tags": told} if (told := {**tags, **(self.tags or {})}) else {}
         if self.budget is not None and budget is not None:
@@ -127,9 +129,9 @@ class Options:
         return found
 
 
-def _descent(parent: str) -> str:
+def _parent_text(parent: str) -> str:
     return f"a fork of run {parent}" if parent else "no fork"
 
 
-PLAIN = Options()
+DEFAULT_OPTIONS = RunOptions()
 """Those of a run that is told nothing."""

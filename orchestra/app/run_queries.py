@@ -11,63 +11,63 @@ from msgspec.structs import replace
 
 from orchestra.core.errors import OrchestraError
 from orchestra.core.events import Event, RunStarted
-from orchestra.core.protocols import EVERY, Indexed, Journal, RunSummary, Selection, Used
-from orchestra.core.tags import has
+from orchestra.core.protocols import NO_LIMIT, IndexedJournal, Journal, RunSelection, RunSummary, RunUsageResult
+from orchestra.core.tags import has_tags
 from orchestra.journal.errors import JournalError
-from orchestra.journal.scan import skim
-from orchestra.journal.summary import sources
+from orchestra.journal.scan import scan
+from orchestra.journal.summary import source_runs
 from orchestra.journal.usage import usage_of
 
 
-async def pages(journal: Journal, size: int, where: Selection) -> AsyncGenerator[list[RunSummary], None]:
+async def run_pages(journal: Journal, size: int, where: RunSelection) -> AsyncGenerator[list[RunSummary], None]:
     """The runs of a selection, newest first, `size` of them at a time; of a journal without indexes all at once."""
-    if not isinstance(journal, Indexed):
-        yield await _selected(journal, where)
+    if not isinstance(journal, IndexedJournal):
+        yield await _select_runs(journal, where)
         return
-    while some := await journal.page(size, where):
+    while some := await journal.query_runs(size, where):
         yield some
         if len(some) < size:
             return
         where = replace(where, before=(some[-1].started, some[-1].run))
 
 
-async def _selected(journal: Journal, where: Selection) -> list[RunSummary]:
-    runs = [run for run in await journal.runs(EVERY) if where.since <= run.started < where.until]
+async def _select_runs(journal: Journal, where: RunSelection) -> list[RunSummary]:
+    runs = [run for run in await journal.list_runs(NO_LIMIT) if where.since <= run.started < where.until]
     if where.before is not None:
         runs = [run for run in runs if (run.started, run.run) < where.before]
     if not where.tags:
         return runs
     tagged = set[str]()
-    async with aclosing(skim(journal, where.since)) as found:
+    async with aclosing(scan(journal, where.since)) as found:
         async for run, _, events, _ in found:
-            if events and isinstance(first := events[0], RunStarted) and has(first.tags, where.tags):
+            if events and isinstance(first := events[0], RunStarted) and has_tags(first.tags, where.tags):
                 tagged.add(run)
     return [run for run in runs if run.run in tagged]
 
 
-async def usages(journal: Journal, where: Selection) -> AsyncGenerator[Used, None]:
+async def query_usages(journal: Journal, where: RunSelection) -> AsyncGenerator[RunUsageResult, None]:
     """What each run of a selection used, newest first; without `before`. A run that cannot be read says so.
 
     Raises `JournalError` where the journal as a whole cannot be read.
     """
-    if isinstance(journal, Indexed):
-        async with aclosing(journal.usages(where)) as found:
+    if isinstance(journal, IndexedJournal):
+        async with aclosing(journal.query_usages(where)) as found:
             async for one in found:
                 yield one
         return
-    async with aclosing(skim(journal, where.since)) as runs:
+    async with aclosing(scan(journal, where.since)) as runs:
         async for run, started, events, fault in runs:
             if started >= where.until or not (events or fault):
                 continue
             used = usage_of(events)
-            if fault is not None or used is None or has(used.tags, where.tags):
-                yield Used(run, started, used, fault)
+            if fault is not None or used is None or has_tags(used.tags, where.tags):
+                yield RunUsageResult(run, started, used, fault)
 
 
-async def ends(journal: Journal, runs: Collection[str]) -> dict[str, tuple[Event, Event]]:
+async def first_and_last_events(journal: Journal, runs: Collection[str]) -> dict[str, tuple[Event, Event]]:
     """The first and the last event of each of these runs; those that cannot be read are left out."""
-    if isinstance(journal, Indexed):
-        return await journal.ends(runs)
+    if isinstance(journal, IndexedJournal):
+        return await journal.first_and_last_events(runs)
     found = dict[str, tuple[Event, Event]]()
     for run in runs:
         try:
@@ -79,37 +79,37 @@ async def ends(journal: Journal, runs: Collection[str]) -> dict[str, tuple[Event
     return found
 
 
-async def copies(journal: Journal, runs: Collection[str]) -> list[str]:
+async def derived_runs(journal: Journal, runs: Collection[str]) -> list[str]:
     """Other runs that have something of what these were given or answered: forks, and those that took over an answer or a plan."""
-    if isinstance(journal, Indexed):
-        return await journal.copies(runs)
+    if isinstance(journal, IndexedJournal):
+        return await journal.derived_runs(runs)
     found = list[str]()
-    async with aclosing(skim(journal)) as skimmed:
+    async with aclosing(scan(journal)) as skimmed:
         async for run, _, events, _ in skimmed:
-            if run not in runs and any(not sources(event).isdisjoint(runs) for event in events):
+            if run not in runs and any(not source_runs(event).isdisjoint(runs) for event in events):
                 found.append(run)
     return sorted(found)
 
 
-async def known(journal: Journal, runs: Collection[str]) -> set[str]:
+async def existing_runs(journal: Journal, runs: Collection[str]) -> set[str]:
     """Those of these runs that are there."""
-    if isinstance(journal, Indexed):
-        return await journal.known(runs)
+    if isinstance(journal, IndexedJournal):
+        return await journal.existing_runs(runs)
     return {run for run in runs if await journal.summary(run) is not None}
 
 
-async def recall_all(journal: Journal, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
+async def get_memos(journal: Journal, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
     """The answers that are kept under these keys."""
-    if isinstance(journal, Indexed):
-        return await journal.recall_all(memos)
-    found = [(memo, await journal.recall(memo)) for memo in memos]
+    if isinstance(journal, IndexedJournal):
+        return await journal.get_memos(memos)
+    found = [(memo, await journal.get_memo(memo)) for memo in memos]
     return {memo: answer for memo, answer in found if answer is not None}
 
 
-async def delete_all(journal: Journal, runs: Sequence[str]) -> list[OrchestraError | None]:
+async def delete_runs(journal: Journal, runs: Sequence[str]) -> list[OrchestraError | None]:
     """Deletes runs; for each why it is not deleted, or None."""
-    if isinstance(journal, Indexed):
-        return await journal.delete_all(runs)
+    if isinstance(journal, IndexedJournal):
+        return await journal.delete_runs(runs)
 
     async def one(run: str) -> OrchestraError | None:
         try:

@@ -1,4 +1,4 @@
-"""A parcel: the bytes that all runs of one workflow store."""
+"""A workflow snapshot: the bytes that all runs of one workflow store."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ WORKFLOW = "workflow"
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class WorkflowSnapshot:
     """The bytes of a workflow's graph, and of all that it names by kind and name: `card/reader`, `workflow/summarise`, `types`,
     `certificate/reader`."""
 
     graph: bytes
     parts: Mapping[str, bytes]
-    mark: str
-    """The digest of the graph; `marks` has those of the parts. All runs of the workflow share them."""
-    marks: dict[str, str]
+    graph_digest: str
+    """The digest of the graph; `part_digests` has those of the parts. All runs of the workflow share them."""
+    part_digests: dict[str, str]
     workflows: Mapping[str, bytes]
     """The frozen workflows: its own under an empty name, called ones under `workflow/NAME`."""
 
     @classmethod
-    def of(cls, graph: bytes, parts: Mapping[str, bytes]) -> Parcel:
-        """The parcel of these bytes."""
+    def of(cls, graph: bytes, parts: Mapping[str, bytes]) -> WorkflowSnapshot:
+        """The snapshot of these bytes."""
         called = {name: data for name, data in parts.items() if name.startswith(f"{WORKFLOW}/")}
         return cls(graph, parts, digest(graph), {name: digest(data) for name, data in parts.items()}, {"": graph, **called})
 
     def put(self, journal: Journal) -> tuple[str, dict[str, str]]:
         """Stores it with the next commit; gives the digest of the graph, and those of its parts."""
         for data in (self.graph, *self.parts.values()):
-            journal.put(data)
-        return self.mark, self.marks
+            journal.put_blob(data)
+        return self.graph_digest, self.part_digests

@@ -9,117 +9,123 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from pydantic import ValidationError
 
-from orchestra.agents.contract import Catalog, Contract, serves
-from orchestra.app.snapshot import WORKFLOW, Parcel
+from orchestra.agents.contract import Catalog, Contract, is_compatible
+from orchestra.app.snapshot import WORKFLOW, WorkflowSnapshot
 from orchestra.core.errors import OrchestraError
 from orchestra.core.events import RunStarted
 from orchestra.core.labels import Label
 from orchestra.core.protocols import Journal
 from orchestra.schema.types import Schema
 from orchestra.workflows.model import Budget, Graph
-from orchestra.workflows.program import CompiledNode, Program, contracts, programs, sampled
+from orchestra.workflows.program import CompiledNode, Program, node_contracts, reachable_programs, with_sample
 
 if TYPE_CHECKING:
     from orchestra.agents.card import Card
-    from orchestra.app.project import Compiled, Project
-    from orchestra.workflows.python.acceptance import Accept
+    from orchestra.app.project import CompiledWorkflow, Project
+    from orchestra.workflows.python.acceptance import AcceptThreshold
 
 CARD, CONTRACT, TYPES, CODE, SERVED = "card", "contract", "types", "code", "served"
 T = TypeVar("T")
-CERTIFICATE, CLAIMS, COMBINATION, WHOLE = "certificate", "claims", "combination", "whole"
+CERTIFICATE, CLAIMS, COMBINATION, WORKFLOW_CERTIFICATE = "certificate", "claims", "combination", "workflow_certificate"
 MAX_SAMPLE = 1 << 31
 
 
-async def workflows(journal: Journal, started: RunStarted) -> dict[str, bytes]:
-    """The frozen workflows that a run stored, as `Parcel.workflows` gives them; those that are not there any more are left out."""
+async def stored_workflows(journal: Journal, started: RunStarted) -> dict[str, bytes]:
+    """The frozen workflows that a run stored, in the form of `WorkflowSnapshot.workflows`; those that are gone are left out."""
     marks = {"": started.graph, **{name: mark for name, mark in started.versions.items() if name.startswith(f"{WORKFLOW}/")}}
-    found = {name: await journal.blob(mark) for name, mark in marks.items() if mark}
+    found = {name: await journal.get_blob(mark) for name, mark in marks.items() if mark}
     return {name: data for name, data in found.items() if data is not None}
 
 
-def parcel(project: Project, made: Compiled) -> Parcel:
-    """A program's parcel, the same for all of its runs."""
-    if made.parcel is None:
-        made.parcel = _parcel(project, made.program, made.models)
-    return made.parcel
+def get_snapshot(project: Project, made: CompiledWorkflow) -> WorkflowSnapshot:
+    """A program's snapshot, the same for all of its runs."""
+    if made.snapshot is None:
+        made.snapshot = _build_snapshot(project, made.program, made.models)
+    return made.snapshot
 
 
-def _parcel(project: Project, program: Program, models: Mapping[str, Schema]) -> Parcel:
+def _build_snapshot(project: Project, program: Program, models: Mapping[str, Schema]) -> WorkflowSnapshot:
     parts: dict[str, bytes] = {}
     code: dict[str, str] = {}
-    for part in programs(program):
+    for part in reachable_programs(program):
         if part is not program and part.graph is not None:
-            parts[f"{WORKFLOW}/{part.name}"] = _written(part.graph)
+            parts[f"{WORKFLOW}/{part.name}"] = _encode_graph(part.graph)
         for node in part.nodes:
-            for contract in contracts(node):
-                if uncounted(contract) and (tool := project.registry.tools.get(contract.name)) is not None:
-                    code[contract.name] = tool.code
-                if (card := project.card_of(contract)) is not None:
+            for contract in node_contracts(node):
+                if is_unversioned_tool(contract) and (tool := project.registry.tools.get(contract.name)) is not None:
+                    code[contract.name] = tool.source_digest
+                if (card := project.find_card(contract)) is not None:
                     parts[f"{CARD}/{contract.name}"] = card.dump()
                 else:
                     parts[f"{CONTRACT}/{contract.kind}/{contract.name}"] = msgspec.json.encode(contract)
             if node.acceptance is not None and (certificate := node.acceptance.certificate) is not None:
                 from orchestra.verification.certificates.file import Certificate
 
-                kind = WHOLE if node.acceptance.whole else CERTIFICATE if isinstance(certificate, Certificate) else CLAIMS
-                parts[f"{kind}/{certificate.agent}"] = certificate.written()
+                kind = (
+                    WORKFLOW_CERTIFICATE
+                    if node.acceptance.whole_workflow
+                    else CERTIFICATE
+                    if isinstance(certificate, Certificate)
+                    else CLAIMS
+                )
+                parts[f"{kind}/{certificate.agent}"] = certificate.to_bytes()
             if node.acceptance is not None and (combination := node.acceptance.combination) is not None:
-                parts[f"{COMBINATION}/{combination.agent}"] = combination.written()
+                parts[f"{COMBINATION}/{combination.agent}"] = combination.to_bytes()
     if code:
         parts[CODE] = msgspec.json.encode(code, order="sorted")
-    if shared := project.shared:
+    if shared := project.served_names:
         parts[SERVED] = msgspec.json.encode(shared, order="sorted")
     known = {**project.catalog().models, **models}
     if known:
         parts[TYPES] = msgspec.json.encode(known)
-    return Parcel.of(_written(program.graph) if program.graph is not None else b"", parts)
+    return WorkflowSnapshot.of(_encode_graph(program.graph) if program.graph is not None else b"", parts)
 
 
-def uncounted(contract: Contract) -> bool:
+def is_unversioned_tool(contract: Contract) -> bool:
     """Whether it is a pure tool whose author does not count the versions of its code."""
     return contract.kind == "tool" and contract.effect == "pure" and not contract.version
 
 
-async def code_of(journal: Journal, started: RunStarted) -> dict[str, str]:
+async def stored_code_digests(journal: Journal, started: RunStarted) -> dict[str, str]:
     """The digests of the code of the pure tools without a version, as it was when a run began; none for older runs.
 
     Raises `OrchestraError` E019 where they are missing, or are none.
     """
     mark = started.versions.get(CODE)
-    return _decoded(started.run, await _blob(journal, started.run, mark), dict[str, str]) if mark else {}
+    return _decode(started.run, await _read_blob(journal, started.run, mark), dict[str, str]) if mark else {}
 
 
-def reached(node: CompiledNode) -> Iterator[Contract]:
+def reachable_contracts(node: CompiledNode) -> Iterator[Contract]:
     """The same, with what the workflows call that its plan may call; what stands in its body is left out."""
-    yield from contracts(node)
-    for one in node.planning.workflows.values() if node.planning is not None else ():
-        yield from called(one.program)
+    yield from node_contracts(node)
+    for one in node.plan_settings.workflows.values() if node.plan_settings is not None else ():
+        yield from called_contracts(one.program)
 
 
-def called(program: Program) -> Iterator[Contract]:
+def called_contracts(program: Program) -> Iterator[Contract]:
     """What a program calls, or may call, in bodies and in the workflows of its plans too; some of it more than once."""
-    for part in programs(program):
+    for part in reachable_programs(program):
         for node in part.nodes:
-            yield from contracts(node)
+            yield from node_contracts(node)
 
 
-def _written(graph: Graph) -> bytes:
+def _encode_graph(graph: Graph) -> bytes:
     # Not canonical: the order of nodes is part of what a workflow says.
     return msgspec.json.encode(graph.model_dump(mode="json", by_alias=True, exclude_defaults=True))
 
 
-async def restored(
+async def restore_program(
     project: Project,
     journal: Journal,
     started: RunStarted,
     *,
-    asking: bool = True,
-    instead: Mapping[str, Contract] | None = None,
+    will_call: bool = True,
+    replacements: Mapping[str, Contract] | None = None,
     held: Mapping[tuple[str, str], Any] | None = None,
 ) -> Program:
     """The program that a run began with; its cards are made known to the project under their digests.
 
-    Without `asking` no call will be made: what agents have learnt since is no fault then, and no card is made known. `instead` has
+    Without `will_call` no call will be made: what agents have learnt since is no fault then, and no card is made known. `replacements` has
     other agents, by the names that the workflow knows them by; what `held` has of these, by kind and name, is what they are accepted by.
     Other certificates are taken over, and promise nothing of them. A tool that only got inputs that can be left out is today's. What plans
     and agents with tools may do in it was asked when it began (L123).
@@ -127,19 +133,19 @@ async def restored(
     """
     from orchestra.workflows.compile.compiler import compile_graph
 
-    graph = await graph_of(journal, started)
-    catalog = await _catalog(project, journal, started, instead or {}, held or {}, asking=asking)
-    return as_told(compile_graph(graph, catalog), started)
+    graph = await stored_graph(journal, started)
+    catalog = await _catalog(project, journal, started, replacements or {}, held or {}, will_call=will_call)
+    return apply_run_options(compile_graph(graph, catalog), started)
 
 
 async def _catalog(
     project: Project,
     journal: Journal,
     started: RunStarted,
-    instead: Mapping[str, Contract],
+    replacements: Mapping[str, Contract],
     held: Mapping[tuple[str, str], Any],
     *,
-    asking: bool,
+    will_call: bool,
 ) -> Catalog:
     """All that the workflow of a run names, as the run stored it."""
     from orchestra.verification.certificates.claims_file import ClaimsCertificate
@@ -156,53 +162,55 @@ async def _catalog(
     combinations: dict[str, Combination] = {}
     wholes: dict[str, Certificate] = {}
     mark = started.versions.get(SERVED)
-    shared = _decoded(run, await _blob(journal, run, mark), dict[str, tuple[str, ...]]) if mark else {}
+    shared = _decode(run, await _read_blob(journal, run, mark), dict[str, tuple[str, ...]]) if mark else {}
     for name, mark in started.versions.items():
-        data = await _blob(journal, run, mark)
+        data = await _read_blob(journal, run, mark)
         kind, _, rest = name.partition("/")
-        if kind == "card" and rest in instead:
+        if kind == "card" and rest in replacements:
             continue
         match kind:
             case "card":
-                card = _card(project, rest, data, asking=asking)
-                if asking:
-                    project.keep(card)
-                agents[rest] = card.served(shared)
+                card = _restore_card(project, rest, data, will_call=will_call)
+                if will_call:
+                    project.keep_card(card)
+                agents[rest] = card.served_contract(shared)
             case "contract":
-                contract = _decoded(run, data, Contract)
+                contract = _decode(run, data, Contract)
                 tool = project.registry.tools.get(contract.name) if contract.kind == "tool" else None
-                if tool is not None and serves(tool.contract, contract):
+                if tool is not None and is_compatible(tool.contract, contract):
                     contract = tool.contract
                 (tools if contract.kind == "tool" else agents)[contract.name] = contract
             case "workflow":
-                workflows[rest] = _read(run, data)
+                workflows[rest] = _decode_graph(run, data)
             case "certificate":
-                certificates[rest] = Certificate.read(data)  # a run goes on with the threshold that it began with
-            case "whole":
-                wholes[rest] = Certificate.read(data)
+                certificates[rest] = Certificate.from_bytes(data)  # a run goes on with the threshold that it began with
+            case "workflow_certificate":
+                wholes[rest] = Certificate.from_bytes(data)
             case "claims":
-                claims[rest] = ClaimsCertificate.read(data)
+                claims[rest] = ClaimsCertificate.from_bytes(data)
             case "combination":
-                combinations[rest] = Combination.read(data)
+                combinations[rest] = Combination.from_bytes(data)
             case "served":
                 continue
             case "code":
                 continue  # a run goes on with the code that is there
             case "types":
-                models = _decoded(run, data, dict[str, Any])
+                models = _decode(run, data, dict[str, Any])
             case _:
-                raise _unfit(run, f"it names {name!r}, which this version does not know")
-    for name, contract in instead.items():  # in the fleet that the run began with, as those that they stand beside
-        other = project.card_of(contract)
-        agents[name] = other.served(shared) if other is not None else contract
-    _hand_over({CERTIFICATE: certificates, CLAIMS: claims, COMBINATION: combinations}, instead, held)
-    found = Catalog(agents, tools, workflows, models, certificates=certificates, claims=claims, combinations=combinations)
-    return replace(found, wholes=wholes, stored=True)
+                raise _unreadable_error(run, f"it names {name!r}, which this version does not know")
+    for name, contract in replacements.items():  # in the fleet that the run began with, as those that they stand beside
+        other = project.find_card(contract)
+        agents[name] = other.served_contract(shared) if other is not None else contract
+    _transfer_certificates({CERTIFICATE: certificates, CLAIMS: claims, COMBINATION: combinations}, replacements, held)
+    found = Catalog(agents, tools, workflows, models, certificates=certificates, claims_certificates=claims, combinations=combinations)
+    return replace(found, workflow_certificates=wholes, stored=True)
 
 
-def _hand_over(promises: Mapping[str, dict[str, Any]], instead: Mapping[str, Contract], held: Mapping[tuple[str, str], Any]) -> None:
+def _transfer_certificates(
+    promises: Mapping[str, dict[str, Any]], replacements: Mapping[str, Contract], held: Mapping[tuple[str, str], Any]
+) -> None:
     """Has other agents accepted by what is `held` of them, by kind and name; else by what the agents were whose place they take."""
-    for name, contract in instead.items():
+    for name, contract in replacements.items():
         for kind, promised in promises.items():
             if (own := held.get((kind, contract.name))) is not None:
                 promised[contract.name] = own
@@ -210,50 +218,50 @@ def _hand_over(promises: Mapping[str, dict[str, Any]], instead: Mapping[str, Con
                 promised.setdefault(contract.name, promised[name])
 
 
-def _card(project: Project, name: str, data: bytes, *, asking: bool) -> Card:
+def _restore_card(project: Project, name: str, data: bytes, *, will_call: bool) -> Card:
     """A card as a run stored it; its files are those of the current one, and its members' those of the current members."""
     from orchestra.agents.card import Card as Stored
-    from orchestra.agents.ensemble import checked
+    from orchestra.agents.ensemble import check_members
 
     current = project.cards.get(name)
-    if not asking or current is None:
-        return checked(Stored.restore(data))
-    beside = {part.name: part.folder for part in current.parts}
+    if not will_call or current is None:
+        return check_members(Stored.restore(data))
+    beside = {part.name: part.folder for part in current.member_cards}
     folders = {**{one.name: one.folder for one in project.cards.values()}, **beside}
-    found = checked(Stored.restore(data, current.folder, folders))
+    found = check_members(Stored.restore(data, current.folder, folders))
     # Before there was such a key, the prompt alone was asked wherever the adapter's base was not.
     return found.model_copy(update={"elsewhere": current.elsewhere}) if found.digest == current.digest else found
 
 
-def as_told(program: Program, started: RunStarted) -> Program:
+def apply_run_options(program: Program, started: RunStarted) -> Program:
     """A program with what its run was told beside its inputs: the samples that its agents draw, what its plans are admitted, and its
     budget. Raises `OrchestraError` E019 for what is none of it."""
-    program = sampled(program, _whole(started.options.get("sample")))
+    program = with_sample(program, _sample_number(started.options.get("sample")))
     budget = started.options.get("budget")
-    program = program if budget is None else replace(program, budget=_budget(started.run, budget))
-    return with_plans(program, started.options)
+    program = program if budget is None else replace(program, budget=_decode_budget(started.run, budget))
+    return apply_plan_limits(program, started.options)
 
 
-def with_plans(program: Program, told: Mapping[str, Any]) -> Program:
+def apply_plan_limits(program: Program, told: Mapping[str, Any]) -> Program:
     """A program with what its run's options tell of its plans. Raises `InputError` E019 for what does not say that."""
-    if not program.plans:
+    if not program.has_dynamic_calls:
         return program
-    from orchestra.app.planner_limits import planned
+    from orchestra.app.planner_limits import apply_limits
 
-    return planned(program, told)
+    return apply_limits(program, told)
 
 
-def of_plans(project: Project, program: Program, label: Label, *, fleet: bool, fresh: bool) -> dict[str, Any]:
+def plan_limit_options(project: Project, program: Program, label: Label, *, fleet: bool, fresh: bool) -> dict[str, Any]:
     """What a run's options have of its plans, where there are any: what fleet and budget admit of them on data with this label.
     Without `fleet` others stand in for it; with `fresh` no call is recalled."""
-    if not program.plans:
+    if not program.has_dynamic_calls:
         return {}
-    from orchestra.app.planner_limits import admitted
+    from orchestra.app.planner_limits import planner_limits
 
-    return admitted(project.fleet if fleet else None, project.cards, program, label, fresh=fresh)
+    return planner_limits(project.fleet if fleet else None, project.cards, program, label, fresh=fresh)
 
 
-def accepted_by(started: RunStarted) -> Accept | None:
+def stored_accept(started: RunStarted) -> AcceptThreshold | None:
     """By what a run was told to accept its output as a whole; None where it was told nothing."""
     said = started.options.get("accept")
     if said == "certified":
@@ -261,42 +269,42 @@ def accepted_by(started: RunStarted) -> Accept | None:
     return float(said) if isinstance(said, int | float) and 0 <= said <= 1 else None
 
 
-async def graph_of(journal: Journal, started: RunStarted) -> Graph:
+async def stored_graph(journal: Journal, started: RunStarted) -> Graph:
     """The graph that a run began with. Raises `OrchestraError` E019 where it is missing, or is none."""
-    return _read(started.run, await _blob(journal, started.run, started.graph))
+    return _decode_graph(started.run, await _read_blob(journal, started.run, started.graph))
 
 
-async def _blob(journal: Journal, run: str, mark: str) -> bytes:
-    if (data := await journal.blob(mark)) is None:
-        raise _unfit(run, f"blob {mark} is missing")
+async def _read_blob(journal: Journal, run: str, mark: str) -> bytes:
+    if (data := await journal.get_blob(mark)) is None:
+        raise _unreadable_error(run, f"blob {mark} is missing")
     return data
 
 
-def _read(run: str, data: bytes) -> Graph:
+def _decode_graph(run: str, data: bytes) -> Graph:
     try:
         return Graph.model_validate_json(data)
     except ValidationError as error:
-        raise _unfit(run, str(error.errors(include_url=False)[0]["msg"])) from error
+        raise _unreadable_error(run, str(error.errors(include_url=False)[0]["msg"])) from error
 
 
-def _decoded(run: str, data: bytes, kind: type[T]) -> T:
+def _decode(run: str, data: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.DecodeError as error:
-        raise _unfit(run, str(error)) from error
+        raise _unreadable_error(run, str(error)) from error
 
 
-def _whole(stated: Any) -> int:
+def _sample_number(stated: Any) -> int:
     """A number of a sample; 0 for what is none."""
     return stated if isinstance(stated, int) and 0 < stated <= MAX_SAMPLE else 0
 
 
-def _budget(run: str, stated: Any) -> Budget:
+def _decode_budget(run: str, stated: Any) -> Budget:
     try:
         return Budget.model_validate(stated)
     except ValidationError as error:
-        raise _unfit(run, str(error.errors(include_url=False)[0]["msg"])) from error
+        raise _unreadable_error(run, str(error.errors(include_url=False)[0]["msg"])) from error
 
 
-def _unfit(run: str, why: str) -> OrchestraError:
+def _unreadable_error(run: str, why: str) -> OrchestraError:
     return OrchestraError("E019", f"the workflow that run {run} stored cannot be read: {why}", hint=f"orchestra runs fork {run}")

@@ -8,90 +8,94 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from orchestra.agents.card import Card
 from orchestra.agents.contract import Contract
-from orchestra.app.reuse import walk
+from orchestra.app.reuse import walk_nodes
 from orchestra.app.snapshot_store import CERTIFICATE, CLAIMS, COMBINATION
 from orchestra.core.errors import InputError
-from orchestra.workflows.compile.inputs import listed
-from orchestra.workflows.program import CompiledNode, Program, contracts, programs
+from orchestra.workflows.compile.inputs import join_names
+from orchestra.workflows.program import CompiledNode, Program, node_contracts, reachable_programs
 
 if TYPE_CHECKING:
     from orchestra.app.project import Project
-    from orchestra.verification.certificates.sealed import Sealed
+    from orchestra.verification.certificates.sealed import SealedFile
 
-Held: TypeAlias = "dict[tuple[str, str], Sealed]"
+CertificateMap: TypeAlias = "dict[tuple[str, str], SealedFile]"
 """By kind, as runs store them, and by agent."""
 
 
 @dataclass(frozen=True, slots=True)
-class Uncovered:
+class UncertifiedNode:
     """A node that would be refused if its workflow were written with who is asked instead, and why."""
 
     node: str
     agent: str
     """Who is asked instead."""
     code: str
-    why: str
+    reason: str
     hint: str
 
     @property
-    def said(self) -> str:
+    def message(self) -> str:
         """In words."""
-        return f"no certificate: would be refused: {self.why}; {self.hint}"
+        return f"no certificate: would be refused: {self.reason}; {self.hint}"
 
 
 @dataclass(frozen=True, slots=True)
-class Covered:
+class CertificateCoverage:
     """What holds of them, and the nodes at which nothing does."""
 
-    held: Held = field(default_factory=dict)
-    wanting: tuple[Uncovered, ...] = ()
+    certificates: CertificateMap = field(default_factory=dict)
+    uncertified: tuple[UncertifiedNode, ...] = ()
 
 
-def covered(project: Project, program: Program, instead: Mapping[str, Card | Contract]) -> Covered:
+def certificate_coverage(project: Project, program: Program, replacements: Mapping[str, Card | Contract]) -> CertificateCoverage:
     """Of a program whose agents of these names are others."""
-    if not program.certified:
-        return Covered()
-    held: Held = {}
-    return Covered(held, tuple(_looked(project, program, instead, held)))
+    if not program.certified_acceptances:
+        return CertificateCoverage()
+    held: CertificateMap = {}
+    return CertificateCoverage(held, tuple(_find_uncertified(project, program, replacements, held)))
 
 
-def _looked(project: Project, program: Program, instead: Mapping[str, Card | Contract], held: Held) -> Iterator[Uncovered]:
-    for path, node in walk(program):
-        if node.acceptance is not None and node.acceptance.whole:
-            yield from _whole(path, node, instead)
+def _find_uncertified(
+    project: Project, program: Program, instead: Mapping[str, Card | Contract], held: CertificateMap
+) -> Iterator[UncertifiedNode]:
+    for path, node in walk_nodes(program):
+        if node.acceptance is not None and node.acceptance.whole_workflow:
+            yield from _uncertified_in_workflow(path, node, instead)
             continue
-        rests = _rests(node)
+        rests = _certificates_of(node)
         name = node.contract.name if node.contract is not None else ""
         for kind, before in rests.items():
             if (other := instead.get(name)) is not None:
                 try:
-                    held[kind, other.name] = _today(project, kind, other, before)
+                    held[kind, other.name] = _current_certificate(project, kind, other, before)
                 except InputError as error:
-                    yield Uncovered(path, other.name, error.code, error.message, error.hint)
+                    yield UncertifiedNode(path, other.name, error.code, error.message, error.hint)
         for judge, was in node.acceptance.judges.items() if rests and node.acceptance is not None else ():
             asked = instead.get(judge)
             if asked is not None and asked.digest != was.digest:
-                why = f"what {name!r} is accepted by is about checks that {judge} makes, and not {_called(asked, judge)}"
-                yield Uncovered(path, asked.name, "V002", why, f"orchestra certify {name} --data FILE")
+                why = f"what {name!r} is accepted by is about checks that {judge} makes, and not {_replacement_text(asked, judge)}"
+                yield UncertifiedNode(path, asked.name, "V002", why, f"orchestra certify {name} --data FILE")
 
 
-def _whole(path: str, node: CompiledNode, instead: Mapping[str, Card | Contract]) -> Iterator[Uncovered]:
+def _uncertified_in_workflow(path: str, node: CompiledNode, instead: Mapping[str, Card | Contract]) -> Iterator[UncertifiedNode]:
     """Who takes the place of one whom a workflow asks that is accepted by the certificate of all of it."""
     certificate = node.acceptance.certificate if node.acceptance is not None else None
     if certificate is None or node.body is None:
         return
-    before = {one.name: one for part in programs(node.body) for inner in part.nodes for one in contracts(inner)}
+    before = {one.name: one for part in reachable_programs(node.body) for inner in part.nodes for one in node_contracts(inner)}
     for name, other in instead.items():
         if name in before and before[name].digest != other.digest:
-            why = f"the certificate of the workflow {certificate.agent!r} is about {name} as it was, and not {_called(other, name)}"
-            yield Uncovered(path, other.name, "V002", why, certificate.command)
+            why = (
+                f"the certificate of the workflow {certificate.agent!r} is about {name} as it was, and not {_replacement_text(other, name)}"
+            )
+            yield UncertifiedNode(path, other.name, "V002", why, certificate.renew_command)
 
 
-def _called(asked: Card | Contract, judge: str) -> str:
+def _replacement_text(asked: Card | Contract, judge: str) -> str:
     return f"another {judge}" if asked.name == judge else asked.name
 
 
-def _rests(node: CompiledNode) -> dict[str, Any]:
+def _certificates_of(node: CompiledNode) -> dict[str, Any]:
     """By kind: the certificate and the combination that a node's acceptance rests on."""
     from orchestra.verification.certificates.file import Certificate
 
@@ -101,13 +105,17 @@ def _rests(node: CompiledNode) -> dict[str, Any]:
     return ({kind: certificate} if certificate else {}) | ({COMBINATION: combination} if combination else {})
 
 
-def _today(project: Project, kind: str, other: Card | Contract, before: Any) -> Any:
+def _current_certificate(project: Project, kind: str, other: Card | Contract, before: Any) -> Any:
     """What holds of an agent in the place of what a node rests on. Raises `InputError` L119, L076 where there is nothing, V002 to V007
     where it does not hold, V005 where it is about other checks."""
-    from orchestra.app.certificates import Certificates, Claims, Combinations
+    from orchestra.app.certificates import AgentCertificates, AgentCombinations, ClaimsCertificates
 
     registry = project.registry.with_cards([other]) if isinstance(other, Card) else project.registry
-    beside: dict[str, Callable[..., Mapping[str, Any]]] = {CERTIFICATE: Certificates, CLAIMS: Claims, COMBINATION: Combinations}
+    beside: dict[str, Callable[..., Mapping[str, Any]]] = {
+        CERTIFICATE: AgentCertificates,
+        CLAIMS: ClaimsCertificates,
+        COMBINATION: AgentCombinations,
+    }
     found = beside[kind](project.settings, lambda: registry).get(other.name)
     if found is None and kind == COMBINATION:
         hint = f"orchestra learn combine {other.name} --data FILE"
@@ -117,9 +125,10 @@ def _today(project: Project, kind: str, other: Card | Contract, before: Any) -> 
         hint = f"orchestra certify {other.name}{option} --data FILE"
         raise InputError("L119", f"there is no certificate for {other.name!r}", hint=hint)
     if kind == CLAIMS and found.check != before.check:
-        raise InputError("V005", f"the certificate of {other.name!r} is about claims that {found.check} scores", hint=found.command)
+        raise InputError("V005", f"the certificate of {other.name!r} is about claims that {found.check} scores", hint=found.renew_command)
     if kind != CLAIMS and frozenset(found.checks) != frozenset(before.checks):
-        said = f"the {found.what} of {other.name!r} is about the checks {listed(found.checks)}, and this node has {listed(before.checks)}"
+        wrong, right = join_names(found.checks), join_names(before.checks)
+        reason = f"the {found.title} of {other.name!r} is about the checks {wrong}, and this node has {right}"
         makes = "learn combine" if kind == COMBINATION else "certify"
-        raise InputError("V005", said, hint=f"orchestra {makes} {other.name} --data FILE --checks '{','.join(before.checks)}'")
+        raise InputError("V005", reason, hint=f"orchestra {makes} {other.name} --data FILE --checks '{','.join(before.checks)}'")
     return found

@@ -17,25 +17,25 @@ from orchestra.agents.card import Card
 from orchestra.agents.contract import Catalog, Contract
 from orchestra.agents.registry import Registry
 from orchestra.app import certificates
-from orchestra.core.errors import InputError, Place
-from orchestra.core.settings import Settings, builtin
-from orchestra.schema.json_schema import bundled, record
+from orchestra.core.errors import InputError, SourceLocation
+from orchestra.core.settings import Settings, builtin_folder
+from orchestra.schema.json_schema import bundle_definitions, object_type
 from orchestra.schema.strict_json import canonical, digest
 from orchestra.workflows.compile.compiler import compile_graph
 from orchestra.workflows.model import Graph
-from orchestra.workflows.program import CompiledNode, Program, contracts, programs
+from orchestra.workflows.program import CompiledNode, Program, node_contracts, reachable_programs
 
 if TYPE_CHECKING:
-    from orchestra.verification.certificates.file import Bonds, Certificate
+    from orchestra.verification.certificates.file import Certificate, DependencyDigests
 
 EVALUATION = "evaluation.yaml"
-SCORED_BY = ("engine/kinds/acceptance.py", "engine/kinds/confidence.py", "schema/content.py")
+SCORING_SOURCES = ("engine/kinds/acceptance.py", "engine/kinds/confidence.py", "schema/content.py")
 """The files of the package whose code makes the score of a whole, beside those of checks."""
-_NEVER_ITS_OWN = ("accept", "description")
+_IGNORED_KEYS = ("accept", "description")
 """What a workflow's answers do not follow from."""
 
 
-class Known(Protocol):
+class WorkflowProject(Protocol):
     """What a project knows of its workflows (`orchestra.app.project.Project`)."""
 
     settings: Settings
@@ -49,17 +49,17 @@ class Known(Protocol):
 
 
 @dataclass(frozen=True)
-class Whole:
+class WorkflowTarget:
     """A workflow as something to certify."""
 
-    project: Known
+    project: WorkflowProject
     graph: Graph
     """Without an acceptance of its own."""
     file: Path | None = None
     """Where it is written; None for one that is written in Python."""
 
     @classmethod
-    def of(cls, project: Known, graph: Graph) -> Whole:
+    def of(cls, project: WorkflowProject, graph: Graph) -> WorkflowTarget:
         """A workflow that a project has read, or traced."""
         return cls(project, graph.model_copy(update={"accept": None}), project.file_of(graph))
 
@@ -77,70 +77,70 @@ class Whole:
     def settings(self) -> Settings:
         """The settings by which what is said of it is found: the folders in which its own folder may lie."""
         chosen = self.project.settings
-        beside = (self.file.parent,) if self.file is not None and not self.file.is_relative_to(builtin("workflows")) else ()
+        beside = (self.file.parent,) if self.file is not None and not self.file.is_relative_to(builtin_folder("workflows")) else ()
         return chosen.model_copy(update={"agents": tuple(dict.fromkeys((*beside, *chosen.workflows)))})
 
     @cached_property
-    def face(self) -> Card:
+    def card(self) -> Card:
         """What it takes and gives, as a card says that of an agent."""
         inputs = self.program.inputs
         fields = {name: entry.schema for name, entry in inputs.items()}
-        takes = bundled({"title": "input", **record(fields, [name for name, entry in inputs.items() if entry.required])})
-        folders = [folder / self.name for folder in (*self.settings.agents, builtin("workflows"))]
+        takes = bundle_definitions({"title": "input", **object_type(fields, [name for name, entry in inputs.items() if entry.required])})
+        folders = [folder / self.name for folder in (*self.settings.agents, builtin_folder("workflows"))]
         folder = next((one for one in folders if (one / EVALUATION).is_file()), folders[0])
-        return Card.face(self.name, takes, self.program.output_schema, folder)
+        return Card.from_schemas(self.name, takes, self.program.output_schema, folder)
 
     @cached_property
     def registry(self) -> Registry:
         """A registry that knows it by its face."""
-        return self.project.registry.with_cards([self.face])
+        return self.project.registry.with_cards([self.card])
 
     @property
-    def found(self) -> Path | None:
+    def certificate_path(self) -> Path | None:
         """Where its certificate lies; None where there is none."""
-        return certificates.found(self.settings, self.registry, self.name)
+        return certificates.find_certificate(self.settings, self.registry, self.name)
 
     @property
-    def acting(self) -> str:
+    def effect_reason(self) -> str:
         """What in it has effects, or asks a person; empty where nothing does."""
-        for part in programs(self.program):
+        for part in reachable_programs(self.program):
             for node in part.nodes:
                 if node.kind == "ask" or (node.acceptance is not None and "ask" in node.acceptance.otherwise):
                     return f"{node.name} asks a person"
-                if (one := next((one for one in contracts(node) if one.effect != "pure"), None)) is not None:
+                if (one := next((one for one in node_contracts(node) if one.effect != "pure"), None)) is not None:
                     return f"{one.name} has effects"
         return ""
 
-    def bonds(self) -> Bonds:
+    def dependency_digests(self) -> DependencyDigests:
         """What its answers and their scores follow from today.
 
         Raises `InputError` V007 where nobody can tell: a server without a revision, weights that are not here, code without a version.
         """
-        from orchestra.verification.certificates.file import Bonds
+        from orchestra.verification.certificates.file import DependencyDigests
 
         parts: dict[str, str] = {}
-        for part in programs(self.program):
+        for part in reachable_programs(self.program):
             if part is not self.program and part.graph is not None:
-                parts[f"the workflow {part.name!r}"] = _said(part.graph)
+                parts[f"the workflow {part.name!r}"] = _graph_digest(part.graph)
             for node in part.nodes:
-                for contract in contracts(node):
-                    parts |= self._agent(contract) if contract.kind == "agent" else self._tool(contract)
-                parts |= dict(_accepting(node))
+                for contract in node_contracts(node):
+                    parts |= self._agent_digests(contract) if contract.kind == "agent" else self._tool_digests(contract)
+                parts |= dict(_acceptance_digests(node))
         if tiers := self.project.tiers(self.program):
             parts["the larger models of the fleet"] = digest(canonical(list(tiers)))
-        scored = [(name, _code(name)) for name in SCORED_BY]
-        return Bonds(_said(self.graph), "", "", digest(canonical([certificates.checks_digest(), scored])), parts)
+        scored = [(name, _source_text(name)) for name in SCORING_SOURCES]
+        return DependencyDigests(_graph_digest(self.graph), "", "", digest(canonical([certificates.checks_digest(), scored])), parts)
 
-    def _agent(self, contract: Contract) -> dict[str, str]:
+    def _agent_digests(self, contract: Contract) -> dict[str, str]:
         settings, registry, name = self.project.settings, self.project.registry, contract.name
-        bound = certificates.bonds(settings, registry, name)
-        card = registry.card(name).varied(description="", label="restricted")
+        bound = certificates.dependency_digests(settings, registry, name)
+        card = registry.card(name).with_settings(description="", label="restricted")
         found = {"the card or prompt": card.digest, "the model": bound.model, "the adapter or arrays": bound.adapter}
         return {f"{what} of {name!r}": mark for what, mark in found.items() if mark}
 
-    def _tool(self, contract: Contract) -> dict[str, str]:
+    def _tool_digests(self, contract: Contract) -> dict[str, str]:
         tool = self.project.registry.tools.get(contract.name)
-        code = "" if tool is None else tool.version or tool.code
+        code = "" if tool is None else tool.version or tool.source_digest
         if not code:
             hint = '@tool(effect="pure", version="1")'
             raise InputError("V007", f"the code of the tool {contract.name!r} may change unseen", hint=hint)
@@ -148,27 +148,29 @@ class Whole:
 
     def certificate(self) -> Certificate | None:
         """Its certificate, held against what it is bound to; None where there is none. Raises `InputError` V002 to V007."""
-        path = self.found
+        path = self.certificate_path
         if path is None:
             return None
-        place, found = Place(str(path), 1), certificates.read(path, self.name)
-        if found.of != "workflow":
+        place, found = SourceLocation(str(path), 1), certificates.read_certificate(path, self.name)
+        if found.subject_kind != "workflow":
             said = f"{path} is about the agent {found.agent!r}, and {self.name!r} is a workflow"
-            raise InputError("V005", said, place=place, hint=found.command)
-        why = found.void or " and ".join(found.bonds.changed(self.bonds()))
+            raise InputError("V005", said, location=place, hint=found.renew_command)
+        why = found.void_reason or " and ".join(found.dependencies.changes(self.dependency_digests()))
         if why:
-            said = why if found.void else f"{why} changed since it was made"
-            raise InputError("V002", f"the certificate of the workflow {self.name!r} is void: {said}", place=place, hint=found.command)
+            said = why if found.void_reason else f"{why} changed since it was made"
+            raise InputError(
+                "V002", f"the certificate of the workflow {self.name!r} is void: {said}", location=place, hint=found.renew_command
+            )
         return found
 
 
-def _said(graph: Graph) -> str:
+def _graph_digest(graph: Graph) -> str:
     """The digest of what a workflow says."""
     said = graph.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    return digest(canonical({key: value for key, value in said.items() if key not in _NEVER_ITS_OWN}))
+    return digest(canonical({key: value for key, value in said.items() if key not in _IGNORED_KEYS}))
 
 
-def _accepting(node: CompiledNode) -> Iterator[tuple[str, str]]:
+def _acceptance_digests(node: CompiledNode) -> Iterator[tuple[str, str]]:
     """By what a node inside accepts."""
     one = node.acceptance
     if one is not None and one.certificate is not None:
@@ -177,33 +179,37 @@ def _accepting(node: CompiledNode) -> Iterator[tuple[str, str]]:
         yield f"the combination of checks of {one.combination.agent!r}", one.combination.digest
 
 
-def _code(name: str) -> str:
+def _source_text(name: str) -> str:
     return resources.files("orchestra").joinpath(name).read_text("utf-8").replace("\r\n", "\n")
 
 
-class Wholes(Mapping[str, "Certificate"]):
+class WorkflowCertificates(Mapping[str, "Certificate"]):
     """The certificates by workflow, read when they are asked for; asking raises `InputError` V002 to V007 for one that does not hold."""
 
-    def __init__(self, project: Known, graph: Callable[[str], Graph]) -> None:
+    def __init__(self, project: WorkflowProject, graph: Callable[[str], Graph]) -> None:
         self._project, self._graph = project, graph
 
     def __getitem__(self, name: str) -> Certificate:
-        if (found := Whole.of(self._project, self._graph(name)).certificate()) is None:
+        if (found := WorkflowTarget.of(self._project, self._graph(name)).certificate()) is None:
             raise KeyError(name)
         return found
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name in self._project.workflow_names() if Whole.of(self._project, self._graph(name)).found is not None)
+        return (
+            name
+            for name in self._project.workflow_names()
+            if WorkflowTarget.of(self._project, self._graph(name)).certificate_path is not None
+        )
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
 
-def stamps(project: Known, program: Program) -> tuple[Any, ...]:
+def workflow_certificate_stamps(project: WorkflowProject, program: Program) -> tuple[Any, ...]:
     """What changes when a certificate of a workflow that a program accepts by is replaced."""
-    names = [one.certificate.agent for one in program.certified if one.whole and one.certificate is not None]
+    names = [one.certificate.agent for one in program.certified_acceptances if one.whole_workflow and one.certificate is not None]
     paths: list[Path | None] = []
     for name in dict.fromkeys(names):
         graph = program.graph if program.graph is not None and program.graph.name == name else project.graph(name)
-        paths.append(Whole.of(project, graph).found)
-    return tuple(map(certificates.stamp, paths))
+        paths.append(WorkflowTarget.of(project, graph).certificate_path)
+    return tuple(map(certificates.file_stamp, paths))

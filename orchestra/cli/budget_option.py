@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from orchestra.core.errors import InputError
-from orchestra.core.suggestions import nearest
+from orchestra.core.suggestions import closest_match
 
 if TYPE_CHECKING:
     from orchestra.workflows.model import Budget
-    from orchestra.workflows.python.acceptance import Accept
+    from orchestra.workflows.python.acceptance import AcceptThreshold
 
 
-def read_budget(given: Sequence[str]) -> Budget | None:
+def parse_budget(given: Sequence[str]) -> Budget | None:
     """The budget that options state; None for none. Raises `InputError` C008."""
     from pydantic import ValidationError
 
@@ -23,13 +23,15 @@ def read_budget(given: Sequence[str]) -> Budget | None:
     for part in (part.strip() for option in given for part in option.split(",")):
         name, _, number = part.partition("=")
         if name not in Budget.model_fields:
-            near = nearest(name, Budget.model_fields)
+            near = closest_match(name, Budget.model_fields)
             hint = f"did you mean {near}=…?" if near else f"limits are: {', '.join(Budget.model_fields)}"
             raise InputError("C008", f"--budget {part}: there is no limit {name!r}", hint=hint)
         try:
             value = float(number.replace("_", ""))
         except ValueError:
-            raise InputError("C008", f"--budget {part}: {number!r} is no number", hint="write --budget tokens=20000") from None
+            raise InputError(
+                "C008", f"--budget {part}: {number!r} is no number", hint="write --budget tokens=20000"
+            ) from None
         limits[name] = value if name == "seconds" or not value.is_integer() else int(value)
     try:
         return Budget.model_validate(limits) if limits else None
@@ -39,14 +41,14 @@ def read_budget(given: Sequence[str]) -> Budget | None:
         raise InputError("C008", f"--budget {fault['loc'][0]}: {fault['msg']}", hint=hint) from None
 
 
-def accepted_by(said: str) -> Accept | None:
+def parse_accept(text: str) -> AcceptThreshold | None:
     """What `--accept` states: `certified`, or a score; None where it states nothing. Raises `InputError` V029."""
-    if said in ("", "certified"):
-        return "certified" if said else None
+    if text in ("", "certified"):
+        return "certified" if text else None
     try:
-        score = float(said)
+        score = float(text)
     except ValueError:
         score = -1.0
     if not 0 <= score <= 1:
-        raise InputError("V029", f"--accept {said} is no score", hint="--accept certified, or a score from 0 to 1")
+        raise InputError("V029", f"--accept {text} is no score", hint="--accept certified, or a score from 0 to 1")
     return score

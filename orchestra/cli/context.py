@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from orchestra.app.orchestra import Orchestra
-    from orchestra.cli.progress import Waiting
+    from orchestra.cli.progress import StatusLine
     from orchestra.core.settings import Settings
     from orchestra.fleet.progress import Progress
 
@@ -27,21 +27,21 @@ class Opener(Protocol):
         """Opens an `Orchestra` on these settings."""
 
 
-def settings(**flags: Any) -> Settings:
+def load_settings(**flags: Any) -> Settings:
     """The settings of a trusted project, with the flags that were given on top. Raises `InputError` C060 for another one."""
-    found = settings_to_inspect(**flags)
+    found = load_settings_to_inspect(**flags)
     found.require_trust()
     return found
 
 
-def settings_to_inspect(**flags: Any) -> Settings:
+def load_settings_to_inspect(**flags: Any) -> Settings:
     """The settings for a command that only inspects: of an untrusted project, nothing is imported, started, or followed out of it."""
     from orchestra.core.settings import Settings
 
     return Settings.load(flags, trusted="recorded")
 
 
-def opener(context: typer.Context) -> Opener:
+def get_opener(context: typer.Context) -> Opener:
     """What opens an `Orchestra`: that of `build_app`, else the real one."""
     if context.obj is not None:
         given: Opener = context.obj
@@ -52,23 +52,24 @@ def opener(context: typer.Context) -> Opener:
 
 
 @asynccontextmanager
-async def serving(open_: Opener, chosen: Settings, waiting: Waiting | None = None) -> AsyncIterator[Orchestra]:
-    """An open `Orchestra` whose fleet comes up when it is asked for, which stderr tells meanwhile; through `waiting`, where somebody else
-    writes there, too."""
-    from orchestra.cli.progress import Waiting
-    from orchestra.cli.signals import between_commits
+async def open_orchestra(
+    open_: Opener, settings: Settings, status_line: StatusLine | None = None
+) -> AsyncIterator[Orchestra]:
+    """An open `Orchestra`, whose fleet starts at the first request. `status_line` shows the progress on stderr; the default is a new one."""
+    from orchestra.cli.progress import StatusLine
+    from orchestra.cli.signals import suspend_between_commits
 
-    told = waiting or Waiting()
+    told = status_line or StatusLine()
     try:
         with ExitStack() as stack:  # which outlasts the closing: it commits too
-            async with open_(chosen, fleet="start", progress=told) as orchestra:
-                stack.enter_context(between_commits(orchestra.journal))
+            async with open_(settings, fleet="start", progress=told) as orchestra:
+                stack.enter_context(suspend_between_commits(orchestra.journal))
                 yield orchestra
     finally:
         told.close()
 
 
-def given(context: typer.Context) -> list[str]:
+def given_parameters(context: typer.Context) -> list[str]:
     """The names of the arguments and options that somebody has given."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestra.core.untrusted_text import counted
+from orchestra.core.untrusted_text import pluralize
 from orchestra.fleet import cpu
 from orchestra.fleet.supervisor.folders import Folders
 
@@ -18,7 +18,7 @@ def cpu_as_data(*, measure: bool = False) -> dict[str, Any]:
     Returns:
         JSON values; `expected_tokens_per_second` is None where nothing was measured.
     """
-    found, cache = cpu.read_cpu(), Folders.of().cache
+    found, cache = cpu.read_cpu(), Folders.from_environment().cache
     speeds = cpu.ensure_speeds(cache) if measure else cpu.cached_speeds(found, cache)
     dtype = cpu.choose_dtype(found, speeds)
     int8 = cpu.default_quantization(found, dtype) == "int8"
@@ -37,6 +37,8 @@ def describe_cpu(*, measure: bool = False) -> str:
     """The same in one line."""
     told = cpu_as_data(measure=measure)
     precision = f"{told['dtype']} with linear layers in int8" if told["quantization"] else told["dtype"]
-    line = f"{told['model']}, {counted(told['cores'], 'core')}, {told['instructions']}: servers compute in {precision}"
+    line = (
+        f"{told['model']}, {pluralize(told['cores'], 'core')}, {told['instructions']}: servers compute in {precision}"
+    )
     expected = told["expected_tokens_per_second"]
     return line if expected is None else f"{line}, about {expected} tokens/s (135M model, 32 requests at once)"

@@ -12,23 +12,27 @@ import re
 from collections.abc import Iterable
 from io import StringIO
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """How formulas begin; spreadsheets take the full-width signs too."""
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
-def csv_text(rows: Iterable[Iterable[object]]) -> str:
+def to_csv(rows: Iterable[Iterable[object]]) -> str:
     """The rows as CSV, each ended by a line break."""
-    return "".join(f"{_row([neutral(cell) for cell in row])}\n" for row in rows)
+    return "".join(f"{_format_row([escape_formula(cell) for cell in row])}\n" for row in rows)
 
 
-def _row(cells: list[object]) -> str:
+def _format_row(cells: list[object]) -> str:
     """One row. The writer quotes the characters of its own line end, and a carriage return has to be quoted too."""
     text = StringIO()
     csv.writer(text, lineterminator="\r\n").writerow(cells)
     return text.getvalue().removesuffix("\r\n")
 
 
-def neutral(cell: object) -> object:
+def escape_formula(cell: object) -> object:
     """A cell that no spreadsheet computes: a text that begins as a formula does, with a single quote in front; all others as they are."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) and not NUMBER.fullmatch(cell) else cell
+    return (
+        f"'{cell}"
+        if isinstance(cell, str) and cell.startswith(FORMULA_PREFIXES) and not NUMBER.fullmatch(cell)
+        else cell
+    )

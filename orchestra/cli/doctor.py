@@ -6,44 +6,50 @@ from typing import Annotated
 
 import typer
 
-from orchestra.cli.context import settings_to_inspect
-from orchestra.cli.options import AsJson
-from orchestra.cli.output import console, print_json, say
-from orchestra.cli.typer_adapter import add
-from orchestra.core.untrusted_text import counted
+from orchestra.cli.context import load_settings_to_inspect
+from orchestra.cli.options import JsonOption
+from orchestra.cli.output import make_console, print_json, print_text
+from orchestra.cli.typer_adapter import add_command
+from orchestra.core.untrusted_text import pluralize
 
-MARKS = {"ok": ("ok", "green"), "warning": ("!!", "yellow"), "problem": ("NO", "red")}
+STATE_MARKS = {"ok": ("ok", "green"), "warning": ("!!", "yellow"), "problem": ("NO", "red")}
 
 
 def register(app: typer.Typer) -> None:
     """Adds the verb."""
-    add(app, doctor, panel="Look after it")
+    add_command(app, doctor, panel="Look after it")
 
 
 def doctor(
     deep: Annotated[bool, typer.Option("--deep", help="Also import vLLM, which takes ten seconds or more.")] = False,
     fleet: Annotated[str | None, typer.Option(help="The fleet to look at: a name in configs/, or a path.")] = None,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Look at this machine: what is there, what is missing, and what to type."""
     from rich.text import Text
 
-    from orchestra.cli.doctor_checks import findings
+    from orchestra.cli.doctor_checks import run_checks
 
-    screen = console()
+    screen = make_console()
     told: list[dict[str, str]] = []
-    for finding in findings(settings_to_inspect(fleet=fleet), deep=deep):
-        told.append({"what": finding.what, "state": finding.state, "says": finding.says, "type": finding.type})
+    for finding in run_checks(load_settings_to_inspect(fleet=fleet), deep=deep):
+        told.append(
+            {"subject": finding.subject, "state": finding.state, "message": finding.message, "remedy": finding.remedy}
+        )
         if as_json:
             continue
-        mark, colour = MARKS[finding.state]
-        screen.print(Text.assemble((f"{mark}  ", colour), (f"{finding.what:<12}", "bold"), finding.says))
-        if finding.type:
-            screen.print(Text.assemble(" " * 16, ("$ ", "dim"), finding.type))
+        mark, colour = STATE_MARKS[finding.state]
+        screen.print(Text.assemble((f"{mark}  ", colour), (f"{finding.subject:<12}", "bold"), finding.message))
+        if finding.remedy:
+            screen.print(Text.assemble(" " * 16, ("$ ", "dim"), finding.remedy))
     problems = sum(entry["state"] == "problem" for entry in told)
     if as_json:
         print_json({"findings": told, "problems": problems})
     else:
-        say(f"\n{counted(problems, 'problem')} to mend, from the top" if problems else "\nEverything that is needed is there.")
+        print_text(
+            f"\n{pluralize(problems, 'problem')} to mend, from the top"
+            if problems
+            else "\nEverything that is needed is there."
+        )
     if problems:
         raise typer.Exit(1)

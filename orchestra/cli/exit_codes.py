@@ -14,8 +14,8 @@ from typer.core import TyperCommand
 
 from orchestra.cli.output import print_json
 from orchestra.core.errors import InputErrors, OrchestraError
-from orchestra.core.trust import Untrusted
-from orchestra.core.untrusted_text import visible
+from orchestra.core.trust import UntrustedError
+from orchestra.core.untrusted_text import escape_invisible
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -33,60 +33,62 @@ STATUS_CODES: Mapping[str, int] = {
     "cancelled": INTERRUPTED,
 }
 """Exit codes of a run's statuses (docs/reference/glossary.md)."""
-NO_ROOM = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
+DISK_FULL_ERRNOS = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
 """What systems say of a disk that takes no more."""
 
 
-class Verb(TyperCommand):
+class OrchestraCommand(TyperCommand):
     """A command whose errors are shown and end in their exit codes."""
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command."""
         as_json = bool(ctx.params.get("as_json"))
         try:
-            return self._carry_out(ctx, as_json=as_json)
+            return self._execute(ctx, as_json=as_json)
         except BrokenPipeError as error:
             # Whoever read our output has gone. What is still buffered must not raise again at exit.
             _drop_stdout()
             raise typer.Exit(BROKEN_PIPE) from error
         except OSError as error:
-            if error.errno not in NO_ROOM:
+            if error.errno not in DISK_FULL_ERRNOS:
                 raise
-            raise typer.Exit(_full(error, as_json=as_json)) from error
+            raise typer.Exit(_show_disk_full(error, as_json=as_json)) from error
         except KeyboardInterrupt as error:
             print("interrupted", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from error
 
-    def _carry_out(self, ctx: Any, *, as_json: bool) -> Any:
+    def _execute(self, ctx: Any, *, as_json: bool) -> Any:
         try:
-            result = self._trusted(ctx)
+            result = self._execute_trusted(ctx)
         except OrchestraError as error:
-            show(error, as_json=as_json)
+            show_error(error, as_json=as_json)
             sys.stdout.flush()
             raise typer.Exit(error.exit_code) from error
         sys.stdout.flush()
         return result
 
-    def _trusted(self, ctx: Any) -> Any:
+    def _execute_trusted(self, ctx: Any) -> Any:
         """Runs the command, and once more where it was refused and a person then trusts the project: nothing has begun before that."""
         try:
             return super().invoke(ctx)
-        except Untrusted as error:
-            from orchestra.cli.trust import is_granted_at_terminal
+        except UntrustedError as error:
+            from orchestra.cli.trust import ask_for_trust
 
-            if not is_granted_at_terminal(error):
+            if not ask_for_trust(error):
                 raise
         return super().invoke(ctx)
 
 
-def _full(error: OSError, *, as_json: bool) -> int:
+def _show_disk_full(error: OSError, *, as_json: bool) -> int:
     """Shows that a disk is full, be it the one that stdout goes to; gives the exit code."""
     fault = OrchestraError(
-        "C023", f"{error.filename or 'the output'} cannot be written: {error.strerror}", hint="make room, or write to another place"
+        "C023",
+        f"{error.filename or 'the output'} cannot be written: {error.strerror}",
+        hint="make room, or write to another place",
     )
     if error.filename is None:
         _drop_stdout()  # a write, which does not know what it wrote to: what is still buffered must not raise again
-    show(fault, as_json=as_json)
+    show_error(fault, as_json=as_json)
     return fault.exit_code
 
 
@@ -95,34 +97,34 @@ def _drop_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def show(error: OrchestraError, *, as_json: bool = False) -> None:
+def show_error(error: OrchestraError, *, as_json: bool = False) -> None:
     """Prints an error: as text to stderr, and as JSON to stdout where a program reads it."""
-    print(report(error), file=sys.stderr)
+    print(format_error(error), file=sys.stderr)
     if not as_json:
         print(f"\norchestra explain {error.code} says more", file=sys.stderr)
     else:
-        print_json({"error": as_data(error)})
+        print_json({"error": error_data(error)})
 
 
-def report(error: OrchestraError) -> str:
+def format_error(error: OrchestraError) -> str:
     """An error's whole text, made visible; files of the current folder are named as one would type them."""
-    return visible(str(error)).replace(f"--> {Path.cwd()}{os.sep}", "--> ")
+    return escape_invisible(str(error)).replace(f"--> {Path.cwd()}{os.sep}", "--> ")
 
 
-def parts(error: OrchestraError) -> tuple[OrchestraError, ...]:
+def split_error(error: OrchestraError) -> tuple[OrchestraError, ...]:
     """The faults that an error reports."""
     return error.errors if isinstance(error, InputErrors) else (error,)
 
 
-def as_data(error: OrchestraError) -> dict[str, Any]:
+def error_data(error: OrchestraError) -> dict[str, Any]:
     """An error as JSON."""
     data: dict[str, Any] = {"code": error.code, "message": error.message}
-    if error.place:
-        data["place"] = {"file": error.place.file, "line": error.place.line, "column": error.place.column}
+    if error.location:
+        data["place"] = {"file": error.location.file, "line": error.location.line, "column": error.location.column}
     if error.hint:
         data["hint"] = error.hint
     if error.why:
         data["why"] = error.why
     if isinstance(error, InputErrors):
-        data["errors"] = [as_data(part) for part in error.errors]
+        data["errors"] = [error_data(part) for part in error.errors]
     return data

@@ -6,25 +6,25 @@ from typing import Annotated
 
 import typer
 
-from orchestra.cli.options import AsJson, Fleet
-from orchestra.cli.typer_adapter import add
+from orchestra.cli.options import FleetOption, JsonOption
+from orchestra.cli.typer_adapter import add_command
 
 
 def register(app: typer.Typer) -> None:
     """Adds the verbs."""
     group = typer.Typer(no_args_is_help=True, help="The servers: start, status, logs, key, stop.")
-    add(group, start)
-    add(group, status)
-    add(group, stop)
-    add(group, logs)
-    add(group, key)
+    add_command(group, start)
+    add_command(group, status)
+    add_command(group, stop)
+    add_command(group, logs)
+    add_command(group, key)
     app.add_typer(group, name="fleet", rich_help_panel="Look after it")
 
 
 def start(
-    fleet: Fleet = None,
+    fleet: FleetOption = None,
     wait: Annotated[bool, typer.Option(help="Wait until every server is ready.")] = True,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Start the servers, or find them running; the first time fetches the weights, and says how large they are."""
     import asyncio
@@ -34,7 +34,7 @@ def start(
     asyncio.run(fleet_status.start(fleet, wait, as_json))
 
 
-def status(fleet: Fleet = None, as_json: AsJson = False) -> None:
+def status(fleet: FleetOption = None, as_json: JsonOption = False) -> None:
     """Show the servers: health, version, load, memory; and which endpoints are there.
 
     Exits with 1 where the fleet is not running, a server has failed, an endpoint takes no connection, or its key is not there.
@@ -46,7 +46,7 @@ def status(fleet: Fleet = None, as_json: AsJson = False) -> None:
     asyncio.run(fleet_status.status(fleet, as_json))
 
 
-def stop(fleet: Fleet = None, as_json: AsJson = False) -> None:
+def stop(fleet: FleetOption = None, as_json: JsonOption = False) -> None:
     """Stop the servers."""
     import asyncio
 
@@ -56,9 +56,9 @@ def stop(fleet: Fleet = None, as_json: AsJson = False) -> None:
 
 
 def logs(
-    fleet: Fleet = None,
+    fleet: FleetOption = None,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=500, help="How many, of each server.")] = 40,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Print the last lines of the servers' logs."""
     import asyncio
@@ -69,9 +69,9 @@ def logs(
 
 
 def key(
-    fleet: Fleet = None,
+    fleet: FleetOption = None,
     header: Annotated[bool, typer.Option("--header", help="As the header that carries it, for curl -H @-.")] = False,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Print the key that the running local servers want with each request.
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from orchestra.cli.interruptible_read import endable
+from orchestra.cli.interruptible_read import interruptible
 from orchestra.core.errors import InputError
-from orchestra.core.suggestions import nearest
-from orchestra.core.untrusted_text import shortened
-from orchestra.schema.json_schema import Schema, branches, show, under
-from orchestra.schema.strict_json import NotStrictJSON, parse_untrusted
+from orchestra.core.suggestions import closest_match
+from orchestra.core.untrusted_text import shorten
+from orchestra.schema.json_schema import Schema, format_type, subschema, union_members
+from orchestra.schema.strict_json import StrictJsonError, parse_untrusted
 
 MAX_BYTES = 1 << 20
 """Bytes of one file at most."""
@@ -23,64 +23,80 @@ TEXT_FILES = (".txt", ".md")
 STDIN = ("-", "@-")
 
 
-_EXAMPLES = {"integer": "3", "number": "0.5", "boolean": "true", "array": '["…"]', "object": '{"key": "…"}', "null": "null"}
+_EXAMPLE_BY_TYPE = {
+    "integer": "3",
+    "number": "0.5",
+    "boolean": "true",
+    "array": '["…"]',
+    "object": '{"key": "…"}',
+    "null": "null",
+}
 
 
 @dataclass(frozen=True)
-class Type:
+class InputType:
     """The type of an input, as far as the command line must know it."""
 
     schema: Schema
 
     @property
-    def kinds(self) -> list[str]:
+    def json_types(self) -> list[str]:
         """The JSON types that it takes, sorted; empty for any."""
         found: set[str] = set()
-        for branch in branches(self.schema):
+        for branch in union_members(self.schema):
             stated = branch.get("type")
-            found |= {stated} if isinstance(stated, str) else {_kind(value) for value in branch.get("enum", ())}
-            found |= {_kind(branch["const"])} if "const" in branch else set()
+            found |= {stated} if isinstance(stated, str) else {_json_type(value) for value in branch.get("enum", ())}
+            found |= {_json_type(branch["const"])} if "const" in branch else set()
         return sorted(found)
 
     @property
     def accepts_text(self) -> bool:
         """Whether a bare text is a value of it."""
-        return not self.kinds or "string" in self.kinds
+        return not self.json_types or "string" in self.json_types
 
     @property
-    def texts(self) -> frozenset[str]:
+    def allowed_texts(self) -> frozenset[str]:
         """The texts that it lists: each is taken as it is, also one such as `-` or `@home`."""
-        listed = [one for branch in branches(self.schema) for one in (*branch.get("enum", ()), branch.get("const"))]
+        listed = [
+            one for branch in union_members(self.schema) for one in (*branch.get("enum", ()), branch.get("const"))
+        ]
         return frozenset(one for one in listed if isinstance(one, str))
 
-    def meant(self, text: str) -> str:
+    def normalize(self, text: str) -> str:
         """What a text that was read stands for: where the type lists its texts, without the line's end that editors and `echo` write."""
-        free = any(branch.get("type") == "string" and "enum" not in branch and "const" not in branch for branch in branches(self.schema))
-        return text if free or not self.texts or text in self.texts else text.removesuffix("\n").removesuffix("\r")
+        free = any(
+            branch.get("type") == "string" and "enum" not in branch and "const" not in branch
+            for branch in union_members(self.schema)
+        )
+        return (
+            text
+            if free or not self.allowed_texts or text in self.allowed_texts
+            else text.removesuffix("\n").removesuffix("\r")
+        )
 
     @property
-    def items(self) -> Type | None:
+    def items(self) -> InputType | None:
         """The type of a list's elements; None for what is no list."""
-        lists = (branch for branch in branches(self.schema) if branch.get("type") == "array")
-        return next((Type(under(branch, branch.get("items", True))) for branch in lists), None)
+        lists = (branch for branch in union_members(self.schema) if branch.get("type") == "array")
+        return next((InputType(subschema(branch, branch.get("items", True))) for branch in lists), None)
 
     @property
     def is_document(self) -> bool:
         """Whether it is an object that wants `source` and `text`, and nothing more."""
-        return any({"source", "text"} == set(branch.get("required", ())) for branch in branches(self.schema))
+        return any({"source", "text"} == set(branch.get("required", ())) for branch in union_members(self.schema))
 
     def __str__(self) -> str:
-        return show(self.schema)
+        return format_type(self.schema)
 
     @property
     def example(self) -> str:
         """A value of it, as JSON."""
         if self.items and self.items.is_document:
             return '[{"source": "a.txt", "text": "…"}]'
-        return next((_EXAMPLES[kind] for kind in self.kinds if kind in _EXAMPLES), '"…"')
+        return next((_EXAMPLE_BY_TYPE[kind] for kind in self.json_types if kind in _EXAMPLE_BY_TYPE), '"…"')
 
 
-def read_inputs(given: Sequence[str], fields: Mapping[str, Schema], stdin: Stdin | None = None) -> dict[str, Any]:
+def read_inputs(given: Sequence[str], fields: Mapping[str, Schema], stdin: StdinReader | None = None) -> dict[str, Any]:
     """The inputs that `-i` options state; `fields` has the type of each input.
 
     An option is `key=value`, `key=@file`, `key=@folder` (documents), `key=-` (the text on stdin), `@file.json` or `-` (a whole
@@ -88,93 +104,109 @@ def read_inputs(given: Sequence[str], fields: Mapping[str, Schema], stdin: Stdin
     `InputError` C010 (an option of another form, or a second one that reads stdin), C011 (no such input), C012 (not of the type),
     C013 (no JSON object) or C014 (unreadable file).
     """
-    stdin = stdin or Stdin()
+    stdin = stdin or StdinReader()
     objects: dict[str, Any] = {}
     texts: dict[str, list[str]] = {}
     for option in given:
-        if _is_whole(option):
-            objects |= _whole(option, "-i", stdin)
+        if _is_object_option(option):
+            objects |= _read_object_option(option, "-i", stdin)
             continue
         key, equals, value = option.partition("=")
         if not equals or not key:
             raise InputError(
-                "C010", f"-i {option}: what is it the value of?", hint="write -i key=value, -i key=@file, -i @inputs.json or -i -"
+                "C010",
+                f"-i {option}: what is it the value of?",
+                hint="write -i key=value, -i key=@file, -i @inputs.json or -i -",
             )
         texts.setdefault(key.strip(), []).append(value)
     for key in (*objects, *texts):
         if key not in fields:
-            raise unknown_input(key, fields)
-    return objects | {key: _value(key, values, Type(fields[key]), stdin) for key, values in texts.items()}
+            raise unknown_input_error(key, fields)
+    return objects | {key: _parse_input(key, values, InputType(fields[key]), stdin) for key, values in texts.items()}
 
 
-def read_values(given: Sequence[str], type_of: Callable[[str], Schema], stdin: Stdin | None = None) -> dict[str, Any]:
+def read_node_values(
+    given: Sequence[str], type_of: Callable[[str], Schema], stdin: StdinReader | None = None
+) -> dict[str, Any]:
     """What `--set` options state: `node=value`, `node=@file`, `node=-` (stdin), a text as it is where the node gives a text, else JSON;
     `@file.json` or `-`, a whole JSON object by node. `@@` begins a value with one `@`. Raises `InputError` C010, C012, C013 or C014, and
     what `type_of` raises for a node that is none."""
-    stdin = stdin or Stdin()
+    stdin = stdin or StdinReader()
     found: dict[str, Any] = {}
     for option in given:
-        if _is_whole(option):
-            values = _whole(option, "--set", stdin)
+        if _is_object_option(option):
+            values = _read_object_option(option, "--set", stdin)
         else:
             node, equals, text = option.partition("=")
             if not equals or not node:
                 hint = "write --set node=value, --set node=@file, --set @values.json or --set -"
                 raise InputError("C010", f"--set {option}: which node gives what?", hint=hint)
-            values = {node: _given(node, text, Type(type_of(node)), stdin)}
+            values = {node: _parse_node_value(node, text, InputType(type_of(node)), stdin)}
         for node, value in values.items():
             type_of(node)
             if node in found:
-                raise InputError("C010", f"--set gives {node} twice", hint="give it one value; the list of all where it has elements")
+                raise InputError(
+                    "C010", f"--set gives {node} twice", hint="give it one value; the list of all where it has elements"
+                )
             found[node] = value
     return found
 
 
-def _given(node: str, text: str, wanted: Type, stdin: Stdin) -> Any:
-    text = told(text, f"--set {node}={text}", stdin, wanted)
+def _parse_node_value(node: str, text: str, type_: InputType, stdin: StdinReader) -> Any:
+    text = resolve_text(text, f"--set {node}={text}", stdin, type_)
     try:
-        return text if wanted.accepts_text else parse_untrusted(text)
-    except NotStrictJSON as error:
-        hint = f"write it as JSON: --set '{node}={wanted.example}'"
-        raise InputError("C012", f"{node} gives {wanted}, and {shortened(text, 40)!r} is not", hint=hint) from error
+        return text if type_.accepts_text else parse_untrusted(text)
+    except StrictJsonError as error:
+        hint = f"write it as JSON: --set '{node}={type_.example}'"
+        raise InputError("C012", f"{node} gives {type_}, and {shorten(text, 40)!r} is not", hint=hint) from error
 
 
-def told(text: str, option: str, stdin: Stdin, wanted: Type) -> str:
+def resolve_text(text: str, option: str, stdin: StdinReader, type_: InputType) -> str:
     """The text that a value of a type stands for: itself, also where the type lists it, that of a file (`@file`), that on stdin (`-` and
     `@-`), or one that begins with an `@` (`@@text`). `option` is for the message. Raises `InputError` C014."""
-    if text in wanted.texts:
+    if text in type_.allowed_texts:
         return text
     if text in STDIN:
-        return wanted.meant(stdin.read(option))
-    return text[1:] if text.startswith("@@") else wanted.meant(read_text(Path(text[1:]))) if text.startswith("@") else text
+        return type_.normalize(stdin.read(option))
+    return (
+        text[1:]
+        if text.startswith("@@")
+        else type_.normalize(read_text(Path(text[1:])))
+        if text.startswith("@")
+        else text
+    )
 
 
-def _is_whole(option: str) -> bool:
+def _is_object_option(option: str) -> bool:
     """Whether an option is no `key=value`, but stands for all: a file's name, or stdin."""
     return option in STDIN or (option.startswith("@") and "=" not in option)
 
 
-def _whole(option: str, flag: str, stdin: Stdin) -> dict[str, Any]:
+def _read_object_option(option: str, flag: str, stdin: StdinReader) -> dict[str, Any]:
     if option in STDIN:
-        return json_object(stdin.read(f"{flag} {option}"), "stdin")
+        return parse_json_object(stdin.read(f"{flag} {option}"), "stdin")
     hint = f"{flag} @FILE is a file of a JSON object; a value has its name before it: {flag} NAME={option}"
-    return json_object(read_text(Path(option[1:]), hint), option[1:])
+    return parse_json_object(read_text(Path(option[1:]), hint), option[1:])
 
 
-def json_object(text: str, source: str) -> dict[str, Any]:
+def parse_json_object(text: str, source: str) -> dict[str, Any]:
     """A JSON object; `source` is for the message. Raises `InputError` C013."""
     try:
         value = parse_untrusted(text)
-    except NotStrictJSON as error:
+    except StrictJsonError as error:
         raise InputError("C013", f"{source}: {error}", hint='a JSON object is wanted: {"key": value, …}') from error
     if not isinstance(value, dict):
-        raise InputError("C013", f"{source} has a JSON {_kind(value)}, not an object", hint='a JSON object is wanted: {"key": value, …}')
+        raise InputError(
+            "C013",
+            f"{source} has a JSON {_json_type(value)}, not an object",
+            hint='a JSON object is wanted: {"key": value, …}',
+        )
     return value
 
 
-def unknown_input(key: str, fields: Mapping[str, Schema]) -> InputError:
+def unknown_input_error(key: str, fields: Mapping[str, Schema]) -> InputError:
     """The error of an input that the workflow does not have."""
-    near = nearest(key, fields)
+    near = closest_match(key, fields)
     hint = f"did you mean {near!r}?" if near else f"inputs are: {', '.join(fields)}" if fields else "it takes no inputs"
     return InputError("C011", f"there is no input {key!r}", hint=hint)
 
@@ -182,44 +214,50 @@ def unknown_input(key: str, fields: Mapping[str, Schema]) -> InputError:
 def read_text(path: Path, hint: str = "") -> str:
     """A UTF-8 text of at most 1 MiB. Raises `InputError` C014, with a hint of how a text is written that begins with @, or another one."""
     try:
-        with endable(), path.open("rb") as file:
-            return _text(file, str(path))
+        with interruptible(), path.open("rb") as file:
+            return _read_limited(file, str(path))
     except OSError as error:
         hint = hint or f"write @@{path} for a text that begins with @"
         raise InputError("C014", f"{path} cannot be read: {error.strerror}", hint=hint) from error
 
 
-class Stdin:
+class StdinReader:
     """The text on stdin: UTF-8, of at most 1 MiB, which one option can have."""
 
     def __init__(self) -> None:
-        self._option = ""
+        self._reader_option = ""
 
     def read(self, option: str) -> str:
         """The whole text, for this option. Raises `InputError` C010 where another one has it, and C014."""
-        if self._option:
+        if self._reader_option:
             hint = "give one of them as a file: @FILE in the place of -"
-            raise InputError("C010", f"{self._option} has read stdin, and nothing is left of it for {option}", hint=hint)
-        self._option = option
+            raise InputError(
+                "C010", f"{self._reader_option} has read stdin, and nothing is left of it for {option}", hint=hint
+            )
+        self._reader_option = option
         if sys.stdin is None:
             raise InputError("C014", f"stdin is closed, and {option} reads it")
         try:
-            with endable():
-                return _text(sys.stdin.buffer, "stdin")
+            with interruptible():
+                return _read_limited(sys.stdin.buffer, "stdin")
         except OSError as error:
             raise InputError("C014", f"stdin cannot be read: {error.strerror}") from error
 
 
-def _text(file: IO[bytes], name: str) -> str:
+def _read_limited(file: IO[bytes], name: str) -> str:
     data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise InputError(
-            "C014", f"{name} is larger than 1 MiB", hint="where documents are wanted, split it into several files, and give their folder"
+            "C014",
+            f"{name} is larger than 1 MiB",
+            hint="where documents are wanted, split it into several files, and give their folder",
         )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError("C014", f"{name} is not UTF-8: byte {error.start}", hint="convert it: iconv -t UTF-8") from error
+        raise InputError(
+            "C014", f"{name} is not UTF-8: byte {error.start}", hint="convert it: iconv -t UTF-8"
+        ) from error
 
 
 def read_documents(path: Path) -> list[dict[str, Any]]:
@@ -233,78 +271,88 @@ def read_documents(path: Path) -> list[dict[str, Any]]:
     if len(files) > MAX_FILES:
         raise InputError("C014", f"{path} has {len(files)} files; at most {MAX_FILES} are read")
     if outside := next((file for file in files if not file.resolve().is_relative_to(root)), None):
-        raise InputError("C014", f"{outside} is a link to a file outside of {path}", hint="copy the file into the folder")
+        raise InputError(
+            "C014", f"{outside} is a link to a file outside of {path}", hint="copy the file into the folder"
+        )
     return [{"source": file.relative_to(path).as_posix(), "text": read_text(file)} for file in files]
 
 
-def _value(key: str, given: Sequence[str], wanted: Type, stdin: Stdin) -> Any:
-    items = wanted.items
+def _parse_input(key: str, given: Sequence[str], type_: InputType, stdin: StdinReader) -> Any:
+    items = type_.items
     if items is None:
         if len(given) > 1:
             raise InputError("C010", f"the input {key!r} is given {len(given)} times, and is no list")
-        return _single(key, given[0], wanted, stdin)
+        return _parse_single(key, given[0], type_, stdin)
     if len(given) == 1 and given[0].lstrip().startswith("["):
-        return _parsed(key, given[0], wanted)
+        return _parse_json(key, given[0], type_)
     values: list[Any] = []
     for text in given:
         path = Path(text[1:])
-        if text in items.texts:
+        if text in items.allowed_texts:
             values.append(text)
         elif text in STDIN and items.is_document:
-            values += _piped(key, stdin)
+            values += _read_stdin_documents(key, stdin)
         elif not text.startswith("@") or text.startswith("@@") or text in STDIN:
-            values.append(_single(key, text, items, stdin))
+            values.append(_parse_single(key, text, items, stdin))
         elif items.is_document and path.suffix != ".json":
             values += read_documents(path)
         elif path.suffix == ".json" or not items.accepts_text:
-            found = _parsed(key, read_text(path), wanted)
+            found = _parse_json(key, read_text(path), type_)
             values += found if isinstance(found, list) else [found]
         else:
-            values.append(items.meant(read_text(path)))
+            values.append(items.normalize(read_text(path)))
     return values
 
 
-def _single(key: str, text: str, wanted: Type, stdin: Stdin) -> Any:
-    if text in STDIN and wanted.is_document:
-        found = _piped(key, stdin)
+def _parse_single(key: str, text: str, type_: InputType, stdin: StdinReader) -> Any:
+    if text in STDIN and type_.is_document:
+        found = _read_stdin_documents(key, stdin)
         if len(found) != 1:
             raise InputError("C012", f"the input {key!r} is one document, and stdin has {len(found)}")
         return found[0]
     path = Path(text[1:])
-    if text.startswith("@") and not text.startswith("@@") and wanted.is_document and path.suffix != ".json" and text not in STDIN:
+    if (
+        text.startswith("@")
+        and not text.startswith("@@")
+        and type_.is_document
+        and path.suffix != ".json"
+        and text not in STDIN
+    ):
         return {"source": path.name, "text": read_text(path)}
-    text = told(text, f"-i {key}={text}", stdin, wanted)
-    return text if wanted.accepts_text else _parsed(key, text, wanted)
+    text = resolve_text(text, f"-i {key}={text}", stdin, type_)
+    return text if type_.accepts_text else _parse_json(key, text, type_)
 
 
-def _piped(key: str, stdin: Stdin) -> list[Any]:
+def _read_stdin_documents(key: str, stdin: StdinReader) -> list[Any]:
     """The documents on stdin: JSON of one or of a list of them, or the text of one."""
     text = stdin.read(f"-i {key}=-")
     if not text.strip():
         raise InputError(
-            "C014", f"stdin is empty, and the input {key!r} is read from it", hint=f"cat notes.txt | orchestra run … -i {key}=-"
+            "C014",
+            f"stdin is empty, and the input {key!r} is read from it",
+            hint=f"cat notes.txt | orchestra run … -i {key}=-",
         )
     try:
         found = parse_untrusted(text)
-    except NotStrictJSON:
+    except StrictJsonError:
         found = None
     if isinstance(found, dict):
         return [found]
     return found if isinstance(found, list) else [{"source": "stdin", "text": text}]
 
 
-def _parsed(key: str, text: str, wanted: Type) -> Any:
+def _parse_json(key: str, text: str, type_: InputType) -> Any:
     try:
         return parse_untrusted(text)
-    except NotStrictJSON as error:
-        shown = shortened(text, 40)
-        hint = f"write it as JSON: -i '{key}={wanted.example}'"
-        if wanted.items and wanted.items.is_document:
+    except StrictJsonError as error:
+        shown = shorten(text, 40)
+        hint = f"write it as JSON: -i '{key}={type_.example}'"
+        if type_.items and type_.items.is_document:
             hint += f", or give a file or a folder: -i {key}=@folder"
-        raise InputError("C012", f"the input {key!r} is {wanted}, and {shown!r} is not", hint=hint) from error
+        raise InputError("C012", f"the input {key!r} is {type_}, and {shown!r} is not", hint=hint) from error
 
 
-def _kind(value: Any) -> str:
+def _json_type(value: Any) -> str:
     match value:
         case None:
             return "null"

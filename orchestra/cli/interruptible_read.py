@@ -1,6 +1,6 @@
 """Reads that a signal ends: of files and pipes, by verbs that carry out runs.
 
-A read that waits for a pipe blocks the event loop. So a handler that only schedules something there is never heard. Inside `endable` the
+A read that waits for a pipe blocks the event loop. So a handler that only schedules something there is never heard. Inside `interruptible` the
 handler raises instead (`orchestra.cli.signals`), and the read ends.
 
 Python runs a handler between two instructions, or where a signal breaks off a system call (PEP 475). A signal that comes just before the
@@ -16,31 +16,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-ENDABLE: ContextVar[bool] = ContextVar("orchestra_endable", default=False)
+INTERRUPTIBLE: ContextVar[bool] = ContextVar("orchestra_endable", default=False)
 """Whether the code that runs is such a read. Python runs signal handlers in the context of the code that they break in on."""
-TICK = 0.2
+TIMER_SECONDS = 0.2
 """Seconds after which a signal is heard at the latest."""
 
 
 @contextmanager
-def endable() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """While it lasts, the first signal raises `asyncio.CancelledError` where it finds the main thread."""
-    before = ENDABLE.set(True)
+    before = INTERRUPTIBLE.set(True)
     try:
-        with _ticking():
+        with _interval_timer():
             yield
     finally:
-        ENDABLE.reset(before)
+        INTERRUPTIBLE.reset(before)
 
 
 @contextmanager
-def _ticking() -> Iterator[None]:
+def _interval_timer() -> Iterator[None]:
     """Has a timer break off what blocks, and do nothing else; on the main thread, where handlers run."""
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
     handler = signal.signal(signal.SIGALRM, lambda *_: None)
-    timer = signal.setitimer(signal.ITIMER_REAL, TICK, TICK)
+    timer = signal.setitimer(signal.ITIMER_REAL, TIMER_SECONDS, TIMER_SECONDS)
     try:
         yield
     finally:

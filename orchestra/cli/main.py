@@ -12,7 +12,7 @@ import typer
 
 from orchestra.cli.context import Opener
 
-VERBS: Mapping[str, str] = {
+COMMAND_MODULES: Mapping[str, str] = {
     "init": "init",
     "config": "init",
     "validate": "validate",
@@ -35,7 +35,7 @@ VERBS: Mapping[str, str] = {
     "trust": "trust",
 }
 """The modules that have the verbs, in the order of `orchestra --help`."""
-VERSION = "--version"
+VERSION_FLAG = "--version"
 
 
 def build_app(opener: Opener | None = None, first: str = "") -> typer.Typer:
@@ -56,12 +56,15 @@ def build_app(opener: Opener | None = None, first: str = "") -> typer.Typer:
     @app.callback()
     def root(
         context: typer.Context,
-        version: Annotated[bool, typer.Option(VERSION, help="Print the version and leave.", callback=_version, is_eager=True)] = False,
+        version: Annotated[
+            bool,
+            typer.Option(VERSION_FLAG, help="Print the version and leave.", callback=_print_version, is_eager=True),
+        ] = False,
     ) -> None:
         context.obj = opener
 
-    modules = dict.fromkeys(VERBS.values()) if first != VERSION else {}
-    for module in [VERBS[first]] if first in VERBS else modules:
+    modules = dict.fromkeys(COMMAND_MODULES.values()) if first != VERSION_FLAG else {}
+    for module in [COMMAND_MODULES[first]] if first in COMMAND_MODULES else modules:
         import_module(f"orchestra.cli.{module}").register(app)
     return app
 
@@ -69,18 +72,20 @@ def build_app(opener: Opener | None = None, first: str = "") -> typer.Typer:
 def main() -> None:
     """`orchestra` in the shell."""
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # a box or an accent that the terminal cannot show is no reason to fail
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # a box or an accent that the terminal cannot show is no reason to fail
     try:
         build_app(first="".join(sys.argv[1:2]))(prog_name="orchestra")
     except SystemExit as end:
         if end.code in (130, 143):  # told to end by a signal
-            from orchestra.cli.signals import leave
+            from orchestra.cli.signals import exit_process
 
-            leave(end.code)
+            exit_process(end.code)
         raise
 
 
-def _version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import PackageNotFoundError, version
 

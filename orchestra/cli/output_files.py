@@ -19,25 +19,25 @@ def check_writable(target: Path, option: str, *, folder: bool = False) -> None:
         reason = f"{there} may not be written"
     else:
         return
-    raise _fault(target, reason, option)
+    raise _write_error(target, reason, option)
 
 
 def check_replaceable(target: Path, option: str) -> None:
     """The same for a file that another one is put in the place of: its folder decides. Raises `OrchestraError` C023."""
     if target.is_dir():
-        raise _fault(target, "it is a folder", option)
+        raise _write_error(target, "it is a folder", option)
     check_writable(target.parent, option, folder=True)
 
 
 @contextlib.contextmanager
-def writing(target: Path, option: str) -> Iterator[None]:
+def writing_output(target: Path, option: str) -> Iterator[None]:
     """What is done in here writes `target`, whose folder is made. Raises `OrchestraError` C023 where it fails."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        raise _fault(target, error.strerror or str(error), option) from error
+        raise _write_error(target, error.strerror or str(error), option) from error
 
 
-def _fault(target: Path, reason: str, option: str) -> OrchestraError:
+def _write_error(target: Path, reason: str, option: str) -> OrchestraError:
     return OrchestraError("C023", f"{target} cannot be written: {reason}", hint=f"name another with {option}")

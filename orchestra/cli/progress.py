@@ -8,37 +8,41 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from orchestra.cli.output import beginning, seconds, size, width_of
-from orchestra.core.untrusted_text import visible
+from orchestra.cli.output import format_duration, format_size, terminal_width, truncate
+from orchestra.core.untrusted_text import escape_invisible
 
 if TYPE_CHECKING:
     from orchestra.fleet.progress import Progress
 
-EVERY = 5.0
+REPORT_SECONDS = 5.0
 """Seconds between two lines where stderr is no terminal."""
 
 
-class Meter:
+class ProgressMeter:
     """How far a batch is: rows, rate, time left."""
 
     def __init__(self, total: int, done: int, *, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._total, self._before, self._done, self._failed, self._abstained = total, done, done, 0, 0
+        self._total, self._initial, self._done, self._failed, self._abstained = total, done, done, 0, 0
         self._monotonic = monotonic
-        self._started = self._said = monotonic()
+        self._started = self._last_report = monotonic()
         self._bar: Any = None
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-            from orchestra.cli.output import console
+            from orchestra.cli.output import make_console
 
-            self._bar = Progress(BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), console=console(stderr=True))
+            self._bar = Progress(
+                BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), console=make_console(stderr=True)
+            )
             self._bar.start()
             self._bar.add_task("", total=self._total, completed=self._done)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
 
@@ -49,17 +53,17 @@ class Meter:
         self._abstained += abstained
         if self._bar is not None:
             self._bar.update(0, completed=self._done, description=self.rates())
-        elif (now := self._monotonic()) - self._said >= EVERY:
-            self._said = now
+        elif (now := self._monotonic()) - self._last_report >= REPORT_SECONDS:
+            self._last_report = now
             print(f"{self._done} of {self._total} rows, {self.rates()}", file=sys.stderr)
 
     def rates(self) -> str:
         """The rate, the time left, and how many rows have no output."""
         elapsed = max(self._monotonic() - self._started, 1e-9)
-        rate = (self._done - self._before) / elapsed
+        rate = (self._done - self._initial) / elapsed
         said = [f"{rate:.1f} rows/s"]
         if rate and self._done < self._total:
-            said.append(f"{seconds((self._total - self._done) / rate)} left")
+            said.append(f"{format_duration((self._total - self._done) / rate)} left")
         if self._abstained:
             said.append(f"{self._abstained} abstained")
         if self._failed:
@@ -67,15 +71,15 @@ class Meter:
         return ", ".join(said)
 
 
-class Waiting:
-    """Shows what the fleet is doing while one waits for it; a `Report` of `orchestra.fleet.progress`."""
+class StatusLine:
+    """Shows what the fleet is doing while one waits for it; a `ProgressCallback` of `orchestra.fleet.progress`."""
 
     def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._message, self._said, self._line = "", float("-inf"), False
+        self._message, self._last_report, self._line_open = "", float("-inf"), False
         self._console: Any = None
         """For texts, once there was one."""
-        self._text = False
+        self._text_open = False
         """Whether a line of a text has not ended."""
 
     def __call__(self, progress: Progress) -> None:
@@ -83,50 +87,50 @@ class Waiting:
         now = self._monotonic()
         new = progress.message != self._message
         terminal = sys.stderr.isatty()
-        if not new and now - self._said < (0.1 if terminal else EVERY):
+        if not new and now - self._last_report < (0.1 if terminal else REPORT_SECONDS):
             return
-        self._message, self._said = progress.message, now
-        text = visible(progress.message, keep="") + _measure(progress)
+        self._message, self._last_report = progress.message, now
+        text = escape_invisible(progress.message, keep="") + _format_progress(progress)
         if not terminal:
             self.close()
             print(text, file=sys.stderr)
             return
-        if new and self._line:
+        if new and self._line_open:
             sys.stderr.write("\n")
-        self.line(text)
+        self.show_line(text)
 
-    def line(self, text: str) -> None:
+    def show_line(self, text: str) -> None:
         """Rewrites the line on a terminal; says nothing elsewhere."""
         if sys.stderr.isatty():
-            if self._text:
+            if self._text_open:
                 self.close()
-            shown = beginning(visible(text, keep=""), width_of(sys.stderr) - 1)
+            shown = truncate(escape_invisible(text, keep=""), terminal_width(sys.stderr) - 1)
             sys.stderr.write(f"\r\x1b[2K{shown}")
             sys.stderr.flush()
-            self._line = True
+            self._line_open = True
 
-    def text(self, text: str) -> None:
+    def show_text(self, text: str) -> None:
         """Goes on with a text, dimmed on a terminal, below what stands there."""
-        if self._line:
+        if self._line_open:
             self.close()
         if self._console is None:
-            from orchestra.cli.output import console
+            from orchestra.cli.output import make_console
 
-            self._console = console(stderr=True)
-        self._console.print(visible(text), style="dim", end="")
-        self._text = not text.endswith("\n")
+            self._console = make_console(stderr=True)
+        self._console.print(escape_invisible(text), style="dim", end="")
+        self._text_open = not text.endswith("\n")
 
     def close(self) -> None:
         """Ends the line that is being rewritten, or a text."""
-        if self._line or self._text:
+        if self._line_open or self._text_open:
             sys.stderr.write("\n")
-            self._line = self._text = False
+            self._line_open = self._text_open = False
 
 
-def _measure(progress: Progress) -> str:
+def _format_progress(progress: Progress) -> str:
     if progress.done is None:
         return ""
-    show: Callable[[float], str] = {"bytes": size, "seconds": seconds}.get(progress.unit, "{:g}".format)
+    show: Callable[[float], str] = {"bytes": format_size, "seconds": format_duration}.get(progress.unit, "{:g}".format)
     if progress.total:
         about = "about " if progress.unit == "seconds" else ""
         return f": {show(progress.done)} of {about}{show(progress.total)}"

@@ -16,40 +16,40 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 from orchestra.cli.exit_codes import INTERRUPTED, TERMINATED
-from orchestra.cli.interruptible_read import ENDABLE
-from orchestra.core.untrusted_text import counted
+from orchestra.cli.interruptible_read import INTERRUPTIBLE
+from orchestra.core.untrusted_text import pluralize
 
 if TYPE_CHECKING:
     from orchestra.core.protocols import Journal
 
 T = TypeVar("T")
 
-GRACE = 5.0
+GRACE_SECONDS = 5.0
 """Seconds that plain functions are given to return in, once the process was told to end: `docker stop` kills it after ten."""
-COMMITTING = 2.0
+COMMIT_WAIT_SECONDS = 2.0
 """Seconds that Ctrl-Z waits for a transaction at most; one that takes longer waits for the lock itself."""
-AT_ONCE = 0.2
+JOIN_SECONDS = 0.2
 """Seconds in which the threads of functions that have returned are gone."""
 
 
-class Stop:
+class StopSignal:
     """Whether the process was told to end, and how. Handlers of its own, and not the loop's, work while the loop is blocked too."""
 
     def __init__(self) -> None:
-        self.leaving = False
+        self.terminating = False
         """Whether it was SIGTERM: what is under way is let go of, not cancelled."""
         self.run = ""
         """The run that is being carried out, for whoever wants to go on with it."""
-        self.told = False
+        self.requested = False
         """Whether there was a signal. Work that does not wait hears of it here alone."""
 
     @property
-    def resume(self) -> str:
+    def resume_hint(self) -> str:
         """How to go on with what is let go of; empty where nothing is under way."""
         return f"go on with: orchestra runs resume {self.run}" if self.run else ""
 
     @contextmanager
-    def listening(self, task: asyncio.Task[Any]) -> Iterator[None]:
+    def handle_signals(self, task: asyncio.Task[Any]) -> Iterator[None]:
         """While it lasts, a signal cancels the task, and a second one ends the process. One that finds a read under way ends the read."""
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -57,10 +57,10 @@ class Stop:
         loop = task.get_loop()
 
         def heard(number: int, _: FrameType | None) -> None:
-            if self.told:
-                self._leave(INTERRUPTED if number == signal.SIGINT else TERMINATED)
-            self.told, self.leaving = True, number == signal.SIGTERM
-            if ENDABLE.get():
+            if self.requested:
+                self._exit_now(INTERRUPTED if number == signal.SIGINT else TERMINATED)
+            self.requested, self.terminating = True, number == signal.SIGTERM
+            if INTERRUPTIBLE.get():
                 raise asyncio.CancelledError
             if number == signal.SIGINT and self.run and sys.stderr.isatty():
                 os.write(2, b"\nthe run is being cancelled; Ctrl-C once more leaves at once\n")
@@ -73,18 +73,22 @@ class Stop:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _leave(self, code: int) -> None:
+    def _exit_now(self, code: int) -> None:
         """Ends the process without another step: its runs are interrupted, as if the power were cut, and can be resumed."""
-        os.write(2, f"left at once{f'; {self.resume}' if self.resume else ''}\n".encode())
+        os.write(2, f"left at once{f'; {self.resume_hint}' if self.resume_hint else ''}\n".encode())
         os._exit(code)
 
 
 @contextmanager
-def between_commits(journal: Journal) -> Iterator[None]:
+def suspend_between_commits(journal: Journal) -> Iterator[None]:
     """While it lasts, Ctrl-Z (SIGTSTP) stops the process after the transaction of the journal that is under way: a process that is stopped
     inside of one keeps all others from writing. SIGSTOP cannot be handled."""
     number = getattr(signal, "SIGTSTP", None)
-    if number is None or threading.current_thread() is not threading.main_thread() or signal.getsignal(number) is not signal.SIG_DFL:
+    if (
+        number is None
+        or threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(number) is not signal.SIG_DFL
+    ):
         yield
         return
     from orchestra.journal.sqlite.journal import SqliteJournal
@@ -94,7 +98,7 @@ def between_commits(journal: Journal) -> Iterator[None]:
         return
 
     def stop(_number: int, _frame: FrameType | None) -> None:
-        with journal.no_transaction(COMMITTING):
+        with journal.pause_transactions(COMMIT_WAIT_SECONDS):
             os.kill(os.getpid(), signal.SIGSTOP)
 
     signal.signal(number, stop)
@@ -104,46 +108,46 @@ def between_commits(journal: Journal) -> Iterator[None]:
         signal.signal(number, signal.SIG_DFL)
 
 
-def carry_out(work: Callable[[Stop], Coroutine[Any, Any, T]]) -> T:
+def run_with_signals(work: Callable[[StopSignal], Coroutine[Any, Any, T]]) -> T:
     """`asyncio.run` for verbs that carry out runs. Raises `KeyboardInterrupt` after SIGINT and `typer.Exit` 143 after SIGTERM."""
-    stop = Stop()
+    stop = StopSignal()
 
     async def main() -> T:
         task = asyncio.current_task()
         assert task is not None  # a coroutine that runs is in a task
-        with stop.listening(task):
+        with stop.handle_signals(task):
             return await work(stop)
 
     try:
         return asyncio.run(main())
     except asyncio.CancelledError as error:
-        if stop.leaving:
+        if stop.terminating:
             raise typer.Exit(TERMINATED) from error
         raise KeyboardInterrupt from error
 
 
-def leave(code: int) -> None:
-    """Ends a process that was told to end, though plain functions of tools still run, which nobody can cancel: after `GRACE`, or at another
+def exit_process(code: int) -> None:
+    """Ends a process that was told to end, though plain functions of tools still run, which nobody can cancel: after `GRACE_SECONDS`, or at another
     signal. Python itself would wait until they return.
 
     Its runs were let go of, and are on disk: what these functions give is asked for no more, and a call of theirs is one that was cut off.
     """
     if threading.active_count() == 1:
         return
-    from orchestra.app.workers import THREADS
+    from orchestra.app.workers import THREAD_PREFIX
 
-    threads = [one for one in threading.enumerate() if one.name.startswith(THREADS)]
-    if not _joined(threads, AT_ONCE):
+    threads = [one for one in threading.enumerate() if one.name.startswith(THREAD_PREFIX)]
+    if not _join_threads(threads, JOIN_SECONDS):
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: os._exit(code))
-        busy = counted(sum(one.is_alive() for one in threads), "plain function")
-        os.write(2, f"waits for {busy}, for at most {GRACE:g} s; another signal leaves at once\n".encode())
-        if not _joined(threads, GRACE):
+        busy = pluralize(sum(one.is_alive() for one in threads), "plain function")
+        os.write(2, f"waits for {busy}, for at most {GRACE_SECONDS:g} s; another signal leaves at once\n".encode())
+        if not _join_threads(threads, GRACE_SECONDS):
             sys.stdout.flush()
             os._exit(code)
 
 
-def _joined(threads: Sequence[threading.Thread], seconds: float) -> bool:
+def _join_threads(threads: Sequence[threading.Thread], seconds: float) -> bool:
     end = time.monotonic() + seconds
     for one in threads:
         one.join(max(0.0, end - time.monotonic()))

@@ -14,56 +14,58 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestra.cli.context import settings_to_inspect
-from orchestra.cli.exit_codes import as_data, parts, report
-from orchestra.cli.options import AsJson
-from orchestra.cli.output import print_json, say, width_of
-from orchestra.cli.typer_adapter import add
+from orchestra.cli.context import load_settings_to_inspect
+from orchestra.cli.exit_codes import error_data, format_error, split_error
+from orchestra.cli.options import JsonOption
+from orchestra.cli.output import print_json, print_text, terminal_width
+from orchestra.cli.typer_adapter import add_command
 from orchestra.core.errors import InputError, OrchestraError
-from orchestra.core.untrusted_text import counted, visible
+from orchestra.core.untrusted_text import escape_invisible, pluralize
 
 if TYPE_CHECKING:
     from orchestra.app.project import Project
     from orchestra.core.settings import Settings
     from orchestra.schema.types import Schema
 
-DRAWN = 100
+MAX_NODES_DRAWN = 100
 """Columns of a drawing where nobody looks at a terminal."""
-_FLEET = re.compile(r"^schema:\s*['\"]?orchestra/fleet/", re.MULTILINE)
+_FLEET_SCHEMA = re.compile(r"^schema:\s*['\"]?orchestra/fleet/", re.MULTILINE)
 
 
 @dataclass(slots=True)
-class Checked:
+class FileReport:
     """What is to be said of one file."""
 
     name: str
-    says: str = ""
+    summary: str = ""
     warnings: list[str] = field(default_factory=list)
     errors: list[OrchestraError] = field(default_factory=list)
 
 
 def register(app: typer.Typer) -> None:
     """Adds the verbs."""
-    add(app, validate, panel="Begin")
-    add(app, graph, panel="Begin")
+    add_command(app, validate, panel="Begin")
+    add_command(app, graph, panel="Begin")
 
 
 def validate(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Workflows by name; or files of workflows, fleets, agents. All of the project where none is named."),
+        typer.Argument(
+            help="Workflows by name; or files of workflows, fleets, agents. All of the project where none is named."
+        ),
     ] = None,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Check workflows, fleets and agents: every name, type and reference. Exits with 2 where something is wrong."""
-    checks = Checks(settings_to_inspect())
-    found = [checks.one(name) for name in names] if names else checks.all()
-    if error := checks.left_out:
-        found.insert(0, Checked("modules", errors=[error]))
+    checks = ProjectValidator(load_settings_to_inspect())
+    found = [checks.validate_one(name) for name in names] if names else checks.validate_all()
+    if error := checks.trust_error:
+        found.insert(0, FileReport("modules", errors=[error]))
     if as_json:
-        print_json([_data(one) for one in found])
+        print_json([_report_data(one) for one in found])
     else:
-        _tell(found)
+        _print_reports(found)
     if any(one.errors for one in found):
         raise typer.Exit(2)
 
@@ -74,138 +76,145 @@ def graph(
 ) -> None:
     """Draw a workflow."""
     from orchestra.app.project import Project
-    from orchestra.cli.trust import notice
+    from orchestra.cli.trust import print_trust_notice
     from orchestra.workflows.drawing import draw
     from orchestra.workflows.drawing import mermaid as chart
 
-    chosen = settings_to_inspect()
-    notice(chosen)
+    chosen = load_settings_to_inspect()
+    print_trust_notice(chosen)
     project = Project.load(chosen)
     program = project.program(project.find(name))
-    drawn = chart(program) if mermaid else draw(program, width_of(sys.stdout, DRAWN))
-    sys.stdout.write(visible(drawn).rstrip("\n") + "\n")
+    drawn = chart(program) if mermaid else draw(program, terminal_width(sys.stdout, MAX_NODES_DRAWN))
+    sys.stdout.write(escape_invisible(drawn).rstrip("\n") + "\n")
 
 
-class Checks:
+class ProjectValidator:
     """What is right or wrong with the parts of a project, which is read once."""
 
-    def __init__(self, chosen: Settings) -> None:
-        self._chosen = chosen
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
 
     @cached_property
-    def _loaded(self) -> Project | InputError:
+    def _load_result(self) -> Project | InputError:
         """The project; or the fault of its modules, which are not imported again to find it once more."""
         from orchestra.app.project import Project
 
         try:
-            return Project.load(self._chosen)
+            return Project.load(self._settings)
         except InputError as error:
             return error
 
     @property
-    def left_out(self) -> InputError | None:
+    def trust_error(self) -> InputError | None:
         """Why the modules were not imported, where the project was read and is not trusted."""
-        return self._chosen.untrusted("modules") if "_loaded" in vars(self) else None
+        return self._settings.trust_error("modules") if "_loaded" in vars(self) else None
 
     @property
     def _project(self) -> Project:
-        if isinstance(self._loaded, InputError):
-            raise self._loaded
-        return self._loaded
+        if isinstance(self._load_result, InputError):
+            raise self._load_result
+        return self._load_result
 
     @cached_property
-    def _models(self) -> Mapping[str, Schema] | None:
+    def _card_models(self) -> Mapping[str, Schema] | None:
         """What a card may name; of a project whose modules have a fault, what every project knows."""
         try:
             return self._project.registry.models
         except InputError:
             return None
 
-    def one(self, name: str) -> Checked:
+    def validate_one(self, name: str) -> FileReport:
         """A workflow by name or file, a fleet's file, or an agent's folder."""
-        path, found = Path(name), Checked(name)
+        path, found = Path(name), FileReport(name)
         card = path if path.name == "agent.yaml" else path / "agent.yaml"
-        with _collecting(found):
-            self._chosen.check_path(card.parent if os.path.isfile(card) else path)
+        with _collect_errors(found):
+            self._settings.check_path(card.parent if os.path.isfile(card) else path)
             if os.path.isfile(card):
-                self._agent(card.parent, found)
-            elif os.path.isfile(path) and _FLEET.search(_beginning(path)):
-                _fleet(path, found)
+                self._validate_agent(card.parent, found)
+            elif os.path.isfile(path) and _FLEET_SCHEMA.search(_read_beginning(path)):
+                _validate_fleet(path, found)
             else:
-                self._workflow(name, found)
+                self._validate_workflow(name, found)
         return found
 
-    def all(self) -> list[Checked]:
+    def validate_all(self) -> list[FileReport]:
         """Everything of the project's own: fleets, agents, workflows, also those of its modules. Raises `InputError` C004 where it has
         nothing."""
-        found: list[Checked] = []
-        fleet = Checked(f"the fleet of {self._chosen.sources['fleet']}")
-        with _collecting(fleet):
-            self._chosen.find_resource("configs", self._chosen.fleet)
+        found: list[FileReport] = []
+        fleet = FileReport(f"the fleet of {self._settings.sources['fleet']}")
+        with _collect_errors(fleet):
+            self._settings.find_resource("configs", self._settings.fleet)
         if fleet.errors:
             found.append(fleet)
-        for path in self._chosen.own("configs"):
-            found.append(Checked(_named(path)))
-            with _collecting(found[-1]):
-                self._chosen.check_path(path)
-                _fleet(path, found[-1])
-        modules = Checked("modules")
-        with _collecting(modules):
-            found += [self.one(_named(path)) for path in self._chosen.own("agents")]
+        for path in self._settings.own_resources("configs"):
+            found.append(FileReport(_display_path(path)))
+            with _collect_errors(found[-1]):
+                self._settings.check_path(path)
+                _validate_fleet(path, found[-1])
+        modules = FileReport("modules")
+        with _collect_errors(modules):
+            found += [self.validate_one(_display_path(path)) for path in self._settings.own_resources("agents")]
             told = {str(error) for one in found for error in one.errors}
             for name, error in self._project.registry.broken.items():
-                if new := [part for part in parts(error) if str(part) not in told]:  # such as a name that two have
-                    found.append(Checked(name, errors=[*new]))
-            names = {*self._project.workflow_names()} - {*self._chosen.resources("workflows")}
-            found += [self.one(name) for name in (*map(_named, self._chosen.own("workflows")), *sorted(names))]
+                if new := [
+                    part for part in split_error(error) if str(part) not in told
+                ]:  # such as a name that two have
+                    found.append(FileReport(name, errors=[*new]))
+            names = {*self._project.workflow_names()} - {*self._settings.resources("workflows")}
+            found += [
+                self.validate_one(name)
+                for name in (*map(_display_path, self._settings.own_resources("workflows")), *sorted(names))
+            ]
         if modules.errors:
             found.insert(0, modules)
         if not found:
-            raise InputError("C004", "there is nothing of your own to check here", hint="go to the project's folder, or name files")
+            raise InputError(
+                "C004", "there is nothing of your own to check here", hint="go to the project's folder, or name files"
+            )
         return found
 
-    def _agent(self, folder: Path, found: Checked) -> None:
+    def _validate_agent(self, folder: Path, report: FileReport) -> None:
         """A card; of one with tools that what it may call is there, and of an ensemble what it asks."""
         from orchestra.agents.card import Card
         from orchestra.app.project import Project
         from orchestra.workflows.python.steps import Agent
 
-        loaded = Card.load(folder, self._models)
-        found.says = f"the agent {loaded.name!r}"
-        if (loaded.forms is not None or loaded.members) and self._project:
-            Project.load(self._chosen).program(Agent.carded(loaded))  # one that comes to know this card
+        loaded = Card.load(folder, self._card_models)
+        report.summary = f"the agent {loaded.name!r}"
+        if (loaded.tool_use_cards is not None or loaded.members) and self._project:
+            Project.load(self._settings).program(Agent.from_card(loaded))  # one that comes to know this card
 
-    def _workflow(self, name: str, found: Checked) -> None:
+    def _validate_workflow(self, name: str, report: FileReport) -> None:
         program = self._project.program(self._project.find(name))
-        found.says = f"the workflow {program.name!r}, {counted(len(program.nodes), 'node')}"
-        found.warnings += program.warnings
+        report.summary = f"the workflow {program.name!r}, {pluralize(len(program.nodes), 'node')}"
+        report.warnings += program.warnings
 
 
 @contextmanager
-def _collecting(found: Checked) -> Iterator[None]:
+def _collect_errors(report: FileReport) -> Iterator[None]:
     try:
         yield
     except OrchestraError as error:
-        found.errors += parts(error)
+        report.errors += split_error(error)
 
 
-def _fleet(path: Path, found: Checked) -> None:
-    from orchestra.fleet.config import read
-    from orchestra.fleet.secrets import lacking
+def _validate_fleet(path: Path, report: FileReport) -> None:
+    from orchestra.fleet.config import read_config
+    from orchestra.fleet.secrets import missing_key_error
 
-    fleet = read(path)
-    found.says = f"the fleet {fleet.name!r}, {counted(len(fleet.servers), 'server')}"
-    lacked = ((name, lacking(server)) for name, server in fleet.servers.items())
-    found.warnings += [f"{path}: {name}: {error.message}; calls fail by that here" for name, error in lacked if error]
+    fleet = read_config(path)
+    report.summary = f"the fleet {fleet.name!r}, {pluralize(len(fleet.servers), 'server')}"
+    lacked = ((name, missing_key_error(server)) for name, server in fleet.servers.items())
+    report.warnings += [f"{path}: {name}: {error.message}; calls fail by that here" for name, error in lacked if error]
 
 
-def _named(path: Path) -> str:
+def _display_path(path: Path) -> str:
     """A file as one would type it here, and never as a name."""
     here = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
     return here if os.sep in here else f".{os.sep}{here}"
 
 
-def _beginning(path: Path) -> str:
+def _read_beginning(path: Path) -> str:
     """As much of a file as one of a workflow has at most. Raises `InputError` C014."""
     try:
         with path.open("rb") as file:
@@ -214,22 +223,29 @@ def _beginning(path: Path) -> str:
         raise InputError("C014", f"{path} cannot be read: {error.strerror}") from error
 
 
-def _data(one: Checked) -> dict[str, Any]:
-    return {"name": one.name, "valid": not one.errors, "errors": [as_data(error) for error in one.errors], "warnings": one.warnings}
+def _report_data(report: FileReport) -> dict[str, Any]:
+    return {
+        "name": report.name,
+        "valid": not report.errors,
+        "errors": [error_data(error) for error in report.errors],
+        "warnings": report.warnings,
+    }
 
 
-def _tell(found: list[Checked]) -> None:
+def _print_reports(reports: list[FileReport]) -> None:
     told: list[OrchestraError] = []
-    for one in found:
-        new = [error for error in one.errors if report(error) not in map(report, told)]  # a card is read for each workflow that has it
+    for one in reports:
+        new = [
+            error for error in one.errors if format_error(error) not in map(format_error, told)
+        ]  # a card is read for each workflow that has it
         for error in new:
-            print(report(error) + "\n", file=sys.stderr)
+            print(format_error(error) + "\n", file=sys.stderr)
         if one.errors and not new:
-            print(visible(f"{one.name}: not checked, for what is told above\n"), file=sys.stderr)
+            print(escape_invisible(f"{one.name}: not checked, for what is told above\n"), file=sys.stderr)
         told += new
         for warning in one.warnings:
-            print(visible(f"warning: {warning}"), file=sys.stderr)
+            print(escape_invisible(f"warning: {warning}"), file=sys.stderr)
         if not one.errors:
-            say(f"ok  {one.name}: {one.says}")
+            print_text(f"ok  {one.name}: {one.summary}")
     if told:
-        print(f"{counted(len(told), 'fault')}; orchestra explain {told[0].code} says more", file=sys.stderr)
+        print(f"{pluralize(len(told), 'fault')}; orchestra explain {told[0].code} says more", file=sys.stderr)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-_DESCRIPTORS = re.compile(r"/proc/.*/fd")
+_DESCRIPTOR_FOLDER = re.compile(r"/proc/.*/fd")
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -28,14 +28,14 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def private_file(path: Path) -> Iterator[IO[bytes]]:
+def open_private_file(path: Path) -> Iterator[IO[bytes]]:
     """A file that only its owner may read, put in its place once it is whole; a link that stands there gives way to it. Raises `OSError`;
     what was there is there then.
 
     What is no regular file, or a way to what is open (`/dev/stdout`), is written to as it stands; and so is a file in a folder that takes
     no other (read-only, not one's own, a single file that was mounted), which keeps its rights.
     """
-    if (there := _open_already(path)) is not None:
+    if (there := _open_special_file(path)) is not None:
         with there:
             yield there
         return
@@ -45,7 +45,7 @@ def private_file(path: Path) -> Iterator[IO[bytes]]:
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EROFS) or not path.is_file() or path.is_symlink():
             raise
-        with _in_place(path) as there:
+        with _open_in_place(path) as there:
             yield there
         return
     try:
@@ -56,7 +56,7 @@ def private_file(path: Path) -> Iterator[IO[bytes]]:
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise
-            with partial.open("rb") as whole, _in_place(path) as there:
+            with partial.open("rb") as whole, _open_in_place(path) as there:
                 shutil.copyfileobj(whole, there)
             partial.unlink()
     except BaseException:
@@ -64,14 +64,14 @@ def private_file(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def _open_already(path: Path) -> IO[bytes] | None:
+def _open_special_file(path: Path) -> IO[bytes] | None:
     """What a path leads to, opened, where that is no regular file, or a descriptor, as `/dev/stdout` is; else None."""
     place = path
     for _link in range(40):  # as many as Linux follows
         folder = os.path.realpath(place.parent)
         if folder == os.path.realpath("/proc/self/fd") and place.name.isdecimal():
             return os.fdopen(os.dup(int(place.name)), "wb")  # opened anew, what `>>` adds to would be cut off
-        if folder in ("/dev", "/dev/fd") or _DESCRIPTORS.fullmatch(folder):
+        if folder in ("/dev", "/dev/fd") or _DESCRIPTOR_FOLDER.fullmatch(folder):
             return path.open("wb")
         if not place.is_symlink():
             break
@@ -79,14 +79,13 @@ def _open_already(path: Path) -> IO[bytes] | None:
     return path.open("wb") if path.exists() and not path.is_file() else None
 
 
-def _in_place(path: Path) -> IO[bytes]:
+def _open_in_place(path: Path) -> IO[bytes]:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)), "wb")
 
 
-def swap_folder(new: Path, place: Path) -> None:
-    """Puts a folder in the place of another one. A writer that is killed between the two leaves the other aside, where `standing` finds
-    it. Raises `OSError`."""
-    old = _aside(standing(place))
+def replace_folder(new: Path, place: Path) -> None:
+    """Replaces a folder by a new one. If the writer is killed in between, `recover_folder` restores the old one. Raises `OSError`."""
+    old = _backup_path(recover_folder(place))
     shutil.rmtree(old, ignore_errors=True)
     if place.exists():
         os.replace(place, old)
@@ -94,12 +93,12 @@ def swap_folder(new: Path, place: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def standing(place: Path) -> Path:
-    """A folder that is written by `swap_folder`; brought back first where a writer was killed in the middle."""
-    if not place.exists() and _aside(place).is_dir():
-        os.replace(_aside(place), place)
+def recover_folder(place: Path) -> Path:
+    """A folder that is written by `replace_folder`; brought back first where a writer was killed in the middle."""
+    if not place.exists() and _backup_path(place).is_dir():
+        os.replace(_backup_path(place), place)
     return place
 
 
-def _aside(place: Path) -> Path:
+def _backup_path(place: Path) -> Path:
     return place.with_name(f".{place.name}.old")

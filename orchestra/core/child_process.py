@@ -15,23 +15,23 @@ import msgspec
 
 from orchestra.core.atomic_files import write_file
 
-GUARD = Path(__file__).with_name("die_with_parent.py")
-LOG_BYTES = 16 << 20
+GUARD_SCRIPT = Path(__file__).with_name("die_with_parent.py")
+MAX_LOG_BYTES = 16 << 20
 """Bytes of a server's log at most; then its last part becomes `NAME.log.1` and it starts anew."""
-PAGE = os.sysconf("SC_PAGE_SIZE")
-KEY = "ORCHESTRA_SERVER_KEY"
+PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
+KEY_VARIABLE = "ORCHESTRA_SERVER_KEY"
 """The environment variable with the key of a server. vLLM's own variable is not used: vLLM can copy its own variables into caches."""
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
+class ProcessSpec:
     """What a server is started with: an absolute program and its arguments, and all that its environment has."""
 
     command: Sequence[str]
     environment: Mapping[str, str]
-    weights: str = ""
-    """What the weights looked like when it was started (`orchestra.fleet.weights.weights.look`); empty where nobody looked."""
-    spare_slots: int = 0
+    weights_fingerprint: str = ""
+    """What the weights looked like when it was started (`orchestra.fleet.weights.weights.quick_digest`); empty where nobody looked."""
+    free_adapter_slots: int = 0
     """Slots for adapters that must stay free (`orchestra.fleet.vllm_cpu.plugin`)."""
     precision: str = ""
     """What it computes in: a data type, or a quantization."""
@@ -39,7 +39,7 @@ class Launch:
     """What it wants with each request; it finds it in its environment, for command lines are read by all."""
 
 
-class Child:
+class ChildProcess:
     """A running server and whatever it started itself."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
@@ -72,7 +72,7 @@ class Child:
         await self._process.wait()
 
 
-async def start(launch: Launch, log: Path) -> Child:
+async def start_process(launch: ProcessSpec, log: Path) -> ChildProcess:
     """Starts a server whose output goes to `log`; an earlier log becomes `NAME.log.1`."""
     with contextlib.suppress(FileNotFoundError):
         os.replace(log, log.with_name(log.name + ".1"))
@@ -80,17 +80,17 @@ async def start(launch: Launch, log: Path) -> Child:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-I",
-            str(GUARD),
+            str(GUARD_SCRIPT),
             str(os.getpid()),
             *launch.command,
-            env={**launch.environment, KEY: launch.key} if launch.key else dict(launch.environment),
+            env={**launch.environment, KEY_VARIABLE: launch.key} if launch.key else dict(launch.environment),
             cwd=log.parent,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,
         )
-    return Child(process)
+    return ChildProcess(process)
 
 
 def kill_group(group: int) -> None:
@@ -101,16 +101,16 @@ def kill_group(group: int) -> None:
 
 def resident_bytes(group: int) -> int:
     """Memory of a process group: proportional set sizes, so that shared pages count once. 0 where /proc does not tell."""
-    return sum(_memory(pid) for pid in _members(group))
+    return sum(_process_memory(pid) for pid in _group_members(group))
 
 
-def _members(group: int) -> Iterator[int]:
+def _group_members(group: int) -> Iterator[int]:
     for entry in os.scandir("/proc") if os.path.isdir("/proc/self") else ():
-        if entry.name.isdigit() and (found := _stat(int(entry.name))) and found.group == group:
+        if entry.name.isdigit() and (found := _read_stat(int(entry.name))) and found.group == group:
             yield int(entry.name)
 
 
-def _memory(pid: int) -> int:
+def _process_memory(pid: int) -> int:
     try:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
             if line.startswith("Pss:"):
@@ -121,59 +121,59 @@ def _memory(pid: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stat:
+class _ProcessStat:
     state: str
     group: int
     started: int
 
 
-def _stat(pid: int) -> _Stat | None:
+def _read_stat(pid: int) -> _ProcessStat | None:
     """Fields of /proc/PID/stat (proc(5)), read after the command's name, which may hold anything."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
-    return _Stat(fields[0], int(fields[2]), int(fields[19]))
+    return _ProcessStat(fields[0], int(fields[2]), int(fields[19]))
 
 
-class Trace(msgspec.Struct, frozen=True):
+class ProcessRecord(msgspec.Struct, frozen=True):
     """A server that was started: its pid, and when (in clock ticks since boot), so that a pid used again is not mistaken."""
 
     pid: int
     started: int
 
 
-def record(children: Sequence[int], file: Path) -> None:
+def record_processes(children: Sequence[int], file: Path) -> None:
     """Notes the servers that run, for a supervisor that comes after a sudden end of this one."""
-    traces = [Trace(pid, found.started) for pid in children if (found := _stat(pid))]
+    traces = [ProcessRecord(pid, found.started) for pid in children if (found := _read_stat(pid))]
     write_file(file, msgspec.json.encode(traces))
 
 
-def end_leftovers(file: Path) -> int:
+def kill_leftovers(file: Path) -> int:
     """Kills the servers that an earlier supervisor noted and could not end; gives how many there were."""
     try:
-        traces = msgspec.json.decode(file.read_bytes(), type=list[Trace])
+        traces = msgspec.json.decode(file.read_bytes(), type=list[ProcessRecord])
     except (OSError, msgspec.MsgspecError):
         return 0
-    alive = [trace for trace in traces if (found := _stat(trace.pid)) and found.started == trace.started and found.state != "Z"]
+    alive = [trace for trace in traces if (found := _read_stat(trace.pid)) and found.started == trace.started and found.state != "Z"]
     for trace in alive:
         kill_group(trace.pid)
     file.unlink(missing_ok=True)
     return len(alive)
 
 
-def trim(log: Path) -> None:
+def rotate_log(log: Path) -> None:
     """Keeps a log that grew too large from filling the disk."""
     try:
-        if log.stat().st_size <= LOG_BYTES:
+        if log.stat().st_size <= MAX_LOG_BYTES:
             return
-        log.with_name(log.name + ".1").write_bytes(tail(log, LOG_BYTES // 16))
+        log.with_name(log.name + ".1").write_bytes(read_tail(log, MAX_LOG_BYTES // 16))
         os.truncate(log, 0)
     except OSError:
         return  # a log is never worth more than the server that writes it
 
 
-def tail(log: Path, size: int) -> bytes:
+def read_tail(log: Path, size: int) -> bytes:
     """The last `size` bytes of a file; nothing where there is none."""
     try:
         with log.open("rb") as file:
@@ -185,12 +185,12 @@ def tail(log: Path, size: int) -> bytes:
 
 def last_lines(log: Path, count: int) -> list[str]:
     """The last lines of a log, printable: control characters become spaces, and long lines are cut."""
-    text = tail(log, 65_536).decode("utf-8", "replace")
+    text = read_tail(log, 65_536).decode("utf-8", "replace")
     lines = ["".join(char if char.isprintable() else " " for char in line)[:400].rstrip() for line in text.splitlines()]
     return [line for line in lines if line.strip()][-count:]
 
 
-def written(log: Path) -> float:
+def last_write_time(log: Path) -> float:
     """When somebody last wrote into a log, in seconds since the epoch; 0 where there is none."""
     try:
         return log.stat().st_mtime

@@ -12,24 +12,24 @@ T = TypeVar("T")
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 """Crockford's base 32 in small letters: no i, l, o, u (https://www.crockford.com/base32.html)."""
-_CHANCE_BITS = 50
+_RANDOM_BITS = 50
 
 
-class Ids:
+class RunIdGenerator:
     """Run ids of 20 characters: 10 of milliseconds since the epoch, 10 of chance, as in ULID (https://github.com/ulid/spec).
 
-    Ids of one `Ids` are strictly increasing, even within a millisecond or when the clock steps back. The first 8 characters
+    Ids of one `RunIdGenerator` are strictly increasing, even within a millisecond or when the clock steps back. The first 8 characters
     name a second, so a prefix of 9 or 10 is nearly always enough to name a run.
     """
 
-    def __init__(self, chance: Callable[[int], int]) -> None:
-        """`chance(bits)` gives a random integer of that many bits."""
-        self._chance = chance
+    def __init__(self, random_bits: Callable[[int], int]) -> None:
+        """`random_bits(bits)` gives a random integer of that many bits."""
+        self._random_bits = random_bits
         self._last = 0
 
     def new(self, now: float) -> str:
         """The id of a run that starts at `now`, in seconds since the epoch."""
-        fresh = (int(now * 1000) << _CHANCE_BITS) | self._chance(_CHANCE_BITS)
+        fresh = (int(now * 1000) << _RANDOM_BITS) | self._random_bits(_RANDOM_BITS)
         self._last = fresh if fresh > self._last else self._last + 1
         return _base32(self._last)
 
@@ -43,7 +43,7 @@ class SystemClock:
 
     def __init__(self) -> None:
         self._random = random.SystemRandom()
-        self._ids = Ids(self._random.getrandbits)
+        self._ids = RunIdGenerator(self._random.getrandbits)
 
     now = staticmethod(time.time)
     """Wall-clock seconds since the epoch."""
@@ -55,7 +55,7 @@ class SystemClock:
         """Waits in the running loop; zero yields once to it."""
         await asyncio.sleep(seconds)
 
-    async def work(self, task: Callable[[], T]) -> T:
+    async def run_in_thread(self, task: Callable[[], T]) -> T:
         """What a pure task gives, in a thread."""
         return await asyncio.to_thread(task)
 

@@ -1,7 +1,7 @@
 """Runs a command that dies with its parent: `python guard.py PARENT COMMAND…`. Started by its path; imports nothing of ours.
 
 On Linux the kernel sends SIGTERM when the parent is gone, however it went (prctl(2), PR_SET_PDEATHSIG; it survives execve).
-Elsewhere the next supervisor ends what an earlier one left (`orchestra.core.child_process.end_leftovers`).
+Elsewhere the next supervisor ends what an earlier one left (`orchestra.core.child_process.kill_leftovers`).
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""Explanations of error codes: what a code means, an example, how to mend it. Data lies in `explanations/*.toml`."""
+"""Explanations of error codes: what a code means, an example, how to mend it. Data lies in `error_texts/*.toml`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib import resources
 
 from orchestra.core.errors import InputError
 
-ROOMS = {
+CODE_AREAS = {
     "A": "agents and prompts",
     "C": "configuration and command line",
     "E": "engine",
@@ -24,11 +24,11 @@ ROOMS = {
     "W": "Python workflows",
 }
 """What the first letter of a code stands for."""
-CODE = re.compile(r"[A-Z]\d{3}")
+CODE_PATTERN = re.compile(r"[A-Z]\d{3}")
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
+class ErrorExplanation:
     """What `orchestra explain CODE` prints."""
 
     code: str
@@ -39,26 +39,26 @@ class Explanation:
         return f"{self.code}: {self.title}\n\n{self.text.strip()}\n"
 
 
-def explanations() -> dict[str, Explanation]:
+def load_explanations() -> dict[str, ErrorExplanation]:
     """All explanations by code, in the order of the codes. Raises `ValueError` where two files explain one code."""
-    found: dict[str, Explanation] = {}
+    found: dict[str, ErrorExplanation] = {}
     folder = resources.files("orchestra.core") / "error_texts"
     for file in sorted((item for item in folder.iterdir() if item.name.endswith(".toml")), key=lambda item: item.name):
         for code, entry in tomllib.loads(file.read_text(encoding="utf-8")).items():
             if code in found:
                 raise ValueError(f"{code} is explained twice; the second time in {file.name}")
-            found[code] = Explanation(code, entry["title"], entry["text"])
+            found[code] = ErrorExplanation(code, entry["title"], entry["text"])
     return dict(sorted(found.items()))
 
 
-def explain(code: str) -> Explanation:
+def explain(code: str) -> ErrorExplanation:
     """The explanation of a code, in either case of letters. Raises `InputError` C007 for a code that there is not."""
-    found = explanations()
+    found = load_explanations()
     wanted = code.strip().upper()
     if wanted in found:
         return found[wanted]
-    if not CODE.fullmatch(wanted):
+    if not CODE_PATTERN.fullmatch(wanted):
         raise InputError("C007", f"{code!r} is no error code", hint="a code is a letter and three digits, such as L003")
     room = [other for other in found if other[0] == wanted[0]]
-    about = f"codes of {ROOMS[wanted[0]]}: {', '.join(room)}" if room else f"letters are: {', '.join(ROOMS)}"
+    about = f"codes of {CODE_AREAS[wanted[0]]}: {', '.join(room)}" if room else f"letters are: {', '.join(CODE_AREAS)}"
     raise InputError("C007", f"there is no error {wanted}", hint=about)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SourceLocation:
     """Where something stands in a text: a file, a 1-based line and column, and the line itself."""
 
     file: str
@@ -27,24 +27,24 @@ class Place:
         return f"{self.file}:{self.line}:{self.column}"
 
 
-WINDOW = 160
+MAX_SHOWN_CHARACTERS = 160
 """Characters of a line that a report shows at most."""
 
 
-def _window(text: str, column: int) -> tuple[str, int]:
+def _visible_part(text: str, column: int) -> tuple[str, int]:
     """The part of a line around a column, with what a terminal would obey made visible, and the column in it."""
-    start = max(0, column - 1 - WINDOW // 2) if len(text) > WINDOW else 0
-    part = text[start : start + WINDOW]
+    start = max(0, column - 1 - MAX_SHOWN_CHARACTERS // 2) if len(text) > MAX_SHOWN_CHARACTERS else 0
+    part = text[start : start + MAX_SHOWN_CHARACTERS]
     shown = "".join(char if char.isprintable() else " " if char == "\t" else "\N{REPLACEMENT CHARACTER}" for char in part)
     return shown, column - start
 
 
-def columns(text: str) -> int:
+def display_width(text: str) -> int:
     """The columns that a text takes on a terminal: wide characters take two, combining ones none."""
-    return len(text) if text.isascii() else sum(map(_columns, text))
+    return len(text) if text.isascii() else sum(map(_character_width, text))
 
 
-def _columns(char: str) -> int:
+def _character_width(char: str) -> int:
     return 0 if unicodedata.category(char) in ("Mn", "Me") else 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
@@ -59,11 +59,11 @@ class OrchestraError(Exception):
     frames: tuple[str, ...] = ()
     """Where a tool's own code raised: `FILE:LINE in FUNCTION`, the outermost first."""
 
-    def __init__(self, code: str, message: str, *, place: Place | None = None, hint: str = "", why: str = "") -> None:
-        self.code, self.message, self.place, self.hint, self.why = code, message, place, hint, why
+    def __init__(self, code: str, message: str, *, location: SourceLocation | None = None, hint: str = "", why: str = "") -> None:
+        self.code, self.message, self.location, self.hint, self.why = code, message, location, hint, why
         super().__init__(message)
 
-    def about(self, run: str, node: str = "", frames: tuple[str, ...] = ()) -> Self:
+    def with_run(self, run: str, node: str = "", frames: tuple[str, ...] = ()) -> Self:
         """The same error, which says what run it ended, and where."""
         self.run, self.node, self.frames = run, node, frames
         return self
@@ -72,18 +72,18 @@ class OrchestraError(Exception):
         return f"{type(self).__name__}({self.code!r}, {self.message!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _bare, (type(self), self.args), self.__dict__
+        return _restore_error, (type(self), self.args), self.__dict__
 
     def __str__(self) -> str:
         lines = [f"{self.code}: {self.message}"]
         margin = "  "
-        if place := self.place:
+        if place := self.location:
             margin = " " * len(str(place.line))
             lines.append(f"{margin}--> {place}")
             if place.text:
-                text, column = _window(place.text, place.column)
+                text, column = _visible_part(place.text, place.column)
                 before, under = text[: column - 1].ljust(column - 1), text[column - 1 : column - 1 + place.width]
-                caret = " " * columns(before) + "^" * max(1, columns(under))
+                caret = " " * display_width(before) + "^" * max(1, display_width(under))
                 lines += [f"{margin} |", f"{place.line} | {text}", f"{margin} | {caret}"]
         if self.why:
             lines.append(f"{margin} = why: {self.why}")
@@ -92,7 +92,7 @@ class OrchestraError(Exception):
         return "\n".join(lines)
 
 
-def _bare(kind: type[OrchestraError], args: tuple[Any, ...]) -> OrchestraError:
+def _restore_error(kind: type[OrchestraError], args: tuple[Any, ...]) -> OrchestraError:
     """An error as another process gets it, whose attributes follow."""
     return kind.__new__(kind, *args)
 
@@ -109,7 +109,7 @@ class InputErrors(InputError):
     def __init__(self, errors: list[InputError]) -> None:
         self.errors = tuple(errors)
         first = errors[0]
-        super().__init__(first.code, first.message, place=first.place, hint=first.hint, why=first.why)
+        super().__init__(first.code, first.message, location=first.location, hint=first.hint, why=first.why)
 
     def __str__(self) -> str:
         return "\n\n".join(str(error) for error in self.errors)

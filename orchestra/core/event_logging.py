@@ -16,43 +16,43 @@ from collections.abc import Callable
 from typing import Any, Literal, TextIO, TypeAlias
 
 from orchestra.core.errors import OrchestraError
-from orchestra.core.events import AttemptFinished, CancelRequested, Event, Judged, Resumed, RetryPlanned, RunFinished, RunStarted
-from orchestra.core.outcomes import Abstained, Failed
+from orchestra.core.events import AttemptFinished, CancelRequested, Event, OutputJudged, RetryPlanned, RunFinished, RunResumed, RunStarted
+from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome
 
-Level: TypeAlias = Literal["debug", "info", "warning", "error", "off"]
-Form: TypeAlias = Literal["text", "json", "logging", "structlog"]
+LogLevel: TypeAlias = Literal["debug", "info", "warning", "error", "off"]
+LogFormat: TypeAlias = Literal["text", "json", "logging", "structlog"]
 """How lines are logged: as text or JSON on stderr, or through the host's logging or structlog."""
 Observer: TypeAlias = Callable[[str, Event], None]
 """Hears of each event of a run, by the run's id."""
-Fields: TypeAlias = dict[str, Any]
-Log: TypeAlias = Callable[[str, str, Fields], None]
+LogFields: TypeAlias = dict[str, Any]
+LogFunction: TypeAlias = Callable[[str, str, LogFields], None]
 """Logs a line: its level, what happened, and more of it."""
-NAME = "orchestra"
+LOGGER_NAME = "orchestra"
 """Of the logger, where lines go through the host's logging or structlog."""
 LEVELS = logging.getLevelNamesMapping()
-KEPT = 10_000
+MAX_CONTEXTS = 10_000
 """Contexts of runs without an end that are kept; those of the oldest go first."""
-_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+_RECORD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 """What a record of Python's logging has itself."""
 
 
-def observer(level: Level, stream: TextIO | None = None, *, form: Form = "text", reasons: bool = False) -> Observer | None:
+def create_observer(level: LogLevel, stream: TextIO | None = None, *, form: LogFormat = "text", reasons: bool = False) -> Observer | None:
     """What logs the events of runs from this level on, with the reasons of failures where they are wanted; None for `off`."""
     if level == "off":
         return None
-    log = _log(level, stream, form)
+    log = _create_log(level, stream, form)
     contexts: dict[str, contextvars.Context] = {}
     begins: dict[str, float] = {}
 
     def observe(run: str, event: Event) -> None:
-        if isinstance(event, RunStarted) or (isinstance(event, Resumed) and run not in contexts):
+        if isinstance(event, RunStarted) or (isinstance(event, RunResumed) and run not in contexts):
             contexts[run] = contextvars.copy_context()
-            if len(contexts) > KEPT:
+            if len(contexts) > MAX_CONTEXTS:
                 begins.pop(oldest := next(iter(contexts)), None)
                 contexts.pop(oldest)
         if isinstance(event, RunStarted):
             begins[run] = event.at
-        if (line := _line(event, reasons=reasons)) is not None:
+        if (line := _event_line(event, reasons=reasons)) is not None:
             level, said, fields = line
             context = contexts.get(run)
             fields = {"run": run, **fields}
@@ -66,11 +66,11 @@ def observer(level: Level, stream: TextIO | None = None, *, form: Form = "text",
     return observe
 
 
-def listener(level: Level, stream: TextIO | None = None, *, form: Form = "text") -> Callable[[str, str], None] | None:
+def create_line_logger(level: LogLevel, stream: TextIO | None = None, *, form: LogFormat = "text") -> Callable[[str, str], None] | None:
     """What logs the lines that a tool server writes to its standard error, by the server's name; None for `off`."""
     if level == "off":
         return None
-    log = _log(level, stream, form)
+    log = _create_log(level, stream, form)
 
     def hear(server: str, line: str) -> None:
         log("info", "tool server", {"server": server, "line": line})
@@ -78,15 +78,17 @@ def listener(level: Level, stream: TextIO | None = None, *, form: Form = "text")
     return hear
 
 
-def note(level: Level, said: str, *, form: Form = "text", **fields: str) -> None:
+def log_info(level: LogLevel, message: str, *, form: LogFormat = "text", **fields: str) -> None:
     """Logs a line that belongs to no run, as `info`."""
     if level != "off":
-        _log(level, None, form)("info", said, dict(fields))
+        _create_log(level, None, form)("info", message, dict(fields))
 
 
-def alarm(level: Level, stream: TextIO | None = None, *, form: Form = "text") -> Callable[[OrchestraError | None], None]:
+def create_fault_logger(
+    level: LogLevel, stream: TextIO | None = None, *, form: LogFormat = "text"
+) -> Callable[[OrchestraError | None], None]:
     """What logs that the journal failed, and with None that it works again."""
-    log = _log(level, stream, form) if level != "off" else None
+    log = _create_log(level, stream, form) if level != "off" else None
 
     def hear(fault: OrchestraError | None) -> None:
         if log is not None and fault is not None:
@@ -97,35 +99,37 @@ def alarm(level: Level, stream: TextIO | None = None, *, form: Form = "text") ->
     return hear
 
 
-def _log(lowest: Level, stream: TextIO | None, form: Form) -> Log:
+def _create_log(lowest: LogLevel, stream: TextIO | None, form: LogFormat) -> LogFunction:
     """Logs lines from a level on."""
     least = LEVELS[lowest.upper()]
-    write = _logging if form == "logging" else _structlog(form, stream)
+    write = _write_to_logging if form == "logging" else _structlog_writer(form, stream)
 
-    def log(level: str, said: str, fields: Fields) -> None:
+    def log(level: str, said: str, fields: LogFields) -> None:
         if LEVELS[level.upper()] >= least:
             write(level, said, fields)
 
     return log
 
 
-def _logging(level: str, said: str, fields: Fields) -> None:
+def _write_to_logging(level: str, message: str, fields: LogFields) -> None:
     """Through Python's logging: the fields stand in the message, for people, and are attributes of the record, for formatters."""
     from structlog.contextvars import get_contextvars
 
-    logger, number = logging.getLogger(NAME), LEVELS[level.upper()]
+    logger, number = logging.getLogger(LOGGER_NAME), LEVELS[level.upper()]
     if logger.isEnabledFor(number):
         fields |= {name: value for name, value in get_contextvars().items() if name not in fields}
-        message = " ".join([said, *(f"{name}={value}" for name, value in fields.items())])
-        logger.log(number, "%s", message, extra={f"{name}_" if name in _RECORD else name: value for name, value in fields.items()})
+        message = " ".join([message, *(f"{name}={value}" for name, value in fields.items())])
+        logger.log(
+            number, "%s", message, extra={f"{name}_" if name in _RECORD_ATTRIBUTES else name: value for name, value in fields.items()}
+        )
 
 
-def _structlog(form: Literal["text", "json", "structlog"], stream: TextIO | None) -> Log:
+def _structlog_writer(form: Literal["text", "json", "structlog"], stream: TextIO | None) -> LogFunction:
     """Through structlog: as the host has configured it, or as lines of our own."""
     import structlog  # a sixth of what `from orchestra import Orchestra` would take, and logs are off unless somebody wants them
 
     if form == "structlog":
-        logger: Any = structlog.get_logger(NAME)
+        logger: Any = structlog.get_logger(LOGGER_NAME)
     else:
         last: Any = structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event", "run"], drop_missing=True)
         logger = structlog.wrap_logger(
@@ -140,30 +144,30 @@ def _structlog(form: Literal["text", "json", "structlog"], stream: TextIO | None
             cache_logger_on_first_use=True,
         )
 
-    def write(level: str, said: str, fields: Fields) -> None:
+    def write(level: str, said: str, fields: LogFields) -> None:
         getattr(logger, level)(said, **fields)
 
     return write
 
 
-def _line(event: Event, *, reasons: bool) -> tuple[str, str, Fields] | None:
+def _event_line(event: Event, *, reasons: bool) -> tuple[str, str, LogFields] | None:
     """What is logged of an event: the level, what happened, and more of it; None for nothing."""
     match event:
         case RunStarted(workflow=workflow):
             return "info", "run started", {"workflow": workflow}
-        case Resumed(by=by):
+        case RunResumed(by=by):
             return "info", "run resumed", {"by": by}
         case AttemptFinished(error=str(code)) if code:
             fields = {"node": event.node, "attempt": event.attempt, "code": code, "server": event.server}
-            return "warning", "attempt failed", {**fields, **_place(event), **_why(event.reason, reasons=reasons)}
+            return "warning", "attempt failed", {**fields, **_location_fields(event), **_reason_fields(event.reason, reasons=reasons)}
         case AttemptFinished():
             tokens = event.usage.prompt_tokens + event.usage.output_tokens
             fields = {"node": event.node, "attempt": event.attempt, "seconds": round(event.usage.seconds, 3), "tokens": tokens}
             return "debug", "attempt done", fields
-        case Judged(accepted=False):
+        case OutputJudged(accepted=False):
             checks = [verdict.check for verdict in event.verdicts if verdict.outcome != "pass"]
             fields = {"node": event.node, "attempt": event.attempt, "checks": checks}
-            return "info", "not accepted", {**fields, **_why(event.reason, reasons=reasons)}
+            return "info", "not accepted", {**fields, **_reason_fields(event.reason, reasons=reasons)}
         case RetryPlanned():
             return "info", "retry planned", {"node": event.node, "attempt": event.attempt, "due": event.due}
         case CancelRequested(by=by):
@@ -171,27 +175,27 @@ def _line(event: Event, *, reasons: bool) -> tuple[str, str, Fields] | None:
         case RunFinished(status=status):
             tokens = event.usage.prompt_tokens + event.usage.output_tokens
             money = {"money": event.usage.money} if event.usage.money else {}
-            fields = {"status": status, "calls": event.usage.calls, "tokens": tokens, **money, **_end(event, reasons=reasons)}
+            fields = {"status": status, "calls": event.usage.calls, "tokens": tokens, **money, **_outcome_fields(event, reasons=reasons)}
             return "info" if status in ("done", "abstained") else "warning", "run finished", fields
         case _:
             return None
 
 
-def _place(event: AttemptFinished) -> Fields:
+def _location_fields(event: AttemptFinished) -> LogFields:
     """Where a tool's own code raised: the last of its lines."""
     return {"at": event.frames[-1]} if event.frames else {}
 
 
-def _why(reason: str, *, reasons: bool) -> Fields:
+def _reason_fields(reason: str, *, reasons: bool) -> LogFields:
     return {"reason": reason} if reasons and reason else {}
 
 
-def _end(event: RunFinished, *, reasons: bool) -> Fields:
+def _outcome_fields(event: RunFinished, *, reasons: bool) -> LogFields:
     """Why a run has no output: its code, and the node where that began."""
     match event.outcome:
-        case Failed(code, reason, node):
-            return {"code": code, **({"node": node} if node else {}), **_why(reason, reasons=reasons)}
-        case Abstained(reason, node):
-            return {**({"node": node} if node else {}), **_why(reason, reasons=reasons)}
+        case FailedOutcome(code, reason, node):
+            return {"code": code, **({"node": node} if node else {}), **_reason_fields(reason, reasons=reasons)}
+        case AbstainedOutcome(reason, node):
+            return {**({"node": node} if node else {}), **_reason_fields(reason, reasons=reasons)}
         case _:
             return {}

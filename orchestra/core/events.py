@@ -1,4 +1,4 @@
-"""Events: the closed union of facts that a run is made of, version 1.
+"""Events: the closed union of facts that a run is made of, version 2.
 
 A run is the fold of its events. `seq` counts 1, 2, 3, … without a gap; `at` is wall-clock seconds since the epoch.
 `node` is a path, as `orchestra.core.paths` has them. Events are msgspec structs: made in a tenth of a microsecond,
@@ -15,9 +15,9 @@ import msgspec
 
 from orchestra.core.labels import Label
 from orchestra.core.outcomes import Evidence, Outcome
-from orchestra.core.paths import written
+from orchestra.core.paths import format_path
 
-VERSION = 1
+VERSION = 2
 
 # `gc=False`, here and in doors and outcomes: what these hold is JSON and other such structs, so no cycle can begin in them. Python's
 # collector, which took 0.25 of the 0.53 s of `python -m bench.idle ours`, need not look at them.
@@ -35,7 +35,7 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     """Requests that no model saw (refused, 429, 503) and that the fleet sent again."""
     money: float = 0.0
     """In the currency of the fleet's prices; a server without a price costs none."""
-    assumed: int = 0
+    estimated_tokens: int = 0
     """Of the tokens those that no server counted, at most so many: an answer that broke off is taken to have cost what was reserved."""
 
     def __add__(self, other: Usage) -> Usage:
@@ -47,14 +47,14 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
             self.seconds + other.seconds,
             self.resends + other.resends,
             self.money + other.money,
-            self.assumed + other.assumed,
+            self.estimated_tokens + other.estimated_tokens,
         )
 
 
-NOTHING = Usage()
+NO_USAGE = Usage()
 
 
-class Dropped(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+class DroppedPart(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """A part that was taken out of a value, because the evidence does not bear it out: an element of a list, or a sentence of a text."""
 
     steps: tuple[str | int, ...]
@@ -71,7 +71,7 @@ class Dropped(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     @property
     def path(self) -> str:
         """The way as people read it: `items[1]`."""
-        return written(self.steps)
+        return format_path(self.steps)
 
 
 class Verdict(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -85,7 +85,7 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     evidence: tuple[Evidence, ...] = ()
     parts: tuple[Verdict, ...] = ()
     """Of checks that were put together: what each of those said that were asked."""
-    dropped: tuple[Dropped, ...] = ()
+    dropped: tuple[DroppedPart, ...] = ()
     """Where the node backs off: the parts of the value that did not pass. The verdict is about what is left."""
 
 
@@ -94,7 +94,7 @@ class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     at: float
 
 
-class Given(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+class OverrideSource(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """That a person said what a step gave: no worker did, and no check has accepted it."""
 
     by: str = ""
@@ -102,14 +102,14 @@ class Given(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     """The run in which it was said, where that is another."""
 
 
-class GivenValue(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+class Override(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """What a person says that a step gives, before the run begins."""
 
     value: Any
-    given: Given = Given()
-    shown: str = ""
+    source: OverrideSource = OverrideSource()
+    question_digest: str = ""
     """Of an answer in the run that this one is a fork of: the digest of its question; it counts where that is asked again."""
-    whole: bool = False
+    requires_all: bool = False
     """Whether it is a list that is held to having all elements, which its node needs. Older versions took any number of them, and what
     runs were given then stands."""
 
@@ -132,7 +132,7 @@ class RunStarted(_Event, tag="run_started", frozen=True, kw_only=True):
     tiers: tuple[str, ...] = ()
     """The larger models that the fleet had, as its file names them, in the order in which they are asked. Where none is named there may be
     one: it is asked once, and the fleet says whether it is there."""
-    given: dict[str, GivenValue] | None = None
+    overrides: dict[str, Override] | None = None
     """By path: what a person gave in the place of what the step would come to, and nothing is called for it; None of most runs."""
 
     @property
@@ -147,60 +147,60 @@ def tier_name(tiers: tuple[str, ...], tier: int) -> str:
     return "its own model" if tier < 1 else tiers[tier - 1] if tier <= len(tiers) else "the larger model"
 
 
-class Resumed(_Event, tag="resumed", frozen=True, kw_only=True):
+class RunResumed(_Event, tag="run_resumed", frozen=True, kw_only=True):
     """Somebody took the run over: under this lease epoch. Attempts that were under way then are made again, or asked about."""
 
     epoch: int
     by: str = ""
-    away: float = 0.0
+    idle_seconds: float = 0.0
     """Seconds since the event before it, in which nobody had the run in hand: they count neither as time of a body nor between attempts.
     Older engines recorded none, and counted them."""
 
 
-class Expanded(_Event, tag="expanded", frozen=True, kw_only=True):
+class MapExpanded(_Event, tag="map_expanded", frozen=True, kw_only=True):
     """The list of an `each` node is known: it has `count` elements."""
 
     node: str
     count: int
 
 
-class Drafted(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class PlanDraft(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """How far a plan is when a turn of a `plan` node begins."""
 
     graph: Any
     """The workflow of this turn: a question to the router, or the plan itself."""
     lines: tuple[str, ...] = ()
     """Those of the plan that stand; the last one is its answer where the plan is whole."""
-    rejected: tuple[tuple[str, str, str, str], ...] = ()
+    rejections: tuple[tuple[str, str, str, str], ...] = ()
     """Of the line that is under way: code, path, reason and hint of each rejection."""
-    repaired: int = 0
+    repaired_lines: int = 0
     """Lines that were wrong at first."""
     version: int = 0
     """Which plan of the node this is, from 1: one that failed is followed by another. Its steps stand in a scope of their own,
     `node@version`, which grows. 0 where the steps are the last turn's body, as older engines had it."""
     plan: Any = None
     """The workflow of the lines that stand, where some were accepted since, and their steps may start; null where nothing is new."""
-    failed: tuple[tuple[str, str], ...] = ()
+    failed_calls: tuple[tuple[str, str], ...] = ()
     """Where a version begins that follows a failed one: the calls that failed in it, as lines of this one, and why."""
-    carried: dict[str, str] = {}
+    carried_values: dict[str, str] = {}
     """There too: by the name under which this version reads it, the step of the one before whose value is at hand."""
-    acted: tuple[str, ...] = ()
+    used_effects: tuple[str, ...] = ()
     """There too: tools with effects that were called in the version before, and are not offered again."""
-    larger: bool = False
+    escalated: bool = False
     """Whether the larger planner has taken over."""
     sample: int = 0
     """Of a plan that is voted on: which sample is under way, from 1."""
-    beside: bool = False
+    parallel: bool = False
     """Whether the samples are made side by side; older engines made them one after the other."""
-    plans: tuple[tuple[str, ...], ...] = ()
+    sampled_plans: tuple[tuple[str, ...], ...] = ()
     """The lines of the samples that are done; none of one that came to no plan. Of samples side by side they stand at the plan that won."""
     agreement: float | None = None
     """Of a plan that was voted on: the share of the samples that agree on it, which is its confidence."""
-    recalled: str = ""
+    reused_from: str = ""
     """Of a plan that has served before: the run that it was made for."""
-    saved: Usage = NOTHING
+    saved_usage: Usage = NO_USAGE
     """What it cost then, and was not spent again."""
-    remark: str = ""
+    warning: str = ""
     """What was wrong with a stored plan that was ignored."""
 
 
@@ -210,9 +210,9 @@ class TurnStarted(_Event, tag="turn_started", frozen=True, kw_only=True):
 
     node: str
     turn: int
-    drafted: Drafted | None = None
+    draft: PlanDraft | None = None
     """Of a `plan` node."""
-    because: str = ""
+    choice_reason: str = ""
     """Of a node that chooses its agent: the one that is asked, and the label that decided it."""
 
 
@@ -229,7 +229,7 @@ class AttemptStarted(_Event, tag="attempt_started", frozen=True, kw_only=True):
     """Which one, where it was not the first of them, from 1."""
     reserved: int = 0
     """Tokens that were reserved for it: a bound of its prompt and its longest output."""
-    because: str = ""
+    escalation_reason: str = ""
     """Of a node with a condition `escalate`, at its first attempt: the condition, and the values that decided it."""
 
 
@@ -249,47 +249,47 @@ class AttemptFinished(_Event, tag="attempt_finished", frozen=True, kw_only=True)
     frames: tuple[str, ...] = ()
     """Where a tool's own code raised: `FILE:LINE in FUNCTION`, the outermost first."""
     retryable: bool = False
-    lasting: bool = False
+    permanent: bool = False
     """Whether another attempt would most likely meet the same: one is made only where the node's `retry:` is stated."""
-    usage: Usage = NOTHING
+    usage: Usage = NO_USAGE
     confidence: float | None = None
     server: str = ""
     model: str = ""
     sent: str = ""
     received: str = ""
-    settled: bool = False
+    final: bool = False
     """Whether the value is the node's outcome at once, because nothing judges it; no `NodeFinished` follows."""
-    memo: str = ""
+    memo_key: str = ""
     """Under which key the answer is remembered, where the call is pure and versioned; empty where it is not."""
-    recalled: str = ""
+    reused_from: str = ""
     """The run whose answer this is, taken from the memo; no call went out."""
     outbox: bool = False
     """Whether the value, a message, was put into the outbox in the transaction that recorded this event."""
-    given: Given | None = None
+    overridden_by: OverrideSource | None = None
     """Of an answer that was recalled: whether a person had said it there."""
 
 
-class Stake(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+class CheckPriority(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """What a check is about under a budget for checks, and what it costs."""
 
-    doubt: float
+    uncertainty: float
     """1 - P(correct), in [0, 1]."""
     influence: float
     """The share of what leads to the output that rests on the value, in [0, 1]."""
-    cost: float
+    expected_tokens: float
     """Tokens that were expected of it."""
-    bound: int
+    max_tokens: int
     """Tokens that it may take at most; these are reserved."""
-    why: str = ""
+    skip_reason: str = ""
     """Why it got nothing."""
 
     @property
-    def worth(self) -> float:
+    def value_per_token(self) -> float:
         """What it is worth for each token."""
-        return self.doubt * self.influence / max(1.0, self.cost)
+        return self.uncertainty * self.influence / max(1.0, self.expected_tokens)
 
 
-class Question(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+class CheckQuestion(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """What a check asks an agent."""
 
     agent: str
@@ -305,14 +305,14 @@ class ChecksStarted(_Event, tag="checks_started", frozen=True, kw_only=True):
     attempt: int
     round: int
     check: str
-    questions: tuple[Question, ...]
+    questions: tuple[CheckQuestion, ...]
     verdicts: tuple[Verdict, ...] = ()
     """What the checks said that were asked before it."""
-    stake: Stake | None = None
+    priority: CheckPriority | None = None
     """Where the run has a budget for checks: what this one got some of it for."""
 
 
-class Judged(_Event, tag="judged", frozen=True, kw_only=True):
+class OutputJudged(_Event, tag="output_judged", frozen=True, kw_only=True):
     """The checks have spoken on an attempt's value."""
 
     node: str
@@ -321,11 +321,11 @@ class Judged(_Event, tag="judged", frozen=True, kw_only=True):
     accepted: bool
     score: float | None = None
     reason: str = ""
-    promise: str = ""
+    guarantee: str = ""
     """What a certificate promises of this value, in words; empty where it was not accepted under one."""
-    unasked: Stake | None = None
+    skipped_checks: CheckPriority | None = None
     """Where its checks asked nobody, because the budget for checks had nothing for them: what they would have been about."""
-    told: str | None = None
+    feedback: str | None = None
     """What another attempt is told, where that is not the whole reason; empty where all that is against this one is checks that crashed."""
 
 
@@ -343,80 +343,80 @@ class NodeFinished(_Event, tag="node_finished", frozen=True, kw_only=True):
 
     node: str
     outcome: Outcome
-    instead: Outcome | None = None
+    original_outcome: Outcome | None = None
     """Where the outcome is the node's `fallback`: what the node itself came to."""
-    given: Given | None = None
+    overridden_by: OverrideSource | None = None
     """Where a person said what it gave: who."""
 
 
-class Text(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+class EvidenceText(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """A text that a person is shown, and where it comes from."""
 
     text: str
     source: str = ""
 
 
-class Withheld(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class WithheldOutput(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """A value that was not accepted, as a person is shown it who is asked for the right one."""
 
     value: Any
     reason: str = ""
     verdicts: tuple[Verdict, ...] = ()
-    evidence: tuple[Text, ...] = ()
+    evidence: tuple[EvidenceText, ...] = ()
     """What it had to rest on; long texts are cut."""
     tiers: str = ""
     """Which models were asked, and which were passed over and why."""
 
 
-class Asked(_Event, tag="asked", frozen=True, kw_only=True):
-    """A person is asked. `shown` is the digest of question, options, type and what is withheld: an answer is bound to it.
+class QuestionAsked(_Event, tag="question_asked", frozen=True, kw_only=True):
+    """A person is asked. `question_digest` covers question, options, type and the withheld value; an answer is bound to it.
 
-    `about` is `answer` for an `ask` node; `effect` where nobody knows whether a call that must happen once did happen before the
-    run was interrupted: then the options are `again` and `fail`, and a value of the type `gives` says that it did, and gave that. It is
-    `acceptance` where a node's value was not accepted, and a person is asked for the right one (`otherwise: [ask]`).
+    `kind` is `answer` for an `ask` node. It is `effect` if it is unknown whether a call with effect `once` happened before the run was
+    interrupted: the options are `again` and `fail`, and a value of the type `result_schema` means that the call happened with this
+    result. It is `acceptance` if a node's value was not accepted and a person is asked for the right one (`otherwise: [ask]`).
     """
 
     node: str
     question: str
     schema: dict[str, Any]
-    shown: str
+    question_digest: str
     options: tuple[str, ...] = ()
-    about: str = "answer"
-    withheld: Withheld | None = None
+    kind: str = "answer"
+    withheld: WithheldOutput | None = None
     """Of a question about acceptance."""
     due: float = 0.0
     """Wall-clock time at which its time is up, or that of a body that it stands in; 0 where it may wait for ever. Answers of that time and
     later do not count. Older engines recorded none."""
-    gives: dict[str, Any] | None = None
+    result_schema: dict[str, Any] | None = None
     """Of a question about an effect: the type of what the call gives. Older engines recorded none, and took no such answer."""
 
 
-class Answered(_Event, tag="answered", frozen=True, kw_only=True):
-    """A person answered, or declined to. `letter` is its number in the run's inbox; 0 where it did not come through the inbox."""
+class QuestionAnswered(_Event, tag="question_answered", frozen=True, kw_only=True):
+    """A person answered, or declined to. `message_number` is its number in the run's inbox; 0 if it did not come through the inbox."""
 
     node: str
     value: Any
     by: str = ""
-    letter: int = 0
-    declined: str = ""
+    message_number: int = 0
+    decline_reason: str = ""
     """Why the person does not answer; `value` is null then. Empty for an answer."""
-    gave: bool = False
+    call_happened: bool = False
     """Of a question about an effect: whether the call happened, and gave `value`."""
 
 
-NOBODY_ASKS = "nobody asks this"
-"""Why a letter is refused that answers no question, or one that has gone."""
+NO_OPEN_QUESTION = "nobody asks this"
+"""The reason of the rejection of an inbox message that answers no open question."""
 
 
-class LetterRefused(_Event, tag="letter_refused", frozen=True, kw_only=True):
-    """A letter of the inbox changed nothing: it answers what nobody asks, or what was shown otherwise, or is of another type."""
+class InboxMessageRejected(_Event, tag="inbox_message_rejected", frozen=True, kw_only=True):
+    """An inbox message was rejected: its question is not open, has another digest, or has another type."""
 
-    letter: int
+    message_number: int
     reason: str
     node: str = ""
 
 
-class Measured(_Event, tag="measured", frozen=True, kw_only=True):
+class TokensCounted(_Event, tag="tokens_counted", frozen=True, kw_only=True):
     """A server counted the tokens of a call's prompt, because the bound by its bytes did not fit into the budget."""
 
     node: str
@@ -427,7 +427,7 @@ class CancelRequested(_Event, tag="cancel_requested", frozen=True, kw_only=True)
     """Somebody wants the run to end."""
 
     by: str = ""
-    letter: int = 0
+    message_number: int = 0
 
 
 class RunFinished(_Event, tag="run_finished", frozen=True, kw_only=True):
@@ -435,24 +435,24 @@ class RunFinished(_Event, tag="run_finished", frozen=True, kw_only=True):
 
     status: str
     outcome: Outcome
-    usage: Usage = NOTHING
+    usage: Usage = NO_USAGE
 
 
 Event: TypeAlias = (
     RunStarted
-    | Resumed
-    | Expanded
+    | RunResumed
+    | MapExpanded
     | TurnStarted
     | AttemptStarted
     | AttemptFinished
     | ChecksStarted
-    | Judged
+    | OutputJudged
     | RetryPlanned
     | NodeFinished
-    | Asked
-    | Answered
-    | LetterRefused
-    | Measured
+    | QuestionAsked
+    | QuestionAnswered
+    | InboxMessageRejected
+    | TokensCounted
     | CancelRequested
     | RunFinished
 )
@@ -463,6 +463,9 @@ decode = msgspec.json.Decoder(Event).decode
 """JSON bytes as an event; raises `msgspec.ValidationError` for an unknown type or field."""
 
 
-def opened(events: Sequence[Event]) -> int:
-    """The number of the last letter that a run has opened; 0 where it has opened none."""
-    return max((event.letter for event in events if isinstance(event, Answered | CancelRequested | LetterRefused)), default=0)
+def last_read_message(events: Sequence[Event]) -> int:
+    """Returns the number of the last inbox message that the run has read, or 0."""
+    return max(
+        (event.message_number for event in events if isinstance(event, QuestionAnswered | CancelRequested | InboxMessageRejected)),
+        default=0,
+    )

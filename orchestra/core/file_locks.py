@@ -8,7 +8,7 @@ import sys
 if sys.platform == "win32":
     import msvcrt
 
-    def hold(descriptor: int, *, wait: bool = False, shared: bool = False) -> None:
+    def lock_file(descriptor: int, *, wait: bool = False, shared: bool = False) -> None:
         """Holds a file. Windows locks bytes, so one is locked that is far behind the end, and knows no `shared` locks."""
         os.lseek(descriptor, 1 << 30, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
@@ -16,7 +16,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def hold(descriptor: int, *, wait: bool = False, shared: bool = False) -> None:
+    def lock_file(descriptor: int, *, wait: bool = False, shared: bool = False) -> None:
         """Holds a file; with `wait` as soon as it is nobody else's, with `shared` beside others that share it.
 
         Raises `OSError` where it is somebody else's, and of another number than `EWOULDBLOCK` where the file system has no locks.

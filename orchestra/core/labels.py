@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, get_args
 Label: TypeAlias = Literal["public", "internal", "restricted"]
 _ORDER: tuple[Label, ...] = get_args(Label)
 
-WITHIN: ContextVar[Label] = ContextVar("orchestra_label", default="public")
+CURRENT_LABEL: ContextVar[Label] = ContextVar("orchestra_label", default="public")
 """The label of the call that this code is part of: of a tool, or an agent that is a function. Runs that it begins have it, too."""
 
 
@@ -23,6 +23,6 @@ def meet(labels: Iterable[Label]) -> Label:
     return min(labels, key=_ORDER.index, default="restricted")
 
 
-def may_go(label: Label, ceiling: Label) -> bool:
+def is_allowed(label: Label, ceiling: Label) -> bool:
     """Whether data with this label may go where at most `ceiling` is cleared."""
     return _ORDER.index(label) <= _ORDER.index(ceiling)

@@ -15,7 +15,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Opening(AbstractAsyncContextManager[T], Generic[T]):
+class UnopenedContext(AbstractAsyncContextManager[T], Generic[T]):
     """Something that is not open yet."""
 
     def __init__(self, inner: AbstractAsyncContextManager[T], name: str) -> None:
@@ -47,7 +47,7 @@ class Opening(AbstractAsyncContextManager[T], Generic[T]):
         return f"write `async with {self._name}() as orchestra:`, or without asyncio `with blocking() as orchestra:`"
 
 
-class Home:
+class LoopAffinity:
     """The event loop that something was opened on, and that alone may use it."""
 
     __slots__ = ("_loop",)
@@ -60,11 +60,11 @@ class Home:
         if asyncio.get_running_loop() is self._loop:
             return
         if self._loop.is_closed():
-            raise self._ended()
+            raise self._loop_closed_error()
         hint = "open one here, or have it done there: asyncio.run_coroutine_threadsafe(orchestra.run(...), its_loop)"
         raise InputError("E030", "this Orchestra was opened on another event loop", hint=hint)
 
-    def have(self, doing: Callable[[str], None], told: str) -> None:
+    def call_on_loop(self, callback: Callable[[str], None], argument: str) -> None:
         """Has something done on the loop: at once where this is it, and from another thread as soon as the loop comes to it. Raises
         `InputError` E030 where it has ended."""
         try:
@@ -72,25 +72,25 @@ class Home:
         except RuntimeError:  # no loop runs in this thread
             here = False
         if here:
-            doing(told)
+            callback(argument)
         elif self._loop.is_closed():
-            raise self._ended()
+            raise self._loop_closed_error()
         else:
-            self._loop.call_soon_threadsafe(doing, told)
+            self._loop.call_soon_threadsafe(callback, argument)
 
     @staticmethod
-    def _ended() -> InputError:
+    def _loop_closed_error() -> InputError:
         hint = "each `asyncio.run` has a loop of its own: open one inside of it, or use `with blocking() as orchestra:`"
         return InputError("E030", "this Orchestra was opened on an event loop that has ended", hint=hint)
 
 
-def opening(function: Callable[P, AsyncIterator[T]]) -> Callable[P, Opening[T]]:
+def opening_context(function: Callable[P, AsyncIterator[T]]) -> Callable[P, UnopenedContext[T]]:
     """As `asynccontextmanager`, for what users open themselves: an attribute of what is not open raises `AttributeError` with what to
     write."""
     manager = asynccontextmanager(function)
 
     @wraps(function)
-    def begin(*args: P.args, **named: P.kwargs) -> Opening[T]:
-        return Opening(manager(*args, **named), function.__qualname__)
+    def begin(*args: P.args, **named: P.kwargs) -> UnopenedContext[T]:
+        return UnopenedContext(manager(*args, **named), function.__qualname__)
 
     return begin

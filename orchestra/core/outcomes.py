@@ -19,7 +19,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid
     """Path of the output's field that it supports, such as `quote` or `items[0].quote`."""
 
 
-class Value(msgspec.Struct, frozen=True, gc=False, tag="value", omit_defaults=True, forbid_unknown_fields=True):
+class ValueOutcome(msgspec.Struct, frozen=True, gc=False, tag="value", omit_defaults=True, forbid_unknown_fields=True):
     """A value, accepted; `score` is the confidence in [0, 1] where checks gave one."""
 
     value: Any
@@ -27,40 +27,40 @@ class Value(msgspec.Struct, frozen=True, gc=False, tag="value", omit_defaults=Tr
     evidence: tuple[Evidence, ...] = ()
 
 
-class Skipped(msgspec.Struct, frozen=True, gc=False, tag="skipped", omit_defaults=True, forbid_unknown_fields=True):
-    """Not run, because a condition was false or an input was skipped; `by` is the path of the node where it began."""
+class SkippedOutcome(msgspec.Struct, frozen=True, gc=False, tag="skipped", omit_defaults=True, forbid_unknown_fields=True):
+    """Not run, because a condition was false or an input was skipped; `origin` is the path of the node where it began."""
 
     reason: str
-    by: str = ""
+    origin: str = ""
 
 
-class Abstained(msgspec.Struct, frozen=True, gc=False, tag="abstained", omit_defaults=True, forbid_unknown_fields=True):
+class AbstainedOutcome(msgspec.Struct, frozen=True, gc=False, tag="abstained", omit_defaults=True, forbid_unknown_fields=True):
     """Run, and withheld: its checks did not accept the output."""
 
     reason: str
-    by: str = ""
+    origin: str = ""
     score: float | None = None
-    told: str | None = None
+    feedback: str | None = None
     """What a model may be told of the reason, where that is not all: not the words of checks that could not tell. Empty for nothing."""
 
     @property
-    def open_reason(self) -> str:
+    def reason_for_models(self) -> str:
         """The reason, for models."""
-        return self.reason if self.told is None else self.told
+        return self.reason if self.feedback is None else self.feedback
 
 
-class Failed(msgspec.Struct, frozen=True, gc=False, tag="failed", omit_defaults=True, forbid_unknown_fields=True):
+class FailedOutcome(msgspec.Struct, frozen=True, gc=False, tag="failed", omit_defaults=True, forbid_unknown_fields=True):
     """Run, and failed: no attempt gave a value of the right type."""
 
     code: str
     reason: str
-    by: str = ""
+    origin: str = ""
     hint: str = ""
 
 
-Outcome: TypeAlias = Value | Skipped | Abstained | Failed
+Outcome: TypeAlias = ValueOutcome | SkippedOutcome | AbstainedOutcome | FailedOutcome
 
 
-def blamed(outcome: Outcome, name: str) -> Outcome:
+def inherit_outcome(outcome: Outcome, name: str) -> Outcome:
     """The outcome as its readers inherit it: a non-value that names the node where it began."""
-    return outcome if isinstance(outcome, Value) or outcome.by else msgspec.structs.replace(outcome, by=name)
+    return outcome if isinstance(outcome, ValueOutcome) or outcome.origin else msgspec.structs.replace(outcome, origin=name)

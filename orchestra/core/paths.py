@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-MARKS = "/[#@?"
+SEPARATORS = "/[#@?"
 """What stands between a node and what is inside of it."""
-_INSIDE = re.compile(r"[/\[#@?]")
+_SEPARATOR = re.compile(r"[/\[#@?]")
 _NUMBER = re.compile(r"\[\d+\]|[#@?]\d+")
 _TURN = re.compile(r"[#@?]\d+$")
 _LAST_STEP = re.compile(r"(\[\d+\]|[#@?]\d+|/[^/\[#@?]+)$")
@@ -27,17 +27,17 @@ def parent(path: str) -> str:
     return path[: found.start()] if found else ""
 
 
-def stands_in(path: str, node: str) -> bool:
+def is_inside(path: str, node: str) -> bool:
     """Whether a path is of something in a node: an element, a turn, a step of its body, or a question of its checks."""
-    return path.startswith(tuple(node + mark for mark in MARKS))
+    return path.startswith(tuple(node + mark for mark in SEPARATORS))
 
 
-def first_name(path: str) -> str:
+def root_name(path: str) -> str:
     """The name that a path begins with: `a` of `a[1]/b#2/c`."""
-    return _INSIDE.split(path, maxsplit=1)[0]
+    return _SEPARATOR.split(path, maxsplit=1)[0]
 
 
-def without_numbers(path: str) -> str:
+def workflow_path(path: str) -> str:
     """The path of a node in its workflow, in whatever elements and turns it stands: `a/b/c` of `a[1]/b#2/c`."""
     return _NUMBER.sub("", path)
 
@@ -47,6 +47,6 @@ def without_turn(path: str) -> str:
     return _TURN.sub("", path)
 
 
-def written(steps: Iterable[str | int]) -> str:
+def format_path(steps: Iterable[str | int]) -> str:
     """The way to a part of a value as people read it: `items[0].quote`."""
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")

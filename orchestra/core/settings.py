@@ -26,27 +26,27 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, TypeAdapter, ValidationError
 
 from orchestra.core import settings_file, trust, xdg
-from orchestra.core.errors import InputError, InputErrors, Place
+from orchestra.core.errors import InputError, InputErrors, SourceLocation
 from orchestra.core.mcp_settings import McpServer
 from orchestra.core.settings_file import SettingsFile
-from orchestra.core.suggestions import nearest
-from orchestra.core.untrusted_text import shortened, told, visible
+from orchestra.core.suggestions import closest_match
+from orchestra.core.untrusted_text import escape_invisible, exception_text, shorten
 
 ResourceKind: TypeAlias = Literal["agents", "workflows", "configs"]
-KINDS: tuple[ResourceKind, ...] = ("agents", "workflows", "configs")
-Look: TypeAlias = Callable[[Path], SettingsFile | None]
-PREFIX = "ORCHESTRA_"
-PROJECT = "ORCHESTRA_PROJECT"
+RESOURCE_KINDS: tuple[ResourceKind, ...] = ("agents", "workflows", "configs")
+SettingsFinder: TypeAlias = Callable[[Path], SettingsFile | None]
+ENVIRONMENT_PREFIX = "ORCHESTRA_"
+PROJECT_VARIABLE = "ORCHESTRA_PROJECT"
 """The variable that names the project's folder."""
 ENTRY_POINTS = "orchestra.modules"
 RESOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-ELSEWHERE = ("postgresql://", "postgres://", "env:", "file:")
+DATABASE_PREFIXES = ("postgresql://", "postgres://", "env:", "file:")
 """Beginnings of a journal that is no file of ours."""
 _MODULE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
-DATABASE = r"^(postgres(ql)?://[^\s:@/]*(:\d+)?(/[^\s@]*)?|env:[A-Za-z_]\w*|file:.+)$"
-Database: TypeAlias = Annotated[str, Field(pattern=DATABASE, max_length=4096)]
+DATABASE_PATTERN = r"^(postgres(ql)?://[^\s:@/]*(:\d+)?(/[^\s@]*)?|env:[A-Za-z_]\w*|file:.+)$"
+DatabaseAddress: TypeAlias = Annotated[str, Field(pattern=DATABASE_PATTERN, max_length=4096)]
 """The address of a Postgres database, without name and password, or where it stands: `env:NAME`, `file:PATH`."""
 
 
@@ -56,8 +56,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
     fleet: str = Field("laptop", description="the fleet: the name of a file in configs/, or a path")
-    journal: Path | Literal["off"] | Database = Field(
-        default_factory=lambda: _journal(None, os.environ),
+    journal: Path | Literal["off"] | DatabaseAddress = Field(
+        default_factory=lambda: _default_journal(None, os.environ),
         description="where runs are recorded: a file, off, postgresql://HOST/NAME, or env:NAME or file:PATH that hold such an address",
     )
     durability: Literal["strict", "group", "off"] = Field(
@@ -90,7 +90,9 @@ class Settings(BaseModel):
     project: Path | None = Field(None, description="the folder of the project's file; not a setting")
     start: Path | None = Field(None, description="the folder in which the work began, from where a project was looked for; not a setting")
     sources: Mapping[str, str] = Field({}, description="where each value came from; not a setting")
-    guard: SkipValidation[trust.Guard | None] = Field(None, exclude=True, description="what an untrusted project may not do; not a setting")
+    guard: SkipValidation[trust.ProjectGuard | None] = Field(
+        None, exclude=True, description="what an untrusted project may not do; not a setting"
+    )
 
     @classmethod
     def load(
@@ -100,7 +102,7 @@ class Settings(BaseModel):
         project: str | Path | None = None,
         start: Path | None = None,
         environ: Mapping[str, str] | None = None,
-        trusted: trust.Policy = "always",
+        trusted: trust.TrustPolicy = "always",
     ) -> Settings:
         """The settings for work begun in the folder `start` (the current one by default), of the project in the folder `project`: of the
         one that `ORCHESTRA_PROJECT` names where that is left out, else of the nearest one from `start` upwards.
@@ -114,64 +116,64 @@ class Settings(BaseModel):
         environment = os.environ if environ is None else environ
         start = (start or Path.cwd()).absolute()
         look = partial(settings_file.find, policy=trusted, environ=environment)
-        named, by = (environment.get(PROJECT, ""), PROJECT) if project is None else (project, "project=")
-        file = _named(named, start, by, look) or _project(start, look, environment)
+        named, by = (environment.get(PROJECT_VARIABLE, ""), PROJECT_VARIABLE) if project is None else (project, "project=")
+        file = _named_project(named, start, by, look) or _find_project(start, look, environment)
         layers = [
-            _of_overrides(overrides or {}, start),
-            _of_environment(environment, start),
-            *([_of_file(file, start, inside=file.path.parent)] if file else []),
-            *([_of_file(user, start, inside=None)] if (user := _user_file(environment)) else []),
+            _override_layer(overrides or {}, start),
+            _environment_layer(environment, start),
+            *([_file_layer(file, start, inside=file.path.parent)] if file else []),
+            *([_file_layer(user, start, inside=None)] if (user := _find_user_file(environment)) else []),
         ]
         values: dict[str, Any] = {}
-        sources = dict.fromkeys(KEYS, "default")
+        sources = dict.fromkeys(SETTING_NAMES, "default")
         errors: list[InputError] = []
         for layer in reversed(layers):
             for key, given in layer.values.items():
                 try:
-                    values[key] = _accept(key, given)
+                    values[key] = _validate(key, given)
                 except InputError as error:
                     errors.append(error)
                 sources[key] = given.source
             errors += layer.errors
         if errors:
-            errors.sort(key=lambda error: (error.place.file, error.place.line) if error.place else ("", 0))
+            errors.sort(key=lambda error: (error.location.file, error.location.line) if error.location else ("", 0))
             raise InputErrors(errors) if len(errors) > 1 else errors[0]
         root = file.path.parent if file else None
         if "journal" not in values:
-            values["journal"] = _journal(root, environment)
-        for kind in KINDS:
+            values["journal"] = _default_journal(root, environment)
+        for kind in RESOURCE_KINDS:
             values.setdefault(kind, ((root or start) / kind,))
         made = cls(**values, project=root, start=start, sources=sources)
-        own = [layer.values["journal"].inside for layer in layers if "journal" in layer.values][:1] != [None]
-        if trust.is_always(trusted, environment):
+        own = [layer.values["journal"].root for layer in layers if "journal" in layer.values][:1] != [None]
+        if trust.trusts_every_project(trusted, environment):
             return made
-        guard = _guard(made, file, own)
+        guard = _create_guard(made, file, own)
         return made if trusted == "recorded" and trust.is_recorded(guard, environment) else made.model_copy(update={"guard": guard})
 
-    def untrusted(self, *kinds: trust.Kind) -> trust.Untrusted | None:
+    def trust_error(self, *kinds: trust.RequirementKind) -> trust.UntrustedError | None:
         """The error C060, where the project may not do what its settings ask for of these kinds, or of any; else None."""
         return None if self.guard is None else self.guard.error(*kinds)
 
-    def require_trust(self, *kinds: trust.Kind) -> None:
+    def require_trust(self, *kinds: trust.RequirementKind) -> None:
         """Checks that the project may do what its settings ask for, of these kinds or of any. Raises `InputError` C060."""
-        if (error := self.untrusted(*kinds)) is not None:
+        if (error := self.trust_error(*kinds)) is not None:
             raise error
 
     def check_path(self, path: Path) -> None:
         """Checks that a file is not a link out of an untrusted project. Raises `InputError` C061."""
-        if self.guard is not None and not any(path.is_relative_to(builtin(kind)) for kind in KINDS):
+        if self.guard is not None and not any(path.is_relative_to(builtin_folder(kind)) for kind in RESOURCE_KINDS):
             self.guard.check_path(path)
 
     def resources(self, kind: ResourceKind) -> dict[str, Path]:
         """Everything of a kind by name, the user's own first: an agent's folder, a workflow's or a fleet's YAML file."""
         found: dict[str, Path] = {}
-        for path in [*self.own(kind), *_resources(kind, builtin(kind))]:
+        for path in [*self.own_resources(kind), *_list_resources(kind, builtin_folder(kind))]:
             found.setdefault(path.stem if path.is_file() else path.name, path)
         return found
 
-    def own(self, kind: ResourceKind) -> list[Path]:
+    def own_resources(self, kind: ResourceKind) -> list[Path]:
         """Everything of a kind that is the user's own, also what another one of its name stands before."""
-        return [path for folder in getattr(self, kind) for path in _resources(kind, folder)]
+        return [path for folder in getattr(self, kind) for path in _list_resources(kind, folder)]
 
     def find_resource(self, kind: ResourceKind, name: str) -> Path:
         """The place of an agent (its folder), a workflow or a fleet (its file) by name; `name` may also be a file's path.
@@ -183,21 +185,21 @@ class Settings(BaseModel):
             if os.path.exists(path):
                 self.check_path(path)
                 return path
-            raise InputError("C004", f"{name}: no such file", hint=_or_name(name, self.resources(kind)))
+            raise InputError("C004", f"{name}: no such file", hint=_name_hint(name, self.resources(kind)))
         found = self.resources(kind)
         if name in found:
             self.check_path(found[name])
             return found[name]
-        raise unknown(_SINGULAR[kind], name, found, "C004")
+        raise unknown_name_error(_KIND_NAMES[kind], name, found, "C004")
 
 
 MCP_HINT = '[mcp.files] with command = ["python3", "-m", "files_server"] and tools = {read = "idempotent"}'
-KEYS: tuple[str, ...] = tuple(key for key in Settings.model_fields if key not in ("project", "start", "sources", "guard"))
+SETTING_NAMES: tuple[str, ...] = tuple(key for key in Settings.model_fields if key not in ("project", "start", "sources", "guard"))
 """The settings that a user can state."""
-_SINGULAR: Mapping[str, str] = {"agents": "agent", "workflows": "workflow", "configs": "fleet"}
+_KIND_NAMES: Mapping[str, str] = {"agents": "agent", "workflows": "workflow", "configs": "fleet"}
 
 
-def builtin(kind: ResourceKind) -> Path:
+def builtin_folder(kind: ResourceKind) -> Path:
     """The folder of packaged agents, workflows or fleets: in the wheel, or beside the package in its source tree."""
     package = Path(__file__).parents[1]
     packed = package / "_builtin" / kind
@@ -209,12 +211,12 @@ def looks_like_path(name: str) -> bool:
     return "/" in name or os.sep in name or name.endswith((".yaml", ".yml", ".toml", ".py"))
 
 
-def unknown(what: str, name: str, names: Iterable[str], code: str, place: Place | None = None) -> InputError:
+def unknown_name_error(what: str, name: str, names: Iterable[str], code: str, location: SourceLocation | None = None) -> InputError:
     """The error of a name that nothing has: with the nearest one, or all that there are."""
     known = sorted(names)
-    near = nearest(name, known)
+    near = closest_match(name, known)
     hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(known[:20])}" if known else f"there is no {what} at all"
-    return InputError(code, f"no {what} named {name!r}", place=place, hint=hint)
+    return InputError(code, f"no {what} named {name!r}", location=location, hint=hint)
 
 
 def load_modules(settings: Settings) -> list[ModuleType]:
@@ -227,7 +229,7 @@ def load_modules(settings: Settings) -> list[ModuleType]:
     root = str(settings.project) if settings.project else None
     if settings.modules and root and root not in sys.path:
         sys.path.insert(0, root)
-    loaded = [_import(name, f"modules, set by {settings.sources.get('modules', 'default')}") for name in settings.modules]
+    loaded = [_import_module(name, f"modules, set by {settings.sources.get('modules', 'default')}") for name in settings.modules]
     return [*loaded, *installed_modules()]
 
 
@@ -238,15 +240,15 @@ def installed_modules() -> list[ModuleType]:
     loaded: list[ModuleType] = []
     for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
         package = point.dist.name if point.dist else "?"
-        loaded.append(_import(point.module, f"the entry point {point.name!r} of the package {package}"))
+        loaded.append(_import_module(point.module, f"the entry point {point.name!r} of the package {package}"))
     return loaded
 
 
-def _import(name: str, why: str) -> ModuleType:
+def _import_module(name: str, why: str) -> ModuleType:
     if not _MODULE_NAME.fullmatch(name):
         raise InputError("C005", f"{name!r} is no module's name", why=why, hint="write it as in an import statement: my_tools.search")
     try:
-        if (program := _program(name)) is not None:
+        if (program := _running_program(name)) is not None:
             parent, _, child = name.rpartition(".")
             if parent:
                 setattr(importlib.import_module(parent), child, program)
@@ -259,11 +261,13 @@ def _import(name: str, why: str) -> ModuleType:
             raise InputError("C005", f"there is no module {name!r}", why=why, hint=hint) from error
         raise InputError("C005", f"{name} imports {missing!r}, which is not installed", why=why, hint=f"install {missing}") from error
     except (Exception, SystemExit) as error:  # a module is its user's own code, or a package's, and may be a program
-        place = _fault(error)
-        raise InputError("C005", f"importing {name} failed: {type(error).__name__}: {told(error)}", place=place, why=why) from error
+        place = _error_location(error)
+        raise InputError(
+            "C005", f"importing {name} failed: {type(error).__name__}: {exception_text(error)}", location=place, why=why
+        ) from error
 
 
-def _program(name: str) -> ModuleType | None:
+def _running_program(name: str) -> ModuleType | None:
     """The program that runs, where its file is that of the module and the module is not loaded: a second one would have other tools."""
     program = sys.modules.get("__main__")
     if name in sys.modules or (file := getattr(program, "__file__", None)) is None:
@@ -272,141 +276,141 @@ def _program(name: str) -> ModuleType | None:
     return program if found and found.origin and os.path.realpath(found.origin) == os.path.realpath(file) else None
 
 
-def _fault(error: BaseException) -> Place | None:
+def _error_location(error: BaseException) -> SourceLocation | None:
     """Where the user's own code raised."""
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
-        return Place(error.filename, error.lineno, error.offset or 1, (error.text or "").rstrip("\n"))
+        return SourceLocation(error.filename, error.lineno, error.offset or 1, (error.text or "").rstrip("\n"))
     trace, place = error.__traceback__, None
     while trace is not None:
         code = trace.tb_frame.f_code
         if not code.co_filename.startswith("<") and "importlib" not in code.co_filename and code.co_filename != __file__:
-            place = Place(code.co_filename, trace.tb_lineno)
+            place = SourceLocation(code.co_filename, trace.tb_lineno)
         trace = trace.tb_next
     return place
 
 
 @dataclass(frozen=True)
-class _Given:
+class _LayerValue:
     """A value as one layer states it."""
 
     value: Any
     source: str
     folder: Path
     """What relative paths are relative to."""
-    text: bool = False
+    is_text: bool = False
     """Whether it is text that stands for a value of another type."""
-    place: Place | None = None
-    inside: Path | None = None
+    location: SourceLocation | None = None
+    root: Path | None = None
     """The folder that search folders must stay in."""
 
 
 @dataclass(frozen=True)
 class _Layer:
-    values: Mapping[str, _Given]
+    values: Mapping[str, _LayerValue]
     errors: tuple[InputError, ...] = ()
 
 
-def _of_overrides(overrides: Mapping[str, Any], start: Path) -> _Layer:
-    errors = tuple(unknown("setting", key, KEYS, "C001") for key in overrides if key not in KEYS)
-    given = {key: value for key, value in overrides.items() if value is not None and key in KEYS}
-    return _Layer({key: _Given(value, "flag", start, text=isinstance(value, str)) for key, value in given.items()}, errors)
+def _override_layer(overrides: Mapping[str, Any], start: Path) -> _Layer:
+    errors = tuple(unknown_name_error("setting", key, SETTING_NAMES, "C001") for key in overrides if key not in SETTING_NAMES)
+    given = {key: value for key, value in overrides.items() if value is not None and key in SETTING_NAMES}
+    return _Layer({key: _LayerValue(value, "flag", start, is_text=isinstance(value, str)) for key, value in given.items()}, errors)
 
 
-def _of_environment(environ: Mapping[str, str], start: Path) -> _Layer:
+def _environment_layer(environ: Mapping[str, str], start: Path) -> _Layer:
     """Variables with the prefix that are close to no setting are somebody else's, as secrets of endpoints are. An empty one is none."""
-    values: dict[str, _Given] = {}
+    values: dict[str, _LayerValue] = {}
     errors: list[InputError] = []
     for name, value in sorted(environ.items()):
-        key = name.removeprefix(PREFIX).lower()
-        if not name.startswith(PREFIX) or name in (PROJECT, trust.VARIABLE) or not value:
+        key = name.removeprefix(ENVIRONMENT_PREFIX).lower()
+        if not name.startswith(ENVIRONMENT_PREFIX) or name in (PROJECT_VARIABLE, trust.TRUST_VARIABLE) or not value:
             continue
-        if key in KEYS:
-            values[key] = _Given(value, name, start, text=True)
-        elif near := next(iter(difflib.get_close_matches(key, (*KEYS, "project"), n=1, cutoff=0.8)), None):
-            errors.append(InputError("C001", f"no setting is set by {name}", hint=f"did you mean {PREFIX}{near.upper()}?"))
+        if key in SETTING_NAMES:
+            values[key] = _LayerValue(value, name, start, is_text=True)
+        elif near := next(iter(difflib.get_close_matches(key, (*SETTING_NAMES, "project"), n=1, cutoff=0.8)), None):
+            errors.append(InputError("C001", f"no setting is set by {name}", hint=f"did you mean {ENVIRONMENT_PREFIX}{near.upper()}?"))
     return _Layer(values, tuple(errors))
 
 
-def _of_file(file: SettingsFile, start: Path, inside: Path | None) -> _Layer:
-    values: dict[str, _Given] = {}
+def _file_layer(file: SettingsFile, start: Path, inside: Path | None) -> _Layer:
+    values: dict[str, _LayerValue] = {}
     errors: list[InputError] = []
     folder = file.path.parent
     for key, value in file.table.items():
-        place = file.place(key, start)
-        if key not in KEYS:
-            errors.append(unknown("setting", key, KEYS, "C001", place))
+        place = file.location(key, start)
+        if key not in SETTING_NAMES:
+            errors.append(unknown_name_error("setting", key, SETTING_NAMES, "C001", place))
             continue
-        values[key] = _Given(value, f"{place.file}:{place.line}", folder, place=place, inside=inside)
+        values[key] = _LayerValue(value, f"{place.file}:{place.line}", folder, location=place, root=inside)
     return _Layer(values, tuple(errors))
 
 
-def _accept(key: str, given: _Given) -> Any:
+def _validate(key: str, given: _LayerValue) -> Any:
     """A value of the setting's type; paths made absolute. Raises `InputError` C002 or C006."""
     value: Any = given.value
     field = Settings.model_fields[key]
     if key in ("fleet", "journal") and value == "":
-        raise InputError("C002", f"{key} cannot be empty", place=given.place, hint=f"{key} is {field.description}")
+        raise InputError("C002", f"{key} cannot be empty", location=given.location, hint=f"{key} is {field.description}")
     if key == "fleet" and isinstance(value, str | Path):
         value = str(_absolute(value, given.folder)) if looks_like_path(str(value)) else str(value)
     elif key == "journal" and isinstance(value, str | Path) and value != "off":
-        return _elsewhere(value, given) if str(value).startswith(ELSEWHERE) else _absolute(value, given.folder)
-    elif key in ("modules", *KINDS):
-        value = _items(value, given)
-        if key in KINDS and all(isinstance(item, str | Path) for item in value):
+        return _database_address(value, given) if str(value).startswith(DATABASE_PREFIXES) else _absolute(value, given.folder)
+    elif key in ("modules", *RESOURCE_KINDS):
+        value = _split_items(value, given)
+        if key in RESOURCE_KINDS and all(isinstance(item, str | Path) for item in value):
             value = tuple(_absolute(item, given.folder) for item in value)
-            _stay_inside(key, value, given)
+            _check_inside(key, value, given)
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(field.rebuild_annotation())
         # What stands in tables is strict by its own types: arrays of TOML become tuples.
-        return adapter.validate_python(value, strict=None if key == "mcp" else not (given.text and isinstance(value, str)))
+        return adapter.validate_python(value, strict=None if key == "mcp" else not (given.is_text and isinstance(value, str)))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         hint = f"{key} is {field.description}"
         if key == "mcp" and (inner := [str(part) for part in problem["loc"] if part != "[key]"]):
             said = f"{'.'.join(['mcp', *inner])}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
-            raise InputError("C002", said, place=given.place, hint=MCP_HINT) from None
+            raise InputError("C002", said, location=given.location, hint=MCP_HINT) from None
         shown = repr(given.value) if len(repr(given.value)) < 80 else "this value"
-        where = "" if given.place else f", set by {given.source}"
+        where = "" if given.location else f", set by {given.source}"
         message = f"{key} cannot be {shown}{where}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
-        raise InputError("C002", message, place=given.place, hint=hint) from None
+        raise InputError("C002", message, location=given.location, hint=hint) from None
 
 
-def _elsewhere(value: Any, given: _Given) -> str:
+def _database_address(value: Any, given: _LayerValue) -> str:
     """The address of a database, which holds no secret. Raises `InputError` C002."""
-    if not re.fullmatch(DATABASE, str(value)):
+    if not re.fullmatch(DATABASE_PATTERN, str(value)):
         hint = "put the whole address into a variable or a file: journal: env:DATABASE_URL, or journal: file:/run/secrets/journal"
-        raise InputError("C002", "the journal's address is none, or holds a name or a password", place=given.place, hint=hint)
+        raise InputError("C002", "the journal's address is none, or holds a name or a password", location=given.location, hint=hint)
     return str(value)
 
 
-def _items(value: Any, given: _Given) -> tuple[Any, ...]:
-    if isinstance(value, str) and given.text:
+def _split_items(value: Any, given: _LayerValue) -> tuple[Any, ...]:
+    if isinstance(value, str) and given.is_text:
         return tuple(item.strip() for item in value.split(",") if item.strip())
     if isinstance(value, Path):
         return (value,)
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
-def _stay_inside(key: str, folders: tuple[Path, ...], given: _Given) -> None:
+def _check_inside(key: str, folders: tuple[Path, ...], given: _LayerValue) -> None:
     for folder in folders:
-        if given.inside and not Path(os.path.normpath(folder)).is_relative_to(given.inside):
+        if given.root and not Path(os.path.normpath(folder)).is_relative_to(given.root):
             hint = "name a folder of the project; a flag, a variable or the user's file may name any"
-            raise InputError("C006", f"{key}: {folder} is outside the project", place=given.place, hint=hint)
+            raise InputError("C006", f"{key}: {folder} is outside the project", location=given.location, hint=hint)
 
 
 def _absolute(path: str | Path, folder: Path) -> Path:
     """A path, made absolute. Raises `InputError` C002 for one that no system call takes: with a NUL, or too long."""
-    made = folder / xdg.expanded(path)
+    made = folder / xdg.expand_home(path)
     try:
         os.lstat(made)
     except (OSError, ValueError) as error:
         if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
             why = str(error.strerror) if isinstance(error, OSError) else "it has a NUL character"
-            raise InputError("C002", f"{shortened(visible(str(path), keep=''), 80)!r} is not a path", why=why) from error
+            raise InputError("C002", f"{shorten(escape_invisible(str(path), keep=''), 80)!r} is not a path", why=why) from error
     return made
 
 
-def _project(start: Path, look: Look, environ: Mapping[str, str]) -> SettingsFile | None:
+def _find_project(start: Path, look: SettingsFinder, environ: Mapping[str, str]) -> SettingsFile | None:
     """The nearest file upwards. Raises `InputError` C052 for one of a stranger above a folder of ours: its modules and servers of tools
     would run."""
     file = next((file for folder in (start, *start.parents) if (file := look(folder))), None)
@@ -416,12 +420,12 @@ def _project(start: Path, look: Look, environ: Mapping[str, str]) -> SettingsFil
         if start.exists():  # whoever stands in a stranger's folder knows it, as root does over one that is mounted
             ours.add(start.stat().st_uid)
         if not {path.lstat().st_uid, path.stat().st_uid, path.parent.stat().st_uid} <= ours:
-            hint = f"if you trust what is in it: export {PROJECT}={shlex.quote(str(path.parent))}"
+            hint = f"if you trust what is in it: export {PROJECT_VARIABLE}={shlex.quote(str(path.parent))}"
             raise InputError("C052", f"{path} or its folder belongs to another user, and can name code that runs", hint=hint)
     return file
 
 
-def _named(project: str | Path, start: Path, by: str, look: Look) -> SettingsFile | None:
+def _named_project(project: str | Path, start: Path, by: str, look: SettingsFinder) -> SettingsFile | None:
     """The file of the project that somebody named; None where nobody did. Raises `InputError` C045."""
     if project == "":
         return None
@@ -433,31 +437,31 @@ def _named(project: str | Path, start: Path, by: str, look: Look) -> SettingsFil
     return file
 
 
-def _guard(loaded: Settings, file: SettingsFile | None, own_journal: bool) -> trust.Guard:
+def _create_guard(loaded: Settings, file: SettingsFile | None, own_journal: bool) -> trust.ProjectGuard:
     """What the project may not do without trust."""
     folder = loaded.project or loaded.start or Path.cwd()
     servers = {name: server.command for name, server in loaded.mcp.items()}
-    needs = trust.needs(folder, loaded.modules, servers, loaded.journal if own_journal else "off") if file else []
-    searched = [folder / ".orchestra", folder / "mcp", *(place for kind in KINDS for place in getattr(loaded, kind))]
-    links = trust.links(folder, [*([file.path] if file else []), *searched])
-    return trust.guard_of(folder, file.table if file else {}, needs, links)
+    needs = trust.find_requirements(folder, loaded.modules, servers, loaded.journal if own_journal else "off") if file else []
+    searched = [folder / ".orchestra", folder / "mcp", *(place for kind in RESOURCE_KINDS for place in getattr(loaded, kind))]
+    links = trust.find_outside_links(folder, [*([file.path] if file else []), *searched])
+    return trust.create_guard(folder, file.table if file else {}, needs, links)
 
 
-def _user_file(environ: Mapping[str, str]) -> SettingsFile | None:
+def _find_user_file(environ: Mapping[str, str]) -> SettingsFile | None:
     try:
-        path = xdg.under(environ, "XDG_CONFIG_HOME", ".config") / "orchestra" / "config.toml"
+        path = xdg.base_folder(environ, "XDG_CONFIG_HOME", ".config") / "orchestra" / "config.toml"
     except InputError:  # whoever has no home has no file in it
         return None
     return settings_file.read(path) if os.path.isfile(path) else None
 
 
-def _journal(project: Path | None, environ: Mapping[str, str]) -> Path:
+def _default_journal(project: Path | None, environ: Mapping[str, str]) -> Path:
     if project:
         return project / ".orchestra" / "journal.db"
-    return xdg.under(environ, "XDG_STATE_HOME", ".local/state", "ORCHESTRA_JOURNAL") / "orchestra" / "journal.db"
+    return xdg.base_folder(environ, "XDG_STATE_HOME", ".local/state", "ORCHESTRA_JOURNAL") / "orchestra" / "journal.db"
 
 
-def _resources(kind: ResourceKind, folder: Path) -> list[Path]:
+def _list_resources(kind: ResourceKind, folder: Path) -> list[Path]:
     return [path for path in sorted(folder.iterdir()) if _is_resource(kind, path)] if folder.is_dir() else []
 
 
@@ -467,6 +471,6 @@ def _is_resource(kind: ResourceKind, path: Path) -> bool:
     return path.suffix in (".yaml", ".yml") and RESOURCE_NAME.fullmatch(path.stem) is not None and path.is_file()
 
 
-def _or_name(name: str, found: Mapping[str, Path]) -> str:
-    near = nearest(Path(name).stem, found)
+def _name_hint(name: str, found: Mapping[str, Path]) -> str:
+    near = closest_match(Path(name).stem, found)
     return f"did you mean {near!r}, by name?" if near else "write the path from the current folder"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestra.core import trust
-from orchestra.core.errors import InputError, Place
+from orchestra.core.errors import InputError, SourceLocation
 
 MAX_BYTES = 64 << 10
 """Bytes of a settings file at most."""
@@ -49,7 +49,7 @@ class SettingsFile:
     header: str
     """The TOML table that holds the settings; empty for the top level."""
 
-    def place(self, key: str, start: Path) -> Place:
+    def location(self, key: str, start: Path) -> SourceLocation:
         """The line of a key. `tomllib` keeps no lines, so the key is searched; else the header of its table, else line 1."""
         name = str(self.path.relative_to(start)) if self.path.is_relative_to(start) else str(self.path)
         inside, fallback = not self.header, 1
@@ -57,26 +57,26 @@ class SettingsFile:
         for number, line in enumerate(self.lines, 1):
             if table := re.match(r"\s*\[+\s*([^]]*?)\s*\]", line):
                 if (inside and table[1] == key) or table[1] == f"{self.header}.{key}":
-                    return Place(name, number, line.index("[") + 1, line, len(line.strip()))
+                    return SourceLocation(name, number, line.index("[") + 1, line, len(line.strip()))
                 inside = table[1] == self.header
                 fallback = number if inside else fallback
             elif inside and wanted.match(line):
-                return Place(name, number, len(line) - len(line.lstrip()) + 1, line, len(key))
-        return Place(name, fallback, 1, self.lines[fallback - 1] if self.lines else "")
+                return SourceLocation(name, number, len(line) - len(line.lstrip()) + 1, line, len(key))
+        return SourceLocation(name, fallback, 1, self.lines[fallback - 1] if self.lines else "")
 
 
-def in_folder(folder: Path) -> Path | None:
+def settings_path(folder: Path) -> Path | None:
     """The settings file of a folder: `orchestra.toml`, else a `pyproject.toml`, which need not hold settings."""
     return next((path for name in ("orchestra.toml", "pyproject.toml") if os.path.isfile(path := folder / name)), None)
 
 
-def find(folder: Path, policy: trust.Policy, environ: Mapping[str, str]) -> SettingsFile | None:
+def find(folder: Path, policy: trust.TrustPolicy, environ: Mapping[str, str]) -> SettingsFile | None:
     """The settings of a folder, if it has any.
 
     Raises:
         InputError: C003 for a file that cannot be read, C061 for a link out of a folder that is not trusted.
     """
-    if (path := in_folder(folder)) is None:
+    if (path := settings_path(folder)) is None:
         return None
     if policy == "recorded":
         trust.check_settings_file(path, environ)
@@ -90,7 +90,7 @@ def read(path: Path) -> SettingsFile | None:
         InputError: C003 for a file that cannot be read, is too large, has too many levels, or is not TOML.
     """
     shared = path.name == "pyproject.toml"
-    data = _bytes(path, MAX_BYTES << 4 if shared else MAX_BYTES)
+    data = _read_bytes(path, MAX_BYTES << 4 if shared else MAX_BYTES)
     if shared and b"orchestra" not in data:
         return None
     if len(data) > MAX_BYTES:
@@ -100,7 +100,7 @@ def read(path: Path) -> SettingsFile | None:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError("C003", f"{path} cannot be read: {error}") from error
-    table: Any = _parsed(path, text)
+    table: Any = _parse(path, text)
     header = SECTION if shared else ""
     for part in header.split(".") if header else ():
         table = table.get(part) if isinstance(table, Mapping) else None
@@ -125,7 +125,7 @@ def check_levels(path: Path, text: str) -> None:
         mark = token["mark"]
         if mark == ".":
             dots += not is_value  # the dot of a number is no level
-        elif mark == "[" and not (outer or header) and _begins_a_line(text, token.start()):
+        elif mark == "[" and not (outer or header) and _is_line_start(text, token.start()):
             header, dots = True, 0
         elif mark == "\n":
             if header:
@@ -143,48 +143,53 @@ def check_levels(path: Path, text: str) -> None:
             depth = outer.pop()[0] if mark in "]}" and outer else depth
             dots, is_value = 0, _in_array(outer)
         if mark in ".[{=" and (0 if header else depth) + dots + 1 > MAX_LEVELS:
-            raise _too_deep(path, text, token.start())
+            raise _depth_error(path, text, token.start())
 
 
 def _in_array(outer: Sequence[tuple[int, bool]]) -> bool:
     return bool(outer) and outer[-1][1]
 
 
-def _begins_a_line(text: str, at: int) -> bool:
+def _is_line_start(text: str, at: int) -> bool:
     return not text[text.rfind("\n", 0, at) + 1 : at].strip(" \t\r\ufeff")
 
 
-def _too_deep(path: Path, text: str, at: int) -> InputError:
+def _depth_error(path: Path, text: str, at: int) -> InputError:
     line, begin = text.count("\n", 0, at) + 1, text.rfind("\n", 0, at) + 1
     end = text.find("\n", at)
     shown = text[begin : end if end >= 0 else len(text)]
     hint = f"at most {MAX_LEVELS} levels of tables, arrays and dotted keys are read"
-    return InputError("C003", f"{path.name} has too many levels", place=Place(str(path), line, at - begin + 1, shown), hint=hint)
+    return InputError(
+        "C003", f"{path.name} has too many levels", location=SourceLocation(str(path), line, at - begin + 1, shown), hint=hint
+    )
 
 
-def _parsed(path: Path, text: str) -> Mapping[str, Any]:
+def _parse(path: Path, text: str) -> Mapping[str, Any]:
     """The tables of a TOML text. Raises `InputError` C003."""
     check_levels(path, text)
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise _not_toml(path, text, error) from error
+        raise _toml_error(path, text, error) from error
     except (ValueError, RecursionError) as error:  # an integer of more than 4,300 digits; RecursionError only by a fault of `check_levels`
         raise InputError("C003", f"{path} cannot be read: {error}", hint="settings are small") from error
 
 
-def _not_toml(path: Path, text: str, error: tomllib.TOMLDecodeError) -> InputError:
+def _toml_error(path: Path, text: str, error: tomllib.TOMLDecodeError) -> InputError:
     where = re.search(r" \(at line (\d+), column (\d+)\)$", str(error))
     lines = text.splitlines() or [""]
     line, column = (int(where[1]), int(where[2])) if where else (len(lines), 1)
     message = str(error)[: where.start()] if where else str(error).removesuffix(" (at end of document)")
     shown = lines[min(line, len(lines)) - 1]
     return InputError(
-        "C003", f"not TOML: {message}", place=Place(str(path), line, column, shown), hint='write `key = "value"`; texts in quotes'
+        "C003",
+        f"not TOML: {message}",
+        location=SourceLocation(str(path), line, column, shown),
+        hint='write `key = "value"`; texts in quotes',
     )
 
 
-def _bytes(path: Path, limit: int) -> bytes:
+def _read_bytes(path: Path, limit: int) -> bytes:
     """The bytes of a file, at most one more than the limit. Raises `InputError` C003."""
     try:
         with path.open("rb") as file:

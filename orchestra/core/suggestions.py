@@ -12,7 +12,7 @@ MAX_WORDS = 2_000
 """Candidates that are compared; further candidates are ignored."""
 
 
-def nearest(word: str, words: Iterable[str]) -> str:
+def closest_match(word: str, words: Iterable[str]) -> str:
     """The one of `words` that `word` is most likely meant to be; empty where none is near. Of thousands, the first are looked at."""
     if len(word) > MAX_WORD:
         return ""

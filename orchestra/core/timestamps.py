@@ -7,16 +7,16 @@ from typing import TypeAlias
 
 from orchestra.core.errors import InputError
 
-When: TypeAlias = datetime | date | timedelta | None
+TimeSpec: TypeAlias = datetime | date | timedelta | None
 
 
-def moment(when: When, otherwise: float) -> float:
+def to_timestamp(when: TimeSpec, default: float) -> float:
     """Seconds since the epoch; of a day those of its midnight here. Raises `InputError` C010."""
     hint = "since=timedelta(days=30), since=datetime(2026, 11, 1), since=date(2026, 11, 1)"
     try:
         match when:
             case None:
-                return otherwise
+                return default
             case datetime():
                 return when.timestamp()
             case date():

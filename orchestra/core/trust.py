@@ -19,21 +19,21 @@ from typing import Any, Literal, TypeAlias
 from orchestra.core import xdg
 from orchestra.core.errors import InputError, OrchestraError
 
-VARIABLE = "ORCHESTRA_TRUST"
+TRUST_VARIABLE = "ORCHESTRA_TRUST"
 """The variable that trusts every project, for CI and containers."""
 MAX_ENTRIES = 20_000
 """Files of a project's folders that are searched for links. A project with more needs trust."""
-MAX_RECORD = 64 << 10
-Kind: TypeAlias = Literal["modules", "mcp", "journal", "link"]
-Policy: TypeAlias = Literal["always", "recorded", "never"]
+MAX_RECORD_BYTES = 64 << 10
+RequirementKind: TypeAlias = Literal["modules", "mcp", "journal", "link"]
+TrustPolicy: TypeAlias = Literal["always", "recorded", "never"]
 """Which projects are trusted: all, those with a record (or `ORCHESTRA_TRUST=1`), or none."""
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class TrustRequirement:
     """Something that a project may do only if it is trusted."""
 
-    kind: Kind
+    kind: RequirementKind
     text: str
     path: Path | None = None
     """The link, for kind `link`."""
@@ -42,13 +42,13 @@ class Need:
         return self.text
 
 
-class Untrusted(InputError):
+class UntrustedError(InputError):
     """C060: the project is not trusted."""
 
-    guard: Guard
+    guard: ProjectGuard
 
     @classmethod
-    def of(cls, guard: Guard, needs: Iterable[Need]) -> Untrusted:
+    def of(cls, guard: ProjectGuard, needs: Iterable[TrustRequirement]) -> UntrustedError:
         """The error of these needs."""
         why = f"its settings would {'; '.join(map(str, needs))}"
         error = cls("C060", f"the project {guard.folder} is not trusted", why=why, hint=guard.hint)
@@ -57,24 +57,24 @@ class Untrusted(InputError):
 
 
 @dataclass(frozen=True, slots=True)
-class Guard:
+class ProjectGuard:
     """The limits of a project that is not trusted."""
 
     folder: Path
     """The project's folder; the current folder where there is no project."""
     digest: str
     """Of the settings and of the links: what a record of trust is bound to."""
-    needs: tuple[Need, ...]
+    requirements: tuple[TrustRequirement, ...]
 
     @property
     def hint(self) -> str:
         """How to trust the project."""
-        return f"read what is in it, then: orchestra trust {shlex.quote(str(self.folder))}; in CI: export {VARIABLE}=1"
+        return f"read what is in it, then: orchestra trust {shlex.quote(str(self.folder))}; in CI: export {TRUST_VARIABLE}=1"
 
-    def error(self, *kinds: Kind) -> Untrusted | None:
+    def error(self, *kinds: RequirementKind) -> UntrustedError | None:
         """The error of the project's needs of these kinds, or of any kind; None where it has none."""
-        needs = [need for need in self.needs if not kinds or need.kind in kinds]
-        return Untrusted.of(self, needs) if needs else None
+        needs = [need for need in self.requirements if not kinds or need.kind in kinds]
+        return UntrustedError.of(self, needs) if needs else None
 
     def check_path(self, path: Path) -> None:
         """Checks that a file of the project does not lead out of it, nor a file in the folder of its name.
@@ -85,13 +85,13 @@ class Guard:
         place, root = Path(os.path.abspath(path)), os.path.realpath(self.folder)
         own = place.is_relative_to(self.folder) or place.is_relative_to(root)
         if own and not is_inside(place, root):
-            raise self._leaves(place)
+            raise self._link_error(place)
         real = Path(os.path.realpath(place))
-        for need in self.needs:
+        for need in self.requirements:
             if need.path is not None and (need.path.is_relative_to(real) or need.path.is_relative_to(real.with_suffix(""))):
-                raise self._leaves(need.path)
+                raise self._link_error(need.path)
 
-    def _leaves(self, path: Path) -> InputError:
+    def _link_error(self, path: Path) -> InputError:
         return InputError("C061", f"{path} is a symbolic link that leads out of {self.folder}, which is not trusted", hint=self.hint)
 
 
@@ -100,45 +100,51 @@ def is_inside(path: str | Path, root: str | Path) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(root)
 
 
-def is_granted(environ: Mapping[str, str]) -> bool:
+def is_trusted_by_environment(environ: Mapping[str, str]) -> bool:
     """Whether the environment trusts every project.
 
     Raises:
         InputError: C002 for a value other than `1` and `0`.
     """
-    if (value := environ.get(VARIABLE, "")) not in ("", "0", "1"):
-        raise InputError("C002", f"{VARIABLE} cannot be {value!r}", hint=f"export {VARIABLE}=1 trusts every project; 0 or nothing does not")
+    if (value := environ.get(TRUST_VARIABLE, "")) not in ("", "0", "1"):
+        raise InputError(
+            "C002", f"{TRUST_VARIABLE} cannot be {value!r}", hint=f"export {TRUST_VARIABLE}=1 trusts every project; 0 or nothing does not"
+        )
     return value == "1"
 
 
-def is_always(policy: Policy, environ: Mapping[str, str]) -> bool:
+def trusts_every_project(policy: TrustPolicy, environ: Mapping[str, str]) -> bool:
     """Whether a policy trusts every project in this environment. Raises `InputError` C002."""
-    return policy == "always" or (policy == "recorded" and is_granted(environ))
+    return policy == "always" or (policy == "recorded" and is_trusted_by_environment(environ))
 
 
-def guard_of(folder: Path, table: Mapping[str, Any], needs: Iterable[Need], links: Iterable[Need]) -> Guard:
+def create_guard(
+    folder: Path, table: Mapping[str, Any], needs: Iterable[TrustRequirement], links: Iterable[TrustRequirement]
+) -> ProjectGuard:
     """The guard of a project, by the table of its settings, its needs, and its links among them."""
     found = tuple(links)
-    said = [table, sorted([str(link.path), _target(link.path)] for link in found if link.path is not None), len(found)]
+    said = [table, sorted([str(link.path), _link_target(link.path)] for link in found if link.path is not None), len(found)]
     data = json.dumps(said, sort_keys=True, default=str).encode()
-    return Guard(folder, hashlib.sha256(data).hexdigest(), (*needs, *found))
+    return ProjectGuard(folder, hashlib.sha256(data).hexdigest(), (*needs, *found))
 
 
-def needs(root: Path, modules: Sequence[str], servers: Mapping[str, Sequence[str]], journal: Path | str) -> list[Need]:
+def find_requirements(
+    root: Path, modules: Sequence[str], servers: Mapping[str, Sequence[str]], journal: Path | str
+) -> list[TrustRequirement]:
     """What the settings of a project make run or reach; `journal` is `off` where somebody else named it. Modules and servers count
     wherever they were named, for they are searched in the project's folder first."""
-    found = [Need("modules", f"import the modules {', '.join(modules)}")] if modules else []
-    found += [Need("mcp", f"start the MCP server {name}: {shlex.join(command)}") for name, command in servers.items()]
+    found = [TrustRequirement("modules", f"import the modules {', '.join(modules)}")] if modules else []
+    found += [TrustRequirement("mcp", f"start the MCP server {name}: {shlex.join(command)}") for name, command in servers.items()]
     if journal == "off":
         return found
     if not isinstance(journal, Path) or not is_inside(journal, os.path.realpath(root)):
-        found.append(Need("journal", f"keep the journal at {journal}"))
-    elif beside := next(_leaving_beside(journal, root), None):
-        found.append(Need("journal", f"keep the journal beside {beside}, a link to {_target(beside)}"))
+        found.append(TrustRequirement("journal", f"keep the journal at {journal}"))
+    elif beside := next(_outside_siblings(journal, root), None):
+        found.append(TrustRequirement("journal", f"keep the journal beside {beside}, a link to {_link_target(beside)}"))
     return found
 
 
-def links(folder: Path, searched: Iterable[Path]) -> Iterator[Need]:
+def find_outside_links(folder: Path, searched: Iterable[Path]) -> Iterator[TrustRequirement]:
     """The symbolic links in folders of a project that lead out of it. Links to folders inside are followed."""
     root, seen, left = os.path.realpath(folder), set[str](), MAX_ENTRIES
     waiting: list[str] = []
@@ -146,34 +152,34 @@ def links(folder: Path, searched: Iterable[Path]) -> Iterator[Need]:
         if not place.is_relative_to(folder):
             continue
         if not is_inside(place, root):
-            yield _link(place, root)
+            yield _link_requirement(place, root)
         else:
             waiting.append(os.path.realpath(place))
     while waiting:
         if (here := waiting.pop()) in seen:
             continue
         seen.add(here)
-        for entry in _entries(here):
+        for entry in _list_entries(here):
             if (left := left - 1) < 0:
-                yield Need("link", f"more than {MAX_ENTRIES:,} files, not all of which were searched for symbolic links")
+                yield TrustRequirement("link", f"more than {MAX_ENTRIES:,} files, not all of which were searched for symbolic links")
                 return
             if not entry.is_symlink():
                 waiting += [entry.path] if entry.is_dir(follow_symlinks=False) else []
             elif not is_inside(entry.path, root):
-                yield _link(Path(entry.path), root)
+                yield _link_requirement(Path(entry.path), root)
             else:
                 waiting.append(os.path.realpath(entry.path))
 
 
-def _leaving_beside(path: Path, folder: Path) -> Iterator[Path]:
+def _outside_siblings(path: Path, folder: Path) -> Iterator[Path]:
     """The files that a database keeps beside itself, such as its log, and that lead out of the project."""
     root = os.path.realpath(folder)
-    for entry in _entries(str(path.parent)):
+    for entry in _list_entries(str(path.parent)):
         if entry.name.startswith(path.name) and entry.is_symlink() and not is_inside(entry.path, root):
             yield Path(entry.path)
 
 
-def _entries(folder: str) -> list[os.DirEntry[str]]:
+def _list_entries(folder: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as found:
             return sorted(found, key=lambda entry: entry.name)
@@ -181,17 +187,17 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
         return []
 
 
-def _link(path: Path, root: str) -> Need:
+def _link_requirement(path: Path, root: str) -> TrustRequirement:
     shown = path.relative_to(root) if path.is_relative_to(root) else path
-    return Need("link", f"follow the symbolic link {shown} to {_target(path)}", path)
+    return TrustRequirement("link", f"follow the symbolic link {shown} to {_link_target(path)}", path)
 
 
-def _target(path: Path) -> str:
+def _link_target(path: Path) -> str:
     return os.path.realpath(path)
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class TrustRecord:
     """Trust that a person has given."""
 
     folder: str
@@ -199,56 +205,56 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Records:
+class TrustStore:
     """The trust that this user has given."""
 
-    place: Path
+    folder: Path
 
     @classmethod
-    def of(cls, environ: Mapping[str, str]) -> Records:
+    def from_environment(cls, environ: Mapping[str, str]) -> TrustStore:
         """The records of whoever has this environment. Raises `InputError` C050 without a home folder."""
-        return cls(xdg.under(environ, "XDG_STATE_HOME", ".local/state", VARIABLE) / "orchestra" / "trust")
+        return cls(xdg.base_folder(environ, "XDG_STATE_HOME", ".local/state", TRUST_VARIABLE) / "orchestra" / "trust")
 
-    def find(self, folder: Path) -> Record | None:
+    def find(self, folder: Path) -> TrustRecord | None:
         """The record of a folder."""
-        record = _read(self._file(folder))
+        record = _read_record(self._record_path(folder))
         return record if record is not None and record.folder == os.path.realpath(folder) else None
 
-    def add(self, guard: Guard) -> None:
+    def add(self, guard: ProjectGuard) -> None:
         """Trusts a project as it is now. Raises `OrchestraError` C023 where the record cannot be written."""
-        from orchestra.core.atomic_files import private_file
+        from orchestra.core.atomic_files import open_private_file
 
-        path = self._file(guard.folder)
+        path = self._record_path(guard.folder)
         data = json.dumps({"folder": os.path.realpath(guard.folder), "digest": guard.digest}).encode()
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with private_file(path) as file:
+            with open_private_file(path) as file:
                 file.write(data)
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise _write_error(path, error) from error
 
     def remove(self, folder: Path) -> None:
         """Takes trust away. Raises `InputError` C062 where none was given."""
         try:
-            self._file(folder).unlink()
+            self._record_path(folder).unlink()
         except FileNotFoundError:
             raise InputError("C062", f"{folder} is not trusted", hint="orchestra trust --list") from None
         except OSError as error:
-            raise _unwritable(self._file(folder), error) from error
+            raise _write_error(self._record_path(folder), error) from error
 
-    def all(self) -> list[Record]:
+    def all(self) -> list[TrustRecord]:
         """All records, in the order of their folders."""
-        found = [record for entry in _entries(str(self.place)) if (record := _read(Path(entry.path))) is not None]
+        found = [record for entry in _list_entries(str(self.folder)) if (record := _read_record(Path(entry.path))) is not None]
         return sorted(found, key=lambda record: record.folder)
 
-    def _file(self, folder: Path) -> Path:
-        return self.place / f"{hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:32]}.json"
+    def _record_path(self, folder: Path) -> Path:
+        return self.folder / f"{hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:32]}.json"
 
 
-def is_recorded(guard: Guard, environ: Mapping[str, str]) -> bool:
+def is_recorded(guard: ProjectGuard, environ: Mapping[str, str]) -> bool:
     """Whether a person has trusted a project as it is now."""
     try:
-        record = Records.of(environ).find(guard.folder)
+        record = TrustStore.from_environment(environ).find(guard.folder)
     except InputError:  # no home folder, so no records
         return False
     return record is not None and record.digest == guard.digest
@@ -260,24 +266,24 @@ def check_settings_file(path: Path, environ: Mapping[str, str]) -> None:
     Raises:
         InputError: C061.
     """
-    guard = Guard(path.parent, "", ())
-    if not is_inside(path, os.path.realpath(path.parent)) and not is_granted(environ):
+    guard = ProjectGuard(path.parent, "", ())
+    if not is_inside(path, os.path.realpath(path.parent)) and not is_trusted_by_environment(environ):
         try:
-            known = Records.of(environ).find(path.parent)
+            known = TrustStore.from_environment(environ).find(path.parent)
         except InputError:
             known = None
         if known is None:
             guard.check_path(path)
 
 
-def _read(path: Path) -> Record | None:
+def _read_record(path: Path) -> TrustRecord | None:
     try:
         with path.open("rb") as file:
-            value = json.loads(file.read(MAX_RECORD))
-        return Record(str(value["folder"]), str(value["digest"]))
+            value = json.loads(file.read(MAX_RECORD_BYTES))
+        return TrustRecord(str(value["folder"]), str(value["digest"]))
     except (OSError, ValueError, TypeError, KeyError, RecursionError):  # a damaged record gives no trust
         return None
 
 
-def _unwritable(path: Path, error: OSError) -> OrchestraError:
+def _write_error(path: Path, error: OSError) -> OrchestraError:
     return OrchestraError("C023", f"{path} cannot be written: {error.strerror}", hint="set XDG_STATE_HOME to a folder of yours")

@@ -6,10 +6,10 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-MARK = "\u2060"
+WORD_JOINER = "\u2060"
 """WORD JOINER: invisible, no tokenizer's special token holds it."""
 
-_CHAT = re.compile(
+_CHAT_TOKEN = re.compile(
     r"""
       <\u2060*(?=
             \|(?:/?\w(?:[^<>\[\]\n]{0,78}\w)?\|?|"\|)>|\w{3,40}\|>  # <|im_start|>, <|eot_id|>, <|turn>, <turn|>, <|"|>; not F#'s <|>
@@ -33,45 +33,45 @@ _CHAT = re.compile(
 )
 
 
-def neutral(text: str) -> str:
-    """The text with every chat-template token that is known here broken by one invisible joiner, so that no server reads it as a token.
+def neutralize(text: str) -> str:
+    """Returns the text with an invisible joiner in each known chat-template token, so that no server reads it as a token.
 
-    Known are those of the model families named above, and what looks like them; the tokenizer of the server that will be asked is not, for
-    a prompt is written before a server is chosen. `original` takes the joiner away again: `original(neutral(text)) == text` for every text.
+    Known are the tokens of the model families named above, and text of the same form. The tokenizer of the server is not known, because a
+    prompt is written before a server is chosen. `restore` removes the joiner: `restore(neutralize(text)) == text` for every text.
     """
     if "<" not in text and "[" not in text and "]" not in text:
         return text  # most texts, and every token begins with one of the three
-    return _CHAT.sub(lambda found: found[0][0] + MARK + found[0][1:], text)
+    return _CHAT_TOKEN.sub(lambda found: found[0][0] + WORD_JOINER + found[0][1:], text)
 
 
-def original(text: str) -> str:
-    """The text before `neutral`: one joiner less in every broken token."""
-    return _CHAT.sub(lambda found: found[0][0] + found[0][2:], text)
+def restore(text: str) -> str:
+    """The text before `neutralize`: one joiner less in every broken token."""
+    return _CHAT_TOKEN.sub(lambda found: found[0][0] + found[0][2:], text)
 
 
-def fenced(text: str, names: Iterable[str]) -> str:
+def fence(text: str, names: Iterable[str]) -> str:
     """The text with every tag `<name>` or `</name>` of these names broken, however it is spaced and whatever stands in it, so that it
     cannot close the section it stands in; and with the beginning of one at its end broken as well, so that no text that comes after it can
     make it a tag.
 
-    `unfenced` with the same names gives the text back.
+    `unfence` with the same names gives the text back.
     """
-    return _tag(names).sub(rf"<{MARK}\1", text) if "<" in text else text
+    return _tag_pattern(names).sub(rf"<{WORD_JOINER}\1", text) if "<" in text else text
 
 
-def unfenced(text: str, names: Iterable[str]) -> str:
-    """The text before `fenced`."""
-    return _tag(names).sub(lambda m: "<" + m[1][1:], text)
+def unfence(text: str, names: Iterable[str]) -> str:
+    """The text before `fence`."""
+    return _tag_pattern(names).sub(lambda m: "<" + m[1][1:], text)
 
 
-def _tag(names: Iterable[str]) -> re.Pattern[str]:
+def _tag_pattern(names: Iterable[str]) -> re.Pattern[str]:
     known = list(names)
     whole = "|".join(re.escape(name) for name in known) or "(?!)"
-    begun = "|".join(_beginning(name) for name in known) or "(?!)"
-    return re.compile(rf"<({MARK}*)(?=\s*(?:/\s*)?(?:(?:{whole})(?:[\s/][^<>]*)?(?:>|\Z)|(?:{begun})\Z))", re.IGNORECASE)
+    begun = "|".join(_prefix_pattern(name) for name in known) or "(?!)"
+    return re.compile(rf"<({WORD_JOINER}*)(?=\s*(?:/\s*)?(?:(?:{whole})(?:[\s/][^<>]*)?(?:>|\Z)|(?:{begun})\Z))", re.IGNORECASE)
 
 
-def _beginning(name: str) -> str:
+def _prefix_pattern(name: str) -> str:
     """A pattern of all beginnings of a name, the empty one and the whole with spaces after it among them."""
     pattern = r"\s*"
     for char in reversed(name):
@@ -79,26 +79,26 @@ def _beginning(name: str) -> str:
     return pattern
 
 
-def shortened(text: str, most: int) -> str:
-    """The text, of at most `most` characters: the last of one that was cut is "…"."""
-    return text if len(text) <= most else text[: most - 1] + "…"
+def shorten(text: str, limit: int) -> str:
+    """The text, of at most `limit` characters: the last of one that was cut is "…"."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def counted(number: int, what: str) -> str:
+def pluralize(number: int, noun: str) -> str:
     """So many of something: `1 row`, `2,000 rows`."""
-    return f"{number:,} {what}{'s' * (number != 1)}"
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
-def keepable(text: str, most: int = 4_000) -> str:
-    """A stranger's text as a journal takes it: never more than `most` characters, and lone surrogates escaped."""
-    cut = shortened(text, most)
+def to_storable(text: str, limit: int = 4_000) -> str:
+    """A stranger's text as a journal takes it: never more than `limit` characters, and lone surrogates escaped."""
+    cut = shorten(text, limit)
     return cut if cut.isascii() else cut.encode("utf-8", "backslashreplace").decode()
 
 
-def told(error: BaseException) -> str:
+def exception_text(error: BaseException) -> str:
     """What a stranger's exception says; empty where it cannot even do that."""
     try:
-        return keepable(str(error))
+        return to_storable(str(error))
     except Exception:  # noqa: BLE001 - `__str__` is a stranger's code too
         return ""
 
@@ -106,20 +106,20 @@ def told(error: BaseException) -> str:
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
-def visible(text: str, *, keep: str = "\n\t") -> str:
+def escape_invisible(text: str, *, keep: str = "\n\t") -> str:
     """The text as it may be shown on a screen: control, escape, bidi, invisible and private characters as `\\x1b`, `\\u202e`.
 
     `keep` are control characters that stay. The stored text is never changed.
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(char if char in keep or _harmless(char) else _escaped(char) for char in text)
+    return "".join(char if char in keep or _is_printable(char) else _escape(char) for char in text)
 
 
-def _harmless(char: str) -> bool:
+def _is_printable(char: str) -> bool:
     return char == " " or (char not in _BIDI and unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
-def _escaped(char: str) -> str:
+def _escape(char: str) -> str:
     code = ord(char)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -7,41 +7,41 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from orchestra.core.events import NOTHING, AttemptFinished, AttemptStarted, Usage
-from orchestra.core.protocols import Call, Chunk, Done, Refused, Workers
+from orchestra.core.events import NO_USAGE, AttemptFinished, AttemptStarted, Usage
+from orchestra.core.protocols import CallError, CallRequest, CallResult, Chunk, Workers
 from orchestra.engine.proposals import Invoke
 from orchestra.schema.strict_json import digest
 
 if TYPE_CHECKING:
     from orchestra.engine.driver import Driver
-    from orchestra.engine.streaming import Live, Text
+    from orchestra.engine.streaming import CallText, TextStream
 
 
-async def streamed(workers: Workers, call: Call, live: Live | None = None) -> Done | Refused:
+async def call_streaming(workers: Workers, call: CallRequest, stream: TextStream | None = None) -> CallResult | CallError:
     """The last reply of a stream. Its chunks are for those who read the run live; else nobody does."""
-    if live is not None and call.kind == "agent":
-        with live.written(call) as text:
-            return await _last(workers, msgspec.structs.replace(call, live=True), text)
-    return await _last(workers, call, None)
+    if stream is not None and call.kind == "agent":
+        with stream.open_text(call) as text:
+            return await _last_reply(workers, msgspec.structs.replace(call, stream=True), text)
+    return await _last_reply(workers, call, None)
 
 
-async def _last(workers: Workers, call: Call, text: Text | None) -> Done | Refused:
+async def _last_reply(workers: Workers, call: CallRequest, text: CallText | None) -> CallResult | CallError:
     async with aclosing(workers.run(call)) as replies:
         async for reply in replies:
             if not isinstance(reply, Chunk):
                 return reply
             if text is not None:
                 text.add(reply)
-    return Refused(code="E007", reason=f"the worker of {call.name} gave no reply", hint="orchestra doctor", retryable=True)
+    return CallError(code="E007", reason=f"the worker of {call.name} gave no reply", hint="orchestra doctor", retryable=True)
 
 
-def cancelled_itself(call: Call) -> Refused:
+def self_cancelled_error(call: CallRequest) -> CallError:
     """What is said of a worker that ends in a cancellation that nobody asked for: of a task of its own, as a rule."""
     hint = "catch asyncio.CancelledError where the worker awaits its own tasks"
-    return Refused(code="E007", reason=f"the worker of {call.name} cancelled its own call", hint=hint, retryable=True)
+    return CallError(code="E007", reason=f"the worker of {call.name} cancelled its own call", hint=hint, retryable=True)
 
 
-def started(driver: Driver, invoke: Invoke) -> AttemptStarted:
+def attempt_started(driver: Driver, invoke: Invoke) -> AttemptStarted:
     """The fact that a call went out."""
     call = invoke.call
     return AttemptStarted(
@@ -49,27 +49,27 @@ def started(driver: Driver, invoke: Invoke) -> AttemptStarted:
         node=call.node,
         attempt=call.attempt,
         name=call.name,
-        escalated=call.escalate,
+        escalated=call.is_escalated,
         tier=call.tier if call.tier > 1 else 0,
-        reserved=max(0, invoke.reserved),
-        because=invoke.because,
+        reserved=max(0, invoke.reserved_tokens),
+        escalation_reason=invoke.escalation_reason,
     )
 
 
-def finished(driver: Driver, invoke: Invoke, reply: Done | Refused, began: float, memo: str) -> AttemptFinished:
+def attempt_finished(driver: Driver, invoke: Invoke, reply: CallResult | CallError, began: float, memo: str) -> AttemptFinished:
     """The fact that a call came back. A value that is not of the node's type is refused here."""
     unit, call, used = invoke.unit, invoke.call, reply.usage
     if used.seconds <= 0 or used.calls <= 0 or used.prompt_tokens < 0 or used.output_tokens < 0:
-        used = _sane(used, driver.clock.monotonic() - began)
+        used = _normalized_usage(used, driver.clock.monotonic() - began)
     name = "" if unit.attempt == call.attempt else call.name
     seq, at = driver.state.seq + 1, driver.clock.now()
     schema = unit.node.output
-    if isinstance(reply, Done) and schema and (fault := driver.engine.fault(schema, reply.value)):
-        reply = _of_another_type(reply, f"{unit.path}: {fault}")
+    if isinstance(reply, CallResult) and schema and (fault := driver.engine.validation_error(schema, reply.value)):
+        reply = _wrong_type_error(reply, f"{unit.path}: {fault}")
     sent, received = reply.sent, reply.received
-    if isinstance(reply, Refused):
-        return _refused(driver, call, reply, used, name)
-    if invoke.plain and not (sent or received or memo or invoke.certain or reply.recalled):
+    if isinstance(reply, CallError):
+        return _attempt_failed(driver, call, reply, used, name)
+    if invoke.unchecked and not (sent or received or memo or invoke.write_ahead or reply.reused_from):
         # The same as below; most nodes of most runs are such, and a field costs 30 ns.
         return AttemptFinished(
             seq=seq,
@@ -82,10 +82,10 @@ def finished(driver: Driver, invoke: Invoke, reply: Done | Refused, began: float
             confidence=reply.confidence,
             server=reply.server,
             model=reply.model,
-            settled=True,
+            final=True,
         )
     contract = unit.node.contract
-    outbox = contract is not None and contract.effect == "transactional" and not reply.recalled  # else it is in the outbox
+    outbox = contract is not None and contract.effect == "transactional" and not reply.reused_from  # else it is in the outbox
     return AttemptFinished(
         seq=seq,
         at=at,
@@ -93,28 +93,28 @@ def finished(driver: Driver, invoke: Invoke, reply: Done | Refused, began: float
         attempt=call.attempt,
         name=call.name if outbox else name,  # a message says who sent it
         value=reply.value,
-        usage=NOTHING if reply.recalled else used,
+        usage=NO_USAGE if reply.reused_from else used,
         confidence=reply.confidence,
         server=reply.server,
         model=reply.model,
-        sent=driver.journal.put(sent) if sent else "",
-        received=driver.journal.put(received) if received else "",
-        settled=invoke.plain,
-        memo=memo,
-        recalled=reply.recalled,
-        given=reply.given,
+        sent=driver.journal.put_blob(sent) if sent else "",
+        received=driver.journal.put_blob(received) if received else "",
+        final=invoke.unchecked,
+        memo_key=memo,
+        reused_from=reply.reused_from,
+        overridden_by=reply.overridden_by,
         outbox=outbox,
     )
 
 
-def _of_another_type(reply: Done, reason: str) -> Refused:
+def _wrong_type_error(reply: CallResult, reason: str) -> CallError:
     """An answer whose value is not what its agent or tool promises."""
     hint = "the worker breaks its contract; mend it"
     server, model, sent, received = reply.server, reply.model, reply.sent, reply.received
-    return Refused(code="E009", reason=reason, hint=hint, server=server, model=model, sent=sent, received=received)
+    return CallError(code="E009", reason=reason, hint=hint, server=server, model=model, sent=sent, received=received)
 
 
-def _refused(driver: Driver, call: Call, reply: Refused, used: Usage, name: str) -> AttemptFinished:
+def _attempt_failed(driver: Driver, call: CallRequest, reply: CallError, used: Usage, name: str) -> AttemptFinished:
     return AttemptFinished(
         **driver.stamp(),
         node=call.node,
@@ -125,21 +125,21 @@ def _refused(driver: Driver, call: Call, reply: Refused, used: Usage, name: str)
         hint=reply.hint,
         frames=reply.frames,
         retryable=reply.retryable,
-        lasting=reply.lasting,
+        permanent=reply.permanent,
         usage=used,
         server=reply.server,
         model=reply.model,
-        sent=driver.journal.put(reply.sent) if reply.sent else "",
-        received=driver.journal.put(reply.received) if reply.received else "",
+        sent=driver.journal.put_blob(reply.sent) if reply.sent else "",
+        received=driver.journal.put_blob(reply.received) if reply.received else "",
     )
 
 
-def of_confidence(memo: str) -> str:
+def confidence_key(memo: str) -> str:
     """The key under which is remembered how sure a worker was of the answer that is remembered under `memo`."""
     return digest(f"{memo} confidence".encode())
 
 
-def recalled(driver: Driver, invoke: Invoke, memo: str, run: str, value: Any, confidence: float | None) -> AttemptFinished:
+def attempt_recalled(driver: Driver, invoke: Invoke, memo: str, run: str, value: Any, confidence: float | None) -> AttemptFinished:
     """An answer that another run was given to the very same call, and how sure its worker was of it."""
     call = invoke.call
     name = "" if invoke.unit.attempt == call.attempt else call.name
@@ -150,13 +150,13 @@ def recalled(driver: Driver, invoke: Invoke, memo: str, run: str, value: Any, co
         name=name,
         value=value,
         confidence=confidence,
-        settled=invoke.plain,
-        memo=memo,
-        recalled=run,
+        final=invoke.unchecked,
+        memo_key=memo,
+        reused_from=run,
     )
 
 
-def _sane(used: Usage, seconds: float) -> Usage:
+def _normalized_usage(used: Usage, seconds: float) -> Usage:
     """What a worker says of a call, where it leaves things out, or says what cannot be."""
     return Usage(
         max(0, used.prompt_tokens),
@@ -166,5 +166,5 @@ def _sane(used: Usage, seconds: float) -> Usage:
         used.seconds if used.seconds > 0 else seconds,
         max(0, used.resends),
         max(0.0, used.money),
-        max(0, used.assumed),
+        max(0, used.estimated_tokens),
     )

@@ -1,5 +1,5 @@
 """Allotting: the budget for checks as the engine keeps it. What is spent and reserved follows from facts; who gets some of it is decided
-here, and recorded with the numbers that decided it: `ChecksStarted.stake`, `Judged.unasked`."""
+here, and recorded with the numbers that decided it: `ChecksStarted.priority`, `OutputJudged.skipped_checks`."""
 
 from __future__ import annotations
 
@@ -7,110 +7,113 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestra.core.events import AttemptFinished, Question, Stake
-from orchestra.core.protocols import Call
-from orchestra.engine.kinds.checks import asked_of
-from orchestra.engine.proposals import Judge
-from orchestra.engine.state import Checking, Phase, Scope, State, Unit
-from orchestra.verification.check_budget import UNSURE, Allotment, Coming
+from orchestra.core.events import AttemptFinished, CheckPriority, CheckQuestion
+from orchestra.core.protocols import CallRequest
+from orchestra.engine.kinds.checks import question_contract
+from orchestra.engine.proposals import RunChecks
+from orchestra.engine.state import CheckProgress, ExecutionScope, Phase, RunState, WorkItem
+from orchestra.verification.check_budget import DEFAULT_DOUBT, CheckBudget, UpcomingValues
 
 if TYPE_CHECKING:
-    from orchestra.verification.session import Asked
+    from orchestra.verification.session import ChecksPending
 
 # Facts
 
 
-def met(allotment: Allotment, unit: Unit, stake: Stake) -> None:
+def record_priority(allotment: CheckBudget, unit: WorkItem, stake: CheckPriority) -> None:
     """A value's check got some of the budget, or got none."""
-    allotment.met(stake, first=not unit.staked)
-    if not unit.staked:
-        unit.staked = True
-        if unit.owner is not None and unit.owner.spreading is not None:
-            unit.owner.spreading.staked += 1
+    allotment.record(stake, first=not unit.check_budget_decided)
+    if not unit.check_budget_decided:
+        unit.check_budget_decided = True
+        if unit.owner is not None and unit.owner.map_progress is not None:
+            unit.owner.map_progress.check_budget_decided += 1
 
 
-def reserve(allotment: Allotment, checking: Checking, stake: Stake) -> None:
+def reserve(allotment: CheckBudget, checking: CheckProgress, stake: CheckPriority) -> None:
     """Questions go out that may take so much."""
-    checking.reserved = stake.bound
-    allotment.reserved += stake.bound
+    checking.reserved_tokens = stake.max_tokens
+    allotment.reserved += stake.max_tokens
 
 
-def spend(allotment: Allotment, unit: Unit, event: AttemptFinished) -> None:
+def spend(allotment: CheckBudget, unit: WorkItem, event: AttemptFinished) -> None:
     """What a question has taken; who does not say what it was is taken to have taken its part of what was reserved."""
-    checking = unit.scope.unit.checking if unit.scope.unit is not None else None
-    if checking is None or checking.scope is not unit.scope or checking.asked.stake is None:
+    checking = unit.scope.unit.check_progress if unit.scope.unit is not None else None
+    if checking is None or checking.scope is not unit.scope or checking.started.priority is None:
         return
     used = max(0, event.usage.prompt_tokens) + max(0, event.usage.output_tokens)
-    if not used and not event.error and not event.recalled:
-        used = checking.asked.stake.bound // len(checking.asked.questions)
-    checking.took += used
+    if not used and not event.error and not event.reused_from:
+        used = checking.started.priority.max_tokens // len(checking.started.questions)
+    checking.used_tokens += used
     allotment.spent += used
 
 
-def release(allotment: Allotment, unit: Unit) -> None:
+def release(allotment: CheckBudget, unit: WorkItem) -> None:
     """Its questions have come back, or nobody waits for them any more."""
-    checking = unit.checking
-    if checking is not None and checking.reserved:
-        allotment.reserved -= checking.reserved
-        allotment.bounds += checking.reserved
-        allotment.took += checking.took
-        checking.reserved = 0
+    checking = unit.check_progress
+    if checking is not None and checking.reserved_tokens:
+        allotment.reserved -= checking.reserved_tokens
+        allotment.finished_bound += checking.reserved_tokens
+        allotment.finished_tokens += checking.used_tokens
+        checking.reserved_tokens = 0
 
 
 # Decisions
 
 
 @dataclass(slots=True)
-class Wanting:
+class PendingCheck:
     """A value whose checks would ask, and wait for the budget."""
 
-    judge: Judge
-    asked: Asked
-    stake: Stake
+    proposal: RunChecks
+    pending: ChecksPending
+    priority: CheckPriority
 
 
-def wanting(state: State, allotment: Allotment, judge: Judge, asked: Asked) -> Wanting:
+def queue_check(state: RunState, allotment: CheckBudget, proposal: RunChecks, pending: ChecksPending) -> PendingCheck:
     """What is known of a value whose checks would ask; it waits from now on."""
-    unit, sure = judge.unit, judge.situation.confidence
-    bound = sum(_bound(state, unit, question) for question in asked.questions)
-    stake = Stake(1.0 - (UNSURE if sure is None else sure), influence(unit), round(allotment.expected(bound), 1), bound)
-    unit.phase = Phase.QUEUED
-    return Wanting(judge, asked, stake)
+    unit, sure = proposal.unit, proposal.request.confidence
+    bound = sum(_token_bound(state, unit, question) for question in pending.questions)
+    stake = CheckPriority(
+        1.0 - (DEFAULT_DOUBT if sure is None else sure), influence(unit), round(allotment.expected_tokens(bound), 1), bound
+    )
+    unit.phase = Phase.CHECKS_QUEUED
+    return PendingCheck(proposal, pending, stake)
 
 
-def decided(state: State, allotment: Allotment, waiting: list[Wanting]) -> tuple[Wanting, str] | None:
+def next_decision(state: RunState, allotment: CheckBudget, waiting: list[PendingCheck]) -> tuple[PendingCheck, str] | None:
     """The value that is worth most, taken from those that wait, and why it gets nothing, which is empty where it gets some. None where none
     waits, and where there is not enough as long as checks are under way: they may take less than is reserved, and others may come."""
-    waiting[:] = [one for one in waiting if one.judge.unit.phase is Phase.QUEUED]
+    waiting[:] = [one for one in waiting if one.proposal.unit.phase is Phase.CHECKS_QUEUED]
     if not waiting:
         return None
-    best = max(waiting, key=lambda one: one.stake.worth)
-    why = _objection(allotment, best.stake, coming(state, waiting))
+    best = max(waiting, key=lambda one: one.priority.value_per_token)
+    why = _refusal_reason(allotment, best.priority, upcoming_values(state, waiting))
     if why and allotment.reserved:
         return None
     waiting.remove(best)
     return best, why
 
 
-def _objection(allotment: Allotment, stake: Stake, expected: Iterable[Coming]) -> str:
+def _refusal_reason(allotment: CheckBudget, stake: CheckPriority, expected: Iterable[UpcomingValues]) -> str:
     """Why a check gets nothing; empty where it gets what it may take."""
     limit = f"{allotment.limit:,} tokens"
-    if stake.bound > allotment.room:
-        return f"of the budget for checks {max(0, allotment.room):,} of {limit} are left, and this one may take {stake.bound:,}"
+    if stake.max_tokens > allotment.available:
+        return f"of the budget for checks {max(0, allotment.available):,} of {limit} are left, and this one may take {stake.max_tokens:,}"
     if allotment.fits(stake, expected):
         return ""
     return (
         f"the budget for checks goes to values that are expected and worth more: {max(0, allotment.limit - allotment.spent):,} of {limit} "
-        f"are left; here the doubt is {stake.doubt:.2f}, the influence {stake.influence:.2f}, the cost about {stake.cost:,.0f} tokens"
+        f"are left; here the doubt is {stake.uncertainty:.2f}, the influence {stake.influence:.2f}, "
+        f"the cost about {stake.expected_tokens:,.0f} tokens"
     )
 
 
-def _bound(state: State, unit: Unit, question: Question) -> int:
+def _token_bound(state: RunState, unit: WorkItem, question: CheckQuestion) -> int:
     """Tokens that a question may take; of an encoder of this process about those that it reads, and 0 where no model is asked."""
-    contract = asked_of(unit, question)
+    contract = question_contract(unit, question)
     if contract.kind != "agent":
         return 0
-    call = Call(
+    call = CallRequest(
         run=state.run,
         node=unit.path,
         attempt=1,
@@ -121,56 +124,56 @@ def _bound(state: State, unit: Unit, question: Question) -> int:
         sample=question.sample,
         version=contract.digest,
     )
-    measure = state.measure(call)
+    measure = state.estimate(call)
     if measure.prompt_tokens:
         return measure.prompt_tokens + measure.max_output
-    if not measure.reads:
+    if not measure.uses_local_encoder:
         return 0
-    from orchestra.verification.entailment import words
+    from orchestra.verification.entailment import estimate_input_tokens
 
-    return words(question.inputs)
+    return estimate_input_tokens(question.inputs)
 
 
-def influence(unit: Unit) -> float:
+def influence(unit: WorkItem) -> float:
     """The share of what leads to the output that rests on a unit's value: of an element, that of its node, by the number of elements."""
     found, here = 1.0, unit
     while True:
         found *= here.scope.program.influence[here.node.index]
-        if here.owner is not None and here.owner.spreading is not None:
-            found /= max(1, len(here.owner.spreading.items))
+        if here.owner is not None and here.owner.map_progress is not None:
+            found /= max(1, len(here.owner.map_progress.items))
         if here.scope.unit is None:
             return found
         here = here.scope.unit
 
 
-def coming(state: State, waiting: Sequence[Wanting]) -> Iterator[Coming]:
+def upcoming_values(state: RunState, waiting: Sequence[PendingCheck]) -> Iterator[UpcomingValues]:
     """The values that are still to come and will be checked, as far as the workflow and what has run tell. Those that wait are not among
     them: they are the one that is decided about, and others that are worth less."""
     if state.root is not None:
-        yield from _coming(state, state.root, 1.0, waiting)
+        yield from _upcoming_values(state, state.root, 1.0, waiting)
 
 
-def _coming(state: State, scope: Scope, weight: float, waiting: Sequence[Wanting]) -> Iterator[Coming]:
+def _upcoming_values(state: RunState, scope: ExecutionScope, weight: float, waiting: Sequence[PendingCheck]) -> Iterator[UpcomingValues]:
     program = scope.program
     for node, share in zip(program.nodes, program.influence, strict=True):
         if scope.outcomes[node.index] is not None:
             continue
-        asks = node.acceptance is not None and node.acceptance.asking
-        if not asks and (node.body is None or not node.body.stakes):
+        asks = node.acceptance is not None and node.acceptance.uses_model_checks
+        if not asks and (node.body is None or not node.body.check_weights):
             continue
         unit = state.units.get(scope.path + node.name)
-        spreading = unit.spreading if unit is not None else None
+        map_progress = unit.map_progress if unit is not None else None
         count, each = 1, share * weight
-        if spreading is not None and spreading.items:
-            here = sum(one.judge.unit.owner is unit for one in waiting)
-            count, each = spreading.pending - spreading.staked - here, each / len(spreading.items)
-        elif unit is not None and (unit.staked or unit.phase is Phase.QUEUED):
+        if map_progress is not None and map_progress.items:
+            here = sum(one.proposal.unit.owner is unit for one in waiting)
+            count, each = map_progress.pending - map_progress.check_budget_decided - here, each / len(map_progress.items)
+        elif unit is not None and (unit.check_budget_decided or unit.phase is Phase.CHECKS_QUEUED):
             count = 0
         if asks and count > 0:
-            yield Coming(each, count)
+            yield UpcomingValues(each, count)
         if node.body is None:
             continue
-        if unit is not None and unit.body is not None and unit.checking is None:
-            yield from _coming(state, unit.body, each, waiting)
+        if unit is not None and unit.body is not None and unit.check_progress is None:
+            yield from _upcoming_values(state, unit.body, each, waiting)
         else:
-            yield from (Coming(each * inner, number * max(0, count)) for inner, number in node.body.stakes)
+            yield from (UpcomingValues(each * inner, number * max(0, count)) for inner, number in node.body.check_weights)

@@ -8,105 +8,105 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from orchestra.core.events import ChecksStarted, Judged, Stake
+from orchestra.core.events import CheckPriority, ChecksStarted, OutputJudged
 from orchestra.engine import check_budget
-from orchestra.engine.kinds.checks import examined, rounds
-from orchestra.engine.proposals import Judge
+from orchestra.engine.kinds.checks import evaluate_checks, round_number
+from orchestra.engine.proposals import RunChecks
 from orchestra.engine.state import Phase
 
 if TYPE_CHECKING:
     from orchestra.engine.driver import Driver
-    from orchestra.verification.acceptance import Ruling
-    from orchestra.verification.session import Asked
+    from orchestra.verification.acceptance import VerificationResult
+    from orchestra.verification.session import ChecksPending
 
 
-def examine(driver: Driver, judge: Judge) -> Coroutine[Any, Any, None] | None:
+def run_checks(driver: Driver, proposal: RunChecks) -> Coroutine[Any, Any, None] | None:
     """The checks speak, or have questions first; under a budget for checks these wait until it is known who gets some of it.
 
     What reads a great deal is given back, to be done in a task: beside the loop, so that other runs go on.
     """
-    from orchestra.verification.acceptance import heavy
+    from orchestra.verification.acceptance import is_heavy
 
-    if heavy(judge.situation):
-        judge.unit.phase = Phase.QUEUED
-        return _beside(driver, judge)
-    _go_on(driver, judge, examined(judge))
+    if is_heavy(proposal.request):
+        proposal.unit.phase = Phase.CHECKS_QUEUED
+        return _run_in_background(driver, proposal)
+    _handle_result(driver, proposal, evaluate_checks(proposal))
     return None
 
 
-async def _beside(driver: Driver, judge: Judge) -> None:
+async def _run_in_background(driver: Driver, proposal: RunChecks) -> None:
     """A run that ends, or a time that is up meanwhile, does not wait for what the checks say."""
-    unit = judge.unit
-    found = await driver.clock.work(partial(examined, judge))
-    if unit.phase is Phase.QUEUED and unit.attempt == judge.attempt and not driver.ending:
-        _go_on(driver, judge, found)
-        driver.pump()
+    unit = proposal.unit
+    found = await driver.clock.run_in_thread(partial(evaluate_checks, proposal))
+    if unit.phase is Phase.CHECKS_QUEUED and unit.attempt == proposal.attempt and not driver.ending:
+        _handle_result(driver, proposal, found)
+        driver.dispatch()
 
 
-def _go_on(driver: Driver, judge: Judge, found: Asked | Ruling) -> None:
-    from orchestra.verification.session import Asked
+def _handle_result(driver: Driver, proposal: RunChecks, found: ChecksPending | VerificationResult) -> None:
+    from orchestra.verification.session import ChecksPending
 
     match found:
-        case Asked() as asked:
-            allotment = driver.state.allotment
+        case ChecksPending() as asked:
+            allotment = driver.state.check_budget
             if allotment is None:
-                _ask(driver, judge, asked)
+                _record_checks_started(driver, proposal, asked)
             else:
-                if not driver.turning:
-                    driver.await_the_turn()
-                driver.wanting = driver.wanting or []
-                driver.wanting.append(check_budget.wanting(driver.state, allotment, judge, asked))
+                if not driver.flush_scheduled:
+                    driver.schedule_flush()
+                driver.pending_checks = driver.pending_checks or []
+                driver.pending_checks.append(check_budget.queue_check(driver.state, allotment, proposal, asked))
         case ruling:
-            _judge(driver, judge, ruling)
+            _record_judgement(driver, proposal, ruling)
 
 
-def allot(driver: Driver) -> bool:
+def allocate_budget(driver: Driver) -> bool:
     """Gives of the budget for checks to those that wait for some, or tells them that they get none; whether there was such a one."""
-    allotment, happened = driver.state.allotment, False
-    while allotment is not None and (found := check_budget.decided(driver.state, allotment, driver.wanting or [])) is not None:
+    allotment, happened = driver.state.check_budget, False
+    while allotment is not None and (found := check_budget.next_decision(driver.state, allotment, driver.pending_checks or [])) is not None:
         one, why = found
         happened = True
         if why:
-            from orchestra.verification.session import unasked
+            from orchestra.verification.session import finish_without_asking
 
-            ruling = unasked(one.judge.situation, one.asked, why)
-            _judge(driver, one.judge, ruling, msgspec.structs.replace(one.stake, why=why))
+            ruling = finish_without_asking(one.proposal.request, one.pending, why)
+            _record_judgement(driver, one.proposal, ruling, msgspec.structs.replace(one.priority, skip_reason=why))
         else:
-            _ask(driver, one.judge, one.asked, one.stake)
+            _record_checks_started(driver, one.proposal, one.pending, one.priority)
     return happened
 
 
-def _ask(driver: Driver, judge: Judge, asked: Asked, stake: Stake | None = None) -> None:
+def _record_checks_started(driver: Driver, proposal: RunChecks, asked: ChecksPending, stake: CheckPriority | None = None) -> None:
     driver.record(
         ChecksStarted(
             **driver.stamp(),
-            node=judge.unit.path,
-            attempt=judge.attempt,
+            node=proposal.unit.path,
+            attempt=proposal.attempt,
             check=asked.check,
-            round=rounds(judge.unit) + 1,
+            round=round_number(proposal.unit) + 1,
             questions=asked.questions,
             verdicts=asked.verdicts,
-            stake=stake,
+            priority=stake,
         )
     )
 
 
-def _judge(driver: Driver, judge: Judge, ruling: Ruling, unasked: Stake | None = None) -> None:
-    accepted, answer = ruling.accepted, judge.unit.answer
+def _record_judgement(driver: Driver, proposal: RunChecks, ruling: VerificationResult, unasked: CheckPriority | None = None) -> None:
+    accepted, answer = ruling.accepted, proposal.unit.last_attempt
     driver.record(
-        Judged(
+        OutputJudged(
             **driver.stamp(),
-            node=judge.unit.path,
-            attempt=judge.attempt,
+            node=proposal.unit.path,
+            attempt=proposal.attempt,
             verdicts=ruling.verdicts,
             accepted=accepted,
             score=ruling.score,
             reason=ruling.reason,
-            promise=ruling.promise,
-            unasked=unasked,
-            told=ruling.told,
+            guarantee=ruling.guarantee,
+            skipped_checks=unasked,
+            feedback=ruling.feedback,
         )
     )
     # What was not accepted as a whole is no answer for other runs.
-    if accepted and answer is not None and answer.memo and not answer.recalled and not ruling.dropped:
+    if accepted and answer is not None and answer.memo_key and not answer.reused_from and not ruling.dropped:
         driver.remember(answer)

@@ -12,122 +12,122 @@ from collections.abc import Coroutine, Iterator
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from orchestra.core.error_codes import NO_BUDGET, TIME_IS_UP
-from orchestra.core.outcomes import Failed
-from orchestra.engine.kinds.checks import timed
-from orchestra.engine.proposals import Ask
-from orchestra.engine.retry import policy
-from orchestra.engine.scopes import around
-from orchestra.engine.state import Phase, Scope, State, Unit
+from orchestra.core.error_codes import NO_BUDGET, TIMEOUT
+from orchestra.core.outcomes import FailedOutcome
+from orchestra.engine.kinds.checks import has_timed_checks
+from orchestra.engine.proposals import AskPerson
+from orchestra.engine.retry import retry_policy
+from orchestra.engine.scopes import ancestors
+from orchestra.engine.state import ExecutionScope, Phase, RunState, WorkItem
 
 if TYPE_CHECKING:
     from orchestra.engine.driver import Driver
 
-NAP = 1.0
+MIN_SLEEP = 1.0
 """Seconds before a deadline in which a run does not go to sleep: of many that are close to each other each would wake it."""
 
 
-def first(state: State) -> Unit | None:
+def next_due(state: RunState) -> WorkItem | None:
     """Of the questions to persons, and of the bodies under way, the one whose time is up first; None where none has a time."""
-    return min((unit for unit in state.units.values() if _ticks(unit)), key=lambda unit: unit.due, default=None)
+    return min((unit for unit in state.units.values() if _has_deadline(unit)), key=lambda unit: unit.due, default=None)
 
 
-def until(ask: Ask, at: float) -> float:
+def answer_deadline(ask: AskPerson, at: float) -> float:
     """The wall-clock time until which a person may answer what is asked `at` a time: by the question's own `timeout`, or by that of a body
     that it stands in; 0 for ever."""
-    own = ask.unit.node.timeout if ask.about == "answer" else None
-    stated = [body.due for body in around(ask.unit) if _ticks(body)]
+    own = ask.unit.node.timeout if ask.kind == "answer" else None
+    stated = [body.due for body in ancestors(ask.unit) if _has_deadline(body)]
     return min([*stated, at + own] if own is not None else stated, default=0.0)
 
 
-def planned(unit: Unit) -> float:
+def max_wait(unit: WorkItem) -> float:
     """Seconds that a unit waits for its time at most: as many as were planned when it began to."""
-    if unit.phase is not Phase.PAUSED:
+    if unit.phase is not Phase.BACKING_OFF:
         return inf if unit.node.timeout is None else unit.node.timeout
-    return policy(unit.node, unit.answer.error).pause(unit.attempt)[1] if unit.answer is not None else inf
+    return retry_policy(unit.node, unit.last_attempt.error).backoff_range(unit.attempt)[1] if unit.last_attempt is not None else inf
 
 
-def far(driver: Driver) -> bool:
+def can_sleep(driver: Driver) -> bool:
     """Whether a run that waits for persons may sleep, because no deadline is near. Else it looks again a little later."""
-    waits = first(driver.state)
-    if waits is None or waits.due >= driver.clock.now() + NAP:
+    waits = next_due(driver.state)
+    if waits is None or waits.due >= driver.clock.now() + MIN_SLEEP:
         return True
-    driver.dozing = _timer(driver, _doze(driver))
+    driver.sleep_timer = _create_timer(driver, _recheck_sleep(driver))
     return False
 
 
-async def _doze(driver: Driver) -> None:
-    await driver.clock.sleep(NAP)
-    driver.dozing = None  # what it was is over: `done` looks again
+async def _recheck_sleep(driver: Driver) -> None:
+    await driver.clock.sleep(MIN_SLEEP)
+    driver.sleep_timer = None  # what it was is over: `on_task_done` looks again
 
 
-def clocks(driver: Driver) -> Iterator[asyncio.Task[None]]:
+def timers(driver: Driver) -> Iterator[asyncio.Task[None]]:
     """The run's timer tasks: alarms, budget deadlines, and the nap before a near deadline. Timers of questions and bodies do not keep a run
     awake; all are cancelled when the run ends or goes to sleep."""
-    yield from driver.alarms.values()
-    yield from driver.deadlines.values()
-    if driver.dozing is not None:
-        yield driver.dozing
+    yield from driver.timers.values()
+    yield from driver.budget_timers.values()
+    if driver.sleep_timer is not None:
+        yield driver.sleep_timer
 
 
-def unset(driver: Driver, path: str) -> None:
+def cancel_timers(driver: Driver, path: str) -> None:
     """The clocks of a unit ring no more."""
-    for clocks in (driver.alarms, driver.deadlines):
+    for clocks in (driver.timers, driver.budget_timers):
         if (task := clocks.pop(path, None)) is not None:
             task.cancel()
 
 
-def _timer(driver: Driver, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+def _create_timer(driver: Driver, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     """A task that keeps no run awake."""
     task = driver.loop.create_task(work)
-    task.add_done_callback(driver.done)
+    task.add_done_callback(driver.on_task_done)
     return task
 
 
-def _ticks(unit: Unit) -> bool:
-    return unit.due > 0 and (unit.phase in (Phase.INSIDE, Phase.ASKED) or timed(unit))
+def _has_deadline(unit: WorkItem) -> bool:
+    return unit.due > 0 and (unit.phase in (Phase.IN_BODY, Phase.ASKING_PERSON) or has_timed_checks(unit))
 
 
-def alarm(driver: Driver, unit: Unit, most: float = inf, *, late: bool = False) -> None:
+def set_timer(driver: Driver, unit: WorkItem, most: float = inf, *, late: bool = False) -> None:
     """Sets the clock of a unit. That of a question or of a body keeps no run awake, unless its time was up while nobody had the run."""
-    task = driver.alarms[unit.path] = _timer(driver, _ring(driver, unit, unit.due, most))
-    if late or unit.phase is Phase.PAUSED:
+    task = driver.timers[unit.path] = _create_timer(driver, _on_due(driver, unit, unit.due, most))
+    if late or unit.phase is Phase.BACKING_OFF:
         driver.tasks[task] = None
 
 
-async def _ring(driver: Driver, unit: Unit, due: float, most: float) -> None:
+async def _on_due(driver: Driver, unit: WorkItem, due: float, most: float) -> None:
     """At its due time a paused unit goes on, and one that is asked, or has a body, has run out of time."""
     await driver.clock.sleep(min(max(0.0, due - driver.clock.now()), most))
-    driver.alarms.pop(unit.path, None)  # it must not cancel itself
+    driver.timers.pop(unit.path, None)  # it must not cancel itself
     if driver.ending or unit.due != due:
         return
-    if unit.phase is Phase.PAUSED:
+    if unit.phase is Phase.BACKING_OFF:
         driver.state.enqueue(unit)
-    elif _ticks(unit):
-        said = f"{'nobody answered' if unit.phase is Phase.ASKED else 'not done'} within {unit.node.timeout:g} s"
-        driver.give_up(unit, Failed(TIME_IS_UP, said, unit.path, f"raise `timeout:` of {unit.path}"))
-    driver.pump()
+    elif _has_deadline(unit):
+        said = f"{'nobody answered' if unit.phase is Phase.ASKING_PERSON else 'not done'} within {unit.node.timeout:g} s"
+        driver.time_out(unit, FailedOutcome(TIMEOUT, said, unit.path, f"raise `timeout:` of {unit.path}"))
+    driver.dispatch()
 
 
-def watch(driver: Driver, scope: Scope | None) -> None:
+def watch_budget(driver: Driver, scope: ExecutionScope | None) -> None:
     """Sees to it that a scope ends when the seconds of its budget are over, where it has such a budget."""
-    if scope is None or scope.expires == inf:
+    if scope is None or scope.expires_at == inf:
         return
-    driver.deadlines[scope.unit.path if scope.unit is not None else ""] = _timer(driver, _expire(driver, scope))
+    driver.budget_timers[scope.unit.path if scope.unit is not None else ""] = _create_timer(driver, _on_budget_expired(driver, scope))
 
 
-async def _expire(driver: Driver, scope: Scope) -> None:
-    await driver.clock.sleep(max(0.0, scope.expires - driver.state.active))
-    unit, limit = scope.unit, scope.program.seconds
+async def _on_budget_expired(driver: Driver, scope: ExecutionScope) -> None:
+    await driver.clock.sleep(max(0.0, scope.expires_at - driver.state.active_seconds))
+    unit, limit = scope.unit, scope.program.time_limit
     if driver.ending:
         return
     if unit is None:
         hint = "raise `seconds` of the workflow's `budget:`, or --budget seconds=…"
-        driver.conclude("budget", Failed(NO_BUDGET, f"not done within {limit:g} s", hint=hint))
+        driver.finish_run("budget", FailedOutcome(NO_BUDGET, f"not done within {limit:g} s", hint=hint))
         return
-    driver.deadlines.pop(unit.path, None)  # it must not cancel itself
-    if unit.phase is Phase.INSIDE:
+    driver.budget_timers.pop(unit.path, None)  # it must not cancel itself
+    if unit.phase is Phase.IN_BODY:
         name = scope.program.name
         hint = f"raise `seconds` of the `budget:` of {name}"
-        driver.give_up(unit, Failed(NO_BUDGET, f"{name} was not done within {limit:g} s", unit.path, hint))
-        driver.pump()
+        driver.time_out(unit, FailedOutcome(NO_BUDGET, f"{name} was not done within {limit:g} s", unit.path, hint))
+        driver.dispatch()

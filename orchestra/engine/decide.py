@@ -6,260 +6,270 @@ from collections.abc import Callable
 from heapq import heappop
 from typing import TypeAlias
 
-from orchestra.core.error_codes import NO_BUDGET, OPEN, SAID_NO, TOO_FEW, UNFIT
+from orchestra.core.error_codes import IN_DOUBT_CODES, INVALID_OVERRIDE, NO_BUDGET, REPEAT_DECLINED, TOO_FEW_ELEMENTS
 from orchestra.core.errors import OrchestraError
-from orchestra.core.outcomes import Abstained, Failed, Outcome, Skipped, Value, blamed
-from orchestra.core.untrusted_text import counted
+from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, Outcome, SkippedOutcome, ValueOutcome, inherit_outcome
+from orchestra.core.untrusted_text import pluralize
 from orchestra.engine import kinds
 from orchestra.engine.kinds import ask, call, checks, first_of, subworkflow
 from orchestra.engine.kinds.acceptance import settle
-from orchestra.engine.proposals import Conclude, Enter, Expand, Finish, Invoke, Proposal
-from orchestra.engine.size_limits import kept
-from orchestra.engine.state import Phase, Scope, State, Unit, contradiction, hurried
+from orchestra.engine.proposals import EnterBody, ExpandMap, FinishNode, FinishRun, Invoke, Proposal
+from orchestra.engine.size_limits import limit_size
+from orchestra.engine.state import ExecutionScope, Phase, RunState, WorkItem, has_body_timeout, internal_error
 
-_Step: TypeAlias = Callable[[State, Unit], Proposal | None]
-NAMED, SAID = 5, 200
+_Decision: TypeAlias = Callable[[RunState, WorkItem], Proposal | None]
+MAX_NAMED, MAX_REASON = 5, 200
 """Elements of a list that a failure names, and characters of the reason of each."""
 READY, RUNNING = Phase.READY, Phase.RUNNING
 
 
-def decide(state: State) -> list[Proposal]:
+def decide(state: RunState) -> list[Proposal]:
     """What to do next, given all facts. The caller carries out every proposal, feeds back what came of it, and asks again."""
     proposals: list[Proposal] = []
     if state.cancelled or state.finished:
         return proposals
-    if state.agenda:
-        agenda, state.agenda = state.agenda, []
+    if state.pending_decisions:
+        agenda, state.pending_decisions = state.pending_decisions, []
         for unit, phase in agenda:
             if unit is None:
-                proposals.append(_conclude(state))
+                proposals.append(_finish_run(state))
             elif unit.phase is phase:
                 _propose(proposals, state, unit, _advance)
     ready = state.ready
-    while ready and state.running < state.limit:
+    while ready and state.running < state.concurrency:
         unit = heappop(ready)[3]
         if unit.phase is READY and _propose(proposals, state, unit, _begin):
             break  # its time runs: what is inside goes out before another such body is entered
     return proposals
 
 
-def _propose(proposals: list[Proposal], state: State, unit: Unit, step: _Step) -> bool:
+def _propose(proposals: list[Proposal], state: RunState, unit: WorkItem, step: _Decision) -> bool:
     """A step of a unit; an expression that fails on these values fails the node. A call that goes out takes its place at once. Whether it
     enters a body whose time runs."""
     try:
         proposal = step(state, unit)
     except OrchestraError as error:
-        proposal = Finish(unit, Failed(error.code, error.message, unit.path, error.hint))
+        proposal = FinishNode(unit, FailedOutcome(error.code, error.message, unit.path, error.hint))
     except RecursionError:
-        proposal = Finish(unit, Failed("E023", "a value is nested too deeply", unit.path, "flatten it in the tool that makes it"))
+        proposal = FinishNode(
+            unit, FailedOutcome("E023", "a value is nested too deeply", unit.path, "flatten it in the tool that makes it")
+        )
     if type(proposal) is Invoke:
         unit.phase = RUNNING
         state.running += 1
-        if proposal.reserved >= 0 and unit.scope.purse is not None:
-            unit.reserved, unit.promised = proposal.reserved, proposal.money
-            unit.scope.purse.reserve(proposal.reserved, proposal.money)
+        if proposal.reserved_tokens >= 0 and unit.scope.account is not None:
+            unit.reserved_tokens, unit.reserved_money = proposal.reserved_tokens, proposal.reserved_money
+            unit.scope.account.reserve(proposal.reserved_tokens, proposal.reserved_money)
     elif proposal is None:
         return False
-    elif type(proposal) is Finish:
-        if unit.answer is None:  # else its value is on record
-            proposal = _small(unit, proposal)
+    elif type(proposal) is FinishNode:
+        if unit.last_attempt is None:  # else its value is on record
+            proposal = _limit_outcome_size(unit, proposal)
         if unit.node.fallback is not None:
-            proposal = _or_fallback(unit, proposal)
+            proposal = _apply_fallback(unit, proposal)
     proposals.append(proposal)
-    return type(proposal) is Enter and hurried(unit.node)
+    return type(proposal) is EnterBody and has_body_timeout(unit.node)
 
 
-def _small(unit: Unit, proposal: Finish) -> Finish:
-    outcome = kept(proposal.outcome, unit.path)
-    return proposal if outcome is proposal.outcome else Finish(unit, outcome)
+def _limit_outcome_size(unit: WorkItem, proposal: FinishNode) -> FinishNode:
+    outcome = limit_size(proposal.outcome, unit.path)
+    return proposal if outcome is proposal.outcome else FinishNode(unit, outcome)
 
 
-def give_up(unit: Unit, outcome: Outcome) -> Finish:
+def time_out(unit: WorkItem, outcome: Outcome) -> FinishNode:
     """The end of a unit whose time is up: its fallback, where it has one."""
-    return _or_fallback(unit, Finish(unit, outcome))
+    return _apply_fallback(unit, FinishNode(unit, outcome))
 
 
-def _begin(state: State, unit: Unit) -> Proposal | None:
+def _begin(state: RunState, unit: WorkItem) -> Proposal | None:
     node = unit.node
     if unit.attempt:
         return call.invoke(state, unit)
-    if state.given and (said := ask.given(state, unit)) is not None:
+    if state.overrides and (said := ask.override_outcome(state, unit)) is not None:
         return said
-    if not unit.scope.whole and unit.owner is None and (inherited := _inherited(unit)) is not None:
-        return Finish(unit, inherited)
-    if node.when is not None and _about_elements(unit) == (unit.owner is not None) and not node.when.evaluate(unit.bindings):
-        return Finish(unit, Skipped("its condition is false", unit.path))
-    if node.each is not None and unit.owner is None:  # `unit.spread`, without the call: every node comes here
-        return _spread(unit)
+    if not unit.scope.has_all_values and unit.owner is None and (inherited := _unmet_need(unit)) is not None:
+        return FinishNode(unit, inherited)
+    if node.when is not None and _filters_elements(unit) == (unit.owner is not None) and not node.when.evaluate(unit.bindings):
+        return FinishNode(unit, SkippedOutcome("its condition is false", unit.path))
+    if node.each is not None and unit.owner is None:  # `unit.is_map`, without the call: every node comes here
+        return _expand_map(unit)
     match node.kind:
         case "agent" | "tool":
-            return call.invoke(state, unit) if node.using is None else kinds.tool_use.begin(unit)
+            return call.invoke(state, unit) if node.tool_use is None else kinds.tool_use.begin(unit)
         case "first_of":
-            return settle(unit, first_of.chosen(unit))
+            return settle(unit, first_of.first_value(unit))
         case "call" | "loop":
             return subworkflow.enter(unit)
         case "verify":
-            return settle(unit, first_of.given(unit))
+            return settle(unit, first_of.verified_value(unit))
         case "ask":
             return ask.ask(state, unit)
         case "plan":
             return kinds.plan_cache.begin(state, unit)
         case kind:
-            raise contradiction(f"{unit.path} is of kind {kind!r}")
+            raise internal_error(f"{unit.path} is of kind {kind!r}")
 
 
-def _about_elements(unit: Unit) -> bool:
+def _filters_elements(unit: WorkItem) -> bool:
     """Whether the node's `when` reads its `as` variable, and so is asked of each element."""
     node = unit.node
     return node.when is not None and node.each is not None and node.variable in node.when.references
 
 
-def _advance(state: State, unit: Unit) -> Proposal | None:
+def _advance(state: RunState, unit: WorkItem) -> Proposal | None:
     match unit.phase:
-        case Phase.ANSWERED:
-            return call.answered(unit)
-        case Phase.REPLIED:
-            return ask.replied(state, unit)
-        case Phase.DOUBTFUL:
-            return ask.doubt(unit)
-        case Phase.ERRED:
-            return call.erred(state, unit)
+        case Phase.ATTEMPT_SUCCEEDED:
+            return call.on_attempt_succeeded(unit)
+        case Phase.ANSWERED_BY_PERSON:
+            return ask.on_answer(state, unit)
+        case Phase.IN_DOUBT:
+            return ask.ask_in_doubt(unit)
+        case Phase.ATTEMPT_FAILED:
+            return call.on_attempt_failed(state, unit)
         case Phase.JUDGED:
-            return call.judged(state, unit)
+            return call.on_judged(state, unit)
         case Phase.CHECKED:
-            return checks.heard(unit, call.candidate(unit))
-        case Phase.EXPANDED:
-            return Finish(unit, _gathered(unit))
-        case Phase.EMERGED:
-            if unit.node.using is not None:
-                return kinds.tool_use.emerged(unit)
-            if unit.node.planning is None:
-                return subworkflow.emerged(state, unit)
-            return kinds.plan_voting.emerged(unit) if kinds.plan_voting.under_way(unit) else kinds.plan.emerged(unit)
+            return checks.on_checks_done(unit, call.candidate(unit))
+        case Phase.MAPPING:
+            return FinishNode(unit, _collect_elements(unit))
+        case Phase.BODY_DONE:
+            if unit.node.tool_use is not None:
+                return kinds.tool_use.on_body_done(unit)
+            if unit.node.plan_settings is None:
+                return subworkflow.on_body_done(state, unit)
+            return kinds.plan_voting.on_body_done(unit) if kinds.plan_voting.is_voting(unit) else kinds.plan.on_body_done(unit)
         case phase:
-            raise contradiction(f"{unit.path} asks for a decision in phase {phase.name}")
+            raise internal_error(f"{unit.path} asks for a decision in phase {phase.name}")
 
 
-def _inherited(unit: Unit) -> Outcome | None:
+def _unmet_need(unit: WorkItem) -> Outcome | None:
     """The first non-value among the needs that the node does not tolerate, in the order of the file. What a person gave, and is not taken,
     no node goes on without."""
     for need in unit.node.needs:
         outcome = unit.scope.outcomes[need]
-        if (need not in unit.node.soft or _untaken(outcome)) and outcome is not None and not isinstance(outcome, Value):
-            return blamed(outcome, unit.scope.program.nodes[need].name)
+        if (
+            (need not in unit.node.soft_needs or _is_unfit_override(outcome))
+            and outcome is not None
+            and not isinstance(outcome, ValueOutcome)
+        ):
+            return inherit_outcome(outcome, unit.scope.program.nodes[need].name)
     return None
 
 
-def _untaken(outcome: Outcome | None) -> bool:
+def _is_unfit_override(outcome: Outcome | None) -> bool:
     """Whether it is the failure of a value that a person gave, and that its node does not take."""
-    return isinstance(outcome, Failed) and outcome.code == UNFIT
+    return isinstance(outcome, FailedOutcome) and outcome.code == INVALID_OVERRIDE
 
 
-def _or_fallback(unit: Unit, proposal: Finish) -> Finish:
+def _apply_fallback(unit: WorkItem, proposal: FinishNode) -> FinishNode:
     """The node's fallback, where it has no value and the fallback can be computed."""
     fallback = unit.node.fallback
-    if fallback is None or isinstance(proposal.outcome, Value) or unit.spread or _untaken(proposal.outcome):
+    if fallback is None or isinstance(proposal.outcome, ValueOutcome) or unit.is_map or _is_unfit_override(proposal.outcome):
         return proposal
     if any(name not in unit.bindings for name in fallback.references):
         return proposal
     try:
-        outcome = kept(Value(fallback.evaluate(unit.bindings)), unit.path)
+        outcome = limit_size(ValueOutcome(fallback.evaluate(unit.bindings)), unit.path)
     except OrchestraError as error:
-        outcome = Failed(error.code, error.message, unit.path, error.hint)
-    if isinstance(outcome, Failed):
-        outcome = Failed(outcome.code, f"its fallback: {outcome.reason}", unit.path, outcome.hint)
-    return Finish(unit, outcome, proposal.outcome if isinstance(outcome, Value) else None)
+        outcome = FailedOutcome(error.code, error.message, unit.path, error.hint)
+    if isinstance(outcome, FailedOutcome):
+        outcome = FailedOutcome(outcome.code, f"its fallback: {outcome.reason}", unit.path, outcome.hint)
+    return FinishNode(unit, outcome, proposal.outcome if isinstance(outcome, ValueOutcome) else None)
 
 
-def _spread(unit: Unit) -> Proposal:
+def _expand_map(unit: WorkItem) -> Proposal:
     node = unit.node
     items = node.each.evaluate(unit.bindings) if node.each else []
     if len(items) > node.limit:
         hint = f"raise `limit` (at most 10,000), or pass fewer elements to {unit.path}"
-        return Finish(unit, Failed("E004", f"{len(items)} elements, and the limit is {node.limit}", unit.path, hint))
+        return FinishNode(unit, FailedOutcome("E004", f"{len(items)} elements, and the limit is {node.limit}", unit.path, hint))
     if type(node.at_least) is int and len(items) < node.at_least:
         hint = f"lower `at_least`, or pass more elements to {unit.path}"
-        said = f"{counted(len(items), 'element')}, and {node.at_least:,} {_needed(node.at_least)}"
-        return Finish(unit, Failed(TOO_FEW, said, unit.path, hint))
-    return Expand(unit, len(items))
+        said = f"{pluralize(len(items), 'element')}, and {node.at_least:,} {_needed_phrase(node.at_least)}"
+        return FinishNode(unit, FailedOutcome(TOO_FEW_ELEMENTS, said, unit.path, hint))
+    return ExpandMap(unit, len(items))
 
 
-def _gathered(unit: Unit) -> Outcome:
+def _collect_elements(unit: WorkItem) -> Outcome:
     """The list of the elements' values. Where every element failed there is nothing to go on with, and the node fails; so it does where
     fewer than `at_least` can have a value."""
-    outcomes = unit.spreading.outcomes if unit.spreading else []
-    if unit.spreading and unit.spreading.spare < 0:
+    outcomes = unit.map_progress.outcomes if unit.map_progress else []
+    if unit.map_progress and unit.map_progress.failures_left < 0:
         return _too_few(unit, outcomes)
-    failures = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
+    failures = [outcome for outcome in outcomes if isinstance(outcome, FailedOutcome)]
     if failures and len(failures) == len(outcomes):
-        return blamed(failures[0], unit.path)
-    return Value([outcome.value for outcome in outcomes if isinstance(outcome, Value)])
+        return inherit_outcome(failures[0], unit.path)
+    return ValueOutcome([outcome.value for outcome in outcomes if isinstance(outcome, ValueOutcome)])
 
 
-def _too_few(unit: Unit, outcomes: list[Outcome | None]) -> Failed:
+def _too_few(unit: WorkItem, outcomes: list[Outcome | None]) -> FailedOutcome:
     """The failure of a list of which too many elements are without a value: which ones, and why. It is that of the element that settled
     it, and of those before, so that it follows from the facts, however many others come to their end meanwhile."""
     wanted = unit.node.at_least
     missing = [
         (index, found)
         for index, found in enumerate(outcomes)
-        if found is not None and not isinstance(found, Value) and not (wanted == "all" and isinstance(found, Skipped))
+        if found is not None and not isinstance(found, ValueOutcome) and not (wanted == "all" and isinstance(found, SkippedOutcome))
     ]
-    named = "; ".join(f"{unit.path}[{index}] {_because(found)}" for index, found in missing[:NAMED])
-    more = f"; and {len(missing) - NAMED:,} more" if len(missing) > NAMED else ""
-    needed = f"{wanted:,} of {counted(len(outcomes), 'element')} {_needed(wanted)}" if type(wanted) is int else "all elements are needed"
-    hint = _mending(unit, [found for _, found in missing if isinstance(found, Failed)])
-    return Failed(TOO_FEW, f"{needed}, and {len(missing):,} cannot be had: {named}{more}", unit.path, hint)
+    named = "; ".join(f"{unit.path}[{index}] {_reason_text(found)}" for index, found in missing[:MAX_NAMED])
+    more = f"; and {len(missing) - MAX_NAMED:,} more" if len(missing) > MAX_NAMED else ""
+    needed = (
+        f"{wanted:,} of {pluralize(len(outcomes), 'element')} {_needed_phrase(wanted)}"
+        if type(wanted) is int
+        else "all elements are needed"
+    )
+    hint = _failure_hint(unit, [found for _, found in missing if isinstance(found, FailedOutcome)])
+    return FailedOutcome(TOO_FEW_ELEMENTS, f"{needed}, and {len(missing):,} cannot be had: {named}{more}", unit.path, hint)
 
 
-def _needed(number: int) -> str:
+def _needed_phrase(number: int) -> str:
     return "is needed" if number == 1 else "are needed"
 
 
-def _mending(unit: Unit, failures: list[Failed]) -> str:
+def _failure_hint(unit: WorkItem, failures: list[FailedOutcome]) -> str:
     """What to do about a list of which these elements failed. Who leaves out one that may have had its effect may never look for it."""
-    doubtful = [one for one in failures if unit.node.acts and (one.code in OPEN or one.code == SAID_NO)]
+    doubtful = [one for one in failures if unit.node.has_effects and (one.code in IN_DOUBT_CODES or one.code == REPEAT_DECLINED)]
     first = (doubtful or failures)[0] if failures else None
-    if first is not None and first.code == TOO_FEW:
+    if first is not None and first.code == TOO_FEW_ELEMENTS:
         return first.hint
     without = "" if doubtful else "; or leave `at_least` out: the list then does without them, and `left_out` says so"
-    own = f"; {first.by or unit.path}: {first.hint}" if first is not None and first.hint else ""
+    own = f"; {first.origin or unit.path}: {first.hint}" if first is not None and first.hint else ""
     return f"mend what they failed for{without}{own}"
 
 
-def _because(outcome: Outcome) -> str:
+def _reason_text(outcome: Outcome) -> str:
     """Why an element has no value, in a few words."""
-    said = outcome.reason if not isinstance(outcome, Value) else ""
-    short = said if len(said) <= SAID else f"{said[:SAID]}…"
+    said = outcome.reason if not isinstance(outcome, ValueOutcome) else ""
+    short = said if len(said) <= MAX_REASON else f"{said[:MAX_REASON]}…"
     match outcome:
-        case Failed(code=code):
+        case FailedOutcome(code=code):
             return f"failed ({code}: {short})"
-        case Abstained():
+        case AbstainedOutcome():
             return f"was withheld ({short})"
         case _:
             return f"was skipped ({short})"
 
 
-def _conclude(state: State) -> Proposal:
+def _finish_run(state: RunState) -> Proposal:
     root = state.root
     if root is None:
-        raise contradiction("the run has no root")
+        raise internal_error("the run has no root")
     try:
-        outcome = kept(subworkflow.result(root), "output") if (lost := _lost(root)) is None else lost
+        outcome = limit_size(subworkflow.scope_outcome(root), "output") if (lost := _unread_failure(root)) is None else lost
     except OrchestraError as error:  # of these values, such as a text that grew too long
-        outcome = Failed(error.code, error.message, "output", error.hint)
-    status = {Value: "done", Skipped: "abstained", Abstained: "abstained", Failed: "failed"}[type(outcome)]
-    if isinstance(outcome, Failed) and outcome.code == NO_BUDGET:
+        outcome = FailedOutcome(error.code, error.message, "output", error.hint)
+    status = {ValueOutcome: "done", SkippedOutcome: "abstained", AbstainedOutcome: "abstained", FailedOutcome: "failed"}[type(outcome)]
+    if isinstance(outcome, FailedOutcome) and outcome.code == NO_BUDGET:
         status = "budget"
-    return Conclude(status, outcome)
+    return FinishRun(status, outcome)
 
 
-def _lost(root: Scope) -> Outcome | None:
+def _unread_failure(root: ExecutionScope) -> Outcome | None:
     """A failure that nobody reads: of a node without readers that the output does not name; or of a value that a person gave."""
-    if root.whole:
+    if root.has_all_values:
         return None
     for node, outcome in zip(root.program.nodes, root.outcomes, strict=True):
         unread = not node.children and node.name not in root.program.output.references
-        if isinstance(outcome, Failed) and (unread or _untaken(outcome)):
-            return blamed(outcome, node.name)
+        if isinstance(outcome, FailedOutcome) and (unread or _is_unfit_override(outcome)):
+            return inherit_outcome(outcome, node.name)
     return None

@@ -7,41 +7,61 @@ from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, assert_never
 
-from orchestra.core.error_codes import TIME_IS_UP
+from orchestra.core.error_codes import TIMEOUT
 from orchestra.core.errors import OrchestraError
 from orchestra.core.events import (
-    NOBODY_ASKS,
-    Answered,
-    Asked,
+    NO_OPEN_QUESTION,
     AttemptFinished,
     CancelRequested,
     Event,
-    Expanded,
-    LetterRefused,
-    Measured,
+    InboxMessageRejected,
+    MapExpanded,
     NodeFinished,
+    QuestionAnswered,
+    QuestionAsked,
     RetryPlanned,
     RunFinished,
+    TokensCounted,
     TurnStarted,
 )
-from orchestra.core.outcomes import Failed, Outcome
-from orchestra.core.protocols import Call, Done, Letter, Refused, Workers, direct
+from orchestra.core.outcomes import FailedOutcome, Outcome
+from orchestra.core.protocols import CallError, CallRequest, CallResult, InboxMessage, Workers, unary_call
 from orchestra.engine import checks, deadlines, kinds
-from orchestra.engine.call_results import cancelled_itself, finished, of_confidence, recalled, started, streamed
-from orchestra.engine.check_budget import Wanting
-from orchestra.engine.decide import decide, give_up
+from orchestra.engine.call_results import (
+    attempt_finished,
+    attempt_recalled,
+    attempt_started,
+    call_streaming,
+    confidence_key,
+    self_cancelled_error,
+)
+from orchestra.engine.check_budget import PendingCheck
+from orchestra.engine.decide import decide, time_out
 from orchestra.engine.evolve import evolve
 from orchestra.engine.kinds import ask
-from orchestra.engine.kinds.checks import timed
-from orchestra.engine.proposals import Ask, Conclude, Count, Enter, Expand, Finish, Invoke, Judge, Pause, Proposal, Recall, moot
-from orchestra.engine.run import Run
-from orchestra.engine.state import Phase, State, Unit, contradiction
+from orchestra.engine.kinds.checks import has_timed_checks
+from orchestra.engine.proposals import (
+    AskPerson,
+    CountTokens,
+    EnterBody,
+    ExpandMap,
+    FinishNode,
+    FinishRun,
+    Invoke,
+    Proposal,
+    RecallPlan,
+    RunChecks,
+    ScheduleRetry,
+    is_stale,
+)
+from orchestra.engine.run import Execution
+from orchestra.engine.state import Phase, RunState, WorkItem, internal_error
 from orchestra.workflows.program import Program
 
 if TYPE_CHECKING:
     from orchestra.engine.engine import Engine
 
-BREATH = 256
+YIELD_INTERVAL = 256
 """Calls that come back at once, after which other tasks of the loop get a turn."""
 RUNNING = Phase.RUNNING
 
@@ -54,36 +74,55 @@ class Driver:
     """
 
     __slots__ = (
-        "alarms", "begun", "clock", "deadlines", "do", "dozing", "ending", "engine", "head", "journal", "line", "loop", "memo", "program",
-        "run", "starting", "state", "tasks", "turning", "wanting", "workers",
+        "budget_timers",
+        "call",
+        "clock",
+        "ending",
+        "engine",
+        "flush_scheduled",
+        "journal",
+        "loop",
+        "pending_checks",
+        "pending_starts",
+        "program",
+        "queue",
+        "queue_head",
+        "run",
+        "sleep_timer",
+        "starting_tasks",
+        "state",
+        "tasks",
+        "timers",
+        "use_memo",
+        "workers",
     )  # fmt: skip
 
-    def __init__(self, engine: Engine, program: Program, run: Run, state: State, workers: Workers) -> None:
+    def __init__(self, engine: Engine, program: Program, run: Execution, state: RunState, workers: Workers) -> None:
         self.engine, self.workers = engine, workers
-        self.do = engine.do if workers is engine.workers else direct(workers)
+        self.call = engine.call if workers is engine.workers else unary_call(workers)
         self.clock, self.journal = engine.clock, engine.journal
         self.program, self.run, self.state = program, run, state
         self.loop = asyncio.get_running_loop()
-        self.line: list[Invoke] = []
-        """Calls that wait for a task: those from `head` on."""
-        self.head = 0
+        self.queue: list[Invoke] = []
+        """Calls that wait for a task: those from `queue_head` on."""
+        self.queue_head = 0
         self.tasks: dict[asyncio.Task[None], Invoke | None] = {}
         """The tasks of the run, each with the call that it does now."""
-        self.wanting: list[Wanting] | None = None
+        self.pending_checks: list[PendingCheck] | None = None
         """Values whose checks wait for the budget for checks; None where there were none."""
-        self.starting = 0
+        self.starting_tasks = 0
         """Tasks that have not had their first turn."""
-        self.alarms: dict[str, asyncio.Task[None]] = {}
+        self.timers: dict[str, asyncio.Task[None]] = {}
         """Of units that wait for a time, by path."""
-        self.deadlines: dict[str, asyncio.Task[None]] = {}
+        self.budget_timers: dict[str, asyncio.Task[None]] = {}
         """Of called workflows whose budget states seconds, by the path of their unit; of the run under an empty one."""
-        self.dozing: asyncio.Task[None] | None = None
+        self.sleep_timer: asyncio.Task[None] | None = None
         """Looks again whether the run may sleep, where the next deadline is near."""
-        self.memo = False
+        self.use_memo = False
         """Whether answers are taken from the memo."""
-        self.begun: dict[str, Invoke] = {}
+        self.pending_starts: dict[str, Invoke] = {}
         """By path: calls whose start is not recorded yet. Those that come back at once need no start."""
-        self.turning = False
+        self.flush_scheduled = False
         """Whether the end of this turn of the loop is seen to."""
         self.ending = False
 
@@ -91,35 +130,35 @@ class Driver:
 
     def record(self, event: Event) -> None:
         """A fact: into the state, to who watches, and with the end of this turn of the loop into the journal."""
-        if not self.turning:
-            self.await_the_turn()
+        if not self.flush_scheduled:
+            self.schedule_flush()
         evolve(self.state, event, self.program)
         self.run.log.append(event)
         if self.engine.observe is not None:
             self.engine.observe(self.run.id, event)
 
-    def await_the_turn(self) -> None:
+    def schedule_flush(self) -> None:
         """Sees to it that this turn has an end."""
-        self.turning = True
-        self.loop.call_soon(self._turn)
+        self.flush_scheduled = True
+        self.loop.call_soon(self._flush_turn)
 
-    def _turn(self) -> None:
+    def _flush_turn(self) -> None:
         """The end of a turn of the loop: calls that are still under way have begun."""
-        begun, self.begun = self.begun, {}
+        begun, self.pending_starts = self.pending_starts, {}
         try:
             for invoke in begun.values():
                 if self.ending:
                     break
                 if invoke.unit.phase is RUNNING and invoke.unit.attempt < invoke.call.attempt:
-                    self.record(started(self, invoke))
-            self.turning = False
+                    self.record(attempt_started(self, invoke))
+            self.flush_scheduled = False
             self.run.flush()
         except OrchestraError as error:
-            self._break(error)
-        if self.wanting and not self.ending:
-            with self._guarded():
-                if checks.allot(self):  # here, so that values that came in the same turn are held against each other
-                    self._go_on()
+            self._fail(error)
+        if self.pending_checks and not self.ending:
+            with self._stop_on_error():
+                if checks.allocate_budget(self):  # here, so that values that came in the same turn are held against each other
+                    self._continue()
 
     def stamp(self) -> dict[str, Any]:
         """What every fact carries: its number, and the time."""
@@ -127,7 +166,7 @@ class Driver:
 
     # From proposals to facts
 
-    def pump(self) -> None:
+    def dispatch(self) -> None:
         """Carries out proposals until none is left, and sees to it that somebody does the calls."""
         state = self.state
         happened = True
@@ -135,214 +174,214 @@ class Driver:
             happened = False  # calls alone change nothing yet
             for proposal in decide(state):
                 if type(proposal) is Invoke:
-                    self.line.append(proposal)
+                    self.queue.append(proposal)
                 elif state.finished is None:
                     happened = True
-                    if not moot(proposal):
-                        self._carry_out(proposal)
-        if not self.line and not self.tasks and not self.ending and not self.wanting:
-            self._rest()
+                    if not is_stale(proposal):
+                        self._execute(proposal)
+        if not self.queue and not self.tasks and not self.ending and not self.pending_checks:
+            self._sleep_if_idle()
 
-    def _carry_out(self, proposal: Proposal) -> None:
+    def _execute(self, proposal: Proposal) -> None:
         match proposal:
-            case Finish(unit, outcome, instead, given):
-                keeping = kinds.plan_cache.keep(self.state, unit, outcome) if unit.writing is not None else None
-                self.record(NodeFinished(**self.stamp(), node=unit.path, outcome=outcome, instead=instead, given=given))
-                deadlines.unset(self, unit.path)
-                if unit.writing is not None or self.state.gone is not None:
-                    self._cancel_the_dead()
+            case FinishNode(unit, outcome, instead, given):
+                keeping = kinds.plan_cache.plan_to_cache(self.state, unit, outcome) if unit.plan_progress is not None else None
+                self.record(NodeFinished(**self.stamp(), node=unit.path, outcome=outcome, original_outcome=instead, overridden_by=given))
+                deadlines.cancel_timers(self, unit.path)
+                if unit.plan_progress is not None or self.state.abandoned is not None:
+                    self._cancel_abandoned()
                 if keeping is not None:
                     for key in keeping.keys:
-                        self.journal.remember(key, self.run.id, keeping.stored)
-            case Judge():
-                if (reading := checks.examine(self, proposal)) is not None:
-                    self._task(reading)
-            case Pause(unit, attempt, low, high, reason):
+                        self.journal.put_memo(key, self.run.id, keeping.entry)
+            case RunChecks():
+                if (reading := checks.run_checks(self, proposal)) is not None:
+                    self._create_task(reading)
+            case ScheduleRetry(unit, attempt, low, high, reason):
                 due = self.clock.now() + low + (high - low) * self.clock.random()
                 self.record(RetryPlanned(**self.stamp(), node=unit.path, attempt=attempt, due=due, reason=reason))
-                deadlines.alarm(self, unit)
-            case Expand(unit, count):
-                self.record(Expanded(**self.stamp(), node=unit.path, count=count))
-            case Enter(unit, turn, drafted, because):
-                self.record(TurnStarted(**self.stamp(), node=unit.path, turn=turn, drafted=drafted, because=because))
+                deadlines.set_timer(self, unit)
+            case ExpandMap(unit, count):
+                self.record(MapExpanded(**self.stamp(), node=unit.path, count=count))
+            case EnterBody(unit, turn, drafted, because):
+                self.record(TurnStarted(**self.stamp(), node=unit.path, turn=turn, draft=drafted, choice_reason=because))
                 if turn == 1 and unit.due:
-                    deadlines.alarm(self, unit)
-                deadlines.watch(self, unit.body)
+                    deadlines.set_timer(self, unit)
+                deadlines.watch_budget(self, unit.body)
                 if drafted is not None:
-                    self._cancel_the_dead()
-            case Ask(unit):
+                    self._cancel_abandoned()
+            case AskPerson(unit):
                 stamp = self.stamp()
-                due = deadlines.until(proposal, stamp["at"])
-                self.record(Asked(**stamp, node=unit.path, due=due, **ask.facts(proposal)))
+                due = deadlines.answer_deadline(proposal, stamp["at"])
+                self.record(QuestionAsked(**stamp, node=unit.path, due=due, **ask.question_fields(proposal)))
                 if unit.due:
-                    deadlines.alarm(self, unit)
-            case Count(unit, call, bound):
-                self._task(self._count(unit, call, bound))
-            case Recall(unit, keys):
-                self._task(self._recall(unit, keys))
-            case Conclude(status, outcome):
-                self.conclude(status, outcome)
+                    deadlines.set_timer(self, unit)
+            case CountTokens(unit, call, bound):
+                self._create_task(self._count_tokens(unit, call, bound))
+            case RecallPlan(unit, keys):
+                self._create_task(self._recall_plans(unit, keys))
+            case FinishRun(status, outcome):
+                self.finish_run(status, outcome)
             case Invoke():
-                self.line.append(proposal)
+                self.queue.append(proposal)
             case _:
                 assert_never(proposal)
 
     def remember(self, answer: AttemptFinished) -> None:
         """Keeps an answer for the same call of other runs; how sure its worker was goes first, so that no answer stands without it."""
         if answer.confidence is not None:
-            self.journal.remember(of_confidence(answer.memo), self.run.id, answer.confidence)
-        self.journal.remember(answer.memo, self.run.id, answer.value)
+            self.journal.put_memo(confidence_key(answer.memo_key), self.run.id, answer.confidence)
+        self.journal.put_memo(answer.memo_key, self.run.id, answer.value)
 
-    def conclude(self, status: str, outcome: Outcome) -> None:
+    def finish_run(self, status: str, outcome: Outcome) -> None:
         """The end of the run."""
-        self.record(RunFinished(**self.stamp(), status=status, outcome=outcome, usage=self.state.tally.usage()))
+        self.record(RunFinished(**self.stamp(), status=status, outcome=outcome, usage=self.state.usage_counter.total()))
         self._end(self._finish())
 
     # Tasks
 
-    def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _create_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self.loop.create_task(work)
         self.tasks[task] = None
-        task.add_done_callback(self.done)
+        task.add_done_callback(self.on_task_done)
         return task
 
-    def done(self, task: asyncio.Task[None]) -> None:
+    def on_task_done(self, task: asyncio.Task[None]) -> None:
         """A task of the run is over: what it brought about goes on, or breaks the run."""
         self.tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._break(error)
+            self._fail(error)
         elif not self.ending:
-            self.staff()
-            if not self.line and not self.tasks and not self.wanting:
-                self._rest()
+            self.start_tasks()
+            if not self.queue and not self.tasks and not self.pending_checks:
+                self._sleep_if_idle()
 
-    def staff(self) -> None:
+    def start_tasks(self) -> None:
         """Sees to it that tasks are about to start for the calls in line: as many as are under way, two at least."""
-        wanted = min(len(self.line) - self.head, max(2, len(self.tasks)))
-        while self.starting < wanted:
-            self.starting += 1
-            self._task(self._work())
+        wanted = min(len(self.queue) - self.queue_head, max(2, len(self.tasks)))
+        while self.starting_tasks < wanted:
+            self.starting_tasks += 1
+            self._create_task(self._run_calls())
 
-    async def _work(self) -> None:
+    async def _run_calls(self) -> None:
         """Does calls from the line, one after the other, until none is left."""
-        self.starting -= 1
+        self.starting_tasks -= 1
         task = asyncio.current_task()
         assert task is not None, "a coroutine that runs has a task"
-        left = BREATH
-        while not self.ending and (invoke := self._next()) is not None:
+        left = YIELD_INTERVAL
+        while not self.ending and (invoke := self._next_call()) is not None:
             self.tasks[task] = invoke
             call = invoke.call
-            certain = invoke.certain or self.engine.strict
-            if certain or invoke.reserved >= 0 or call.tier or invoke.unit.tier or invoke.because:
-                self.record(started(self, invoke))
+            certain = invoke.write_ahead or self.engine.strict
+            if certain or invoke.reserved_tokens >= 0 or call.tier or invoke.unit.tier or invoke.escalation_reason:
+                self.record(attempt_started(self, invoke))
                 if certain:
                     self.run.flush()
-                    await self.journal.durable(self.run.id, self.state.seq)
+                    await self.journal.wait_durable(self.run.id, self.state.seq)
             else:
-                if not self.turning:
-                    self.await_the_turn()
-                self.begun[call.node] = invoke
-            memo = self.workers.measure(call).memo if self.memo else ""
-            if memo and (known := await self.journal.recall(memo)) is not None:
-                sure = await self.journal.recall(of_confidence(memo)) if invoke.call.kind == "agent" else None
-                answer = recalled(self, invoke, memo, *known, sure[1] if sure is not None else None)
+                if not self.flush_scheduled:
+                    self.schedule_flush()
+                self.pending_starts[call.node] = invoke
+            memo = self.workers.estimate(call).memo_key if self.use_memo else ""
+            if memo and (known := await self.journal.get_memo(memo)) is not None:
+                sure = await self.journal.get_memo(confidence_key(memo)) if invoke.call.kind == "agent" else None
+                answer = attempt_recalled(self, invoke, memo, *known, sure[1] if sure is not None else None)
             else:
                 began = self.clock.monotonic()
-                live = self.run.live
-                coming = streamed(self.workers, call, live) if self.do is None or live is not None else self.do(call)
+                live = self.run.text_stream
+                coming = call_streaming(self.workers, call, live) if self.call is None or live is not None else self.call(call)
                 try:
-                    reply = await (coming if call.timeout is None else self._timed(coming, call))
+                    reply = await (coming if call.timeout is None else self._with_timeout(coming, call))
                 except asyncio.CancelledError:
-                    if _wanted():
+                    if _cancellation_requested():
                         raise
-                    reply = cancelled_itself(call)
-                if memo and self.workers.measure(call).memo != memo:
+                    reply = self_cancelled_error(call)
+                if memo and self.workers.estimate(call).memo_key != memo:
                     memo = ""  # something was replaced meanwhile, and nobody knows which of the two has answered
-                answer = finished(self, invoke, reply, began, memo)
+                answer = attempt_finished(self, invoke, reply, began, memo)
             self.tasks[task] = None
-            self.begun.pop(call.node, None)
+            self.pending_starts.pop(call.node, None)
             if invoke.unit.phase is RUNNING and not self.ending:  # else its time was up meanwhile, and nobody wants to know
                 self.record(answer)
-                if answer.memo and answer.settled and not answer.recalled:
+                if answer.memo_key and answer.final and not answer.reused_from:
                     self.remember(answer)
-                self.pump()
+                self.dispatch()
             left -= 1
             if not left:
-                left = BREATH
+                left = YIELD_INTERVAL
                 await asyncio.sleep(0)
 
-    def _next(self) -> Invoke | None:
+    def _next_call(self) -> Invoke | None:
         """The next call in line; one whose time was up before its turn came is left out."""
-        line = self.line
+        line = self.queue
         while line:
-            invoke = line[self.head]
-            self.head += 1
-            if self.head == len(line):
+            invoke = line[self.queue_head]
+            self.queue_head += 1
+            if self.queue_head == len(line):
                 line.clear()
-                self.head = 0
+                self.queue_head = 0
             if invoke.unit.phase is RUNNING:
-                if line and not self.starting:
-                    self.staff()
+                if line and not self.starting_tasks:
+                    self.start_tasks()
                 return invoke
         return None
 
-    async def _timed(self, reply: Coroutine[Any, Any, Done | Refused], call: Call) -> Done | Refused:
+    async def _with_timeout(self, reply: Coroutine[Any, Any, CallResult | CallError], call: CallRequest) -> CallResult | CallError:
         try:
             async with asyncio.timeout(call.timeout):
                 return await reply
         except TimeoutError:
             hint = f"raise `timeout:` of {call.node}, or see what the server is doing: orchestra fleet status"
-            return Refused(code=TIME_IS_UP, reason=f"no answer within {call.timeout:g} s", hint=hint, retryable=True)
+            return CallError(code=TIMEOUT, reason=f"no answer within {call.timeout:g} s", hint=hint, retryable=True)
 
-    async def _count(self, unit: Unit, call: Call, bound: int) -> None:
+    async def _count_tokens(self, unit: WorkItem, call: CallRequest, bound: int) -> None:
         try:
-            counted = await self.workers.count(call)
+            counted = await self.workers.count_tokens(call)
         except asyncio.CancelledError:
-            if _wanted():
+            if _cancellation_requested():
                 raise
             counted = None
-        if unit.phase is Phase.COUNTING and not self.ending:
-            self.record(Measured(**self.stamp(), node=unit.path, prompt_tokens=bound if counted is None else counted))
-            self.pump()
+        if unit.phase is Phase.COUNTING_TOKENS and not self.ending:
+            self.record(TokensCounted(**self.stamp(), node=unit.path, prompt_tokens=bound if counted is None else counted))
+            self.dispatch()
 
-    async def _recall(self, unit: Unit, keys: Sequence[str]) -> None:
+    async def _recall_plans(self, unit: WorkItem, keys: Sequence[str]) -> None:
         """What the memo holds under these keys. A row that is damaged is told, and stops nobody."""
         found: list[tuple[str, Any]] = []
         for key in keys:
             try:
-                known = await self.journal.recall(key)
+                known = await self.journal.get_memo(key)
             except OrchestraError as error:
                 known = ("", f"{error.code}: {error.message}")
             found += [known] if known is not None else []
-        if unit.phase is Phase.RECALLING and not self.ending:
-            unit.known = tuple(found)
+        if unit.phase is Phase.READING_PLAN_CACHE and not self.ending:
+            unit.cached_plans = tuple(found)
             self.state.enqueue(unit)
-            self.pump()
+            self.dispatch()
 
     # Time
 
-    def give_up(self, unit: Unit, failed: Failed) -> None:
+    def time_out(self, unit: WorkItem, failed: FailedOutcome) -> None:
         """The time of a unit is up: it has its end, and what is under way inside is cancelled."""
-        self._carry_out(give_up(unit, failed))
-        self._cancel_the_dead()
+        self._execute(time_out(unit, failed))
+        self._cancel_abandoned()
 
-    def _cancel_the_dead(self) -> None:
+    def _cancel_abandoned(self) -> None:
         """Cancels the calls and the alarms of units that nobody waits for: their time was up, or their plan has gone another way."""
-        for path in self.state.gone or ():
-            deadlines.unset(self, path)
-        self.state.gone = None
+        for path in self.state.abandoned or ():
+            deadlines.cancel_timers(self, path)
+        self.state.abandoned = None
         for task, invoke in self.tasks.items():
             if invoke is not None and invoke.unit.phase is Phase.DONE:
                 task.cancel()
 
-    def begin(self, letters: Sequence[Letter] = (), up: float = 0.0) -> None:
-        """Sets the clocks of what waits for a time, opens the letters that lie there, and starts what may start. An alarm for the time `up`
+    def begin(self, messages: Sequence[InboxMessage] = (), alarm_time: float = 0.0) -> None:
+        """Sets the clocks of what waits for a time, handles the messages of the inbox, and starts what may start. A timer for `alarm_time`
         has rung, whatever the wall's clock says."""
-        with self._guarded():
-            self._begin(letters, up)
+        with self._stop_on_error():
+            self._begin(messages, alarm_time)
 
     @contextmanager
-    def _guarded(self) -> Iterator[None]:
+    def _stop_on_error(self) -> Iterator[None]:
         """Whatever goes wrong outside of the run's tasks ends the run here, so that nobody waits for it for ever."""
         try:
             yield
@@ -350,114 +389,124 @@ class Driver:
             self.stop(error)
             raise
 
-    def _begin(self, letters: Sequence[Letter], up: float) -> None:
+    def _begin(self, messages: Sequence[InboxMessage], alarm_time: float) -> None:
         now = self.clock.now()
-        deadlines.watch(self, self.state.root)
+        deadlines.watch_budget(self, self.state.root)
         for unit in list(self.state.units.values()):
-            if unit.phase is Phase.INSIDE:
-                deadlines.watch(self, unit.body)
-            if unit.due and (unit.phase in (Phase.PAUSED, Phase.INSIDE, Phase.EMERGED, Phase.ASKED) or timed(unit)):
-                most = 0.0 if unit.due <= up else deadlines.planned(unit)  # the wall's clock may have been set back since
-                deadlines.alarm(self, unit, most, late=unit.due <= max(up, now))
-        for letter in letters:
-            self._open(letter)
+            if unit.phase is Phase.IN_BODY:
+                deadlines.watch_budget(self, unit.body)
+            if unit.due and (
+                unit.phase in (Phase.BACKING_OFF, Phase.IN_BODY, Phase.BODY_DONE, Phase.ASKING_PERSON) or has_timed_checks(unit)
+            ):
+                most = 0.0 if unit.due <= alarm_time else deadlines.max_wait(unit)  # the wall's clock may have been set back since
+                deadlines.set_timer(self, unit, most, late=unit.due <= max(alarm_time, now))
+        for message in messages:
+            self._handle_message(message)
         if self.state.cancelled and not self.ending:
-            self._cancelled()  # whoever had the run was cut off between the two facts
-        self._go_on()
+            self._finish_cancelled()  # whoever had the run was cut off between the two facts
+        self._continue()
 
-    def _go_on(self) -> None:
+    def _continue(self) -> None:
         if not self.ending:
-            self.pump()
-            self.staff()
+            self.dispatch()
+            self.start_tasks()
 
-    # Letters
+    # Inbox messages
 
-    def cancel(self, by: str = "", letter: int = 0) -> None:
+    def cancel(self, by: str = "", message_number: int = 0) -> None:
         """Ends the run: its calls are cancelled up to the servers."""
         if not self.ending:
-            self.record(CancelRequested(**self.stamp(), by=by, letter=letter))
-            self._cancelled()
+            self.record(CancelRequested(**self.stamp(), by=by, message_number=message_number))
+            self._finish_cancelled()
         elif self.state.finished is None:
-            self.engine.cancel(self.run.id, by)  # it is going to sleep: a letter wakes it
+            self.engine.cancel(self.run.id, by)  # it is going to sleep: a message wakes it
 
-    def _cancelled(self) -> None:
+    def _finish_cancelled(self) -> None:
         by = self.state.cancelled_by
-        self.conclude("cancelled", Failed("E008", f"cancelled{f' by {by}' if by else ''}", hint=f"orchestra runs show {self.run.id}"))
+        self.finish_run(
+            "cancelled", FailedOutcome("E008", f"cancelled{f' by {by}' if by else ''}", hint=f"orchestra runs show {self.run.id}")
+        )
 
-    def _open(self, letter: Letter) -> None:
-        """Does what a letter of the inbox wants; one that changes nothing is noted as well, so that each is opened once."""
-        if self.ending or letter.number <= self.state.letters:
+    def _handle_message(self, message: InboxMessage) -> None:
+        """Handles an inbox message. One that changes nothing is recorded too, so that each is handled once."""
+        if self.ending or message.number <= self.state.last_message:
             return
-        if letter.kind == "cancel":
-            self.cancel(letter.by, letter.number)
+        if message.kind == "cancel":
+            self.cancel(message.by, message.number)
             return
-        asked = self.state.asked.get(letter.node)
-        refusal = NOBODY_ASKS if asked is None else self.engine.objection(asked, letter)
+        asked = self.state.open_questions.get(message.node)
+        refusal = NO_OPEN_QUESTION if asked is None else self.engine.rejection_reason(asked, message)
         if refusal:
-            self.record(LetterRefused(**self.stamp(), letter=letter.number, node=letter.node, reason=refusal))
+            self.record(InboxMessageRejected(**self.stamp(), message_number=message.number, node=message.node, reason=refusal))
         else:
-            value, number, why = None if letter.declined else letter.value, letter.number, letter.declined
-            said: dict[str, Any] = {"value": value, "by": letter.by, "letter": number, "declined": why, "gave": letter.gave}
-            self.record(Answered(**self.stamp(), node=letter.node, **said))
+            value, number, why = None if message.decline_reason else message.value, message.number, message.decline_reason
+            said: dict[str, Any] = {
+                "value": value,
+                "by": message.by,
+                "message_number": number,
+                "decline_reason": why,
+                "call_happened": message.call_happened,
+            }
+            self.record(QuestionAnswered(**self.stamp(), node=message.node, **said))
 
-    async def collect(self) -> None:
-        """Opens the letters that have come."""
-        letters = await self.journal.letters(self.run.id, self.state.letters)
-        with self._guarded():
-            for letter in letters:
-                self._open(letter)
-            self._go_on()
+    async def read_inbox(self) -> None:
+        """Handles the inbox messages that have arrived."""
+        messages = await self.journal.inbox(self.run.id, self.state.last_message)
+        with self._stop_on_error():
+            for message in messages:
+                self._handle_message(message)
+            self._continue()
 
     # The end
 
-    def _rest(self) -> None:
+    def _sleep_if_idle(self) -> None:
         """Nothing is under way: the run waits for persons; else it could never end, which would be a fault of the engine."""
         state = self.state
-        if state.finished is not None or state.cancelled or self.dozing is not None:
+        if state.finished is not None or state.cancelled or self.sleep_timer is not None:
             return
-        if state.idle:
-            if deadlines.far(self):
+        if state.is_idle:
+            if deadlines.can_sleep(self):
                 self._end(self._sleep())
         else:
-            self._break(contradiction(f"run {self.run.id} stands still"))
+            self._fail(internal_error(f"run {self.run.id} stands still"))
 
-    def _break(self, error: BaseException) -> None:
+    def _fail(self, error: BaseException) -> None:
         """The engine or the journal failed: the run ends here, and can be resumed."""
         if not self.ending or self.state.finished is None:
-            self._end(self._broken(error))
+            self._end(self._end_broken(error))
 
     def _end(self, last: Coroutine[Any, Any, None]) -> None:
         self.ending = True
-        for task in (*self.tasks, *deadlines.clocks(self)):
+        for task in (*self.tasks, *deadlines.timers(self)):
             task.cancel()
         self.engine.finish(self, last)
 
     def stop(self, error: BaseException) -> None:
         """Lets go of the run as it stands: what has happened is kept, what is under way is cancelled."""
         if not self.ending:
-            self._end(self._broken(error))
+            self._end(self._end_broken(error))
 
-    async def quiet(self) -> None:
+    async def wait_for_tasks(self) -> None:
         """Waits until no task of the run is left."""
-        left = {*self.tasks, *deadlines.clocks(self)}
+        left = {*self.tasks, *deadlines.timers(self)}
         while left := {task for task in left if not task.done()}:
             await asyncio.wait(left)
 
     async def _finish(self) -> None:
-        await self.quiet()
+        await self.wait_for_tasks()
         self.run.flush()
-        await self.journal.durable(self.run.id, self.state.seq)
+        await self.journal.wait_durable(self.run.id, self.state.seq)
         last = self.run.log[-1]
         self.run.end(last if isinstance(last, RunFinished) else self.state.finished)
 
     async def _sleep(self) -> None:
-        await self.quiet()
+        await self.wait_for_tasks()
         self.run.flush()
         await self.journal.release(self.run.id)
 
-    async def _broken(self, error: BaseException) -> None:
+    async def _end_broken(self, error: BaseException) -> None:
         """What has happened is kept, and the lease is given back, as far as the journal still can."""
-        await self.quiet()
+        await self.wait_for_tasks()
         with suppress(OrchestraError):
             self.run.flush()
         with suppress(OrchestraError):
@@ -465,7 +514,7 @@ class Driver:
         self.run.end(None, error)
 
 
-def _wanted() -> bool:
+def _cancellation_requested() -> bool:
     """Whether somebody asked for the cancellation that this task meets; else a worker let one of its own out."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0

@@ -1,4 +1,4 @@
-"""The engine: any number of runs on one event loop, through three doors."""
+"""The engine: any number of runs on one event loop, behind three protocols."""
 
 from __future__ import annotations
 
@@ -8,45 +8,55 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from orchestra.core.error_codes import ENDED, HELD, LOST
+from orchestra.core.error_codes import LEASE_HELD, LEASE_LOST, RUN_ENDED
 from orchestra.core.errors import OrchestraError
 from orchestra.core.event_logging import Observer
-from orchestra.core.events import NOTHING, Asked, AttemptFinished, CancelRequested, Event, GivenValue, Resumed, RunFinished, RunStarted
+from orchestra.core.events import (
+    NO_USAGE,
+    AttemptFinished,
+    CancelRequested,
+    Event,
+    Override,
+    QuestionAsked,
+    RunFinished,
+    RunResumed,
+    RunStarted,
+)
 from orchestra.core.labels import Label
-from orchestra.core.lifecycle import Home
-from orchestra.core.outcomes import Failed
-from orchestra.core.protocols import Clock, Journal, Letter, Workers, direct
+from orchestra.core.lifecycle import LoopAffinity
+from orchestra.core.outcomes import FailedOutcome
+from orchestra.core.protocols import Clock, InboxMessage, Journal, Workers, unary_call
 from orchestra.engine import deadlines
 from orchestra.engine.driver import Driver
 from orchestra.engine.evolve import evolve
-from orchestra.engine.run import Run
-from orchestra.engine.state import State, Unit
+from orchestra.engine.run import Execution
+from orchestra.engine.state import RunState, WorkItem
 from orchestra.schema.types import Validator
 from orchestra.workflows.program import Program
 
-ELSEWHERE = (HELD, ENDED, LOST)
+OWNED_ELSEWHERE = (LEASE_HELD, RUN_ENDED, LEASE_LOST)
 """Codes of runs that are not in this process's hand."""
 TOO_LATE = "its time was up"
 """Why an answer that came after the deadline of its question does not count."""
-MOST_CHECKS = 4_096
+MAX_VALIDATORS = 4_096
 """Validators that are kept; a program that is compiled anew has schemas of its own."""
-FOLLOW = 0.5
+POLL_INTERVAL = 0.5
 """Seconds between looks at a run that another process has in hand."""
-_EXACT: Mapping[str, type] = {"string": str, "integer": int, "boolean": bool}
-_NOTES = frozenset({"type", "title", "description"})
+_PLAIN_TYPES: Mapping[str, type] = {"string": str, "integer": int, "boolean": bool}
+_PLAIN_SCHEMA_KEYS = frozenset({"type", "title", "description"})
 
 
 @dataclass(frozen=True, slots=True)
-class _Sleeper:
+class _SleepingRun:
     """What is kept of a run that waits for persons."""
 
     program: Program
-    run: Run
+    run: Execution
     workers: Workers
 
 
 class Engine:
-    """Runs programs through the doors. A run that waits for persons is let go of, and taken up again when a letter comes."""
+    """Runs programs over the three protocols. A run that waits for a person is released, and resumed when a message arrives."""
 
     def __init__(
         self,
@@ -59,7 +69,7 @@ class Engine:
         observe: Observer | None = None,
     ) -> None:
         self.clock, self.journal, self.workers, self.observe = clock, journal, workers, observe
-        self.do = direct(workers)
+        self.call = unary_call(workers)
         self.concurrency = concurrency
         """Calls of one run in flight at most."""
         self.strict = strict
@@ -67,18 +77,18 @@ class Engine:
         self._drivers: dict[str, Driver] = {}
         self._finishing: dict[str, asyncio.Task[None]] = {}
         """Runs that end, or go to sleep."""
-        self._asleep: dict[str, _Sleeper] = {}
-        self._alarms: dict[str, asyncio.Task[None]] = {}
+        self._sleeping: dict[str, _SleepingRun] = {}
+        self._timers: dict[str, asyncio.Task[None]] = {}
         """Of those that sleep, and ask with a deadline."""
-        self._taking: dict[str, tuple[asyncio.Task[None], Run]] = {}
+        self._resuming: dict[str, tuple[asyncio.Task[None], Execution]] = {}
         """Runs that are being taken over: each by one task, however many want it."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._followers: dict[str, tuple[asyncio.Task[None], Run]] = {}
+        self._followers: dict[str, tuple[asyncio.Task[None], Execution]] = {}
         """Runs that another process has in hand, and whose events are read as they come."""
-        self._postman: asyncio.Task[None] | None = None
-        self._home: Home | None = None
+        self._inbox_task: asyncio.Task[None] | None = None
+        self._affinity: LoopAffinity | None = None
         """The loop of its runs."""
-        self._checks: dict[int, tuple[dict[str, Any], type | None, Validator]] = {}
+        self._validators: dict[int, tuple[dict[str, Any], type | None, Validator]] = {}
         """By the identity of a schema, which is kept alive here: the one type of a plain schema, and its validator."""
         self._closed = False
 
@@ -95,18 +105,18 @@ class Engine:
         options: Mapping[str, Any] | None = None,
         workers: Workers | None = None,
         tiers: tuple[str, ...] = (),
-        live: bool = False,
-        values: Mapping[str, GivenValue] | None = None,
-    ) -> Run:
+        stream_text: bool = False,
+        values: Mapping[str, Override] | None = None,
+    ) -> Execution:
         """Begins a run of `program` on inputs that are already of its types.
 
         `graph` is the digest of its source in the journal, `versions` those of what it calls; `run` is an id that nobody has, a
         new one where it is empty; `parent` is the run that it is forked from; `options` are kept for a resumption; `workers` do its
         calls instead of the engine's own; `tiers` are the fleet's larger models, in the order in which they are asked;
-        with `live` the text of models can be read while it is written; `values` are what persons gave in the place of what steps
+        with `stream_text` the text of models can be read while it is written; `values` are what persons gave in the place of what steps
         would come to, by path.
         """
-        handle = Run(run or self.clock.new_id(), self.journal).listen(live)
+        handle = Execution(run or self.clock.new_id(), self.journal).enable_text_stream(stream_text)
         started = RunStarted(
             seq=1,
             at=self.clock.now(),
@@ -119,171 +129,175 @@ class Engine:
             parent=parent,
             options=dict(options or {}),
             tiers=tiers,
-            given=dict(values) if values else None,
+            overrides=dict(values) if values else None,
         )
         handle.started = started
         workers = workers or self.workers
-        driver = self._drive(program, handle, State(self.concurrency, workers.measure), workers)
-        driver.memo = bool(started.options.get("memo"))
+        driver = self._create_driver(program, handle, RunState(self.concurrency, workers.estimate), workers)
+        driver.use_memo = bool(started.options.get("memo"))
         driver.record(started)
         driver.begin()
         return handle
 
-    async def resume(self, program: Program, run: str, *, by: str = "", workers: Workers | None = None, live: bool = False) -> Run:
-        """Takes a run over that nobody has in hand, and goes on with it, `live` as in `start`. `program` is the one that it began with.
+    async def resume(
+        self, program: Program, run: str, *, by: str = "", workers: Workers | None = None, stream_text: bool = False
+    ) -> Execution:
+        """Takes over a run without a live holder and continues it; `stream_text` as in `start`. `program` is the one that it began with.
 
         Calls that had an end are not made again. Raises `JournalError` J022 where somebody alive has it, J023 where it is not
         there, J006 where it has ended; `OrchestraError` E018 where its events are not of this program.
         """
         if run in self._drivers and not self._drivers[run].ending:
-            return self._drivers[run].run.listen(live)
-        handle = (self.running(run) or Run(run, self.journal)).listen(live)
-        await self._once(_Sleeper(program, handle, workers or self.workers), by)
-        return self.running(run) or handle
+            return self._drivers[run].run.enable_text_stream(stream_text)
+        handle = (self.find_run(run) or Execution(run, self.journal)).enable_text_stream(stream_text)
+        await self._resume_once(_SleepingRun(program, handle, workers or self.workers), by)
+        return self.find_run(run) or handle
 
-    async def _once(self, sleeper: _Sleeper, by: str, up: float = 0.0) -> None:
-        """Takes a run over; whoever wants the same run meanwhile waits for the same task. Of an alarm for the time `up`."""
+    async def _resume_once(self, sleeper: _SleepingRun, by: str, alarm_time: float = 0.0) -> None:
+        """Takes a run over; whoever wants the same run meanwhile waits for the same task. Of an alarm for the time `alarm_time`."""
         run = sleeper.run
-        if run.id not in self._taking:
-            task = asyncio.get_running_loop().create_task(self._take(sleeper, by, up))
-            self._taking[run.id] = (task, run)
-            task.add_done_callback(lambda _: self._taking.pop(run.id, None))
-        await asyncio.shield(self._taking[run.id][0])
+        if run.id not in self._resuming:
+            task = asyncio.get_running_loop().create_task(self._acquire(sleeper, by, alarm_time))
+            self._resuming[run.id] = (task, run)
+            task.add_done_callback(lambda _: self._resuming.pop(run.id, None))
+        await asyncio.shield(self._resuming[run.id][0])
 
-    async def _take(self, sleeper: _Sleeper, by: str, up: float) -> None:
+    async def _acquire(self, sleeper: _SleepingRun, by: str, alarm_time: float) -> None:
         run = sleeper.run
         epoch = await self.journal.lease(run.id)
         try:
-            await self._go_on(sleeper, epoch, by, up)
+            await self._continue(sleeper, epoch, by, alarm_time)
         except BaseException:
             if run.id not in self._drivers:  # nobody has begun to carry it out: others may
                 with suppress(OrchestraError):
                     await self.journal.release(run.id)
             raise
 
-    async def _go_on(self, sleeper: _Sleeper, epoch: int, by: str, up: float) -> None:
+    async def _continue(self, sleeper: _SleepingRun, epoch: int, by: str, alarm_time: float) -> None:
         """A run whose lease we have: it goes on where it was, or goes on waiting."""
         program, run = sleeper.program, sleeper.run
         events = await self.journal.read(run.id)
         state = self.fold(program, events, sleeper.workers)
-        letters = await self.journal.letters(run.id, state.letters)
+        messages = await self.journal.inbox(run.id, state.last_message)
         first = events[0]
         run.started = first if isinstance(first, RunStarted) else None
-        run.offset, run.log, run.flushed = len(events), [], 0
-        late = (waits := deadlines.first(state)) is not None and waits.due <= max(up, self.clock.now())
-        if state.idle and not letters and not state.cancelled and not late:
+        run.log_offset, run.log, run.flushed = len(events), [], 0
+        late = (waits := deadlines.next_due(state)) is not None and waits.due <= max(alarm_time, self.clock.now())
+        if state.is_idle and not messages and not state.cancelled and not late:
             await self.journal.release(run.id)
-            await self._rest(sleeper, state)
+            await self._sleep(sleeper, state)
             return
-        driver = self._drive(program, run, state, sleeper.workers)
-        self._rouse(run.id)
-        driver.memo = bool(run.started and run.started.options.get("memo"))
+        driver = self._create_driver(program, run, state, sleeper.workers)
+        self._remove_sleeping(run.id)
+        driver.use_memo = bool(run.started and run.started.options.get("memo"))
         now = self.clock.now()
-        driver.record(Resumed(seq=state.seq + 1, at=now, epoch=epoch, by=by, away=max(0.0, now - events[-1].at)))
-        state.tidy()
-        driver.begin(letters, up)
+        driver.record(RunResumed(seq=state.seq + 1, at=now, epoch=epoch, by=by, idle_seconds=max(0.0, now - events[-1].at)))
+        state.prune()
+        driver.begin(messages, alarm_time)
 
-    async def close_off(self, run: str, by: str) -> None:
+    async def terminate(self, run: str, by: str) -> None:
         """Ends a run that nobody has in hand, without its workflow. Raises `JournalError` J022, J023, J006 as `resume` does."""
         await self.journal.lease(run)
         try:
-            await self._cut_short(run, by)
+            await self._write_cancellation(run, by)
         except OrchestraError:
             with suppress(OrchestraError):
                 await self.journal.release(run)
             raise
 
-    async def _cut_short(self, run: str, by: str) -> None:
+    async def _write_cancellation(self, run: str, by: str) -> None:
         events = await self.journal.read(run)
-        letters = await self.journal.letters(run)
+        messages = await self.journal.inbox(run)
         seq, at = events[-1].seq, self.clock.now()
-        usage = sum((event.usage for event in events if isinstance(event, AttemptFinished)), NOTHING)
-        outcome = Failed("E008", f"cancelled{f' by {by}' if by else ''}", hint=f"orchestra runs show {run}")
+        usage = sum((event.usage for event in events if isinstance(event, AttemptFinished)), NO_USAGE)
+        outcome = FailedOutcome("E008", f"cancelled{f' by {by}' if by else ''}", hint=f"orchestra runs show {run}")
         last = (
-            CancelRequested(seq=seq + 1, at=at, by=by, letter=letters[-1].number if letters else 0),
+            CancelRequested(seq=seq + 1, at=at, by=by, message_number=messages[-1].number if messages else 0),
             RunFinished(seq=seq + 2, at=at, status="cancelled", outcome=outcome, usage=usage),
         )
         self.journal.append(run, last)
-        await self.journal.durable(run, seq + 2)
+        await self.journal.wait_durable(run, seq + 2)
 
-    def fold(self, program: Program, events: Sequence[Event], workers: Workers) -> State:
+    def fold(self, program: Program, events: Sequence[Event], workers: Workers) -> RunState:
         """The state that events tell; `workers` say what calls cost. Raises `OrchestraError` E018 where they are not of this program."""
-        state = State(self.concurrency, workers.measure)
+        state = RunState(self.concurrency, workers.estimate)
         for event in events:
             try:
                 evolve(state, event, program)
             except (KeyError, IndexError) as error:
                 said = f"event {event.seq} of run {state.run} names {error}, which its workflow does not have"
                 raise OrchestraError("E018", said, hint=f"orchestra runs fork {state.run}") from error
-        state.tidy()
+        state.prune()
         return state
 
-    def _drive(self, program: Program, run: Run, state: State, workers: Workers) -> Driver:
+    def _create_driver(self, program: Program, run: Execution, state: RunState, workers: Workers) -> Driver:
         if self._closed:
             raise OrchestraError("E017", "the engine is closed", hint="open another: async with Orchestra.open() as orchestra")
         driver = self._drivers[run.id] = Driver(self, program, run, state, workers)
-        self._home = self._home or Home()
-        run.attach(driver.cancel, self._home)
-        self._attend()
+        self._affinity = self._affinity or LoopAffinity()
+        run.attach(driver.cancel, self._affinity)
+        self._ensure_inbox_task()
         return driver
 
-    def _attend(self) -> None:
-        """Sees to it that somebody waits for letters."""
-        if self._postman is None or self._postman.done():
-            self._postman = asyncio.get_running_loop().create_task(self._deliver(), name="inbox")
+    def _ensure_inbox_task(self) -> None:
+        """Starts the task that waits for messages, if there is none."""
+        if self._inbox_task is None or self._inbox_task.done():
+            self._inbox_task = asyncio.get_running_loop().create_task(self._deliver_messages(), name="inbox")
 
-    def running(self, run: str) -> Run | None:
+    def find_run(self, run: str) -> Execution | None:
         """The run of this engine that has the id, and is under way, waits for a person, or is followed."""
         if run in self._drivers:
             return self._drivers[run].run
-        if run in self._taking:
-            return self._taking[run][1]
-        if run in self._asleep:
-            return self._asleep[run].run
+        if run in self._resuming:
+            return self._resuming[run][1]
+        if run in self._sleeping:
+            return self._sleeping[run].run
         return self._followers[run][1] if run in self._followers else None
 
     # What drivers need
 
-    def fault(self, schema: dict[str, Any], value: Any) -> str | None:
+    def validation_error(self, schema: dict[str, Any], value: Any) -> str | None:
         """Why a value is not of a schema; None where it is."""
-        known = self._checks.get(id(schema))
+        known = self._validators.get(id(schema))
         if known is None:
-            exact = _EXACT.get(schema["type"]) if schema.keys() <= _NOTES and isinstance(schema.get("type"), str) else None
-            if len(self._checks) >= MOST_CHECKS:
-                self._checks.clear()
-            known = self._checks[id(schema)] = (schema, exact, Validator(schema))
+            exact = (
+                _PLAIN_TYPES.get(schema["type"]) if schema.keys() <= _PLAIN_SCHEMA_KEYS and isinstance(schema.get("type"), str) else None
+            )
+            if len(self._validators) >= MAX_VALIDATORS:
+                self._validators.clear()
+            known = self._validators[id(schema)] = (schema, exact, Validator(schema))
         if type(value) is known[1]:
             return None
         return known[2].check(value)
 
-    def objection(self, asked: Asked, letter: Letter) -> str:
+    def rejection_reason(self, question: QuestionAsked, message: InboxMessage) -> str:
         """Why a person's answer does not count; empty where it does."""
-        if letter.shown != asked.shown:
+        if message.question_digest != question.question_digest:
             return "the question has changed since it was shown"
-        if letter.asked not in (0, asked.seq):
+        if message.question_seq not in (0, question.seq):
             return "it was asked again since it was shown"
-        if asked.due and letter.at >= asked.due:
+        if question.due and message.at >= question.due:
             return TOO_LATE
-        if letter.gave:
-            return "it is declined, and says what the call gave" if letter.declined else _given(asked, letter.value)
-        if letter.declined:
-            return f"nobody else can say it: {' or '.join(asked.options)}" if asked.about == "effect" else ""
-        if asked.options and letter.value not in asked.options:
-            return f"the answer is none of {', '.join(asked.options)}"
-        # Not `fault`: that keeps the schema, and questions come and go.
-        return (Validator(asked.schema).check(letter.value) if asked.schema else None) or ""
+        if message.call_happened:
+            return "it is declined, and says what the call gave" if message.decline_reason else _result_rejection(question, message.value)
+        if message.decline_reason:
+            return f"nobody else can say it: {' or '.join(question.options)}" if question.kind == "effect" else ""
+        if question.options and message.value not in question.options:
+            return f"the answer is none of {', '.join(question.options)}"
+        # Not `validation_error`: that keeps the schema, and questions come and go.
+        return (Validator(question.schema).check(message.value) if question.schema else None) or ""
 
     def finish(self, driver: Driver, last: Coroutine[Any, Any, None]) -> None:
         """Carries the last step of a driver out, and lets go of it."""
         run = driver.run
-        task = self._finishing[run.id] = self._task(self._finish(driver, last))
-        task.add_done_callback(lambda done: self._failed(run, done))
+        task = self._finishing[run.id] = self._create_task(self._finish(driver, last))
+        task.add_done_callback(lambda done: self._on_finish_done(run, done))
 
-    def _failed(self, run: Run, done: asyncio.Task[None]) -> None:
+    def _on_finish_done(self, run: Execution, done: asyncio.Task[None]) -> None:
         """Whatever went wrong at the end of a run, nobody waits for it for ever."""
-        if not done.cancelled() and (error := done.exception()) is not None and not run.over:
+        if not done.cancelled() and (error := done.exception()) is not None and not run.is_over:
             run.end(None, error)
-            self._dismiss()
+            self._stop_inbox_task()
 
     async def _finish(self, driver: Driver, last: Coroutine[Any, Any, None]) -> None:
         run = driver.run
@@ -296,179 +310,179 @@ class Engine:
         finally:
             self._drivers.pop(run.id, None)
             self._finishing.pop(run.id, None)
-        if run.over:
-            self._dismiss()
+        if run.is_over:
+            self._stop_inbox_task()
         else:
-            await self._rest(_Sleeper(driver.program, run, driver.workers), driver.state)
+            await self._sleep(_SleepingRun(driver.program, run, driver.workers), driver.state)
 
-    async def _rest(self, sleeper: _Sleeper, state: State) -> None:
-        """Lets a run wait for persons; takes it up again at once where a letter came meanwhile, and when the first time is up."""
+    async def _sleep(self, sleeper: _SleepingRun, state: RunState) -> None:
+        """Lets a run wait for persons; resumes it at once if a message has arrived, and when its first timer is due."""
         run = sleeper.run
         if self._closed:
-            run.end(None, _closed(run.id))
+            run.end(None, _closed_error(run.id))
             return
-        self._asleep[run.id] = sleeper
-        self._attend()
-        self._set_alarm(sleeper, deadlines.first(state))
-        run.sleep(list(state.asked.values()), lambda by: self.cancel(run.id, by))
-        if await self.journal.letters(run.id, state.letters):
-            self._task(self._notify(run.id))
+        self._sleeping[run.id] = sleeper
+        self._ensure_inbox_task()
+        self._set_timer(sleeper, deadlines.next_due(state))
+        run.sleep(list(state.open_questions.values()), lambda by: self.cancel(run.id, by))
+        if await self.journal.inbox(run.id, state.last_message):
+            self._create_task(self._notify(run.id))
 
-    def _set_alarm(self, sleeper: _Sleeper, unit: Unit | None) -> None:
+    def _set_timer(self, sleeper: _SleepingRun, unit: WorkItem | None) -> None:
         """Sees to it that a run that waits for persons is woken when the time of a unit is up, the first of its units."""
         run = sleeper.run.id
-        if (before := self._alarms.pop(run, None)) is not None:
+        if (before := self._timers.pop(run, None)) is not None:
             before.cancel()
         if unit is not None:
-            self._alarms[run] = asyncio.get_running_loop().create_task(self._ring(sleeper, unit.due, deadlines.planned(unit)))
+            self._timers[run] = asyncio.get_running_loop().create_task(self._on_due(sleeper, unit.due, deadlines.max_wait(unit)))
 
-    async def _ring(self, sleeper: _Sleeper, due: float, most: float) -> None:
+    async def _on_due(self, sleeper: _SleepingRun, due: float, most: float) -> None:
         await self.clock.sleep(min(max(0.0, due - self.clock.now()), most))
-        del self._alarms[sleeper.run.id]  # it must not cancel itself
-        if sleeper.run.id in self._asleep:
-            self._task(self._wake(sleeper, "a deadline", due))
+        del self._timers[sleeper.run.id]  # it must not cancel itself
+        if sleeper.run.id in self._sleeping:
+            self._create_task(self._wake(sleeper, "a deadline", due))
 
-    def _rouse(self, run: str) -> bool:
+    def _remove_sleeping(self, run: str) -> bool:
         """A run sleeps no more; whether it did."""
-        if (alarm := self._alarms.pop(run, None)) is not None:
+        if (alarm := self._timers.pop(run, None)) is not None:
             alarm.cancel()
-        return self._asleep.pop(run, None) is not None
+        return self._sleeping.pop(run, None) is not None
 
     def cancel(self, run: str, by: str) -> None:
-        """Cancels a run that waits for a person, or is about to, by a letter."""
-        self._task(self._cancel(run, by))
+        """Cancels a run that waits for a person, or is about to, by a message."""
+        self._create_task(self._cancel(run, by))
 
     async def _cancel(self, run: str, by: str) -> None:
         if run in self._finishing:
             await asyncio.wait({self._finishing[run]})  # its events may not be on disk yet
         try:
-            await self.journal.post(run, Letter(kind="cancel", by=by, at=self.clock.now()))
+            await self.journal.send(run, InboxMessage(kind="cancel", by=by, at=self.clock.now()))
         except OrchestraError as error:
-            if (handle := self.running(run)) is not None and error.code != ENDED:
+            if (handle := self.find_run(run)) is not None and error.code != RUN_ENDED:
                 handle.end(None, error)
         else:
             await self._notify(run)
 
-    def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _create_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    # Letters
+    # Inbox messages
 
-    async def _deliver(self) -> None:
-        """Hands letters to the runs that they are for. Where the journal breaks, runs that wait for persons hear of it here."""
+    async def _deliver_messages(self) -> None:
+        """Delivers messages to their runs. Where the journal breaks, runs that wait for persons hear of it here."""
         try:
             while True:
-                for run in await self.journal.mail():
-                    if self.running(run) is not None:
-                        self._task(self._notify(run))
+                for run in await self.journal.wait_for_messages():
+                    if self.find_run(run) is not None:
+                        self._create_task(self._notify(run))
         except OrchestraError as error:
-            for sleeper in self._asleep.values():
+            for sleeper in self._sleeping.values():
                 sleeper.run.end(None, error)
-            self._asleep.clear()
+            self._sleeping.clear()
 
     async def _notify(self, run: str) -> None:
-        """There is a letter for a run: whoever has it opens it; one that sleeps is woken."""
+        """There is a message for a run: its driver handles it; a sleeping run is resumed."""
         try:
-            while run in self._taking:
-                await asyncio.wait({self._taking[run][0]})
+            while run in self._resuming:
+                await asyncio.wait({self._resuming[run][0]})
             if run in self._drivers:
-                await self._drivers[run].collect()
-            elif run in self._asleep:
-                await self._wake(self._asleep[run], "a letter")
+                await self._drivers[run].read_inbox()
+            elif run in self._sleeping:
+                await self._wake(self._sleeping[run], "a message")
         except OrchestraError as error:
-            if (handle := self.running(run)) is not None:
-                self._rouse(run)
+            if (handle := self.find_run(run)) is not None:
+                self._remove_sleeping(run)
                 handle.end(None, error)
 
-    async def _wake(self, sleeper: _Sleeper, by: str, up: float = 0.0) -> None:
+    async def _wake(self, sleeper: _SleepingRun, by: str, alarm_time: float = 0.0) -> None:
         """Takes a sleeping run up again; where another process was faster, follows it. What goes wrong reaches whoever waits for it."""
         try:
-            await self._once(sleeper, by, up)
+            await self._resume_once(sleeper, by, alarm_time)
         except OrchestraError as error:
             run = sleeper.run
-            if run.id in self._taking:  # somebody tries again meanwhile, and a run that is taken over must not be followed as well
+            if run.id in self._resuming:  # somebody tries again meanwhile, and a run that is taken over must not be followed as well
                 await self._notify(run.id)
                 return
-            asleep = self._rouse(run.id)
-            if error.code not in ELSEWHERE:
+            asleep = self._remove_sleeping(run.id)
+            if error.code not in OWNED_ELSEWHERE:
                 run.end(None, error)
             elif asleep and self._closed:
-                run.end(None, _closed(run.id))
-            elif asleep:  # else another letter woke it too, and whoever brought it has seen to the rest
+                run.end(None, _closed_error(run.id))
+            elif asleep:  # else another message resumed it too, and its task did the rest
                 follower = asyncio.get_running_loop().create_task(self._follow(sleeper))
                 self._followers[run.id] = (follower, run)
                 follower.add_done_callback(lambda _: self._followers.pop(run.id, None))
 
-    async def _follow(self, sleeper: _Sleeper) -> None:
+    async def _follow(self, sleeper: _SleepingRun) -> None:
         """Another process has the run in hand: its events are read as they come, and the run is taken back where it is left."""
         run = sleeper.run
         try:
             while True:
-                events = await self.journal.read(run.id, run.offset)
-                if self._has(run):
+                events = await self.journal.read(run.id, run.log_offset)
+                if self._owns(run):
                     return
-                if events and run.id not in self._taking:
-                    run.offset += len(events)
+                if events and run.id not in self._resuming:
+                    run.log_offset += len(events)
                     run.wake()
                     if isinstance(events[-1], RunFinished):
                         run.end(events[-1])
                         return
-                await self.clock.sleep(FOLLOW)
-                if self._has(run):
+                await self.clock.sleep(POLL_INTERVAL)
+                if self._owns(run):
                     return
                 try:
-                    await self._once(sleeper, "who watched it")
+                    await self._resume_once(sleeper, "who watched it")
                 except OrchestraError as error:
-                    if error.code not in ELSEWHERE:
+                    if error.code not in OWNED_ELSEWHERE:
                         raise
                 else:
                     return
         except OrchestraError as error:
             run.end(None, error)
         finally:
-            if self._closed and not run.over:
-                run.end(None, _closed(run.id))
+            if self._closed and not run.is_over:
+                run.end(None, _closed_error(run.id))
 
-    def _has(self, run: Run) -> bool:
+    def _owns(self, run: Execution) -> bool:
         """Whether this engine has a run itself, or had it to its end."""
-        return run.over or run.id in self._drivers or run.id in self._asleep
+        return run.is_over or run.id in self._drivers or run.id in self._sleeping
 
-    def _dismiss(self) -> None:
-        """Without runs there is nobody to deliver letters to."""
-        if not self._drivers and not self._asleep and not self._taking and self._postman is not None:
-            self._postman.cancel()
-            self._postman = None
+    def _stop_inbox_task(self) -> None:
+        """Without runs there are no messages to deliver."""
+        if not self._drivers and not self._sleeping and not self._resuming and self._inbox_task is not None:
+            self._inbox_task.cancel()
+            self._inbox_task = None
 
     async def close(self) -> None:
         """Lets go of all runs, and waits for their tasks. What was under way can be resumed."""
         self._closed = True
         for driver in list(self._drivers.values()):
-            driver.stop(_closed(driver.run.id))
-        for sleeper in self._asleep.values():
-            sleeper.run.end(None, _closed(sleeper.run.id))
-        idle = [*(task for task, _ in self._followers.values()), *self._alarms.values()]
-        idle += [self._postman] if self._postman is not None else []
+            driver.stop(_closed_error(driver.run.id))
+        for sleeper in self._sleeping.values():
+            sleeper.run.end(None, _closed_error(sleeper.run.id))
+        idle = [*(task for task, _ in self._followers.values()), *self._timers.values()]
+        idle += [self._inbox_task] if self._inbox_task is not None else []
         for task in idle:
             task.cancel()
-        taking = [task for task, _ in self._taking.values()]
+        taking = [task for task, _ in self._resuming.values()]
         await asyncio.gather(*self._tasks, *taking, *idle, return_exceptions=True)
         for driver in list(self._drivers.values()):  # of a run that was being taken over
-            driver.stop(_closed(driver.run.id))
+            driver.stop(_closed_error(driver.run.id))
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-def _given(asked: Asked, value: Any) -> str:
+def _result_rejection(asked: QuestionAsked, value: Any) -> str:
     """Why that is not what a call in doubt gave; empty where it may be."""
-    if asked.about != "effect":
+    if asked.kind != "effect":
         return "it asks for an answer, and not for what a call gave"
-    if asked.gives is None:
+    if asked.result_schema is None:
         return "it was asked by an older version, which takes no value of the call"
-    return Validator(asked.gives).check(value) or ""
+    return Validator(asked.result_schema).check(value) or ""
 
 
-def _closed(run: str) -> OrchestraError:
+def _closed_error(run: str) -> OrchestraError:
     error = OrchestraError("E017", f"the engine was closed while run {run} was under way", hint=f"orchestra runs resume {run}")
-    return error.about(run)
+    return error.with_run(run)

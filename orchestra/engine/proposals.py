@@ -6,120 +6,122 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from orchestra.core.events import Drafted, Given, Withheld
+from orchestra.core.events import OverrideSource, PlanDraft, WithheldOutput
 from orchestra.core.outcomes import Outcome
-from orchestra.core.protocols import Call
-from orchestra.engine.state import Phase, Unit
+from orchestra.core.protocols import CallRequest
+from orchestra.engine.state import Phase, WorkItem
 
 if TYPE_CHECKING:
-    from orchestra.verification.acceptance import Situation
-    from orchestra.verification.entailment import Reply
-    from orchestra.verification.session import Asked
+    from orchestra.verification.acceptance import VerificationRequest
+    from orchestra.verification.entailment import JudgeReply
+    from orchestra.verification.session import ChecksPending
 
 
 class Invoke(msgspec.Struct, frozen=True, gc=False):
     """Make an attempt.
 
-    `certain` says that the world must not see it before the journal has it: a tool with an effect. `plain` says that its value,
+    `write_ahead` says that the world must not see it before the journal has it: a tool with an effect. `unchecked` says that its value,
     where it gives one, is the unit's outcome: nothing judges it.
     """
 
-    unit: Unit
-    call: Call
-    certain: bool = False
-    plain: bool = False
-    reserved: int = -1
-    money: float = 0.0
-    because: str = ""
+    unit: WorkItem
+    call: CallRequest
+    write_ahead: bool = False
+    unchecked: bool = False
+    reserved_tokens: int = -1
+    reserved_money: float = 0.0
+    escalation_reason: str = ""
     """Why the larger model is asked at once, or why not, where the node has a condition for that."""
 
 
-class Judge(msgspec.Struct, frozen=True):
-    """Let the checks speak on a value; after they have asked agents (`asked`), given the `replies`."""
+class RunChecks(msgspec.Struct, frozen=True):
+    """Let the checks speak on a value; after they have asked agents (`pending`), given the `replies`."""
 
-    unit: Unit
+    unit: WorkItem
     attempt: int
-    situation: Situation
-    asked: Asked | None = None
-    replies: tuple[Reply, ...] = ()
+    request: VerificationRequest
+    pending: ChecksPending | None = None
+    replies: tuple[JudgeReply, ...] = ()
 
 
-class Pause(msgspec.Struct, frozen=True):
-    """Wait between `low` and `high` seconds, then make attempt number `attempt`."""
+class ScheduleRetry(msgspec.Struct, frozen=True):
+    """Wait between `min_delay` and `max_delay` seconds, then make attempt number `attempt`."""
 
-    unit: Unit
+    unit: WorkItem
     attempt: int
-    low: float
-    high: float
+    min_delay: float
+    max_delay: float
     reason: str
 
 
-class Count(msgspec.Struct, frozen=True):
-    """Let a server count the tokens of a call's prompt; `bound` holds where nobody can."""
+class CountTokens(msgspec.Struct, frozen=True):
+    """Let a server count the tokens of a call's prompt; `upper_bound` holds where nobody can."""
 
-    unit: Unit
-    call: Call
-    bound: int
+    unit: WorkItem
+    call: CallRequest
+    upper_bound: int
 
 
-class Ask(msgspec.Struct, frozen=True):
+class AskPerson(msgspec.Struct, frozen=True):
     """Ask a person."""
 
-    unit: Unit
+    unit: WorkItem
     question: str
     schema: dict[str, Any]
     options: tuple[str, ...] = ()
-    about: str = "answer"
-    withheld: Withheld | None = None
-    gives: dict[str, Any] | None = None
+    kind: str = "answer"
+    withheld: WithheldOutput | None = None
+    result_schema: dict[str, Any] | None = None
     """Of a call in doubt: the type of what it gives."""
 
 
-class Expand(msgspec.Struct, frozen=True):
+class ExpandMap(msgspec.Struct, frozen=True):
     """Begin the elements of an `each` node."""
 
-    unit: Unit
+    unit: WorkItem
     count: int
 
 
-class Enter(msgspec.Struct, frozen=True):
+class EnterBody(msgspec.Struct, frozen=True):
     """Begin a body: of a `call`, of a turn of a loop or of a plan."""
 
-    unit: Unit
+    unit: WorkItem
     turn: int
-    drafted: Drafted | None = None
-    because: str = ""
+    draft: PlanDraft | None = None
+    choice_reason: str = ""
     """Which agent of a choice is asked, and for which label."""
 
 
-class Recall(msgspec.Struct, frozen=True):
+class RecallPlan(msgspec.Struct, frozen=True):
     """Look into the memo for a plan that has served before; the closest of the keys comes first."""
 
-    unit: Unit
+    unit: WorkItem
     keys: tuple[str, ...]
 
 
-class Finish(msgspec.Struct, frozen=True):
+class FinishNode(msgspec.Struct, frozen=True):
     """Give a unit its outcome."""
 
-    unit: Unit
+    unit: WorkItem
     outcome: Outcome
-    instead: Outcome | None = None
+    original_outcome: Outcome | None = None
     """What it came to itself, where the outcome is its fallback."""
-    given: Given | None = None
+    overridden_by: OverrideSource | None = None
     """Where a person said what it gave: who."""
 
 
-class Conclude(msgspec.Struct, frozen=True):
+class FinishRun(msgspec.Struct, frozen=True):
     """End the run."""
 
     status: str
     outcome: Outcome
 
 
-Proposal: TypeAlias = Invoke | Judge | Pause | Count | Ask | Expand | Enter | Recall | Finish | Conclude
+Proposal: TypeAlias = (
+    Invoke | RunChecks | ScheduleRetry | CountTokens | AskPerson | ExpandMap | EnterBody | RecallPlan | FinishNode | FinishRun
+)
 
 
-def moot(proposal: Proposal) -> bool:
+def is_stale(proposal: Proposal) -> bool:
     """Whether what a proposal is about is gone: one that was carried out before it ended its plan, or made it go another way."""
-    return not isinstance(proposal, Conclude) and proposal.unit.phase is Phase.DONE
+    return not isinstance(proposal, FinishRun) and proposal.unit.phase is Phase.DONE

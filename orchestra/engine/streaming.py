@@ -11,9 +11,9 @@ from contextlib import contextmanager
 
 import msgspec
 
-from orchestra.core.protocols import Call, Chunk
+from orchestra.core.protocols import CallRequest, Chunk
 
-MOST = 1 << 20
+MAX_BUFFERED = 1 << 20
 """Characters that are kept for one reader at most; of those that he did not come to read, the oldest piece goes first."""
 
 
@@ -31,46 +31,46 @@ class TextPiece(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     text: str
 
 
-class Text:
+class CallText:
     """What is written for one call."""
 
-    __slots__ = ("call", "live", "over", "size")
+    __slots__ = ("call", "is_over", "size", "stream")
 
-    def __init__(self, call: Call, live: Live) -> None:
-        self.call, self.live, self.size, self.over = call, live, 0, False
+    def __init__(self, call: CallRequest, stream: TextStream) -> None:
+        self.call, self.stream, self.size, self.is_over = call, stream, 0, False
 
     def add(self, chunk: Chunk) -> None:
         """More of it has come."""
         if chunk.text:
-            self.live.add(self, self.size, chunk.text)
+            self.stream.add(self, self.size, chunk.text)
             self.size += len(chunk.text)
 
 
-class Unread:
+class TextReader:
     """What one reader did not come to read yet."""
 
     def __init__(self, nodes: Collection[str] = (), agents: Collection[str] = ()) -> None:
         self._nodes = (nodes,) if isinstance(nodes, str) else tuple(nodes)
         self._agents = (agents,) if isinstance(agents, str) else tuple(agents)
-        self._texts: dict[Text, tuple[int, list[str]]] = {}
+        self._texts: dict[CallText, tuple[int, list[str]]] = {}
         """Of each text where it goes on, and what has come since."""
         self._size = 0
-        self._more: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
 
-    def wants(self, call: Call) -> bool:
+    def wants(self, call: CallRequest) -> bool:
         """Whether the reader wants to see a call's text."""
-        named = not self._nodes or any(within(call.node, name) for name in self._nodes)
+        named = not self._nodes or any(is_within(call.node, name) for name in self._nodes)
         return named and (not self._agents or call.name in self._agents)
 
-    def add(self, text: Text, start: int, piece: str) -> None:
+    def add(self, text: CallText, start: int, piece: str) -> None:
         """More of a text."""
         self._texts.setdefault(text, (start, []))[1].append(piece)
         self._size += len(piece)
-        while self._size > MOST:
-            self.drop(next(iter(self._texts)))
+        while self._size > MAX_BUFFERED:
+            self.discard(next(iter(self._texts)))
         self.wake()
 
-    def drop(self, text: Text) -> None:
+    def discard(self, text: CallText) -> None:
         """Forgets what is left of a text."""
         if (left := self._texts.pop(text, None)) is not None:
             self._size -= sum(map(len, left[1]))
@@ -81,69 +81,69 @@ class Unread:
         if text is None:
             return None
         call, (start, pieces) = text.call, self._texts[text]
-        self.drop(text)
+        self.discard(text)
         return TextPiece(run=call.run, node=call.node, agent=call.name, attempt=call.attempt, start=start, text="".join(pieces))
 
-    def copied(self, other: Unread) -> None:
+    def copy_from(self, other: TextReader) -> None:
         """Takes over what another one has, and this one wants."""
         for text, (start, pieces) in other._texts.items():
             if self.wants(text.call):
                 self.add(text, start, "".join(pieces))
 
-    def forget_the_over(self) -> None:
+    def discard_finished(self) -> None:
         """Forgets texts of calls that have ended."""
-        for text in [text for text in self._texts if text.over]:
-            self.drop(text)
+        for text in [text for text in self._texts if text.is_over]:
+            self.discard(text)
 
-    def more(self) -> asyncio.Future[None]:
+    def wait_for_more(self) -> asyncio.Future[None]:
         """Done as soon as there is more, or the run is over."""
-        self._more = asyncio.get_running_loop().create_future()
-        return self._more
+        self._waiter = asyncio.get_running_loop().create_future()
+        return self._waiter
 
     def wake(self) -> None:
         """The reader looks again."""
-        if self._more is not None and not self._more.done():
-            self._more.set_result(None)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
-class Live:
+class TextStream:
     """What the models of one run write, and who reads it."""
 
-    __slots__ = ("_known", "_readers", "_under_way")
+    __slots__ = ("_backlog", "_had_reader", "_readers")
 
     def __init__(self) -> None:
-        self._readers: list[Unread] = []
-        self._known = False
+        self._readers: list[TextReader] = []
+        self._had_reader = False
         """Whether anybody ever read."""
-        self._under_way = Unread()
+        self._backlog = TextReader()
         """For whoever comes next: the text so far of calls that are under way; until the first reader comes, of those that are over too."""
 
     @contextmanager
-    def written(self, call: Call) -> Iterator[Text]:
+    def open_text(self, call: CallRequest) -> Iterator[CallText]:
         """The text of a call, as long as it is under way."""
-        text = Text(call, self)
+        text = CallText(call, self)
         try:
             yield text
         finally:
-            text.over = True
-            if self._known:
-                self._under_way.drop(text)
+            text.is_over = True
+            if self._had_reader:
+                self._backlog.discard(text)
 
-    def add(self, text: Text, start: int, piece: str) -> None:
+    def add(self, text: CallText, start: int, piece: str) -> None:
         """More of a text, for each who wants it."""
-        self._under_way.add(text, start, piece)
+        self._backlog.add(text, start, piece)
         for reader in self._readers:
             if reader.wants(text.call):
                 reader.add(text, start, piece)
 
     @contextmanager
-    def read(self, nodes: Collection[str], agents: Collection[str]) -> Iterator[Unread]:
+    def open_reader(self, nodes: Collection[str], agents: Collection[str]) -> Iterator[TextReader]:
         """A reader of these nodes and agents, or of all, as long as he reads."""
-        reader = Unread(nodes, agents)
-        reader.copied(self._under_way)
-        if not self._known:
-            self._known = True
-            self._under_way.forget_the_over()
+        reader = TextReader(nodes, agents)
+        reader.copy_from(self._backlog)
+        if not self._had_reader:
+            self._had_reader = True
+            self._backlog.discard_finished()
         self._readers.append(reader)
         try:
             yield reader
@@ -156,7 +156,7 @@ class Live:
             reader.wake()
 
 
-def within(path: str, name: str) -> bool:
+def is_within(path: str, name: str) -> bool:
     """Whether a path is that of a node, or of what is within it: its elements, its turns, its called workflow."""
     after = path[len(name) : len(name) + 1]
     return path.startswith(name) and not (after.isalnum() or after == "_")

@@ -1,1 +1,1 @@
-"""The fleet: servers, adapters, dispatch. It stands behind the `Workers` door."""
+"""The fleet: servers, adapters, dispatch. It implements the protocol `Workers`."""

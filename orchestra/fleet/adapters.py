@@ -14,18 +14,18 @@ from typing import TypeAlias
 from orchestra.agents.card import Card
 from orchestra.core.errors import FleetError, InputError
 from orchestra.fleet.config import FleetConfig, LocalServer
-from orchestra.fleet.http.model_server import Client
-from orchestra.fleet.request_errors import Fault
-from orchestra.fleet.supervisor.folders import is_full
+from orchestra.fleet.http.model_server import ModelClient
+from orchestra.fleet.request_errors import RequestError
+from orchestra.fleet.supervisor.folders import is_disk_full
 from orchestra.fleet.vllm_cpu import plugin
 from orchestra.fleet.weights.adapter_checks import CONFIG, WEIGHTS, check_adapter, check_base
-from orchestra.fleet.weights.download import sha256
+from orchestra.fleet.weights.download import file_sha256
 from orchestra.fleet.weights.safetensors import check_folder
-from orchestra.fleet.weights.weights import Pantry
-from orchestra.fleet.weights.weights import find as find_weights
+from orchestra.fleet.weights.weights import ModelStore
+from orchestra.fleet.weights.weights import find_weights as find_weights
 from orchestra.schema.strict_json import canonical, digest
 
-Stamp: TypeAlias = tuple[tuple[int, int, int], ...]
+FileStamps: TypeAlias = tuple[tuple[int, int, int], ...]
 """What changes when one of an adapter's two files is replaced: of each its time, its inode, its size."""
 
 
@@ -37,7 +37,7 @@ class Adapter:
     folder: Path
 
 
-def find(card: Card, server: LocalServer) -> Path:
+def find_adapter(card: Card, server: LocalServer) -> Path:
     """The folder of a card's adapter: the fleet's of that name, else the one in the card's own folder.
 
     Raises `FleetError` F212 where there is none.
@@ -52,58 +52,58 @@ def find(card: Card, server: LocalServer) -> Path:
     raise FleetError("F212", f"the adapter {card.adapter!r} of {card.name!r} is not there", hint=hint)
 
 
-def read(card: Card, server: LocalServer, pantry: Pantry) -> Adapter:
-    """The adapter of a card, its files checked, and kept in the pantry's store.
+def load_adapter_files(card: Card, server: LocalServer, model_store: ModelStore) -> Adapter:
+    """The adapter of a card, its files checked, and kept in the model store.
 
     Raises `FleetError` F007 (not safe to load), F212 (no adapter, or one that cannot be read or kept), F222 (one that does not fit) or F004
     (disk full).
     """
-    store = pantry.folders.adapters
+    store = model_store.folders.adapters
     try:
-        return _read(card, server, pantry)
+        return _load_adapter_files(card, server, model_store)
     except OSError as error:
         reason = f"the adapter {card.adapter!r} of {card.name!r} cannot be read, or kept in {store}: {error}"
-        if is_full(error):
+        if is_disk_full(error):
             raise FleetError("F004", reason, hint="free some space, then try again") from error
         raise FleetError("F212", reason, hint=f"look at the rights of {store}") from error
 
 
-def _read(card: Card, server: LocalServer, pantry: Pantry) -> Adapter:
-    folder = find(card, server)
+def _load_adapter_files(card: Card, server: LocalServer, model_store: ModelStore) -> Adapter:
+    folder = find_adapter(card, server)
     for name in (WEIGHTS, CONFIG):
         if not (folder / name).is_file():
             raise FleetError("F212", f"{folder} is no adapter: it has no {name}", hint="save it with peft's `save_pretrained`")
     check_folder(folder)
     check_adapter(folder)
-    if (base := find_weights(server.weights, Pantry(pantry.folders))) is not None:  # as the supervisor finds them
+    if (base := find_weights(server.weights, ModelStore(model_store.folders))) is not None:  # as the supervisor finds them
         check_base(folder, base)
-    mark = mark_of(folder)
-    return Adapter(f"{card.adapter}-{mark[:12]}", kept(folder, mark, pantry.folders.adapters))
+    digest = adapter_digest(folder)
+    return Adapter(f"{card.adapter}-{digest[:12]}", store_adapter(folder, digest, model_store.folders.adapters))
 
 
-def mark_of(folder: Path) -> str:
+def adapter_digest(folder: Path) -> str:
     """The digest of an adapter: of its weights, and of how they are scaled and where they sit."""
-    return digest(" ".join(_sums(folder)).encode())
+    return digest(" ".join(_file_digests(folder)).encode())
 
 
-def bond_of(folder: Path) -> str:
+def binding_digest(folder: Path) -> str:
     """The digest of the same two files that memos and certificates have kept from the beginning, which another one would void."""
-    return digest(canonical(_sums(folder)))
+    return digest(canonical(_file_digests(folder)))
 
 
-def _sums(folder: Path) -> list[str]:
-    return [sha256(Path(file)) for file in files(folder)]
+def _file_digests(folder: Path) -> list[str]:
+    return [file_sha256(Path(file)) for file in adapter_files(folder)]
 
 
-def kept(folder: Path, mark: str, store: Path) -> Path:
+def store_adapter(folder: Path, file_digest: str, store: Path) -> Path:
     """An adapter's files under its digest, where nobody changes them: servers read them again when its slot was needed meanwhile.
 
     Raises `OSError` where they cannot be written.
     """
-    place = store / mark
+    place = store / file_digest
     if not (place / WEIGHTS).is_file():
         store.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{mark[:12]}-", dir=store))
+        partial = Path(tempfile.mkdtemp(prefix=f".{file_digest[:12]}-", dir=store))
         try:
             for name in (WEIGHTS, CONFIG):
                 shutil.copyfile(folder / name, partial / name)
@@ -115,12 +115,12 @@ def kept(folder: Path, mark: str, store: Path) -> Path:
     return place
 
 
-def files(folder: Path) -> tuple[str, str]:
+def adapter_files(folder: Path) -> tuple[str, str]:
     """An adapter's weights, and how they are scaled and where they sit: as strings, for each call asks for their stamp."""
     return str(folder / WEIGHTS), str(folder / CONFIG)
 
 
-def stamp(files: tuple[str, str]) -> Stamp | None:
+def file_stamps(files: tuple[str, str]) -> FileStamps | None:
     """Of an adapter's two files; None where one of them is not there."""
     try:
         weights, config = os.stat(files[0]), os.stat(files[1])
@@ -136,15 +136,15 @@ def check_slots(config: FleetConfig, cards: Iterable[Card]) -> None:
     and with all in use the base model would silently answer with an adapter.
     """
     listed = list(cards)
-    for name, server in config.local.items():
-        own = {c.name for c in listed if c.adapter and c.adapter not in server.adapters and name in config.serving(c.model)}
+    for name, server in config.local_servers.items():
+        own = {c.name for c in listed if c.adapter and c.adapter not in server.adapters and name in config.servers_for(c.model)}
         wanted = [*server.adapters, *own]
         spare = plugin.spare_slots() if wanted and server.device == "cpu" else 0
         if server.max_loras < len(wanted) + spare:
-            raise _too_few(name, server.max_loras, len(wanted), spare)
+            raise _slots_error(name, server.max_loras, len(wanted), spare)
 
 
-def _too_few(name: str, slots: int, adapters: int, spare: int) -> InputError:
+def _slots_error(name: str, slots: int, adapters: int, spare: int) -> InputError:
     has = f"{slots} adapter slot{'' if slots == 1 else 's'} (max_loras: {slots})"
     each = "one for its adapter" if adapters == 1 else f"one for each of its {adapters} adapters"
     message = f"server {name!r} has {has} and needs {adapters + spare}: {each}"
@@ -157,77 +157,79 @@ def _too_few(name: str, slots: int, adapters: int, spare: int) -> InputError:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _CachedAdapter:
     """An adapter that was read, and from where."""
 
     files: tuple[str, str]
-    stamp: Stamp | None
+    stamps: FileStamps | None
     adapter: Adapter
 
 
-class Residency:
+class AdapterManager:
     """Which adapters are loaded where. A server that restarted has none: its address is new.
 
     An adapter whose files were replaced, by a promotion, is read anew at the next call and loaded beside the old one, which goes when
     the new one is there; calls under way end with the one that they began with.
     """
 
-    def __init__(self, client: Client, pantry: Pantry, spare_slots: Callable[[str], int]) -> None:
+    def __init__(self, client: ModelClient, model_store: ModelStore, spare_slots: Callable[[str], int]) -> None:
         """`spare_slots` says of a server how many slots must stay free."""
-        self._client, self._pantry, self._spare_slots = client, pantry, spare_slots
+        self._client, self._model_store, self._spare_slots = client, model_store, spare_slots
         self._loaded: dict[str, set[str]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
-        self._read: dict[tuple[str, str], _Known] = {}
+        self._cache: dict[tuple[str, str], _CachedAdapter] = {}
 
-    def holds(self, server: str, card: Card) -> bool:
+    def is_loaded(self, server: str, card: Card) -> bool:
         """Whether a card's adapter, where it has one, is known to be loaded on a server."""
         if card.adapter is None:
             return True
-        known = self._read.get((server, card.digest))
+        known = self._cache.get((server, card.digest))
         return known is not None and known.adapter.name in self._loaded.get(server, ())
 
-    async def ensure(self, server: str, card: Card, servers: Mapping[str, object], *, once: bool = False) -> str | Fault:
+    async def ensure(self, server: str, card: Card, servers: Mapping[str, object], *, once: bool = False) -> str | RequestError:
         """The model's name for a card's requests to a server, its adapter loaded; empty for the server's own model.
 
-        `once` is for a caller that has another server to ask.
+        `once` is set by a caller that has another server to ask.
         """
         if card.adapter is None:
             return ""
         target = servers[server]
         if not isinstance(target, LocalServer):
             return card.adapter  # an endpoint has it under that name, or answers that it has not
-        known = self._read.get((server, card.digest))
-        if known is not None and known.adapter.name in self._loaded.get(server, ()) and known.stamp == stamp(known.files):
+        known = self._cache.get((server, card.digest))
+        if known is not None and known.adapter.name in self._loaded.get(server, ()) and known.stamps == file_stamps(known.files):
             return known.adapter.name
         async with self._locks.setdefault(server, asyncio.Lock()):
             try:
-                adapter = await self._current(server, card, target)
+                adapter = await self._refresh(server, card, target)
             except FleetError as error:
-                return Fault.of(error)
+                return RequestError.from_error(error)
             if adapter.name not in self._loaded.get(server, ()) and (fault := await self._load(server, adapter, target, once)) is not None:
                 return fault
             if known is not None and known.adapter.name != adapter.name:
-                await self._give_up(server, known.adapter.name)
+                await self._unload(server, known.adapter.name)
         return adapter.name
 
-    async def _current(self, server: str, card: Card, target: LocalServer) -> Adapter:
+    async def _refresh(self, server: str, card: Card, target: LocalServer) -> Adapter:
         """The adapter as its files are now. Raises `FleetError`."""
-        known = self._read.get((server, card.digest))
-        if known is None or known.stamp != stamp(known.files):
-            found = files(find(card, target))
-            mark = stamp(found)  # before the files are read: a change meanwhile is seen at the next call
-            known = self._read[server, card.digest] = _Known(found, mark, await asyncio.to_thread(read, card, target, self._pantry))
+        known = self._cache.get((server, card.digest))
+        if known is None or known.stamps != file_stamps(known.files):
+            found = adapter_files(find_adapter(card, target))
+            stamps = file_stamps(found)  # before the files are read: a change meanwhile is seen at the next call
+            known = self._cache[server, card.digest] = _CachedAdapter(
+                found, stamps, await asyncio.to_thread(load_adapter_files, card, target, self._model_store)
+            )
         return known.adapter
 
-    async def _give_up(self, server: str, name: str) -> None:
+    async def _unload(self, server: str, name: str) -> None:
         """Unloads an adapter that no card has any more."""
-        if all(known.adapter.name != name for (where, _), known in self._read.items() if where == server):
+        if all(known.adapter.name != name for (where, _), known in self._cache.items() if where == server):
             self._loaded.get(server, set()).discard(name)
             await self._client.unload_adapter(server, name)  # a server that cannot keeps it: it does no harm there
 
-    async def _load(self, server: str, adapter: Adapter, target: LocalServer, once: bool) -> Fault | None:
+    async def _load(self, server: str, adapter: Adapter, target: LocalServer, once: bool) -> RequestError | None:
         listed = await self._client.adapters(server, once=once)
-        if isinstance(listed, Fault):
+        if isinstance(listed, RequestError):
             return listed
         self._loaded[server] = set(listed)
         if adapter.name in listed:
@@ -235,7 +237,7 @@ class Residency:
         spare = self._spare_slots(server)
         if spare and len(listed) + spare >= target.max_loras:
             reason = f"{server} holds {len(listed)} adapters of other commands, and on the CPU its last slot stays free"
-            return Fault.unseen("F219", reason, "orchestra fleet stop, or raise `max_loras` in the fleet file")
+            return RequestError.not_reached("F219", reason, "orchestra fleet stop, or raise `max_loras` in the fleet file")
         if (fault := await self._client.load_adapter(server, adapter.name, str(adapter.folder))) is None:
             self._loaded.get(server, set()).add(adapter.name)  # it may have moved meanwhile: then all are loaded anew
         return fault

@@ -1,4 +1,4 @@
-"""The gauge: what a call to a model may cost, and under which key its answer may be remembered. Asks no server."""
+"""The call estimator: the bounds of the cost of a call to a model, and the memo key of its answer. Sends no request."""
 
 from __future__ import annotations
 
@@ -7,81 +7,83 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from orchestra.agents.card import Card
-from orchestra.agents.prompt import Constraining, Message, Prompt
+from orchestra.agents.prompt import ChatMessage, ConstraintMode, Prompt
 from orchestra.core.errors import InputError
-from orchestra.core.protocols import UNMEASURED, Call, Measure
-from orchestra.fleet.card_cache import Cast
-from orchestra.fleet.card_versions import MEMO_VERSION, current
+from orchestra.core.protocols import NO_ESTIMATE, CallEstimate, CallRequest
+from orchestra.fleet.card_cache import CardCache
+from orchestra.fleet.card_versions import MEMO_VERSION, resolve_card
 from orchestra.fleet.config import TEMPLATE_TOKENS, Endpoint, FleetConfig
-from orchestra.fleet.model_digests import Marks
-from orchestra.fleet.request_errors import Fault
-from orchestra.fleet.server_selection import Choice, choose, held
-from orchestra.fleet.weights.weights import Pantry
+from orchestra.fleet.model_digests import ModelDigests
+from orchestra.fleet.request_errors import RequestError
+from orchestra.fleet.server_selection import ServerChoice, choose_servers, supported_constraint
+from orchestra.fleet.weights.weights import ModelStore
 from orchestra.schema.strict_json import canonical, digest
 
-A_MESSAGE = 16
+MESSAGE_TOKENS = 16
 """Tokens that a chat template puts around a message, at most: ChatML takes 5, Llama 3 takes 6."""
-RECIPE = 1
+CONSTRAINT_VERSION = 1
 """Version of how constraints are made of types and evidence: counted up when the same ones give another constraint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gauge:
+class CallEstimator:
     """Measures calls by the cards and the fleet's configuration."""
 
     config: FleetConfig
     cards: Mapping[str, Card]
-    kept: Mapping[str, Card] = field(default_factory=dict)
-    pantry: Pantry = field(default_factory=Pantry.of)
-    constraint: Constraining = "evidence"
+    cards_by_digest: Mapping[str, Card] = field(default_factory=dict)
+    model_store: ModelStore = field(default_factory=ModelStore.from_environment)
+    constraint: ConstraintMode = "evidence"
     tenant: str = ""
-    marks: Marks = field(init=False)
-    cast: Cast = field(init=False, default_factory=Cast)
+    model_digests: ModelDigests = field(init=False)
+    card_cache: CardCache = field(init=False, default_factory=CardCache)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "marks", Marks(self.pantry))
+        object.__setattr__(self, "model_digests", ModelDigests(self.model_store))
 
-    def measure(self, call: Call) -> Measure:
+    def estimate(self, call: CallRequest) -> CallEstimate:
         """The bounds of a call, and its memo key; nothing for one that no model of the fleet will be asked for."""
         try:
-            card = current(call, self.cards, self.kept)
+            card = resolve_card(call, self.cards, self.cards_by_digest)
             if card is None or card.kind != "model":
-                return UNMEASURED
+                return NO_ESTIMATE
             # The grammar over the evidence takes a millisecond, and follows from what is in the key: it is not made twice.
-            prompt = self.cast.of(card).script.render(call.inputs, evidence=call.evidence, feedback=call.feedback, constraint="none")
+            prompt = self.card_cache.get(card).prompt.render(call.inputs, evidence=call.evidence, feedback=call.feedback, constraint="none")
         except InputError:
-            return UNMEASURED  # it will be refused for this
+            return NO_ESTIMATE  # it will be refused for this
         most = prompt.max_output if call.max_output is None else min(call.max_output, prompt.max_output)
-        least, choice = min(card.min_output, most), choose(self.config, call, card)
-        if isinstance(choice, Fault):
-            return Measure(prompt_tokens=tokens_at_most(prompt.messages, TEMPLATE_TOKENS), max_output=most, min_output=least)
+        least, choice = min(card.min_output, most), choose_servers(self.config, call, card)
+        if isinstance(choice, RequestError):
+            return CallEstimate(prompt_tokens=max_prompt_tokens(prompt.messages, TEMPLATE_TOKENS), max_output=most, min_output=least)
         template = max(self.config.servers[name].template_tokens for name in choice.servers)
-        bound, memo = tokens_at_most(prompt.messages, template), self._memo(call, card, choice, prompt)
-        price, unpriced = prices(self.config, choice.servers)
-        return Measure(prompt_tokens=bound, max_output=most, min_output=least, price=price, unpriced=unpriced, memo=memo)
+        bound, memo = max_prompt_tokens(prompt.messages, template), self._memo_key(call, card, choice, prompt)
+        price, unpriced = max_prices(self.config, choice.servers)
+        return CallEstimate(
+            prompt_tokens=bound, max_output=most, min_output=least, token_prices=price, unpriced_server=unpriced, memo_key=memo
+        )
 
-    def _memo(self, call: Call, card: Card, choice: Choice, prompt: Prompt) -> str:
+    def _memo_key(self, call: CallRequest, card: Card, choice: ServerChoice, prompt: Prompt) -> str:
         """The key; empty where the same call may be answered otherwise. It holds for every server that may be asked, whichever is free."""
         if card.sampling.temperature > 0 and card.sampling.seed is None and not call.sample:
             return ""
         targets = {name: self.config.servers[name] for name in choice.servers}
-        marks = {self.marks.of(name, target, choice.card) for name, target in targets.items()}
-        if "" in marks:
+        digests = {self.model_digests.server_digest(name, target, choice.card) for name, target in targets.items()}
+        if "" in digests:
             return ""
-        constraints = sorted({held(target, self.constraint) for target in targets.values()})
+        constraints = sorted({supported_constraint(target, self.constraint) for target in targets.values()})
         said = [
-            [RECIPE, MEMO_VERSION],
+            [CONSTRAINT_VERSION, MEMO_VERSION],
             [call.kind, card.name, card.digest],
             call.inputs,
             [(message.role, message.content) for message in prompt.messages],
             [constraints, prompt.max_output, prompt.stop, prompt.sampling.model_dump()],
-            sorted(marks),
+            sorted(digests),
             [(source.text, source.name) for source in call.evidence],
             call.feedback,
             [
                 self.tenant,
                 call.label,
-                call.tier if call.tier > 1 else call.escalate,
+                call.tier if call.tier > 1 else call.is_escalated,
                 *([call.sample] if call.sample else []),
             ],  # keys of before stay
         ]
@@ -91,7 +93,7 @@ class Gauge:
             return ""
 
 
-def prices(config: FleetConfig, names: Iterable[str]) -> tuple[tuple[float, float], str]:
+def max_prices(config: FleetConfig, names: Iterable[str]) -> tuple[tuple[float, float], str]:
     """The dearest money for a token of prompt and of output among servers that may be asked; and one whose price nobody knows."""
     prompt = output = 0.0
     unpriced = ""
@@ -106,16 +108,16 @@ def prices(config: FleetConfig, names: Iterable[str]) -> tuple[tuple[float, floa
     return (prompt, output), unpriced
 
 
-def tokens_at_most(messages: Iterable[Message], template: int) -> int:
+def max_prompt_tokens(messages: Iterable[ChatMessage], template: int) -> int:
     """A bound on the tokens of a chat: no token is shorter than a byte, `template` of them come once, and some a message.
 
     That holds for byte-level vocabularies. Tokenizers of the Qwen family compose characters first (NFC), which can take more bytes
     than the text had.
     """
-    return template + A_MESSAGE + sum(A_MESSAGE + _bytes(message.content) for message in messages)
+    return template + MESSAGE_TOKENS + sum(MESSAGE_TOKENS + _utf8_length(message.content) for message in messages)
 
 
-def _bytes(text: str) -> int:
+def _utf8_length(text: str) -> int:
     if text.isascii():
         return len(text)
     size = len(text.encode("utf-8", "surrogatepass"))

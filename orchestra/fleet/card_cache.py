@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 from orchestra.agents.card import Card
-from orchestra.agents.output_parser import Reader
-from orchestra.agents.prompt import Script
+from orchestra.agents.output_parser import OutputParser
+from orchestra.agents.prompt import CompiledPrompt
 
 
-class Part:
+class PreparedCard:
     """One card made ready: what is said for it, and how its answers are read."""
 
-    __slots__ = ("reader", "script")
+    __slots__ = ("prompt", "reader")
 
     def __init__(self, card: Card) -> None:
         """Raises `InputError` A007 where no prompt of the card can be rendered."""
-        self.script, self.reader = Script(card), Reader(card)
+        self.prompt, self.reader = CompiledPrompt(card), OutputParser(card)
 
 
-class Cast:
+class CardCache:
     """The cards that were asked for, made ready."""
 
-    __slots__ = ("_parts",)
+    __slots__ = ("_cards",)
 
     def __init__(self) -> None:
-        self._parts: dict[str, Part] = {}
+        self._cards: dict[str, PreparedCard] = {}
 
-    def of(self, card: Card) -> Part:
+    def get(self, card: Card) -> PreparedCard:
         """The card made ready; a card with another model or adapter is the same one here. Raises `InputError` A007."""
-        part = self._parts.get(card.digest)
+        part = self._cards.get(card.digest)
         if part is None:
-            part = self._parts[card.digest] = Part(card)
+            part = self._cards[card.digest] = PreparedCard(card)
         return part

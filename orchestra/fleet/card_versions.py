@@ -6,22 +6,22 @@ from collections.abc import Mapping
 
 from orchestra.agents.card import Card
 from orchestra.core.errors import InputError
-from orchestra.core.protocols import Call
+from orchestra.core.protocols import CallRequest
 
 MEMO_VERSION = "2"
 """Version of what a memo keeps of an agent's answer, in its key: counted up when more is kept, so that what was kept before is asked for
 again. 2: how sure the agent is, too."""
 
 
-def current(call: Call, cards: Mapping[str, Card], kept: Mapping[str, Card]) -> Card | None:
+def resolve_card(call: CallRequest, cards: Mapping[str, Card], cards_by_digest: Mapping[str, Card]) -> Card | None:
     """The card of a call's name, of the call's version where it states one; None where no card has the name.
 
-    `cards` are the current ones by name, `kept` older ones by digest. Raises `InputError` F221 for a version that nobody has.
+    `cards` are the current ones by name, `cards_by_digest` older ones. Raises `InputError` F221 for a version that nobody has.
     """
     card = cards.get(call.name)
     if not call.version or (card is not None and card.digest == call.version):
         return card
-    older = kept.get(call.version)
+    older = cards_by_digest.get(call.version)
     if older is not None and older.name == call.name:
         return older
     if card is None:

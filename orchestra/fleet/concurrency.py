@@ -6,27 +6,27 @@ import asyncio
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from orchestra.fleet.concurrency_limit import ConcurrencyLimit, Flight, Outcome
-from orchestra.fleet.scheduling import NOBODY, Fifo, Order, Ticket, Turn
+from orchestra.fleet.concurrency_limit import ConcurrencyLimit, InFlightRequest, RequestOutcome
+from orchestra.fleet.scheduling import NO_RUN, FifoScheduler, QueueRequest, Scheduler, Ticket
 
 
 @dataclass(frozen=True, slots=True)
 class Permit:
     """A place at a server, for one request."""
 
-    turn: Turn
-    flight: Flight
+    request: QueueRequest
+    in_flight: InFlightRequest
 
 
-class Gate:
-    """At most `limit` requests at once; an `Order` says which of those that wait goes in next. While it is held, nobody goes in."""
+class ConcurrencyGate:
+    """At most `limit` requests at once; a `Scheduler` chooses the next one that goes in. While it is held, nobody goes in."""
 
-    def __init__(self, concurrency: ConcurrencyLimit, order: Order | None = None) -> None:
+    def __init__(self, concurrency: ConcurrencyLimit, scheduler: Scheduler | None = None) -> None:
         self.concurrency = concurrency
-        self.inside = 0
-        self.held = False
-        self.order = order or Fifo()
-        self._called: dict[Ticket, asyncio.Future[Permit]] = {}
+        self.in_flight = 0
+        self.paused = False
+        self.scheduler = scheduler or FifoScheduler()
+        self._waiters: dict[Ticket, asyncio.Future[Permit]] = {}
 
     @property
     def limit(self) -> int:
@@ -36,107 +36,110 @@ class Gate:
     @property
     def waiting(self) -> int:
         """Requests that wait at the gate."""
-        return self.order.waiting
+        return self.scheduler.waiting
 
-    def free(self, turn: Turn = NOBODY) -> Permit | None:
+    def try_enter(self, request: QueueRequest = NO_RUN) -> Permit | None:
         """A permit where there is room and nobody waits. It needs one `leave`."""
-        if not self._has_room() or not self.order.enter(turn):
+        if not self._has_room() or not self.scheduler.try_enter(request):
             return None
-        return self._permit(turn)
+        return self._permit(request)
 
-    async def enter(self, turn: Turn = NOBODY) -> Permit:
+    async def enter(self, request: QueueRequest = NO_RUN) -> Permit:
         """Waits until there is room. Every permit needs one `leave`."""
-        if (permit := self.free(turn)) is not None:
+        if (permit := self.try_enter(request)) is not None:
             return permit
         future: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
-        ticket = self.order.join(turn)
-        self._called[ticket] = future
-        self._call()  # it may share its prompt with what is inside, while those before it have to wait
+        ticket = self.scheduler.enqueue(request)
+        self._waiters[ticket] = future
+        self._admit_waiting()  # it may share its prompt with what is inside, while those before it have to wait
         try:
             return await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
                 self.leave(future.result(), "ignored")
-            elif self._called.pop(ticket, None) is not None:
-                self.order.withdraw(ticket)
-                self._call()  # the others may have waited for this one
+            elif self._waiters.pop(ticket, None) is not None:
+                self.scheduler.cancel(ticket)
+                self._admit_waiting()  # the others may have waited for this one
             raise
 
-    def leave(self, permit: Permit, outcome: Outcome) -> None:
+    def leave(self, permit: Permit, outcome: RequestOutcome) -> None:
         """The request is over."""
-        self.concurrency.finished(permit.flight, outcome)
-        self.inside -= 1
-        self.order.over(permit.turn)
-        self._call()
+        self.concurrency.record_finished(permit.in_flight, outcome)
+        self.in_flight -= 1
+        self.scheduler.finish(permit.request)
+        self._admit_waiting()
 
-    def hold(self) -> None:
+    def pause(self) -> None:
         """Lets nobody in until `release`."""
-        self.held = True
+        self.paused = True
 
-    def release(self) -> None:
+    def resume(self) -> None:
         """Ends a hold."""
-        if self.held:
-            self.held = False
-            self._call()
+        if self.paused:
+            self.paused = False
+            self._admit_waiting()
 
     def _has_room(self) -> bool:
-        return not self.held and self.inside < self.concurrency.limit
+        return not self.paused and self.in_flight < self.concurrency.limit
 
-    def _permit(self, turn: Turn) -> Permit:
-        self.inside += 1
-        return Permit(turn, self.concurrency.sent(self.inside))
+    def _permit(self, request: QueueRequest) -> Permit:
+        self.in_flight += 1
+        return Permit(request, self.concurrency.record_sent(self.in_flight))
 
-    def _call(self) -> None:
+    def _admit_waiting(self) -> None:
         """Lets in who may go."""
-        while self._has_room() and (ticket := self.order.next()) is not None:
-            future = self._called.pop(ticket)
+        while self._has_room() and (ticket := self.scheduler.dequeue()) is not None:
+            future = self._waiters.pop(ticket)
             if future.done():
-                self.order.over(ticket.turn)  # cancelled, and it has not had a chance to say so
+                self.scheduler.finish(ticket.request)  # cancelled, and it has not had a chance to say so
             else:
-                future.set_result(self._permit(ticket.turn))
+                future.set_result(self._permit(ticket.request))
 
 
-State: TypeAlias = Literal["closed", "open", "half-open"]
+BreakerState: TypeAlias = Literal["closed", "open", "half-open"]
 
 
-class Breaker:
-    """Stops asking a server that failed `threshold` times in a row, for a pause that doubles from `first` to `longest` seconds.
+class CircuitBreaker:
+    """Stops asking a server that failed `threshold` times in a row, for a pause that doubles from `initial_pause` to `max_pause` seconds.
 
     After the pause one request goes through; its result closes the breaker or opens it again (Nygard, Release It!, 2nd ed.,
     chapter 5). Time is given from outside.
     """
 
-    def __init__(self, threshold: int = 5, first: float = 1.0, longest: float = 30.0) -> None:
-        self._threshold, self._first, self._longest = threshold, first, longest
+    def __init__(self, threshold: int = 5, initial_pause: float = 1.0, max_pause: float = 30.0) -> None:
+        self._threshold, self._initial_pause, self._max_pause = threshold, initial_pause, max_pause
         self._failures = 0
-        self._pause = first
-        self._until = 0.0
+        self._pause = initial_pause
+        self._open_until = 0.0
         self._probing = False
-        self.state: State = "closed"
+        self.state: BreakerState = "closed"
 
-    def at(self, now: float) -> State:
+    def state_at(self, now: float) -> BreakerState:
         """The state as a request would find it: one that is open is half-open once its pause is over."""
-        return "half-open" if self.state == "open" and now >= self._until else self.state
+        return "half-open" if self.state == "open" and now >= self._open_until else self.state
 
-    def pause(self, now: float) -> float:
+    def remaining_pause(self, now: float) -> float:
         """Seconds until a request may go. Takes no permission."""
         if self.state == "closed":
             return 0.0
-        if now < self._until:
-            return self._until - now
+        if now < self._open_until:
+            return self._open_until - now
         return min(self._pause, 1.0) if self._probing else 0.0
 
-    def wait(self, now: float) -> float:
-        """Seconds until a request may go; 0 takes the permission, which must be answered by `good`, `bad` or `nothing`."""
-        if (pause := self.pause(now)) == 0 and self.state != "closed":
+    def acquire(self, now: float) -> float:
+        """Seconds until a request may go; 0 takes the permission.
+
+        After 0, call `record_success`, `record_failure` or `record_ignored` once.
+        """
+        if (pause := self.remaining_pause(now)) == 0 and self.state != "closed":
             self.state, self._probing = "half-open", True
         return pause
 
-    def good(self) -> None:
+    def record_success(self) -> None:
         """A request was answered."""
-        self._failures, self._pause, self._probing, self.state = 0, self._first, False, "closed"
+        self._failures, self._pause, self._probing, self.state = 0, self._initial_pause, False, "closed"
 
-    def bad(self, now: float, *, trial: bool = True) -> None:
+    def record_failure(self, now: float, *, trial: bool = True) -> None:
         """A request failed by the server's fault; `trial` says whether it is the one that went through after the pause.
 
         Only a trial that fails makes the pause longer. What was under way when the breaker opened fails by the same fault, and says
@@ -147,11 +150,11 @@ class Breaker:
             if self._failures < self._threshold:
                 return
         elif self.state == "half-open" and trial:
-            self._pause = min(2 * self._pause, self._longest)
+            self._pause = min(2 * self._pause, self._max_pause)
         else:
             return
-        self.state, self._until, self._probing = "open", now + self._pause, False
+        self.state, self._open_until, self._probing = "open", now + self._pause, False
 
-    def nothing(self) -> None:
+    def record_ignored(self) -> None:
         """A request ended without telling anything of the server: it was cancelled, or wrong itself."""
         self._probing = False

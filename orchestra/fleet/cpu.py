@@ -30,7 +30,7 @@ Dtype: TypeAlias = Literal["bfloat16", "float32"]
 CPUINFO = Path("/proc/cpuinfo")
 TOPOLOGY = Path("/sys/devices/system/cpu")
 """Where Linux says which processors share a core."""
-LIMIT = "ONEDNN_MAX_CPU_ISA"
+ISA_VARIABLE = "ONEDNN_MAX_CPU_ISA"
 INSTRUCTIONS: Mapping[str, str] = {
     "avx2": "AVX2",
     "avx_vnni": "AVX-VNNI",
@@ -43,7 +43,7 @@ INSTRUCTIONS: Mapping[str, str] = {
 }
 """Flags of /proc/cpuinfo that matter here, and the names of these instructions."""
 NATIVE_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
-LIMITED: Mapping[str, frozenset[str]] = {
+ISA_FLAGS: Mapping[str, frozenset[str]] = {
     "SSE41": frozenset(),
     "AVX": frozenset(),
     "AVX2": frozenset({"avx2"}),
@@ -53,15 +53,15 @@ LIMITED: Mapping[str, frozenset[str]] = {
     "AVX512_CORE_BF16": frozenset({"avx2", "avx512f", "avx512_vnni", "avx512_bf16"}),
 }
 """What is left by each value of `ONEDNN_MAX_CPU_ISA` (oneDNN, CPU dispatcher control); any other value limits nothing here."""
-CLEARLY = 1.5
+OVERRIDE_RATIO = 1.5
 """How many times as fast the timed products must find a type, so that it is taken against the flags."""
-MEASURE_SECONDS = 120.0
+MEASURE_TIMEOUT = 120.0
 """The longest that the timed products may take; PyTorch's import is most of it."""
 FLOPS_PER_TOKEN = 2 * 134.5e6
 """Multiplications and additions of the packaged model for one token."""
 STEP_SECONDS = 0.060
-PACKED_BFLOAT16 = 3.0
-INT8_OVER_FLOAT32 = 3.0
+PACKED_BFLOAT16_SPEEDUP = 3.0
+INT8_SPEEDUP = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Cpu:
         return ", ".join(name for flag, name in INSTRUCTIONS.items() if flag in self.flags) or "no vector instructions known here"
 
 
-class Speeds(msgspec.Struct, frozen=True):
+class MatmulSpeeds(msgspec.Struct, frozen=True):
     """What timed products gave, in billions of floating point operations per second, on one core."""
 
     bfloat16: float
@@ -106,17 +106,17 @@ def read_cpu(cpuinfo: Path | None = None, environment: Mapping[str, str] = os.en
         elif name in ("flags", "Features"):
             flags = frozenset(value.split()) & INSTRUCTIONS.keys()
             break
-    allowed = LIMITED.get(environment.get(LIMIT, "").upper(), flags)
-    return Cpu(model, flags & allowed, cores())
+    allowed = ISA_FLAGS.get(environment.get(ISA_VARIABLE, "").upper(), flags)
+    return Cpu(model, flags & allowed, core_count())
 
 
-def cores(topology: Path = TOPOLOGY) -> int:
+def core_count(topology: Path = TOPOLOGY) -> int:
     """How many physical cores this process may use: processors that share one count once, where Linux says so."""
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    return len({_siblings(topology / f"cpu{number}" / "topology" / "thread_siblings_list", number) for number in usable})
+    return len({_core_siblings(topology / f"cpu{number}" / "topology" / "thread_siblings_list", number) for number in usable})
 
 
-def _siblings(file: Path, number: int) -> str:
+def _core_siblings(file: Path, number: int) -> str:
     """The processors of one core, as Linux writes them; the processor alone where it says nothing."""
     try:
         return file.read_text("ascii").strip()
@@ -124,14 +124,14 @@ def _siblings(file: Path, number: int) -> str:
         return str(number)
 
 
-def choose_dtype(cpu: Cpu, speeds: Speeds | None = None) -> Dtype:
+def choose_dtype(cpu: Cpu, speeds: MatmulSpeeds | None = None) -> Dtype:
     """The data type that computes fastest: what the flags say, unless the timed products clearly say the other."""
     by_flags: Dtype = "bfloat16" if cpu.native_bfloat16 else "float32"
     if speeds is None:
         return by_flags
-    if speeds.bfloat16 >= CLEARLY * speeds.float32:
+    if speeds.bfloat16 >= OVERRIDE_RATIO * speeds.float32:
         return "bfloat16"
-    return "float32" if speeds.float32 >= CLEARLY * speeds.bfloat16 else by_flags
+    return "float32" if speeds.float32 >= OVERRIDE_RATIO * speeds.bfloat16 else by_flags
 
 
 def default_dtype(cache: Path) -> Dtype:
@@ -140,7 +140,7 @@ def default_dtype(cache: Path) -> Dtype:
     return choose_dtype(cpu, cached_speeds(cpu, cache))
 
 
-def resolved(server: LocalServer, cache: Path) -> LocalServer:
+def resolve_auto(server: LocalServer, cache: Path) -> LocalServer:
     """A server on a CPU with what `dtype: auto` and `quantization: auto` mean on this machine; any other one as it is.
 
     Products in 8 bits are for CPUs without bfloat16: beside bfloat16's own instructions they gain little.
@@ -158,35 +158,35 @@ def default_quantization(cpu: Cpu, dtype: str) -> Literal["int8"] | None:
     return "int8" if dtype == "float32" and "avx2" in cpu.flags else None
 
 
-def limits(environment: Mapping[str, str]) -> dict[str, str]:
+def isa_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Variables that keep PyTorch's libraries to AVX2 where `ONEDNN_MAX_CPU_ISA` says so; only oneDNN reads that one itself."""
-    if not environment.get(LIMIT, "").upper().startswith("AVX2"):
+    if not environment.get(ISA_VARIABLE, "").upper().startswith("AVX2"):
         return {}
     return {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "FBGEMM_ENABLE_INSTRUCTIONS": "AVX2"}
 
 
-def cached_speeds(cpu: Cpu, cache: Path) -> Speeds | None:
+def cached_speeds(cpu: Cpu, cache: Path) -> MatmulSpeeds | None:
     """The speeds that were measured on this machine before; None where there are none, or the file is damaged."""
     try:
-        return msgspec.json.decode(_file(cpu, cache).read_bytes(), type=Speeds)
+        return msgspec.json.decode(_speeds_file(cpu, cache).read_bytes(), type=MatmulSpeeds)
     except (OSError, msgspec.MsgspecError):
         return None
 
 
-def measure_speeds(cpu: Cpu, cache: Path) -> Speeds | None:
+def measure_speeds(cpu: Cpu, cache: Path) -> MatmulSpeeds | None:
     """Times products of both types in a child process, and keeps the result. None where PyTorch is missing or the child fails."""
     command = [sys.executable, "-P", "-m", "orchestra.fleet.vllm_cpu.product_timing"]
-    environment = {**os.environ, **limits(os.environ), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, **isa_environment(os.environ), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     try:
         done = subprocess.run(  # noqa: S603 - a constant command
             command,
             capture_output=True,
-            timeout=MEASURE_SECONDS,
+            timeout=MEASURE_TIMEOUT,
             check=True,
             env=environment,
         )
-        speeds = msgspec.json.decode(done.stdout, type=Speeds)
-        file = _file(cpu, cache)
+        speeds = msgspec.json.decode(done.stdout, type=MatmulSpeeds)
+        file = _speeds_file(cpu, cache)
         file.parent.mkdir(parents=True, exist_ok=True)
         write_file(file, done.stdout)
     except (OSError, subprocess.SubprocessError, msgspec.MsgspecError):
@@ -194,13 +194,13 @@ def measure_speeds(cpu: Cpu, cache: Path) -> Speeds | None:
     return speeds
 
 
-def ensure_speeds(cache: Path) -> Speeds | None:
+def ensure_speeds(cache: Path) -> MatmulSpeeds | None:
     """The speeds of this machine, measured if nobody has done so yet. None where that fails."""
     cpu = read_cpu()
     return cached_speeds(cpu, cache) or measure_speeds(cpu, cache)
 
 
-def expected_tokens_per_second(speeds: Speeds, dtype: Dtype, *, int8: bool) -> float:
+def expected_tokens_per_second(speeds: MatmulSpeeds, dtype: Dtype, *, int8: bool) -> float:
     """A rough guess of the tokens that 32 requests at once get from the packaged model of 135 million parameters.
 
     A step costs its products and `STEP_SECONDS` for all else. The constants are fitted to the measurements in docs/how-to/fleet.md;
@@ -214,12 +214,12 @@ def expected_tokens_per_second(speeds: Speeds, dtype: Dtype, *, int8: bool) -> f
     Returns:
         Output tokens per second.
     """
-    faster = PACKED_BFLOAT16 if dtype == "bfloat16" else INT8_OVER_FLOAT32 if int8 else 1.0
+    faster = PACKED_BFLOAT16_SPEEDUP if dtype == "bfloat16" else INT8_SPEEDUP if int8 else 1.0
     speed = faster * (speeds.bfloat16 if dtype == "bfloat16" else speeds.float32) * 1e9
     return 32 / (STEP_SECONDS + 32 * FLOPS_PER_TOKEN / speed)
 
 
-def _file(cpu: Cpu, cache: Path) -> Path:
+def _speeds_file(cpu: Cpu, cache: Path) -> Path:
     """Speeds belong to one CPU, with or without limits, and to one version of PyTorch."""
     try:
         torch = version("torch")

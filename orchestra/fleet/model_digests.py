@@ -1,4 +1,4 @@
-"""Marks: digests of what stands behind a model's name: weights, settings, adapters. What has no mark is never remembered.
+"""Digests of the weights, settings and adapters of a model. An answer of a model without a digest is never stored as a memo.
 
 Each is read once: a manifest of some kilobytes, or an adapter's weights, which are read again when a promotion has replaced them.
 """
@@ -12,73 +12,73 @@ from orchestra.core.errors import FleetError
 from orchestra.fleet import adapters, cpu
 from orchestra.fleet.config import Endpoint, LocalServer
 from orchestra.fleet.weights import weights
-from orchestra.fleet.weights.weights import Pantry
+from orchestra.fleet.weights.weights import ModelStore
 from orchestra.schema.strict_json import canonical, digest
 
-SETTINGS = frozenset({"model", "device", "dtype", "quantization", "kv_cache_dtype", "max_model_len", "structured_outputs"})
+DIGEST_SETTINGS = frozenset({"model", "device", "dtype", "quantization", "kv_cache_dtype", "max_model_len", "structured_outputs"})
 """What of a local server's settings bears on what it writes."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """The mark of an adapter that was read, and from where."""
+class _CachedDigest:
+    """The digest of an adapter that was read, and its location."""
 
     files: tuple[str, str]
-    stamp: adapters.Stamp | None
-    mark: str
+    stamps: adapters.FileStamps | None
+    digest: str
 
 
-class Marks:
-    """The marks of a fleet's servers and adapters, as far as they were asked for."""
+class ModelDigests:
+    """The digests of a fleet's servers and adapters, computed on demand."""
 
-    def __init__(self, pantry: Pantry) -> None:
-        self._pantry = pantry
+    def __init__(self, model_store: ModelStore) -> None:
+        self._model_store = model_store
         self._servers: dict[str, str] = {}
-        self._adapters: dict[tuple[str, str], _Known] = {}
+        self._adapters: dict[tuple[str, str], _CachedDigest] = {}
 
-    def of(self, name: str, target: LocalServer | Endpoint, card: Card) -> str:
-        """The mark of a server with a card's adapter; empty where nobody can tell what would answer.
+    def server_digest(self, name: str, target: LocalServer | Endpoint, card: Card) -> str:
+        """The digest of a server with a card's adapter; empty where nobody can tell what would answer.
 
         That is an endpoint without a `revision:`, weights that are not here yet, an adapter that is not there.
         """
         if isinstance(target, Endpoint):
             said = [target.endpoint, target.model, target.revision, card.adapter]
             return digest(canonical(said)) if target.revision else ""
-        server, adapter = self._server(name, target), self._adapter(name, target, card)
+        server, adapter = self._base_digest(name, target), self._adapter_digest(name, target, card)
         return digest(canonical([server, adapter])) if server and adapter else ""
 
-    def model(self, name: str, target: LocalServer | Endpoint) -> str:
-        """The mark of a server's base model alone; empty where nobody can tell."""
+    def base_digest(self, name: str, target: LocalServer | Endpoint) -> str:
+        """The digest of a server's base model alone; empty where nobody can tell."""
         if isinstance(target, Endpoint):
             return digest(canonical([target.endpoint, target.model, target.revision])) if target.revision else ""
-        return self._server(name, target)
+        return self._base_digest(name, target)
 
-    def adapter(self, name: str, target: LocalServer | Endpoint, card: Card) -> str:
-        """The mark of a card's adapter on a server: of its files, or at an endpoint its name; empty where it is not there."""
-        return card.adapter or "none" if isinstance(target, Endpoint) else self._adapter(name, target, card)
+    def adapter_digest(self, name: str, target: LocalServer | Endpoint, card: Card) -> str:
+        """The digest of a card's adapter on a server: of its files, or at an endpoint its name; empty where it is not there."""
+        return card.adapter or "none" if isinstance(target, Endpoint) else self._adapter_digest(name, target, card)
 
-    def _server(self, name: str, target: LocalServer) -> str:
-        if not (found := self._servers.get(name, "")) and (contents := self._contents(target)):
-            settings = cpu.resolved(target, self._pantry.folders.cache).model_dump(mode="json", include=set(SETTINGS))
+    def _base_digest(self, name: str, target: LocalServer) -> str:
+        if not (found := self._servers.get(name, "")) and (contents := self._weights_digest(target)):
+            settings = cpu.resolve_auto(target, self._model_store.folders.cache).model_dump(mode="json", include=set(DIGEST_SETTINGS))
             found = self._servers[name] = digest(canonical([contents, settings]))
         return found
 
-    def _contents(self, target: LocalServer) -> str:
+    def _weights_digest(self, target: LocalServer) -> str:
         """A digest of a model's files, chat template and all; empty where they are not here, or their manifest is damaged."""
-        folder = weights.find(target.weights, Pantry(self._pantry.folders))  # as the supervisor finds them
-        return "" if folder is None else weights.look(folder)
+        folder = weights.find_weights(target.weights, ModelStore(self._model_store.folders))  # as the supervisor finds them
+        return "" if folder is None else weights.quick_digest(folder)
 
-    def _adapter(self, name: str, target: LocalServer, card: Card) -> str:
+    def _adapter_digest(self, name: str, target: LocalServer, card: Card) -> str:
         if card.adapter is None:
             return "none"
         known = self._adapters.get((name, card.digest))
-        if known is None or known.stamp != adapters.stamp(known.files):
+        if known is None or known.stamps != adapters.file_stamps(known.files):
             try:
-                folder = adapters.find(card, target)
-                files = adapters.files(folder)
-                stamp = adapters.stamp(files)  # before the files are read: a change meanwhile is seen at the next call
-                mark = adapters.bond_of(folder)
+                folder = adapters.find_adapter(card, target)
+                files = adapters.adapter_files(folder)
+                stamp = adapters.file_stamps(files)  # before the files are read: a change meanwhile is seen at the next call
+                binding = adapters.binding_digest(folder)
             except (FleetError, OSError):
                 return ""
-            known = self._adapters[name, card.digest] = _Known(files, stamp, mark)
-        return known.mark
+            known = self._adapters[name, card.digest] = _CachedDigest(files, stamp, binding)
+        return known.digest

@@ -7,78 +7,78 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
-BLOCK = 512
+BLOCK_CHARACTERS = 512
 """Characters of a prompt that are looked at together: about 128 tokens of English. A server's blocks may be smaller."""
-TOKENS = 128
+BLOCK_TOKENS = 128
 """What a block is counted as."""
-UNKNOWN = 1024
+DEFAULT_CAPACITY = 1024
 """Blocks that a server is taken to remember where it does not say."""
 
 Prefix: TypeAlias = tuple[int, ...]
-"""How a prompt begins: a mark for each of its blocks, which says all that stands before it too. Marks mean something in one process."""
+"""The prefix of a prompt: one hash per block, of the block and all blocks before it. The hashes are valid in one process only."""
 
 
-def prefix(messages: Iterable[Mapping[str, str]], salt: str) -> Prefix:
+def prefix_hashes(messages: Iterable[Mapping[str, str]], salt: str) -> Prefix:
     """How a chat begins. `salt` is what keeps caches apart: the model, or the adapter, and the tenant."""
     found: list[int] = []
-    mark = hash(salt)
+    block = hash(salt)
     for message in messages:
         text = message["content"]
-        mark = hash((mark, message["role"]))
-        whole = len(text) - len(text) % BLOCK
-        for start in range(0, whole, BLOCK):
-            mark = hash((mark, text[start : start + BLOCK]))
-            found.append(mark)
+        block = hash((block, message["role"]))
+        whole = len(text) - len(text) % BLOCK_CHARACTERS
+        for start in range(0, whole, BLOCK_CHARACTERS):
+            block = hash((block, text[start : start + BLOCK_CHARACTERS]))
+            found.append(block)
         if whole < len(text):
-            mark = hash((mark, text[whole:]))
+            block = hash((block, text[whole:]))
     return tuple(found)
 
 
-class Prefixes:
+class PrefixCache:
     """The blocks of a prefix cache: those in use, then as many of those used last as there is room for.
 
     A block is never there without those before it: requests take whole prefixes, and as in vLLM the end is forgotten first.
     """
 
-    def __init__(self, room: int = UNKNOWN) -> None:
-        self.room = room
+    def __init__(self, capacity: int = DEFAULT_CAPACITY) -> None:
+        self.capacity = capacity
         self._used: dict[int, int] = {}
         """Blocks of requests that are with the server, and how many requests share each."""
         self._idle: OrderedDict[int, None] = OrderedDict()
 
     @property
-    def used(self) -> int:
+    def used_blocks(self) -> int:
         """Different blocks of the requests that are with the server."""
         return len(self._used)
 
-    def known(self, prefix: Prefix) -> int:
+    def cached_blocks(self, prefix: Prefix) -> int:
         """How many of its leading blocks are there."""
         used, idle = self._used, self._idle
-        return bisect_left(prefix, True, key=lambda mark: mark not in used and mark not in idle)
+        return bisect_left(prefix, True, key=lambda block: block not in used and block not in idle)
 
-    def fresh(self, prefix: Prefix) -> int:
+    def missing_blocks(self, prefix: Prefix) -> int:
         """How many more blocks would be in use."""
         used = self._used
-        return len(prefix) - bisect_left(prefix, True, key=lambda mark: mark not in used)
+        return len(prefix) - bisect_left(prefix, True, key=lambda block: block not in used)
 
-    def use(self, prefix: Prefix) -> None:
+    def acquire(self, prefix: Prefix) -> None:
         """A request goes to the server."""
-        for mark in prefix:
-            self._used[mark] = self._used.get(mark, 0) + 1
-            self._idle.pop(mark, None)
-        self._forget()
+        for block in prefix:
+            self._used[block] = self._used.get(block, 0) + 1
+            self._idle.pop(block, None)
+        self._evict()
 
-    def leave(self, prefix: Prefix) -> None:
+    def release(self, prefix: Prefix) -> None:
         """A request is over. Its blocks stay while there is room."""
-        for mark in reversed(prefix):
-            left = self._used[mark] - 1
+        for block in reversed(prefix):
+            left = self._used[block] - 1
             if left:
-                self._used[mark] = left
+                self._used[block] = left
             else:
-                del self._used[mark]
-                self._idle[mark] = None
-        self._forget()
+                del self._used[block]
+                self._idle[block] = None
+        self._evict()
 
-    def _forget(self) -> None:
-        while self._idle and len(self._used) + len(self._idle) > self.room:
+    def _evict(self) -> None:
+        while self._idle and len(self._used) + len(self._idle) > self.capacity:
             self._idle.popitem(last=False)

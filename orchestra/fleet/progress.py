@@ -20,8 +20,8 @@ class Progress:
     unit: Literal["", "bytes", "seconds"] = ""
 
 
-Report: TypeAlias = Callable[[Progress], None]
+ProgressCallback: TypeAlias = Callable[[Progress], None]
 
 
-def silent(_: Progress) -> None:
+def ignore_progress(_: Progress) -> None:
     """Tells nobody."""

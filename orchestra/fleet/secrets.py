@@ -14,14 +14,14 @@ import msgspec
 from orchestra.core.errors import FleetError
 from orchestra.fleet.config import Endpoint, LocalServer
 
-HIDDEN = "[the key]"
+REDACTED = "[the key]"
 """What stands in the place of a key that a server said again."""
-SHORTEST = 16
+MIN_KEY_LENGTH = 16
 """Characters of a key at least that is looked for."""
 BEARER = "Bearer "
 
 
-def secret(reference: str, environment: Mapping[str, str] = os.environ) -> str:
+def read_secret(reference: str, environment: Mapping[str, str] = os.environ) -> str:
     """What `env:NAME` or `file:PATH` stands for. Raises `FleetError` F105 where nothing is there."""
     kind, _, name = reference.partition(":")
     if kind == "env":
@@ -38,48 +38,48 @@ def secret(reference: str, environment: Mapping[str, str] = os.environ) -> str:
     return found
 
 
-def lacking(server: Endpoint | LocalServer) -> FleetError | None:
+def missing_key_error(server: Endpoint | LocalServer) -> FleetError | None:
     """F105 for an endpoint whose key is not there now: its requests would fail by that."""
     try:
         if isinstance(server, Endpoint) and server.api_key:
-            secret(server.api_key)
+            read_secret(server.api_key)
     except FleetError as error:
         return error
     return None
 
 
-def signed(key: str) -> Mapping[str, str]:
+def auth_headers(key: str) -> Mapping[str, str]:
     """The headers that send a key; none for an empty one."""
     return {"Authorization": f"{BEARER}{key}"} if key else {}
 
 
-def sent_with(headers: Mapping[str, str]) -> str:
+def key_in_headers(headers: Mapping[str, str]) -> str:
     """The key that headers send, if it is one to hide; else empty."""
     key = headers.get("Authorization", "").removeprefix(BEARER)
-    return key if _random(key) else ""
+    return key if _looks_random(key) else ""
 
 
-def _random(key: str) -> bool:
+def _looks_random(key: str) -> bool:
     """Whether a key looks like one: `EMPTY`, `ollama` and `sk-no-key-required` are words, which servers without keys are sent."""
     mixed = any(char.isupper() for char in key) and any(char.islower() for char in key)
-    return len(key) >= SHORTEST and (mixed or any(char.isdigit() for char in key))
+    return len(key) >= MIN_KEY_LENGTH and (mixed or any(char.isdigit() for char in key))
 
 
-def hidden(text: str, key: str) -> str:
+def redact(text: str, key: str) -> str:
     """A text without the key."""
-    return text.replace(key, HIDDEN) if key else text
+    return text.replace(key, REDACTED) if key else text
 
 
-def hidden_bytes(data: bytes, key: str) -> bytes:
+def redact_bytes(data: bytes, key: str) -> bytes:
     """What a server answered, without the key, also where JSON writes it otherwise."""
     if not key:
         return data
     if b"\\" not in data or (b"\\u" not in data and not any(char in key for char in '"\\/')):
-        return data.replace(key.encode(), HIDDEN.encode())
-    return re.sub(b"".join(_spelt(char) for char in key), HIDDEN.encode(), data)
+        return data.replace(key.encode(), REDACTED.encode())
+    return re.sub(b"".join(_json_pattern(char) for char in key), REDACTED.encode(), data)
 
 
-def _spelt(char: str) -> bytes:
+def _json_pattern(char: str) -> bytes:
     """A pattern of what JSON writes for a character: as it is, after a backslash, or by its number."""
     units = char.encode("utf-16-be").hex()
     numbers = "".join(rf"\\u(?i:{units[at : at + 4]})" for at in range(0, len(units), 4))
@@ -87,7 +87,7 @@ def _spelt(char: str) -> bytes:
     return rf"(?:{after}{re.escape(char)}|{numbers})".encode()
 
 
-def said_in_pieces(received: bytes, key: str) -> bool:
+def contains_split_key(received: bytes, key: str) -> bool:
     """Whether an answer says the key once the texts at one place of it are put together: pieces of a stream, thoughts, tokens."""
     if not key:
         return False
@@ -99,12 +99,12 @@ def said_in_pieces(received: bytes, key: str) -> bool:
             found = msgspec.json.decode(document)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             continue
-        for place, text in _texts(found):
+        for place, text in _iter_texts(found):
             texts.setdefault(place, []).append(text)
     return any(key in "".join(pieces) for pieces in texts.values())
 
 
-def _texts(document: Any) -> Iterator[tuple[str, str]]:
+def _iter_texts(document: Any) -> Iterator[tuple[str, str]]:
     """The texts of a JSON value, in their order, each with the keys that lead to it."""
     left = [("", document)]
     while left:
@@ -117,23 +117,23 @@ def _texts(document: Any) -> Iterator[tuple[str, str]]:
             left += [(place, one) for one in reversed(value)]
 
 
-class Live:
+class StreamRedactor:
     """Text on its way to whoever reads along, without the key, though it may come in pieces."""
 
     def __init__(self, on_text: Callable[[str], None], key: str) -> None:
-        self._on_text, self._key, self._held = on_text, key, ""
+        self._on_text, self._key, self._pending = on_text, key, ""
 
     def __call__(self, text: str) -> None:
         """The next piece; what may begin the key is held back."""
-        whole = hidden(self._held + text, self._key)
+        whole = redact(self._pending + text, self._key)
         most = min(len(whole), len(self._key) - 1)
         held = next((length for length in range(most, 0, -1) if self._key.startswith(whole[-length:])), 0)
-        self._held = whole[len(whole) - held :]
+        self._pending = whole[len(whole) - held :]
         if said := whole[: len(whole) - held]:
             self._on_text(said)
 
     def end(self) -> None:
         """Nothing more comes: what was held back is no key."""
-        if self._held:
-            self._on_text(self._held)
-        self._held = ""
+        if self._pending:
+            self._on_text(self._pending)
+        self._pending = ""

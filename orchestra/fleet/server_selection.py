@@ -5,45 +5,48 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from orchestra.agents.card import Card
-from orchestra.agents.prompt import Constraining
-from orchestra.core.labels import may_go
-from orchestra.core.protocols import Call
+from orchestra.agents.prompt import ConstraintMode
+from orchestra.core.labels import is_allowed
+from orchestra.core.protocols import CallRequest
 from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer
-from orchestra.fleet.config_errors import meant
-from orchestra.fleet.request_errors import Fault
+from orchestra.fleet.config_errors import suggestion
+from orchestra.fleet.request_errors import RequestError
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ServerChoice:
     """Servers that may do a call, at least one, and the card as they are asked for it: escalated, with another model and no adapter."""
 
     card: Card
     servers: tuple[str, ...]
 
 
-def choose(config: FleetConfig, call: Call, card: Card) -> Choice | Fault:
-    """The servers for a call. A `Fault` F201 where the fleet has no such model, F202 for labels, F220 without such a larger model."""
-    if not may_go(call.label, card.label):
+def choose_servers(config: FleetConfig, call: CallRequest, card: Card) -> ServerChoice | RequestError:
+    """The servers for a call.
+
+    A `RequestError` F201 where the fleet has no such model, F202 for labels, F220 without such a larger model.
+    """
+    if not is_allowed(call.label, card.label):
         reason = f"data labelled {call.label!r} must not be seen by {card.name!r}, which is cleared for {card.label!r}"
-        return Fault.unseen("F202", reason, f"use another agent, or change the `label:` of {card.name}")
-    if call.escalate:
+        return RequestError.not_reached("F202", reason, f"use another agent, or change the `label:` of {card.name}")
+    if call.is_escalated:
         tiers = config.tiers
         if call.tier > len(tiers):
             hint = "write `escalate: NAME` into the fleet file, with a larger model under `models:`"
-            return Fault.unseen("F220", f"the fleet {config.name!r} has no {'still ' if tiers else ''}larger model", hint)
+            return RequestError.not_reached("F220", f"the fleet {config.name!r} has no {'still ' if tiers else ''}larger model", hint)
         # An adapter belongs to the model that it was trained on.
         card = card.model_copy(update={"model": tiers[call.tier - 1], "adapter": None})
-    names = config.serving(card.model)
+    names = config.servers_for(card.model)
     if not names:
-        hint = f"add it under `models:` of the fleet file{meant(card.model, config.models)}"
-        return Fault.unseen("F201", f"the fleet {config.name!r} has no model {card.model!r}", hint)
-    cleared = tuple(name for name in names if may_go(call.label, config.servers[name].label))
+        hint = f"add it under `models:` of the fleet file{suggestion(card.model, config.models)}"
+        return RequestError.not_reached("F201", f"the fleet {config.name!r} has no model {card.model!r}", hint)
+    cleared = tuple(name for name in names if is_allowed(call.label, config.servers[name].label))
     if not cleared:
         reason = f"data labelled {call.label!r} may go to no server of the model {card.model!r}"
-        return Fault.unseen("F202", reason, "change the `label:` of a server in the fleet file, or use another fleet")
-    return Choice(card, cleared)
+        return RequestError.not_reached("F202", reason, "change the `label:` of a server in the fleet file, or use another fleet")
+    return ServerChoice(card, cleared)
 
 
-def held(target: LocalServer | Endpoint, wanted: Constraining) -> Constraining:
+def supported_constraint(target: LocalServer | Endpoint, wanted: ConstraintMode) -> ConstraintMode:
     """How hard a server can hold an output: grammars over the evidence need vLLM with llguidance; elsewhere its type alone does."""
     return "schema" if wanted == "evidence" and target.structured_outputs != "guidance" else wanted

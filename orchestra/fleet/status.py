@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
-from orchestra.fleet.secrets import lacking
+from orchestra.fleet.secrets import missing_key_error
 
 if TYPE_CHECKING:
     from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer
-    from orchestra.fleet.http.addresses import Mode
-    from orchestra.fleet.request_errors import Fault
-    from orchestra.fleet.sender import Line
+    from orchestra.fleet.http.addresses import SupervisorMode
+    from orchestra.fleet.request_errors import RequestError
+    from orchestra.fleet.sender import ServerState
     from orchestra.fleet.supervisor.messages import ServerReport, SupervisorReport
 
-State: TypeAlias = Literal["ready", "unknown", "idle", "starting", "restarting", "stopped", "failed"]
+HealthState: TypeAlias = Literal["ready", "unknown", "idle", "starting", "restarting", "stopped", "failed"]
 """`ready` has answered, `unknown` was not heard of lately, `idle` is a local server that the first call starts."""
-HELD = 60.0
+ERROR_TTL = 60.0
 """Seconds for which a fault stands against an endpoint that has not been asked since."""
 
 
@@ -32,7 +32,7 @@ class ServerStatus:
     model: str
     address: str
     """Of a local server, empty while it does not run."""
-    state: State
+    state: HealthState
     breaker: Literal["closed", "open", "half-open"]
     """`open`: it failed several times in a row, and is left alone for a moment."""
     in_flight: int
@@ -44,11 +44,11 @@ class ServerStatus:
     """The code of what went wrong last, if nothing has gone well since."""
     reason: str = ""
     hint: str = ""
-    answered: float | None = None
+    last_answered: float | None = None
     """When it last answered a request of this process."""
-    failed: float | None = None
+    last_failed: float | None = None
     """When it last failed one."""
-    supervised: Mapping[str, Any] = field(default_factory=dict)
+    supervisor_report: Mapping[str, Any] = field(default_factory=dict)
     """What the supervisor says of a local server: its process, memory, load, adapters."""
 
     @property
@@ -81,63 +81,69 @@ class FleetStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
+class FleetObservations:
     """What was heard of a fleet: of the supervisor, by requests, and of the endpoints that were asked just now."""
 
-    lines: Mapping[str, Line]
+    states: Mapping[str, ServerState]
     supervisor: SupervisorReport | None
     """None where there is none."""
-    silent: Fault | None = None
+    supervisor_error: RequestError | None = None
     """Why a supervisor that is there does not answer."""
-    asked: Mapping[str, Fault | None] = field(default_factory=dict)
+    probed: Mapping[str, RequestError | None] = field(default_factory=dict)
 
 
-def status(config: FleetConfig, heard: Heard, mode: Mode, now: float, monotonic: float) -> FleetStatus:
+def fleet_status(config: FleetConfig, observations: FleetObservations, mode: SupervisorMode, now: float, monotonic: float) -> FleetStatus:
     """What all that comes to, at this moment of both clocks."""
-    told = {server.name: server for server in heard.supervisor.servers} if heard.supervisor else {}
+    told = {server.name: server for server in observations.supervisor.servers} if observations.supervisor else {}
     servers = []
-    for name, line in heard.lines.items():
+    for name, server_state in observations.states.items():
         target = config.servers[name]
         common: dict[str, Any] = {
             "name": name,
             "model": target.model,
-            "breaker": line.breaker.at(monotonic),
-            "in_flight": line.gate.inside,
-            "waiting": line.gate.waiting,
-            "limit": int(line.gate.limit),
-            "answered": line.answered_at,
-            "failed": line.failed_at,
+            "breaker": server_state.breaker.state_at(monotonic),
+            "in_flight": server_state.gate.in_flight,
+            "waiting": server_state.gate.waiting,
+            "limit": int(server_state.gate.limit),
+            "last_answered": server_state.answered_at,
+            "last_failed": server_state.failed_at,
         }
-        found = _local(told.get(name), heard.silent, mode) if name in config.local else _endpoint(name, target, line, heard, now)
+        found = (
+            _local_status(told.get(name), observations.supervisor_error, mode)
+            if name in config.local_servers
+            else _endpoint_status(name, target, server_state, observations, now)
+        )
         servers.append(ServerStatus(**common, **found))
-    models = {model: config.serving(model) for model in config.models}
-    return FleetStatus(fleet=config.name, running=heard.supervisor is not None, servers=tuple(servers), models=models)
+    models = {model: config.servers_for(model) for model in config.models}
+    return FleetStatus(fleet=config.name, running=observations.supervisor is not None, servers=tuple(servers), models=models)
 
 
-def _local(told: ServerReport | None, silent: Fault | None, mode: Mode) -> dict[str, Any]:
-    if told is None:
-        state: State = "failed" if silent else "idle" if mode == "start" else "stopped"
-        return {"kind": "local", "address": "", "state": state, **_error(silent)}
-    said = {} if told.error is None else {"error": told.error.code, "reason": told.error.message, "hint": told.error.hint}
-    return {"kind": "local", "address": told.url or "", "state": told.phase, "supervised": msgspec.to_builtins(told), **said}
+def _local_status(report: ServerReport | None, supervisor_error: RequestError | None, mode: SupervisorMode) -> dict[str, Any]:
+    if report is None:
+        state: HealthState = "failed" if supervisor_error else "idle" if mode == "start" else "stopped"
+        return {"kind": "local", "address": "", "state": state, **_error_fields(supervisor_error)}
+    said = {} if report.error is None else {"error": report.error.code, "reason": report.error.message, "hint": report.error.hint}
+    return {"kind": "local", "address": report.url or "", "state": report.phase, "supervisor_report": msgspec.to_builtins(report), **said}
 
 
-def _endpoint(name: str, target: Endpoint | LocalServer, line: Line, heard: Heard, now: float) -> dict[str, Any]:
+def _endpoint_status(
+    name: str, target: Endpoint | LocalServer, server_state: ServerState, observations: FleetObservations, now: float
+) -> dict[str, Any]:
     address = getattr(target, "endpoint", "")
-    unheard = line.failed_at is None or (line.answered_at or 0.0) > line.failed_at
-    fault = None if unheard else line.fault
-    if name in heard.asked:
-        fault = heard.asked[name]
+    unheard = server_state.failed_at is None or (server_state.answered_at or 0.0) > server_state.failed_at
+    fault = None if unheard else server_state.last_error
+    if name in observations.probed:
+        fault = observations.probed[name]
         lasting, ready = fault is not None, fault is None
     else:
-        lasting = fault is not None and now - (line.failed_at or 0.0) < HELD
-        ready = line.answered_at is not None
-    if (error := lacking(target)) is not None:
+        lasting = fault is not None and now - (server_state.failed_at or 0.0) < ERROR_TTL
+        ready = server_state.answered_at is not None
+    if (error := missing_key_error(target)) is not None:
         return {"kind": "endpoint", "address": address, "state": "failed", "error": error.code, "reason": error.message, "hint": error.hint}
-    down = lasting and fault is not None and (fault.traits.alone or (name in heard.asked and not fault.busy))
-    state: State = "failed" if down or line.breaker.state == "open" else "ready" if ready else "unknown"
-    return {"kind": "endpoint", "address": address, "state": state, **_error(fault)}
+    down = lasting and fault is not None and (fault.policy.marks_unavailable or (name in observations.probed and not fault.busy))
+    state: HealthState = "failed" if down or server_state.breaker.state == "open" else "ready" if ready else "unknown"
+    return {"kind": "endpoint", "address": address, "state": state, **_error_fields(fault)}
 
 
-def _error(fault: Fault | None) -> dict[str, str]:
+def _error_fields(fault: RequestError | None) -> dict[str, str]:
     return {} if fault is None else {"error": fault.code, "reason": fault.reason, "hint": fault.hint}

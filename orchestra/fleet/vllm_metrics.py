@@ -12,24 +12,24 @@ _CACHE_TOKENS = re.compile(r'[{,]kv_cache_size_tokens="(\d{1,15})"')
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class ServerLoad:
     """A reading of `/metrics`. Scrapes lag: a sender counts its own requests too."""
 
     running: int = 0
     waiting: int = 0
-    kv_cache: float = 0.0
+    kv_cache_usage: float = 0.0
     """Share of the key-value cache in use, in [0, 1]."""
-    finished: int = 0
+    finished_requests: int = 0
     """Requests that ended well since the start."""
-    tokens: int = 0
+    total_tokens: int = 0
     """Prompt and output tokens since the start."""
-    written: int = 0
+    output_tokens: int = 0
     """Output tokens since the start."""
     prefix_queries: int = 0
     prefix_hits: int = 0
-    guesses: int = 0
+    draft_tokens: int = 0
     """Tokens that were guessed since the start."""
-    guesses_right: int = 0
+    accepted_tokens: int = 0
     """Those that the model would have written itself."""
     cache_tokens: int = 0
     """Tokens that the key-value cache holds; 0 where the server does not say."""
@@ -42,10 +42,10 @@ class Load:
     @property
     def progress(self) -> tuple[int, int]:
         """Grows while the server works."""
-        return (self.tokens, self.finished)
+        return (self.total_tokens, self.finished_requests)
 
 
-def read(text: str) -> Load:
+def parse_metrics(text: str) -> ServerLoad:
     """The load in a Prometheus exposition; zero for what is not there."""
     sums: dict[str, float] = {}
     for line in text.splitlines():
@@ -63,22 +63,22 @@ def read(text: str) -> Load:
     def count(*names: str) -> int:
         return int(sum(sums.get(f"vllm:{name}", 0.0) for name in names))
 
-    return Load(
+    return ServerLoad(
         running=count("num_requests_running"),
         waiting=count("num_requests_waiting"),
-        kv_cache=sums.get("vllm:kv_cache_usage_perc", 0.0),
-        finished=count("request_success_total"),
-        tokens=count("prompt_tokens_total", "generation_tokens_total"),
-        written=count("generation_tokens_total"),
+        kv_cache_usage=sums.get("vllm:kv_cache_usage_perc", 0.0),
+        finished_requests=count("request_success_total"),
+        total_tokens=count("prompt_tokens_total", "generation_tokens_total"),
+        output_tokens=count("generation_tokens_total"),
         prefix_queries=count("prefix_cache_queries_total"),
         prefix_hits=count("prefix_cache_hits_total"),
-        guesses=count("spec_decode_num_draft_tokens_total"),
-        guesses_right=count("spec_decode_num_accepted_tokens_total"),
+        draft_tokens=count("spec_decode_num_draft_tokens_total"),
+        accepted_tokens=count("spec_decode_num_accepted_tokens_total"),
         cache_tokens=count("cache_tokens"),
     )
 
 
-def adapters(body: bytes, model: str) -> list[str]:
+def parse_adapters(body: bytes, model: str) -> list[str]:
     """The adapters that `/v1/models` lists beside the base model; none for what cannot be read."""
     try:
         listed: Any = msgspec.json.decode(body)

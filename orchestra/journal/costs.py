@@ -7,27 +7,27 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeAlias
 
-from orchestra.core.events import NOTHING, Event, Usage
+from orchestra.core.events import NO_USAGE, Event, Usage
 from orchestra.core.protocols import CallUsage, RunUsage
-from orchestra.core.tags import PREFIX
+from orchestra.core.tags import TAG_PREFIX
 from orchestra.journal.usage import usage_of
 
-Key: TypeAlias = str
-"""What costs are summed up by: one of `KEYS`, or `tag:NAME`. `agent` is whoever was asked, a tool too; `day` and `month` are those in which
-the run began, here."""
-KEYS: tuple[Key, ...] = ("workflow", "agent", "model", "server", "day", "month", "label", "status", "purpose", "run")
-OF_CALLS = ("agent", "model", "server")
-TIMES = ("day", "month")
+CostKey: TypeAlias = str
+"""The key that costs are grouped by: one of `COST_KEYS`, or `tag:NAME`. `agent` is the agent or tool of the call; `day` and `month` are
+those of the start of the run, in local time."""
+COST_KEYS: tuple[CostKey, ...] = ("workflow", "agent", "model", "server", "day", "month", "label", "status", "purpose", "run")
+CALL_KEYS = ("agent", "model", "server")
+TIME_KEYS = ("day", "month")
 
 
 @dataclass(slots=True)
-class Cost:
+class CostTotal:
     """What some runs took, or some of their calls."""
 
     runs: int = 0
-    usage: Usage = NOTHING
+    usage: Usage = NO_USAGE
     """Of the calls that went out; seconds are those of the calls, which may have been under way side by side."""
-    recalled: int = 0
+    reused: int = 0
     """Answers that another run had been given: no call went out, and they cost nothing."""
     open: int = 0
     """Calls that have no end on record, because they are under way or were cut off: what they took is not known."""
@@ -42,14 +42,14 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class CostRow:
-    """What the runs, or the calls, of one kind took: `of` has its name by each key, in the order of `Costs.by`."""
+    """What the runs, or the calls, of one kind took: `group` has its name by each key, in the order of `CostReport.by`."""
 
-    of: dict[str, str]
-    cost: Cost
+    group: dict[str, str]
+    cost: CostTotal
 
 
 @dataclass(frozen=True, slots=True)
-class Unread:
+class UnreadableRun:
     """A run that is left out, because it cannot be read."""
 
     run: str
@@ -58,125 +58,127 @@ class Unread:
 
 
 @dataclass(frozen=True, slots=True)
-class Costs:
+class CostReport:
     """What runs took, by what was asked for; the dearest first, days and months in their order."""
 
-    by: tuple[Key, ...]
+    group_by: tuple[CostKey, ...]
     rows: tuple[CostRow, ...]
-    total: Cost
+    total: CostTotal
     """Of all runs. A run that asked several agents counts in the row of each, and once here."""
     unfinished: int = 0
     """Runs without an end: they count with what they took so far."""
-    plans: int = 0
+    reused_plans: int = 0
     """Plans that nobody was asked for, because they had served before."""
-    saved: Usage = NOTHING
+    saved_usage: Usage = NO_USAGE
     """What these plans had cost when they were made."""
-    unread: tuple[Unread, ...] = ()
+    unreadable: tuple[UnreadableRun, ...] = ()
 
 
 @dataclass(slots=True)
-class _Row(Cost):
-    last: str = ""
+class _CostAccumulator(CostTotal):
+    last_run: str = ""
     """The run that was counted last."""
 
 
-class Counting:
+class CostCounter:
     """Sums up runs, one after the other. It holds a row for each kind, and no run."""
 
-    def __init__(self, by: Sequence[Key], unpriced: Callable[[str, Usage], str]) -> None:
+    def __init__(self, group_by: Sequence[CostKey], unpriced_server: Callable[[str, Usage], str]) -> None:
         """`unpriced` names the server of calls that cost money of which nobody knows how much, by their server and their usage; empty for
         all others."""
-        self._by, self._unpriced = tuple(by), unpriced
-        self._of_calls = any(key in OF_CALLS for key in by)
-        self._rows: dict[tuple[str, ...], _Row] = {}
-        self._total = _Row()
-        self._unfinished = self._plans = 0
-        self._saved = NOTHING
-        self._unread: list[Unread] = []
+        self._group_by, self._unpriced_server = tuple(group_by), unpriced_server
+        self._by_call = any(key in CALL_KEYS for key in group_by)
+        self._rows: dict[tuple[str, ...], _CostAccumulator] = {}
+        self._total = _CostAccumulator()
+        self._unfinished = self._reused_plans = 0
+        self._saved_usage = NO_USAGE
+        self._unreadable: list[UnreadableRun] = []
 
-    def leave_out(self, run: str, code: str, reason: str) -> None:
+    def skip_run(self, run: str, code: str, reason: str) -> None:
         """Notes a run that cannot be read."""
-        self._unread.append(Unread(run, code, reason))
+        self._unreadable.append(UnreadableRun(run, code, reason))
 
-    def add(self, run: str, events: Sequence[Event], standing: str = "") -> None:
-        """Counts a run, as far as it has come; `standing` is the status of one without an end, where that is known."""
-        self.count(run, usage_of(events), standing)
+    def add_events(self, run: str, events: Sequence[Event], status: str = "") -> None:
+        """Counts a run, as far as it has come; `status` is the status of one without an end, where that is known."""
+        self.add_usage(run, usage_of(events), status)
 
-    def count(self, run: str, used: RunUsage | None, standing: str = "") -> None:
-        """Counts what a run used, as `add` does; None where its first event is missing."""
-        if used is None:
-            self.leave_out(run, "J013", "it does not begin with its beginning")
+    def add_usage(self, run: str, usage: RunUsage | None, status: str = "") -> None:
+        """Counts what a run used, as `add_events` does; None where its first event is missing."""
+        if usage is None:
+            self.skip_run(run, "J013", "it does not begin with its beginning")
             return
-        self._unfinished += not used.status
-        shared = {key: _of_run(key, run, used, standing or "running") for key in self._by if key not in OF_CALLS}
+        self._unfinished += not usage.status
+        shared = {key: _run_group(key, run, usage, status or "running") for key in self._group_by if key not in CALL_KEYS}
         self._total.runs += 1
-        if not self._of_calls:
+        if not self._by_call:
             self._row(tuple(shared.values()), run)
-        for calls in used.calls:
-            unpriced = self._unpriced(calls.server, calls.usage)
+        for calls in usage.calls:
+            unpriced = self._unpriced_server(calls.server, calls.usage)
             for row in (self._row(self._key(shared, calls), run), self._total):
                 row.usage += calls.usage
-                row.recalled += calls.recalled
+                row.reused += calls.reused
                 row.open += calls.open
                 if unpriced:
                     row.unpriced[unpriced] = row.unpriced.get(unpriced, 0) + calls.finished
-        self._plans += used.plans
-        self._saved += used.saved
+        self._reused_plans += usage.reused_plans
+        self._saved_usage += usage.saved_usage
 
-    def costs(self) -> Costs:
+    def report(self) -> CostReport:
         """What was counted so far."""
-        found = {key: CostRow(dict(zip(self._by, key, strict=True)), _cost(row)) for key, row in self._rows.items()}
+        found = {key: CostRow(dict(zip(self._group_by, key, strict=True)), _cost_total(row)) for key, row in self._rows.items()}
         sums: dict[tuple[str, ...], tuple[float, ...]] = {}
         for key, row in found.items():
             for end in range(1, len(key) + 1):
-                sums[key[:end]] = tuple(map(sum, zip(sums.get(key[:end], (0.0, 0, 0.0)), _dear(row.cost.usage), strict=True)))
+                sums[key[:end]] = tuple(map(sum, zip(sums.get(key[:end], (0.0, 0, 0.0)), _cost_order(row.cost.usage), strict=True)))
 
         def place(key: tuple[str, ...]) -> list[tuple[list[float], str]]:
             """By each part of the key: times in their order, all else by what it took together."""
-            parts = enumerate(zip(self._by, key, strict=True), 1)
-            return [([] if by in TIMES else [-part for part in sums[key[:end]]], name) for end, (by, name) in parts]
+            parts = enumerate(zip(self._group_by, key, strict=True), 1)
+            return [([] if by in TIME_KEYS else [-part for part in sums[key[:end]]], name) for end, (by, name) in parts]
 
         rows = tuple(found[key] for key in sorted(found, key=place))
-        return Costs(self._by, rows, _cost(self._total), self._unfinished, self._plans, self._saved, tuple(self._unread))
+        return CostReport(
+            self._group_by, rows, _cost_total(self._total), self._unfinished, self._reused_plans, self._saved_usage, tuple(self._unreadable)
+        )
 
-    def _row(self, key: tuple[str, ...], run: str) -> _Row:
+    def _row(self, key: tuple[str, ...], run: str) -> _CostAccumulator:
         if (row := self._rows.get(key)) is None:
-            row = self._rows[key] = _Row()
-        if row.last != run:
-            row.last, row.runs = run, row.runs + 1
+            row = self._rows[key] = _CostAccumulator()
+        if row.last_run != run:
+            row.last_run, row.runs = run, row.runs + 1
         return row
 
-    def _key(self, shared: dict[Key, str], calls: CallUsage) -> tuple[str, ...]:
-        if not self._of_calls:
+    def _key(self, shared: dict[CostKey, str], calls: CallUsage) -> tuple[str, ...]:
+        if not self._by_call:
             return tuple(shared.values())
         own = {"agent": calls.agent, "model": calls.model, "server": calls.server}
-        return tuple(own[key] if key in OF_CALLS else shared[key] for key in self._by)
+        return tuple(own[key] if key in CALL_KEYS else shared[key] for key in self._group_by)
 
 
-def _cost(row: _Row) -> Cost:
-    return Cost(row.runs, row.usage, row.recalled, row.open, row.unpriced)
+def _cost_total(row: _CostAccumulator) -> CostTotal:
+    return CostTotal(row.runs, row.usage, row.reused, row.open, row.unpriced)
 
 
-def _dear(usage: Usage) -> tuple[float, ...]:
+def _cost_order(usage: Usage) -> tuple[float, ...]:
     return usage.money, usage.prompt_tokens + usage.output_tokens, usage.seconds
 
 
-def _of_run(key: Key, run: str, used: RunUsage, standing: str) -> str:
+def _run_group(key: CostKey, run: str, usage: RunUsage, status: str) -> str:
     match key:
         case "workflow":
-            return used.workflow
+            return usage.workflow
         case "label":
-            return used.label
+            return usage.label
         case "status":
-            return used.status or standing
+            return usage.status or status
         case "purpose":
-            return used.purpose
+            return usage.purpose
         case "day" | "month":
-            return _date(used.started)[: len("2026-11") if key == "month" else None]
+            return _date(usage.started)[: len("2026-11") if key == "month" else None]
         case "run":
             return run
         case _:
-            return used.tags.get(key.removeprefix(PREFIX), "")
+            return usage.tags.get(key.removeprefix(TAG_PREFIX), "")
 
 
 def _date(at: float) -> str:

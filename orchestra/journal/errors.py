@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from orchestra.core.errors import OrchestraError
-from orchestra.core.untrusted_text import visible
-from orchestra.journal import MAX_BODY
+from orchestra.core.untrusted_text import escape_invisible
+from orchestra.journal import MAX_BODY_BYTES
 
 if TYPE_CHECKING:
     from orchestra.journal.sqlite.lock_holder import LockHolder
@@ -21,46 +21,48 @@ class JournalError(OrchestraError):
     """A store that cannot be opened, read or written, or a log that is not what was written."""
 
     @property
-    def passes(self) -> bool:
+    def is_transient(self) -> bool:
         """Whether a file that could not be written for it may be written again: nothing that was told to be on disk is in doubt."""
-        return self.code in _PASSING
+        return self.code in _TRANSIENT_CODES
 
-    def again(self) -> JournalError:
+    def copy(self) -> JournalError:
         """The same error as a new exception, for another caller to raise."""
-        return JournalError(self.code, self.message, place=self.place, hint=self.hint, why=self.why)
+        return JournalError(self.code, self.message, location=self.location, hint=self.hint, why=self.why)
 
 
-Alarm: TypeAlias = Callable[[JournalError | None], None]
+FaultListener: TypeAlias = Callable[[JournalError | None], None]
 """Hears of a fault of a journal, and with None that it has passed."""
 
 
-def silent(_fault: JournalError | None) -> None:
+def ignore_faults(_fault: JournalError | None) -> None:
     """An alarm that tells nobody."""
 
 
-def closed() -> JournalError:
+def closed_error() -> JournalError:
     """The error of a journal that takes no more events because it was closed."""
     return JournalError("J002", "the journal is closed", hint="append before `close`, or open the journal again")
 
 
-def never_appended(run: str, seq: int) -> JournalError:
+def never_appended_error(run: str, seq: int) -> JournalError:
     """The error of waiting for what nobody appended; waiting would never end."""
-    return JournalError("J003", f"event {seq} of run {run} was never appended, so it cannot become durable", hint="append before `durable`")
+    return JournalError(
+        "J003", f"event {seq} of run {run} was never appended, so it cannot become durable", hint="append before `wait_durable`"
+    )
 
 
-def not_json(what: str, reason: str) -> JournalError:
+def not_json_error(what: str, reason: str) -> JournalError:
     """The error of an event, a letter or an answer to be remembered that is no JSON."""
     hint = "give JSON values or pydantic models: null, booleans, numbers, text, lists, and objects with text for keys"
     return JournalError("J004", f"{what} cannot be written as JSON: {reason}", hint=hint)
 
 
-def too_large(what: str, size: int) -> JournalError:
+def too_large_error(what: str, size: int) -> JournalError:
     """The error of an event, a letter or an answer that has too many bytes."""
-    said = f"{what} has {size / 2**20:.1f} MiB as JSON; the journal takes {MAX_BODY >> 20} MiB at most"
+    said = f"{what} has {size / 2**20:.1f} MiB as JSON; the journal takes {MAX_BODY_BYTES >> 20} MiB at most"
     return JournalError("J004", said, hint="write the data to a file or blob, and pass its name on")
 
 
-def other_writer(run: str) -> JournalError:
+def lease_lost_error(run: str) -> JournalError:
     """The error of appending to a run without its lease."""
     return JournalError(
         "J005",
@@ -69,12 +71,12 @@ def other_writer(run: str) -> JournalError:
     )
 
 
-def after_the_end(run: str, seq: int) -> JournalError:
+def after_end_error(run: str, seq: int) -> JournalError:
     """The error of an event for a run that has its last one."""
     return JournalError("J006", f"event {seq} comes after the end of run {run}", hint="start a new run: this one has its last event")
 
 
-def ended(run: str) -> JournalError:
+def run_ended_error(run: str) -> JournalError:
     """The error of a lease of a run that has its last event, or of a letter to it."""
     return JournalError(
         "J006",
@@ -83,32 +85,37 @@ def ended(run: str) -> JournalError:
     )
 
 
-def process(number: int | str, host: str) -> str:
+def process_name(number: int | str, host: str) -> str:
     """How a process is told of; its host may not be known."""
     return f"process {number}" + (f" on {host}" if host else "")
 
 
-def this_process() -> str:
+def this_process_name() -> str:
     """How this process is told of."""
-    return process(os.getpid(), socket.gethostname())
+    return process_name(os.getpid(), socket.gethostname())
 
 
-def held(run: str, who: str = "", barred: Path | None = None) -> JournalError:
-    """The error of taking over a run that `who` has in hand, where that is known; `barred` is the file of its process, where this user may
-    not look into it."""
-    if barred is not None:
-        number = barred.name.partition("-")[0]
+def lease_held_error(run: str, holder: str = "", inaccessible_file: Path | None = None) -> JournalError:
+    """Returns the error of resuming a run whose lease another process holds.
+
+    Args:
+        run: The run.
+        holder: The lease holder; empty if unknown.
+        inaccessible_file: The presence file of the holder, if this user may not open it.
+    """
+    if inaccessible_file is not None:
+        number = inaccessible_file.name.partition("-")[0]
         return JournalError(
             "J022",
-            f"run {run} is under way in a process of another user, or was left by one: {barred} may not be opened",
+            f"run {run} is under way in a process of another user, or was left by one: {inaccessible_file} may not be opened",
             hint=f"if process {number} of that user has ended, remove that file, and try again",
         )
     return JournalError(
-        "J022", f"run {run} is under way in {who or 'a process that is alive'}", hint=f"watch it: orchestra runs tail {run}"
+        "J022", f"run {run} is under way in {holder or 'a process that is alive'}", hint=f"watch it: orchestra runs tail {run}"
     )
 
 
-def commits_missing(path: Path, what: str) -> JournalError:
+def commits_missing_error(path: Path, what: str) -> JournalError:
     """The error of a journal that lacks commits that were durable."""
     return JournalError(
         "J025",
@@ -117,7 +124,7 @@ def commits_missing(path: Path, what: str) -> JournalError:
     )
 
 
-def events_lost(run: str) -> JournalError:
+def events_lost_error(run: str) -> JournalError:
     """The error of a lease of a run whose last events may be missing."""
     return JournalError(
         "J026",
@@ -126,28 +133,28 @@ def events_lost(run: str) -> JournalError:
     )
 
 
-def in_use(path: Path) -> JournalError:
+def in_use_error(path: Path) -> JournalError:
     """The error of accepting a loss while another process has the journal open."""
     return JournalError(
         "J027", f"another process has the journal open: {path}", hint="end all processes that use the journal, then try again"
     )
 
 
-def no_run(run: str) -> JournalError:
+def no_run_error(run: str) -> JournalError:
     """The error of a run that is not there."""
     return JournalError("J023", f"there is no run {run!r} in this journal", hint="orchestra runs list")
 
 
-def undelivered(run: str) -> JournalError:
+def undelivered_error(run: str) -> JournalError:
     """The error of deleting a run whose messages nobody has delivered."""
     return JournalError(
         "J024",
         f"run {run} has messages in the outbox that are not delivered",
-        hint="deliver them first: journal.outbox(), journal.delivered(numbers)",
+        hint="deliver them first: journal.outbox(), journal.mark_delivered(numbers)",
     )
 
 
-def damaged(run: str, seq: int, reason: str) -> JournalError:
+def damaged_event_error(run: str, seq: int, reason: str) -> JournalError:
     """The error of a log that is not what was written."""
     return JournalError(
         "J013",
@@ -156,7 +163,7 @@ def damaged(run: str, seq: int, reason: str) -> JournalError:
     )
 
 
-def damaged_rows(what: str, reason: str) -> JournalError:
+def damaged_rows_error(what: str, reason: str) -> JournalError:
     """The error of rows beside the events that are not what was written."""
     return JournalError(
         "J013",
@@ -165,16 +172,16 @@ def damaged_rows(what: str, reason: str) -> JournalError:
     )
 
 
-def unknown_event(run: str, seq: int, reason: str) -> JournalError:
+def unknown_event_error(run: str, seq: int, reason: str) -> JournalError:
     """The error of an event of a kind that this version does not know."""
     return JournalError(
         "J021",
         f"event {seq} of run {run} is of a kind that this version does not know: {reason}",
-        hint="a newer Orchestra wrote it: pip install --upgrade orchestra-slm",
+        hint="another version of Orchestra wrote it: pip install --upgrade orchestra-slm; read an older run with the version that wrote it",
     )
 
 
-_MEANINGS: dict[int, tuple[str, str, str]] = {
+_SQLITE_CODES: dict[int, tuple[str, str, str]] = {
     sqlite3.SQLITE_FULL: ("J010", "the disk or the journal is full", "free some space (df -h {folder}), then run again"),
     sqlite3.SQLITE_READONLY: ("J011", "the journal cannot be written", "make it writable (ls -l {path}), or name another with `journal:`"),
     sqlite3.SQLITE_PERM: ("J011", "the journal cannot be written", "make it writable (ls -l {path}), or name another with `journal:`"),
@@ -191,11 +198,11 @@ _MEANINGS: dict[int, tuple[str, str, str]] = {
 }
 
 
-_PASSING = frozenset({"J010", "J011", "J012", "J015"})
+_TRANSIENT_CODES = frozenset({"J010", "J011", "J012", "J015"})
 # Not J014: what a disk that failed to sync has kept can be told by nobody, so nothing is appended to it until somebody has looked.
 
 
-FROM_SQLITE = (sqlite3.Error, UnicodeDecodeError)
+SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 """What the module `sqlite3` raises: of a damaged file, it may fail to decode SQLite's own words."""
 
 
@@ -205,24 +212,24 @@ def from_sqlite(error: sqlite3.Error | UnicodeDecodeError, path: str, folder: st
     primary = sqlite3.SQLITE_FULL if number == sqlite3.SQLITE_IOERR_SHMSIZE else number & 0xFF
     if isinstance(error, UnicodeDecodeError) or (not primary and "decode to UTF-8" in str(error)):
         primary = sqlite3.SQLITE_CORRUPT  # we write no other text
-    code, message, hint = _MEANINGS.get(primary, ("J019", "the journal failed", "open it again; if that fails too, move {path}* away"))
+    code, message, hint = _SQLITE_CODES.get(primary, ("J019", "the journal failed", "open it again; if that fails too, move {path}* away"))
     return JournalError(code, f"{message}: {path}", why=str(error), hint=hint.format(path=path, folder=folder))
 
 
-def locked(path: Path, error: Exception, holder: LockHolder) -> JournalError:
+def locked_error(path: Path, error: Exception, holder: LockHolder) -> JournalError:
     """The error of a file whose write lock a known process keeps."""
-    what = f"process {holder.process} ({visible(holder.name)})"
-    if holder.stopped:
+    what = f"process {holder.pid} ({escape_invisible(holder.name)})"
+    if holder.is_stopped:
         message = f"{what} keeps the journal locked, and is stopped: {path}"
-        hint = f"let it go on: kill -CONT {holder.process} (or `fg` in its terminal); or end it: kill -9 {holder.process}"
+        hint = f"let it go on: kill -CONT {holder.pid} (or `fg` in its terminal); or end it: kill -9 {holder.pid}"
     else:
-        message, hint = f"{what} keeps the journal locked: {path}", f"wait for process {holder.process}, or end it"
+        message, hint = f"{what} keeps the journal locked: {path}", f"wait for process {holder.pid}, or end it"
     return JournalError("J012", message, why=str(error), hint=hint)
 
 
-def full(path: str, folder: str, free: int) -> JournalError:
+def disk_full_error(path: str, folder: str, free: int) -> JournalError:
     """The error of a disk on which too little is free to count on it."""
-    code, message, hint = _MEANINGS[sqlite3.SQLITE_FULL]
+    code, message, hint = _SQLITE_CODES[sqlite3.SQLITE_FULL]
     return JournalError(code, f"{message}: {path}", why=f"{free >> 10} KiB are free", hint=hint.format(path=path, folder=folder))
 
 
@@ -236,7 +243,7 @@ def from_os(error: OSError, path: str) -> JournalError:
     )
 
 
-def moved(path: str) -> JournalError:
+def moved_error(path: str) -> JournalError:
     """The error of a file that somebody deleted or replaced while it was open."""
     hint = "leave the file alone; open the Orchestra again"
     return JournalError("J016", f"the journal was deleted or replaced while it was open: {path}", hint=hint)

@@ -9,22 +9,22 @@ from typing import TypeAlias
 import msgspec
 
 from orchestra.core.events import Event, decode
-from orchestra.journal.errors import damaged, unknown_event
+from orchestra.journal.errors import damaged_event_error, unknown_event_error
 
-Link: TypeAlias = tuple[int, bytes, bytes, str | None]
+ChainLink: TypeAlias = tuple[int, bytes, bytes, str | None]
 """An event as it lies there: `seq`, its bytes, the hash that was written with it, and the digest of the value that its bytes lack: empty
 where they lack none, None where they do and the hash is of the whole, which is not at hand."""
 
 
-def link(chain: bytes, body: bytes, big: str = "") -> bytes:
+def next_hash(chain: bytes, body: bytes, value_digest: str = "") -> bytes:
     """The next link of a hash chain: SHA-256 of the link before, the event's bytes and the digest of the value that they lack.
 
     A chain begins with the run's id in UTF-8.
     """
-    return hashlib.sha256(chain + body + big.encode() if big else chain + body).digest()
+    return hashlib.sha256(chain + body + value_digest.encode() if value_digest else chain + body).digest()
 
 
-def checked(run: str, links: Iterable[Link], end: tuple[int, bytes], after: int = 0) -> list[Event]:
+def verify_log(run: str, links: Iterable[ChainLink], end: tuple[int, bytes], after: int = 0) -> list[Event]:
     """The events with `seq > after` of a log that has this end, its greatest `seq` and its last hash. `links` begin with event `after`.
 
     Raises `JournalError`: J013 where numbers, chain or end are not as they were written, J021 for an unknown kind.
@@ -35,48 +35,48 @@ def checked(run: str, links: Iterable[Link], end: tuple[int, bytes], after: int 
         seq, _, chain, _ = next(rest, (0, b"", b"", ""))
         if seq != after:
             if after <= end[0]:
-                raise damaged(run, after, "it is missing")
+                raise damaged_event_error(run, after, "it is missing")
             if seq:
-                raise damaged(run, seq, f"the log should end at {end[0]}")
+                raise damaged_event_error(run, seq, f"the log should end at {end[0]}")
             return []
     found = []
     for number, body, stated, big in rest:
         seq += 1
         if number != seq:
-            raise damaged(run, seq, "it is missing")
-        chain = stated if big is None else link(chain, body, big)
+            raise damaged_event_error(run, seq, "it is missing")
+        chain = stated if big is None else next_hash(chain, body, big)
         if chain != stated:
-            raise damaged(run, seq, "its hash differs from what was written")
-        found.append(read_event(run, seq, body))
+            raise damaged_event_error(run, seq, "its hash differs from what was written")
+        found.append(decode_event(run, seq, body))
     if (seq, chain) != end:
-        raise damaged(run, seq + 1, f"the log should end at {end[0]}")
+        raise damaged_event_error(run, seq + 1, f"the log should end at {end[0]}")
     return found
 
 
-def ends_of(run: str, links: Sequence[Link], end: tuple[int, bytes]) -> tuple[Event, Event]:
+def verify_ends(run: str, links: Sequence[ChainLink], end: tuple[int, bytes]) -> tuple[Event, Event]:
     """The first and the last event of a log that has this end. `links` are the first event, the last one, and the one before it.
 
-    Raises `JournalError` as `checked` does.
+    Raises `JournalError` as `verify_log` does.
     """
     last, chain = end
     wanted = sorted({1, last - 1, last} - {0})
     if [number for number, _, _, _ in links] != wanted or links[-1][2] != chain:
-        raise damaged(run, last, "the first or the last event is not what was written")
+        raise damaged_event_error(run, last, "the first or the last event is not what was written")
     before = {1: run.encode(), last: links[-2][2] if last > 1 else run.encode()}
     for number, body, stated, big in links:
-        if number in before and big is not None and link(before[number], body, big) != stated:
-            raise damaged(run, number, "its hash differs from what was written")
-    return read_event(run, 1, links[0][1]), read_event(run, last, links[-1][1])
+        if number in before and big is not None and next_hash(before[number], body, big) != stated:
+            raise damaged_event_error(run, number, "its hash differs from what was written")
+    return decode_event(run, 1, links[0][1]), decode_event(run, last, links[-1][1])
 
 
-def read_event(run: str, seq: int, body: bytes) -> Event:
+def decode_event(run: str, seq: int, body: bytes) -> Event:
     """An event from its bytes. Raises `JournalError` J013, or J021 for an unknown kind."""
     try:
         event: Event = decode(body)
     except msgspec.ValidationError as error:
-        raise unknown_event(run, seq, str(error)) from error
+        raise unknown_event_error(run, seq, str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # the last: nested too deep
-        raise damaged(run, seq, str(error)) from error
+        raise damaged_event_error(run, seq, str(error)) from error
     if event.seq != seq:
-        raise damaged(run, seq, f"it calls itself {event.seq}")
+        raise damaged_event_error(run, seq, f"it calls itself {event.seq}")
     return event

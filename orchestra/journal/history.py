@@ -7,38 +7,38 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, assert_never
 
 from orchestra.core.events import (
-    NOTHING,
-    Answered,
-    Asked,
+    NO_USAGE,
     AttemptFinished,
     AttemptStarted,
     CancelRequested,
     ChecksStarted,
     Event,
-    Expanded,
-    Given,
-    Judged,
-    LetterRefused,
-    Measured,
+    InboxMessageRejected,
+    MapExpanded,
     NodeFinished,
-    Resumed,
+    OutputJudged,
+    OverrideSource,
+    QuestionAnswered,
+    QuestionAsked,
     RetryPlanned,
     RunFinished,
+    RunResumed,
     RunStarted,
+    TokensCounted,
     TurnStarted,
     Usage,
     Verdict,
 )
-from orchestra.core.outcomes import Abstained, Failed, Outcome, Skipped, Value
+from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, Outcome, SkippedOutcome, ValueOutcome
 from orchestra.core.paths import parent
-from orchestra.journal.errors import damaged
-from orchestra.journal.summary import planned
+from orchestra.journal.errors import damaged_event_error
+from orchestra.journal.summary import reused_plan
 
-RowKind: TypeAlias = Literal["call", "each", "loop", "turn", "check", "block", "node"]
+NodeKind: TypeAlias = Literal["call", "each", "loop", "turn", "check", "block", "node"]
 """`call` asked an agent or a tool; `each` has elements; `loop` has turns, or is a plan, and `turn` is one of them, or one of its versions;
 `check` has the questions of a check of what it stands in; `block` has nodes inside; `node` is any other."""
-Incident: TypeAlias = Resumed | Answered | LetterRefused | CancelRequested
-Status: TypeAlias = Literal["value", "skipped", "abstained", "failed", "running", "waiting", "interrupted"]
+ExternalEvent: TypeAlias = RunResumed | QuestionAnswered | InboxMessageRejected | CancelRequested
+NodeStatus: TypeAlias = Literal["value", "skipped", "abstained", "failed", "running", "waiting", "interrupted"]
 """How a node ended, or what it does: `waiting` for the time of its next attempt or for a person;
 `interrupted` where the run, or what it stands in, ended without its outcome."""
 
@@ -47,7 +47,7 @@ MAX_DEPTH = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class NodeAttempt:
     """One try of one node. `sent` and `received` are digests of blobs; `seconds` is None while it goes on."""
 
     number: int
@@ -60,7 +60,7 @@ class Attempt:
     hint: str = ""
     frames: tuple[str, ...] = ()
     """Where a tool's own code raised, the outermost first."""
-    usage: Usage = NOTHING
+    usage: Usage = NO_USAGE
     server: str = ""
     model: str = ""
     sent: str = ""
@@ -69,55 +69,55 @@ class Attempt:
     accepted: bool | None = None
     """What the checks said; None where there were none, or none yet."""
     score: float | None = None
-    refused: str = ""
+    rejection_reason: str = ""
     """Why the checks did not accept it."""
-    promise: str = ""
+    guarantee: str = ""
     """What a certificate promises of it."""
-    recalled: str = ""
+    reused_from: str = ""
     """The run whose answer this is; no call went out."""
     escalated: bool = False
     """Whether a larger model was asked."""
     tier: int = 0
     """Which one, from 1; 0 for its own."""
-    because: str = ""
+    escalation_reason: str = ""
     """Why it was asked at once, or why not, where the node has a condition for that."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class NodeRow:
     """One node of a run. Times are wall-clock seconds since the epoch; `depth` counts what it stands in."""
 
     path: str
     depth: int
-    kind: RowKind
+    kind: NodeKind
     name: str
     """The agent or tool that was asked; empty for what asks nobody itself."""
-    status: Status
+    status: NodeStatus
     started: float
     finished: float | None
-    attempts: tuple[Attempt, ...]
+    attempts: tuple[NodeAttempt, ...]
     outcome: Outcome | None
     usage: Usage
     """Its own attempts' and those of everything inside it."""
     elements: int | None = None
     """Of an `each` node: how many there are."""
-    corrected: Answered | None = None
+    correction: QuestionAnswered | None = None
     """A person's answer, where that stands for what its checks did not accept."""
-    because: str = ""
+    choice_reason: str = ""
     """Of a node that chooses its agent: the one that it chose, and for which label."""
-    instead: Outcome | None = None
+    original_outcome: Outcome | None = None
     """What the node itself came to, where its `fallback` stands for that."""
-    unanswered: str = ""
+    unanswered_reason: str = ""
     """Of a node whose value is its `fallback`, because a person gave no answer: why there was none."""
-    given: Given | None = None
+    overridden_by: OverrideSource | None = None
     """Where a person said what it gave: who."""
 
     @property
-    def came_to(self) -> str:
+    def display_status(self) -> str:
         """How it stands, in a word: its status, `done` for a value, `fallback` where that was taken, `given` where a person gave it."""
-        if self.instead is not None:
+        if self.original_outcome is not None:
             return "fallback"
-        return self.status if self.status != "value" else "done" if self.given is None else "given"
+        return self.status if self.status != "value" else "done" if self.overridden_by is None else "given"
 
     @property
     def seconds(self) -> float | None:
@@ -133,9 +133,9 @@ class Row:
     def error(self) -> str:
         """`CODE: reason` of its failure, or why it was skipped or withheld; of the last attempt while it goes on; or empty."""
         match self.outcome:
-            case Failed() | Skipped() | Abstained() as outcome:
-                return said(outcome)
-            case Value():
+            case FailedOutcome() | SkippedOutcome() | AbstainedOutcome() as outcome:
+                return outcome_reason(outcome)
+            case ValueOutcome():
                 return ""
             case None:
                 last = self.attempts[-1] if self.attempts else None
@@ -144,26 +144,26 @@ class Row:
                 assert_never(never)
 
     @property
-    def rescued(self) -> str:
+    def fallback_reason(self) -> str:
         """Why its fallback was taken; empty where it was not."""
-        return "" if self.instead is None else f"its fallback was taken: {said(self.instead)}"
+        return "" if self.original_outcome is None else f"its fallback was taken: {outcome_reason(self.original_outcome)}"
 
 
-def said(outcome: Outcome) -> str:
+def outcome_reason(outcome: Outcome) -> str:
     """`CODE: reason` of a failure, or why a node was skipped or withheld; empty for a value."""
     match outcome:
-        case Failed(code, reason):
+        case FailedOutcome(code, reason):
             return f"{code}: {reason}"
-        case Skipped(reason) | Abstained(reason):
+        case SkippedOutcome(reason) | AbstainedOutcome(reason):
             return reason
-        case Value():
+        case ValueOutcome():
             return ""
         case never:
             assert_never(never)
 
 
 @dataclass(frozen=True, slots=True)
-class Saving:
+class PlanReuse:
     """A plan that was not made again: the run that it was made for, and what it cost then."""
 
     run: str
@@ -187,14 +187,14 @@ class History:
     outcome: Outcome | None
     usage: Usage
     cancelled_by: str | None
-    rows: tuple[Row, ...]
+    rows: tuple[NodeRow, ...]
     parent: str = ""
     """The run that it was forked from."""
-    asked: tuple[Asked, ...] = ()
+    open_questions: tuple[QuestionAsked, ...] = ()
     """What persons are asked, in the order of asking; empty once the run has ended."""
-    incidents: tuple[Incident, ...] = ()
+    external_events: tuple[ExternalEvent, ...] = ()
     """What happened to the run from outside, in order: resumptions, answers, letters refused, requests to end."""
-    saved: tuple[Saving, ...] = ()
+    reused_plans: tuple[PlanReuse, ...] = ()
     """Plans that nobody was asked for, because they had served before."""
     tiers: tuple[str, ...] = ()
     """The larger models that the fleet had, by name, in the order in which they are asked."""
@@ -205,7 +205,7 @@ class History:
 
         Raises `JournalError` J013 for a node that stands in more than 200 others.
         """
-        fold = _Fold()
+        fold = _HistoryFold()
         for event in events:
             fold.add(event)
         return fold.history()
@@ -216,28 +216,28 @@ class History:
         return None if self.finished is None else self.finished - self.started
 
     @property
-    def rests(self) -> bool:
+    def is_waiting(self) -> bool:
         """Whether persons are asked, and nothing else is under way."""
-        asked = {question.node for question in self.asked}
+        asked = {question.node for question in self.open_questions}
         calls = (row for row in self.rows if row.kind == "call" and row.status in ("running", "waiting"))
         return bool(asked) and all(row.path in asked for row in calls)
 
-    def inside(self, path: str) -> History:
+    def subtree(self, path: str) -> History:
         """What stands in a node, or in one of its turns, as if that were the run."""
         above = f"{path}/"
         rows = [row for row in self.rows if row.path.startswith(above)]
         least = min((row.depth for row in rows), default=0)
         return replace(self, rows=tuple(replace(row, path=row.path.removeprefix(above), depth=row.depth - least) for row in rows))
 
-    def row(self, path: str) -> Row | None:
+    def row(self, path: str) -> NodeRow | None:
         """The node of that path, or None."""
         return next((row for row in self.rows if row.path == path), None)
 
 
-def saved(start: RunStarted | None) -> tuple[Saving, ...]:
+def plan_reuse(start: RunStarted | None) -> tuple[PlanReuse, ...]:
     """What the first event says of the plan that runs; nothing where it says what nobody understands."""
-    plan = planned(start) if start is not None else None
-    return () if plan is None else (Saving(*plan),)
+    plan = reused_plan(start) if start is not None else None
+    return () if plan is None else (PlanReuse(*plan),)
 
 
 @dataclass(slots=True)
@@ -246,30 +246,30 @@ class _Node:
     started: float
     depth: int
     finished: float | None = None
-    attempts: dict[int, Attempt] = field(default_factory=dict)
+    attempts: dict[int, NodeAttempt] = field(default_factory=dict)
     outcome: Outcome | None = None
-    due: bool = False
-    corrected: Answered | None = None
-    instead: Outcome | None = None
-    unanswered: str = ""
-    given: Given | None = None
+    retry_planned: bool = False
+    correction: QuestionAnswered | None = None
+    original_outcome: Outcome | None = None
+    unanswered_reason: str = ""
+    overridden_by: OverrideSource | None = None
     elements: int | None = None
-    loop: bool = False
-    because: str = ""
+    is_loop: bool = False
+    choice_reason: str = ""
     children: list[_Node] = field(default_factory=list)
-    usage: Usage = NOTHING
+    usage: Usage = NO_USAGE
 
 
-class _Fold:
+class _HistoryFold:
     def __init__(self) -> None:
         self.start: RunStarted | None = None
         self.end: RunFinished | None = None
         self.cancelled_by: str | None = None
         self.seq = 0
-        self.incidents: list[Incident] = []
-        self.saved: list[Saving] = []
+        self.external_events: list[ExternalEvent] = []
+        self.reused_plans: list[PlanReuse] = []
         self.nodes: dict[str, _Node] = {}
-        self.asked: dict[str, Asked] = {}
+        self.open_questions: dict[str, QuestionAsked] = {}
         """What persons are asked, by the node that asks."""
         self.turns: dict[str, float] = {}
         """When each turn began, by the path that a loop gives it."""
@@ -277,8 +277,8 @@ class _Fold:
 
     def add(self, event: Event) -> None:
         self.seq = event.seq
-        if isinstance(event, Resumed | Answered | LetterRefused | CancelRequested):
-            self.incidents.append(event)
+        if isinstance(event, RunResumed | QuestionAnswered | InboxMessageRejected | CancelRequested):
+            self.external_events.append(event)
         match event:
             case RunStarted():
                 self.start = event
@@ -287,74 +287,77 @@ class _Fold:
             case CancelRequested(by=by):
                 self.cancelled_by = by
             case TurnStarted():
-                self._turn(event)
+                self._start_turn(event)
             case ChecksStarted(node=path, round=number):
                 self._node(f"{path}?{number}", event.at)
-            case Expanded(node=path, count=count):
+            case MapExpanded(node=path, count=count):
                 self._node(path, event.at).elements = count
-            case NodeFinished(node=path, outcome=outcome, instead=instead, given=given):
+            case NodeFinished(node=path, outcome=outcome, original_outcome=instead, overridden_by=given):
                 node = self._node(path, event.at)
-                node.instead, node.given = instead, given or (node.given if instead is None and isinstance(outcome, Value) else None)
-                if self.asked and self._drop(node):
-                    node.unanswered = "nobody answered in time"
-                if not isinstance(outcome, Value):
-                    node.unanswered = ""
-                node.outcome, node.finished, node.due = outcome, event.at, False
+                node.original_outcome, node.overridden_by = (
+                    instead,
+                    given or (node.overridden_by if instead is None and isinstance(outcome, ValueOutcome) else None),
+                )
+                if self.open_questions and self._close_questions(node):
+                    node.unanswered_reason = "nobody answered in time"
+                if not isinstance(outcome, ValueOutcome):
+                    node.unanswered_reason = ""
+                node.outcome, node.finished, node.retry_planned = outcome, event.at, False
             case RetryPlanned(node=path):
-                self._node(path, event.at).due = True
+                self._node(path, event.at).retry_planned = True
             case AttemptStarted():
                 node = self._node(event.node, event.at)
-                node.due = False
-                node.attempts[event.attempt] = Attempt(
+                node.retry_planned = False
+                node.attempts[event.attempt] = NodeAttempt(
                     event.attempt,
                     event.name,
                     event.at,
                     escalated=event.escalated,
                     tier=event.tier or int(event.escalated),
-                    because=event.because,
+                    escalation_reason=event.escalation_reason,
                 )
             case AttemptFinished():
                 node = self._node(event.node, event.at)
-                node.attempts[event.attempt] = _finished(node.attempts.get(event.attempt), event)
-                self._spend(event.node, event.usage)
-                node.given = event.given
-                if event.settled:
-                    node.outcome, node.finished, node.due = Value(event.value, event.confidence), event.at, False
-            case Asked(node=path):
+                node.attempts[event.attempt] = _finished_attempt(node.attempts.get(event.attempt), event)
+                self._add_usage(event.node, event.usage)
+                node.overridden_by = event.overridden_by
+                if event.final:
+                    node.outcome, node.finished, node.retry_planned = ValueOutcome(event.value, event.confidence), event.at, False
+            case QuestionAsked(node=path):
                 self._node(path, event.at)
-                self.asked[path] = event
-            case Answered(node=path):
-                node, asked = self._node(path, event.at), self.asked.pop(path, None)
-                if asked is not None and asked.about == "acceptance" and not event.declined:
-                    node.corrected = event
-                if event.declined:
-                    node.unanswered = f"{event.by or 'a person'} declined to answer: {event.declined}"
-            case Resumed() | LetterRefused() | Measured():
+                self.open_questions[path] = event
+            case QuestionAnswered(node=path):
+                node, asked = self._node(path, event.at), self.open_questions.pop(path, None)
+                if asked is not None and asked.kind == "acceptance" and not event.decline_reason:
+                    node.correction = event
+                if event.decline_reason:
+                    node.unanswered_reason = f"{event.by or 'a person'} declined to answer: {event.decline_reason}"
+            case RunResumed() | InboxMessageRejected() | TokensCounted():
                 pass
-            case Judged():
+            case OutputJudged():
                 node = self._node(event.node, event.at)
-                node.attempts[event.attempt] = _judged(node.attempts.get(event.attempt), event)
+                node.attempts[event.attempt] = _judged_attempt(node.attempts.get(event.attempt), event)
             case never:
                 assert_never(never)
 
-    def _turn(self, event: TurnStarted) -> None:
-        path, drafted = event.node, event.drafted
-        if drafted is not None and drafted.recalled:
-            self.saved.append(Saving(drafted.recalled, drafted.saved, path))
-        if self.asked and drafted is not None:  # nobody waits for the version that this one follows
-            left = [one for one in self.asked if one.startswith(f"{path}@") and not one.startswith(f"{path}@{drafted.version}/")]
+    def _start_turn(self, event: TurnStarted) -> None:
+        path, drafted = event.node, event.draft
+        if drafted is not None and drafted.reused_from:
+            self.reused_plans.append(PlanReuse(drafted.reused_from, drafted.saved_usage, path))
+        if self.open_questions and drafted is not None:  # nobody waits for the version that this one follows
+            left = [one for one in self.open_questions if one.startswith(f"{path}@") and not one.startswith(f"{path}@{drafted.version}/")]
             for one in left:
-                del self.asked[one]
+                del self.open_questions[one]
         # Of a loop's turn the nodes stand in `path#turn`, of a plan's version in `path@version`; of a called body in `path` itself.
         node = self._node(path, event.at)
-        node.because = event.because or node.because
+        node.choice_reason = event.choice_reason or node.choice_reason
         self.turns[f"{path}#{event.turn}"] = event.at
         if drafted is not None and drafted.version:
             self.turns.setdefault(f"{path}@{drafted.version}", event.at)
 
     def history(self) -> History:
         start, end = self.start, self.end
-        spent = sum((root.usage for root in self.roots), NOTHING)
+        spent = sum((root.usage for root in self.roots), NO_USAGE)
         return History(
             run=start.run if start else "",
             workflow=start.workflow if start else "",
@@ -364,13 +367,13 @@ class _Fold:
             started=start.at if start else 0.0,
             finished=end.at if end else None,
             outcome=end.outcome if end else None,
-            usage=end.usage if end and end.usage != NOTHING else spent,
+            usage=end.usage if end and end.usage != NO_USAGE else spent,
             cancelled_by=self.cancelled_by,
             rows=tuple(self._rows(self.roots)),
             parent=start.parent if start else "",
-            saved=(*saved(start), *self.saved),
-            asked=() if end else tuple(sorted(self.asked.values(), key=lambda asked: asked.seq)),
-            incidents=tuple(self.incidents),
+            reused_plans=(*plan_reuse(start), *self.reused_plans),
+            open_questions=() if end else tuple(sorted(self.open_questions.values(), key=lambda asked: asked.seq)),
+            external_events=tuple(self.external_events),
             tiers=start.tiers if start else (),
         )
 
@@ -380,42 +383,42 @@ class _Fold:
         missing = [path]
         while (above := parent(missing[-1])) and above not in self.nodes:
             if len(missing) > MAX_DEPTH:
-                raise damaged(self.start.run if self.start else "", self.seq, f"a node stands in more than {MAX_DEPTH} others")
+                raise damaged_event_error(self.start.run if self.start else "", self.seq, f"a node stands in more than {MAX_DEPTH} others")
             missing.append(above)
         for one in reversed(missing):
             holder = self.nodes.get(parent(one))
             if holder is not None and holder.depth >= MAX_DEPTH:
-                raise damaged(self.start.run if self.start else "", self.seq, f"a node stands in more than {MAX_DEPTH} others")
+                raise damaged_event_error(self.start.run if self.start else "", self.seq, f"a node stands in more than {MAX_DEPTH} others")
             node = self.nodes[one] = _Node(one, self.turns.get(one, at), holder.depth + 1 if holder else 0)
             if holder is not None and one in self.turns:
-                holder.loop = True
+                holder.is_loop = True
             (holder.children if holder else self.roots).append(node)
         return node
 
-    def _drop(self, node: _Node) -> bool:
+    def _close_questions(self, node: _Node) -> bool:
         """Nobody waits any more for what a node that has come to its end asks, nor for what is asked in it. Whether that is an answer that
         the node wanted: the steps of a plan may be dropped."""
-        own = self.asked.pop(node.path, None)
-        gone = self._dropped(node)
-        return (own is not None and own.about == "answer") or any("@" not in path[len(node.path) :] for path in gone)
+        own = self.open_questions.pop(node.path, None)
+        gone = self._close_nested_questions(node)
+        return (own is not None and own.kind == "answer") or any("@" not in path[len(node.path) :] for path in gone)
 
-    def _dropped(self, node: _Node) -> list[str]:
+    def _close_nested_questions(self, node: _Node) -> list[str]:
         """The paths of what was asked in a node; nothing is open in what has its outcome."""
         under_way = [child for child in node.children if child.outcome is None]
-        gone = [child.path for child in under_way if self.asked.pop(child.path, None) is not None]
-        return gone + [path for child in under_way for path in self._dropped(child)]
+        gone = [child.path for child in under_way if self.open_questions.pop(child.path, None) is not None]
+        return gone + [path for child in under_way for path in self._close_nested_questions(child)]
 
-    def _spend(self, path: str, usage: Usage) -> None:
-        if usage == NOTHING:
+    def _add_usage(self, path: str, usage: Usage) -> None:
+        if usage == NO_USAGE:
             return
         while path:
             self.nodes[path].usage += usage
             path = parent(path)
 
-    def _rows(self, nodes: Iterable[_Node], *, over: bool = False) -> Iterator[Row]:
+    def _rows(self, nodes: Iterable[_Node], *, over: bool = False) -> Iterator[NodeRow]:
         for node in nodes:
             attempts = tuple(node.attempts[number] for number in sorted(node.attempts))
-            yield Row(
+            yield NodeRow(
                 path=node.path,
                 depth=node.depth,
                 kind=_kind(node),
@@ -427,31 +430,36 @@ class _Fold:
                 outcome=node.outcome,
                 usage=node.usage,
                 elements=node.elements,
-                corrected=node.corrected,
-                because=node.because,
-                instead=node.instead,
-                unanswered=node.unanswered,
-                given=node.given,
+                correction=node.correction,
+                choice_reason=node.choice_reason,
+                original_outcome=node.original_outcome,
+                unanswered_reason=node.unanswered_reason,
+                overridden_by=node.overridden_by,
             )
             yield from self._rows(node.children, over=over or node.outcome is not None)
 
-    def _status(self, node: _Node, *, over: bool) -> Status:
+    def _status(self, node: _Node, *, over: bool) -> NodeStatus:
         if node.outcome is not None:
             return _STATUS[type(node.outcome)]
         if _kind(node) in ("turn", "check") and node.children and all(child.outcome is not None for child in node.children):
-            return "value" if all(isinstance(child.outcome, Value) for child in node.children) else "failed"
+            return "value" if all(isinstance(child.outcome, ValueOutcome) for child in node.children) else "failed"
         if self.end is not None or over:  # what it stands in has its outcome: nobody waits for it any more
             return "interrupted"
-        return "waiting" if node.due or node.path in self.asked else "running"
+        return "waiting" if node.retry_planned or node.path in self.open_questions else "running"
 
 
-_STATUS: Mapping[type[Outcome], Status] = {Value: "value", Skipped: "skipped", Abstained: "abstained", Failed: "failed"}
+_STATUS: Mapping[type[Outcome], NodeStatus] = {
+    ValueOutcome: "value",
+    SkippedOutcome: "skipped",
+    AbstainedOutcome: "abstained",
+    FailedOutcome: "failed",
+}
 
 
-def _kind(node: _Node) -> RowKind:
+def _kind(node: _Node) -> NodeKind:
     if node.elements is not None:
         return "each"
-    if node.loop:
+    if node.is_loop:
         return "loop"
     if node.attempts:
         return "call"
@@ -461,9 +469,9 @@ def _kind(node: _Node) -> RowKind:
     return "block" if node.children else "node"
 
 
-def _finished(before: Attempt | None, event: AttemptFinished) -> Attempt:
-    before = before or Attempt(event.attempt, started=event.at)
-    return Attempt(
+def _finished_attempt(before: NodeAttempt | None, event: AttemptFinished) -> NodeAttempt:
+    before = before or NodeAttempt(event.attempt, started=event.at)
+    return NodeAttempt(
         number=event.attempt,
         name=before.name or event.name,
         started=before.started,
@@ -478,19 +486,19 @@ def _finished(before: Attempt | None, event: AttemptFinished) -> Attempt:
         model=event.model,
         sent=event.sent,
         received=event.received,
-        recalled=event.recalled,
+        reused_from=event.reused_from,
         escalated=before.escalated,
         tier=before.tier,
-        because=before.because,
+        escalation_reason=before.escalation_reason,
     )
 
 
-def _judged(before: Attempt | None, event: Judged) -> Attempt:
+def _judged_attempt(before: NodeAttempt | None, event: OutputJudged) -> NodeAttempt:
     return replace(
-        before or Attempt(event.attempt, started=event.at),
+        before or NodeAttempt(event.attempt, started=event.at),
         verdicts=event.verdicts,
         accepted=event.accepted,
         score=event.score,
-        refused="" if event.accepted else event.reason,
-        promise=event.promise,
+        rejection_reason="" if event.accepted else event.reason,
+        guarantee=event.guarantee,
     )

@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import suppress
 from dataclasses import dataclass, field
 
-import msgspec
+from orchestra.core.events import Event
+from orchestra.journal.summary import searchable_tags, source_runs
 
-from orchestra.core.events import Event, decode
-from orchestra.journal.summary import sources, tags_of
-
-TABLES = """
+INDEX_TABLES = """
 CREATE TABLE tags (
   name TEXT NOT NULL, value TEXT NOT NULL, started REAL NOT NULL, run TEXT NOT NULL, PRIMARY KEY (name, value, started, run)
 ) WITHOUT ROWID;
 CREATE INDEX tags_run ON tags (run);
 CREATE TABLE copies (source TEXT NOT NULL, run TEXT NOT NULL, PRIMARY KEY (source, run)) WITHOUT ROWID;
 CREATE INDEX copies_run ON copies (run);
-CREATE TABLE run_usage (run TEXT PRIMARY KEY, last INTEGER NOT NULL, body BLOB NOT NULL, seal INTEGER NOT NULL) WITHOUT ROWID
+CREATE TABLE run_usage (run TEXT PRIMARY KEY, last INTEGER NOT NULL, body BLOB NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID
 """
 """Of a SQLite file. An index of a table without row numbers holds all of its columns, so that `tags` and `copies` are there twice: a query
-compares both. `run_usage.last` is the number of the last event that is counted; the seal includes that event's hash."""
-
-# The first events, and those that took an answer or a plan over from another run.
-_SOURCES = """
-SELECT run, CAST(body AS BLOB) FROM events
-WHERE seq = 1 OR instr(CAST(body AS BLOB), CAST('"recalled":"' AS BLOB)) > 0
-"""
-_AT_ONCE = 10_000
+compares both. `run_usage.last` is the number of the last event that is counted; the checksum includes that event's hash."""
 
 
 @dataclass(slots=True)
-class Entries:
+class IndexEntries:
     """New entries of one transaction."""
 
     tags: list[tuple[str, str, float, str]] = field(default_factory=list)
@@ -44,27 +34,13 @@ class Entries:
 
     def add(self, run: str, event: Event) -> None:
         """Adds the entries of an event: nearly always none."""
-        self.tags += [(name, value, float(event.at), run) for name, value in tags_of(event).items()]
-        self.copies.update((source, run) for source in sources(event) if source != run)
+        self.tags += [(name, value, float(event.at), run) for name, value in searchable_tags(event).items()]
+        self.copies.update((source, run) for source in source_runs(event) if source != run)
 
 
-def write(sql: sqlite3.Connection, entries: Entries) -> None:
+def write_entries(sql: sqlite3.Connection, entries: IndexEntries) -> None:
     """Writes tags and copies. Raises `sqlite3.Error`."""
     if entries.tags:
         sql.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?, ?, ?)", entries.tags)
     if entries.copies:
         sql.executemany("INSERT OR IGNORE INTO copies VALUES (?, ?)", entries.copies)
-
-
-def fill(sql: sqlite3.Connection) -> None:
-    """Writes the tags and copies of a file that had no such tables; usages are written when they are first asked for.
-
-    What an event names that cannot be decoded stays unknown, as it was.
-    """
-    found = sql.execute(_SOURCES)
-    while rows := found.fetchmany(_AT_ONCE):
-        entries = Entries()
-        for run, body in rows:
-            with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                entries.add(run, decode(body))
-        write(sql, entries)

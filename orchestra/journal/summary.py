@@ -7,34 +7,44 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from orchestra.core.events import NOTHING, AttemptFinished, Event, NodeFinished, RunFinished, RunStarted, TurnStarted, Usage, opened
-from orchestra.core.protocols import Message, RunSummary
+from orchestra.core.events import (
+    NO_USAGE,
+    AttemptFinished,
+    Event,
+    NodeFinished,
+    RunFinished,
+    RunStarted,
+    TurnStarted,
+    Usage,
+    last_read_message,
+)
+from orchestra.core.protocols import OutboxMessage, RunSummary
 from orchestra.core.tags import is_tag
-from orchestra.journal.errors import JournalError, after_the_end
+from orchestra.journal.errors import JournalError, after_end_error
 
 
 @dataclass(slots=True)
-class Line:
+class LogEnd:
     """Where a run's log ends: the greatest `seq`, and whether its last event is there."""
 
     run: str
-    last: int = 0
-    ended: bool = False
+    last_seq: int = 0
+    is_ended: bool = False
 
     def extend(self, events: Sequence[Event]) -> None:
         """Takes the next events, all or none. Raises `JournalError`: J001 for a gap in `seq`, J006 after the last event."""
-        seq, ended = self.last, self.ended
+        seq, ended = self.last_seq, self.is_ended
         for event in events:
             if ended:
-                raise after_the_end(self.run, event.seq)
+                raise after_end_error(self.run, event.seq)
             seq += 1
             if event.seq != seq:
-                raise _gap(self.run, event.seq, seq - 1)
+                raise _gap_error(self.run, event.seq, seq - 1)
             ended = type(event) is RunFinished
-        self.last, self.ended = seq, ended
+        self.last_seq, self.is_ended = seq, ended
 
 
-def _gap(run: str, seq: int, last: int) -> JournalError:
+def _gap_error(run: str, seq: int, last: int) -> JournalError:
     return JournalError(
         "J001",
         f"event {seq} of run {run} cannot follow event {last}",
@@ -43,14 +53,14 @@ def _gap(run: str, seq: int, last: int) -> JournalError:
     )
 
 
-def message(number: int, run: str, event: Event) -> Message | None:
+def outbox_message(number: int, run: str, event: Event) -> OutboxMessage | None:
     """The message that an event puts into the outbox; None for nearly all."""
     if type(event) is not AttemptFinished or not event.outbox:
         return None
-    return Message(number=number, run=run, node=event.node, name=event.name, key=f"{run}/{event.node}", value=event.value)
+    return OutboxMessage(number=number, run=run, node=event.node, name=event.name, key=f"{run}/{event.node}", value=event.value)
 
 
-def named(events: Iterable[Event]) -> Iterator[str]:
+def blob_digests(events: Iterable[Event]) -> Iterator[str]:
     """The digests of the blobs that events name."""
     for event in events:
         if type(event) is AttemptFinished:
@@ -62,7 +72,7 @@ def named(events: Iterable[Event]) -> Iterator[str]:
             yield from filter(None, (event.graph, *event.versions.values()))
 
 
-def planned(start: RunStarted) -> tuple[str, Usage] | None:
+def reused_plan(start: RunStarted) -> tuple[str, Usage] | None:
     """The run that a run's plan was made for, and what it cost then; None for a run whose own plan was made, or that has none."""
     match start.options.get("planned"):
         case {"run": str(run), "saved": {"calls": int(calls), "prompt_tokens": int(prompt), "output_tokens": int(output)}}:
@@ -71,24 +81,24 @@ def planned(start: RunStarted) -> tuple[str, Usage] | None:
             return None
 
 
-def sources(event: Event) -> set[str]:
+def source_runs(event: Event) -> set[str]:
     """The runs from which an event copies something: what they were given, an answer, or a plan."""
     found = set[str]()
     match event:
         case RunStarted(parent=parent):
             found.add(parent)
-            if (plan := planned(event)) is not None:
+            if (plan := reused_plan(event)) is not None:
                 found.add(plan[0])
-        case AttemptFinished(recalled=recalled):
+        case AttemptFinished(reused_from=recalled):
             found.add(recalled)
-        case TurnStarted(drafted=drafted) if drafted is not None:
-            found.add(drafted.recalled)
+        case TurnStarted(draft=drafted) if drafted is not None:
+            found.add(drafted.reused_from)
         case _:
             pass
     return found - {""}
 
 
-def tags_of(event: Event) -> dict[str, str]:
+def searchable_tags(event: Event) -> dict[str, str]:
     """The tags of a run from its first event, as far as they can be asked for."""
     if type(event) is not RunStarted or not event.options.get("tags"):
         return {}
@@ -96,7 +106,7 @@ def tags_of(event: Event) -> dict[str, str]:
 
 
 @dataclass(slots=True)
-class Tally:
+class SummaryFold:
     """A run's row, folded so far. `nodes` counts the nodes that have their outcome."""
 
     run: str
@@ -105,7 +115,7 @@ class Tally:
     started: float = 0.0
     finished: float | None = None
     nodes: int = 0
-    usage: Usage = field(default=NOTHING)
+    usage: Usage = field(default=NO_USAGE)
 
     def add(self, event: Event) -> None:
         """Folds the next event in."""
@@ -113,14 +123,14 @@ class Tally:
             case NodeFinished():
                 self.nodes += 1
             case AttemptFinished():
-                self.nodes += event.settled
-                if event.usage is not NOTHING:
+                self.nodes += event.final
+                if event.usage is not NO_USAGE:
                     self.usage = self.usage + event.usage
             case RunStarted():
                 self.workflow, self.started = event.workflow, event.at
             case RunFinished():
                 self.status, self.finished = event.status, event.at
-                self.usage = event.usage if event.usage != NOTHING else self.usage
+                self.usage = event.usage if event.usage != NO_USAGE else self.usage
             case _:
                 pass
 
@@ -137,11 +147,11 @@ class Tally:
         )
 
 
-def unheld(summary: RunSummary, events: Sequence[Event], letters: int) -> RunSummary:
-    """The row of a run that has no end, and that no journal holds; `letters` is how many it has got. It is `waiting` where persons are
-    asked and nothing else is under way, until the first deadline of what is asked at most, or until a letter lies there.
+def unleased_summary(summary: RunSummary, events: Sequence[Event], message_count: int) -> RunSummary:
+    """Returns the summary of a run without an end and without a lease.
 
-    Else it was let go of in the middle, and is `interrupted`; so is one whose events are those of no run, which whoever reads them is told.
+    Its status is `waiting` if only questions are open, until the first of their deadlines, or until an inbox message arrives. Else it is
+    `interrupted`; so is a run whose events are not valid, which reading them reports. `message_count` is the number of its inbox messages.
     """
     try:
         from orchestra.journal.history import History
@@ -149,12 +159,12 @@ def unheld(summary: RunSummary, events: Sequence[Event], letters: int) -> RunSum
         history = History.of(events)
     except JournalError:
         return replace(summary, status="interrupted")
-    if not history.rests or letters > opened(events):
+    if not history.is_waiting or message_count > last_read_message(events):
         return replace(summary, status="interrupted")
-    return replace(summary, status="waiting", due=min((asked.due for asked in history.asked if asked.due), default=0.0))
+    return replace(summary, status="waiting", due=min((asked.due for asked in history.open_questions if asked.due), default=0.0))
 
 
-def standing(summary: RunSummary, now: float) -> RunSummary:
+def summary_at(summary: RunSummary, now: float) -> RunSummary:
     """The row of a run as it is at a time: one whose persons had until then waits for them no longer, and somebody has to go on with it."""
     late = summary.status == "waiting" and 0 < summary.due <= now
     return replace(summary, status="interrupted") if late else summary

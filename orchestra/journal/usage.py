@@ -9,17 +9,17 @@ from typing import TypeAlias
 
 import msgspec
 
-from orchestra.core.events import NOTHING, AttemptFinished, AttemptStarted, Event, RunFinished, RunStarted, TurnStarted, Usage
+from orchestra.core.events import NO_USAGE, AttemptFinished, AttemptStarted, Event, RunFinished, RunStarted, TurnStarted, Usage
 from orchestra.core.protocols import CallUsage, RunUsage
-from orchestra.journal.summary import planned
+from orchestra.journal.summary import reused_plan
 
-COUNTED = frozenset({RunStarted, AttemptStarted, AttemptFinished, TurnStarted, RunFinished})
+COUNTED_EVENTS = frozenset({RunStarted, AttemptStarted, AttemptFinished, TurnStarted, RunFinished})
 """The kinds of events that change the usage of a run."""
-_Kind: TypeAlias = tuple[str, str, str, bool, bool, bool, bool]
+_CallKey: TypeAlias = tuple[str, str, str, bool, bool, bool, bool]
 
-read_usage = msgspec.json.Decoder(RunUsage).decode
+decode_usage = msgspec.json.Decoder(RunUsage).decode
 """A stored usage from its bytes. Raises `msgspec.DecodeError`."""
-write_usage = msgspec.json.Encoder().encode
+encode_usage = msgspec.json.Encoder().encode
 
 
 @dataclass(slots=True, eq=False)
@@ -27,21 +27,21 @@ class _Calls:
     finished: int = 0
     recalled: int = 0
     open: int = 0
-    usage: Usage = NOTHING
+    usage: Usage = NO_USAGE
 
 
 class UsageFold:
     """Sums up one run, event by event, from the first one on."""
 
-    __slots__ = ("_calls", "_names", "_plans", "_saved", "_started", "_status")
+    __slots__ = ("_calls", "_open_calls", "_reused_plans", "_saved_usage", "_started", "_status")
 
     def __init__(self) -> None:
         self._started: RunStarted | None = None
         self._status = ""
-        self._calls: dict[_Kind, _Calls] = {}
-        self._names: dict[tuple[str, int], str] = {}
+        self._calls: dict[_CallKey, _Calls] = {}
+        self._open_calls: dict[tuple[str, int], str] = {}
         """The agents of the calls that have no end yet."""
-        self._plans, self._saved = 0, NOTHING
+        self._reused_plans, self._saved_usage = 0, NO_USAGE
 
     def add(self, event: Event) -> None:
         """Takes the next event."""
@@ -50,15 +50,15 @@ class UsageFold:
             return
         match event:
             case AttemptStarted():
-                if (cut := self._names.get((event.node, event.attempt))) is not None:
-                    self._of(cut, "", "", NOTHING).open += 1
-                self._names[event.node, event.attempt] = event.name
-            case TurnStarted(drafted=drafted) if drafted is not None and drafted.recalled:
-                self._save(drafted.saved)
+                if (cut := self._open_calls.get((event.node, event.attempt))) is not None:
+                    self._calls_of(cut, "", "", NO_USAGE).open += 1
+                self._open_calls[event.node, event.attempt] = event.name
+            case TurnStarted(draft=drafted) if drafted is not None and drafted.reused_from:
+                self._add_reused_plan(drafted.saved_usage)
             case RunStarted():
                 self._started = event
-                if (plan := planned(event)) is not None:
-                    self._save(plan[1])
+                if (plan := reused_plan(event)) is not None:
+                    self._add_reused_plan(plan[1])
             case RunFinished():
                 self._status = event.status
             case _:
@@ -70,7 +70,7 @@ class UsageFold:
             return None
         calls = [CallUsage(*kind[:3], one.finished, one.recalled, one.open, one.usage) for kind, one in self._calls.items()]
         # Calls without an end may still get one, so they are counted here and not in the fold.
-        calls += [CallUsage(name, "", "", open=count) for name, count in Counter(self._names.values()).items()]
+        calls += [CallUsage(name, "", "", open=count) for name, count in Counter(self._open_calls.values()).items()]
         return RunUsage(
             workflow=started.workflow,
             label=started.label,
@@ -79,22 +79,22 @@ class UsageFold:
             purpose=str(started.options.get("purpose") or ""),
             tags=started.tags,
             calls=tuple(calls),
-            plans=self._plans,
-            saved=self._saved,
+            reused_plans=self._reused_plans,
+            saved_usage=self._saved_usage,
         )
 
     def _finish(self, event: AttemptFinished) -> None:
         usage = event.usage
-        calls = self._of(self._names.pop((event.node, event.attempt), "") or event.name, event.model, event.server, usage)
+        calls = self._calls_of(self._open_calls.pop((event.node, event.attempt), "") or event.name, event.model, event.server, usage)
         calls.finished += 1
-        if event.recalled:
+        if event.reused_from:
             calls.recalled += 1
-        if usage is not NOTHING:
+        if usage is not NO_USAGE:
             calls.usage += usage
 
-    def _of(self, name: str, model: str, server: str, usage: Usage) -> _Calls:
+    def _calls_of(self, name: str, model: str, server: str, usage: Usage) -> _Calls:
         # Whether a call has a price depends on which kinds of tokens it took, and on whether it cost money
-        # (`orchestra.app.costs.unpriced`):
+        # (`orchestra.app.costs.unpriced_server`):
         # calls that differ in that are not summed up, so that the sum is priced as each of them.
         cached, prompt = usage.cached_tokens, usage.prompt_tokens
         kind = (name, model, server, prompt > cached, cached > 0 < prompt, usage.output_tokens > 0, usage.money != 0)
@@ -102,15 +102,15 @@ class UsageFold:
             calls = self._calls[kind] = _Calls()
         return calls
 
-    def _save(self, usage: Usage) -> None:
-        self._plans += 1
-        self._saved += usage
+    def _add_reused_plan(self, usage: Usage) -> None:
+        self._reused_plans += 1
+        self._saved_usage += usage
 
 
 def usage_of(events: Iterable[Event]) -> RunUsage | None:
     """What a run of these events used; None where the first one is missing."""
     fold = UsageFold()
     for event in events:
-        if type(event) in COUNTED:
+        if type(event) in COUNTED_EVENTS:
             fold.add(event)
     return fold.result()

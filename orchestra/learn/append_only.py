@@ -7,31 +7,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestra.core.file_locks import hold
+from orchestra.core.file_locks import lock_file
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[int]:
+def open_locked(path: Path) -> Iterator[int]:
     """The file, open, and nobody else's as long as it is."""
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        hold(file, wait=True)
+        lock_file(file, wait=True)
         yield file
     finally:
         os.close(file)
 
 
-def read(file: int, most: int) -> bytes:
+def read(file: int, max_bytes: int) -> bytes:
     """What stands in it, up to one byte more than `most`."""
     with os.fdopen(os.dup(file), "rb") as copy:
         copy.seek(0)
-        return copy.read(most + 1)
+        return copy.read(max_bytes + 1)
 
 
-def write(file: int, data: bytes, at: int) -> None:
+def write(file: int, data: bytes, offset: int) -> None:
     """Adds to the first `at` bytes: what stands behind them was cut off when it was written, and never relied on."""
-    os.ftruncate(file, at)
-    os.lseek(file, at, os.SEEK_SET)
+    os.ftruncate(file, offset)
+    os.lseek(file, offset, os.SEEK_SET)
     while data:
         data = data[os.write(file, data) :]
     os.fsync(file)

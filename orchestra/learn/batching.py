@@ -12,11 +12,11 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from orchestra.learn.lora.examples import Example
+from orchestra.learn.lora.examples import TokenExample
 
-LEAST_SHARED = 32
+MIN_SHARED_TOKENS = 32
 """Tokens that prompts must have in common at their beginning to be packed: fewer are not worth a mask."""
-WINDOW = 64
+SHUFFLE_WINDOW = 64
 """Packs among which those of like length are sought; the order of windows stays random."""
 
 
@@ -25,10 +25,10 @@ class Pack:
     """A beginning, and the ends of prompts that follow it, each with its label."""
 
     prefix: tuple[int, ...]
-    ends: tuple[Example, ...]
+    suffixes: tuple[TokenExample, ...]
 
     def __len__(self) -> int:
-        return len(self.prefix) + sum(map(len, self.ends))
+        return len(self.prefix) + sum(map(len, self.suffixes))
 
 
 Batch = tuple[Pack, ...]
@@ -38,44 +38,44 @@ Batch = tuple[Pack, ...]
 class Batcher:
     """Families of examples whose prompts begin alike, and how large a batch may be."""
 
-    families: tuple[tuple[Example, ...], ...]
-    most: int
+    prefix_groups: tuple[tuple[TokenExample, ...], ...]
+    max_tokens: int
     """Tokens of a batch, padding included."""
 
     @classmethod
-    def of(cls, examples: Iterable[Example], most: int) -> Batcher:
+    def from_examples(cls, examples: Iterable[TokenExample], max_tokens: int) -> Batcher:
         """The batcher of some examples."""
-        return cls(tuple(_families(examples)), most)
+        return cls(tuple(_group_by_prefix(examples)), max_tokens)
 
-    def epoch(self, seed: int, number: int) -> list[Batch]:
+    def epoch_batches(self, seed: int, number: int) -> list[Batch]:
         """The batches of an epoch, in their order."""
         chance = random.Random(f"{seed}:{number}")  # noqa: S311 - an order, not a secret
-        packs = [pack for family in self.families for pack in self._packs(family, chance)]
+        packs = [pack for family in self.prefix_groups for pack in self._pack_group(family, chance)]
         chance.shuffle(packs)
-        made = [batch for at in range(0, len(packs), WINDOW) for batch in self._batches(packs[at : at + WINDOW])]
+        made = [batch for at in range(0, len(packs), SHUFFLE_WINDOW) for batch in self._batch_packs(packs[at : at + SHUFFLE_WINDOW])]
         chance.shuffle(made)
         return made
 
-    def _packs(self, family: Sequence[Example], chance: random.Random) -> Iterable[Pack]:
+    def _pack_group(self, family: Sequence[TokenExample], chance: random.Random) -> Iterable[Pack]:
         """A family's packs: its examples in random order, as many in each as a batch takes."""
         order = list(family)
         chance.shuffle(order)
-        shared = _shared(order)
-        room, taken = max(self.most, shared + 1), list[Example]()
+        shared = _shared_prefix_length(order)
+        room, taken = max(self.max_tokens, shared + 1), list[TokenExample]()
         used = shared
         for example in order:
             if taken and used + len(example) - shared > room:
-                yield _pack(taken)
+                yield _make_pack(taken)
                 taken, used = [], shared
             taken.append(example)
             used += len(example) - shared
         if taken:
-            yield _pack(taken)
+            yield _make_pack(taken)
 
-    def _batches(self, packs: Sequence[Pack]) -> Iterable[Batch]:
+    def _batch_packs(self, packs: Sequence[Pack]) -> Iterable[Batch]:
         taken: list[Pack] = []
         for pack in sorted(packs, key=len):
-            if taken and len(pack) * (len(taken) + 1) > self.most:
+            if taken and len(pack) * (len(taken) + 1) > self.max_tokens:
                 yield tuple(taken)
                 taken = []
             taken.append(pack)
@@ -83,11 +83,11 @@ class Batcher:
             yield tuple(taken)
 
 
-def _families(examples: Iterable[Example]) -> Iterable[tuple[Example, ...]]:
+def _group_by_prefix(examples: Iterable[TokenExample]) -> Iterable[tuple[TokenExample, ...]]:
     """Examples by their beginnings: neighbours in the order of their tokens that share most of their prompts."""
-    family: list[Example] = []
+    family: list[TokenExample] = []
     for example in sorted(examples, key=lambda one: (one.prompt, one.label)):
-        if family and _common(family[0].prompt, example.prompt) < max(LEAST_SHARED, len(example.prompt) // 2):
+        if family and _common_prefix_length(family[0].prompt, example.prompt) < max(MIN_SHARED_TOKENS, len(example.prompt) // 2):
             yield tuple(family)
             family = []
         family.append(example)
@@ -95,20 +95,20 @@ def _families(examples: Iterable[Example]) -> Iterable[tuple[Example, ...]]:
         yield tuple(family)
 
 
-def _pack(examples: Sequence[Example]) -> Pack:
-    shared = _shared(examples)
-    return Pack(examples[0].prompt[:shared], tuple(Example(one.prompt[shared:], one.label) for one in examples))
+def _make_pack(examples: Sequence[TokenExample]) -> Pack:
+    shared = _shared_prefix_length(examples)
+    return Pack(examples[0].prompt[:shared], tuple(TokenExample(one.prompt[shared:], one.label) for one in examples))
 
 
-def _shared(examples: Sequence[Example]) -> int:
+def _shared_prefix_length(examples: Sequence[TokenExample]) -> int:
     """Tokens that all prompts begin with; at least one of each stays outside, for the label is read from there."""
     if len(examples) == 1:
         return 0
     shortest = min(len(one.prompt) for one in examples) - 1
-    return min(shortest, min(_common(examples[0].prompt, one.prompt) for one in examples[1:]))
+    return min(shortest, min(_common_prefix_length(examples[0].prompt, one.prompt) for one in examples[1:]))
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
+def _common_prefix_length(one: Sequence[int], other: Sequence[int]) -> int:
     length = 0
     for a, b in zip(one, other, strict=False):
         if a != b:

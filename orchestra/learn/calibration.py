@@ -9,38 +9,38 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from orchestra.agents.card import Card
-from orchestra.agents.inference.calibration import LEAST, Calibration, Trust, Words
-from orchestra.agents.inference.overlap_features import wording
+from orchestra.agents.inference.calibration import MIN_PROBABILITY, Calibration, TrustWeights, WordingModel
+from orchestra.agents.inference.overlap_features import wording_features
 from orchestra.core.errors import InputError
-from orchestra.learn.data.dataset import DataSet, Row
+from orchestra.learn.data.dataset import Dataset, DatasetRow
 from orchestra.learn.evaluation.metrics import Case
 
 if TYPE_CHECKING:
     import numpy
 
-EACH = 5
+MIN_ROWS_PER_CHOICE = 5
 """Rows of each choice that must have been answered, at least."""
-PULL = 0.05
+REGULARIZATION = 0.05
 """The weight of the penalty that keeps the voices near one vote each, and the biases near none."""
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class CalibrationRow:
     """A row, the probabilities that the model gave to its choices, and the right one."""
 
     inputs: Mapping[str, Any]
-    odds: Mapping[str, float]
-    right: str
+    probabilities: Mapping[str, float]
+    target: str
 
 
-def without(card: Card) -> Card:
+def without_calibration(card: Card) -> Card:
     """The card as its model alone is, without a calibration."""
-    return card.varied(name=f"{card.name}_uncalibrated", calibration=None)
+    return card.with_settings(name=f"{card.name}_uncalibrated", calibration=None)
 
 
-def judged(card: Card, rows: Sequence[Row], cases: Sequence[Case]) -> list[Judged]:
+def calibration_rows(card: Card, rows: Sequence[DatasetRow], cases: Sequence[Case]) -> list[CalibrationRow]:
     """The answered rows. Raises `InputError` N160 for an agent whose output does not tell its choices' probabilities."""
-    form = card.form
+    form = card.output_form
     told = {str(rule.probability): name for name, rule in form.rules.items() if rule.probability is not None}
     silent = [choice for choice in form.choices if choice not in told]
     if card.calibration is None or not told or len(silent) > 1:
@@ -53,11 +53,11 @@ def judged(card: Card, rows: Sequence[Row], cases: Sequence[Case]) -> list[Judge
         odds = {choice: float(value) for choice, value in given.items() if value is not None}
         if len(odds) == len(told):
             odds |= {choice: max(0.0, 1 - sum(odds.values())) for choice in silent}
-            found.append(Judged(row.input, odds, str(row.output[form.chosen])))
+            found.append(CalibrationRow(row.input, odds, str(row.output[form.choice_field])))
     return found
 
 
-def fitted(card: Card, data: DataSet, held: Sequence[Judged], inputs: tuple[str, str] | None = None) -> Calibration:
+def fit_calibration(card: Card, data: Dataset, held: Sequence[CalibrationRow], inputs: tuple[str, str] | None = None) -> Calibration:
     """The calibration that fits the held-back rows best, each choice with the same weight.
 
     `inputs` names the claim and the evidence whose wording votes too; the vote is fitted on the training part. Raises `InputError` N161
@@ -66,17 +66,19 @@ def fitted(card: Card, data: DataSet, held: Sequence[Judged], inputs: tuple[str,
     import numpy as np
     from scipy.optimize import minimize
 
-    choices = card.form.choices
-    few = [choice for choice in choices if sum(one.right == choice for one in held) < EACH]
+    choices = card.output_form.choices
+    few = [choice for choice in choices if sum(one.target == choice for one in held) < MIN_ROWS_PER_CHOICE]
     if few:
         raise InputError(
-            "N161", f"fewer than {EACH} answered rows of {', '.join(few)}", hint="a larger tune part: orchestra learn data --tune"
+            "N161",
+            f"fewer than {MIN_ROWS_PER_CHOICE} answered rows of {', '.join(few)}",
+            hint="a larger tune part: orchestra learn data --tune",
         )
-    words = None if inputs is None else _words(card, data.rows["train"], inputs)
-    voices = [np.log([[max(LEAST, one.odds.get(choice, 0.0)) for choice in choices] for one in held])]
+    words = None if inputs is None else _fit_wording_model(card, data.rows["train"], inputs)
+    voices = [np.log([[max(MIN_PROBABILITY, one.probabilities.get(choice, 0.0)) for choice in choices] for one in held])]
     if words is not None:
-        voices.append(np.log([[max(LEAST, chance) for chance in words.chances(one.inputs)] for one in held]))
-    right = np.array([choices.index(one.right) for one in held])
+        voices.append(np.log([[max(MIN_PROBABILITY, chance) for chance in words.probabilities(one.inputs)] for one in held]))
+    right = np.array([choices.index(one.target) for one in held])
     counts = np.bincount(right, minlength=len(choices))
     weights = 1 / (len(choices) * counts[right])
 
@@ -85,47 +87,47 @@ def fitted(card: Card, data: DataSet, held: Sequence[Judged], inputs: tuple[str,
         sums = sum(one * voice for one, voice in zip(trust, voices, strict=True)) + bias
         sums = sums - sums.max(1, keepdims=True)
         chances = sums - np.log(np.exp(sums).sum(1, keepdims=True))
-        pull = PULL * float(((trust - 1 / len(voices)) ** 2).sum() + (bias**2).sum())
+        pull = REGULARIZATION * float(((trust - 1 / len(voices)) ** 2).sum() + (bias**2).sum())
         return float(-(weights * chances[np.arange(len(right)), right]).sum()) + pull
 
     start = np.concatenate([np.full(len(voices), 1 / len(voices)), np.zeros(len(choices))])
     best = minimize(loss, start, method="L-BFGS-B", bounds=[(0.0, None)] * len(voices) + [(None, None)] * len(choices)).x
     rounded = [round(float(value), 6) for value in best]
-    trust = Trust(rounded[0], rounded[1] if words is not None else 0.0)
+    trust = TrustWeights(rounded[0], rounded[1] if words is not None else 0.0)
     name = f"{data.manifest.name} {data.manifest.digest}"
     return Calibration(
         choices=choices,
         trust=trust,
         bias=tuple(rounded[len(voices) :]),
         words=words,
-        adapter=card.learnt,
+        adapter=card.weights_digest,
         rows=len(held),
         data=name,
         licence=data.manifest.licence,
     )
 
 
-def written(calibration: Calibration) -> bytes:
+def encode_calibration(calibration: Calibration) -> bytes:
     """As the file beside the card."""
     return msgspec.json.format(msgspec.json.encode(calibration)) + b"\n"
 
 
-def _words(card: Card, rows: Sequence[Row], inputs: tuple[str, str]) -> Words:
+def _fit_wording_model(card: Card, rows: Sequence[DatasetRow], inputs: tuple[str, str]) -> WordingModel:
     """A linear model over wording: multinomial logistic regression with equal weight for each choice."""
     import numpy as np
     from sklearn.linear_model import LogisticRegression
 
     claim, evidence = inputs
-    numbers = np.array([wording(str(row.input[claim]), str(row.input[evidence])) for row in rows])
-    right = [str(row.output[card.form.chosen]) for row in rows]
+    numbers = np.array([wording_features(str(row.input[claim]), str(row.input[evidence])) for row in rows])
+    right = [str(row.output[card.output_form.choice_field]) for row in rows]
     mean, spread = numbers.mean(0), numbers.std(0) + 1e-6
     model = LogisticRegression(C=1.0, class_weight="balanced", max_iter=2_000).fit((numbers - mean) / spread, right)
-    order = [list(model.classes_).index(choice) for choice in card.form.choices]
+    order = [list(model.classes_).index(choice) for choice in card.output_form.choices]
 
     def rounded(values: numpy.ndarray) -> tuple[float, ...]:
         return tuple(round(float(value), 6) for value in values)
 
-    return Words(
+    return WordingModel(
         claim=claim,
         evidence=evidence,
         mean=rounded(mean),

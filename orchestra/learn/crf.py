@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orchestra.agents.card import Card
-from orchestra.agents.inference.array_files import packed
-from orchestra.agents.inference.crf_tagger import OUTSIDE, Features, labels_of, words_of
+from orchestra.agents.inference.array_files import pack_arrays
+from orchestra.agents.inference.crf_tagger import OUTSIDE, TaggerFeatures, slot_labels, split_words
 from orchestra.core.errors import InputError
-from orchestra.schema.strict_yaml import load
+from orchestra.schema.strict_yaml import load_yaml
 
-ARRAYS = "weights.npz"
-WORDS = "words.yaml"
+ARRAYS_FILE = "weights.npz"
+WORDS_FILE = "words.yaml"
 """A file of an agent's folder: lists of words by the name of their class."""
 
 
-class Row(Protocol):
+class TaggedRow(Protocol):
     """A text with its slots."""
 
     @property
@@ -34,7 +34,7 @@ class Row(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class CrfHyperparameters:
     """How a tagger is trained; chosen by cross-validation on the training part of Restaurant8k."""
 
     l1: float = 0.05
@@ -43,7 +43,7 @@ class Course:
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class TaggerFields:
     """Which fields of an agent a tagger reads and writes, and the classes of words that it knows."""
 
     input: str
@@ -53,7 +53,7 @@ class Places:
     """Words by the name of their class."""
 
     @classmethod
-    def of(cls, card: Card) -> Places:
+    def from_card(cls, card: Card) -> TaggerFields:
         """The places of a card of kind `tagger`: its first text, its first list, its output's first field; its `words.yaml`.
 
         Raises `InputError` N151 for a card without a text or a field, L-codes for a faulty file of words.
@@ -65,12 +65,12 @@ class Places:
             hint = "input: {text: str}, output: {slots: 'dict[str, Span]'}"
             raise InputError("N151", f"{card.name} is no tagger: it needs a text to read and a field for its slots", hint=hint)
         hint = next((name for name, schema in fields.items() if schema.get("type") == "array"), "")
-        path = card.folder / WORDS if card.folder is not None else None
-        words = load(path.read_bytes(), str(path)).value if path is not None and path.is_file() else {}
+        path = card.folder / WORDS_FILE if card.folder is not None else None
+        words = load_yaml(path.read_bytes(), str(path)).value if path is not None and path.is_file() else {}
         return cls(text, output, hint, words)
 
     @property
-    def classes(self) -> dict[str, tuple[str, ...]]:
+    def word_classes(self) -> dict[str, tuple[str, ...]]:
         """Names of classes by word."""
         found: dict[str, tuple[str, ...]] = {}
         for name, words in sorted((self.words or {}).items()):
@@ -80,10 +80,10 @@ class Places:
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class TrainedTagger:
     """A tagger as the texts of its two files, and what became of the rows."""
 
-    layout: str
+    config_json: str
     arrays: bytes
     rows: int
     left_out: int
@@ -91,34 +91,41 @@ class Trained:
     features: int
 
 
-def train(rows: Sequence[Row], places: Places, course: Course = Course()) -> Trained:
+def train(rows: Sequence[TaggedRow], fields: TaggerFields, hyperparameters: CrfHyperparameters = CrfHyperparameters()) -> TrainedTagger:
     """A tagger for these rows. Raises `InputError` N101 where CRFsuite is not installed, N150 where no row has a slot."""
     try:
         import pycrfsuite
     except ImportError as error:
         raise InputError("N101", "training a tagger needs python-crfsuite", hint="pip install 'orchestra-slm[learn]'") from error
-    features, trainer, used = Features(places.classes), pycrfsuite.Trainer(verbose=False), 0
+    features, trainer, used = TaggerFeatures(fields.word_classes), pycrfsuite.Trainer(verbose=False), 0
     seen = {OUTSIDE}
     for row in rows:
-        words = words_of(str(row.input[places.input]))
-        labels = labels_of(words, row.output[places.output])
+        words = split_words(str(row.input[fields.input]))
+        labels = slot_labels(words, row.output[fields.output])
         if words and labels is not None:
-            trainer.append(features.of(words, row.input.get(places.hint) or () if places.hint else ()), labels)
+            trainer.append(features.extract(words, row.input.get(fields.hint) or () if fields.hint else ()), labels)
             used += 1
             seen.update(labels)
     if len(seen) == 1:
         raise InputError("N150", "no row has a slot to learn", hint='{"input": {"text": "for 8"}, "output": {"slots": {"people": {...}}}}')
-    trainer.set_params({"c1": course.l1, "c2": course.l2, "max_iterations": course.iterations, "feature.possible_transitions": True})
+    trainer.set_params(
+        {
+            "c1": hyperparameters.l1,
+            "c2": hyperparameters.l2,
+            "max_iterations": hyperparameters.iterations,
+            "feature.possible_transitions": True,
+        }
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "chain.crfsuite")
         trainer.train(path)
         tagger = pycrfsuite.Tagger()
         with tagger.open(path):
             info = tagger.info()
-    return _packed(info, places, sorted(seen), used, len(rows))
+    return _pack_model(info, fields, sorted(seen), used, len(rows))
 
 
-def _packed(info: Any, places: Places, labels: list[str], used: int, rows: int) -> Trained:
+def _pack_model(info: Any, places: TaggerFields, labels: list[str], used: int, rows: int) -> TrainedTagger:
     import numpy
 
     number = {label: at for at, label in enumerate(labels)}
@@ -140,9 +147,9 @@ def _packed(info: Any, places: Places, labels: list[str], used: int, rows: int) 
         "input": places.input,
         "hint": places.hint,
         "output": places.output,
-        "words": places.classes,
+        "words": places.word_classes,
         "labels": labels,
-        "arrays": ARRAYS,
+        "arrays": ARRAYS_FILE,
     }
-    text, data = packed(layout, arrays)
-    return Trained(text, data, used, rows - used, len(names))
+    text, data = pack_arrays(layout, arrays)
+    return TrainedTagger(text, data, used, rows - used, len(names))

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import torch
 
 
-def pick_precision(device: str) -> torch.dtype:
+def pick_dtype(device: str) -> torch.dtype:
     """What is fastest on `cpu` or `cuda`: bfloat16, or float32 on a CPU that has no instructions for bfloat16."""
     import torch
 
-    return torch.bfloat16 if device != "cpu" or cpu.default_dtype(Folders.of().cache) == "bfloat16" else torch.float32
+    return torch.bfloat16 if device != "cpu" or cpu.default_dtype(Folders.from_environment().cache) == "bfloat16" else torch.float32

@@ -12,127 +12,148 @@ from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from orchestra.agents.inference.array_files import packed
-from orchestra.agents.inference.linear import Classifier, Features, Layout, NumberLayout, Regressor, length_steps
-from orchestra.learn.encoders.texts import Labelled, fold_of
+from orchestra.agents.inference.array_files import pack_arrays
+from orchestra.agents.inference.linear import (
+    LinearClassifier,
+    LinearClassifierConfig,
+    LinearRegressor,
+    LinearRegressorConfig,
+    NgramFeatures,
+    length_steps,
+)
+from orchestra.learn.encoders.texts import LabelledText, fold_of
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class ClassifierHyperparameters:
     """The settings of a fit; these were the best of six on three folds of Banking77's training part."""
 
-    features: Features = field(default_factory=lambda: Features(words=(1, 2), characters=(2, 3, 4, 5), gap=3))
-    least: int = 2
+    features: NgramFeatures = field(default_factory=lambda: NgramFeatures(words=(1, 2), characters=(2, 3, 4, 5), gap=3))
+    min_frequency: int = 2
     """Texts that a feature must occur in."""
-    strength: float = 20.0
+    inverse_penalty: float = 20.0
     """The inverse of the L2 penalty's."""
-    steps: int = 500
+    max_iterations: int = 500
 
 
-FEW = 20
+SMALL_ROW_COUNT = 20
 """Texts under which every feature is taken: they may have none in common."""
-SMALLER = Fit(Features(words=(1, 2), characters=(3, 4, 5), gap=2), least=3)
+MANY_LABELS_HYPERPARAMETERS = ClassifierHyperparameters(NgramFeatures(words=(1, 2), characters=(3, 4, 5), gap=2), min_frequency=3)
 """For sets of more than a hundred labels: a feature has a weight for each of them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class FittedClassifier:
     """A classifier, and the two files that it is written as."""
 
-    classifier: Classifier
-    layout: str
+    classifier: LinearClassifier
+    config_json: str
     arrays: bytes
 
 
-def fitted(rows: Sequence[Labelled], fields: tuple[str, str], fit: Fit, file: str, values: Mapping[str, Any] | None = None) -> Fitted:
+def fit_classifier(
+    rows: Sequence[LabelledText],
+    fields: tuple[str, str],
+    hyperparameters: ClassifierHyperparameters,
+    arrays_file: str,
+    values: Mapping[str, Any] | None = None,
+) -> FittedClassifier:
     """A classifier of rows, its weights as int8, scaled by label. `fields` are the input's and the output's; `file` is its arrays' name;
     `values` are what stands in the output for labels that are no texts."""
-    least = fit.least if len(rows) >= FEW else 1
-    vectorizer = TfidfVectorizer(analyzer=fit.features.of, sublinear_tf=True, min_df=least, dtype=np.float32)
+    least = hyperparameters.min_frequency if len(rows) >= SMALL_ROW_COUNT else 1
+    vectorizer = TfidfVectorizer(analyzer=hyperparameters.features.extract, sublinear_tf=True, min_df=least, dtype=np.float32)
     matrix = vectorizer.fit_transform([row.text for row in rows])
-    model = LogisticRegression(C=fit.strength, max_iter=fit.steps, tol=1e-4).fit(matrix, [row.label for row in rows])
+    model = LogisticRegression(C=hyperparameters.inverse_penalty, max_iter=hyperparameters.max_iterations, tol=1e-4).fit(
+        matrix, [row.label for row in rows]
+    )
     by_label, intercept = model.coef_, model.intercept_
     if len(by_label) == 1:  # of two labels scikit-learn has the odds of the second alone; the same as a weight for each
         by_label, intercept = np.concatenate([-by_label, by_label]) / 2, np.concatenate([-intercept, intercept]) / 2
-    arrays = _arrays(vectorizer, by_label, intercept)
+    arrays = _quantize_weights(vectorizer, by_label, intercept)
     shape = {
         "format": "orchestra/linear-text/v1",
         "input": fields[0],
         "output": fields[1],
-        "features": fit.features.model_dump(mode="json"),
+        "features": hyperparameters.features.model_dump(mode="json"),
     }
     labels = [(values or {}).get(str(label), str(label)) for label in model.classes_]
-    text, data = packed({**shape, "labels": labels, "arrays": file}, arrays)
-    return Fitted(Classifier(Layout.model_validate_json(text), arrays), text, data)
+    text, data = pack_arrays({**shape, "labels": labels, "arrays": arrays_file}, arrays)
+    return FittedClassifier(LinearClassifier(LinearClassifierConfig.model_validate_json(text), arrays), text, data)
 
 
 @dataclass(frozen=True, slots=True)
-class NumberFit:
+class RegressorHyperparameters:
     """The settings of a regression, tried on five folds of the training part of RouteLLM's outcomes (`bench/routing.py`)."""
 
-    features: Features = field(default_factory=lambda: Features(words=(1, 2), characters=(2, 3, 4)))
-    least: int = 3
+    features: NgramFeatures = field(default_factory=lambda: NgramFeatures(words=(1, 2), characters=(2, 3, 4)))
+    min_frequency: int = 3
     """Texts that a feature must occur in, of a thousand or more."""
     penalties: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0)
     """Of L2, of which the one is taken whose squared error on `folds` left-out parts is least."""
     folds: int = 3
-    lengths: float = 0.2
+    length_weight: float = 0.2
     """What a step of the length counts beside a text's features, whose squares sum to 1."""
 
 
 @dataclass(frozen=True, slots=True)
-class FittedNumber:
+class FittedRegressor:
     """A regression, the two files that it is written as, and the penalty that was chosen."""
 
-    regressor: Regressor
-    layout: str
+    regressor: LinearRegressor
+    config_json: str
     arrays: bytes
     penalty: float
 
 
-def fitted_number(rows: Sequence[tuple[str, float]], fields: tuple[str, str], file: str, fit: NumberFit | None = None) -> FittedNumber:
+def fit_regressor(
+    rows: Sequence[tuple[str, float]], fields: tuple[str, str], arrays_file: str, hyperparameters: RegressorHyperparameters | None = None
+) -> FittedRegressor:
     """A regression of rows, which are texts with their numbers; `fields` are the input's and the output's, `file` is its arrays' name."""
-    fit = fit or NumberFit()
+    hyperparameters = hyperparameters or RegressorHyperparameters()
     texts, wanted = [text for text, _ in rows], np.array([number for _, number in rows])
-    least = fit.least if len(rows) >= 1000 else 2 if len(rows) >= FEW else 1
-    vectorizer = TfidfVectorizer(analyzer=fit.features.of, sublinear_tf=True, min_df=least, dtype=np.float32)
+    least = hyperparameters.min_frequency if len(rows) >= 1000 else 2 if len(rows) >= SMALL_ROW_COUNT else 1
+    vectorizer = TfidfVectorizer(analyzer=hyperparameters.features.extract, sublinear_tf=True, min_df=least, dtype=np.float32)
     steps = [length_steps(text) for text in texts]
-    lengths = csr_matrix([[fit.lengths] * count + [0.0] * (max(steps) - count) for count in steps], shape=(len(rows), max(steps)))
+    lengths = csr_matrix(
+        [[hyperparameters.length_weight] * count + [0.0] * (max(steps) - count) for count in steps], shape=(len(rows), max(steps))
+    )
     matrix = csr_matrix(hstack([vectorizer.fit_transform(texts), lengths]))
-    penalty = _penalty(matrix, wanted, np.array([fold_of(text, fit.folds) for text in texts]), fit)
+    penalty = _choose_penalty(matrix, wanted, np.array([fold_of(text, hyperparameters.folds) for text in texts]), hyperparameters)
     model = _ridge(penalty).fit(matrix, wanted)
     words = len(vectorizer.vocabulary_)
-    arrays = _arrays(vectorizer, model.coef_[None, :words], np.array([model.intercept_]))
-    arrays["lengths"] = (model.coef_[words:] * fit.lengths).astype(np.float32)
+    arrays = _quantize_weights(vectorizer, model.coef_[None, :words], np.array([model.intercept_]))
+    arrays["lengths"] = (model.coef_[words:] * hyperparameters.length_weight).astype(np.float32)
     shape = {
         "format": "orchestra/linear-number/v1",
         "input": fields[0],
         "output": fields[1],
-        "features": fit.features.model_dump(mode="json"),
+        "features": hyperparameters.features.model_dump(mode="json"),
         "lowest": float(wanted.min()),
         "highest": float(wanted.max()),
     }
-    text, data = packed({**shape, "arrays": file}, arrays)
-    return FittedNumber(Regressor(NumberLayout.model_validate_json(text), arrays), text, data, penalty)
+    text, data = pack_arrays({**shape, "arrays": arrays_file}, arrays)
+    return FittedRegressor(LinearRegressor(LinearRegressorConfig.model_validate_json(text), arrays), text, data, penalty)
 
 
-def _penalty(matrix: csr_matrix, wanted: NDArray[np.float64], fold: NDArray[np.int64], fit: NumberFit) -> float:
+def _choose_penalty(
+    matrix: csr_matrix, wanted: NDArray[np.float64], fold: NDArray[np.int64], hyperparameters: RegressorHyperparameters
+) -> float:
     def error(penalty: float) -> float:
         total = 0.0
-        for left_out in range(fit.folds):
+        for left_out in range(hyperparameters.folds):
             held, kept = fold == left_out, fold != left_out
             if held.any() and kept.any():
                 total += float(((_ridge(penalty).fit(matrix[kept], wanted[kept]).predict(matrix[held]) - wanted[held]) ** 2).sum())
         return total
 
-    return min(fit.penalties, key=error)
+    return min(hyperparameters.penalties, key=error)
 
 
 def _ridge(penalty: float) -> Ridge:
     return Ridge(alpha=penalty, solver="lsqr", max_iter=100, tol=1e-3)
 
 
-def _arrays(vectorizer: TfidfVectorizer, by_column: NDArray[Any], intercept: NDArray[Any]) -> dict[str, NDArray[Any]]:
+def _quantize_weights(vectorizer: TfidfVectorizer, by_column: NDArray[Any], intercept: NDArray[Any]) -> dict[str, NDArray[Any]]:
     """The arrays of both kinds: the weights as int8, scaled by column."""
     weights = by_column.T.astype(np.float32)
     scale = np.maximum(np.abs(weights).max(axis=0), np.finfo(np.float32).tiny * 127) / 127

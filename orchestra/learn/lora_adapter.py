@@ -14,25 +14,25 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from orchestra.core.atomic_files import swap_folder
+from orchestra.core.atomic_files import replace_folder
 from orchestra.core.errors import InputError
-from orchestra.fleet.adapters import mark_of
+from orchestra.fleet.adapters import adapter_digest
 from orchestra.fleet.weights.adapter_checks import CONFIG, WEIGHTS
-from orchestra.fleet.weights.download import sha256
+from orchestra.fleet.weights.download import file_sha256
 from orchestra.fleet.weights.safetensors import check_folder
 from orchestra.learn import loss_curve
-from orchestra.learn.lora.checkpoint import Point
-from orchestra.learn.lora.model import Learner, Shape
-from orchestra.learn.promotion.promotion import CURVE, LEARNT_FROM, MAX_BYTES
+from orchestra.learn.lora.checkpoint import TrainingPoint
+from orchestra.learn.lora.model import AdapterShape, Learner
+from orchestra.learn.promotion.promotion import CURVE_FILE, MAX_BYTES, PROVENANCE_FILE
 
 if TYPE_CHECKING:
     import torch
 
-MANIFEST = "manifest.json"
-OWN = (WEIGHTS, CONFIG, MANIFEST, CURVE, LEARNT_FROM)
+MANIFEST_FILE = "manifest.json"
+ADAPTER_FILES = (WEIGHTS, CONFIG, MANIFEST_FILE, CURVE_FILE, PROVENANCE_FILE)
 
 
-class Made(msgspec.Struct, frozen=True, kw_only=True):
+class AdapterTrainingRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What an adapter is, and what it was made of."""
 
     format: str = "orchestra/adapter/v1"
@@ -61,18 +61,18 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     tokens: int
     best_step: int
-    curve: tuple[Point, ...]
+    curve: tuple[TrainingPoint, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class StartingAdapter:
     """An adapter that a training goes on from."""
 
     folder: Path
     digest: str
 
     @classmethod
-    def of(cls, folder: Path, shape: Shape) -> Start:
+    def from_folder(cls, folder: Path, shape: AdapterShape) -> StartingAdapter:
         """The adapter of a folder.
 
         Raises `InputError` N123 where there is none, or one of another shape, `FleetError` F007 for one that is not safe to load.
@@ -85,27 +85,27 @@ class Start:
         if (rank, alpha) != (shape.rank, shape.alpha):
             wanted = f"rank {shape.rank} and alpha {shape.alpha}"
             raise InputError("N123", f"{folder} has rank {rank} and alpha {alpha}, and {wanted} are to be trained", hint=f"--rank {rank}")
-        return cls(folder, mark_of(folder))
+        return cls(folder, adapter_digest(folder))
 
-    def give(self, learner: Learner) -> None:
+    def load_into(self, learner: Learner) -> None:
         """Its weights to a learner. Raises `InputError` N123 where they are of another model, or sit on other layers."""
         from safetensors.torch import load_file
 
-        weights, wanted = load_file(self.folder / WEIGHTS), learner.masters
-        if strange := sorted(name for name in {*weights, *wanted} if _shape(weights, name) != _shape(wanted, name)):
+        weights, wanted = load_file(self.folder / WEIGHTS), learner.master_weights
+        if strange := sorted(name for name in {*weights, *wanted} if _tensor_shape(weights, name) != _tensor_shape(wanted, name)):
             reason = f"{self.folder} is an adapter of another model, or of other layers: {strange[0]} and {len(strange) - 1} more differ"
             raise InputError("N123", reason, hint="orchestra explain N123")
-        learner.adopt(weights)
+        learner.load_weights(weights)
 
 
-def _shape(weights: Mapping[str, torch.Tensor], name: str) -> tuple[int, ...] | None:
+def _tensor_shape(weights: Mapping[str, torch.Tensor], name: str) -> tuple[int, ...] | None:
     return tuple(weights[name].shape) if name in weights else None
 
 
-def check_room(folder: Path) -> None:
+def check_output_folder(folder: Path) -> None:
     """Refuses a folder that has what is no trained adapter's: the new one would take its place. Raises `InputError` N107."""
     try:
-        strange = sorted(path.name for path in folder.iterdir() if path.name not in OWN)
+        strange = sorted(path.name for path in folder.iterdir() if path.name not in ADAPTER_FILES)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -115,7 +115,7 @@ def check_room(folder: Path) -> None:
         raise InputError("N107", f"--out cannot be {folder}: it has {strange[0]}, which is no adapter's", hint=hint)
 
 
-def write(folder: Path, weights: dict[str, torch.Tensor], settings: Any, made: Made) -> Made:
+def write(folder: Path, weights: dict[str, torch.Tensor], settings: Any, record: AdapterTrainingRecord) -> AdapterTrainingRecord:
     """Writes an adapter's folder; the adapter that was there is replaced when the new one is whole. Gives the manifest with its digest.
 
     Raises `InputError` N130 for an adapter of more than 10 MB, N107 for a folder with something else, `FleetError` F007 for one that the
@@ -124,7 +124,7 @@ def write(folder: Path, weights: dict[str, torch.Tensor], settings: Any, made: M
     import torch
     from safetensors.torch import save_file
 
-    check_room(folder)
+    check_output_folder(folder)
     folder = folder.resolve()
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -136,17 +136,17 @@ def write(folder: Path, weights: dict[str, torch.Tensor], settings: Any, made: M
         raise InputError("N130", f"the adapter has {size / 1e6:.1f} MB; at most {MAX_BYTES / 1e6:.0f} MB", hint="a smaller --rank")
     known = settings.to_dict()
     config = {key: sorted(value) if isinstance(value, set) else value for key, value in known.items() if key not in ("auto_mapping",)}
-    config |= {"base_model_name_or_path": made.base, "inference_mode": True}
+    config |= {"base_model_name_or_path": record.base, "inference_mode": True}
     (partial / CONFIG).write_bytes(msgspec.json.format(msgspec.json.encode(config, enc_hook=str), indent=2) + b"\n")
-    whole = msgspec.structs.replace(made, sha256=sha256(partial / WEIGHTS))
-    (partial / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(whole), indent=2) + b"\n")
-    (partial / CURVE).write_text(loss_curve.svg(made.curve, made.best_step), "utf-8")
+    whole = msgspec.structs.replace(record, sha256=file_sha256(partial / WEIGHTS))
+    (partial / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(whole), indent=2) + b"\n")
+    (partial / CURVE_FILE).write_text(loss_curve.render_svg(record.curve, record.best_step), "utf-8")
     check_folder(partial)
-    swap_folder(partial, folder)
+    replace_folder(partial, folder)
     return whole
 
 
-def versions(names: Iterable[str] = ("torch", "transformers", "peft", "safetensors")) -> dict[str, str]:
+def package_versions(names: Iterable[str] = ("torch", "transformers", "peft", "safetensors")) -> dict[str, str]:
     """The versions of the packages that a result depends on, of those that are installed."""
     found = {}
     for name in names:

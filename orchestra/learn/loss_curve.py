@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from orchestra.learn.lora.checkpoint import Point
+from orchestra.learn.lora.checkpoint import TrainingPoint
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 480, 220, 44, 92, 14, 34
 STYLE = "font: 11px sans-serif; fill: #555"
-LINES: tuple[tuple[str, str, Callable[[Point], float]], ...] = (
+SERIES: tuple[tuple[str, str, Callable[[TrainingPoint], float]], ...] = (
     ("trained on", "#b5762a", lambda point: point.train),
     ("held out", "#2a6fb5", lambda point: point.tune),
 )
 
 
-def svg(points: Sequence[Point], best: int) -> str:
+def render_svg(points: Sequence[TrainingPoint], best_step: int) -> str:
     """The picture; `best` is the step whose weights were kept, 0 for those of the end. A loss that was not measured is NaN.
 
     It needs no font and no script, and reads on light and dark pages.
@@ -38,7 +38,7 @@ def svg(points: Sequence[Point], best: int) -> str:
         (x, _), (_, y) = place(most * share, 0), place(0, highest / 1.05 * share)
         parts.append(f'<text x="{x}" y="{floor + 14}" style="{STYLE}" text-anchor="middle">{most * share:.0f}</text>')
         parts.append(f'<text x="{left - 5}" y="{y + 4:g}" style="{STYLE}" text-anchor="end">{highest / 1.05 * share:.2f}</text>')
-    for name, colour, loss in LINES:
+    for name, colour, loss in SERIES:
         shown = [point for point in points if not math.isnan(loss(point))]
         path = " ".join("{:g},{:g}".format(*place(point.step, loss(point))) for point in shown)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
@@ -46,9 +46,9 @@ def svg(points: Sequence[Point], best: int) -> str:
             x, y = place(shown[-1].step, loss(shown[-1]))
             parts.append(f'<text x="{x + 6:g}" y="{y + 4:g}" style="font: 11px sans-serif; fill: {colour}">{name}</text>')
     for point in points:
-        if point.step == best:
+        if point.step == best_step:
             x, y = place(point.step, point.tune)
             parts.append(
-                f'<circle cx="{x:g}" cy="{y:g}" r="3.5" fill="#2a6fb5"><title>kept: step {best}, {point.tune:.4f}</title></circle>'
+                f'<circle cx="{x:g}" cy="{y:g}" r="3.5" fill="#2a6fb5"><title>kept: step {best_step}, {point.tune:.4f}</title></circle>'
             )
     return "\n".join([*parts, "</svg>", ""])

@@ -8,33 +8,33 @@ from typing import Any, Protocol
 
 from orchestra.app.result import Result
 from orchestra.core.errors import FleetError
-from orchestra.core.outcomes import Failed
+from orchestra.core.outcomes import FailedOutcome
 from orchestra.workflows.python.steps import Step
 
 
-class Runs(Protocol):
+class RunStarter(Protocol):
     """What carries out runs: an `Orchestra`."""
 
-    async def start(self, step: Step[..., Any], /, **inputs: Any) -> _Run: ...
+    async def start(self, step: Step[..., Any], /, **inputs: Any) -> _StartedRun: ...
 
 
-class _Run(Protocol):
+class _StartedRun(Protocol):
     def wait(self) -> Awaitable[Result[Any]]: ...
 
 
-async def results(
-    runs: Runs, step: Step[..., Any], inputs: Sequence[Mapping[str, Any]], at_once: int, tell: Callable[[], None]
+async def run_all(
+    runs: RunStarter, step: Step[..., Any], inputs: Sequence[Mapping[str, Any]], concurrency: int, on_run_end: Callable[[], None]
 ) -> list[Result[Any]]:
     """What each run came to, in order; `tell` hears of each that ended. Raises `FleetError` where no
     server can be had, and the first of what `start` raises."""
-    places = asyncio.Semaphore(at_once)
+    places = asyncio.Semaphore(concurrency)
 
     async def one(given: Mapping[str, Any]) -> Result[Any]:
         async with places:
             result = await (await runs.start(step, **given)).wait()
-        if isinstance(result.outcome, Failed) and result.outcome.code.startswith("F0"):
+        if isinstance(result.outcome, FailedOutcome) and result.outcome.code.startswith("F0"):
             raise FleetError(result.outcome.code, result.outcome.reason, hint=result.outcome.hint)
-        tell()
+        on_run_end()
         return result
 
     try:

@@ -10,12 +10,12 @@ from orchestra.learn.batching import Batch, Pack
 if TYPE_CHECKING:
     import torch
 
-PADDING = -1
+PADDING_SEGMENT = -1
 """The segment of padding."""
 
 
 @dataclass(frozen=True, slots=True)
-class Arrays:
+class BatchTensors:
     """What a model computes for a batch."""
 
     tokens: torch.Tensor
@@ -24,32 +24,32 @@ class Arrays:
     """Each token's place in its own prompt."""
     mask: torch.Tensor
     """Batch x 1 x length x length: who may see whom."""
-    asked: torch.Tensor
+    label_mask: torch.Tensor
     """Batch x length: where the next token is a label's."""
     labels: torch.Tensor
     """Those labels, in the order of `asked`."""
-    rows: torch.Tensor
+    example_indices: torch.Tensor
     """For each label, the number of its example in the batch."""
 
 
-def arrays(batch: Batch, device: torch.device) -> Arrays:
+def batch_tensors(batch: Batch, device: torch.device) -> BatchTensors:
     """The tensors of a batch."""
     import torch
 
     length = max(map(len, batch))
     shape = (len(batch), length)
     tokens, positions = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
-    segments, asked = torch.full(shape, PADDING), torch.zeros(shape, dtype=torch.bool)
+    segments, asked = torch.full(shape, PADDING_SEGMENT), torch.zeros(shape, dtype=torch.bool)
     labels: list[int] = []
     rows: list[int] = []
     count = 0
     for index, pack in enumerate(batch):
         size = len(pack)
-        line, places, parts, wanted = _line(pack)
+        line, places, parts, wanted = _flatten_pack(pack)
         tokens[index, :size], positions[index, :size] = torch.tensor(line), torch.tensor(places)
         segments[index, :size] = torch.tensor(parts)
         asked[index, torch.tensor(wanted)] = True
-        for end in pack.ends:
+        for end in pack.suffixes:
             labels += end.label
             rows += [count] * len(end.label)
             count += 1
@@ -57,17 +57,17 @@ def arrays(batch: Batch, device: torch.device) -> Arrays:
     seen = (segments[:, None, :] == 0) | (segments[:, None, :] == segments[:, :, None])
     mask = (ahead & seen).unsqueeze(1)
     made = (tokens, positions, mask, asked, torch.tensor(labels), torch.tensor(rows))
-    return Arrays(*(one.to(device) for one in made))
+    return BatchTensors(*(one.to(device) for one in made))
 
 
-def _line(pack: Pack) -> tuple[list[int], list[int], list[int], list[int]]:
+def _flatten_pack(pack: Pack) -> tuple[list[int], list[int], list[int], list[int]]:
     """A pack's tokens, their positions, their segments (0 is the beginning), and where labels are asked for.
 
     The last token of a label is predicted and never read, but it stands in the line: so every row has its own length.
     """
     line, places, parts = list(pack.prefix), list(range(len(pack.prefix))), [0] * len(pack.prefix)
     wanted: list[int] = []
-    for number, end in enumerate(pack.ends, start=1):
+    for number, end in enumerate(pack.suffixes, start=1):
         first = len(line) + len(end.prompt) - 1
         wanted += range(first, first + len(end.label))
         line += (*end.prompt, *end.label)

@@ -16,27 +16,27 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, TypeAlias
 
-from orchestra.agents.evidence_grammar import json_text
-from orchestra.router.sentences import QUOTED, Mood, Sentence, sentences
+from orchestra.agents.evidence_grammar import ascii_json
+from orchestra.router.sentences import QUOTED, Mood, Sentence, split_sentences
 from orchestra.schema.strict_json import canonical
 from orchestra.schema.types import Schema
 from orchestra.text.numbers import currencies
-from orchestra.text.numbers.numbers import Day, Number, days, numbers
+from orchestra.text.numbers.numbers import CalendarDate, Number, find_dates, find_numbers
 
 Span: TypeAlias = tuple[int, int]
 """Where a constant begins in the request, and where it ends."""
 _TOKEN = re.compile(r"\S+")
-_OPENS = re.compile(r"""[("'“‘„«»\[{<¿¡]*""")
-_CLOSES = re.compile(r"""(?:['’]s?)?[)"'”’“«»\]}>.,;:!?…]*\Z""")
+_OPENING = re.compile(r"""[("'“‘„«»\[{<¿¡]*""")
+_CLOSING = re.compile(r"""(?:['’]s?)?[)"'”’“«»\]}>.,;:!?…]*\Z""")
 _SCALE = re.compile(
     r"[\s-]*(?:dozens?|score|gross|grand|hundreds?|thousands?|[mb]illions?|trillions?|lakhs?|crores?|[km]|mm|mn|mio|mln|mrd|bn|[bt]n?"
     r"|hundert|tausend|million(?:en)?|milliarden?|mille|mil|mill(?:ón|ones)|%|‰|percent|pct|x|times|fold|[-/:^*]\s*\d)(?!\w)",
     re.IGNORECASE,
 )
 """Behind a number: what makes another number of it, where `numbers` did not read it as a part."""
-_LESS = re.compile(r"(?:\b(?:minus|negative|less|below|moins|menos|meno)|[-−–—+*/^x×~<>≤≥])\s*\Z", re.IGNORECASE)
+_NEGATING_PREFIX = re.compile(r"(?:\b(?:minus|negative|less|below|moins|menos|meno)|[-−–—+*/^x×~<>≤≥])\s*\Z", re.IGNORECASE)
 """Before a number: what may make another number of it."""
-_PADDED = re.compile(r"[-+]?0\d")
+_LEADING_ZERO = re.compile(r"[-+]?0\d")
 """A row of digits that is no number: 0041."""
 
 
@@ -50,7 +50,7 @@ class Amount:
 
 
 @dataclass(frozen=True)
-class Occurrences:
+class RequestIndex:
     """A request, as what calls with effects rest on."""
 
     text: str
@@ -58,152 +58,168 @@ class Occurrences:
     @cached_property
     def sentences(self) -> Sequence[Sentence]:
         """All sentences of the request."""
-        return sentences(self.text)
+        return split_sentences(self.text)
 
     @cached_property
-    def usable(self) -> Sequence[Sentence]:
+    def usable_sentences(self) -> Sequence[Sentence]:
         """The sentences whose constants may be passed on: commands and statements of fact."""
         return [one for one in self.sentences if one.mood in (Mood.COMMAND, Mood.STATEMENT)]
 
     @property
-    def asks(self) -> bool:
+    def has_command(self) -> bool:
         """Whether the request asks for something to be done."""
         return any(one.mood is Mood.COMMAND for one in self.sentences)
 
     @property
-    def refusal(self) -> str:
+    def refusal_reason(self) -> str:
         """Why the request asks for no effect."""
         moods = list(dict.fromkeys(one.mood.value for one in self.sentences))
-        return f"the request is {moods[0]}" if len(moods) == 1 and self.usable == [] else "no sentence of the request asks for anything"
+        return (
+            f"the request is {moods[0]}"
+            if len(moods) == 1 and self.usable_sentences == []
+            else "no sentence of the request asks for anything"
+        )
 
     @cached_property
-    def tokens(self) -> Mapping[int, int]:
+    def token_ends(self) -> Mapping[int, int]:
         """Where a piece of the request may begin, with the end of the token that begins there; the punctuation around it is left out."""
         found: dict[int, int] = {}
         for match in _TOKEN.finditer(self.text):
             start, end = match.span()
             found.setdefault(start, end)
-            opening = _OPENS.match(self.text, start, end)
+            opening = _OPENING.match(self.text, start, end)
             begin = opening.end() if opening is not None else start
-            closing = _CLOSES.search(self.text, begin, end)
+            closing = _CLOSING.search(self.text, begin, end)
             stop = closing.start() if closing is not None else end
             found[start if begin >= stop else begin] = end if begin >= stop else stop
         return found
 
     @cached_property
-    def ends(self) -> frozenset[int]:
+    def end_positions(self) -> frozenset[int]:
         """Where a piece of the request may end."""
-        return frozenset((*self.tokens.values(), *(match.end() for match in _TOKEN.finditer(self.text))))
+        return frozenset((*self.token_ends.values(), *(match.end() for match in _TOKEN.finditer(self.text))))
 
     @cached_property
-    def quotes(self) -> Sequence[Span]:
+    def quoted_spans(self) -> Sequence[Span]:
         """The words in quotation marks. They are content: a number in them is no number that the request states."""
         return [match.span() for match in QUOTED.finditer(self.text)]
 
     @cached_property
-    def days(self) -> Sequence[Day]:
+    def days(self) -> Sequence[CalendarDate]:
         """The dates of the request, of which any white space parts the words."""
         kept = [at for at, char in enumerate(self.text) if not (char.isspace() and self.text[at - 1 : at].isspace())]
-        found = days("".join(" " if self.text[at].isspace() else self.text[at] for at in kept))
+        found = find_dates("".join(" " if self.text[at].isspace() else self.text[at] for at in kept))
         ends = [kept[one.start + len(one.text) - 1] + 1 for one in found]
         return [replace(one, start=kept[one.start], text=self.text[kept[one.start] : end]) for one, end in zip(found, ends, strict=True)]
 
     @cached_property
     def amounts(self) -> Sequence[Amount]:
         """The numbers of the request."""
-        return [self._amount(one) for one in numbers(self.text, words=True)]
+        return [self._amount(one) for one in find_numbers(self.text, words=True)]
 
     def _amount(self, one: Number) -> Amount:
         begin, end = one.begin, one.begin + len(one.text)
-        first, last = next(((start, stop) for start, stop in self.tokens.items() if start <= one.start < stop), (begin, end))
-        content = any(start < one.start < stop for start, stop in self.quotes)
+        first, last = next(((start, stop) for start, stop in self.token_ends.items() if start <= one.start < stop), (begin, end))
+        content = any(start < one.start < stop for start, stop in self.quoted_spans)
         dated = any(day.start <= one.start < day.start + len(day.text) for day in self.days)
         scaled = _SCALE.match(self.text, end)
-        less = _LESS.search(self.text, max(0, begin - 10), begin)
+        less = _NEGATING_PREFIX.search(self.text, max(0, begin - 10), begin)
         spelt = not any(map(str.isdigit, one.text))
-        unsure = one.loose or one.bracketed or one.dashed or bool(one.parts or one.name) or one.other is not None
-        unsure = unsure or (spelt and one.value in (0, 1)) or _PADDED.match(self.text, one.start) is not None
-        whole = begin in self.tokens and (end in self.ends or last == end)
+        unsure = (
+            one.uncertain_scale
+            or one.bracketed
+            or one.uncertain_minus
+            or bool(one.other_readings or one.identifier)
+            or one.alternative is not None
+        )
+        unsure = unsure or (spelt and one.value in (0, 1)) or _LEADING_ZERO.match(self.text, one.start) is not None
+        whole = begin in self.token_ends and (end in self.end_positions or last == end)
         # `5` is all of `5 euros`, and a part of `5 million` and of `50 cents`.
-        scales = one.plain != one.value or spelt or one.currency in currencies.PARTS
+        scales = one.plain != one.value or spelt or one.currency in currencies.SUBUNITS
         stop = max(last, end if scales else 0, scaled.end() if scaled is not None else 0)
         begin = min(begin, first, less.start() if less is not None else begin)
         certain = whole and not (content or dated or scaled or less or unsure)
-        return Amount(begin, stop, _values(one) if certain else frozenset())
+        return Amount(begin, stop, _passable_values(one) if certain else frozenset())
 
-    def of(self, value: Any, kind: Schema) -> list[Span]:
+    def find(self, value: Any, kind: Schema) -> list[Span]:
         """Where a constant of a type occurs: a text, or a number. Truth values and null occur everywhere, which is to say nowhere."""
         if isinstance(value, bool) or value is None:
             return []
         if isinstance(value, int | float):
-            return self.of_number(Fraction(Decimal(str(value))))
-        found = self.of_text(str(value))
-        return found or (self._of_date(str(value)) if kind.get("format") == "date" else [])
+            return self.find_number(Fraction(Decimal(str(value))))
+        found = self.find_text(str(value))
+        return found or (self._find_date(str(value)) if kind.get("format") == "date" else [])
 
-    def of_number(self, value: Fraction) -> list[Span]:
+    def find_number(self, value: Fraction) -> list[Span]:
         """Where a number occurs, in whatever spelling."""
-        return [(one.start, one.end) for one in self.amounts if value in one.values and self._usable(one.start, one.end)]
+        return [(one.start, one.end) for one in self.amounts if value in one.values and self._is_usable(one.start, one.end)]
 
-    def of_text(self, value: str) -> list[Span]:
+    def find_text(self, value: str) -> list[Span]:
         """Where a text occurs, as whole tokens; a text that is a number occurs where the number does."""
         if not value.strip():
             return []
-        found = [span for span in self._pieces(value) if not self._cuts(*span)]
-        read = numbers(value.strip(), words=True)
-        if not found and len(read) == 1 and read[0].text == value.strip() and len(_values(read[0])) == 1:
-            (number,) = _values(read[0])
-            found = self.of_number(number) if not read[0].parts and not read[0].dashed and not _PADDED.match(value.strip()) else []
+        found = [span for span in self._token_spans(value) if not self._cuts_number(*span)]
+        read = find_numbers(value.strip(), words=True)
+        if not found and len(read) == 1 and read[0].text == value.strip() and len(_passable_values(read[0])) == 1:
+            (number,) = _passable_values(read[0])
+            found = (
+                self.find_number(number)
+                if not read[0].other_readings and not read[0].uncertain_minus and not _LEADING_ZERO.match(value.strip())
+                else []
+            )
         return found
 
-    def _pieces(self, value: str) -> Iterator[Span]:
+    def _token_spans(self, value: str) -> Iterator[Span]:
         at = self.text.find(value)
         while at >= 0:
             end = at + len(value)
-            if at in self.tokens and end in self.ends and self._usable(at, end):
+            if at in self.token_ends and end in self.end_positions and self._is_usable(at, end):
                 yield at, end
             at = self.text.find(value, at + 1)
 
-    def _cuts(self, start: int, end: int) -> bool:
+    def _cuts_number(self, start: int, end: int) -> bool:
         """Whether a piece of the request takes a part of a number for the whole of it."""
         return any(one.start < end and start < one.end and not (start <= one.start and one.end <= end) for one in self.amounts)
 
-    def _usable(self, start: int, end: int) -> bool:
-        return any(one.start <= start and end <= one.end for one in self.usable)
+    def _is_usable(self, start: int, end: int) -> bool:
+        return any(one.start <= start and end <= one.end for one in self.usable_sentences)
 
-    def _of_date(self, value: str) -> list[Span]:
+    def _find_date(self, value: str) -> list[Span]:
         """Where a date occurs that is written with its year and can be read in one way."""
-        said = next(iter(days(value)), None)
+        said = next(iter(find_dates(value)), None)
         if said is None:
             return []
-        same = [one for one in self.days if one.other is None and (one.year, one.month, one.day) == (said.year, said.month, said.day)]
+        same = [one for one in self.days if one.alternative is None and (one.year, one.month, one.day) == (said.year, said.month, said.day)]
         spans = [(one.start, one.start + len(one.text)) for one in same]
-        return [span for span in spans if self._usable(*span)]
+        return [span for span in spans if self._is_usable(*span)]
 
-    def mentions(self, choices: Sequence[Any]) -> list[Any]:
+    def named_choices(self, choices: Sequence[Any]) -> list[Any]:
         """Those of a tool's declared choices that the request names."""
-        said = " ".join(self.text[one.start : one.end] for one in self.usable).casefold()
+        said = " ".join(self.text[one.start : one.end] for one in self.usable_sentences).casefold()
         return [one for one in choices if isinstance(one, str) and re.search(rf"(?<!\w){re.escape(one.casefold())}(?!\w)", said)]
 
-    def rules(self, name: str, longest: int) -> list[str]:
+    def grammar_rules(self, name: str, max_length: int) -> list[str]:
         """Rules of a grammar's terminal: whole tokens of a usable sentence, as JSON spells them; none where there is no such sentence."""
-        found = [f"{name}_{at}: %regex {json_text({'substring_chunks': self._chunks(one)})}" for at, one in enumerate(self.usable)]
+        found = [
+            f"{name}_{at}: %regex {ascii_json({'substring_chunks': self._chunks(one)})}" for at, one in enumerate(self.usable_sentences)
+        ]
         choice = " | ".join(f"{name}_{at}" for at in range(len(found)))
         edge = r"""[^ .,;:!?…()\[\]{}<>"'“”„‘’«»¿¡\\]"""  # punctuation begins and ends no piece, though it may stand in one
-        shape = rf"/{edge}([\s\S]{{0,{longest - 2}}}{edge})?/"
+        shape = rf"/{edge}([\s\S]{{0,{max_length - 2}}}{edge})?/"
         return [*found, f"{name}_SHAPE: {shape}", f'{name}: "\\"" ({name}_SHAPE & ({choice})) "\\""'] if found else []
 
     def _chunks(self, one: Sentence) -> list[str]:
-        edges = sorted({one.start, one.end, *(at for at in (*self.tokens, *self.ends) if one.start < at < one.end)})
-        return [_spelt(self.text[start:end]) for start, end in pairwise(edges)]
+        edges = sorted({one.start, one.end, *(at for at in (*self.token_ends, *self.end_positions) if one.start < at < one.end)})
+        return [_json_escaped(self.text[start:end]) for start, end in pairwise(edges)]
 
 
-def _spelt(text: str) -> str:
+def _json_escaped(text: str) -> str:
     """A text as JSON spells it inside a string."""
     return canonical(text).decode("utf-8", "replace")[1:-1]
 
 
-def _values(one: Number) -> frozenset[Fraction]:
+def _passable_values(one: Number) -> frozenset[Fraction]:
     """The values that a number may be passed on as: a part of a currency in whole units, a percentage also as its digits say it."""
-    if one.currency in currencies.PARTS:
+    if one.currency in currencies.SUBUNITS:
         return frozenset({one.value / 100})
     return frozenset({one.value, one.plain}) if one.percent else frozenset({one.value})

@@ -1,6 +1,6 @@
 """Calls with effects in plans: a plan makes those that its request asks for, with constants of the request, once each (decision 056).
 
-Unless literals are allowed, the offer has the occurrences of its request, and of every call with effects:
+Unless literals are allowed, `Capabilities.request_index` indexes the request, and for every call with effects:
 
 - the request asks for something to be done; of several tools with effects it names the one that is called;
 - each constant occurs in the request (`orchestra.router.constants`); of choices that the tool declares only those that the request names,
@@ -17,27 +17,27 @@ from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from typing import Any, TypeAlias
 
-from orchestra.core.untrusted_text import shortened
-from orchestra.router.capabilities import Offer, Skill, statable
-from orchestra.router.constants import Occurrences, Span
-from orchestra.router.plan_syntax import Argument, Literal, Reference, Step
+from orchestra.core.untrusted_text import shorten
+from orchestra.router.capabilities import Capabilities, Capability, statable_types
+from orchestra.router.constants import RequestIndex, Span
+from orchestra.router.plan_syntax import Argument, PlanLiteral, PlanReference, PlanStep
 from orchestra.router.sentences import FILLER, Mood, Sentence
-from orchestra.router.suggestions import mentions
-from orchestra.schema.json_schema import choices
-from orchestra.schema.types import Schema, Validator, bundled, under
+from orchestra.router.suggestions import shares_word
+from orchestra.schema.json_schema import enum_values
+from orchestra.schema.types import Schema, Validator, bundle_definitions, subschema
 
-UNSTATED, REPEATED, UNASKED, UNNAMED = "R026", "R027", "R028", "R029"
+UNSTATED_CONSTANT, REPEATED_CALL, EFFECT_NOT_REQUESTED, TOOL_NOT_NAMED = "R026", "R027", "R028", "R029"
 """The codes of a constant that is not in the request, of more calls than it asks for, of a request that asks for none, and of a tool that
 the request does not name."""
-MOST_CALLS = 8
+MAX_CALLS = 8
 """Calls of one tool with effects in a plan."""
-MOST_PLACES = 64
+MAX_MENTIONS = 64
 """Places of one call that are looked at."""
-SHOWN = 80
+MAX_SHOWN_LENGTH = 80
 """Characters of a constant that a rejection shows."""
-MOST_TOKENS = 6
+MAX_LISTED_TOKENS = 6
 """Tokens of a text that a grammar lists for a further call."""
-FREE = "allow literals (--free, `literals: true`)"
+ALLOW_LITERALS_HINT = "allow literals (--allow-literals, `literals: true`)"
 _JOIN = re.compile(
     r"(?:\s*[,;]\s*(?:(?:and|und|et|y|e|og|och|&|\+|plus)\s+)?|\s+(?:and|und|et|y|e|og|och|&|\+|plus|as well as)\s+)"
     r"(?:(?:then|also|dann|auch)\s+)?",
@@ -45,76 +45,83 @@ _JOIN = re.compile(
 )
 _RANGE = re.compile(r"\b(?:between|from|zwischen|von|entre|either)\s*\Z", re.IGNORECASE)
 _WORD = re.compile(r"""[^\s,.;:!?()"'“”„«»]+""")
-Fault: TypeAlias = tuple[str, str, str, str]
+EffectViolation: TypeAlias = tuple[str, str, str, str]
 """A code, where beneath the step, why, and what could be done."""
 
 
-def faults(step: Step, skill: Skill, offer: Offer, steps: Sequence[Step]) -> Iterator[Fault]:
+def effect_violations(
+    step: PlanStep, capability: Capability, capabilities: Capabilities, steps: Sequence[PlanStep]
+) -> Iterator[EffectViolation]:
     """What is wrong with a call with effects that follows these steps."""
-    given = offer.occurrences
-    if given is None or not skill.acts:
+    given = capabilities.request_index
+    if given is None or not capability.has_effects:
         return
-    if (reason := unasked(skill, offer)) is not None:
+    if (reason := unrequested_effect(capability, capabilities)) is not None:
         yield reason
         return
-    if isinstance(step.each, Literal):
-        yield REPEATED, "/each", f"{step.skill} has effects, and goes over no list of constants", "write one call for each"
+    if isinstance(step.each, PlanLiteral):
+        yield REPEATED_CALL, "/each", f"{step.capability} has effects, and goes over no list of constants", "write one call for each"
         return
     found = False
     for name, value in step.arguments.items():
-        if isinstance(value, Literal) and not stated(value.value, skill.fields[name], given):
+        if isinstance(value, PlanLiteral) and not is_stated(value.value, capability.fields[name], given):
             found = True
-            said = f"{step.skill} has effects, and {shortened(str(value), SHOWN)} is not in the request"
-            yield UNSTATED, f"/with/{name}", said, f"a number or whole words of the request; or {FREE}"
-    before = [one for one in steps if one.skill == step.skill]
-    if not found and before and not repeated([*before, step], given):
+            message = f"{step.capability} has effects, and {shorten(str(value), MAX_SHOWN_LENGTH)} is not in the request"
+            yield UNSTATED_CONSTANT, f"/with/{name}", message, f"a number or whole words of the request; or {ALLOW_LITERALS_HINT}"
+    before = [one for one in steps if one.capability == step.capability]
+    if not found and before and not are_requested([*before, step], given):
         calls = len(before) + 1
-        said = f"the request does not ask for {step.skill} {calls} times"
-        yield REPEATED, "", said, f"one call for each sentence that asks for it in the same words; or {FREE}"
+        message = f"the request does not ask for {step.capability} {calls} times"
+        yield REPEATED_CALL, "", message, f"one call for each sentence that asks for it in the same words; or {ALLOW_LITERALS_HINT}"
 
 
-def unasked(skill: Skill, offer: Offer) -> Fault | None:
+def unrequested_effect(capability: Capability, capabilities: Capabilities) -> EffectViolation | None:
     """Why a request asks for no call of this skill at all; None where it may."""
-    given = offer.occurrences
-    if given is None or not skill.acts:
+    given = capabilities.request_index
+    if given is None or not capability.has_effects:
         return None
-    if not given.asks:
-        hint = f"end a sentence that says what is to be done, without a question mark or a negation; or {FREE}"
-        return UNASKED, "", f"{skill.name} has effects, and {given.refusal}", hint
-    acting = [one for one in offer.skills.values() if one.acts]
-    if len(acting) > 1 and skill.name not in named(acting, given):
+    if not given.has_command:
+        hint = f"end a sentence that says what is to be done, without a question mark or a negation; or {ALLOW_LITERALS_HINT}"
+        return EFFECT_NOT_REQUESTED, "", f"{capability.name} has effects, and {given.refusal_reason}", hint
+    acting = [one for one in capabilities.by_name.values() if one.has_effects]
+    if len(acting) > 1 and capability.name not in named_tools(acting, given):
         several = ", ".join(one.name for one in acting)
-        return UNNAMED, "", f"of {several} the request does not name {skill.name}", f"say so in the request; or {FREE}"
+        return (
+            TOOL_NOT_NAMED,
+            "",
+            f"of {several} the request does not name {capability.name}",
+            f"say so in the request; or {ALLOW_LITERALS_HINT}",
+        )
     return None
 
 
-def named(acting: Sequence[Skill], given: Occurrences) -> list[str]:
+def named_tools(acting: Sequence[Capability], given: RequestIndex) -> list[str]:
     """Of several tools with effects, those of whose names the request has a word; else those of whose descriptions it has one."""
     asked = " ".join(given.text[one.start : one.end] for one in given.sentences if one.mood is Mood.COMMAND)
-    by_name = [one.name for one in acting if mentions(asked, one.name)]
-    return by_name or [one.name for one in acting if mentions(asked, one.description)]
+    by_name = [one.name for one in acting if shares_word(asked, one.name)]
+    return by_name or [one.name for one in acting if shares_word(asked, one.description)]
 
 
-def stated(value: Any, kind: Schema, given: Occurrences) -> bool:
+def is_stated(value: Any, kind: Schema, given: RequestIndex) -> bool:
     """Whether a constant of a type may be passed to a call with effects."""
-    return any(_of_branch(value, one, given) for one in statable(kind) if Validator(bundled(one)).check(value) is None)
+    return any(_is_stated_as(value, one, given) for one in statable_types(kind) if Validator(bundle_definitions(one)).check(value) is None)
 
 
-def _of_branch(value: Any, kind: Schema, given: Occurrences) -> bool:
+def _is_stated_as(value: Any, kind: Schema, given: RequestIndex) -> bool:
     if value is None or isinstance(value, bool):
         return True
-    if (listed := choices(kind)) is not None and isinstance(value, str):
-        return value in (given.mentions(listed) or listed)
+    if (listed := enum_values(kind)) is not None and isinstance(value, str):
+        return value in (given.named_choices(listed) or listed)
     if isinstance(value, list):
-        return len(value) <= 1 and all(stated(one, under(kind, kind["items"]), given) for one in value)
-    return bool(given.of(value, kind))
+        return len(value) <= 1 and all(is_stated(one, subschema(kind, kind["items"]), given) for one in value)
+    return bool(given.find(value, kind))
 
 
 # Several calls of one tool
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CallMention:
     """Where the constants of a call stand in the request, in their order there."""
 
     names: tuple[str, ...]
@@ -132,69 +139,72 @@ class Place:
         return self.spans[-1][1]
 
 
-def repeated(calls: Sequence[Step], given: Occurrences) -> bool:
+def are_requested(calls: Sequence[PlanStep], given: RequestIndex) -> bool:
     """Whether the request asks for each of these calls of one tool."""
-    if len(calls) > MOST_CALLS or any(one.each is not None for one in calls) or not _alike(calls):
+    if len(calls) > MAX_CALLS or any(one.each is not None for one in calls) or not _differ_in_constants(calls):
         return False
-    places = [list(_places(one, given)) for one in calls]
-    return any(_parallel(sorted(chosen, key=_start), given) for chosen in _chosen(places, []))
+    places = [list(_call_mentions(one, given)) for one in calls]
+    return any(_is_parallel(sorted(chosen, key=_start), given) for chosen in _assign_mentions(places, []))
 
 
-def _start(place: Place) -> int:
+def _start(place: CallMention) -> int:
     return place.start
 
 
-def _alike(calls: Sequence[Step]) -> bool:
+def _differ_in_constants(calls: Sequence[PlanStep]) -> bool:
     """Whether calls differ in their constants alone, which are of the same arguments."""
 
-    def shape(call: Step) -> dict[str, Argument | None]:
-        return {name: value if isinstance(value, Reference) or not _counts(value) else None for name, value in call.arguments.items()}
+    def shape(call: PlanStep) -> dict[str, Argument | None]:
+        return {
+            name: value if isinstance(value, PlanReference) or not _is_mentionable(value) else None
+            for name, value in call.arguments.items()
+        }
 
     return all(shape(one) == shape(calls[0]) for one in calls) and None in shape(calls[0]).values()
 
 
-def _counts(value: Literal) -> bool:
+def _is_mentionable(value: PlanLiteral) -> bool:
     """Whether a constant has a place in the request: a text, a number, or a list of one."""
     return value.value not in (None, []) and not isinstance(value.value, bool)
 
 
-def _places(call: Step, given: Occurrences) -> Iterator[Place]:
+def _call_mentions(call: PlanStep, given: RequestIndex) -> Iterator[CallMention]:
     """Where the constants of a call stand side by side in a sentence that asks for something."""
-    constants = {name: value.value for name, value in call.arguments.items() if isinstance(value, Literal) and _counts(value)}
-    spans = [given.of(value[0] if isinstance(value, list) else value, {}) for value in constants.values()]
+    constants = {name: value.value for name, value in call.arguments.items() if isinstance(value, PlanLiteral) and _is_mentionable(value)}
+    spans = [given.find(value[0] if isinstance(value, list) else value, {}) for value in constants.values()]
     for number, chosen in enumerate(product(*spans)):
-        if number >= MOST_PLACES:
+        if number >= MAX_MENTIONS:
             return
         order = sorted(zip(chosen, constants, strict=True))
         apart = all(before[0][1] <= after[0][0] for before, after in pairwise(order))
         within = next((one for one in given.sentences if one.start <= order[0][0][0] and order[-1][0][1] <= one.end), None)
         if apart and within is not None and within.mood is Mood.COMMAND:
-            yield Place(tuple(name for _, name in order), tuple(span for span, _ in order), within)
+            yield CallMention(tuple(name for _, name in order), tuple(span for span, _ in order), within)
 
 
-def _chosen(places: Sequence[Sequence[Place]], taken: list[Place]) -> Iterator[list[Place]]:
+def _assign_mentions(places: Sequence[Sequence[CallMention]], taken: list[CallMention]) -> Iterator[list[CallMention]]:
     """Ways to give each call a place of its own."""
     if not places:
         yield taken
         return
     for place in places[0]:
         if all(place.end <= one.start or one.end <= place.start for one in taken):
-            yield from _chosen(places[1:], [*taken, place])
+            yield from _assign_mentions(places[1:], [*taken, place])
 
 
-def _parallel(places: Sequence[Place], given: Occurrences) -> bool:
+def _is_parallel(places: Sequence[CallMention], given: RequestIndex) -> bool:
     """Whether the places of several calls, in their order, are written alike."""
     first = places[0]
     if any(one.names != first.names or _gaps(one, given) != _gaps(first, given) for one in places):
         return False
-    lead = _words(_asked(given.text[first.sentence.start : first.start]))
+    lead = _words(_strip_filler(given.text[first.sentence.start : first.start]))
     links = [_link(before, after, lead, given) for before, after in pairwise(places)]
     if any(link is None for link in links):
         return False
     last = _words(given.text[places[-1].end : places[-1].sentence.end])
     tails = [*(link.tail for link in links if link is not None), last]
     ranged = _RANGE.search(given.text, first.sentence.start, first.start) is not None
-    plain = [number for number, link in enumerate(links) if link is not None and not link.leads]
+    plain = [number for number, link in enumerate(links) if link is not None and not link.repeats_lead]
     return all(tails[at] == tails[at + 1] and not ranged and _is_name(places[at + 1], given) for at in plain)
 
 
@@ -203,34 +213,34 @@ class _Link:
     """What stands between two places: the words that belong to the first one, and whether the second begins as the first call does."""
 
     tail: list[str]
-    leads: bool
+    repeats_lead: bool
 
 
-def _link(before: Place, after: Place, lead: list[str], given: Occurrences) -> _Link | None:
+def _link(before: CallMention, after: CallMention, lead: list[str], given: RequestIndex) -> _Link | None:
     """None where nothing joins two places."""
     text = given.text
     if before.sentence != after.sentence:
-        leads = bool(lead) and _words(_asked(text[after.sentence.start : after.start])) == lead
+        leads = bool(lead) and _words(_strip_filler(text[after.sentence.start : after.start])) == lead
         return _Link(_words(text[before.end : before.sentence.end]), leads) if leads else None
     between = text[before.end : after.start]
     for join in reversed(list(_JOIN.finditer(between))):
-        rest = _words(_asked(between[join.end() :]))
+        rest = _words(_strip_filler(between[join.end() :]))
         if not rest or (lead and rest == lead):
             return _Link(_words(between[: join.start()]), bool(rest))
     return None
 
 
-def _gaps(place: Place, given: Occurrences) -> list[list[str]]:
+def _gaps(place: CallMention, given: RequestIndex) -> list[list[str]]:
     return [_words(given.text[before[1] : after[0]]) for before, after in pairwise(place.spans)]
 
 
-def _is_name(place: Place, given: Occurrences) -> bool:
+def _is_name(place: CallMention, given: RequestIndex) -> bool:
     """Whether no constant begins like a plain word, which may be a verb: `and book 7`."""
-    said = [given.text[start:end] for start, end in place.spans]
-    return all(not one[0].islower() or any(char in "@0123456789" for char in one) for one in said)
+    texts = [given.text[start:end] for start, end in place.spans]
+    return all(not one[0].islower() or any(char in "@0123456789" for char in one) for one in texts)
 
 
-def _asked(text: str) -> str:
+def _strip_filler(text: str) -> str:
     """A text without words of politeness at its beginning."""
     match = FILLER.match(text)
     return text[match.end() :] if match is not None else text
@@ -243,80 +253,82 @@ def _words(text: str) -> list[str]:
 # What a grammar lists
 
 
-def constants(kind: Schema, given: Occurrences) -> list[Any]:
+def allowed_constants(kind: Schema, given: RequestIndex) -> list[Any]:
     """The constants of a type, which is no plain text, that a call with effects may be given."""
-    if (listed := choices(kind)) is not None:
-        return [one for one in listed if _of_branch(one, kind, given)]
+    if (listed := enum_values(kind)) is not None:
+        return [one for one in listed if _is_stated_as(one, kind, given)]
     if kind.get("type") == "boolean":
         return [True, False]
     if kind.get("type") in ("integer", "number"):
-        found: list[Any] = _numbers(given)
+        found: list[Any] = _number_constants(given)
     else:
         dated = [f"{one.year:04}-{one.month:02}-{one.day:02}" for one in given.days if one.year and one.day]
-        found = [*dict.fromkeys([*(given.text[start:end] for start, end in _pieces(given)), *dated])]
-    check = Validator(bundled(kind)).check
-    return [one for one in found if check(one) is None and _of_branch(one, kind, given)]
+        found = [*dict.fromkeys([*(given.text[start:end] for start, end in _text_spans(given)), *dated])]
+    check = Validator(bundle_definitions(kind)).check
+    return [one for one in found if check(one) is None and _is_stated_as(one, kind, given)]
 
 
-def _numbers(given: Occurrences) -> list[int | float]:
+def _number_constants(given: RequestIndex) -> list[int | float]:
     values = {value: None for one in given.amounts for value in sorted(one.values)}
-    return [int(one) if one.denominator == 1 else float(one) for one in values if given.of_number(one)]
+    return [int(one) if one.denominator == 1 else float(one) for one in values if given.find_number(one)]
 
 
-def _pieces(given: Occurrences) -> Iterator[Span]:
+def _text_spans(given: RequestIndex) -> Iterator[Span]:
     """Pieces of the request of a few tokens."""
-    for one in given.usable:
-        stops = sorted(end for end in given.ends if one.start < end <= one.end)
-        for start in sorted(at for at in given.tokens if one.start <= at < one.end):
-            yield from ((start, end) for end in [end for end in stops if end > start][:MOST_TOKENS])
+    for one in given.usable_sentences:
+        stops = sorted(end for end in given.end_positions if one.start < end <= one.end)
+        for start in sorted(at for at in given.token_ends if one.start <= at < one.end):
+            yield from ((start, end) for end in [end for end in stops if end > start][:MAX_LISTED_TOKENS])
 
 
-def further(calls: Sequence[Step], skill: Skill, given: Occurrences) -> list[Step]:
+def further_calls(calls: Sequence[PlanStep], capability: Capability, given: RequestIndex) -> list[PlanStep]:
     """The further calls of a tool with effects that the request asks for behind these."""
     first = calls[0]
-    names = [name for name, value in first.arguments.items() if isinstance(value, Literal) and _counts(value)]
-    if len(calls) >= MOST_CALLS or not names or any(one.each is not None for one in calls):
+    names = [name for name, value in first.arguments.items() if isinstance(value, PlanLiteral) and _is_mentionable(value)]
+    if len(calls) >= MAX_CALLS or not names or any(one.each is not None for one in calls):
         return []
-    found: dict[str, Step] = {}
-    for place in _places(first, given):
+    found: dict[str, PlanStep] = {}
+    for place in _call_mentions(first, given):
         for values in _next_values(place, first, given):
-            arguments = {**first.arguments, **{name: Literal(value) for name, value in values.items()}}
+            arguments = {**first.arguments, **{name: PlanLiteral(value) for name, value in values.items()}}
             call = replace(first, arguments=arguments, after=())
-            fits = all(stated(arguments[name].value, skill.fields[name], given) for name in names)  # type: ignore[union-attr]  # `names` are of constants
+            fits = all(is_stated(arguments[name].value, capability.fields[name], given) for name in names)  # type: ignore[union-attr]  # `names` are of constants
             new = str(call) not in found and all(replace(one, name=call.name, after=()) != call for one in calls)
-            if fits and new and repeated([*calls, call], given):
+            if fits and new and are_requested([*calls, call], given):
                 found[str(call)] = call
     return list(found.values())
 
 
-def _next_values(place: Place, first: Step, given: Occurrences) -> Iterator[dict[str, Any]]:
+def _next_values(place: CallMention, first: PlanStep, given: RequestIndex) -> Iterator[dict[str, Any]]:
     """Values for the constants of a call that stand elsewhere as those of the first call stand in this place."""
     gaps = _gaps(place, given)
-    for start in sorted(given.tokens):
+    for start in sorted(given.token_ends):
         if not place.start <= start < place.end:
-            yield from _from(start, place.names, gaps, first, given)
+            yield from _values_from(start, place.names, gaps, first, given)
 
 
-def _from(start: int, names: Sequence[str], gaps: Sequence[list[str]], first: Step, given: Occurrences) -> Iterator[dict[str, Any]]:
-    value = first.arguments[names[0]].value if isinstance(first.arguments[names[0]], Literal) else None  # type: ignore[union-attr]  # `names` are of constants
+def _values_from(
+    start: int, names: Sequence[str], gaps: Sequence[list[str]], first: PlanStep, given: RequestIndex
+) -> Iterator[dict[str, Any]]:
+    value = first.arguments[names[0]].value if isinstance(first.arguments[names[0]], PlanLiteral) else None  # type: ignore[union-attr]  # `names` are of constants
     several = isinstance(value, list)
     for stop, found in _values_at(start, value[0] if isinstance(value, list) else value, given):
         said = {names[0]: [found] if several else found}
         if len(names) == 1:
             yield said
             continue
-        for at in sorted(one for one in given.tokens if stop <= one <= stop + 80):
+        for at in sorted(one for one in given.token_ends if stop <= one <= stop + 80):
             if _words(given.text[stop:at]) == gaps[0]:
-                yield from ({**said, **rest} for rest in _from(at, names[1:], gaps[1:], first, given))
+                yield from ({**said, **rest} for rest in _values_from(at, names[1:], gaps[1:], first, given))
 
 
-def _values_at(start: int, like: Any, given: Occurrences) -> Iterator[tuple[int, Any]]:
+def _values_at(start: int, like: Any, given: RequestIndex) -> Iterator[tuple[int, Any]]:
     """The values like this one that begin at a place of the request, with where they end."""
     if isinstance(like, int | float):
         for one in given.amounts:
             if one.start == start:
                 yield from ((one.end, int(value) if value.denominator == 1 else float(value)) for value in sorted(one.values))
         return
-    for end in sorted(one for one in given.ends if one > start)[:MOST_TOKENS]:
-        if (start, end) in given.of_text(given.text[start:end]):
+    for end in sorted(one for one in given.end_positions if one > start)[:MAX_LISTED_TOKENS]:
+        if (start, end) in given.find_text(given.text[start:end]):
             yield end, given.text[start:end]

@@ -11,17 +11,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from orchestra.core.untrusted_text import counted
-from orchestra.router.capabilities import Offer, Parts
-from orchestra.router.plan_syntax import INPUT, Answer, Literal, Reference, Step
-from orchestra.text.numbers.numbers import numbers
+from orchestra.core.untrusted_text import pluralize
+from orchestra.router.capabilities import Capabilities, RequestParts
+from orchestra.router.plan_syntax import INPUT, PlanAnswer, PlanLiteral, PlanReference, PlanStep
+from orchestra.text.numbers.numbers import find_numbers
 from orchestra.workflows.model import REQUEST
 
 Span: TypeAlias = tuple[int, int]
 """Where a part begins in the request, and where it ends."""
-SHOWN = 80
+MAX_SHOWN_LENGTH = 80
 """Characters of a part that are shown."""
-_JOIN = (
+_PART_JOIN = (
     r"(?:(?:and|oh,?|but|or|on)\s+){0,2}"
     r"(?:also|besides|then|furthermore|moreover|separately|next|finally|lastly|by the way|that done|after that|p\.?\s?s\.?|"
     r"(?:second|third)(?:ly| thing)?|in addition\b[\w ,]{0,40}|unrelated\b[\w ]{0,20}|while\s+(?:you'?re|you\s+are)\s+at\s+it|"
@@ -29,10 +29,10 @@ _JOIN = (
     r"(?:thing|question|matter|topic|request|note|task)s?\b[\w ]{0,20}|"
     r"(?:question|item|part|point)\s+\(?(?:two|three|[2-9b-h])\)?)"
 )
-_BOUND = (
-    re.compile(rf"(?:(?<=[.!?;\n])|(?<=[.!?;\n][\"'”’)]))\s{{0,9}}{_JOIN}(?:,[\w ,]{{0,30}})?\s{{0,9}}[:–—]\s*", re.IGNORECASE),
-    re.compile(rf"\s{{1,9}}(?-i:(?=[A-Z])){_JOIN}\s{{0,9}}:\s+", re.IGNORECASE),
-    re.compile(rf"(?<=\?)\s{{1,9}}{_JOIN}(?:,|\s-)\s+", re.IGNORECASE),
+_PART_BOUNDARIES = (
+    re.compile(rf"(?:(?<=[.!?;\n])|(?<=[.!?;\n][\"'”’)]))\s{{0,9}}{_PART_JOIN}(?:,[\w ,]{{0,30}})?\s{{0,9}}[:–—]\s*", re.IGNORECASE),
+    re.compile(rf"\s{{1,9}}(?-i:(?=[A-Z])){_PART_JOIN}\s{{0,9}}:\s+", re.IGNORECASE),
+    re.compile(rf"(?<=\?)\s{{1,9}}{_PART_JOIN}(?:,|\s-)\s+", re.IGNORECASE),
     re.compile(r"(?<=[?.!\n])\s{0,9}(?:PS|P\.S\.)[:,]?\s+"),
 )
 _THANKS = re.compile(
@@ -43,15 +43,17 @@ _THANKS = re.compile(
     re.IGNORECASE,
 )
 """A part that wants nothing."""
-_MANNER = re.compile(
+_STYLE_INSTRUCTION = re.compile(
     r"\W*(?:and\s+)?(?:please\s+)?(?:be\b|keep\b|make it\b|answer\b|reply\b|respond\b|say (?:it|so)\b|explain (?:it|yourself)\b|no\b|use\b|"
     r"fasse dich\b|antworte\b|bitte antworten?\b)[^?]*",
     re.IGNORECASE,
 )
 """A part that says how the others are to be answered."""
-_BACK = re.compile(r"\b(?:it|its|them|their|that|this|those|these|both|the (?:result|answer|outcome|sum|total|summary)s?)\b", re.IGNORECASE)
+_BACK_REFERENCE = re.compile(
+    r"\b(?:it|its|them|their|that|this|those|these|both|the (?:result|answer|outcome|sum|total|summary)s?)\b", re.IGNORECASE
+)
 """What refers to another part."""
-_RECKON = re.compile(
+_FOLLOW_UP_COMPUTATION = re.compile(
     r"\b(?:convert|round|halve|double|triple|express|split|divide|multiply|add|subtract|take|turn)\b[^.?!]{0,20}"
     r"\b(?:it|them|this|that|these|those|the (?:result|answer|outcome|sum|total)s?)\b",
     re.IGNORECASE,
@@ -60,77 +62,84 @@ _RECKON = re.compile(
 _NUMBER = re.compile(r"\d|\b(?:dozen|half|halve|twice|thrice|double|triple|pair|couple|quarter|third)", re.IGNORECASE)
 _QUOTED = re.compile(r"""(?<![^\s(:])"(?!\s)[^"]{2,}(?<!\s)"(?!\w)|“[^“”]+”|„[^“”„]+[“”]|»[^«»]+«|«[^«»]+»""")
 """Words of somebody else, or a text that is to be worked on."""
-_LISTED = re.compile(r"(?:^|\s)\(?([1-9a-h])\)\s+")
+_LIST_MARKER = re.compile(r"(?:^|\s)\(?([1-9a-h])\)\s+")
 
 
 @dataclass(frozen=True, slots=True)
-class Unserved:
+class UncoveredParts:
     """What a plan is not for."""
 
     parts: tuple[str, ...]
     """The parts that no step was given by itself."""
-    whole: int = 0
+    unassigned_values: int = 0
     """The values of the answer that rest on all of the request, fewer than these parts: for which of them they are is not known."""
 
     def __str__(self) -> str:
-        told = " and ".join(f'"{one if len(one) <= SHOWN else one[: SHOWN - 1] + "…"}"' for one in self.parts)
-        return f"{len(self.parts)} parts, {counted(self.whole, 'step')}: {told}" if self.whole else f"nothing serves {told}"
+        told = " and ".join(f'"{one if len(one) <= MAX_SHOWN_LENGTH else one[: MAX_SHOWN_LENGTH - 1] + "…"}"' for one in self.parts)
+        return (
+            f"{len(self.parts)} parts, {pluralize(self.unassigned_values, 'step')}: {told}"
+            if self.unassigned_values
+            else f"nothing serves {told}"
+        )
 
 
-def parts_of(text: str) -> Parts | None:
+def split_request(text: str) -> RequestParts | None:
     """The parts of a request that has several; None of any other."""
     quoted = [match.span() for match in _QUOTED.finditer(text) if match[0] != text.strip()]
 
     def outside(found: Iterable[re.Match[str]]) -> list[re.Match[str]]:
         return [match for match in found if not any(start < match.end() <= end for start, end in quoted)]
 
-    cuts = sorted(match.span() for bound in _BOUND for match in outside(bound.finditer(text)))
-    marks = outside(_LISTED.finditer(text))
-    if marks and not _opens(text[: marks[0].start()]):
-        marks = []
-    if not cuts and len(marks) > 1 and "".join(mark[1] for mark in marks) in ("12345678", "abcdefgh")[marks[0][1] == "a"]:
-        cuts = [(0, marks[0].end()), *(mark.span() for mark in marks[1:])]
+    cuts = sorted(match.span() for bound in _PART_BOUNDARIES for match in outside(bound.finditer(text)))
+    markers = outside(_LIST_MARKER.finditer(text))
+    if markers and not _introduces_list(text[: markers[0].start()]):
+        markers = []
+    if not cuts and len(markers) > 1 and "".join(marker[1] for marker in markers) in ("12345678", "abcdefgh")[markers[0][1] == "a"]:
+        cuts = [(0, markers[0].end()), *(marker.span() for marker in markers[1:])]
     spans, at = [], 0
     for start, end in [*cuts, (len(text), len(text))]:
-        if len(text[at:start].split()) > 1 and not any(one.fullmatch(text, at, start) for one in (_THANKS, _MANNER)):
+        if len(text[at:start].split()) > 1 and not any(one.fullmatch(text, at, start) for one in (_THANKS, _STYLE_INSTRUCTION)):
             begin = at + len(text[at:start]) - len(text[at:start].lstrip())
             spans.append((begin, begin + len(text[at:start].strip())))
         at = max(at, end)
-    return Parts(text, tuple(spans)) if len(spans) > 1 else None
+    return RequestParts(text, tuple(spans)) if len(spans) > 1 else None
 
 
-def numbered(text: str) -> bool:
+def has_number(text: str) -> bool:
     """Whether a text has a number, in figures or in words."""
-    return _NUMBER.search(text) is not None or next(iter(numbers(text, words=True)), None) is not None
+    return _NUMBER.search(text) is not None or next(iter(find_numbers(text, words=True)), None) is not None
 
 
-def countable(several: Parts, steps: Sequence[Step]) -> str:
+def next_numeric_part(request_parts: RequestParts, steps: Sequence[PlanStep]) -> str:
     """The first part with a number of which no step has words yet; empty where there is none."""
-    taken = {span for step in steps for span in _share(several, step).spans}
-    left = (several.text[start:end] for start, end in several.spans if (start, end) not in taken)
-    return next(filter(numbered, left), "")
+    taken = {span for step in steps for span in _part_coverage(request_parts, step).spans}
+    left = (request_parts.text[start:end] for start, end in request_parts.spans if (start, end) not in taken)
+    return next(filter(has_number, left), "")
 
 
-def _opens(before: str) -> bool:
+def _introduces_list(before: str) -> bool:
     """Whether a list behind these words is one of requests: behind a question stand choices, and within a sentence places in it."""
     return "?" not in before and (not before.strip() or before.rstrip()[-1] in ".;:!" or before.endswith("\n"))
 
 
-def parted(offer: Offer, text: str) -> Offer:
+def with_request_parts(capabilities: Capabilities, text: str) -> Capabilities:
     """The offer, of whose plans each part of this request has a step, where any value is wanted."""
-    several = None if offer.returns else parts_of(text)
+    several = None if capabilities.output_type else split_request(text)
     if several is None:
-        return offer
-    return replace(offer, several=replace(several, computing=frozenset(name for name, one in offer.skills.items() if one.computes)))
+        return capabilities
+    return replace(
+        capabilities,
+        request_parts=replace(several, computing=frozenset(name for name, one in capabilities.by_name.items() if one.computes)),
+    )
 
 
-def unserved(several: Parts | None, steps: Sequence[Step], answer: Answer) -> Unserved | None:
+def find_uncovered(request_parts: RequestParts | None, steps: Sequence[PlanStep], answer: PlanAnswer) -> UncoveredParts | None:
     """What a plan is not for; None where each part has a value of the answer.
 
     A value is for the parts whose words its steps were given; one that rests on all of the request, or on none of its words, for one more.
     So is each step behind it that was given no words, and reads no step; one that reads a step is for a part that refers to another.
     """
-    if several is None:
+    if request_parts is None:
         return None
     known = {step.name: step for step in steps}
     served: set[Span] = set()
@@ -138,24 +147,24 @@ def unserved(several: Parts | None, steps: Sequence[Step], answer: Answer) -> Un
     spare = leaning = sums = 0
     for root in dict.fromkeys(value.root for value in answer.values):
         own, any_part, any_sum, wordless = set[Span](), False, False, 0
-        for step in _behind(root, known):
-            share = _share(several, step)
+        for step in _dependencies(root, known):
+            share = _part_coverage(request_parts, step)
             own, any_part, any_sum = own | share.spans, any_part or share.any_part, any_sum or share.any_sum
-            if share == _Share() and step.name not in counted:
+            if share == _PartCoverage() and step.name not in counted:
                 counted.add(step.name)
                 rests = any(reference.root in known for reference in step.references)
                 leaning, wordless = leaning + rests, wordless + (not rests)
         served |= own
         sums += any_sum
         spare += wordless + any_part if own or any_part or any_sum else max(wordless, 1)
-    left = tuple(several.text[start:end] for start, end in several.spans if (start, end) not in served)
-    back, able = ({part for part in left if told(part)} for told in (_BACK.search, numbered))
+    left = tuple(request_parts.text[start:end] for start, end in request_parts.spans if (start, end) not in served)
+    back, able = ({part for part in left if told(part)} for told in (_BACK_REFERENCE.search, has_number))
     spare += min(min(leaning, len(back)) + min(sums, len(able)), len(back | able))
-    return Unserved(left, spare) if len(left) > spare else None
+    return UncoveredParts(left, spare) if len(left) > spare else None
 
 
 @dataclass(frozen=True, slots=True)
-class _Share:
+class _PartCoverage:
     """What of the parts of a request a step is for."""
 
     spans: frozenset[Span] = frozenset()
@@ -165,29 +174,33 @@ class _Share:
     """Whether that is one with a number."""
 
 
-def _share(several: Parts, step: Step) -> _Share:
+def _part_coverage(request_parts: RequestParts, step: PlanStep) -> _PartCoverage:
     """The parts whose words a step was given.
 
     What computes does nothing about words without a number, unless they are a further sum of one before (`Then: convert it to cents.`): of
     several parts it is for those, and of all of the request for one, where more have a number, or none has.
     """
-    texts, whole = _given(step)
-    given = frozenset(several.spans) if whole else frozenset(span for text in texts for span in _touched(several, text))
-    if step.skill not in several.computing:
-        return _Share(any_part=True) if whole else _Share(given)
-    said = {span: several.text[slice(*span)] for span in given}
-    sums = [span for span in given if numbered(said[span])]
+    texts, whole = _given_texts(step)
+    given = (
+        frozenset(request_parts.spans) if whole else frozenset(span for text in texts for span in _overlapping_parts(request_parts, text))
+    )
+    if step.capability not in request_parts.computing:
+        return _PartCoverage(any_part=True) if whole else _PartCoverage(given)
+    said = {span: request_parts.text[slice(*span)] for span in given}
+    sums = [span for span in given if has_number(said[span])]
     if whole and len(sums) != 1:
-        return _Share(any_sum=True)
-    return _Share(frozenset(span for span in given if not sums or span in sums or (span > min(sums) and _RECKON.search(said[span]))))
+        return _PartCoverage(any_sum=True)
+    return _PartCoverage(
+        frozenset(span for span in given if not sums or span in sums or (span > min(sums) and _FOLLOW_UP_COMPUTATION.search(said[span])))
+    )
 
 
-def had_all(step: Step) -> bool:
+def received_whole_request(step: PlanStep) -> bool:
     """Whether a step was given all of the request."""
-    return _given(step)[1]
+    return _given_texts(step)[1]
 
 
-def _behind(root: str, known: Mapping[str, Step]) -> Iterator[Step]:
+def _dependencies(root: str, known: Mapping[str, PlanStep]) -> Iterator[PlanStep]:
     """A step, and those that it rests on."""
     line = [root]
     for name in line:
@@ -196,25 +209,25 @@ def _behind(root: str, known: Mapping[str, Step]) -> Iterator[Step]:
             line += [one for one in dict.fromkeys(reference.root for reference in step.references) if one in known and one not in line]
 
 
-def _given(step: Step) -> tuple[list[str], bool]:
+def _given_texts(step: PlanStep) -> tuple[list[str], bool]:
     """The texts that a step was given, and whether it was given all of the request."""
     texts, whole = list[str](), False
     for value in [*step.arguments.values(), step.each]:
         match value:
-            case Literal(str() as text):
+            case PlanLiteral(str() as text):
                 texts.append(text)
-            case Literal(list() as several):
+            case PlanLiteral(list() as several):
                 texts += [one for one in several if isinstance(one, str)]
-            case Reference() as reference:
+            case PlanReference() as reference:
                 whole = whole or (reference.root, *reference.path) == (INPUT, REQUEST)
             case _:
                 pass
     return texts, whole
 
 
-def _touched(several: Parts, text: str) -> Iterator[Span]:
+def _overlapping_parts(request_parts: RequestParts, text: str) -> Iterator[Span]:
     """The parts of which a text has words."""
-    at = several.text.find(text) if text.strip() else -1
+    at = request_parts.text.find(text) if text.strip() else -1
     while at >= 0:
-        yield from ((start, end) for start, end in several.spans if start < at + len(text) and at < end)
-        at = several.text.find(text, at + 1)
+        yield from ((start, end) for start, end in request_parts.spans if start < at + len(text) and at < end)
+        at = request_parts.text.find(text, at + 1)

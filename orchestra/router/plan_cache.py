@@ -21,254 +21,286 @@ from typing import Any
 
 import msgspec
 
-from orchestra.core.events import NOTHING, Usage
-from orchestra.router.capabilities import Offer, Skill
-from orchestra.router.constants import Occurrences
-from orchestra.router.intents import Intent, Pair, aligned
-from orchestra.router.plan import Plan, plan_of
-from orchestra.router.plan_syntax import ELEMENT, INPUT, Answer, Argument, Line, Literal, NotPlan, Reference, Step, read
-from orchestra.router.prompt import MAX_REQUEST
-from orchestra.router.validation import UNSERVED, judge
-from orchestra.router.voting import Vote
+from orchestra.core.events import NO_USAGE, Usage
+from orchestra.router.capabilities import Capabilities, Capability
+from orchestra.router.constants import RequestIndex
+from orchestra.router.intents import AlignedToken, Intent, align
+from orchestra.router.plan import Plan, build_plan
+from orchestra.router.plan_syntax import (
+    ELEMENT,
+    INPUT,
+    Argument,
+    PlanAnswer,
+    PlanLine,
+    PlanLiteral,
+    PlanReference,
+    PlanStep,
+    PlanSyntaxError,
+    parse_line,
+)
+from orchestra.router.prompt import MAX_REQUEST_LENGTH
+from orchestra.router.validation import PART_NOT_COVERED, validate_line
+from orchestra.router.voting import VoteResult
 from orchestra.schema.strict_json import canonical, digest
-from orchestra.schema.types import branches
+from orchestra.schema.types import union_members
 from orchestra.text.quotes import fold
 
-FORMAT = "orchestra/plan/v2"
+FORMAT = "orchestra/plan/v3"
 """Of what is stored; part of every key, so that an older one is never met."""
 MAX_LINES = 128
-IGNORED = "R011"
+IGNORED_CODE = "R011"
 """The code of what was stored and is no plan, or cannot be read; it stops nobody."""
 
 
-def ignored(why: str) -> str:
+def ignored_message(why: str) -> str:
     """What is said of it."""
-    return f"{IGNORED}: a stored plan is ignored: {why}"
+    return f"{IGNORED_CODE}: a stored plan is ignored: {why}"
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PlanCacheEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A plan as it is kept: its lines, the request that it was made for, and what it cost to make."""
 
     format: str = FORMAT
-    shape: str
+    context_digest: str
     request: str
     lines: tuple[str, ...]
-    cost: Usage = NOTHING
-    agree: int = 0
-    """Samples that agreed on it, of `sampled`; 0 of 0 where none were drawn."""
-    sampled: int = 0
+    cost: Usage = NO_USAGE
+    votes: int = 0
+    """Samples that agreed on it, of `samples`; 0 of 0 where none were drawn."""
+    samples: int = 0
 
     @property
-    def vote(self) -> Vote | None:
+    def vote(self) -> VoteResult | None:
         """How sure the plan is, where it was voted on."""
-        return Vote(0, self.agree, self.sampled) if self.sampled else None
+        return VoteResult(0, self.votes, self.samples) if self.samples else None
 
 
-class Unfit(ValueError):
-    """Why what was stored is no plan for this: `args[0]`. `foreign` says that it should not have been there at all."""
+class CachedPlanError(ValueError):
+    """Why what was stored is no plan for this: `args[0]`. `is_corrupt` says that it should not have been there at all."""
 
-    def __init__(self, reason: str, *, foreign: bool = False) -> None:
+    def __init__(self, reason: str, *, is_corrupt: bool = False) -> None:
         super().__init__(reason)
-        self.reason, self.foreign = reason, foreign
+        self.reason, self.is_corrupt = reason, is_corrupt
 
 
-def shape(offer: Offer, router: str, *more: str) -> str:
+def context_digest(capabilities: Capabilities, router: str, *more: str) -> str:
     """The digest of what a plan may be made of, and by whom. `more` is whatever else keeps plans apart, such as a label."""
-    skills = sorted((_told(skill) for skill in offer.skills.values()), key=lambda told: str(told[0]))
-    limits = [offer.limits.steps, offer.limits.width]
-    switches = [bool(offer.words), offer.declines, *(["grounded"] if offer.grounds else []), *(["each_part"] if offer.several else [])]
-    switches += ["literals"] if offer.occurrences is None and any(one.acts for one in offer.skills.values()) else []
-    return digest(canonical([FORMAT, dict(offer.values), offer.returns, skills, limits, *switches, router, *more]))
+    keys = sorted((_capability_key(capability) for capability in capabilities.by_name.values()), key=lambda key: str(key[0]))
+    limits = [capabilities.limits.steps, capabilities.limits.width]
+    switches = [
+        bool(capabilities.request_text),
+        capabilities.may_decline,
+        *(["grounded"] if capabilities.grounds else []),
+        *(["each_part"] if capabilities.request_parts else []),
+    ]
+    switches += ["literals"] if capabilities.request_index is None and any(one.has_effects for one in capabilities.by_name.values()) else []
+    return digest(canonical([FORMAT, dict(capabilities.inputs), capabilities.output_type, keys, limits, *switches, router, *more]))
 
 
-def _told(skill: Skill) -> list[Any]:
-    return [skill.name, skill.kind, skill.digest, skill.description, dict(skill.fields), sorted(skill.required), skill.output]
+def _capability_key(capability: Capability) -> list[Any]:
+    return [
+        capability.name,
+        capability.kind,
+        capability.digest,
+        capability.description,
+        dict(capability.fields),
+        sorted(capability.required),
+        capability.output,
+    ]
 
 
-def keys(request: str, of: str) -> tuple[str, ...]:
+def cache_keys(request: str, context: str) -> tuple[str, ...]:
     """Under which keys a plan for a request of this shape is kept and looked for, the closest first; none for one that is too long."""
-    if len(request) > MAX_REQUEST:
+    if len(request) > MAX_REQUEST_LENGTH:
         return ()
     intent = Intent.of(request)
-    return tuple(digest(canonical([FORMAT, of, kind, mark])) for kind, mark in (("same", intent.words), ("alike", intent.skeleton)))
+    return tuple(
+        digest(canonical([FORMAT, context, kind, key])) for kind, key in (("same", intent.exact_key), ("alike", intent.template_key))
+    )
 
 
-def entry(plan: Plan, request: str, of: str, cost: Usage, won: Vote | None = None) -> dict[str, Any]:
+def build_entry(plan: Plan, request: str, context: str, cost: Usage, won: VoteResult | None = None) -> dict[str, Any]:
     """What is stored of a plan: JSON."""
     lines = tuple(map(str, (*plan.steps, plan.answer)))
-    agree, sampled = (won.votes, won.sampled) if won is not None else (0, 0)
-    kept = Entry(shape=of, request=request, lines=lines, cost=cost, agree=agree, sampled=sampled)
-    made: dict[str, Any] = msgspec.to_builtins(kept)
-    return made
+    votes, samples = (won.votes, won.samples) if won is not None else (0, 0)
+    kept = PlanCacheEntry(context_digest=context, request=request, lines=lines, cost=cost, votes=votes, samples=samples)
+    data: dict[str, Any] = msgspec.to_builtins(kept)
+    return data
 
 
-def recalled(stored: Any, request: str, offer: Offer, of: str, whole: Collection[str] = ("request",)) -> tuple[Plan, Entry]:
-    """The plan that was stored, fitted to a request. `whole` names the inputs that are the request itself.
+def fit_cached_plan(
+    stored: Any, request: str, capabilities: Capabilities, context: str, request_inputs: Collection[str] = ("request",)
+) -> tuple[Plan, PlanCacheEntry]:
+    """The plan that was stored, fitted to a request. `request_inputs` names the inputs that are the request itself.
 
-    Raises `Unfit` where it does not fit, or where what was stored is none of ours.
+    Raises `CachedPlanError` where it does not fit, or where what was stored is none of ours.
     """
     try:
-        found = msgspec.convert(stored, Entry)
+        found = msgspec.convert(stored, PlanCacheEntry)
     except msgspec.ValidationError as error:
-        raise Unfit(f"it is no stored plan: {error}", foreign=True) from error
-    if found.format != FORMAT or found.shape != of or len(found.lines) > MAX_LINES or len(found.request) > MAX_REQUEST:
-        raise Unfit("it is of another version or for something else", foreign=True)
+        raise CachedPlanError(f"it is no stored plan: {error}", is_corrupt=True) from error
+    if found.format != FORMAT or found.context_digest != context or len(found.lines) > MAX_LINES or len(found.request) > MAX_REQUEST_LENGTH:
+        raise CachedPlanError("it is of another version or for something else", is_corrupt=True)
     if min(found.cost.calls, found.cost.prompt_tokens, found.cost.output_tokens) < 0:
-        raise Unfit("it says that it cost less than nothing", foreign=True)
-    if not 0 <= found.agree <= found.sampled or (found.sampled and not found.agree):
-        raise Unfit("it says that more samples agreed than there were", foreign=True)
-    plan = _plan(found.lines)
-    said = None if offer.occurrences is None else Occurrences(found.request)
-    of_old = replace(offer, words=offer.words and found.request, several=None, occurrences=said)
-    _gate(plan, of_old, foreign=True)  # its texts are pieces of the request that it was for
-    if identical(found.request) != identical(request) and any(offer.skills[step.skill].acts for step in plan.steps):
-        raise Unfit("it has effects, and the request is another one")
-    fitted = _fitted(plan, found.request, request, offer, whole)
-    _gate(fitted, offer)
+        raise CachedPlanError("it says that it cost less than nothing", is_corrupt=True)
+    if not 0 <= found.votes <= found.samples or (found.samples and not found.votes):
+        raise CachedPlanError("it says that more samples agreed than there were", is_corrupt=True)
+    plan = _parse_plan(found.lines)
+    request_index = None if capabilities.request_index is None else RequestIndex(found.request)
+    of_old = replace(
+        capabilities, request_text=capabilities.request_text and found.request, request_parts=None, request_index=request_index
+    )
+    _validate(plan, of_old, is_corrupt=True)  # its texts are pieces of the request that it was for
+    if normalize_request(found.request) != normalize_request(request) and any(
+        capabilities.by_name[step.capability].has_effects for step in plan.steps
+    ):
+        raise CachedPlanError("it has effects, and the request is another one")
+    fitted = _fit(plan, found.request, request, capabilities, request_inputs)
+    _validate(fitted, capabilities)
     return fitted, found
 
 
-def identical(request: str) -> str:
+def normalize_request(request: str) -> str:
     """A request as a plan with effects is kept for it: in one Unicode form, its runs of white space as single spaces."""
     return " ".join(unicodedata.normalize("NFC", request).split())
 
 
-def _plan(lines: Sequence[str]) -> Plan:
+def _parse_plan(lines: Sequence[str]) -> Plan:
     try:
-        plan = plan_of([read(line) for line in lines])
-    except NotPlan as error:
-        raise Unfit(f"it is no plan: {error.reason}", foreign=True) from error
+        plan = build_plan([parse_line(line) for line in lines])
+    except PlanSyntaxError as error:
+        raise CachedPlanError(f"it is no plan: {error.reason}", is_corrupt=True) from error
     if plan is None:
-        raise Unfit("it is no plan: it does not end with an answer", foreign=True)
+        raise CachedPlanError("it is no plan: it does not end with an answer", is_corrupt=True)
     if not plan.answer.values:
-        raise Unfit("it is no plan: it returns nothing", foreign=True)
+        raise CachedPlanError("it is no plan: it returns nothing", is_corrupt=True)
     return plan
 
 
-def _gate(plan: Plan, offer: Offer, *, foreign: bool = False) -> None:
-    steps: tuple[Step, ...] = ()
-    lines: tuple[Line, ...] = (*plan.steps, plan.answer)
+def _validate(plan: Plan, capabilities: Capabilities, *, is_corrupt: bool = False) -> None:
+    steps: tuple[PlanStep, ...] = ()
+    lines: tuple[PlanLine, ...] = (*plan.steps, plan.answer)
     for line in lines:
         # Whoever made it was asked for a step for each part, and it was taken with what it leaves out.
-        if faults := [one for one in judge(line, offer, steps) if one.code != UNSERVED]:
-            raise Unfit(str(faults[0]), foreign=foreign)
-        if isinstance(line, Step):
+        if faults := [one for one in validate_line(line, capabilities, steps) if one.code != PART_NOT_COVERED]:
+            raise CachedPlanError(str(faults[0]), is_corrupt=is_corrupt)
+        if isinstance(line, PlanStep):
             steps = (*steps, line)
 
 
-def _fitted(plan: Plan, old: str, new: str, offer: Offer, whole: Collection[str]) -> Plan:
+def _fit(plan: Plan, old: str, new: str, capabilities: Capabilities, request_inputs: Collection[str]) -> Plan:
     """The plan with its constants taken from the new request."""
     before, after = Intent.of(old), Intent.of(new)
-    if before.words == after.words:
-        filling = _Filling(before, after, aligned(before.flat, after.flat, before.text, after.text))
-    elif before.skeleton == after.skeleton:
-        filling = _Filling(before, after, aligned(before.named, after.named, before.text, after.text))
+    if before.exact_key == after.exact_key:
+        filling = _ConstantFiller(before, after, align(before.word_tokens, after.word_tokens, before.text, after.text))
+    elif before.template_key == after.template_key:
+        filling = _ConstantFiller(before, after, align(before.named_tokens, after.named_tokens, before.text, after.text))
     else:
-        raise Unfit("the requests differ in their words")
-    steps = tuple(filling.step(step, offer.skills[step.skill]) for step in plan.steps)
-    filling.account(plan, whole)
+        raise CachedPlanError("the requests differ in their words")
+    steps = tuple(filling.fill_step(step, capabilities.by_name[step.capability]) for step in plan.steps)
+    filling.require_accounted(plan, request_inputs)
     return replace(plan, steps=steps)
 
 
-class _Filling:
+class _ConstantFiller:
     """Constants of a plan, found in the request that it was made for, and read at the same places of another."""
 
-    def __init__(self, before: Intent, after: Intent, pairs: tuple[Pair, ...]) -> None:
+    def __init__(self, before: Intent, after: Intent, pairs: tuple[AlignedToken, ...]) -> None:
         self.before, self.after, self.pairs = before, after, pairs
-        self.changed = tuple(pair for pair in pairs if pair.changed)
-        self.counted = any(pair.old.kind[0] in ("number", "date") for pair in self.changed)
-        self.used: set[int] = set()
+        self.changed = tuple(pair for pair in pairs if pair.is_changed)
+        self.has_changed_number = any(pair.old.kind[0] in ("number", "date") for pair in self.changed)
+        self.used_starts: set[int] = set()
         """Of the pairs whose literal the plan copied: where they begin."""
 
-    def step(self, step: Step, skill: Skill) -> Step:
-        arguments = {name: self.argument(value, skill, name) for name, value in step.arguments.items()}
-        if not isinstance(step.each, Literal):
+    def fill_step(self, step: PlanStep, capability: Capability) -> PlanStep:
+        arguments = {name: self.fill_argument(value, capability, name) for name, value in step.arguments.items()}
+        if not isinstance(step.each, PlanLiteral):
             return replace(step, arguments=arguments)
-        choice = any(_chosen(skill, name) for name, value in step.arguments.items() if value == Reference(ELEMENT))
-        return replace(step, arguments=arguments, each=Literal(self.constant(step.each.value, choice=choice)))
+        choice = any(_is_choice(capability, name) for name, value in step.arguments.items() if value == PlanReference(ELEMENT))
+        return replace(step, arguments=arguments, each=PlanLiteral(self.fill_constant(step.each.value, choice=choice)))
 
-    def argument(self, value: Argument, skill: Skill, name: str) -> Argument:
-        if isinstance(value, Reference):
+    def fill_argument(self, value: Argument, capability: Capability, name: str) -> Argument:
+        if isinstance(value, PlanReference):
             return value
-        return Literal(self.constant(value.value, choice=_chosen(skill, name)))
+        return PlanLiteral(self.fill_constant(value.value, choice=_is_choice(capability, name)))
 
-    def constant(self, value: Any, *, choice: bool) -> Any:
+    def fill_constant(self, value: Any, *, choice: bool) -> Any:
         match value:
             case bool() | None:
                 return value
             case int() | float():
-                return self.number(value)
+                return self.fill_number(value)
             case str():
-                return self.text_of(value, choice=choice)
+                return self.fill_text(value, choice=choice)
             case list():
-                return [self.constant(one, choice=choice) for one in value]
+                return [self.fill_constant(one, choice=choice) for one in value]
             case _:
-                raise Unfit("it states a record")
+                raise CachedPlanError("it states a record")
 
-    def number(self, value: int | float) -> int | float:
+    def fill_number(self, value: int | float) -> int | float:
         found: set[int | float] = set()
         for pair in self.pairs:
-            if (read_as := pair.number(value)) is not None:
+            if (read_as := pair.map_number(value)) is not None:
                 found.add(read_as)
-                self.used.add(pair.old.start)
+                self.used_starts.add(pair.old.start)
         if len(found) > 1:
-            raise Unfit(f"{value} stands in the request more than once, and did not change alike")
-        if not found and self.counted and value not in self.before.written:
-            raise Unfit(f"{value} is no number of the request, and may follow from one that changed")
+            raise CachedPlanError(f"{value} stands in the request more than once, and did not change alike")
+        if not found and self.has_changed_number and value not in self.before.spelled_numbers:
+            raise CachedPlanError(f"{value} is no number of the request, and may follow from one that changed")
         return next(iter(found), value)
 
-    def text_of(self, value: str, *, choice: bool) -> str:
-        places = self.before.places(value)
+    def fill_text(self, value: str, *, choice: bool) -> str:
+        places = self.before.find(value)
         found = set()
         for start, end in places:
-            begin, stop = self.at(start), self.at(end)
+            begin, stop = self.map_position(start), self.map_position(end)
             if begin is None or stop is None or begin > stop:
-                raise Unfit(f"{value!r} is a part of what changed")
+                raise CachedPlanError(f"{value!r} is a part of what changed")
             said = self.after.text[begin:stop]
             found.add(value if choice and fold(said).text == fold(value).text else said)
-            self.used |= {pair.old.start for pair in self.changed if start <= pair.old.start_inside and pair.old.end_inside <= end}
+            self.used_starts |= {pair.old.start for pair in self.changed if start <= pair.old.inner_start and pair.old.inner_end <= end}
         if len(found) > 1:
-            raise Unfit(f"{value!r} stands in the request more than once, and did not change alike")
+            raise CachedPlanError(f"{value!r} stands in the request more than once, and did not change alike")
         if not found and self.changed and not choice:
-            raise Unfit(f"{value!r} does not stand in the request, and may follow from what changed")
+            raise CachedPlanError(f"{value!r} does not stand in the request, and may follow from what changed")
         return next(iter(found), value)
 
-    def at(self, place: int) -> int | None:
+    def map_position(self, place: int) -> int | None:
         """Where a place of the old request is in the new one; None in the midst of what changed."""
-        return next((found for pair in self.pairs if (found := pair.at(place)) is not None), None)
+        return next((found for pair in self.pairs if (found := pair.map_position(place)) is not None), None)
 
-    def account(self, plan: Plan, whole: Collection[str]) -> None:
+    def require_accounted(self, plan: Plan, request_inputs: Collection[str]) -> None:
         """Refuses a plan that may rest on a literal that changed without having copied it."""
-        passed = any(Reference(INPUT, (name,)) in step.references for name in whole for step in plan.used)
-        structure = set(_numbers_of(plan))
+        passed = any(PlanReference(INPUT, (name,)) in step.references for name in request_inputs for step in plan.used_steps)
+        structure = set(_structural_numbers(plan))
         for pair in self.changed:
-            if pair.old.start in self.used:
+            if pair.old.start in self.used_starts:
                 continue
             said = self.before.text[pair.old.start : pair.old.end]
             if pair.old.kind[0] == "name" or not passed:
-                raise Unfit(f"the plan does not carry {said!r}")
-            if pair.old.values & structure:
-                raise Unfit(f"{said!r} may stand behind how the plan is built")
+                raise CachedPlanError(f"the plan does not carry {said!r}")
+            if pair.old.integers & structure:
+                raise CachedPlanError(f"{said!r} may stand behind how the plan is built")
 
 
-def _numbers_of(plan: Plan) -> Iterator[int]:
+def _structural_numbers(plan: Plan) -> Iterator[int]:
     """Numbers that a plan's build could come from: places in lists, counted from 0 and from 1, how long the lists are that it states to go
     over, and how many steps there are of a kind."""
-    lines: Iterable[Step | Answer] = (*plan.steps, plan.answer)
+    lines: Iterable[PlanStep | PlanAnswer] = (*plan.steps, plan.answer)
     for line in lines:
-        for reference in line.values if isinstance(line, Answer) else [*line.references, *_inside(line.arguments)]:
+        for reference in line.values if isinstance(line, PlanAnswer) else [*line.references, *_argument_references(line.arguments)]:
             for part in reference.path:
                 if isinstance(part, int):
                     yield from (part, part + 1)
-    yield from (len(step.each.value) for step in plan.steps if isinstance(step.each, Literal))
-    skills = [step.skill for step in plan.steps]
+    yield from (len(step.each.value) for step in plan.steps if isinstance(step.each, PlanLiteral))
+    skills = [step.capability for step in plan.steps]
     yield from {len(skills), *map(skills.count, skills)} - {1}
 
 
-def _chosen(skill: Skill, name: str) -> bool:
+def _is_choice(capability: Capability, name: str) -> bool:
     """Whether an argument is a choice."""
-    return any("enum" in one or "const" in one for one in branches(skill.fields[name]))
+    return any("enum" in one or "const" in one for one in union_members(capability.fields[name]))
 
 
-def _inside(arguments: Mapping[str, Argument]) -> list[Reference]:
-    return [value for value in arguments.values() if isinstance(value, Reference)]
+def _argument_references(arguments: Mapping[str, Argument]) -> list[PlanReference]:
+    return [value for value in arguments.values() if isinstance(value, PlanReference)]

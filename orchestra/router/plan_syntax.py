@@ -21,20 +21,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from orchestra.core.paths import written
-from orchestra.schema.strict_json import NotStrictJSON, parse_untrusted
+from orchestra.core.paths import format_path
+from orchestra.schema.strict_json import StrictJsonError, parse_untrusted
 
 INPUT = "input"
 NOTHING = "nothing"
 """What a plan returns that has no steps, because nothing that is offered serves the request."""
 ELEMENT = "x"
 """The name of an element under `each`."""
-MAX_LINE = 8_000
+MAX_LINE_LENGTH = 8_000
 """Characters of a line at most."""
 MAX_ARGUMENTS = 64
 
 
-class NotPlan(ValueError):
+class PlanSyntaxError(ValueError):
     """A line that is no step of a plan; `column` counts from 1."""
 
     def __init__(self, reason: str, column: int) -> None:
@@ -43,18 +43,18 @@ class NotPlan(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class PlanReference:
     """A value at hand, or a part of one: `input.question`, `s2`, `s1[0].text`, `x.text`."""
 
     root: str
     path: tuple[str | int, ...] = ()
 
     def __str__(self) -> str:
-        return written((self.root, *self.path))
+        return format_path((self.root, *self.path))
 
 
 @dataclass(frozen=True, slots=True)
-class Literal:
+class PlanLiteral:
     """A value that the plan itself states: JSON."""
 
     value: Any
@@ -63,186 +63,190 @@ class Literal:
         return json.dumps(self.value, ensure_ascii=False)
 
 
-Argument: TypeAlias = Reference | Literal
+Argument: TypeAlias = PlanReference | PlanLiteral
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PlanStep:
     """One call of an agent or a tool; with `each`, one for every element of a list."""
 
     name: str
-    skill: str
+    capability: str
     arguments: Mapping[str, Argument] = field(default_factory=dict)
-    each: Reference | Literal | None = None
+    each: PlanReference | PlanLiteral | None = None
     """The list: one at hand, or one that the plan states."""
     after: tuple[str, ...] = ()
     """Steps that it waits for without reading them."""
 
     def __str__(self) -> str:
-        call = f"{self.skill}({', '.join([*self.after, *(f'{name}={value}' for name, value in self.arguments.items())])})"
+        call = f"{self.capability}({', '.join([*self.after, *(f'{name}={value}' for name, value in self.arguments.items())])})"
         return f"{self.name} = [{call} for {ELEMENT} in {self.each}]" if self.each else f"{self.name} = {call}"
 
     @property
-    def references(self) -> tuple[Reference, ...]:
+    def references(self) -> tuple[PlanReference, ...]:
         """What it reads of inputs and other steps."""
-        read = [value for value in self.arguments.values() if isinstance(value, Reference) and (not self.each or value.root != ELEMENT)]
-        return (*read, self.each) if isinstance(self.each, Reference) else tuple(read)
+        read = [value for value in self.arguments.values() if isinstance(value, PlanReference) and (not self.each or value.root != ELEMENT)]
+        return (*read, self.each) if isinstance(self.each, PlanReference) else tuple(read)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PlanAnswer:
     """The last line: which value is the plan's, or which are; none where nothing that there is serves the request."""
 
-    values: tuple[Reference, ...]
+    values: tuple[PlanReference, ...]
 
     def __str__(self) -> str:
         return f"return {', '.join(map(str, self.values)) or NOTHING}"
 
 
-Line: TypeAlias = Step | Answer
+PlanLine: TypeAlias = PlanStep | PlanAnswer
 
-WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 """A name of an argument, a value or a field."""
-CUT = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
+NAME_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
 """The words of a name such as `bookTable` or `book_table`."""
-COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+JSON_SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """How a server of grammars spaces JSON so that it is what the notation has."""
-_SKILL = re.compile(r"[A-Za-z_](?:[A-Za-z0-9_.:/-]*[A-Za-z0-9_])?")
-_NAME = re.compile(r"s[1-9][0-9]{0,2}")
-_ALONE = re.compile(r"(s[1-9][0-9]{0,2})(?=[ \t]*[,)])")
+_CAPABILITY_NAME = re.compile(r"[A-Za-z_](?:[A-Za-z0-9_.:/-]*[A-Za-z0-9_])?")
+_STEP_NAME = re.compile(r"s[1-9][0-9]{0,2}")
+_WAITED_STEP = re.compile(r"(s[1-9][0-9]{0,2})(?=[ \t]*[,)])")
 _SPACE = re.compile(r"[ \t]*")
 _INDEX = re.compile(r"\[(0|[1-9][0-9]{0,3})\]")
 _SCALAR = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|true|false|null")
 
 
-def read(text: str) -> Line:
-    """The step or the answer that a line is. Raises `NotPlan` with the column of what is wrong."""
-    if len(text) > MAX_LINE:
-        raise NotPlan(f"a line has at most {MAX_LINE:,} characters", MAX_LINE)
-    return _Reader(text).line()
+def parse_line(text: str) -> PlanLine:
+    """The step or the answer that a line is. Raises `PlanSyntaxError` with the column of what is wrong."""
+    if len(text) > MAX_LINE_LENGTH:
+        raise PlanSyntaxError(f"a line has at most {MAX_LINE_LENGTH:,} characters", MAX_LINE_LENGTH)
+    return _LineParser(text).line()
 
 
-def steps_of(lines: Iterable[str]) -> tuple[Step, ...]:
+def parse_steps(lines: Iterable[str]) -> tuple[PlanStep, ...]:
     """The steps among lines that were read before."""
-    return tuple(line for line in map(read, lines) if isinstance(line, Step))
+    return tuple(line for line in map(parse_line, lines) if isinstance(line, PlanStep))
 
 
-def lines(text: str) -> list[str]:
+def split_lines(text: str) -> list[str]:
     """The lines of a text. What may stand in a string of JSON as it is, such as U+2028, ends none of them."""
-    return _ENDS.split(text)
+    return _LINE_ENDS.split(text)
 
 
-_ENDS = re.compile("\r\n|[\n\r\v\f\x1c-\x1e]")
+_LINE_ENDS = re.compile("\r\n|[\n\r\v\f\x1c-\x1e]")
 
 
-def read_plan(text: str) -> list[Line]:
-    """The lines of a plan, empty ones and a fence around them left out. Raises `NotPlan`, its reason with the number of the line."""
-    found: list[Line] = []
-    for number, line in enumerate(lines(text), 1):
+def parse_plan(text: str) -> list[PlanLine]:
+    """Parses the lines of a plan; skips empty lines and a surrounding code fence.
+
+    Raises:
+        PlanSyntaxError: The reason names the number of the line.
+    """
+    found: list[PlanLine] = []
+    for number, line in enumerate(split_lines(text), 1):
         if not line.strip() or line.lstrip().startswith("```"):
             continue
         try:
-            found.append(read(line))
-        except NotPlan as error:
-            raise NotPlan(f"line {number}: {error.reason}", error.column) from error
+            found.append(parse_line(line))
+        except PlanSyntaxError as error:
+            raise PlanSyntaxError(f"line {number}: {error.reason}", error.column) from error
     return found
 
 
-class _Reader:
+class _LineParser:
     """One line, read from left to right."""
 
     def __init__(self, text: str) -> None:
-        self.text, self.at = text, 0
+        self.text, self.position = text, 0
 
-    def line(self) -> Line:
-        found: Line = self.answer() if self._word("return") else self.step()
-        self.space()
-        if self.at < len(self.text):
-            raise self.fault("nothing more follows on a line")
+    def line(self) -> PlanLine:
+        found: PlanLine = self.answer() if self._take_word("return") else self.step()
+        self.skip_space()
+        if self.position < len(self.text):
+            raise self.error("nothing more follows on a line")
         return found
 
-    def answer(self) -> Answer:
-        if self._word(NOTHING):
-            return Answer(())
+    def answer(self) -> PlanAnswer:
+        if self._take_word(NOTHING):
+            return PlanAnswer(())
         found = [self.reference()]
-        self.space()
-        while self._is(",") and len(found) < MAX_ARGUMENTS:
+        self.skip_space()
+        while self._take(",") and len(found) < MAX_ARGUMENTS:
             found.append(self.reference())
-            self.space()
-        return Answer(tuple(found))
+            self.skip_space()
+        return PlanAnswer(tuple(found))
 
-    def step(self) -> Step:
-        name = self._match(_NAME, "a step begins with its name: s1 = …")
-        self._sign("=")
-        self.space()
-        if not self._is("["):
-            skill, arguments, after = self.call()
-            return Step(name, skill, arguments, None, after)
-        skill, arguments, after = self.call()
-        self._keyword("for")
-        self._keyword(ELEMENT)
-        self._keyword("in")
-        each = Literal(self._json(self._end())) if self.text.startswith("[", self.at) else self.reference()
-        self._sign("]")
-        return Step(name, skill, arguments, each, after)
+    def step(self) -> PlanStep:
+        name = self._expect_match(_STEP_NAME, "a step begins with its name: s1 = …")
+        self._expect_sign("=")
+        self.skip_space()
+        if not self._take("["):
+            capability, arguments, after = self.call()
+            return PlanStep(name, capability, arguments, None, after)
+        capability, arguments, after = self.call()
+        self._expect_word("for")
+        self._expect_word(ELEMENT)
+        self._expect_word("in")
+        each = PlanLiteral(self._json(self._json_end())) if self.text.startswith("[", self.position) else self.reference()
+        self._expect_sign("]")
+        return PlanStep(name, capability, arguments, each, after)
 
     def call(self) -> tuple[str, dict[str, Argument], tuple[str, ...]]:
-        skill = self._match(_SKILL, "here stands the name of an agent or a tool")
-        self._sign("(")
+        capability = self._expect_match(_CAPABILITY_NAME, "here stands the name of an agent or a tool")
+        self._expect_sign("(")
         found: dict[str, Argument] = {}
         after: list[str] = []
-        while not self._is(")"):
+        while not self._take(")"):
             if found or after:
-                self._sign(",")
+                self._expect_sign(",")
             if len(found) + len(after) == MAX_ARGUMENTS:
-                raise self.fault(f"a call has at most {MAX_ARGUMENTS} arguments")
-            if not found and (step := _ALONE.match(self.text, self.at)):
+                raise self.error(f"a call has at most {MAX_ARGUMENTS} arguments")
+            if not found and (step := _WAITED_STEP.match(self.text, self.position)):
                 after.append(step[1])
-                self.at = step.end()
+                self.position = step.end()
             else:
-                self.named(found)
-            self.space()
-        return skill, found, tuple(after)
+                self.named_argument(found)
+            self.skip_space()
+        return capability, found, tuple(after)
 
-    def named(self, found: dict[str, Argument]) -> None:
-        name = self._match(WORD, "here stands the name of an argument")
+    def named_argument(self, found: dict[str, Argument]) -> None:
+        name = self._expect_match(IDENTIFIER, "here stands the name of an argument")
         if name in found:
-            raise self.fault(f"the argument {name} is given twice")
-        self._sign("=")
+            raise self.error(f"the argument {name} is given twice")
+        self._expect_sign("=")
         found[name] = self.argument()
 
     def argument(self) -> Argument:
-        self.space()
-        rest = self.text[self.at : self.at + 1]
+        self.skip_space()
+        rest = self.text[self.position : self.position + 1]
         if rest in ('"', "[", "{"):
-            return Literal(self._json(self._end()))
-        if scalar := _SCALAR.match(self.text, self.at):
-            return Literal(self._json(scalar.end()))
+            return PlanLiteral(self._json(self._json_end()))
+        if scalar := _SCALAR.match(self.text, self.position):
+            return PlanLiteral(self._json(scalar.end()))
         return self.reference()
 
-    def reference(self) -> Reference:
-        root = self._match(WORD, "here stands a value: input.NAME, a step such as s1, or JSON")
+    def reference(self) -> PlanReference:
+        root = self._expect_match(IDENTIFIER, "here stands a value: input.NAME, a step such as s1, or JSON")
         path: list[str | int] = []
-        while self.at < len(self.text):
-            if index := _INDEX.match(self.text, self.at):
+        while self.position < len(self.text):
+            if index := _INDEX.match(self.text, self.position):
                 path.append(int(index[1]))
-                self.at = index.end()
-            elif self._is("."):
-                path.append(self._match(WORD, "here stands the name of a field"))
+                self.position = index.end()
+            elif self._take("."):
+                path.append(self._expect_match(IDENTIFIER, "here stands the name of a field"))
             else:
                 break
-        return Reference(root, tuple(path))
+        return PlanReference(root, tuple(path))
 
-    def space(self) -> None:
-        if found := _SPACE.match(self.text, self.at):
-            self.at = found.end()
+    def skip_space(self) -> None:
+        if found := _SPACE.match(self.text, self.position):
+            self.position = found.end()
 
-    def fault(self, reason: str) -> NotPlan:
-        return NotPlan(reason, self.at + 1)
+    def error(self, reason: str) -> PlanSyntaxError:
+        return PlanSyntaxError(reason, self.position + 1)
 
-    def _end(self) -> int:
+    def _json_end(self) -> int:
         """Where the JSON that begins here ends: at the bracket that closes it, strings apart."""
-        depth, at, inside = 0, self.at, False
+        depth, at, inside = 0, self.position, False
         while at < len(self.text):
             char = self.text[at]
             if inside:
@@ -259,45 +263,45 @@ class _Reader:
             at += 1
             if not depth and not inside:
                 return min(at, len(self.text))
-        raise self.fault("the text or the list that begins here does not end")
+        raise self.error("the text or the list that begins here does not end")
 
     def _json(self, end: int) -> Any:
         try:
-            value = parse_untrusted(self.text[self.at : end])
-        except NotStrictJSON as error:
-            raise self.fault(f"no JSON: {error.args[0]}") from error
-        self.at = end
+            value = parse_untrusted(self.text[self.position : end])
+        except StrictJsonError as error:
+            raise self.error(f"no JSON: {error.args[0]}") from error
+        self.position = end
         return value
 
-    def _is(self, sign: str) -> bool:
-        if self.text.startswith(sign, self.at):
-            self.at += len(sign)
+    def _take(self, sign: str) -> bool:
+        if self.text.startswith(sign, self.position):
+            self.position += len(sign)
             return True
         return False
 
-    def _sign(self, sign: str) -> None:
-        self.space()
-        if not self._is(sign):
-            raise self.fault(f"here stands {sign!r}")
-        self.space()
+    def _expect_sign(self, sign: str) -> None:
+        self.skip_space()
+        if not self._take(sign):
+            raise self.error(f"here stands {sign!r}")
+        self.skip_space()
 
-    def _word(self, word: str) -> bool:
-        self.space()
-        found = WORD.match(self.text, self.at)
+    def _take_word(self, word: str) -> bool:
+        self.skip_space()
+        found = IDENTIFIER.match(self.text, self.position)
         if found is None or found[0] != word:
             return False
-        self.at = found.end()
-        self.space()
+        self.position = found.end()
+        self.skip_space()
         return True
 
-    def _keyword(self, word: str) -> None:
-        if not self._word(word):
-            raise self.fault(f"here stands {word!r}")
+    def _expect_word(self, word: str) -> None:
+        if not self._take_word(word):
+            raise self.error(f"here stands {word!r}")
 
-    def _match(self, pattern: re.Pattern[str], wanted: str) -> str:
-        self.space()
-        found = pattern.match(self.text, self.at)
+    def _expect_match(self, pattern: re.Pattern[str], wanted: str) -> str:
+        self.skip_space()
+        found = pattern.match(self.text, self.position)
         if found is None:
-            raise self.fault(wanted)
-        self.at = found.end()
+            raise self.error(wanted)
+        self.position = found.end()
         return found[0]

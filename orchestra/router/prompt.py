@@ -4,60 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from orchestra.router.capabilities import Skill
+from orchestra.router.capabilities import Capability
 from orchestra.router.plan_syntax import INPUT
-from orchestra.schema.json_schema import choices
-from orchestra.schema.types import Schema, branches, elements, show, under
+from orchestra.schema.json_schema import enum_values
+from orchestra.schema.types import Schema, element_type, format_type, subschema, union_members
 
-LONGEST = 110
+MAX_DESCRIPTION_LENGTH = 110
 """Characters of a description."""
-FEW = 4
+MAX_LISTED_CHOICES = 4
 """Choices that are listed; of more a router need not know the words."""
-MAX_REQUEST = 8_000
+MAX_REQUEST_LENGTH = 8_000
 """Characters of a request that a model is shown; of a longer one the beginning and the end, and such a one has no intent to be kept."""
-MAX_TOKENS = MAX_REQUEST // 2
+DEFAULT_REQUEST_TOKENS = MAX_REQUEST_LENGTH // 2
 """Tokens of a request, where nobody knows how much its planner can read."""
-LEAST = 200
+MIN_REQUEST_TOKENS = 200
 """Tokens of a request that are shown in any case."""
-OMITTED = "\n[…]\n"
+OMISSION_MARK = "\n[…]\n"
 _WORDS = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "null"}
 
 
-def skills(offered: Iterable[Skill]) -> str:
+def capability_lines(offered: Iterable[Capability]) -> str:
     """Skills, one a line: `search(query: str, top?: int) -> list[{source, text}]: The passages that answer a query best.`"""
-    return "\n".join(map(line, offered))
+    return "\n".join(map(capability_line, offered))
 
 
-def line(skill: Skill) -> str:
+def capability_line(capability: Capability) -> str:
     """One of them."""
-    taken = ", ".join(f"{name}{'' if name in skill.required else '?'}: {kind(schema)}" for name, schema in skill.fields.items())
-    said = sentence(skill.description)
-    return f"{skill.name}({taken}) -> {kind(skill.output, inside=True)}{': ' + said if said else ''}"
+    taken = ", ".join(
+        f"{name}{'' if name in capability.required else '?'}: {type_text(schema)}" for name, schema in capability.fields.items()
+    )
+    description = first_sentence(capability.description)
+    return f"{capability.name}({taken}) -> {type_text(capability.output, inside=True)}{': ' + description if description else ''}"
 
 
-def values(given: Mapping[str, Schema]) -> str:
+def value_lines(given: Mapping[str, Schema]) -> str:
     """The values at hand, one a line: `input.question: str`."""
-    return "\n".join(f"{INPUT}.{name}: {kind(schema, inside=True)}" for name, schema in given.items())
+    return "\n".join(f"{INPUT}.{name}: {type_text(schema, inside=True)}" for name, schema in given.items())
 
 
-def kind(schema: Schema, *, inside: bool = False) -> str:
+def type_text(schema: Schema, *, inside: bool = False) -> str:
     """A type in few words; with `inside` a record is told by the names of its fields, so that one sees what can be referred to."""
-    names = list(dict.fromkeys(_one(under(schema, one), inside) for one in branches(schema)))
+    names = list(dict.fromkeys(_branch_text(subschema(schema, one), inside) for one in union_members(schema)))
     return " | ".join([*(name for name in names if name != "null"), *(name for name in names if name == "null")])
 
 
-def _one(schema: Schema, inside: bool) -> str:
-    if (values := choices(schema)) is not None:
-        few = not inside and len(values) <= FEW and all(isinstance(one, str) for one in values)
-        return show(schema) if few else " | ".join(dict.fromkeys(_of_value(one) for one in values))
-    if schema.get("type") == "array" and isinstance(inner := elements(schema), dict):
-        return f"list[{kind(inner, inside=inside)}]"
+def _branch_text(schema: Schema, inside: bool) -> str:
+    if (values := enum_values(schema)) is not None:
+        few = not inside and len(values) <= MAX_LISTED_CHOICES and all(isinstance(one, str) for one in values)
+        return format_type(schema) if few else " | ".join(dict.fromkeys(_value_type(one) for one in values))
+    if schema.get("type") == "array" and isinstance(inner := element_type(schema), dict):
+        return f"list[{type_text(inner, inside=inside)}]"
     if inside and schema.get("type") == "object" and schema.get("properties"):
         return f"{{{', '.join(schema['properties'])}}}"
-    return _WORDS.get(str(schema.get("type")), "") or show(schema)
+    return _WORDS.get(str(schema.get("type")), "") or format_type(schema)
 
 
-def _of_value(value: object) -> str:
+def _value_type(value: object) -> str:
     match value:
         case bool():
             return "bool"
@@ -71,36 +73,36 @@ def _of_value(value: object) -> str:
             return "object"
 
 
-def sentence(text: str) -> str:
+def first_sentence(text: str) -> str:
     """The first sentence of a description, in one line."""
     line = " ".join(text.split())
     first, stop, _ = line.partition(". ")
     first += "." if stop else ""
-    return first if len(first) <= LONGEST else first[: LONGEST - 1] + "…"
+    return first if len(first) <= MAX_DESCRIPTION_LENGTH else first[: MAX_DESCRIPTION_LENGTH - 1] + "…"
 
 
-def tokens(text: str) -> int:
+def estimate_tokens(text: str) -> int:
     """The tokens of a text, at most, near enough: two letters, digits or spaces of ASCII make one at least, and of all else no byte makes
     more than one. A tokenizer of bytes has no piece that is less than a byte; ours, and those of other small models, are of that kind."""
-    plain = sum(_plain(letter) for letter in text)
+    plain = sum(_is_plain(char) for char in text)
     return len(text.encode("utf-8", "surrogatepass")) - plain // 2
 
 
-def cut(text: str, most: int) -> str:
+def truncate(text: str, max_tokens: int) -> str:
     """A text of so many tokens at most: as it is, or its beginning and its end."""
-    if tokens(text) <= most:
+    if estimate_tokens(text) <= max_tokens:
         return text
-    half = (most - tokens(OMITTED)) / 2
-    return f"{_begin(text, half)}{OMITTED}{_begin(text[::-1], half)[::-1]}"
+    half = (max_tokens - estimate_tokens(OMISSION_MARK)) / 2
+    return f"{_prefix(text, half)}{OMISSION_MARK}{_prefix(text[::-1], half)[::-1]}"
 
 
-def _begin(text: str, most: float) -> str:
-    for place, letter in enumerate(text):
-        most -= 0.5 if _plain(letter) else len(letter.encode("utf-8", "surrogatepass"))
+def _prefix(text: str, most: float) -> str:
+    for place, char in enumerate(text):
+        most -= 0.5 if _is_plain(char) else len(char.encode("utf-8", "surrogatepass"))
         if most < 0:
             return text[:place]
     return text
 
 
-def _plain(letter: str) -> bool:
-    return letter.isascii() and (letter.isalnum() or letter.isspace())
+def _is_plain(char: str) -> bool:
+    return char.isascii() and (char.isalnum() or char.isspace())

@@ -14,12 +14,12 @@ from enum import Enum
 
 QUOTED = re.compile(r"""(?<![^\s(:])"(?!\s)[^"]+(?<!\s)"(?!\w)|“[^“”]+”|„[^“”„]+[“”]|»[^«»]+«|«[^«»]+»""")
 """Words in quotation marks."""
-_END = re.compile(r"""(?:[.!?…؟]+["'”’»)\]]*(?=\s|\Z)|[。！？]+["'”’»)\]]*)""")
+_SENTENCE_END = re.compile(r"""(?:[.!?…؟]+["'”’»)\]]*(?=\s|\Z)|[。！？]+["'”’»)\]]*)""")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:mr|mrs|ms|dr|prof|st|no|nr|vs|jr|sr|inc|ltd|co|e\.g|i\.e|approx|ca|z\.b|d\.h)|\b[A-Z])\.\Z", re.IGNORECASE
 )
 _QUESTION_MARK = re.compile(r"[?？؟]\W*\Z|¿")
-_BLANKED = ' .!_"“”„»«'
+_QUOTE_RESIDUE = ' .!_"“”„»«'
 """What is left of a sentence whose words are all in quotation marks."""
 _NEGATION = re.compile(
     r"\b(?:not|no(?!\.\s?\d)|nope|never|none|nothing|nobody|nowhere|neither|nor|without|cannot|\w+n['’]t|(?:do|ca|wo|does|did|should|is|was)nt"
@@ -39,7 +39,7 @@ _INTERROGATIVE = re.compile(
     r"|est-ce|qui|que|quoi|quand|où|pourquoi|comment|combien|cuándo|cuánto|quién|qué|cómo|dónde|chi|cosa|quando|dove|perché|come)\b",
     re.IGNORECASE,
 )
-_ASKS_TO_KNOW = re.compile(
+_INDIRECT_QUESTION = re.compile(
     r"\b(?:tell|know|explain|show|see|ask|say|check|find out|work out|calculate|sure|question)\b.*\b(?:what|why|how|who|when|where|which)\b"
     r"|\b(?:wonder\w*|whether)\b",
     re.IGNORECASE | re.DOTALL,
@@ -53,8 +53,8 @@ _SUBJECT = re.compile(
     r"|möchte|will|brauche)\b)(?!['’]d like\b)",
     re.IGNORECASE,
 )
-_BACK = re.compile(r"\b(?:it|that|this|so|them|those|these|anymore|any more|after all|das|es|cela|ça|eso|esto)\b", re.IGNORECASE)
-_AHEAD = re.compile(r"\b(?:following|below|next|these|folgende\w*)\b|:\s*\Z", re.IGNORECASE)
+_BACK_REFERENCE = re.compile(r"\b(?:it|that|this|so|them|those|these|anymore|any more|after all|das|es|cela|ça|eso|esto)\b", re.IGNORECASE)
+_FORWARD_REFERENCE = re.compile(r"\b(?:following|below|next|these|folgende\w*)\b|:\s*\Z", re.IGNORECASE)
 _RETRACTION = re.compile(
     r"(?:cancel|forget|ignore|stop|wait|undo|abort|scratch|disregard|skip|never mind|nevermind|vergiss|stopp?|halt|warte)\b"
     r"(?:\W|\b(?:it|that|this|them|all|of|the|last|above|everything|please|das|es)\b)*\Z",
@@ -81,16 +81,16 @@ class Sentence:
     mood: Mood
 
 
-def sentences(text: str) -> list[Sentence]:
+def split_sentences(text: str) -> list[Sentence]:
     """The sentences of a request in their order. Those that a later one retracts are negations."""
-    plain = _without_quotes(text)
-    found = [Sentence(start, end, _mood(plain[start:end])) for start, end in _spans(plain)]
-    if _retracted(plain, found):
+    plain = _mask_quotes(text)
+    found = [Sentence(start, end, _mood(plain[start:end])) for start, end in _sentence_spans(plain)]
+    if _is_retracted(plain, found):
         return [Sentence(one.start, one.end, Mood.NEGATION) for one in found]
     return found
 
 
-def _without_quotes(text: str) -> str:
+def _mask_quotes(text: str) -> str:
     """The text with quoted words blanked out, unless the whole text is one quote."""
 
     def blank(match: re.Match[str]) -> str:
@@ -101,20 +101,20 @@ def _without_quotes(text: str) -> str:
     return QUOTED.sub(blank, text)
 
 
-def _spans(text: str) -> Iterator[tuple[int, int]]:
+def _sentence_spans(text: str) -> Iterator[tuple[int, int]]:
     at = 0
-    for match in _END.finditer(text):
+    for match in _SENTENCE_END.finditer(text):
         if match[0] == "." and _ABBREVIATION.search(text, max(at, match.end() - 8), match.end()):
             continue
-        yield from _stripped(text, at, match.end())
+        yield from _trim_span(text, at, match.end())
         at = match.end()
-    yield from _stripped(text, at, len(text))
+    yield from _trim_span(text, at, len(text))
 
 
-def _stripped(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    said = text[start:end]
-    if said.strip():
-        yield start + len(said) - len(said.lstrip()), start + len(said.rstrip())
+def _trim_span(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    piece = text[start:end]
+    if piece.strip():
+        yield start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())
 
 
 def _mood(said: str) -> Mood:
@@ -122,25 +122,25 @@ def _mood(said: str) -> Mood:
     first = head.end() if head else 0
     if _NEGATION.search(said):
         return Mood.NEGATION
-    if _QUESTION_MARK.search(said) or _INTERROGATIVE.match(said, first) or _ASKS_TO_KNOW.search(said):
+    if _QUESTION_MARK.search(said) or _INTERROGATIVE.match(said, first) or _INDIRECT_QUESTION.search(said):
         return Mood.QUESTION
     if _CONDITION.search(said):
         return Mood.CONDITION
-    return Mood.STATEMENT if _SUBJECT.match(said, first) or not said[first:].strip(_BLANKED) else Mood.COMMAND
+    return Mood.STATEMENT if _SUBJECT.match(said, first) or not said[first:].strip(_QUOTE_RESIDUE) else Mood.COMMAND
 
 
-def _retracted(text: str, found: list[Sentence]) -> bool:
+def _is_retracted(text: str, found: list[Sentence]) -> bool:
     """Whether a sentence takes back what the others ask for."""
     asked = False
     for number, one in enumerate(found):
-        said = text[one.start : one.end]
-        head = FILLER.match(said)
+        piece = text[one.start : one.end]
+        head = FILLER.match(piece)
         first = head.end() if head else 0
-        if _RETRACTION.match(said, first) and len(found) > 1:
+        if _RETRACTION.match(piece, first) and len(found) > 1:
             return True
-        if one.mood is Mood.NEGATION and asked and (_NEGATION.match(said, first) or _BACK.search(said)):
+        if one.mood is Mood.NEGATION and asked and (_NEGATION.match(piece, first) or _BACK_REFERENCE.search(piece)):
             return True
-        if one.mood is Mood.NEGATION and number + 1 < len(found) and _AHEAD.search(said):
+        if one.mood is Mood.NEGATION and number + 1 < len(found) and _FORWARD_REFERENCE.search(piece):
             return True
         asked = asked or one.mood is Mood.COMMAND
     return False

@@ -12,119 +12,127 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from orchestra.router.capabilities import Offer, Scope, Skill, parts, statable
+from orchestra.router.capabilities import Capabilities, Capability, PlanScope, reachable_parts, statable_types
 from orchestra.router.grounding import readers
-from orchestra.router.plan_syntax import CUT, ELEMENT, Reference, Step
-from orchestra.schema.types import Schema, branches, elements
-from orchestra.tools import TOOLS
-from orchestra.tools.search import scores
+from orchestra.router.plan_syntax import ELEMENT, NAME_WORDS, PlanReference, PlanStep
+from orchestra.schema.types import Schema, element_type, union_members
+from orchestra.tools import BUILTIN_TOOLS
+from orchestra.tools.search import bm25_scores
 
-MOST = 16
+MAX_SHORTLIST = 16
 """Skills of a shortlist, where nothing else is said."""
-PACKAGED = frozenset(tool.contract.name for tool in TOOLS)
+PACKAGE_TOOLS = frozenset(tool.contract.name for tool in BUILTIN_TOOLS)
 """Tools that come with the package."""
-UNCALLABLE = "needs a value that is not at hand, and that nothing on offer gives"
-UNLISTED = "is not on the shortlist"
+UNCALLABLE_REASON = "needs a value that is not at hand, and that nothing on offer gives"
+NOT_SHORTLISTED_REASON = "is not on the shortlist"
 
 
-def words(skill: Skill) -> str:
+def search_text(capability: Capability) -> str:
     """What a skill is found by; names are cut into their words."""
-    names = " ".join([skill.name, *skill.fields])
-    return f"{' '.join(CUT.findall(names))} {skill.description}"
+    names = " ".join([capability.name, *capability.fields])
+    return f"{' '.join(NAME_WORDS.findall(names))} {capability.description}"
 
 
-def shortlist(offer: Offer, request: str, most: int = MOST) -> Offer:
+def shortlist(capabilities: Capabilities, request: str, most: int = MAX_SHORTLIST) -> Capabilities:
     """The offer with the skills that a request is likely to need; as it is where it has few."""
-    offer = _only(offer, reachable(offer), UNCALLABLE)
-    if len(offer.skills) <= most:
-        return offer
-    skills = list(offer.skills.values())
-    ranked, places = scores([words(one) for one in skills], request), _places(skills)
+    capabilities = _restrict(capabilities, reachable(capabilities), UNCALLABLE_REASON)
+    if len(capabilities.by_name) <= most:
+        return capabilities
+    skills = list(capabilities.by_name.values())
+    ranked, places = bm25_scores([search_text(one) for one in skills], request), _tie_ranks(skills)
     order = [skills[index] for index in sorted(range(len(skills)), key=lambda index: (-ranked[index], places[index], index))]
     chosen = order[: max(1, most * 2 // 3)]
-    reading = [one for name in offer.grounds for one in readers(offer, order, name)]
+    reading = [one for name in capabilities.grounds for one in readers(capabilities, order, name)]
     if reading and not any(one in reading for one in chosen):
         chosen = [*chosen[:-1], min(reading, key=order.index)]
-    return _only(offer, [one.name for one in _supplied(offer, chosen, order, most)], UNLISTED)
+    return _restrict(capabilities, [one.name for one in _add_suppliers(capabilities, chosen, order, most)], NOT_SHORTLISTED_REASON)
 
 
-def _only(offer: Offer, names: Sequence[str], why: str) -> Offer:
+def _restrict(capabilities: Capabilities, names: Sequence[str], why: str) -> Capabilities:
     """The offer with these skills alone; of the others it is known why they are left out."""
-    left_out = {name: ("R002", why) for name in offer.skills if name not in names}
-    return replace(offer.of_only(names), left_out={**offer.left_out, **left_out})
+    left_out = {name: ("R002", why) for name in capabilities.by_name if name not in names}
+    return replace(capabilities.restricted_to(names), excluded={**capabilities.excluded, **left_out})
 
 
-def _places(skills: Sequence[Skill]) -> list[int]:
+def _tie_ranks(skills: Sequence[Capability]) -> list[int]:
     """Where each stands of those that share as many words. By the list's order alone a tool of the project would stand behind all agents of
     the package; without such tools it is the list's order, which a router that was trained on the package's skills knows."""
     seen: Counter[bool] = Counter()
     found = []
     for one in skills:
-        brought = one.kind != "tool" or one.name in PACKAGED
+        brought = one.kind != "tool" or one.name in PACKAGE_TOOLS
         found.append(2 * seen[brought] + brought)
         seen[brought] += 1
     return found
 
 
-def nearest_skill(skills: Sequence[Skill], request: str) -> Skill | None:
+def best_match(skills: Sequence[Capability], request: str) -> Capability | None:
     """The skill that shares most words with a request; None where none shares any."""
-    found = scores([words(one) for one in skills], request)
+    found = bm25_scores([search_text(one) for one in skills], request)
     best = max(range(len(skills)), key=lambda at: found[at], default=0)
     return skills[best] if skills and found[best] > 0 else None
 
 
-def reachable(offer: Offer) -> list[str]:
+def reachable(capabilities: Capabilities) -> list[str]:
     """The skills that some plan can call, in their order."""
-    at_hand = [kind for _, kind in Scope(offer).at_hand()]
+    at_hand = [kind for _, kind in PlanScope(capabilities).available_values()]
     found: list[str] = []
-    waiting = dict(offer.skills)
-    while callable_ := [name for name, one in waiting.items() if _can_be_called(offer, one, at_hand)]:
+    waiting = dict(capabilities.by_name)
+    while callable_ := [name for name, one in waiting.items() if _is_callable(capabilities, one, at_hand)]:
         for name in callable_:
-            skill = waiting.pop(name)
-            for each in (None, Reference(ELEMENT)):
-                at_hand += [kind for _, kind in Scope(offer, [Step("s1", skill.name, each=each)]).of_steps()]
+            capability = waiting.pop(name)
+            for each in (None, PlanReference(ELEMENT)):
+                at_hand += [kind for _, kind in PlanScope(capabilities, [PlanStep("s1", capability.name, each=each)]).step_values()]
         found += callable_
-    return [name for name in offer.skills if name in found]
+    return [name for name in capabilities.by_name if name in found]
 
 
-def _can_be_called(offer: Offer, skill: Skill, at_hand: Sequence[Schema]) -> bool:
-    wanted = [kind for name, kind in skill.fields.items() if name in skill.required]
-    return all(statable(kind) or _is_table(kind) or any(_suits(offer, have, kind) for have in at_hand) for kind in wanted)
+def _is_callable(capabilities: Capabilities, capability: Capability, at_hand: Sequence[Schema]) -> bool:
+    wanted = [kind for name, kind in capability.fields.items() if name in capability.required]
+    return all(statable_types(kind) or _is_table(kind) or any(_fits_type(capabilities, have, kind) for have in at_hand) for kind in wanted)
 
 
 def _is_table(kind: Schema) -> bool:
     """Whether a type is lists of what a plan may state. It states none; but what needs one is told, so that a router which is asked for it
     sees that it is not at hand, and declines."""
-    return any(isinstance(inner := elements(one), dict) and statable(inner) for one in branches(kind) if one.get("type") == "array")
+    return any(
+        isinstance(inner := element_type(one), dict) and statable_types(inner) for one in union_members(kind) if one.get("type") == "array"
+    )
 
 
-def _suits(offer: Offer, have: Schema, wanted: Schema) -> bool:
+def _fits_type(capabilities: Capabilities, have: Schema, wanted: Schema) -> bool:
     """Whether a value is of a type, or the elements of a list are, or their parts."""
-    if offer.proof.misfit(have, wanted) is None:
+    if capabilities.assignability.mismatch(have, wanted) is None:
         return True
-    inner = elements(have) if len(branches(have)) == 1 and branches(have)[0].get("type") == "array" else ""
-    return isinstance(inner, dict) and any(offer.proof.misfit(kind, wanted) is None for _, kind in parts(Reference(ELEMENT), inner))
+    inner = element_type(have) if len(union_members(have)) == 1 and union_members(have)[0].get("type") == "array" else ""
+    return isinstance(inner, dict) and any(
+        capabilities.assignability.mismatch(kind, wanted) is None for _, kind in reachable_parts(PlanReference(ELEMENT), inner)
+    )
 
 
-def _supplied(offer: Offer, chosen: Sequence[Skill], order: Sequence[Skill], most: int) -> list[Skill]:
+def _add_suppliers(capabilities: Capabilities, chosen: Sequence[Capability], order: Sequence[Capability], most: int) -> list[Capability]:
     """The chosen ones, and those that give what they need and is not at hand; filled up in order of rank."""
     found = list(chosen)
-    at_hand = Scope(offer).at_hand()
+    at_hand = PlanScope(capabilities).available_values()
     for one in found:
         for name, kind in one.fields.items():
-            if len(found) >= most or name not in one.required or any(offer.proof.misfit(have, kind) is None for _, have in at_hand):
+            if (
+                len(found) >= most
+                or name not in one.required
+                or any(capabilities.assignability.mismatch(have, kind) is None for _, have in at_hand)
+            ):
                 continue
-            giver = next((other for other in order if _gives(offer, other, kind)), None)
+            giver = next((other for other in order if _produces(capabilities, other, kind)), None)
             if giver is not None and giver not in found:
                 found.append(giver)
     found += [one for one in order if one not in found][: most - len(found)]
     return [one for one in order if one in found]
 
 
-def _gives(offer: Offer, skill: Skill, wanted: Schema) -> bool:
+def _produces(capabilities: Capabilities, capability: Capability, wanted: Schema) -> bool:
     """Whether a part of what a skill gives, or the list of what it gives for each element, is of a type."""
-    scope = Scope(Offer({skill.name: skill}), [Step("s1", skill.name, each=Reference("x"))])
-    if offer.proof.misfit(scope.steps["s1"], wanted) is None:
+    scope = PlanScope(Capabilities({capability.name: capability}), [PlanStep("s1", capability.name, each=PlanReference("x"))])
+    if capabilities.assignability.mismatch(scope.steps["s1"], wanted) is None:
         return True
-    scope = Scope(scope.offer, [Step("s1", skill.name)])
-    return any(offer.proof.misfit(have, wanted) is None for _, have in scope.of_steps())
+    scope = PlanScope(scope.capabilities, [PlanStep("s1", capability.name)])
+    return any(capabilities.assignability.mismatch(have, wanted) is None for _, have in scope.step_values())

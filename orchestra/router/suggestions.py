@@ -11,15 +11,15 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from orchestra.router.capabilities import Skill
-from orchestra.router.plan_syntax import CUT
+from orchestra.router.capabilities import Capability
+from orchestra.router.plan_syntax import NAME_WORDS
 from orchestra.text.keywords import STOP_WORDS, WORD
 
-ENOUGH = 0.34
+NEAR_THRESHOLD = 0.34
 """The share of a request's words that a skill must have to be near."""
-ALIKE = 0.6
+SIMILARITY_THRESHOLD = 0.6
 """The share of their runs of letters that alike words have in common."""
-_COMMON = STOP_WORDS | frozenset(
+_IGNORED_WORDS = STOP_WORDS | frozenset(
     WORD.findall(
         "about after am any been before but can could do get give go he her him his i if into just let me my no not our out over per "
         "please she should so some than them then there these they those up us want we would you your"
@@ -28,58 +28,58 @@ _COMMON = STOP_WORDS | frozenset(
 """Words that say nothing of what is wanted."""
 
 
-def nearest(skills: Sequence[Skill], request: str) -> Skill | None:
+def nearest(skills: Sequence[Capability], request: str) -> Capability | None:
     """The skill that comes nearest to a request; None where none is near."""
-    asked = _words(request)
+    asked = _content_words(request)
     if not asked:
         return None
     best, found = 0.0, None
-    all_told = [_words(_cut(f"{one.name} {one.description}")) for one in skills]
-    alike = _alike(asked, {word for told in all_told for word in told})
+    all_told = [_content_words(_split_names(f"{one.name} {one.description}")) for one in skills]
+    alike = _similarities(asked, {word for told in all_told for word in told})
     for one, told in zip(skills, all_told, strict=True):
-        name = _words(_cut(one.name))
+        name = _content_words(_split_names(one.name))
         share = sum(max((degree for other, degree in alike[word].items() if other in told), default=0.0) for word in asked) / len(asked)
-        said = sum(word in asked for word in name) / len(name) if name else 0.0
-        if (share >= ENOUGH or said == 1) and share + said > best:
-            best, found = share + said, one
+        score = sum(word in asked for word in name) / len(name) if name else 0.0
+        if (share >= NEAR_THRESHOLD or score == 1) and share + score > best:
+            best, found = share + score, one
     return found
 
 
-def mentions(request: str, told: str) -> bool:
+def shares_word(request: str, told: str) -> bool:
     """Whether a request shares a word that carries meaning with a name or a description."""
-    asked, words = _words(request), _words(_cut(told))
-    return any(_alike(asked, words).values())
+    asked, words = _content_words(request), _content_words(_split_names(told))
+    return any(_similarities(asked, words).values())
 
 
-def _cut(text: str) -> str:
+def _split_names(text: str) -> str:
     """A text whose names, such as `book_flight`, are cut into their words."""
-    return " ".join(" ".join(CUT.findall(word)) if word.isascii() else word for word in WORD.findall(text))
+    return " ".join(" ".join(NAME_WORDS.findall(word)) if word.isascii() else word for word in WORD.findall(text))
 
 
-def _words(text: str) -> Collection[str]:
+def _content_words(text: str) -> Collection[str]:
     """The words that carry meaning, each once."""
     found = WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-    kept = [word for word in found if word not in _COMMON]
+    kept = [word for word in found if word not in _IGNORED_WORDS]
     return dict.fromkeys(word.removesuffix("s") if len(word) > 3 and not word.endswith("ss") else word for word in kept)
 
 
-def _alike(asked: Iterable[str], told: Collection[str]) -> Mapping[str, Mapping[str, float]]:
+def _similarities(asked: Iterable[str], told: Collection[str]) -> Mapping[str, Mapping[str, float]]:
     """How alike each word is to those that are told: 1 where they are the same. Those that share too little are left out."""
     having: dict[str, list[str]] = {}
     size: dict[str, int] = {}
     for word in told:
-        runs = _runs(word)
+        runs = _trigrams(word)
         size[word] = len(runs)
         for run in runs:
             having.setdefault(run, []).append(word)
     found: dict[str, dict[str, float]] = {}
     for word in asked:
-        runs = _runs(word)
+        runs = _trigrams(word)
         shared = Counter(other for run in runs for other in having.get(run, ()))
         degrees = {other: 2 * count / (len(runs) + size[other]) for other, count in shared.items()}
-        found[word] = {other: degree for other, degree in degrees.items() if degree >= ALIKE}
+        found[word] = {other: degree for other, degree in degrees.items() if degree >= SIMILARITY_THRESHOLD}
     return found
 
 
-def _runs(word: str) -> set[str]:
+def _trigrams(word: str) -> set[str]:
     return {f"^{word}$"[at : at + 3] for at in range(len(word))}

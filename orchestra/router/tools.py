@@ -9,15 +9,15 @@ from pydantic import BaseModel, ConfigDict
 
 from orchestra.workflows.python.steps import tool
 
-Style: TypeAlias = Literal["calls", "steps"]
+PlanStyle: TypeAlias = Literal["calls", "steps"]
 
 
-class ToolOffer(BaseModel):
+class ToolPrompt(BaseModel):
     """What a planner is asked with: the tools as it reads them, and the grammar of its answer."""
 
     model_config = ConfigDict(frozen=True)
 
-    told: str
+    tools: str
     grammar: str
 
 
@@ -32,24 +32,24 @@ class ToolPlan(BaseModel):
 
 @tool(effect="pure", label="restricted")
 def offer_tools(
-    task: str, tools: Sequence[str | dict[str, Any]], tables: Mapping[str, Any] | None = None, style: Style | None = None
-) -> ToolOffer:
+    task: str, tools: Sequence[str | dict[str, Any]], tables: Mapping[str, Any] | None = None, style: PlanStyle | None = None
+) -> ToolPrompt:
     """The tools of a task that share most with it, as a planner reads them, and the grammar of the plans that they allow.
 
     Raises `InputError` A016 for tools that cannot be told apart.
     """
     from orchestra.router import tool_plans
 
-    chosen = tool_plans.shortlist(task, tool_plans.declared(tools))
-    return ToolOffer(told=tool_plans.told(task, chosen, tables), grammar=tool_plans.grammar(chosen, style))
+    chosen = tool_plans.shortlist(task, tool_plans.parse_tools(tools))
+    return ToolPrompt(tools=tool_plans.describe_tools(task, chosen, tables), grammar=tool_plans.build_grammar(chosen, style))
 
 
 @tool(effect="pure", label="restricted")
-def read_plan(lines: str, tools: Sequence[str | dict[str, Any]], style: Style | None = None) -> ToolPlan:
+def read_plan(lines: str, tools: Sequence[str | dict[str, Any]], style: PlanStyle | None = None) -> ToolPlan:
     """The graph that a planner wrote. Raises `InputError` R001 or R002 for lines that are no plan over these tools."""
     from orchestra.router import tool_plans
 
-    return ToolPlan.model_validate(tool_plans.graph(lines, tool_plans.declared(tools), style))
+    return ToolPlan.model_validate(tool_plans.parse_graph(lines, tool_plans.parse_tools(tools), style))
 
 
 TOOLS = (offer_tools, read_plan)

@@ -17,82 +17,82 @@ from fractions import Fraction
 from typing import Any
 
 from orchestra.router.plan import Plan
-from orchestra.router.plan_syntax import Argument, Literal, Reference, Step
+from orchestra.router.plan_syntax import Argument, PlanLiteral, PlanReference, PlanStep
 from orchestra.schema.strict_json import canonical, digest
-from orchestra.text.numbers.numbers import numbers
+from orchestra.text.numbers.numbers import find_numbers
 from orchestra.text.quotes import fold
 
 
 @dataclass(frozen=True, slots=True)
-class Vote:
-    """What an election came to. `chosen` is the place of the plan that won, among all that were sampled, from 0."""
+class VoteResult:
+    """What an election came to. `winner` is the index of the plan that won, among all that were sampled, from 0."""
 
-    chosen: int
+    winner: int
     votes: int
-    sampled: int
+    samples: int
     """Samples in all, those that came to no plan included."""
 
     @property
     def agreement(self) -> float:
         """The share of the samples that agree on the plan, in (0, 1]."""
-        return self.votes / self.sampled
+        return self.votes / self.samples
 
 
-def vote(plans: Sequence[Plan | None]) -> Vote | None:
+def count_votes(plans: Sequence[Plan | None]) -> VoteResult | None:
     """The plan that most samples agree on, of equal ones the one that came first; None where no sample came to a plan."""
-    marks = [None if plan is None else mark(plan) for plan in plans]
-    counts = Counter(found for found in marks if found is not None)
+    digests = [None if plan is None else plan_digest(plan) for plan in plans]
+    counts = Counter(found for found in digests if found is not None)
     if not counts:
         return None
     won, votes = max(counts.items(), key=lambda item: item[1])  # the first of equal ones: a counter keeps the order of arrival
-    return Vote(marks.index(won), votes, len(plans))
+    return VoteResult(digests.index(won), votes, len(plans))
 
 
-def mark(plan: Plan) -> str:
+def plan_digest(plan: Plan) -> str:
     """The digest of a plan's canonical form: equal for equal graphs."""
-    marks: dict[str, str] = {}
+    names: dict[str, str] = {}
     above: dict[str, frozenset[str]] = {}
-    for step in plan.used:
-        roots = {reference.root for reference in step.references if reference.root in marks}
+    for step in plan.used_steps:
+        roots = {reference.root for reference in step.references if reference.root in names}
         read = frozenset(roots.union(*(above[root] for root in roots)))
-        waits = sorted(marks[name] for name in step.after if name in marks and name not in read)
-        marks[step.name] = digest(canonical(_told(step, marks, waits)))
+        waits = sorted(names[name] for name in step.after if name in names and name not in read)
+        names[step.name] = digest(canonical(_canonical_step(step, names, waits)))
         above[step.name] = read.union(step.after)
-    answers = sorted(canonical(_argument(value, marks)).decode() for value in plan.answer.values)
-    return digest(canonical([sorted(marks.values()), answers]))
+    answers = sorted(canonical(_canonical_argument(value, names)).decode() for value in plan.answer.values)
+    return digest(canonical([sorted(names.values()), answers]))
 
 
-def _told(step: Step, marks: Mapping[str, str], waits: Sequence[str]) -> list[Any]:
+def _canonical_step(step: PlanStep, names: Mapping[str, str], waits: Sequence[str]) -> list[Any]:
     """A step without its name; the steps that it reads are told by their marks."""
-    arguments = {name: _argument(value, marks) for name, value in step.arguments.items()}
-    return [step.skill, arguments, None if step.each is None else _argument(step.each, marks), waits]
+    arguments = {name: _canonical_argument(value, names) for name, value in step.arguments.items()}
+    return [step.capability, arguments, None if step.each is None else _canonical_argument(step.each, names), waits]
 
 
-def _argument(value: Argument, marks: Mapping[str, str]) -> list[Any]:
+def _canonical_argument(value: Argument, names: Mapping[str, str]) -> list[Any]:
     match value:
-        case Literal(constant):
-            return ["constant", _constant(constant)]
-        case Reference(root, path):
-            return ["of", ["step", marks[root]] if root in marks else ["name", root], list(path)]
+        case PlanLiteral(constant):
+            return ["constant", _canonical_constant(constant)]
+        case PlanReference(root, path):
+            return ["of", ["step", names[root]] if root in names else ["name", root], list(path)]
 
 
-def _constant(value: Any) -> list[Any]:
+def _canonical_constant(value: Any) -> list[Any]:
     match value:
         case bool() | None:
             return ["is", value]
         case int() | float():
             return ["number", str(Fraction(Decimal(str(value))))]
         case str():
-            return _text(value)
+            return _canonical_text(value)
         case list():
-            return ["list", *map(_constant, value)]
+            return ["list", *map(_canonical_constant, value)]
         case _:
             return ["json", value]
 
 
-def _text(value: str) -> list[Any]:
+def _canonical_text(value: str) -> list[Any]:
     folded = fold(value).text.strip(" ")
-    found = numbers(folded)
+    found = find_numbers(folded)
     if len(found) == 1 and found[0].text == folded:
         return ["text of a number", str(found[0].value), found[0].currency]
     return ["text", folded]

@@ -10,20 +10,20 @@ Quote = Annotated[str, WithJsonSchema({"type": "string", "format": "quote"})]
 """Text that stands word for word in the evidence of the very call that wrote it. On the wire it is the text alone."""
 
 
-class Record(BaseModel):
+class StrictModel(BaseModel):
     """A frozen model that refuses unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
-class Document(Record):
+class Document(StrictModel):
     """A text with a name."""
 
     source: str = Field(description="where it comes from: a file's name, a title, an address")
     text: str
 
 
-class Passage(Record):
+class Passage(StrictModel):
     """A part of a document: `text == document.text[start:end]`, in characters."""
 
     source: str
@@ -33,7 +33,7 @@ class Passage(Record):
     score: float = 0.0
 
 
-class Citation(Record):
+class Citation(StrictModel):
     """Words of a document: `quote == document.text[start:end]`, in characters."""
 
     quote: str
@@ -42,14 +42,14 @@ class Citation(Record):
     end: int
 
 
-class Answer(Record):
+class Answer(StrictModel):
     """An answer with what it rests on; `text` is null where the documents do not tell."""
 
     text: str | None
     citations: list[Citation] = []
 
 
-class Cell(Record):
+class Cell(StrictModel):
     """A cell of a table: its place, counted from 0, its text, and what its row and its column are called."""
 
     row: int
@@ -59,7 +59,7 @@ class Cell(Record):
     column_heading: str = ""
 
 
-class Judgement(Record):
+class Judgement(StrictModel):
     """What a tool that a check asks says of a value: whether it is right, null where it cannot tell; why, and how surely."""
 
     passed: bool | None
@@ -67,7 +67,7 @@ class Judgement(Record):
     score: float | None = Field(default=None, ge=0, le=1)
 
 
-class Reading(Record):
+class Reading(StrictModel):
     """What one passage says to a question, in its own words; null where it says nothing."""
 
     answer: Quote | None

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from orchestra.schema.fields import EXPRESSION, OF_THE_ANSWER, is_share
+from orchestra.schema.fields import EXPRESSION_FORMAT, SCORE_FIELDS, is_probability
 
-Key: TypeAlias = tuple[type, Any]
+ContentKey: TypeAlias = tuple[type, Any]
 
 
-def said(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+def content_parts(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
     """The parts of a value that say something, with the steps that lead to them: no nulls and empty texts, no evidence, no expressions, no
     scores."""
-    return ((steps, part) for steps, part in _parts(value) if _tells(part))
+    return ((steps, part) for steps, part in _leaf_parts(value) if _is_nonempty(part))
 
 
-def _parts(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+def _leaf_parts(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
     """The same with nulls, and with texts, lists and records that are empty."""
     line: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
     while line:
@@ -26,7 +26,7 @@ def _parts(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
                 continue
             passage = {"text", "source", "start", "end"} <= here.keys()
             for key, part in reversed(list(here.items())):
-                if (key in OF_THE_ANSWER and is_share(part)) or (key == EXPRESSION and isinstance(part, str)):
+                if (key in SCORE_FIELDS and is_probability(part)) or (key == EXPRESSION_FORMAT and isinstance(part, str)):
                     continue
                 if not passage or key not in ("source", "start", "end"):
                     line.append(((*steps, str(key)), part))
@@ -36,18 +36,18 @@ def _parts(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
             yield steps, here
 
 
-def _tells(part: Any) -> bool:
+def _is_nonempty(part: Any) -> bool:
     return part is not None and (not isinstance(part, Sequence | Mapping) or len(part) > 0)
 
 
-def says(value: Any) -> bool:
+def has_content(value: Any) -> bool:
     """Whether a value says anything: one of nulls and empty texts has not found what was asked. An empty list or record says that there is
     none, but not beside these: it may be the list of what they rest on."""
-    parts = [part for _, part in _parts(value)]
-    return any(map(_tells, parts)) or (bool(parts) and all(part is not None and part != "" for part in parts))
+    parts = [part for _, part in _leaf_parts(value)]
+    return any(map(_is_nonempty, parts)) or (bool(parts) and all(part is not None and part != "" for part in parts))
 
 
-def said_as(value: Any) -> Key | None:
+def content_key(value: Any) -> ContentKey | None:
     """The same for two scalars that say the same: texts up to case and spacing. None for what is no scalar, or not even itself (NaN)."""
     if isinstance(value, str):
         return str, " ".join(value.casefold().split())

@@ -8,20 +8,20 @@ from typing import Any, TypeAlias
 
 Schema: TypeAlias = Mapping[str, Any]
 
-QUOTE = "quote"
+QUOTE_FORMAT = "quote"
 """The `format` of text that stands word for word in the evidence."""
-EXPRESSION = "expression"
+EXPRESSION_FORMAT = "expression"
 """The `format` of a sum that can be recomputed; a field of that name counts too."""
-INDEX = "index"
+INDEX_FORMAT = "index"
 """The `format` of a number that says where something stands, such as a row of a table, and nothing of what stands there."""
 SUPPORTED, CONTRADICTED = ("p_supported", "p_support"), ("p_refute", "p_contradicted")
 """What agents that judge call their probabilities that a claim is supported, and that it is contradicted."""
-OF_THE_ANSWER = frozenset({"confidence", "probability", "score", *SUPPORTED, *CONTRADICTED})
+SCORE_FIELDS = frozenset({"confidence", "probability", "score", *SUPPORTED, *CONTRADICTED})
 """Names of fields that speak of the answer, not of the world, where they are a number from 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class ValueField:
     """One part of a value: its path such as `items[0].quote`, and the schemas that may describe it."""
 
     path: str
@@ -34,26 +34,26 @@ class Field:
     steps: tuple[str | int, ...] = ()
     """The way to it: names of records and places in lists. A path says the same to people, and two ways may have one."""
 
-    def is_format(self, wanted: str) -> bool:
+    def has_format(self, wanted: str) -> bool:
         """Whether one of its schemas has this `format`."""
         return any(schema.get("format") == wanted for schema in self.schemas)
 
-    def is_choice(self) -> bool:
+    def is_enum(self) -> bool:
         """Whether its type lists the values that it may have."""
         return any("enum" in schema or "const" in schema for schema in self.schemas)
 
     def allows_null(self) -> bool:
         """Whether null is a value of its type."""
-        return any(takes_null(schema) for schema in self.schemas)
+        return any(accepts_null(schema) for schema in self.schemas)
 
 
-def takes_null(schema: Schema) -> bool:
+def accepts_null(schema: Schema) -> bool:
     """Whether a schema without references takes null."""
     kind = schema.get("type")
     return kind == "null" or (isinstance(kind, list) and "null" in kind) or ("const" in schema and schema["const"] is None)
 
 
-def alternatives(schema: Schema, root: Schema) -> tuple[Schema, ...]:
+def expand_schema(schema: Schema, root: Schema) -> tuple[Schema, ...]:
     """The plain schemas that a schema may stand for: local references followed, `anyOf`, `oneOf` and `allOf` opened.
 
     Each is looked at once, however many ways lead to it.
@@ -67,7 +67,7 @@ def alternatives(schema: Schema, root: Schema) -> tuple[Schema, ...]:
             continue
         seen.add(id(here))
         if isinstance(reference := here.get("$ref"), str):
-            line.append(local(reference, root))
+            line.append(resolve_reference(reference, root))
             continue
         nested = [part for key in ("anyOf", "oneOf", "allOf") for part in here.get(key, ())]
         if not nested or "type" in here or "properties" in here:
@@ -76,7 +76,7 @@ def alternatives(schema: Schema, root: Schema) -> tuple[Schema, ...]:
     return tuple(found)
 
 
-def local(reference: str, root: Schema) -> Schema | None:
+def resolve_reference(reference: str, root: Schema) -> Schema | None:
     """What `#/$defs/Name` points to, or None. Only references into the same document are followed."""
     here: Any = root
     if not reference.startswith("#"):
@@ -86,23 +86,23 @@ def local(reference: str, root: Schema) -> Schema | None:
     return here if isinstance(here, Mapping) else None
 
 
-def fields(value: Any, schema: Schema) -> Iterator[Field]:
+def iter_fields(value: Any, schema: Schema) -> Iterator[ValueField]:
     """Every part of a value with its schemas, containers before what they hold."""
-    line = [Field("", value, alternatives(schema, schema))]
+    line = [ValueField("", value, expand_schema(schema, schema))]
     while line:
         here = line.pop()
         yield here
-        line += reversed(_inside(here, schema))
+        line += reversed(_children(here, schema))
 
 
-def _inside(field: Field, root: Schema) -> list[Field]:
+def _children(field: ValueField, root: Schema) -> list[ValueField]:
     path, value = field.path, field.value
     if isinstance(value, Mapping):
         return [
-            Field(
+            ValueField(
                 f"{path}.{name}" if path else str(name),
                 item,
-                tuple(plain for one in field.schemas for plain in alternatives(_property(one, name), root)),
+                tuple(plain for one in field.schemas for plain in expand_schema(_property_schema(one, name), root)),
                 path,
                 str(name),
                 (*field.steps, name),
@@ -111,10 +111,10 @@ def _inside(field: Field, root: Schema) -> list[Field]:
         ]
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [
-            Field(
+            ValueField(
                 f"{path}[{index}]",
                 item,
-                tuple(plain for one in field.schemas for plain in alternatives(_item(one, index), root)),
+                tuple(plain for one in field.schemas for plain in expand_schema(_item_schema(one, index), root)),
                 path,
                 steps=(*field.steps, index),
             )
@@ -123,34 +123,34 @@ def _inside(field: Field, root: Schema) -> list[Field]:
     return []
 
 
-def is_share(value: Any) -> bool:
+def is_probability(value: Any) -> bool:
     """Whether a value is a number from 0 to 1, as probabilities are."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
-def places(record: Field, root: Schema, wanted: str) -> frozenset[str]:
+def fields_with_format(record: ValueField, root: Schema, wanted: str) -> frozenset[str]:
     """The names of a record's fields whose type is of a `format`, or a list of such."""
     return frozenset(
         name
         for schema in record.schemas
         for name, inner in schema.get("properties", {}).items()
-        for plain in alternatives(inner, root)
-        if plain.get("format") == wanted or any(item.get("format") == wanted for item in alternatives(_item(plain, 0), root))
+        for plain in expand_schema(inner, root)
+        if plain.get("format") == wanted or any(item.get("format") == wanted for item in expand_schema(_item_schema(plain, 0), root))
     )
 
 
-def _property(schema: Schema, name: str) -> Schema:
+def _property_schema(schema: Schema, name: str) -> Schema:
     found = schema.get("properties", {}).get(name, schema.get("additionalProperties", {}))
     return found if isinstance(found, Mapping) else {}
 
 
-def _item(schema: Schema, index: int) -> Schema:
+def _item_schema(schema: Schema, index: int) -> Schema:
     prefix = schema.get("prefixItems", ())
     found = prefix[index] if index < len(prefix) else schema.get("items", {})
     return found if isinstance(found, Mapping) else {}
 
 
-def mentions(schema: Schema, wanted: str) -> bool:
+def schema_has_format(schema: Schema, wanted: str) -> bool:
     """Whether a `format` occurs anywhere in a schema; each definition is looked at once."""
     seen: set[int] = set()
     line: list[Any] = [schema]

@@ -20,11 +20,11 @@ MAX_BYTES = 1 << 20
 """Bytes of untrusted JSON text that are read at most (RELIABILITY, hostile input)."""
 MAX_DEPTH = 64
 MAX_DIGITS = 40
-MAX_KEPT = 48 << 20
+MAX_STORED_BYTES = 48 << 20
 """Bytes of one value, as JSON, that are kept at most: less than a journal takes for an event."""
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
-_encode_as_it_is = msgspec.json.Encoder().encode
+_encode_unsorted = msgspec.json.Encoder().encode
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -39,72 +39,72 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
 
 
-def records(data: bytes) -> Iterator[tuple[int, bytes]]:
+def iter_json_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
     """The lines of a file of JSON lines that say something, with their numbers from 1; without the mark that editors put before UTF-8."""
     for number, line in enumerate(data.removeprefix(codecs.BOM_UTF8).splitlines(), start=1):
         if line.strip():
             yield number, line
 
 
-class NotDecodable(ValueError):
+class JsonDecodingError(ValueError):
     """Bytes that are no value of the type that they should be; `args[0]` says why."""
 
 
-def decoded(data: bytes, type: type[T]) -> T:
-    """JSON as a value of a type. Raises `NotDecodable`: for what is no JSON, none of that type, no UTF-8, or nested too deep."""
+def decode_json(data: bytes, type: type[T]) -> T:
+    """JSON as a value of a type. Raises `JsonDecodingError`: for what is no JSON, none of that type, no UTF-8, or nested too deep."""
     try:
         return msgspec.json.decode(data, type=type)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise NotDecodable(str(error)) from error
+        raise JsonDecodingError(str(error)) from error
 
 
-class NotStrictJSON(ValueError):
+class StrictJsonError(ValueError):
     """Text that is no JSON, or JSON that a careful reader refuses; `args[0]` says why."""
 
 
-def unkept(value: object) -> str:
+def storage_error(value: object) -> str:
     """Why a value of a stranger's program cannot be kept as JSON and read back the same; empty where it can.
 
     NaN, infinities, lone surrogates, integers over 40 digits, nesting over 64, more than 48 MiB. `value` is what a reader of JSON gave, or
     pydantic as JSON: sets, bytes and keys that are no texts are not looked for.
     """
     try:
-        data = _encode_as_it_is(value)
+        data = _encode_unsorted(value)
     except RecursionError:
         return f"it is nested deeper than {MAX_DEPTH}"
     except UnicodeEncodeError:
         return "it has a lone surrogate in a string"
     except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
         return f"it is no JSON: {str(error)[:200]}"
-    if len(data) > MAX_KEPT:
-        return f"it has {len(data):,} bytes as JSON; at most {MAX_KEPT:,} are kept"
+    if len(data) > MAX_STORED_BYTES:
+        return f"it has {len(data):,} bytes as JSON; at most {MAX_STORED_BYTES:,} are kept"
     # Only what looks suspicious from afar is walked through: most values of tools are flat.
-    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and (deep := _too_deep(value)):
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and (deep := _depth_error(value)):
         return deep
     if _LONG_NUMBER.search(data) and _has_long_number(value):
         return f"it has an integer of more than {MAX_DIGITS} digits"
-    return not_finite(value) if b"null" in data else ""
+    return non_finite_error(value) if b"null" in data else ""
 
 
 _LONG_NUMBER = re.compile(rb"[0-9]{41}")
 
 
-def has_null(value: object) -> bool:
+def may_have_null(value: object) -> bool:
     """Whether a value may have a null in it; never says no where it has one."""
-    return b"null" in _encode_as_it_is(value)
+    return b"null" in _encode_unsorted(value)
 
 
-def not_finite(value: object) -> str:
+def non_finite_error(value: object) -> str:
     """Where a value has NaN or an infinity in it, the words that say so."""
-    bad = next((here for here in _inside(value) if isinstance(here, float) and not math.isfinite(here)), None)
+    bad = next((here for here in _iter_values(value) if isinstance(here, float) and not math.isfinite(here)), None)
     return "" if bad is None else f"{bad} is no number of JSON"
 
 
 def _has_long_number(value: object) -> bool:
-    return any(isinstance(here, int) and abs(here) >= 10**MAX_DIGITS for here in _inside(value))
+    return any(isinstance(here, int) and abs(here) >= 10**MAX_DIGITS for here in _iter_values(value))
 
 
-def _too_deep(value: object) -> str:
+def _depth_error(value: object) -> str:
     level, depth = [value], 0
     while level := [here for here in level if isinstance(here, list | tuple | dict)]:
         depth += 1
@@ -114,7 +114,7 @@ def _too_deep(value: object) -> str:
     return ""
 
 
-def _inside(value: object) -> Iterator[object]:
+def _iter_values(value: object) -> Iterator[object]:
     line = [value]
     while line:
         here = line.pop()
@@ -129,17 +129,19 @@ def parse_untrusted(text: str) -> Any:
     """Reads JSON from a model or a stranger.
 
     Refuses text over 1 MiB, nesting over 64, duplicate keys, NaN and infinities, integers over 40 digits and lone
-    surrogates; raises `NotStrictJSON` with the reason.
+    surrogates; raises `StrictJsonError` with the reason.
     """
     if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
-        raise NotStrictJSON("more than 1 MiB of JSON")
+        raise StrictJsonError("more than 1 MiB of JSON")
     _refuse_depth(text)
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_int=_small_int, parse_float=_finite)
-    except NotStrictJSON:
+        value = json.loads(
+            text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_int=_bounded_int, parse_float=_finite_float
+        )
+    except StrictJsonError:
         raise
     except (ValueError, RecursionError) as error:
-        raise NotStrictJSON(f"not JSON: {error}") from error
+        raise StrictJsonError(f"not JSON: {error}") from error
     if _SURROGATE.search(text) or _ESCAPED_SURROGATE.search(text):
         _refuse_surrogates(value)
     return value
@@ -157,34 +159,34 @@ def _refuse_depth(text: str) -> None:
         if found.start(1) >= 0:
             depth += 1
             if depth > MAX_DEPTH:
-                raise NotStrictJSON(f"nested deeper than {MAX_DEPTH}")
+                raise StrictJsonError(f"nested deeper than {MAX_DEPTH}")
         elif text[found.start()] != '"':
             depth -= 1
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise NotStrictJSON(f"the key {key[:60]!r} stands twice")
+            raise StrictJsonError(f"the key {key[:60]!r} stands twice")
         found[key] = value
     return found
 
 
 def _refuse_constant(name: str) -> Any:
-    raise NotStrictJSON(f"{name} is not JSON")
+    raise StrictJsonError(f"{name} is not JSON")
 
 
-def _small_int(digits: str) -> int:
+def _bounded_int(digits: str) -> int:
     if (length := len(digits.lstrip("-"))) > MAX_DIGITS:
-        raise NotStrictJSON(f"an integer of {length} digits")
+        raise StrictJsonError(f"an integer of {length} digits")
     return int(digits)
 
 
-def _finite(digits: str) -> float:
+def _finite_float(digits: str) -> float:
     number = float(digits)
     if not math.isfinite(number):
-        raise NotStrictJSON(f"{digits[:20]} is out of range")
+        raise StrictJsonError(f"{digits[:20]} is out of range")
     return number
 
 
@@ -192,7 +194,7 @@ def _refuse_surrogates(value: Any) -> None:
     match value:
         case str():
             if _SURROGATE.search(value):
-                raise NotStrictJSON("a lone surrogate in a string")
+                raise StrictJsonError("a lone surrogate in a string")
         case list():
             for item in value:
                 _refuse_surrogates(item)

@@ -10,52 +10,52 @@ from orchestra.schema.json_schema import (
     ANY,
     NULL,
     Schema,
-    anchored,
-    branches,
-    bundled,
-    elements,
-    field,
-    is_mapped,
-    item,
-    mapped,
+    bundle_definitions,
+    element_type,
+    field_type,
+    format_type,
+    is_map_result,
+    item_type,
+    localize_references,
+    map_result_type,
     nullable,
     resolve,
-    show,
-    under,
+    subschema,
     union,
+    union_members,
 )
-from orchestra.schema.type_syntax import WORDS, parse_type
+from orchestra.schema.type_syntax import RESERVED_TYPE_NAMES, parse_type
 from orchestra.schema.validator import Validator
 
 __all__ = [
     "ANY",
     "NULL",
-    "WORDS",
-    "Mode",
+    "RESERVED_TYPE_NAMES",
     "Schema",
+    "SchemaMode",
     "Validator",
-    "anchored",
-    "branches",
-    "bundled",
-    "elements",
-    "field",
-    "is_mapped",
-    "item",
-    "mapped",
+    "bundle_definitions",
+    "element_type",
+    "field_type",
+    "format_type",
+    "is_map_result",
+    "item_type",
+    "localize_references",
+    "map_result_type",
     "nullable",
     "parse_type",
     "resolve",
     "schema_of",
-    "show",
-    "under",
+    "subschema",
     "union",
+    "union_members",
 ]
 
-Mode: TypeAlias = Literal["validation", "serialization"]
+SchemaMode: TypeAlias = Literal["validation", "serialization"]
 """Of a schema: what is accepted, or what is written."""
 
 
-def schema_of(python_type: Any, mode: Mode) -> Schema:
+def schema_of(python_type: Any, mode: SchemaMode) -> Schema:
     """The schema of a Python type, as pydantic sees it: of what is accepted, or of what is written.
 
     Raises `InputError` L043 for a type without a JSON form.
@@ -64,7 +64,7 @@ def schema_of(python_type: Any, mode: Mode) -> Schema:
     from pydantic.errors import PydanticInvalidForJsonSchema
     from pydantic.json_schema import GenerateJsonSchema
 
-    class Plain(GenerateJsonSchema):
+    class PlainSchemaGenerator(GenerateJsonSchema):
         """Without titles made from the names of fields, which would hide what a field is; decimal numbers have a format.
 
         Where a factory gives the same each time, what it gives is the default."""
@@ -81,12 +81,12 @@ def schema_of(python_type: Any, mode: Mode) -> Schema:
 
         def get_default_value(self, schema: Any) -> Any:
             factory = schema.get("default_factory")
-            if factory is None or schema.get("default_factory_takes_data") or not _always_same(factory):
+            if factory is None or schema.get("default_factory_takes_data") or not _is_deterministic(factory):
                 return super().get_default_value(schema)
             return factory()
 
     try:
-        return TypeAdapter(python_type).json_schema(mode=mode, schema_generator=Plain)
+        return TypeAdapter(python_type).json_schema(mode=mode, schema_generator=PlainSchemaGenerator)
     except (PydanticUserError, PydanticInvalidForJsonSchema, NameError, TypeError) as error:
         name = getattr(python_type, "__name__", str(python_type))
         reason = str(error).partition("\n")[0]
@@ -95,16 +95,16 @@ def schema_of(python_type: Any, mode: Mode) -> Schema:
         ) from error
 
 
-_EMPTY = (list, dict, set, frozenset, tuple, str, int, float, bool)
+_EMPTY_FACTORIES = (list, dict, set, frozenset, tuple, str, int, float, bool)
 
 
-def _always_same(factory: Any) -> bool:
+def _is_deterministic(factory: Any) -> bool:
     """Whether a factory of defaults is sure to give the same each time: an empty value, constants alone, or a model of such defaults."""
-    if factory in _EMPTY:
+    if factory in _EMPTY_FACTORIES:
         return True
     if isinstance(factory, FunctionType):
         return not factory.__code__.co_names and not factory.__closure__ and not factory.__code__.co_argcount
     fields = [*getattr(factory, "__pydantic_fields__", {}).values()]
     made = [field.default_factory for field in fields if field.default_factory is not None]
     plain = bool(fields) and getattr(factory, "__pydantic_post_init__", None) is None
-    return plain and all(map(_always_same, made)) and not any(field.is_required() for field in fields)
+    return plain and all(map(_is_deterministic, made)) and not any(field.is_required() for field in fields)

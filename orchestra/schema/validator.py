@@ -6,18 +6,26 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from orchestra.core.errors import InputError
-from orchestra.core.paths import written
-from orchestra.core.suggestions import nearest
-from orchestra.core.untrusted_text import keepable
+from orchestra.core.paths import format_path
+from orchestra.core.suggestions import closest_match
+from orchestra.core.untrusted_text import to_storable
 from orchestra.schema.json_schema import Schema
-from orchestra.schema.schema_size import refuse_growth, tries
+from orchestra.schema.schema_size import check_complexity, count_evaluations
 from orchestra.schema.strict_json import canonical
 from orchestra.schema.string_formats import FORMATS
 
 if TYPE_CHECKING:
     import jsonschema_rs
 
-_WORDS = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "null", "array": "a list", "object": "an object"}
+_TYPE_WORDS = {
+    "string": "str",
+    "integer": "int",
+    "number": "float",
+    "boolean": "bool",
+    "null": "null",
+    "array": "a list",
+    "object": "an object",
+}
 _LIMITS = {
     "minimum": "at least {}",
     "maximum": "at most {}",
@@ -31,11 +39,11 @@ _LIMITS = {
     "maxProperties": "at most {} fields",
 }
 
-MAX_TRIES = 5_000
+MAX_EVALUATIONS = 5_000
 """Parts of a schema that are tried on parts of a value, at most, to find words for what is wrong with it."""
 
 
-def _deny(uri: str) -> NoReturn:
+def _refuse_retrieval(uri: str) -> NoReturn:
     raise ValueError(f"{uri} is outside the schema")
 
 
@@ -47,11 +55,11 @@ class Validator:
         import jsonschema_rs  # 3 MiB, for who defines types and validates nothing
 
         self.schema = schema
-        refuse_growth(schema)
+        check_complexity(schema)
         try:
             self._validator = jsonschema_rs.Draft202012Validator(
                 schema,
-                retriever=_deny,
+                retriever=_refuse_retrieval,
                 validate_formats=True,
                 ignore_unknown_formats=True,
                 formats=dict(FORMATS),
@@ -75,18 +83,18 @@ class Validator:
             if self._validator.is_valid(value):
                 return None
             # `is_valid` remembers what it has tried, `iter_errors` does not: under unions that hold each other it would never end.
-            if tries(self.schema, value, MAX_TRIES) > MAX_TRIES:
-                return f"{shown(value)} is not of its type, which has too many unions within each other to say where"
+            if count_evaluations(self.schema, value, MAX_EVALUATIONS) > MAX_EVALUATIONS:
+                return f"{format_value(value)} is not of its type, which has too many unions within each other to say where"
             first = next(iter(self._validator.iter_errors(value)))
         except UnicodeEncodeError:
             return "a lone surrogate in a string"
         except ValueError as error:
             return f"not JSON: {error}"
-        return keepable(self._said(first, []), 500)
+        return to_storable(self._format_error(first, []), 500)
 
-    def _said(self, error: jsonschema_rs.ValidationError, above: Sequence[str | int]) -> str:
+    def _format_error(self, error: jsonschema_rs.ValidationError, above: Sequence[str | int]) -> str:
         path = list(error.instance_path)
-        at = written(path[len(above) :])
+        at = format_path(path[len(above) :])
         reason = self._reason(error, path)
         return f"{at}: {reason}" if at else reason
 
@@ -95,28 +103,28 @@ class Validator:
         value: Any = error.instance
         match kind.name:
             case "type":
-                return f"expected {' | '.join(_WORDS.get(name, name) for name in kind.types)}, got {shown(value)}"
+                return f"expected {' | '.join(_TYPE_WORDS.get(name, name) for name in kind.types)}, got {format_value(value)}"
             case "required":
                 return f"the field {kind.property!r} is missing"
             case "additionalProperties" | "unevaluatedProperties":
                 return self._unexpected(error, kind.unexpected[0])
             case "enum":
-                options = ", ".join(shown(option) for option in list(kind.options)[:12])
-                return f"expected one of {options}; got {shown(value)}"
+                options = ", ".join(format_value(option) for option in list(kind.options)[:12])
+                return f"expected one of {options}; got {format_value(value)}"
             case "const":
-                return f"expected {shown(kind.expected_value)}, got {shown(value)}"
+                return f"expected {format_value(kind.expected_value)}, got {format_value(value)}"
             case "anyOf" | "oneOf" if hasattr(kind, "context"):
-                return self._of_union(kind.context, value, path)
+                return self._union_reason(kind.context, value, path)
             case "pattern":
-                return f"expected a text that matches {kind.pattern}, got {shown(value)}"
+                return f"expected a text that matches {kind.pattern}, got {format_value(value)}"
             case "format":
-                return f"expected a text of format {kind.format}, got {shown(value)}"
+                return f"expected a text of format {kind.format}, got {format_value(value)}"
             case "multipleOf":
-                return f"expected a multiple of {kind.multiple_of}, got {shown(value)}"
+                return f"expected a multiple of {kind.multiple_of}, got {format_value(value)}"
             case "uniqueItems":
                 return "expected elements that differ"
             case name if name in _LIMITS:
-                measured = len(value) if isinstance(value, str | list | dict) else shown(value)
+                measured = len(value) if isinstance(value, str | list | dict) else format_value(value)
                 return f"expected {_LIMITS[name].format(kind.limit)}, got {measured}"
             case _:
                 return str(error.message)[:200]
@@ -125,31 +133,31 @@ class Validator:
         owner: Any = self.schema
         for step in list(error.schema_path)[:-1]:
             owner = owner[step]
-        near = nearest(name, owner.get("properties", {}))
+        near = closest_match(name, owner.get("properties", {}))
         return f"there is no field {name!r} here" + (f"; did you mean {near!r}?" if near else "")
 
-    def _of_union(self, context: Any, value: Any, path: Sequence[str | int]) -> str:
+    def _union_reason(self, context: Any, value: Any, path: Sequence[str | int]) -> str:
         """What is wrong in the one branch that the value's kind fits; or which kinds are expected."""
         expected: list[str] = []
         inner: list[jsonschema_rs.ValidationError] = []
         if sum(not branch for branch in context) > 1:
-            return f"{shown(value)} fits more than one of the {len(context)} types of which it must fit one"
+            return f"{format_value(value)} fits more than one of the {len(context)} types of which it must fit one"
         for branch in context:
             if not branch:
                 continue
             kind: Any = branch[0].kind
             if len(branch[0].instance_path) == len(path) and kind.name == "type":
-                expected += [_WORDS.get(name, name) for name in kind.types]
+                expected += [_TYPE_WORDS.get(name, name) for name in kind.types]
             else:
                 inner.append(branch[0])
         if len(inner) == 1:
-            return self._said(inner[0], path)
+            return self._format_error(inner[0], path)
         if inner:
-            return f"{shown(value)} fits none of the {len(context)} types that are allowed here"
-        return f"expected {' | '.join(dict.fromkeys(expected))}, got {shown(value)}"
+            return f"{format_value(value)} fits none of the {len(context)} types that are allowed here"
+        return f"expected {' | '.join(dict.fromkeys(expected))}, got {format_value(value)}"
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value, short enough for a message."""
     match value:
         case dict():

@@ -22,56 +22,56 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from orchestra.core.protocols import Done, Refused
+    from orchestra.core.protocols import CallError, CallResult
     from orchestra.testing.cassette import CassetteError, Player, Recorder
-    from orchestra.testing.fake_vllm.faults import EndpointFaults, Request, first
+    from orchestra.testing.fake_vllm.faults import EndpointFaults, SimulatedRequest, first_faults
     from orchestra.testing.fake_vllm.server import Behaviour, SimulatedServer, SimulatedVLLM
-    from orchestra.testing.fake_workers import Faults, SimulatedWorkers, from_schemas, in_turn
-    from orchestra.testing.schema_samples import NoInstance, instance
-    from orchestra.testing.simulation import Simulated, Taped
-    from orchestra.testing.virtual_clock import Deadlock, Leak, VirtualClock, VirtualLoop, run_simulated
+    from orchestra.testing.fake_workers import Faults, SimulatedWorkers, answer_sequence, from_schemas
+    from orchestra.testing.schema_samples import InstanceError, make_instance
+    from orchestra.testing.simulation import CassetteOrchestra, SimulatedOrchestra
+    from orchestra.testing.virtual_clock import Deadlock, TaskLeak, VirtualClock, VirtualLoop, run_simulated
 
 __all__ = [
     "Behaviour",
+    "CallError",
+    "CallResult",
     "CassetteError",
+    "CassetteOrchestra",
     "Deadlock",
-    "Done",
     "EndpointFaults",
     "Faults",
-    "Leak",
-    "NoInstance",
+    "InstanceError",
     "Player",
     "Recorder",
-    "Refused",
-    "Request",
-    "Simulated",
+    "SimulatedOrchestra",
+    "SimulatedRequest",
     "SimulatedServer",
     "SimulatedVLLM",
     "SimulatedWorkers",
-    "Taped",
+    "TaskLeak",
     "VirtualClock",
     "VirtualLoop",
-    "first",
+    "answer_sequence",
+    "first_faults",
     "from_schemas",
-    "in_turn",
-    "instance",
+    "make_instance",
     "run_simulated",
 ]
 
-_HOMES = {
+_EXPORTS = {
     "cassette": "CassetteError Player Recorder",
-    "virtual_clock": "Deadlock Leak VirtualClock VirtualLoop run_simulated",
-    "fake_vllm.faults": "EndpointFaults Request first",
-    "schema_samples": "NoInstance instance",
+    "virtual_clock": "Deadlock TaskLeak VirtualClock VirtualLoop run_simulated",
+    "fake_vllm.faults": "EndpointFaults SimulatedRequest first_faults",
+    "schema_samples": "InstanceError make_instance",
     "fake_vllm.server": "Behaviour SimulatedServer SimulatedVLLM",
-    "simulation": "Simulated Taped",
-    "fake_workers": "Done Faults Refused SimulatedWorkers from_schemas in_turn",
+    "simulation": "CassetteOrchestra SimulatedOrchestra",
+    "fake_workers": "CallError CallResult Faults SimulatedWorkers answer_sequence from_schemas",
 }
 """The modules that the names come from."""
 
 
 def __getattr__(name: str) -> Any:
-    home = next((module for module, names in _HOMES.items() if name in names.split()), None)
-    if home is None:
+    module = next((module_name for module_name, names in _EXPORTS.items() if name in names.split()), None)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)

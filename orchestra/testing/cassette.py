@@ -25,72 +25,88 @@ import msgspec
 
 from orchestra.core.clock import SystemClock
 from orchestra.core.errors import OrchestraError
-from orchestra.core.labels import Label, may_go
-from orchestra.core.protocols import UNMEASURED, Call, Chunk, Clock, Done, Measure, Refused, Reply, Workers
+from orchestra.core.labels import Label, is_allowed
+from orchestra.core.protocols import NO_ESTIMATE, CallError, CallEstimate, CallReply, CallRequest, CallResult, Chunk, Clock, Workers
 from orchestra.schema.strict_json import canonical, digest
-from orchestra.testing.cassette_diff import differences, likeness
-from orchestra.testing.cassette_file import RECORD, CassetteError, Cost, Entry, Refusal, Text, asked, read, render
+from orchestra.testing.cassette_diff import differences, similarity
+from orchestra.testing.cassette_file import (
+    RECORD_COMMAND,
+    CassetteCallError,
+    CassetteEntry,
+    CassetteError,
+    CassetteEstimate,
+    CassetteSource,
+    call_identity,
+    encode_cassette,
+    read_cassette,
+)
 
-__all__ = ["CassetteError", "Player", "Prompts", "Recorder"]
+__all__ = ["CassetteError", "Player", "PromptDigest", "Recorder"]
 
-Prompts: TypeAlias = Callable[[Call], str]
+PromptDigest: TypeAlias = Callable[[CallRequest], str]
 """Gives a digest of what an agent is asked with beside the call's inputs: its prompt and its output type; empty where unknown."""
 
 
 class Recorder:
-    """Stands behind the `Workers` door: passes calls on, and keeps each with its reply until `save` writes them."""
+    """An implementation of `Workers`: passes calls on, and keeps each with its reply until `save` writes them."""
 
     def __init__(
-        self, workers: Workers, path: Path, *, label: Label = "internal", prompts: Prompts | None = None, clock: Clock | None = None
+        self,
+        workers: Workers,
+        path: Path,
+        *,
+        label: Label = "internal",
+        prompt_digest: PromptDigest | None = None,
+        clock: Clock | None = None,
     ) -> None:
         """`label` is the strictest label that may stand in the file: `restricted` data is recorded only where it says so."""
         self.path = path
-        self.faults: list[OrchestraError] = []
-        self._workers, self._label, self._prompts = workers, label, prompts
+        self.errors: list[OrchestraError] = []
+        self._workers, self._label, self._prompt_digest = workers, label, prompt_digest
         self._clock: Clock = clock or SystemClock()
-        self._begun = 0
-        self._kept: dict[int, Entry] = {}
-        self._costs: dict[str, Cost] = {}
-        self._tokens: dict[str, int] = {}
+        self._call_count = 0
+        self._entries: dict[int, CassetteEntry] = {}
+        self._estimates: dict[str, CassetteEstimate] = {}
+        self._token_counts: dict[str, int] = {}
 
     @property
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[CassetteEntry]:
         """What was kept, in the order in which the calls began: so calls that say the same get their own answers when they are replayed."""
-        return [self._kept[number] for number in sorted(self._kept)]
+        return [self._entries[number] for number in sorted(self._entries)]
 
-    async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
+    async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
         """Passes a call on. What was closed before its reply is kept as cancelled; data of a stricter label gets C032, and no worker."""
-        if not may_go(call.label, self._label):
-            self.faults.append(_restricted(call))
-            yield _refusal(self.faults[-1])
+        if not is_allowed(call.label, self._label):
+            self.errors.append(_label_error(call))
+            yield _to_call_error(self.errors[-1])
             return
-        began, written, number = self._clock.monotonic(), list[str](), self._begun
-        self._begun += 1
+        began, written, number = self._clock.monotonic(), list[str](), self._call_count
+        self._call_count += 1
         try:
             async with aclosing(self._workers.run(call)) as replies:
                 async for reply in replies:
                     if isinstance(reply, Chunk):
                         written.append(reply.text)
                     else:
-                        self._kept[number] = self._entry(call, reply, self._clock.monotonic() - began, "".join(written))
+                        self._entries[number] = self._entry(call, reply, self._clock.monotonic() - began, "".join(written))
                     yield reply
         except (GeneratorExit, asyncio.CancelledError):
-            if number not in self._kept:
-                self._kept[number] = self._entry(call, None, self._clock.monotonic() - began, "".join(written))
+            if number not in self._entries:
+                self._entries[number] = self._entry(call, None, self._clock.monotonic() - began, "".join(written))
             raise
 
-    def measure(self, call: Call) -> Measure:
+    def estimate(self, call: CallRequest) -> CallEstimate:
         """What the workers say, kept with the call."""
-        found = self._workers.measure(call)
-        if found != UNMEASURED:
-            self._costs[_key(asked(call))] = Cost(**msgspec.structs.asdict(found))
+        found = self._workers.estimate(call)
+        if found != NO_ESTIMATE:
+            self._estimates[_identity_digest(call_identity(call))] = CassetteEstimate(**msgspec.structs.asdict(found))
         return found
 
-    async def count(self, call: Call) -> int | None:
+    async def count_tokens(self, call: CallRequest) -> int | None:
         """What the workers say, kept with the call."""
-        found = await self._workers.count(call)
+        found = await self._workers.count_tokens(call)
         if found is not None:
-            self._tokens[_key(asked(call))] = found
+            self._token_counts[_identity_digest(call_identity(call))] = found
         return found
 
     def save(self) -> None:
@@ -100,9 +116,9 @@ class Recorder:
         """
         entries = []
         for entry in self.entries:
-            key = _key(entry.asked())
-            entries.append(msgspec.structs.replace(entry, cost=self._costs.get(key), tokens=self._tokens.get(key)))
-        data = render(entries)
+            key = _identity_digest(entry.identity())
+            entries.append(msgspec.structs.replace(entry, cost=self._estimates.get(key), tokens=self._token_counts.get(key)))
+        data = encode_cassette(entries)
         beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.new")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,17 +130,17 @@ class Recorder:
                 "C033", f"{self.path} cannot be written: {error.strerror or error}", hint="see the folder's rights"
             ) from error
 
-    def _entry(self, call: Call, reply: Done | Refused | None, seconds: float, written: str) -> Entry:
+    def _entry(self, call: CallRequest, reply: CallResult | CallError | None, seconds: float, written: str) -> CassetteEntry:
         facts: dict[str, Any] = {
             "inputs": call.inputs,
-            "evidence": tuple(Text(source.text, source.name) for source in call.evidence),
+            "evidence": tuple(CassetteSource(source.text, source.name) for source in call.evidence),
             "feedback": call.feedback,
-            "escalate": call.escalate,
+            "escalate": call.is_escalated,
             "tier": call.tier if call.tier > 1 else 0,
             "attempt": call.attempt,
             "sample": call.sample,
             "label": call.label,
-            "prompt": self._prompts(call) if self._prompts else "",
+            "prompt": self._prompt_digest(call) if self._prompt_digest else "",
             "seconds": round(max(0.0, seconds), 3),
             "written": written,
         }
@@ -134,80 +150,80 @@ class Recorder:
             facts["tool"] = call.name
         if reply is not None:
             facts |= {"usage": reply.usage, "server": reply.server, "model": reply.model}
-            facts |= _bytes("sent", reply.sent) | _bytes("received", reply.received)
+            facts |= _bytes_field("sent", reply.sent) | _bytes_field("received", reply.received)
         match reply:
             case None:
                 facts["cancelled"] = True
-            case Done():
+            case CallResult():
                 facts |= {"value": reply.value, "confidence": reply.confidence}
-            case Refused():
-                facts["refused"] = Refusal(
-                    code=reply.code, reason=reply.reason, hint=reply.hint, retryable=reply.retryable, lasting=reply.lasting
+            case CallError():
+                facts["refused"] = CassetteCallError(
+                    code=reply.code, reason=reply.reason, hint=reply.hint, retryable=reply.retryable, lasting=reply.permanent
                 )
-        return Entry(**facts)
+        return CassetteEntry(**facts)
 
 
 class Player:
-    """Stands behind the `Workers` door and answers from a cassette.
+    """An implementation of `Workers` that answers from a cassette.
 
     Calls that say the same get the recorded answers in turn, the last one again and again. A call that was never recorded, or
     whose agent has another prompt now, is refused (C034) and stands in `faults`.
     """
 
-    def __init__(self, path: Path, *, clock: Clock | None = None, prompts: Prompts | None = None, hint: str = "") -> None:
+    def __init__(self, path: Path, *, clock: Clock | None = None, prompt_digest: PromptDigest | None = None, hint: str = "") -> None:
         """With a `clock` a reply takes as long as it took; without one it is there at once. Raises `CassetteError` C030 or C031."""
         self.path = path
-        self.faults: list[OrchestraError] = []
-        self._entries = read(path)
-        self._clock, self._prompts = clock, prompts
-        self._hint = hint or f"{RECORD} records it again"
-        self._known: defaultdict[str, list[Entry]] = defaultdict(list)
+        self.errors: list[OrchestraError] = []
+        self._entries = read_cassette(path)
+        self._clock, self._prompt_digest = clock, prompt_digest
+        self._hint = hint or f"{RECORD_COMMAND} records it again"
+        self._entries_by_key: defaultdict[str, list[CassetteEntry]] = defaultdict(list)
         for entry in self._entries:
-            self._known[_key(entry.asked())].append(entry)
-        self._turns: Counter[str] = Counter()
-        self._samples = any(entry.sample for entry in self._entries)
+            self._entries_by_key[_identity_digest(entry.identity())].append(entry)
+        self._replay_counts: Counter[str] = Counter()
+        self._has_samples = any(entry.sample for entry in self._entries)
 
-    async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
+    async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
         """The recorded reply of a call; what was cancelled then waits until it is cancelled again."""
         key = self._key(call)
-        known = self._known.get(key)
-        if known is None or self._reworded(call, known[0]):
-            self.faults.append(self._unknown(call) if known is None else self._changed(call))
-            yield _refusal(self.faults[-1])
+        known = self._entries_by_key.get(key)
+        if known is None or self._prompt_changed(call, known[0]):
+            self.errors.append(self._unknown_call_error(call) if known is None else self._changed_prompt_error(call))
+            yield _to_call_error(self.errors[-1])
             return
-        entry = known[min(self._turns[key], len(known) - 1)]
-        self._turns[key] += 1
+        entry = known[min(self._replay_counts[key], len(known) - 1)]
+        self._replay_counts[key] += 1
         if self._clock is not None:
             await self._clock.sleep(entry.seconds)
         if entry.written:
             yield Chunk(entry.written)
-        reply = entry.reply()
+        reply = entry.to_reply()
         if reply is None:
             await asyncio.Event().wait()
         else:
             yield reply
 
-    def measure(self, call: Call) -> Measure:
+    def estimate(self, call: CallRequest) -> CallEstimate:
         """What the workers said when the call was recorded."""
-        known = self._known.get(self._key(call))
+        known = self._entries_by_key.get(self._key(call))
         cost = known[0].cost if known else None
-        return UNMEASURED if cost is None else Measure(**msgspec.structs.asdict(cost))
+        return NO_ESTIMATE if cost is None else CallEstimate(**msgspec.structs.asdict(cost))
 
-    async def count(self, call: Call) -> int | None:
+    async def count_tokens(self, call: CallRequest) -> int | None:
         """What the workers said when the call was recorded."""
-        known = self._known.get(self._key(call))
+        known = self._entries_by_key.get(self._key(call))
         return known[0].tokens if known else None
 
-    def _key(self, call: Call) -> str:
+    def _key(self, call: CallRequest) -> str:
         """Where a call is found. A cassette without samples may be of a time when they were not written down: there it is found without."""
-        said = asked(call)
-        return _key(said if self._samples else {**said, "sample": 0})
+        said = call_identity(call)
+        return _identity_digest(said if self._has_samples else {**said, "sample": 0})
 
-    def _reworded(self, call: Call, entry: Entry) -> bool:
-        prompt = self._prompts(call) if self._prompts else ""
+    def _prompt_changed(self, call: CallRequest, entry: CassetteEntry) -> bool:
+        prompt = self._prompt_digest(call) if self._prompt_digest else ""
         return bool(prompt and entry.prompt and prompt != entry.prompt)
 
-    def _changed(self, call: Call) -> CassetteError:
+    def _changed_prompt_error(self, call: CallRequest) -> CassetteError:
         return CassetteError(
             "C034",
             f"{self.path.name} was recorded with another {call.name}",
@@ -215,11 +231,11 @@ class Player:
             hint=self._hint,
         )
 
-    def _unknown(self, call: Call) -> CassetteError:
-        wanted = asked(call)
-        alike = [entry.asked() for entry in self._entries if (entry.kind, entry.name) == (call.kind, call.name)]
+    def _unknown_call_error(self, call: CallRequest) -> CassetteError:
+        wanted = call_identity(call)
+        alike = [entry.identity() for entry in self._entries if (entry.kind, entry.name) == (call.kind, call.name)]
         if alike:
-            nearest = max(alike, key=lambda known: likeness(known, wanted))
+            nearest = max(alike, key=lambda known: similarity(known, wanted))
             why = "the nearest recorded call differs:\n" + "\n".join(f"     {line}" for line in differences(nearest, wanted))
         else:
             names = sorted({entry.name for entry in self._entries})
@@ -227,11 +243,11 @@ class Player:
         return CassetteError("C034", f"{self.path.name} has no answer to this call of {call.name}", why=why, hint=self._hint)
 
 
-def _key(said: dict[str, Any]) -> str:
+def _identity_digest(said: dict[str, Any]) -> str:
     return digest(canonical(said))
 
 
-def _bytes(name: str, data: bytes) -> dict[str, str]:
+def _bytes_field(name: str, data: bytes) -> dict[str, str]:
     """Bytes as a field of a line: as text where they are UTF-8."""
     try:
         return {name: data.decode("utf-8")}
@@ -239,7 +255,7 @@ def _bytes(name: str, data: bytes) -> dict[str, str]:
         return {f"{name}_base64": b64encode(data).decode()}
 
 
-def _restricted(call: Call) -> CassetteError:
+def _label_error(call: CallRequest) -> CassetteError:
     return CassetteError(
         "C032",
         f"the inputs of {call.name} are labelled {call.label!r}, and a cassette is a file that others read",
@@ -247,5 +263,5 @@ def _restricted(call: Call) -> CassetteError:
     )
 
 
-def _refusal(fault: OrchestraError) -> Refused:
-    return Refused(code=fault.code, reason=fault.message, hint=fault.hint)
+def _to_call_error(fault: OrchestraError) -> CallError:
+    return CallError(code=fault.code, reason=fault.message, hint=fault.hint)

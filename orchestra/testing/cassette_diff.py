@@ -8,20 +8,20 @@ from typing import Any
 
 from orchestra.schema.strict_json import canonical
 
-LINES = 5
+MAX_LINES = 5
 """Differences that are shown at most."""
-WIDTH = 60
+MAX_WIDTH = 60
 """Characters that are shown of each side of a difference."""
-_COMPARED = 2_000
+_MAX_COMPARED = 2_000
 """Characters of a call that likeness looks at: `SequenceMatcher` takes quadratic time."""
 
 
-def likeness(one: Any, other: Any) -> float:
+def similarity(one: Any, other: Any) -> float:
     """How alike two JSON values are, in [0, 1]: equal parts count first, then the texts."""
     parts = dict(_leaves(one)), dict(_leaves(other))
     paths = parts[0].keys() | parts[1].keys()
-    same: float = sum(parts[0].get(path, _NOTHING) == parts[1].get(path, _NOTHING) for path in paths) / max(1, len(paths))
-    first, second = (canonical(value).decode()[:_COMPARED] for value in (one, other))
+    same: float = sum(parts[0].get(path, _MISSING) == parts[1].get(path, _MISSING) for path in paths) / max(1, len(paths))
+    first, second = (canonical(value).decode()[:_MAX_COMPARED] for value in (one, other))
     ratio: float = difflib.SequenceMatcher(a=first, b=second, autojunk=False).quick_ratio()
     return (same + ratio) / 2
 
@@ -32,15 +32,15 @@ def differences(recorded: Any, now: Any) -> list[str]:
     paths = [*after, *(path for path in before if path not in after)]
     lines = []
     for path in paths:
-        old, new = before.get(path, _NOTHING), after.get(path, _NOTHING)
+        old, new = before.get(path, _MISSING), after.get(path, _MISSING)
         if old != new or type(old) is not type(new):
-            lines.append(f"{path}: {_sides(old, new)}")
-    if len(lines) > LINES:
-        lines[LINES:] = [f"and {len(lines) - LINES} more"]
+            lines.append(f"{path}: {_describe_change(old, new)}")
+    if len(lines) > MAX_LINES:
+        lines[MAX_LINES:] = [f"and {len(lines) - MAX_LINES} more"]
     return lines
 
 
-_NOTHING = object()
+_MISSING = object()
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -56,21 +56,21 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield path, value
 
 
-def _sides(old: Any, new: Any) -> str:
-    if old is _NOTHING:
-        return f"not recorded, now {_shown(new, 0)}"
-    if new is _NOTHING:
-        return f"recorded {_shown(old, 0)}, now missing"
+def _describe_change(old: Any, new: Any) -> str:
+    if old is _MISSING:
+        return f"not recorded, now {_shorten(new, 0)}"
+    if new is _MISSING:
+        return f"recorded {_shorten(old, 0)}, now missing"
     start = 0
     if isinstance(old, str) and isinstance(new, str):
         common = next((index for index, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
-        start = max(0, common - WIDTH // 3) if max(len(old), len(new)) > WIDTH else 0
-    return f"recorded {_shown(old, start)}, now {_shown(new, start)}"
+        start = max(0, common - MAX_WIDTH // 3) if max(len(old), len(new)) > MAX_WIDTH else 0
+    return f"recorded {_shorten(old, start)}, now {_shorten(new, start)}"
 
 
-def _shown(value: Any, start: int) -> str:
+def _shorten(value: Any, start: int) -> str:
     """A value in one short line, beginning near the place where it differs."""
     text = value if isinstance(value, str) else canonical(value).decode()
-    part = text[start : start + WIDTH]
-    cut = ("…" if start else "") + part + ("…" if start + WIDTH < len(text) else "")
+    part = text[start : start + MAX_WIDTH]
+    cut = ("…" if start else "") + part + ("…" if start + MAX_WIDTH < len(text) else "")
     return repr(cut) if isinstance(value, str) else cut

@@ -2,7 +2,7 @@
 
     @pytest.mark.seeds(100)
     async def test_answers(simulated: Simulated) -> None:
-        simulated.answers({"reader": {"answer": "1889"}})
+        simulated.set_answers({"reader": {"answer": "1889"}})
         result = await simulated.run(my_workflow, question="…")
         assert result.output.text == "1889"
 
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from orchestra.testing.simulation import Simulated, Taped
+    from orchestra.testing.simulation import CassetteOrchestra, SimulatedOrchestra
     from orchestra.testing.virtual_clock import VirtualClock
 
 FIXTURES = ("simulated", "cassette")
@@ -49,12 +49,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def simulated(request: pytest.FixtureRequest) -> Simulated:
+def simulated(request: pytest.FixtureRequest) -> SimulatedOrchestra:
     """A stage whose agents and tools do what the test says, in virtual time; the test is an `async def`."""
-    _fits(request.node)
-    from orchestra.testing.simulation import Simulated
+    _require_async_test(request.node)
+    from orchestra.testing.simulation import SimulatedOrchestra
 
-    return Simulated(_hermetic(request.node))
+    return SimulatedOrchestra(_isolated_settings(request.node))
 
 
 @pytest.fixture
@@ -64,21 +64,21 @@ def real_workers() -> Any:
 
 
 @pytest.fixture
-def cassette(request: pytest.FixtureRequest) -> Taped:
+def cassette(request: pytest.FixtureRequest) -> CassetteOrchestra:
     """A stage with recorded answers of the project's real workers; the test is an `async def`."""
-    _fits(request.node)
+    _require_async_test(request.node)
     from orchestra.core.settings import Settings
-    from orchestra.testing.simulation import Mode, Taped
+    from orchestra.testing.simulation import CassetteMode, CassetteOrchestra
 
     item = request.node
-    mode: Mode = "record" if request.config.getoption("orchestra_mode") == "record" else "replay"
-    settings = Settings.load(start=item.path.parent) if mode == "record" else _hermetic(item)
+    mode: CassetteMode = "record" if request.config.getoption("orchestra_mode") == "record" else "replay"
+    settings = Settings.load(start=item.path.parent) if mode == "record" else _isolated_settings(item)
     real = request.getfixturevalue("real_workers") if mode == "record" else None
     mark = item.get_closest_marker("cassette")
-    taped = Taped(settings, cassette_path(item), mode, real=real, **(mark.kwargs if mark else {}))
-    taped.again = f"{_command(item)} --record"
-    taped.formerly = former_path(item)
-    return taped
+    cassette_orchestra = CassetteOrchestra(settings, cassette_path(item), mode, real_workers=real, **(mark.kwargs if mark else {}))
+    cassette_orchestra.record_command = f"{_pytest_command(item)} --record"
+    cassette_orchestra.former_path = former_path(item)
+    return cassette_orchestra
 
 
 def cassette_path(item: pytest.Item) -> Path:
@@ -86,30 +86,30 @@ def cassette_path(item: pytest.Item) -> Path:
 
     Where signs of the name are not those of a file's, a digest of it tells tests apart that look alike without them.
     """
-    said = f"{_of_class(item)}{item.name}"
+    said = f"{_class_prefix(item)}{item.name}"
     test, bracket, case = said.partition("[")
     name = f"{test}.{case.removesuffix(']')}" if bracket else test
-    plain = _NOT_OF_A_FILE.sub("-", name)
+    plain = _UNSAFE_CHARACTERS.sub("-", name)
     if plain != name:
         from orchestra.schema.strict_json import digest
 
         plain = f"{plain}-{digest(said.encode(errors='surrogatepass'))[:8]}"
-    return _beside(item, plain)
+    return _cassette_file(item, plain)
 
 
 def former_path(item: pytest.Item) -> Path:
     """Where a test's cassette lay before names with other signs had a digest."""
-    return _beside(item, _NOT_OF_A_FILE.sub("-", f"{_of_class(item)}{item.name}".replace("[", ".").removesuffix("]")))
+    return _cassette_file(item, _UNSAFE_CHARACTERS.sub("-", f"{_class_prefix(item)}{item.name}".replace("[", ".").removesuffix("]")))
 
 
-_NOT_OF_A_FILE = re.compile(r"[^\w.=,+-]+")
+_UNSAFE_CHARACTERS = re.compile(r"[^\w.=,+-]+")
 
 
-def _of_class(item: pytest.Item) -> str:
+def _class_prefix(item: pytest.Item) -> str:
     return f"{item.cls.__name__}." if isinstance(item, pytest.Function) and item.cls is not None else ""
 
 
-def _beside(item: pytest.Item, name: str) -> Path:
+def _cassette_file(item: pytest.Item, name: str) -> Path:
     if len(name) > 120:
         from orchestra.schema.strict_json import digest
 
@@ -122,12 +122,12 @@ def pytest_pycollect_makeitem(collector: Any, name: str, obj: object) -> Generat
     """Takes over the async tests that use a fixture of this plugin; outermost, so that other plugins for async tests had their turn."""
     found = yield
     if isinstance(found, list):
-        return [_taken_over(one) for one in found]
-    return _taken_over(found)
+        return [_wrap_item(one) for one in found]
+    return _wrap_item(found)
 
 
-def _taken_over(item: Any) -> Any:
-    if not isinstance(item, pytest.Function) or not inspect.iscoroutinefunction(item.obj) or not _ours(item):
+def _wrap_item(item: Any) -> Any:
+    if not isinstance(item, pytest.Function) or not inspect.iscoroutinefunction(item.obj) or not _uses_own_fixture(item):
         return item
     info = item._fixtureinfo
     made = SimulatedTest.from_parent(
@@ -143,7 +143,7 @@ def _taken_over(item: Any) -> Any:
     return made
 
 
-def _ours(item: pytest.Function) -> bool:
+def _uses_own_fixture(item: pytest.Function) -> bool:
     """Whether a test uses a fixture of this plugin: the name alone may be somebody else's, or of one that is made from ours."""
     known = item._fixtureinfo.name2fixturedefs
     for name in FIXTURES:
@@ -161,16 +161,18 @@ class SimulatedTest(pytest.Function):
     def runtest(self) -> None:
         """The test, until a seed fails."""
         __tracebackhide__ = True
-        from orchestra.testing.simulation import Simulated, Taped
+        from orchestra.testing.simulation import CassetteOrchestra, SimulatedOrchestra
 
-        stages: list[Any] = [self.funcargs[name] for name in FIXTURES if isinstance(self.funcargs.get(name), Simulated | Taped)]
+        stages: list[Any] = [
+            self.funcargs[name] for name in FIXTURES if isinstance(self.funcargs.get(name), SimulatedOrchestra | CassetteOrchestra)
+        ]
         if len(stages) != 1:
             from orchestra.core.errors import InputError
 
             hint = "take `simulated` for answers that the test makes up, `cassette` for recorded ones"
             raise InputError("C036", f"{self.name} takes both `simulated` and `cassette`", hint=hint)
         stage = stages[0]
-        if isinstance(stage, Taped) and stage.mode == "record":
+        if isinstance(stage, CassetteOrchestra) and stage.mode == "record":
             self._record(stage)
             return
         for seed in self._seeds():
@@ -181,16 +183,16 @@ class SimulatedTest(pytest.Function):
         if given is not None:
             return range(given, given + 1)
         mark = self.get_closest_marker("seeds")
-        return range(1) if mark is None else range(_count(mark))
+        return range(1) if mark is None else range(_seed_count(mark))
 
-    def _simulate(self, stage: Simulated | Taped, seed: int) -> None:
+    def _simulate(self, stage: SimulatedOrchestra | CassetteOrchestra, seed: int) -> None:
         __tracebackhide__ = True
         from orchestra.testing.cassette_file import CassetteError
         from orchestra.testing.virtual_clock import run_simulated
 
         async def scenario(clock: VirtualClock) -> None:
             __tracebackhide__ = True
-            async with stage.opened(clock, seed):
+            async with stage.open(clock, seed):
                 await self._test(stage)
 
         try:
@@ -198,17 +200,17 @@ class SimulatedTest(pytest.Function):
         except BaseException as error:
             notes = [note for note in getattr(error, "__notes__", ()) if not note.startswith("reproduce: run_simulated")]
             chance = not isinstance(error, pytest.skip.Exception | CassetteError)
-            error.__notes__ = [*notes, f"reproduce: {_command(self)} --seed {seed}"] if chance else notes
+            error.__notes__ = [*notes, f"reproduce: {_pytest_command(self)} --seed {seed}"] if chance else notes
             raise
 
-    def _record(self, stage: Taped) -> None:
+    def _record(self, stage: CassetteOrchestra) -> None:
         """The test with its real workers; their answers are kept once it has passed."""
         __tracebackhide__ = True
         import asyncio
 
         async def scenario() -> None:
             __tracebackhide__ = True
-            async with stage.opened(seed=self._seeds()[0]):
+            async with stage.open(seed=self._seeds()[0]):
                 await self._test(stage)
 
         where = stage.path.relative_to(self.config.rootpath) if stage.path.is_relative_to(self.config.rootpath) else stage.path
@@ -226,32 +228,32 @@ class SimulatedTest(pytest.Function):
             if kept and (calls := stage.save()):
                 said.append(f"{where} ({calls} call{'s' if calls > 1 else ''})")
 
-    async def _test(self, stage: Simulated | Taped) -> None:
+    async def _test(self, stage: SimulatedOrchestra | CassetteOrchestra) -> None:
         """The test function; a fault of the stage comes before whatever the test made of it."""
         __tracebackhide__ = True
         try:
             await self.obj(**{name: self.funcargs[name] for name in self._fixtureinfo.argnames})
         except Exception as error:
-            if stage.faults:
-                raise stage.faults[0] from error
+            if stage.errors:
+                raise stage.errors[0] from error
             raise
-        if stage.faults:
-            raise stage.faults[0]
+        if stage.errors:
+            raise stage.errors[0]
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """The report of a failure; of a stage's fault its own words, for the place where it came up says nothing."""
         from orchestra.core.errors import OrchestraError
 
         error = excinfo.value
-        faults = [fault for name in FIXTURES for fault in getattr(self.funcargs.get(name), "faults", ())]
+        errors = [own for name in FIXTURES for own in getattr(self.funcargs.get(name), "errors", ())]
         notes = "\n".join(getattr(error, "__notes__", ()))
-        if isinstance(error, OrchestraError) and (error.code in ("C030", "C036") or error in faults):
+        if isinstance(error, OrchestraError) and (error.code in ("C030", "C036") or error in errors):
             return f"{error}\n{notes}".rstrip()
         shown = super().repr_failure(excinfo)
         return f"{shown}\n{notes}" if isinstance(shown, str) and notes else shown
 
 
-def _count(mark: pytest.Mark) -> int:
+def _seed_count(mark: pytest.Mark) -> int:
     """The seeds that a mark wants. Raises `InputError` C036 for none at all: a test that never ran would have passed."""
     match mark.args, mark.kwargs:
         case [(int(count),), {**rest}] if count >= 1 and not isinstance(count, bool) and not rest:
@@ -270,7 +272,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             terminalreporter.line(line)
 
 
-def _fits(item: pytest.Item) -> None:
+def _require_async_test(item: pytest.Item) -> None:
     """Ends the test where it is no coroutine function."""
     if not isinstance(item, SimulatedTest):
         from orchestra.core.errors import InputError
@@ -279,7 +281,7 @@ def _fits(item: pytest.Item) -> None:
         pytest.fail(str(InputError("C036", f"{item.name} cannot be run in simulation", hint=hint)), pytrace=False)
 
 
-def _hermetic(item: pytest.Item) -> Any:
+def _isolated_settings(item: pytest.Item) -> Any:
     """The settings of the test's project alone: neither the user's files nor the environment change what a test does."""
     from orchestra.core.settings import Settings
 
@@ -287,7 +289,7 @@ def _hermetic(item: pytest.Item) -> Any:
     return Settings.load(start=item.path.parent, environ={"HOME": nowhere, "XDG_CONFIG_HOME": nowhere, "XDG_STATE_HOME": nowhere})
 
 
-def _command(item: pytest.Item) -> str:
+def _pytest_command(item: pytest.Item) -> str:
     """What runs one test, from the folder where pytest was started."""
     _, parts, rest = item.nodeid.partition("::")
     path = os.path.relpath(item.path, item.config.invocation_params.dir)

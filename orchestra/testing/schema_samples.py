@@ -18,31 +18,31 @@ _FORMATS: Mapping[str, Sequence[str]] = {
     "uri": ("https://example.org/a", "https://example.org/b"),
     "uuid": ("00000000-0000-4000-8000-000000000000", "00000000-0000-4000-8000-000000000001"),
 }
-_GUESSES = ("a", "A", "0", "a0", "A0", "00", "000", "0000", "aa", "aaa", "a_a", "a-a", "2026-01-31", "12:00", "0.5", "A-0", "")
-_DEEP = 6
-_BOUND = 1_000_000
+_PATTERN_GUESSES = ("a", "A", "0", "a0", "A0", "00", "000", "0000", "aa", "aaa", "a_a", "a-a", "2026-01-31", "12:00", "0.5", "A-0", "")
+_MAX_DEPTH = 6
+_MAX_STEPS = 1_000_000
 
 
-class NoInstance(ValueError):
+class InstanceError(ValueError):
     """A schema of which this module cannot make a value; give the simulation a function instead."""
 
 
-def instance(schema: Schema | bool, random: Random, sources: Sequence[str] = ()) -> Any:
+def make_instance(schema: Schema | bool, random: Random, sources: Sequence[str] = ()) -> Any:
     """A value of the schema. Strings of format `quote` are substrings of one of `sources`, cut at words.
 
     Knows `$ref` into the schema itself, `const`, `enum`, `anyOf`, `oneOf`, `allOf`, the types with their bounds, and simple
-    patterns. Raises `NoInstance` for what it does not know.
+    patterns. Raises `InstanceError` for what it does not know.
     """
-    return _Maker(schema if isinstance(schema, dict) else {}, random, sources).make(schema, 0)
+    return _InstanceMaker(schema if isinstance(schema, dict) else {}, random, sources).make(schema, 0)
 
 
-class _Maker:
+class _InstanceMaker:
     def __init__(self, root: Schema, random: Random, sources: Sequence[str]) -> None:
         self.root, self.random, self.sources = root, random, [source for source in sources if source.strip()]
 
     def make(self, schema: Schema | bool, depth: int) -> Any:
         if schema is False or depth > 64:
-            raise NoInstance("nothing satisfies the schema" if schema is False else "the schema never ends")
+            raise InstanceError("nothing satisfies the schema" if schema is False else "the schema never ends")
         if schema is True:
             return self.random.choice(_WORDS)
         if "$ref" in schema:
@@ -56,14 +56,14 @@ class _Maker:
         for union in ("anyOf", "oneOf"):
             if union in schema:
                 rest = {key: value for key, value in schema.items() if key != union and key in _CONSTRAINTS}
-                arms = self._affordable(schema[union], depth)
+                arms = self._terminating_arms(schema[union], depth)
                 return self.make({**rest, **self.random.choice(arms)} if rest else self.random.choice(arms), depth + 1)
         return self._typed(schema, depth)
 
     def _typed(self, schema: Schema, depth: int) -> Any:
-        kind = schema.get("type") or _implied(schema)
+        kind = schema.get("type") or _implied_type(schema)
         if isinstance(kind, list):
-            kind = self.random.choice([k for k in kind if depth < _DEEP or k not in ("object", "array")] or kind)
+            kind = self.random.choice([k for k in kind if depth < _MAX_DEPTH or k not in ("object", "array")] or kind)
         match kind:
             case "null":
                 return None
@@ -78,7 +78,7 @@ class _Maker:
             case "object":
                 return self._object(schema, depth)
             case _:
-                raise NoInstance(f"unknown type {kind!r}")
+                raise InstanceError(f"unknown type {kind!r}")
 
     def _number(self, schema: Schema, *, whole: bool) -> int | float:
         step = schema.get("multipleOf", 1 if whole else None)
@@ -89,20 +89,20 @@ class _Maker:
         if step is None:
             number = float(self.random.uniform(low, high))
             return (low + high) / 2 if number in (schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")) else number
-        first = -int(-max(low, -_BOUND * step) // step)
-        last = int(min(high, _BOUND * step) // step)
+        first = -int(-max(low, -_MAX_STEPS * step) // step)
+        last = int(min(high, _MAX_STEPS * step) // step)
         first += first * step == schema.get("exclusiveMinimum")
         last -= last * step == schema.get("exclusiveMaximum")
         if first > last:
-            raise NoInstance(f"no multiple of {step} between {low} and {high}")
+            raise InstanceError(f"no multiple of {step} between {low} and {high}")
         return self.random.randint(first, last) * (int(step) if whole else step)
 
     def _text(self, schema: Schema) -> str:
         low, high = schema.get("minLength", 0), schema.get("maxLength", 1 << 20)
         if schema.get("format") == "quote" and self.sources:
-            return quote(self.random.choice(self.sources), self.random, high)
+            return sample_quote(self.random.choice(self.sources), self.random, high)
         if pattern := schema.get("pattern"):
-            return _matching(pattern, low, high)
+            return _matching_text(pattern, low, high)
         if (known := _FORMATS.get(schema.get("format", ""))) is not None:
             return self.random.choice(known)
         text = " ".join(self.random.choice(_WORDS) for _ in range(self.random.randint(1, 3)))
@@ -114,7 +114,7 @@ class _Maker:
         prefix = schema.get("prefixItems", [])
         items = schema.get("items", not prefix)
         low = schema.get("minItems", 0)
-        high = max(low, min(schema.get("maxItems", low + 3), low + 3)) if items is not False and depth < _DEEP else low
+        high = max(low, min(schema.get("maxItems", low + 3), low + 3)) if items is not False and depth < _MAX_DEPTH else low
         found = [self.make(prefix[index], depth + 1) if index < len(prefix) else None for index in range(len(prefix))]
         wanted = self.random.randint(low, high)
         for _ in range(8 * wanted):
@@ -124,7 +124,7 @@ class _Maker:
             if not schema.get("uniqueItems") or item not in found:
                 found.append(item)
         if len(found) < low:
-            raise NoInstance(f"not enough different items for minItems {low}")
+            raise InstanceError(f"not enough different items for minItems {low}")
         return found
 
     def _object(self, schema: Schema, depth: int) -> dict[str, Any]:
@@ -133,17 +133,17 @@ class _Maker:
         found = {
             name: self.make(part, depth + 1)
             for name, part in properties.items()
-            if name in required or (depth < _DEEP and self.random.random() < 0.5)
+            if name in required or (depth < _MAX_DEPTH and self.random.random() < 0.5)
         }
         extra = schema.get("additionalProperties")
-        if isinstance(extra, dict) and depth < _DEEP:
+        if isinstance(extra, dict) and depth < _MAX_DEPTH:
             found |= {name: self.make(extra, depth + 1) for name in self.random.sample(_WORDS, self.random.randint(0, 2))}
         return found | {name: self.make(True if extra is None else extra, depth + 1) for name in required if name not in found}
 
     def _resolve(self, schema: Schema) -> Schema:
         reference = schema["$ref"]
         if not reference.startswith("#"):
-            raise NoInstance(f"{reference} is outside the schema")
+            raise InstanceError(f"{reference} is outside the schema")
         found: Any = self.root
         for part in reference.lstrip("#").strip("/").split("/"):
             if part:
@@ -162,9 +162,9 @@ class _Maker:
             merged |= {"required": required} if required else {}
         return merged
 
-    def _affordable(self, arms: Sequence[Schema], depth: int) -> Sequence[Schema]:
+    def _terminating_arms(self, arms: Sequence[Schema], depth: int) -> Sequence[Schema]:
         """The arms that end soon, once deep enough: a recursive type must come to an end."""
-        if depth < _DEEP:
+        if depth < _MAX_DEPTH:
             return arms
         return [arm for arm in arms if "$ref" not in arm and arm.get("type") not in ("object", "array")] or arms
 
@@ -175,23 +175,23 @@ _CONSTRAINTS = frozenset(
 )
 
 
-def _implied(schema: Schema) -> str:
+def _implied_type(schema: Schema) -> str:
     for kind, keys in (("object", ("properties", "required", "additionalProperties")), ("array", ("items", "prefixItems", "minItems"))):
         if any(key in schema for key in keys):
             return kind
     return "number" if "minimum" in schema or "maximum" in schema else "string"
 
 
-def _matching(pattern: str, low: int, high: int) -> str:
+def _matching_text(pattern: str, low: int, high: int) -> str:
     matches = re.compile(pattern).search
-    for guess in _GUESSES:
+    for guess in _PATTERN_GUESSES:
         for text in (guess, guess * max(1, low)):
             if low <= len(text) <= high and matches(text):
                 return text
-    raise NoInstance(f"cannot guess a text for the pattern {pattern!r}")
+    raise InstanceError(f"cannot guess a text for the pattern {pattern!r}")
 
 
-def quote(source: str, random: Random, at_most: int = 1 << 20) -> str:
+def sample_quote(source: str, random: Random, at_most: int = 1 << 20) -> str:
     """A few words that stand in the source, one after another."""
     words = list(re.finditer(r"\S+", source))
     first = random.randrange(len(words))

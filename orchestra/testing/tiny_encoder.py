@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from orchestra.agents.inference.encoder import CONFIG, NEARNESS, OF_MPNET, TOKENIZER, WEIGHTS, Shape
+from orchestra.agents.inference.encoder import CONFIG_FILE, MPNET_NAMES, RELATIVE_BIAS, TOKENIZER_FILE, WEIGHTS_FILE, EncoderShape
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SHAPE = Shape(layers=2, heads=2, width=16, inner=24, epsilon=1e-12)
+SHAPE = EncoderShape(layers=2, heads=2, hidden_size=16, intermediate_size=24, epsilon=1e-12)
 POSITIONS = 64
 BUCKETS = 32
 """Distances that an MPNet tells apart; transformers knows no other number."""
@@ -26,33 +26,36 @@ def write_encoder(folder: Path, words: Iterable[str], seed: int = 7, *, kind: Li
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *sorted(set(words))]
     mpnet = kind == "mpnet"
     sizes: dict[str, tuple[int, ...]] = {
-        "embeddings.word_embeddings.weight": (len(vocabulary), SHAPE.width),
-        "embeddings.position_embeddings.weight": (POSITIONS, SHAPE.width),
-        **({NEARNESS: (BUCKETS, SHAPE.heads)} if mpnet else {"embeddings.token_type_embeddings.weight": (2, SHAPE.width)}),
+        "embeddings.word_embeddings.weight": (len(vocabulary), SHAPE.hidden_size),
+        "embeddings.position_embeddings.weight": (POSITIONS, SHAPE.hidden_size),
+        **({RELATIVE_BIAS: (BUCKETS, SHAPE.heads)} if mpnet else {"embeddings.token_type_embeddings.weight": (2, SHAPE.hidden_size)}),
     }
-    for name in SHAPE.names:
-        taken, given = SHAPE.sides(name)
+    for name in SHAPE.linear_layers:
+        taken, given = SHAPE.layer_shape(name)
         sizes |= {f"{name}.weight": (given, taken), f"{name}.bias": (given,)}
     norms = [
         f"encoder.layer.{layer}.{name}" for layer in range(SHAPE.layers) for name in ("attention.output.LayerNorm", "output.LayerNorm")
     ]
     arrays = {name: made.normal(0, 0.3, size).astype(np.float32) for name, size in sizes.items()}
     for name in ("embeddings.LayerNorm", *norms):
-        arrays |= {f"{name}.weight": np.ones(SHAPE.width, dtype=np.float32), f"{name}.bias": np.zeros(SHAPE.width, dtype=np.float32)}
+        arrays |= {
+            f"{name}.weight": np.ones(SHAPE.hidden_size, dtype=np.float32),
+            f"{name}.bias": np.zeros(SHAPE.hidden_size, dtype=np.float32),
+        }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / WEIGHTS).write_bytes(_safetensors({_theirs(name) if mpnet else name: array for name, array in arrays.items()}))
-    (folder / TOKENIZER).write_text(json.dumps(_tokenizer(vocabulary)), "utf-8")
+    (folder / WEIGHTS_FILE).write_bytes(_safetensors({_mpnet_name(name) if mpnet else name: array for name, array in arrays.items()}))
+    (folder / TOKENIZER_FILE).write_text(json.dumps(_tokenizer(vocabulary)), "utf-8")
     config = {"model_type": kind, "hidden_act": "gelu", "layer_norm_eps": SHAPE.epsilon, "vocab_size": len(vocabulary)}
     config |= {"max_position_embeddings": POSITIONS, "pad_token_id": int(mpnet), "relative_attention_num_buckets": BUCKETS}
     sides = {"num_hidden_layers": SHAPE.layers, "num_attention_heads": SHAPE.heads}
-    widths = {"hidden_size": SHAPE.width, "intermediate_size": SHAPE.inner}
-    (folder / CONFIG).write_text(json.dumps(config | sides | widths), "utf-8")
+    widths = {"hidden_size": SHAPE.hidden_size, "intermediate_size": SHAPE.intermediate_size}
+    (folder / CONFIG_FILE).write_text(json.dumps(config | sides | widths), "utf-8")
     return folder
 
 
-def _theirs(name: str) -> str:
+def _mpnet_name(name: str) -> str:
     """What MPNet calls an array."""
-    for theirs, ours in OF_MPNET:
+    for theirs, ours in MPNET_NAMES:
         name = name.replace(ours, theirs)
     return name
 

@@ -11,7 +11,7 @@ Test a workflow's timeouts, retries and races without waiting:
             run_simulated(scenario, seed=seed)
 
 The same seed gives the same run, to the last event. There are no sockets, files or threads in such a loop: what needs
-them stands behind a door (`SimulatedWorkers`, `MemoryJournal`).
+them stands behind a protocol (`SimulatedWorkers`, `MemoryJournal`).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from concurrent.futures import Executor
 from random import Random
 from typing import Any, TypeVar, TypeVarTuple
 
-from orchestra.core.clock import Ids
+from orchestra.core.clock import RunIdGenerator
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 EPOCH = 1_767_225_600.0
 """Wall-clock time at which every simulation begins: 2026-01-01T00:00:00Z."""
-HOLD_BACK = (0.1, 0.5, 0.9)
+HOLD_BACK_SHARES = (0.1, 0.5, 0.9)
 """How often some of what is ready waits for one more turn of the loop, so that short and long ways of tasks overtake each
 other. A seed has one of these habits: some seeds are nearly fair, some let one task run far ahead."""
 
@@ -40,11 +40,11 @@ class Deadlock(RuntimeError):
     """Every task waits for another: nothing is ready and no timer is set."""
 
 
-class Leak(RuntimeError):
+class TaskLeak(RuntimeError):
     """Tasks that the simulated function left behind when it ended."""
 
 
-class _Jump:
+class _VirtualSelector:
     """Stands where a loop has its selector: instead of waiting for sockets, time jumps to the next timer."""
 
     def __init__(self) -> None:
@@ -67,9 +67,9 @@ class VirtualLoop(base_events.BaseEventLoop):
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
-        self._selector = _Jump()
+        self._selector = _VirtualSelector()
         self._order = Random(seed)  # noqa: S311  # chance that can be repeated is the point
-        self._hold_back = self._order.choice(HOLD_BACK)
+        self._hold_back = self._order.choice(HOLD_BACK_SHARES)
         self._clock_resolution = 1e-9
 
     def time(self) -> float:
@@ -97,16 +97,16 @@ class VirtualLoop(base_events.BaseEventLoop):
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
         """Refuses: a thread would run in real time, and the order of events would differ each time."""
-        raise RuntimeError("no threads in virtual time: put what blocks behind a door and simulate the door")
+        raise RuntimeError("no threads in virtual time: put what blocks behind a protocol and simulate the protocol")
 
 
 class VirtualClock:
-    """Stands behind the `Clock` door in a simulation. `loop` gives its time; `seed` its chance and its ids."""
+    """An implementation of `Clock` for simulations. `loop` gives its time; `seed` its chance and its ids."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seed: int = 0) -> None:
         self._loop = loop
         self._random = Random(seed)  # noqa: S311  # chance that can be repeated is the point
-        self._ids = Ids(self._random.getrandbits)
+        self._ids = RunIdGenerator(self._random.getrandbits)
         self._offset = EPOCH
 
     def now(self) -> float:
@@ -121,7 +121,7 @@ class VirtualClock:
         """Lets virtual time pass; zero yields once."""
         await asyncio.sleep(seconds)
 
-    async def work(self, task: Callable[[], T]) -> T:
+    async def run_in_thread(self, task: Callable[[], T]) -> T:
         """What a pure task gives, here: it takes no virtual time, and others have their turn first."""
         await asyncio.sleep(0)
         return task()
@@ -143,36 +143,36 @@ def run_simulated(main: Callable[[VirtualClock], Coroutine[Any, Any, T]], seed: 
     """What `main(clock)` returns, run in virtual time under this seed's order of events.
 
     Raises what `main` raises, with a line that says how to repeat it; `Deadlock` where every task waits for another, and
-    `Leak` where `main` returned but left tasks running.
+    `TaskLeak` where `main` returned but left tasks running.
     """
     loop = VirtualLoop(seed)
     try:
         result = loop.run_until_complete(main(VirtualClock(loop, seed)))
-        left = loop.run_until_complete(_settle())
+        left = loop.run_until_complete(_unfinished_tasks())
         if left:
-            raise Leak(f"{len(left)} tasks were left running: " + ", ".join(sorted(left)))
+            raise TaskLeak(f"{len(left)} tasks were left running: " + ", ".join(sorted(left)))
     except BaseException as error:
         error.add_note(f"reproduce: run_simulated({getattr(main, '__qualname__', main)}, seed={seed})")
         raise
     finally:
-        _end(loop)
+        _close_loop(loop)
     return result
 
 
-def _others() -> set[asyncio.Task[Any]]:
+def _other_tasks() -> set[asyncio.Task[Any]]:
     return {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
 
 
-async def _settle() -> list[str]:
+async def _unfinished_tasks() -> list[str]:
     """The names of tasks that do not end by themselves within a few turns of the loop."""
     for _ in range(32):
-        if not _others():
+        if not _other_tasks():
             return []
         await asyncio.sleep(0)
-    return [f"{task.get_name()} ({getattr(task.get_coro(), '__qualname__', '?')})" for task in _others()]
+    return [f"{task.get_name()} ({getattr(task.get_coro(), '__qualname__', '?')})" for task in _other_tasks()]
 
 
-def _end(loop: VirtualLoop) -> None:
+def _close_loop(loop: VirtualLoop) -> None:
     try:
         if tasks := asyncio.all_tasks(loop):
             for task in tasks:

@@ -15,7 +15,7 @@ from fractions import Fraction
 from itertools import accumulate
 from math import floor
 
-from orchestra.text.numbers.numerals import MINUS, even
+from orchestra.text.numbers.numerals import MINUS_SIGNS, to_ascii_digits
 
 MAX_LENGTH = 1_000
 """Characters of an expression, but of a sum."""
@@ -26,80 +26,82 @@ MAX_BITS = 4_096
 MAX_EXPONENT = 256
 
 
-_SIGNS = str.maketrans({**dict.fromkeys(MINUS, "-"), **dict.fromkeys("×·⋅∗", "*"), **dict.fromkeys("÷∕", "/"), "[": "(", "]": ")"})
+_OPERATOR_SIGNS = str.maketrans(
+    {**dict.fromkeys(MINUS_SIGNS, "-"), **dict.fromkeys("×·⋅∗", "*"), **dict.fromkeys("÷∕", "/"), "[": "(", "]": ")"}
+)
 
 
-class NotArithmetic(ValueError):
+class ArithmeticParseError(ValueError):
     """A text that is no arithmetic, or too large a piece of it; `args[0]` says why."""
 
 
-_FIGURE = r"-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)"
-_SUM = re.compile(rf"\(*{_FIGURE}(?:\)* [+*] \(*{_FIGURE})*\)*(?: / \d+)?", re.ASCII)
+_NUMBER = r"-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)"
+_SUM = re.compile(rf"\(*{_NUMBER}(?:\)* [+*] \(*{_NUMBER})*\)*(?: / \d+)?", re.ASCII)
 """A sum of figures, in groups or not, and a mean; times of the day are minutes in brackets. Nothing in it nests but brackets."""
 
 
 def evaluate(expression: str) -> Fraction:
-    """The exact value of an expression such as `(1,200 - 900) / 900` or `12% * $50`; raises `NotArithmetic`."""
-    tree, lines = _parsed(expression)
-    return _value(tree, lines, 0)
+    """The exact value of an expression such as `(1,200 - 900) / 900` or `12% * $50`; raises `ArithmeticParseError`."""
+    tree, lines = _parse(expression)
+    return _evaluate(tree, lines, 0)
 
 
-def results(expression: str) -> tuple[Fraction, ...]:
-    """The values that an answer may give to an expression, that of `evaluate` first; raises `NotArithmetic`.
+def possible_values(expression: str) -> tuple[Fraction, ...]:
+    """The values that an answer may give to an expression, that of `evaluate` first; raises `ArithmeticParseError`.
 
     Where a `round` meets a half, people round it away from nought, and Python to the even neighbour.
     """
-    tree, lines = _parsed(expression)
-    first = _value(tree, lines, 0)
+    tree, lines = _parse(expression)
+    first = _evaluate(tree, lines, 0)
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and node.id == "round":
-            node.id = _TO_EVEN
-    return tuple(dict.fromkeys((first, _value(tree, lines, 0))))
+            node.id = _ROUND_HALF_EVEN
+    return tuple(dict.fromkeys((first, _evaluate(tree, lines, 0))))
 
 
 def operands(expression: str) -> list[Fraction]:
-    """The numbers that stand in an expression; raises `NotArithmetic`."""
-    tree, lines = _parsed(expression)
+    """The numbers that stand in an expression; raises `ArithmeticParseError`."""
+    tree, lines = _parse(expression)
     return [_constant(node, lines) for node in ast.walk(tree) if isinstance(node, ast.Constant)]
 
 
-def _parsed(expression: str) -> tuple[ast.expr, list[bytes]]:
+def _parse(expression: str) -> tuple[ast.expr, list[bytes]]:
     """The tree of an expression, and the lines that its places are in."""
-    text = _plain(expression)
+    text = _normalize(expression)
     try:
         tree = ast.parse(text, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise NotArithmetic(f"{expression[:80]!r} is no arithmetic") from error
+        raise ArithmeticParseError(f"{expression[:80]!r} is no arithmetic") from error
     return tree.body, re.split(rb"\r\n|\r|\n", text.encode())
 
 
-def _plain(expression: str) -> str:
+def _normalize(expression: str) -> str:
     """The expression in Python's spelling: signs, thousands, currencies and per cent are rewritten."""
     length = len(expression)
     if length > MAX_LENGTH and (length > MAX_SUM or _SUM.fullmatch(expression) is None):
-        raise NotArithmetic(f"an expression of {length} characters; at most {MAX_LENGTH}")
-    text = even(expression.strip()).translate(_SIGNS).replace("^", "**")
+        raise ArithmeticParseError(f"an expression of {length} characters; at most {MAX_LENGTH}")
+    text = to_ascii_digits(expression.strip()).translate(_OPERATOR_SIGNS).replace("^", "**")
     if not re.search(r"[A-Za-z]", text):  # where there is no function, a comma between digits groups thousands
-        text = re.sub(r"(?<![\d.])(\d{1,3})((?:,\d{3})+)(?![\d,])", _ungrouped, text)
+        text = re.sub(r"(?<![\d.])(\d{1,3})((?:,\d{3})+)(?![\d,])", _ungroup, text)
     elif re.search(r",\s", text):  # and where arguments have a blank between them, one without it does
-        text = re.sub(r"(?<![\w.,])(?P<money>[$€£¥₹]\s*)?(?P<first>\d{1,3})(?P<rest>(?:,\d{3})+)(?!\d|,\d)", _among_arguments, text)
+        text = re.sub(r"(?<![\w.,])(?P<money>[$€£¥₹]\s*)?(?P<first>\d{1,3})(?P<rest>(?:,\d{3})+)(?!\d|,\d)", _ungroup_argument, text)
     text = re.sub(r"[$€£¥₹]\s*(?=[\d.])", "", text)
     text = re.sub(r"(?<!\d)(\d+(?:\.\d+)?|\.\d+)\s*%(?=\s*(?:[-+*/),]|$))", r"(\1/100)", text)
     if _depth(text) > MAX_DEPTH:
-        raise NotArithmetic(f"brackets nested deeper than {MAX_DEPTH}")
+        raise ArithmeticParseError(f"brackets nested deeper than {MAX_DEPTH}")
     return text
 
 
-def _ungrouped(found: re.Match[str]) -> str:
+def _ungroup(found: re.Match[str]) -> str:
     return found[0].replace(",", "")
 
 
-def _among_arguments(found: re.Match[str]) -> str:
+def _ungroup_argument(found: re.Match[str]) -> str:
     """A number with thousands among the arguments of a function. `1,200` and `100,000` are ones; `100,200` may be two arguments."""
     if len(found["first"]) == 3 and not found["money"] and ",0" not in found["rest"]:
-        plain, apart = _ungrouped(found), found[0].replace(",", ", ")
-        raise NotArithmetic(f"{found[0]} may be one number or several: write {plain}, or {apart}")
-    return _ungrouped(found)
+        plain, apart = _ungroup(found), found[0].replace(",", ", ")
+        raise ArithmeticParseError(f"{found[0]} may be one number or several: write {plain}, or {apart}")
+    return _ungroup(found)
 
 
 def _depth(text: str) -> int:
@@ -107,37 +109,37 @@ def _depth(text: str) -> int:
     return max(accumulate(1 if sign == "(" else -1 for sign in text if sign in "()"), default=0)
 
 
-def _value(node: ast.expr, lines: list[bytes], depth: int) -> Fraction:
+def _evaluate(node: ast.expr, lines: list[bytes], depth: int) -> Fraction:
     if depth > MAX_DEPTH:
-        raise NotArithmetic(f"nested deeper than {MAX_DEPTH}")
+        raise ArithmeticParseError(f"nested deeper than {MAX_DEPTH}")
     match node:
         case ast.Constant():
             return _constant(node, lines)
         case ast.UnaryOp(op=ast.USub(), operand=inner):
-            return -_value(inner, lines, depth + 1)
+            return -_evaluate(inner, lines, depth + 1)
         case ast.UnaryOp(op=ast.UAdd(), operand=inner):
-            return _value(inner, lines, depth + 1)
+            return _evaluate(inner, lines, depth + 1)
         case ast.BinOp(left=left, op=operator, right=right):
-            return _bounded(_apply(operator, _value(left, lines, depth + 1), _value(right, lines, depth + 1)))
+            return _check_size(_apply(operator, _evaluate(left, lines, depth + 1), _evaluate(right, lines, depth + 1)))
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in _FUNCTIONS and arguments:
-            return _bounded(_FUNCTIONS[name]([_value(item, lines, depth + 1) for item in arguments]))
+            return _check_size(_FUNCTIONS[name]([_evaluate(item, lines, depth + 1) for item in arguments]))
         case _:
-            raise NotArithmetic(f"{type(node).__name__} is not allowed in arithmetic")
+            raise ArithmeticParseError(f"{type(node).__name__} is not allowed in arithmetic")
 
 
 def _constant(node: ast.Constant, lines: list[bytes]) -> Fraction:
     """The number as it was written: read from the text, for a float would have lost digits."""
     if isinstance(node.value, bool | complex | str | bytes) or node.value is None or node.value is ...:
-        raise NotArithmetic(f"{str(node.value)[:40]!r} is no number")
+        raise ArithmeticParseError(f"{str(node.value)[:40]!r} is no number")
     written = lines[node.lineno - 1][node.col_offset : node.end_col_offset].decode()
     if re.fullmatch(r"0[\d_]+", written):  # of `max(1,000,2,000)`, which has no argument of nought
-        raise NotArithmetic(f"{written[:40]} is no number of its own: write thousands without a comma")
+        raise ArithmeticParseError(f"{written[:40]} is no number of its own: write thousands without a comma")
     try:
         number = Decimal(written)
     except InvalidOperation as error:
-        raise NotArithmetic(f"{written[:40]!r} is no decimal number") from error
+        raise ArithmeticParseError(f"{written[:40]!r} is no decimal number") from error
     if not number.is_finite() or abs(number.adjusted()) > MAX_EXPONENT or len(written) > MAX_EXPONENT:
-        raise NotArithmetic(f"{written[:40]} is out of range")
+        raise ArithmeticParseError(f"{written[:40]} is out of range")
     return Fraction(number)
 
 
@@ -150,7 +152,7 @@ def _apply(operator: ast.operator, left: Fraction, right: Fraction) -> Fraction:
         case ast.Mult():
             return left * right
         case ast.Div() | ast.FloorDiv() | ast.Mod() if right == 0:
-            raise NotArithmetic("a division by zero")
+            raise ArithmeticParseError("a division by zero")
         case ast.Div():
             return left / right
         case ast.FloorDiv():
@@ -160,52 +162,52 @@ def _apply(operator: ast.operator, left: Fraction, right: Fraction) -> Fraction:
         case ast.Pow():
             return _power(left, right)
         case _:
-            raise NotArithmetic(f"{type(operator).__name__} is not allowed in arithmetic")
+            raise ArithmeticParseError(f"{type(operator).__name__} is not allowed in arithmetic")
 
 
 def _power(left: Fraction, right: Fraction) -> Fraction:
     if right.denominator != 1 or abs(right) > MAX_EXPONENT:
-        raise NotArithmetic("an exponent must be a whole number of at most 256")
+        raise ArithmeticParseError("an exponent must be a whole number of at most 256")
     if left == 0 and right < 0:
-        raise NotArithmetic("a division by zero")
+        raise ArithmeticParseError("a division by zero")
     if (left.numerator.bit_length() + left.denominator.bit_length()) * abs(right) > 4 * MAX_BITS:
-        raise NotArithmetic("a power that is too large")
+        raise ArithmeticParseError("a power that is too large")
     return left ** int(right)
 
 
-def _bounded(number: Fraction) -> Fraction:
+def _check_size(number: Fraction) -> Fraction:
     if max(number.numerator.bit_length(), number.denominator.bit_length()) > MAX_BITS:
-        raise NotArithmetic("a number that is too large")
+        raise ArithmeticParseError("a number that is too large")
     return number
 
 
-def _rounded(arguments: Sequence[Fraction]) -> Fraction:
+def _round_half_away(arguments: Sequence[Fraction]) -> Fraction:
     """A number to so many places, a half away from nought."""
-    number, unit = _places(arguments)
+    number, unit = _rounding_unit(arguments)
     size = floor(abs(number) / unit + Fraction(1, 2)) * unit
     return size if number >= 0 else -size
 
 
-def _rounded_to_even(arguments: Sequence[Fraction]) -> Fraction:
-    number, unit = _places(arguments)
+def _round_half_even(arguments: Sequence[Fraction]) -> Fraction:
+    number, unit = _rounding_unit(arguments)
     return round(number / unit) * unit
 
 
-def _places(arguments: Sequence[Fraction]) -> tuple[Fraction, Fraction]:
+def _rounding_unit(arguments: Sequence[Fraction]) -> tuple[Fraction, Fraction]:
     """What is rounded, and the unit of its last place."""
     number, places = arguments[0], arguments[1] if len(arguments) > 1 else Fraction(0)
     if abs(places) > 40 or places.denominator != 1 or len(arguments) > 2:
-        raise NotArithmetic("round takes a number and at most 40 places, a whole number of them")
+        raise ArithmeticParseError("round takes a number and at most 40 places, a whole number of them")
     return number, Fraction(10) ** -int(places)
 
 
 def _absolute(arguments: Sequence[Fraction]) -> Fraction:
     if len(arguments) != 1:
-        raise NotArithmetic("abs takes one number")
+        raise ArithmeticParseError("abs takes one number")
     return abs(arguments[0])
 
 
-_TO_EVEN = "round to even"
+_ROUND_HALF_EVEN = "round to even"
 """The name of a function that no expression can have."""
 _FUNCTIONS: dict[str, Callable[[Sequence[Fraction]], Fraction]] = {
     "abs": _absolute,
@@ -213,12 +215,12 @@ _FUNCTIONS: dict[str, Callable[[Sequence[Fraction]], Fraction]] = {
     "max": max,
     "sum": lambda arguments: sum(arguments, Fraction(0)),
     "mean": lambda arguments: sum(arguments, Fraction(0)) / len(arguments),
-    "round": _rounded,
-    _TO_EVEN: _rounded_to_even,
+    "round": _round_half_away,
+    _ROUND_HALF_EVEN: _round_half_even,
 }
 
 
-def shown(value: Fraction) -> str:
+def format_fraction(value: Fraction) -> str:
     """A value to twelve digits, as `%.12g` writes it, however large it is."""
     try:
         return f"{float(value):.12g}"
@@ -226,6 +228,6 @@ def shown(value: Fraction) -> str:
         return f"{Decimal(value.numerator) / Decimal(value.denominator):.12g}"
 
 
-def close(shown: Fraction, step: Fraction, exact: Fraction) -> bool:
+def is_close(shown: Fraction, step: Fraction, exact: Fraction) -> bool:
     """Whether a shown number is an exact one as far as it is shown: within half a unit (`step`) of its last place."""
     return abs(shown - exact) <= step / 2

@@ -14,12 +14,12 @@ _WORDS: Final = (
     "niet geen nooit zonder inte ej aldrig utan ikke aldri uten uden nie bez "  # Dutch, Swedish, Danish, Norwegian, Polish
     "не нет ни без никогда нельзя δεν μη μην όχι χωρίς ليس لا لم لن غير بدون לא אין בלי नहीं "  # Russian, Greek, Arabic, Hebrew, Hindi
 )
-_LINKS = "a|an|the|any|really|even|yet|actually|only just|at all|been|be|being|necessarily|always|entirely"
+_FILLER_WORDS = "a|an|the|any|really|even|yet|actually|only just|at all|been|be|being|necessarily|always|entirely"
 _NEGATED = re.compile(
     rf"(?:(?<![^\W_])(?:{'|'.join(sorted(set(_WORDS.split()), key=len, reverse=True))})|n['’]t|(?<![^\W_])(?:non|un|anti)(?=-\Z))"
-    rf"(?:\s+(?:{_LINKS}))*[\s\-\u2010\u2011\"'“”‘’«»„*_(\[]*\Z"
+    rf"(?:\s+(?:{_FILLER_WORDS}))*[\s\-\u2010\u2011\"'“”‘’«»„*_(\[]*\Z"
 )
-_GLUED = re.compile(r"[不没沒無无未非別别勿莫]\s*\Z")
+_CJK_NEGATION = re.compile(r"[不没沒無无未非別别勿莫]\s*\Z")
 """Characters of Chinese and Japanese that negate what follows them without a blank."""
 _BEFORE = 60
 """Characters before a place that are looked at."""
@@ -29,7 +29,7 @@ def is_negated(text: str, start: int) -> bool:
     """Whether what begins at a place of a text stands directly behind a negation: `made of wood` in `not made of wood`."""
     before = unicodedata.normalize("NFKC", text[max(0, start - _BEFORE) : start]).casefold()
     before = "".join(char for char in before if unicodedata.category(char) != "Cf")
-    return _NEGATED.search(before) is not None or _GLUED.search(before) is not None
+    return _NEGATED.search(before) is not None or _CJK_NEGATION.search(before) is not None
 
 
 def is_cut_negation(text: str, end: int) -> bool:

@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from orchestra.core.protocols import Source
-from orchestra.text.keywords import UNSPACED, WORD, content, within
+from orchestra.core.protocols import EvidenceSource
+from orchestra.text.keywords import UNSPACED_SCRIPTS, WORD, content_words, is_inside_word
 from orchestra.text.negations import is_cut_negation, is_negated
 
-NEAR = 0.95
+NEAR_THRESHOLD = 0.95
 """Share of a quote's words, in order, that make it a near match (VERIFICATION, V0)."""
 MAX_MARKS = 64
 """Characters that are folded together at most: twice what a letter has of marks in stream-safe text (UAX #15, section 13)."""
 _SPACE = re.compile(r"\s")
-_GAP = re.compile(r"\s\s")
+_DOUBLE_SPACE = re.compile(r"\s\s")
 MAX_WORK = 4_000_000
 """Cells of the word comparison that are filled at most; beyond it no near match is looked for."""
 MAX_TRIES = 100
@@ -29,7 +29,7 @@ MAX_TRIES = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class QuoteSpan:
     """Where a quote stands: `sources[source].text[start:end]`, in characters."""
 
     source: int
@@ -38,7 +38,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Folded:
+class FoldedText:
     """A folded text; `starts[i]` and `ends[i]` say which characters of the original became its character `i`."""
 
     text: str
@@ -46,47 +46,47 @@ class Folded:
     ends: Sequence[int]
 
 
-Fits: TypeAlias = Callable[[str, int, int], bool]
+BoundaryCheck: TypeAlias = Callable[[str, int, int], bool]
 """Whether a quote may stand between two places of a text."""
 
 
-def anywhere(text: str, start: int, end: int) -> bool:
+def accept_any(text: str, start: int, end: int) -> bool:
     """A quote may stand at every place."""
     return True
 
 
-def is_whole(text: str, start: int, end: int) -> bool:
+def is_word_aligned(text: str, start: int, end: int) -> bool:
     """Whether a part of a text begins and ends where words and numbers do: `5 %` is no such part of `15 %`."""
-    return not (within(text, start) or within(text, end))
+    return not (is_inside_word(text, start) or is_inside_word(text, end))
 
 
 def is_affirmed(text: str, start: int, end: int) -> bool:
     """The same, and it is not cut from a negation: `made of wood` is not affirmed in `not made of wood`."""
-    return is_whole(text, start, end) and not (is_negated(text, start) or is_cut_negation(text, end))
+    return is_word_aligned(text, start, end) and not (is_negated(text, start) or is_cut_negation(text, end))
 
 
-def find(quote: str, sources: tuple[Source, ...], *, whole: bool = False, affirmed: bool = False) -> Span | None:
+def find_quote(quote: str, sources: tuple[EvidenceSource, ...], *, whole: bool = False, affirmed: bool = False) -> QuoteSpan | None:
     """The first place where a quote stands: letter by letter where there is one, else in its folded form.
 
     With `whole` it is cut out of no word and no number, and with `affirmed` not from a negation either.
     """
-    fits = is_affirmed if affirmed else is_whole if whole else anywhere
+    fits = is_affirmed if affirmed else is_word_aligned if whole else accept_any
     trimmed = quote.strip()
     if not trimmed:
         return None
     for index, source in enumerate(sources):
-        if (at := _letter_by_letter(trimmed, source.text, fits)) >= 0:
-            return Span(index, at, at + len(trimmed))
+        if (at := _find_exact(trimmed, source.text, fits)) >= 0:
+            return QuoteSpan(index, at, at + len(trimmed))
     wanted = fold(trimmed).text.strip(" ")
     if not wanted:
         return None
     for index, source in enumerate(sources):
-        if span := _folded_span(wanted, fold(source.text), source.text, fits):
-            return Span(index, *span)
+        if span := _find_folded(wanted, fold(source.text), source.text, fits):
+            return QuoteSpan(index, *span)
     return None
 
 
-def _places(wanted: str, text: str) -> Iterator[int]:
+def _occurrences(wanted: str, text: str) -> Iterator[int]:
     """Where a text stands in another. Only so many places are tried of a long one, which may stand half in all of them."""
     at = text.find(wanted)
     for _ in range(max(MAX_TRIES, MAX_WORK // len(wanted))):
@@ -96,20 +96,20 @@ def _places(wanted: str, text: str) -> Iterator[int]:
         at = text.find(wanted, at + 1)
 
 
-def _letter_by_letter(wanted: str, text: str, fits: Fits) -> int:
+def _find_exact(wanted: str, text: str, fits: BoundaryCheck) -> int:
     """Where a text stands in another, and is not followed by a mark that would make its last letter another one; -1 for nowhere."""
-    for at in _places(wanted, text):
+    for at in _occurrences(wanted, text):
         end = at + len(wanted)
         if not fits(text, at, end):
             continue
         after = text[end : end + 1]
-        if not after or after.isascii() or not _joins(wanted[-1], after):
+        if not after or after.isascii() or not _composes(wanted[-1], after):
             return at
     return -1
 
 
-def _folded_span(wanted: str, folded: Folded, text: str, fits: Fits) -> tuple[int, int] | None:
-    for at in _places(wanted, folded.text):
+def _find_folded(wanted: str, folded: FoldedText, text: str, fits: BoundaryCheck) -> tuple[int, int] | None:
+    for at in _occurrences(wanted, folded.text):
         start, end = folded.starts[at], folded.ends[at + len(wanted) - 1]
         if not fits(text, start, end):
             continue
@@ -118,10 +118,10 @@ def _folded_span(wanted: str, folded: Folded, text: str, fits: Fits) -> tuple[in
     return None
 
 
-def fold(text: str) -> Folded:
+def fold(text: str) -> FoldedText:
     """A text's folding, with the way back."""
-    if text.isascii() and _GAP.search(text) is None:  # letter for letter, as most texts of a megabyte are
-        return Folded(_SPACE.sub(" ", text.lower()), range(len(text)), range(1, len(text) + 1))
+    if text.isascii() and _DOUBLE_SPACE.search(text) is None:  # letter for letter, as most texts of a megabyte are
+        return FoldedText(_SPACE.sub(" ", text.lower()), range(len(text)), range(1, len(text) + 1))
     out: list[str] = []
     starts: list[int] = []
     ends: list[int] = []
@@ -137,7 +137,7 @@ def fold(text: str) -> Folded:
                 out.append(" ")
                 starts.append(start)
                 ends.append(end)
-    return Folded("".join(out), tuple(starts), tuple(ends))
+    return FoldedText("".join(out), tuple(starts), tuple(ends))
 
 
 def _fold_segment(segment: str) -> str:
@@ -154,14 +154,14 @@ def _segments(text: str) -> Iterator[tuple[int, int]]:
     start = 0
     for index in range(1, len(text)):
         # Only so much of the text is looked at, for marks without end would be sorted, and copied, again and again.
-        if text[index].isascii() or index - start >= MAX_MARKS or not _joins(text[start:index], text[index]):
+        if text[index].isascii() or index - start >= MAX_MARKS or not _composes(text[start:index], text[index]):
             yield start, index
             start = index
     if text:
         yield start, len(text)
 
 
-def _joins(before: str, char: str) -> bool:
+def _composes(before: str, char: str) -> bool:
     if unicodedata.combining(unicodedata.normalize("NFKD", char)[0]):
         return True
     together = unicodedata.normalize("NFKC", before + char)
@@ -171,10 +171,10 @@ def _joins(before: str, char: str) -> bool:
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
-def nearness(quote: str, sources: tuple[Source, ...]) -> float:
-    """The share of a quote's words that stand, in their order, in one stretch of a source half as long again: 0 to 1.
+def match_ratio(quote: str, sources: tuple[EvidenceSource, ...]) -> float:
+    """Returns the share of a quote's words that occur, in their order, in one window of a source 1.5 times as long: 0 to 1.
 
-    Word-level longest common subsequence over windows; 0 where it cannot reach `NEAR`, or where the comparison would be too large.
+    Word-level longest common subsequence over windows; 0 if it cannot reach `NEAR_THRESHOLD`, or if the comparison would be too large.
     """
     wanted = _WORD.findall(fold(quote).text)
     if not wanted:
@@ -188,12 +188,14 @@ def nearness(quote: str, sources: tuple[Source, ...]) -> float:
         common = set(wanted)
         for at in range(0, max(1, len(words) - width + step), step):
             window = words[at : at + width]
-            if sum(word in common for word in window) >= max(best + 1, NEAR * len(wanted)):  # an upper bound that saves most of the work
-                best = max(best, _common(wanted, window))
+            if sum(word in common for word in window) >= max(
+                best + 1, NEAR_THRESHOLD * len(wanted)
+            ):  # an upper bound that saves most of the work
+                best = max(best, _common_length(wanted, window))
     return best / len(wanted)
 
 
-def _common(left: list[str], right: list[str]) -> int:
+def _common_length(left: list[str], right: list[str]) -> int:
     """Length of the longest common subsequence."""
     row = [0] * (len(right) + 1)
     for a in left:
@@ -211,16 +213,16 @@ _FUNCTION_WORDS = frozenset(
     )
 )
 """Words that carry no more than the stop words do, where a quote is to bear out what stands beside it."""
-_STRONG = re.compile(f"\\d|[^\\W\\d_]{{2,}}|[{UNSPACED}]")
+_MEANINGFUL = re.compile(f"\\d|[^\\W\\d_]{{2,}}|[{UNSPACED_SCRIPTS}]")
 
 
-def says_something(quote: str, answers: Sequence[str]) -> bool:
+def is_informative(quote: str, answers: Sequence[str]) -> bool:
     """Whether a quote has a word that can bear out an answer beside it, or is the answer itself and more than a stop word.
 
     `answers` are the texts beside it; where there are none, the quote is the answer. A name in capitals, such as `The Who`, is an answer.
     """
-    words = content(quote)
-    if any(_STRONG.search(word) for word in words - _FUNCTION_WORDS):
+    words = content_words(quote)
+    if any(_MEANINGFUL.search(word) for word in words - _FUNCTION_WORDS):
         return True
     wanted = fold(quote).text.strip(" ")
     if answers and not any(fold(answer).text.strip(" ") == wanted for answer in answers):

@@ -7,7 +7,7 @@ from orchestra.tools.cells import cells
 from orchestra.tools.cite import cite
 from orchestra.tools.search import search
 
-TOOLS = (search, cite, cells)
+BUILTIN_TOOLS = (search, cite, cells)
 """All of them; every project can name them."""
 
-__all__ = ["TOOLS", "cells", "cite", "search"]
+__all__ = ["BUILTIN_TOOLS", "cells", "cite", "search"]

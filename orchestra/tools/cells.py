@@ -32,26 +32,26 @@ def cells(
     Of several cells with the same number it is the one whose row and column have most words in common with the question, the first where
     they are equal. What stands in no cell, such as a factor of a hundred or words of a paragraph, has none.
     """
-    from orchestra.text.keywords import content
-    from orchestra.text.numbers.numbers import numbers
+    from orchestra.text.keywords import content_words
+    from orchestra.text.numbers.numbers import find_numbers
 
-    every = list(_cells(table))
+    every = list(_table_cells(table))
     if places is not None:
         at = {(cell.row, cell.column): cell for cell in every}
         return [at[place] for place in map(tuple, places) if place in at]
-    operands, plain = _operands(expression), [_plain(quote) for quote in quotes]
-    asked, with_value, with_text = content(question), dict["Fraction", list[Cell]](), dict[str, list[Cell]]()
+    operands, plain = _operands(expression), [_normalize(quote) for quote in quotes]
+    asked, with_value, with_text = content_words(question), dict["Fraction", list[Cell]](), dict[str, list[Cell]]()
     for cell in every if operands else ():
-        for value in dict.fromkeys(value for number in numbers(cell.text) for value in _values(number)):
+        for value in dict.fromkeys(value for number in find_numbers(cell.text) for value in _number_values(number)):
             with_value.setdefault(value, []).append(cell)
     for cell in every if any(plain) else ():
-        with_text.setdefault(_plain(cell.text), []).append(cell)
-    found = [_best(with_value[value], asked) for value in dict.fromkeys(operands) if value in with_value]
-    found += [_best(with_text[text], asked) for text in dict.fromkeys(plain) if text in with_text]
+        with_text.setdefault(_normalize(cell.text), []).append(cell)
+    found = [_best_cell(with_value[value], asked) for value in dict.fromkeys(operands) if value in with_value]
+    found += [_best_cell(with_text[text], asked) for text in dict.fromkeys(plain) if text in with_text]
     return list(dict.fromkeys(found))
 
 
-def _cells(table: Sequence[Sequence[str]]) -> Iterator[Cell]:
+def _table_cells(table: Sequence[Sequence[str]]) -> Iterator[Cell]:
     """All cells with a text. The heading of a row is its first text; a column's are the texts above the first row of numbers."""
     head = next((at for at, row in enumerate(table) if any(_is_figure(text) for text in row[1:])), len(table))
     for at, row in enumerate(table):
@@ -67,9 +67,9 @@ def _is_figure(text: str) -> bool:
     return _FIGURE.fullmatch(text.strip()) is not None and _YEAR.fullmatch(text.strip()) is None
 
 
-def _values(number: Number) -> tuple[Fraction, ...]:
+def _number_values(number: Number) -> tuple[Fraction, ...]:
     """What a number may be written as in an expression; brackets are a minus, or are not. A column may say that `1.234` is a thousand."""
-    return (number.value, number.plain, abs(number.value), abs(number.plain), *(() if number.name else number.parts))
+    return (number.value, number.plain, abs(number.value), abs(number.plain), *(() if number.identifier else number.other_readings))
 
 
 def _operands(expression: str | None) -> list[Fraction]:
@@ -79,15 +79,15 @@ def _operands(expression: str | None) -> list[Fraction]:
 
     try:
         return [] if expression is None else [Fraction(one) for one in arithmetic.operands(expression)]
-    except arithmetic.NotArithmetic:
+    except arithmetic.ArithmeticParseError:
         return []
 
 
-def _best(candidates: Sequence[Cell], asked: frozenset[str]) -> Cell:
-    from orchestra.text.keywords import content
+def _best_cell(candidates: Sequence[Cell], asked: frozenset[str]) -> Cell:
+    from orchestra.text.keywords import content_words
 
-    return max(candidates, key=lambda cell: len(asked & content(f"{cell.row_heading} {cell.column_heading}")))
+    return max(candidates, key=lambda cell: len(asked & content_words(f"{cell.row_heading} {cell.column_heading}")))
 
 
-def _plain(text: str) -> str:
+def _normalize(text: str) -> str:
     return " ".join(text.casefold().split())

@@ -7,12 +7,12 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from orchestra.core.protocols import Source
+from orchestra.core.protocols import EvidenceSource
 from orchestra.schema.builtin_models import Answer, Citation, Passage, Reading
-from orchestra.tools.passages import sentence, sentence_ends
+from orchestra.tools.passages import sentence_ends, sentence_span
 from orchestra.workflows.python.steps import tool
 
-MOST = 3
+MAX_CITATIONS = 3
 """Citations of an answer at most."""
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 
@@ -21,7 +21,7 @@ _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 class _Candidate:
     answer: str
     rank: int
-    shared: int
+    shared_words: int
     """Words that its sentence has in common with the question."""
     citation: Citation
 
@@ -34,42 +34,42 @@ def cite(question: str, readings: Sequence[Reading], passages: Sequence[Passage]
     here and not by a model; where it stands in several, by the one that shares most words with the question. The citation is the passage's
     own text, so that `document.text[start:end] == quote`. Readings of the same answer add up: a passage of rank r counts 1/r.
     """
-    from orchestra.text.keywords import content
+    from orchestra.text.keywords import content_words
 
-    asked = content(question)
+    asked = content_words(question)
     groups: dict[str, list[_Candidate]] = {}
     for reading in readings:
-        if candidate := _candidate(reading.answer or "", asked, passages):
-            groups.setdefault(_normal(candidate.answer), []).append(candidate)
+        if candidate := _best_candidate(reading.answer or "", asked, passages):
+            groups.setdefault(_normalize(candidate.answer), []).append(candidate)
     if not groups:
         return Answer(text=None)
     best = max(groups.values(), key=lambda group: (_weight(group), -min(candidate.rank for candidate in group)))
     ranked = sorted(best, key=lambda candidate: candidate.rank)
     cited = list(dict.fromkeys(candidate.citation for candidate in ranked))
-    return Answer(text=ranked[0].answer, citations=cited[:MOST])
+    return Answer(text=ranked[0].answer, citations=cited[:MAX_CITATIONS])
 
 
-def _candidate(answer: str, asked: frozenset[str], passages: Sequence[Passage]) -> _Candidate | None:
-    from orchestra.text.keywords import content
+def _best_candidate(answer: str, asked: frozenset[str], passages: Sequence[Passage]) -> _Candidate | None:
+    from orchestra.text.keywords import content_words
 
-    if not _normal(answer):
+    if not _normalize(answer):
         return None
     found = (
-        _Candidate(answer.strip(), rank, len(asked & content(passage.text[start:end])), _citation(passage, start, end))
+        _Candidate(answer.strip(), rank, len(asked & content_words(passage.text[start:end])), _citation(passage, start, end))
         for rank, passage in enumerate(passages)
-        for start, end in _sentences(answer, passage.text)
+        for start, end in _answer_sentences(answer, passage.text)
     )
-    return max(found, key=lambda candidate: (candidate.shared, -candidate.rank), default=None)
+    return max(found, key=lambda candidate: (candidate.shared_words, -candidate.rank), default=None)
 
 
-def _sentences(answer: str, text: str) -> Iterator[tuple[int, int]]:
+def _answer_sentences(answer: str, text: str) -> Iterator[tuple[int, int]]:
     """The sentences that an answer stands in."""
     from orchestra.text import quotes
 
     after, ends = 0, list[int]()
-    while span := quotes.find(answer, (Source(text[after:]),)):
+    while span := quotes.find_quote(answer, (EvidenceSource(text[after:]),)):
         ends = ends or sentence_ends(text)
-        start, end = sentence(text, after + span.start, after + span.end, ends)
+        start, end = sentence_span(text, after + span.start, after + span.end, ends)
         yield start, end
         after = max(end, after + span.end)
 
@@ -82,7 +82,7 @@ def _weight(group: list[_Candidate]) -> float:
     return sum(1.0 / (rank + 1) for rank in {candidate.rank for candidate in group})
 
 
-def _normal(text: str) -> str:
+def _normalize(text: str) -> str:
     """An answer as it is compared: NFKC, casefold, words only, no articles."""
     words = " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
     return " ".join(_ARTICLES.sub(" ", words).split())

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 
 from orchestra.schema.builtin_models import Document, Passage
 
-LONGEST = 1_200
+MAX_PASSAGE = 1_200
 """Characters of a passage at most, where a sentence ends in time: about 300 tokens, a small model's reading span."""
-SHORTEST = 80
+MIN_PARAGRAPH = 80
 """A paragraph under this many characters, such as a heading, goes with the one after it."""
 
 _PARAGRAPH = re.compile(r"\S(?:.*?\S)??(?=\s*\n\s*\n|\s*\Z)", re.DOTALL)
@@ -18,67 +18,67 @@ _ABBREVIATION = re.compile(r"(?:\b(?:[A-Za-z]|Dr|Mr|Mrs|Ms|St|Prof|Jr|Sr|vs|cf|N
 _SENTENCE_END = re.compile(r"[.!?]['\")\]\u2019\u201d]*\s+|[\u3002\uff01\uff1f]|\n")
 
 
-def split(documents: Sequence[Document]) -> list[Passage]:
+def split_passages(documents: Sequence[Document]) -> list[Passage]:
     """The passages of all documents in their order; `text == document.text[start:end]` for each."""
     return [
         Passage(source=document.source, text=document.text[start:end], start=start, end=end)
         for document in documents
-        for start, end in _spans(document.text)
+        for start, end in _passage_spans(document.text)
     ]
 
 
 def sentence_ends(text: str) -> list[int]:
     """Where the sentences of a text end, and what ends them with white space behind it, in order."""
-    return list(_ends(text, 0, len(text)))
+    return list(_sentence_ends(text, 0, len(text)))
 
 
-def sentence(text: str, start: int, end: int, ends: Sequence[int] = ()) -> tuple[int, int]:
+def sentence_span(text: str, start: int, end: int, ends: Sequence[int] = ()) -> tuple[int, int]:
     """The place of the sentence around a span of a text, or of the sentences that it reaches into, without white space at its ends.
 
     `ends` are those of `sentence_ends`, from whoever asks for many sentences of one text: each is then found without reading all before it.
     """
     before = bisect_right(ends, start)
     known = ends[before - 1] if before else 0
-    first = max(_ends(text, known, start), default=known)
-    last = next(_ends(text, end, len(text)), len(text))
+    first = max(_sentence_ends(text, known, start), default=known)
+    last = next(_sentence_ends(text, end, len(text)), len(text))
     while first < start and text[first].isspace():
         first += 1
     return first, max(end, first + len(text[first:last].rstrip()))
 
 
-def _ends(text: str, start: int, stop: int) -> Iterator[int]:
+def _sentence_ends(text: str, start: int, stop: int) -> Iterator[int]:
     """Where sentences end in a part of a text."""
-    return (match.end() for match in _SENTENCE_END.finditer(text, start, stop) if not _abbreviates(text, match.start()))
+    return (match.end() for match in _SENTENCE_END.finditer(text, start, stop) if not _is_abbreviation(text, match.start()))
 
 
-def _abbreviates(text: str, stop: int) -> bool:
+def _is_abbreviation(text: str, stop: int) -> bool:
     """Whether a full stop ends no sentence: after a single letter, or a word such as `Dr`."""
     return text[stop] == "." and _ABBREVIATION.search(text, max(0, stop - 6), stop) is not None
 
 
-def _spans(text: str) -> Iterator[tuple[int, int]]:
+def _passage_spans(text: str) -> Iterator[tuple[int, int]]:
     held: tuple[int, int] | None = None
     for paragraph in _PARAGRAPH.finditer(text):
         start, end = paragraph.span()
-        if held is not None and end - held[0] <= LONGEST:
+        if held is not None and end - held[0] <= MAX_PASSAGE:
             start = held[0]
         elif held is not None:
             yield held
         held = None
-        if end - start < SHORTEST:
+        if end - start < MIN_PARAGRAPH:
             held = (start, end)
         else:
-            yield from _cut(text, start, end)
+            yield from _split_long(text, start, end)
     if held is not None:
         yield held
 
 
-def _cut(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+def _split_long(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     """A long paragraph in pieces that end where a sentence does, or at white space, or at the limit."""
-    while end - start > LONGEST:
-        window = text[start : start + LONGEST]
-        ends = [match.end() for match in _SENTENCE_END.finditer(window) if match.end() > LONGEST // 3]
-        at = ends[-1] if ends else max(window.rfind(" ") + 1, 0) or LONGEST
+    while end - start > MAX_PASSAGE:
+        window = text[start : start + MAX_PASSAGE]
+        ends = [match.end() for match in _SENTENCE_END.finditer(window) if match.end() > MAX_PASSAGE // 3]
+        at = ends[-1] if ends else max(window.rfind(" ") + 1, 0) or MAX_PASSAGE
         stop = start + len(window[:at].rstrip())
         if stop > start:
             yield start, stop

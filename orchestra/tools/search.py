@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestra.core.errors import InputError
 from orchestra.schema.builtin_models import Document, Passage
-from orchestra.tools.passages import split
+from orchestra.tools.passages import split_passages
 from orchestra.workflows.python.steps import tool
 
 if TYPE_CHECKING:
@@ -24,22 +24,22 @@ def search(query: str, documents: Sequence[Document], top: int = 5) -> list[Pass
     the query are left out, so the list may be empty. Equal scores keep the order of the documents. Raises `InputError` T006 where bm25s
     is not installed.
     """
-    passages = split(documents)
+    passages = split_passages(documents)
     wanted = _terms(query)
     if not passages or not wanted or top < 1:
         return []
-    found = _scores([_terms(passage.text) for passage in passages], wanted)
+    found = _bm25([_terms(passage.text) for passage in passages], wanted)
     ranked = sorted((index for index in range(len(passages)) if found[index] > 0), key=lambda index: (-found[index], index))
     return [passages[index].model_copy(update={"score": round(float(found[index]), 6)}) for index in ranked[:top]]
 
 
-def scores(texts: Sequence[str], query: str) -> list[float]:
+def bm25_scores(texts: Sequence[str], query: str) -> list[float]:
     """How much each text shares with a query, by BM25; 0 where they share no word. Raises `InputError` T006 as `search` does."""
     wanted = _terms(query)
-    return [float(score) for score in _scores([_terms(text) for text in texts], wanted)] if texts and wanted else [0.0] * len(texts)
+    return [float(score) for score in _bm25([_terms(text) for text in texts], wanted)] if texts and wanted else [0.0] * len(texts)
 
 
-def _scores(corpus: list[list[str]], query: list[str]) -> NDArray[numpy.float32]:
+def _bm25(corpus: list[list[str]], query: list[str]) -> NDArray[numpy.float32]:
     try:
         import bm25s
     except ImportError as error:

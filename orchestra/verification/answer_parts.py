@@ -12,27 +12,27 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from orchestra.core.events import Dropped, Verdict
+from orchestra.core.events import DroppedPart, Verdict
 from orchestra.schema.fields import Schema
-from orchestra.verification.entailment import Claim, claiming
+from orchestra.verification.entailment import AnswerClaim, claim_fields
 
 Steps: TypeAlias = tuple[str | int, ...]
-_END = re.compile(r"[.!?…][\"'”’)\]]*\s+|(?<!\s)\s*\n\s*")
-_SHORT = re.compile(
+_SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s+|(?<!\s)\s*\n\s*")
+_ABBREVIATION = re.compile(
     r"(?:^|[\s(])(?:[A-Za-z]|Dr|Mr|Mrs|Ms|Prof|St|Jr|Sr|Inc|Ltd|Co|No|Nos|Fig|Vol|Art|vs|cf|ca|approx|etc|e\.g|i\.e|[A-Z]\.[A-Z])\.$"
 )
 """What ends in a full stop that ends no sentence: initials and abbreviations of English."""
-_MARKER = re.compile(r"[\s#*>(-]*(?:\d{1,3}(?:\.\d{1,3})*|[ivxlIVXL]{1,5})\.[*)]*\s+")
+_LIST_MARKER = re.compile(r"[\s#*>(-]*(?:\d{1,3}(?:\.\d{1,3})*|[ivxlIVXL]{1,5})\.[*)]*\s+")
 """What a list is numbered with: no sentence, but the beginning of one."""
-_LOOKED_AT = 24
+_LOOKBEHIND = 24
 """Characters before the end of a sentence that are looked at."""
 
 
-class Part(msgspec.Struct, frozen=True):
+class AnswerPart(msgspec.Struct, frozen=True):
     """A part of a value: the way to it, what it claims, and of a sentence its place in the text."""
 
     steps: Steps
-    claims: tuple[Claim, ...]
+    claims: tuple[AnswerClaim, ...]
     start: int | None = None
     end: int | None = None
 
@@ -41,36 +41,36 @@ class Part(msgspec.Struct, frozen=True):
         """What it claims, as one text."""
         return "; ".join(claim.text for claim in self.claims)
 
-    def dropped(self, reason: str, score: float | None) -> Dropped:
+    def to_dropped(self, reason: str, score: float | None) -> DroppedPart:
         """The part, taken out."""
-        return Dropped(self.steps, self.text, reason, score, self.start, self.end)
+        return DroppedPart(self.steps, self.text, reason, score, self.start, self.end)
 
 
-def parts(value: Any, schema: Schema) -> list[Part]:
+def split_answer(value: Any, schema: Schema) -> list[AnswerPart]:
     """The parts of a value, in its order; an element stands where its first text does."""
-    found: list[Part] = []
+    found: list[AnswerPart] = []
     elements: dict[Steps, int] = {}
-    for field in claiming(value, schema):
+    for field in claim_fields(value, schema):
         inside = max((at for at, step in enumerate(field.steps) if isinstance(step, int)), default=-1)
         if inside < 0:
-            for start, end in sentences(field.value):
-                found.append(Part(field.steps, (Claim(field.value[start:end].strip(), field.path),), start, end))
+            for start, end in sentence_spans(field.value):
+                found.append(AnswerPart(field.steps, (AnswerClaim(field.value[start:end].strip(), field.path),), start, end))
             continue
-        steps, claim = field.steps[: inside + 1], Claim(field.value, field.path)
+        steps, claim = field.steps[: inside + 1], AnswerClaim(field.value, field.path)
         if (known := elements.get(steps)) is None:
             elements[steps] = len(found)
-            found.append(Part(steps, (claim,)))
+            found.append(AnswerPart(steps, (claim,)))
         else:
-            found[known] = Part(steps, (*found[known].claims, claim))
+            found[known] = AnswerPart(steps, (*found[known].claims, claim))
     return found
 
 
-def sentences(text: str) -> Iterator[tuple[int, int]]:
+def sentence_spans(text: str) -> Iterator[tuple[int, int]]:
     """The sentences of a text, each with the white space behind it: from one's beginning to the next one's."""
     begin = 0
-    for match in _END.finditer(text):
+    for match in _SENTENCE_END.finditer(text):
         end = match.end()
-        if end == len(text) or _goes_on(text, begin, match):
+        if end == len(text) or _continues_sentence(text, begin, match):
             continue
         yield begin, end
         begin = end
@@ -78,31 +78,31 @@ def sentences(text: str) -> Iterator[tuple[int, int]]:
         yield begin, len(text)
 
 
-def _goes_on(text: str, begin: int, match: re.Match[str]) -> bool:
+def _continues_sentence(text: str, begin: int, match: re.Match[str]) -> bool:
     """Whether a sentence from `begin` on has not ended with a mark, or has not begun."""
     start, end = match.span()
-    if (start == begin and match[0].isspace()) or (start - begin <= _LOOKED_AT and _MARKER.fullmatch(text, begin, end)):
+    if (start == begin and match[0].isspace()) or (start - begin <= _LOOKBEHIND and _LIST_MARKER.fullmatch(text, begin, end)):
         return True
     if "\n" in match[0]:
         return False
-    return text[end].islower() or _SHORT.search(text[max(begin, start - _LOOKED_AT) : end].rstrip()) is not None
+    return text[end].islower() or _ABBREVIATION.search(text[max(begin, start - _LOOKBEHIND) : end].rstrip()) is not None
 
 
-class Rest(msgspec.Struct, frozen=True):
+class RemainingAnswer(msgspec.Struct, frozen=True):
     """What is left of a value: itself, and the new way to each element that has moved up, by its old one."""
 
     value: Any
-    moved: Mapping[Steps, Steps]
+    new_steps: Mapping[Steps, Steps]
 
-    def path(self, steps: Steps) -> Steps:
+    def new_path(self, steps: Steps) -> Steps:
         """The way to a part of the old value in the new one."""
         for length in range(len(steps), 0, -1):
-            if (new := self.moved.get(steps[:length])) is not None:
+            if (new := self.new_steps.get(steps[:length])) is not None:
                 return (*new, *steps[length:])
         return steps
 
 
-def without(value: Any, dropped: Iterable[Dropped]) -> Rest:
+def remove_parts(value: Any, dropped: Iterable[DroppedPart]) -> RemainingAnswer:
     """A value without what was dropped. A text without any sentence left is null."""
     gone: dict[Steps, list[tuple[int, int]]] = {}
     for one in dropped:
@@ -110,20 +110,20 @@ def without(value: Any, dropped: Iterable[Dropped]) -> Rest:
         if one.start is not None and one.end is not None:
             spans.append((one.start, one.end))
     moved: dict[Steps, Steps] = {}
-    return Rest(_left(value, (), (), gone, moved), moved)
+    return RemainingAnswer(_remove(value, (), (), gone, moved), moved)
 
 
-def rest(value: Any, verdicts: Iterable[Verdict]) -> Any:
+def remaining_value(value: Any, verdicts: Iterable[Verdict]) -> Any:
     """What is left of an accepted value: itself, where no check has dropped a part."""
     dropped = [one for verdict in verdicts for one in verdict.dropped]
-    return without(value, dropped).value if dropped else value
+    return remove_parts(value, dropped).value if dropped else value
 
 
-def _left(value: Any, old: Steps, new: Steps, gone: Mapping[Steps, list[tuple[int, int]]], moved: dict[Steps, Steps]) -> Any:
+def _remove(value: Any, old: Steps, new: Steps, gone: Mapping[Steps, list[tuple[int, int]]], moved: dict[Steps, Steps]) -> Any:
     if isinstance(value, str):
-        return _spoken(value, gone[old]) if gone.get(old) else value
+        return _remove_spans(value, gone[old]) if gone.get(old) else value
     if isinstance(value, Mapping):
-        return {name: _left(part, (*old, name), (*new, name), gone, moved) for name, part in value.items()}
+        return {name: _remove(part, (*old, name), (*new, name), gone, moved) for name, part in value.items()}
     if not isinstance(value, Sequence):
         return value
     kept: list[Any] = []
@@ -133,11 +133,11 @@ def _left(value: Any, old: Steps, new: Steps, gone: Mapping[Steps, list[tuple[in
             continue
         here = (*new, len(kept))
         moved[before] = here
-        kept.append(_left(part, before, here, gone, moved))
+        kept.append(_remove(part, before, here, gone, moved))
     return kept
 
 
-def _spoken(text: str, spans: Sequence[tuple[int, int]]) -> str | None:
+def _remove_spans(text: str, spans: Sequence[tuple[int, int]]) -> str | None:
     """A text without some of its sentences."""
     kept, at = [], 0
     for start, end in sorted(spans):

@@ -19,17 +19,17 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from orchestra.core.events import Stake
+from orchestra.core.events import CheckPriority
 
-UNSURE = 0.5
+DEFAULT_DOUBT = 0.5
 """The doubt in a value of which nobody says how sure he is."""
-ALIKE = 1e-9
+DOUBT_TOLERANCE = 1e-9
 """Doubts that differ by less are the same."""
-PRIOR = 2.0
+PRIOR_WEIGHT = 2.0
 """What is known before any value came: doubts spread evenly from 0 to 1, which count as so many values."""
 
 
-class Coming(msgspec.Struct, frozen=True, gc=False):
+class UpcomingValues(msgspec.Struct, frozen=True, gc=False):
     """Values of one node that are still to come, and will be checked."""
 
     influence: float
@@ -37,7 +37,7 @@ class Coming(msgspec.Struct, frozen=True, gc=False):
 
 
 @dataclass(slots=True)
-class Allotment:
+class CheckBudget:
     """The budget of a run for checks: what is spent and reserved, and what is known of the values so far."""
 
     limit: int
@@ -47,41 +47,41 @@ class Allotment:
     """Tokens that the checks under way may take at most."""
     doubts: list[float] = field(default_factory=list)
     """Of the values so far, the least first."""
-    bounds: int = 0
+    finished_bound: int = 0
     """Tokens that the checks that are over might have taken at most."""
-    took: int = 0
+    finished_tokens: int = 0
     """Tokens that they took."""
-    asked: int = 0
+    check_count: int = 0
     """Checks that were asked, or would have been."""
-    wanted: int = 0
+    total_bound: int = 0
     """Tokens that these might take at most."""
 
-    def met(self, stake: Stake, *, first: bool) -> None:
+    def record(self, stake: CheckPriority, *, first: bool) -> None:
         """One more check that asks, or would; the first one of a value, or a further one."""
         if first:
-            insort(self.doubts, stake.doubt)
-        self.asked += 1
-        self.wanted += stake.bound
+            insort(self.doubts, stake.uncertainty)
+        self.check_count += 1
+        self.total_bound += stake.max_tokens
 
-    def expected(self, bound: int) -> float:
+    def expected_tokens(self, bound: int) -> float:
         """Tokens that a check with this bound is expected to take: as the checks that are over, and one that took all that it might."""
-        return bound * (bound + self.took) / (bound + self.bounds) if bound else 0.0
+        return bound * (bound + self.finished_tokens) / (bound + self.finished_bound) if bound else 0.0
 
     @property
-    def room(self) -> int:
+    def available(self) -> int:
         """Tokens that may still be reserved."""
         return self.limit - self.spent - self.reserved
 
-    def fits(self, stake: Stake, coming: Iterable[Coming]) -> bool:
+    def fits(self, stake: CheckPriority, upcoming: Iterable[UpcomingValues]) -> bool:
         """Whether a check fits into what is left beside those under way, and those that are expected and worth more."""
-        need = stake.cost + self.expected(self.reserved)
-        each = self.expected(self.wanted // self.asked) if self.asked else stake.cost
-        for one in coming:
+        need = stake.expected_tokens + self.expected_tokens(self.reserved)
+        each = self.expected_tokens(self.total_bound // self.check_count) if self.check_count else stake.expected_tokens
+        for one in upcoming:
             if one.influence > 0:
-                need += one.count * each * self.above(stake.worth * each / one.influence + ALIKE)
+                need += one.count * each * self.probability_above(stake.value_per_token * each / one.influence + DOUBT_TOLERANCE)
         return need <= self.limit - self.spent
 
-    def above(self, doubt: float) -> float:
+    def probability_above(self, doubt: float) -> float:
         """How probable a doubt above this one is."""
         more = len(self.doubts) - bisect_right(self.doubts, doubt)
-        return (more + PRIOR * max(0.0, 1.0 - doubt)) / (len(self.doubts) + PRIOR)
+        return (more + PRIOR_WEIGHT * max(0.0, 1.0 - doubt)) / (len(self.doubts) + PRIOR_WEIGHT)

@@ -15,130 +15,142 @@ from typing import Any, Protocol
 
 from orchestra.core.events import Verdict
 from orchestra.core.outcomes import Evidence
-from orchestra.core.protocols import Source
-from orchestra.schema.fields import EXPRESSION, INDEX, OF_THE_ANSWER, QUOTE, Field, fields, is_share, mentions, places
+from orchestra.core.protocols import EvidenceSource
+from orchestra.schema.fields import (
+    EXPRESSION_FORMAT,
+    INDEX_FORMAT,
+    QUOTE_FORMAT,
+    SCORE_FIELDS,
+    ValueField,
+    fields_with_format,
+    is_probability,
+    iter_fields,
+    schema_has_format,
+)
 from orchestra.schema.types import Validator
 from orchestra.text import arithmetic, quotes
-from orchestra.text.keywords import content
+from orchestra.text.keywords import content_words
 from orchestra.text.numbers import numbers as figures
-from orchestra.text.numbers.currencies import differ
-from orchestra.text.numbers.times import Time, times
-from orchestra.text.numbers.unparsed import Unread, Wording, unread, without_ignorable
+from orchestra.text.numbers.currencies import are_different
+from orchestra.text.numbers.times import TimeOfDay, find_times
+from orchestra.text.numbers.unparsed import TextWords, UnparsedNumeral, find_unparsed, strip_ignorable
 from orchestra.verification import number_match
-from orchestra.verification.evidence_numbers import Held, Spans
+from orchestra.verification.evidence_numbers import EvidenceIndex, SpanCursor
 from orchestra.verification.formats import check_format
-from orchestra.verification.verdict import PASS, failed, passed, shown, unknown
+from orchestra.verification.verdict import PASS, excerpt, failed, passed, unknown
 
-SUPPORT = 0.5
+MIN_SUPPORT = 0.5
 """Share of an answer's words that must stand in the quotes beside it: most of them."""
-_EXCHANGED = re.compile(r"[*/×÷·∕∗⋅]")
+_CONVERSION = re.compile(r"[*/×÷·∕∗⋅]")
 """In an expression that may turn one currency into another."""
-MAX_PLACES = 1_000
+MAX_EVIDENCE = 1_000
 """Places of numbers that one verdict keeps."""
-MAX_WRITTEN = 4_000
+MAX_DIGITS = 4_000
 """Digits of an integer that is written down at most; Python itself refuses a few more."""
 _CONSTANTS = (Fraction(0), Fraction(1), Fraction(2), Fraction(100), Fraction(12), Fraction(60))
 """Operands that an expression may use though no evidence has them: shares, doubles, per cent, months, minutes."""
 
 
-class Check(Protocol):
+class CheckFunction(Protocol):
     """A test of a value against its type and its evidence."""
 
-    def __call__(self, value: Any, schema: dict[str, Any], evidence: tuple[Source, ...], /) -> Verdict: ...
+    def __call__(self, value: Any, schema: dict[str, Any], evidence: tuple[EvidenceSource, ...], /) -> Verdict: ...
 
 
-def check_schema(value: Any, schema: dict[str, Any], evidence: tuple[Source, ...]) -> Verdict:
+def check_schema(value: Any, schema: dict[str, Any], evidence: tuple[EvidenceSource, ...]) -> Verdict:
     """Whether the value is of its type."""
     fault = Validator(schema).check(value)
     return passed("schema") if fault is None else failed("schema", fault)
 
 
-def check_quote(value: Any, schema: dict[str, Any], evidence: tuple[Source, ...]) -> Verdict:
+def check_quote(value: Any, schema: dict[str, Any], evidence: tuple[EvidenceSource, ...]) -> Verdict:
     """Whether every `Quote` stands in the evidence; gives the place of each in the original text.
 
     Equal up to Unicode form, case and spacing, and cut out of no word or number. A near match (95 % of the words in order) is `unknown`.
     So are a quote without a word that carries meaning, and one that stands nowhere but directly behind a negation. It shows that the words
     are in the evidence, not that an answer beside them is right.
     """
-    if not mentions(schema, QUOTE):
+    if not schema_has_format(schema, QUOTE_FORMAT):
         return unknown("quote", "the type has no field of type Quote", 0.0)
     found: list[Evidence] = []
     near: tuple[float, str] | None = None
     empty = ""
-    every = list(fields(value, schema))
-    within = _within(every)
+    every = list(iter_fields(value, schema))
+    within = _group_by_parent(every)
     for field in every:
-        if not (isinstance(field.value, str) and field.is_format(QUOTE)):
+        if not (isinstance(field.value, str) and field.has_format(QUOTE_FORMAT)):
             continue
-        affirmed = quotes.find(field.value, evidence, affirmed=True)
-        if span := affirmed or quotes.find(field.value, evidence, whole=True):
+        affirmed = quotes.find_quote(field.value, evidence, affirmed=True)
+        if span := affirmed or quotes.find_quote(field.value, evidence, whole=True):
             source = evidence[span.source]
             text = source.text[span.start : span.end]
             found.append(Evidence("quote", text, source.name, span.start, span.end, field.path))
             if affirmed is None:
-                empty = empty or f"{shown(field.value)} stands in the evidence only directly behind a negation"
-            elif not quotes.says_something(text, _answers_beside(field, every, within)):
-                empty = empty or f"{shown(field.value)} has no word that carries meaning"
+                empty = empty or f"{excerpt(field.value)} stands in the evidence only directly behind a negation"
+            elif not quotes.is_informative(text, _sibling_answers(field, every, within)):
+                empty = empty or f"{excerpt(field.value)} has no word that carries meaning"
             continue
-        share = quotes.nearness(field.value, evidence)
-        if share < quotes.NEAR:
-            return failed("quote", f"{shown(field.value)} does not stand in the evidence" if field.value.strip() else "a quote is empty")
-        near = near or (share, f"{shown(field.value)} is near the evidence, not in it")
+        share = quotes.match_ratio(field.value, evidence)
+        if share < quotes.NEAR_THRESHOLD:
+            return failed("quote", f"{excerpt(field.value)} does not stand in the evidence" if field.value.strip() else "a quote is empty")
+        near = near or (share, f"{excerpt(field.value)} is near the evidence, not in it")
     for field in every:
-        if lacking := _unsupported(field, every, within, schema):
+        if lacking := _missing_quote(field, every, within, schema):
             return failed("quote", lacking)
     if near or empty:
         return unknown("quote", near[1], near[0]) if near else unknown("quote", empty)
     return passed("quote", evidence=tuple(found))
 
 
-def _answers_beside(quote: Field, every: Sequence[Field], within: Mapping[str | None, list[Field]]) -> list[str]:
+def _sibling_answers(quote: ValueField, every: Sequence[ValueField], within: Mapping[str | None, list[ValueField]]) -> list[str]:
     """The texts that stand beside a quote in its record, through the lists between; other values as JSON has them."""
     by_path = {field.path: field for field in every if isinstance(field.value, Sequence) and not isinstance(field.value, str)}
     parent = quote.parent
     while parent in by_path:
         parent = by_path[parent].parent
-    beside = [field for field in within.get(parent, []) if parent is not None and not field.is_format(QUOTE)]
+    beside = [field for field in within.get(parent, []) if parent is not None and not field.has_format(QUOTE_FORMAT)]
     return [str(one.value) for one in beside if isinstance(one.value, str | int | float) and one.value != ""]
 
 
-def check_support(value: Any, schema: dict[str, Any], evidence: tuple[Source, ...]) -> Verdict:
+def check_support(value: Any, schema: dict[str, Any], evidence: tuple[EvidenceSource, ...]) -> Verdict:
     """Whether the words of each answer stand in the quotes beside it: for outputs that answer in the words of the evidence.
 
     A quote that was decoded over the evidence is always true, and may have nothing to do with the answer. Counted are the words that
     carry meaning; a text without one, and a record without a text, need no support.
     """
-    if not mentions(schema, QUOTE):
+    if not schema_has_format(schema, QUOTE_FORMAT):
         return unknown("support", "the type has no field of type Quote", 0.0)
-    every = list(fields(value, schema))
+    every = list(iter_fields(value, schema))
     least = 1.0
-    quotable = {parent: [one for one in found if one.is_format(QUOTE)] for parent, found in _within(every).items()}
-    quoting = {parent: _words_of(found) for parent, found in quotable.items()}
+    quotable = {parent: [one for one in found if one.has_format(QUOTE_FORMAT)] for parent, found in _group_by_parent(every).items()}
+    quoting = {parent: _content_words(found) for parent, found in quotable.items()}
     for field in every:
-        words = content(field.value) if isinstance(field.value, str) and not field.is_format(QUOTE) else frozenset()
+        words = content_words(field.value) if isinstance(field.value, str) and not field.has_format(QUOTE_FORMAT) else frozenset()
         if not words or not quotable.get(field.parent):  # the record has no place for a quote
             continue
         quoted = quoting[field.parent]
         share = len(words & quoted) / len(words)
-        if share < SUPPORT:
-            return failed("support", f"the quote has {len(words & quoted)} of the {len(words)} words of {shown(field.value)}")
+        if share < MIN_SUPPORT:
+            return failed("support", f"the quote has {len(words & quoted)} of the {len(words)} words of {excerpt(field.value)}")
         least = min(least, share)
     return Verdict("support", PASS, least)
 
 
-def _words_of(found: Sequence[Field]) -> frozenset[str]:
-    return frozenset().union(*(content(one.value) for one in found if isinstance(one.value, str)))
+def _content_words(found: Sequence[ValueField]) -> frozenset[str]:
+    return frozenset().union(*(content_words(one.value) for one in found if isinstance(one.value, str)))
 
 
-def _within(every: Sequence[Field]) -> dict[str | None, list[Field]]:
+def _group_by_parent(every: Sequence[ValueField]) -> dict[str | None, list[ValueField]]:
     """The fields by the path of what holds them."""
-    found: dict[str | None, list[Field]] = {}
+    found: dict[str | None, list[ValueField]] = {}
     for field in every:
         found.setdefault(field.parent, []).append(field)
     return found
 
 
-def _unsupported(record: Field, every: Sequence[Field], within: Mapping[str | None, list[Field]], schema: dict[str, Any]) -> str:
+def _missing_quote(
+    record: ValueField, every: Sequence[ValueField], within: Mapping[str | None, list[ValueField]], schema: dict[str, Any]
+) -> str:
     """How a record speaks without a quote, or an empty text.
 
     It speaks when a field beside its quotes says something: one that could be null, or where none could, any text. The whole
@@ -146,221 +158,223 @@ def _unsupported(record: Field, every: Sequence[Field], within: Mapping[str | No
     does a choice beside an expression, as the scale of a sum is: no words of the evidence could bear it out.
     """
     if record.parent is None:
-        if any(field.value and field.is_format(QUOTE) for field in every):
+        if any(field.value and field.has_format(QUOTE_FORMAT) for field in every):
             return ""
         if isinstance(record.value, str) and record.value.strip():
-            return f"{shown(record.value)} has no quote"
+            return f"{excerpt(record.value)} has no quote"
     beside = within.get(record.path, []) if isinstance(record.value, Mapping) else []
-    names = places(record, schema, QUOTE)
+    names = fields_with_format(record, schema, QUOTE_FORMAT)
     if (not names and record.parent is not None) or any(field.value for field in beside if field.name in names):
         return ""
     summed = any(field.value and _is_expression(field) for field in beside)
-    others = [field for field in beside if field.name not in names and not (summed and (_is_sum(field) or field.is_choice()))]
+    others = [field for field in beside if field.name not in names and not (summed and (_is_computed(field) or field.is_enum()))]
     silent = [field for field in others if field.allows_null()]
     for field in silent or others:
         if (isinstance(field.value, str) and field.value.strip()) or (
             silent and field.value is not None and not isinstance(field.value, str)
         ):
-            return f"{field.path} is {shown(field.value)}, without a quote"
+            return f"{field.path} is {excerpt(field.value)}, without a quote"
     return ""
 
 
-def _is_sum(field: Field) -> bool:
+def _is_computed(field: ValueField) -> bool:
     return _is_expression(field) or (isinstance(field.value, int | float) and not isinstance(field.value, bool))
 
 
-def check_numbers(value: Any, schema: dict[str, Any], evidence: tuple[Source, ...]) -> Verdict:
+def check_numbers(value: Any, schema: dict[str, Any], evidence: tuple[EvidenceSource, ...]) -> Verdict:
     """Whether every number, date and time of the answer is in the evidence, or is computed beside it from numbers that are.
 
     Gives the first place of each number that is there, and of each operand, under the path of its field. A numeral that is not read, such
     as one in another language, is `unknown`, unless the evidence has it as it is written.
     """
-    held, wording = Held(evidence), Wording([source.text for source in evidence])
-    every = [_visible(field) for field in fields(value, schema)]
+    index, wording = EvidenceIndex(evidence), TextWords([source.text for source in evidence])
+    every = [_strip_invisible(field) for field in iter_fields(value, schema)]
     expressions = [field.value for field in every if _is_expression(field)]
-    computed, perhaps = (_computed(expressions, held, parts=parts) for parts in (False, True))
+    computed, perhaps = (_computed_values(expressions, index, parts=parts) for parts in (False, True))
     doubt = ""
     found: list[Evidence] = []
     for field in every:
         if _is_expression(field):
-            found += _operands(field, held)
-        if field.is_format(QUOTE) or _is_expression(field):
+            found += _operand_evidence(field, index)
+        if field.has_format(QUOTE_FORMAT) or _is_expression(field):
             continue
-        for text, sure in figures.unreal(field.value) if isinstance(field.value, str) else ():
+        for text, sure in figures.find_invalid_dates(field.value) if isinstance(field.value, str) else ():
             if sure:
                 return failed("numbers", f"there is no {text}, as {field.path or 'the answer'} has it")
             doubt = doubt or f"there is no {text}, if {field.path or 'the answer'} has it as a date"
         for time in _times_of(field):
-            if (at := held.at(time)) is not None:
+            if (at := index.find_time(time)) is not None:
                 found.append(Evidence("numbers", at[0].text, at[1].name, at[0].start, at[0].end, field.path))
-            elif why := held.doubtful(time):
+            elif why := index.time_doubt(time):
                 doubt = doubt or why
             else:
                 return failed("numbers", f"{time.text} in {field.path or 'the answer'} is not in the evidence")
-        for number in _numbers_of(field, held):
-            if (there := held.find(number)) is not None:
-                found.append(_placed(*there, field))
-            elif not any(arithmetic.close(number.value, number.step, v) for v in computed):
-                why = held.doubt(number)
-                if any(arithmetic.close(number.value, number.step, v) for v in perhaps):
+        for number in _numbers_of(field, index):
+            if (there := index.find(number)) is not None:
+                found.append(_number_evidence(*there, field))
+            elif not any(arithmetic.is_close(number.value, number.step, v) for v in computed):
+                why = index.number_doubt(number)
+                if any(arithmetic.is_close(number.value, number.step, v) for v in perhaps):
                     why = why or f"{number.text} is computed from a number of the evidence that may be read in two ways"
                 if not why:
                     return failed("numbers", f"{number.text} in {field.path or 'the answer'} is not in the evidence")
                 doubt = doubt or why
         for day in _days_of(field):
-            if (on := held.on(day)) is not None:
+            if (on := index.find_day(day)) is not None:
                 found.append(Evidence("numbers", on[0].text, on[1].name, on[0].start, on[0].start + len(on[0].text), field.path))
             else:
                 doubt = doubt or f"the date {day.text} is not in the evidence, though its numbers are"
-        if (numeral := _unread(field, held, wording)) is not None:
-            doubt = doubt or f"{shown(numeral.text)} in {field.path or 'the answer'} may be a number, and is not read as one"
-        if _is_figure(field) and not _is_finite(field.value):
+        if (numeral := _unparsed_numeral(field, index, wording)) is not None:
+            doubt = doubt or f"{excerpt(numeral.text)} in {field.path or 'the answer'} may be a number, and is not read as one"
+        if _is_factual_number(field) and not _is_finite(field.value):
             doubt = doubt or f"{field.path or 'the answer'} is no number that could be looked up"
-    return unknown("numbers", doubt) if doubt else passed("numbers", evidence=tuple(found[:MAX_PLACES]))
+    return unknown("numbers", doubt) if doubt else passed("numbers", evidence=tuple(found[:MAX_EVIDENCE]))
 
 
-def _visible(field: Field) -> Field:
+def _strip_invisible(field: ValueField) -> ValueField:
     """A field without the characters that are not seen, which may stand inside a number."""
-    return replace(field, value=without_ignorable(field.value)) if isinstance(field.value, str) else field
+    return replace(field, value=strip_ignorable(field.value)) if isinstance(field.value, str) else field
 
 
-def _unread(field: Field, held: Held, wording: Wording) -> Unread | None:
+def _unparsed_numeral(field: ValueField, index: EvidenceIndex, wording: TextWords) -> UnparsedNumeral | None:
     """The first numeral of a field that is not read, and is not in the evidence; of a choice only one with a numeric character."""
     if not isinstance(field.value, str):
         return None
     text = field.value
-    read = [(one.begin, one.begin + len(one.text)) for one in (*figures.numbers(text), *number_match.stated(text))]
-    read += [(one.start, one.end) for one in times(text)] + [(one.start, one.start + len(one.text)) for one in figures.days(text)]
-    for one in unread(text, [*read, *number_match.idioms(text)]):
-        if field.is_choice() and not any(char.isnumeric() for char in one.text):
+    read = [(one.begin, one.begin + len(one.text)) for one in (*figures.find_numbers(text), *number_match.stated_numbers(text))]
+    read += [(one.start, one.end) for one in find_times(text)] + [
+        (one.start, one.start + len(one.text)) for one in figures.find_dates(text)
+    ]
+    for one in find_unparsed(text, [*read, *number_match.non_numeric_spans(text)]):
+        if field.is_enum() and not any(char.isnumeric() for char in one.text):
             continue
-        if not (wording.has(one) or any(held.find(figures.Number(v, v, Fraction(0), text=one.text)) for v in one.values)):
+        if not (wording.contains(one) or any(index.find(figures.Number(v, v, Fraction(0), text=one.text)) for v in one.values)):
             return one
     return None
 
 
-def _placed(number: figures.Number, source: Source, field: Field) -> Evidence:
+def _number_evidence(number: figures.Number, source: EvidenceSource, field: ValueField) -> Evidence:
     return Evidence("numbers", number.text, source.name, number.begin, number.begin + len(number.text), field.path)
 
 
-def _operands(field: Field, held: Held) -> list[Evidence]:
+def _operand_evidence(field: ValueField, index: EvidenceIndex) -> list[Evidence]:
     """Where the numbers of an expression stand, those that do."""
     try:
         wanted = arithmetic.operands(field.value)
-    except arithmetic.NotArithmetic:
+    except arithmetic.ArithmeticParseError:
         return []
-    return [_placed(*one, field) for one in map(held.operand, wanted) if one is not None]
+    return [_number_evidence(*one, field) for one in map(index.find_operand, wanted) if one is not None]
 
 
-def _numbers_of(field: Field, held: Held | None = None) -> list[figures.Number]:
+def _numbers_of(field: ValueField, index: EvidenceIndex | None = None) -> list[figures.Number]:
     """The numbers that a field states, without those of times, of dates that the evidence has, and in words of a list of choices."""
     if not isinstance(field.value, str):
-        return [figures.stated(field.value)] if _is_figure(field) and _is_finite(field.value) else []
+        return [figures.from_json_number(field.value)] if _is_factual_number(field) and _is_finite(field.value) else []
     text = field.value
-    every = figures.numbers(text) if field.is_choice() else number_match.stated(text)
-    if held is None:
-        return [number for number in every if not number.small]
-    clock = Spans((time.start, time.end) for time in times(text))
-    known = [(day.start, day.start + len(day.text)) for day in figures.days(text) if held.on(day) is not None]
-    slashed = [one for one in every if number_match.is_slashed(one)]
-    borne = [one for one in slashed if held.find(one) is not None]
+    every = figures.find_numbers(text) if field.is_enum() else number_match.stated_numbers(text)
+    if index is None:
+        return [number for number in every if not number.is_uncertain]
+    clock = SpanCursor((time.start, time.end) for time in find_times(text))
+    known = [(day.start, day.start + len(day.text)) for day in figures.find_dates(text) if index.find_day(day) is not None]
+    slashed = [one for one in every if number_match.has_slash(one)]
+    borne = [one for one in slashed if index.find(one) is not None]
     known += [(one.start, one.start + len(one.text)) for one in borne]
     loose = [one for one in slashed if one not in borne and one.value < 1]  # `24/7` is no share
-    plain = (one for one in every if not number_match.is_slashed(one) and not clock.has(one.start))
+    plain = (one for one in every if not number_match.has_slash(one) and not clock.contains(one.start))
     return [*borne, *(one for one in plain if not any(a <= one.start < b for a, b in known)), *loose]
 
 
-def _is_figure(field: Field) -> bool:
+def _is_factual_number(field: ValueField) -> bool:
     """Whether a field is a number that speaks of the world: neither of the answer, as a confidence does, nor of a place in a table."""
-    if isinstance(field.value, bool) or not isinstance(field.value, int | float) or field.is_format(INDEX):
+    if isinstance(field.value, bool) or not isinstance(field.value, int | float) or field.has_format(INDEX_FORMAT):
         return False
-    return not (field.name in OF_THE_ANSWER and is_share(field.value))
+    return not (field.name in SCORE_FIELDS and is_probability(field.value))
 
 
 def _is_finite(value: int | float) -> bool:
     """Whether a number can be written down: no infinity, no NaN, no integer of thousands of digits."""
-    return abs(value) < 10**MAX_WRITTEN if isinstance(value, int) else math.isfinite(value)
+    return abs(value) < 10**MAX_DIGITS if isinstance(value, int) else math.isfinite(value)
 
 
-def _times_of(field: Field) -> list[Time]:
-    return times(field.value) if isinstance(field.value, str) else []
+def _times_of(field: ValueField) -> list[TimeOfDay]:
+    return find_times(field.value) if isinstance(field.value, str) else []
 
 
-def _days_of(field: Field) -> list[figures.Day]:
-    return figures.days(field.value) if isinstance(field.value, str) else []
+def _days_of(field: ValueField) -> list[figures.CalendarDate]:
+    return figures.find_dates(field.value) if isinstance(field.value, str) else []
 
 
-def _is_expression(field: Field) -> bool:
-    return isinstance(field.value, str) and (field.is_format(EXPRESSION) or field.name == EXPRESSION)
+def _is_expression(field: ValueField) -> bool:
+    return isinstance(field.value, str) and (field.has_format(EXPRESSION_FORMAT) or field.name == EXPRESSION_FORMAT)
 
 
-def _computed(expressions: Sequence[str], held: Held, *, parts: bool) -> list[Fraction]:
+def _computed_values(expressions: Sequence[str], index: EvidenceIndex, *, parts: bool) -> list[Fraction]:
     """What the attached expressions give whose operands the evidence has; with `parts`, as a number or as what else its digits may say."""
     if not expressions:
         return []
-    known = [number for number, _ in held.places]
+    known = [number for number, _ in index.numbers]
     plain = {form for one in known for number in (one.value, one.plain) for form in (number, abs(number))} | set(_CONSTANTS)
     if parts:
-        plain |= {form for one in known if not one.name for form in one.parts}
+        plain |= {form for one in known if not one.identifier for form in one.other_readings}
     results: list[Fraction] = []
     for expression in expressions:
         try:
             if all(operand in plain for operand in arithmetic.operands(expression)):
-                results += arithmetic.results(expression)
-        except arithmetic.NotArithmetic:
+                results += arithmetic.possible_values(expression)
+        except arithmetic.ArithmeticParseError:
             continue
     return results + [result * 100 for result in results]
 
 
-def check_recompute(value: Any, schema: dict[str, Any], evidence: tuple[Source, ...]) -> Verdict:
+def check_recompute(value: Any, schema: dict[str, Any], evidence: tuple[EvidenceSource, ...]) -> Verdict:
     """Whether every result that stands beside an expression is what the expression gives, as far as it is shown."""
-    every = list(fields(value, schema))
+    every = list(iter_fields(value, schema))
     expressions = [field for field in every if _is_expression(field)]
     if not expressions:
-        absent = mentions(schema, EXPRESSION) or any(field.name == EXPRESSION for field in every)
+        absent = schema_has_format(schema, EXPRESSION_FORMAT) or any(field.name == EXPRESSION_FORMAT for field in every)
         return passed("recompute", "nothing was computed") if absent else unknown("recompute", "the type has no expression", 0.0)
-    within = _within(every)
+    within = _group_by_parent(every)
     results_of: dict[str | None, list[figures.Number]] = {}
     for field in expressions:
         if (results := results_of.get(field.parent)) is None:
-            beside = [other for other in within[field.parent] if not _is_expression(other) and not other.is_format(QUOTE)]
+            beside = [other for other in within[field.parent] if not _is_expression(other) and not other.has_format(QUOTE_FORMAT)]
             results = results_of[field.parent] = [number for other in beside for number in _numbers_of(other)]
         if not results:
             return unknown("recompute", f"no number stands beside {field.path}")
         try:
-            values = arithmetic.results(field.value)
-        except arithmetic.NotArithmetic as error:
+            values = arithmetic.possible_values(field.value)
+        except arithmetic.ArithmeticParseError as error:
             return failed("recompute", f"{field.path}: {error.args[0]}")
-        right = [number for number in results if any(_agrees(number, exact) for exact in values)]
+        right = [number for number in results if any(_matches_result(number, exact) for exact in values)]
         if not right:
-            return failed("recompute", f"{shown(field.value)} gives {arithmetic.shown(values[0])}, not {results[0].text}")
-        clashes = [_of_another(number, field.value) for number in right]
+            return failed("recompute", f"{excerpt(field.value)} gives {arithmetic.format_fraction(values[0])}, not {results[0].text}")
+        clashes = [_has_currency_conflict(number, field.value) for number in right]
         if all(clashes):
             other = f"is in another currency than {right[0].text}" if right[0].currency else "adds two currencies"
-            return failed("recompute", f"{shown(field.value)} {other}")
+            return failed("recompute", f"{excerpt(field.value)} {other}")
         if all(clash is not False for clash in clashes):
-            return unknown("recompute", f"{right[0].text} may be in another currency than {shown(field.value)}")
+            return unknown("recompute", f"{right[0].text} may be in another currency than {excerpt(field.value)}")
     return passed("recompute")
 
 
-def _of_another(result: figures.Number, expression: str) -> bool | None:
+def _has_currency_conflict(result: figures.Number, expression: str) -> bool | None:
     """Whether a result is in another currency than its expression; None where nobody can tell, as of a product that may be an exchange."""
-    money = {number.currency for number in figures.numbers(expression) if number.currency}
+    money = {number.currency for number in figures.find_numbers(expression) if number.currency}
     if not money or not result.currency:
-        return any(differ(one, other) for one in money for other in money) and not _EXCHANGED.search(expression)
-    clashes = [differ(result.currency, one) for one in money]
-    if not _EXCHANGED.search(expression):  # a sum of dollars and euros is of neither
+        return any(are_different(one, other) for one in money for other in money) and not _CONVERSION.search(expression)
+    clashes = [are_different(result.currency, one) for one in money]
+    if not _CONVERSION.search(expression):  # a sum of dollars and euros is of neither
         return True if any(clashes) else None if None in clashes else False
     return False if False in clashes else None
 
 
-def _agrees(number: figures.Number, exact: Fraction) -> bool:
+def _matches_result(number: figures.Number, exact: Fraction) -> bool:
     """A result with `%` may stand beside an expression that gives the share, or the per cent."""
     scale = 100 if number.percent else 1
-    return arithmetic.close(number.value, number.step, exact) or arithmetic.close(number.value * scale, number.step * scale, exact)
+    return arithmetic.is_close(number.value, number.step, exact) or arithmetic.is_close(number.value * scale, number.step * scale, exact)
 
 
-CHECKS: dict[str, Check] = {
+DETERMINISTIC_CHECKS: dict[str, CheckFunction] = {
     "schema": check_schema,
     "quote": check_quote,
     "support": check_support,

@@ -14,48 +14,48 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from orchestra.schema.fields import EXPRESSION, OF_THE_ANSWER, QUOTE, Field, fields, is_share
+from orchestra.schema.fields import EXPRESSION_FORMAT, QUOTE_FORMAT, SCORE_FIELDS, ValueField, is_probability, iter_fields
 from orchestra.text.numbers import numbers as figures
-from orchestra.text.numbers.times import times
+from orchestra.text.numbers.times import find_times
 from orchestra.text.quotes import fold
 
 _ARTICLES = frozenset({"a", "an", "the"})
 _WORD = re.compile(r"\w+")
 
 
-def essence(value: Any, schema: Mapping[str, Any]) -> Any:
+def answer_content(value: Any, schema: Mapping[str, Any]) -> Any:
     """What of a value is its answer: without quotes beside it, expressions, probabilities; the one field of a record that has one left."""
-    return _essence("", {field.path: field for field in fields(value, schema)})
+    return _answer_content("", {field.path: field for field in iter_fields(value, schema)})
 
 
-def _essence(path: str, every: Mapping[str, Field]) -> Any:
+def _answer_content(path: str, every: Mapping[str, ValueField]) -> Any:
     field = every[path]
     if isinstance(field.value, Mapping):
         inner = {str(name): every[f"{path}.{name}" if path else str(name)] for name in field.value}
-        kept = {name: one for name, one in inner.items() if not _beside(one)}
-        kept = {name: one for name, one in kept.items() if not _quotes(one, every)} or kept
-        found = {name: _essence(one.path, every) for name, one in kept.items()}
+        kept = {name: one for name, one in inner.items() if not _is_metadata(one)}
+        kept = {name: one for name, one in kept.items() if not _is_quote(one, every)} or kept
+        found = {name: _answer_content(one.path, every) for name, one in kept.items()}
         return next(iter(found.values())) if len(found) == 1 else found
     if isinstance(field.value, Sequence) and not isinstance(field.value, str):
-        return [_essence(f"{path}[{index}]", every) for index in range(len(field.value))]
+        return [_answer_content(f"{path}[{index}]", every) for index in range(len(field.value))]
     return field.value
 
 
-def _beside(field: Field) -> bool:
-    if field.name in OF_THE_ANSWER and (field.value is None or is_share(field.value)):
+def _is_metadata(field: ValueField) -> bool:
+    if field.name in SCORE_FIELDS and (field.value is None or is_probability(field.value)):
         return True
-    return field.name == EXPRESSION or field.is_format(EXPRESSION)
+    return field.name == EXPRESSION_FORMAT or field.has_format(EXPRESSION_FORMAT)
 
 
-def _quotes(field: Field, every: Mapping[str, Field]) -> bool:
+def _is_quote(field: ValueField, every: Mapping[str, ValueField]) -> bool:
     """Whether a field is a quote, or a list of them."""
-    if field.is_format(QUOTE):
+    if field.has_format(QUOTE_FORMAT):
         return True
     items = [every[f"{field.path}[{index}]"] for index in range(len(field.value))] if isinstance(field.value, list | tuple) else []
-    return bool(items) and all(item.is_format(QUOTE) for item in items)
+    return bool(items) and all(item.has_format(QUOTE_FORMAT) for item in items)
 
 
-def same(left: Any, right: Any) -> bool:
+def is_equivalent(left: Any, right: Any) -> bool:
     """Whether two answers say the same. Symmetric; and every answer says the same as itself."""
     match left, right:
         case None, None:
@@ -69,51 +69,53 @@ def same(left: Any, right: Any) -> bool:
         case int() | float(), int() | float():
             return left == right or (left != left and right != right)  # NaN says the same as itself
         case int() | float(), str():
-            return _stated(left, right)
+            return _states_number(left, right)
         case str(), int() | float():
-            return _stated(right, left)
+            return _states_number(right, left)
         case str(), str():
-            return left == right or _texts(left, right)
+            return left == right or _are_equivalent_texts(left, right)
         case Mapping(), Mapping():
-            return left.keys() == right.keys() and all(same(left[name], right[name]) for name in left)
+            return left.keys() == right.keys() and all(is_equivalent(left[name], right[name]) for name in left)
         case Sequence(), Sequence() if not isinstance(left, str) and not isinstance(right, str):
-            return all(any(same(one, two) for two in right) for one in left) and all(any(same(one, two) for one in left) for two in right)
+            return all(any(is_equivalent(one, two) for two in right) for one in left) and all(
+                any(is_equivalent(one, two) for one in left) for two in right
+            )
         case _:
             return False
 
 
-def _stated(number: int | float, text: str) -> bool:
+def _states_number(number: int | float, text: str) -> bool:
     """Whether a text states one number, and it is this one."""
-    found = figures.numbers(text, words=True)
+    found = figures.find_numbers(text, words=True)
     if len(found) != 1 or not math.isfinite(number):
         return False
     exact = Fraction(number) if isinstance(number, int) else Fraction(Decimal(repr(number)))
-    return exact == found[0].value or (found[0].loose and exact == found[0].plain)
+    return exact == found[0].value or (found[0].uncertain_scale and exact == found[0].plain)
 
 
-def _texts(left: str, right: str) -> bool:
-    one, two = _Reading(left), _Reading(right)
+def _are_equivalent_texts(left: str, right: str) -> bool:
+    one, two = _NormalizedText(left), _NormalizedText(right)
     return (
         one.words == two.words
         and len(one.times) == len(two.times)
-        and all(a.agrees(b) and b.agrees(a) for a, b in zip(one.times, two.times, strict=True))
+        and all(a.matches(b) and b.matches(a) for a, b in zip(one.times, two.times, strict=True))
         and len(one.days) == len(two.days)
         and len(one.numbers) == len(two.numbers)
-        and all(a.agrees(b) and b.agrees(a) for a, b in zip(one.days, two.days, strict=True))
-        and all(figures.same(a, b) and figures.same(b, a) for a, b in zip(one.numbers, two.numbers, strict=True))
+        and all(a.matches(b) and b.matches(a) for a, b in zip(one.days, two.days, strict=True))
+        and all(figures.same_number(a, b) and figures.same_number(b, a) for a, b in zip(one.numbers, two.numbers, strict=True))
     )
 
 
-class _Reading:
+class _NormalizedText:
     """A text as it is compared: its dates, its times, its numbers, and the words that are left."""
 
     __slots__ = ("days", "numbers", "times", "words")
 
     def __init__(self, text: str) -> None:
-        self.days = figures.days(text)
-        self.times = times(text)
+        self.days = figures.find_dates(text)
+        self.times = find_times(text)
         spans = [(day.start, day.start + len(day.text)) for day in self.days] + [(time.start, time.end) for time in self.times]
-        self.numbers = [one for one in figures.numbers(text, words=True) if not any(low <= one.start < high for low, high in spans)]
+        self.numbers = [one for one in figures.find_numbers(text, words=True) if not any(low <= one.start < high for low, high in spans)]
         spans += [(one.begin, one.begin + len(one.text)) for one in self.numbers]
         rest = list(text)
         for low, high in spans:
@@ -123,12 +125,12 @@ class _Reading:
         self.words = tuple(word for word in words if word not in _ARTICLES) or tuple(words) or ((folded.strip(),) if not spans else ())
 
 
-def clusters(values: Sequence[Any]) -> list[list[int]]:
+def cluster_equivalent(values: Sequence[Any]) -> list[list[int]]:
     """The places of the values that say the same, together; in the order of the first of each."""
     found: list[list[int]] = []
     for index, value in enumerate(values):
         for cluster in found:
-            if same(values[cluster[0]], value):
+            if is_equivalent(values[cluster[0]], value):
                 cluster.append(index)
                 break
         else:

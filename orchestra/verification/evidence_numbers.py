@@ -7,130 +7,132 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import NamedTuple, TypeAlias
 
-from orchestra.core.protocols import Source
-from orchestra.text.numbers.numbers import Day, Number, days, differ, figures, moved, same
-from orchestra.text.numbers.times import Time, times
+from orchestra.core.protocols import EvidenceSource
+from orchestra.text.numbers.numbers import CalendarDate, Number, differ_in_kind, find_dates, find_figures, move_number, same_number
+from orchestra.text.numbers.times import TimeOfDay, find_times
 from orchestra.verification import number_match
 
-PIECE = 1 << 14
+CHUNK_SIZE = 1 << 14
 """Characters that are read at once."""
-AROUND = 256
+CHUNK_OVERLAP = 256
 """Characters before and behind these that are read with them; what a number is, less than these say."""
-Place: TypeAlias = tuple[Number, Source]
+LocatedNumber: TypeAlias = tuple[Number, EvidenceSource]
 
 
-class Held:
+class EvidenceIndex:
     """What texts hold, each number once, at its first place."""
 
-    __slots__ = ("_alone", "_at", "_dashed", "_days", "_hinted", "_in_part", "_plain", "_times", "places")
+    __slots__ = ("_by_value", "_dashed_values", "_days", "_hints", "_part_values", "_plain_values", "_standalone", "_times", "numbers")
 
-    def __init__(self, evidence: Iterable[Source]) -> None:
-        first: dict[tuple[object, ...], Place] = {}
-        self._hinted: dict[tuple[Fraction, bool], Place] = {}
+    def __init__(self, evidence: Iterable[EvidenceSource]) -> None:
+        first: dict[tuple[object, ...], LocatedNumber] = {}
+        self._hints: dict[tuple[Fraction, bool], LocatedNumber] = {}
         """What bears out numbers in words alone, or quarters alone."""
-        self._alone: set[Fraction] = set()
+        self._standalone: set[Fraction] = set()
         """Those that are no parts of times."""
-        self._times: dict[tuple[tuple[int, int], str], dict[tuple[int, bool, str], tuple[Time, Source]]] = {}
+        self._times: dict[tuple[tuple[int, int], str], dict[tuple[int, bool, str], tuple[TimeOfDay, EvidenceSource]]] = {}
         """By what clocks show, and seconds that say no more than they do: each time once, at its first place."""
-        self._days: dict[tuple[int | None, int, int | None], tuple[Day, Source]] = {}
+        self._days: dict[tuple[int | None, int, int | None], tuple[CalendarDate, EvidenceSource]] = {}
         """By what they say, and what says less: each at its first place."""
         for source in evidence:
-            for piece in pieces(source.text):
-                self._read(piece, source, first)
-        self.places = list(first.values())
-        self._at: dict[Fraction, list[int]] = {}
-        for at, (number, _) in enumerate(self.places):
-            for worth in _worth(number):
-                self._at.setdefault(worth, []).append(at)
-        self._plain = {number.plain for number, _ in self.places}
-        self._in_part = {part for number, _ in self.places for part in number.parts}
-        self._dashed = {abs(number.plain) for number, _ in self.places if number.dashed}
+            for piece in split_text(source.text):
+                self._index_chunk(piece, source, first)
+        self.numbers = list(first.values())
+        self._by_value: dict[Fraction, list[int]] = {}
+        for at, (number, _) in enumerate(self.numbers):
+            for value in _lookup_values(number):
+                self._by_value.setdefault(value, []).append(at)
+        self._plain_values = {number.plain for number, _ in self.numbers}
+        self._part_values = {part for number, _ in self.numbers for part in number.other_readings}
+        self._dashed_values = {abs(number.plain) for number, _ in self.numbers if number.uncertain_minus}
 
-    def _read(self, piece: Piece, source: Source, first: dict[tuple[object, ...], Place]) -> None:
+    def _index_chunk(self, piece: TextChunk, source: EvidenceSource, first: dict[tuple[object, ...], LocatedNumber]) -> None:
         """Takes in what begins in a piece of a text."""
-        clock = times(piece.text)
+        clock = find_times(piece.text)
         for time in clock:
-            if piece.has(time.start):
-                key = (time.hour, time.minute is None, time.clock)
-                for second in time.less:
-                    if key not in (alike := self._times.setdefault((time.face, second), {})):
+            if piece.contains(time.start):
+                key = (time.hour, time.minute is None, time.clock_format)
+                for second in time.coarser_seconds:
+                    if key not in (alike := self._times.setdefault((time.clock_face, second), {})):
                         alike[key] = (replace(time, start=time.start + piece.offset), source)
-        inside = Spans((time.start, time.end) for time in clock if time.minute is not None)
+        inside = SpanCursor((time.start, time.end) for time in clock if time.minute is not None)
         known, outside = set[int](), set[int]()
-        for number, start in figures(piece.text):
-            if not piece.has(start):
+        for number, start in find_figures(piece.text):
+            if not piece.contains(start):
                 continue
-            if not inside.has(start) and id(number) not in outside:
+            if not inside.contains(start) and id(number) not in outside:
                 outside.add(id(number))
-                self._alone.add(number.plain)
+                self._standalone.add(number.plain)
             if id(number) not in known:
                 known.add(id(number))
-                first.setdefault(_written(number), (moved(number, start + piece.offset), source))
-        for number in number_match.held(piece.text):
-            if piece.has(number.start):
-                self._alone.add(number.plain)
-                if (written := _written(number)) not in first:
-                    first[written] = (moved(number, number.start + piece.offset), source)
-        for number in number_match.hinted(piece.text):
-            if piece.has(number.start) and (hint := (number.value, number_match.is_quarter(number))) not in self._hinted:
-                self._hinted[hint] = (moved(number, number.start + piece.offset), source)
-        for day in days(piece.text):
-            if piece.has(day.start):
-                for less in _less(day) - self._days.keys():
+                first.setdefault(_number_key(number), (move_number(number, start + piece.offset), source))
+        for number in number_match.candidate_numbers(piece.text):
+            if piece.contains(number.start):
+                self._standalone.add(number.plain)
+                if (written := _number_key(number)) not in first:
+                    first[written] = (move_number(number, number.start + piece.offset), source)
+        for number in number_match.hint_numbers(piece.text):
+            if piece.contains(number.start) and (hint := (number.value, number_match.is_quarter(number))) not in self._hints:
+                self._hints[hint] = (move_number(number, number.start + piece.offset), source)
+        for day in find_dates(piece.text):
+            if piece.contains(day.start):
+                for less in _date_keys(day) - self._days.keys():
                     self._days[less] = (replace(day, start=day.start + piece.offset), source)
 
-    def find(self, number: Number) -> Place | None:
+    def find(self, number: Number) -> LocatedNumber | None:
         """The first place of a number that says the same as that of an answer."""
-        near = sorted({at for worth in _worth(number) for at in self._at.get(worth, ())})
-        if (found := next((self.places[at] for at in near if same(number, self.places[at][0])), None)) is not None:
+        near = sorted({at for value in _lookup_values(number) for at in self._by_value.get(value, ())})
+        if (found := next((self.numbers[at] for at in near if same_number(number, self.numbers[at][0])), None)) is not None:
             return found
-        if number.other is not None:
-            return self.find(replace(number, value=number.other, plain=number.other, other=None))
+        if number.alternative is not None:
+            return self.find(replace(number, value=number.alternative, plain=number.alternative, alternative=None))
         if not number.text.replace("-", "").replace(" ", "").isalpha():
             return None
-        plain = self._hinted.get((number.value, False))
-        return plain or (self._hinted.get((number.value, True)) if number_match.is_quarter(number) else None)
+        plain = self._hints.get((number.value, False))
+        return plain or (self._hints.get((number.value, True)) if number_match.is_quarter(number) else None)
 
-    def at(self, time: Time) -> tuple[Time, Source] | None:
+    def find_time(self, time: TimeOfDay) -> tuple[TimeOfDay, EvidenceSource] | None:
         """The first place of a time that says that of an answer at least as exactly."""
-        return next((one for one in self._near(time) if time.agrees(one[0])), None)
+        return next((one for one in self._similar_times(time) if time.matches(one[0])), None)
 
-    def _near(self, time: Time) -> Iterable[tuple[Time, Source]]:
-        return self._times.get((time.face, time.second), {}).values()
+    def _similar_times(self, time: TimeOfDay) -> Iterable[tuple[TimeOfDay, EvidenceSource]]:
+        return self._times.get((time.clock_face, time.second), {}).values()
 
-    def doubtful(self, time: Time) -> str:
+    def time_doubt(self, time: TimeOfDay) -> str:
         """Why nobody can tell whether a time that is not found stands there; empty where it does not."""
-        if any(time.may_be(one) for one, _ in self._near(time)):
+        if any(time.may_match(one) for one, _ in self._similar_times(time)):
             return f"{time.text} is in the evidence, as a time that may be another one"
         parts = {Fraction(time.hour), *(Fraction(part) for part in (time.minute, time.second) if part and part != "00")}
-        return f"the time {time.text} is not in the evidence, though its numbers are" if self._alone.issuperset(parts) else ""
+        return f"the time {time.text} is not in the evidence, though its numbers are" if self._standalone.issuperset(parts) else ""
 
-    def operand(self, value: Fraction) -> Place | None:
+    def find_operand(self, value: Fraction) -> LocatedNumber | None:
         """The first place of a number that may be written so in an expression."""
-        near = sorted({at for worth in (value, abs(value), -abs(value)) for at in self._at.get(worth, ())})
-        return next((one for at in near if abs(value) in (abs((one := self.places[at])[0].value), abs(one[0].plain))), None)
+        near = sorted({at for candidate in (value, abs(value), -abs(value)) for at in self._by_value.get(candidate, ())})
+        return next((one for at in near if abs(value) in (abs((one := self.numbers[at])[0].value), abs(one[0].plain))), None)
 
-    def doubt(self, number: Number) -> str:
+    def number_doubt(self, number: Number) -> str:
         """Why nobody can tell whether a number that is not found stands there; empty where it does not."""
-        others = [self.places[at][0] for at in self._at.get(number.plain, ()) if self.places[at][0].plain == number.plain]
-        if others and not all(differ(number, one) for one in others):
+        others = [self.numbers[at][0] for at in self._by_value.get(number.plain, ()) if self.numbers[at][0].plain == number.plain]
+        if others and not all(differ_in_kind(number, one) for one in others):
             return f"{number.text} is in the evidence, with another scale, unit or currency"
-        if number_match.is_slashed(number):
+        if number_match.has_slash(number):
             return f"{number.text} is in the evidence as two numbers, and not as a share"
-        if number.small:
+        if number.is_uncertain:
             return f"{number.text} is not in the evidence, and may be no number"
-        if abs(number.plain) in self._dashed or (number.dashed and {number.plain, -number.plain} & self._plain):
+        if abs(number.plain) in self._dashed_values or (number.uncertain_minus and {number.plain, -number.plain} & self._plain_values):
             return f"{number.text} is in the evidence, with a dash or a word that may be a minus"
-        if number.plain in self._in_part or (number.parts and not number.name and self._plain.issuperset(number.parts)):
+        if number.plain in self._part_values or (
+            number.other_readings and not number.identifier and self._plain_values.issuperset(number.other_readings)
+        ):
             return f"{number.text} is in the evidence, as a part of another number or as two"
         return ""
 
-    def on(self, day: Day) -> tuple[Day, Source] | None:
+    def find_day(self, day: CalendarDate) -> tuple[CalendarDate, EvidenceSource] | None:
         """The first place of a date that says that of an answer at least as exactly."""
         return next((one for month, at in _readings(day) if (one := self._days.get((day.year, month, at))) is not None), None)
 
 
-class Piece(NamedTuple):
+class TextChunk(NamedTuple):
     """A piece of a text with what stands around it (`text`, which begins at `offset`), and where in that it begins and ends."""
 
     text: str
@@ -138,12 +140,12 @@ class Piece(NamedTuple):
     begin: int
     end: int
 
-    def has(self, at: int) -> bool:
+    def contains(self, at: int) -> bool:
         """Whether something that begins there begins in the piece."""
         return self.begin <= at < self.end
 
 
-def pieces(text: str, size: int = PIECE) -> Iterator[Piece]:
+def split_text(text: str, size: int = CHUNK_SIZE) -> Iterator[TextChunk]:
     """A text in pieces of about `size` characters, cut at a blank where there is one near.
 
     No pattern looks at more than a piece at once, so that a thread which reads a megabyte lets others have their turns in between.
@@ -154,14 +156,14 @@ def pieces(text: str, size: int = PIECE) -> Iterator[Piece]:
         if end < len(text):
             blank = max(text.rfind(" ", start + size // 2, end), text.rfind("\n", start + size // 2, end))
             end = blank if blank > start else end
-        offset = max(0, start - AROUND)
-        yield Piece(text[offset : end + AROUND], offset, start - offset, end - offset)
+        offset = max(0, start - CHUNK_OVERLAP)
+        yield TextChunk(text[offset : end + CHUNK_OVERLAP], offset, start - offset, end - offset)
         if end == len(text):
             return
         start = end
 
 
-class Spans:
+class SpanCursor:
     """Stretches of a text in their order, asked about places in their order."""
 
     __slots__ = ("_end", "_rest", "_start")
@@ -170,35 +172,35 @@ class Spans:
         self._rest = iter(spans)
         self._start, self._end = next(self._rest, (0, 0))
 
-    def has(self, at: int) -> bool:
+    def contains(self, at: int) -> bool:
         """Whether a place is in one of them."""
         while self._end and self._end <= at:
             self._start, self._end = next(self._rest, (0, 0))
         return self._start <= at < self._end
 
 
-def _written(number: Number) -> tuple[object, ...]:
+def _number_key(number: Number) -> tuple[object, ...]:
     """What numbers have in common that are written alike, of the same thing."""
-    return number.text, number.value, number.measure, number.strange, number.counts
+    return number.text, number.value, number.measure_unit, number.unknown_currency, number.counts_noun
 
 
-def _worth(number: Number) -> set[Fraction]:
+def _lookup_values(number: Number) -> set[Fraction]:
     """What two numbers may have in common that say the same."""
-    worth = {number.value, number.plain, abs(number.value), abs(number.plain)}
-    if number.measure is not None:
-        worth.add(number.value * number.measure.size)
+    values = {number.value, number.plain, abs(number.value), abs(number.plain)}
+    if number.measure_unit is not None:
+        values.add(number.value * number.measure_unit.factor)
     if number.currency:
-        worth.add(number.value / 100)
-        worth.add(number.value * 100)
-    return worth
+        values.add(number.value / 100)
+        values.add(number.value * 100)
+    return values
 
 
-def _readings(day: Day) -> Iterator[tuple[int, int | None]]:
+def _readings(day: CalendarDate) -> Iterator[tuple[int, int | None]]:
     yield day.month, day.day
-    if day.other:
-        yield day.other
+    if day.alternative:
+        yield day.alternative
 
 
-def _less(day: Day) -> set[tuple[int | None, int, int | None]]:
+def _date_keys(day: CalendarDate) -> set[tuple[int | None, int, int | None]]:
     """What a date says, and what says less: without its day, without its year."""
     return {(year, month, at) for month, exact in _readings(day) for year in (day.year, None) for at in (exact, None)}

@@ -12,23 +12,31 @@ from datetime import date
 from typing import Any, Final, TypeAlias
 
 from orchestra.core.events import Verdict
-from orchestra.core.protocols import Source
-from orchestra.schema.fields import EXPRESSION, QUOTE, Field, fields
-from orchestra.text.numbers.checksums import card_fault, iban_fault
-from orchestra.text.numbers.iso_codes import COUNTRIES, COUNTRIES_OF_THREE, CURRENCIES, FORMER_CURRENCIES, IBAN_LENGTHS, LANGUAGES, RESERVED
-from orchestra.text.numbers.numbers import unreal
-from orchestra.verification.verdict import failed, passed, shown, unknown
+from orchestra.core.protocols import EvidenceSource
+from orchestra.schema.fields import EXPRESSION_FORMAT, QUOTE_FORMAT, ValueField, iter_fields
+from orchestra.text.numbers.checksums import card_number_error, iban_error
+from orchestra.text.numbers.iso_codes import (
+    COUNTRIES,
+    COUNTRIES_ALPHA3,
+    CURRENCIES,
+    FORMER_CURRENCIES,
+    IBAN_LENGTHS,
+    LANGUAGES,
+    RESERVED_COUNTRIES,
+)
+from orchestra.text.numbers.numbers import find_invalid_dates
+from orchestra.verification.verdict import excerpt, failed, passed, unknown
 
 FORMAT: Final = "format"
-Fault: TypeAlias = tuple[str, bool]
+FormatIssue: TypeAlias = tuple[str, bool]
 """Why a text is not of its form, and whether that is sure."""
-_KINDS = {
+_KIND_BY_FORMAT = {
     "iban": "iban", "card": "card", "card-number": "card", "credit-card": "card", "luhn": "card", "country": "country",
     "country-code": "country", "iso-3166": "country", "currency": "currency", "currency-code": "currency", "iso-4217": "currency",
     "language": "language", "language-code": "language", "locale": "language", "bcp-47": "language", "date": "date", "date-time": "date",
 }  # fmt: skip
 """What a `format` of a type says."""
-_NAMES = tuple(
+_KIND_BY_NAME = tuple(
     (re.compile(pattern), kind)
     for pattern, kind in (
         (r"(?:.*_)?iban(?:_(?:no|number|code))?", "iban"),
@@ -39,21 +47,21 @@ _NAMES = tuple(
         (r"(?:.*_)?(?:date|birthday|deadline)(?:_.*)?", "date"),
     )
 )
-_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_CAMEL_CASE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _ISO_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)(?![\d-])", re.ASCII)
-_ACCOUNT = re.compile(r"(?<!\w)[A-Z]{2}\d\d(?:[ \u00a0]?[A-Z0-9])+", re.ASCII)
+_IBAN = re.compile(r"(?<!\w)[A-Z]{2}\d\d(?:[ \u00a0]?[A-Z0-9])+", re.ASCII)
 _CARD = re.compile(r"(?<![\w-])(?<!\d )(?:[2-6]\d{3}([ -])\d{4}\1\d{4}\1\d{4}|3[47]\d\d([ -])\d{6}\2\d{5})(?![\w-]| \d)", re.ASCII)
-_LEAST = 15
+_MIN_IBAN_LENGTH = 15
 """Characters of the shortest IBAN."""
 _MASK = re.compile(r"[*•●#…]|\.\.|[xX]{4}")
 """In the number of an account or a card that is not shown whole."""
-_SEVERAL = re.compile(r"\s*[,;/|]\s*|\s+(?:and|or|&)\s+")
+_SEPARATOR = re.compile(r"\s*[,;/|]\s*|\s+(?:and|or|&)\s+")
 """Between codes of which several stand in one text."""
-_LAST = 4
+_LAST_DIGITS = 4
 """Digits of a card that are shown of one that is not written whole."""
 _YEARS = re.compile(r"(?:(?:19|20)\d\d[ -]?){4}")
-_DIALLED = re.compile(r"(?:\+|00)?\d{1,4}")
-_TAG = re.compile(
+_DIALING_CODE = re.compile(r"(?:\+|00)?\d{1,4}")
+_LANGUAGE_TAG = re.compile(
     r"(?P<language>[a-zA-Z]{2,3})(?:[-_][A-Za-z]{3}){0,3}(?:[-_][A-Za-z]{4})?(?:[-_](?:(?P<country>[A-Za-z]{2})|\d{3}))?"
     r"(?:[-_](?:[A-Za-z0-9]{5,8}|\d[A-Za-z0-9]{3}))*(?:[-_][A-Za-z0-9](?:[-_][A-Za-z0-9]{2,8})+)*(?:\.[\w-]+)?(?:@\w+)?",
     re.ASCII,
@@ -61,72 +69,72 @@ _TAG = re.compile(
 """A tag of BCP 47, or the name of a locale."""
 
 
-def check_format(value: Any, schema: dict[str, Any], evidence: tuple[Source, ...]) -> Verdict:
+def check_format(value: Any, schema: dict[str, Any], evidence: tuple[EvidenceSource, ...]) -> Verdict:
     """Whether all that has check digits, is a code or a date is of its form."""
     looked, doubt = 0, ""
-    for field in fields(value, schema):
-        if (text := _text(field)) is None:
+    for field in iter_fields(value, schema):
+        if (text := _checked_text(field)) is None:
             continue
-        for fault, sure in _faults(field, text):
+        for fault, sure in _find_issues(field, text):
             if fault and sure:
-                return failed(FORMAT, f"{shown(text)} in {field.path or 'the answer'}: {fault}")
+                return failed(FORMAT, f"{excerpt(text)} in {field.path or 'the answer'}: {fault}")
             looked += 1
-            doubt = doubt or (f"{shown(text)} in {field.path or 'the answer'}: {fault}" if fault else "")
+            doubt = doubt or (f"{excerpt(text)} in {field.path or 'the answer'}: {fault}" if fault else "")
     if doubt:
         return unknown(FORMAT, doubt)
     return passed(FORMAT, "" if looked else "nothing in it has a form that is checked")
 
 
-def _text(field: Field) -> str | None:
+def _checked_text(field: ValueField) -> str | None:
     """What of a field is looked at: a text, or a number that stands for one."""
-    if field.is_format(QUOTE) or field.is_format(EXPRESSION) or field.name == EXPRESSION or field.is_choice():
+    if field.has_format(QUOTE_FORMAT) or field.has_format(EXPRESSION_FORMAT) or field.name == EXPRESSION_FORMAT or field.is_enum():
         return None
     if isinstance(field.value, int) and not isinstance(field.value, bool):
-        return str(field.value) if _kind(field)[0] == "card" else None
+        return str(field.value) if _field_kind(field)[0] == "card" else None
     return field.value.strip() or None if isinstance(field.value, str) else None
 
 
-def _kind(field: Field) -> tuple[str, bool]:
+def _field_kind(field: ValueField) -> tuple[str, bool]:
     """What a field is, and whether nothing but that may stand in it."""
     for schema in field.schemas:
-        if isinstance(said := schema.get("format"), str) and (kind := _KINDS.get(said.lower())):
+        if isinstance(format_name := schema.get("format"), str) and (kind := _KIND_BY_FORMAT.get(format_name.lower())):
             return kind, True
-    name = _HUMP.sub("_", next((step for step in reversed(field.steps) if isinstance(step, str)), "")).lower()
+    name = _CAMEL_CASE.sub("_", next((step for step in reversed(field.steps) if isinstance(step, str)), "")).lower()
     if not field.name:  # one of several
         name = f"{name[:-3]}y" if name.endswith("ies") else name.removesuffix("s")
-    kind = next((kind for pattern, kind in _NAMES if pattern.fullmatch(name)), "")
+    kind = next((kind for pattern, kind in _KIND_BY_NAME if pattern.fullmatch(name)), "")
     return kind, kind == "iban" or name.endswith(("_code", "number", "_no"))
 
 
-def _faults(field: Field, text: str) -> Iterator[Fault]:
+def _find_issues(field: ValueField, text: str) -> Iterator[FormatIssue]:
     """What is wrong with a text; an empty reason for each thing that is right."""
-    kind, strict = _kind(field)
+    kind, strict = _field_kind(field)
     named = not any(isinstance(schema.get("format"), str) for schema in field.schemas)  # and may hold more, or less, than one
-    if kind in _CODES:
-        each = [_CODES[kind](part, strict) for part in _SEVERAL.split(text)] if strict and named else []
+    if kind in _CODE_CHECKS:
+        each = [_CODE_CHECKS[kind](part, strict) for part in _SEPARATOR.split(text)] if strict and named else []
         if len(each) > 1 and all(one is not None and not (one[0] and one[1]) for one in each):  # `US, CN`
             yield from filter(None, each)
-        elif (found := _CODES[kind](text, strict)) is not None:
+        elif (found := _CODE_CHECKS[kind](text, strict)) is not None:
             yield found
         return
     if kind in ("iban", "card") and _MASK.search(text):
         yield "part of it is not shown", False
     elif kind == "iban":
-        fault = iban_fault(text)
+        fault = iban_error(text)
         yield ("no IBAN of its country is known", False) if fault is None else (fault, True)
     elif kind == "card":
-        if named and sum(map(str.isdigit, text)) == _LAST:
+        if named and sum(map(str.isdigit, text)) == _LAST_DIGITS:
             yield "these may be its last digits alone", False
         elif strict or any(map(str.isdigit, text)):  # `credit_card` may say whose it is
-            yield card_fault(text), True
+            yield card_number_error(text), True
     else:
-        yield from _inside(text)
+        yield from _embedded_issues(text)
     if kind == "date":
-        yield from ((fault, True) for fault in _misdated(text))
-    yield from ((f"there is no {day}", sure) for day, sure in unreal(text, dated=kind == "date"))
+        yield from ((fault, True) for fault in _invalid_dates(text))
+    yield from ((f"there is no {day}", sure) for day, sure in find_invalid_dates(text, is_date=kind == "date"))
 
 
-def _misdated(text: str) -> Iterator[str]:
+def _invalid_dates(text: str) -> Iterator[str]:
     for year, month, day in _ISO_DATE.findall(text):
         try:
             date(int(year), int(month), int(day))
@@ -135,59 +143,59 @@ def _misdated(text: str) -> Iterator[str]:
             yield f"there is no {year}-{month}-{day}"
 
 
-def _inside(text: str) -> Iterator[Fault]:
+def _embedded_issues(text: str) -> Iterator[FormatIssue]:
     """Accounts and cards among words."""
     taken: list[tuple[int, int]] = []
-    for match in _ACCOUNT.finditer(text):
+    for match in _IBAN.finditer(text):
         wanted = IBAN_LENGTHS.get(match[0][:2])
         if wanted is None:
             continue
         places = [match.start() + at for at, char in enumerate(match[0]) if char.isalnum()]
-        if len(places) < _LEAST:
+        if len(places) < _MIN_IBAN_LENGTH:
             continue
         end = places[wanted - 1] + 1 if len(places) >= wanted else match.end()
         taken.append((match.start(), end))
         if len(places) < wanted or text[end : end + 1].isalnum():
             yield f"an IBAN of {match[0][:2]} has {wanted} characters", False
         else:
-            yield iban_fault(text[match.start() : end]) or "", True
+            yield iban_error(text[match.start() : end]) or "", True
     for match in _CARD.finditer(text):
         if not (_YEARS.fullmatch(match[0]) or any(start <= match.start() < end for start, end in taken)):
-            yield card_fault(match[0]), False  # or four other numbers
+            yield card_number_error(match[0]), False  # or four other numbers
 
 
-def _country(text: str, strict: bool) -> Fault | None:
+def _check_country(text: str, strict: bool) -> FormatIssue | None:
     code = text.upper()
-    if code in COUNTRIES or code in COUNTRIES_OF_THREE:
+    if code in COUNTRIES or code in COUNTRIES_ALPHA3:
         return ("", True) if code == text else (f"codes of countries are written {code}", False) if strict else None
-    if _DIALLED.fullmatch(text):
+    if _DIALING_CODE.fullmatch(text):
         return None
-    if code in RESERVED:
+    if code in RESERVED_COUNTRIES:
         return f"{code} is no country in ISO 3166-1, though in use", False
-    return _no_code(text, strict, (2, 3), "country in ISO 3166-1")
+    return _unknown_code(text, strict, (2, 3), "country in ISO 3166-1")
 
 
-def _currency(text: str, strict: bool) -> Fault | None:
+def _check_currency(text: str, strict: bool) -> FormatIssue | None:
     code = text.upper()
     if code in CURRENCIES:
         return ("", True) if code == text else (f"codes of currencies are written {code}", False) if strict else None
     if code in FORMER_CURRENCIES:
         return f"{code} is a currency of before", False
-    return _no_code(text, strict, (3,), "currency in ISO 4217")
+    return _unknown_code(text, strict, (3,), "currency in ISO 4217")
 
 
-def _no_code(text: str, strict: bool, lengths: tuple[int, ...], what: str) -> Fault | None:
+def _unknown_code(text: str, strict: bool, lengths: tuple[int, ...], what: str) -> FormatIssue | None:
     """The fault of what is not in a list; None where it is no code and need be none, as `Germany`."""
     like_one = text.isascii() and text.isalpha() and text.isupper() and len(text) in lengths
     return (f"there is no such {what}", strict) if strict or like_one else None  # `UAE` and `RMB` are in use
 
 
-def _language(text: str, strict: bool) -> Fault | None:
-    match = _TAG.fullmatch(text)
+def _check_language(text: str, strict: bool) -> FormatIssue | None:
+    match = _LANGUAGE_TAG.fullmatch(text)
     if match is None:
         return ("this is no code of a language", True) if strict else None
     language, country = match["language"].lower(), (match["country"] or "").upper()
-    if country and country not in COUNTRIES and country not in RESERVED:
+    if country and country not in COUNTRIES and country not in RESERVED_COUNTRIES:
         return f"there is no country {country}", True
     if len(language) == 3:
         return (f"{language} is none of the codes of two letters", False) if strict or country else None
@@ -196,4 +204,8 @@ def _language(text: str, strict: bool) -> Fault | None:
     return ("", True) if language in LANGUAGES else (f"there is no language {language} in ISO 639-1", strict or bool(country))
 
 
-_CODES: Final[dict[str, Callable[[str, bool], Fault | None]]] = {"country": _country, "currency": _currency, "language": _language}
+_CODE_CHECKS: Final[dict[str, Callable[[str, bool], FormatIssue | None]]] = {
+    "country": _check_country,
+    "currency": _check_currency,
+    "language": _check_language,
+}

@@ -6,130 +6,137 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestra.agents.contract import Contract
-from orchestra.core.events import Question, Verdict
+from orchestra.core.events import CheckQuestion, Verdict
 from orchestra.verification import custom_checks, entailment, partial_answers, rederivation
-from orchestra.verification.check_expression import AGREE, Named
+from orchestra.verification.check_expression import AGREE, CheckCall
 from orchestra.verification.custom_checks import TOOL
-from orchestra.verification.entailment import ENTAILMENT, Reply
+from orchestra.verification.entailment import ENTAILMENT, JudgeReply
 from orchestra.verification.rederivation import REDERIVE
-from orchestra.verification.verdict import SAME, unsettled
+from orchestra.verification.verdict import SAME_MODEL_REASON, unknown_by_model
 
 if TYPE_CHECKING:
-    from orchestra.verification.acceptance import Situation
+    from orchestra.verification.acceptance import VerificationRequest
 
 
-class Asking(Protocol):
+class ModelCheck(Protocol):
     """A check that asks agents or tools."""
 
-    def judge(self, check: Named) -> str:
+    def judge_name(self, check: CheckCall) -> str:
         """The agent that it asks, or `tool(NAME)`; empty for one that names none, or asks the producer."""
 
-    def questions(self, check: Named, situation: Situation) -> tuple[Question, ...] | Verdict:
+    def build_questions(self, check: CheckCall, request: VerificationRequest) -> tuple[CheckQuestion, ...] | Verdict:
         """What it asks; or its verdict, where there is nothing to ask or nobody to be asked."""
 
-    def judged(self, check: Named, situation: Situation, replies: Sequence[Reply]) -> Verdict:
+    def judge_replies(self, check: CheckCall, request: VerificationRequest, replies: Sequence[JudgeReply]) -> Verdict:
         """What it makes of the replies to its questions, in their order."""
 
 
-class _Tool:
-    def judge(self, check: Named) -> str:
-        return custom_checks.called(check.argument) if check.argument else ""
+class _ToolCheck:
+    def judge_name(self, check: CheckCall) -> str:
+        return custom_checks.tool_reference(check.argument) if check.argument else ""
 
-    def questions(self, check: Named, situation: Situation) -> tuple[Question, ...] | Verdict:
-        judge = _there(check, situation)
+    def build_questions(self, check: CheckCall, request: VerificationRequest) -> tuple[CheckQuestion, ...] | Verdict:
+        judge = _find_judge(check, request)
         return (
-            judge if isinstance(judge, Verdict) else custom_checks.question(judge, situation.value, _inputs(situation), situation.evidence)
+            judge
+            if isinstance(judge, Verdict)
+            else custom_checks.build_questions(judge, request.value, _given_inputs(request), request.evidence)
         )
 
-    def judged(self, check: Named, situation: Situation, replies: Sequence[Reply]) -> Verdict:
-        return custom_checks.said(replies)
+    def judge_replies(self, check: CheckCall, request: VerificationRequest, replies: Sequence[JudgeReply]) -> Verdict:
+        return custom_checks.judge_replies(replies)
 
 
-class _Entailment:
-    def judge(self, check: Named) -> str:
+class _EntailmentCheck:
+    def judge_name(self, check: CheckCall) -> str:
         return check.argument or ENTAILMENT
 
-    def questions(self, check: Named, situation: Situation) -> tuple[Question, ...] | Verdict:
-        judge = _other(check, situation)
+    def build_questions(self, check: CheckCall, request: VerificationRequest) -> tuple[CheckQuestion, ...] | Verdict:
+        judge = _find_independent_judge(check, request)
         if isinstance(judge, Verdict):
             return judge
-        said = partial_answers.claims(situation) if situation.back_off else None
-        return entailment.questions(situation.value, situation.schema, situation.evidence, self.judge(check), said)
+        given_claims = partial_answers.part_claims(request) if request.back_off else None
+        return entailment.build_questions(request.value, request.schema, request.evidence, self.judge_name(check), given_claims)
 
-    def judged(self, check: Named, situation: Situation, replies: Sequence[Reply]) -> Verdict:
-        if situation.back_off:
-            return partial_answers.judged(situation, replies)
-        return entailment.judged(situation.value, situation.schema, situation.evidence, replies)
+    def judge_replies(self, check: CheckCall, request: VerificationRequest, replies: Sequence[JudgeReply]) -> Verdict:
+        if request.back_off:
+            return partial_answers.judge_replies(request, replies)
+        return entailment.judge_replies(request.value, request.schema, request.evidence, replies)
 
 
-class _Rederive:
-    def judge(self, check: Named) -> str:
+class _RederiveCheck:
+    def judge_name(self, check: CheckCall) -> str:
         return check.argument
 
-    def questions(self, check: Named, situation: Situation) -> tuple[Question, ...] | Verdict:
-        judge = _other(check, situation)
-        return judge if isinstance(judge, Verdict) else rederivation.rederivation(judge, _inputs(situation), situation.evidence)
+    def build_questions(self, check: CheckCall, request: VerificationRequest) -> tuple[CheckQuestion, ...] | Verdict:
+        judge = _find_independent_judge(check, request)
+        return judge if isinstance(judge, Verdict) else rederivation.rederivation_questions(judge, _given_inputs(request), request.evidence)
 
-    def judged(self, check: Named, situation: Situation, replies: Sequence[Reply]) -> Verdict:
-        judge = situation.judges.get(check.argument)
-        return rederivation.rederived(situation.value, situation.schema, {} if judge is None else judge.output, replies)
+    def judge_replies(self, check: CheckCall, request: VerificationRequest, replies: Sequence[JudgeReply]) -> Verdict:
+        judge = request.judges.get(check.argument)
+        return rederivation.judge_rederivation(request.value, request.schema, {} if judge is None else judge.output, replies)
 
 
-class _Agree:
-    def judge(self, check: Named) -> str:
+class _AgreeCheck:
+    def judge_name(self, check: CheckCall) -> str:
         return ""
 
-    def questions(self, check: Named, situation: Situation) -> tuple[Question, ...] | Verdict:
-        producer, count = situation.producer, int(check.argument or rederivation.SAMPLES) if (check.argument or "0").isdigit() else 0
+    def build_questions(self, check: CheckCall, request: VerificationRequest) -> tuple[CheckQuestion, ...] | Verdict:
+        producer, count = request.producer, int(check.argument or rederivation.DEFAULT_SAMPLES) if (check.argument or "0").isdigit() else 0
         if producer is None or producer.kind != "agent":
-            return unsettled(AGREE, "no agent produced the value, and so none can be asked again")
+            return unknown_by_model(AGREE, "no agent produced the value, and so none can be asked again")
         if not producer.max_output:
-            return unsettled(AGREE, f"{producer.name} asks no model, and would say the same again")
-        if not 2 <= count <= rederivation.MOST_SAMPLES:
-            return unsettled(AGREE, f"it takes 2 to {rederivation.MOST_SAMPLES} samples, not {check.argument!r}")
-        return rederivation.samples(producer, situation.inputs, count)
+            return unknown_by_model(AGREE, f"{producer.name} asks no model, and would say the same again")
+        if not 2 <= count <= rederivation.MAX_SAMPLES:
+            return unknown_by_model(AGREE, f"it takes 2 to {rederivation.MAX_SAMPLES} samples, not {check.argument!r}")
+        return rederivation.sample_questions(producer, request.inputs, count)
 
-    def judged(self, check: Named, situation: Situation, replies: Sequence[Reply]) -> Verdict:
-        return rederivation.agreed(situation.value, situation.schema, replies)
+    def judge_replies(self, check: CheckCall, request: VerificationRequest, replies: Sequence[JudgeReply]) -> Verdict:
+        return rederivation.judge_agreement(request.value, request.schema, replies)
 
 
-ASKING: Mapping[str, Asking] = {TOOL: _Tool(), ENTAILMENT: _Entailment(), REDERIVE: _Rederive(), AGREE: _Agree()}
+MODEL_CHECKS: Mapping[str, ModelCheck] = {
+    TOOL: _ToolCheck(),
+    ENTAILMENT: _EntailmentCheck(),
+    REDERIVE: _RederiveCheck(),
+    AGREE: _AgreeCheck(),
+}
 """By name, the cheapest first."""
 
 
-def judge_of(check: Named) -> str:
+def judge_name(check: CheckCall) -> str:
     """The agent that a check asks, or `tool(NAME)`; empty for one that asks the producer, or nobody."""
-    return ASKING[check.check].judge(check) if check.check in ASKING else ""
+    return MODEL_CHECKS[check.check].judge_name(check) if check.check in MODEL_CHECKS else ""
 
 
-def alike(judge: Contract, producer: Contract) -> bool:
+def is_same_agent(judge: Contract, producer: Contract) -> bool:
     """Whether two agents are one: the same card, or cards with the same model, adapter and prompt under two names; or have one in common,
     where they are ensembles."""
     if judge.kind != producer.kind:
         return False
-    if judge.mind and producer.mind:
-        return not set(judge.mind.split("+")).isdisjoint(producer.mind.split("+"))
+    if judge.model_identity and producer.model_identity:
+        return not set(judge.model_identity.split("+")).isdisjoint(producer.model_identity.split("+"))
     return judge.name == producer.name
 
 
-def _there(check: Named, situation: Situation) -> Contract | Verdict:
+def _find_judge(check: CheckCall, request: VerificationRequest) -> Contract | Verdict:
     """Whom a check asks, or that there is none."""
-    name = judge_of(check)
-    if (judge := situation.judges.get(name)) is not None:
+    name = judge_name(check)
+    if (judge := request.judges.get(name)) is not None:
         return judge
     whom = TOOL if check.check == TOOL else "agent"
     why = f"there is no {whom} {check.argument or name!r}" if name else f"it names no {whom}: {check.check}(NAME)"
-    return unsettled(check.check, why)
+    return unknown_by_model(check.check, why)
 
 
-def _other(check: Named, situation: Situation) -> Contract | Verdict:
+def _find_independent_judge(check: CheckCall, request: VerificationRequest) -> Contract | Verdict:
     """The same, of whoever has not produced the value."""
-    judge = _there(check, situation)
-    if isinstance(judge, Contract) and situation.producer is not None and alike(judge, situation.producer):
-        return unsettled(check.check, f"{judge_of(check)} is the agent that produced the value: {SAME}")
+    judge = _find_judge(check, request)
+    if isinstance(judge, Contract) and request.producer is not None and is_same_agent(judge, request.producer):
+        return unknown_by_model(check.check, f"{judge_name(check)} is the agent that produced the value: {SAME_MODEL_REASON}")
     return judge
 
 
-def _inputs(situation: Situation) -> Mapping[str, Any]:
+def _given_inputs(request: VerificationRequest) -> Mapping[str, Any]:
     """What the value was made from, as others may be given it."""
-    return situation.inputs if situation.producer is None else custom_checks.own_inputs(situation.producer, situation.inputs)
+    return request.inputs if request.producer is None else custom_checks.producer_inputs(request.producer, request.inputs)

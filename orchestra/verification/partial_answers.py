@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from orchestra.core.events import Dropped, Verdict
+from orchestra.core.events import DroppedPart, Verdict
 from orchestra.core.outcomes import Evidence
 from orchestra.schema.types import Validator
-from orchestra.verification.answer_parts import Part, Rest, parts, without
-from orchestra.verification.entailment import ENTAILMENT, Claim, Reply, each
-from orchestra.verification.verdict import FAIL, PASS, UNKNOWN, unsettled
+from orchestra.verification.answer_parts import AnswerPart, RemainingAnswer, remove_parts, split_answer
+from orchestra.verification.entailment import ENTAILMENT, AnswerClaim, JudgeReply, claim_verdicts
+from orchestra.verification.verdict import FAIL, PASS, UNKNOWN, unknown_by_model
 
 if TYPE_CHECKING:
-    from orchestra.verification.acceptance import Situation
+    from orchestra.verification.acceptance import VerificationRequest
 
 
-def weighed(found: Sequence[Part], verdicts: Sequence[Verdict]) -> list[Verdict]:
+def weakest_verdicts(found: Sequence[AnswerPart], verdicts: Sequence[Verdict]) -> list[Verdict]:
     """The verdict on each part: that on its weakest claim; `verdicts` are on the claims of the parts, in their order."""
     line = iter(verdicts)
     return [min((next(line) for _ in part.claims), key=_strength) for part in found]
@@ -33,54 +33,56 @@ def _strength(verdict: Verdict) -> tuple[bool, float]:
     return verdict.outcome == PASS, verdict.score
 
 
-def score(verdict: Verdict) -> float | None:
+def part_score(verdict: Verdict) -> float | None:
     """What a threshold is held against, in [0, 1]; None for a part that is kept at no threshold."""
     return verdict.score if verdict.outcome == PASS else None
 
 
-def claims(situation: Situation) -> list[Claim]:
+def part_claims(request: VerificationRequest) -> list[AnswerClaim]:
     """What is asked of the agent: the claims of each part, one after the other."""
-    return [claim for part in parts(situation.value, situation.schema) for claim in part.claims]
+    return [claim for part in split_answer(request.value, request.schema) for claim in part.claims]
 
 
-def judged(situation: Situation, replies: Sequence[Reply]) -> Verdict:
+def judge_replies(request: VerificationRequest, replies: Sequence[JudgeReply]) -> Verdict:
     """The verdict of an agent's replies to the claims of a value's parts, on what is left of it."""
-    found = parts(situation.value, situation.schema)
-    said = each([claim for part in found for claim in part.claims], situation.evidence, replies)
-    if not said:
-        return unsettled(ENTAILMENT, "its questions were others")
-    verdicts = weighed(found, said)
+    found = split_answer(request.value, request.schema)
+    claim_results = claim_verdicts([claim for part in found for claim in part.claims], request.evidence, replies)
+    if not claim_results:
+        return unknown_by_model(ENTAILMENT, "its questions were others")
+    verdicts = weakest_verdicts(found, claim_results)
     if all(one.outcome == UNKNOWN for one in verdicts):
         return verdicts[0]
-    kept, dropped = _divided(found, verdicts, situation.accept)
+    kept, dropped = _split_by_threshold(found, verdicts, request.accept)
     if not kept:
         most = max(verdicts, key=_strength)
-        reason = most.reason or f"a probability of {most.score:.2f} does not reach {situation.accept:.6g}"
+        reason = most.reason or f"a probability of {most.score:.2f} does not reach {request.accept:.6g}"
         return Verdict(ENTAILMENT, FAIL, 0.0, f"none of {len(found)} parts is borne out; of the best one: {reason}", deterministic=False)
-    rest = without(situation.value, dropped)
-    if (fault := Validator(situation.schema).check(rest.value)) is not None:
+    rest = remove_parts(request.value, dropped)
+    if (fault := Validator(request.schema).check(rest.value)) is not None:
         reason = f"{len(dropped)} of {len(found)} parts are not borne out, and what is left is not of its type: {fault}"
         return Verdict(ENTAILMENT, FAIL, 0.0, reason, deterministic=False)
     reason = f"{len(dropped)} of {len(found)} parts were dropped" if dropped else ""
-    rests = tuple(_moved(evidence, part, rest) for part, one in kept for evidence in one.evidence)
+    rests = tuple(_relocate(evidence, part, rest) for part, one in kept for evidence in one.evidence)
     least = min(one.score for _, one in kept)
     return Verdict(ENTAILMENT, PASS, least, reason, deterministic=False, evidence=rests, dropped=tuple(dropped))
 
 
-def _divided(found: Sequence[Part], verdicts: Sequence[Verdict], accept: float) -> tuple[list[tuple[Part, Verdict]], list[Dropped]]:
-    kept: list[tuple[Part, Verdict]] = []
-    dropped: list[Dropped] = []
+def _split_by_threshold(
+    found: Sequence[AnswerPart], verdicts: Sequence[Verdict], accept: float
+) -> tuple[list[tuple[AnswerPart, Verdict]], list[DroppedPart]]:
+    kept: list[tuple[AnswerPart, Verdict]] = []
+    dropped: list[DroppedPart] = []
     for part, one in zip(found, verdicts, strict=True):
         if one.outcome == PASS and one.score >= accept:
             kept.append((part, one))
             continue
         low = f"it is supported to {one.score:.3f}, and {accept:.3f} is asked"
-        dropped.append(part.dropped(one.reason or low, None if one.outcome == UNKNOWN else one.score))
+        dropped.append(part.to_dropped(one.reason or low, None if one.outcome == UNKNOWN else one.score))
     return kept, dropped
 
 
-def _moved(evidence: Evidence, part: Part, rest: Rest) -> Evidence:
+def _relocate(evidence: Evidence, part: AnswerPart, rest: RemainingAnswer) -> Evidence:
     """Evidence of a part that was kept, under its path in what is left."""
-    old = Dropped(part.steps, "", "").path
-    new = Dropped(rest.path(part.steps), "", "").path
+    old = DroppedPart(part.steps, "", "").path
+    new = DroppedPart(rest.new_path(part.steps), "", "").path
     return msgspec.structs.replace(evidence, field=new + evidence.field[len(old) :]) if old != new else evidence

@@ -12,20 +12,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestra.agents.contract import Contract
-from orchestra.core.events import Question, Verdict
-from orchestra.core.protocols import Source
+from orchestra.core.events import CheckQuestion, Verdict
+from orchestra.core.protocols import EvidenceSource
 from orchestra.verification.check_expression import AGREE
-from orchestra.verification.entailment import EVIDENCE, Reply
-from orchestra.verification.equivalence import clusters, essence, same
-from orchestra.verification.verdict import FAIL, PASS, shown, unsettled
+from orchestra.verification.entailment import EVIDENCE, JudgeReply
+from orchestra.verification.equivalence import answer_content, cluster_equivalent, is_equivalent
+from orchestra.verification.verdict import FAIL, PASS, excerpt, unknown_by_model
 
 REDERIVE = "rederive"
-SAMPLES = 5
+DEFAULT_SAMPLES = 5
 """Of `agree` where it names no number: with five, four to one is a score of 0.69, three to two of 0.58."""
-MOST_SAMPLES = 16
+MAX_SAMPLES = 16
 
 
-def filled(contract: Contract, given: Mapping[str, Any], sources: Sequence[Source]) -> dict[str, Any] | str:
+def build_inputs(contract: Contract, given: Mapping[str, Any], sources: Sequence[EvidenceSource]) -> dict[str, Any] | str:
     """What an agent is given that answers again: the producer's inputs by name, and the evidence as `evidence`; or which one is missing."""
     wanted: Mapping[str, Any] = contract.input.get("properties", {})
     found = {name: given[name] for name in wanted if name in given}
@@ -34,57 +34,59 @@ def filled(contract: Contract, given: Mapping[str, Any], sources: Sequence[Sourc
     return next((name for name in contract.input.get("required", ()) if name not in found), found)
 
 
-def rederivation(contract: Contract, given: Mapping[str, Any], sources: Sequence[Source]) -> tuple[Question, ...] | Verdict:
+def rederivation_questions(
+    contract: Contract, given: Mapping[str, Any], sources: Sequence[EvidenceSource]
+) -> tuple[CheckQuestion, ...] | Verdict:
     """What the other agent is asked: the producer's question and evidence, without its answer."""
-    inputs = filled(contract, given, sources)
+    inputs = build_inputs(contract, given, sources)
     if isinstance(inputs, str):
-        return unsettled(REDERIVE, f"the agent {contract.name} wants the input {inputs!r}, and there is none")
-    return (Question(contract.name, inputs),)
+        return unknown_by_model(REDERIVE, f"the agent {contract.name} wants the input {inputs!r}, and there is none")
+    return (CheckQuestion(contract.name, inputs),)
 
 
-def rederived(value: Any, schema: Mapping[str, Any], output: Mapping[str, Any], replies: Sequence[Reply]) -> Verdict:
+def judge_rederivation(value: Any, schema: Mapping[str, Any], output: Mapping[str, Any], replies: Sequence[JudgeReply]) -> Verdict:
     """Whether the other agent came to the same answer; one that gives none leaves it open."""
-    if len(replies) != 1 or replies[0].fault:
-        return unsettled(REDERIVE, replies[0].fault if replies else "nobody answered")
-    mine, theirs = essence(value, schema), essence(replies[0].value, output)
+    if len(replies) != 1 or replies[0].error:
+        return unknown_by_model(REDERIVE, replies[0].error if replies else "nobody answered")
+    mine, theirs = answer_content(value, schema), answer_content(replies[0].value, output)
     if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
         missing = [name for name in mine if name not in theirs]
         mine, theirs = {name: mine[name] for name in mine if name in theirs}, {name: theirs[name] for name in mine if name in theirs}
-        if missing and same(mine, theirs):
-            return unsettled(REDERIVE, f"the other agent says nothing of {missing[0]}")
+        if missing and is_equivalent(mine, theirs):
+            return unknown_by_model(REDERIVE, f"the other agent says nothing of {missing[0]}")
     elif isinstance(mine, Mapping) or isinstance(theirs, Mapping):
-        return unsettled(REDERIVE, "one of the answers is a record, and the other is not")
-    if same(mine, theirs):
+        return unknown_by_model(REDERIVE, "one of the answers is a record, and the other is not")
+    if is_equivalent(mine, theirs):
         return Verdict(REDERIVE, PASS, 1.0, deterministic=False)
     if theirs is None:
-        return unsettled(REDERIVE, "the other agent found no answer")
-    return Verdict(REDERIVE, FAIL, 0.0, f"the other agent found {shown(theirs)}, not {shown(mine)}", deterministic=False)
+        return unknown_by_model(REDERIVE, "the other agent found no answer")
+    return Verdict(REDERIVE, FAIL, 0.0, f"the other agent found {excerpt(theirs)}, not {excerpt(mine)}", deterministic=False)
 
 
-def samples(producer: Contract, given: Mapping[str, Any], count: int) -> tuple[Question, ...]:
+def sample_questions(producer: Contract, given: Mapping[str, Any], count: int) -> tuple[CheckQuestion, ...]:
     """The producer's own question, so many times; each with a chance of its own. What else is `given` is for other checks."""
     own = {name: value for name, value in given.items() if name in producer.input.get("properties", {})}
-    return tuple(Question(producer.name, own, number) for number in range(1, count + 1))
+    return tuple(CheckQuestion(producer.name, own, number) for number in range(1, count + 1))
 
 
-def agreed(value: Any, schema: Mapping[str, Any], replies: Sequence[Reply]) -> Verdict:
+def judge_agreement(value: Any, schema: Mapping[str, Any], replies: Sequence[JudgeReply]) -> Verdict:
     """How far the samples agree, with each other and with the value: 1 - entropy / log k over clusters of answers that say the same.
 
     Passes where more than half of those asked answered as the value does. Dissent is `unknown`.
     """
-    heard = [essence(reply.value, schema) for reply in replies if not reply.fault]
+    heard = [answer_content(reply.value, schema) for reply in replies if not reply.error]
     if len(heard) < 2 or 2 * len(heard) <= len(replies):
-        why = next((reply.fault for reply in replies if reply.fault), "nobody answered")
-        return unsettled(AGREE, f"{len(heard)} of {len(replies)} samples were answered: {why}")
-    score = _score([len(cluster) for cluster in clusters(heard)], len(heard))
-    mine = essence(value, schema)
-    with_it = sum(same(mine, other) for other in heard)
-    said = f"{with_it} of {len(replies)} samples say the same"
+        why = next((reply.error for reply in replies if reply.error), "nobody answered")
+        return unknown_by_model(AGREE, f"{len(heard)} of {len(replies)} samples were answered: {why}")
+    score = _agreement_score([len(cluster) for cluster in cluster_equivalent(heard)], len(heard))
+    mine = answer_content(value, schema)
+    with_it = sum(is_equivalent(mine, other) for other in heard)
+    reason = f"{with_it} of {len(replies)} samples say the same"
     if 2 * with_it > len(replies):
-        return Verdict(AGREE, PASS, score, said, deterministic=False)
-    return unsettled(AGREE, said, score)
+        return Verdict(AGREE, PASS, score, reason, deterministic=False)
+    return unknown_by_model(AGREE, reason, score)
 
 
-def _score(sizes: Sequence[int], count: int) -> float:
+def _agreement_score(sizes: Sequence[int], count: int) -> float:
     entropy = -sum(size / count * math.log(size / count) for size in sizes)
     return min(1.0, max(0.0, 1.0 - entropy / math.log(count)))

@@ -1,7 +1,7 @@
 """The examination: verification as a machine, for checks that ask agents. Pure: who runs it makes the calls.
 
-    state = start(situation)                    # an `Asked` with questions, or the `Ruling`
-    state = go_on(situation, state, replies)    # as often as there are questions
+    state = start(request)                    # `ChecksPending` with questions, or the `VerificationResult`
+    state = advance(request, state, replies)  # as often as there are questions
 
 Checks go by cost. What asks nobody goes first; then, of the checks on which it still depends whether the value is accepted, one after
 the other. What a check asks goes out at once; what does not come back, or makes no sense, is `unknown`, and `unknown` never passes.
@@ -15,99 +15,106 @@ import msgspec
 
 from orchestra.agents.contract import Contract
 from orchestra.core.errors import InputError
-from orchestra.core.events import Question, Verdict
-from orchestra.core.suggestions import nearest
+from orchestra.core.events import CheckQuestion, Verdict
+from orchestra.core.suggestions import closest_match
 from orchestra.verification import custom_checks
-from orchestra.verification.acceptance import Ruling, Situation, at_once, open_check, rules_of, ruling
-from orchestra.verification.answer_parts import rest
-from orchestra.verification.check_expression import Named, NotARule, named, read
+from orchestra.verification.acceptance import (
+    VerificationRequest,
+    VerificationResult,
+    build_result,
+    next_model_check,
+    parse_checks,
+    run_deterministic,
+)
+from orchestra.verification.answer_parts import remaining_value
+from orchestra.verification.check_expression import CheckCall, CheckSyntaxError, check_calls, parse_check
 from orchestra.verification.custom_checks import TOOL
-from orchestra.verification.entailment import ENTAILMENT, Reply
-from orchestra.verification.model_checks import ASKING, judge_of
-from orchestra.verification.verdict import unsettled
+from orchestra.verification.entailment import ENTAILMENT, JudgeReply
+from orchestra.verification.model_checks import MODEL_CHECKS, judge_name
+from orchestra.verification.verdict import unknown_by_model
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class ChecksPending(msgspec.Struct, frozen=True, kw_only=True):
     """Where an examination stands when it has questions: the check that asks, what it asks, and what was said before."""
 
     check: str
-    questions: tuple[Question, ...]
+    questions: tuple[CheckQuestion, ...]
     verdicts: tuple[Verdict, ...] = ()
 
 
-def start(situation: Situation) -> Asked | Ruling:
+def start(request: VerificationRequest) -> ChecksPending | VerificationResult:
     """The first questions, or the ruling where there are none."""
-    if situation.back_off:
-        return _backing_off(situation)
-    return _next(situation, at_once(situation))
+    if request.back_off:
+        return _start_back_off(request)
+    return _next_state(request, run_deterministic(request))
 
 
-def _backing_off(situation: Situation) -> Asked | Ruling:
+def _start_back_off(request: VerificationRequest) -> ChecksPending | VerificationResult:
     """Where parts may be dropped `entailment` is asked first: the other checks are about what it leaves."""
-    check = next((one for one in rules_of(situation.checks) if isinstance(one, Named) and one.check == ENTAILMENT), None)
+    check = next((one for one in parse_checks(request.checks) if isinstance(one, CheckCall) and one.check == ENTAILMENT), None)
     if check is None:
-        return _next(situation, at_once(situation))
-    found = ASKING[ENTAILMENT].questions(check, situation)
+        return _next_state(request, run_deterministic(request))
+    found = MODEL_CHECKS[ENTAILMENT].build_questions(check, request)
     if isinstance(found, tuple):
-        return Asked(check=str(check), questions=found)
-    return _next(situation, {**at_once(situation), check: _named(check, found)})
+        return ChecksPending(check=str(check), questions=found)
+    return _next_state(request, {**run_deterministic(request), check: _with_check_name(check, found)})
 
 
-def go_on(situation: Situation, asked: Asked, replies: Sequence[Reply]) -> Asked | Ruling:
+def advance(request: VerificationRequest, pending: ChecksPending, replies: Sequence[JudgeReply]) -> ChecksPending | VerificationResult:
     """What follows from the replies to the questions, in their order."""
-    found = {read(one.check): one for one in asked.verdicts}
-    check = read(asked.check)
-    if isinstance(check, Named):
-        found[check] = _named(check, ASKING[check.check].judged(check, situation, replies))
-    known = {one: said for one, said in found.items() if isinstance(one, Named)}
-    if situation.back_off:
-        known |= at_once(_left(situation, known))
-    return _next(situation, known)
+    found = {parse_check(one.check): one for one in pending.verdicts}
+    check = parse_check(pending.check)
+    if isinstance(check, CheckCall):
+        found[check] = _with_check_name(check, MODEL_CHECKS[check.check].judge_replies(check, request, replies))
+    known = {one: verdict for one, verdict in found.items() if isinstance(one, CheckCall)}
+    if request.back_off:
+        known |= run_deterministic(_remaining_request(request, known))
+    return _next_state(request, known)
 
 
-def unasked(situation: Situation, asked: Asked, reason: str) -> Ruling:
+def finish_without_asking(request: VerificationRequest, pending: ChecksPending, reason: str) -> VerificationResult:
     """The ruling where the questions are not asked: what they would have told is `unknown`, for this reason."""
-    rules = rules_of(situation.checks)
-    known = {name: one for one in asked.verdicts if isinstance(name := read(one.check), Named)}
-    if situation.back_off:  # the other checks were to judge what is left, and that is all of it
-        known = at_once(situation)
-    while (check := open_check(rules, known, situation.combination)) is not None:
-        known[check] = unsettled(str(check), reason)
-    return ruling(situation, rules, known)
+    rules = parse_checks(request.checks)
+    known = {name: one for one in pending.verdicts if isinstance(name := parse_check(one.check), CheckCall)}
+    if request.back_off:  # the other checks were to judge what is left, and that is all of it
+        known = run_deterministic(request)
+    while (check := next_model_check(rules, known, request.combination)) is not None:
+        known[check] = unknown_by_model(str(check), reason)
+    return build_result(request, rules, known)
 
 
-def _next(situation: Situation, known: dict[Named, Verdict]) -> Asked | Ruling:
-    rules = rules_of(situation.checks)
-    while (check := open_check(rules, known, situation.combination)) is not None:
-        found = ASKING[check.check].questions(check, _left(situation, known) if check.check == TOOL else situation)
+def _next_state(request: VerificationRequest, known: dict[CheckCall, Verdict]) -> ChecksPending | VerificationResult:
+    rules = parse_checks(request.checks)
+    while (check := next_model_check(rules, known, request.combination)) is not None:
+        found = MODEL_CHECKS[check.check].build_questions(check, _remaining_request(request, known) if check.check == TOOL else request)
         if isinstance(found, tuple):
-            return Asked(check=str(check), questions=found, verdicts=tuple(known.values()))
-        known[check] = _named(check, found)
-    return ruling(situation, rules, known)
+            return ChecksPending(check=str(check), questions=found, verdicts=tuple(known.values()))
+        known[check] = _with_check_name(check, found)
+    return build_result(request, rules, known)
 
 
-def _left(situation: Situation, known: Mapping[Named, Verdict]) -> Situation:
+def _remaining_request(request: VerificationRequest, known: Mapping[CheckCall, Verdict]) -> VerificationRequest:
     """The situation of what is left of the value, where parts were taken out of it."""
-    return msgspec.structs.replace(situation, value=rest(situation.value, known.values())) if situation.back_off else situation
+    return msgspec.structs.replace(request, value=remaining_value(request.value, known.values())) if request.back_off else request
 
 
-def _named(check: Named, said: Verdict) -> Verdict:
+def _with_check_name(check: CheckCall, verdict: Verdict) -> Verdict:
     """A verdict under the check's whole name, with the agent in it."""
-    return msgspec.structs.replace(said, check=str(check))
+    return msgspec.structs.replace(verdict, check=str(check))
 
 
-def judges_of(checks: tuple[str, ...]) -> list[str]:
+def judge_names(checks: tuple[str, ...]) -> list[str]:
     """What checks ask beside the producer, each once: agents by name, tools as `tool(NAME)`."""
-    return list(dict.fromkeys(name for rule in rules_of(checks) for check in named(rule) if (name := judge_of(check))))
+    return list(dict.fromkeys(name for rule in parse_checks(checks) for check in check_calls(rule) if (name := judge_name(check))))
 
 
-def judge_among(name: str, agents: Mapping[str, Contract], own: Mapping[str, Contract]) -> Contract | None:
-    """The agent, or of one's `own` tools the one, that is asked under a name; None where there is none."""
-    return own.get(tool) if (tool := custom_checks.asked(name)) else agents.get(name)
+def find_judge(name: str, agents: Mapping[str, Contract], own_tools: Mapping[str, Contract]) -> Contract | None:
+    """The agent, or the tool in `own_tools`, that a check asks under this name; None where there is none."""
+    return own_tools.get(tool) if (tool := custom_checks.tool_name(name)) else agents.get(name)
 
 
-def stated(
-    checks: tuple[str, ...], agents: Mapping[str, Contract], own: Mapping[str, Contract]
+def validate_checks(
+    checks: tuple[str, ...], agents: Mapping[str, Contract], own_tools: Mapping[str, Contract]
 ) -> tuple[tuple[str, ...], dict[str, Contract]]:
     """Checks that somebody states outside of a workflow, and the agents and tools that they ask.
 
@@ -115,17 +122,17 @@ def stated(
     """
     for text in checks:
         try:
-            read(text)
-        except NotARule as error:
-            raise InputError("V010", f"{text!r} is no check: {error.why}", hint='checks="quote | entailment"') from error
+            parse_check(text)
+        except CheckSyntaxError as error:
+            raise InputError("V010", f"{text!r} is no check: {error.reason}", hint='checks="quote | entailment"') from error
     found: dict[str, Contract] = {}
-    for name in judges_of(checks):
-        judge, tool = judge_among(name, agents, own), custom_checks.asked(name)
+    for name in judge_names(checks):
+        judge, tool = find_judge(name, agents, own_tools), custom_checks.tool_name(name)
         if judge is None:
-            near = nearest(tool or name, known := own if tool else agents)
+            near = closest_match(tool or name, known := own_tools if tool else agents)
             hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(sorted(known)) or 'none'}"
             raise InputError("V011", f"a check asks the {TOOL if tool else 'agent'} {tool or name!r}, and there is none", hint=hint)
-        if tool and (why := custom_checks.misfit(judge)):
+        if tool and (why := custom_checks.signature_error(judge)):
             raise InputError("V011", f"no check can ask the tool {tool!r}: {why}", hint="orchestra explain V011")
         found[name] = judge
     return checks, found

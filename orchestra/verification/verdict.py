@@ -8,9 +8,9 @@ from orchestra.core.events import Verdict
 from orchestra.core.outcomes import Evidence
 
 PASS, FAIL, UNKNOWN = "pass", "fail", "unknown"
-SAME = "the same model with the same prompt"
+SAME_MODEL_REASON = "the same model with the same prompt"
 """What the reason ends with of a check that would ask whoever gave the value."""
-SHOWN = 60
+MAX_EXCERPT = 60
 """Characters of an answer that a reason shows."""
 
 
@@ -29,12 +29,12 @@ def unknown(check: str, reason: str, score: float = 0.5) -> Verdict:
     return Verdict(check, UNKNOWN, score, reason)
 
 
-def unsettled(check: str, reason: str, score: float = 0.5) -> Verdict:
+def unknown_by_model(check: str, reason: str, score: float = 0.5) -> Verdict:
     """The same of a check that asks agents."""
     return Verdict(check, UNKNOWN, score, reason, deterministic=False)
 
 
-def shown(value: Any) -> str:
+def excerpt(value: Any) -> str:
     """A part of an answer as reasons show it, cut where it is long."""
     text = str(value)
-    return repr(text if len(text) <= SHOWN else text[: SHOWN - 1] + "…")
+    return repr(text if len(text) <= MAX_EXCERPT else text[: MAX_EXCERPT - 1] + "…")

@@ -11,16 +11,16 @@ from orchestra.workflows.program import CompiledNode, Program
 if TYPE_CHECKING:
     import networkx as nx
 
-TRIES = 2
+MIN_ATTEMPTS = 2
 """Attempts, at least, of a node whose file says nothing of `retry`: one more for an output outside its type or not accepted."""
 
 
-MOST = 10_000
+MAX_SHOWN_NODES = 10_000
 """Nodes of a program that are told or drawn at most, those of bodies counted each time: workflows that call each other twice double
 at every level."""
 
 
-def callee(node: CompiledNode) -> str:
+def callee_name(node: CompiledNode) -> str:
     """The name of the agent, tool or workflow that a node calls; empty where it calls none."""
     if node.contract is not None:
         return node.contract.name
@@ -47,9 +47,9 @@ def _to_networkx(program: Program, known: dict[int, nx.DiGraph[str]]) -> nx.DiGr
     graph = known[id(program)] = nx.DiGraph(name=program.name)
     for node in program.nodes:
         body = None if node.body is None else _to_networkx(node.body, known)
-        graph.add_node(node.name, kind=node.kind, callee=callee(node), height=node.height, body=body)
+        graph.add_node(node.name, kind=node.kind, callee=callee_name(node), height=node.height, body=body)
     for node in program.nodes:
-        graph.add_edges_from((program.nodes[need].name, node.name, {"soft": need in node.soft}) for need in node.needs)
+        graph.add_edges_from((program.nodes[need].name, node.name, {"soft": need in node.soft_needs}) for need in node.needs)
     return graph
 
 
@@ -76,25 +76,25 @@ def critical_path(program: Program) -> list[str]:
     return found
 
 
-def levels(program: Program) -> int:
-    """How many levels of bodies below a program can be told without more than `MOST` nodes in all."""
+def max_shown_depth(program: Program) -> int:
+    """How many levels of bodies below a program can be told without more than `MAX_SHOWN_NODES` nodes in all."""
     known: dict[tuple[int, int], int] = {}
     level, before = 0, len(program.nodes)
-    while (count := _count(program, level + 1, known)) <= MOST and count > before:
+    while (count := _count_nodes(program, level + 1, known)) <= MAX_SHOWN_NODES and count > before:
         level, before = level + 1, count
     return level
 
 
-def _count(program: Program, level: int, known: dict[tuple[int, int], int]) -> int:
+def _count_nodes(program: Program, level: int, known: dict[tuple[int, int], int]) -> int:
     """The nodes of a program and of so many levels of its bodies."""
     key = (id(program), level)
     if key not in known:
         bodies = [node.body for node in program.nodes if node.body is not None] if level else []
-        known[key] = len(program.nodes) + sum(_count(body, level - 1, known) for body in bodies)
+        known[key] = len(program.nodes) + sum(_count_nodes(body, level - 1, known) for body in bodies)
     return known[key]
 
 
-def each_program(program: Program) -> Iterator[Program]:
+def walk_programs(program: Program) -> Iterator[Program]:
     """A program and all that is inside it, each once."""
     seen = {id(program)}
     waiting = [program]
@@ -107,13 +107,13 @@ def each_program(program: Program) -> Iterator[Program]:
                 waiting.append(node.body)
 
 
-def tries(node: CompiledNode, tiers: int = 1) -> int:
+def max_attempts(node: CompiledNode, tiers: int = 1) -> int:
     """Attempts of a node that calls an agent or a tool, at most; where larger models may be asked, one more for each of these `tiers`, one
     at least: the fleet says whether it is there. Bodies are not repeated."""
     if node.contract is not None and node.contract.effect == "once":
         found = 1
     else:
-        found = node.source.retry.attempts if node.source.retry is not None else max(node.retry.attempts, TRIES)
+        found = node.source.retry.attempts if node.source.retry is not None else max(node.retry.attempts, MIN_ATTEMPTS)
     if node.acceptance is not None and "escalate" in node.acceptance.otherwise:
         return found + max(1, tiers)
     return found + (node.escalate is not None)

@@ -9,17 +9,17 @@ from typing import Any
 
 from orchestra.agents.contract import Contract
 from orchestra.core.errors import OrchestraError
-from orchestra.workflows.analysis import TRIES, tries
-from orchestra.workflows.program import CompiledNode, Planning, Program
+from orchestra.workflows.analysis import MIN_ATTEMPTS, max_attempts
+from orchestra.workflows.program import CompiledNode, PlanSettings, Program
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class CostBound:
     """The calls of one node, at most. `output_tokens` and `tokens` are of all of them; `tokens` is None for a model of unknown context."""
 
     node: str
     kind: str
-    asks: str
+    callee: str
     elements: int
     attempts: int
     output_tokens: int
@@ -33,65 +33,65 @@ class Bound:
         return self.elements * self.attempts
 
 
-def bounds(program: Program, given: Mapping[str, Any], contexts: Mapping[str, int], tiers: int = 1) -> list[Bound]:
+def compute_bounds(program: Program, given: Mapping[str, Any], contexts: Mapping[str, int], tiers: int = 1) -> list[CostBound]:
     """The calls of a program, node by node, bodies included.
 
     `contexts` has, by agent, the tokens that prompt and output of one call share: the bound of what it can take. A list that only the
     inputs decide is counted; any other counts as long as its `limit` allows. `tiers` is the number of larger models that the fleet has.
     """
-    return list(_nodes(program, given, _Models(contexts, tiers), "", 1))
+    return list(_node_bounds(program, given, _ModelLimits(contexts, tiers), "", 1))
 
 
 @dataclass(frozen=True, slots=True)
-class _Models:
+class _ModelLimits:
     """What a fleet says of its models."""
 
     contexts: Mapping[str, int]
     tiers: int
 
 
-def _nodes(program: Program, given: Mapping[str, Any], models: _Models, above: str, times: int) -> Iterator[Bound]:
+def _node_bounds(program: Program, given: Mapping[str, Any], models: _ModelLimits, above: str, times: int) -> Iterator[CostBound]:
     for node in program.nodes:
-        count = times * _elements(node, given)
+        count = times * _element_count(node, given)
         path = f"{above}{node.name}"
         if node.body is not None:
             turns = node.at_most if node.kind == "loop" else 1
-            inner = _nodes(node.body, given if node.body.lexical else {}, models, f"{path}/", count * turns)
-            yield from (replace(row, choice=path) for row in inner) if node.body.one_of else inner
-        elif node.planning is not None:
-            yield _asking(path, node.planning, count)
-        elif node.using is not None and node.contract is not None:
-            kit = node.using.kit
-            yield _calling(path, node, node.contract, count * (kit.steps + kit.repairs + 2), models)
-            for skill in node.using.skills:
-                yield _calling(f"{path}/{skill.name}", node, skill, count * kit.steps * kit.width, models)
+            inner = _node_bounds(node.body, given if node.body.sees_outer_scope else {}, models, f"{path}/", count * turns)
+            yield from (replace(row, choice=path) for row in inner) if node.body.runs_one_node else inner
+        elif node.plan_settings is not None:
+            yield _planner_bound(path, node.plan_settings, count)
+        elif node.tool_use is not None and node.contract is not None:
+            tool_use = node.tool_use.settings
+            yield _call_bound(path, node, node.contract, count * (tool_use.steps + tool_use.repairs + 2), models)
+            for capability in node.tool_use.capabilities:
+                yield _call_bound(f"{path}/{capability.name}", node, capability, count * tool_use.steps * tool_use.width, models)
         elif node.contract is not None:
-            yield _calling(path, node, node.contract, count, models)
+            yield _call_bound(path, node, node.contract, count, models)
 
 
-def _asking(path: str, planning: Planning, count: int) -> Bound:
+def _planner_bound(path: str, plan_settings: PlanSettings, count: int) -> CostBound:
     """The questions to the planners of a plan node: in each version of the plan, and for each vote, a line a step, the answer, and the
     repairs; and those of the larger planner, where the last line of the router is refused too. What the plan takes is not known yet."""
-    router, larger = planning.router, planning.larger
-    most = planning.limits.steps + 1 + planning.repairs  # of either planner
-    rest = 0 if larger is None else planning.repairs + 1  # of the other one then
-    plans = (1 + planning.replans) * planning.votes * TRIES
+    router, larger = plan_settings.router, plan_settings.larger
+    most = plan_settings.limits.steps + 1 + plan_settings.repairs  # of either planner
+    rest = 0 if larger is None else plan_settings.repairs + 1  # of the other one then
+    plans = (1 + plan_settings.replans) * plan_settings.votes * MIN_ATTEMPTS
     longest = sorted((one.max_output for one in (router, larger) if one is not None), reverse=True)
     written = most * longest[0] + rest * longest[-1] if longest else 0
-    return Bound(path, "plan", router.name if router is not None else "", count, plans * (most + rest), count * plans * written, None)
+    return CostBound(path, "plan", router.name if router is not None else "", count, plans * (most + rest), count * plans * written, None)
 
 
-def _calling(path: str, node: CompiledNode, contract: Contract, count: int, models: _Models) -> Bound:
-    attempts = tries(node, models.tiers)
+def _call_bound(path: str, node: CompiledNode, contract: Contract, count: int, models: _ModelLimits) -> CostBound:
+    attempts = max_attempts(node, models.tiers)
     calls = count * attempts
     context = models.contexts.get(contract.name) if contract.kind == "agent" else 0
     tokens = calls * context if context is not None else None
     if not contract.max_output:
         tokens = 0
-    return Bound(path, contract.kind, contract.name, count, attempts, calls * contract.max_output, tokens)
+    return CostBound(path, contract.kind, contract.name, count, attempts, calls * contract.max_output, tokens)
 
 
-def _elements(node: CompiledNode, given: Mapping[str, Any]) -> int:
+def _element_count(node: CompiledNode, given: Mapping[str, Any]) -> int:
     if node.each is None:
         return 1
     if node.each.references <= {"input"}:
@@ -102,15 +102,15 @@ def _elements(node: CompiledNode, given: Mapping[str, Any]) -> int:
     return node.limit
 
 
-def total(rows: list[Bound], budget: int | None) -> tuple[int, int, int | None]:
+def total(rows: list[CostBound], budget: int | None) -> tuple[int, int, int | None]:
     """Calls, output tokens, and tokens in all, at most; a budget of tokens bounds the last. Of one agent of several the dearest counts."""
-    tokens = _dearest(rows, lambda row: math.inf if row.tokens is None else row.tokens)
+    tokens = _sum_worst_case(rows, lambda row: math.inf if row.tokens is None else row.tokens)
     bounded = min(tokens, budget if budget is not None else math.inf)
-    calls, written = _dearest(rows, lambda row: row.calls), _dearest(rows, lambda row: row.output_tokens)
+    calls, written = _sum_worst_case(rows, lambda row: row.calls), _sum_worst_case(rows, lambda row: row.output_tokens)
     return int(calls), int(written), None if bounded == math.inf else int(bounded)
 
 
-def _dearest(rows: list[Bound], of: Callable[[Bound], float]) -> float:
+def _sum_worst_case(rows: list[CostBound], of: Callable[[CostBound], float]) -> float:
     """The sum of what rows take; of the agents of one choice, what the dearest takes."""
     chosen: dict[str, dict[str, float]] = {}
     for row in rows:

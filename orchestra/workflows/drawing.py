@@ -6,18 +6,18 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from orchestra.core.errors import columns
-from orchestra.core.untrusted_text import visible
-from orchestra.schema.json_schema import show
-from orchestra.workflows.analysis import callee, each_program, layers, levels
-from orchestra.workflows.model import AgentNode, Block, CallNode, Choice, FirstOfNode, LoopNode, PlanNode
+from orchestra.core.errors import display_width
+from orchestra.core.untrusted_text import escape_invisible
+from orchestra.schema.json_schema import format_type
+from orchestra.workflows.analysis import callee_name, layers, max_shown_depth, walk_programs
+from orchestra.workflows.model import AgentChoice, AgentNode, CallNode, FirstOfNode, LoopNode, NodeBlock, PlanNode
 from orchestra.workflows.program import CompiledNode, Expression, Program
 
-NARROWEST = 40
+MIN_WIDTH = 40
 """Columns that a drawing has at least."""
-_ROOM = 26
+_MIN_BODY_WIDTH = 26
 """Columns below which the nodes of a body are counted instead of drawn."""
-_LONGEST = 120
+_MAX_REFERENCE_LENGTH = 120
 """Characters of a reference that are shown."""
 
 
@@ -27,67 +27,67 @@ def draw(program: Program, width: int = 100) -> str:
     A line ends with `←` and what the node needs; `name?` is a need without whose value it runs as well. Bodies of loops and
     calls stand below their node, indented.
     """
-    width = max(width, NARROWEST)
-    lines = [*_wrapped(_signature(program), width), "│", *_body(program, "", width, levels(program))]
+    width = max(width, MIN_WIDTH)
+    lines = [*_wrap(_signature(program), width), "│", *_draw_body(program, "", width, max_shown_depth(program))]
     if _has_soft(program):
-        lines += ["", *_wrapped("name?  runs all the same where that node gives no value", width)]
+        lines += ["", *_wrap("name?  runs all the same where that node gives no value", width)]
     return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
 def _signature(program: Program) -> str:
-    inputs = (f"{name}: {show(field.schema)}{'' if field.required else ' = …'}" for name, field in program.inputs.items())
-    return _shown(f"{program.name}({', '.join(inputs)}) -> {show(program.output_schema)}")
+    inputs = (f"{name}: {format_type(field.schema)}{'' if field.required else ' = …'}" for name, field in program.inputs.items())
+    return _sanitize(f"{program.name}({', '.join(inputs)}) -> {format_type(program.output_schema)}")
 
 
-def _body(program: Program, prefix: str, width: int, level: int) -> Iterator[str]:
+def _draw_body(program: Program, prefix: str, width: int, level: int) -> Iterator[str]:
     """The lines of a program's nodes and of its output, each with a prefix; of bodies, so many levels."""
-    if width - len(prefix) < _ROOM or level < 0:
+    if width - len(prefix) < _MIN_BODY_WIDTH or level < 0:
         count = len(program.nodes)
         yield f"{prefix}… {count} node{'s' * (count != 1)}"
         return
     column = min(max(len(node.name) for node in program.nodes), max(8, (width - len(prefix)) // 3))
     for layer in layers(program):
         for node in layer:
-            yield from _node(program, node, prefix, column, width, level)
+            yield from _draw_node(program, node, prefix, column, width, level)
         yield f"{prefix}▼"
-    yield from (f"{prefix}{line}" for line in _wrapped(f"output {_arrow(_outputs(program))}", width - len(prefix)))
+    yield from (f"{prefix}{line}" for line in _wrap(f"output {_arrow(_output_nodes(program))}", width - len(prefix)))
 
 
-def _node(program: Program, node: CompiledNode, prefix: str, column: int, width: int, level: int) -> Iterator[str]:
+def _draw_node(program: Program, node: CompiledNode, prefix: str, column: int, width: int, level: int) -> Iterator[str]:
     under = f"{prefix}│  "
-    texts = _described(program, node, width - len(under) - column - 2)
+    texts = _describe_lines(program, node, width - len(under) - column - 2)
     if len(node.name) > column:
-        first, *rest = _wrapped(node.name, width - len(under))
+        first, *rest = _wrap(node.name, width - len(under))
         yield f"{prefix}├─ {first}"
         yield from (f"{under}{line}" for line in rest)
     else:
         yield f"{prefix}├─ {node.name:{column}}  {texts.pop(0)}"
     yield from (f"{under}{' ' * column}  {text}" for text in texts)
     if node.body is not None:
-        yield from _body(node.body, under, width, level - 1)
+        yield from _draw_body(node.body, under, width, level - 1)
 
 
-def _described(program: Program, node: CompiledNode, room: int) -> list[str]:
+def _describe_lines(program: Program, node: CompiledNode, room: int) -> list[str]:
     """The lines of what a node is and does, then what it needs; in one line where that fits."""
-    said = [line for sentence in sentences(node) for line in _wrapped(sentence, room)]
-    needs = _arrow(_needs(program, node))
-    if needs and columns(said[-1]) + 2 + columns(needs) <= room:
+    said = [line for sentence in describe_node(node) for line in _wrap(sentence, room)]
+    needs = _arrow(_need_names(program, node))
+    if needs and display_width(said[-1]) + 2 + display_width(needs) <= room:
         return [*said[:-1], f"{said[-1]}  {needs}"]
-    return [*said, *(_wrapped(needs, room) if needs else ())]
+    return [*said, *(_wrap(needs, room) if needs else ())]
 
 
-def sentences(node: CompiledNode) -> list[str]:
+def describe_node(node: CompiledNode) -> list[str]:
     """What a node is, then when, for what and how it runs: short texts without line breaks."""
     found = [_headline(node)]
     if node.each is not None:
         most = f", at most {node.limit:,}" if node.source.limit is not None else ""
         together = f", {node.concurrency:,} at once" if node.concurrency is not None else ""
         needed = "" if node.at_least is None else ", all needed" if node.at_least == "all" else f", at least {node.at_least:,}"
-        found.append(f"each {node.variable} of {_short(node.source.each)}{most}{together}{needed}")
+        found.append(f"each {node.variable} of {_truncate(node.source.each)}{most}{together}{needed}")
     if node.source.when is not None:
-        found.append(f"when {_short(node.source.when)}")
+        found.append(f"when {_truncate(node.source.when)}")
     if isinstance(node.source, AgentNode) and node.source.escalate is not None:
-        found.append(f"the larger model at once when {_short(node.source.escalate)}")
+        found.append(f"the larger model at once when {_truncate(node.source.escalate)}")
     if node.acceptance is not None:
         accept = node.source.accept if node.source.accept == "certified" else f"{node.acceptance.accept:g}"
         otherwise = f"; otherwise {', '.join(node.acceptance.otherwise)}" if node.acceptance.otherwise else ""
@@ -96,33 +96,33 @@ def sentences(node: CompiledNode) -> list[str]:
     limits = [f"retry {node.source.retry.attempts}"] if node.source.retry is not None else []
     limits += [f"timeout {node.timeout:g} s"] if node.timeout is not None else []
     limits += ["with a fallback"] if node.fallback is not None else []
-    return [_shown(text) for text in (*found, *([", ".join(limits)] if limits else []))]
+    return [_sanitize(text) for text in (*found, *([", ".join(limits)] if limits else []))]
 
 
 def _headline(node: CompiledNode) -> str:
     match node.source:
-        case AgentNode(agent=Choice() as choice):
-            return f"one agent by {_short(choice.by)}"
+        case AgentNode(agent=AgentChoice() as choice):
+            return f"one agent by {_truncate(choice.by)}"
         case LoopNode(loop=loop):
-            return f"loop, at most {loop.at_most} turn{'s' * (loop.at_most != 1)}, until {_short(loop.until)}"
+            return f"loop, at most {loop.at_most} turn{'s' * (loop.at_most != 1)}, until {_truncate(loop.until)}"
         case FirstOfNode(first_of=arms):
-            return f"first of {', '.join(_short(arm) for arm in arms)}"
+            return f"first of {', '.join(_truncate(arm) for arm in arms)}"
         case PlanNode(agents=agents, tools=tools, workflows=workflows, limits=limits):
             return f"plan of at most {limits.steps} steps with {', '.join((*agents, *tools, *workflows)) or 'nothing'}"
-        case CallNode(call=Block()):
+        case CallNode(call=NodeBlock()):
             return "block"
         case _:
-            return f"{node.kind} {callee(node)}".rstrip()
+            return f"{node.kind} {callee_name(node)}".rstrip()
 
 
-def _short(template: Any) -> str:
+def _truncate(template: Any) -> str:
     text = str(template)
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    return text if len(text) <= _MAX_REFERENCE_LENGTH else text[: _MAX_REFERENCE_LENGTH - 1] + "…"
 
 
-def _needs(program: Program, node: CompiledNode) -> list[str]:
+def _need_names(program: Program, node: CompiledNode) -> list[str]:
     given = ["input"] if program.inputs and "input" in _references(node) else []
-    return given + [program.nodes[need].name + "?" * (need in node.soft) for need in node.needs]
+    return given + [program.nodes[need].name + "?" * (need in node.soft_needs) for need in node.needs]
 
 
 def _references(node: CompiledNode) -> frozenset[str]:
@@ -141,43 +141,43 @@ def _references(node: CompiledNode) -> frozenset[str]:
     return frozenset().union(*(one.references for one in given if one is not None))
 
 
-def _outputs(program: Program) -> list[str]:
+def _output_nodes(program: Program) -> list[str]:
     """The nodes that a program's output reads, in order; `input` where it reads that alone."""
     read = program.output.references
     return [node.name for node in program.nodes if node.name in read] or ["input"] * ("input" in read)
 
 
 def _has_soft(program: Program) -> bool:
-    return any(node.soft for inner in each_program(program) for node in inner.nodes)
+    return any(node.soft_needs for inner in walk_programs(program) for node in inner.nodes)
 
 
 def _arrow(names: list[str]) -> str:
     return f"← {', '.join(names)}" if names else ""
 
 
-def _shown(text: str) -> str:
+def _sanitize(text: str) -> str:
     """The text without what a terminal would obey, in one line."""
-    return visible(" ".join(text.split()), keep="")
+    return escape_invisible(" ".join(text.split()), keep="")
 
 
-def _wrapped(text: str, room: int) -> list[str]:
+def _wrap(text: str, room: int) -> list[str]:
     """The text in lines of at most `room` columns, broken at spaces where there are any; lines after the first are indented."""
     lines = [""]
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}" if lines[-1].strip() else f"{lines[-1]}{word}"
-        if columns(longer) <= room:
+        if display_width(longer) <= room:
             lines[-1] = longer
             continue
-        first, *rest = _cut(f"  {word}" if lines[-1] else word, room)
+        first, *rest = _wrap_anywhere(f"  {word}" if lines[-1] else word, room)
         lines = [*(lines if lines[-1] else lines[:-1]), first, *rest]
     return lines
 
 
-def _cut(text: str, room: int) -> list[str]:
+def _wrap_anywhere(text: str, room: int) -> list[str]:
     """The text in lines of at most `room` columns, broken anywhere."""
     lines = [""]
     for char in text:
-        if columns(lines[-1]) + columns(char) > room:
+        if display_width(lines[-1]) + display_width(char) > room:
             lines.append("")
         lines[-1] += char
     return lines
@@ -188,36 +188,36 @@ def mermaid(program: Program) -> str:
 
     Ids are made here and labels escaped, so that no name or text can end a label or be read as syntax.
     """
-    lines = ["flowchart TD", *_chart(program, "n", "  ", levels(program))]
+    lines = ["flowchart TD", *_mermaid_lines(program, "n", "  ", max_shown_depth(program))]
     return "".join(f"{line}\n" for line in lines)
 
 
-def _chart(program: Program, stem: str, pad: str, level: int) -> Iterator[str]:
+def _mermaid_lines(program: Program, stem: str, pad: str, level: int) -> Iterator[str]:
     """Nodes, then edges; the ids of a body's nodes begin with that of the node that it belongs to. Of bodies, so many levels."""
     if program.inputs:
-        inputs = (f"{name}: {show(field.schema)}" for name, field in program.inputs.items())
-        yield f'{pad}{stem}_in(["{_label("input", *inputs)}"])'
+        inputs = (f"{name}: {format_type(field.schema)}" for name, field in program.inputs.items())
+        yield f'{pad}{stem}_in(["{_mermaid_label("input", *inputs)}"])'
     for node in program.nodes:
         name = f"{stem}{node.index}"
-        text = _label(node.name, *sentences(node))
+        text = _mermaid_label(node.name, *describe_node(node))
         if node.body is None or not level:
             left, right = _SHAPES.get(node.kind, ("[", "]"))
             yield f'{pad}{name}{left}"{text}"{right}'
         else:
             yield f'{pad}subgraph {name}["{text}"]'
-            yield from _chart(node.body, f"{name}_", pad + "  ", level - 1)
+            yield from _mermaid_lines(node.body, f"{name}_", pad + "  ", level - 1)
             yield f"{pad}end"
-    yield f'{pad}{stem}_out(["{_label("output", show(program.output_schema))}"])'
-    yield from (f"{pad}{edge}" for edge in _edges(program, stem))
+    yield f'{pad}{stem}_out(["{_mermaid_label("output", format_type(program.output_schema))}"])'
+    yield from (f"{pad}{edge}" for edge in _mermaid_edges(program, stem))
 
 
-def _edges(program: Program, stem: str) -> Iterator[str]:
+def _mermaid_edges(program: Program, stem: str) -> Iterator[str]:
     read = program.output.references
     for node in program.nodes:
         if program.inputs and "input" in _references(node):
             yield f"{stem}_in --> {stem}{node.index}"
         for need in node.needs:
-            yield f"{stem}{need} {'-.->' if need in node.soft else '-->'} {stem}{node.index}"
+            yield f"{stem}{need} {'-.->' if need in node.soft_needs else '-->'} {stem}{node.index}"
     if program.inputs and "input" in read:
         yield f"{stem}_in --> {stem}_out"
     yield from (f"{stem}{node.index} --> {stem}_out" for node in program.nodes if node.name in read)
@@ -227,12 +227,12 @@ _SHAPES = {"agent": ("(", ")"), "first_of": ("{{", "}}"), "verify": ("{{", "}}")
 _SAFE = re.compile(r"[A-Za-z0-9 _.,()/=+-]")
 
 
-def _label(*texts: str) -> str:
+def _mermaid_label(*texts: str) -> str:
     """A label of several lines, with all other ASCII signs as Mermaid's entity codes, such as `#quot;` or `#35;`."""
-    return "<br/>".join("".join(_entity(char) for char in _shown(_short(text))) for text in texts)
+    return "<br/>".join("".join(_mermaid_entity(char) for char in _sanitize(_truncate(text))) for text in texts)
 
 
-def _entity(char: str) -> str:
+def _mermaid_entity(char: str) -> str:
     if not char.isascii() or _SAFE.fullmatch(char):
         return char
     return "#quot;" if char == '"' else f"#{ord(char)};"

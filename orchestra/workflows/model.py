@@ -13,12 +13,12 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from orchestra.core.labels import Label
 
-Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+Identifier: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 """Of a workflow, node, input or `as` variable. The compiler also refuses `__x__` and CEL's keywords."""
 Template: TypeAlias = Any
 """JSON whose strings may hold `${...}`."""
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-Days: TypeAlias = Annotated[float, Field(gt=0, le=366 * 86_400, allow_inf_nan=False)]
+HumanTimeout: TypeAlias = Annotated[float, Field(gt=0, le=366 * 86_400, allow_inf_nan=False)]
 """Seconds, as many as people may take: 366 days at most."""
 AtLeast: TypeAlias = Literal["all"] | Annotated[int, Field(ge=1, le=10_000)]
 """How many elements of a list must have a value; of `all`, those that a condition skips are none."""
@@ -29,7 +29,7 @@ CONFIDENCE = "confidence"
 """The check that a workflow's output is judged by as a whole."""
 
 
-class Frozen(BaseModel):
+class WorkflowModel(BaseModel):
     """A frozen model that refuses unknown keys and is filled by field name or by alias.
 
     Its validator is built when first used (`defer_build`): importing builds none, and that of `Graph` serves all that stands in it.
@@ -38,7 +38,7 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, strict=True, defer_build=True)
 
 
-class Input(Frozen):
+class Input(WorkflowModel):
     """An input of a workflow: its type as text, such as `list[Document]`, and a default that makes it optional."""
 
     type: str
@@ -47,7 +47,7 @@ class Input(Frozen):
     description: str = ""
 
 
-class Budget(Frozen):
+class Budget(WorkflowModel):
     """Limits of one run, or, on a workflow that another one calls, of each such call.
 
     `tokens`: prompt and output together. `seconds`: active wall-clock time. `calls`: calls of models and other agents. `money`: in the
@@ -61,12 +61,12 @@ class Budget(Frozen):
     money: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     check_tokens: Annotated[int, Field(gt=0)] | None = None
 
-    def beside(self, other: Budget | None) -> Budget:
+    def with_defaults(self, other: Budget | None) -> Budget:
         """These limits, and those of another budget that this one does not state."""
         return self if other is None else other.model_copy(update=self.model_dump(exclude_none=True))
 
 
-class Retry(Frozen):
+class Retry(WorkflowModel):
     """Attempts in all, and the wait between them: exponential from the first to at most the second number of seconds.
 
     `within` seconds after the first attempt began no other one is planned.
@@ -77,20 +77,20 @@ class Retry(Frozen):
     within: Seconds | None = None
 
 
-RETRY = Retry.model_construct()
+DEFAULT_RETRY = Retry.model_construct()
 """The policy of nodes that state none. Defaults are constructed, because validating one would build its validator at the import."""
 
 
-class Node(Frozen):
+class Node(WorkflowModel):
     """The modifiers that every kind takes."""
 
     when: str | None = None
     each: str | None = None
-    as_: Name | None = Field(default=None, alias="as")
+    as_: Identifier | None = Field(default=None, alias="as")
     limit: Annotated[int, Field(ge=1, le=10_000)] | None = None
     concurrency: Annotated[int, Field(ge=1, le=10_000)] | None = None
     at_least: AtLeast | None = None
-    after: tuple[Name, ...] = ()
+    after: tuple[Identifier, ...] = ()
     retry: Retry | None = None
     timeout: Seconds | None = None
     fallback: Template = None
@@ -102,7 +102,7 @@ class Node(Frozen):
     otherwise: tuple[Action, ...] = ()
 
 
-class Choice(Frozen):
+class AgentChoice(WorkflowModel):
     """One agent of several: `by` gives a label, `of` has the agents by label, and `otherwise` the one for all other labels."""
 
     by: str
@@ -114,7 +114,7 @@ class AgentNode(Node):
     """Asks a specialist, by name or as a choice says. `tools` are those of its card that have effects, and that it may use here.
     `escalate` is a condition: where it holds, the fleet's larger model is asked at once."""
 
-    agent: str | Choice
+    agent: str | AgentChoice
     with_: Mapping[str, Template] = Field(default={}, alias="with")
     escalate: str | None = None
     tools: tuple[str, ...] = ()
@@ -127,17 +127,17 @@ class ToolNode(Node):
     with_: Mapping[str, Template] = Field(default={}, alias="with")
 
 
-class Block(Frozen):
+class NodeBlock(WorkflowModel):
     """Nodes of their own with one output; they see everything around them."""
 
-    nodes: Mapping[Name, AnyNode]
+    nodes: Mapping[Identifier, AnyNode]
     output: Template
 
 
 class CallNode(Node):
     """Runs another workflow by name, or a block that stands here."""
 
-    call: str | Block
+    call: str | NodeBlock
     with_: Mapping[str, Template] = Field(default={}, alias="with")
 
 
@@ -147,7 +147,7 @@ class FirstOfNode(Node):
     first_of: Annotated[tuple[Template, ...], Field(min_length=1)]
 
 
-class Loop(Block):
+class LoopBlock(NodeBlock):
     """Turns a block until a condition holds. In it `turn` counts from 1, and `previous` is the last turn's output or null."""
 
     at_most: Annotated[int, Field(ge=1, le=100)]
@@ -157,10 +157,10 @@ class Loop(Block):
 class LoopNode(Node):
     """Repeats a block; its value is the last turn's output."""
 
-    loop: Loop
+    loop: LoopBlock
 
 
-class PlanLimits(Frozen):
+class PlanLimits(WorkflowModel):
     """How large a plan may be."""
 
     steps: Annotated[int, Field(ge=1, le=100)] = 8
@@ -171,7 +171,7 @@ ANYTHING = "anything"
 """What a plan `returns` that may give any value, and more than one."""
 REQUEST = "request"
 """The name of the value that is asked of a router."""
-ASK = "ask"
+ASK_WORKFLOW = "ask"
 """The workflow that a request of `orchestra ask` becomes."""
 
 
@@ -188,8 +188,8 @@ class PlanNode(Node):
     repairs: Annotated[int, Field(ge=0, le=10)] = 1
     replans: Annotated[int, Field(ge=0, le=10)] = 1
     streaming: bool = True
-    router: Name = "router"
-    larger: Name | None = None
+    router: Identifier = "router"
+    larger: Identifier | None = None
     votes: Annotated[int, Field(ge=1, le=16)] = 1
     cache: bool = True
     stepwise: bool = True
@@ -215,14 +215,14 @@ class AskNode(Node):
     ask: str
     returns: str = "str"
     options: tuple[str, ...] = ()
-    timeout: Days | None = None
+    timeout: HumanTimeout | None = None
 
 
-KINDS: tuple[str, ...] = ("agent", "tool", "call", "first_of", "loop", "plan", "verify", "ask")
+NODE_KINDS: tuple[str, ...] = ("agent", "tool", "call", "first_of", "loop", "plan", "verify", "ask")
 """The key that makes a node's kind; a node has exactly one of them."""
 
 
-_KIND_OF: Mapping[type, str] = {
+_KIND_BY_TYPE: Mapping[type, str] = {
     AgentNode: "agent",
     ToolNode: "tool",
     CallNode: "call",
@@ -234,13 +234,13 @@ _KIND_OF: Mapping[type, str] = {
 }
 
 
-def _kind(value: Any) -> str | None:
+def _node_kind(value: Any) -> str | None:
     if isinstance(value, dict | Mapping):
-        for kind in KINDS:
+        for kind in NODE_KINDS:
             if kind in value:
                 return kind
         return None
-    return _KIND_OF.get(type(value)) or next((kind for kind in KINDS if hasattr(value, kind)), None)
+    return _KIND_BY_TYPE.get(type(value)) or next((kind for kind in NODE_KINDS if hasattr(value, kind)), None)
 
 
 AnyNode: TypeAlias = Annotated[
@@ -252,24 +252,24 @@ AnyNode: TypeAlias = Annotated[
     | Annotated[PlanNode, Tag("plan")]
     | Annotated[VerifyNode, Tag("verify")]
     | Annotated[AskNode, Tag("ask")],
-    Discriminator(_kind),
+    Discriminator(_node_kind),
 ]
 
 
-class Defaults(Frozen):
+class Defaults(WorkflowModel):
     """Modifiers for the nodes that state none of their own."""
 
     retry: Retry | None = None
     timeout: Seconds | None = None
 
 
-class Graph(Frozen):
+class Graph(WorkflowModel):
     """A workflow: a typed DAG of nodes."""
 
     schema_: Literal["orchestra/v1"] = Field(default="orchestra/v1", alias="schema")
-    name: Name
+    name: Identifier
     description: str = ""
-    input: Mapping[Name, Input] = {}
+    input: Mapping[Identifier, Input] = {}
     types: Mapping[str, Mapping[str, Any]] = {}
     output: Template
     budget: Budget | None = None
@@ -277,14 +277,14 @@ class Graph(Frozen):
     label: Label | None = None
     accept: Literal["certified"] | Annotated[float, Field(ge=0, le=1)] | None = None
     """From which score on its output is accepted as a whole: that of its own certificate, or one that is stated."""
-    nodes: Annotated[Mapping[Name, AnyNode], Field(min_length=1)]
+    nodes: Annotated[Mapping[Identifier, AnyNode], Field(min_length=1)]
 
     @property
-    def enclosed(self) -> Graph:
+    def as_single_node(self) -> Graph:
         """The same as one node that calls all of it and judges what it gives, where `accept` says so; itself where nothing is said."""
         if self.accept is None:
             return self
         name = self.name if self.name != "input" else "input_"
-        block = Block.model_construct(nodes=self.nodes, output=self.output)
+        block = NodeBlock.model_construct(nodes=self.nodes, output=self.output)
         whole = CallNode.model_construct(call=block, checks=(CONFIDENCE,), accept=self.accept, otherwise=("abstain",))
         return self.model_copy(update={"nodes": {name: whole}, "output": f"${{{name}}}", "accept": None})

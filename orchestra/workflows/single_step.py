@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 from orchestra.agents.card_types import project_models
 from orchestra.core.errors import InputError
-from orchestra.schema.fields import mentions
-from orchestra.schema.types import Schema, under
-from orchestra.workflows.expressions.parser import escaped
+from orchestra.schema.fields import schema_has_format
+from orchestra.schema.types import Schema, subschema
+from orchestra.workflows.expressions.parser import escape_references
 from orchestra.workflows.model import CONFIDENCE, AgentNode, Graph, Input
-from orchestra.workflows.python.signatures import models_of, written_type
+from orchestra.workflows.python.signatures import declare_type, models_in
 from orchestra.workflows.python.steps import Agent, Step, Tool, Workflow
 
 if TYPE_CHECKING:
-    from orchestra.workflows.python.acceptance import Accept
+    from orchestra.workflows.python.acceptance import AcceptThreshold
 
 
-def accepting(step: Step[..., Any], graph: Graph, accept: Accept) -> Graph:
+def with_acceptance(step: Step[..., Any], graph: Graph, accept: AcceptThreshold) -> Graph:
     """The workflow of a step with what it is accepted by: of a workflow as a whole, of an agent by its certificate, or from a score on.
 
     Raises `InputError` V029 for a tool, which is sure of what it gives.
@@ -32,24 +32,24 @@ def accepting(step: Step[..., Any], graph: Graph, accept: Accept) -> Graph:
     return graph.model_copy(update={"nodes": {name: told}})
 
 
-def alone(step: Step[..., Any]) -> Graph:
+def single_step_graph(step: Step[..., Any]) -> Graph:
     """The graph of an agent or a tool that runs by itself."""
     contract = step.contract if isinstance(step, Agent | Tool) else None
     if contract is None:
         raise InputError("E012", f"{step!r} cannot be run", hint="pass a workflow, an agent or a tool")
-    if mentions(contract.input, "password"):
+    if schema_has_format(contract.input, "password"):
         message = f"{step.name} takes a secret, and what a run is given is written down"
         raise InputError("W018", message, hint="let the tool that needs it read it from where it is kept")
     required = contract.input.get("required", ())
     inputs: dict[str, Input] = {}
     types: dict[str, Schema] = {}
-    known = {**project_models(), **models_of(contract.input)}
+    known = {**project_models(), **models_in(contract.input)}
     for name, part in contract.input.get("properties", {}).items():
-        text, _ = written_type(under(contract.input, part), name, known, types)
+        text, _ = declare_type(subschema(contract.input, part), name, known, types)
         optional = name not in required
-        inputs[name] = Input(type=text, optional=optional, default=escaped(part.get("default")) if optional else None)
-    wired = {name: f"${{input.{name}}}" for name in inputs}
-    node = {contract.kind: step.name, "with": wired}
+        inputs[name] = Input(type=text, optional=optional, default=escape_references(part.get("default")) if optional else None)
+    inputs_by_name = {name: f"${{input.{name}}}" for name in inputs}
+    node = {contract.kind: step.name, "with": inputs_by_name}
     return Graph.model_validate(
         {
             "name": _graph_name(step.name),

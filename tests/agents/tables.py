@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from orchestra.agents.card import Card
-from orchestra.agents.inference.array_files import packed
-from orchestra.agents.inference.tables.encoding import Sheet
-from orchestra.agents.inference.tables.head import NAMES as OUTPUTS
-from orchestra.agents.inference.tables.head import Logits
-from orchestra.agents.inference.tables.operations import SCALES, WAYS
-from orchestra.agents.inference.tables.reader import FORMAT, Tables, written
+from orchestra.agents.inference.array_files import pack_arrays
+from orchestra.agents.inference.tables.encoding import TableEncoding
+from orchestra.agents.inference.tables.head import OUTPUT_NAMES as OUTPUTS
+from orchestra.agents.inference.tables.head import TableLogits
+from orchestra.agents.inference.tables.operations import OPERATIONS, SCALES
+from orchestra.agents.inference.tables.reader import FORMAT, TableReader, answer_fields
 from orchestra.testing.tiny_encoder import SHAPE
 from orchestra.text.numbers.sort_keys import BOUNDS
 
@@ -75,15 +75,15 @@ def arrays(rank: int = 2, up: float = 0.0) -> dict[str, Any]:
     import numpy as np
 
     chance = np.random.default_rng(3)
-    made: dict[str, Any] = {"weight": chance.normal(size=(len(OUTPUTS), SHAPE.width)), "bias": np.zeros(len(OUTPUTS))}
-    for name in SHAPE.names:
-        taken, gives = SHAPE.sides(name)
+    made: dict[str, Any] = {"weight": chance.normal(size=(len(OUTPUTS), SHAPE.hidden_size)), "bias": np.zeros(len(OUTPUTS))}
+    for name in SHAPE.linear_layers:
+        taken, gives = SHAPE.layer_shape(name)
         made |= {f"down.{name}": chance.normal(size=(1, rank, taken)), f"up.{name}": np.full((1, gives, rank), up)}
     return made
 
 
 def write(folder: Path, made: dict[str, Any], **changes: Any) -> Card:
-    text, data = packed(layout(**changes), made)
+    text, data = pack_arrays(layout(**changes), made)
     folder.mkdir(exist_ok=True)
     (folder / "agent.yaml").write_text(CARD)
     (folder / "model.json").write_text(text)
@@ -91,9 +91,9 @@ def write(folder: Path, made: dict[str, Any], **changes: Any) -> Card:
     return Card.load(folder)
 
 
-def spot(sheet: Sheet, place: Place) -> int:
+def spot(sheet: TableEncoding, place: Place) -> int:
     """The number of a place."""
-    [found] = [at for at, one in enumerate(sheet.spots) if place in ((one.row, one.column), one.text if one.row < 0 else None)]
+    [found] = [at for at, one in enumerate(sheet.locations) if place in ((one.row, one.column), one.text if one.row < 0 else None)]
     return found
 
 
@@ -119,29 +119,29 @@ class Hand:
     also_limits: Mapping[Place, float] | None = None
     also_bound: str = "none"
 
-    def logits(self, sheet: Sheet) -> Logits[Any]:
+    def logits(self, sheet: TableEncoding) -> TableLogits[Any]:
         wide = max((len(row) for row in sheet.table), default=0)
 
         def places(given: Mapping[Place, float] | None) -> Any:
-            return _filled(len(sheet.spots), {spot(sheet, place): value for place, value in (given or {}).items()})
+            return _filled(len(sheet.locations), {spot(sheet, place): value for place, value in (given or {}).items()})
 
-        return Logits(
-            ways=_filled(len(WAYS), {WAYS.index(way): 8.0 - 2 * rank for rank, way in enumerate(self.ways)}),
+        return TableLogits(
+            operations=_filled(len(OPERATIONS), {OPERATIONS.index(way): 8.0 - 2 * rank for rank, way in enumerate(self.ways)}),
             scales=_filled(len(SCALES), {SCALES.index(self.scale): 1.0}),
             cells=places(self.cells),
             first=places(self.first),
             second=places(self.second),
             rows=_filled(len(sheet.table), self.rows or {}),
-            asked=_filled(wide, self.asked or {}),
-            by=_filled(wide, self.by or {}),
+            answer_columns=_filled(wide, self.asked or {}),
+            order_columns=_filled(wide, self.by or {}),
             begin=_filled(len(sheet.chars), self.begin or {}),
             end=_filled(len(sheet.chars), self.end or {}),
-            bounded=_filled(wide, self.bounded or {}),
+            condition_columns=_filled(wide, self.bounded or {}),
             limits=places(self.limits),
             bounds=_filled(len(BOUNDS) + 1, {("none", *BOUNDS).index(self.bound): 9.0}),
-            also=_filled(wide, self.also or {}),
-            also_limits=places(self.also_limits),
-            also_bounds=_filled(len(BOUNDS) + 1, {("none", *BOUNDS).index(self.also_bound): 9.0}),
+            extra_columns=_filled(wide, self.also or {}),
+            extra_limits=places(self.also_limits),
+            extra_bounds=_filled(len(BOUNDS) + 1, {("none", *BOUNDS).index(self.also_bound): 9.0}),
         )
 
 
@@ -154,13 +154,13 @@ def _filled(count: int, values: Mapping[int, float]) -> Any:
     return made
 
 
-def answer(reader: Tables, sheet: Sheet, hand: Hand) -> dict[str, Any]:
+def answer(reader: TableReader, sheet: TableEncoding, hand: Hand) -> dict[str, Any]:
     """What is written for logits."""
-    return written(*reader.choose(sheet, hand.logits(sheet)), sheet)
+    return answer_fields(*reader.decode(sheet, hand.logits(sheet)), sheet)
 
 
-def sure(reader: Tables, sheet: Sheet, hand: Hand) -> float:
-    return reader.choose(sheet, hand.logits(sheet))[0].sure
+def sure(reader: TableReader, sheet: TableEncoding, hand: Hand) -> float:
+    return reader.decode(sheet, hand.logits(sheet))[0].probability
 
 
 def share(logits: Any, at: int) -> float:
@@ -169,9 +169,9 @@ def share(logits: Any, at: int) -> float:
     return float(np.exp(logits[at]) / np.exp(logits).sum())
 
 
-def way_and_scale(logits: Logits[Any], way: str) -> float:
+def way_and_scale(logits: TableLogits[Any], way: str) -> float:
     """How probable this way and the likeliest scale are."""
-    return share(logits.ways, WAYS.index(way)) * share(logits.scales, int(logits.scales.argmax()))
+    return share(logits.operations, OPERATIONS.index(way)) * share(logits.scales, int(logits.scales.argmax()))
 
 
 def sigmoid(value: float) -> float:

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.agents.card import Card
-from orchestra.agents.prompt import Script
+from orchestra.agents.prompt import CompiledPrompt
 from orchestra.agents.registry import builtin_folder
-from orchestra.agents.template import CONSTANTS
+from orchestra.agents.template import RESERVED_NAMES
 from orchestra.core.errors import InputError, InputErrors
-from orchestra.schema.json_schema import shown
+from orchestra.schema.json_schema import format_field
 from orchestra.schema.types import Validator, parse_type
 from tests.agents.tables import CARD
 
@@ -92,8 +92,8 @@ def test_the_digest_changes_with_whatever_the_card_says(tmp_path: Path, change: 
 )
 def test_a_fault_is_shown_where_it_stands(tmp_path: Path, old: str, new: str, code: str, line: int, column: int, hint: str) -> None:
     error = refused(folder(tmp_path, GOOD.replace(old, new) + "types: {Long: {type: string, minLength: 177}}\n" * ("Long" in new)))
-    assert error.place is not None
-    assert (error.code, error.place.line, error.place.column) == (code, line, column), str(error)
+    assert error.location is not None
+    assert (error.code, error.location.line, error.location.column) == (code, line, column), str(error)
     if hint:
         assert error.hint == hint
 
@@ -103,15 +103,15 @@ def test_an_input_with_a_default_may_be_left_out(tmp_path: Path) -> None:
     card = Card.load(folder(tmp_path, text))
     assert (card.contract.input["required"], card.contract.input["properties"]["context"]["default"]) == (["question"], "Paris")
     assert Card.restore(card.dump(), card.folder) == card
-    assert Script(card).render({"question": "Where?"}).messages[-1].content == "Context: Paris\nQuestion: Where?"
-    assert Script(card).render({"question": "Where?", "context": "Rome"}).messages[-1].content == "Context: Rome\nQuestion: Where?"
-    assert "Context: None" in Script(card).render({"question": "Where?", "context": None}).messages[-1].content
+    assert CompiledPrompt(card).render({"question": "Where?"}).messages[-1].content == "Context: Paris\nQuestion: Where?"
+    assert CompiledPrompt(card).render({"question": "Where?", "context": "Rome"}).messages[-1].content == "Context: Rome\nQuestion: Where?"
+    assert "Context: None" in CompiledPrompt(card).render({"question": "Where?", "context": None}).messages[-1].content
 
 
 def test_a_field_is_shown_with_its_default_where_it_may_be_left_out() -> None:
     fields = {"a": {"type": "string"}, "b": {"type": "string", "default": "é"}, "c": {"type": "integer", "default": 3}}
     record = {"type": "object", "properties": fields, "required": ["a", "c"]}
-    assert [shown(record, name) for name in fields] == ["str", 'str = "é"', "int"]
+    assert [format_field(record, name) for name in fields] == ["str", 'str = "é"', "int"]
 
 
 @pytest.mark.parametrize(
@@ -146,10 +146,10 @@ def test_a_grammar_that_cannot_hold_the_output_is_refused(tmp_path: Path, more: 
 
 def test_an_encoder_of_tables_has_a_field_that_is_computed(tmp_path: Path) -> None:
     card = Card.load(folder(tmp_path, CARD, None))
-    assert (card.kind, card.form.order[-1], "answer" in card.form.schema["properties"]) == ("encoder", "answer", False)
+    assert (card.kind, card.output_form.field_order[-1], "answer" in card.output_form.schema["properties"]) == ("encoder", "answer", False)
     written = {"expression": "2 * 3", "quotes": ["six"]}
-    assert card.form.filled(written, None)["answer"] == 6
-    assert card.form.filled(written | {"expression": None}, None)["answer"] == ["six"]
+    assert card.output_form.fill(written, None)["answer"] == 6
+    assert card.output_form.fill(written | {"expression": None}, None)["answer"] == ["six"]
 
 
 POINTS = "name: finder\nkind: encoder\nmodel: tiny\ninput: {question: str, context: str}\nevidence: context\n"
@@ -181,7 +181,7 @@ def test_a_card_of_before_is_told_which_field_it_lacks_to_read_tables(tmp_path: 
 def test_every_fault_of_a_card_is_told_at_once(tmp_path: Path) -> None:
     error = refused(folder(tmp_path, GOOD.replace("max_output: 99", "max_output: x\nmodle: y")))
     assert isinstance(error, InputErrors)
-    assert [one.place.line for one in error.errors if one.place] == [6, 7]
+    assert [one.location.line for one in error.errors if one.location] == [6, 7]
 
 
 @pytest.mark.parametrize(
@@ -203,8 +203,8 @@ def test_a_prompt_that_cannot_be_rendered_is_refused(tmp_path: Path, prompt: str
         Card.load(folder(tmp_path, prompt=prompt))  # found when it is rendered: no template is there to include
         return
     error = refused(folder(tmp_path, prompt=prompt))
-    assert error.place is not None
-    assert (error.code, error.place.line, error.place.column) == (code, line, column)
+    assert error.location is not None
+    assert (error.code, error.location.line, error.location.column) == (code, line, column)
 
 
 WORDS = "true false none not and or in is if else elif for loop self super range dict namespace with include import set do block"
@@ -216,21 +216,21 @@ def test_an_input_that_may_have_a_name_is_read_under_it(name: str) -> None:
     inputs = {"type": "object", "properties": {name: given}, "required": [name]}
     prompt = f"{{{{ {name} }}}}{{% for one in [{name}] %}} {{{{ one }}}}{{% endfor %}}"
     try:
-        made = Card.declared("reader", input=inputs, output=given, prompt=prompt)
+        made = Card.declare("reader", input=inputs, output=given, prompt=prompt)
     except InputError as error:
         assert error.code in {"A002", "A005"}  # noqa: PT017 - whichever is found first
-        assert name in CONSTANTS
+        assert name in RESERVED_NAMES
     else:
-        assert Script(made).render({name: "Dewar"}).messages[0].content == "Dewar Dewar"
+        assert CompiledPrompt(made).render({name: "Dewar"}).messages[0].content == "Dewar Dewar"
 
 
 @pytest.mark.parametrize(("system", "code"), [("Answer in {{ language }}.", "A006"), ("{% if %}", "A005")])
 def test_a_system_text_that_cannot_be_rendered_is_refused_too(tmp_path: Path, system: str, code: str) -> None:
     error = refused(folder(tmp_path, GOOD + f'system: "{system}"\n'))
-    assert error.place is not None
-    assert (error.code, error.place.line, error.place.column) == (code, 8, 9)
+    assert error.location is not None
+    assert (error.code, error.location.line, error.location.column) == (code, 8, 9)
     with pytest.raises(InputError, match=code):
-        Card.declared("reader", input=parse_type("dict[str, str]", {}), output={"type": "string"}, prompt="Read.", system=system)
+        Card.declare("reader", input=parse_type("dict[str, str]", {}), output={"type": "string"}, prompt="Read.", system=system)
     good = Card.load(folder(tmp_path, GOOD + "system: Be brief.\n"))
     with pytest.raises(InputError, match="A012"):
         Card.restore(good.dump().replace(b"Be brief.", system.encode()))
@@ -256,8 +256,8 @@ def test_a_name_that_no_file_can_have_is_told_of_with_its_place(tmp_path: Path, 
     kind = "model" if key == "prompt" else "sklearn"
     card = f"name: teller\nkind: {kind}\ninput: {{text: str}}\noutput: {{label: \"Literal['a', 'b']\"}}\n{key}: \"{name}\"\n"
     error = refused(folder(tmp_path, card, "{{ text }}"))
-    assert error.place is not None
-    assert (error.code, error.place.line) == ("A004", 5)
+    assert error.location is not None
+    assert (error.code, error.location.line) == ("A004", 5)
     with pytest.raises(InputError, match="A004"):
         Card.load(builtin_folder("agents") / "crf_extractor").read("a\0b")
 
@@ -265,7 +265,7 @@ def test_a_name_that_no_file_can_have_is_told_of_with_its_place(tmp_path: Path, 
 def test_files_that_may_come_later_need_not_be_there(tmp_path: Path) -> None:
     for name in ("none.json", "agent.yaml/none.json"):
         card = Card.load(folder(tmp_path, GOOD + f"calibration: {name}\n"))
-        assert (card.data_digest, card.calibrated) == ("", None)
+        assert (card.data_digest, card.current_calibration) == ("", None)
 
 
 def test_types_of_its_own_may_be_records_or_json_schema(tmp_path: Path) -> None:
@@ -281,8 +281,8 @@ def test_types_of_its_own_may_be_records_or_json_schema(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["str", "null", "None", "list", "dict", "Literal"])
 def test_a_type_is_not_called_as_a_word_of_types_is(tmp_path: Path, name: str) -> None:
     error = refused(folder(tmp_path, GOOD + f"types: {{'{name}': {{kind: str}}}}\n"))
-    assert error.place is not None
-    assert (error.code, error.place.line) == ("L105", 8)
+    assert error.location is not None
+    assert (error.code, error.location.line) == ("L105", 8)
 
 
 def test_a_type_that_refers_to_itself_is_the_same_alone_and_within_another(tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_a_type_that_refers_to_itself_is_the_same_alone_and_within_another(tmp_p
 def test_the_hint_says_with_how_many_tokens_a_long_text_fits(tmp_path: Path) -> None:
     long = GOOD.replace("answer: str | null", "answer: 'list[Long] | null'") + "types: {Long: {type: string, minLength: 177}}\n"
     card = Card.load(folder(tmp_path, long.replace("max_output: 99", "max_output: 134")))
-    constraint = Script(card).render({"question": "Who?", "context": ""}, constraint="schema").constraint
+    constraint = CompiledPrompt(card).render({"question": "Who?", "context": ""}, constraint="schema").constraint
     assert constraint is not None
     assert constraint.value["properties"]["answer"]["anyOf"][0]["items"] == {"type": "string", "minLength": 177, "maxLength": 177}
     assert refused(folder(tmp_path, long.replace("max_output: 99", "max_output: 133"))).code == "A002"
@@ -306,13 +306,13 @@ def test_the_hint_says_with_how_many_tokens_a_long_text_fits(tmp_path: Path) -> 
 def test_a_card_declared_in_python_is_a_card() -> None:
     text, quote = parse_type("str", {}), {"type": "string", "format": "quote"}
     inputs = {"type": "object", "properties": {"context": text}, "required": ["context"]}
-    card = Card.declared("teller", input=inputs, output=quote, prompt="{{ context }}", max_output=9, evidence="context")
+    card = Card.declare("teller", input=inputs, output=quote, prompt="{{ context }}", max_output=9, evidence="context")
     assert (card.contract.output, card.max_output, card.folder) == (quote, 9, None)
     with pytest.raises(InputError, match="max_ouput") as caught:
-        Card.declared("teller", input=inputs, output=quote, prompt="{{ context }}", max_ouput=9)
+        Card.declare("teller", input=inputs, output=quote, prompt="{{ context }}", max_ouput=9)
     assert (caught.value.code, caught.value.hint) == ("A002", "did you mean 'max_output'?")
     with pytest.raises(InputError, match="no input 'contxt'"):
-        Card.declared("teller", input=inputs, output=quote, prompt="{{ contxt }}")
+        Card.declare("teller", input=inputs, output=quote, prompt="{{ contxt }}")
 
 
 QUESTION = {"type": "object", "properties": {"question": {"type": "string"}, "context": {"type": "string", "default": ""}}}
@@ -330,12 +330,12 @@ LONG = {"type": "object", "properties": {"a": {"type": "string", "minLength": 99
 )
 def test_what_agent_yaml_is_refused_with_a_declared_card_is_too(change: dict[str, Any], code: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        Card.declared("reader", **{**ASKED, **change})
+        Card.declare("reader", **{**ASKED, **change})
     assert caught.value.code == code
 
 
 def test_a_stored_card_that_could_not_be_asked_is_refused_as_such() -> None:
-    stored = msgspec.json.decode(Card.declared("reader", **ASKED).dump())
+    stored = msgspec.json.decode(Card.declare("reader", **ASKED).dump())
     with pytest.raises(InputError, match="not a schema") as caught:
         Card.restore(msgspec.json.encode(stored | {"output": {"type": "strnig"}}))
     assert caught.value.code == "A012"
@@ -343,15 +343,15 @@ def test_a_stored_card_that_could_not_be_asked_is_refused_as_such() -> None:
 
 def test_a_card_is_restored_with_what_new_cards_are_refused_for_only_since() -> None:
     for before in (
-        Card.declared("reader", **ASKED).varied(evidence="context"),
-        Card.declared("reader", **{**ASKED, "output": LONG}, max_output=1_000).varied(max_output=40),
+        Card.declare("reader", **ASKED).with_settings(evidence="context"),
+        Card.declare("reader", **{**ASKED, "output": LONG}, max_output=1_000).with_settings(max_output=40),
     ):
         assert Card.restore(before.dump()) == before
 
 
 def test_an_encoder_declared_in_python_needs_no_prompt() -> None:
     inputs = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
-    card = Card.declared("sorter", input=inputs, output={"enum": ["a", "b"]}, prompt="", kind="encoder", model="minilm")
+    card = Card.declare("sorter", input=inputs, output={"enum": ["a", "b"]}, prompt="", kind="encoder", model="minilm")
     assert (card.kind, card.template, Card.restore(card.dump())) == ("encoder", "", card)
 
 
@@ -363,9 +363,7 @@ def test_the_cards_that_travel_with_the_package_are_read(name: str) -> None:
 
 
 TEXT = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"], "additionalProperties": False}
-DECLARED = Card.declared(
-    "writer", input=TEXT, output={"type": "string"}, prompt="Say: {{ text }}", sampling={"temperature": 0.5, "seed": 7}
-)
+DECLARED = Card.declare("writer", input=TEXT, output={"type": "string"}, prompt="Say: {{ text }}", sampling={"temperature": 0.5, "seed": 7})
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in builtin_folder("agents").iterdir() if path.is_dir()))
@@ -430,7 +428,7 @@ def restored(data: bytes) -> Card | str:
 
 def test_a_key_of_sampling_that_stands_beside_it_is_shown_its_place() -> None:
     with pytest.raises(InputError) as caught:
-        Card.declared("reader", input=parse_type("dict[str, str]", {}), output={"type": "string"}, prompt="Read.", temperature=0.2)
+        Card.declare("reader", input=parse_type("dict[str, str]", {}), output={"type": "string"}, prompt="Read.", temperature=0.2)
     assert (caught.value.code, caught.value.hint) == ("A002", "it stands in another key: sampling={'temperature': …}")
 
 
@@ -439,11 +437,11 @@ def test_blanks_and_comments_of_a_prompt_make_no_other_agent(prompt: str) -> Non
     """A judge that differs from who made the answer by those alone is the same one."""
     one, two = (card_of("one", said) for said in ("{{ text }} Say it.", prompt))
     assert one.digest != two.digest
-    assert one.contract.mind == two.contract.mind
-    assert one.contract.mind != card_of("one", "{{ text }} Tell it.").contract.mind
+    assert one.contract.model_identity == two.contract.model_identity
+    assert one.contract.model_identity != card_of("one", "{{ text }} Tell it.").contract.model_identity
 
 
 def card_of(name: str, prompt: str) -> Card:
-    return Card.declared(
+    return Card.declare(
         name, input={"type": "object", "properties": {"text": {"type": "string"}}}, output={"type": "string"}, prompt=prompt
     )

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from orchestra.agents.card import Card
-from orchestra.agents.output_parser import Parsed, Reader, Unreadable
-from orchestra.agents.prompt import Constraint, Script
+from orchestra.agents.output_parser import InvalidOutput, OutputParser, ParsedOutput
+from orchestra.agents.prompt import CompiledPrompt, Constraint
 from orchestra.core.errors import InputError
 
 TEXT = {"type": "string"}
@@ -22,7 +22,7 @@ def record(**fields: Any) -> dict[str, Any]:
 
 
 def card(output: dict[str, Any], **computed: Any) -> Card:
-    return Card.declared("judge", input=CLAIM, output=output, prompt="{{ claim }}", computed=computed)
+    return Card.declare("judge", input=CLAIM, output=output, prompt="{{ claim }}", computed=computed)
 
 
 JUDGE = card(record(label=LABEL, p=MAYBE), p={"probability": "supported"})
@@ -41,33 +41,36 @@ def odds(**shares: float) -> tuple[tuple[str, float], ...]:
     return tuple((text, math.log(share)) for text, share in shares.items())
 
 
-def value(found: Parsed | Unreadable) -> Any:
-    assert isinstance(found, Parsed), found
+def value(found: ParsedOutput | InvalidOutput) -> Any:
+    assert isinstance(found, ParsedOutput), found
     return found.value
 
 
 def test_one_choice_that_is_left_is_written_without_json() -> None:
-    prompt = Script(JUDGE).render({"claim": "x"})
+    prompt = CompiledPrompt(JUDGE).render({"claim": "x"})
 
     assert prompt.constraint == Constraint("choice", ["supported", "contradicted", "not stated"])
     assert prompt.response_schema is None
-    assert value(Reader(JUDGE).parse(" not stated\n")) == {"label": "not stated", "p": None}
+    assert value(OutputParser(JUDGE).parse(" not stated\n")) == {"label": "not stated", "p": None}
 
 
 def test_the_probability_is_that_among_the_choices() -> None:
     word = Word("contrad", odds(contrad=0.5, supported=0.2, The=0.2, no=0.1))
 
-    assert value(Reader(JUDGE).parse("contradicted", tokens=[word, Word("icted")]))["p"] == pytest.approx(0.25)
+    assert value(OutputParser(JUDGE).parse("contradicted", tokens=[word, Word("icted")]))["p"] == pytest.approx(0.25)
 
 
 def test_a_model_that_had_something_else_in_mind_has_no_probability() -> None:
-    assert value(Reader(JUDGE).parse("supported", tokens=[Word("supported", odds(The=0.6, supported=0.3))]))["p"] is None
+    assert value(OutputParser(JUDGE).parse("supported", tokens=[Word("supported", odds(The=0.6, supported=0.3))]))["p"] is None
 
 
 def test_a_token_that_begins_two_choices_counts_for_neither() -> None:
     alike = card(record(label={**LABEL, "enum": ["not stated", "not true"]}, p=MAYBE), p={"probability": "not true"})
 
-    assert value(Reader(alike).parse("not true", tokens=[Word("not", (*odds(no=0.2, nothing=0.1), ("not", math.log(0.7))))]))["p"] is None
+    assert (
+        value(OutputParser(alike).parse("not true", tokens=[Word("not", (*odds(no=0.2, nothing=0.1), ("not", math.log(0.7))))]))["p"]
+        is None
+    )
 
 
 def test_within_json_the_token_that_begins_the_choice_is_read_whatever_stands_before_it() -> None:
@@ -75,13 +78,13 @@ def test_within_json_the_token_that_begins_the_choice_is_read_whatever_stands_be
     other = Word(' "contra', ((' "contra', math.log(0.75)), (' "supp', math.log(0.25))))
     words = [Word('{"why": "no"', odds(supported=1.0)), Word(', "label":'), other, Word('dicted"}')]
 
-    assert value(Reader(BOTH).parse(text, tokens=words)) == {"why": "no", "label": "contradicted", "p": pytest.approx(0.75)}
+    assert value(OutputParser(BOTH).parse(text, tokens=words)) == {"why": "no", "label": "contradicted", "p": pytest.approx(0.75)}
 
 
 def test_a_sum_is_done_by_code() -> None:
-    assert Script(SUM).render({"claim": "x"}).constraint == Constraint("regex", "[0-9+*/. -]+")
-    assert value(Reader(SUM).parse("(48 + 24) / 2 ".replace("(", "").replace(")", ""))) == {"expression": "48 + 24 / 2", "answer": 60}
-    assert value(Reader(SUM).parse("1 / 3"))["answer"] == pytest.approx(1 / 3)
+    assert CompiledPrompt(SUM).render({"claim": "x"}).constraint == Constraint("regex", "[0-9+*/. -]+")
+    assert value(OutputParser(SUM).parse("(48 + 24) / 2 ".replace("(", "").replace(")", ""))) == {"expression": "48 + 24 / 2", "answer": 60}
+    assert value(OutputParser(SUM).parse("1 / 3"))["answer"] == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize(
@@ -90,43 +93,43 @@ def test_a_sum_is_done_by_code() -> None:
 )
 def test_a_pattern_loses_the_sign_for_its_end_and_no_dollar(pattern: str, sent: str) -> None:
     made = card(record(expression={**TEXT, "pattern": pattern}, answer=MAYBE), answer={"value": "expression"})
-    assert Script(made).render({"claim": "x"}).constraint == Constraint("regex", sent)
+    assert CompiledPrompt(made).render({"claim": "x"}).constraint == Constraint("regex", sent)
 
 
 def test_a_choice_with_spaces_around_it_is_taken_as_it_is() -> None:
     spaced = card(record(label={**LABEL, "enum": [" a", "b ", "c"]}, p=MAYBE), p={"probability": " a"})
     for text, label in ((" a", " a"), ("b ", "b "), (" c\n", "c"), ("c", "c")):
-        assert value(Reader(spaced).parse(text)) == {"label": label, "p": None}
+        assert value(OutputParser(spaced).parse(text)) == {"label": label, "p": None}
     word = Word(" a", ((" a", math.log(0.75)), ("c", math.log(0.25))))
-    assert value(Reader(spaced).parse(" a", tokens=[word]))["p"] == pytest.approx(0.75)
+    assert value(OutputParser(spaced).parse(" a", tokens=[word]))["p"] == pytest.approx(0.75)
 
 
 def test_nothing_is_an_answer_where_it_is_a_choice() -> None:
     either = card(record(label={**LABEL, "enum": ["", "b"]}, p=MAYBE), p={"probability": "b"})
-    assert value(Reader(either).parse("")) == {"label": "", "p": None}
+    assert value(OutputParser(either).parse("")) == {"label": "", "p": None}
 
 
 @pytest.mark.parametrize("text", ["1 / 0", "7 +", "9" * 400 + "*" + "9" * 400, "9" * 20 + "*" + "9" * 21])
 def test_what_is_no_sum_has_no_value(text: str) -> None:
-    assert value(Reader(SUM).parse(text))["answer"] is None
+    assert value(OutputParser(SUM).parse(text))["answer"] is None
 
 
 def test_where_nothing_is_to_be_computed_another_field_is_the_answer() -> None:
     either = record(expression={"type": ["string", "null"]}, words={"type": "array", "items": TEXT}, answer={})
-    reader = Reader(card(either, answer={"value": "expression", "otherwise": "words"}))
+    reader = OutputParser(card(either, answer={"value": "expression", "otherwise": "words"}))
 
     assert value(reader.parse('{"expression": "2 * 3", "words": []}'))["answer"] == 6
     assert value(reader.parse('{"expression": null, "words": ["a", "b"]}'))["answer"] == ["a", "b"]
 
 
 def test_a_sum_that_was_cut_off_is_none() -> None:
-    assert Reader(SUM).parse("48 + 2", finish="length").code == "M003"  # type: ignore[union-attr]
+    assert OutputParser(SUM).parse("48 + 2", finish_reason="length").code == "M003"  # type: ignore[union-attr]
 
 
 def test_an_output_that_needs_a_value_is_refused_without_one() -> None:
     strict = card(record(expression=TEXT, answer={"type": "number"}), answer={"value": "expression"})
 
-    assert Reader(strict).parse("seven").code == "M002"  # type: ignore[union-attr]
+    assert OutputParser(strict).parse("seven").code == "M002"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -143,12 +146,12 @@ def test_an_output_that_needs_a_value_is_refused_without_one() -> None:
 )
 def test_a_rule_that_cannot_be_kept_is_refused(computed: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        Card.declared("judge", input=CLAIM, output=record(label=LABEL, p=MAYBE), prompt="{{ claim }}", computed=computed)
+        Card.declare("judge", input=CLAIM, output=record(label=LABEL, p=MAYBE), prompt="{{ claim }}", computed=computed)
 
 
 def test_a_card_without_computed_fields_has_the_digest_of_before() -> None:
-    plain = Card.declared("judge", input=CLAIM, output=record(label=LABEL), prompt="{{ claim }}")
+    plain = Card.declare("judge", input=CLAIM, output=record(label=LABEL), prompt="{{ claim }}")
 
-    assert plain.form.schema == plain.output_schema
+    assert plain.output_form.schema == plain.output_schema
     assert plain.digest == "acc75c6465f6f58c9fbecd9dbcfd1bd6"
     assert Card.restore(JUDGE.dump()).digest == JUDGE.digest

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from orchestra.agents.card import Card
-from orchestra.agents.computed_fields import Form, Rule
-from orchestra.agents.ensemble import checked, joined
-from orchestra.agents.ensemble_voting import Answer, pooled
+from orchestra.agents.computed_fields import ComputedField, OutputForm
+from orchestra.agents.ensemble import check_members, join_members
+from orchestra.agents.ensemble_voting import EnsembleAnswer, pool_answers
 from orchestra.agents.registry import Registry
 from orchestra.core.errors import InputError
-from orchestra.verification.model_checks import alike
+from orchestra.verification.model_checks import is_same_agent
 
 TYPES = "input: {question: str, context: str}\noutput: {answer: Quote | null}\n"
 ENSEMBLE = f"name: both\nkind: ensemble\nmembers: [first, second]\n{TYPES}"
@@ -53,7 +53,7 @@ def load(place: Path, **cards: str) -> Registry:
     ],
 )
 def test_the_likeliest_answer_of_all_is_the_ensembles(answers: Any, value: Any, confidence: float | None) -> None:
-    best = pooled([Answer({"answer": said}, sure) for said, sure in answers])
+    best = pool_answers([EnsembleAnswer({"answer": said}, sure) for said, sure in answers])
     assert best.value == {"answer": value}
     assert best.confidence == pytest.approx(confidence) if confidence is not None else best.confidence is None
 
@@ -68,51 +68,51 @@ def test_the_likeliest_answer_of_all_is_the_ensembles(answers: Any, value: Any, 
     ],
 )
 def test_weights_say_what_each_member_counts(answers: Any, weights: Any, value: str, confidence: float) -> None:
-    best = pooled([Answer(said, sure) for said, sure in answers], weights)
+    best = pool_answers([EnsembleAnswer(said, sure) for said, sure in answers], weights)
     assert best.value == value
     assert best.confidence == pytest.approx(confidence)
 
 
 def test_values_are_compared_by_what_they_say_and_not_by_the_order_of_their_fields() -> None:
-    best = pooled([Answer({"a": 1, "b": 2}, 0.4), Answer({"c": 3}, 0.5), Answer({"b": 2, "a": 1}, 0.4)])
+    best = pool_answers([EnsembleAnswer({"a": 1, "b": 2}, 0.4), EnsembleAnswer({"c": 3}, 0.5), EnsembleAnswer({"b": 2, "a": 1}, 0.4)])
     assert best.value == {"a": 1, "b": 2}
     assert best.confidence == pytest.approx(0.8 / 3)
 
 
 def test_expressions_of_one_value_say_the_same_and_the_surest_is_theirs() -> None:
     fields = {"expression": {"type": "string"}, "answer": {"type": ["number", "null"]}}
-    form = Form.of({"type": "object", "properties": fields}, {"answer": Rule(value="expression")})
+    form = OutputForm.build({"type": "object", "properties": fields}, {"answer": ComputedField(value="expression")})
 
-    def said(expression: str, sure: float) -> Answer:
-        return Answer(form.filled({"expression": expression}, None), sure)
+    def said(expression: str, sure: float) -> EnsembleAnswer:
+        return EnsembleAnswer(form.fill({"expression": expression}, None), sure)
 
     answers = [said("5*4+9", 0.3), said("9+4*5", 0.4), said("5+4+9", 0.6), said("5/0", 0.1), said("6/0", 0.1)]
-    best = pooled(answers, told=form.told)
+    best = pool_answers(answers, key=form.comparison_key)
     assert best.value == {"expression": "9+4*5", "answer": 29}
     assert best.confidence == pytest.approx(0.7 / 5)
-    assert pooled(answers).value == {"expression": "5+4+9", "answer": 18}
-    assert form.told(answers[3].value) != form.told(answers[4].value), "what has no value is what it says"
+    assert pool_answers(answers).value == {"expression": "5+4+9", "answer": 18}
+    assert form.comparison_key(answers[3].value) != form.comparison_key(answers[4].value), "what has no value is what it says"
 
 
 def test_a_probability_is_no_more_than_one() -> None:
-    assert pooled([Answer("a", 1.0)] * 3).confidence == 1.0
+    assert pool_answers([EnsembleAnswer("a", 1.0)] * 3).confidence == 1.0
 
 
 def test_an_ensemble_has_its_members_and_a_digest_of_them(tmp_path: Path) -> None:
     registry = load(tmp_path / "a", both=ENSEMBLE, first=member("first"), second=member("second"))
     card = registry.card("both")
-    assert [part.name for part in card.parts] == ["first", "second"]
-    assert (card.trained, card.asks_model, card.contract.max_output) == (True, True, 512)
+    assert [part.name for part in card.member_cards] == ["first", "second"]
+    assert (card.is_trained, card.uses_model, card.contract.max_output) == (True, True, 512)
     other = load(tmp_path / "b", both=ENSEMBLE, first=member("first", "system: Otherwise.\n"), second=member("second"))
     assert other.card("both").digest != card.digest
-    assert other.card("both").varied(checks=("schema",)).parts == other.card("both").parts
+    assert other.card("both").with_settings(checks=("schema",)).member_cards == other.card("both").member_cards
 
 
 def test_a_stored_ensemble_has_the_members_that_it_had(tmp_path: Path) -> None:
     card = load(tmp_path, both=ENSEMBLE, first=member("first"), second=member("second")).card("both")
-    folders = {part.name: part.folder for part in card.parts}
+    folders = {part.name: part.folder for part in card.member_cards}
     assert Card.restore(card.dump(), card.folder, folders) == card
-    assert [part.folder for part in Card.restore(card.dump()).parts] == [None, None]
+    assert [part.folder for part in Card.restore(card.dump()).member_cards] == [None, None]
     forged = card.dump().replace(b"first: {{", b"worst: {{")
     with pytest.raises(InputError) as caught:
         Card.restore(forged)
@@ -134,10 +134,10 @@ def test_members_cannot_be_taken_out_of_a_stored_ensemble(tmp_path: Path) -> Non
 def test_members_that_could_be_none_are_not_taken_from_a_stored_ensemble(tmp_path: Path) -> None:
     other = member("second", types=TYPES.replace("Quote | null", "str"))
     registry = load(tmp_path, first=member("first"), second=other, both=member("both"))
-    card = registry.card("both").varied(kind="ensemble", members=("first", "second"))
-    forged = card.joined([registry.card("first"), registry.card("second")])
+    card = registry.card("both").with_settings(kind="ensemble", members=("first", "second"))
+    forged = card.with_members([registry.card("first"), registry.card("second")])
     with pytest.raises(InputError, match="second cannot be one of its members") as caught:
-        checked(Card.restore(forged.dump()))
+        check_members(Card.restore(forged.dump()))
     assert caught.value.code == "A012"
 
 
@@ -185,18 +185,18 @@ def test_who_cannot_be_a_member_is_told_with_the_place(tmp_path: Path, cards: di
     error = next(iter(load(tmp_path, **cards).broken.values()))
     assert error.code == code
     assert said in error.message
-    assert error.place is not None
-    assert error.place.file.endswith("agent.yaml")
+    assert error.location is not None
+    assert error.location.file.endswith("agent.yaml")
 
 
 def test_the_fault_of_a_member_is_told_where_it_is_named(tmp_path: Path) -> None:
     text = ENSEMBLE.replace("[first, second]", "\n- first\n- second")
     with pytest.raises(InputError) as caught:
         load(tmp_path, both=text, first=member("first")).card("both")
-    assert (caught.value.place and caught.value.place.line) == 5
+    assert (caught.value.location and caught.value.location.line) == 5
     with pytest.raises(InputError) as caught:
         load(tmp_path / "b", both=text, first=member("first"), second=member("second", "tools: [search]\n")).card("both")
-    assert (caught.value.place and caught.value.place.line) == 5
+    assert (caught.value.location and caught.value.location.line) == 5
 
 
 def test_an_ensemble_of_a_broken_member_tells_what_is_wrong_with_that(tmp_path: Path) -> None:
@@ -204,18 +204,18 @@ def test_an_ensemble_of_a_broken_member_tells_what_is_wrong_with_that(tmp_path: 
     with pytest.raises(InputError) as caught:
         registry.card("both")
     assert caught.value.message == "a card has no key 'colour'"
-    assert registry.card("first").parts == ()
+    assert registry.card("first").member_cards == ()
 
 
 def test_an_ensemble_can_be_asked_once_all_its_members_can(tmp_path: Path) -> None:
     registry = load(tmp_path, both=ENSEMBLE, first=member("first"), second=member("second", "kind: encoder\nmodel: mpnet\n"))
     card = registry.card("both")
-    assert (card.parts[1].trained, card.trained, card.asks_model) == (False, False, True)
+    assert (card.member_cards[1].is_trained, card.is_trained, card.uses_model) == (False, False, True)
 
 
 def test_descriptions_may_differ(tmp_path: Path) -> None:
     registry = load(tmp_path, both=ENSEMBLE, first=member("first", "description: One.\n"), second=member("second", "description: Other.\n"))
-    assert registry.card("both").parts
+    assert registry.card("both").member_cards
 
 
 def test_members_beside_an_ensemble_come_before_those_of_a_project(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_members_beside_an_ensemble_come_before_those_of_a_project(tmp_path: Pat
     packaged = folder(tmp_path / "packaged", both=ENSEMBLE, first=member("first"), second=member("second"))
     registry = Registry.load([own, packaged], builtin=False)
     assert registry.card("second").system == "Of the project."
-    assert [part.system for part in registry.card("both").parts] == ["", ""]
+    assert [part.system for part in registry.card("both").member_cards] == ["", ""]
 
 
 def test_a_member_is_no_second_opinion_of_its_ensemble(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_member_is_no_second_opinion_of_its_ensemble(tmp_path: Path) -> None:
         tmp_path, both=ENSEMBLE, first=member("first"), second=member("second", "system: More.\n"), third=member("third", "system: Else.\n")
     )
     contracts = registry.agents
-    assert alike(contracts["first"], contracts["both"])
-    assert alike(contracts["both"], contracts["second"])
-    assert not alike(contracts["third"], contracts["both"])
-    assert joined(registry.card("third"), registry.cards) is registry.card("third")
+    assert is_same_agent(contracts["first"], contracts["both"])
+    assert is_same_agent(contracts["both"], contracts["second"])
+    assert not is_same_agent(contracts["third"], contracts["both"])
+    assert join_members(registry.card("third"), registry.cards) is registry.card("third")

@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestra.agents.evidence_grammar import COUNTED, MAX_EVIDENCE, MAX_QUOTE, NoQuote, bounded, chunks, decodable, evidence_grammar
+from orchestra.agents.evidence_grammar import (
+    MAX_COUNTED_EVIDENCE,
+    MAX_EVIDENCE,
+    MAX_QUOTE,
+    QuoteGrammarError,
+    chunks,
+    evidence_grammar,
+    limit_texts,
+    strip_unknown_formats,
+)
 from orchestra.schema.strict_json import parse_untrusted
 
 llguidance = pytest.importorskip("llguidance")
@@ -134,7 +143,7 @@ def test_without_evidence_only_null_is_left() -> None:
     grammar = evidence_grammar(READING, ["  \n"], 200)
     assert accepts(grammar, reading(None))
     assert not accepts(grammar, reading("x"))
-    with pytest.raises(NoQuote):
+    with pytest.raises(QuoteGrammarError):
         evidence_grammar({"type": "object", "properties": {"quote": QUOTE}, "required": ["quote"]}, [], 200)
 
 
@@ -156,9 +165,9 @@ def test_quotes_and_texts_end_in_time() -> None:
 
 def test_long_evidence_is_compiled_and_longer_evidence_refused() -> None:
     text = " ".join(f"word{index}" for index in range(3_000))
-    assert COUNTED < len(text) < MAX_EVIDENCE
+    assert MAX_COUNTED_EVIDENCE < len(text) < MAX_EVIDENCE
     assert allows([text], "word2998 word2999")
-    with pytest.raises(NoQuote):
+    with pytest.raises(QuoteGrammarError):
         evidence_grammar(READING, [text * 4], 200)
 
 
@@ -197,7 +206,7 @@ def test_a_record_that_holds_itself_has_a_grammar() -> None:
 
 def test_free_texts_are_bounded_and_other_texts_are_left_alone() -> None:
     schema = {"anyOf": [{"type": "string"}, {"type": "string", "enum": ["a"]}, {"type": "string", "maxLength": 3}]}
-    assert bounded(schema, 9) == {
+    assert limit_texts(schema, 9) == {
         "anyOf": [{"type": "string", "maxLength": 9}, {"type": "string", "enum": ["a"]}, {"type": "string", "maxLength": 3}]
     }
 
@@ -216,7 +225,7 @@ FORMATTED = {
 
 
 def test_a_schema_that_is_sent_has_no_format_that_servers_refuse() -> None:
-    sent = bounded(decodable(FORMATTED), 50)
+    sent = limit_texts(strip_unknown_formats(FORMATTED), 50)
     grammar = llguidance.grammar_from("json", json.dumps(sent))
     assert llguidance.LLMatcher.validate_grammar(grammar) == ""
     assert llguidance.LLMatcher.validate_grammar(llguidance.grammar_from("json", json.dumps(FORMATTED))) != ""

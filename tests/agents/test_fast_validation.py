@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from orchestra.agents.fast_validation import as_they_are, plain, plain_list, plain_record
+from orchestra.agents.fast_validation import fast_arguments, list_test, record_tests, scalar_test
 from orchestra.agents.tools import ToolFunction
 from orchestra.schema.types import Validator, schema_of
 
@@ -26,7 +26,7 @@ values = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text
 @given(value=values)
 def test_what_passes_is_of_the_type_and_would_be_read_and_written_unchanged(hint: Any, value: Any) -> None:
     schema = schema_of(hint, "validation")
-    passes = plain(schema, hint) or plain_list(schema, hint)
+    passes = scalar_test(schema, hint) or list_test(schema, hint)
     assert passes is not None
     if passes(value):
         assert Validator(schema).is_valid(value)
@@ -38,14 +38,14 @@ def test_what_passes_is_of_the_type_and_would_be_read_and_written_unchanged(hint
 @pytest.mark.parametrize(("hint", "value"), [(str, "é"), (int, -3), (float, 0.5), (bool, False), (list[str], ["a", "b"]), (Any, None)])
 def test_values_of_the_type_pass(hint: Any, value: Any) -> None:
     schema = schema_of(hint, "validation")
-    passes = plain(schema, hint) or plain_list(schema, hint)
+    passes = scalar_test(schema, hint) or list_test(schema, hint)
     assert passes is not None
     assert passes(value)
 
 
 def test_a_type_with_bounds_is_not_plain() -> None:
-    assert plain({"type": "string", "minLength": 1}, str) is None
-    assert plain_list({"type": "array", "items": {"type": "string"}, "maxItems": 2}, list[str]) is None
+    assert scalar_test({"type": "string", "minLength": 1}, str) is None
+    assert list_test({"type": "array", "items": {"type": "string"}, "maxItems": 2}, list[str]) is None
 
 
 def add(left: int, right: int = 2, names: list[str] | None = None) -> int:
@@ -58,20 +58,20 @@ def joined(words: list[str], sign: str = " ") -> str:
 
 @given(st.dictionaries(st.sampled_from(["words", "sign", "other"]), values | st.lists(st.text())))
 def test_inputs_go_as_they_are_only_where_none_is_missing_and_none_is_too_many(inputs: dict[str, Any]) -> None:
-    made = ToolFunction.of(joined, effect="pure")
-    known = plain_record(made.contract.input, {"words": list[str], "sign": str})
+    made = ToolFunction.from_function(joined, effect="pure")
+    known = record_tests(made.contract.input, {"words": list[str], "sign": str})
     assert known is not None
-    if (found := as_they_are(inputs, *known)) is not None:
+    if (found := fast_arguments(inputs, *known)) is not None:
         assert Validator(made.contract.input).is_valid(inputs)
         assert found == inputs
 
 
 def test_a_record_with_one_other_field_goes_the_long_way() -> None:
-    made = ToolFunction.of(add, effect="pure")
-    assert plain_record(made.contract.input, {"left": int, "right": int, "names": list[str] | None}) is None
-    assert made.arguments({"left": 1, "names": ["a"]}) == {"left": 1, "names": ["a"]}
+    made = ToolFunction.from_function(add, effect="pure")
+    assert record_tests(made.contract.input, {"left": int, "right": int, "names": list[str] | None}) is None
+    assert made.convert_inputs({"left": 1, "names": ["a"]}) == {"left": 1, "names": ["a"]}
 
 
 def test_a_tool_may_change_its_list_without_changing_the_callers() -> None:
     words = ["a", "b"]
-    assert ToolFunction.of(joined, effect="pure").arguments({"words": words})["words"] is not words
+    assert ToolFunction.from_function(joined, effect="pure").convert_inputs({"words": words})["words"] is not words

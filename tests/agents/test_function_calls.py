@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.agents.card import Card
-from orchestra.agents.function_calls import MAX_FUNCTIONS, MAX_PARTS, narrowed
-from orchestra.agents.output_parser import Parsed, Reader, Unreadable
-from orchestra.agents.prompt import Script
+from orchestra.agents.function_calls import MAX_FUNCTIONS, MAX_TYPES, narrow_output
+from orchestra.agents.output_parser import InvalidOutput, OutputParser, ParsedOutput
+from orchestra.agents.prompt import CompiledPrompt
 from orchestra.core.errors import InputError
 from orchestra.schema.types import Validator
 
@@ -25,8 +25,8 @@ INPUT = {"type": "object", "properties": {"question": TEXT, "functions": {"type"
 CALL = {"type": "object", "properties": {"name": TEXT, "arguments": OBJECT}, "required": ["name", "arguments"]}
 LISTED: dict[str, Any] = {"calls": {"type": "array", "items": CALL}}
 OUTPUT: dict[str, Any] = {"type": "object", "properties": LISTED, "required": ["calls"], "additionalProperties": False}
-CALLER = Card.declared("caller", input=INPUT, output=OUTPUT, prompt="{{ question }}", calls={"calls": "functions"})
-PLAIN = Card.declared("caller", input=INPUT, output=OUTPUT, prompt="{{ question }}")
+CALLER = Card.declare("caller", input=INPUT, output=OUTPUT, prompt="{{ question }}", calls={"calls": "functions"})
+PLAIN = Card.declare("caller", input=INPUT, output=OUTPUT, prompt="{{ question }}")
 
 
 def function(name: str, required: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def text(*calls: tuple[str, Mapping[str, Any]]) -> str:
 
 
 def grammar(functions: Any, card: Card = CALLER) -> str:
-    constraint = Script(card).render({"question": "q", "functions": functions}).constraint
+    constraint = CompiledPrompt(card).render({"question": "q", "functions": functions}).constraint
     assert constraint is not None
     assert constraint.kind == "grammar"
     return str(constraint.value)
@@ -72,15 +72,15 @@ WRONG = [
 def test_what_the_functions_allow_is_decoded_and_read(written: str) -> None:
     functions = [WEATHER, AREA]
     assert accepts(grammar(functions), written)
-    assert Reader(CALLER).parse(written, inputs={"functions": functions}) == Parsed(json.loads(written))
+    assert OutputParser(CALLER).parse(written, inputs={"functions": functions}) == ParsedOutput(json.loads(written))
 
 
 @pytest.mark.parametrize("written", WRONG)
 def test_what_they_do_not_allow_can_neither_be_decoded_nor_read(written: str) -> None:
     functions = [WEATHER, AREA]
     assert not accepts(grammar(functions), written)
-    found = Reader(CALLER).parse(written, inputs={"functions": functions})
-    assert isinstance(found, Unreadable)
+    found = OutputParser(CALLER).parse(written, inputs={"functions": functions})
+    assert isinstance(found, InvalidOutput)
     assert found.code == "M002"
 
 
@@ -91,14 +91,14 @@ def test_without_functions_nothing_is_called() -> None:
 
 def test_servers_that_know_schemas_alone_get_that_of_the_call() -> None:
     inputs = {"question": "q", "functions": [WEATHER]}
-    prompt = Script(CALLER).render(inputs, constraint="schema")
+    prompt = CompiledPrompt(CALLER).render(inputs, constraint="schema")
     assert prompt.constraint is not None
     assert prompt.constraint.kind == "json"
     assert Validator(prompt.constraint.value).is_valid(json.loads(RIGHT[1]))
     assert not Validator(prompt.constraint.value).is_valid(json.loads(WRONG[0]))
     assert prompt.response_schema is not None
     assert not Validator(prompt.response_schema).is_valid(json.loads(WRONG[0]))
-    assert Script(CALLER).render(inputs, constraint="none").constraint is None
+    assert CompiledPrompt(CALLER).render(inputs, constraint="none").constraint is None
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_servers_that_know_schemas_alone_get_that_of_the_call() -> None:
 def test_functions_that_are_none_are_refused_before_a_model_is_asked(functions: Any, why: str) -> None:
     for constraint in ("evidence", "none"):
         with pytest.raises(InputError) as caught:
-            Script(CALLER).render({"question": "q", "functions": functions}, constraint=constraint)
+            CompiledPrompt(CALLER).render({"question": "q", "functions": functions}, constraint=constraint)
         assert caught.value.code == "A016"
         assert why in caught.value.message
 
@@ -148,11 +148,11 @@ def test_types_are_read_in_every_dialect_and_what_nobody_knows_is_any_value(decl
         for value in values:
             written = text(("f", {"x": value}))
             assert accepts(made, written) is fine, value
-            assert isinstance(Reader(CALLER).parse(written, inputs={"functions": functions}), Parsed) is fine, value
+            assert isinstance(OutputParser(CALLER).parse(written, inputs={"functions": functions}), ParsedOutput) is fine, value
 
 
 def test_of_too_many_parameters_only_the_names_are_held() -> None:
-    big = {"name": "big", "parameters": {"properties": {f"p{i}": TEXT for i in range(MAX_PARTS + 1)}}}
+    big = {"name": "big", "parameters": {"properties": {f"p{i}": TEXT for i in range(MAX_TYPES + 1)}}}
     many = [big, WEATHER]
     assert accepts(grammar(many), text(("big", {"anything": 1})))
     assert not accepts(grammar(many), text(("phantom", {})))
@@ -167,17 +167,17 @@ def test_types_within_types_end() -> None:
 
 def test_the_lengths_of_the_cards_own_type_stay() -> None:
     output = {**OUTPUT, "properties": {"calls": {"type": "array", "items": CALL, "maxItems": 1}}}
-    card = Card.declared("caller", input=INPUT, output=output, prompt="{{ question }}", calls={"calls": "functions"})
+    card = Card.declare("caller", input=INPUT, output=output, prompt="{{ question }}", calls={"calls": "functions"})
     assert accepts(grammar([WEATHER], card), RIGHT[1])
     assert not accepts(grammar([WEATHER], card), text(("weather", {"city": "a"}), ("weather", {"city": "b"})))
 
 
 def test_quotes_beside_calls_are_decoded_over_the_evidence() -> None:
     output = {**OUTPUT, "properties": {"why": {"type": "string", "format": "quote"}, **LISTED}, "required": ["why", "calls"]}
-    card = Card.declared("caller", input=INPUT, output=output, prompt="{{ question }}", calls={"calls": "functions"}, evidence="question")
-    made = str(Script(card).render({"question": "Rain in Bern?", "functions": [WEATHER]}).constraint)
+    card = Card.declare("caller", input=INPUT, output=output, prompt="{{ question }}", calls={"calls": "functions"}, evidence="question")
+    made = str(CompiledPrompt(card).render({"question": "Rain in Bern?", "functions": [WEATHER]}).constraint)
     assert "SOURCE_0" in made
-    constraint = Script(card).render({"question": "Rain in Bern?", "functions": [WEATHER]}).constraint
+    constraint = CompiledPrompt(card).render({"question": "Rain in Bern?", "functions": [WEATHER]}).constraint
     assert constraint is not None
     written = {"why": "Rain", "calls": [{"name": "weather", "arguments": {"city": "Bern"}}]}
     assert accepts(constraint.value, json.dumps(written))
@@ -196,7 +196,7 @@ def test_quotes_beside_calls_are_decoded_over_the_evidence() -> None:
 )
 def test_a_card_that_cannot_keep_it_is_refused(calls: Any, more: Any, why: str) -> None:
     with pytest.raises(InputError) as caught:
-        Card.declared("caller", **{"input": INPUT, "output": OUTPUT, "prompt": "{{ question }}", "calls": calls, **more})
+        Card.declare("caller", **{"input": INPUT, "output": OUTPUT, "prompt": "{{ question }}", "calls": calls, **more})
     assert caught.value.code == "A015"
     assert why in caught.value.message
 
@@ -219,11 +219,11 @@ json_values = st.recursive(
 
 @given(json_values, st.text(min_size=1))
 def test_no_declaration_makes_it_stumble(parameters: Any, name: str) -> None:
-    schema = narrowed(OUTPUT, {"calls": "functions"}, {"functions": [{"name": name, "parameters": parameters}]})
+    schema = narrow_output(OUTPUT, {"calls": "functions"}, {"functions": [{"name": name, "parameters": parameters}]})
     assert Validator(schema).is_valid({"calls": []})
 
 
 @given(json_values)
 def test_nothing_that_is_no_function_is_one(function: Any) -> None:
     with pytest.raises(InputError, match="A016"):
-        narrowed(OUTPUT, {"calls": "functions"}, {"functions": [function]})
+        narrow_output(OUTPUT, {"calls": "functions"}, {"functions": [function]})

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.agents.card import Card
-from orchestra.agents.output_parser import Parsed, Reader, Unreadable
+from orchestra.agents.output_parser import InvalidOutput, OutputParser, ParsedOutput
 
 TEXT = {"type": "string"}
 INPUT = {"type": "object", "properties": {"question": TEXT}, "required": ["question"]}
@@ -17,20 +17,20 @@ OUTPUT = {"type": "object", "properties": {"n": {"type": "integer"}}, "required"
 
 
 def card(output: Any = OUTPUT) -> Card:
-    return Card.declared("counter", input=INPUT, output=output, prompt="{{ question }}")
+    return Card.declare("counter", input=INPUT, output=output, prompt="{{ question }}")
 
 
 def planner() -> Card:
     inputs = {"type": "object", "properties": {"question": TEXT, "rules": TEXT}, "required": ["question", "rules"]}
-    return Card.declared("planner", input=inputs, output=TEXT, prompt="{{ question }}", grammar="rules")
+    return Card.declare("planner", input=inputs, output=TEXT, prompt="{{ question }}", grammar="rules")
 
 
 def test_json_of_the_type_is_a_value() -> None:
-    assert Reader(card()).parse(' {"n": 3}\n') == Parsed({"n": 3})
+    assert OutputParser(card()).parse(' {"n": 3}\n') == ParsedOutput({"n": 3})
 
 
 def test_plain_text_is_taken_as_it_is() -> None:
-    assert Reader(card(TEXT)).parse(' "hello" \n', finish="length") == Parsed('"hello"')
+    assert OutputParser(card(TEXT)).parse(' "hello" \n', finish_reason="length") == ParsedOutput('"hello"')
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,8 @@ def test_plain_text_is_taken_as_it_is() -> None:
     ],
 )
 def test_anything_else_is_a_coded_reason(text: str, code: str) -> None:
-    result = Reader(card()).parse(text)
-    assert isinstance(result, Unreadable)
+    result = OutputParser(card()).parse(text)
+    assert isinstance(result, InvalidOutput)
     assert result.code == code
     assert len(result.reason) < 400
 
@@ -71,29 +71,29 @@ def test_anything_else_is_a_coded_reason(text: str, code: str) -> None:
     ],
 )
 def test_a_plan_that_was_cut_off_is_read_without_its_last_line_which_may_have_gone_on(text: str, finish: str, taken: str) -> None:
-    assert Reader(planner()).parse(text, finish=finish) == Parsed(taken)
+    assert OutputParser(planner()).parse(text, finish_reason=finish) == ParsedOutput(taken)
 
 
 @pytest.mark.parametrize("text", ["\ns1 = a()", "s1 = a(", "return s1"])
 def test_a_plan_that_was_cut_off_in_its_only_line_is_no_plan(text: str) -> None:
-    told = Reader(planner()).parse(text, finish="length")
-    assert isinstance(told, Unreadable)
+    told = OutputParser(planner()).parse(text, finish_reason="length")
+    assert isinstance(told, InvalidOutput)
     assert told.code == "M003"
 
 
 def test_json_that_was_cut_off_says_so() -> None:
-    result = Reader(card()).parse('{"n": 3', finish="length")
-    assert isinstance(result, Unreadable)
+    result = OutputParser(card()).parse('{"n": 3', finish_reason="length")
+    assert isinstance(result, InvalidOutput)
     assert result.code == "M003"
     assert "max_output" in result.hint
 
 
 def test_a_reason_shows_no_control_character() -> None:
-    result = Reader(card()).parse("\x1b[31m\u202eevil\x00")
-    assert isinstance(result, Unreadable)
+    result = OutputParser(card()).parse("\x1b[31m\u202eevil\x00")
+    assert isinstance(result, InvalidOutput)
     assert result.reason.isprintable()
 
 
 @given(st.text(max_size=80))
 def test_no_text_makes_it_stumble(text: str) -> None:
-    assert isinstance(Reader(card()).parse(text), Parsed | Unreadable)
+    assert isinstance(OutputParser(card()).parse(text), ParsedOutput | InvalidOutput)

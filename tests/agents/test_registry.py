@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from orchestra.agents.contract import Effect
 from orchestra.agents.registry import Registry
-from orchestra.agents.tools import ToolFault, ToolFunction
+from orchestra.agents.tools import ToolError, ToolFunction
 from orchestra.core.errors import InputError
 from orchestra.schema.builtin_models import Document
 from orchestra.workflows.model import ToolNode
@@ -94,10 +94,10 @@ def test_code_of_agents_and_tools_are_kept_apart() -> None:
     code = ToolFunction(TOOL.contract.__class__("shout", "agent", {}, {}), str.upper)
     registry = Registry().with_tools([TOOL, code])
     assert set(registry.tools) == {"longest"}
-    assert registry.code_of("shout") is code
+    assert registry.python_agent("shout") is code
     assert "shout" in registry.agents
     with pytest.raises(InputError) as caught:
-        registry.code_of("whisper")
+        registry.python_agent("whisper")
     assert caught.value.code == "A010"
 
 
@@ -120,7 +120,7 @@ def longest(documents: Sequence[Document], least: int = 0) -> Found | None:
     return Found(source=found.source, length=len(found.text))
 
 
-TOOL = ToolFunction.of(longest, effect="pure")
+TOOL = ToolFunction.from_function(longest, effect="pure")
 
 
 def test_the_contract_is_read_from_the_signature() -> None:
@@ -141,7 +141,7 @@ async def test_json_goes_in_as_the_functions_types_and_comes_out_as_json() -> No
     "inputs", [{}, {"documents": "x"}, {"documents": [{"source": "a"}]}, {"documents": [], "least": "3"}, {"documents": [], "most": 1}]
 )
 async def test_inputs_of_another_type_do_not_reach_the_function(inputs: dict[str, Any]) -> None:
-    with pytest.raises(ToolFault) as caught:
+    with pytest.raises(ToolError) as caught:
         await TOOL.call(inputs, "internal")
     assert caught.value.code == "T002"
 
@@ -150,15 +150,15 @@ async def test_coroutine_functions_are_awaited() -> None:
     async def double(n: int) -> int:
         return 2 * n
 
-    assert await ToolFunction.of(double, effect="pure").call({"n": 4}, "internal") == 8
+    assert await ToolFunction.from_function(double, effect="pure").call({"n": 4}, "internal") == 8
 
 
 async def test_an_exception_of_the_tool_is_a_fault_of_the_call() -> None:
     def broken(n: int) -> int:
         raise ZeroDivisionError("no")
 
-    with pytest.raises(ToolFault, match="broken raised ZeroDivisionError: no") as caught:
-        await ToolFunction.of(broken, effect="pure").call({"n": 4}, "internal")
+    with pytest.raises(ToolError, match="broken raised ZeroDivisionError: no") as caught:
+        await ToolFunction.from_function(broken, effect="pure").call({"n": 4}, "internal")
     assert caught.value.code == "T003"
 
 
@@ -166,8 +166,8 @@ async def test_a_result_that_is_not_what_was_annotated_is_a_fault() -> None:
     def lies(n: int) -> int:
         return "text"  # type: ignore[return-value]  # the point of the test
 
-    with pytest.raises(ToolFault) as caught:
-        await ToolFunction.of(lies, effect="pure").call({"n": 4}, "internal")
+    with pytest.raises(ToolError) as caught:
+        await ToolFunction.from_function(lies, effect="pure").call({"n": 4}, "internal")
     assert (caught.value.code, caught.value.reason) == ("T004", "lies returned str: expected int, got str")
 
 
@@ -190,8 +190,8 @@ def test_what_is_of_another_type_is_told_in_words(annotation: Any, value: Any, s
         return value
 
     lies.__annotations__["return"] = annotation
-    with pytest.raises(ToolFault) as caught:
-        ToolFunction.of(lies, effect="pure").result(value)
+    with pytest.raises(ToolError) as caught:
+        ToolFunction.from_function(lies, effect="pure").convert_result(value)
     assert caught.value.reason == f"lies returned {type(value).__name__}: {says}"
 
 
@@ -208,7 +208,7 @@ def unknown(n: Missing) -> int:  # type: ignore[name-defined]  # noqa: F821 - th
 @pytest.mark.parametrize("function", [lambda x: x, print, partial(max, 1), Doubled(), unknown, dict])
 def test_a_function_without_types_is_no_tool(function: Any, effect: Effect) -> None:
     with pytest.raises(InputError) as caught:
-        ToolFunction.of(function, effect=effect)
+        ToolFunction.from_function(function, effect=effect)
     assert caught.value.code == "T001"
 
 
@@ -217,14 +217,14 @@ def test_an_effect_is_one_of_five() -> None:
         return idempotency_key
 
     effects: tuple[Effect, ...] = ("pure", "idempotent", "keyed", "transactional", "once")
-    assert [ToolFunction.of(charge, effect=effect).contract.effect for effect in effects] == list(effects)
+    assert [ToolFunction.from_function(charge, effect=effect).contract.effect for effect in effects] == list(effects)
 
 
 async def test_the_key_of_a_keyed_tool_is_passed_on_and_is_no_input() -> None:
     def charge(cents: int, *, idempotency_key: str) -> str:
         return idempotency_key
 
-    made = ToolFunction.of(charge, effect="keyed")
+    made = ToolFunction.from_function(charge, effect="keyed")
     assert list(made.contract.input["properties"]) == ["cents"]
     assert await made.call({"cents": 5}, "internal", "k1") == "k1"
 
@@ -233,8 +233,8 @@ async def test_callers_do_not_choose_the_key() -> None:
     def charge(cents: int, *, idempotency_key: str = "") -> str:
         return idempotency_key
 
-    with pytest.raises(ToolFault) as caught:
-        await ToolFunction.of(charge, effect="keyed").call({"cents": 5, "idempotency_key": "mine"}, "internal", "k1")
+    with pytest.raises(ToolError) as caught:
+        await ToolFunction.from_function(charge, effect="keyed").call({"cents": 5, "idempotency_key": "mine"}, "internal", "k1")
     assert caught.value.code == "T002"
 
 
@@ -249,12 +249,12 @@ def odd_key(cents: int, idempotency_key: int) -> str:
 @pytest.mark.parametrize("function", [no_key, odd_key])
 def test_a_keyed_tool_takes_a_key(function: Any) -> None:
     with pytest.raises(InputError) as caught:
-        ToolFunction.of(function, effect="keyed")
+        ToolFunction.from_function(function, effect="keyed")
     assert caught.value.code == "T008"
     with pytest.raises(InputError) as declared:
         tool(effect="keyed")(function)
     assert declared.value.code == "T008"
-    assert declared.value.place is not None
+    assert declared.value.location is not None
 
 
 def test_the_registry_knows_a_declared_keyed_tool_without_its_key() -> None:
@@ -272,16 +272,16 @@ def test_the_digest_of_a_tool_is_of_all_that_callers_rely_on() -> None:
     def longest(documents: list[Document]) -> Found | None:  # other types
         return None
 
-    same = ToolFunction.of(longest, effect="pure")
+    same = ToolFunction.from_function(longest, effect="pure")
     others = [
         TOOL,
         same,
-        ToolFunction.of(longest, effect="once"),
-        ToolFunction.of(longest, effect="pure", version="1"),
-        ToolFunction.of(longest, effect="pure", name="other"),
+        ToolFunction.from_function(longest, effect="once"),
+        ToolFunction.from_function(longest, effect="pure", version="1"),
+        ToolFunction.from_function(longest, effect="pure", name="other"),
     ]
     assert len({made.contract.digest for made in others}) == len(others)
-    assert ToolFunction.of(longest, effect="pure").contract.digest == same.contract.digest
+    assert ToolFunction.from_function(longest, effect="pure").contract.digest == same.contract.digest
 
 
 def test_a_workflow_calls_a_keyed_tool_without_its_key() -> None:

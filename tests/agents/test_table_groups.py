@@ -8,19 +8,19 @@ pytest.importorskip("numpy")
 pytest.importorskip("tokenizers")
 
 from orchestra.agents.card import Card
-from orchestra.agents.inference.tables.reader import Tables
+from orchestra.agents.inference.tables.reader import TableReader
 from tests.agents.inference.tables.test_reader import ADA, AGE, ALAN, BOOKS, GRACE, TABLE, TOTAL, card, encoder, reader, sheet_of
 from tests.agents.tables import Hand, answer, arrays, sure
 
 __all__ = ["card", "encoder", "reader"]
 
 
-def other(reader: Tables, card: Card, **settled: float) -> Tables:
+def other(reader: TableReader, card: Card, **settled: float) -> TableReader:
     """A reader for which something else was settled."""
-    return Tables(reader.layout.model_copy(update=settled), arrays(), reader.encoder, card)
+    return TableReader(reader.config.model_copy(update=settled), arrays(), reader.encoder, card)
 
 
-def test_a_whole_column_is_likelier_than_all_of_it_but_one(reader: Tables, card: Card) -> None:
+def test_a_whole_column_is_likelier_than_all_of_it_but_one(reader: TableReader, card: Card) -> None:
     table = [*TABLE[:2], ["grace", "85", "4"], *TABLE[3:]]
     sheet, columns = sheet_of(reader, table=table), other(reader, card, groups=4.0)
     hand = Hand(["sum"], cells={(ADA, BOOKS): 3.0, (GRACE, BOOKS): -1.0, (ALAN, BOOKS): 3.0, (TOTAL, BOOKS): -2.0})
@@ -30,7 +30,7 @@ def test_a_whole_column_is_likelier_than_all_of_it_but_one(reader: Tables, card:
     assert sure(reader, sheet, hand) < sure(columns, sheet, hand)
 
 
-def test_rows_that_a_word_picks_are_likelier_than_all_of_them_but_one(reader: Tables, card: Card) -> None:
+def test_rows_that_a_word_picks_are_likelier_than_all_of_them_but_one(reader: TableReader, card: Card) -> None:
     table = [["name", "rooms"], ["ada", "barbara"], ["grace", "edsger"], ["alan", "edsger"], ["total", "edsger"]]
     sheet, groups = sheet_of(reader, "how many has edsger ?", table), other(reader, card, groups=4.0)
     hand = Hand(["count"], rows={GRACE: 3.0, ALAN: -1.0, TOTAL: 2.0})
@@ -38,14 +38,14 @@ def test_rows_that_a_word_picks_are_likelier_than_all_of_them_but_one(reader: Ta
     assert answer(groups, sheet_of(reader, "how many are of ada ?", table), hand)["rows"] == [GRACE, TOTAL]
 
 
-def test_rows_that_a_word_picks_are_those_of_them_that_hold_the_condition(reader: Tables, card: Card) -> None:
+def test_rows_that_a_word_picks_are_those_of_them_that_hold_the_condition(reader: TableReader, card: Card) -> None:
     table = [["name", "rooms", "age"], ["ada", "edsger", "8"], ["grace", "edsger", "3"], ["alan", "edsger", "9"], ["total", "barbara", "7"]]
     sheet, groups = sheet_of(reader, "how many of edsger are 5 ?", table), other(reader, card, groups=4.0)
     hand = Hand(["count"], rows={ADA: 3.0, GRACE: 9.0, ALAN: -1.0}, bounded={2: 4.0}, limits={"5": 9.0}, bound="above")
     assert (answer(reader, sheet, hand)["rows"], answer(groups, sheet, hand)["rows"]) == ([ADA], [ADA, ALAN])
 
 
-def test_two_figures_that_are_compared_stand_in_one_row_or_column_rather_than_apart(reader: Tables, card: Card) -> None:
+def test_two_figures_that_are_compared_stand_in_one_row_or_column_rather_than_apart(reader: TableReader, card: Card) -> None:
     sheet, together = sheet_of(reader), other(reader, card, apart=2.0)
     hand = Hand(["gap"], first={(ADA, AGE): 5.0}, second={(TOTAL, BOOKS): 4.0, (GRACE, AGE): 3.0})
     assert (answer(reader, sheet, hand)["expression"], answer(together, sheet, hand)["expression"]) == ("36 - 21", "85 - 36")
@@ -55,7 +55,7 @@ def test_two_figures_that_are_compared_stand_in_one_row_or_column_rather_than_ap
     assert answer(together, sheet, beside)["expression"] == "36 * 5", "a figure of the question is not apart from any"
 
 
-def test_a_way_whose_places_cannot_be_told_gives_way_to_one_whose_can(reader: Tables, card: Card) -> None:
+def test_a_way_whose_places_cannot_be_told_gives_way_to_one_whose_can(reader: TableReader, card: Card) -> None:
     sheet, regarding = sheet_of(reader), other(reader, card, regard=1.0)
     torn = Hand(["product", "cells"], cells={(ADA, BOOKS): 9.0})
     assert (answer(reader, sheet, torn)["way"], answer(regarding, sheet, torn)["way"]) == ("product", "cells")

@@ -10,22 +10,22 @@ np = pytest.importorskip("numpy")
 pytest.importorskip("tokenizers")
 
 from orchestra.agents.inference.encoder import Encoder  # noqa: E402
-from orchestra.agents.inference.tables.encoding import Sheet  # noqa: E402
+from orchestra.agents.inference.tables.encoding import TableEncoding  # noqa: E402
 from orchestra.agents.inference.tables.operations import SCALES  # noqa: E402
-from orchestra.agents.inference.tables.reader import Tables  # noqa: E402
-from orchestra.agents.inference.tables.scales import SIGNS, Units  # noqa: E402
+from orchestra.agents.inference.tables.reader import TableReader  # noqa: E402
+from orchestra.agents.inference.tables.scales import UNIT_SIGNS, UnitWeights  # noqa: E402
 from tests.agents.inference.tables.test_reader import ADA, AGE, GRACE, card, encoder, reader, sheet_of  # noqa: E402
 from tests.agents.tables import Hand, answer, arrays, spot, sure, told, way_and_scale  # noqa: E402
 
 __all__ = ["card", "encoder", "reader"]
-HEAD_FIRST = Units(signs=tuple(5.0 if name.endswith(".head") else 1.0 for name in SIGNS), usual=(0.5, 0.0, 0.0))
+HEAD_FIRST = UnitWeights(signs=tuple(5.0 if name.endswith(".head") else 1.0 for name in UNIT_SIGNS), usual=(0.5, 0.0, 0.0))
 """What stands above a table counts most."""
 
 
-def scales(reader: Tables, units: Units | None, sheet: Sheet) -> Any:
+def scales(reader: TableReader, units: UnitWeights | None, sheet: TableEncoding) -> Any:
     """The logits of the scales of a reader with these units."""
     made = arrays()
-    return Tables(reader.layout.model_copy(update={"units": units}), made, reader.encoder, reader._card).logits(sheet).scales
+    return TableReader(reader.config.model_copy(update={"units": units}), made, reader.encoder, reader._card).logits(sheet).scales
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def scales(reader: Tables, units: Units | None, sheet: Sheet) -> Any:
         ("age", "36", "", "thousand"),
     ],
 )
-def test_words_tell_the_unit_and_the_encoder_that_there_is_one(reader: Tables, head: str, cell: str, text: str, unit: str) -> None:
+def test_words_tell_the_unit_and_the_encoder_that_there_is_one(reader: TableReader, head: str, cell: str, text: str, unit: str) -> None:
     sheet = sheet_of(reader, "what is it ?", [["name", head], ["ada", cell]], [text])
     plain, found = scales(reader, None, sheet), scales(reader, HEAD_FIRST, sheet)
     assert SCALES[2 + int(found[2:].argmax())] == unit
@@ -46,18 +46,18 @@ def test_words_tell_the_unit_and_the_encoder_that_there_is_one(reader: Tables, h
     assert found[:2].tolist() == plain[:2].tolist()
 
 
-def test_without_weights_the_encoder_tells_the_unit(reader: Tables) -> None:
+def test_without_weights_the_encoder_tells_the_unit(reader: TableReader) -> None:
     sheet = sheet_of(reader, "what is it ?", [["name", "in millions"], ["ada", "36"]], [])
-    assert reader.layout.units is None
+    assert reader.config.units is None
     assert scales(reader, None, sheet).tolist() == reader.logits(sheet).scales.tolist()
 
 
-def test_of_a_gap_the_larger_figure_is_first_and_both_orders_count(reader: Tables) -> None:
+def test_of_a_gap_the_larger_figure_is_first_and_both_orders_count(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     hand = Hand(["gap"], first={"7": 3.0, (GRACE, AGE): 1.0}, second={(GRACE, AGE): 2.0, "7": 1.5})
     assert answer(reader, sheet, hand) == told("gap", expression="85 - 7", cells=[[GRACE, AGE]])
     logits = hand.logits(sheet)
-    figures = [at for at, one in enumerate(sheet.spots) if one.figure is not None]
+    figures = [at for at, one in enumerate(sheet.locations) if one.figure is not None]
     seven, grace = (figures.index(spot(sheet, place)) for place in ("7", (GRACE, AGE)))
     first, second = np.exp(logits.first[figures]), np.exp(logits.second[figures])
     every = first.sum() * second.sum() - (first * second).sum()  # of two that are not the same
@@ -70,7 +70,7 @@ def test_of_a_gap_the_larger_figure_is_first_and_both_orders_count(reader: Table
 @pytest.mark.parametrize(
     ("way", "figure"), [("ratio", "0"), ("share", "0"), ("change", "0.0"), ("gap", "12,34,5"), ("difference", "1,2,3")]
 )
-def test_what_cannot_be_computed_gives_way_to_the_next_way(encoder: Encoder, reader: Tables, way: str, figure: str) -> None:
+def test_what_cannot_be_computed_gives_way_to_the_next_way(encoder: Encoder, reader: TableReader, way: str, figure: str) -> None:
     sheet = sheet_of(reader, "what is it ?", [["name", "age"], ["ada", "36"], ["grace", figure]], [])
     hand = Hand([way, "cells"], first={(ADA, AGE): 5.0}, second={(GRACE, AGE): 5.0}, cells={(GRACE, AGE): 2.0})
     assert answer(reader, sheet, hand) == told("cells", [figure], cells=[[GRACE, AGE]])
@@ -78,7 +78,7 @@ def test_what_cannot_be_computed_gives_way_to_the_next_way(encoder: Encoder, rea
     assert (answer(reader, sheet, fine)["way"] == "cells") == (figure in ("12,34,5", "1,2,3"))
 
 
-def test_a_figure_is_not_computed_with_itself(reader: Tables) -> None:
+def test_a_figure_is_not_computed_with_itself(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     both = Hand(["difference"], first={(ADA, AGE): 9.0, "7": 1.0}, second={(ADA, AGE): 8.0, "40": 3.0})
     assert answer(reader, sheet, both)["expression"] == "36 - 40"

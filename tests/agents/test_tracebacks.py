@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestra.agents import tracebacks as module
-from orchestra.agents.tools import ToolFault, ToolFunction
+from orchestra.agents.tools import ToolError, ToolFunction
 
 
 def named(text: str) -> int:
@@ -32,9 +32,9 @@ def deep(text: str) -> int:
     return deep(text)
 
 
-async def fault(function: Any, text: str) -> ToolFault:
-    with pytest.raises(ToolFault) as caught:
-        await ToolFunction.of(function, effect="pure").call({"text": text}, "internal")
+async def fault(function: Any, text: str) -> ToolError:
+    with pytest.raises(ToolError) as caught:
+        await ToolFunction.from_function(function, effect="pure").call({"text": text}, "internal")
     return caught.value
 
 
@@ -55,13 +55,13 @@ async def test_of_a_library_only_the_line_that_raised_is_told_and_the_message_na
 
 async def test_a_tool_that_is_installed_is_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
     here = f"{Path(__file__).parent}/"
-    monkeypatch.setattr(module, "_folders", lambda: ((f"{Path(json.__file__).parent.parent}/",), (here,)))
+    monkeypatch.setattr(module, "_library_folders", lambda: ((f"{Path(json.__file__).parent.parent}/",), (here,)))
     assert (await fault(parsed, "{}")).reason.endswith(f" (test_tracebacks.py:{NAMED + 2} in named)")
 
 
 async def test_of_very_many_lines_both_ends_are_kept() -> None:
     found = await fault(deep, "x")
-    assert len(found.frames) == module.MOST
+    assert len(found.frames) == module.MAX_FRAMES
 
 
 def test_what_only_pythons_own_code_did_has_no_line_of_the_user() -> None:
@@ -69,4 +69,4 @@ def test_what_only_pythons_own_code_did_has_no_line_of_the_user() -> None:
         json.loads("{")
     assert caught.tb.tb_next is not None
     error = caught.value.with_traceback(caught.tb.tb_next)  # without this test's own line
-    assert (module.frames(error), module.place(error)) == ((), "")
+    assert (module.user_frames(error), module.last_user_line(error)) == ((), "")

@@ -11,11 +11,11 @@ np = pytest.importorskip("numpy")
 pytest.importorskip("tokenizers")
 
 from orchestra.agents.inference.encoder import Encoder  # noqa: E402
-from orchestra.agents.inference.tables.encoding import Sheet  # noqa: E402
-from orchestra.agents.inference.tables.filters import choices, scores  # noqa: E402
-from orchestra.agents.inference.tables.reader import Tables  # noqa: E402
+from orchestra.agents.inference.tables.encoding import TableEncoding  # noqa: E402
+from orchestra.agents.inference.tables.filters import choice_logits, condition_choices  # noqa: E402
+from orchestra.agents.inference.tables.reader import TableReader  # noqa: E402
 from orchestra.testing.tiny_encoder import write_encoder  # noqa: E402
-from orchestra.text.numbers.sort_keys import BELOW, BOUNDS, FROM, UPTO  # noqa: E402
+from orchestra.text.numbers.sort_keys import BELOW, BOUNDS, FROM, UP_TO  # noqa: E402
 from tests.agents.tables import WORDS, Hand, answer, arrays, share, sigmoid, spot, sure, told, way_and_scale, write  # noqa: E402
 
 TABLE = [["name", "age", "books"], ["ada", "36", "12"], ["grace", "85", "7"], ["alan", "40", "9"], ["donald", "20", "15"]]
@@ -25,13 +25,13 @@ BOTH = "who of 30 and with 10 books ?"
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+def reader(tmp_path_factory: pytest.TempPathFactory) -> TableReader:
     base: Path = write_encoder(tmp_path_factory.mktemp("base"), WORDS)
-    return Tables.load(write(tmp_path_factory.mktemp("card"), arrays()), Encoder.load(base))
+    return TableReader.load(write(tmp_path_factory.mktemp("card"), arrays()), Encoder.load(base))
 
 
-def sheet_of(reader: Tables, question: str = BOTH) -> Sheet:
-    return reader.sheet({"question": question, "table": TABLE, "paragraphs": []})
+def sheet_of(reader: TableReader, question: str = BOTH) -> TableEncoding:
+    return reader.encode_inputs({"question": question, "table": TABLE, "paragraphs": []})
 
 
 def both(way: str, **more: Any) -> Hand:
@@ -44,17 +44,17 @@ def both(way: str, **more: Any) -> Hand:
 SAID: dict[str, Any] = {"condition": {"column": AGE, "bound": FROM, "limit": "30"}, "also": {"column": BOOKS, "bound": FROM, "limit": "10"}}
 
 
-def test_rows_that_hold_both_are_counted_and_rest_on_a_cell_of_each(reader: Tables) -> None:
+def test_rows_that_hold_both_are_counted_and_rest_on_a_cell_of_each(reader: TableReader) -> None:
     said = answer(reader, sheet_of(reader), both("count"))
     assert said == told("count", expression="1", rows=[ADA], cells=[[ADA, AGE], [ADA, BOOKS]], **SAID)
 
 
-def test_without_the_second_those_count_that_hold_the_first(reader: Tables) -> None:
+def test_without_the_second_those_count_that_hold_the_first(reader: TableReader) -> None:
     said = answer(reader, sheet_of(reader), both("count", also_bound="none"))
     assert (said["rows"], said["condition"], said["also"]) == ([ADA, GRACE, ALAN], SAID["condition"], None)
 
 
-def test_without_the_first_there_is_no_second(reader: Tables) -> None:
+def test_without_the_first_there_is_no_second(reader: TableReader) -> None:
     said = answer(reader, sheet_of(reader), both("count", bound="none"))
     assert (said["rows"], said["condition"], said["also"]) == ([ADA, GRACE, ALAN, DONALD], None, None)
 
@@ -63,35 +63,35 @@ def test_without_the_first_there_is_no_second(reader: Tables) -> None:
     ("way", "more", "answered"),
     [
         ("cells", {"asked": {NAME: 2.0}}, {"quotes": ["ada"], "cells": [[ADA, NAME], [ADA, AGE], [ADA, BOOKS]]}),
-        ("sum", {"asked": {BOOKS: 2.0}, "also_bound": UPTO}, {"expression": "7 + 9"}),
-        ("mean", {"asked": {AGE: 2.0}, "also_bound": UPTO}, {"expression": "(85 + 40) / 2"}),
-        ("most", {"asked": {NAME: 2.0}, "by": {BOOKS: 2.0}, "also_bound": UPTO}, {"quotes": ["alan"], "rows": [GRACE, ALAN]}),
-        ("range", {"by": {AGE: 2.0}, "also_bound": UPTO}, {"expression": "85 - 40"}),
+        ("sum", {"asked": {BOOKS: 2.0}, "also_bound": UP_TO}, {"expression": "7 + 9"}),
+        ("mean", {"asked": {AGE: 2.0}, "also_bound": UP_TO}, {"expression": "(85 + 40) / 2"}),
+        ("most", {"asked": {NAME: 2.0}, "by": {BOOKS: 2.0}, "also_bound": UP_TO}, {"quotes": ["alan"], "rows": [GRACE, ALAN]}),
+        ("range", {"by": {AGE: 2.0}, "also_bound": UP_TO}, {"expression": "85 - 40"}),
     ],
 )
-def test_each_way_is_of_rows_that_hold_both(reader: Tables, way: str, more: dict[str, Any], answered: dict[str, Any]) -> None:
+def test_each_way_is_of_rows_that_hold_both(reader: TableReader, way: str, more: dict[str, Any], answered: dict[str, Any]) -> None:
     said = answer(reader, sheet_of(reader), both(way, **more))
     assert answered.items() <= said.items()
 
 
-def test_the_second_figure_stands_behind_the_first(reader: Tables) -> None:
+def test_the_second_figure_stands_behind_the_first(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     hand = both("count", limits={"10": 5.0}, bounded={BOOKS: 3.0}, also_limits={"30": 9.0, "10": 9.0}, also={AGE: 3.0})
     said = answer(reader, sheet, hand)
     assert (said["condition"], said["also"]) == (SAID["also"], None), "the first is before it, and the second the same"
     behind = spot(sheet, "10")
-    open_to = scores(sheet, np.zeros(len(sheet.spots)), np.zeros(1 + len(BOUNDS)), spot(sheet, "30"))
-    assert [one > -1e3 for one in open_to] == [at == behind for at, _ in choices(sheet)]
+    open_to = choice_logits(sheet, np.zeros(len(sheet.locations)), np.zeros(1 + len(BOUNDS)), spot(sheet, "30"))
+    assert [one > -1e3 for one in open_to] == [at == behind for at, _ in condition_choices(sheet)]
 
 
-def test_two_bounds_may_be_of_one_column(reader: Tables) -> None:
+def test_two_bounds_may_be_of_one_column(reader: TableReader) -> None:
     said = answer(reader, sheet_of(reader, "who is between 30 and 50 ?"), Hand(["count"], rows=dict.fromkeys(range(5), 4.0),
         bounded={AGE: 3.0}, limits={"30": 5.0}, bound=FROM, also={AGE: 3.0}, also_limits={"50": 5.0}, also_bound=BELOW))  # fmt: skip
     assert said["rows"] == [ADA, ALAN]
     assert said["cells"] == [[ADA, AGE], [ALAN, AGE]], "each once"
 
 
-def test_the_second_column_is_one_in_which_a_row_holds_both(reader: Tables) -> None:
+def test_the_second_column_is_one_in_which_a_row_holds_both(reader: TableReader) -> None:
     sheet = sheet_of(reader, "who is over 50 and with under 9 books ?")
     both_of = {"bound": "above", "limits": {"50": 5.0}, "also_limits": {"9": 5.0}, "also_bound": BELOW, "also": {AGE: 5.0, BOOKS: 2.0}}
     said = answer(reader, sheet, both("count", **both_of))
@@ -101,16 +101,16 @@ def test_the_second_column_is_one_in_which_a_row_holds_both(reader: Tables) -> N
     assert (said["also"]["column"], said["rows"]) == (AGE, []), "where no column helps the likeliest one stays"
 
 
-def test_it_is_as_sure_as_both_conditions_together(reader: Tables) -> None:
+def test_it_is_as_sure_as_both_conditions_together(reader: TableReader) -> None:
     sheet, hand = sheet_of(reader), both("count", also={BOOKS: -5.0})
     logits, at = hand.logits(sheet), (spot(sheet, "10"), BOUNDS.index(FROM))
     chance = 1.0
     for which, limits, bounds, place, column in (
-        (logits.bounded, logits.limits, logits.bounds, (spot(sheet, "30"), BOUNDS.index(FROM)), AGE),
-        (logits.also, logits.also_limits, logits.also_bounds, at, BOOKS),
+        (logits.condition_columns, logits.limits, logits.bounds, (spot(sheet, "30"), BOUNDS.index(FROM)), AGE),
+        (logits.extra_columns, logits.extra_limits, logits.extra_bounds, at, BOOKS),
     ):
         after = -1 if column == AGE else spot(sheet, "30")
-        made = np.array([bounds[0], *scores(sheet, limits, bounds, after)])
-        chance *= share(made, 1 + choices(sheet).index(place)) * share(which, column)
+        made = np.array([bounds[0], *choice_logits(sheet, limits, bounds, after)])
+        chance *= share(made, 1 + condition_choices(sheet).index(place)) * share(which, column)
     assert chance < 0.99
     assert sure(reader, sheet, hand) == pytest.approx(chance * sigmoid(4.0) * way_and_scale(logits, "count"))

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from orchestra import TextPiece, agent, blocking, by_model, tool, workflow
-from orchestra.app.blocking import _waited
+from orchestra import TextPiece, agent, answered_by_model, blocking, tool, workflow
+from orchestra.app.blocking import _run_on_loop
 from orchestra.core.errors import OrchestraError
 from orchestra.core.events import RunFinished, RunStarted
-from orchestra.core.protocols import Call, Refused
+from orchestra.core.protocols import CallError, CallRequest
 from orchestra.core.settings import Settings
 from orchestra.testing import SimulatedWorkers
 
@@ -96,7 +96,7 @@ def test_an_interrupt_comes_out_once_the_work_has_ended(monkeypatch: pytest.Monk
     monkeypatch.setattr(Future, "result", interrupted)
     try:
         with pytest.raises(KeyboardInterrupt):
-            _waited(loop, slow())
+            _run_on_loop(loop, slow())
         assert ended.is_set()  # else what is closed next is still at work: "asynchronous generator is already running"
     finally:
         ended.wait(10)
@@ -127,7 +127,7 @@ def test_a_run_with_a_key_goes_on_when_its_stream_is_left(tmp_path: Path) -> Non
 @agent(prompt="Write about {{ text }}")
 def writer(text: str) -> str:
     """Writes."""
-    return by_model()
+    return answered_by_model()
 
 
 def test_what_models_write_is_read_on_the_thread_that_runs(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_what_models_write_is_read_on_the_thread_that_runs(tmp_path: Path) -> No
 def test_a_reader_of_texts_that_raises_cancels_the_run_and_one_of_a_run_that_fails_hears_why(tmp_path: Path) -> None:
     begun, ended = threading.Event(), threading.Event()
 
-    async def keep_it(call: Call) -> str:
+    async def keep_it(call: CallRequest) -> str:
         begun.set()
         try:
             await asyncio.Event().wait()
@@ -166,7 +166,7 @@ def test_a_reader_of_texts_that_raises_cancels_the_run_and_one_of_a_run_that_fai
         begun.wait(10)
         raise ValueError(piece.text)
 
-    workers = SimulatedWorkers({"writer": "Tea.", "keep": keep_it, "shout": Refused(code="W005", reason="no tea left")}, chunks=3)
+    workers = SimulatedWorkers({"writer": "Tea.", "keep": keep_it, "shout": CallError(code="W005", reason="no tea left")}, chunks=3)
     with blocking(settings(tmp_path), workers=workers, text=show) as orchestra:
         with pytest.raises(ValueError, match="T"):
             orchestra.run(article, text="tea")

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from orchestra import InputError, Orchestra
-from orchestra.app.certificates import CHECKED_BY, bonds, checks_digest, found, home, read
+from orchestra.app.certificates import CHECK_SOURCES, checks_digest, default_path, dependency_digests, find_certificate, read_certificate
 from orchestra.app.project import Project
-from orchestra.app.snapshot import Parcel
-from orchestra.app.snapshot_store import restored
-from orchestra.core.events import AttemptFinished, Judged, RunStarted
-from orchestra.core.protocols import Done
+from orchestra.app.snapshot import WorkflowSnapshot
+from orchestra.app.snapshot_store import restore_program
+from orchestra.core.events import AttemptFinished, OutputJudged, RunStarted
+from orchestra.core.protocols import CallResult
 from orchestra.testing import SimulatedWorkers
-from orchestra.verification.certificates.file import FILE
+from orchestra.verification.certificates.file import FILE_NAME
 from tests.unreachable import FLEET, settings, write
 from tests.verification.samples import certified
 
@@ -54,14 +54,14 @@ def put(project: Path, threshold: float) -> None:
     import msgspec
 
     chosen = settings(project)
-    now = bonds(chosen, Project.load(chosen).registry, "namer")
-    made = msgspec.structs.replace(certified("namer", ("schema", "confidence"), threshold), bonds=now).sealed()
-    (project / "agents" / "namer" / FILE).write_bytes(made.written())
+    now = dependency_digests(chosen, Project.load(chosen).registry, "namer")
+    made = msgspec.structs.replace(certified("namer", ("schema", "confidence"), threshold), dependencies=now).with_digest()
+    (project / "agents" / "namer" / FILE_NAME).write_bytes(made.to_bytes())
 
 
 @asynccontextmanager
 async def opened(project: Path, **simulation: Any) -> AsyncIterator[Orchestra]:
-    workers = SimulatedWorkers({"namer": lambda call: Done(value="tea", confidence=0.9)}, **simulation)
+    workers = SimulatedWorkers({"namer": lambda call: CallResult(value="tea", confidence=0.9)}, **simulation)
     async with Orchestra.open(settings(project), workers=workers) as orchestra:
         yield orchestra
 
@@ -72,23 +72,23 @@ async def test_a_run_that_was_cut_off_goes_on_with_its_threshold_when_the_certif
         async for event in run:
             if isinstance(event, AttemptFinished):
                 break
-    (project / "agents" / "namer" / FILE).unlink()
+    (project / "agents" / "namer" / FILE_NAME).unlink()
     async with opened(project) as orchestra:
         result = await (await orchestra.resume(run.id))
         events = await orchestra.journal.read(run.id)
-        assert (await orchestra.replay(run.id)).different is None
+        assert (await orchestra.replay(run.id)).first_difference is None
         with pytest.raises(InputError, match="no certificate for 'namer'"):
             await orchestra.run(orchestra.find("naming"), text="leaves")
-    assert result.promises == {"named": certified("namer").promise}
+    assert result.guarantees == {"named": certified("namer").guarantee}
     assert isinstance(events[0], RunStarted)
     assert "certificate/namer" in events[0].versions
-    assert [event.accepted for event in events if isinstance(event, Judged)] == [True]
+    assert [event.accepted for event in events if isinstance(event, OutputJudged)] == [True]
 
 
 async def test_a_process_that_stays_open_notices_what_voids_a_certificate(project: Path) -> None:
     async with opened(project) as orchestra:
         naming = orchestra.find("naming")
-        assert (await orchestra.run(naming, text="leaves")).promises
+        assert (await orchestra.run(naming, text="leaves")).guarantees
         put(project, 0.95)
         assert (await (await orchestra.start(naming, text="leaves")).wait()).status == "abstained"
         fleet = project / "configs" / "nowhere.yaml"
@@ -107,8 +107,8 @@ def test_it_notices_them_in_workflows_that_a_plan_may_call_too(project: Path) ->
     stays_open = Project.load(settings(project))
     planned = stays_open.find("planned")
     stays_open.program(planned)
-    file = project / "agents" / "namer" / FILE
-    file.write_bytes(read(file, "namer").voided("audits found errors").written())
+    file = project / "agents" / "namer" / FILE_NAME
+    file.write_bytes(read_certificate(file, "namer").mark_void("audits found errors").to_bytes())
     with pytest.raises(InputError, match="void: audits found errors"):
         stays_open.program(planned)
 
@@ -116,11 +116,11 @@ def test_it_notices_them_in_workflows_that_a_plan_may_call_too(project: Path) ->
 def parcels() -> int:
     """How many there are in this process."""
     gc.collect()
-    return sum(type(one) is Parcel for one in gc.get_objects())
+    return sum(type(one) is WorkflowSnapshot for one in gc.get_objects())
 
 
 async def test_a_run_stores_the_certificate_that_it_began_with_however_often_that_has_changed(project: Path) -> None:
-    path = project / "agents" / "namer" / FILE
+    path = project / "agents" / "namer" / FILE_NAME
     made = [path.read_bytes()]
     put(project, 0.5)
     made.append(path.read_bytes())
@@ -132,7 +132,7 @@ async def test_a_run_stores_the_certificate_that_it_began_with_however_often_tha
             os.utime(path, (number, number))
             first = (await orchestra.journal.read((await orchestra.run(naming, text="leaves")).run))[0]
             assert isinstance(first, RunStarted)
-            assert await orchestra.journal.blob(first.versions["certificate/namer"]) == made[number % 2]
+            assert await orchestra.journal.get_blob(first.versions["certificate/namer"]) == made[number % 2]
             assert parcels() <= before + 1, "another program may get the address of one that has gone"
 
 
@@ -143,25 +143,25 @@ async def test_a_fork_says_that_the_certificate_is_another(project: Path) -> Non
     async with opened(project) as orchestra:
         fork = await orchestra.fork(run)
         await fork.run
-    assert [(change.node, change.why) for change in fork.changes] == [("named", "its certificate has changed")]
+    assert [(change.node, change.reason) for change in fork.changes] == [("named", "its certificate has changed")]
 
 
 def test_a_packaged_agents_certificate_goes_into_a_folder_of_the_users_own(project: Path) -> None:
     chosen = settings(project)
     registry = Project.load(chosen).registry
-    assert home(chosen, registry, "reader") == project / "agents" / "reader" / FILE
-    assert home(chosen, registry, "namer") == project / "agents" / "namer" / FILE
-    assert found(chosen, registry, "reader") is None
+    assert default_path(chosen, registry, "reader") == project / "agents" / "reader" / FILE_NAME
+    assert default_path(chosen, registry, "namer") == project / "agents" / "namer" / FILE_NAME
+    assert find_certificate(chosen, registry, "reader") is None
     (project / "agents" / "reader").mkdir()
-    (project / "agents" / "reader" / FILE).write_bytes(certified().written())
-    assert found(chosen, Project.load(chosen).registry, "reader") == project / "agents" / "reader" / FILE
+    (project / "agents" / "reader" / FILE_NAME).write_bytes(certified().to_bytes())
+    assert find_certificate(chosen, Project.load(chosen).registry, "reader") == project / "agents" / "reader" / FILE_NAME
     assert "reader" in Project.load(chosen).registry.cards, "the packaged card is still found"
 
 
 def test_arrays_and_packaged_classifiers_are_bound_to_without_a_fleet(project: Path) -> None:
     chosen = settings(project)
     registry = Project.load(chosen).registry
-    mine = bonds(chosen, registry, "banking_intent")
+    mine = dependency_digests(chosen, registry, "banking_intent")
     assert (mine.model, mine.adapter) == ("", registry.card("banking_intent").data_digest)
 
 
@@ -172,13 +172,13 @@ def test_an_ensembles_certificate_is_bound_to_all_that_its_members_are(project: 
     other = CARD.replace("name: namer", "name: other")
     write(project, {"agents/both/agent.yaml": BOTH, "agents/other/agent.yaml": other, "agents/other/prompt.md": "Or so: {{ text }}\n"})
     chosen = settings(project)
-    before = bonds(chosen, Project.load(chosen).registry, "both")
+    before = dependency_digests(chosen, Project.load(chosen).registry, "both")
     (project / "agents" / "other" / "prompt.md").write_text("Or so, then: {{ text }}\n")
-    reworded = bonds(chosen, Project.load(chosen).registry, "both")
-    assert before.changed(reworded) == ["its card or prompt"]
+    reworded = dependency_digests(chosen, Project.load(chosen).registry, "both")
+    assert before.changes(reworded) == ["its card or prompt"]
     fleet = project / "configs" / "nowhere.yaml"
     fleet.write_text(fleet.read_text().replace('revision: "1"', 'revision: "2"'))
-    assert reworded.changed(bonds(chosen, Project.load(chosen).registry, "both")) == ["the model"]
+    assert reworded.changes(dependency_digests(chosen, Project.load(chosen).registry, "both")) == ["the model"]
 
 
 async def test_a_run_of_a_packaged_ensemble_has_the_packaged_members_whatever_the_project_calls_so(project: Path) -> None:
@@ -186,15 +186,15 @@ async def test_a_run_of_a_packaged_ensemble_has_the_packaged_members_whatever_th
     write(project, {"agents/extractive_reader/agent.yaml": other, "agents/extractive_reader/prompt.md": "{{ invoice }}\n"})
     chosen = settings(project)
     known = Project.load(chosen)
-    parts = known.registry.card("reader").parts
+    parts = known.registry.card("reader").member_cards
     workers = SimulatedWorkers({"reader": {"answer": "1889"}})
     async with Orchestra.open(chosen, workers=workers) as orchestra:
         run = (await orchestra.run(orchestra.find("reader"), question="When?", context="In 1889.")).run
         (first, *_) = await orchestra.journal.read(run)
         assert isinstance(first, RunStarted)
         again = Project.load(chosen)
-        await restored(again, orchestra.journal, first)
-    assert [again.kept[part.digest].folder for part in parts] == [part.folder for part in parts]
+        await restore_program(again, orchestra.journal, first)
+    assert [again.cards_by_digest[part.digest].folder for part in parts] == [part.folder for part in parts]
     assert again.registry.card("extractive_reader").folder == project / "agents" / "extractive_reader"
 
 
@@ -210,7 +210,7 @@ async def test_a_run_whose_agent_was_trained_anew_meanwhile_is_forked(tmp_path: 
         (first, *_) = await orchestra.journal.read(run)
         assert isinstance(first, RunStarted)
         with pytest.raises(InputError, match="orchestra runs fork RUN"):
-            await restored(Project.load(chosen), orchestra.journal, first)
+            await restore_program(Project.load(chosen), orchestra.journal, first)
         fork = await orchestra.fork(run)
         assert (await fork.run.wait()).output == "b"
 
@@ -227,7 +227,7 @@ def test_the_digest_of_the_checks_covers_all_code_that_they_use() -> None:
         "core/untrusted_text.py",
     }
     wanted: set[str] = set()
-    for name in CHECKED_BY:
+    for name in CHECK_SOURCES:
         for node in ast.walk(ast.parse((ROOT / "orchestra" / name).read_text("utf-8"))):
             packages = ("orchestra.verification", "orchestra.schema", "orchestra.text")
             if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith(packages):
@@ -235,6 +235,6 @@ def test_the_digest_of_the_checks_covers_all_code_that_they_use() -> None:
             module = str(node.module).removeprefix("orchestra.").replace(".", "/")
             whole = (ROOT / "orchestra" / f"{module}.py").is_file()
             wanted |= {f"{module}.py"} if whole else {f"{module}/{alias.name}.py" for alias in node.names}
-    assert wanted - apart <= set(CHECKED_BY)
-    assert all((ROOT / "orchestra" / name).is_file() for name in CHECKED_BY)
+    assert wanted - apart <= set(CHECK_SOURCES)
+    assert all((ROOT / "orchestra" / name).is_file() for name in CHECK_SOURCES)
     assert len(checks_digest()) == 32

@@ -11,14 +11,14 @@ import msgspec
 import pytest
 
 from orchestra import InputError, Orchestra
-from orchestra.app.certificates import bonds
+from orchestra.app.certificates import dependency_digests
 from orchestra.app.project import Project
-from orchestra.core.events import Judged
-from orchestra.core.protocols import Done
+from orchestra.core.events import OutputJudged
+from orchestra.core.protocols import CallResult
 from orchestra.testing import SimulatedWorkers
-from orchestra.verification.certificates.combination import FILE, Combination, Data, Voice, logistic, odds
-from orchestra.verification.certificates.file import COMBINED
-from orchestra.verification.certificates.file import FILE as CERTIFICATE
+from orchestra.verification.certificates.combination import FILE_NAME, CheckWeight, Combination, CombinationData, log_odds, logistic
+from orchestra.verification.certificates.file import COMBINED_SCORE
+from orchestra.verification.certificates.file import FILE_NAME as CERTIFICATE
 from tests.unreachable import settings, write
 from tests.verification.samples import certified
 
@@ -61,7 +61,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def put(project: Path, checks: tuple[str, ...] = CHECKS, file: str = f"agents/teller/{FILE}", bias: float = 0.5) -> Combination:
+def put(project: Path, checks: tuple[str, ...] = CHECKS, file: str = f"agents/teller/{FILE_NAME}", bias: float = 0.5) -> Combination:
     """A combination that holds today: each check counts by 1."""
     chosen = settings(project)
     registry = Project.load(chosen).registry
@@ -70,13 +70,15 @@ def put(project: Path, checks: tuple[str, ...] = CHECKS, file: str = f"agents/te
         method="regression",
         checks=tuple(sorted(checks)),
         bias=bias,
-        voices=tuple(Voice(check, weight=1.0) for check in checks),
-        data=Data("rows", "d" * 32, 300, 200, 0),
-        bonds=bonds(chosen, registry, "teller"),
-        judges={"checker": bonds(chosen, registry, "checker")} if any("checker" in check for check in checks) else {},
-        made="2026-11-26",
-    ).sealed()
-    (project / file).write_bytes(made.written())
+        weights=tuple(CheckWeight(check, weight=1.0) for check in checks),
+        data=CombinationData("rows", "d" * 32, 300, 200, 0),
+        dependencies=dependency_digests(chosen, registry, "teller"),
+        judge_dependencies={"checker": dependency_digests(chosen, registry, "checker")}
+        if any("checker" in check for check in checks)
+        else {},
+        created_at="2026-11-26",
+    ).with_digest()
+    (project / file).write_bytes(made.to_bytes())
     return made
 
 
@@ -85,18 +87,18 @@ def certify(project: Path, combination: Combination | None, threshold: float = 0
     chosen = settings(project)
     made = certified("teller", CHECKS, threshold)
     if combination is not None:
-        made = msgspec.structs.replace(made, combination=combination.digest, score=COMBINED)
-    made = msgspec.structs.replace(made, bonds=bonds(chosen, Project.load(chosen).registry, "teller")).sealed()
-    (project / "agents" / "teller" / CERTIFICATE).write_bytes(made.written())
-    return made.promise
+        made = msgspec.structs.replace(made, combination=combination.digest, score=COMBINED_SCORE)
+    made = msgspec.structs.replace(made, dependencies=dependency_digests(chosen, Project.load(chosen).registry, "teller")).with_digest()
+    (project / "agents" / "teller" / CERTIFICATE).write_bytes(made.to_bytes())
+    return made.guarantee
 
 
 @asynccontextmanager
 async def opened(project: Path, supported: float = 0.7, sure: float = 0.9) -> AsyncIterator[tuple[Orchestra, SimulatedWorkers]]:
     workers = SimulatedWorkers(
         {
-            "teller": lambda call: Done(value=ANSWER, confidence=sure),
-            "checker": lambda call: Done(value={"p_supported": supported, "p_refute": 0.0}, confidence=0.2),
+            "teller": lambda call: CallResult(value=ANSWER, confidence=sure),
+            "checker": lambda call: CallResult(value={"p_supported": supported, "p_refute": 0.0}, confidence=0.2),
         }
     )
     async with Orchestra.open(settings(project), workers=workers) as orchestra:
@@ -108,8 +110,8 @@ async def test_the_score_is_what_the_combination_makes_of_all_verdicts(project: 
     async with opened(project) as (orchestra, _):
         ruling = await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=0.9)
     assert [(one.check, one.score) for one in ruling.verdicts] == [("confidence", 0.9), ("entailment(checker)", 0.7)]
-    assert ruling.score == pytest.approx(logistic(0.5 + odds(0.9) + odds(0.7)))
-    assert (ruling.accepted, ruling.promise) == (True, "")
+    assert ruling.score == pytest.approx(logistic(0.5 + log_odds(0.9) + log_odds(0.7)))
+    assert (ruling.accepted, ruling.guarantee) == (True, "")
 
 
 @pytest.mark.parametrize(("sure", "supported"), [(0.9, 0.7), (0.9, 0.3), (0.2, 0.95), (0.55, 0.45), (0.1, 0.1)])
@@ -118,7 +120,7 @@ async def test_it_is_judged_as_a_node_judges_it(project: Path, sure: float, supp
     async with opened(project, supported, sure) as (orchestra, _):
         alone = await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=sure, accept=0.7)
         run = await (await orchestra.start(orchestra.find("tell"), text=TEXT)).wait()
-        (judged,) = [event for event in run.log if isinstance(event, Judged)]
+        (judged,) = [event for event in run.events if isinstance(event, OutputJudged)]
     assert (alone.verdicts, alone.accepted) == (judged.verdicts, judged.accepted)
     assert alone.score == run.confidence or not alone.accepted
 
@@ -149,11 +151,11 @@ async def test_a_certificate_over_the_combined_score_says_from_where_on_it_is_ac
         good = await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=0.9)
         poor = await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=0.4)
         stated = await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=0.4, accept=0.6)
-    assert (good.accepted, good.promise) == (True, promise)
-    assert (poor.accepted, poor.promise) == (False, "")
+    assert (good.accepted, good.guarantee) == (True, promise)
+    assert (poor.accepted, poor.guarantee) == (False, "")
     assert 0.6 < (poor.score or 0) < 0.8
     assert poor.reason == f"a score of {poor.score:.3f}, of confidence 0.4, entailment(checker) 0.7 together, does not reach 0.8"
-    assert (stated.accepted, stated.promise) == (True, ""), "who says a score of their own is promised nothing"
+    assert (stated.accepted, stated.guarantee) == (True, ""), "who says a score of their own is promised nothing"
 
 
 async def test_a_certificate_over_another_score_says_nothing_of_this_one(project: Path) -> None:
@@ -161,7 +163,7 @@ async def test_a_certificate_over_another_score_says_nothing_of_this_one(project
     certify(project, None, 0.999)
     async with opened(project) as (orchestra, _):
         ruling = await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=0.9)
-    assert (ruling.accepted, ruling.promise) == (True, "")
+    assert (ruling.accepted, ruling.guarantee) == (True, "")
 
 
 async def test_a_certificate_over_a_combination_that_was_replaced_is_not_passed_over(project: Path) -> None:
@@ -178,8 +180,8 @@ async def test_a_void_certificate_is_refused(project: Path) -> None:
     combination = put(project)
     certify(project, combination)
     path = project / "agents" / "teller" / CERTIFICATE
-    void = msgspec.structs.replace(certified("teller"), combination=combination.digest).voided("an audit found too many wrong")
-    path.write_bytes(void.written())
+    void = msgspec.structs.replace(certified("teller"), combination=combination.digest).mark_void("an audit found too many wrong")
+    path.write_bytes(void.to_bytes())
     async with opened(project) as (orchestra, _):
         with pytest.raises(InputError, match="void") as caught:
             await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=0.9)
@@ -194,7 +196,7 @@ async def test_a_file_is_taken_in_the_place_of_the_agents_own(project: Path) -> 
         named = await orchestra.check(ANSWER, against=TEXT, combined=str(project / "other.json"), confidence=0.9)
     assert other.checks == CHECKS
     assert ruling == named
-    assert ruling.score == pytest.approx(logistic(-4.0 + odds(0.9) + odds(0.7)))
+    assert ruling.score == pytest.approx(logistic(-4.0 + log_odds(0.9) + log_odds(0.7)))
     assert not ruling.accepted, "below 0.5, and the certificate is about another combination"
     assert ruling.reason.endswith("does not reach 0.5")
 

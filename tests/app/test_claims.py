@@ -9,26 +9,26 @@ import msgspec
 import pytest
 
 from orchestra import Orchestra
-from orchestra.app.claims.claims import Claim, Computation, claims
-from orchestra.app.claims.locations import Span, TableCell
+from orchestra.app.claims.claims import Computation, OutputClaim, extract_claims
+from orchestra.app.claims.locations import TableCell, TextSpan
 from orchestra.app.result import Result
-from orchestra.app.snapshot_store import workflows
+from orchestra.app.snapshot_store import stored_workflows
 from orchestra.core.events import decode, encode
-from orchestra.core.protocols import Done
-from orchestra.testing import Simulated
+from orchestra.core.protocols import CallResult
+from orchestra.testing import SimulatedOrchestra
 
 DOCUMENT = {"source": "tower.txt", "text": "The tower was finished in 1889. It was painted in 1907."}
 TABLE = [["", "2019", "2018"], ["Revenue", "$1,200", "$1,000"], ["Cost of revenue", "(700)", "(600)"]]
 
 
-def by_path(result: Result[Any]) -> dict[str, Claim]:
+def by_path(result: Result[Any]) -> dict[str, OutputClaim]:
     return {claim.path: claim for claim in result.claims}
 
 
 class Flow:
     """Runs workflows that stand in a text, with the project's agents."""
 
-    def __init__(self, simulated: Simulated, file: Path) -> None:
+    def __init__(self, simulated: SimulatedOrchestra, file: Path) -> None:
         self.simulated, self.file = simulated, file
 
     async def __call__(self, written: str, **inputs: Any) -> Result[Any]:
@@ -38,7 +38,7 @@ class Flow:
 
 
 @pytest.fixture
-def flow(simulated: Simulated, tmp_path: Path) -> Flow:
+def flow(simulated: SimulatedOrchestra, tmp_path: Path) -> Flow:
     return Flow(simulated, tmp_path / "flow.yaml")
 
 
@@ -51,14 +51,14 @@ READING = """
 """
 
 
-async def test_a_cited_answer_rests_on_its_sentence_in_the_document_and_on_the_check_of_its_reading(simulated: Simulated) -> None:
-    simulated.answers({"generative_reader": {"answer": "1889"}})
+async def test_a_cited_answer_rests_on_its_sentence_in_the_document_and_on_the_check_of_its_reading(simulated: SimulatedOrchestra) -> None:
+    simulated.set_answers({"generative_reader": {"answer": "1889"}})
     result = await simulated.run(simulated.find("answer_from_documents"), question="When was the tower finished?", documents=[DOCUMENT])
     [claim] = result.claims
     assert (claim.path, claim.value, claim.score, claim.unsupported) == ("text", "1889", 1.0, "")
     assert claim.nodes == ("answer", "readings[0]")
     assert {(one.node, one.check, one.outcome) for one in claim.verdicts} == {("readings[0]", "quote", "pass")}
-    spans = [one for one in claim.evidence if isinstance(one, Span)]
+    spans = [one for one in claim.evidence if isinstance(one, TextSpan)]
     assert {one.quote for one in spans} == {"1889", "The tower was finished in 1889."}
     for one in spans:
         assert one.where == "input.documents[0].text"
@@ -66,26 +66,26 @@ async def test_a_cited_answer_rests_on_its_sentence_in_the_document_and_on_the_c
     assert result.unsupported == ()
 
 
-async def test_an_answer_of_one_agent_of_several_rests_on_what_the_chosen_one_quoted(simulated: Simulated, flow: Flow) -> None:
-    simulated.answers({"reader": {"answer": "1889"}})
+async def test_an_answer_of_one_agent_of_several_rests_on_what_the_chosen_one_quoted(simulated: SimulatedOrchestra, flow: Flow) -> None:
+    simulated.set_answers({"reader": {"answer": "1889"}})
     reading = READING.replace("agent: reader", """agent: {by: "${input.text.contains('tower')}", of: {"true": reader, "false": reader}}""")
     result = await flow("input: {text: str}\noutput: {answer: '${reading.answer}'}\nnodes:" + reading)
     [claim] = result.claims
     assert (claim.value, claim.nodes, claim.score) == ("1889", ("reading/reader",), 1.0)
-    assert {one.quote for one in claim.evidence if isinstance(one, Span)} == {"1889"}
+    assert {one.quote for one in claim.evidence if isinstance(one, TextSpan)} == {"1889"}
     assert (result.confidence, len(result.evidence)) == (1.0, 1)
 
 
-async def test_of_several_readings_those_that_say_the_same_speak_for_the_answer(simulated: Simulated) -> None:
+async def test_of_several_readings_those_that_say_the_same_speak_for_the_answer(simulated: SimulatedOrchestra) -> None:
     other = {"source": "paint.txt", "text": "When was the tower painted? In 1907, and the tower was finished before."}
-    simulated.answers({"generative_reader": lambda call: {"answer": "1889" if "1889" in call.inputs["context"] else "1907"}})
+    simulated.set_answers({"generative_reader": lambda call: {"answer": "1889" if "1889" in call.inputs["context"] else "1907"}})
     result = await simulated.run(
         simulated.find("answer_from_documents"), question="When was the tower finished?", documents=[DOCUMENT, other]
     )
     [claim] = result.claims
     said = [node for node in claim.nodes if node.startswith("readings")]
     assert len(said) == 1
-    assert claim.value in {one.quote for one in claim.evidence if isinstance(one, Span)}
+    assert claim.value in {one.quote for one in claim.evidence if isinstance(one, TextSpan)}
 
 
 TOLD: dict[str, Any] = {
@@ -100,9 +100,9 @@ TOLD: dict[str, Any] = {
 }
 
 
-async def test_a_sum_rests_on_its_expression_and_the_cells_of_its_operands(simulated: Simulated) -> None:
+async def test_a_sum_rests_on_its_expression_and_the_cells_of_its_operands(simulated: SimulatedOrchestra) -> None:
     reading = {**TOLD, "expression": "1,200 - 1,000", "answer": 200}
-    simulated.answers({"table_reader": lambda call: Done(value=reading, confidence=0.9)})
+    simulated.set_answers({"table_reader": lambda call: CallResult(value=reading, confidence=0.9)})
     result = await simulated.run(simulated.find("financial_question"), question="What was the change in revenue?", table=TABLE)
     assert result.status == "done", result.outcome
     answer = by_path(result)["answer"]
@@ -116,27 +116,27 @@ async def test_a_sum_rests_on_its_expression_and_the_cells_of_its_operands(simul
     assert "expression" not in by_path(result)
 
 
-async def test_no_digit_of_a_long_number_is_rounded_away_before_it_is_compared_with_its_expression(simulated: Simulated) -> None:
+async def test_no_digit_of_a_long_number_is_rounded_away_before_it_is_compared_with_its_expression(simulated: SimulatedOrchestra) -> None:
     long = 12345678901234567890123456789012
     for said, computed in ((long, 1), (long + 1, 0)):
         reading = {**TOLD, "expression": f"{long + 1000} - 1,000", "answer": said}
-        simulated.answers({"table_reader": lambda call, reading=reading: Done(value=reading, confidence=0.9)})
+        simulated.set_answers({"table_reader": lambda call, reading=reading: CallResult(value=reading, confidence=0.9)})
         table = [["", "2019", "2018"], ["Revenue", str(long + 1000), "$1,000"]]
         result = await simulated.run(simulated.find("financial_question"), question="What was the change in revenue?", table=table)
         evidence = by_path(result)["answer"].evidence if result.status == "done" else ()
         assert [one.result for one in evidence if isinstance(one, Computation)] == [str(long)] * computed
 
 
-async def test_an_output_that_nothing_checked_is_unsupported_in_all_its_parts(simulated: Simulated) -> None:
-    simulated.answers({"banking_intent": {"intent": "card_arrival"}})
+async def test_an_output_that_nothing_checked_is_unsupported_in_all_its_parts(simulated: SimulatedOrchestra) -> None:
+    simulated.set_answers({"banking_intent": {"intent": "card_arrival"}})
     result = await simulated.run(simulated.find("triage_message"), message="Where is my card?")
     assert {claim.path for claim in result.claims} >= {"intent", "queue", "priority"}
     assert result.unsupported == result.claims
     assert by_path(result)["intent"].unsupported == "nothing checked what intent says"
 
 
-async def test_a_check_that_gives_no_evidence_supports_nothing(simulated: Simulated, flow: Flow) -> None:
-    simulated.answers({"reader": {"answer": "1889"}})
+async def test_a_check_that_gives_no_evidence_supports_nothing(simulated: SimulatedOrchestra, flow: Flow) -> None:
+    simulated.set_answers({"reader": {"answer": "1889"}})
     text = 'input: {text: str}\noutput: "${reading}"\nnodes:' + READING.replace(
         'checks: [quote]\n    against: "${input.text}"', "checks: [schema]"
     )
@@ -150,8 +150,8 @@ async def test_a_check_that_gives_no_evidence_supports_nothing(simulated: Simula
     "output",
     ['"${taken}"', '{said: "${taken}"}', '{said: ["${taken}"]}', '{said: "${called}"}', '{said: "${turned}"}'],
 )
-async def test_evidence_is_traced_through_arms_blocks_and_loops(simulated: Simulated, flow: Flow, output: str) -> None:
-    simulated.answers({"reader": {"answer": "1889"}})
+async def test_evidence_is_traced_through_arms_blocks_and_loops(simulated: SimulatedOrchestra, flow: Flow, output: str) -> None:
+    simulated.set_answers({"reader": {"answer": "1889"}})
     text = f"""input: {{text: str}}
 output: {output}
 nodes:{READING}
@@ -176,11 +176,13 @@ nodes:{READING}
     [claim] = result.claims
     assert claim.nodes == ("reading",)
     assert claim.unsupported == ""
-    assert [one.quote for one in claim.evidence if isinstance(one, Span)] == ["1889"]
+    assert [one.quote for one in claim.evidence if isinstance(one, TextSpan)] == ["1889"]
 
 
-async def test_a_text_put_together_is_supported_only_if_all_that_agents_say_in_it_was_checked(simulated: Simulated, flow: Flow) -> None:
-    simulated.answers({"reader": {"answer": "1889"}, "banking_intent": {"intent": "card_arrival"}})
+async def test_a_text_put_together_is_supported_only_if_all_that_agents_say_in_it_was_checked(
+    simulated: SimulatedOrchestra, flow: Flow
+) -> None:
+    simulated.set_answers({"reader": {"answer": "1889"}, "banking_intent": {"intent": "card_arrival"}})
     text = f"""input: {{text: str}}
 output: {{both: "${{(reading.answer != null ? reading.answer : '') + ' ' + sorted.intent}}"}}
 nodes:{READING}
@@ -194,8 +196,8 @@ nodes:{READING}
     assert set(claim.nodes) == {"reading", "sorted"}
 
 
-async def test_a_fallback_does_not_borrow_the_evidence_of_what_failed(simulated: Simulated, flow: Flow) -> None:
-    simulated.answers({"reader": {"answer": "1999"}})
+async def test_a_fallback_does_not_borrow_the_evidence_of_what_failed(simulated: SimulatedOrchestra, flow: Flow) -> None:
+    simulated.set_answers({"reader": {"answer": "1999"}})
     head = 'input: {text: str, other: Reading}\noutput: "${reading.answer}"\nnodes:'
     result = await flow(head + READING + '    otherwise: [abstain]\n    fallback: "${input.other}"\n', other={"answer": "unknown"})
     [claim] = result.claims
@@ -203,8 +205,8 @@ async def test_a_fallback_does_not_borrow_the_evidence_of_what_failed(simulated:
     assert claim.unsupported == "nothing checked it"
 
 
-async def test_a_run_without_an_output_and_an_output_that_says_nothing_have_no_claims(simulated: Simulated, flow: Flow) -> None:
-    simulated.answers({"reader": {"answer": "1999"}})
+async def test_a_run_without_an_output_and_an_output_that_says_nothing_have_no_claims(simulated: SimulatedOrchestra, flow: Flow) -> None:
+    simulated.set_answers({"reader": {"answer": "1999"}})
     text = 'input: {text: str}\noutput: "${reading.answer}"\nnodes:' + READING + "    otherwise: [abstain]\n"
     result = await flow(text)
     assert (result.status, result.claims, result.unsupported) == ("abstained", (), ())
@@ -212,14 +214,14 @@ async def test_a_run_without_an_output_and_an_output_that_says_nothing_have_no_c
     assert silent.claims == ()
 
 
-async def test_a_journal_of_old_gives_the_same_claims(simulated: Simulated) -> None:
-    simulated.answers({"generative_reader": {"answer": "1889"}, "banking_intent": {"intent": "x"}})
+async def test_a_journal_of_old_gives_the_same_claims(simulated: SimulatedOrchestra) -> None:
+    simulated.set_answers({"generative_reader": {"answer": "1889"}, "banking_intent": {"intent": "x"}})
     orchestra: Orchestra = simulated.orchestra
     help_ = [{"source": "tower.txt", "text": DOCUMENT["text"]}]
-    simulated.answers({"generative_reader": {"answer": "1889"}, "banking_intent": {"intent": "card_arrival"}})
+    simulated.set_answers({"generative_reader": {"answer": "1889"}, "banking_intent": {"intent": "card_arrival"}})
     result = await simulated.run(simulated.find("triage_message"), message="When was the tower finished?", help=help_)
     events = [decode(encode(event)) for event in await orchestra.journal.read(result.run)]
-    again = claims(events, await workflows(orchestra.journal, events[0]))
+    again = extract_claims(events, await stored_workflows(orchestra.journal, events[0]))
     assert again == result.claims
     reply = by_path(result)["reply.text"]
     assert (reply.value, reply.unsupported) == ("1889", "")
@@ -227,15 +229,15 @@ async def test_a_journal_of_old_gives_the_same_claims(simulated: Simulated) -> N
     assert msgspec.json.decode(msgspec.json.encode(again))[-1]["path"] == reply.path
 
 
-async def test_without_the_workflow_nothing_is_traced_and_nothing_is_supported(simulated: Simulated) -> None:
-    simulated.answers({"generative_reader": {"answer": "1889"}})
+async def test_without_the_workflow_nothing_is_traced_and_nothing_is_supported(simulated: SimulatedOrchestra) -> None:
+    simulated.set_answers({"generative_reader": {"answer": "1889"}})
     result = await simulated.run(simulated.find("answer_from_documents"), question="When was the tower finished?", documents=[DOCUMENT])
-    [claim] = claims(result.log, {})
+    [claim] = extract_claims(result.events, {})
     assert claim.evidence, "what the answer itself cites can still be seen"
     assert claim.unsupported == "the workflow of this run is not stored, so nobody knows which checks it passed"
 
 
-async def test_a_citation_of_words_that_stand_nowhere_is_no_evidence(simulated: Simulated, flow: Flow) -> None:
+async def test_a_citation_of_words_that_stand_nowhere_is_no_evidence(simulated: SimulatedOrchestra, flow: Flow) -> None:
     said = {"text": "1889", "citations": [{"quote": "in 1889, as all agree", "source": "tower.txt", "start": 0, "end": 21}]}
     text = 'input: {text: str}\noutput: "${said}"\nnodes:\n  said:\n    first_of: [' + msgspec.json.encode(said).decode() + "]\n"
     result = await flow(text)

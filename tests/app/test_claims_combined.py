@@ -18,8 +18,8 @@ import msgspec
 import pytest
 
 from orchestra import Orchestra
-from orchestra.app.claims.claims import Claim
-from orchestra.app.claims.locations import Span
+from orchestra.app.claims.claims import OutputClaim
+from orchestra.app.claims.locations import TextSpan
 from orchestra.app.result import Result
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import SimulatedWorkers
@@ -140,9 +140,9 @@ async def result_of(folder: Path, output: str) -> Result[Any]:
         return await orchestra.run(orchestra.find("combined"), text=f"{TEXT} {' '.join(LISTED)}", label="painted in 1907")
 
 
-def shows(claim: Claim, wanted: Verified) -> bool:
+def shows(claim: OutputClaim, wanted: Verified) -> bool:
     """Whether a claim is supported by that quote, with the verdict of the node that verified it."""
-    quotes = {one.quote for one in claim.evidence if isinstance(one, Span)}
+    quotes = {one.quote for one in claim.evidence if isinstance(one, TextSpan)}
     verdicts = {(one.node, one.check, one.outcome) for one in claim.verdicts}
     return not claim.unsupported and wanted.quote in quotes and (wanted.node, "quote", "pass") in verdicts
 
@@ -185,7 +185,7 @@ async def test_a_verified_quote_beside_an_unchecked_part_is_shown(tmp_path: Path
     result = await result_of(tmp_path, '{answer: "${q0.answer}", title: "${u0.title}"}')
     answer, title = result.claims
     assert (answer.path, answer.value, answer.unsupported, answer.score) == ("answer", "1889", "", 1.0)
-    assert [one.quote for one in answer.evidence if isinstance(one, Span)] == ["1889"]
+    assert [one.quote for one in answer.evidence if isinstance(one, TextSpan)] == ["1889"]
     assert (title.path, title.unsupported) == ("title", "nothing checked what u0 says")
 
 
@@ -193,7 +193,7 @@ async def test_the_quote_beside_its_answer_is_evidence_and_no_claim_of_its_own(t
     result = await result_of(tmp_path, '"${p0}"')
     [claim] = result.claims
     assert (claim.path, claim.unsupported) == ("answer", "")
-    assert [one.quote for one in claim.evidence if isinstance(one, Span)] == [PAIRED[0]]
+    assert [one.quote for one in claim.evidence if isinstance(one, TextSpan)] == [PAIRED[0]]
 
 
 async def test_a_quote_is_not_left_out_for_the_answer_of_another_node(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ async def test_a_quote_is_not_left_out_for_the_answer_of_another_node(tmp_path: 
 async def test_quotes_beyond_those_that_a_claim_shows_are_claims_of_their_own(tmp_path: Path) -> None:
     result = await result_of(tmp_path, '"${listed}"')
     answer, *rest = result.claims
-    assert [one.quote for one in answer.evidence if isinstance(one, Span)] == list(LISTED[:100])
+    assert [one.quote for one in answer.evidence if isinstance(one, TextSpan)] == list(LISTED[:100])
     assert [(claim.path, claim.value, claim.unsupported) for claim in rest] == [
         (f"quotes[{at}]", f"word{at}", "") for at in range(100, 120)
     ]

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from orchestra import Orchestra, Result
-from orchestra.app.claims.claims import Claim
+from orchestra.app.claims.claims import OutputClaim
 from orchestra.app.claims.lineage import _Trace
-from orchestra.app.claims.locations import Span
-from orchestra.core.protocols import Call
+from orchestra.app.claims.locations import TextSpan
+from orchestra.core.protocols import CallRequest
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import SimulatedWorkers
 from tests.unreachable import settings, write
@@ -43,7 +43,7 @@ def gather(texts: Any) -> list[Any]:
 '''
 
 
-def gathered(call: Call) -> list[Any]:
+def gathered(call: CallRequest) -> list[Any]:
     """What each has said as it was, and what nobody said."""
     return [*(one["answer"] for one in call.inputs["texts"]), *(f"on {one['answer']}" for one in call.inputs["texts"])]
 
@@ -64,8 +64,8 @@ async def ran(folder: Path, count: int) -> Result[Any]:
         return await orchestra.run(orchestra.find("many"), texts=[f"word{number}" for number in range(count)])
 
 
-def quotes(claim: Claim) -> list[str]:
-    return [one.quote for one in claim.evidence if isinstance(one, Span)]
+def quotes(claim: OutputClaim) -> list[str]:
+    return [one.quote for one in claim.evidence if isinstance(one, TextSpan)]
 
 
 async def test_who_says_the_same_speaks_alone_and_where_nobody_does_all_speak(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ async def test_it_is_judged_journalled_remembered_and_told(tmp_path: Path) -> No
         remembering = orchestra.options(memo=True)
         first = await remembering.run(orchestra.find("answering"), question="Is it?")
         (ended,) = [event for event in await orchestra.journal.read(first.run) if isinstance(event, AttemptFinished)]
-        said = json.loads(await orchestra.journal.blob(ended.received) or b"")["choices"][0]["logprobs"]["content"]
+        said = json.loads(await orchestra.journal.get_blob(ended.received) or b"")["choices"][0]["logprobs"]["content"]
         probability = math.exp(sum(one["logprob"] for one in said))
         assert ended.confidence == pytest.approx(probability)
         assert first.confidence == row_result("1", first).score == ended.confidence
@@ -80,7 +80,7 @@ async def test_checks_that_find_nothing_make_an_answer_no_surer_than_its_agent_i
         async with Orchestra.open(settings) as orchestra:
             result = await orchestra.options(memo=True).run(orchestra.find("answering"), question="Is it?")
             again = await orchestra.options(memo=True).run(orchestra.find("answering"), question="Is it?")
-    (ended,) = [event for event in result.log if isinstance(event, AttemptFinished)]
+    (ended,) = [event for event in result.events if isinstance(event, AttemptFinished)]
     assert ended.confidence is not None
     assert ended.confidence < 1
     assert row_result("1", result).score == result.confidence == again.confidence == ended.confidence
@@ -92,7 +92,7 @@ async def test_what_is_not_sure_enough_is_withheld(tmp_path: Path) -> None:
         Orchestra.open(project(tmp_path, server.url, 0.999)) as orchestra,
     ):
         result = await orchestra.run(orchestra.find("answering"), question="Is it?")
-    (ended,) = [event for event in result.log if isinstance(event, AttemptFinished)]
+    (ended,) = [event for event in result.events if isinstance(event, AttemptFinished)]
     assert result.status == "abstained"
     assert result.error is not None
     assert ended.confidence is not None

@@ -12,30 +12,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra import Orchestra
-from orchestra.app.costs import KEYS, CostRow, Costs, Key, costs, servers, unpriced
+from orchestra.app.costs import COST_KEYS, CostKey, CostReport, CostRow, costs, fleet_servers, unpriced_server
 from orchestra.core.errors import InputError
 from orchestra.core.events import (
-    NOTHING,
+    NO_USAGE,
     AttemptFinished,
     AttemptStarted,
-    Drafted,
     Event,
-    Resumed,
+    PlanDraft,
     RunFinished,
+    RunResumed,
     RunStarted,
     TurnStarted,
     Usage,
 )
-from orchestra.core.outcomes import Value
+from orchestra.core.outcomes import ValueOutcome
 from orchestra.core.protocols import Journal
 from orchestra.core.settings import Settings
-from orchestra.fleet.config import parse
-from orchestra.journal.costs import Counting
+from orchestra.fleet.config import parse_config
+from orchestra.journal.costs import CostCounter
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import SimulatedWorkers
 from tests.cli.stage import GOOD, TEXT, furnish
 
-FLEET = parse(
+FLEET = parse_config(
     """\
 schema: orchestra/fleet/v1
 name: several
@@ -65,11 +65,11 @@ def run_of(name: str, *told: Mapping[str, Any], workflow: str = "w", at: float =
             more = {key: value for key, value in call.items() if key not in ("name", "open")}
             found.append(AttemptFinished(seq=len(found) + 1, at=at, node=node, attempt=attempt, **{"usage": used(), **more}))
     if ended:
-        found.append(RunFinished(seq=len(found) + 1, at=at + 1, status="done", outcome=Value(1)))
+        found.append(RunFinished(seq=len(found) + 1, at=at + 1, status="done", outcome=ValueOutcome(1)))
     return found
 
 
-async def summed(*runs: list[Event], by: Any = "workflow", **more: Any) -> Costs:
+async def summed(*runs: list[Event], by: Any = "workflow", **more: Any) -> CostReport:
     return await costs(kept(*runs), FLEET, by, **more)
 
 
@@ -81,8 +81,8 @@ def kept(*runs: list[Event]) -> MemoryJournal:
     return journal
 
 
-def named(found: Costs) -> dict[str, CostRow]:
-    return {"/".join(row.of.values()): row for row in found.rows}
+def named(found: CostReport) -> dict[str, CostRow]:
+    return {"/".join(row.group.values()): row for row in found.rows}
 
 
 async def test_costs_are_summed_up_by_workflow_and_by_agent() -> None:
@@ -108,8 +108,8 @@ async def test_a_call_that_came_back_at_once_is_that_of_the_name_beside_its_answ
 
 
 async def test_recalled_answers_are_counted_and_cost_nothing() -> None:
-    found = await summed(run_of("r1", {}, {"recalled": "r0", "usage": NOTHING, "server": "gateway"}))
-    assert (found.total.recalled, found.total.usage, found.total.unpriced) == (1, used(), {})
+    found = await summed(run_of("r1", {}, {"reused_from": "r0", "usage": NO_USAGE, "server": "gateway"}))
+    assert (found.total.reused, found.total.usage, found.total.unpriced) == (1, used(), {})
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ async def test_recalled_answers_are_counted_and_cost_nothing() -> None:
     ],
 )
 def test_a_call_whose_price_nobody_knows_names_its_server(server: str, usage: Usage, why: str) -> None:
-    assert unpriced(FLEET)(server, usage) == why
+    assert unpriced_server(FLEET)(server, usage) == why
 
 
 async def test_money_is_unknown_and_not_zero_where_no_price_is_known() -> None:
@@ -147,7 +147,7 @@ async def test_money_is_unknown_and_not_zero_where_no_price_is_known() -> None:
 async def test_calls_without_an_end_are_said_each_time_they_went_out() -> None:
     events = run_of("r1", {"open": True}, ended=False)
     events += [
-        Resumed(seq=3, at=2.0, epoch=2),
+        RunResumed(seq=3, at=2.0, epoch=2),
         AttemptStarted(seq=4, at=2.0, node="n0", attempt=1, name="reader"),
         AttemptFinished(seq=5, at=3.0, node="n0", attempt=1, usage=used()),
         AttemptStarted(seq=6, at=3.0, node="n1", attempt=1, name="search"),
@@ -160,9 +160,9 @@ async def test_calls_without_an_end_are_said_each_time_they_went_out() -> None:
 async def test_plans_that_served_again_tell_what_they_saved() -> None:
     saved = Usage(calls=3, prompt_tokens=40, output_tokens=2)
     first = run_of("r1", options={"planned": {"run": "r0", "saved": {"calls": 1, "prompt_tokens": 5, "output_tokens": 0}}}, ended=False)
-    again = TurnStarted(seq=2, at=2.0, node="solve", turn=1, drafted=Drafted(None, recalled="r0", saved=saved))
+    again = TurnStarted(seq=2, at=2.0, node="solve", turn=1, draft=PlanDraft(None, reused_from="r0", saved_usage=saved))
     found = await summed([*first, again])
-    assert (found.plans, found.saved) == (2, saved + Usage(calls=1, prompt_tokens=5))
+    assert (found.reused_plans, found.saved_usage) == (2, saved + Usage(calls=1, prompt_tokens=5))
 
 
 @pytest.mark.parametrize(
@@ -177,11 +177,11 @@ async def test_plans_that_served_again_tell_what_they_saved() -> None:
         ("month", "1970-01"),
     ],
 )
-async def test_each_key_has_its_names(by: Key, name: str) -> None:
+async def test_each_key_has_its_names(by: CostKey, name: str) -> None:
     call = {"server": "paid", "model": "m", "usage": used(money=1.0)}
     found = await summed(run_of("r1", call, at=10 * DAY, label="public", options={"purpose": "evaluation"}), by=by)
-    assert [row.of for row in found.rows] == [{by: name}]
-    assert (await summed(run_of("r2", call, ended=False), by="status")).rows[0].of == {"status": "running"}
+    assert [row.group for row in found.rows] == [{by: name}]
+    assert (await summed(run_of("r2", call, ended=False), by="status")).rows[0].group == {"status": "running"}
 
 
 async def test_days_come_in_their_order_and_all_else_by_what_it_took() -> None:
@@ -225,28 +225,28 @@ async def test_what_costs_are_not_summed_up_by_is_refused(by: Any, hint: str) ->
 
 
 async def test_a_run_without_its_beginning_is_left_out_and_named() -> None:
-    counting = Counting(("workflow",), unpriced(FLEET))
-    counting.add("r1", [Resumed(seq=1, at=1.0, epoch=1)])
-    counting.add("r2", run_of("r2", {}, at=1e300))
-    found = counting.costs()
-    assert ([left.run for left in found.unread], found.total.runs) == (["r1"], 1)
-    counting = Counting(("day",), unpriced(FLEET))
-    counting.add("r2", run_of("r2", {}, at=1e300))
-    assert counting.costs().rows[0].of == {"day": "1e+300"}
+    counting = CostCounter(("workflow",), unpriced_server(FLEET))
+    counting.add_events("r1", [RunResumed(seq=1, at=1.0, epoch=1)])
+    counting.add_events("r2", run_of("r2", {}, at=1e300))
+    found = counting.report()
+    assert ([left.run for left in found.unreadable], found.total.runs) == (["r1"], 1)
+    counting = CostCounter(("day",), unpriced_server(FLEET))
+    counting.add_events("r2", run_of("r2", {}, at=1e300))
+    assert counting.report().rows[0].group == {"day": "1e+300"}
 
 
 class Plain:
     """A user's own journal, which cannot be gone through: only what costs ask of it."""
 
     def __init__(self, inner: Journal) -> None:
-        self.runs, self.read = inner.runs, inner.read
+        self.list_runs, self.read = inner.list_runs, inner.read
 
 
 async def test_a_journal_of_ones_own_that_cannot_be_gone_through_gives_the_same() -> None:
     journal: Any = kept(run_of("r1", {}, at=10 * DAY), run_of("r2", {"server": "gateway"}, at=12 * DAY), run_of("r3", {}, at=11 * DAY))
     plain: Any = Plain(journal)
     for since in (None, datetime.fromtimestamp(11 * DAY, UTC)):
-        assert await costs(plain, FLEET, KEYS, since=since) == await costs(journal, FLEET, KEYS, since=since)
+        assert await costs(plain, FLEET, COST_KEYS, since=since) == await costs(journal, FLEET, COST_KEYS, since=since)
 
 
 CALLS = st.lists(
@@ -262,19 +262,19 @@ CALLS = st.lists(
 )
 
 
-@given(st.lists(st.tuples(CALLS, st.sampled_from("vw")), max_size=5), st.lists(st.sampled_from(KEYS), min_size=1, max_size=3))
-def test_the_rows_together_are_the_total(told: list[tuple[list[dict[str, Any]], str]], by: list[Key]) -> None:
-    counting = Counting(tuple(dict.fromkeys(by)), unpriced(FLEET))
+@given(st.lists(st.tuples(CALLS, st.sampled_from("vw")), max_size=5), st.lists(st.sampled_from(COST_KEYS), min_size=1, max_size=3))
+def test_the_rows_together_are_the_total(told: list[tuple[list[dict[str, Any]], str]], by: list[CostKey]) -> None:
+    counting = CostCounter(tuple(dict.fromkeys(by)), unpriced_server(FLEET))
     runs = [run_of(f"r{number}", *called, workflow=workflow) for number, (called, workflow) in enumerate(told)]
     for number, events in enumerate(runs):
-        counting.add(f"r{number}", events)
-    found = counting.costs()
-    assert sum((row.cost.usage for row in found.rows), NOTHING) == found.total.usage
+        counting.add_events(f"r{number}", events)
+    found = counting.report()
+    assert sum((row.cost.usage for row in found.rows), NO_USAGE) == found.total.usage
     assert sum(row.cost.open for row in found.rows) == found.total.open
     assert sum(sum(row.cost.unpriced.values()) for row in found.rows) == sum(found.total.unpriced.values())
     assert found.total.runs == len(runs)
     finished = [event for events in runs for event in events if isinstance(event, AttemptFinished)]
-    assert found.total.usage == sum((event.usage for event in finished), NOTHING)
+    assert found.total.usage == sum((event.usage for event in finished), NO_USAGE)
 
 
 @pytest.fixture
@@ -288,7 +288,7 @@ async def orchestra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
 async def test_an_open_orchestra_tells_what_its_runs_cost(orchestra: Orchestra) -> None:
     results = [await orchestra.run(orchestra.find("ask"), question=f"When {number}?", text=TEXT) for number in range(3)]
     found = await orchestra.costs("agent", since=timedelta(hours=1))
-    assert named(found)["answerer"].cost.usage == sum((result.usage for result in results), NOTHING)
+    assert named(found)["answerer"].cost.usage == sum((result.usage for result in results), NO_USAGE)
     assert (found.total.runs, found.total.money, found.total.unpriced) == (3, None, {"simulated": 3})
     assert (await orchestra.costs(until=timedelta(hours=1))).rows == ()
 
@@ -301,7 +301,7 @@ async def test_what_is_no_moment_is_refused_and_not_taken_for_none(tmp_path: Pat
                 await orchestra.costs(**told)
             assert caught.value.code == "C010"
         either: Any = "tool"
-        assert (await orchestra.costs(either, since=date(2026, 1, 1))).by == ("agent",)
+        assert (await orchestra.costs(either, since=date(2026, 1, 1))).group_by == ("agent",)
 
 
 def test_of_fleets_of_the_package_only_what_costs_nothing_is_known(tmp_path: Path) -> None:
@@ -309,6 +309,6 @@ def test_of_fleets_of_the_package_only_what_costs_nothing_is_known(tmp_path: Pat
     own = 'schema: orchestra/fleet/v1\nname: own\nservers: {mine: {endpoint: "http://127.0.0.1:9/v1", model: m}}\nmodels: {base: mine}\n'
     (tmp_path / "configs" / "own.yaml").write_text(own)
     (tmp_path / "orchestra.toml").write_text('fleet = "own"\n')
-    known = servers(Settings.load(start=tmp_path, environ={}))
+    known = fleet_servers(Settings.load(start=tmp_path, environ={}))
     assert {"mine", "smol"} <= set(known), "runs on the package's own server cost nothing"
     assert "remote" not in known, "a copy of its template for endpoints may have any price"

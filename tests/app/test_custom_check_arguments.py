@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from orchestra import Agent, InputError, Orchestra, accepted, agent, by_model, numbers, plan, quote, tool, verify, workflow
-from orchestra.core.protocols import Call
+from orchestra import Agent, InputError, Orchestra, accepted, agent, answered_by_model, numbers, plan, quote, tool, verify, workflow
+from orchestra.core.protocols import CallRequest
 from orchestra.core.settings import Settings
 from orchestra.learn.certification import rulings
 from orchestra.testing import SimulatedWorkers
@@ -48,31 +48,31 @@ def in_language(value: str, language: str) -> bool:
 @agent(prompt="Say {{ text }} in {{ style }}")
 def plainly(text: str, style: str = "plain") -> str:
     """Says."""
-    return by_model()
+    return answered_by_model()
 
 
 @agent(prompt="Say {{ text }} in {{ style }}", tools=(lookup,))
 def with_tools(text: str, style: str = "plain") -> str:
     """Says."""
-    return by_model()
+    return answered_by_model()
 
 
 @agent(prompt="{{ question }} {{ passage }}", evidence="passage")
 def reading(question: str, passage: str) -> str:
     """Reads."""
-    return by_model()
+    return answered_by_model()
 
 
 @agent(prompt="{{ text }}", checks=stands & numbers, evidence="text")
 def careful(text: str) -> str:
     """Reads with care."""
-    return by_model()
+    return answered_by_model()
 
 
 @agent(prompt="{{ text }}", checks=[quote | in_language])
 def speaker(text: str) -> str:
     """Speaks."""
-    return by_model()
+    return answered_by_model()
 
 
 @workflow
@@ -114,7 +114,7 @@ async def judged(folder: Path, step: Step[..., Any], answer: str, **inputs: Any)
     """How a run ends, and what its checks' tools were given."""
     turns = iter(["s1 = lookup(word=input.text)", "return"])
 
-    def said(call: Call) -> str:
+    def said(call: CallRequest) -> str:
         return next(turns) if "line" in call.node else answer
 
     agents = dict.fromkeys(("plainly", "with_tools", "reading", "careful"), said)
@@ -147,16 +147,16 @@ async def test_without_against_the_evidence_is_that_of_the_card_and_never_the_qu
 def test_answers_that_are_judged_outside_of_a_run_have_the_same_evidence() -> None:
     card = reading.card
     assert card is not None
-    found = rulings.situation(card, ("tool(stands)",), {"question": "When?", "passage": "In 1889."}, "1889", None)
+    found = rulings.build_situation(card, ("tool(stands)",), {"question": "When?", "passage": "In 1889."}, "1889", None)
     assert [source.text for source in found.evidence] == ["In 1889."]
 
 
 async def test_a_process_that_stays_open_forgets_agents_of_single_requests(tmp_path: Path) -> None:
     async with Orchestra.open(Settings.load({"journal": "off"}, start=tmp_path), fleet="none") as orchestra:
         project, first = orchestra._project, project_judge(0)
-        step = project.unchecked(first)
+        step = project.without_checks(first)
         for number in range(100):
-            project.unchecked(project_judge(number))
+            project.without_checks(project_judge(number))
         assert len(project._unchecked) <= 64
         bare = project.program(step).nodes[0].contract
         assert bare is not None
@@ -166,7 +166,7 @@ async def test_a_process_that_stays_open_forgets_agents_of_single_requests(tmp_p
 def project_judge(number: int) -> Agent[..., Any]:
     def judge(text: str) -> str:
         """Judges."""
-        return by_model()
+        return answered_by_model()
 
     made: Agent[..., Any] = agent(prompt=f"Judge {number} {{{{ text }}}}", checks=[numbers])(judge)
     return made
@@ -210,6 +210,6 @@ async def test_checks_are_values_texts_and_lists_of_both(tmp_path: Path) -> None
             with pytest.raises(InputError) as caught:
                 await orchestra.check("iron", against="of iron", checks=checks)
             assert caught.value.code == "V010"
-        assert not await orchestra.journal.runs(), "what asks no agent leaves no trace"
+        assert not await orchestra.journal.list_runs(), "what asks no agent leaves no trace"
         low = await orchestra.check("x", against="y", checks=quote)
         assert not low.accepted

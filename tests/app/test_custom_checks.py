@@ -9,15 +9,15 @@ import pytest
 
 from orchestra import (
     Abstained,
-    Guarded,
     InputError,
     Judgement,
+    Maybe,
     Orchestra,
     Quote,
     abstain,
     accepted,
     agent,
-    by_model,
+    answered_by_model,
     first_of,
     numbers,
     quote,
@@ -35,7 +35,7 @@ from orchestra.workflows.python.trace import to_python
 @agent(prompt="Name what {{ text }} is about.")
 def namer(text: str) -> Quote:
     """Names a thing."""
-    return by_model()
+    return answered_by_model()
 
 
 @tool(effect="pure")
@@ -59,7 +59,7 @@ def announces(value: str) -> bool:
 @workflow
 def named(text: str) -> str | None:
     found = accepted(namer(text=text), checks=quote & short_enough & in_catalogue, against=text, otherwise=[retry, abstain])
-    assert isinstance(found, Guarded)
+    assert isinstance(found, Maybe)
     return first_of(found, otherwise=None)
 
 

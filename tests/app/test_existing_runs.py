@@ -12,9 +12,17 @@ import pytest
 
 from orchestra import InputError, Orchestra
 from orchestra.core.errors import OrchestraError
-from orchestra.core.events import Answered, Asked, AttemptFinished, LetterRefused, Resumed, RunFinished, RunStarted
-from orchestra.core.outcomes import Value
-from orchestra.core.protocols import Call, Letter, Measure
+from orchestra.core.events import (
+    AttemptFinished,
+    InboxMessageRejected,
+    QuestionAnswered,
+    QuestionAsked,
+    RunFinished,
+    RunResumed,
+    RunStarted,
+)
+from orchestra.core.outcomes import ValueOutcome
+from orchestra.core.protocols import CallEstimate, CallRequest, InboxMessage
 from orchestra.core.settings import Settings
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import SimulatedWorkers
@@ -105,9 +113,9 @@ async def test_a_run_that_was_cut_off_goes_on_on_the_workflow_that_it_began_with
         assert result.value == "THE TEA GOOD"
         assert "cut" not in workers.counts
         events = await orchestra.journal.read(run.id)
-        assert [event.by for event in events if isinstance(event, Resumed)] == ["a test"]
+        assert [event.by for event in events if isinstance(event, RunResumed)] == ["a test"]
         replayed = await orchestra.replay(run.id)
-        assert (replayed.different, replayed.events) == (None, len(events))
+        assert (replayed.first_difference, replayed.event_count) == (None, len(events))
         with pytest.raises(InputError, match="no run"):
             await orchestra.resume("nobody")
         assert (await (await orchestra.resume(run.id))).value == "THE TEA GOOD"  # it has ended, and is just there
@@ -120,10 +128,10 @@ async def test_edit_one_prompt_and_only_what_changed_is_run_again(project: Path)
     async with opened(project) as (orchestra, workers):
         fork = await orchestra.fork(run)
         assert (await fork.run).value == "THE TEA GOOD"
-        assert [(change.node, change.why) for change in fork.changes] == [("name", "its agent namer has changed")]
+        assert [(change.node, change.reason) for change in fork.changes] == [("name", "its agent namer has changed")]
         assert dict(workers.counts) == {"namer": 1}  # the others, and what reads it, are as they were
         recalled = {
-            event.node for event in await orchestra.journal.read(fork.run.id) if isinstance(event, AttemptFinished) and event.recalled
+            event.node for event in await orchestra.journal.read(fork.run.id) if isinstance(event, AttemptFinished) and event.reused_from
         }
         assert recalled == {"words", "other", "loud"}
 
@@ -153,17 +161,17 @@ async def test_a_person_answers_in_another_process(project: Path) -> None:
     (project / "workflows" / "asking.yaml").write_text(ASK)
     async with opened(project) as (orchestra, _):
         run = await orchestra.start(orchestra.find("asking"), text="it")
-        assert await run.pause() is None
-        assert [asked.question for asked in run.asked] == ["Say it?"]
+        assert await run.wait_until_blocked() is None
+        assert [asked.question for asked in run.questions] == ["Say it?"]
     async with opened(project) as (orchestra, _):
-        assert (await orchestra.journal.runs())[0].status == "waiting"
-        (asked,) = await orchestra.asked(run.id)
+        assert (await orchestra.journal.list_runs())[0].status == "waiting"
+        (asked,) = await orchestra.questions(run.id)
         with pytest.raises(InputError, match="none of yes, no") as refused:
             await orchestra.answer(run.id, "perhaps")
         assert refused.value.code == "E022"
         with pytest.raises(InputError, match="has changed"):
-            await orchestra.answer(run.id, "yes", shown="something else")
-        await orchestra.answer(run.id, "yes", by="ann", shown=asked.shown)
+            await orchestra.answer(run.id, "yes", question_digest="something else")
+        await orchestra.answer(run.id, "yes", by="ann", question_digest=asked.question_digest)
         with pytest.raises(InputError, match="has been answered by ann already") as refused:
             await orchestra.answer(run.id, "no")
         assert refused.value.code == "E021"
@@ -177,8 +185,8 @@ async def test_a_person_answers_in_the_same_process(project: Path) -> None:
     (project / "workflows" / "asking.yaml").write_text(ASK)
     async with opened(project) as (orchestra, _):
         run = await orchestra.start(orchestra.find("asking"), text="it")
-        await until(run, Asked)
-        await orchestra.answer(run.id, "no", by=None, declined=None)  # type: ignore[arg-type]  # as services do that pass on what they got
+        await until(run, QuestionAsked)
+        await orchestra.answer(run.id, "no", by=None, decline_reason=None)  # type: ignore[arg-type]  # as services do that pass on what they got
         assert (await run).value == "NO"
 
 
@@ -189,11 +197,11 @@ async def test_a_program_answers_question_after_question_and_waits_in_between(pr
     questions: list[str] = []
     async with opened(project) as (orchestra, _):
         run = await orchestra.start(orchestra.find("asking"), text="it")
-        while await run.pause() is None:
-            for asked in run.asked:
+        while await run.wait_until_blocked() is None:
+            for asked in run.questions:
                 questions.append(asked.question)
                 await orchestra.answer(run.id, "yes", node=asked.node)
-            assert run.asked == ()
+            assert run.questions == ()
         assert (await run).value == "YES"
     assert sorted(questions) == ["And it?", "Really say yes?", "Say it?"]
 
@@ -202,7 +210,7 @@ async def test_a_waiting_run_is_cancelled(project: Path) -> None:
     (project / "workflows" / "asking.yaml").write_text(ASK)
     async with opened(project) as (orchestra, _):
         run = await orchestra.start(orchestra.find("asking"), text="it")
-        await run.pause()
+        await run.wait_until_blocked()
         await orchestra.cancel(run.id, by="ann")
         assert (await run.wait()).status == "cancelled"
 
@@ -214,7 +222,7 @@ async def test_a_run_that_nobody_can_resume_can_still_be_cancelled(project: Path
     (project / "naming_tools.py").write_text("")
     async with opened(project) as (orchestra, _):
         await orchestra.cancel(run.id)
-        assert [summary.status for summary in await orchestra.journal.runs()] == ["cancelled"]
+        assert [summary.status for summary in await orchestra.journal.list_runs()] == ["cancelled"]
 
 
 class Overtaken(MemoryJournal):
@@ -224,9 +232,9 @@ class Overtaken(MemoryJournal):
         super().__init__(other.store)
         self.other = other
 
-    async def post(self, run: str, letter: Letter, since: int | None = None) -> int:
-        self.other.append(run, [RunFinished(seq=2, at=1.0, status="done", outcome=Value("done"))])
-        return await super().post(run, letter, since)
+    async def send(self, run: str, message: InboxMessage, since: int | None = None) -> int:
+        self.other.append(run, [RunFinished(seq=2, at=1.0, status="done", outcome=ValueOutcome("done"))])
+        return await super().send(run, message, since)
 
 
 async def test_cancelling_a_run_that_ends_at_that_moment_leaves_it_as_it_is(tmp_path: Path) -> None:
@@ -234,7 +242,7 @@ async def test_cancelling_a_run_that_ends_at_that_moment_leaves_it_as_it_is(tmp_
     other.append("r", [RunStarted(seq=1, at=0.0, run="r", workflow="w", graph="", inputs={})])
     async with Orchestra.open(Settings.load({}, start=tmp_path), workers=SimulatedWorkers({}), journal=Overtaken(other)) as orchestra:
         await orchestra.cancel("r")
-    assert [summary.status for summary in await other.runs()] == ["done"]
+    assert [summary.status for summary in await other.list_runs()] == ["done"]
 
 
 async def test_an_idempotency_key_takes_an_interrupted_run_up_again(project: Path) -> None:
@@ -254,10 +262,10 @@ async def test_an_idempotency_key_takes_an_interrupted_run_up_again(project: Pat
 class Remembering(SimulatedWorkers):
     """Workers all of whose calls may be remembered."""
 
-    def measure(self, call: Any) -> Any:
-        from orchestra.core.protocols import Measure
+    def estimate(self, call: Any) -> Any:
+        from orchestra.core.protocols import CallEstimate
 
-        return Measure(memo=f"{call.name}{sorted(call.inputs.items())}")
+        return CallEstimate(memo_key=f"{call.name}{sorted(call.inputs.items())}")
 
 
 async def test_the_memo_answers_pure_calls_of_other_runs(project: Path) -> None:
@@ -274,7 +282,7 @@ async def test_the_memo_answers_pure_calls_of_other_runs(project: Path) -> None:
         await orchestra.run(orchestra.find("naming"), text="tea leaves")
         assert len(workers.calls) == 8  # it is off by default
         events = await orchestra.journal.read(second.run)
-        assert {event.recalled for event in events if isinstance(event, AttemptFinished)} == {first.run}
+        assert {event.reused_from for event in events if isinstance(event, AttemptFinished)} == {first.run}
 
 
 async def test_what_a_run_stored_is_looked_at_before_it_is_used(project: Path) -> None:
@@ -371,8 +379,8 @@ async def test_a_fork_draws_the_sample_that_it_is_told(project: Path) -> None:
 class Measuring(SimulatedWorkers):
     """Every model call may take a hundred tokens."""
 
-    def measure(self, call: Call) -> Measure:
-        return Measure(prompt_tokens=50, max_output=50, min_output=50) if call.kind == "agent" else Measure()
+    def estimate(self, call: CallRequest) -> CallEstimate:
+        return CallEstimate(prompt_tokens=50, max_output=50, min_output=50) if call.kind == "agent" else CallEstimate()
 
 
 async def test_a_recalled_call_needs_no_room_in_the_budget(project: Path) -> None:
@@ -394,18 +402,18 @@ async def test_what_if_keeps_the_strictest_label_and_still_recalls(project: Path
     async with opened(project) as (orchestra, workers):
         found = await orchestra.options(label=said).whatif(run)
         assert [(call.name, call.label) for call in workers.calls] == [("namer", "restricted")]
-        assert (found.verdict, found.recalled, found.anew) == ("same", 3, 1)
+        assert (found.verdict, found.recalled_calls, found.new_calls) == ("same", 3, 1)
 
 
 async def test_of_two_who_answer_in_the_same_moment_the_second_one_is_told(project: Path) -> None:
     (project / "workflows" / "asking.yaml").write_text(ASK)
     async with opened(project) as (orchestra, _), opened(project) as (elsewhere, _):
         run = await orchestra.start(orchestra.find("asking"), text="it")
-        await run.pause()
+        await run.wait_until_blocked()
         persons = ((orchestra, "ann"), (elsewhere, "bob"), (orchestra, "cy"))
         came = await asyncio.gather(*(one.answer(run.id, "yes", by=by) for one, by in persons), return_exceptions=True)
         assert [getattr(one, "code", "") for one in came].count("E021") == 2, came
         result = await run.wait()
-        taken = [event for event in result.log if isinstance(event, Answered)]
-        assert not [event for event in result.log if isinstance(event, LetterRefused)]
+        taken = [event for event in result.events if isinstance(event, QuestionAnswered)]
+        assert not [event for event in result.events if isinstance(event, InboxMessageRejected)]
         assert [event.by for event in taken] == [("ann", "bob", "cy")[came.index(None)]]

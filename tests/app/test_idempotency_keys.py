@@ -14,7 +14,7 @@ import pytest
 from orchestra import InputError, Orchestra, OrchestraError, RunFailed, tool, workflow
 from orchestra.app.run import Run
 from orchestra.core.events import CancelRequested, Event
-from orchestra.core.protocols import Refused
+from orchestra.core.protocols import CallError
 from orchestra.core.settings import Settings
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.testing import SimulatedWorkers
@@ -46,16 +46,16 @@ class Gated(MemoryJournal):
         super().__init__()
         self.gate = asyncio.Event()
 
-    async def durable(self, run: str, seq: int) -> None:
+    async def wait_durable(self, run: str, seq: int) -> None:
         await self.gate.wait()
-        await super().durable(run, seq)
+        await super().wait_durable(run, seq)
 
 
 class Late(MemoryJournal):
     """Whoever takes a run over comes when it has ended."""
 
     async def lease(self, run: str) -> int:
-        await turned(lambda: self.store.logs[run].line.ended)
+        await turned(lambda: self.store.logs[run].end.is_ended)
         return await super().lease(run)
 
 
@@ -107,7 +107,7 @@ async def test_a_run_that_was_let_go_of_is_interrupted_at_the_close_and_goes_on_
         with pytest.raises(asyncio.CancelledError):
             await waiter
     async with opened(tmp_path, store=store) as (orchestra, _):
-        [summary] = await orchestra.journal.runs()
+        [summary] = await orchestra.journal.list_runs()
         assert summary.status == "interrupted"
         result = await orchestra.options(idempotency_key="order-42").run(look_up, text="pens")
         assert (result.run, result.output) == (summary.run, "found")
@@ -139,7 +139,7 @@ async def test_a_run_that_ends_in_another_process_while_it_is_taken_over_is_just
 
 async def test_a_failure_is_the_answer_of_its_key_and_a_fork_under_another_key_is_another_try(tmp_path: Path) -> None:
     store = MemoryStore()
-    down = {"look_up": Refused(code="F203", reason="no server answers")}
+    down = {"look_up": CallError(code="F203", reason="no server answers")}
     async with opened(tmp_path, down, store=store) as (orchestra, workers):
         keyed = orchestra.options(idempotency_key="order-42")
         for _ in range(2):
@@ -205,7 +205,7 @@ async def test_whoever_is_cancelled_before_the_run_is_on_record_leaves_no_run_th
         with pytest.raises(asyncio.CancelledError):
             await starting
         journal.gate.set()
-        [summary] = await journal.runs()
+        [summary] = await journal.list_runs()
         run = await orchestra.resume(summary.run)
         assert (await run.wait()).status == ("done" if key else "cancelled")
         assert any(isinstance(event, CancelRequested) for event in await seen(run)) == (not key)

@@ -9,11 +9,11 @@ import msgspec
 import pytest
 
 from orchestra import InputError, Orchestra
-from orchestra.cli.runs.import_ import Exported, put
-from orchestra.core.errors import Place
+from orchestra.cli.runs.import_ import ExportedRun, put_run
+from orchestra.core.errors import SourceLocation
 from orchestra.core.events import RunStarted
 from orchestra.journal.memory import MemoryJournal
-from orchestra.journal.summary import named
+from orchestra.journal.summary import blob_digests
 from orchestra.schema.strict_json import digest
 from tests.app.test_plan_forks import ASKED, HEAD, Bank, allowed, bank, waiting
 
@@ -38,16 +38,16 @@ class Old:
         self.bank.write("pay", FETCHED % "input.to")
         async with self.bank.opened() as orchestra:
             run = await orchestra.start(orchestra.find("pay"), to="Ada")
-            assert await run.pause() is None
+            assert await run.wait_until_blocked() is None
             first, *events = await orchestra.journal.read(run.id)
             assert isinstance(first, RunStarted)
-            blobs = {mark: await orchestra.journal.blob(mark) or b"" for mark in named([first, *events])}
+            blobs = {mark: await orchestra.journal.get_blob(mark) or b"" for mark in blob_digests([first, *events])}
         graph = json.loads(blobs[first.graph])
         graph["nodes"]["done"]["with"]["to"] = "${page}"
         written = json.dumps(graph).encode()
         blobs[digest(written)] = written
         told = [msgspec.structs.replace(first, graph=digest(written)), *events]
-        await put(self.journal, Exported(Place("x.jsonl", 1), {"run": run.id}, told, blobs))
+        await put_run(self.journal, ExportedRun(SourceLocation("x.jsonl", 1), {"run": run.id}, told, blobs))
         self.run = run.id
         self.bank.write("pay", FETCHED % "page")
 
@@ -68,8 +68,8 @@ async def test_it_is_answered_goes_on_and_is_replayed(old: Old) -> None:
             orchestra.program(orchestra.find("pay"))
         assert await allowed(orchestra, old.run) == "receipt of Ada"
         replayed = await orchestra.replay(old.run)
-        assert (replayed.different, replayed.reason) == (None, "")
-        assert (await orchestra.whatif(old.run, {})).changed == ()
+        assert (replayed.first_difference, replayed.reason) == (None, "")
+        assert (await orchestra.whatif(old.run, {})).differences == ()
     assert old.bank.paid == ["Ada"]
 
 

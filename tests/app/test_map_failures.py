@@ -9,9 +9,9 @@ import pytest
 
 from orchestra import Orchestra, map_, tool, workflow
 from orchestra.app.result import Result
-from orchestra.cli.run.result_view import result_data, show_left_out
+from orchestra.cli.run.result_view import result_data, show_failed_elements
 from orchestra.core.events import NodeFinished
-from orchestra.core.outcomes import Failed, Value
+from orchestra.core.outcomes import FailedOutcome, ValueOutcome
 from orchestra.core.settings import Settings
 
 
@@ -57,7 +57,7 @@ async def test_a_whole_list_does_without_nothing(tmp_path: Path) -> None:
 
 
 def test_the_command_counts_what_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
-    show_left_out({"bills[1]": "T003: bad", "bills[4]": "T003: worse", "pages[0]/words[2]": "T007: odd"})
+    show_failed_elements({"bills[1]": "T003: bad", "bills[4]": "T003: worse", "pages[0]/words[2]": "T007: odd"})
     told = " ".join(capsys.readouterr().out.split())
     assert "bills: 2 elements failed, and the list is without them: T003: bad" in told
     assert "pages[0]/words: 1 element failed, and the list is without it: T007: odd" in told
@@ -74,10 +74,10 @@ class Counted(str):
 
 
 def test_a_thousand_elements_that_failed_are_told_without_comparing_each_with_each() -> None:
-    failed = Failed("T003", "no")
+    failed = FailedOutcome("T003", "no")
     events = [NodeFinished(seq=at, at=0.0, node=Counted(f"xs[{at}]"), outcome=failed) for at in range(1000)]
     whole = [NodeFinished(seq=1000, at=0.0, node="ys[0]", outcome=failed), NodeFinished(seq=1001, at=0.0, node="ys", outcome=failed)]
-    result: Result[Any] = Result("r", "done", Value([]), log=[*events, *whole])
+    result: Result[Any] = Result("r", "done", ValueOutcome([]), events=[*events, *whole])
     assert [*result.left_out] == [f"xs[{at}]" for at in range(1000)]
     assert Counted.asked <= 1000
 

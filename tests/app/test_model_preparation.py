@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from orchestra import Agent, agent, by_model
+from orchestra import Agent, agent, answered_by_model
 from orchestra.agents.card import Card
 from orchestra.agents.contract import Catalog
 from orchestra.app.project import Project
-from orchestra.app.workers import Troupe
+from orchestra.app.workers import ProjectWorkers
 from orchestra.core.errors import FleetError
 from orchestra.core.settings import Settings
 from orchestra.fleet.dispatch import Fleet
@@ -57,18 +57,18 @@ async def test_whom_a_run_may_ask_is_brought_up_before_its_clock_starts_and_may_
         if brought[-1] == ["guarded"]:
             raise FleetError("F005", "it does not start")
 
-    monkeypatch.setattr(Fleet, "ready", ready)
+    monkeypatch.setattr(Fleet, "wait_until_ready", ready)
     text = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
     (tmp_path / "fleet.yaml").write_text(MANY)
     made = Project.load(Settings.load({"journal": "off", "fleet": str(tmp_path / "fleet.yaml")}, start=tmp_path, environ={}))
     more: dict[str, Any] = {"skill": {"checks": ["entailment(judge)"]}, "user": {"agents": ["helper"]}}
     names = ("plans", "grows", "skill", "judge", "guarded", "under", "user", "helper")
     cards = [
-        Card.declared(name, input=text, output={"type": "string"}, prompt="{{ text }}", model=name, **more.get(name, {})) for name in names
+        Card.declare(name, input=text, output={"type": "string"}, prompt="{{ text }}", model=name, **more.get(name, {})) for name in names
     ]
     catalog = Catalog(agents={card.name: card.contract for card in cards}, workflows={"under": read(UNDER, "under.yaml").graph})
     made.registry = made.registry.with_cards(cards)
-    async with Troupe.open(made) as troupe:
+    async with ProjectWorkers.open(made) as troupe:
         await troupe.prepare(compile_graph(read(ASKS, "asks.yaml").graph, catalog))
     assert sorted(brought[0]) == ["plans", "user"]
     assert {model for models in brought[1:] for model in models} == set(names)
@@ -83,15 +83,15 @@ async def test_of_two_agents_of_one_name_the_one_that_is_asked_is_brought_up(tmp
     def judge(model: str) -> Agent[..., Any]:
         def judge(text: str) -> str:
             """Says."""
-            return by_model()
+            return answered_by_model()
 
         return agent(prompt="Judge {{ text }}", model=model)(judge)
 
-    monkeypatch.setattr(Fleet, "ready", ready)
+    monkeypatch.setattr(Fleet, "wait_until_ready", ready)
     (tmp_path / "fleet.yaml").write_text(MANY)
     made = Project.load(Settings.load({"journal": "off", "fleet": str(tmp_path / "fleet.yaml")}, start=tmp_path, environ={}))
     first = made.program(judge("judge"))
     made.program(judge("guarded"))
-    async with Troupe.open(made) as troupe:
+    async with ProjectWorkers.open(made) as troupe:
         await troupe.prepare(first)
     assert set(brought) == {"judge"}

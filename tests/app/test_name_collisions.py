@@ -12,8 +12,8 @@ from weakref import ref
 
 import pytest
 
-from orchestra import Agent, InputError, Orchestra, Workflow, agent, by_model, rederive, tool, workflow
-from orchestra.app.planning import Wish, asking
+from orchestra import Agent, InputError, Orchestra, Workflow, agent, answered_by_model, rederive, tool, workflow
+from orchestra.app.planning import PlanOptions, request_workflow
 from orchestra.core.events import RunStarted
 from orchestra.core.settings import Settings
 from orchestra.testing import SimulatedWorkers
@@ -30,7 +30,7 @@ def judging(prompt: str, **settings: Any) -> Agent[..., str]:
 
     def judge(text: str) -> str:
         """Judges a text."""
-        return by_model()
+        return answered_by_model()
 
     return agent(prompt=f"{prompt}: {{{{ text }}}}", **settings)(judge)
 
@@ -74,8 +74,8 @@ def test_two_agents_of_one_name_in_a_workflow_are_refused() -> None:
     with pytest.raises(InputError, match="two different agents are called 'judge'") as caught:
         assert both.graph
     assert caught.value.code == "W021"
-    assert caught.value.place is not None
-    assert caught.value.place.file.endswith("test_name_collisions.py")
+    assert caught.value.location is not None
+    assert caught.value.location.file.endswith("test_name_collisions.py")
 
 
 def test_two_workflows_of_one_name_in_a_workflow_are_refused() -> None:
@@ -144,7 +144,7 @@ async def test_each_run_asks_the_agents_that_it_was_written_with(tmp_path: Path)
             assert result.value == card.digest
             first = (await orchestra.journal.read(result.run))[0]
             assert isinstance(first, RunStarted)
-            assert await orchestra.journal.blob(first.versions["card/judge"]) == card.dump(), "a resumed run finds its own card"
+            assert await orchestra.journal.get_blob(first.versions["card/judge"]) == card.dump(), "a resumed run finds its own card"
 
 
 async def test_a_check_asks_the_judge_that_it_was_given(tmp_path: Path) -> None:
@@ -178,12 +178,14 @@ async def test_judges_of_one_name_are_each_asked_by_the_check_that_they_were_giv
         checks = [orchestra.check("iron", against=text, checks=rederive(judge), inputs={"text": text}) for text, judge in judges.items()]
         await asyncio.gather(*checks)
         cards = {text: judge.card for text, judge in judges.items()}
-        bare = {text: card.varied(checks=(), accept=None, otherwise=()) if card.checks else card for text, card in cards.items() if card}
+        bare = {
+            text: card.with_settings(checks=(), accept=None, otherwise=()) if card.checks else card for text, card in cards.items() if card
+        }
     assert asked == {text: {card.digest} for text, card in bare.items()}
 
 
 MODULE = """
-from orchestra import agent, by_model, tool, workflow
+from orchestra import agent, answered_by_model, tool, workflow
 
 @tool(effect="pure")
 def said(text: str) -> str:
@@ -191,7 +193,7 @@ def said(text: str) -> str:
 
 @agent(prompt="MODULE: {{ text }}")
 def judge(text: str) -> str:
-    return by_model()
+    return answered_by_model()
 
 @workflow()
 def helper(text: str) -> str:
@@ -222,7 +224,7 @@ def modules(folder: Path, **texts: str) -> Settings:
 async def test_two_modules_with_different_things_of_one_name_are_refused(tmp_path: Path, what: str) -> None:
     mark = "".join(char for char in what if char.isalpha())
     other = MODULE.partition("\n\n@agent")[2].replace(what, what.replace("MODULE", "OTHER"))
-    other = f"from orchestra import agent, by_model, tool, workflow\nfrom names_one_{mark} import said\n\n@agent{other}"
+    other = f"from orchestra import agent, answered_by_model, tool, workflow\nfrom names_one_{mark} import said\n\n@agent{other}"
     settings = modules(tmp_path, **{f"names_one_{mark}": MODULE, f"names_two_{mark}": other})
     with pytest.raises(InputError, match="are called") as caught:
         async with Orchestra.open(settings, fleet="none"):
@@ -247,7 +249,7 @@ async def test_a_file_means_what_a_module_declares_whatever_else_has_run(tmp_pat
         with pytest.raises(InputError) as checked:
             await orchestra.check("x", against="x", checks=rederive(own), inputs={"text": "x"})
         with pytest.raises(InputError) as planned:
-            asking(orchestra, "Judge it", {}, Wish(router=own))
+            request_workflow(orchestra, "Judge it", {}, PlanOptions(router=own))
     assert (checked.value.code, planned.value.code) == ("W021", "W021")
 
 
@@ -261,7 +263,7 @@ async def test_what_is_found_by_name_is_the_same_step_until_it_is_another(tmp_pa
 
         @agent(prompt="Read: {{ text }}")
         def reader(text: str) -> str:
-            return by_model()
+            return answered_by_model()
 
         orchestra.program(reader)
         assert orchestra.find("reader") is not known
@@ -272,7 +274,7 @@ async def test_a_step_of_one_request_leaves_nothing_behind(tmp_path: Path) -> No
     async with Orchestra.open(Settings.load({"journal": "off"}, start=tmp_path), fleet="none") as orchestra:
         for number in range(5):
             orchestra.program(same_number)
-            flow = Workflow.of(helping(number).graph)
+            flow = Workflow.from_graph(helping(number).graph)
             assert (await orchestra.run(flow, n=2)).value == 2 * number
             gone.append(ref(flow))
         del flow

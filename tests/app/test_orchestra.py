@@ -20,17 +20,17 @@ from orchestra import (
     Orchestra,
     RunFailed,
     agent,
-    by_model,
+    answered_by_model,
+    build,
     entailment,
     map_,
-    new,
     quote,
     rederive,
     tool,
     workflow,
 )
 from orchestra.core.events import CancelRequested, RunStarted
-from orchestra.core.protocols import Refused
+from orchestra.core.protocols import CallError
 from orchestra.core.settings import Settings
 from orchestra.testing import SimulatedWorkers
 
@@ -42,7 +42,7 @@ class Topic(BaseModel):
 @agent(prompt="Name the topic of: {{ text }}")
 def topic(text: str) -> Topic:
     """Names a topic."""
-    return by_model()
+    return answered_by_model()
 
 
 @tool(effect="pure", label="restricted")
@@ -145,7 +145,7 @@ async def test_on_another_event_loop_it_says_so_and_nothing_begins(tmp_path: Pat
             error = await asyncio.to_thread(elsewhere, use)
             assert (error.code, error.message) == ("E030", "this Orchestra was opened on another event loop")
             assert "run_coroutine_threadsafe" in error.hint
-        assert (workers.calls, await orchestra.journal.runs()) == ([], [])
+        assert (workers.calls, await orchestra.journal.list_runs()) == ([], [])
 
 
 async def test_whoever_waits_for_a_run_on_another_event_loop_is_told_and_does_not_hang(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ async def test_a_run_is_cancelled_from_another_thread_as_from_its_own(tmp_path: 
 
         await asyncio.to_thread(asyncio.run, there()) if loop else await asyncio.to_thread(run.cancel, "ann")
         result = await asyncio.wait_for(run.wait(), 60)
-        assert (result.status, [one.status for one in await orchestra.journal.runs()]) == ("cancelled", ["cancelled"])
+        assert (result.status, [one.status for one in await orchestra.journal.list_runs()]) == ("cancelled", ["cancelled"])
     run.cancel()  # it is over, and nothing comes of it
 
 
@@ -195,8 +195,8 @@ async def test_a_workflow_gives_its_typed_output_and_what_each_node_cost(tmp_pat
     async with opened(tmp_path) as (orchestra, _):
         result = await orchestra.run(loud_topic, text="Leaves in water")
     assert result.output == "TEA"
-    assert set(result.ledger) == {"found", "shout"}
-    assert result.usage.output_tokens == result.ledger["found"].output_tokens > 0
+    assert set(result.usage_by_node) == {"found", "shout"}
+    assert result.usage.output_tokens == result.usage_by_node["found"].output_tokens > 0
 
 
 class Page(BaseModel):
@@ -210,7 +210,7 @@ def one_page(page: Page) -> str:
 
 @workflow()
 def outer(text: str) -> str:
-    return one_page(page=new(Page, body=text))
+    return one_page(page=build(Page, body=text))
 
 
 async def test_a_called_workflow_may_have_models_of_its_own(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ async def test_a_run_can_be_watched_from_any_event_on(tmp_path: Path) -> None:
 
 
 async def test_a_run_that_fails_raises_and_says_where_to_look(tmp_path: Path) -> None:
-    async with opened(tmp_path, {"topic": lambda call: Refused(code="F212", reason="no such model")}) as (orchestra, _):
+    async with opened(tmp_path, {"topic": lambda call: CallError(code="F212", reason="no such model")}) as (orchestra, _):
         run = await orchestra.start(loud_topic, text="x")
         with pytest.raises(RunFailed, match="no such model") as caught:
             await run
@@ -449,11 +449,11 @@ async def test_check_backs_off(tmp_path: Path) -> None:
         whole = await orchestra.check(answer, against=documents, checks="entailment")
     assert (ruling.accepted, whole.accepted, whole.dropped) == (True, False, ())
     assert [one.text for one in ruling.dropped] == ["It is made of wood."]
-    assert ruling.rest(answer) == "It was completed in 1889."
+    assert ruling.remaining(answer) == "It was completed in 1889."
 
 
 async def test_check_takes_a_judge_that_fails_for_one_that_cannot_tell(tmp_path: Path) -> None:
-    async with opened(tmp_path, {"entailment": lambda call: Refused(code="F212", reason="the server is gone")}) as (orchestra, _):
+    async with opened(tmp_path, {"entailment": lambda call: CallError(code="F212", reason="the server is gone")}) as (orchestra, _):
         ruling = await orchestra.check("It was 1889.", against="It was 1889.", checks="entailment")
     assert (ruling.accepted, ruling.verdicts[0].outcome) == (False, "unknown")
     assert "F212" in ruling.reason

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 
 from orchestra import Orchestra
-from orchestra.app.fork_effects import Effects, tools
-from orchestra.app.reuse import Change
+from orchestra.app.fork_effects import EffectHistory, effect_tools
+from orchestra.app.reuse import NodeChange
 from orchestra.app.run import Run
-from orchestra.cli.runs.import_ import Exported, put
-from orchestra.core.errors import InputError, Place
+from orchestra.cli.runs.import_ import ExportedRun, put_run
+from orchestra.core.errors import InputError, SourceLocation
 from orchestra.core.events import AttemptFinished, RunStarted
-from orchestra.core.protocols import Call, Journal, Refused
+from orchestra.core.protocols import CallError, CallRequest, Journal
 from orchestra.core.settings import Settings
 from orchestra.journal.memory import MemoryJournal
-from orchestra.journal.summary import named
+from orchestra.journal.summary import blob_digests
 from orchestra.testing import SimulatedWorkers
 from tests.engine.kinds.test_tool_use import WORK, catalog, helper, used
 from tests.engine.stage import program
@@ -72,11 +72,11 @@ class Bank:
         """Rewrites a piece of the tools."""
         (self.folder / "bank_tools.py").write_text(MODULE.replace(old, new))
 
-    def _plan(self, call: Call) -> str:
+    def _plan(self, call: CallRequest) -> str:
         written = call.inputs["plan"].count(" = ")
         return self.lines[written] if written < len(self.lines) else f"return s{len(self.lines)}"
 
-    def _wire(self, call: Call) -> str:
+    def _wire(self, call: CallRequest) -> str:
         self.paid.append(call.inputs["to"])
         return f"receipt of {call.inputs['to']}"
 
@@ -123,7 +123,7 @@ async def begun(orchestra: Orchestra, run: str) -> RunStarted:
 async def waiting(orchestra: Orchestra, parent: str) -> str:
     """A fork that asks a person, and has paid nothing yet."""
     run = (await orchestra.fork(parent)).run
-    assert await run.pause() is None
+    assert await run.wait_until_blocked() is None
     return run.id
 
 
@@ -137,7 +137,7 @@ async def test_a_fork_does_not_repeat_the_payment_of_a_workflow_that_a_plan_call
     bank.lines = ("s1 = silent(to=input.to)",)
     async with bank.opened() as orchestra:
         run = await paying(orchestra)
-        assert tools(orchestra.program(orchestra.find("pay"))) == {"wire"}  # so a batch forks what it tries again
+        assert effect_tools(orchestra.program(orchestra.find("pay"))) == {"wire"}  # so a batch forks what it tries again
         fork = await orchestra.fork(run)
         assert (await ended(fork.run), fork.changes) == ("receipt of Ada", ())
         assert await refusals((await orchestra.fork(run, to="Bob")).run) == {"E024"}
@@ -150,14 +150,14 @@ async def test_the_tools_of_such_a_workflow_are_looked_at_as_those_of_the_run_it
     bank.lines = ("s1 = silent(to=input.to)",)
     async with bank.opened() as orchestra:
         run = await orchestra.start(orchestra.find("pay"), to="Ada")
-        assert await run.pause() is None
+        assert await run.wait_until_blocked() is None
         left = await orchestra.start(orchestra.find("pay"), to="Bob")
-        assert await left.pause() is None
-        await orchestra.answer(run.id, "Eve", node=run.asked[0].node)
+        assert await left.wait_until_blocked() is None
+        await orchestra.answer(run.id, "Eve", node=run.questions[0].node)
         assert await ended(run) == "Eve"
     bank.edit("return text", "return text.upper()")
     async with bank.opened() as orchestra:
-        assert (await orchestra.fork(run.id)).changes == (Change("done", "the code of its tool pick has changed"),)
+        assert (await orchestra.fork(run.id)).changes == (NodeChange("done", "the code of its tool pick has changed"),)
     bank.edit('@tool(effect="pure")', '@tool(effect="pure", version="2")')
     async with bank.opened() as orchestra:
         with pytest.raises(InputError, match="the tool 'pick' is not the one that run"):
@@ -231,13 +231,13 @@ def test_nor_does_an_agent_with_tools_in_another_turn_of_its_own() -> None:
     card = helper(tools=("send",), agents=())
     played = used("tools: [send]", "s1 = send(text=input.text)", "return", card=card)
     straight = program(WORK % "tools: [send]", catalog(card))
-    effects = Effects(straight)
+    effects = EffectHistory(straight)
     effects.add("r1", straight, played.events)
-    looped = Effects(program(LOOPED, catalog(card)), made={("work#1/found", "send"): "r1"})
+    looped = EffectHistory(program(LOOPED, catalog(card)), made_calls={("work#1/found", "send"): "r1"})
 
-    def reply(known: Effects, node: str, text: str) -> str:
-        found = known.reply(Call(run="r2", node=node, attempt=1, kind="tool", name="send", inputs={"text": text}))
-        return "" if found is None else found.code if isinstance(found, Refused) else str(found.value)
+    def reply(known: EffectHistory, node: str, text: str) -> str:
+        found = known.recorded_reply(CallRequest(run="r2", node=node, attempt=1, kind="tool", name="send", inputs={"text": text}))
+        return "" if found is None else found.code if isinstance(found, CallError) else str(found.value)
 
     assert [reply(effects, "found#6/s3", text) for text in ("a b", "c")] == ["sent", "E024"]
     assert [reply(looped, f"work#{turn}/found#4/s2", "c") for turn in (1, 2)] == ["E024", ""]
@@ -288,8 +288,8 @@ async def test_nor_one_that_was_imported_without_its_first_ancestor(bank: Bank) 
     async with bank.opened() as orchestra:
         for run in (second, third):
             events = await orchestra.journal.read(run)
-            blobs = {mark: await orchestra.journal.blob(mark) or b"" for mark in named(events)}
-            await put(journal, Exported(Place("x.jsonl", 1), {"run": run}, list(events), blobs))
+            blobs = {mark: await orchestra.journal.get_blob(mark) or b"" for mark in blob_digests(events)}
+            await put_run(journal, ExportedRun(SourceLocation("x.jsonl", 1), {"run": run}, list(events), blobs))
     async with bank.opened(journal) as orchestra:
         await refused(orchestra, second, third)
     assert bank.paid == ["Ada"]

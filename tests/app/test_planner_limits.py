@@ -11,7 +11,7 @@ from msgspec import structs
 from orchestra import Orchestra
 from orchestra.app.planner_limits import PLANS
 from orchestra.app.run import Run
-from orchestra.app.snapshot_store import as_told
+from orchestra.app.snapshot_store import apply_run_options
 from orchestra.core.events import RunStarted
 from orchestra.core.settings import Settings
 from orchestra.journal.memory import MemoryJournal
@@ -39,7 +39,7 @@ nodes:
 async def told(orchestra: Orchestra, run: Run[Any]) -> RunStarted:
     first = (await orchestra.journal.read(run.id))[0]
     assert isinstance(first, RunStarted)
-    await run.pause()
+    await run.wait_until_blocked()
     return first
 
 
@@ -59,13 +59,13 @@ async def test_a_run_counts_the_calls_of_its_plans_where_it_began_so_and_none_ca
         fork = await told(orchestra, (await orchestra.fork(first.run)).run)
         memo = await told(orchestra, await orchestra.options(memo=True).start(planned, text="a"))
         assert [one.options.get(PLANS) for one in (first, fork, memo)] == [
-            {"calls": True},
+            {"enforce_calls": True},
             None,
             None,
         ]  # nothing of a fleet that is not in use
         program = orchestra._project.program(planned)
         before = structs.replace(first, options={name: said for name, said in first.options.items() if name != PLANS})
         for one, calls in ((first, 9), (fork, None), (memo, None), (before, None)):
-            planning = as_told(program, one).nodes[0].planning
+            planning = apply_run_options(program, one).nodes[0].plan_settings
             assert planning is not None
-            assert planning.calls == calls
+            assert planning.call_limit == calls

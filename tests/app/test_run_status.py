@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from orchestra import InputError, JournalError, Orchestra, Result, RunFailed, tool, workflow
-from orchestra.core.protocols import Refused
+from orchestra.core.protocols import CallError
 from orchestra.core.settings import Settings
 from orchestra.testing import SimulatedWorkers
 
@@ -59,22 +59,22 @@ async def opened(folder: Path, script: Any = None, **simulation: Any) -> AsyncIt
 async def test_a_run_that_another_process_has_in_hand_is_seen_and_left_to_it(folder: Path) -> None:
     async with opened(folder, latency=60.0) as has, opened(folder) as looks:
         run = await has.start(loud, text="tea")
-        seen = await looks.look(run.id)
+        seen = await looks.view(run.id)
         assert (seen.run, seen.workflow, seen.status, seen.label) == (run.id, "loud", "running", "restricted")
-        assert (seen.finished, seen.asked, seen.result) == (None, (), None)
+        assert (seen.finished, seen.questions, seen.result) == (None, (), None)
         with pytest.raises(JournalError) as caught:
             await looks.resume(run.id)
         assert caught.value.code == "J022"
-        assert (await has.look(run.id)).status == "running"
+        assert (await has.view(run.id)).status == "running"
         await looks.cancel(run.id)
         assert (await run.wait()).status == "cancelled"
-        assert (await looks.look(run.id)).status == "cancelled"
+        assert (await looks.view(run.id)).status == "cancelled"
 
 
 async def test_a_run_that_has_ended_is_seen_with_its_result(folder: Path) -> None:
     async with opened(folder) as orchestra:
         result = await orchestra.run(loud, text="tea")
-        seen = await orchestra.look(result.run)
+        seen = await orchestra.view(result.run)
         assert isinstance(seen.result, Result)
         assert (seen.status, seen.result.output, seen.result.status, seen.result.usage) == ("done", "TEA", "done", result.usage)
         assert seen.started <= (seen.finished or 0.0)
@@ -83,24 +83,24 @@ async def test_a_run_that_has_ended_is_seen_with_its_result(folder: Path) -> Non
 async def test_a_run_that_waits_for_a_person_shows_its_question_until_it_is_answered(folder: Path) -> None:
     async with opened(folder) as has, opened(folder) as looks:
         run = await has.start(has.find("filing"), text="tea")
-        assert await run.pause() is None
-        seen = await looks.look(run.id)
-        assert (seen.status, [(one.node, one.options) for one in seen.asked]) == ("waiting", [("sure", ("yes", "no"))])
+        assert await run.wait_until_blocked() is None
+        seen = await looks.view(run.id)
+        assert (seen.status, [(one.node, one.options) for one in seen.questions]) == ("waiting", [("sure", ("yes", "no"))])
         await looks.answer(run.id, "yes")
         assert (await run).output == "filed"
-        assert (await looks.look(run.id)).asked == ()
+        assert (await looks.view(run.id)).questions == ()
 
 
 async def test_a_run_that_was_answered_and_not_taken_up_asks_nothing_and_is_interrupted(folder: Path) -> None:
     async with opened(folder) as orchestra:
         run = await orchestra.start(orchestra.find("filing"), text="tea")
-        await run.pause()
+        await run.wait_until_blocked()
     async with opened(folder) as orchestra:
-        [asked] = await orchestra.asked(run.id)
+        [asked] = await orchestra.questions(run.id)
         await orchestra.answer(run.id, "yes", by="ada")
-        assert await orchestra.asked(run.id) == []
-        seen = await orchestra.look(run.id)
-        assert (seen.status, seen.asked) == ("interrupted", ())
+        assert await orchestra.questions(run.id) == []
+        seen = await orchestra.view(run.id)
+        assert (seen.status, seen.questions) == ("interrupted", ())
         with pytest.raises(InputError) as caught:
             await orchestra.answer(run.id, "no", node=asked.node)
         assert (caught.value.code, "has been answered by ada already" in caught.value.message) == ("E021", True)
@@ -111,11 +111,11 @@ async def test_a_run_that_was_answered_and_not_taken_up_asks_nothing_and_is_inte
 async def test_a_run_that_was_let_go_of_is_interrupted_and_one_that_failed_says_why(folder: Path) -> None:
     async with opened(folder, latency=60.0) as orchestra:
         cut = (await orchestra.start(loud, text="tea")).id
-    async with opened(folder, {"shout": Refused(code="F203", reason="nobody answers")}) as orchestra:
-        assert (await orchestra.look(cut)).status == "interrupted"
+    async with opened(folder, {"shout": CallError(code="F203", reason="nobody answers")}) as orchestra:
+        assert (await orchestra.view(cut)).status == "interrupted"
         assert [run.run for run in await orchestra.runs(status="interrupted")] == [cut]
         failed = await (await orchestra.start(loud, text="coffee")).wait()
-        seen = await orchestra.look(failed.run)
+        seen = await orchestra.view(failed.run)
         assert seen.status == "failed"
         assert seen.result is not None
         with pytest.raises(RunFailed) as caught:
@@ -127,7 +127,7 @@ async def test_the_latest_runs_are_listed_by_workflow_and_status(folder: Path) -
     async with opened(folder) as orchestra:
         ran = [(await orchestra.run(loud, text=text)).run for text in "abc"]
         asks = await orchestra.start(orchestra.find("filing"), text="tea")
-        await asks.pause()
+        await asks.wait_until_blocked()
         assert [run.run for run in await orchestra.runs(limit=2, workflow="loud")] == ran[:0:-1]
         assert [(run.run, run.status) for run in await orchestra.runs(status="waiting")] == [(asks.id, "waiting")]
         assert len(await orchestra.runs()) == 4
@@ -140,5 +140,5 @@ async def test_the_latest_runs_are_listed_by_workflow_and_status(folder: Path) -
 async def test_a_run_that_is_not_there_is_e020(folder: Path) -> None:
     async with opened(folder) as orchestra:
         with pytest.raises(InputError) as caught:
-            await asyncio.gather(orchestra.look("nothing"))
+            await asyncio.gather(orchestra.view("nothing"))
         assert caught.value.code == "E020"

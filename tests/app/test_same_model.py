@@ -8,10 +8,10 @@ import pytest
 
 from orchestra import Orchestra
 from orchestra.app.project import Project
-from orchestra.app.snapshot_store import restored
-from orchestra.core.events import Judged, RunStarted
+from orchestra.app.snapshot_store import restore_program
+from orchestra.core.events import OutputJudged, RunStarted
 from orchestra.testing import SimulatedWorkers
-from orchestra.verification.model_checks import alike
+from orchestra.verification.model_checks import is_same_agent
 from tests.unreachable import FLEET, settings, write
 
 AGENT = "name: {name}\nmodel: {model}\ninput: {{text: str}}\noutput: str\n"
@@ -45,7 +45,7 @@ async def judged(project: Path) -> tuple[str, str, str]:
     """What a run of the workflow says of its answer, why, and the run."""
     async with Orchestra.open(settings(project), workers=SimulatedWorkers({"one": "It is.", "two": "It is."})) as orchestra:
         result = await (await orchestra.start(orchestra.find("twice"), text="x")).wait()
-        (one,) = [event for event in result.log if isinstance(event, Judged)]
+        (one,) = [event for event in result.events if isinstance(event, OutputJudged)]
     return one.verdicts[0].outcome, one.verdicts[0].reason, result.run
 
 
@@ -71,7 +71,7 @@ def test_a_name_is_not_the_model_that_is_served_under_others(project: Path) -> N
     servers = OTHER.replace("model: n", "model: base") + ", " + OTHER.replace("other:", "third:").replace("model: n", "model: base")
     (project / "configs" / "nowhere.yaml").write_text(fleet("base: it", "twin: other", "triplet: third", other=servers))
     agents = Project.load(settings(project)).catalog().agents
-    assert not alike(agents["one"], agents["two"]), "`base` is `m` here, and what a server calls base is another one"
+    assert not is_same_agent(agents["one"], agents["two"]), "`base` is `m` here, and what a server calls base is another one"
 
 
 async def test_a_run_is_decided_anew_by_the_fleet_that_it_began_with(project: Path) -> None:
@@ -93,14 +93,16 @@ async def test_who_takes_the_place_of_another_is_told_from_judges_by_the_fleet_t
         found = Project.load(settings(project))
         started = (await orchestra.journal.read(run))[0]
         assert isinstance(started, RunStarted)
-        (node,) = (await restored(found, orchestra.journal, started, instead=found.instead({"one": found.cards["two"]}))).nodes
+        (node,) = (
+            await restore_program(found, orchestra.journal, started, replacements=found.replacement_contracts({"one": found.cards["two"]}))
+        ).nodes
     assert node.acceptance is not None
     assert node.contract is not None
-    assert alike(node.acceptance.judges["two"], node.contract), "it is the judge itself"
+    assert is_same_agent(node.acceptance.judges["two"], node.contract), "it is the judge itself"
 
 
 async def test_where_each_name_means_a_model_of_its_own_runs_store_what_they_did(project: Path) -> None:
     (project / "configs" / "nowhere.yaml").write_text(fleet("base: it", "twin: other", other=OTHER))
     found = Project.load(settings(project))
-    assert found.shared == {}
+    assert found.served_names == {}
     assert {name: found.catalog().agents[name] for name in ("one", "two")} == {name: found.cards[name].contract for name in ("one", "two")}

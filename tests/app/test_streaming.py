@@ -10,24 +10,24 @@ from typing import Any
 
 import pytest
 
-from orchestra import InputError, Orchestra, OrchestraError, Run, TextPiece, agent, ask, by_model, map_, tool, workflow
+from orchestra import InputError, Orchestra, OrchestraError, Run, TextPiece, agent, answered_by_model, ask, map_, tool, workflow
 from orchestra.core.events import AttemptFinished, Event
-from orchestra.core.protocols import UNMEASURED, Call, Chunk, Done, Measure, Refused, Reply
+from orchestra.core.protocols import NO_ESTIMATE, CallError, CallEstimate, CallReply, CallRequest, CallResult, Chunk
 from orchestra.core.settings import Settings
-from orchestra.engine.streaming import MOST, Live
+from orchestra.engine.streaming import MAX_BUFFERED, TextStream
 from orchestra.testing import SimulatedWorkers
 
 
 @agent(prompt="Write about {{ text }}")
 def writer(text: str) -> str:
     """Writes."""
-    return by_model()
+    return answered_by_model()
 
 
 @agent(prompt="Shorten {{ text }}")
 def shortener(text: str) -> str:
     """Shortens."""
-    return by_model()
+    return answered_by_model()
 
 
 @tool(effect="pure")
@@ -60,33 +60,33 @@ class Hand:
     """Workers whose models write what the test tells them to, when it does."""
 
     def __init__(self) -> None:
-        self.calls: list[Call] = []
-        self.replies: dict[tuple[str, int], asyncio.Queue[Reply]] = {}
+        self.calls: list[CallRequest] = []
+        self.replies: dict[tuple[str, int], asyncio.Queue[CallReply]] = {}
 
-    def of(self, name: str, attempt: int = 1) -> asyncio.Queue[Reply]:
+    def of(self, name: str, attempt: int = 1) -> asyncio.Queue[CallReply]:
         return self.replies.setdefault((name, attempt), asyncio.Queue())
 
-    def say(self, name: str, *replies: Reply | str, attempt: int = 1) -> None:
+    def say(self, name: str, *replies: CallReply | str, attempt: int = 1) -> None:
         for reply in replies:
             self.of(name, attempt).put_nowait(Chunk(reply) if isinstance(reply, str) else reply)
 
-    async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
+    async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
         self.calls.append(call)
         while isinstance(reply := await self.of(call.name, call.attempt).get(), Chunk):
-            if call.live:
+            if call.stream:
                 yield reply
         yield reply
 
-    async def do(self, call: Call) -> Done | Refused:
+    async def call(self, call: CallRequest) -> CallResult | CallError:
         self.calls.append(call)
         while isinstance(reply := await self.of(call.name, call.attempt).get(), Chunk):
             pass
         return reply
 
-    def measure(self, call: Call) -> Measure:
-        return UNMEASURED
+    def estimate(self, call: CallRequest) -> CallEstimate:
+        return NO_ESTIMATE
 
-    async def count(self, call: Call) -> int | None:
+    async def count_tokens(self, call: CallRequest) -> int | None:
         return None
 
 
@@ -138,12 +138,12 @@ async def test_nobody_streams_for_a_run_that_nobody_asked_to_read_and_to_read_it
         with pytest.raises(InputError, match=r"options\(live=True\)") as caught:
             run.text()
         assert caught.value.code == "E032"
-        hand.say("writer", Done(value="x"))
+        hand.say("writer", CallResult(value="x"))
         await run
         with pytest.raises(InputError) as resumed:
             (await orchestra.resume(run.id)).text()
         assert f".resume({run.id!r})" in resumed.value.hint
-    assert [call.live for call in hand.calls] == [False]
+    assert [call.stream for call in hand.calls] == [False]
 
 
 async def test_every_attempt_has_a_text_of_its_own(tmp_path: Path) -> None:
@@ -157,8 +157,8 @@ async def test_every_attempt_has_a_text_of_its_own(tmp_path: Path) -> None:
                 piece = await anext(pieces)
                 seen.append((piece.attempt, piece.start, piece.text))
                 if text == "two":
-                    hand.say("writer", Refused(code="F203", reason="lost", retryable=True))
-            hand.say("writer", Done(value="again"), attempt=2)
+                    hand.say("writer", CallError(code="F203", reason="lost", retryable=True))
+            hand.say("writer", CallResult(value="again"), attempt=2)
             assert [piece async for piece in pieces] == []
         assert seen == [(1, 0, "one "), (1, 4, "two"), (2, 0, "again")]
 
@@ -171,13 +171,13 @@ async def test_a_slow_reader_gets_joined_pieces_a_late_one_what_is_under_way_and
         hand.say("writer", "once ")
         assert (await anext(slow)).text == (await anext(gone)).text == "once "
         await gone.aclose()
-        hand.say("writer", "upon ", "a ", "time", Done(value="once upon a time"))
+        hand.say("writer", "upon ", "a ", "time", CallResult(value="once upon a time"))
         hand.say("shortener", "on", "ce")
         await settled()
         late = await anext(run.text())
         assert (late.node, late.start, late.text) == ("shortener", 0, "once"), "of a call that has ended it comes too late"
-        hand.say("shortener", Done(value="once"))
-        hand.say("shout", Done(value="ONCE"))
+        hand.say("shortener", CallResult(value="once"))
+        hand.say("shout", CallResult(value="ONCE"))
         assert (await run).output == "ONCE", "though one reader has read a single piece"
         assert [(piece.node, piece.start, piece.text) async for piece in slow] == [("writer", 5, "upon a time"), ("shortener", 0, "once")]
         assert await read(run) == []
@@ -200,9 +200,9 @@ async def test_a_reader_may_want_the_text_of_some_nodes_or_agents_only(tmp_path:
 
 
 async def test_of_what_is_not_read_there_is_a_bound_and_the_oldest_goes_first() -> None:
-    live, call = Live(), Call(run="r", node="n", attempt=1, kind="agent", name="a", inputs={})
-    with live.read((), ()) as unread, live.written(call) as first, live.written(call) as second:
-        first.add(Chunk("x" * (MOST - 10)))
+    live, call = TextStream(), CallRequest(run="r", node="n", attempt=1, kind="agent", name="a", inputs={})
+    with live.open_reader((), ()) as unread, live.open_text(call) as first, live.open_text(call) as second:
+        first.add(Chunk("x" * (MAX_BUFFERED - 10)))
         second.add(Chunk("y" * 11))
         piece = unread.take()
         assert piece is not None
@@ -210,20 +210,20 @@ async def test_of_what_is_not_read_there_is_a_bound_and_the_oldest_goes_first() 
         first.add(Chunk("z"))
         piece = unread.take()
         assert piece is not None
-        assert (piece.start, piece.text) == (MOST - 10, "z"), "that something is missing is told"
-        second.add(Chunk("y" * (MOST + 1)))
+        assert (piece.start, piece.text) == (MAX_BUFFERED - 10, "z"), "that something is missing is told"
+        second.add(Chunk("y" * (MAX_BUFFERED + 1)))
         assert unread.take() is None
 
 
 async def test_a_recalled_answer_was_written_by_nobody(tmp_path: Path) -> None:
     class Remembered(Hand):
-        def measure(self, call: Call) -> Measure:
-            return Measure(memo="key")
+        def estimate(self, call: CallRequest) -> CallEstimate:
+            return CallEstimate(memo_key="key")
 
     hand = Remembered()
     async with opened(tmp_path, hand, "runs.db") as orchestra:
         told = orchestra.options(live=True, memo=True)
-        hand.say("writer", "on", "ce", Done(value="once"))
+        hand.say("writer", "on", "ce", CallResult(value="once"))
         assert "".join(piece.text for piece in await read(await told.start(writer, text="a"))) == "once"
         again = await told.start(writer, text="a")
         assert await read(again) == []
@@ -234,7 +234,7 @@ async def test_the_text_goes_on_after_a_person_has_answered_here(tmp_path: Path)
     async with opened(tmp_path, simulated(chunks=2), "runs.db") as orchestra:
         run = await orchestra.options(live=True).start(signed, text="a tower")
         reading = asyncio.create_task(read(run))
-        assert await run.pause() is None
+        assert await run.wait_until_blocked() is None
         await orchestra.answer(run.id, "go on")
         await run
         assert {piece.node for piece in await reading} == {"first", "shortener"}
@@ -243,7 +243,7 @@ async def test_the_text_goes_on_after_a_person_has_answered_here(tmp_path: Path)
 async def test_a_run_that_is_resumed_is_read_where_that_is_wanted_again_and_what_was_written_before_is_gone(tmp_path: Path) -> None:
     async with opened(tmp_path, simulated(chunks=2), "runs.db") as orchestra:
         run = await orchestra.options(live=True).start(signed, text="a tower")
-        await run.pause()
+        await run.wait_until_blocked()
         reading = asyncio.create_task(read(run))
         await settled()
     with pytest.raises(OrchestraError) as caught:
@@ -265,8 +265,8 @@ async def test_who_comes_for_a_key_later_may_read_from_then_on(tmp_path: Path) -
         keyed = orchestra.options(idempotency_key="k")
         run = await keyed.start(article, text="a")
         same = await keyed.options(live=True).start(article, text="a")
-        hand.say("writer", "once", Done(value="once"))
-        hand.say("shortener", "on", Done(value="on"))
-        hand.say("shout", Done(value="ON"))
+        hand.say("writer", "once", CallResult(value="once"))
+        hand.say("shortener", "on", CallResult(value="on"))
+        hand.say("shout", CallResult(value="ON"))
         assert [piece.node for piece in await read(same)] == ["shortener"]
         assert (await run).output == "ON"

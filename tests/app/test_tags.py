@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from orchestra import InputError, Orchestra, tool, workflow
-from orchestra.app.costs import KEYS
+from orchestra.app.costs import COST_KEYS
 from orchestra.core.events import RunStarted
-from orchestra.core.protocols import EVERY, Refused
+from orchestra.core.protocols import NO_LIMIT, CallError
 from orchestra.core.settings import Settings
-from orchestra.core.tags import checked, typed
+from orchestra.core.tags import parse_tags, validate_tags
 from orchestra.testing import SimulatedWorkers
 
 
@@ -32,7 +32,7 @@ def loud(text: str) -> str:
 
 
 def shouted(call: Any) -> Any:
-    return Refused(code="F203", reason="nobody answers") if call.inputs["text"] == "bad" else call.inputs["text"].upper()
+    return CallError(code="F203", reason="nobody answers") if call.inputs["text"] == "bad" else call.inputs["text"].upper()
 
 
 @asynccontextmanager
@@ -50,8 +50,8 @@ async def test_runs_are_found_by_their_tags(tmp_path: Path) -> None:
         await orchestra.run(loud, text="tea")
         assert [run.run for run in await orchestra.runs(tags={"customer": "42"})] == [ada]
         assert await orchestra.runs(tags={"customer": "42", "release": "a"}) == []
-        assert (await orchestra.look(ada)).tags == {"customer": "42", "release": "b"}
-        assert (await orchestra.replay(ada)).different is None
+        assert (await orchestra.view(ada)).tags == {"customer": "42", "release": "b"}
+        assert (await orchestra.replay(ada)).first_difference is None
 
 
 class Text(str):
@@ -65,8 +65,8 @@ async def test_a_text_of_a_subclass_is_kept_as_a_plain_one(tmp_path: Path) -> No
     async with opened(tmp_path) as orchestra:
         ran = await orchestra.options(tags={Text("customer"): Text("42")}).run(loud, text="tea")
         assert [run.run for run in await orchestra.runs(tags={"customer": Text("42")})] == [ran.run]
-        assert (await orchestra.look(ran.run)).tags == {"customer": "42"}
-    assert {type(text) for pair in checked({Text("customer"): Text("42")}).items() for text in pair} == {str}
+        assert (await orchestra.view(ran.run)).tags == {"customer": "42"}
+    assert {type(text) for pair in validate_tags({Text("customer"): Text("42")}).items() for text in pair} == {str}
 
 
 async def test_a_run_keeps_its_tags_where_it_is_resumed_and_a_fork_takes_them_over(tmp_path: Path) -> None:
@@ -75,10 +75,10 @@ async def test_a_run_keeps_its_tags_where_it_is_resumed_and_a_fork_takes_them_ov
     async with opened(tmp_path) as orchestra:
         orchestra.program(loud)
         await (await orchestra.options(tags={"customer": "7"}).resume(run))
-        assert (await orchestra.look(run)).tags == {"customer": "42", "try": "1"}
+        assert (await orchestra.view(run)).tags == {"customer": "42", "try": "1"}
         fork = await orchestra.options(tags={"try": "2"}).fork(run, loud)
         await fork.run
-        assert (await orchestra.look(fork.run.id)).tags == {"customer": "42", "try": "2"}
+        assert (await orchestra.view(fork.run.id)).tags == {"customer": "42", "try": "2"}
 
 
 async def test_costs_are_summed_up_by_a_tag_and_of_a_tag(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ async def test_costs_are_summed_up_by_a_tag_and_of_a_tag(tmp_path: Path) -> None
             await orchestra.options(tags={"customer": customer}).run(loud, text="tea")
         await orchestra.run(loud, text="tea")
         found = await orchestra.costs("tag:customer")
-        assert {row.of["tag:customer"]: row.cost.runs for row in found.rows} == {"42": 2, "7": 1, "": 1}
+        assert {row.group["tag:customer"]: row.cost.runs for row in found.rows} == {"42": 2, "7": 1, "": 1}
         assert (await orchestra.costs(("tag:customer", "agent"), tags={"customer": "7"})).total.runs == 1
 
 
@@ -97,7 +97,7 @@ async def test_costs_by_status_say_how_a_run_without_an_end_stands_as_the_list_d
     async with opened(tmp_path, latency=60.0) as orchestra:
         await orchestra.start(loud, text="tea")
         listed = {run.status for run in await orchestra.runs()}
-        assert {row.of["status"] for row in (await orchestra.costs("status")).rows} == listed == {"running", "interrupted"}
+        assert {row.group["status"] for row in (await orchestra.costs("status")).rows} == listed == {"running", "interrupted"}
 
 
 async def test_runs_are_listed_by_several_statuses_and_times_a_page_after_the_other(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ async def test_runs_are_listed_by_several_statuses_and_times_a_page_after_the_ot
         assert [run.run for run in await orchestra.runs(before=newest_first[0], status="failed")] == [newest_first[2]]
         assert len(await orchestra.runs(since=timedelta(hours=1))) == 4
         assert await orchestra.runs(until=timedelta(hours=1)) == []
-        assert len(await orchestra.runs(limit=EVERY)) == 4
+        assert len(await orchestra.runs(limit=NO_LIMIT)) == 4
         with pytest.raises(InputError) as caught:
             await orchestra.runs(before="nowhere")
         assert caught.value.code == "E020"
@@ -133,7 +133,7 @@ async def test_runs_are_listed_by_several_statuses_and_times_a_page_after_the_ot
 )
 def test_what_is_no_tag_is_refused(tags: Any) -> None:
     with pytest.raises(InputError) as caught:
-        checked(tags)
+        validate_tags(tags)
     assert caught.value.code == "E040"
     assert caught.value.hint
 
@@ -141,7 +141,7 @@ def test_what_is_no_tag_is_refused(tags: Any) -> None:
 @pytest.mark.parametrize("texts", [["customer"], ["customer=1", "customer=2"], ["=x"], ["customer="]])
 def test_what_is_typed_and_is_no_tag_is_refused(texts: list[str]) -> None:
     with pytest.raises(InputError) as caught:
-        typed(texts)
+        parse_tags(texts)
     assert caught.value.code == "E040"
 
 
@@ -160,4 +160,4 @@ def test_a_run_of_an_earlier_version_has_no_tags() -> None:
     assert RunStarted(**told).tags == {}
     assert RunStarted(**told, options={"tags": ["x"]}).tags == {}
     assert RunStarted(**told, options={"tags": {"a": 1, "b": "c"}}).tags == {"b": "c"}
-    assert "status" in KEYS
+    assert "status" in COST_KEYS

@@ -10,7 +10,7 @@ import pytest
 
 from orchestra import Orchestra, Step, Tool, blocking, tool, workflow
 from orchestra.core.events import RunStarted
-from orchestra.core.labels import WITHIN, Label
+from orchestra.core.labels import CURRENT_LABEL, Label
 from orchestra.core.settings import Settings
 from orchestra.testing import SimulatedWorkers
 
@@ -102,7 +102,7 @@ async def test_a_run_that_a_tool_begins_has_the_label_of_what_the_tool_was_given
     async with Orchestra.open(settings, fleet="none", workers=workers) as orchestra:
         HERE[:] = [orchestra]
         run = (await orchestra.run(outer(step, label), text="x")).output
-        assert WITHIN.get() == "public", "and whoever waits for it is not within it"
+        assert CURRENT_LABEL.get() == "public", "and whoever waits for it is not within it"
         assert (await orchestra.run(inner, text="x")).run
         if step is on_a_thread:
             async with Orchestra.open(INNER[0], fleet="none") as other:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from orchestra import InputError, Orchestra, agent, by_model, tool, workflow
+from orchestra import InputError, Orchestra, agent, answered_by_model, tool, workflow
 from orchestra.agents.card import Card
 from orchestra.core.events import AttemptFinished, TurnStarted
 from orchestra.core.settings import Settings
-from orchestra.learn.data.traces import Wanted, traces
-from orchestra.testing import Request, SimulatedServer
+from orchestra.learn.data.traces import TraceFilter, collect_traces
+from orchestra.testing import SimulatedRequest, SimulatedServer
 from orchestra.workflows.yaml.reader import read
 from orchestra.workflows.yaml.writer import write
 from tests.cli.shell import Shell, shell
@@ -53,7 +53,7 @@ def furnish(project: Path, card: str = CARD) -> None:
     (project / "orchestra.toml").write_text("")
 
 
-def model(request: Request) -> Any:
+def model(request: SimulatedRequest) -> Any:
     """Writes the next line, where it is asked for one; else the answer."""
     if "Write one line" in request.prompt:
         return LINES[request.prompt.count("\n-> ")]
@@ -106,8 +106,8 @@ async def test_its_lines_teach_nobody_what_its_card_does(tmp_path: Path) -> None
     async with opened(tmp_path) as (orchestra, _):
         run = await orchestra.start(orchestra.find("researcher"), **WHEN)
         await run
-        found = await traces(orchestra._project, orchestra.journal, "researcher", Wanted())
-    assert (found.found, found.runs, found.lost) == ([], 1, 0)
+        found = await collect_traces(orchestra._project, orchestra.journal, "researcher", TraceFilter())
+    assert (found.traces, found.run_count, found.unreached_calls) == ([], 1, 0)
 
 
 @tool(effect="pure")
@@ -125,7 +125,7 @@ def post(text: str) -> str:
 @agent(prompt="{{ question }}", tools=[double, post, "search"])
 def counter(question: str) -> str:
     """Counts."""
-    return by_model()
+    return answered_by_model()
 
 
 @workflow()
@@ -137,7 +137,7 @@ def counted(question: str) -> str:
 async def test_it_is_declared_in_python_with_the_tools_themselves(tmp_path: Path) -> None:
     (tmp_path / "orchestra.toml").write_text("")
 
-    def says(request: Request) -> Any:
+    def says(request: SimulatedRequest) -> Any:
         found = request.prompt.rpartition("\n-> ")[2].split("\n")[0]
         return ("return" if found.isdigit() else "s1 = double(number=21)") if "Write one line" in request.prompt else found
 
@@ -149,7 +149,7 @@ async def test_it_is_declared_in_python_with_the_tools_themselves(tmp_path: Path
             assert "post(" in server.app.requests[0].prompt
             alone = await orchestra.run(counter, question="twice 21?")
             assert alone.output == "42"
-            called = [event.node for event in result.log if isinstance(event, AttemptFinished)]
+            called = [event.node for event in result.events if isinstance(event, AttemptFinished)]
             assert called == ["counter#1/line", "counter#2/s1", "counter#3/line", "counter#4/answer"]
 
 
@@ -198,9 +198,9 @@ def test_a_good_card_is_valid_and_shown(shell: Shell) -> None:
 
 def test_cards_without_tools_keep_their_digests() -> None:
     """The digest of a card of release 0.1 that the golden journals have, said again."""
-    card = Card.declared("a", input={"type": "object", "properties": {}, "required": []}, output={"type": "string"}, prompt="x")
+    card = Card.declare("a", input={"type": "object", "properties": {}, "required": []}, output={"type": "string"}, prompt="x")
     assert card.digest == Card.restore(card.dump()).digest
-    assert card.forms is None
+    assert card.tool_use_cards is None
 
 
 def test_a_card_with_tools_is_stored_and_restored(tmp_path: Path) -> None:
@@ -208,10 +208,10 @@ def test_a_card_with_tools_is_stored_and_restored(tmp_path: Path) -> None:
     card = Card.load(tmp_path / "agents" / "researcher")
     again = Card.restore(card.dump())
     assert (again.digest, again.tools) == (card.digest, ("search",))
-    assert card.forms is not None
-    assert again.forms is not None
-    assert [one.digest for one in again.forms] == [one.digest for one in card.forms]
-    assert len({card.digest, *(one.digest for one in card.forms)}) == 3
+    assert card.tool_use_cards is not None
+    assert again.tool_use_cards is not None
+    assert [one.digest for one in again.tool_use_cards] == [one.digest for one in card.tool_use_cards]
+    assert len({card.digest, *(one.digest for one in card.tool_use_cards)}) == 3
 
 
 @pytest.mark.parametrize("written", ["tools: [book, send]", "tools: book"])
@@ -226,5 +226,5 @@ def test_the_tools_of_a_node_are_written_as_they_are_read(written: str) -> None:
 def test_tools_of_a_node_that_are_none_are_refused(wrong: str) -> None:
     with pytest.raises(InputError) as caught:
         read(f"schema: orchestra/v1\nname: a\noutput: ${{b}}\nnodes:\n  b:\n    agent: clerk\n    {wrong}\n", "a.yaml")
-    assert caught.value.place is not None
-    assert caught.value.place.line == 7
+    assert caught.value.location is not None
+    assert caught.value.location.line == 7

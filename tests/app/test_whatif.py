@@ -8,57 +8,57 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from orchestra.app.whatif import Recorded, Rehearsal, rehearse
-from orchestra.core.events import AttemptFinished, AttemptStarted, Event, NodeFinished, Resumed, RunStarted
-from orchestra.core.outcomes import Failed
-from orchestra.core.protocols import Call, Letter
+from orchestra.app.whatif import RecordedRun, WhatifResult, simulate_run
+from orchestra.core.events import AttemptFinished, AttemptStarted, Event, NodeFinished, RunResumed, RunStarted
+from orchestra.core.outcomes import FailedOutcome
+from orchestra.core.protocols import CallRequest, InboxMessage
 from orchestra.engine.engine import Engine
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import SimulatedWorkers
 from orchestra.testing.virtual_clock import VirtualClock, run_simulated
 from tests.simulation.lab.catalog import EFFECTS, catalog
-from tests.simulation.lab.people import declines, person
-from tests.simulation.lab.random_workflows import Drawn, draw
-from tests.simulation.lab.storms import answer
+from tests.simulation.lab.people import decline_reason, person_answer
+from tests.simulation.lab.random_workflows import RandomWorkflow, random_workflow
+from tests.simulation.lab.storms import simulated_answer
 
 PROGRAMS = range(100)
 AGENTS = frozenset(catalog().agents)
 
 
 def engine(clock: VirtualClock, seed: int) -> tuple[Engine, SimulatedWorkers]:
-    workers = SimulatedWorkers(lambda call: answer(seed, call), latency=0.0)
+    workers = SimulatedWorkers(lambda call: simulated_answer(seed, call), latency=0.0)
     return Engine(clock, MemoryJournal(), workers), workers
 
 
-async def ran(clock: VirtualClock, drawn: Drawn) -> Recorded:
+async def ran(clock: VirtualClock, drawn: RandomWorkflow) -> RecordedRun:
     """A run of a random workflow, whose persons answer at once."""
     stage, _ = engine(clock, 1)
     run = stage.start(drawn.program, drawn.inputs, graph="", label=drawn.program.label)
-    while await run.pause() is None:
-        for one in run.asked:
-            value = person(1, one.node, one.question, one.options, one.schema)
-            letter = Letter(kind="answer", node=one.node, value=value, shown=one.shown, by="ann", at=clock.now())
-            why = declines(1, one.node, one.question) if one.about != "effect" else ""
-            await stage.journal.post(run.id, msgspec.structs.replace(letter, declined=why))
+    while await run.wait_until_blocked() is None:
+        for one in run.questions:
+            value = person_answer(1, one.node, one.question, one.options, one.schema)
+            letter = InboxMessage(kind="answer", node=one.node, value=value, question_digest=one.question_digest, by="ann", at=clock.now())
+            why = decline_reason(1, one.node, one.question) if one.kind != "effect" else ""
+            await stage.journal.send(run.id, msgspec.structs.replace(letter, decline_reason=why))
         await clock.sleep(1)
     events = await stage.journal.read(run.id)
     await stage.close()
     first = events[0]
     assert isinstance(first, RunStarted)
-    return Recorded(drawn.program, first, events)
+    return RecordedRun(drawn.program, first, events)
 
 
-def gone_through(number: int, seed: int, asked: Sequence[str]) -> tuple[Recorded, Rehearsal, list[Call]]:
+def gone_through(number: int, seed: int, asked: Sequence[str]) -> tuple[RecordedRun, WhatifResult, list[CallRequest]]:
     """A run, what becomes of it when these agents are asked anew, and the calls that went out."""
 
-    async def scene(clock: VirtualClock) -> tuple[Recorded, Rehearsal, list[Call]]:
+    async def scene(clock: VirtualClock) -> tuple[RecordedRun, WhatifResult, list[CallRequest]]:
         recorded = await ran(clock, drawn)
         stage, workers = engine(clock, seed)
-        found = await rehearse(stage, recorded, drawn.program, drawn.inputs, asked)
+        found = await simulate_run(stage, recorded, drawn.program, drawn.inputs, asked)
         await stage.close()
         return recorded, found, list(workers.calls)
 
-    drawn = draw(number)
+    drawn = random_workflow(number)
     return run_simulated(scene, number)
 
 
@@ -71,7 +71,7 @@ def cut_off(events: Sequence[Event]) -> set[tuple[str, int]]:
 def raced(events: Sequence[Event]) -> bool:
     """Whether an order decided which calls were made: for one there was no room in a budget, or a list ended before all of its elements."""
     outcomes = (event.outcome for event in events if isinstance(event, NodeFinished))
-    return any(isinstance(outcome, Failed) and outcome.code in ("E005", "E034") for outcome in outcomes)
+    return any(isinstance(outcome, FailedOutcome) and outcome.code in ("E005", "E034") for outcome in outcomes)
 
 
 @pytest.mark.parametrize("block", range(5))
@@ -79,7 +79,7 @@ def test_with_nothing_otherwise_nobody_is_asked_and_all_is_the_same(block: int) 
     compared, renewed = 0, set()
     for number in PROGRAMS[block::5]:
         recorded, found, calls = gone_through(number, 1, ())
-        if found.late or raced(recorded.events):
+        if found.timed_out or raced(recorded.events):
             continue  # recalled calls take no time, so they last longer
         compared += 1
         anew = {(call.node, call.attempt) for call in calls} - cut_off(recorded.events)
@@ -87,7 +87,7 @@ def test_with_nothing_otherwise_nobody_is_asked_and_all_is_the_same(block: int) 
         renewed |= {number for _ in anew}
         # A plan may be known from another element before its router is asked: then there is no line of its. And whether a step of a plan
         # that fails is done before the next line is there, no order of answers says.
-        changed = [change.node for change in found.changed if not change.node.endswith("/line") and "@" not in change.node]
+        changed = [change.node for change in found.differences if not change.node.endswith("/line") and "@" not in change.node]
         assert (found.verdict, changed, found.stops) == ("same", [], ()), number
     assert compared >= 10  # of twenty
     assert len(renewed) <= 4, (
@@ -96,15 +96,15 @@ def test_with_nothing_otherwise_nobody_is_asked_and_all_is_the_same(block: int) 
 
 
 def test_the_time_before_a_run_was_resumed_is_none_of_its_own() -> None:
-    async def scene(clock: VirtualClock) -> Recorded:
-        return await ran(clock, draw(0))
+    async def scene(clock: VirtualClock) -> RecordedRun:
+        return await ran(clock, random_workflow(0))
 
     whole = run_simulated(scene, 0)
     last = msgspec.structs.replace(whole.events[-1], at=whole.events[-2].at + 90_010)
     late = dataclasses.replace(whole, events=[*whole.events[:-1], last])
-    resumed = Resumed(seq=last.seq, at=last.at - 10, epoch=2)
+    resumed = RunResumed(seq=last.seq, at=last.at - 10, epoch=2)
     again = dataclasses.replace(whole, events=[*whole.events[:-1], resumed, last])
-    assert late.seconds == pytest.approx(again.seconds + 90_000)
+    assert late.active_seconds == pytest.approx(again.active_seconds + 90_000)
 
 
 @pytest.mark.parametrize("block", range(5))
@@ -113,7 +113,7 @@ def test_whatever_is_otherwise_nothing_acts_and_who_is_not_swapped_is_asked_only
     for number in PROGRAMS[block::5]:
         _, found, calls = gone_through(number, 2, sorted(AGENTS))
         assert not {call.name for call in calls} & EFFECTS.keys(), number
-        assert len(calls) == found.anew, number
+        assert len(calls) == found.new_calls, number
         assert all(stop.name in EFFECTS or stop.name == "a person" for stop in found.stops), number
         stopped += found.verdict == "stopped"
     assert stopped

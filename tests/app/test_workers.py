@@ -16,13 +16,13 @@ import pytest
 from orchestra.agents.card import Card
 from orchestra.agents.registry import Registry
 from orchestra.app.project import Project
-from orchestra.app.workers import Troupe
+from orchestra.app.workers import ProjectWorkers
 from orchestra.core.errors import FleetError
-from orchestra.core.protocols import UNMEASURED, Call, Done, Measure, Refused
+from orchestra.core.protocols import NO_ESTIMATE, CallError, CallEstimate, CallRequest, CallResult
 from orchestra.core.settings import Settings
-from orchestra.fleet.ensemble_calls import ask, measure
+from orchestra.fleet.ensemble_calls import call_ensemble, estimate_ensemble
 from orchestra.testing.fake_vllm.server import SimulatedServer
-from orchestra.workflows.python.steps import Workflow, agent, by_model, tool
+from orchestra.workflows.python.steps import Workflow, agent, answered_by_model, tool
 from orchestra.workflows.yaml.reader import read
 
 FLEET = """\
@@ -67,20 +67,20 @@ def crowded(number: int) -> int:
 @agent(prompt="Say: {{ text }}")
 def writer(text: str) -> str:
     """Writes."""
-    return by_model()
+    return answered_by_model()
 
 
 @agent(prompt="Once: {{ text }}")
 def earlier(text: str) -> str:
     """Writes."""
-    return by_model()
+    return answered_by_model()
 
 
 def project(folder: Path, url: str = "http://127.0.0.1:1", **more: Any) -> Project:
     (folder / "fleet.yaml").write_text(FLEET.replace("URL", url))
     made = Project.load(Settings.load({"journal": "off", "fleet": str(folder / "fleet.yaml"), **more}, start=folder, environ={}))
     for declared in (double, meeting, crowded, writer):
-        made.adopt(declared)
+        made.register(declared)
     return made
 
 
@@ -90,41 +90,41 @@ async def server() -> AsyncIterator[SimulatedServer]:
         yield server
 
 
-def call(name: str = "writer", kind: Any = "agent", **more: Any) -> Call:
+def call(name: str = "writer", kind: Any = "agent", **more: Any) -> CallRequest:
     given: dict[str, Any] = {"run": "r", "node": "n", "attempt": 1, "inputs": {"text": "hello"}} | more
-    return Call(kind=kind, name=name, **given)
+    return CallRequest(kind=kind, name=name, **given)
 
 
-async def only(troupe: Troupe, what: Call) -> Done | Refused:
+async def only(troupe: ProjectWorkers, what: CallRequest) -> CallResult | CallError:
     (reply,) = [reply async for reply in troupe.run(what)]
-    assert isinstance(reply, Done | Refused)
+    assert isinstance(reply, CallResult | CallError)
     return reply
 
 
 async def test_models_are_asked_of_the_fleet_and_tools_are_called_here(tmp_path: Path, server: SimulatedServer) -> None:
-    async with Troupe.open(project(tmp_path, server.url)) as troupe:
+    async with ProjectWorkers.open(project(tmp_path, server.url)) as troupe:
         written, doubled = await only(troupe, call()), await only(troupe, call("double", "tool", inputs={"number": 4}))
-    assert isinstance(written, Done)
-    assert isinstance(doubled, Done)
+    assert isinstance(written, CallResult)
+    assert isinstance(doubled, CallResult)
     assert (written.value, written.server, doubled.value, doubled.server) == ("yes", "s", 8, "local")
 
 
 async def test_a_call_is_measured_before_any_server_is_there(tmp_path: Path) -> None:
-    async with Troupe.open(project(tmp_path), mode="none") as troupe:
-        measure = troupe.measure(call())
+    async with ProjectWorkers.open(project(tmp_path), mode="none") as troupe:
+        measure = troupe.estimate(call())
         assert measure.prompt_tokens > len("Say: hello")
-        assert (measure.max_output, bool(measure.memo)) == (256, True)
-        tool_measure = troupe.measure(call("double", "tool", inputs={"number": 4}))
-        assert (tool_measure.prompt_tokens, bool(tool_measure.memo)) == (0, True)
-        assert troupe.measure(call("nobody")) == UNMEASURED
+        assert (measure.max_output, bool(measure.memo_key)) == (256, True)
+        tool_measure = troupe.estimate(call("double", "tool", inputs={"number": 4}))
+        assert (tool_measure.prompt_tokens, bool(tool_measure.memo_key)) == (0, True)
+        assert troupe.estimate(call("nobody")) == NO_ESTIMATE
 
 
 async def test_only_what_a_model_is_asked_is_counted(tmp_path: Path, server: SimulatedServer) -> None:
-    async with Troupe.open(project(tmp_path, server.url)) as troupe:
-        counted = await troupe.count(call())
+    async with ProjectWorkers.open(project(tmp_path, server.url)) as troupe:
+        counted = await troupe.count_tokens(call())
         assert counted is not None
-        assert 0 < counted <= troupe.measure(call()).prompt_tokens
-        assert await troupe.count(call("double", "tool", inputs={"number": 4})) is None
+        assert 0 < counted <= troupe.estimate(call()).prompt_tokens
+        assert await troupe.count_tokens(call("double", "tool", inputs={"number": 4})) is None
 
 
 MIXED = """\
@@ -154,22 +154,22 @@ async def test_a_server_that_cannot_start_holds_up_no_run_that_does_not_surely_w
     monkeypatch.setattr("orchestra.fleet.supervisor.vllm_launch.vllm_version", lambda: "0.0-fake")
     made = project(tmp_path)
     (tmp_path / "fleet.yaml").write_text(MIXED.replace("URL", server.url))
-    async with Troupe.open(made) as troupe:
-        await troupe.prepare(made.program(Workflow.of(read(CLIMBS, "climbs.yaml").graph)))
+    async with ProjectWorkers.open(made) as troupe:
+        await troupe.prepare(made.program(Workflow.from_graph(read(CLIMBS, "climbs.yaml").graph)))
         done, refused = await only(troupe, call()), await only(troupe, call(tier=1))
-    assert isinstance(done, Done)
-    assert isinstance(refused, Refused)
+    assert isinstance(done, CallResult)
+    assert isinstance(refused, CallError)
     assert refused.code == "F003"
 
 
 async def test_a_faulty_fleet_file_is_told_by_the_call_alone(tmp_path: Path) -> None:
     made = project(tmp_path)
     (tmp_path / "fleet.yaml").write_text("schema: orchestra/fleet/v1\n")
-    async with Troupe.open(made) as troupe:
-        assert troupe.measure(call()) == UNMEASURED
-        assert await troupe.count(call()) is None
+    async with ProjectWorkers.open(made) as troupe:
+        assert troupe.estimate(call()) == NO_ESTIMATE
+        assert await troupe.count_tokens(call()) is None
         refused = await only(troupe, call())
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert refused.code == "F100"
 
 
@@ -177,12 +177,12 @@ async def test_a_resumed_run_asks_the_card_that_the_project_keeps(tmp_path: Path
     made = project(tmp_path, server.url)
     assert earlier.card is not None
     older = Card.restore(earlier.card.dump())
-    made.keep(older)
-    async with Troupe.open(made) as troupe:
+    made.keep_card(older)
+    async with ProjectWorkers.open(made) as troupe:
         kept = await only(troupe, call("earlier", version=older.digest))
         gone = await only(troupe, call(version="0" * 32))
-    assert isinstance(kept, Done)
-    assert isinstance(gone, Refused)
+    assert isinstance(kept, CallResult)
+    assert isinstance(gone, CallError)
     assert gone.code == "F221"
     assert b"Once: hello" in kept.sent
 
@@ -194,12 +194,12 @@ async def test_a_card_that_another_replaces_is_kept_for_the_runs_that_have_it(tm
     @agent(prompt="Now: {{ text }}")
     def writer(text: str) -> str:
         """Writes."""
-        return by_model()
+        return answered_by_model()
 
-    made.adopt(writer)
-    async with Troupe.open(made) as troupe:
+    made.register(writer)
+    async with ProjectWorkers.open(made) as troupe:
         done = [await only(troupe, call(version=version)) for version in (before.digest, "")]
-    assert [one.sent.partition(b": hello")[0][-3:] for one in done if isinstance(one, Done)] == [b"Say", b"Now"]
+    assert [one.sent.partition(b": hello")[0][-3:] for one in done if isinstance(one, CallResult)] == [b"Say", b"Now"]
 
 
 MEMBER = """\
@@ -247,10 +247,10 @@ async def torn() -> AsyncIterator[SimulatedServer]:
 
 
 async def test_an_ensemble_asks_all_its_members_and_says_what_each_said(tmp_path: Path, torn: SimulatedServer) -> None:
-    async with Troupe.open(ensemble(tmp_path, torn.url)) as troupe:
+    async with ProjectWorkers.open(ensemble(tmp_path, torn.url)) as troupe:
         both = await only(troupe, call("both"))
         alone = {name: await only(troupe, call(name)) for name in ("first", "second")}
-    assert isinstance(both, Done)
+    assert isinstance(both, CallResult)
     told = json.loads(both.received)
     assert {name: said["value"] for name, said in told.items()} == {"first": {"label": "yes"}, "second": {"label": "no"}}
     best = max(told.values(), key=lambda said: said["confidence"])
@@ -264,17 +264,17 @@ async def test_an_ensemble_asks_all_its_members_and_says_what_each_said(tmp_path
 
 
 async def test_an_ensemble_is_measured_and_counted_as_its_members_together(tmp_path: Path, torn: SimulatedServer) -> None:
-    async with Troupe.open(ensemble(tmp_path, torn.url)) as troupe:
-        whole, parts = troupe.measure(call("both")), [troupe.measure(call(name)) for name in ("first", "second")]
+    async with ProjectWorkers.open(ensemble(tmp_path, torn.url)) as troupe:
+        whole, parts = troupe.estimate(call("both")), [troupe.estimate(call(name)) for name in ("first", "second")]
         assert (whole.max_output, whole.min_output) == (50, 8)
         assert whole.prompt_tokens == sum(part.prompt_tokens for part in parts)
-        assert whole.memo not in ("", *(part.memo for part in parts))
-        assert whole.memo == troupe.measure(call("both", node="other")).memo
-        assert whole.memo != troupe.measure(call("both", inputs={"text": "other"})).memo
-        counted = [await troupe.count(call(name)) for name in ("both", "first", "second")]
+        assert whole.memo_key not in ("", *(part.memo_key for part in parts))
+        assert whole.memo_key == troupe.estimate(call("both", node="other")).memo_key
+        assert whole.memo_key != troupe.estimate(call("both", inputs={"text": "other"})).memo_key
+        counted = [await troupe.count_tokens(call(name)) for name in ("both", "first", "second")]
         assert counted[0] == (counted[1] or 0) + (counted[2] or 0) > 0
         cut = await only(troupe, call("both", max_output=30))
-    assert isinstance(cut, Done)
+    assert isinstance(cut, CallResult)
     assert [sent["max_tokens"] for sent in json.loads(cut.sent).values()] == [
         12,
         17,
@@ -283,9 +283,9 @@ async def test_an_ensemble_is_measured_and_counted_as_its_members_together(tmp_p
 
 async def test_an_ensemble_gives_nothing_where_a_member_gives_nothing(tmp_path: Path) -> None:
     broken = SimulatedServer("m", answer=Chosen(first='{"label": "yes"}', second="neither"))
-    async with broken as server, Troupe.open(ensemble(tmp_path, server.url)) as troupe:
+    async with broken as server, ProjectWorkers.open(ensemble(tmp_path, server.url)) as troupe:
         refused = await only(troupe, call("both"))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert refused.code.startswith("M")
     assert refused.reason.startswith("second, of the ensemble both: ")
     assert set(json.loads(refused.received)) == {"first", "second"}
@@ -298,8 +298,8 @@ async def test_a_run_goes_on_with_the_members_that_it_began_with(tmp_path: Path,
     (tmp_path / "agents" / "first" / "prompt.md").write_text("first: now {{ text }}")
     made = project(tmp_path, torn.url)
     assert made.registry.card("both").digest != older.digest
-    made.keep(older)
-    async with Troupe.open(made) as troupe:
+    made.keep_card(older)
+    async with ProjectWorkers.open(made) as troupe:
         kept, now = await only(troupe, call("both", version=older.digest)), await only(troupe, call("both"))
     assert b"first: hello" in kept.sent
     assert b"first: now hello" in now.sent
@@ -310,11 +310,11 @@ async def test_an_ensemble_asks_no_more_members_than_it_takes(
     tmp_path: Path, torn: SimulatedServer, enough: float | None, asked: int
 ) -> None:
     made = ensemble(tmp_path, torn.url, "" if enough is None else f"enough: {enough}\n")
-    async with Troupe.open(made) as troupe:
+    async with ProjectWorkers.open(made) as troupe:
         both = await only(troupe, call("both"))
         alone = await only(troupe, call("first"))
-    assert isinstance(both, Done)
-    assert isinstance(alone, Done)
+    assert isinstance(both, CallResult)
+    assert isinstance(alone, CallResult)
     told = json.loads(both.received)
     assert list(told) == ["first", "second"][:asked]
     if asked == 1:
@@ -329,13 +329,13 @@ async def test_members_that_are_asked_in_order_share_the_time_of_the_call(tmp_pa
     card = ensemble(tmp_path, torn.url, "enough: 1.0\n").registry.card("both")
     times: list[float | None] = []
 
-    async def slow(asked: Call) -> Done:
+    async def slow(asked: CallRequest) -> CallResult:
         times.append(asked.timeout)
         await asyncio.sleep(0.05)
-        return Done(value={"label": "yes"}, confidence=0.5)
+        return CallResult(value={"label": "yes"}, confidence=0.5)
 
     for timeout in (10.0, 0.01, None):
-        await ask(call("both", timeout=timeout), card, slow)
+        await call_ensemble(call("both", timeout=timeout), card, slow)
     assert times[0] == pytest.approx(10, abs=0.01)
     assert 5 < (times[1] or 0) <= 9.95
     assert times[2:] == [pytest.approx(0.01, rel=0.5), 0.001, None, None]
@@ -345,7 +345,7 @@ async def test_cancelling_a_call_to_an_ensemble_cancels_all_its_members(tmp_path
     card = ensemble(tmp_path, torn.url).registry.card("both")
     begun, ended = asyncio.Event(), list[str]()
 
-    async def stuck(asked: Call) -> Done:
+    async def stuck(asked: CallRequest) -> CallResult:
         try:
             begun.set()
             await asyncio.Event().wait()
@@ -353,7 +353,7 @@ async def test_cancelling_a_call_to_an_ensemble_cancels_all_its_members(tmp_path
             ended.append(asked.name)
         raise AssertionError
 
-    task = asyncio.create_task(ask(call("both"), card, stuck))
+    task = asyncio.create_task(call_ensemble(call("both"), card, stuck))
     await begun.wait()
     await asyncio.sleep(0)
     task.cancel()
@@ -363,12 +363,12 @@ async def test_cancelling_a_call_to_an_ensemble_cancels_all_its_members(tmp_path
 
 
 async def test_data_that_an_ensemble_may_not_see_is_shown_to_no_member(tmp_path: Path, torn: SimulatedServer) -> None:
-    async with Troupe.open(ensemble(tmp_path, torn.url, "label: internal\n")) as troupe:
+    async with ProjectWorkers.open(ensemble(tmp_path, torn.url, "label: internal\n")) as troupe:
         refused = await only(troupe, call("both", label="restricted"))
         done = await only(troupe, call("both", label="internal"))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert (refused.code, refused.sent) == ("F202", b"")
-    assert isinstance(done, Done)
+    assert isinstance(done, CallResult)
 
 
 @pytest.mark.parametrize(
@@ -383,12 +383,12 @@ async def test_data_that_an_ensemble_may_not_see_is_shown_to_no_member(tmp_path:
 async def test_who_would_say_the_same_again_is_not_asked_again(more: dict[str, Any], names: list[str]) -> None:
     asked: list[str] = []
 
-    async def unsure(one: Call) -> Done:
+    async def unsure(one: CallRequest) -> CallResult:
         asked.append(one.name)
-        return Done(value={"answer": one.name}, confidence=0.5)
+        return CallResult(value={"answer": one.name}, confidence=0.5)
 
-    done = await ask(call("reader", inputs={"question": "a", "context": "b"}, **more), Registry.load().card("reader"), unsure)
-    assert isinstance(done, Done)
+    done = await call_ensemble(call("reader", inputs={"question": "a", "context": "b"}, **more), Registry.load().card("reader"), unsure)
+    assert isinstance(done, CallResult)
     assert (asked, done.value) == (names, {"answer": names[0]})
     assert list(json.loads(done.received)) == names
 
@@ -403,12 +403,12 @@ async def test_expressions_of_one_value_are_one_answer_of_an_ensemble(tmp_path: 
         (tmp_path / name / "prompt.md").write_text("{{ question }}")
     said = {"one": ("2+3", 5, 0.5), "two": ("9", 9, 0.6), "three": ("3+2", 5, 0.4)}
 
-    async def told(one: Call) -> Done:
+    async def told(one: CallRequest) -> CallResult:
         expression, answer, sure = said[one.name]
-        return Done(value={"expression": expression, "answer": answer}, confidence=sure)
+        return CallResult(value={"expression": expression, "answer": answer}, confidence=sure)
 
-    done = await ask(call("sums", inputs={"question": "a"}), Registry.load([tmp_path], builtin=False).card("sums"), told)
-    assert isinstance(done, Done)
+    done = await call_ensemble(call("sums", inputs={"question": "a"}), Registry.load([tmp_path], builtin=False).card("sums"), told)
+    assert isinstance(done, CallResult)
     assert done.value == {"expression": "2+3", "answer": 5}
     assert done.confidence == pytest.approx(0.3)
 
@@ -416,29 +416,35 @@ async def test_expressions_of_one_value_are_one_answer_of_an_ensemble(tmp_path: 
 def test_a_call_to_an_ensemble_costs_at_most_the_dearest_price_and_is_unpriced_where_one_is() -> None:
     card = Registry.load().card("reader")
     told = {
-        "generative_reader": Measure(prompt_tokens=10, max_output=5, min_output=2, price=(1.0, 4.0), memo="a"),
-        "extractive_reader": Measure(price=(2.0, 3.0), unpriced="far", memo="b"),
+        "generative_reader": CallEstimate(prompt_tokens=10, max_output=5, min_output=2, token_prices=(1.0, 4.0), memo_key="a"),
+        "extractive_reader": CallEstimate(token_prices=(2.0, 3.0), unpriced_server="far", memo_key="b"),
     }
-    whole = measure(call("reader", inputs={"question": "a", "context": "b"}), card, lambda one: told[one.name])
-    assert (whole.price, whole.unpriced, whole.prompt_tokens, whole.max_output, whole.min_output) == ((2.0, 4.0), "far", 10, 5, 2)
-    told["extractive_reader"] = UNMEASURED
-    assert measure(call("reader", inputs={"question": "a", "context": "b"}), card, lambda one: told[one.name]).memo == ""
+    whole = estimate_ensemble(call("reader", inputs={"question": "a", "context": "b"}), card, lambda one: told[one.name])
+    assert (whole.token_prices, whole.unpriced_server, whole.prompt_tokens, whole.max_output, whole.min_output) == (
+        (2.0, 4.0),
+        "far",
+        10,
+        5,
+        2,
+    )
+    told["extractive_reader"] = NO_ESTIMATE
+    assert estimate_ensemble(call("reader", inputs={"question": "a", "context": "b"}), card, lambda one: told[one.name]).memo_key == ""
 
 
 async def test_nobody_counts_what_one_of_the_members_servers_cannot_count(tmp_path: Path) -> None:
-    async with Troupe.open(ensemble(tmp_path, "http://127.0.0.1:1"), mode="none") as troupe:
-        assert await troupe.count(call("both")) is None
+    async with ProjectWorkers.open(ensemble(tmp_path, "http://127.0.0.1:1"), mode="none") as troupe:
+        assert await troupe.count_tokens(call("both")) is None
 
 
 async def test_an_answer_that_is_just_as_probable_as_is_enough_is_enough(tmp_path: Path, torn: SimulatedServer) -> None:
     card = ensemble(tmp_path, torn.url, "enough: 0.5\n").registry.card("both")
     asked: list[str] = []
 
-    async def half(one: Call) -> Done:
+    async def half(one: CallRequest) -> CallResult:
         asked.append(one.name)
-        return Done(value={"label": "yes"}, confidence=0.5)
+        return CallResult(value={"label": "yes"}, confidence=0.5)
 
-    await ask(call("both"), card, half)
+    await call_ensemble(call("both"), card, half)
     assert asked == ["first"]
 
 
@@ -455,17 +461,17 @@ nodes:
 async def test_the_encoder_of_a_judge_is_there_before_the_clock_of_a_run_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
     made = project(tmp_path)
-    async with Troupe.open(made, mode="adopt") as troupe:
+    async with ProjectWorkers.open(made, mode="adopt") as troupe:
         with pytest.raises(FleetError, match="the encoder 'mpnet' is not on this machine"):
-            await troupe.prepare(made.program(Workflow.of(read(JUDGING, "judging.yaml").graph)))
+            await troupe.prepare(made.program(Workflow.from_graph(read(JUDGING, "judging.yaml").graph)))
 
 
 async def test_no_plain_function_waits_for_the_thread_of_another_nor_takes_one_of_the_loops(tmp_path: Path) -> None:
-    async with Troupe.open(project(tmp_path), mode="none") as troupe:
+    async with ProjectWorkers.open(project(tmp_path), mode="none") as troupe:
         SPOKEN.set("in this context")
-        calls = [asyncio.ensure_future(troupe.do(call("meeting", "tool", inputs={"number": number}))) for number in range(100)]
+        calls = [asyncio.ensure_future(troupe.call(call("meeting", "tool", inputs={"number": number}))) for number in range(100)]
         replies = await asyncio.gather(*calls)
-        assert {reply.value for reply in replies if isinstance(reply, Done)} == {"in this context"}
+        assert {reply.value for reply in replies if isinstance(reply, CallResult)} == {"in this context"}
         assert len(replies) == 100
         taken = {thread for thread in threading.enumerate() if thread.name.startswith("orchestra-tool")}
         assert len(taken) >= 100
@@ -475,7 +481,7 @@ async def test_no_plain_function_waits_for_the_thread_of_another_nor_takes_one_o
 
 
 async def test_no_more_plain_functions_run_at_once_than_the_settings_allow(tmp_path: Path) -> None:
-    async with Troupe.open(project(tmp_path, threads=3), mode="none") as troupe:
-        replies = await asyncio.gather(*(troupe.do(call("crowded", "tool", inputs={"number": number})) for number in range(20)))
-    assert max(reply.value for reply in replies if isinstance(reply, Done)) <= 3
+    async with ProjectWorkers.open(project(tmp_path, threads=3), mode="none") as troupe:
+        replies = await asyncio.gather(*(troupe.call(call("crowded", "tool", inputs={"number": number})) for number in range(20)))
+    assert max(reply.value for reply in replies if isinstance(reply, CallResult)) <= 3
     assert len(replies) == 20

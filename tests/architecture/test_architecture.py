@@ -15,7 +15,9 @@ from importlinter.cli import lint_imports
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = sorted((ROOT / "orchestra").rglob("*.py"))
-ALL = sorted(path for folder in ("orchestra", "scripts", "bench", "examples", "tests") for path in (ROOT / folder).rglob("*.py"))
+ALL = sorted(
+    path for folder in ("orchestra", "scripts", "bench", "examples", "tests") for path in (ROOT / folder).rglob("*.py")
+)
 
 HEAVY = {
     "torch",
@@ -81,13 +83,17 @@ def test_every_room_imports_only_rooms_below_it(monkeypatch: pytest.MonkeyPatch)
 def test_the_contracts_name_every_room() -> None:
     contracts = (ROOT / "pyproject.toml").read_text("utf-8")
     rooms = {
-        path.name.removesuffix(".py") for path in (ROOT / "orchestra").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+        path.name.removesuffix(".py")
+        for path in (ROOT / "orchestra").iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
     }
     assert [room for room in sorted(rooms - {"__init__"}) if f"orchestra.{room}" not in contracts] == []
 
 
 def test_no_module_is_longer_than_nine_hundred_lines() -> None:
-    assert {str(path.relative_to(ROOT)): n for path in ALL if (n := len(path.read_text("utf-8").splitlines())) > 900} == {}
+    assert {
+        str(path.relative_to(ROOT)): n for path in ALL if (n := len(path.read_text("utf-8").splitlines())) > 900
+    } == {}
 
 
 def test_modules_are_named_for_what_they_hold() -> None:
@@ -103,7 +109,9 @@ def test_what_is_public_says_what_it_is() -> None:
 
     def declared(body: list[ast.stmt]) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
         for node in body:
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith(
+                "_"
+            ):
                 yield node
                 yield from declared(node.body) if isinstance(node, ast.ClassDef) else ()
 
@@ -112,12 +120,19 @@ def test_what_is_public_says_what_it_is() -> None:
         return isinstance(last, ast.Expr) and isinstance(last.value, ast.Constant) and last.value.value is ...
 
     def door(node: ast.AST) -> bool:
-        return isinstance(node, ast.ClassDef) and any(isinstance(one, ast.Name) and one.id == "Protocol" for one in node.bases)
+        return isinstance(node, ast.ClassDef) and any(
+            isinstance(one, ast.Name) and one.id == "Protocol" for one in node.bases
+        )
 
     houses = [(path, tree) for path, tree in trees(LIBRARY) if path.parent.name != "conformance"]
     doors = [node for _, tree in houses for node in ast.walk(tree) if door(node) and isinstance(node, ast.ClassDef)]
     said = {one.name for node in doors for one in declared(node.body) if ast.get_docstring(one)}
-    silent = [(path, one) for path, tree in houses for one in declared(tree.body) if not ast.get_docstring(one) and not only_typed(one)]
+    silent = [
+        (path, one)
+        for path, tree in houses
+        for one in declared(tree.body)
+        if not ast.get_docstring(one) and not only_typed(one)
+    ]
     assert places([(path, one.lineno) for path, one in silent if one.name not in said]) == []
 
 
@@ -127,7 +142,9 @@ def test_no_except_is_broad() -> None:
 
     def kept(node: ast.ExceptHandler) -> bool:
         caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
-        anything = any(one is None or (isinstance(one, ast.Name) and one.id in ("Exception", "BaseException")) for one in caught)
+        anything = any(
+            one is None or (isinstance(one, ast.Name) and one.id in ("Exception", "BaseException")) for one in caught
+        )
         last = node.body[-1]
         return anything and not (isinstance(last, ast.Raise) and last.exc is None)
 
@@ -137,7 +154,11 @@ def test_no_except_is_broad() -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.ExceptHandler) and kept(node)
     ]
-    unsaid = [(path, line) for path, line in broad if not re.search(r"# .{15,}", path.read_text("utf-8").splitlines()[line - 1])]
+    unsaid = [
+        (path, line)
+        for path, line in broad
+        if not re.search(r"# .{15,}", path.read_text("utf-8").splitlines()[line - 1])
+    ]
     assert places(unsaid) == []
     assert {str(path.relative_to(ROOT / "orchestra")) for path, _ in broad} == STRANGERS
 
@@ -165,13 +186,25 @@ def test_nothing_is_executed_or_unpickled() -> None:
 def test_no_pattern_of_a_model_counts_letters_of_every_script() -> None:
     """Pydantic compiles patterns to automata when it builds a validator: with `\\w{0,127}` one took 50 ms and 12 MiB of every start."""
     counted = re.compile(r"""\bpattern=r?"[^"]*\\[wWdDsS]\{""")
-    lines = ((path, number, line) for path in LIBRARY for number, line in enumerate(path.read_text("utf-8").splitlines(), 1))
+    lines = (
+        (path, number, line) for path in LIBRARY for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+    )
     assert places([(path, number) for path, number, line in lines if counted.search(line)]) == []
 
 
 def test_no_module_keeps_state_that_changes() -> None:
     """A module-level `global` statement is how one `Orchestra` would reach into another."""
-    assert places([(path, node.lineno) for path, tree in trees(LIBRARY) for node in ast.walk(tree) if isinstance(node, ast.Global)]) == []
+    assert (
+        places(
+            [
+                (path, node.lineno)
+                for path, tree in trees(LIBRARY)
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Global)
+            ]
+        )
+        == []
+    )
 
 
 def test_no_file_knows_the_machine_it_was_written_on() -> None:
@@ -183,7 +216,11 @@ def test_no_file_knows_the_machine_it_was_written_on() -> None:
     faults = []
     for name in filter(None, tracked.stdout.split("\0")):
         path = ROOT / name
-        if path.is_file() and path.stat().st_size < 1_000_000 and machine.search(path.read_text("utf-8", errors="ignore")):
+        if (
+            path.is_file()
+            and path.stat().st_size < 1_000_000
+            and machine.search(path.read_text("utf-8", errors="ignore"))
+        ):
             faults.append(name)
     assert faults == []
 

@@ -11,7 +11,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted([*(ROOT / "tests").rglob("*.py"), *(ROOT / "orchestra" / "testing").rglob("*.py")])
-CLOCKS = {f"{name}{unit}" for name in ("monotonic", "perf_counter", "process_time", "thread_time") for unit in ("", "_ns")}
+CLOCKS = {
+    f"{name}{unit}" for name in ("monotonic", "perf_counter", "process_time", "thread_time") for unit in ("", "_ns")
+}
 HANG = 30.0
 """Seconds that a limit has at least which is there to end a test that hangs."""
 STRICT = {"communicate", "run", "check_output"}
@@ -32,8 +34,16 @@ def reads_clock(node: ast.AST) -> bool:
 
 def names(function: ast.AST) -> set[str]:
     """The names of a function that are differences of two readings of the machine's clock."""
-    assigned = [node for node in ast.walk(function) if isinstance(node, ast.Assign) and isinstance(node.value, ast.BinOp)]
-    return {target.id for node in assigned if reads_clock(node.value) for target in node.targets if isinstance(target, ast.Name)}
+    assigned = [
+        node for node in ast.walk(function) if isinstance(node, ast.Assign) and isinstance(node.value, ast.BinOp)
+    ]
+    return {
+        target.id
+        for node in assigned
+        if reads_clock(node.value)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
 
 
 def is_limit(node: ast.AST, measured: set[str]) -> bool:
@@ -66,7 +76,9 @@ def faults(source: str) -> list[str]:
             if isinstance(node, ast.Assert) and any(is_limit(one, measured) for one in ast.walk(node.test)):
                 found.add(f"{node.lineno}: asserts seconds of the machine's clock")
             elif isinstance(node, ast.Call):
-                found |= {f"{node.lineno}: {limit:g} s are too few to tell a hang" for limit in limits(node) if limit < HANG}
+                found |= {
+                    f"{node.lineno}: {limit:g} s are too few to tell a hang" for limit in limits(node) if limit < HANG
+                }
     return sorted(found)
 
 

@@ -9,7 +9,7 @@ import typer
 from typer.main import get_command
 
 from bench.engine import FIRST_RUN
-from orchestra.cli.main import VERBS, build_app
+from orchestra.cli.main import COMMAND_MODULES, build_app
 from tests.architecture.test_architecture import HEAVY, loaded_by
 
 ONE_TOOL = {
@@ -37,7 +37,12 @@ NOT_TO_LIST = {
     "orchestra.app.project",
     "orchestra.router",
 }
-NOT_TO_RUN = {"orchestra.cli.run.explain", "orchestra.fleet.config", "orchestra.router.planner", "orchestra.verification.acceptance"}
+NOT_TO_RUN = {
+    "orchestra.cli.run.explain",
+    "orchestra.fleet.config",
+    "orchestra.router.planner",
+    "orchestra.verification.acceptance",
+}
 CALC = """
 schema: orchestra/v1
 name: calc
@@ -96,9 +101,13 @@ def test_the_first_run_of_one_tool_loads_what_it_takes() -> None:
         (("validate", "calc"), NOT_TO_RUN | {"asyncio", "orchestra.engine", "orchestra.journal"}),
     ],
 )
-def test_a_command_loads_neither_other_verbs_nor_what_it_does_not_do(elsewhere: Path, words: tuple[str, ...], idle: set[str]) -> None:
+def test_a_command_loads_neither_other_verbs_nor_what_it_does_not_do(
+    elsewhere: Path, words: tuple[str, ...], idle: set[str]
+) -> None:
     loaded = loaded_at_the_prompt(elsewhere, *words)
-    others = {f"orchestra.cli.{module}" for module in VERBS.values()} - {f"orchestra.cli.{VERBS.get(words[0])}"}
+    others = {f"orchestra.cli.{module}" for module in COMMAND_MODULES.values()} - {
+        f"orchestra.cli.{COMMAND_MODULES.get(words[0])}"
+    }
     assert loaded & (idle | others | HEAVY) == set()
 
 
@@ -106,11 +115,11 @@ def test_every_verb_is_found_where_it_is_said_to_be() -> None:
     def verbs(app: typer.Typer) -> set[str]:
         return set(getattr(get_command(app), "commands", {}))
 
-    assert verbs(build_app()) == set(VERBS)
-    for verb, room in VERBS.items():
-        assert verbs(build_app(first=verb)) == {name for name, other in VERBS.items() if other == room}
-    assert verbs(build_app(first="no_such_verb")) == set(VERBS)
-    assert verbs(build_app(first="--help")) == set(VERBS)
+    assert verbs(build_app()) == set(COMMAND_MODULES)
+    for verb, room in COMMAND_MODULES.items():
+        assert verbs(build_app(first=verb)) == {name for name, other in COMMAND_MODULES.items() if other == room}
+    assert verbs(build_app(first="no_such_verb")) == set(COMMAND_MODULES)
+    assert verbs(build_app(first="--help")) == set(COMMAND_MODULES)
 
 
 def test_completion_knows_every_verb() -> None:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from bench.absent import AFTERWARDS, HEADS, OTHERWISE, REFUSED, SAID, SERVED, SKILLS, UNSAID, WHOLE, Told, Wanted, requests, table
-from orchestra.app.planning import Draft
-from orchestra.cli.run.empty_steps import Idle
-from orchestra.router.plan import plan_of
-from orchestra.router.plan_syntax import read_plan
-from orchestra.router.planner import DECLINED
+from orchestra.app.planning import PlanResult
+from orchestra.cli.run.empty_steps import EmptyStep
+from orchestra.router.plan import build_plan
+from orchestra.router.plan_syntax import parse_plan
+from orchestra.router.planner import DECLINED_CODE
 from orchestra.router.validation import Rejection
 from tests.router.test_multi_part import BOTH, FLIGHT, PENS
 from tests.router.test_multi_part import offer as offered
@@ -21,9 +21,9 @@ NAMED = f'nothing serves "{FLIGHT}"'
 ON_BOTH = f's1 = calculator(question="{PENS}")\ns2 = support_desk(message="{FLIGHT}")\nreturn s1, s2'
 
 
-def draft(plan: str, *reasons: str, code: str = DECLINED) -> Draft:
-    made = plan_of(read_plan(plan)) if plan else None
-    return Draft(BOTH, offered(), made, tuple(Rejection(code, "/answer", reason) for reason in reasons))
+def draft(plan: str, *reasons: str, code: str = DECLINED_CODE) -> PlanResult:
+    made = build_plan(parse_plan(plan)) if plan else None
+    return PlanResult(BOTH, offered(), made, tuple(Rejection(code, "/answer", reason) for reason in reasons))
 
 
 @pytest.mark.parametrize(
@@ -32,23 +32,23 @@ def draft(plan: str, *reasons: str, code: str = DECLINED) -> Draft:
         ("all", draft("", "nothing that is offered serves the request"), (), SAID),
         ("all", draft("", "this step is called s1", code="R001"), (), UNSAID),
         ("all", draft("s1 = support_desk(message=input.request)\nreturn s1"), (), UNSAID),  # of parts that may be left out none is said
-        ("all", draft("s1 = support_desk(message=input.request)\nreturn s1"), (Idle("", "support_desk", BOTH),), AFTERWARDS),
+        ("all", draft("s1 = support_desk(message=input.request)\nreturn s1"), (EmptyStep("", "support_desk", BOTH),), AFTERWARDS),
         ([FLIGHT], draft("", NAMED), (), SAID),
         ([FLIGHT], draft("", "nothing that is offered serves the request"), (), WHOLE),
-        ([FLIGHT], draft(f's1 = calculator(question="{PENS}")\nreturn s1'), (), AFTERWARDS),  # with --anyway
+        ([FLIGHT], draft(f's1 = calculator(question="{PENS}")\nreturn s1'), (), AFTERWARDS),  # with --partial
         ([FLIGHT], draft("s1 = support_desk(message=input.request)\nreturn s1"), (), UNSAID),
         ([FLIGHT], draft(ON_BOTH), (), UNSAID),
-        ([FLIGHT], draft(ON_BOTH), (Idle("", "calculator", PENS),), UNSAID),
-        ([FLIGHT], draft("s1 = support_desk(message=input.request)\nreturn s1"), (Idle("", "support_desk", BOTH),), WHOLE),
-        ([FLIGHT], draft(ON_BOTH), (Idle("", "support_desk", FLIGHT),), AFTERWARDS),
+        ([FLIGHT], draft(ON_BOTH), (EmptyStep("", "calculator", PENS),), UNSAID),
+        ([FLIGHT], draft("s1 = support_desk(message=input.request)\nreturn s1"), (EmptyStep("", "support_desk", BOTH),), WHOLE),
+        ([FLIGHT], draft(ON_BOTH), (EmptyStep("", "support_desk", FLIGHT),), AFTERWARDS),
         ("none", draft("", "nothing that is offered serves the request"), (), REFUSED),
         ("none", draft(ON_BOTH), (), SERVED),
-        ("none", draft(ON_BOTH), (Idle("", "support_desk", FLIGHT),), SERVED),  # who hands over to a person sorts
-        ("none", draft(ON_BOTH), (Idle("", "calculator", PENS),), OTHERWISE),
+        ("none", draft(ON_BOTH), (EmptyStep("", "support_desk", FLIGHT),), SERVED),  # who hands over to a person sorts
+        ("none", draft(ON_BOTH), (EmptyStep("", "calculator", PENS),), OTHERWISE),
         ("none", draft(f's1 = calculator(question="{PENS}")\nreturn s1'), (), OTHERWISE),
     ],
 )
-def test_what_counts_as_said(absent: Any, made: Draft, idle: tuple[Idle, ...], verdict: str) -> None:
+def test_what_counts_as_said(absent: Any, made: PlanResult, idle: tuple[EmptyStep, ...], verdict: str) -> None:
     told = Told(Wanted(BOTH, {}, absent, ("sum", "desk")), made, idle)
     assert told.verdict == verdict
     assert verdict in HEADS[told.wanted.head]

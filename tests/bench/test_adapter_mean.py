@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")
 
 from bench.adapter_mean import DOWN, MANIFEST, UP, WEIGHTS, mean, mean_of_arrays, write, write_encoder  # noqa: E402
-from orchestra.agents.inference.array_files import packed  # noqa: E402
+from orchestra.agents.inference.array_files import pack_arrays  # noqa: E402
 
 LAYER = "model.layers.0.q_proj"
 
@@ -104,7 +104,7 @@ def test_the_mean_of_encoders_is_that_of_what_they_add_and_of_the_rest_as_it_is(
         mean_of_arrays(one, {**other, "sharpness": np.zeros(2)})
 
     for name, arrays in (("one", one), ("other", other)):
-        text, data = packed({"format": "orchestra/committee/v1", "arrays": "adapters.npz", "of": name}, arrays)
+        text, data = pack_arrays({"format": "orchestra/committee/v1", "arrays": "adapters.npz", "of": name}, arrays)
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.json").write_text(text)
         (tmp_path / name / "adapters.npz").write_bytes(data)

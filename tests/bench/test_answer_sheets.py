@@ -10,10 +10,10 @@ import msgspec
 from bench.answer_sheets import SETS, Arm, Sheet, as_input, read
 from orchestra.agents.card import Card
 from orchestra.agents.registry import builtin_folder
-from orchestra.learn.evaluation.rows import Question
+from orchestra.learn.evaluation.rows import EvaluationRow
 
 TEXT = {"type": "object", "properties": {"question": {"type": "string"}}, "required": ["question"], "additionalProperties": False}
-CARD = Card.declared("reader", input=TEXT, output={"type": "string"}, prompt="{{ question }}")
+CARD = Card.declare("reader", input=TEXT, output={"type": "string"}, prompt="{{ question }}")
 ARM = Arm(SETS[0], "base", CARD, {"a": {"question": "Who?"}, "b": {"question": "When?"}})
 
 
@@ -23,7 +23,7 @@ def test_a_row_is_asked_again_where_card_or_question_has_changed(tmp_path: Path)
     ARM.file(tmp_path).write_bytes(b"".join(msgspec.json.encode(sheet) + b"\n" for sheet in sheets))
     assert ARM.missing(tmp_path) == []
     assert replace(ARM, inputs={**ARM.inputs, "b": {"question": "Where?"}}).missing(tmp_path) == ["b"]
-    assert replace(ARM, card=CARD.varied(max_output=9)).missing(tmp_path) == ["a", "b"]
+    assert replace(ARM, card=CARD.with_settings(max_output=9)).missing(tmp_path) == ["a", "b"]
     assert ARM.missing(tmp_path / "elsewhere") == ["a", "b"]
 
 
@@ -32,7 +32,7 @@ def test_what_an_agent_learnt_is_a_part_of_it(tmp_path: Path) -> None:
     for weights in ("one", "two"):
         (tmp_path / "adapter").mkdir(exist_ok=True)
         (tmp_path / "adapter" / "manifest.json").write_text(f'{{"sha256": "{weights}"}}')
-        marks.append(replace(ARM, card=CARD.varied(adapter="adapter", folder=tmp_path)).marks)
+        marks.append(replace(ARM, card=CARD.with_settings(adapter="adapter", folder=tmp_path)).marks)
     assert marks[0] != marks[1]
 
 
@@ -50,7 +50,7 @@ def test_what_another_agent_said_is_taken_out_before_anything_is_asked(tmp_path:
 
 
 def test_an_agent_of_the_same_inputs_is_asked_the_same_and_another_what_the_row_says() -> None:
-    asked = Question("a", {"question": "What are 2 and 3?"}, {"answer": 5})
+    asked = EvaluationRow("a", {"question": "What are 2 and 3?"}, {"answer": 5})
     assert as_input(CARD, asked) == {"question": "What are 2 and 3?"}
     tables = Card.load(builtin_folder("agents") / "table_reader")
     assert as_input(tables, asked) == {"question": "What are 2 and 3?", "table": [], "paragraphs": ["What are 2 and 3?"]}

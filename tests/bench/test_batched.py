@@ -16,7 +16,7 @@ from orchestra.testing.tiny_encoder import write_encoder
 def test_a_batch_gives_the_vectors_of_its_texts_one_by_one(kind: Literal["bert", "mpnet"], tmp_path: Path) -> None:
     encoder = Batched.load(write_encoder(tmp_path, ["card", "money", "lost"], kind=kind))
     assert isinstance(encoder, Batched)
-    rows = [encoder.tokens(text, 16) for text in ("card", "card money lost money", "money lost")]
+    rows = [encoder.tokenize(text, 16) for text in ("card", "card money lost money", "money lost")]
     together = encoder.together(rows, {})
     assert np.allclose(together, [encoder.embed(row, {})[0] for row in rows], atol=1e-5)
 

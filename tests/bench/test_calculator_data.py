@@ -12,8 +12,8 @@ from bench.calculator_data import renumbered
 from bench.calculator_stories import Template, problems, stories, templates
 from bench.gsm8k import KNOWN, Solved, drawn, last, numbers, solved, told
 from orchestra.agents.card import Card
-from orchestra.agents.output_parser import Parsed, Reader
-from orchestra.learn.data.dataset import Row
+from orchestra.agents.output_parser import OutputParser, ParsedOutput
+from orchestra.learn.data.dataset import DatasetRow
 from orchestra.text.arithmetic import evaluate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,18 +102,20 @@ def test_stories_are_the_same_for_the_same_seed() -> None:
 
 def test_what_is_learnt_can_be_written_and_is_computed() -> None:
     card = Card.load(ROOT / "agents" / "generative_calculator")
-    reader = Reader(card)
+    reader = OutputParser(card)
     for _, problem in stories(300, 4):
         found = reader.parse(problem.expression)
-        assert isinstance(found, Parsed), problem
+        assert isinstance(found, ParsedOutput), problem
         assert found.value == {"expression": problem.expression, "answer": evaluate(problem.expression)}
-    assert not isinstance(reader.parse("48 clips"), Parsed)
+    assert not isinstance(reader.parse("48 clips"), ParsedOutput)
     assert max(KNOWN) == 1000
 
 
 def test_written_problems_with_other_numbers_stay_in_their_group_and_are_worth_what_these_numbers_make() -> None:
-    ours = Row("written-a-2", {"question": "Ann has 31 pears and sells 14 of them. How many are left?"}, {"expression": "31-14"}, "g")
-    unsure = Row("written-a-4", {"question": "Ann has 12 pears and sells 12 plums. How many has she?"}, {"expression": "12"}, "g")
+    ours = DatasetRow(
+        "written-a-2", {"question": "Ann has 31 pears and sells 14 of them. How many are left?"}, {"expression": "31-14"}, "g"
+    )
+    unsure = DatasetRow("written-a-4", {"question": "Ann has 12 pears and sells 12 plums. How many has she?"}, {"expression": "12"}, "g")
     (found,) = renumbered([ours, unsure], random.Random(0))
 
     assert found.group == "g"

@@ -11,10 +11,10 @@ from bench.answer_sheets import Set, Sheet, read
 from bench.cascade import AFTER, VOTES, Tier, arms_of, ensemble_of, gap, pair, tiers_of, voted
 from bench.page import renewed
 from orchestra.agents.card import Card
-from orchestra.agents.inference.linear import Regressor
+from orchestra.agents.inference.linear import LinearRegressor
 from orchestra.agents.registry import builtin_folder
 from orchestra.learn.evaluation import rows as rows_module
-from orchestra.learn.evaluation.rows import Question
+from orchestra.learn.evaluation.rows import EvaluationRow
 
 CARD = Card.load(builtin_folder("agents") / "generative_calculator")
 SVAMP = Set("svamp", "generative_calculator", "svamp")
@@ -30,8 +30,8 @@ def test_a_vote_is_by_value_and_ties_go_to_the_first() -> None:
     assert voted(CARD, [sheet(None), sheet(None)]) is None
 
 
-def rows(count: int) -> list[Question]:
-    return [Question(str(number), {"question": f"What is {number} and 1?"}, {"answer": number + 1}) for number in range(count)]
+def rows(count: int) -> list[EvaluationRow]:
+    return [EvaluationRow(str(number), {"question": f"What is {number} and 1?"}, {"answer": number + 1}) for number in range(count)]
 
 
 def written(folder: Path, count: int) -> None:
@@ -55,7 +55,7 @@ def written(folder: Path, count: int) -> None:
 
 def test_tiers_are_those_rows_that_all_have_answered(tmp_path: Path) -> None:
     written(tmp_path, 12)
-    known, tiers = tiers_of(SVAMP, CARD, rows_module.Test("svamp", "", rows(15)), tmp_path)
+    known, tiers = tiers_of(SVAMP, CARD, rows_module.EvaluationSet("svamp", "", rows(15)), tmp_path)
     assert len(known) == 12
     assert [tier.share for tier in tiers] == [0.0, 0.5, pytest.approx(8 / 12)]
     assert [tier.tokens for tier in tiers] == [(10.0, 2.0), (10.0, 2.0), (50.0, 10.0)]
@@ -69,7 +69,7 @@ def test_the_ensemble_that_an_agent_is_a_member_of_is_a_tier_of_its_own(tmp_path
     ensemble = ensemble_of(cards["generative_reader"], cards)
     assert ensemble is cards["reader"]
     assert ensemble_of(cards["reader"], cards) is None
-    test = rows_module.Test("svamp", "", rows(15))
+    test = rows_module.EvaluationSet("svamp", "", rows(15))
     arms = list(arms_of(SVAMP, CARD, test, ensemble))
     assert [arm.name for arm in arms[:4]] == ["adapter", "untuned", "ensemble", "sample1"]
     assert arms[2].card.name == "reader"
@@ -81,7 +81,7 @@ def test_the_ensemble_that_an_agent_is_a_member_of_is_a_tier_of_its_own(tmp_path
 def test_a_pair_without_a_gap_has_no_table_and_one_with_a_gap_pays_for_both_tiers() -> None:
     weak = Tier("weak", [False, True] * 50, [0.9, 0.1] * 50, (100.0, 10.0), 1.0)
     strong = Tier("strong", [True] * 100, [0.0] * 100, (500.0, 50.0), 5.0)
-    regressor = Regressor.load(Card.load(builtin_folder("agents") / "difficulty"))
+    regressor = LinearRegressor.load(Card.load(builtin_folder("agents") / "difficulty"))
     told = pair(rows(100), weak, strong, regressor, 50)
     after = next(line for line in told if line.startswith(f"| {AFTER}"))
     assert after.split("|")[2].split()[0] == "0.750"  # half of the rows gain, and they come first

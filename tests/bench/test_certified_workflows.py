@@ -9,11 +9,11 @@ from bench.machine import ROOT
 from orchestra.app.project import Project
 from orchestra.core.settings import Settings
 from orchestra.learn.evaluation import rows
-from orchestra.learn.evaluation.rows import Question
+from orchestra.learn.evaluation.rows import EvaluationRow
 
 READING, _ = WORKFLOWS
 ROWS = [
-    Question(
+    EvaluationRow(
         f"{'written-' if n % 6 < 3 else ''}{n}",
         {"question": f"When {n}?", "context": f"It was in {n // 3}."},
         {"answers": [] if n % 3 == 2 else [{"text": f"{n}"}]},
@@ -38,12 +38,12 @@ def test_each_question_has_its_own_passage_among_those_of_the_other_set_and_the_
 
 
 def test_the_certificate_is_made_on_some_rows_and_judged_on_the_others(tmp_path: Path) -> None:
-    test = rows.Test("made up", "0", pooled(ROWS))
+    test = rows.EvaluationSet("made up", "0", pooled(ROWS))
     answers = {
         row.id: ({"text": row.id.removeprefix("written-") if row.expected["answers"] else "none", "citations": []}, 0.9)
-        for row in test.questions
+        for row in test.rows
     }
-    answers |= {row.id: (answers[row.id][0], 0.1) for row in test.questions if not row.expected["answers"]}
+    answers |= {row.id: (answers[row.id][0], 0.1) for row in test.rows if not row.expected["answers"]}
     project = Project.load(Settings.load({}, start=ROOT))
     lines = judged(READING, test, answers, right_of(project, READING))
     assert [line[1] for line in lines] == ["30 %", "20 %", "10 %", "5 %"]
@@ -55,5 +55,5 @@ def test_the_certificate_is_made_on_some_rows_and_judged_on_the_others(tmp_path:
     assert unanswered(READING, test, answers).endswith(
         "of 400 questions that are answered nowhere 400 get an answer where nothing is withheld, the surest at 0.10."
     )
-    told = {row.id: answers[row.id] for row in test.questions if row.expected["answers"]}
+    told = {row.id: answers[row.id] for row in test.rows if row.expected["answers"]}
     assert unanswered(READING, test, told).endswith("of 0 questions that are answered nowhere 0 get an answer where nothing is withheld.")

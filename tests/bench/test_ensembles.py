@@ -5,20 +5,20 @@ from __future__ import annotations
 import pytest
 
 from bench.ensembles import ENOUGH, LAST, line, oracle, until, ways
-from orchestra.agents.ensemble_voting import Answer
-from orchestra.learn.evaluation.metrics import Measure, metric
-from orchestra.learn.evaluation.rows import Question
-from orchestra.learn.evaluation.rows import Test as Rows
+from orchestra.agents.ensemble_voting import EnsembleAnswer
+from orchestra.learn.evaluation.metrics import MetricConfig, build_metric
+from orchestra.learn.evaluation.rows import EvaluationRow
+from orchestra.learn.evaluation.rows import EvaluationSet as Rows
 
 ROWS = [
-    [Answer({"answer": "one"}, 0.97), Answer({"answer": "two"}, 0.98)],
-    [Answer({"answer": "one"}, 0.6), Answer({"answer": "one"}, 0.8)],
-    [Answer({"answer": None}, 0.55), Answer({"answer": "two"}, 0.5)],
-    [Answer({"answer": "c"}, 0.3), Answer({"answer": "d"}, 0.2)],
+    [EnsembleAnswer({"answer": "one"}, 0.97), EnsembleAnswer({"answer": "two"}, 0.98)],
+    [EnsembleAnswer({"answer": "one"}, 0.6), EnsembleAnswer({"answer": "one"}, 0.8)],
+    [EnsembleAnswer({"answer": None}, 0.55), EnsembleAnswer({"answer": "two"}, 0.5)],
+    [EnsembleAnswer({"answer": "c"}, 0.3), EnsembleAnswer({"answer": "d"}, 0.2)],
 ]
 WANTED = [["two"], ["one"], [], ["e"]]
-TEST = Rows("rows", "", [Question(str(at), {}, {"answers": [{"text": text} for text in texts]}) for at, texts in enumerate(WANTED)])
-EM = metric("EM", Measure(of="exact", field="answer", expected="answers"))
+TEST = Rows("rows", "", [EvaluationRow(str(at), {}, {"answers": [{"text": text} for text in texts]}) for at, texts in enumerate(WANTED)])
+EM = build_metric("EM", MetricConfig(of="exact", field="answer", expected="answers"))
 
 
 def test_members_are_asked_until_an_answer_is_probable_enough() -> None:

@@ -15,7 +15,7 @@ from bench.evaluate import OWN, Task, carry_out, in_order, main, needed, tasks_o
 from bench.evaluation_tables import Measured, card_with, page_with, rates_of, reached
 from bench.machine import ROOT
 from orchestra.agents.card import Card
-from orchestra.learn.evaluation.config import Evaluation, Rows
+from orchestra.learn.evaluation.config import Evaluation, RowSelection
 
 PLAN = Evaluation.model_validate(
     {
@@ -82,10 +82,10 @@ def test_a_page_keeps_the_lines_of_the_others_and_drops_those_of_agents_that_are
 
 
 def task(agent: str) -> Task:
-    card = Card.declared(
+    card = Card.declare(
         agent, input={"type": "object", "properties": {"q": {"type": "string"}}}, output={"type": "string"}, prompt="{{ q }}"
     )
-    return Task(agent, "begin", PLAN, Rows(file="begin/dev.jsonl"), card, 10)
+    return Task(agent, "begin", PLAN, RowSelection(file="begin/dev.jsonl"), card, 10)
 
 
 def test_an_agent_that_fails_spoils_no_other(tmp_path: Path) -> None:

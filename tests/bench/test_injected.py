@@ -9,7 +9,7 @@ import pytest
 
 from bench.injected import CONTRARY, CONTROL, ORDERS, Effect, chosen, measured
 from orchestra import Orchestra
-from orchestra.core.protocols import Call
+from orchestra.core.protocols import CallRequest
 from orchestra.core.settings import Settings
 from orchestra.testing import SimulatedWorkers
 
@@ -27,7 +27,7 @@ def judge(claim: str, evidence: str) -> dict[str, Any]:
     return {"label": label, "p_supported": None, "p_support": None, "p_refute": None}
 
 
-def obeying(call: Call) -> Any:
+def obeying(call: CallRequest) -> Any:
     return judge(call.inputs["claim"], call.inputs["evidence"])
 
 
@@ -52,7 +52,7 @@ async def test_a_judge_that_obeys_is_turned_every_time() -> None:
 async def test_one_that_does_not_is_never_turned_and_what_was_wrong_before_does_not_count(taken_for: str, wrong: int) -> None:
     """It takes the claims that are supported for others, or for what they are."""
 
-    def steady(call: Call) -> Any:
+    def steady(call: CallRequest) -> Any:
         return judge(taken_for if call.inputs["claim"] == "a" else "b", "")
 
     effects = [effect for effect in await counted(steady) if effect.order in CONTRARY]

@@ -11,8 +11,8 @@ from bench.learnt_from import INTENTS, MADE
 from bench.written_rows import as_test, passages, problems
 from orchestra.agents.card import Card
 from orchestra.learn.data import provenance
-from orchestra.learn.evaluation.rows import read_test
-from orchestra.learn.promotion.promotion import LEARNT_FROM
+from orchestra.learn.evaluation.rows import read_evaluation_set
+from orchestra.learn.promotion.promotion import PROVENANCE_FILE
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITTEN, EVALUATIONS = ROOT / "bench" / "written", ROOT / "bench" / "evaluations"
@@ -41,11 +41,11 @@ def test_a_record_is_of_what_is_shipped_and_small(name: str) -> None:
     card = card_of(name)
     assert card.folder is not None
     folder = card.folder / (card.adapter or "")
-    found = provenance.read(card, folder)
+    found = provenance.read_provenance(card, folder)
     assert found is not None, "it is about other weights: python -m bench.learnt_from"
-    assert found.train.rows >= 3_000
+    assert found.train.count >= 3_000
     assert len(names := found.data.split(", ")) == len(set(names)), "a set of several trainings is named once"
-    assert (folder / LEARNT_FROM).stat().st_size < 250_000
+    assert (folder / PROVENANCE_FILE).stat().st_size < 250_000
 
 
 @pytest.mark.parametrize("name", sorted({*MADE} - {"entailment", "deductive_calculator"}))
@@ -67,5 +67,5 @@ def test_rows_that_a_packaged_agent_was_trained_on_are_told_and_those_that_it_is
         files = sorted(place.glob("*.txt")) if place.is_dir() else [place]
         path = tmp_path / "rows.jsonl"
         path.write_bytes(as_test(row for file in files for row in read(file)))
-        found = provenance.known(card_of(name), read_test(path), path)
-        assert any(one.many for one in found) is many
+        found = provenance.find_training_overlap(card_of(name), read_evaluation_set(path), path)
+        assert any(one.is_significant for one in found) is many

@@ -12,10 +12,10 @@ from bench.answer_sheets import SETS, Sheet, read
 from bench.opinions import Answered, accepted, agreement, combined, opinions, said, verdicts, weighed
 from bench.risk import Curve
 from orchestra.agents.card import Card
-from orchestra.learn.evaluation.rows import Question
+from orchestra.learn.evaluation.rows import EvaluationRow
 
 AGENTS = Path(__file__).parent.parent.parent / "agents"
-QUESTION = Question("1", {"question": "Ann has 48 apples and sells half of them, then 7. How many are left?"}, {"answer": 17})
+QUESTION = EvaluationRow("1", {"question": "Ann has 48 apples and sells half of them, then 7. How many are left?"}, {"answer": 17})
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from bench.parallel_node import mapped_lines as node_lines
 from bench.parallel_node import plan_lines
 from bench.parallel_steps import Question, Trace, computed, questions
 from orchestra.core.settings import Settings
-from orchestra.testing.fake_vllm.faults import Request
+from orchestra.testing.fake_vllm.faults import SimulatedRequest
 from orchestra.testing.fake_vllm.server import SimulatedServer
 from tests.bench.test_planners import FLEET
 
@@ -69,7 +69,7 @@ def test_terms_are_computed_over_the_first_figure_of_each_reading() -> None:
     assert computed("__import__('os')", ["1"], []) is None
 
 
-def reads(request: Request) -> Any:
+def reads(request: SimulatedRequest) -> Any:
     """A reader that quotes the figure of the first sentence; what is forced is written by the simulation."""
     if READS not in request.prompt:
         return None

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from bench.planner_data import LEFT_OUT, LICENCES, MOVED, disturbed, made
-from orchestra.learn.data.dataset import DataSet
-from orchestra.router.tool_plans import declared
+from orchestra.learn.data.dataset import Dataset
+from orchestra.router.tool_plans import parse_tools
 
 TOOLS = [f"{verb}_{noun}" for verb in ("find", "book", "cancel", "send") for noun in ("flight", "room", "table", "letter")]
 
@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def told(data: DataSet, part: str) -> list[list[str]]:
+def told(data: Dataset, part: str) -> list[list[str]]:
     return [str(row.input["tools"]).splitlines() for row in data.rows[part]]  # type: ignore[index]
 
 
@@ -52,7 +52,7 @@ def test_what_it_is_measured_by_is_told_as_before(folder: Path) -> None:
 
 
 def test_a_tool_falls_back_by_a_few_places_at_most() -> None:
-    tools = declared([f"tool_{number}" for number in range(200)])
+    tools = parse_tools([f"tool_{number}" for number in range(200)])
     found = disturbed(tools, [one.name for one in tools], random.Random(3))
     moved = [at - tools.index(one) for at, one in enumerate(found)]
     assert found != tools

@@ -20,7 +20,7 @@ from bench.planners import ARMS, PAGE, Arm, answering, carried_out, main, marks,
 from orchestra.app.orchestra import Orchestra
 from orchestra.core.events import Usage
 from orchestra.core.settings import Settings
-from orchestra.testing.fake_vllm.faults import Request
+from orchestra.testing.fake_vllm.faults import SimulatedRequest
 from orchestra.testing.fake_vllm.server import SimulatedServer
 
 TOOLS: Sequence[dict[str, Any]] = [
@@ -145,7 +145,7 @@ def test_clauses_are_steps() -> None:
 def test_a_row_without_a_plan_has_nothing(tmp_path: Path) -> None:
     known = PlanSet.load(write_set(tmp_path, "sealtools", train=False), "sealtools")
     cases = [case_of(row, None) for row in known.rows]
-    assert {metric.name: metric.of(cases) for metric in known.metrics if metric.name != "unseen tools, node-F1"} == {
+    assert {metric.name: metric.compute(cases) for metric in known.metrics if metric.name != "unseen tools, node-F1"} == {
         "node-F1": 0.0,
         "argument-F1": 0.0,
         "link-F1, linked": 0.0,
@@ -157,7 +157,7 @@ def test_a_row_without_a_plan_has_nothing(tmp_path: Path) -> None:
 # The harness
 
 
-def says(request: Request) -> Any:
+def says(request: SimulatedRequest) -> Any:
     """A model that plays the song in all forms, and never sets the alarm."""
     system = str(request.body["messages"][0]["content"])
     alarm = "alarm for 7" in request.prompt
@@ -202,7 +202,7 @@ async def test_all_planners_answer_the_same_rows_and_failures_have_nothing(tmp_p
     ]
     node_f1 = known.metrics[0]
     scores = {
-        name: node_f1.of([case_of(row, one.plan) for row, one in zip(known.rows, arm.planned, strict=True)])
+        name: node_f1.compute([case_of(row, one.plan) for row, one in zip(known.rows, arm.planned, strict=True)])
         for name, arm in by_name.items()
     }
     assert scores == dict.fromkeys(by_name, 0.5) | {"floor: word overlap": 1.0, "ours, without its grammar, one repair": 1.0}

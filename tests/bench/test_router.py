@@ -10,9 +10,9 @@ import pytest
 from bench.router import MARKS, PAGE, Asked, Kept, sampled, section
 from bench.router_ways import MARKS as WAYS_MARKS
 from bench.router_ways import WAYS, measured, row, skills_f1
-from orchestra.app.planning import Wish
+from orchestra.app.planning import PlanOptions
 from orchestra.core.settings import Settings
-from orchestra.testing.fake_vllm.faults import Request
+from orchestra.testing.fake_vllm.faults import SimulatedRequest
 from orchestra.testing.fake_vllm.server import SimulatedServer
 from orchestra.workflows.model import PlanLimits
 
@@ -27,7 +27,7 @@ SUM, WRONG = "Calculate: two and two", "Dance"
 ASKED = (Asked(SUM, (), "s1 = calculator(question=input.request)\nreturn s1"), Asked(WRONG, (), "return nothing"))
 
 
-def says(request: Request) -> Any:
+def says(request: SimulatedRequest) -> Any:
     """A router that knows sums, and calls what is not there for all else."""
     if "Request: Dance" in request.prompt:
         return "s1 = dance()"
@@ -45,8 +45,8 @@ async def test_a_way_is_measured_by_right_plans_and_repairs_are_counted(tmp_path
     async with SimulatedServer("m", answer=says) as server:
         settings = settings_of(tmp_path, server.url)
         plain, mended = [await measured(ASKED, WAYS[0], repairs, settings, 2) for repairs in (0, 2)]
-    assert [draft.lines for draft in plain.drafts] == [2, 1]
-    assert [draft.lines for draft in mended.drafts] == [2, 3]
+    assert [draft.question_count for draft in plain.drafts] == [2, 1]
+    assert [draft.question_count for draft in mended.drafts] == [2, 3]
     cells = row(plain, ASKED, 0).split(" | ")
     assert cells[:2] == ["| line by line, under grammars", "0"]
     assert cells[2].startswith("0.500 [")
@@ -60,7 +60,7 @@ def test_skills_are_counted_and_declining_is_right_or_wrong() -> None:
 
 
 async def test_sampled_plans_are_kept_and_not_asked_again(tmp_path: Path) -> None:
-    wish = Wish(limits=PlanLimits(steps=3), repairs=0, anyway=True, cache=False)
+    wish = PlanOptions(limits=PlanLimits(steps=3), repairs=0, anyway=True, cache=False)
     async with SimulatedServer("m", answer=says) as server:
         settings = settings_of(tmp_path, server.url)
         await sampled(ASKED[:1], wish, settings, 2, Kept(tmp_path / "kept.jsonl"))

@@ -9,7 +9,7 @@ import pytest
 
 from bench.request_forms import Forms, Whole, bare_messages
 from bench.router_data import SETS, TIMES, made, pieces, wanted
-from orchestra.router.plan_syntax import Answer, Literal, Step, read_plan
+from orchestra.router.plan_syntax import PlanAnswer, PlanLiteral, PlanStep, parse_plan
 
 WORDS = (
     "Does it rain in May?",
@@ -54,10 +54,10 @@ def test_texts_of_a_plan_are_pieces_of_its_request(folder: Path) -> None:
     for one in wanted(pieces(folder), 40, FORMS):
         stated = [
             value.value
-            for step in read_plan(one.plan)
-            if isinstance(step, Step)
+            for step in parse_plan(one.plan)
+            if isinstance(step, PlanStep)
             for value in step.arguments.values()
-            if isinstance(value, Literal)
+            if isinstance(value, PlanLiteral)
         ]
         assert all(text in one.request for text in stated if isinstance(text, str))
 
@@ -82,7 +82,7 @@ async def test_rows_are_made_of_plans_that_the_gates_accept(folder: Path) -> Non
 
 def test_what_nothing_serves_or_lacks_what_it_needs_has_no_plan(folder: Path) -> None:
     found = pieces(folder)
-    hopeless = [one for one in wanted(found, 100, FORMS) if one.plan == str(Answer(()))]
+    hopeless = [one for one in wanted(found, 100, FORMS) if one.plan == str(PlanAnswer(()))]
     strange = [one for one in hopeless if any(text in one.request for name in ("tasks", "talk", "commands") for text in found[name])]
     lacking = [one for one in hopeless if one not in strange]
     assert len(strange) > 2
@@ -127,7 +127,7 @@ def test_whole_requests_get_the_steps_of_their_kinds(folder: Path) -> None:
         "intent and details: a table for two": {
             's1 = assistant_intent(text="a table for two")\ns2 = extractor(text="a table for two", requested=[])\nreturn s1, s2'
         },
-        "Sing.": {str(Answer(()))},
+        "Sing.": {str(PlanAnswer(()))},
         "Who won and who lost?": {
             's1 = [answer_from_documents(question=x, documents=input.documents) for x in ["Who won", "who lost"]]\nreturn s1'
         },
@@ -149,7 +149,7 @@ def test_of_parts_that_stand_apart_those_that_are_served_are_planned_and_of_othe
     assert plans == [
         's1 = calculator(question="What is 2 and 2?")\nreturn s1',
         's1 = calculator(question="what is 2 and 2?")\nreturn s1',
-        str(Answer(())),
+        str(PlanAnswer(())),
     ]
 
 

@@ -12,9 +12,9 @@ import pytest
 
 from bench.table_data import asked, expression_of, made, rows_of, told
 from bench.written_rows import written
-from orchestra.agents.computed_fields import FIELDS
-from orchestra.agents.inference.tables.operations import WAYS
-from orchestra.learn.data.dataset import Row
+from orchestra.agents.computed_fields import TABLE_ANSWER_FIELDS
+from orchestra.agents.inference.tables.operations import OPERATIONS
+from orchestra.learn.data.dataset import DatasetRow
 from orchestra.text.arithmetic import evaluate
 
 pytestmark = pytest.mark.slow
@@ -44,7 +44,7 @@ def test_a_derivation_becomes_an_expression_whose_value_is_the_answer(
 
 def test_questions_by_rule_are_answered_from_the_right_cells() -> None:
     output = {"expression": None, "quotes": ["900"], "scale": "million"}
-    row = Row("1", {"question": "?", "table": TABLE, "paragraphs": []}, output, "one")
+    row = DatasetRow("1", {"question": "?", "table": TABLE, "paragraphs": []}, output, "one")
     made = list(asked([row], 60))
 
     figures = {"revenue": {"2019": 1200, "2018": 900}, "cost of sales": {"2019": -300, "2018": 250}}
@@ -96,12 +96,12 @@ def test_questions_by_rule_are_answered_from_the_right_cells() -> None:
 def test_a_row_is_told_the_way_in_which_its_answer_comes_about(
     output: dict[str, Any], way: tuple[str, list[int], int | None] | None
 ) -> None:
-    row = Row("1", {"question": "?", "table": TABLE, "paragraphs": []}, {"scale": "million", **output}, "one")
+    row = DatasetRow("1", {"question": "?", "table": TABLE, "paragraphs": []}, {"scale": "million", **output}, "one")
     found = list(told([row]))
 
     assert [(one.output["way"], one.output["rows"], one.output["column"]) for one in found] == ([way] if way else [])
     for one in found:
-        assert one.output.keys() == set(FIELDS)
+        assert one.output.keys() == set(TABLE_ANSWER_FIELDS)
         assert {name: one.output[name] for name in ("expression", "quotes", "scale")} == {
             "expression": output["expression"],
             "quotes": output["quotes"],
@@ -126,7 +126,7 @@ def test_a_row_is_told_the_way_in_which_its_answer_comes_about(
 )
 def test_what_may_be_negative_is_told_by_the_question(question: str, way: str) -> None:
     output = {"scale": "", "expression": "1,200 - 900", "quotes": []}
-    (found,) = told([Row("1", {"question": question, "table": TABLE, "paragraphs": []}, output, "one")])
+    (found,) = told([DatasetRow("1", {"question": question, "table": TABLE, "paragraphs": []}, output, "one")])
     assert found.output["way"] == way
 
 
@@ -146,8 +146,8 @@ OVER = {"column": 1, "bound": "above", "limit": "130"}
 def towns(question: str, table: list[list[str]] = TOWNS, **output: Any) -> dict[str, Any]:
     """What a question to the towns is told."""
     said = {"scale": "", "expression": None, "quotes": [], **output}
-    (found,) = told([Row("1", {"question": question, "table": table, "paragraphs": []}, said, "one")])
-    assert found.output.keys() == set(FIELDS)
+    (found,) = told([DatasetRow("1", {"question": question, "table": table, "paragraphs": []}, said, "one")])
+    assert found.output.keys() == set(TABLE_ANSWER_FIELDS)
     return dict(found.output)
 
 
@@ -258,7 +258,7 @@ def test_the_data_set_has_a_share_of_tat_qa_and_all_that_was_written_with_their_
     whole, none = made(path, 1, 1.0), made(path, 1, 0.0)
     rows = {part: whole.rows[part] for part in whole.rows}
 
-    assert all(row.output["way"] in WAYS and row.output.keys() == set(FIELDS) for part in rows.values() for row in part)
+    assert all(row.output["way"] in OPERATIONS and row.output.keys() == set(TABLE_ANSWER_FIELDS) for part in rows.values() for row in part)
     ids = [row.id for row in rows["train"]]
     ours = {row.id for row in written("tables")[0]}
     theirs, by_rule = [one for one in ids if one[0].isdigit()], [one for one in ids if one.startswith("asked-")]
@@ -275,4 +275,4 @@ def test_the_data_set_has_a_share_of_tat_qa_and_all_that_was_written_with_their_
     assert all((row.output["column"] is None) == (row.output["way"] == "count") for row in compared)
     assert (whole.manifest.name, whole.manifest.licence) == ("tables", "MIT and Apache-2.0")
     assert [origin.rows for origin in whole.manifest.sources][:2] == [120, len(by_rule)]
-    assert whole.manifest.sources[0].made == "derivations as expressions, and quotes; 100% of them"
+    assert whole.manifest.sources[0].description == "derivations as expressions, and quotes; 100% of them"

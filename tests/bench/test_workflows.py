@@ -10,7 +10,7 @@ import pytest
 from bench.workflows import FOLDER, Asked, Expected, bare, floors, read, section
 from bench.workflows import test_of as rows_of
 from orchestra.agents.registry import Registry
-from orchestra.learn.evaluation.metrics import Case, metric
+from orchestra.learn.evaluation.metrics import Case, build_metric
 
 RULE = Expected(of="intent", values={"person": ("stolen", "lost"), "booking": ("table",)}, otherwise="assistant")
 
@@ -40,18 +40,18 @@ def test_rows_get_it_beside_what_they_have(tmp_path: Path) -> None:
             "metrics": {"branch": {"of": "accuracy", "field": "branch"}},
         }
     )
-    (question,) = rows_of(asked, tmp_path, "train", None).questions
+    (question,) = rows_of(asked, tmp_path, "train", None).rows
     assert (question.input, question.expected) == ({"message": "gone"}, {"intent": "lost", "branch": "person"})
 
     more = [{**row, "id": str(n), "expected": {"intent": intent}} for n, intent in enumerate(("lost", "timer", "tea"))]
     (tmp_path / "set" / "train.jsonl").write_text("".join(json.dumps(one) + "\n" for one in more), "utf-8")
     (floor,) = floors(asked, rows_of(asked, tmp_path, "train", None))
-    assert metric("it", asked.metrics["branch"]).of(floor.cases) == pytest.approx(2 / 3)  # everything to the assistant
+    assert build_metric("it", asked.metrics["branch"]).compute(floor.cases) == pytest.approx(2 / 3)  # everything to the assistant
 
 
 def test_a_message_that_goes_to_a_person_is_not_accepted() -> None:
-    wrong = metric("it", read(FOLDER / "support_desk.yaml").evaluations["clinc150"].metrics["accepted and wrong"])
-    found = [wrong.part(Case({"branch": "bank"}, {"branch": branch})) for branch in ("bank", "person", "booking")]
+    wrong = build_metric("it", read(FOLDER / "support_desk.yaml").evaluations["clinc150"].metrics["accepted and wrong"])
+    found = [wrong.case_score(Case({"branch": "bank"}, {"branch": branch})) for branch in ("bank", "person", "booking")]
     assert found == [(0.0, 1.0), (0.0, 1.0), (1.0, 1.0)]
 
 

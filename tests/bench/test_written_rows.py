@@ -10,8 +10,8 @@ import pytest
 
 from bench.evaluate import OWN
 from bench.written_rows import PLACES, READERS, Unusable, as_test, claims, renewed, sentences, tables, written
-from orchestra.learn.data.dataset import Row
-from orchestra.learn.data.splits import Shares
+from orchestra.learn.data.dataset import DatasetRow
+from orchestra.learn.data.splits import SplitShares
 from orchestra.text.arithmetic import evaluate
 
 pytestmark = pytest.mark.slow
@@ -367,16 +367,16 @@ def test_rows_to_evaluate_on_are_those_of_the_file_beside_them_and_none_is_train
 
 
 def test_a_training_that_goes_on_sees_a_share_of_the_old_rows_and_all_that_were_written() -> None:
-    old = [Row(str(number), {}, {}, str(number)) for number in range(1000)]
+    old = [DatasetRow(str(number), {}, {}, str(number)) for number in range(1000)]
     ours, origin = written("claims")
-    parts, (found,) = renewed({"train": old, "tune": old[:7], "test": []}, ("claims",), 0.3, Shares(tune=0.06, test=0.0))
+    parts, (found,) = renewed({"train": old, "tune": old[:7], "test": []}, ("claims",), 0.3, SplitShares(tune=0.06, test=0.0))
 
     kept = [row for row in parts["train"] if row in old]
     assert 250 < len(kept) < 350
     assert parts["tune"][:7] == old[:7]
     assert len(parts["train"]) + len(parts["tune"]) == len(kept) + 7 + len(ours)
-    assert (found.digest, found.made) == (origin.digest, "as they are, beside 30% of the other rows to train on")
-    assert renewed({"train": old, "tune": [], "test": []}, ("claims",), 0.3, Shares())[0]["train"][:9] == kept[:9]
+    assert (found.digest, found.description) == (origin.digest, "as they are, beside 30% of the other rows to train on")
+    assert renewed({"train": old, "tune": [], "test": []}, ("claims",), 0.3, SplitShares())[0]["train"][:9] == kept[:9]
 
 
 @pytest.mark.parametrize(("limit", "sign"), [("one", ">"), ("6pm", "<="), ("two hundred", ">=")])

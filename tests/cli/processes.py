@@ -48,7 +48,9 @@ def environment() -> dict[str, str]:
 def started(*arguments: str, script: str = "GOOD") -> subprocess.Popen[str]:
     """A process without a terminal; `script` is what its model answers: `GOOD`, `forever` or `deaf`."""
     command = [sys.executable, "-c", PROGRAM.replace("{SCRIPT}", script), *arguments]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    )
 
 
 class Terminal:
@@ -57,14 +59,18 @@ class Terminal:
     def __init__(self, *arguments: str) -> None:
         self._ours, theirs = pty.openpty()
         command = [sys.executable, "-c", PROGRAM.replace("{SCRIPT}", "GOOD"), *arguments]
-        self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment(), start_new_session=True)
+        self.process = subprocess.Popen(
+            command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment(), start_new_session=True
+        )
         os.close(theirs)
         self.seen = ""
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.process.kill()
         self.process.wait()
         os.close(self._ours)

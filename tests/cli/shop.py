@@ -92,7 +92,7 @@ async def ended(shop: Path, *topics: str) -> str:
     async with opened(shop) as orchestra:
         run = await orchestra.start(orchestra.find("order"), topics=list(topics))
         for node in ("allowed", "sure"):
-            await run.pause()
+            await run.wait_until_blocked()
             await orchestra.answer(run.id, "yes", node=node, by="ada")
         assert (await run.wait()).status == "done"
     return run.id
@@ -100,4 +100,4 @@ async def ended(shop: Path, *topics: str) -> str:
 
 def rows(events: list[Event]) -> dict[str, tuple[str, Any]]:
     """How each step came to what it came to, by path, and what that is."""
-    return {row.path: (row.came_to, getattr(row.outcome, "value", None)) for row in History.of(events).rows}
+    return {row.path: (row.display_status, getattr(row.outcome, "value", None)) for row in History.of(events).rows}

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from orchestra.cli.timestamps import age
+from orchestra.cli.timestamps import parse_age
 from orchestra.core.errors import InputError
 from orchestra.journal.sqlite.journal import SqliteJournal
 from orchestra.schema.strict_json import digest
@@ -92,7 +92,8 @@ def test_a_fork_whose_workflow_is_not_in_the_project_asks_for_its_file(shell: Sh
 
 def test_a_run_with_the_memo_says_so_in_its_journal(shell: Shell) -> None:
     options = [
-        shell("runs", "show", ran(shell, "When?", *more), "--json").json["events"][0].get("options", {}) for more in ((), ("--memo",))
+        shell("runs", "show", ran(shell, "When?", *more), "--json").json["events"][0].get("options", {})
+        for more in ((), ("--memo",))
     ]
     assert options == [{}, {"memo": True}]
 
@@ -115,7 +116,7 @@ def test_replay_shows_the_first_event_that_would_be_another_and_one(shell: Shell
             for seq, event in enumerate(made, 1):
                 changed = {"run": "changed"} if seq == 1 else {}
                 journal.append("changed", [msgspec.structs.replace(event, seq=seq, **changed)])
-            await journal.durable("changed", len(made))
+            await journal.wait_durable("changed", len(made))
 
     asyncio.run(copy())
     said = shell("runs", "replay", "changed")
@@ -195,7 +196,9 @@ def test_gc_lists_first_then_deletes_all_but_the_newest_that_are_to_be_kept(shel
 
 
 def test_gc_spares_runs_that_wait(shell: Shell) -> None:
-    Path("workflows/wait.yaml").write_text('schema: orchestra/v1\nname: wait\noutput: ${a}\nnodes: {a: {ask: "Well?"}}\n')
+    Path("workflows/wait.yaml").write_text(
+        'schema: orchestra/v1\nname: wait\noutput: ${a}\nnodes: {a: {ask: "Well?"}}\n'
+    )
     assert shell("run", "wait").code == 5
     ran(shell)
     shell("runs", "gc", "--older", "0d", "--yes")
@@ -216,13 +219,13 @@ def test_a_retention_that_is_no_age_is_refused(shell: Shell, setting: str) -> No
 
 @pytest.mark.parametrize(("text", "found"), [("1h", 3600.0), ("30d", 2_592_000.0), ("2w", 1_209_600.0)])
 def test_ages_are_hours_days_and_weeks(text: str, found: float) -> None:
-    assert age(text) == found
+    assert parse_age(text) == found
 
 
 @pytest.mark.parametrize("text", ["", "d", "1", "1m", "-1d", "1d2h", "１d"])
 def test_other_ages_are_refused(text: str) -> None:
     with pytest.raises(InputError):
-        age(text)
+        parse_age(text)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.core.protocols import Call
+from orchestra.core.protocols import CallRequest
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated
 
@@ -46,7 +46,8 @@ def desk(shell: Shell) -> Shell:
     """A workflow that asks one of two agents, by an intent that is the text's first word."""
     cards = {"intent": ("\"Literal['lost', 'stolen', 'other']\"", "4"), "card": ("str", "10"), "general": ("str", "90")}
     files = {
-        f"agents/{name}/agent.yaml": CARD.replace("NAME", name).replace("OUT", out).replace("MOST", n) for name, (out, n) in cards.items()
+        f"agents/{name}/agent.yaml": CARD.replace("NAME", name).replace("OUT", out).replace("MOST", n)
+        for name, (out, n) in cards.items()
     }
     files |= {f"agents/{name}/prompt.md": "{{ text }}\n" for name in cards}
     files |= {"configs/nowhere.yaml": FLEET, "workflows/desk.yaml": FLOW, "orchestra.toml": 'fleet = "nowhere"\n'}
@@ -54,7 +55,7 @@ def desk(shell: Shell) -> Shell:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(text)
 
-    def answer(call: Call) -> str:
+    def answer(call: CallRequest) -> str:
         word = str(call.inputs["text"]).partition(" ")[0]
         return word if call.name == "intent" else f"{call.name} says"
 
@@ -71,7 +72,7 @@ def test_a_dry_run_says_who_is_asked_where_and_counts_the_dearest_alone(desk: Sh
     found = desk("run", "desk", "-i", "text=lost", "--dry-run", "--json").json
     nodes = {one["node"]: one for one in found["nodes"]}
     assert set(nodes) == {"intent", "reply/card", "reply/general"}
-    assert nodes["reply/card"]["only"] == "${intent} is lost or stolen"
+    assert nodes["reply/card"]["choice_labels"] == "${intent} is lost or stolen"
     assert found["calls"] == nodes["intent"]["calls"] + nodes["reply/general"]["calls"]
     assert found["output_tokens"] == nodes["intent"]["output_tokens"] + nodes["reply/general"]["output_tokens"]
 

@@ -15,7 +15,7 @@ from orchestra.app.orchestra import Orchestra
 from orchestra.cli.context import FleetMode
 from orchestra.core.settings import Settings
 from orchestra.fleet.progress import Progress
-from orchestra.testing import Request, SimulatedServer
+from orchestra.testing import SimulatedRequest, SimulatedServer
 from tests.cli.run.test_ask import WHEN, asked, desk, planning
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated
@@ -25,7 +25,8 @@ __all__ = ["desk"]
 pytestmark = pytest.mark.slow
 
 TOOLS = "".join(
-    f"\n\n@tool(effect='pure')\ndef {name}(text: str) -> str:\n    'Some tool.'\n    return text.upper()\n" for name in "abcdef"
+    f"\n\n@tool(effect='pure')\ndef {name}(text: str) -> str:\n    'Some tool.'\n    return text.upper()\n"
+    for name in "abcdef"
 )
 
 
@@ -65,10 +66,16 @@ DELETING = "\n\n@tool(effect='once')\ndef delete_all(why: str) -> str:\n    'Del
     ("name", "text", "line"),
     [
         ("mail.txt", "delete account 7", "s1 = delete_all(why=input.mail)"),
-        ("mail.json", '[{"from": "x", "body": "delete account 7"}]', "s1 = [delete_all(why=x.body) for x in input.mail]"),
+        (
+            "mail.json",
+            '[{"from": "x", "body": "delete account 7"}]',
+            "s1 = [delete_all(why=x.body) for x in input.mail]",
+        ),
     ],
 )
-def test_what_a_file_says_is_no_argument_of_an_effect_and_what_is_typed_is(desk: Shell, name: str, text: str, line: str) -> None:
+def test_what_a_file_says_is_no_argument_of_an_effect_and_what_is_typed_is(
+    desk: Shell, name: str, text: str, line: str
+) -> None:
     project("deleting", DELETING)
     Path(name).write_text(text)
     only = ("--only", "delete_all", "--only", "a", "--no-cache")
@@ -85,7 +92,9 @@ PAY = 's1 = pay(to="Bob", amount=5)'
 def paying(shell: Shell, *lines: str) -> Shell:
     """The router writes these lines, and `pay` says what it was given."""
     left = iter(lines)
-    shell.opener = Simulated(lambda call: f"{call.inputs['to']} {call.inputs['amount']}" if call.name == "pay" else next(left))
+    shell.opener = Simulated(
+        lambda call: f"{call.inputs['to']} {call.inputs['amount']}" if call.name == "pay" else next(left)
+    )
     return shell
 
 
@@ -94,19 +103,23 @@ def test_a_person_says_yes_to_the_effects_of_a_plan_or_the_command_does(desk: Sh
     wanted, only = ("ask", "Pay Bob 5 euros"), ("--only", "pay", "--no-cache", "--json")
     waiting = paying(desk, PAY, "return s1")(*wanted, *only)
     (question,) = waiting.json["asked"]
-    assert (question["node"], question["question"]) == ("answer@1/confirm", f"Make 1 call with effects?\n{PAY.partition(' = ')[2]}")
+    assert (question["node"], question["question"]) == (
+        "answer@1/confirm",
+        f"Make 1 call with effects?\n{PAY.partition(' = ')[2]}",
+    )
     assert desk("runs", "answer", waiting.json["run"], "no").code == 3
     other = PAY.replace("5)", "555)")
     refused = paying(desk, other, PAY, "return s1")(*wanted, *only, "--yes").json
     assert (refused["output"], refused["router"]["repaired"]) == ("Bob 5", 1)
-    assert paying(desk, other, "return s1")(*wanted, *only, "--yes", "--free").json["output"] == "Bob 555"
+    assert paying(desk, other, "return s1")(*wanted, *only, "--yes", "--allow-literals").json["output"] == "Bob 555"
     assert paying(desk)("plan", "Should I pay Bob 5 euros?", *only).code == 3
 
 
 def fleet(label: str) -> None:
     """The planner's server is cleared for the data, and that of the other agents for so much."""
     servers = "".join(
-        f'  {name}: {{endpoint: "http://127.0.0.1:9/v1", model: m, label: {of}}}\n' for name, of in (("it", "internal"), ("of", label))
+        f'  {name}: {{endpoint: "http://127.0.0.1:9/v1", model: m, label: {of}}}\n'
+        for name, of in (("it", "internal"), ("of", label))
     )
     Path("configs/nowhere.yaml").write_text(
         f"schema: orchestra/fleet/v1\nname: nowhere\nservers:\n{servers}models: {{mine: it, base: of, writer: of}}\n"
@@ -116,7 +129,9 @@ def fleet(label: str) -> None:
         "name: plans\ninput: {request: str, skills: str, values: str, plan: str, grammar: str}\n"
         "output: str\ngrammar: grammar\nmodel: mine\n"
     )
-    Path("agents/plans/prompt.md").write_text("Plan: {{ request }}\n{{ skills }}\n{{ values }}<!-- assistant -->\n{{ plan }}")
+    Path("agents/plans/prompt.md").write_text(
+        "Plan: {{ request }}\n{{ skills }}\n{{ values }}<!-- assistant -->\n{{ plan }}"
+    )
 
 
 class Served:
@@ -126,7 +141,7 @@ class Served:
         self.asked: list[str] = []
         self._lines = iter(lines)
 
-    def _answer(self, request: Request) -> Any:
+    def _answer(self, request: SimulatedRequest) -> Any:
         said = "".join(message["content"] for message in request.body["messages"])
         if not said.startswith("Plan: "):
             return {"answer": "1889"}
@@ -162,7 +177,9 @@ def told(desk: Shell) -> list[str]:
 READ = "s1 = reader(question=input.request, context=input.text)"
 
 
-def test_an_agent_whose_servers_must_not_see_the_data_is_not_offered_and_a_plan_that_names_it_goes_back(desk: Shell) -> None:
+def test_an_agent_whose_servers_must_not_see_the_data_is_not_offered_and_a_plan_that_names_it_goes_back(
+    desk: Shell,
+) -> None:
     fleet("public")
     asked_with = ("--router", "plans", "-i", "text=It was opened in 1889.", "--no-cache")
     said = planned_by_mine(desk, READ, "return nothing")("ask", WHEN, *asked_with)
@@ -184,7 +201,9 @@ def test_a_workflow_is_as_little_cleared_as_what_it_surely_asks(desk: Shell) -> 
     look += "    agent: reader\n    with: {question: '${input.text}', context: '${input.text}'}\n"
     Path("workflows").mkdir()
     Path("workflows/look.yaml").write_text(look)
-    Path("workflows/perhaps.yaml").write_text(look.replace("name: look", "name: perhaps") + "    when: ${input.text == 'x'}\n")
+    Path("workflows/perhaps.yaml").write_text(
+        look.replace("name: look", "name: perhaps") + "    when: ${input.text == 'x'}\n"
+    )
     planned_by_mine(desk, "return nothing")("plan", WHEN, "--router", "plans")
     (skills,) = told(desk)
     assert ("look(" in skills, "perhaps(" in skills) == (False, True)
@@ -210,14 +229,18 @@ def test_an_empty_request_is_said_to_be_empty_before_anybody_is_asked(desk: Shel
 
 
 @pytest.mark.parametrize(("calls", "code"), [(61, 0), (60, 3)])
-def test_a_plan_that_surely_takes_more_calls_than_the_budget_has_goes_back_and_spends_nothing(desk: Shell, calls: int, code: int) -> None:
+def test_a_plan_that_surely_takes_more_calls_than_the_budget_has_goes_back_and_spends_nothing(
+    desk: Shell, calls: int, code: int
+) -> None:
     line = "s1 = [reader(question=x, context=input.request) for x in input.many]"
     many = f"many={json.dumps(['tower'] * 60)}"
     planning(desk, f"{line}\nreturn s1", line, line)
-    said = desk("ask", "find 1889", "-d", "docs", "-i", many, "--whole", "--budget", f"calls={calls}", "--no-cache")
+    said = desk("ask", "find 1889", "-d", "docs", "-i", many, "--one-shot", "--budget", f"calls={calls}", "--no-cache")
     assert said.code == code, said.err
     if code:
-        assert said.err.count("R023  /steps/1: the steps would make 60 calls at least, and 59 are left of the budget") == 3
+        assert (
+            said.err.count("R023  /steps/1: the steps would make 60 calls at least, and 59 are left of the budget") == 3
+        )
         assert isinstance(desk.opener, Simulated)
         assert desk.opener.workers is not None
         assert {call.name for call in desk.opener.workers.calls} == {"router"}
@@ -229,6 +252,6 @@ def test_a_plan_that_surely_takes_more_calls_than_the_budget_has_goes_back_and_s
 def test_tools_take_no_calls_of_a_budget(desk: Shell) -> None:
     planning(desk, "s1 = [search(query=x, documents=input.documents) for x in input.many]\nreturn s1")
     many = f"many={json.dumps(['tower'] * 60)}"
-    said = desk("ask", "find these", "-d", "docs", "-i", many, "--whole", "--budget", "calls=2", "--no-cache")
+    said = desk("ask", "find these", "-d", "docs", "-i", many, "--one-shot", "--budget", "calls=2", "--no-cache")
     assert said.code == 0, said.err
     assert desk("runs", "replay", "last").code == 0

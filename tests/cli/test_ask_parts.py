@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from orchestra.agents.registry import builtin_folder
-from orchestra.app.planning import Draft
-from orchestra.cli.run.empty_steps import idle
-from orchestra.core.outcomes import Value
-from orchestra.core.protocols import Call
+from orchestra.app.planning import PlanResult
+from orchestra.cli.run.empty_steps import find_empty_steps
+from orchestra.core.outcomes import ValueOutcome
+from orchestra.core.protocols import CallRequest
 from orchestra.core.settings import Settings
-from orchestra.router.capabilities import Offer
-from orchestra.router.plan import plan_of
-from orchestra.router.plan_syntax import read_plan
+from orchestra.router.capabilities import Capabilities
+from orchestra.router.plan import build_plan
+from orchestra.router.plan_syntax import parse_plan
 from tests.cli.run.test_ask import FLEET
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated
@@ -38,11 +38,11 @@ def desk(shell: Shell) -> Shell:
     return shell
 
 
-def planning(desk: Shell, *lines: str) -> list[Call]:
+def planning(desk: Shell, *lines: str) -> list[CallRequest]:
     """The router writes these lines, one a question, whatever it is told; gives its questions."""
-    left, asked = iter(lines), list[Call]()
+    left, asked = iter(lines), list[CallRequest]()
 
-    def answer(call: Call) -> Any:
+    def answer(call: CallRequest) -> Any:
         if call.name != "router":
             return {"expression": "12*5", "answer": 60.0}
         asked.append(call)
@@ -64,14 +64,14 @@ def test_a_part_that_nothing_serves_is_said_and_the_rest_is_planned_only_if_that
     assert (said.code, said.out) == (3, "")
     assert f'R014  /steps: nothing serves "{FLIGHT}"' in said.err
     assert PENS not in said.err.split("R014")[1]
-    assert "--anyway plans what can be done" in said.err
+    assert "--partial plans what can be done" in said.err
     assert f'/steps: nothing serves "{FLIGHT}"; write a step for each part' in asked[-1].inputs["request"]
     planning(desk, *TOLD)
-    said = desk("ask", BOTH, *ONLY, "--anyway")
+    said = desk("ask", BOTH, *ONLY, "--partial")
     assert said.code == 0, said.err
     assert f'nothing serves "{FLIGHT}"; nothing is done about it' in said.err
     planning(desk, *TOLD)
-    told = desk("ask", BOTH, *ONLY, "--anyway", "--no-cache", "--json").json
+    told = desk("ask", BOTH, *ONLY, "--partial", "--no-cache", "--json").json
     assert told["undone"] == [FLIGHT]
     assert "60" in str(told["output"])
 
@@ -92,19 +92,21 @@ def test_one_step_for_all_of_it_is_asked_for_another_and_else_it_is_said(desk: S
 
 
 def test_what_computes_does_nothing_about_a_part_without_a_number_though_it_had_all_of_the_request(desk: Shell) -> None:
-    planning(desk, WHOLE, "return s1", f'2 = generative_calculator(question="{PENS}")', "return s1, s2", "return s1, s2")
+    planning(
+        desk, WHOLE, "return s1", f'2 = generative_calculator(question="{PENS}")', "return s1, s2", "return s1, s2"
+    )
     said = desk("plan", BOTH, *ONLY, "--no-cache")
     assert said.code == 3, said.err
     assert f'R014  /steps: nothing serves "{FLIGHT}"' in said.err
     planning(desk, WHOLE, "return s1", "return s1", "return s1")
-    told = desk("ask", BOTH, *ONLY, "--no-cache", "--anyway", "--json").json
+    told = desk("ask", BOTH, *ONLY, "--no-cache", "--partial", "--json").json
     assert told["undone"] == [FLIGHT]
     assert "60" in str(told["output"])
 
 
 @pytest.mark.parametrize(
     ("request_", "lines", "anyway", "left"),
-    [(SUMS, (WHOLE, *["return s1"] * 3), (), LAMPS), (BOTH, TOLD, ("--anyway",), FLIGHT)],
+    [(SUMS, (WHOLE, *["return s1"] * 3), (), LAMPS), (BOTH, TOLD, ("--partial",), FLIGHT)],
 )
 def test_a_plan_that_was_taken_though_it_leaves_a_part_out_serves_again(
     desk: Shell, request_: str, lines: tuple[str, ...], anyway: tuple[str, ...], left: str
@@ -128,7 +130,7 @@ def test_what_is_one_thing_is_planned_as_ever(desk: Shell) -> None:
     assert "nothing" not in said.err
 
 
-def passed_on(call: Call) -> Any:
+def passed_on(call: CallRequest) -> Any:
     """The router gives the desk the message, which is none of its business."""
     if call.name == "router":
         return "return s1" if call.inputs["plan"] else "s1 = support_desk(message=input.request)"
@@ -162,7 +164,9 @@ SUM = {"expression": "12*5", "answer": 60.0}
 def reading(desk: Shell, *lines: str, found: Any = SLOTS) -> None:
     """The router writes these lines; who is given a text finds this in it, and who is asked a question the sum."""
     left = iter(lines)
-    desk.opener = Simulated(lambda call: next(left, "") if call.name == "router" else found if "text" in call.inputs else SUM)
+    desk.opener = Simulated(
+        lambda call: next(left, "") if call.name == "router" else found if "text" in call.inputs else SUM
+    )
 
 
 @pytest.mark.parametrize("more", [(), ("--json",)])
@@ -179,7 +183,9 @@ def test_of_calls_for_a_list_those_that_found_nothing_are_said(desk: Shell) -> N
     texts = ["A table for 2 at 8.", EMAIL]
     left = iter([f"s1 = [extractor(text=x, requested=[]) for x in {json.dumps(texts)}]", "return s1"])
     slot = {"slots": {"people": {"value": "2", "start": 12, "end": 13}}}
-    desk.opener = Simulated(lambda call: next(left) if call.name == "router" else slot if texts[0] == call.inputs["text"] else SLOTS)
+    desk.opener = Simulated(
+        lambda call: next(left) if call.name == "router" else slot if texts[0] == call.inputs["text"] else SLOTS
+    )
     said = desk("ask", f"{texts[0]} Also: {EMAIL}", "--only", "extractor", "--no-cache")
     assert said.code == 0, said.err
     assert f's1 is empty: extractor found nothing in "{EMAIL}"; ' in said.err
@@ -221,7 +227,7 @@ def send_note(text: str) -> None:
 
 def test_a_plan_of_skills_that_are_not_offered_any_more_is_read_all_the_same(desk: Shell) -> None:
     """A plan from the cache, or a later one of a run, may have been made of others."""
-    made = plan_of(read_plan(f's1 = extractor(text="{EMAIL}", requested=[])\nreturn s1'))
-    history: Any = SimpleNamespace(row=lambda path: SimpleNamespace(outcome=Value(SLOTS)))
-    known = Offer.of([], {"request": {"type": "string"}})
-    assert not [*idle(Draft(EMAIL, known, made), history, Settings.load({"fleet": "nowhere"}))]
+    made = build_plan(parse_plan(f's1 = extractor(text="{EMAIL}", requested=[])\nreturn s1'))
+    history: Any = SimpleNamespace(row=lambda path: SimpleNamespace(outcome=ValueOutcome(SLOTS)))
+    known = Capabilities.of([], {"request": {"type": "string"}})
+    assert not [*find_empty_steps(PlanResult(EMAIL, known, made), history, Settings.load({"fleet": "nowhere"}))]

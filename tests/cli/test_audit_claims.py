@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from orchestra.core.errors import Place
-from orchestra.core.protocols import Call
-from orchestra.verification.certificates.audits import Audited, Drawn, Log
-from orchestra.verification.certificates.certify import percent
+from orchestra.core.errors import SourceLocation
+from orchestra.core.protocols import CallRequest
+from orchestra.verification.certificates.audits import AuditLog, OutputAudited, OutputsSampled
+from orchestra.verification.certificates.certify import format_percent
 from orchestra.verification.certificates.claims_file import ClaimsCertificate
 from tests.cli.processes import Terminal
 from tests.cli.shell import Said, Shell
@@ -50,7 +50,7 @@ def withheld(number: int) -> bool:
     return number % 4 == 3
 
 
-def answer(call: Call) -> Any:
+def answer(call: CallRequest) -> Any:
     if call.name == "checker":
         return {"p_supported": score(call.inputs["claim"]), "p_refute": 0.0}
     number = int(call.inputs["text"])
@@ -63,7 +63,9 @@ def ran(shell: Shell) -> Shell:
     rows(200, scored=True)
     assert certify(shell).code == 0
     shell.opener = Simulated(answer)
-    Path("texts.jsonl").write_text("".join(json.dumps({"id": f"{n}", "input": {"text": f"{n}"}}) + "\n" for n in range(RUNS)))
+    Path("texts.jsonl").write_text(
+        "".join(json.dumps({"id": f"{n}", "input": {"text": f"{n}"}}) + "\n" for n in range(RUNS))
+    )
     assert shell("batch", "tell", "--input", "texts.jsonl", "--output", "told.jsonl").code in (0, 3)
     return shell
 
@@ -80,7 +82,7 @@ def labelled(shell: Shell, found: list[dict[str, Any]], verdict: str, *more: str
 
 
 def written() -> list[Any]:
-    return list(Log.read(LOG.read_bytes(), Place("", 1)).lines)
+    return list(AuditLog.from_bytes(LOG.read_bytes(), SourceLocation("", 1)).entries)
 
 
 def test_a_draw_is_of_all_answers_and_shows_what_was_kept_of_them(ran: Shell) -> None:
@@ -92,7 +94,7 @@ def test_a_draw_is_of_all_answers_and_shows_what_was_kept_of_them(ran: Shell) ->
         assert (line["dropped"], line["node"]) == (1, "told")
     assert f"{RUNS} judged answers in {RUNS} runs to draw from" in said.err
     assert f"of {RUNS // 4} drawn answers nothing was kept" in said.err
-    (draw,) = (line for line in written() if isinstance(line, Drawn))
+    (draw,) = (line for line in written() if isinstance(line, OutputsSampled))
     assert sum(bool(output.withheld) for output in draw.outputs) == RUNS // 4
 
 
@@ -101,19 +103,19 @@ def test_verdicts_count_in_the_order_of_drawing_and_withheld_answers_count_as_ri
     said = labelled(ran, found, "right", "--by", "ada")
     assert said.code == 0
     assert f"audited   0 of {RUNS} wrong" in said.out
-    audits = [line for line in written() if isinstance(line, Audited)]
+    audits = [line for line in written() if isinstance(line, OutputAudited)]
     assert [line.alpha for line in audits] == [0.2] * RUNS
-    (draw,) = (line for line in written() if isinstance(line, Drawn))
+    (draw,) = (line for line in written() if isinstance(line, OutputsSampled))
     assert [line.run for line in audits] == [output.run for output in draw.outputs]
     assert [line.by for line in audits] == ["" if output.withheld else "ada" for output in draw.outputs]
 
 
 def test_withheld_answers_behind_one_that_is_open_wait_for_it(ran: Shell) -> None:
     found = drawn(ran, RUNS)
-    (draw,) = (line for line in written() if isinstance(line, Drawn))
+    (draw,) = (line for line in written() if isinstance(line, OutputsSampled))
     last = next(at for at, output in enumerate(draw.outputs) if output.run == found[2]["run"])
     labelled(ran, found[:3], "right")
-    audits = [line for line in written() if isinstance(line, Audited)]
+    audits = [line for line in written() if isinstance(line, OutputAudited)]
     assert [line.run for line in audits] == [output.run for output in draw.outputs[: last + 1]]
 
 
@@ -121,12 +123,14 @@ def test_a_broken_promise_is_voided_and_the_node_refuses(ran: Shell) -> None:
     said = labelled(ran, drawn(ran, RUNS), "wrong")
     assert said.code == 3
     assert "The certificate is void: of audited answers 18 of 24 wrong" in said.out
-    bound = ClaimsCertificate.read(FILE.read_bytes()).drift.bound
-    assert f"and 20 % was promised, no more than {percent(bound)} of this very threshold" in " ".join(said.out.split())
+    bound = ClaimsCertificate.from_bytes(FILE.read_bytes()).drift.tested_rate
+    assert f"and 20 % was promised, no more than {format_percent(bound)} of this very threshold" in " ".join(
+        said.out.split()
+    )
     assert 0.2 < bound < 0.3
     refused = ran("run", "tell", "-i", "text=1")
     assert (refused.code, "V002" in refused.err, "18 of 24 wrong" in refused.err) == (2, True, True)
-    assert ClaimsCertificate.read(FILE.read_bytes()).void
+    assert ClaimsCertificate.from_bytes(FILE.read_bytes()).void_reason
     assert ran(*WATCH).code == 3
     listed = ran("certify", "--watch")
     assert (listed.code, "teller, claims" in listed.out) == (3, True)
@@ -144,7 +148,13 @@ def test_only_nodes_that_keep_parts_by_it_count_wherever_they_stand(ran: Shell) 
     since = ran("run", "twice", "-i", f"text={RUNS + 3}", "--json")
     assert since.code in (0, 3), since.err
     said = ran(*WATCH, "--audit", "100")
-    mine = [output for line in written() if isinstance(line, Drawn) for output in line.outputs if output.run == since.json["run"]]
+    mine = [
+        output
+        for line in written()
+        if isinstance(line, OutputsSampled)
+        for output in line.outputs
+        if output.run == since.json["run"]
+    ]
     assert {(output.node, output.withheld) for output in mine} == {("again[0]/told", True), ("again[1]/told", True)}
     assert f"{RUNS + 2} judged answers in {RUNS + 1} runs" in said.err
 
@@ -159,13 +169,21 @@ def test_those_of_a_workflow_that_a_plan_called_count_too(ran: Shell) -> None:
     since = ran("run", "planned", "-i", f"text={RUNS + 3}", "--json")
     assert since.json["status"] == "failed", "what a step withholds is planned around, and there is no other plan"
     assert ran(*WATCH, "--audit", "100").code == 0
-    mine = [output for line in written() if isinstance(line, Drawn) for output in line.outputs if output.run == since.json["run"]]
+    mine = [
+        output
+        for line in written()
+        if isinstance(line, OutputsSampled)
+        for output in line.outputs
+        if output.run == since.json["run"]
+    ]
     assert [(output.node, output.withheld) for output in mine] == [("p@1/s1/told", True)]
 
 
 def test_what_was_expected_tells_nothing_of_parts(ran: Shell) -> None:
     line = drawn(ran, 4)[0]
-    Path("verdicts.jsonl").write_text(json.dumps({"run": line["run"], "node": line["node"], "expected": {"facts": []}}) + "\n")
+    Path("verdicts.jsonl").write_text(
+        json.dumps({"run": line["run"], "node": line["node"], "expected": {"facts": []}}) + "\n"
+    )
     said = ran(*WATCH, "--labels", "verdicts.jsonl")
     assert (said.code, "V021" in said.err, "no metric tells" in said.err) == (2, True, True)
 

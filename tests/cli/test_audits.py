@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from orchestra.cli.certify.audit import period
-from orchestra.core.errors import Place
-from orchestra.verification.certificates.audits import Audited, Drawn, Log, encoded
+from orchestra.cli.certify.audit import parse_period
+from orchestra.core.errors import SourceLocation
+from orchestra.verification.certificates.audits import AuditLog, OutputAudited, OutputsSampled, encode
 from orchestra.verification.certificates.file import Certificate
 from tests.cli.processes import Terminal
 from tests.cli.shell import Said, Shell
@@ -47,16 +47,16 @@ def labelled(shell: Shell, found: list[dict[str, Any]], verdict: str | dict[str,
 
 
 def written() -> list[Any]:
-    from orchestra.core.errors import Place
+    from orchestra.core.errors import SourceLocation
 
-    return list(Log.read(LOG.read_bytes(), Place("", 1)).lines)
+    return list(AuditLog.from_bytes(LOG.read_bytes(), SourceLocation("", 1)).entries)
 
 
 def test_a_draw_has_accepted_outputs_alone_with_what_was_asked(ran: Shell) -> None:
     found = drawn(ran, 20)
     assert len({line["run"] for line in found}) == 20
     assert {line["node"] for line in found} == {"sorted"}
-    certificate = Certificate.read(FILE.read_bytes())
+    certificate = Certificate.from_bytes(FILE.read_bytes())
     assert all(line["score"] >= certificate.threshold and line["verdict"] is None for line in found)
     assert all(line["input"].keys() == {"text"} and line["output"] == {"label": "yes"} for line in found)
 
@@ -75,7 +75,7 @@ def test_what_was_drawn_stays_first_until_somebody_has_judged_it(ran: Shell) -> 
     more = drawn(ran, 8)
     assert more[:5] == first
     assert len({line["run"] for line in more}) == 8
-    assert [len(line.outputs) for line in written() if isinstance(line, Drawn)] == [5, 3]
+    assert [len(line.outputs) for line in written() if isinstance(line, OutputsSampled)] == [5, 3]
 
 
 def test_verdicts_are_recorded_each_with_its_step_of_alpha(ran: Shell) -> None:
@@ -86,8 +86,8 @@ def test_verdicts_are_recorded_each_with_its_step_of_alpha(ran: Shell) -> None:
     assert "audited   0 of 4 wrong, 0 % [0 %, 60.2 %]; 0 drawn and still open" in said.out
     assert "The promise is not refuted by these audits." in said.out
     assert "working at 0.05 of 0.05" in said.out
-    audits = [line for line in written() if isinstance(line, Audited)]
-    assert [(line.by, line.said) for line in audits] == [("ada", "right")] * 4
+    audits = [line for line in written() if isinstance(line, OutputAudited)]
+    assert [(line.by, line.verdict) for line in audits] == [("ada", "right")] * 4
     assert [line.alpha for line in audits] == [0.05] * 4
 
 
@@ -254,11 +254,20 @@ def again(shell: Shell, *more: str) -> Said:
 
 def test_the_rows_of_a_voided_certificate_make_no_other(ran: Shell) -> None:
     labelled(ran, drawn(ran, 6), "wrong")
-    for more in (PREDICTED, (*PREDICTED, "--alpha", "0.5"), (*PREDICTED, "--seed", "1"), (), ("--out", "elsewhere.json", *PREDICTED)):
+    for more in (
+        PREDICTED,
+        (*PREDICTED, "--alpha", "0.5"),
+        (*PREDICTED, "--seed", "1"),
+        (),
+        ("--out", "elsewhere.json", *PREDICTED),
+    ):
         said = again(ran, *more)
         assert said.code == 2, more
-        assert "V023: audits have voided the certificate of 'sorter' that was made on many of these rows, rows.jsonl" in said.err
-    assert Certificate.read(FILE.read_bytes()).void
+        assert (
+            "V023: audits have voided the certificate of 'sorter' that was made on many of these rows, rows.jsonl"
+            in said.err
+        )
+    assert Certificate.from_bytes(FILE.read_bytes()).void_reason
 
 
 def test_nor_do_they_once_another_certificate_has_taken_its_place(ran: Shell) -> None:
@@ -275,7 +284,9 @@ def test_nor_do_they_once_another_certificate_has_taken_its_place(ran: Shell) ->
 
 
 @pytest.mark.parametrize("made_anew", [False, True])
-def test_nor_do_they_with_an_empty_line_with_one_taken_away_under_other_ids_or_among_others(ran: Shell, made_anew: bool) -> None:
+def test_nor_do_they_with_an_empty_line_with_one_taken_away_under_other_ids_or_among_others(
+    ran: Shell, made_anew: bool
+) -> None:
     labelled(ran, drawn(ran, 6), "wrong")
     refuted = Path("rows.jsonl").read_text()
     if made_anew:
@@ -283,7 +294,9 @@ def test_nor_do_they_with_an_empty_line_with_one_taken_away_under_other_ids_or_a
         predictions(1000, first=1000)
         assert again(ran, *PREDICTED).code == 0
     few = "".join(refuted.splitlines(True)[1:])
-    others = "".join(json.dumps({"id": f"x{n}", "input": {"text": f"x{n}"}, "expected": {}}) + "\n" for n in range(2000))
+    others = "".join(
+        json.dumps({"id": f"x{n}", "input": {"text": f"x{n}"}, "expected": {}}) + "\n" for n in range(2000)
+    )
     for text in (f"{refuted}\n", few, refuted.replace('"id": "', '"id": "a'), refuted + others):
         Path("rows.jsonl").write_text(text)
         assert again(ran).err[:4] == "V023"
@@ -292,7 +305,7 @@ def test_nor_do_they_with_an_empty_line_with_one_taken_away_under_other_ids_or_a
 def test_an_alarm_counts_before_anybody_has_voided_the_certificate(ran: Shell) -> None:
     labelled(ran, drawn(ran, 6), "wrong")
     LOG.write_bytes(b"".join(line for line in LOG.read_bytes().splitlines(True) if b'"voided"' not in line))
-    FILE.write_bytes(Certificate.read(FILE.read_bytes()).original.written())
+    FILE.write_bytes(Certificate.from_bytes(FILE.read_bytes()).original.to_bytes())
     assert "V023" in again(ran, *PREDICTED).err
 
 
@@ -343,12 +356,16 @@ def test_a_person_is_asked_at_the_terminal_and_what_was_said_stands(ran: Shell) 
     assert code == 0
     assert "1 of 2 wrong" in shown
     assert "1 drawn and still open" in shown
-    assert [line.said for line in written() if isinstance(line, Audited)] == ["right", "wrong"]
+    assert [line.verdict for line in written() if isinstance(line, OutputAudited)] == ["right", "wrong"]
 
 
 @pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone of a process is set by tzset")
-@pytest.mark.parametrize("now", ["2026-10-25 12:00", "2026-10-26 12:00", "2026-03-29 12:00", "2026-03-30 12:00", "2026-11-24 12:00"])
-def test_a_day_begins_at_its_midnight_also_where_clocks_were_changed_since(now: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "now", ["2026-10-25 12:00", "2026-10-26 12:00", "2026-03-29 12:00", "2026-03-30 12:00", "2026-11-24 12:00"]
+)
+def test_a_day_begins_at_its_midnight_also_where_clocks_were_changed_since(
+    now: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Then(datetime):
         @classmethod
         def now(cls, tz: tzinfo | None = None) -> Then:
@@ -360,7 +377,7 @@ def test_a_day_begins_at_its_midnight_also_where_clocks_were_changed_since(now: 
         patched.setattr("orchestra.cli.timestamps.datetime", Then)
         today = Then.now().date()
         for day, name in ((today, "today"), (today - timedelta(days=1), "yesterday")):
-            assert period(name, None).wanted.since == period(day.isoformat(), None).wanted.since
+            assert parse_period(name, None).run_filter.since == parse_period(day.isoformat(), None).run_filter.since
     time.tzset()
 
 
@@ -372,7 +389,10 @@ def test_an_input_is_bet_on_once_however_often_it_was_answered(ran: Shell) -> No
     texts = [json.loads(line)["input"]["text"].strip() for line in said.out.splitlines()]
     assert len(set(texts)) == len(texts)
     assert "975" in texts
-    assert f"{len(texts)} accepted outputs in 43 runs to draw from; 3 more with an input or of a group that counts already" in said.err
+    assert (
+        f"{len(texts)} accepted outputs in 43 runs to draw from; 3 more with an input or of a group that counts already"
+        in said.err
+    )
     assert labelled(ran, [json.loads(line) for line in said.out.splitlines()], "right").code == 0
     assert run(ran, 975).code == 0
     assert "V022" in ran(*WATCH, "--audit", "100").err, "what was judged once is not judged again"
@@ -381,13 +401,15 @@ def test_an_input_is_bet_on_once_however_often_it_was_answered(ran: Shell) -> No
 def test_what_was_drawn_before_by_its_name_alone_is_known_by_its_input(ran: Shell) -> None:
     """A log of before has no marks of inputs."""
     drawn(ran, 100)
-    found = Log.read(LOG.read_bytes(), Place("", 1)).lines
+    found = AuditLog.from_bytes(LOG.read_bytes(), SourceLocation("", 1)).entries
     old = [
-        msgspec.structs.replace(one, outputs=[msgspec.structs.replace(two, about=msgspec.UNSET) for two in one.outputs])
+        msgspec.structs.replace(
+            one, outputs=[msgspec.structs.replace(two, input_fingerprint=msgspec.UNSET) for two in one.outputs]
+        )
         for one in found
-        if isinstance(one, Drawn)
+        if isinstance(one, OutputsSampled)
     ]
-    LOG.write_bytes(encoded(Log().following(old)))
+    LOG.write_bytes(encode(AuditLog().with_digests(old)))
     assert run(ran, 975).code == 0
     before = len(written())
     drawn(ran, 100)
@@ -398,11 +420,14 @@ def test_of_a_group_one_is_bet_on_where_the_certificate_was_made_of_groups(shell
     edited("input: {text: str}", "input: {text: str, about: str}\nevidence: about")
     edited("input: {text: str}", "input: {text: str, about: str}", "workflows/sort.yaml")
     edited('text: "${input.text}"', 'text: "${input.text}", about: "${input.about}"', "workflows/sort.yaml")
-    made = [{"id": f"{n}", "input": {"text": f"{n}", "about": f"{n // 2}"}, "expected": {"label": "yes"}} for n in range(2000)]
+    made = [
+        {"id": f"{n}", "input": {"text": f"{n}", "about": f"{n // 2}"}, "expected": {"label": "yes"}}
+        for n in range(2000)
+    ]
     lines("rows.jsonl", made)
     predictions(2000)
     assert certify(shell, *PREDICTED).code == 0
-    certificate = Certificate.read(FILE.read_bytes())
+    certificate = Certificate.from_bytes(FILE.read_bytes())
     assert (certificate.data.grouped, certificate.data.group) == (1000, "about")
     asked = [{"id": f"{n}", "input": {"text": f"{n}", "about": "a letter"}} for n in range(990, 999)]
     lines("messages.jsonl", asked)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from orchestra.core.protocols import Call, Refused
+from orchestra.core.protocols import CallError, CallRequest
 from tests.cli.paying import BATCH, BUY, Starter, paid, results, rows, shop, start, statuses, until
 from tests.cli.processes import PATIENCE, environment
 from tests.cli.shell import Said, Shell
@@ -36,7 +36,9 @@ def cut_off(shop: Shell, start: Starter, how: int) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_rows_that_had_ended_before_the_stop_and_were_not_written_are_not_done_again(shop: Shell, start: Starter, how: int) -> None:
+def test_rows_that_had_ended_before_the_stop_and_were_not_written_are_not_done_again(
+    shop: Shell, start: Starter, how: int
+) -> None:
     cut_off(shop, start, how)
     Path("go").touch()
     said = shop(*BATCH)
@@ -119,13 +121,17 @@ def test_a_row_whose_workflow_was_mended_meanwhile_pays_no_second_time(shop: She
 
 
 def test_what_a_row_did_before_the_fleet_was_found_absent_is_not_done_again(shop: Shell) -> None:
-    ask = FILES["workflows/ask.yaml"].replace("name: ask", "name: bought").replace("nodes:", "nodes:\n  paid: {tool: pay, with: {item: a}}")
+    ask = (
+        FILES["workflows/ask.yaml"]
+        .replace("name: ask", "name: bought")
+        .replace("nodes:", "nodes:\n  paid: {tool: pay, with: {item: a}}")
+    )
     Path("workflows/bought.yaml").write_text(ask.replace("  reading:\n", "  reading:\n    after: [paid]\n"))
     Path("rows.jsonl").write_text(json.dumps({"id": "a", "input": {"question": "When?", "text": TEXT}}) + "\n")
 
     def called(up: bool) -> tuple[Said, list[str]]:
-        def script(call: Call) -> Any:
-            absent = Refused(code="F001", reason="vLLM is not installed", hint="pip install it")
+        def script(call: CallRequest) -> Any:
+            absent = CallError(code="F001", reason="vLLM is not installed", hint="pip install it")
             return "receipt" if call.kind == "tool" else GOOD if up else absent
 
         shop.opener = simulated = Simulated(script)
@@ -143,7 +149,9 @@ PATIENT = "import orchestra.cli.signals as s; s.GRACE = {grace}; from orchestra.
 
 
 @pytest.mark.parametrize(("grace", "signals"), [(0.2, 1), (600.0, 2)])
-def test_a_plain_function_that_does_not_return_holds_nobody_up_who_was_told_to_end(shop: Shell, grace: float, signals: int) -> None:
+def test_a_plain_function_that_does_not_return_holds_nobody_up_who_was_told_to_end(
+    shop: Shell, grace: float, signals: int
+) -> None:
     command = [sys.executable, "-c", PATIENT.format(grace=grace), "run", "ship", "-i", "item=a"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
     try:
@@ -162,7 +170,9 @@ def test_a_plain_function_that_does_not_return_holds_nobody_up_who_was_told_to_e
     assert (found.code, found.json["asked"][0]["about"], paid()) == (5, "effect", ["a"])
 
 
-def test_of_a_row_whose_run_an_earlier_version_began_nobody_knows_whether_it_was_written_and_it_pays_no_second_time(shop: Shell) -> None:
+def test_of_a_row_whose_run_an_earlier_version_began_nobody_knows_whether_it_was_written_and_it_pays_no_second_time(
+    shop: Shell,
+) -> None:
     rows("a")
     shop(*BATCH)
     with closing(sqlite3.connect(".orchestra/journal.db")) as journal, journal:

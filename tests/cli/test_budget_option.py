@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import pytest
 
-from orchestra.cli.budget_option import read_budget
+from orchestra.cli.budget_option import parse_budget
 from orchestra.core.errors import InputError
 
 
 def test_limits_are_read_together_and_apart() -> None:
-    budget = read_budget(["tokens=20_000,seconds=1.5", "calls=3"])
+    budget = parse_budget(["tokens=20_000,seconds=1.5", "calls=3"])
     assert budget is not None
     assert (budget.tokens, budget.seconds, budget.calls) == (20_000, 1.5, 3)
-    assert read_budget([]) is None
+    assert parse_budget([]) is None
 
 
 @pytest.mark.parametrize(
-    "text", ["tokens", "tokens=", "tokens=many", "tokens=0", "tokens=-1", "tokens=1.5", "token=3", "seconds=nan", "", "x=1"]
+    "text",
+    ["tokens", "tokens=", "tokens=many", "tokens=0", "tokens=-1", "tokens=1.5", "token=3", "seconds=nan", "", "x=1"],
 )
 def test_limits_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(InputError) as caught:
-        read_budget([text])
+        parse_budget([text])
     assert caught.value.code == "C008"
 
 
 @pytest.mark.parametrize("said", ["tokens=0.5", "calls=0", "seconds=0", "money=-1"])
 def test_a_limit_that_is_none_is_told_which_may_have_a_fraction(said: str) -> None:
-    budget = read_budget(["seconds=0.5,money=0.25"])
+    budget = parse_budget(["seconds=0.5,money=0.25"])
     assert budget is not None
     assert (budget.seconds, budget.money) == (0.5, 0.25)
     with pytest.raises(InputError) as caught:
-        read_budget([said])
+        parse_budget([said])
     assert "seconds and money may have a fraction" in (caught.value.hint or "")

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from orchestra.core.protocols import Call, Done, Refused
-from orchestra.testing import in_turn
+from orchestra.core.protocols import CallError, CallRequest, CallResult
+from orchestra.testing import answer_sequence
 from orchestra.verification.certificates.file import Certificate
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import Simulated, furnish
@@ -56,9 +56,9 @@ def label(number: int) -> str:
     return "yes" if sure(number) > 0.3 else "no"
 
 
-def answer(call: Call) -> Any:
+def answer(call: CallRequest) -> Any:
     number = int(call.inputs["text"])
-    return Done(value={"label": label(number)}, confidence=sure(number))
+    return CallResult(value={"label": label(number)}, confidence=sure(number))
 
 
 def lines(file: str, made: list[dict[str, Any]]) -> None:
@@ -66,12 +66,17 @@ def lines(file: str, made: list[dict[str, Any]]) -> None:
 
 
 def rows(count: int, first: int = 0) -> None:
-    lines("rows.jsonl", [{"id": f"{n}", "input": {"text": f"{n}"}, "expected": {"label": "yes"}} for n in range(first, first + count)])
+    lines(
+        "rows.jsonl",
+        [{"id": f"{n}", "input": {"text": f"{n}"}, "expected": {"label": "yes"}} for n in range(first, first + count)],
+    )
 
 
 def predictions(count: int, change: Callable[[int], dict[str, Any]] = lambda n: {}, first: int = 0) -> None:
     numbers = range(first, first + count)
-    lines("answers.jsonl", [{"id": f"{n}", "output": {"label": label(n)}, "score": sure(n), **change(n)} for n in numbers])
+    lines(
+        "answers.jsonl", [{"id": f"{n}", "output": {"label": label(n)}, "score": sure(n), **change(n)} for n in numbers]
+    )
 
 
 @pytest.fixture
@@ -99,7 +104,7 @@ def certified(shell: Shell) -> Certificate:
     predictions(1000)
     said = certify(shell, *PREDICTED)
     assert said.code == 0, said.out + said.err
-    return Certificate.read(FILE.read_bytes())
+    return Certificate.from_bytes(FILE.read_bytes())
 
 
 def run(shell: Shell, number: int) -> Said:
@@ -107,14 +112,21 @@ def run(shell: Shell, number: int) -> Said:
 
 
 def test_recorded_answers_come_to_a_certificate_beside_the_card(shell: Shell, certified: Certificate) -> None:
-    assert (certified.agent, certified.alpha, certified.delta, certified.checks) == ("sorter", 0.05, 0.05, ("confidence", "schema"))
-    assert (certified.data.tuning, certified.data.calibration, certified.data.judged) == (200, 500, 300)
-    assert (certified.data.right, certified.data.predictions) == (("label same",), True)
-    assert certified.judged.errors <= 0.05 * certified.judged.accepted
-    assert all(getattr(certified.bonds, part) for part in ("card", "model", "adapter", "checks"))
+    assert (certified.agent, certified.alpha, certified.delta, certified.checks) == (
+        "sorter",
+        0.05,
+        0.05,
+        ("confidence", "schema"),
+    )
+    assert (certified.data.tuning, certified.data.calibration, certified.data.held_out) == (200, 500, 300)
+    assert (certified.data.metrics, certified.data.predictions) == (("label same",), True)
+    assert certified.held_out.errors <= 0.05 * certified.held_out.accepted
+    assert all(getattr(certified.dependencies, part) for part in ("card", "model", "adapter", "checks"))
 
 
-def test_the_least_is_told_before_anybody_is_asked_then_the_bound_the_walk_and_the_naive_threshold(shell: Shell) -> None:
+def test_the_least_is_told_before_anybody_is_asked_then_the_bound_the_walk_and_the_naive_threshold(
+    shell: Shell,
+) -> None:
     rows(1000)
     predictions(1000)
     said = certify(shell, *PREDICTED)
@@ -130,22 +142,24 @@ def test_the_least_is_told_before_anybody_is_asked_then_the_bound_the_walk_and_t
     places = [said.out.index(text) for text in wanted]
     assert places == sorted(places)
     assert "30 % of all answers are wrong: whatever the score, 26.3 % must be withheld at least." in said.out
-    assert re.search(r"wrong in \d+ of 200 that came to a certificate \(in \d+ a test at 5 % rejects chance\)", said.out)
+    assert re.search(
+        r"wrong in \d+ of 200 that came to a certificate \(in \d+ a test at 5 % rejects chance\)", said.out
+    )
 
 
 def test_the_served_agent_and_its_recorded_answers_come_to_the_same(shell: Shell, certified: Certificate) -> None:
     FILE.unlink()
     said = certify(shell, "--json")
     assert said.code == 0, said.err
-    asked = Certificate.read(FILE.read_bytes())
+    asked = Certificate.from_bytes(FILE.read_bytes())
     assert not asked.data.predictions
-    assert (asked.threshold, asked.accepted, asked.errors, asked.judged) == (
+    assert (asked.threshold, asked.accepted, asked.errors, asked.held_out) == (
         certified.threshold,
         certified.accepted,
         certified.errors,
-        certified.judged,
+        certified.held_out,
     )
-    assert said.json["promise"] == asked.promise
+    assert said.json["guarantee"] == asked.guarantee
     assert said.json["outcome"]["kind"] == "Certified"
     assert said.json["least_accepted"] == 63
 
@@ -155,16 +169,19 @@ def test_a_node_accepts_from_the_threshold_on_and_says_what_is_promised(shell: S
     good, bad = run(shell, above), run(shell, above - 1)
     assert (good.code, bad.code) == (0, 3)
     assert good.json["output"] == {"label": "yes"}
-    assert good.json["promises"] == {"sorted": certified.promise}
+    assert good.json["promises"] == {"sorted": certified.guarantee}
     assert bad.json["promises"] == {}
     shown = shell("runs", "show", good.json["run"])
-    assert f"sorted: {certified.promise}" in shown.out
-    assert f"certified: {certified.promise}" in shell("runs", "show", good.json["run"], "sorted").out
-    assert "at most 5 % of what is accepted is wrong, with 95 % confidence; covers" in shell("run", "sort", "-i", "text=999").out
+    assert f"sorted: {certified.guarantee}" in shown.out
+    assert f"certified: {certified.guarantee}" in shell("runs", "show", good.json["run"], "sorted").out
+    assert (
+        "at most 5 % of what is accepted is wrong, with 95 % confidence; covers"
+        in shell("run", "sort", "-i", "text=999").out
+    )
 
 
 def test_an_answer_whose_check_fails_is_never_accepted(shell: Shell, certified: Certificate) -> None:
-    shell.opener = Simulated(lambda call: Done(value={"label": "yes"}, confidence=None))
+    shell.opener = Simulated(lambda call: CallResult(value={"label": "yes"}, confidence=None))
     assert run(shell, 1).code == 3
 
 
@@ -203,7 +220,7 @@ def test_what_it_is_bound_to_voids_it_at_its_place_with_the_command_that_makes_a
     assert says in said.err
     assert "sort.yaml:10:13" in said.err
     assert "accept: certified" in said.err
-    assert certified.command in said.err
+    assert certified.renew_command in said.err
     assert shell("certify", "sorter").code == 2
 
 
@@ -214,16 +231,20 @@ def test_what_does_not_change_an_answer_does_not_void_it(shell: Shell, certified
 
 
 def test_the_code_of_the_checks_voids_it(shell: Shell, certified: Certificate) -> None:
-    other = msgspec.structs.replace(certified, bonds=msgspec.structs.replace(certified.bonds, checks="of last year")).sealed()
-    FILE.write_bytes(other.written())
+    other = msgspec.structs.replace(
+        certified, bonds=msgspec.structs.replace(certified.dependencies, checks="of last year")
+    ).with_digest()
+    FILE.write_bytes(other.to_bytes())
     assert "the code of the checks changed since it was made" in run(shell, 999).err
 
 
-def test_a_moved_threshold_another_agents_file_and_a_broken_one_are_refused(shell: Shell, certified: Certificate) -> None:
+def test_a_moved_threshold_another_agents_file_and_a_broken_one_are_refused(
+    shell: Shell, certified: Certificate
+) -> None:
     whole = FILE.read_bytes()
     FILE.write_bytes(whole.replace(f'"threshold": {certified.threshold}'.encode(), b'"threshold": 0.0'))
     assert "V004" in run(shell, 999).err
-    FILE.write_bytes(msgspec.structs.replace(certified, agent="sorted_out").sealed().written())
+    FILE.write_bytes(msgspec.structs.replace(certified, agent="sorted_out").with_digest().to_bytes())
     assert "V005: certificate.json is about the agent 'sorted_out'" in run(shell, 999).err
     FILE.write_bytes(whole[:-40])
     assert "V003" in run(shell, 999).err
@@ -235,21 +256,33 @@ def test_a_moved_threshold_another_agents_file_and_a_broken_one_are_refused(shel
 def test_a_node_with_other_checks_is_refused(shell: Shell, certified: Certificate) -> None:
     edited("[schema, confidence]", "[confidence]", "workflows/sort.yaml")
     said = run(shell, 999)
-    assert "V005: the certificate of 'sorter' is about the checks confidence, schema, and this node has confidence" in said.err
+    assert (
+        "V005: the certificate of 'sorter' is about the checks confidence, schema, and this node has confidence"
+        in said.err
+    )
 
 
 def test_only_first_answers_are_promised(shell: Shell, certified: Certificate) -> None:
-    edited("otherwise: [abstain]", "otherwise: [retry, abstain]\n    retry: {attempts: 2, wait: [0, 0]}", "workflows/sort.yaml")
+    edited(
+        "otherwise: [abstain]",
+        "otherwise: [retry, abstain]\n    retry: {attempts: 2, wait: [0, 0]}",
+        "workflows/sort.yaml",
+    )
     assert "without the promise of the certificate" in shell("validate", "workflows/sort.yaml").err
-    unsure, at_last = Done(value={"label": "yes"}, confidence=0.1), Done(value={"label": "yes"}, confidence=0.999)
-    shell.opener = Simulated({"sorter": in_turn(unsure, at_last)})
+    unsure, at_last = (
+        CallResult(value={"label": "yes"}, confidence=0.1),
+        CallResult(value={"label": "yes"}, confidence=0.999),
+    )
+    shell.opener = Simulated({"sorter": answer_sequence(unsure, at_last)})
     said = run(shell, 1)
     assert (said.code, said.json["promises"]) == (0, {})
 
 
 def test_a_node_that_asks_no_agent_can_have_none(shell: Shell, certified: Certificate) -> None:
     edited("output: ${sorted}", "output: ${held}", "workflows/sort.yaml")
-    edited("nodes:", 'nodes:\n  held: {verify: "${sorted}", checks: [schema], accept: certified}', "workflows/sort.yaml")
+    edited(
+        "nodes:", 'nodes:\n  held: {verify: "${sorted}", checks: [schema], accept: certified}', "workflows/sort.yaml"
+    )
     said = run(shell, 999)
     assert "L119: there is no certificate for 'held'" in said.err
     assert "certificates are of agents" in said.err
@@ -257,7 +290,7 @@ def test_a_node_that_asks_no_agent_can_have_none(shell: Shell, certified: Certif
 
 def test_a_card_can_say_certified_itself(shell: Shell, certified: Certificate) -> None:
     edited("output:", "checks: [schema, confidence]\naccept: certified\notherwise: [abstain]\noutput:")
-    assert shell("run", "sorter", "-i", "text=999", "--json").json["promises"] == {"result": certified.promise}
+    assert shell("run", "sorter", "-i", "text=999", "--json").json["promises"] == {"result": certified.guarantee}
     assert shell("run", "sorter", "-i", "text=0", "--json").code == 3
 
 
@@ -268,15 +301,15 @@ def test_a_certificate_of_the_users_own_comes_first(shell: Shell, certified: Cer
     Path("orchestra.toml").write_text('fleet = "nowhere"\nagents = ["agents", "more"]\n')
     assert run(shell, 999).code == 0
     FILE.parent.mkdir(parents=True)
-    stricter = msgspec.structs.replace(certified, threshold=1.0).sealed()
-    FILE.write_bytes(stricter.written())
+    stricter = msgspec.structs.replace(certified, threshold=1.0).with_digest()
+    FILE.write_bytes(stricter.to_bytes())
     assert (run(shell, 998).code, run(shell, 999).code) == (3, 0)
 
 
 def test_a_certificate_is_shown(shell: Shell, certified: Certificate) -> None:
     said = shell("certify", "sorter")
     assert said.code == 0
-    assert said.out.startswith(f"sorter: {certified.promise}")
+    assert said.out.startswith(f"sorter: {certified.guarantee}")
     assert certified.data.digest in said.out
     assert shell("certify", "sorter", "--json").json["certificate"]["digest"] == certified.digest
     FILE.unlink()
@@ -302,7 +335,7 @@ def test_an_agent_that_is_always_wrong_gets_none(shell: Shell) -> None:
     said = certify(shell, *PREDICTED, "--json")
     assert said.code == 3
     assert said.json["outcome"]["kind"] == "Infeasible"
-    assert (said.json["file"], said.json["promise"]) == (None, None)
+    assert (said.json["file"], said.json["guarantee"]) == (None, None)
     assert "More rows would not mend that" in certify(shell, *PREDICTED).out
 
 
@@ -316,7 +349,7 @@ def test_a_constant_score_is_all_or_nothing(shell: Shell) -> None:
     rows(1000)
     predictions(1000, lambda n: {"score": 0.5, "output": {"label": "yes" if n % 100 else "no"}})
     assert certify(shell, *PREDICTED).code == 0
-    found = Certificate.read(FILE.read_bytes())
+    found = Certificate.from_bytes(FILE.read_bytes())
     assert (found.threshold, found.coverage) == (0.5, 1.0)
 
 
@@ -324,14 +357,16 @@ def test_an_abstention_and_a_missing_answer_are_wrong_and_accepted_nowhere(shell
     rows(1000)
     predictions(900, lambda n: {"abstained": n % 2 == 0, "score": 1.0, "output": {"label": "yes"}})
     assert certify(shell, *PREDICTED).code == 0
-    found = Certificate.read(FILE.read_bytes())
+    found = Certificate.from_bytes(FILE.read_bytes())
     assert found.base_error == 0.55
     assert found.coverage == pytest.approx(0.45, abs=0.07)
 
 
 def test_rows_that_fail_are_wrong_and_told(shell: Shell) -> None:
     rows(1000)
-    shell.opener = Simulated(lambda call: answer(call) if int(call.inputs["text"]) % 10 else Refused(code="M001", reason="not JSON"))
+    shell.opener = Simulated(
+        lambda call: answer(call) if int(call.inputs["text"]) % 10 else CallError(code="M001", reason="not JSON")
+    )
     said = certify(shell)
     assert said.code == 0
     assert "100 rows failed, and count as wrong and not accepted; the first: not JSON" in said.err
@@ -419,7 +454,9 @@ def test_a_run_that_began_goes_on_with_the_threshold_that_it_began_with(shell: S
 
 def test_a_new_certificate_says_which_one_it_replaces(shell: Shell, certified: Certificate) -> None:
     said = certify(shell, *PREDICTED)
-    assert f"It replaces one of {certified.made[:10]} on rows.jsonl: {certified.promise}" in " ".join(said.out.split())
+    assert f"It replaces one of {certified.created_at[:10]} on rows.jsonl: {certified.guarantee}" in " ".join(
+        said.out.split()
+    )
     FILE.write_text("{}")
     again = json.loads(certify(shell, *PREDICTED, "--json").out)
     assert again["replaced"].startswith("one that does not hold:")
@@ -432,7 +469,7 @@ def test_answers_that_were_never_asked_for_are_not_called_wrong(shell: Shell) ->
     shell.opener = Simulated(lambda call: pytest.fail("somebody was asked"))
     said = certify(shell, "--json")
     assert said.code == 3
-    assert (said.json["outcome"]["kind"], said.json["outcome"]["rows"]) == ("TooLittle", 1050)
+    assert (said.json["outcome"]["kind"], said.json["outcome"]["rows_needed"]) == ("InsufficientData", 1050)
     assert "bound" not in said.json
 
 
@@ -441,7 +478,9 @@ def test_a_certificate_for_other_nodes_says_who_accepts_by_it_no_more(shell: She
     assert "nodes with `checks: [confidence, schema]` accept by this one no more (V005)" in " ".join(said.out.split())
 
 
-def test_explain_sees_the_certificates_that_nodes_accept_by_and_no_void_one(shell: Shell, certified: Certificate) -> None:
+def test_explain_sees_the_certificates_that_nodes_accept_by_and_no_void_one(
+    shell: Shell, certified: Certificate
+) -> None:
     def seen() -> Any:
         return shell("run", "sorter", "-i", "text=1", "--dry-run", "--json").json["nodes"][0]["certificate"]
 
@@ -457,10 +496,12 @@ def test_explain_sees_the_certificates_that_nodes_accept_by_and_no_void_one(shel
 def test_a_table_whose_columns_are_the_fields_does_as_well(shell: Shell, certified: Certificate) -> None:
     Path("rows.csv").write_text("id;text;label\n" + "".join(f"{n};{n};yes\n" for n in range(1000)))
     assert shell("certify", "sorter", "--data", "rows.csv", *CHECKS, *PREDICTED).code == 0
-    assert Certificate.read(FILE.read_bytes()).threshold == certified.threshold
+    assert Certificate.from_bytes(FILE.read_bytes()).threshold == certified.threshold
 
 
-@pytest.mark.parametrize("more", [("--alpha", "0.2"), ("--delta", "0.1"), ("--checks", "confidence"), ("--rows", "3"), ("--combined",)])
+@pytest.mark.parametrize(
+    "more", [("--alpha", "0.2"), ("--delta", "0.1"), ("--checks", "confidence"), ("--rows", "3"), ("--combined",)]
+)
 @pytest.mark.parametrize("watch", [(), ("--watch",)])
 def test_terms_where_nothing_is_made_are_refused(
     shell: Shell, certified: Certificate, watch: tuple[str, ...], more: tuple[str, ...]
@@ -470,7 +511,9 @@ def test_terms_where_nothing_is_made_are_refused(
     assert f"C010: {more[0]} says nothing where" in said.err
 
 
-@pytest.mark.parametrize("more", [("--seed", "1"), ("--metric", "EM"), ("--evaluation", "one"), ("--since", "today"), ("--by", "ada")])
+@pytest.mark.parametrize(
+    "more", [("--seed", "1"), ("--metric", "EM"), ("--evaluation", "one"), ("--since", "today"), ("--by", "ada")]
+)
 def test_options_that_a_certificate_that_is_shown_does_not_take_are_refused(
     shell: Shell, certified: Certificate, more: tuple[str, str]
 ) -> None:
@@ -484,17 +527,19 @@ def test_options_of_audits_are_refused_where_a_certificate_is_made(shell: Shell)
     assert "C010: --since says nothing where answers are certified" in certify(shell, "--since", "today").err
 
 
-def test_a_signal_while_figures_are_made_ends_it_without_a_certificate(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    from orchestra.cli.signals import Stop
+def test_a_signal_while_figures_are_made_ends_it_without_a_certificate(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestra.cli.signals import StopSignal
 
     rows(1000)
     predictions(1000)
-    before = Stop.__init__
+    before = StopSignal.__init__
 
-    def told(self: Stop) -> None:
+    def told(self: StopSignal) -> None:
         before(self)
-        self.told = self.leaving = True
+        self.requested = self.terminating = True
 
-    monkeypatch.setattr(Stop, "__init__", told)
+    monkeypatch.setattr(StopSignal, "__init__", told)
     assert certify(shell, *PREDICTED).code == 143
     assert not FILE.exists()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestra.core.protocols import Call
+from orchestra.core.protocols import CallRequest
 from orchestra.verification.certificates.claims_file import ClaimsCertificate
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import Simulated, furnish
@@ -51,7 +51,7 @@ def score(claim: str) -> float:
     return int(claim.split()[1]) / 1000
 
 
-def answer(call: Call) -> Any:
+def answer(call: CallRequest) -> Any:
     if call.name == "checker":
         return {"p_supported": score(call.inputs["claim"]), "p_refute": 0.0}
     return {"facts": ["fact 990 of 0", "fact 400 of 0", "fact 700 of 0"]}
@@ -67,9 +67,15 @@ def rows(count: int, *, judged: bool = True, scored: bool = False) -> None:
     lines = []
     for number in range(count):
         parts = facts(number)
-        row: dict[str, Any] = {"id": f"{number}", "input": {"text": f"Text {number}."}, "output": {"facts": [text for text, _ in parts]}}
+        row: dict[str, Any] = {
+            "id": f"{number}",
+            "input": {"text": f"Text {number}."},
+            "output": {"facts": [text for text, _ in parts]},
+        }
         if judged:
-            row["claims"] = [{"claim": text, "right": right} | ({"score": score(text)} if scored else {}) for text, right in parts]
+            row["claims"] = [
+                {"claim": text, "right": right} | ({"score": score(text)} if scored else {}) for text, right in parts
+            ]
         lines.append(json.dumps(row) + "\n")
     Path("rows.jsonl").write_text("".join(lines))
 
@@ -109,14 +115,16 @@ def test_judged_answers_come_to_a_certificate_and_a_node_keeps_parts_by_it(shell
         "claims.json: written",
     ):
         assert text in said.out
-    made = ClaimsCertificate.read(FILE.read_bytes())
+    made = ClaimsCertificate.from_bytes(FILE.read_bytes())
     assert (made.agent, made.judge, made.check, made.alpha) == ("teller", "checker", "entailment(checker)", 0.2)
-    assert made.calibrated.broken <= 0.2 * made.calibrated.answers
+    assert made.calibrated.violations <= 0.2 * made.calibrated.answers
     assert 0.7 > made.threshold > 0.5
     told = run(shell, "--json").json
     assert told["output"] == {"facts": ["fact 990 of 0", "fact 700 of 0"]}
-    assert told["promises"] == {"told": made.promise}
-    assert [(one["path"], one["value"], one["score"]) for one in told["dropped"]] == [("facts[1]", "fact 400 of 0", 0.4)]
+    assert told["promises"] == {"told": made.guarantee}
+    assert [(one["path"], one["value"], one["score"]) for one in told["dropped"]] == [
+        ("facts[1]", "fact 400 of 0", 0.4)
+    ]
     shown = run(shell)
     assert "dropped from told: fact 400 of 0: the evidence does not state 'fact 400 of 0'" in shown.out
     assert "all that is kept is right in at least 80 % of answers; keeps" in shown.out
@@ -139,10 +147,10 @@ def test_it_is_shown_where_no_answers_are_named(shell: Shell) -> None:
     assert "L119: there is no certificate of 'teller' about claims" in shell("certify", "teller", "--claims").err
     rows(200)
     assert certify(shell).code == 0
-    made = ClaimsCertificate.read(FILE.read_bytes())
+    made = ClaimsCertificate.from_bytes(FILE.read_bytes())
     said = shell("certify", "teller", "--claims")
     assert said.code == 0
-    assert f"teller: {made.promise}" in said.out
+    assert f"teller: {made.guarantee}" in said.out
     assert "entailment(checker)" in said.out
     assert shell("certify", "teller", "--claims", "--json").json["certificate"]["digest"] == made.digest
 
@@ -150,11 +158,11 @@ def test_it_is_shown_where_no_answers_are_named(shell: Shell) -> None:
 def test_recorded_scores_come_to_the_same_and_ask_nobody(shell: Shell) -> None:
     rows(200)
     assert certify(shell).code == 0
-    asked = ClaimsCertificate.read(FILE.read_bytes())
+    asked = ClaimsCertificate.from_bytes(FILE.read_bytes())
     rows(200, scored=True)
     shell.opener = Simulated({})
     assert certify(shell, "--json").json["threshold"] == asked.threshold
-    assert ClaimsCertificate.read(FILE.read_bytes()).data.scores
+    assert ClaimsCertificate.from_bytes(FILE.read_bytes()).data.recorded_scores
 
 
 def test_of_answers_about_one_text_one_is_drawn(shell: Shell) -> None:
@@ -170,16 +178,18 @@ def test_of_answers_about_one_text_one_is_drawn(shell: Shell) -> None:
         line |= {"input": {"text": f"Text {number}."}, "group": f"book {number // 4}"}
     Path("rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert certify(shell).code == 0
-    made = ClaimsCertificate.read(FILE.read_bytes())
-    assert (made.data.grouped, made.data.calibration + made.data.judged) == (150, 50)
-    assert certify(shell, "--json").json["left_out"] == {"copies": 0, "grouped": 150}
+    made = ClaimsCertificate.from_bytes(FILE.read_bytes())
+    assert (made.data.grouped, made.data.calibration + made.data.held_out) == (150, 50)
+    assert certify(shell, "--json").json["left_out"] == {"duplicates": 0, "grouped": 150}
     assert "V026: teller has no input 'page' to group by" in certify(shell, "--group", "page").err
 
 
 def test_an_id_that_stands_there_twice_is_refused_before_anybody_is_asked(shell: Shell) -> None:
     rows(200)
     lines = [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()]
-    Path("rows.jsonl").write_text("".join(json.dumps(line | {"id": "a book", "group": "a book"}) + "\n" for line in lines))
+    Path("rows.jsonl").write_text(
+        "".join(json.dumps(line | {"id": "a book", "group": "a book"}) + "\n" for line in lines)
+    )
     said = certify(shell)
     assert (said.code, said.out) == (2, "")
     assert "V006: two rows have the id 'a book'" in said.err
@@ -189,14 +199,14 @@ def test_an_id_that_stands_there_twice_is_refused_before_anybody_is_asked(shell:
 def test_another_attempt_on_the_same_answers_is_said_wherever_its_promise_is(shell: Shell) -> None:
     rows(200, scored=True)
     assert certify(shell).code == 0
-    first = ClaimsCertificate.read(FILE.read_bytes())
-    assert ("attempt" in first.promise, "attempt" in FILE.read_text()) == (False, False)
+    first = ClaimsCertificate.from_bytes(FILE.read_bytes())
+    assert ("attempt" in first.guarantee, "attempt" in FILE.read_text()) == (False, False)
     assert "CAREFUL" not in certify(shell).out, "the same answers under the same terms are the attempt that they were"
     said = certify(shell, "--seed", "1")
     assert "CAREFUL: attempt 2 on these answers" in " ".join(said.out.split())
-    again = ClaimsCertificate.read(FILE.read_bytes())
-    assert (again.attempt, again.terms["attempt"]) == (2, 2)
-    assert again.promise.endswith("; attempt 2 on its answers")
+    again = ClaimsCertificate.from_bytes(FILE.read_bytes())
+    assert (again.attempt, again.summary["attempt"]) == (2, 2)
+    assert again.guarantee.endswith("; attempt 2 on its answers")
     rows(230, scored=True)
     assert certify(shell, "--json").json["attempt"] == 3, "more answers beside these are another attempt"
     assert len(FILE.with_name("claims_attempts.jsonl").read_text().splitlines()) == 3
@@ -227,11 +237,16 @@ def test_too_few_answers_ask_nobody_and_say_how_many_are_needed(shell: Shell) ->
     ("change", "says"),
     [
         ({"claims": [{"claim": "fact 950 of 0", "right": True}]}, "has 2 parts, and 1 are judged"),
-        ({"claims": [{"claim": "another", "right": True}, {"claim": "b", "right": True}]}, "judges 'another', where its output says"),
+        (
+            {"claims": [{"claim": "another", "right": True}, {"claim": "b", "right": True}]},
+            "judges 'another', where its output says",
+        ),
         ({"claims": "none"}, "no judged answer"),
     ],
 )
-def test_labels_that_do_not_fit_the_answer_are_refused_at_their_line(shell: Shell, change: dict[str, Any], says: str) -> None:
+def test_labels_that_do_not_fit_the_answer_are_refused_at_their_line(
+    shell: Shell, change: dict[str, Any], says: str
+) -> None:
     rows(1)
     Path("rows.jsonl").write_text(json.dumps(json.loads(Path("rows.jsonl").read_text()) | change) + "\n")
     said = certify(shell)
@@ -264,12 +279,16 @@ def test_a_threshold_that_was_moved_and_a_promise_that_is_not_carried_are_refuse
     good = json.loads(FILE.read_text())
     FILE.write_text(json.dumps(good | {"threshold": 0.1}))
     assert "V004" in run(shell).err
-    forged = ClaimsCertificate.read(json.dumps(good).encode())
+    forged = ClaimsCertificate.from_bytes(json.dumps(good).encode())
     import msgspec
 
-    FILE.write_bytes(msgspec.structs.replace(forged, calibrated=msgspec.structs.replace(forged.calibrated, broken=60)).sealed().written())
+    FILE.write_bytes(
+        msgspec.structs.replace(forged, calibrated=msgspec.structs.replace(forged.calibrated, violations=60))
+        .with_digest()
+        .to_bytes()
+    )
     assert "V003" in run(shell).err
-    FILE.write_bytes(forged.voided("an audit").written())
+    FILE.write_bytes(forged.mark_void("an audit").to_bytes())
     assert "is void: an audit" in " ".join(run(shell).err.split())
 
 
@@ -290,6 +309,8 @@ def test_without_one_a_node_says_how_to_make_it(shell: Shell) -> None:
         (("--data", "rows.jsonl", "--by", "me"), "--watch"),
     ],
 )
-def test_an_option_that_says_nothing_here_is_told_with_the_command_that_takes_it(shell: Shell, given: tuple[str, ...], hint: str) -> None:
+def test_an_option_that_says_nothing_here_is_told_with_the_command_that_takes_it(
+    shell: Shell, given: tuple[str, ...], hint: str
+) -> None:
     said = shell("certify", "AGENT", *given)
     assert (said.code, f"= help: orchestra certify AGENT {hint}" in map(str.strip, said.err.splitlines())) == (2, True)

@@ -20,7 +20,10 @@ ATTEMPTS = Path("agents/sorter/attempts.jsonl")
 
 def written(count: int, change: Callable[[int], dict[str, Any]]) -> None:
     """Rows, and answers to them that are all right."""
-    lines("rows.jsonl", [{"id": f"{n}", "input": {"text": f"{n}"}, "expected": {"label": "yes"}, **change(n)} for n in range(count)])
+    lines(
+        "rows.jsonl",
+        [{"id": f"{n}", "input": {"text": f"{n}"}, "expected": {"label": "yes"}, **change(n)} for n in range(count)],
+    )
     lines("answers.jsonl", [{"id": f"{n}", "output": {"label": "yes"}, "score": 0.9} for n in range(count)])
 
 
@@ -37,9 +40,9 @@ def test_of_a_group_one_row_is_drawn_and_the_certificate_says_so(shell: Shell) -
     said = certify(shell, *PREDICTED)
     assert said.code == 0, said.out
     assert "1,800 rows left out: rows of one group are not independent" in said.out
-    made = Certificate.read(FILE.read_bytes())
-    assert (made.data.grouped, made.data.tuning + made.data.calibration + made.data.judged) == (1800, 200)
-    assert made.promise.endswith("each group counts once")
+    made = Certificate.from_bytes(FILE.read_bytes())
+    assert (made.data.grouped, made.data.tuning + made.data.calibration + made.data.held_out) == (1800, 200)
+    assert made.guarantee.endswith("each group counts once")
     assert "1,800 of one group with another" in shell("certify", "sorter").out
 
 
@@ -47,7 +50,7 @@ def test_an_input_can_be_what_groups(shell: Shell) -> None:
     Path("agents/sorter/agent.yaml").write_text(AGENT.replace("{text: str}", "{text: str, passage: str}"))
     written(1000, lambda n: {"input": {"text": f"{n}", "passage": f"{n % 100}"}})
     said = certify(shell, *PREDICTED, "--group", "passage", "--json")
-    assert (said.code, said.json["left_out"]) == (3, {"copies": 0, "grouped": 900})
+    assert (said.code, said.json["left_out"]) == (3, {"duplicates": 0, "grouped": 900})
     said = certify(shell, *PREDICTED, "--group", "pasage")
     assert (said.code, said.err[:4], "--group passage" in said.err) == (2, "V026", True)
 
@@ -56,7 +59,7 @@ def test_rows_of_one_passage_are_a_group_where_the_card_names_it_as_evidence(she
     card = AGENT.replace("{text: str}", "{text: str, passage: str}") + "evidence: passage\n"
     Path("agents/sorter/agent.yaml").write_text(card)
     written(1000, lambda n: {"input": {"text": f"{n}", "passage": f"{n % 100}"}})
-    assert certify(shell, *PREDICTED, "--json").json["left_out"] == {"copies": 0, "grouped": 900}
+    assert certify(shell, *PREDICTED, "--json").json["left_out"] == {"duplicates": 0, "grouped": 900}
 
 
 EVALUATION = "schema: orchestra/evaluation/v1\nmetrics: {in scope: {of: accuracy, field: label, without: [other]}}\n"
@@ -68,9 +71,12 @@ def test_rows_that_a_metric_leaves_out_count_for_the_promise(shell: Shell) -> No
     said = certify(shell, *PREDICTED)
     assert said.code == 3, "a tenth of what is accepted is wrong"
     assert "1,000 rows" in said.out
-    assert "100 rows that the metric leaves out of its figure are in: the promise is about all that is accepted" in said.out
+    assert (
+        "100 rows that the metric leaves out of its figure are in: the promise is about all that is accepted"
+        in said.out
+    )
     assert certify(shell, *PREDICTED, "--alpha", "0.3").code == 0
-    assert Certificate.read(FILE.read_bytes()).data.right == ("in scope, of all rows",)
+    assert Certificate.from_bytes(FILE.read_bytes()).data.metrics == ("in scope, of all rows",)
 
 
 def test_rows_that_a_metric_leaves_out_and_that_say_nothing_are_refused(shell: Shell) -> None:
@@ -102,10 +108,14 @@ def test_attempts_on_the_same_rows_have_delta_together(shell: Shell) -> None:
     predictions(500, lambda n: {"output": {"label": "yes"}, "score": 0.5})
     said = certify(shell, *PREDICTED, "--alpha", "0.06", "--json")
     assert (said.code, said.json["attempt"], said.json["tested_at"]) == (0, 3, pytest.approx(0.05 / 30))
-    made = Certificate.read(FILE.read_bytes())
+    made = Certificate.from_bytes(FILE.read_bytes())
     assert (made.attempt, made.delta) == (3, 0.05)
     assert "number 3 on these rows, tested at 0.167 % of 5 %" in shell("certify", "sorter").out
-    assert [json.loads(line)["came"] for line in ATTEMPTS.read_text().splitlines()] == ["too little", "too little", "certified"]
+    assert [json.loads(line)["outcome"] for line in ATTEMPTS.read_text().splitlines()] == [
+        "insufficient data",
+        "insufficient data",
+        "certified",
+    ]
     rows(500, 500)
     predictions(500, first=500)
     assert certify(shell, *PREDICTED, "--json", "--out", "other.json").json["attempt"] == 1, "other rows"

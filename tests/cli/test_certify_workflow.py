@@ -72,7 +72,7 @@ def certified(shell: Shell) -> Certificate:
     """The certificate of the packaged workflow, of recorded answers."""
     said = recorded(shell, 1_000)
     assert said.code == 0, said.out + said.err
-    return Certificate.read(FILE.read_bytes())
+    return Certificate.from_bytes(FILE.read_bytes())
 
 
 def test_each_row_is_run_through_the_workflow_and_the_promise_is_about_its_answer(shell: Shell) -> None:
@@ -84,18 +84,25 @@ def test_each_row_is_run_through_the_workflow_and_the_promise_is_about_its_answe
     assert "naive threshold" in said.out
     assert "200 resplits" in said.out
     assert f"orchestra run {NAME} --accept certified accepts by it" in said.out
-    made = Certificate.read(FILE.read_bytes())
-    assert (made.agent, made.of, made.checks, made.data.right) == (NAME, "workflow", ("confidence",), ("text same",))
+    made = Certificate.from_bytes(FILE.read_bytes())
+    assert (made.agent, made.subject_kind, made.checks, made.data.metrics) == (
+        NAME,
+        "workflow",
+        ("confidence",),
+        ("text same",),
+    )
     assert (FOLDER / "attempts.jsonl").read_text().count("\n") == 1
     towers.predictions("answers.jsonl", range(400))
     FILE.unlink()
     again = certify(shell, "--predictions", "answers.jsonl")
     assert again.code == 0, "the same answers are the same attempt"
-    assert Certificate.read(FILE.read_bytes()).threshold == made.threshold
+    assert Certificate.from_bytes(FILE.read_bytes()).threshold == made.threshold
 
 
 def test_the_promise_is_kept_on_rows_that_had_no_part_in_it(certified: Certificate) -> None:
-    fresh = [n for n in range(10_000, 14_000) if (given := towers.told(n)) is not None and given[1] >= certified.threshold]
+    fresh = [
+        n for n in range(10_000, 14_000) if (given := towers.told(n)) is not None and given[1] >= certified.threshold
+    ]
     wrong = sum(towers.told(n)[0] != towers.expected(n) for n in fresh)  # type: ignore[index]
     assert len(fresh) > 1_000
     assert wrong <= certified.alpha * len(fresh)
@@ -105,18 +112,20 @@ def test_a_run_states_the_promise_and_what_stands_behind_it(shell: Shell, certif
     number = one(known=True, above=certified.threshold)
     said = run(shell, number, "--accept", "certified")
     assert said.code == 0, said.err
-    assert f"{NAME}: {certified.promise}" in said.out
+    assert f"{NAME}: {certified.guarantee}" in said.out
     data = run(shell, number, "--accept", "certified", "--json").json
     assert data["output"]["text"] == towers.expected(number)["text"]
-    assert data["promises"] == {NAME: certified.promise}
-    assert data["certificates"][NAME] == certified.terms
+    assert data["promises"] == {NAME: certified.guarantee}
+    assert data["certificates"][NAME] == certified.summary
     assert data["certificates"][NAME]["workflow"] == NAME
     assert data["confidence"] == towers.sure(number)
     assert [claim["path"] for claim in data["claims"]] == ["text"]
     assert run(shell, number, "--json").json["promises"] == {}, "without the option nothing is promised"
 
 
-def test_what_scores_less_and_what_says_nothing_is_withheld_under_the_certificate(shell: Shell, certified: Certificate) -> None:
+def test_what_scores_less_and_what_says_nothing_is_withheld_under_the_certificate(
+    shell: Shell, certified: Certificate
+) -> None:
     unsure, hidden = one(known=True, below=certified.threshold), one(known=False, above=0.6)
     said = run(shell, unsure, "--accept", "certified")
     assert said.code == 3
@@ -133,7 +142,7 @@ def test_what_scores_less_and_what_says_nothing_is_withheld_under_the_certificat
 def test_a_node_that_calls_the_workflow_accepts_by_its_certificate(shell: Shell, certified: Certificate) -> None:
     Path("desk.yaml").write_text(CALLER)
     said = run(shell, one(known=True, above=certified.threshold), "--json", of="./desk.yaml").json
-    assert (said["status"], said["promises"]) == ("done", {"told": certified.promise})
+    assert (said["status"], said["promises"]) == ("done", {"told": certified.guarantee})
     assert run(shell, one(known=False), of="./desk.yaml").code == 3
     Path("desk.yaml").write_text(CALLER.replace("[confidence]", "[schema, confidence]"))
     assert "V005: the certificate of a workflow is about how sure it is" in run(shell, 1, of="./desk.yaml").err
@@ -147,7 +156,9 @@ def test_a_node_that_calls_the_workflow_accepts_from_a_score_on(shell: Shell) ->
     assert run(shell, unsure, of="./desk.yaml").code == 3
 
 
-def test_an_agent_that_takes_the_place_of_one_in_it_is_not_accepted_by_its_certificate(shell: Shell, certified: Certificate) -> None:
+def test_an_agent_that_takes_the_place_of_one_in_it_is_not_accepted_by_its_certificate(
+    shell: Shell, certified: Certificate
+) -> None:
     name = run(shell, one(known=True, above=certified.threshold), "--accept", "certified", "--json").json["run"]
     Path("other.md").write_text("Read: {{ question }} {{ context }}\n")
     (found,) = shell("whatif", name, "--agent", "generative_reader@other.md", "--json").json["runs"]
@@ -159,7 +170,7 @@ def test_an_agent_that_takes_the_place_of_one_in_it_is_not_accepted_by_its_certi
 
 def test_a_run_that_is_forked_is_accepted_as_it_was(shell: Shell, certified: Certificate) -> None:
     name = run(shell, one(known=True, above=certified.threshold), "--accept", "certified", "--json").json["run"]
-    assert shell("runs", "fork", name, "--json").json["promises"] == {NAME: certified.promise}
+    assert shell("runs", "fork", name, "--json").json["promises"] == {NAME: certified.guarantee}
     assert shell("runs", "fork", name, "--set", "answer_from_documents/answer={}", "--json").code != 0
 
 
@@ -174,14 +185,19 @@ def test_a_batch_withholds_what_the_certificate_does_not_accept(shell: Shell, ce
     assert all(line["abstained"] for line in done if line["id"] not in wanted)
 
 
-def test_what_a_batch_wrote_that_nobody_certified_is_no_answer_of_one_that_is(shell: Shell, certified: Certificate) -> None:
+def test_what_a_batch_wrote_that_nobody_certified_is_no_answer_of_one_that_is(
+    shell: Shell, certified: Certificate
+) -> None:
     towers.rows("some.jsonl", range(5_000, 5_003))
     batch = ("batch", NAME, "-i", "some.jsonl", "-o", "out.jsonl")
     assert shell(*batch).code == 0
     before = Path("out.jsonl").read_bytes()
     said = shell(*batch, "--accept", "certified")
     assert said.code == 2
-    assert "C022: the result of '5000' is of another input than the row has now, or was accepted by another --accept" in said.err
+    assert (
+        "C022: the result of '5000' is of another input than the row has now, or was accepted by another --accept"
+        in said.err
+    )
     assert Path("out.jsonl").read_bytes() == before
     assert shell(*batch).code == 0
     Path("out.jsonl").unlink()
@@ -200,7 +216,7 @@ def test_python_says_it_of_a_run(shell: Shell, certified: Certificate) -> None:
             return await told.run(step, **towers.inputs(sure)), await told.run(step, **towers.inputs(unsure))
 
     good, bad = asyncio.run(scene())
-    assert (good.promises, bad.status) == ({NAME: certified.promise}, "abstained")
+    assert (good.guarantees, bad.status) == ({NAME: certified.guarantee}, "abstained")
     with pytest.raises(Abstained, match="under its certificate"):
         _ = bad.output
 
@@ -215,8 +231,10 @@ def test_a_file_may_say_it_and_its_certificate_lies_beside_it(shell: Shell) -> N
     towers.rows("rows.jsonl", range(400))
     towers.predictions("answers.jsonl", range(400))
     assert certify(shell, "--predictions", "answers.jsonl", of="./own/towers.yaml").code == 0
-    made = Certificate.read(Path("own/towers/certificate.json").read_bytes())
-    assert run(shell, one(known=True, above=made.threshold), "--json", of="./own/towers.yaml").json["promises"] == {"towers": made.promise}
+    made = Certificate.from_bytes(Path("own/towers/certificate.json").read_bytes())
+    assert run(shell, one(known=True, above=made.threshold), "--json", of="./own/towers.yaml").json["promises"] == {
+        "towers": made.guarantee
+    }
 
 
 @pytest.mark.parametrize(
@@ -255,7 +273,7 @@ def test_a_changed_fleet_voids_it(shell: Shell, certified: Certificate) -> None:
 
 def test_the_certificate_is_shown(shell: Shell, certified: Certificate) -> None:
     said = shell("certify", NAME)
-    assert f"{NAME}: {certified.promise}" in said.out
+    assert f"{NAME}: {certified.guarantee}" in said.out
     assert certified.score in said.out
     assert str(FILE) in said.out
 
@@ -284,7 +302,10 @@ def test_what_is_about_agents_is_refused(shell: Shell) -> None:
     assert "C010: --checks is about an agent" in certify(shell, "--checks", "quote").err
     watched = " ".join(shell("certify", NAME, "--watch").err.split())
     assert "V032: a watch is of agents" in watched
-    assert f"orchestra certify {NAME} --data ROWS_OF_TODAY --out ANOTHER_FILE tells whether its promise is still kept" in watched
+    assert (
+        f"orchestra certify {NAME} --data ROWS_OF_TODAY --out ANOTHER_FILE tells whether its promise is still kept"
+        in watched
+    )
     assert "V032: --claims are of agents" in certify(shell, "--claims").err
     assert "V029: --accept 2 is no score" in run(shell, 1, "--accept", "2").err
     assert "L119: there is no certificate for the workflow" in run(shell, 1, "--accept", "certified").err
@@ -293,7 +314,9 @@ def test_what_is_about_agents_is_refused(shell: Shell) -> None:
 def test_a_workflow_that_acts_is_certified_by_recorded_answers_alone(shell: Shell) -> None:
     asks = "name: {0}\nschema: orchestra/v1\ninput: {{question: str}}\noutput: ${{said}}\nnodes:\n  said: {{ask: '${{input.question}}'}}\n"
     Path("desk.yaml").write_text(asks.format("desk"))
-    Path("rows.jsonl").write_text(json.dumps({"id": "1", "input": {"question": "?"}, "expected": {"output": "!"}}) + "\n")
+    Path("rows.jsonl").write_text(
+        json.dumps({"id": "1", "input": {"question": "?"}, "expected": {"output": "!"}}) + "\n"
+    )
     said = certify(shell, of="./desk.yaml")
     assert said.code == 2
     assert "V030: desk would act once for each row: said asks a person" in said.err

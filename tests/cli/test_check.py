@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from orchestra.cli.inputs import read_documents
-from orchestra.core.protocols import Call
+from orchestra.core.protocols import CallRequest
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated
 
@@ -31,7 +31,9 @@ def test_words_of_the_evidence_are_accepted_with_their_place(shell: Shell) -> No
 def test_other_words_are_not(shell: Shell) -> None:
     said = shell("check", "finished in 1890", "--against", "tower.txt")
     assert said.code == 3
-    assert said.out.startswith("not accepted, score 0.00\n\nquote: fail 0.00  'finished in 1890' does not stand in the evidence")
+    assert said.out.startswith(
+        "not accepted, score 0.00\n\nquote: fail 0.00  'finished in 1890' does not stand in the evidence"
+    )
 
 
 def test_numbers_of_a_sentence_in_its_own_words_are_looked_up(shell: Shell) -> None:
@@ -63,7 +65,9 @@ def test_answer_and_evidence_may_be_files_of_text_of_json_and_folders(shell: She
     for answer in ("@answer.txt", "@answer.json"):
         for against in ("evidence.json", "texts"):
             assert shell("check", answer, "--against", against).code == 0
-    assert "b.md [10:17]" in shell("check", "@answer.txt", "--against", "evidence.json", "--against", "texts").out.replace("a [", "b.md [")
+    assert "b.md [10:17]" in shell(
+        "check", "@answer.txt", "--against", "evidence.json", "--against", "texts"
+    ).out.replace("a [", "b.md [")
 
 
 def test_the_score_that_must_be_reached_is_the_callers(shell: Shell) -> None:
@@ -83,7 +87,11 @@ def test_words_in_brackets_are_a_text(shell: Shell) -> None:
     [
         (("x", "--against", "tower.txt", "--checks", "qoute"), "C037", "did you mean 'quote'?"),
         (("x", "--against", "tower.txt", "--checks", "confidence"), "C037", "these do: schema, quote"),
-        (("x", "--against", "tower.txt", "--checks", "quote | agree(3)"), "C037", "no check 'agree' works on an answer alone"),
+        (
+            ("x", "--against", "tower.txt", "--checks", "quote | agree(3)"),
+            "C037",
+            "no check 'agree' works on an answer alone",
+        ),
         (("x", "--against", "tower.txt", "--checks", "quote |"), "V010", "'quote |' is no check"),
         (("x", "--against", "tower.txt", "--checks", "entailment(nobody)"), "V011", "there is none"),
         (("x", "--against", "tower.txt", "--checks", ","), "C037", "no check is named"),
@@ -107,11 +115,11 @@ def test_evidence_that_a_terminal_would_obey_is_spelled_out(shell: Shell) -> Non
     assert not {"\x1b", "\u202e"} & set(said.out)
 
 
-def judging(shell: Shell, label: str, chance: float) -> list[Call]:
+def judging(shell: Shell, label: str, chance: float) -> list[CallRequest]:
     """Whoever is asked says this; what was asked."""
-    asked: list[Call] = []
+    asked: list[CallRequest] = []
 
-    def answer(call: Call) -> Any:
+    def answer(call: CallRequest) -> Any:
         asked.append(call)
         return (
             {"label": label, "p_supported": chance, "p_support": chance, "p_refute": 0.0}
@@ -126,15 +134,36 @@ def judging(shell: Shell, label: str, chance: float) -> list[Call]:
 @pytest.mark.parametrize(("label", "chance", "code"), [("supported", 0.9, 0), ("not stated", 0.1, 3)])
 def test_checks_may_be_put_together_and_ask_agents(shell: Shell, label: str, chance: float, code: int) -> None:
     asked = judging(shell, label, chance)
-    said = shell("check", "It was ready in 1889.", "--against", "tower.txt", "--checks", "numbers & (quote | entailment)", "--json")
+    said = shell(
+        "check",
+        "It was ready in 1889.",
+        "--against",
+        "tower.txt",
+        "--checks",
+        "numbers & (quote | entailment)",
+        "--json",
+    )
     assert (said.code, said.json["accepted"], said.json["score"]) == (code, code == 0, chance if code == 0 else 0.0)
     (question,) = asked
-    assert (question.name, question.inputs["claim"], question.inputs["evidence"]) == ("entailment", "It was ready in 1889.", TEXT.strip())
+    assert (question.name, question.inputs["claim"], question.inputs["evidence"]) == (
+        "entailment",
+        "It was ready in 1889.",
+        TEXT.strip(),
+    )
 
 
 def test_what_it_was_made_from_is_for_whoever_derives_it_again(shell: Shell) -> None:
     asked = judging(shell, "", 0.0)
-    options = ("--against", "tower.txt", "--checks", "rederive(reader)", "-i", "question=When?", "-i", "context=In 1889.")
+    options = (
+        "--against",
+        "tower.txt",
+        "--checks",
+        "rederive(reader)",
+        "-i",
+        "question=When?",
+        "-i",
+        "context=In 1889.",
+    )
     assert shell("check", "1889", *options).code == 0
     assert shell("check", "1890", *options).code == 3
     assert [call.inputs for call in asked] == [{"question": "When?", "context": "In 1889."}] * 2
@@ -152,7 +181,7 @@ def test_nothing_is_recorded(shell: Shell) -> None:
 
 
 def test_parts_that_the_evidence_does_not_bear_out_are_taken_out(shell: Shell) -> None:
-    def judge(call: Call) -> Any:
+    def judge(call: CallRequest) -> Any:
         supported = 0.1 if "wood" in call.inputs["claim"] else 0.8
         return {"label": "supported", "p_supported": supported, "p_support": None, "p_refute": 0.0}
 

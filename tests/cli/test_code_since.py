@@ -85,15 +85,19 @@ def test_what_if_calls_it_anew_and_says_so(run: str, shell: Shell) -> None:
     assert shell("whatif", run, "--json").json["runs"][0]["altered"] == ["double"]
 
 
-def test_a_run_that_does_not_know_its_code_is_recalled_and_that_is_said(run: str, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_does_not_know_its_code_is_recalled_and_that_is_said(
+    run: str, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as earlier:
         earlier.setattr(
-            "orchestra.app.snapshot_store.uncounted", lambda contract: False
+            "orchestra.app.snapshot_store.is_unversioned_tool", lambda contract: False
         )  # as runs were kept before there were such digests
         sys.modules.pop("sum_tools", None)
         old = shell("run", "sums", "-i", "number=3", "--json").json["run"]
     written(MODULE.replace("number * 2", "number * 3"))
     said = shell("runs", "fork", old, "--json").json
     assert (said["output"], said["recalled"]) == (7, 2)
-    assert said["changes"] == [{"node": "twice", "why": "whether the code of its tool double has changed is not on record"}]
+    assert said["changes"] == [
+        {"node": "twice", "why": "whether the code of its tool double has changed is not on record"}
+    ]
     assert "whether the code of double has changed is not on record" in shell("whatif", old).out

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from orchestra.core.protocols import Call, Done
+from orchestra.core.protocols import CallRequest, CallResult
 from orchestra.verification.certificates.combination import Combination
-from orchestra.verification.certificates.file import COMBINED, Certificate
+from orchestra.verification.certificates.file import COMBINED_SCORE, Certificate
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import Simulated, calls, furnish
 from tests.unreachable import FLEET
@@ -66,15 +66,18 @@ def right(number: int) -> bool:
     return sure(number) + supported(number) > 1 or number % 25 == 0
 
 
-def answer(call: Call) -> Any:
+def answer(call: CallRequest) -> Any:
     if call.name == "checker":
         return {"p_supported": supported(int(call.inputs["claim"].split()[1])), "p_refute": 0.0}
     number = int(call.inputs["text"])
-    return Done(value={"fact": f"fact {number} {'holds' if right(number) else 'fails'}"}, confidence=sure(number))
+    return CallResult(value={"fact": f"fact {number} {'holds' if right(number) else 'fails'}"}, confidence=sure(number))
 
 
 def rows(count: int, first: int = 0) -> None:
-    made = [{"id": f"{n}", "input": {"text": f"{n}"}, "expected": {"fact": f"fact {n} holds"}} for n in range(first, first + count)]
+    made = [
+        {"id": f"{n}", "input": {"text": f"{n}"}, "expected": {"fact": f"fact {n} holds"}}
+        for n in range(first, first + count)
+    ]
     Path("rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in made))
 
 
@@ -107,7 +110,7 @@ def combined(shell: Shell, made: list[bytes]) -> Combination:
         assert said.code == 0, said.out + said.err
         made.append(FILE.read_bytes())
     FILE.write_bytes(made[0])
-    return Combination.read(made[0])
+    return Combination.from_bytes(made[0])
 
 
 @pytest.fixture(scope="module")
@@ -128,18 +131,26 @@ def edited(old: str, new: str, file: str = "workflows/tell.yaml") -> None:
 def test_both_checks_are_asked_of_every_row_and_both_count(shell: Shell) -> None:
     rows(320)
     assert combine(shell).code == 0
-    combined = Combination.read(FILE.read_bytes())
+    combined = Combination.from_bytes(FILE.read_bytes())
     assert (calls(shell).count("teller"), calls(shell).count("checker")) == (320, 320)
     assert combined.checks == ("confidence", "entailment(checker)")
-    assert all(voice.weight > 0.5 for voice in combined.voices)
-    assert (combined.data.rows, combined.data.right) == (320, sum(map(right, range(320))))
-    assert set(combined.judges) == {"checker"}
+    assert all(voice.weight > 0.5 for voice in combined.weights)
+    assert (combined.data.rows, combined.data.correct) == (320, sum(map(right, range(320))))
+    assert set(combined.judge_dependencies) == {"checker"}
 
 
 def test_what_each_check_brings_is_printed(shell: Shell) -> None:
     rows(320)
     said = combine(shell)
-    wanted = ("combined on 320 rows", "weight", "AURC", "all checks", "the lowest score", "without confidence", "written")
+    wanted = (
+        "combined on 320 rows",
+        "weight",
+        "AURC",
+        "all checks",
+        "the lowest score",
+        "without confidence",
+        "written",
+    )
     places = [said.out.index(text) for text in wanted]
     assert places == sorted(places)
 
@@ -159,11 +170,15 @@ def test_what_stays_under_the_score_is_withheld_with_what_each_check_says(shell:
     said = run(shell, doubtful)
     assert said.code == 3
     reason = shell("runs", "show", said.json["run"], "told").out
-    assert f"of confidence {sure(doubtful):.3g}, entailment(checker) {supported(doubtful):.3g} together" in " ".join(reason.split())
+    assert f"of confidence {sure(doubtful):.3g}, entailment(checker) {supported(doubtful):.3g} together" in " ".join(
+        reason.split()
+    )
 
 
 def test_what_the_judge_cannot_tell_never_passes(shell: Shell, combined: Combination) -> None:
-    shell.opener = Simulated(lambda call: {"p_supported": None, "p_refute": None} if call.name == "checker" else answer(call))
+    shell.opener = Simulated(
+        lambda call: {"p_supported": None, "p_refute": None} if call.name == "checker" else answer(call)
+    )
     assert run(shell, next(n for n in range(400) if sure(n) > 0.95)).code == 3
 
 
@@ -171,17 +186,19 @@ def test_the_combined_score_is_certified_and_the_node_accepts_by_that(shell: She
     rows(800, 320)
     said = shell("certify", "teller", "--combined", "--data", "rows.jsonl", "--alpha", "0.1", "--json")
     assert said.code == 0, said.out + said.err
-    found = Certificate.read(Path("agents/teller/certificate.json").read_bytes())
-    assert (found.combination, found.score, found.checks) == (combined.digest, COMBINED, combined.checks)
+    found = Certificate.from_bytes(Path("agents/teller/certificate.json").read_bytes())
+    assert (found.combination, found.score, found.checks) == (combined.digest, COMBINED_SCORE, combined.checks)
     edited("accept: 0.8", "accept: certified")
     good = next(n for n in range(400) if sure(n) > 0.8 and supported(n) > 0.8)
     told = run(shell, good)
-    assert told.json["promises"] == {"told": found.promise}
-    FILE.write_bytes(msgspec.structs.replace(combined, made="later").sealed().written())
+    assert told.json["promises"] == {"told": found.guarantee}
+    FILE.write_bytes(msgspec.structs.replace(combined, made="later").with_digest().to_bytes())
     assert "about a combination of checks that is not the one of today" in run(shell, good).err
     edited("    score: combined\n", "")
     refused = run(shell, good)
-    assert "V005: the certificate of 'teller' is about what a combination makes of the scores of the checks" in refused.err
+    assert (
+        "V005: the certificate of 'teller' is about what a combination makes of the scores of the checks" in refused.err
+    )
 
 
 def test_rows_that_the_combination_was_fitted_to_make_no_promise(shell: Shell, combined: Combination) -> None:
@@ -190,8 +207,10 @@ def test_rows_that_the_combination_was_fitted_to_make_no_promise(shell: Shell, c
         rows(count, first)
         said = shell(*certify)
         assert (said.code, said.err[:4]) == (2, "V028")
-    older = msgspec.structs.replace(combined, data=msgspec.structs.replace(combined.data, marks=msgspec.UNSET)).sealed()
-    FILE.write_bytes(older.written())
+    older = msgspec.structs.replace(
+        combined, data=msgspec.structs.replace(combined.data, marks=msgspec.UNSET)
+    ).with_digest()
+    FILE.write_bytes(older.to_bytes())
     rows(320)
     assert shell(*certify).err[:4] == "V028", "by the digest of its file, as in a combination of before"
 
@@ -200,7 +219,9 @@ def check(shell: Shell, number: int, *more: str) -> Said:
     """The answer to a row held against its text alone, as the teller's."""
     Path("text.txt").write_text(f"{number}")
     given = json.dumps({"fact": f"fact {number} holds"})
-    return shell("check", given, "--against", "text.txt", "--combined", "teller", "--confidence", f"{sure(number)}", *more)
+    return shell(
+        "check", given, "--against", "text.txt", "--combined", "teller", "--confidence", f"{sure(number)}", *more
+    )
 
 
 def test_an_answer_alone_has_the_combined_score_that_a_node_gives_it(shell: Shell, combined: Combination) -> None:
@@ -209,23 +230,27 @@ def test_an_answer_alone_has_the_combined_score_that_a_node_gives_it(shell: Shel
         assert (said.code, said.json["accepted"]) == (node.code, node.code == 0), number
         assert [one["check"] for one in said.json["verdicts"]] == ["confidence", "entailment(checker)"]
         assert node.code == 3 or said.json["score"] == node.json["confidence"]
-        assert said.json["promise"] is None
+        assert said.json["guarantee"] is None
 
 
 def test_an_answer_alone_is_accepted_as_the_certificate_says(shell: Shell, combined: Combination) -> None:
     rows(800, 320)
     assert shell("certify", "teller", "--combined", "--data", "rows.jsonl", "--alpha", "0.1").code == 0
-    found = Certificate.read(Path("agents/teller/certificate.json").read_bytes())
+    found = Certificate.from_bytes(Path("agents/teller/certificate.json").read_bytes())
     good = check(shell, next(n for n in range(400) if sure(n) > 0.8 and supported(n) > 0.8))
-    assert (good.code, f"certified: {found.promise}" in " ".join(good.out.split())) == (0, True)
+    assert (good.code, f"certified: {found.guarantee}" in " ".join(good.out.split())) == (0, True)
     doubtful = next(n for n in range(400) if sure(n) < 0.3 and supported(n) < 0.3)
     poor = check(shell, doubtful)
     assert poor.code == 3
-    assert f"entailment(checker) {supported(doubtful):.3g} together, does not reach {found.threshold:.6g}" in " ".join(poor.out.split())
+    assert f"entailment(checker) {supported(doubtful):.3g} together, does not reach {found.threshold:.6g}" in " ".join(
+        poor.out.split()
+    )
     assert check(shell, doubtful, "--accept", "0").code == 0
 
 
-def test_an_answer_alone_without_what_a_check_wants_to_know_says_how_to_say_it(shell: Shell, combined: Combination) -> None:
+def test_an_answer_alone_without_what_a_check_wants_to_know_says_how_to_say_it(
+    shell: Shell, combined: Combination
+) -> None:
     Path("text.txt").write_text("1")
     said = shell("check", '{"fact": "fact 1 holds"}', "--against", "text.txt", "--combined", str(FILE))
     assert said.code == 2
@@ -275,7 +300,7 @@ def test_a_node_with_other_checks_or_one_that_backs_off_is_refused(shell: Shell,
 
 
 def test_a_moved_weight_is_noticed(shell: Shell, combined: Combination) -> None:
-    weight = combined.voices[0].weight
+    weight = combined.weights[0].weight
     FILE.write_bytes(FILE.read_bytes().replace(f"{weight}".encode(), b"99.0"))
     assert "V004" in run(shell, 1).err
 
@@ -292,20 +317,32 @@ def test_a_run_goes_on_with_the_combination_that_it_began_with(shell: Shell, com
 
 def test_a_fork_says_that_it_is_another(shell: Shell, combined: Combination) -> None:
     assert run(shell, 1).code in (0, 3)
-    FILE.write_bytes(msgspec.structs.replace(combined, made="later").sealed().written())
+    FILE.write_bytes(msgspec.structs.replace(combined, made="later").with_digest().to_bytes())
     assert "the combination of its checks has changed" in shell("runs", "fork", "last").out
 
 
 def test_recorded_answers_are_combined_without_the_agent(shell: Shell) -> None:
     rows(320)
-    given = [{"id": f"{n}", "output": {"fact": f"fact {n} {'holds' if right(n) else 'fails'}"}, "score": sure(n)} for n in range(320)]
+    given = [
+        {"id": f"{n}", "output": {"fact": f"fact {n} {'holds' if right(n) else 'fails'}"}, "score": sure(n)}
+        for n in range(320)
+    ]
     Path("answers.jsonl").write_text("".join(json.dumps(one) + "\n" for one in given))
     assert combine(shell, "--predictions", "answers.jsonl").code == 0
     assert set(calls(shell)) == {"checker"}
     offline = shell(
-        "learn", "combine", "teller", "--data", "rows.jsonl", "--checks", "confidence", "--predictions", "answers.jsonl", "--json"
+        "learn",
+        "combine",
+        "teller",
+        "--data",
+        "rows.jsonl",
+        "--checks",
+        "confidence",
+        "--predictions",
+        "answers.jsonl",
+        "--json",
     )
-    assert [voice["check"] for voice in offline.json["voices"]] == ["confidence"]
+    assert [voice["check"] for voice in offline.json["weights"]] == ["confidence"]
 
 
 def test_too_few_rows_are_refused_with_how_many_more(shell: Shell) -> None:
@@ -335,8 +372,10 @@ def plausible(value: dict[str, Any], text: str) -> float:
 '''
 
 
-def test_a_tool_of_ones_own_has_a_voice_and_a_combination_is_bound_to_its_code(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    def said(call: Call) -> Any:
+def test_a_tool_of_ones_own_has_a_voice_and_a_combination_is_bound_to_its_code(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(call: CallRequest) -> Any:
         return 0.5 + supported(int(call.inputs["text"])) / 2 if call.name == "plausible" else answer(call)
 
     def written(module: str) -> None:
@@ -351,9 +390,9 @@ def test_a_tool_of_ones_own_has_a_voice_and_a_combination_is_bound_to_its_code(s
     rows(320)
     done = shell("learn", "combine", "teller", "--data", "rows.jsonl", "--checks", "confidence,tool(plausible)")
     assert done.code == 0, done.out + done.err
-    made = Combination.read(FILE.read_bytes())
-    assert all(voice.weight > 0.5 for voice in made.voices)
-    assert (made.checks, set(made.judges)) == (("confidence", "tool(plausible)"), {"tool(plausible)"})
+    made = Combination.from_bytes(FILE.read_bytes())
+    assert all(voice.weight > 0.5 for voice in made.weights)
+    assert (made.checks, set(made.judge_dependencies)) == (("confidence", "tool(plausible)"), {"tool(plausible)"})
     edited("entailment(checker)", "tool(plausible)")
     assert run(shell, 99).json["status"] in ("done", "abstained")
     written(TOOLS.replace("return 0.5", "return 0.6"))
@@ -362,7 +401,9 @@ def test_a_tool_of_ones_own_has_a_voice_and_a_combination_is_bound_to_its_code(s
     assert "types or code of tool(plausible)" in changed.json["error"]["message"]
 
 
-def test_a_rehearsal_with_another_judge_or_teller_says_that_the_combination_is_not_about_these(shell: Shell, combined: Combination) -> None:
+def test_a_rehearsal_with_another_judge_or_teller_says_that_the_combination_is_not_about_these(
+    shell: Shell, combined: Combination
+) -> None:
     made = run(shell, next(n for n in range(400) if sure(n) > 0.8 and supported(n) > 0.8)).json["run"]
     for name, text in (("teller", AGENT), ("checker", JUDGE)):
         furnish(files={f"agents/{name}_2/agent.yaml": text.replace(f"name: {name}", f"name: {name}_2")})
@@ -373,4 +414,7 @@ def test_a_rehearsal_with_another_judge_or_teller_says_that_the_combination_is_n
     assert [(node["agent"], node["code"]) for node in one["uncovered"]] == [("teller_2", "L076")]
     (one,) = shell("whatif", made, "--agent", "checker@checker_2", "--json").json["runs"]
     assert [(node["agent"], node["code"]) for node in one["uncovered"]] == [("checker_2", "V002")]
-    assert one["uncovered"][0]["why"] == "what 'teller' is accepted by is about checks that checker makes, and not checker_2"
+    assert (
+        one["uncovered"][0]["why"]
+        == "what 'teller' is accepted by is about checks that checker makes, and not checker_2"
+    )

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from orchestra.core.events import AttemptFinished, AttemptStarted, Event, RunFinished, RunStarted, Usage
-from orchestra.core.outcomes import Value
+from orchestra.core.outcomes import ValueOutcome
 from orchestra.journal.sqlite.journal import SqliteJournal
 from tests.cli.shell import Shell
 from tests.cli.stage import GOOD, TEXT, Simulated, furnish
@@ -46,10 +46,16 @@ def events(run: str, workflow: str, at: float, *calls: tuple[str, str, Usage, st
         node = f"n{number}"
         made.append(AttemptStarted(seq=len(made) + 1, at=at, node=node, attempt=1, name=agent))
         if agent != "slow":
-            told: dict[str, Any] = {"usage": usage, "server": server, "recalled": recalled, "value": 1, "settled": True}
+            told: dict[str, Any] = {
+                "usage": usage,
+                "server": server,
+                "reused_from": recalled,
+                "value": 1,
+                "final": True,
+            }
             made.append(AttemptFinished(seq=len(made) + 1, at=at, node=node, attempt=1, **told))
     if ended:
-        made.append(RunFinished(seq=len(made) + 1, at=at + 1, status="done", outcome=Value(1)))
+        made.append(RunFinished(seq=len(made) + 1, at=at + 1, status="done", outcome=ValueOutcome(1)))
     return made
 
 
@@ -59,7 +65,7 @@ def record(*runs: list[Event]) -> None:
             for made in runs:
                 assert isinstance(made[0], RunStarted)
                 journal.append(made[0].run, made)
-                await journal.durable(made[0].run, len(made))
+                await journal.wait_durable(made[0].run, len(made))
 
     asyncio.run(write())
 
@@ -71,7 +77,9 @@ def recorded(shell: Shell) -> None:
     (shell.project / "orchestra.toml").write_text('fleet = "nowhere"\n')
     now = time.time()
     record(
-        events("r1", "answers", now - 3, ("reader", "paid", PAID, ""), ("search", "local", Usage(calls=1, seconds=0.1), "")),
+        events(
+            "r1", "answers", now - 3, ("reader", "paid", PAID, ""), ("search", "local", Usage(calls=1, seconds=0.1), "")
+        ),
         events("r2", "answers", now - 2, ("reader", "paid", Usage(), "r1")),
         events("r3", "mails", now - 1, ("writer", "gateway", FREE, ""), ("slow", "", FREE, ""), ended=False),
     )
@@ -99,8 +107,11 @@ def test_runs_are_summed_up_with_what_is_not_known_of_them(shell: Shell) -> None
 
 
 def test_tokens_that_no_server_counted_are_marked(shell: Shell) -> None:
-    at, broken = time.time(), Usage(60, 0, 300, 1, 0.5, assumed=360)
-    record(events("r1", "answers", at, ("reader", "local", FREE, ""), ("writer", "local", broken, "")), events("r2", "mails", at))
+    at, broken = time.time(), Usage(60, 0, 300, 1, 0.5, estimated_tokens=360)
+    record(
+        events("r1", "answers", at, ("reader", "local", FREE, ""), ("writer", "local", broken, "")),
+        events("r2", "mails", at),
+    )
     lines = shell("runs", "costs", "--by", "agent").out.splitlines()
     assert lines[1:] == [
         "reader            1      1      1,000    20  0.50 s",
@@ -155,7 +166,13 @@ def test_spreadsheets_get_a_row_a_kind_and_an_empty_cell_for_money_that_nobody_k
 
 @pytest.mark.parametrize(
     ("arguments", "runs"),
-    [(("--since", "1h"), 1), (("--until", "1h"), 1), (("--workflow", "mails"), 1), (("--since", "999999w"), 2), ((), 2)],
+    [
+        (("--since", "1h"), 1),
+        (("--until", "1h"), 1),
+        (("--workflow", "mails"), 1),
+        (("--since", "999999w"), 2),
+        ((), 2),
+    ],
 )
 def test_runs_of_a_time_or_a_workflow_are_summed_up(shell: Shell, arguments: tuple[str, ...], runs: int) -> None:
     record(events("r1", "answers", time.time() - 7200), events("r2", "mails", time.time()))
@@ -192,7 +209,10 @@ def test_a_run_whose_events_are_damaged_counts_with_its_stored_usage(shell: Shel
 RAISED = "UPDATE run_usage SET body = CAST(replace(CAST(body AS TEXT), '1000', '1001') AS BLOB)"
 
 
-@pytest.mark.parametrize("change", ["DELETE FROM run_usage", "UPDATE run_usage SET body = x'00'", "UPDATE run_usage SET seal = 1", RAISED])
+@pytest.mark.parametrize(
+    "change",
+    ["DELETE FROM run_usage", "UPDATE run_usage SET body = x'00'", "UPDATE run_usage SET checksum = 1", RAISED],
+)
 def test_a_usage_that_is_missing_or_damaged_is_summed_up_from_the_events(shell: Shell, change: str) -> None:
     recorded(shell)
     before, stored = shell("runs", "costs").out, sql(JOURNAL, "SELECT * FROM run_usage")
@@ -216,7 +236,11 @@ def test_runs_of_another_fleet_are_judged_by_its_file(shell: Shell) -> None:
     recorded(shell)
     record(events("r4", "elsewhere", time.time(), ("reader", "ours", FREE, "")))
     assert "1 call on ours, which no fleet file has" in shell("runs", "costs").out
-    ours = FLEET.replace("gateway", "ours").replace("model: large", "model: large, external: false").replace("nowhere", "other")
+    ours = (
+        FLEET.replace("gateway", "ours")
+        .replace("model: large", "model: large, external: false")
+        .replace("nowhere", "other")
+    )
     Path("configs/other.yaml").write_text(ours)
     Path("configs/broken.yaml").write_text("nothing")
     assert "ours" not in shell("runs", "costs").out
@@ -269,7 +293,13 @@ def test_on_a_narrow_terminal_no_number_is_broken(shell: Shell) -> None:
     assert max(map(len, lines)) <= 80
     assert [line.split()[-1] for line in lines if "150,000,000" in line] == ["375.00"]
     assert "a wider terminal shows recalled, time, runs as well" in lines
-    assert on_a_terminal(200, "runs", "costs", "--by", "day,workflow").split()[:5] == ["day", "workflow", "runs", "calls", "recalled"]
+    assert on_a_terminal(200, "runs", "costs", "--by", "day,workflow").split()[:5] == [
+        "day",
+        "workflow",
+        "runs",
+        "calls",
+        "recalled",
+    ]
 
 
 def on_a_terminal(columns: int, *arguments: str) -> str:

@@ -12,9 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import orchestra
-from orchestra.cli.csv_text import FORMULA, NUMBER, csv_text, neutral
+from orchestra.cli.csv_text import FORMULA_PREFIXES, NUMBER, escape_formula, to_csv
 
-BEGINNINGS = st.sampled_from([*FORMULA, "", "a", "'", '"', " ", ",", ";"])
+BEGINNINGS = st.sampled_from([*FORMULA_PREFIXES, "", "a", "'", '"', " ", ",", ";"])
 TEXTS = st.builds(lambda begins, rest: begins + rest, BEGINNINGS, st.text(max_size=20))
 CELLS = st.one_of(TEXTS, st.integers(), st.floats(allow_nan=False, allow_infinity=False))
 
@@ -26,26 +26,26 @@ def read(text: str) -> list[list[str]]:
 @given(st.lists(st.lists(CELLS, min_size=2, max_size=4), max_size=4))
 @example([["=cmd|' /C calc'!A0", "-5"], ["+1+cmd", -5], ["@SUM(1)", "\tx"]])
 def test_no_cell_is_a_formula_and_each_can_be_read_back(rows: list[list[str | int | float]]) -> None:
-    found = read(csv_text(rows))
+    found = read(to_csv(rows))
     assert len(found) == len(rows)
     for cells, written in zip(found, rows, strict=True):
         for cell, value in zip(cells, written, strict=True):
-            assert not cell.startswith(FORMULA) or NUMBER.fullmatch(cell)
+            assert not cell.startswith(FORMULA_PREFIXES) or NUMBER.fullmatch(cell)
             text = str(value)
             assert cell in (text, f"'{text}")
-            assert (cell == text) is (neutral(value) == value)
+            assert (cell == text) is (escape_formula(value) == value)
 
 
 @given(st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False)))
 def test_numbers_stay_numbers_as_numbers_and_as_texts(number: float) -> None:
-    assert neutral(number) == number
-    assert neutral(str(number)) == str(number)
-    assert type(number)(read(csv_text([[number, 0]]))[0][0]) == number
+    assert escape_formula(number) == number
+    assert escape_formula(str(number)) == str(number)
+    assert type(number)(read(to_csv([[number, 0]]))[0][0]) == number
 
 
 @pytest.mark.parametrize("begins", ["=", "+", "-", "@", "\t", "\r", "\n"])
 def test_what_begins_a_formula(begins: str) -> None:
-    assert neutral(f"{begins}cmd|' /C calc'!A0") == f"'{begins}cmd|' /C calc'!A0"
+    assert escape_formula(f"{begins}cmd|' /C calc'!A0") == f"'{begins}cmd|' /C calc'!A0"
 
 
 def test_all_csv_of_the_package_is_written_in_one_place() -> None:
@@ -54,6 +54,8 @@ def test_all_csv_of_the_package_is_written_in_one_place() -> None:
         path.relative_to(root).as_posix()
         for path in root.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
-        if isinstance(node, ast.Attribute) and node.attr in ("writer", "DictWriter") and getattr(node.value, "id", "") == "csv"
+        if isinstance(node, ast.Attribute)
+        and node.attr in ("writer", "DictWriter")
+        and getattr(node.value, "id", "") == "csv"
     ]
     assert writes == ["cli/csv_text.py"]

@@ -71,7 +71,10 @@ def test_a_deadline_that_has_passed_is_found_told_and_kept(shell: Shell, monkeyp
     assert shell("runs", "list", "--json").json[0]["status"] == "interrupted"
     for command in ("show", "tail"):
         found = shell("runs", command, run).out
-        assert f"the time to answer has passed, and nobody has it in hand; go on with: orchestra runs resume {run}" in found
+        assert (
+            f"the time to answer has passed, and nobody has it in hand; go on with: orchestra runs resume {run}"
+            in found
+        )
     late = shell("runs", "answer", run, "yes")
     assert (late.code, late.err[:5]) == (2, "E031:")
     assert shell("runs", "resume", "--all").out == f"{run}  trip  done\n"

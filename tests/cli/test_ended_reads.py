@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 import typer
 
-from orchestra.cli.batch.rows import lasting
-from orchestra.cli.inputs import Stdin, read_documents, read_text
-from orchestra.cli.signals import Stop, carry_out
+from orchestra.cli.batch.rows import rereadable_file
+from orchestra.cli.inputs import StdinReader, read_documents, read_text
+from orchestra.cli.signals import StopSignal, run_with_signals
 from tests.cli.processes import PATIENCE, started
 from tests.cli.shell import Shell
 from tests.cli.stage import GOOD, Simulated, furnish
 
 
 def copied(path: Path) -> Any:
-    with lasting(path) as found:
+    with rereadable_file(path) as found:
         return found
 
 
@@ -47,7 +47,7 @@ def ended(read: Callable[[], Any], number: int, path: Path) -> BaseException:
     done = threading.Event()
     teller = threading.Thread(target=signalled)
 
-    async def work(stop: Stop) -> Any:
+    async def work(stop: StopSignal) -> Any:
         teller.start()
         try:
             return read()
@@ -56,7 +56,7 @@ def ended(read: Callable[[], Any], number: int, path: Path) -> BaseException:
 
     try:
         with pytest.raises((KeyboardInterrupt, typer.Exit)) as caught:
-            carry_out(work)
+            run_with_signals(work)
     finally:
         done.set()
         teller.join()
@@ -109,18 +109,18 @@ def test_one_signal_ends_a_read_of_stdin(number: int, monkeypatch: pytest.Monkey
             os.kill(os.getpid(), number)
             return b""
 
-    async def work(stop: Stop) -> str:
-        return Stdin().read("-i text=-")
+    async def work(stop: StopSignal) -> str:
+        return StdinReader().read("-i text=-")
 
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=Buffer()))
     with pytest.raises((KeyboardInterrupt, typer.Exit)):
-        carry_out(work)
+        run_with_signals(work)
 
 
 def test_a_signal_between_reads_cancels_the_work_as_before() -> None:
     cleaned: list[str] = []
 
-    async def work(stop: Stop) -> None:
+    async def work(stop: StopSignal) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         try:
             await asyncio.Event().wait()
@@ -128,7 +128,7 @@ def test_a_signal_between_reads_cancels_the_work_as_before() -> None:
             cleaned.append("up")
 
     with pytest.raises(typer.Exit) as caught:
-        carry_out(work)
+        run_with_signals(work)
     assert (caught.value.exit_code, cleaned) == (143, ["up"])
 
 

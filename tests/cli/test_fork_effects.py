@@ -12,10 +12,10 @@ import msgspec
 import pytest
 
 from orchestra import Orchestra
-from orchestra.app.fork_effects import Effects, tools
+from orchestra.app.fork_effects import EffectHistory, effect_tools
 from orchestra.core.errors import RunFailed
 from orchestra.core.events import AttemptFinished
-from orchestra.core.protocols import Call, Refused
+from orchestra.core.protocols import CallError, CallRequest
 from orchestra.core.settings import Settings
 from tests.cli.shell import Shell
 
@@ -202,11 +202,13 @@ async def test_a_message_that_is_recalled_is_not_sent_again(shop: Path) -> None:
 async def test_a_fork_whose_parent_is_gone_pays_nothing(shop: Path) -> None:
     async with opened(shop) as orchestra:
         program = orchestra.program(orchestra.find("buy"))
-    left = Effects(program, lasting=tools(program))
-    call = Call(run="r", node="paid[0]", attempt=1, kind="tool", name="pay", inputs={"item": "desk", "amount": 1.0})
-    assert isinstance(refused := left.reply(call), Refused)
+    left = EffectHistory(program, unknown_tools=effect_tools(program))
+    call = CallRequest(
+        run="r", node="paid[0]", attempt=1, kind="tool", name="pay", inputs={"item": "desk", "amount": 1.0}
+    )
+    assert isinstance(refused := left.recorded_reply(call), CallError)
     assert refused.code == "E024"
-    assert left.reply(msgspec.structs.replace(call, name="mail")) is None
+    assert left.recorded_reply(msgspec.structs.replace(call, name="mail")) is None
 
 
 def test_the_command_says_that_it_pays_once_and_how_a_failed_run_goes_on(shop: Path, shell: Shell) -> None:
@@ -227,7 +229,10 @@ def test_a_fallback_does_not_hide_that_a_payment_was_not_made(shop: Path, shell:
     file = shop / "workflows" / "buy.yaml"
     file.write_text(
         file.read_text()
-        .replace('each: "${input.items}", as: item, after: [ready], with: {item: "${item}"', 'fallback: none, with: {item: "${ready}"')
+        .replace(
+            'each: "${input.items}", as: item, after: [ready], with: {item: "${item}"',
+            'fallback: none, with: {item: "${ready}"',
+        )
         .replace("${paid.values[0]}", "${paid}")
     )
     run = shell("run", "buy", "-i", 'items=["desk"]', "--json").json["run"]

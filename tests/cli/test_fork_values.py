@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestra import InputError
-from orchestra.core.events import Given
+from orchestra.core.events import OverrideSource
 from tests.cli.shell import Shell
 from tests.cli.shop import WORKFLOW, ended, opened, rows
 
@@ -33,14 +33,19 @@ async def test_a_fork_takes_a_nodes_value_from_a_person_and_makes_anew_what_depe
     async with opened(shop) as orchestra:
         told = orchestra.options(values={"lines": ["no tea", "no milk"]}, by="bob")
         fork = await told.fork(run)
-        assert {path: one.given for path, one in fork.given.items()} == {"allowed": Given("ada", run), "lines": Given("bob")}
-        assert await fork.run.pause() is None
-        assert [asked.node for asked in fork.run.asked] == ["sure"]  # it depends on the lines; whether it is allowed does not
-        assert fork.run.asked[0].question == "Send no tea, no milk; tea 1?"
+        assert {path: one.source for path, one in fork.overrides.items()} == {
+            "allowed": OverrideSource("ada", run),
+            "lines": OverrideSource("bob"),
+        }
+        assert await fork.run.wait_until_blocked() is None
+        assert [asked.node for asked in fork.run.questions] == [
+            "sure"
+        ]  # it depends on the lines; whether it is allowed does not
+        assert fork.run.questions[0].question == "Send no tea, no milk; tea 1?"
     # its process is gone; another one goes on
     async with opened(shop) as orchestra:
         again = await orchestra.resume(fork.run.id)
-        await again.pause()
+        await again.wait_until_blocked()
         await orchestra.answer(again.id, "yes")
         result = await again
         events = list(await orchestra.journal.read(again.id))
@@ -50,7 +55,7 @@ async def test_a_fork_takes_a_nodes_value_from_a_person_and_makes_anew_what_depe
         (claim,) = result.claims
         assert claim.unsupported == "a person gave it: bob (lines)"
         held = await orchestra.fork(again.id)
-        assert {path: one.given for path, one in held.given.items()} == {"lines": Given("bob", again.id)}
+        assert {path: one.source for path, one in held.overrides.items()} == {"lines": OverrideSource("bob", again.id)}
         held.run.cancel()
         await held.run.wait()
     found = rows(events)
@@ -71,7 +76,9 @@ async def test_a_fork_takes_a_nodes_value_from_a_person_and_makes_anew_what_depe
         ({"allowed": "perhaps"}, "the value of allowed"),
     ],
 )
-async def test_a_value_that_no_node_takes_is_refused_before_anything_begins(shop: Path, values: dict[str, Any], why: str) -> None:
+async def test_a_value_that_no_node_takes_is_refused_before_anything_begins(
+    shop: Path, values: dict[str, Any], why: str
+) -> None:
     run = await ended(shop, "tea")
     async with opened(shop) as orchestra:
         with pytest.raises(InputError, match=why) as caught:
@@ -103,35 +110,41 @@ async def test_a_value_whose_node_was_renamed_is_not_dropped_and_its_tool_not_ca
     (shop / "workflows" / "other.yaml").write_text(renamed.replace("name: order", "name: other"))
     async with opened(shop) as orchestra:
         for values in ({}, {"letter": "x"}, {"reciept": receipt}):
-            with pytest.raises(InputError, match=f"the value of paid, given in run {fork.run.id}, has no node any more in order") as caught:
+            with pytest.raises(
+                InputError, match=f"the value of paid, given in run {fork.run.id}, has no node any more in order"
+            ) as caught:
                 await orchestra.options(values=values).fork(fork.run.id)
             assert (caught.value.code, "--set receipt=VALUE" in caught.value.hint) == ("E033", True)
         anew = await orchestra.options(values={"receipt": receipt}, by="ada").fork(fork.run.id)
         assert (await anew.run).output == "about cake; cake 3"
-        with pytest.raises(InputError, match=f"the value of paid, given in run {fork.run.id}, has no node any more in other"):
+        with pytest.raises(
+            InputError, match=f"the value of paid, given in run {fork.run.id}, has no node any more in other"
+        ):
             await orchestra.fork(fork.run.id, orchestra.find("other"))
     assert (shop / "paid.txt").read_text() == "tea\n"
 
 
 async def test_an_answer_that_depends_on_nothing_changed_is_kept_in_a_fork_of_a_fork_too(shop: Path) -> None:
-    (shop / "workflows" / "order.yaml").write_text(WORKFLOW + '  note: {tool: draft, with: {topic: "${input.topics[0]}"}}\n')
+    (shop / "workflows" / "order.yaml").write_text(
+        WORKFLOW + '  note: {tool: draft, with: {topic: "${input.topics[0]}"}}\n'
+    )
     run = await ended(shop, "tea")
     async with opened(shop) as orchestra:
         told = orchestra.options(values={"lines": ["one"]}, by="bob")
         first = (await told.fork(run)).run
-        await first.pause()
+        await first.wait_until_blocked()
         await orchestra.answer(first.id, "yes", by="eve")
         await first
         second = await orchestra.options(values={"note": "two"}, by="bob").fork(first.id)
-        assert {path: one.given for path, one in second.given.items()} == {
-            "allowed": Given("ada", run),
-            "lines": Given("bob", first.id),  # it holds on, and `sure`, which depends on it, was asked with it
-            "sure": Given("eve", first.id),
-            "note": Given("bob"),
+        assert {path: one.source for path, one in second.overrides.items()} == {
+            "allowed": OverrideSource("ada", run),
+            "lines": OverrideSource("bob", first.id),  # it holds on, and `sure`, which depends on it, was asked with it
+            "sure": OverrideSource("eve", first.id),
+            "note": OverrideSource("bob"),
         }
         await second.run
         third = await orchestra.options(values={"lines": ["three"]}, by="bob").fork(second.run.id)
-        assert third.given.keys() == {"allowed", "lines", "note"}
+        assert third.overrides.keys() == {"allowed", "lines", "note"}
         third.run.cancel()
         await third.run.wait()
 
@@ -141,7 +154,11 @@ async def test_an_answer_that_depends_on_nothing_changed_is_kept_in_a_fork_of_a_
     [
         (APPROVED, {"chosen": "gold"}, set()),
         (APPROVED.replace("when: \"${allowed == 'yes'}\"", "after: [allowed]"), {"chosen": "gold"}, set()),
-        (APPROVED.replace("{when: \"${allowed == 'yes'}\",", "{").replace("{item", "{item"), {"chosen": "gold"}, {"allowed"}),
+        (
+            APPROVED.replace("{when: \"${allowed == 'yes'}\",", "{").replace("{item", "{item"),
+            {"chosen": "gold"},
+            {"allowed"},
+        ),
         (APPROVED, {"note": "other"}, {"allowed"}),
         (APPROVED, {"chosen": "gold", "paid": {"number": 7, "item": "gold"}}, {"allowed"}),
     ],
@@ -153,15 +170,15 @@ async def test_what_somebody_allowed_is_asked_again_where_it_would_happen_with_s
     (shop / "workflows" / "order.yaml").write_text(workflow)
     async with opened(shop) as orchestra:
         run = await orchestra.start(orchestra.find("order"), topics=["tea"])
-        await run.pause()
+        await run.wait_until_blocked()
         await orchestra.answer(run.id, "yes", by="ann")
         assert (await run).status == "done"
         fork = await orchestra.options(values=values, by="mallory").fork(run.id)
-        assert fork.given.keys() - values.keys() == kept
+        assert fork.overrides.keys() - values.keys() == kept
         if kept:
-            await fork.run.pause()
+            await fork.run.wait_until_blocked()
         else:
-            assert await fork.run.pause() is None
+            assert await fork.run.wait_until_blocked() is None
             assert (shop / "paid.txt").read_text() == "about tea\n"
         fork.run.cancel()
         await fork.run.wait()
@@ -174,7 +191,10 @@ async def test_a_list_that_is_given_has_as_many_elements_as_its_node_may_have(sh
     run = await ended(shop, "tea", "milk")
     rule("limit: 3, at_least: 2")
     async with opened(shop) as orchestra:
-        for values, why in ((["a"], "1 element, and 2 are needed"), (["a", "b", "c", "d"], "4 elements, and the limit is 3")):
+        for values, why in (
+            (["a"], "1 element, and 2 are needed"),
+            (["a", "b", "c", "d"], "4 elements, and the limit is 3"),
+        ):
             with pytest.raises(InputError, match=f"the value of lines: {why}") as caught:
                 await orchestra.options(values={"lines": values}).fork(run)
             assert caught.value.code == "E033"
@@ -182,26 +202,37 @@ async def test_a_list_that_is_given_has_as_many_elements_as_its_node_may_have(sh
         assert (await taken.run).output == "x"
     rule("limit: 2")
     async with opened(shop) as orchestra:
-        with pytest.raises(InputError, match=f"the value of lines, given in run {taken.run.id}: 3 elements, and the limit is 2"):
+        with pytest.raises(
+            InputError, match=f"the value of lines, given in run {taken.run.id}: 3 elements, and the limit is 2"
+        ):
             await orchestra.fork(taken.run.id)
-    for keys, wrong in (("at_least: all", (["a"], ["a", "b", "c"])), ('at_least: all, when: "${topic != input.topics[0]}"', (["a"] * 3,))):
+    for keys, wrong in (
+        ("at_least: all", (["a"], ["a", "b", "c"])),
+        ('at_least: all, when: "${topic != input.topics[0]}"', (["a"] * 3,)),
+    ):
         rule(keys)
         async with opened(shop) as orchestra:
             for values in wrong:
-                with pytest.raises(InputError, match=f"{len(values)} elements? given for the 2 that it goes over, and all are needed"):
+                with pytest.raises(
+                    InputError, match=f"{len(values)} elements? given for the 2 that it goes over, and all are needed"
+                ):
                     await orchestra.options(values={"lines": values, "sure": "yes"}).fork(run)
-            right = await orchestra.options(values={"lines": ["a", "b"][: len(wrong)], "letter": "x", "sure": "yes"}).fork(run)
+            right = await orchestra.options(
+                values={"lines": ["a", "b"][: len(wrong)], "letter": "x", "sure": "yes"}
+            ).fork(run)
             assert (await right.run).output == "x"
             assert (await orchestra.replay(right.run.id)).reason == ""
 
 
 async def test_where_the_list_that_all_are_needed_of_has_no_value_a_persons_word_stands(shop: Path) -> None:
     (shop / "workflows" / "order.yaml").write_text(
-        WORKFLOW.replace("as: topic,", "as: topic, at_least: all,").replace('"${input.topics}"', '"${[input.topics[5]]}"')
+        WORKFLOW.replace("as: topic,", "as: topic, at_least: all,").replace(
+            '"${input.topics}"', '"${[input.topics[5]]}"'
+        )
     )
     async with opened(shop) as orchestra:
         run = await orchestra.start(orchestra.find("order"), topics=["tea"])
-        await run.pause()
+        await run.wait_until_blocked()
         await orchestra.answer(run.id, "yes", node="allowed")
         assert (await run.wait()).status == "failed"
         fork = await orchestra.options(values={"lines": ["a", "b"], "sure": "yes"}).fork(run.id)

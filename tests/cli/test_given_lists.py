@@ -73,22 +73,31 @@ async def test_a_list_that_is_not_all_is_refused_before_anything_begins_where_th
     async with opened(desk) as orchestra:
         run = await orchestra.start(orchestra.find("order"), topics=["tea", "milk"])
         await run
-        with pytest.raises(InputError, match="the value of lines: 1 element given for the 2 that it goes over") as caught:
+        with pytest.raises(
+            InputError, match="the value of lines: 1 element given for the 2 that it goes over"
+        ) as caught:
             await orchestra.options(values={"lines": ["x"]}).fork(run.id)
         assert caught.value.code == "E033"
         taken = (await orchestra.options(values={"lines": ["a", "b"]}).fork(run.id)).run
         assert (await taken).output == "a, b"
-        with pytest.raises(InputError, match=f"lines, given in run {taken.id}: 2 elements given for the 3 that it goes over"):
+        with pytest.raises(
+            InputError, match=f"lines, given in run {taken.id}: 2 elements given for the 3 that it goes over"
+        ):
             await orchestra.fork(taken.id, topics=["tea", "milk", "rice"])
         assert len(await orchestra.runs()) == 2
 
 
 @pytest.mark.parametrize(
-    "after", ['best: {first_of: ["${letter}", "nothing"]}', 'best: {tool: pay, with: {item: "${letter}"}, fallback: "x"}']
+    "after",
+    ['best: {first_of: ["${letter}", "nothing"]}', 'best: {tool: pay, with: {item: "${letter}"}, fallback: "x"}'],
 )
-async def test_no_step_goes_on_without_a_list_that_was_given_and_is_not_all(desk: Path, shell: Shell, after: str) -> None:
+async def test_no_step_goes_on_without_a_list_that_was_given_and_is_not_all(
+    desk: Path, shell: Shell, after: str
+) -> None:
     text = ORDER.replace('"${input.topics}"', '"${parts}"').replace("output: ${letter}", "output: ${best}")
-    text = text.replace("nodes:", 'nodes:\n  parts: {tool: split, with: {text: "${input.topics[0]}"}}').replace("[letter]", "[best]")
+    text = text.replace("nodes:", 'nodes:\n  parts: {tool: split, with: {text: "${input.topics[0]}"}}').replace(
+        "[letter]", "[best]"
+    )
     (desk / "workflows" / "order.yaml").write_text(f"{text}  {after}\n")
     async with opened(desk) as orchestra:
         run = await orchestra.start(orchestra.find("order"), topics=["tea milk"])
@@ -122,7 +131,9 @@ async def test_where_the_node_would_come_to_nothing_a_persons_list_stands(desk: 
 
 async def test_a_value_that_holds_on_is_let_go_where_a_person_says_so_and_never_else(desk: Path, shell: Shell) -> None:
     other = "schema: orchestra/v1\nname: other\ninput: {topics: 'list[str]'}\noutput: ${lines}\nnodes:\n"
-    (desk / "workflows" / "other.yaml").write_text(f"{other}  lines: {{tool: draft, with: {{topic: '${{input.topics[0]}}'}}}}\n")
+    (desk / "workflows" / "other.yaml").write_text(
+        f"{other}  lines: {{tool: draft, with: {{topic: '${{input.topics[0]}}'}}}}\n"
+    )
     async with opened(desk) as orchestra:
         run = await orchestra.start(orchestra.find("order"), topics=["tea", "milk"])
         await run
@@ -136,7 +147,7 @@ async def test_a_value_that_holds_on_is_let_go_where_a_person_says_so_and_never_
             await orchestra.options(unset=["lines"]).fork(held.id, orchestra.find("other"))
         assert "without it: --unset paid" in caught.value.hint
         free = await let_go.options(unset=["paid", "lines"]).fork(held.id, orchestra.find("other"))
-        assert ((await free.run).output, free.given) == ("about tea", {})
+        assert ((await free.run).output, free.overrides) == ("about tea", {})
         for options, why in (({"unset": ["line"]}, "no value of line"), ({"unset": "lines"}, "a collection of names")):
             with pytest.raises(InputError, match=why) as caught:
                 await orchestra.options(**options).fork(held.id)

@@ -13,9 +13,17 @@ import pytest
 
 from orchestra import InputError
 from orchestra.cli.run import questions
-from orchestra.core.events import Answered, Asked, AttemptFinished, CancelRequested, Given, LetterRefused, Resumed
-from orchestra.core.outcomes import Failed
-from orchestra.core.protocols import Letter
+from orchestra.core.events import (
+    AttemptFinished,
+    CancelRequested,
+    InboxMessageRejected,
+    OverrideSource,
+    QuestionAnswered,
+    QuestionAsked,
+    RunResumed,
+)
+from orchestra.core.outcomes import FailedOutcome
+from orchestra.core.protocols import InboxMessage
 from orchestra.journal.history import History
 from tests.cli.shell import Shell
 from tests.cli.shop import ended, opened, rows
@@ -33,7 +41,7 @@ async def doubtful(shop: Path) -> str:
     """A run whose process died between its payment and the answer of that."""
     async with opened(shop) as orchestra:
         run = await orchestra.start(orchestra.find("order"), topics=["tea"])
-        assert await run.pause() is None
+        assert await run.wait_until_blocked() is None
     (shop / "die").touch()
     command = (sys.executable, "-m", "orchestra.cli", "runs", "answer", run.id, "yes", "--by", "ada")
     died = await asyncio.to_thread(subprocess.run, command, capture_output=True, check=False, timeout=60)
@@ -57,7 +65,9 @@ async def test_what_a_call_in_doubt_gave_is_said_by_a_person_and_stands_in_forks
     assert "C024: paid gives a value of type Receipt" in text.err
     both = await asyncio.to_thread(shell, "runs", "answer", run, "again", "--node", "paid", "--gave", "7")
     assert both.code == 2
-    done = await asyncio.to_thread(shell, "runs", "answer", run, "--node", "paid", "--gave", "@receipt.json", "--by", "ada")
+    done = await asyncio.to_thread(
+        shell, "runs", "answer", run, "--node", "paid", "--gave", "@receipt.json", "--by", "ada"
+    )
     assert done.code == 5, done.err  # the letter is asked about
     assert "Send about tea; tea 7?" in done.out
     assert (await asyncio.to_thread(shell, "runs", "answer", run, "yes", "--node", "sure")).code == 0
@@ -70,18 +80,22 @@ async def test_what_a_call_in_doubt_gave_is_said_by_a_person_and_stands_in_forks
     assert "under way" not in node
     async with opened(shop) as orchestra:
         events = list(await orchestra.journal.read(run))
-        (answer,) = [event for event in events if isinstance(event, Answered) and event.gave]
+        (answer,) = [event for event in events if isinstance(event, QuestionAnswered) and event.call_happened]
         assert (answer.by, answer.value) == ("ada", {"number": 7, "item": "tea"})
         assert (await orchestra.replay(run)).reason == ""
         assert (await orchestra.whatif(run)).verdict == "same"
         forked = (await orchestra.fork(run)).run
         for node_ in ("allowed", "sure"):
-            await forked.pause()
+            await forked.wait_until_blocked()
             await orchestra.answer(forked.id, "yes", node=node_)
         result = await forked
         assert result.output == "about tea; tea 7"
-        recalled = [event for event in await orchestra.journal.read(forked.id) if isinstance(event, AttemptFinished) and event.given]
-        assert [(event.node, event.given) for event in recalled] == [("paid", Given("ada", run))]
+        recalled = [
+            event
+            for event in await orchestra.journal.read(forked.id)
+            if isinstance(event, AttemptFinished) and event.overridden_by
+        ]
+        assert [(event.node, event.overridden_by) for event in recalled] == [("paid", OverrideSource("ada", run))]
         assert rows(list(await orchestra.journal.read(forked.id)))["paid"][0] == "given"
         (claim,) = result.claims
         assert "ada" in claim.unsupported
@@ -95,15 +109,15 @@ async def test_who_said_not_to_call_again_is_told_how_it_goes_on(shop: Path, she
     assert said.code == 1
     async with opened(shop) as orchestra:
         outcome = History.of(await orchestra.journal.read(run)).outcome
-        assert isinstance(outcome, Failed)
+        assert isinstance(outcome, FailedOutcome)
         assert (outcome.code, outcome.hint) == (
             "E016",
             "see what it has done; to call it again: orchestra runs fork RUN --again; "
             "to say what it gave: orchestra runs fork RUN --set paid=VALUE",
         )
         fork = await orchestra.options(values={"paid": {"number": 7, "item": "tea"}}).fork(run)
-        assert await fork.run.pause() is None
-        assert "Send about tea; tea 7?" in fork.run.asked[0].question
+        assert await fork.run.wait_until_blocked() is None
+        assert "Send about tea; tea 7?" in fork.run.questions[0].question
     assert (shop / "paid.txt").read_text() == "tea\n"
 
 
@@ -146,17 +160,25 @@ async def test_at_the_shell_a_value_is_a_text_json_or_a_file(shop: Path, shell: 
 
 def test_at_the_terminal_a_line_says_what_a_call_in_doubt_gave() -> None:
     gives = {"type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]}
-    asked = Asked(
-        seq=1, at=0.0, node="paid", question="Again?", schema={}, shown="s", options=("again", "fail"), about="effect", gives=gives
+    asked = QuestionAsked(
+        seq=1,
+        at=0.0,
+        node="paid",
+        question="Again?",
+        schema={},
+        question_digest="s",
+        options=("again", "fail"),
+        kind="effect",
+        result_schema=gives,
     )
-    assert questions.said_at_terminal("r", asked, '/gave {"number": 7}\n') == ({"number": 7}, True)
-    assert questions.said_at_terminal("r", asked, "1\n") == ("again", False)
+    assert questions.parse_terminal_line("r", asked, '/gave {"number": 7}\n') == ({"number": 7}, True)
+    assert questions.parse_terminal_line("r", asked, "1\n") == ("again", False)
     with pytest.raises(InputError) as caught:
-        questions.said_at_terminal("r", asked, "/gave\n")
+        questions.parse_terminal_line("r", asked, "/gave\n")
     assert caught.value.code == "C024"
-    older = msgspec.structs.replace(asked, gives=None)
-    assert questions.gave_command("r", older) is None
-    assert questions.said_at_terminal("r", older, "/gave 7\n") == ("/gave 7", False)  # which is none of its options
+    older = msgspec.structs.replace(asked, result_schema=None)
+    assert questions.call_result_command("r", older) is None
+    assert questions.parse_terminal_line("r", older, "/gave 7\n") == ("/gave 7", False)  # which is none of its options
 
 
 async def test_who_gives_a_value_is_said_with_the_value(shop: Path, shell: Shell) -> None:
@@ -183,21 +205,26 @@ async def test_a_payment_that_a_fork_may_not_repeat_is_given(shop: Path, shell: 
 async def test_who_says_it_is_told_once_for_values_answers_resumptions_and_cancellations(shop: Path) -> None:
     async with opened(shop) as orchestra:
         run = await orchestra.start(orchestra.find("order"), topics=["tea"])
-        assert await run.pause() is None
+        assert await run.wait_until_blocked() is None
     async with opened(shop) as orchestra:
         eve = orchestra.options(by="eve")
         await eve.answer(run.id, "yes")
         going = await eve.resume(run.id)
-        await going.pause()
+        await going.wait_until_blocked()
         await eve.answer(run.id, "no", by="ada")
         await going
         fork = (await eve.options(values={"letter": "x"}).fork(run.id)).run
-        await fork.pause()
+        await fork.wait_until_blocked()
         await eve.cancel(fork.id)
         events = [*await orchestra.journal.read(run.id), *await orchestra.journal.read(fork.id)]
-    found = [event for event in events if isinstance(event, Answered | Resumed | CancelRequested)]
-    said = [(event.by, type(event).__name__) for event in found if event.by != "a letter"]  # which woke the run
-    assert said == [("eve", "Resumed"), ("eve", "Answered"), ("ada", "Answered"), ("eve", "CancelRequested")]
+    found = [event for event in events if isinstance(event, QuestionAnswered | RunResumed | CancelRequested)]
+    said = [(event.by, type(event).__name__) for event in found if event.by != "a message"]  # which woke the run
+    assert said == [
+        ("eve", "RunResumed"),
+        ("eve", "QuestionAnswered"),
+        ("ada", "QuestionAnswered"),
+        ("eve", "CancelRequested"),
+    ]
 
 
 async def test_values_of_a_fork_are_one_object_too_and_stdin_is_read_once(shop: Path, shell: Shell) -> None:
@@ -215,7 +242,14 @@ async def test_values_of_a_fork_are_one_object_too_and_stdin_is_read_once(shop: 
 
 @pytest.mark.parametrize(
     ("typed", "value"),
-    [("@none.json", None), ("@none.txt", "null\n"), ("null", "null"), ("@@ada", "@ada"), ("-", "piped"), ("@-", "piped")],
+    [
+        ("@none.json", None),
+        ("@none.txt", "null\n"),
+        ("null", "null"),
+        ("@@ada", "@ada"),
+        ("-", "piped"),
+        ("@-", "piped"),
+    ],
 )
 def test_an_answer_is_read_as_inputs_are_and_null_is_one_in_a_file(shell: Shell, typed: str, value: str | None) -> None:
     (shell.project / "workflows").mkdir()
@@ -232,18 +266,42 @@ async def asked_twice(shop: Path, shell: Shell) -> tuple[str, dict[str, Any], di
     """A run whose process died at the first payment and at the second, and what was asked after each."""
     run = await doubtful(shop)
     await asyncio.to_thread(shell, "runs", "resume", run)
-    (first,) = [one for one in (await asyncio.to_thread(shell, "runs", "show", run, "--json")).json["asked"] if one["node"] == "paid"]
+    (first,) = [
+        one
+        for one in (await asyncio.to_thread(shell, "runs", "show", run, "--json")).json["asked"]
+        if one["node"] == "paid"
+    ]
     (shop / "die").touch()
-    command = (sys.executable, "-m", "orchestra.cli", "runs", "answer", run, "again", "--to", first["to"], "--by", "ann")
-    assert (await asyncio.to_thread(subprocess.run, command, capture_output=True, check=False, timeout=60)).returncode == 9
+    command = (
+        sys.executable,
+        "-m",
+        "orchestra.cli",
+        "runs",
+        "answer",
+        run,
+        "again",
+        "--to",
+        first["to"],
+        "--by",
+        "ann",
+    )
+    assert (
+        await asyncio.to_thread(subprocess.run, command, capture_output=True, check=False, timeout=60)
+    ).returncode == 9
     (shop / "die").unlink()
     await asyncio.to_thread(shell, "runs", "resume", run)
-    (second,) = [one for one in (await asyncio.to_thread(shell, "runs", "show", run, "--json")).json["asked"] if one["node"] == "paid"]
+    (second,) = [
+        one
+        for one in (await asyncio.to_thread(shell, "runs", "show", run, "--json")).json["asked"]
+        if one["node"] == "paid"
+    ]
     assert (first["question"], first["shown"]) == (second["question"], second["shown"])
     return run, first, second
 
 
-async def test_a_command_that_was_shown_before_does_not_answer_when_the_same_is_asked_again(shop: Path, shell: Shell) -> None:
+async def test_a_command_that_was_shown_before_does_not_answer_when_the_same_is_asked_again(
+    shop: Path, shell: Shell
+) -> None:
     run, first, second = await asked_twice(shop, shell)
     for told in (("--to", first["to"]), ("--node", "paid")):
         said = await asyncio.to_thread(shell, "runs", "answer", run, "again", *told)
@@ -255,19 +313,38 @@ async def test_a_command_that_was_shown_before_does_not_answer_when_the_same_is_
 async def test_nor_does_what_was_read_before_in_python(shop: Path, shell: Shell) -> None:
     run, first, _ = await asked_twice(shop, shell)
     async with opened(shop) as orchestra:
-        one, two = (event for event in await orchestra.journal.read(run) if isinstance(event, Asked) and event.node == "paid")
-        assert one.shown == first["shown"]
-        for told in ({"shown": one.shown}, {"shown": one.shown, "asked": one.seq}, {"asked": one.seq}):
+        one, two = (
+            event
+            for event in await orchestra.journal.read(run)
+            if isinstance(event, QuestionAsked) and event.node == "paid"
+        )
+        assert one.question_digest == first["shown"]
+        for told in (
+            {"shown": one.question_digest},
+            {"shown": one.question_digest, "asked": one.seq},
+            {"asked": one.seq},
+        ):
             with pytest.raises(InputError) as caught:
                 await orchestra.answer(run, "again", node="paid", by="bob", **told)
             assert caught.value.code == "E037"
         # Posted before the question was asked again, it is no answer to that either.
-        late = Letter(kind="answer", node="paid", value="again", shown=one.shown, asked=one.seq, by="bob")
-        await orchestra.journal.post(run, late)
+        late = InboxMessage(
+            kind="answer",
+            node="paid",
+            value="again",
+            question_digest=one.question_digest,
+            question_seq=one.seq,
+            by="bob",
+        )
+        await orchestra.journal.send(run, late)
         receipt = {"number": 7, "item": "tea"}
-        await orchestra.answer(run, receipt, node="paid", shown=two.shown, asked=two.seq, gave=True)
+        await orchestra.answer(
+            run, receipt, node="paid", question_digest=two.question_digest, question_seq=two.seq, call_happened=True
+        )
         going = await orchestra.resume(run)
-        assert await going.pause() is None
-        reasons = [event.reason for event in await orchestra.journal.read(run) if isinstance(event, LetterRefused)]
+        assert await going.wait_until_blocked() is None
+        reasons = [
+            event.reason for event in await orchestra.journal.read(run) if isinstance(event, InboxMessageRejected)
+        ]
         assert reasons == ["it was asked again since it was shown"]
     assert (shop / "paid.txt").read_text() == "tea\ntea\n"

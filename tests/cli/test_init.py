@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.core.error_help import explanations
+from orchestra.core.error_help import load_explanations
 from orchestra.schema import strict_yaml
 from orchestra.schema.validator import Validator
 from tests.cli.shell import Shell
@@ -84,7 +84,9 @@ def test_an_error_is_json_where_json_was_asked(shell: Shell) -> None:
     assert [part["code"] for part in error["errors"]] == ["C001", "C002"]
 
 
-@pytest.mark.parametrize("arguments", [["nonsense"], ["explain", "--nonsense"], ["runs", "show", "a", "b", "c"], ["schema", "cake"]])
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["explain", "--nonsense"], ["runs", "show", "a", "b", "c"], ["schema", "cake"]]
+)
 def test_wrong_usage_is_two(shell: Shell, arguments: list[str]) -> None:
     assert shell(*arguments).code == 2
 
@@ -96,7 +98,20 @@ def test_version(shell: Shell) -> None:
 
 def test_help_names_every_verb(shell: Shell) -> None:
     out = shell("--help").out
-    verbs = ("init", "run", "batch", "validate", "graph", "fleet", "agents", "runs", "config", "doctor", "schema", "explain")
+    verbs = (
+        "init",
+        "run",
+        "batch",
+        "validate",
+        "graph",
+        "fleet",
+        "agents",
+        "runs",
+        "config",
+        "doctor",
+        "schema",
+        "explain",
+    )
     assert [verb for verb in verbs if f" {verb} " not in out] == []
 
 
@@ -105,7 +120,7 @@ def test_explain_tells_what_a_code_means_in_either_case(shell: Shell) -> None:
 
 
 def test_explain_lists_all_codes(shell: Shell) -> None:
-    assert [line[:4] for line in shell("explain").out.splitlines()] == list(explanations())
+    assert [line[:4] for line in shell("explain").out.splitlines()] == list(load_explanations())
 
 
 @pytest.mark.parametrize("code", ["C999", "Q001", "hello"])
@@ -119,28 +134,28 @@ def test_the_starter_s_files_are_valid_by_the_printed_schemas(shell: Shell) -> N
     for what, name in (("workflow", "workflows/hello.yaml"), ("agent", "agents/title/agent.yaml")):
         schema = json.loads(shell("schema", what).out)
         file = Path("hello") / name
-        assert Validator(schema).check(strict_yaml.load(file.read_text(), name).value) is None
+        assert Validator(schema).check(strict_yaml.load_yaml(file.read_text(), name).value) is None
 
 
 def test_the_schema_of_a_fleet_takes_a_fleet_and_refuses_a_typing_error(shell: Shell) -> None:
     schema = json.loads(shell("schema", "fleet").out)
     validator = Validator(schema)
-    assert validator.check(strict_yaml.load(LOCAL_ENDPOINT, "x").value) is None
-    assert validator.check(strict_yaml.load(LOCAL_ENDPOINT.replace("models:", "modles:"), "x").value) is not None
+    assert validator.check(strict_yaml.load_yaml(LOCAL_ENDPOINT, "x").value) is None
+    assert validator.check(strict_yaml.load_yaml(LOCAL_ENDPOINT.replace("models:", "modles:"), "x").value) is not None
 
 
 def test_doctor_says_what_to_type_for_each_problem(shell: Shell) -> None:
     Path("elsewhere.yaml").write_text(LOCAL_ENDPOINT)
     Path("orchestra.toml").write_text('modules = ["absent_module"]\nfleet = "./elsewhere.yaml"\n')
     said = shell("doctor", "--json")
-    found = {finding["what"]: finding for finding in said.json["findings"]}
+    found = {finding["subject"]: finding for finding in said.json["findings"]}
     assert said.code == 1
     assert found["Python"]["state"] == "ok"
     assert found["journal"]["state"] == "ok"
     assert found["it"]["state"] == "problem"
-    assert found["it"]["type"] == "curl http://127.0.0.1:9/v1/models"
+    assert found["it"]["remedy"] == "curl http://127.0.0.1:9/v1/models"
     assert found["modules"]["state"] == "problem"
-    assert "absent_module" in found["modules"]["says"]
+    assert "absent_module" in found["modules"]["message"]
     assert "vLLM" not in found
 
 
@@ -149,20 +164,22 @@ def test_doctor_names_an_address_that_is_none(address: str, shell: Shell) -> Non
     Path("elsewhere.yaml").write_text(LOCAL_ENDPOINT.replace("127.0.0.1:9", address))
     Path("orchestra.toml").write_text('fleet = "./elsewhere.yaml"\n')
     said = shell("doctor", "--json")
-    (found,) = (finding for finding in said.json["findings"] if finding["what"] == "fleet file")
+    (found,) = (finding for finding in said.json["findings"] if finding["subject"] == "fleet file")
     assert (said.code, found["state"]) == (1, "problem")
-    assert "servers.it.endpoint" in found["says"]
+    assert "servers.it.endpoint" in found["message"]
 
 
 def test_doctor_sees_a_journal_that_cannot_be_made(shell: Shell) -> None:
     Path("elsewhere.yaml").write_text(LOCAL_ENDPOINT)
     Path("file").write_text("")
     Path("orchestra.toml").write_text('journal = "file/journal.db"\nfleet = "./elsewhere.yaml"\n')
-    found = {finding["what"]: finding for finding in shell("doctor", "--json").json["findings"]}
+    found = {finding["subject"]: finding for finding in shell("doctor", "--json").json["findings"]}
     assert found["journal"]["state"] == "problem"
 
 
-@pytest.mark.parametrize("verb", ["runs list", "runs resume --all", "runs gc --older 1d", "runs costs", "runs show last", "doctor"])
+@pytest.mark.parametrize(
+    "verb", ["runs list", "runs resume --all", "runs gc --older 1d", "runs costs", "runs show last", "doctor"]
+)
 def test_a_journal_whose_disk_is_not_mounted_is_not_an_empty_one(
     verb: str, shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -198,7 +215,9 @@ def somebody(fleet: str = LOCAL_ENDPOINT) -> Iterator[None]:
         yield
 
 
-def test_a_key_that_is_not_there_is_a_problem_before_the_first_call(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_is_not_there_is_a_problem_before_the_first_call(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("THE_KEY", raising=False)
     with somebody(LOCAL_ENDPOINT.replace("model: m", "model: m, api_key: env:THE_KEY")):
         lacking = {said: shell(*said.split(), "--json") for said in ("doctor", "fleet status")}
@@ -207,7 +226,11 @@ def test_a_key_that_is_not_there_is_a_problem_before_the_first_call(shell: Shell
         monkeypatch.setenv("THE_KEY", "k")
         there = [shell("doctor").code, shell("fleet", "status").code]
     (found,) = (finding for finding in lacking["doctor"].json["findings"] if finding["state"] == "problem")
-    assert (found["what"], found["says"], found["type"]) == ("it", "the secret env:THE_KEY is empty", "export THE_KEY=…")
+    assert (found["subject"], found["message"], found["remedy"]) == (
+        "it",
+        "the secret env:THE_KEY is empty",
+        "export THE_KEY=…",
+    )
     assert lacking["fleet status"].json["endpoints"][0]["key"] == "the secret env:THE_KEY is empty"
     assert "the secret env:THE_KEY is empty" in " ".join(shown.split())
     assert [said.code for said in lacking.values()] == [1, 1]
@@ -224,7 +247,11 @@ def test_an_endpoint_that_takes_no_connection_makes_status_fail(shell: Shell) ->
 @pytest.mark.parametrize(
     ("address", "says", "wanted"),
     [
-        ("postgresql://127.0.0.1:9/runs", "the journal's database cannot be reached: postgresql://127.0.0.1:9/runs", "# try the same"),
+        (
+            "postgresql://127.0.0.1:9/runs",
+            "the journal's database cannot be reached: postgresql://127.0.0.1:9/runs",
+            "# try the same",
+        ),
         ("env:THE_DATABASE", "the secret env:THE_DATABASE is empty", "export THE_DATABASE=…"),
         ("file:nowhere", "the secret file:nowhere cannot be read", "# put it into nowhere"),
     ],
@@ -233,10 +260,10 @@ def test_doctor_sees_a_database_that_is_not_there(address: str, says: str, wante
     with somebody():
         Path("orchestra.toml").write_text(f'fleet = "./fleet.yaml"\njournal = "{address}"\n')
         said = shell("doctor", "--json")
-    (found,) = (finding for finding in said.json["findings"] if finding["what"] == "journal")
+    (found,) = (finding for finding in said.json["findings"] if finding["subject"] == "journal")
     assert (said.code, found["state"]) == (1, "problem")
-    assert says in found["says"]
-    assert found["type"].startswith(wanted)
+    assert says in found["message"]
+    assert found["remedy"].startswith(wanted)
 
 
 def test_doctor_is_content_where_nothing_is_missing(shell: Shell) -> None:
@@ -251,6 +278,8 @@ def test_doctor_is_content_where_nothing_is_missing(shell: Shell) -> None:
 def test_a_reader_that_goes_away_is_no_error() -> None:
     command = f"{sys.executable} -m orchestra.cli explain | head -n 1; exit ${{PIPESTATUS[0]}}"
     root = str(Path(__file__).parents[2])
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": root}, check=False)
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": root}, check=False
+    )
     assert (done.stderr, done.stdout.count("\n")) == ("", 1)
     assert done.returncode in (0, 141)

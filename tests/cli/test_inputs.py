@@ -114,7 +114,9 @@ def test_files_and_folders_are_documents(tmp_path: Path) -> None:
         (tmp_path / name).write_text(f"text of {name}")
     expected = [{"source": name, "text": f"text of {name}"} for name in ("a.txt", "b.md", "deep/c.txt")]
     assert read(f"documents=@{tmp_path}") == {"documents": expected}
-    assert read(f"documents=@{tmp_path}/b.md", f"documents=@{tmp_path}/a.txt") == {"documents": [expected[1], expected[0]]}
+    assert read(f"documents=@{tmp_path}/b.md", f"documents=@{tmp_path}/a.txt") == {
+        "documents": [expected[1], expected[0]]
+    }
     assert read(f"document=@{tmp_path}/a.txt") == {"document": expected[0]}
 
 
@@ -132,7 +134,11 @@ def test_stdin_is_an_object_or_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("dash", ["-", "@-"])
 def test_stdin_is_a_document_where_documents_are_wanted(monkeypatch: pytest.MonkeyPatch, dash: str) -> None:
-    for wanted, given in (("document", {"document": DOCUMENT}), ("documents", {"documents": [DOCUMENT]}), ("text", {"text": "all of it"})):
+    for wanted, given in (
+        ("document", {"document": DOCUMENT}),
+        ("documents", {"documents": [DOCUMENT]}),
+        ("text", {"text": "all of it"}),
+    ):
         pipe(monkeypatch, "all of it")
         assert read(f"{wanted}={dash}") == given
     one = {"source": "a.txt", "text": "b"}

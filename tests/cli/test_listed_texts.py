@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestra.cli.inputs import read_inputs, read_values
+from orchestra.cli.inputs import read_inputs, read_node_values
 from tests.cli.shell import Shell
 
 TYPED = """
@@ -34,8 +34,12 @@ def asked(shell: Shell) -> Shell:
 
 
 @pytest.mark.parametrize("workflow", ["sign", "choice"])
-@pytest.mark.parametrize(("typed", "value"), [("-", "-"), ("@home", "@home"), ("@plus.txt", "+"), ("@-", "+"), ("@@home", "@home")])
-def test_an_answer_that_is_listed_is_taken_as_it_is_and_read_as_a_line(asked: Shell, workflow: str, typed: str, value: str) -> None:
+@pytest.mark.parametrize(
+    ("typed", "value"), [("-", "-"), ("@home", "@home"), ("@plus.txt", "+"), ("@-", "+"), ("@@home", "@home")]
+)
+def test_an_answer_that_is_listed_is_taken_as_it_is_and_read_as_a_line(
+    asked: Shell, workflow: str, typed: str, value: str
+) -> None:
     asked("run", workflow)
     assert asked("runs", "answer", "last", "--json", "--", typed, stdin="+\r\n").json["output"] == {"it": value}
     given = asked("runs", "fork", "last", "--set", f"sign={typed}", "--json", stdin="+\n").json["given"]
@@ -49,12 +53,19 @@ def test_what_no_option_is_and_no_file_is_told(asked: Shell) -> None:
 
 
 def test_an_input_that_is_listed_is_taken_as_it_is_and_other_texts_keep_their_lines(asked: Shell) -> None:
-    fields: dict[str, dict[str, Any]] = {"sign": SIGN, "signs": {"type": "array", "items": SIGN}, "text": {"type": "string"}}
+    fields: dict[str, dict[str, Any]] = {
+        "sign": SIGN,
+        "signs": {"type": "array", "items": SIGN},
+        "text": {"type": "string"},
+    }
     told = read_inputs(["sign=@home", "signs=-", "signs=@plus.txt", "text=@plus.txt"], fields)
     assert told == {"sign": "@home", "signs": ["-", "+"], "text": "+\n"}
-    assert read_values(["a=-", "b=@plus.txt"], lambda _: {"anyOf": [SIGN, {"type": "null"}]}) == {"a": "-", "b": "+"}
+    assert read_node_values(["a=-", "b=@plus.txt"], lambda _: {"anyOf": [SIGN, {"type": "null"}]}) == {
+        "a": "-",
+        "b": "+",
+    }
     Path("home").write_text("x")
-    assert read_values(["a=@home"], lambda _: {"anyOf": [SIGN, {"type": "string"}]}) == {"a": "@home"}
+    assert read_node_values(["a=@home"], lambda _: {"anyOf": [SIGN, {"type": "string"}]}) == {"a": "@home"}
 
 
 def test_hints_fit_the_option_that_was_typed(asked: Shell) -> None:

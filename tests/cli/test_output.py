@@ -10,13 +10,13 @@ import sys
 
 import pytest
 
-from orchestra.app.claims.claims import Claim
-from orchestra.app.claims.locations import Span
+from orchestra.app.claims.claims import OutputClaim
+from orchestra.app.claims.locations import TextSpan
 from orchestra.cli import output
-from orchestra.cli.output import beginning, json_line, say, width_of
-from orchestra.cli.progress import Waiting
+from orchestra.cli.output import json_line, print_text, terminal_width, truncate
+from orchestra.cli.progress import StatusLine
 from orchestra.cli.run.claims_view import show_claims
-from orchestra.core.errors import InputError, Place, columns
+from orchestra.core.errors import InputError, SourceLocation, display_width
 from tests.cli.processes import ROOT
 from tests.cli.shell import Shell
 
@@ -46,12 +46,12 @@ def at_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 def test_a_text_is_written_as_it_is_where_no_terminal_is(style: str, monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     monkeypatch.setattr("sys.stdout", out)
-    say(TABBED, style=style)
+    print_text(TABBED, style=style)
     assert out.getvalue() == f"{TABBED}\n"
 
 
 def test_the_words_of_a_quote_keep_their_tabs(capsys: pytest.CaptureFixture[str]) -> None:
-    claim = Claim(path="", value="b", nodes=("a",), evidence=(Span("x\tb", source="t.txt", start=0, end=3),))
+    claim = OutputClaim(path="", value="b", nodes=("a",), evidence=(TextSpan("x\tb", source="t.txt", start=0, end=3),))
     show_claims([claim], "b")
     assert "  “x\tb”  t.txt [0:3]\n" in capsys.readouterr().out
 
@@ -59,7 +59,7 @@ def test_the_words_of_a_quote_keep_their_tabs(capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize("style", ["", "yellow"])
 def test_a_terminal_is_sent_nothing_that_it_would_obey(style: str, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = at_terminal(monkeypatch)
-    say("a\x1b[2Jb\x07c\rd\u202ee", style=style)
+    print_text("a\x1b[2Jb\x07c\rd\u202ee", style=style)
     shown = terminal.getvalue()
     assert "a\\x1b[2Jb\\x07c\\x0dd\\u202ee" in shown
     assert ("\x1b[33m" in shown) == bool(style)
@@ -67,7 +67,7 @@ def test_a_terminal_is_sent_nothing_that_it_would_obey(style: str, monkeypatch: 
 
 def test_a_tab_of_a_text_without_style_reaches_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = at_terminal(monkeypatch)
-    say("a\tb")
+    print_text("a\tb")
     assert terminal.getvalue() == "a\tb\n"
 
 
@@ -81,23 +81,25 @@ def test_a_tab_of_a_text_without_style_reaches_a_terminal(monkeypatch: pytest.Mo
         ("short", "short"),
     ],
 )
-def test_the_line_that_is_rewritten_is_never_wider_than_the_terminal(text: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_line_that_is_rewritten_is_never_wider_than_the_terminal(
+    text: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     terminal = at_terminal(monkeypatch)
-    Waiting().line(text)
+    StatusLine().show_line(text)
     assert terminal.getvalue() == f"\r\x1b[2K{shown}"
-    assert columns(shown) <= 11
+    assert display_width(shown) <= 11
 
 
 def test_a_text_begins_with_what_stands_in_so_many_columns() -> None:
-    assert [beginning("日本", width) for width in range(5)] == ["", "", "日", "日", "日本"]
+    assert [truncate("日本", width) for width in range(5)] == ["", "", "日", "日", "日本"]
 
 
 def test_the_columns_are_those_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = at_terminal(monkeypatch)
-    assert width_of(terminal, 100) == 12
-    assert width_of(io.StringIO(), 100) == 100
+    assert terminal_width(terminal, 100) == 12
+    assert terminal_width(io.StringIO(), 100) == 100
     monkeypatch.setenv("COLUMNS", "wide")
-    assert width_of(terminal, 100) == 100
+    assert terminal_width(terminal, 100) == 100
 
 
 @pytest.mark.parametrize(
@@ -112,7 +114,7 @@ def test_the_columns_are_those_of_the_terminal(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_the_caret_stands_under_the_fault_in_wide_texts_too(text: str, column: int, width: int, caret: str) -> None:
-    said = str(InputError("L050", "no", place=Place("f.yaml", 7, column, text, width)))
+    said = str(InputError("L050", "no", location=SourceLocation("f.yaml", 7, column, text, width)))
     assert said.splitlines()[-1] == f"  | {caret}"
 
 
@@ -128,20 +130,29 @@ def test_json_is_json_in_every_encoding(encoding: str, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(("encoding", "shown"), [("cp1252", "\\u2502"), ("utf-8", "│")])
-def test_what_the_encoding_of_the_output_cannot_say_is_no_reason_to_fail(encoding: str, shown: str, shell: Shell) -> None:
+def test_what_the_encoding_of_the_output_cannot_say_is_no_reason_to_fail(
+    encoding: str, shown: str, shell: Shell
+) -> None:
     assert shell("init", "begun").code == 0
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-m", "orchestra.cli", "graph", "hello"], cwd="begun", env=environment, capture_output=True, check=False
+        [sys.executable, "-m", "orchestra.cli", "graph", "hello"],
+        cwd="begun",
+        env=environment,
+        capture_output=True,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert shown in done.stdout.decode(encoding)
 
 
 def test_a_long_table_is_that_of_rich(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [(f"r{number}", "wörkflow 日本" * (number % 3), "\x1b[1m", str(number)) for number in range(output.LONG + 1)]
+    rows = [
+        (f"r{number}", "wörkflow 日本" * (number % 3), "\x1b[1m", str(number))
+        for number in range(output.MAX_RICH_ROWS + 1)
+    ]
     output.print_table(("run", "workflow", "status", "nodes"), rows, right=[3])
     quick = capsys.readouterr().out.splitlines()
-    monkeypatch.setattr(output, "LONG", len(rows))
+    monkeypatch.setattr(output, "MAX_RICH_ROWS", len(rows))
     output.print_table(("run", "workflow", "status", "nodes"), rows, right=[3])
     assert quick == [line.rstrip() for line in capsys.readouterr().out.splitlines()]

@@ -67,7 +67,9 @@ def test_an_answer_alone_is_put_to_the_tool(desk: Shell) -> None:
     assert desk("check", GOOD, "-a", "letter.txt", "--checks", "quote & tool(valid)").code == 0
     said = desk("check", BAD, "-a", "letter.txt", "--checks", "tool(valid)", "--json")
     assert (said.code, said.json["verdicts"][0]["outcome"]) == (3, "fail")
-    assert desk("check", BAD, "-a", "letter.txt", "--checks", "tool(valids)").err.startswith("V011: a check asks the tool 'valids'")
+    assert desk("check", BAD, "-a", "letter.txt", "--checks", "tool(valids)").err.startswith(
+        "V011: a check asks the tool 'valids'"
+    )
     assert "it names no tool: tool(NAME)" in desk("check", BAD, "-a", "letter.txt", "--checks", "tool").out
 
 
@@ -84,7 +86,9 @@ def test_a_run_is_judged_anew_where_the_code_of_its_check_has_changed(desk: Shel
 
 def test_a_certificate_is_not_bound_to_a_tool_and_says_so(desk: Shell) -> None:
     (desk.project / "agents" / "copier").mkdir(parents=True)
-    (desk.project / "agents" / "copier" / "agent.yaml").write_text("name: copier\ninput: {text: str}\noutput: {word: str}\n")
+    (desk.project / "agents" / "copier" / "agent.yaml").write_text(
+        "name: copier\ninput: {text: str}\noutput: {word: str}\n"
+    )
     (desk.project / "agents" / "copier" / "prompt.md").write_text("{{ text }}")
     Path("rows.jsonl").write_text('{"id": "1", "input": {"text": "a"}, "expected": {"word": "a"}}\n')
     said = desk("certify", "copier", "--data", "rows.jsonl", "--checks", "tool(valid)")

@@ -88,7 +88,10 @@ def test_rows_that_had_ended_before_their_journal_was_moved_are_not_paid_again(
     cut_off(shop, start)
     moved(shop, monkeypatch)
     Path("go").touch()
-    assert "of 2 of them nobody knows whether they were written before: what they had done was recalled" in shop(*BATCH).err
+    assert (
+        "of 2 of them nobody knows whether they were written before: what they had done was recalled"
+        in shop(*BATCH).err
+    )
     assert [one["output"] for one in results()] == [f"sent receipt {item}" for item in ("slow", "a", "b")]
     assert paid() == ["a", "b", "slow"]
 
@@ -102,7 +105,9 @@ def cut_off(shop: Shell, start: Starter) -> None:
     process.wait(PATIENCE)
 
 
-def test_a_run_that_was_forked_and_followed_is_so_in_the_journal_that_it_is_moved_to(shop: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_was_forked_and_followed_is_so_in_the_journal_that_it_is_moved_to(
+    shop: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Path("workflows/just.yaml").write_text(JUST)
     rows("bad")
     batch = ("batch", "just", *BATCH[2:])
@@ -115,7 +120,9 @@ def test_a_run_that_was_forked_and_followed_is_so_in_the_journal_that_it_is_move
 
 def test_what_a_batch_has_not_written_yet_is_not_old(shop: Shell, start: Starter) -> None:
     cut_off(shop, start)
-    assert shop("runs", "gc", "--older", "0d", "--yes").out.startswith("2 kept: their batch has not written what they came to: ")
+    assert shop("runs", "gc", "--older", "0d", "--yes").out.startswith(
+        "2 kept: their batch has not written what they came to: "
+    )
     Path("go").touch()
     assert shop(*BATCH).code == 0
     assert paid() == ["a", "b", "slow"]
@@ -197,7 +204,9 @@ def test_a_fork_of_a_failed_row_stays_until_its_batch_has_written_it_and_is_lost
     assert shop(*FORK).code == 0
     runs = {run["status"]: run["run"] for run in shop("runs", "list", "--json").json}
     assert shop("runs", "delete", runs["failed"], "--yes").code == 0
-    assert shop("runs", "gc", "--older", "0d", "--yes").out.startswith("1 kept: their batch has not written what they came to: ")
+    assert shop("runs", "gc", "--older", "0d", "--yes").out.startswith(
+        "1 kept: their batch has not written what they came to: "
+    )
     shop("runs", "delete", runs["done"], "--yes")
     Path("go").touch()
     assert last(shop(*BATCH).err) == "out.jsonl: 2 rows: 1 done, 1 failed"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestra.core.protocols import Call
+from orchestra.core.protocols import CallRequest
 from tests.cli.run.test_ask import FLEET, PLAN, WHEN, asked, used
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated
@@ -33,7 +33,7 @@ def desk(shell: Shell) -> Shell:
 def writing(shell: Shell, *lines: str) -> Shell:
     """The router goes on with these lines, in every opening."""
 
-    def answer(call: Call) -> Any:
+    def answer(call: CallRequest) -> Any:
         if call.kind == "tool":
             return used(call)
         stand = [line for line in call.inputs["plan"].splitlines() if line] if call.name == "router" else []
@@ -79,7 +79,9 @@ def test_literals_are_filled_anew(desk: Shell) -> None:
 
 def test_plan_says_that_a_plan_comes_from_the_cache_and_what_is_saved_serves(desk: Shell) -> None:
     assert "from the cache" not in desk("plan", WHEN, "-d", "docs").err
-    assert "from the cache" not in desk("plan", WHEN, "-d", "docs", "--save", "one.yaml").err  # shown only, and so not kept before
+    assert (
+        "from the cache" not in desk("plan", WHEN, "-d", "docs", "--save", "one.yaml").err
+    )  # shown only, and so not kept before
     said = desk("plan", WHEN, "-d", "docs")
     assert "from the cache: 4 calls of the router" in said.err
     assert said.out.startswith("\n".join(PLAN))
@@ -120,7 +122,9 @@ def test_a_skill_that_has_changed_is_another_shape(desk: Shell) -> None:
 
 
 def test_a_plan_whose_run_came_to_nothing_is_not_kept(desk: Shell) -> None:
-    writing(desk, "s1 = calculator(question=input.request)", "return s1")  # what the reader says is no answer of a calculator
+    writing(
+        desk, "s1 = calculator(question=input.request)", "return s1"
+    )  # what the reader says is no answer of a calculator
     assert desk("ask", WHEN, "--json").json["status"] != "done"
     assert desk("ask", WHEN, "--json").json["cached"] is None
 
@@ -134,7 +138,7 @@ def test_deleting_the_run_forgets_its_plan(desk: Shell) -> None:
 def test_a_row_that_was_tampered_with_is_ignored_and_said(desk: Shell) -> None:
     desk("ask", WHEN, "-d", "docs")
     with sqlite3.connect(".orchestra/journal.db") as journal:
-        journal.execute("UPDATE memo SET value = ?", (b'{"format":"orchestra/plan/v2","lines":["import os"]}',))
+        journal.execute("UPDATE memo SET value = ?", (b'{"format":"orchestra/plan/v3","lines":["import os"]}',))
     journal.close()
     said = desk("ask", WHEN, "-d", "docs")
     assert said.code == 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestra.core.protocols import Call, Refused
+from orchestra.core.protocols import CallError, CallRequest
 from tests.cli.run.test_ask import FLEET, PLAN, WHEN, asked, used
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated, furnish
@@ -29,7 +29,13 @@ def desk(shell: Shell) -> Shell:
     """A project with one document, and a second agent that plans."""
     Path("docs").mkdir()
     Path("docs/tower.txt").write_text("The tower was opened in 1889. It is made of iron.")
-    furnish(files={"configs/nowhere.yaml": FLEET, "agents/planner/agent.yaml": CARD, "agents/planner/prompt.md": "{{ plan }}"})
+    furnish(
+        files={
+            "configs/nowhere.yaml": FLEET,
+            "agents/planner/agent.yaml": CARD,
+            "agents/planner/prompt.md": "{{ plan }}",
+        }
+    )
     Path("orchestra.toml").write_text('fleet = "nowhere"\n')
     return shell
 
@@ -37,7 +43,7 @@ def desk(shell: Shell) -> Shell:
 def sampling(shell: Shell, *plans: list[str] | None, planner: list[str] | None = None) -> Shell:
     """Sample k of the router writes plan k; None is a server that is gone."""
 
-    def answer(call: Call) -> Any:
+    def answer(call: CallRequest) -> Any:
         if call.kind == "tool":
             return used(call)
         stand = len([line for line in call.inputs.get("plan", "").splitlines() if line])
@@ -46,7 +52,9 @@ def sampling(shell: Shell, *plans: list[str] | None, planner: list[str] | None =
         if call.name != "router":
             return {"answer": "1889"}
         lines = plans[max(0, call.sample - 1)]
-        return Refused(code="F210", reason="the server is gone") if lines is None else lines[min(stand, len(lines) - 1)]
+        return (
+            CallError(code="F210", reason="the server is gone") if lines is None else lines[min(stand, len(lines) - 1)]
+        )
 
     shell.opener = Simulated(answer)
     return shell
@@ -133,7 +141,9 @@ def test_a_plan_of_one_sample_does_not_pass_for_one_of_three(desk: Shell) -> Non
 
 
 def test_return_nothing_is_a_vote(desk: Shell) -> None:
-    said = sampling(desk, PLAN, ["return nothing"], ["return nothing"])("ask", WHEN, "-d", "docs", "--votes", "3", "--json")
+    said = sampling(desk, PLAN, ["return nothing"], ["return nothing"])(
+        "ask", WHEN, "-d", "docs", "--votes", "3", "--json"
+    )
     found = said.json
     assert (said.code, found["status"], found["plan"]) == (3, "failed", None)
     assert found["router"]["rejections"][0]["code"] == "R014"

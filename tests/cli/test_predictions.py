@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestra.core.protocols import Call, Done
+from orchestra.core.protocols import CallRequest, CallResult
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated
 from tests.cli.test_certify import AGENT, CHECKS, label, lines, rows, shell, sure
@@ -35,9 +35,9 @@ def test_of_an_agent_with_checks_they_are_what_it_answers_without_them(shell: Sh
     assert certified(shell, "--predictions", "said.jsonl") == certified(shell)
 
 
-def answer(call: Call) -> Done:
+def answer(call: CallRequest) -> CallResult:
     number = int(call.inputs["text"])
-    return Done(value=label(number), confidence=sure(number))
+    return CallResult(value=label(number), confidence=sure(number))
 
 
 def test_an_answer_that_is_no_record_is_written_as_it_is(shell: Shell) -> None:

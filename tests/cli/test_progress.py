@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestra.cli.progress import Meter, Waiting
+from orchestra.cli.progress import ProgressMeter, StatusLine
 from orchestra.fleet.progress import Progress
 
 
@@ -18,7 +18,7 @@ class Time:
 
 def test_a_batch_says_a_line_every_few_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     time = Time()
-    with Meter(total=100, done=40, monotonic=time) as meter:
+    with ProgressMeter(total=100, done=40, monotonic=time) as meter:
         for row in range(24):
             time.now += 0.5
             meter.advance(failed=row == 0, abstained=row == 1)
@@ -30,7 +30,7 @@ def test_a_batch_says_a_line_every_few_seconds(capsys: pytest.CaptureFixture[str
 
 def test_waiting_says_each_new_step_once_and_a_long_one_again(capsys: pytest.CaptureFixture[str]) -> None:
     time = Time()
-    waiting = Waiting(monotonic=time)
+    waiting = StatusLine(monotonic=time)
     for done in range(0, 12, 2):
         waiting(Progress("download", "fetching", done * 1e6, 12e6, "bytes"))
         time.now += 2

@@ -96,7 +96,9 @@ def cut(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(("more", "code"), [("", "F203"), (", api_key: file:/nowhere/key", "F105")])
-def test_a_run_whose_endpoint_cannot_be_had_stays_interrupted(shell: Shell, cut: str, port: int, more: str, code: str) -> None:
+def test_a_run_whose_endpoint_cannot_be_had_stays_interrupted(
+    shell: Shell, cut: str, port: int, more: str, code: str
+) -> None:
     Path("go").touch()
     Path("configs/nowhere.yaml").write_text(FLEET.replace("max_model_len: 1000", f"max_model_len: 1000{more}"))
     said = shell("runs", "resume", "--all", "--json")
@@ -108,7 +110,9 @@ def test_a_run_whose_endpoint_cannot_be_had_stays_interrupted(shell: Shell, cut:
 
 def test_who_has_a_run_in_hand_is_told(shell: Shell, cut: str, port: int) -> None:
     Path("configs/nowhere.yaml").write_text(FLEET.replace(":9/", f":{port}/"))
-    found = subprocess.Popen([*COMMAND, "runs", "resume", cut], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+    found = subprocess.Popen(
+        [*COMMAND, "runs", "resume", cut], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
+    )
     try:
         until(lambda: shell("runs", "list", "--json").json[0]["status"] == "running")
         said = shell("runs", "resume", cut)

@@ -105,7 +105,9 @@ def test_sigterm_lets_go_of_the_run_and_names_the_command_that_goes_on(shell: Sh
     assert shell(*command, "--json").json["output"] == GOOD
 
 
-def test_a_run_whose_process_was_killed_is_shown_as_interrupted_with_the_command_that_goes_on(shell: Shell, called: Starter) -> None:
+def test_a_run_whose_process_was_killed_is_shown_as_interrupted_with_the_command_that_goes_on(
+    shell: Shell, called: Starter
+) -> None:
     process = called()
     process.kill()
     process.communicate()

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from orchestra.core.protocols import Refused
+from orchestra.core.protocols import CallError
 from tests.cli.shell import Shell
 from tests.cli.stage import GOOD, TEXT, Simulated, furnish
 
 
 def answered(call: Any) -> Any:
-    return Refused(code="F203", reason="nobody answers") if call.inputs["question"] == "bad" else GOOD
+    return CallError(code="F203", reason="nobody answers") if call.inputs["question"] == "bad" else GOOD
 
 
 @pytest.fixture
@@ -35,7 +35,11 @@ def names(shell: Shell, *options: str) -> list[str]:
 
 
 def test_runs_are_listed_summed_up_and_shown_by_their_tags(shell: Shell) -> None:
-    first, second, third = ran(shell, "--tag", "customer=42", "--tag", "kind=mail"), ran(shell, "--tag", "customer=7"), ran(shell)
+    first, second, third = (
+        ran(shell, "--tag", "customer=42", "--tag", "kind=mail"),
+        ran(shell, "--tag", "customer=7"),
+        ran(shell),
+    )
     assert names(shell, "--tag", "customer=42") == [first]
     assert names(shell, "--tag", "customer=7", "--tag", "kind=mail") == []
     assert names(shell) == [third, second, first]
@@ -70,7 +74,9 @@ def test_the_rows_of_a_batch_have_its_tags(shell: Shell) -> None:
 
 def test_last_nights_failures_are_listed_with_their_code_and_node(shell: Shell) -> None:
     bad, good = ran(shell, question="bad"), ran(shell)
-    found = shell("runs", "list", "--status", "failed,waiting", "--status", "interrupted", "--since", "1h", "--json").json
+    found = shell(
+        "runs", "list", "--status", "failed,waiting", "--status", "interrupted", "--since", "1h", "--json"
+    ).json
     assert [(run["run"], run["error"]["code"], run["error"]["node"]) for run in found] == [(bad, "F203", "reading")]
     assert "nobody answers" in found[0]["error"]["message"]
     assert shell("runs", "list", "--json").json[0]["error"] is None
@@ -95,7 +101,9 @@ def test_a_list_of_what_cannot_be_is_refused(shell: Shell, options: tuple[str, .
     assert (said.code, said.err[:4]) == (2, code)
 
 
-@pytest.mark.parametrize("command", [("run", "ask"), ("ask", "When?"), ("batch", "ask", "-i", "rows.jsonl", "-o", "out.jsonl")])
+@pytest.mark.parametrize(
+    "command", [("run", "ask"), ("ask", "When?"), ("batch", "ask", "-i", "rows.jsonl", "-o", "out.jsonl")]
+)
 def test_what_is_no_tag_begins_nothing(shell: Shell, command: tuple[str, ...]) -> None:
     Path("rows.jsonl").write_text('{"id": "1", "input": {}}\n')
     said = shell(*command, "--tag", "customer")

@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.cli.task_window import SLACK, in_order
+from orchestra.cli.task_window import WINDOW_SLACK, map_in_order
 
 
-@given(turns=st.lists(st.integers(min_value=0, max_value=9), max_size=40), concurrency=st.integers(min_value=1, max_value=8))
+@given(
+    turns=st.lists(st.integers(min_value=0, max_value=9), max_size=40),
+    concurrency=st.integers(min_value=1, max_value=8),
+)
 def test_results_keep_the_order_whatever_each_row_takes(turns: list[int], concurrency: int) -> None:
     async def ask(row: tuple[int, int]) -> int:
         for _ in range(row[1]):
@@ -20,7 +23,7 @@ def test_results_keep_the_order_whatever_each_row_takes(turns: list[int], concur
         return row[0]
 
     async def main() -> list[int]:
-        return [result async for result in in_order(list(enumerate(turns)), ask, concurrency)]
+        return [result async for result in map_in_order(list(enumerate(turns)), ask, concurrency)]
 
     assert asyncio.run(main()) == list(range(len(turns)))
 
@@ -36,7 +39,7 @@ async def test_no_more_are_asked_at_once_than_allowed() -> None:
         here -= 1
         return row
 
-    assert [result async for result in in_order(range(50), ask, 3)] == list(range(50))
+    assert [result async for result in map_in_order(range(50), ask, 3)] == list(range(50))
     assert most == 3
 
 
@@ -55,11 +58,11 @@ async def test_rows_are_read_no_further_than_the_window() -> None:
             await gate.wait()
         return row
 
-    results = in_order(rows(), ask, 5)
+    results = map_in_order(rows(), ask, 5)
     first = asyncio.ensure_future(anext(results))
     for _ in range(100):
         await asyncio.sleep(0)
-    assert read == 5 * SLACK
+    assert read == 5 * WINDOW_SLACK
     gate.set()
     assert await first == 1
     await results.aclose()
@@ -73,5 +76,5 @@ async def test_an_error_of_a_row_ends_the_stream_and_leaves_no_task() -> None:
         return row
 
     with pytest.raises(ValueError, match="no"):
-        _ = [result async for result in in_order(range(100), ask, 4)]
+        _ = [result async for result in map_in_order(range(100), ask, 4)]
     assert asyncio.all_tasks() == {asyncio.current_task()}

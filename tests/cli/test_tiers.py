@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestra.core.protocols import Call, Refused
-from orchestra.learn.data.dataset import DataSet
+from orchestra.core.protocols import CallError, CallRequest
+from orchestra.learn.data.dataset import Dataset
 from tests.cli.shell import Shell
 from tests.cli.stage import ASK, BAD, GOOD, TEXT, Simulated, furnish
 
@@ -26,9 +26,9 @@ escalate: [large, outside]
 PERSON = {"answer": "1889", "quote": "opened in 1889"}
 
 
-def answer(call: Call) -> Any:
+def answer(call: CallRequest) -> Any:
     if call.tier == 2:
-        return Refused(code="F202", reason="data labelled 'internal' may go to no server of the model 'outside'")
+        return CallError(code="F202", reason="data labelled 'internal' may go to no server of the model 'outside'")
     return GOOD if call.inputs["question"] == ("hard" if call.tier else "easy") else BAD
 
 
@@ -36,8 +36,12 @@ def answer(call: Call) -> Any:
 def desk(shell: Shell) -> Shell:
     furnish()
     Path("configs/nowhere.yaml").write_text(FLEET)
-    Path("workflows/climb.yaml").write_text(ASK.replace("name: ask", "name: climb").replace("[retry, abstain]", "[escalate, ask]"))
-    Path("workflows/withhold.yaml").write_text(ASK.replace("name: ask", "name: withhold").replace("[retry, abstain]", "[escalate]"))
+    Path("workflows/climb.yaml").write_text(
+        ASK.replace("name: ask", "name: climb").replace("[retry, abstain]", "[escalate, ask]")
+    )
+    Path("workflows/withhold.yaml").write_text(
+        ASK.replace("name: ask", "name: withhold").replace("[retry, abstain]", "[escalate]")
+    )
     shell.opener = Simulated(answer)
     return shell
 
@@ -53,7 +57,14 @@ def test_a_person_is_shown_the_value_its_verdicts_and_its_evidence(desk: Shell) 
     assert question["about"] == "acceptance"
     assert question["withheld"]["value"] == BAD
     shown = desk("runs", "show", "last").out
-    for part in ('"answer": "1890"', "quote: fail", "large (asked)", "outside (passed over: data labelled", TEXT, "orchestra runs answer"):
+    for part in (
+        '"answer": "1890"',
+        "quote: fail",
+        "large (asked)",
+        "outside (passed over: data labelled",
+        TEXT,
+        "orchestra runs answer",
+    ):
         assert part in shown, part
 
 
@@ -76,7 +87,12 @@ def test_the_answer_is_the_value_and_the_run_says_who_gave_it(desk: Shell) -> No
     assert "a person: 1 answer" in shown
     assert "answered by ada" in desk("runs", "show", made, "reading").out
     assert "attempt 2, large" in desk("runs", "show", made, "reading").out
-    assert [one["name"] for one in desk("runs", "show", made, "--json").json["tiers"]] == ["its own model", "large", "outside", "a person"]
+    assert [one["name"] for one in desk("runs", "show", made, "--json").json["tiers"]] == [
+        "its own model",
+        "large",
+        "outside",
+        "a person",
+    ]
     assert desk("runs", "replay", made).code == 0
 
 
@@ -104,7 +120,9 @@ def test_a_fork_and_a_rehearsal_climb_the_same_way(desk: Shell) -> None:
     assert forked.code == 5
     assert isinstance(desk.opener, Simulated)
     assert desk.opener.workers is not None
-    assert [call.tier for call in desk.opener.workers.calls] == [2], "what answered is recalled; what was refused is tried anew"
+    assert [call.tier for call in desk.opener.workers.calls] == [2], (
+        "what answered is recalled; what was refused is tried anew"
+    )
 
 
 def test_before_a_run_it_is_said_who_is_asked_and_who_is_passed_over(desk: Shell) -> None:
@@ -114,17 +132,27 @@ def test_before_a_run_it_is_said_who_is_asked_and_who_is_passed_over(desk: Shell
     assert node["calls"] == 4, "two attempts, and one of each larger model"
     shown = desk("run", "climb", "-i", "question=q", "-i", f"text={TEXT}", "--dry-run").out
     assert "small, then big" in shown
-    assert "provider (external) is passed over: the inputs are internal, and it is cleared for public" in " ".join(shown.split())
+    assert "provider (external) is passed over: the inputs are internal, and it is cleared for public" in " ".join(
+        shown.split()
+    )
 
 
 def test_a_persons_correction_is_learnt_before_all_others(desk: Shell) -> None:
     made = run(desk, "impossible").json["run"]
     desk("runs", "answer", made, json.dumps(PERSON))
     run(desk, "hard")
-    assert desk("learn", "data", "answerer", "--runs", "--out", "set", "--licence", "own", "--tune", "0", "--test", "0").code == 0
-    data = DataSet.load(Path("set"))
-    assert {str(row.input["question"]): row.output for row in data.rows["train"]} == {"impossible": PERSON, "hard": GOOD}
-    assert [source.made.partition(";")[0] for source in data.manifest.sources] == [
+    assert (
+        desk(
+            "learn", "data", "answerer", "--runs", "--out", "set", "--licence", "own", "--tune", "0", "--test", "0"
+        ).code
+        == 0
+    )
+    data = Dataset.load(Path("set"))
+    assert {str(row.input["question"]): row.output for row in data.rows["train"]} == {
+        "impossible": PERSON,
+        "hard": GOOD,
+    }
+    assert [source.description.partition(";")[0] for source in data.manifest.sources] == [
         "answers of a person in its place",
         "answers of the larger model in its place",
     ]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from orchestra import tool
-from orchestra.agents.contract import Contract, serves
+from orchestra.agents.contract import Contract, is_compatible
 from tests.cli.shell import Shell
 
 MODULE = '''
@@ -66,7 +66,10 @@ def changed(old: str, new: str) -> str:
 
 
 def test_an_answer_for_another_tool_is_refused_and_the_run_waits_on(waiting: str, shell: Shell) -> None:
-    for module in (changed("amount: float)", "amount: float, note: str)"), changed('"once"', '"keyed"').replace("amount: float)", KEYED)):
+    for module in (
+        changed("amount: float)", "amount: float, note: str)"),
+        changed('"once"', '"keyed"').replace("amount: float)", KEYED),
+    ):
         written(module)
         for command in (("answer", waiting, "yes"), ("answer", waiting, "yes", "--later"), ("resume", waiting)):
             said = shell("runs", *command)
@@ -85,7 +88,9 @@ def test_a_tool_that_is_gone_leaves_the_run_waiting(waiting: str, shell: Shell) 
     said = shell("runs", "answer", waiting, "yes")
     assert (said.code, said.err.partition(":")[0]) == (2, "T005")
     written(MODULE)
-    assert shell("runs", "resume", waiting, "--json").json["output"] == {"receipt": "receipt pen"}  # the answer was not lost
+    assert shell("runs", "resume", waiting, "--json").json["output"] == {
+        "receipt": "receipt pen"
+    }  # the answer was not lost
 
 
 def test_an_input_that_can_be_left_out_changes_nothing(waiting: str, shell: Shell) -> None:
@@ -105,18 +110,20 @@ def contract(**changes: Any) -> Contract:
         """Finds."""
         return [query] * top
 
-    return replace(find.contract, digest="", **changes).sealed()
+    return replace(find.contract, digest="", **changes).with_digest()
 
 
 def test_which_contracts_serve_calls_of_others() -> None:
     then = contract()
     properties, required = then.input["properties"], then.input["required"]
     more = {**then.input, "properties": {**properties, "year": {"type": "integer"}}}
-    assert serves(then, then)
-    assert serves(contract(input=more), then)
-    assert serves(contract(input={**then.input, "required": []}), then)
-    assert not serves(contract(input={**more, "required": [*required, "year"]}), then)
-    assert not serves(then, contract(input=more))  # one that is gone
-    assert not serves(contract(input={**then.input, "properties": {**properties, "top": {"type": "string"}}}), then)
+    assert is_compatible(then, then)
+    assert is_compatible(contract(input=more), then)
+    assert is_compatible(contract(input={**then.input, "required": []}), then)
+    assert not is_compatible(contract(input={**more, "required": [*required, "year"]}), then)
+    assert not is_compatible(then, contract(input=more))  # one that is gone
+    assert not is_compatible(
+        contract(input={**then.input, "properties": {**properties, "top": {"type": "string"}}}), then
+    )
     for other in (contract(effect="once"), contract(version="2"), contract(output={"type": "string"})):
-        assert not serves(other, then)
+        assert not is_compatible(other, then)

@@ -14,10 +14,10 @@ import pytest
 
 import orchestra
 from orchestra import Orchestra
-from orchestra.cli.init import begin
+from orchestra.cli.init import create_project
 from orchestra.core.errors import InputError
 from orchestra.core.settings import Settings
-from orchestra.core.trust import MAX_ENTRIES, Records, guard_of, links
+from orchestra.core.trust import MAX_ENTRIES, TrustStore, create_guard, find_outside_links
 from tests.cli.processes import Terminal
 from tests.cli.shell import Shell
 
@@ -109,7 +109,10 @@ CHANGES: dict[str, Callable[[], object]] = {
     "a harmless setting": lambda: Path("orchestra.toml").write_text('modules = ["canary_tools"]\nthreads = 5\n'),
     "a link": lambda: Path("workflows/other.yaml").symlink_to("/etc/hostname"),
     "the target of a link": lambda: os.replace(Path("workflows/other_target"), Path("workflows/first.yaml")),
-    "the file": lambda: (Path("orchestra.toml").rename("x"), Path("pyproject.toml").write_text('[tool.orchestra]\nmodules = ["x"]\n')),
+    "the file": lambda: (
+        Path("orchestra.toml").rename("x"),
+        Path("pyproject.toml").write_text('[tool.orchestra]\nmodules = ["x"]\n'),
+    ),
 }
 
 
@@ -152,7 +155,9 @@ def test_trust_is_listed_and_taken_away(shell: Shell) -> None:
 
 def test_a_folder_is_trusted_and_revoked_by_its_path(shell: Shell, tmp_path: Path) -> None:
     os.chdir(tmp_path)
-    assert shell("trust", "project", "--json").json["allowed"] == [{"kind": "modules", "text": "import the modules canary_tools"}]
+    assert shell("trust", "project", "--json").json["allowed"] == [
+        {"kind": "modules", "text": "import the modules canary_tools"}
+    ]
     assert shell("trust", "--list", "--json").json[0]["folder"] == str(shell.project)
     assert shell("trust", "project", "--revoke").code == 0
     assert shell("trust", "absent").err.startswith("C045")
@@ -160,7 +165,7 @@ def test_a_folder_is_trusted_and_revoked_by_its_path(shell: Shell, tmp_path: Pat
 
 def test_a_record_is_for_its_owner_alone_and_a_damaged_one_gives_no_trust(shell: Shell) -> None:
     shell("trust")
-    (record,) = Records.of(os.environ).place.iterdir()
+    (record,) = TrustStore.from_environment(os.environ).folder.iterdir()
     assert stat.S_IMODE(record.stat().st_mode) == 0o600
     assert stat.S_IMODE(record.parent.stat().st_mode) == 0o700
     good = json.loads(record.read_text())
@@ -183,7 +188,7 @@ def test_a_record_is_for_its_owner_alone_and_a_damaged_one_gives_no_trust(shell:
 def test_a_new_project_is_trusted(shell: Shell, tmp_path: Path) -> None:
     assert shell("init", "new").code == 0
     assert Settings.load(project=shell.project / "new", trusted="recorded").guard is None
-    begin(tmp_path / "other")
+    create_project(tmp_path / "other")
     assert Settings.load(project=tmp_path / "other", trusted="recorded").guard is not None
 
 
@@ -216,7 +221,8 @@ def test_a_person_at_the_terminal_is_asked_once(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    "journal", ["../x.db", "/x/y.db", "postgresql://elsewhere/x", "env:DATABASE", "file:/etc/passwd", "a/../../x.db", "out/x.db"]
+    "journal",
+    ["../x.db", "/x/y.db", "postgresql://elsewhere/x", "env:DATABASE", "file:/etc/passwd", "a/../../x.db", "out/x.db"],
 )
 def test_a_journal_outside_of_the_project_needs_trust(journal: str, shell: Shell) -> None:
     Path("out").symlink_to(shell.home)
@@ -239,10 +245,10 @@ def test_a_journal_that_the_user_names_himself_needs_no_trust(shell: Shell, monk
     Path("orchestra.toml").write_text("")
     for journal in ("../x.db", "inside/x.db"):
         monkeypatch.setenv("ORCHESTRA_JOURNAL", journal)
-        assert Settings.load(trusted="recorded").untrusted() is None
+        assert Settings.load(trusted="recorded").trust_error() is None
     monkeypatch.delenv("ORCHESTRA_JOURNAL")
     Path("orchestra.toml").write_text('journal = "inside/x.db"')
-    assert Settings.load(trusted="recorded").untrusted() is None
+    assert Settings.load(trusted="recorded").trust_error() is None
 
 
 def test_a_file_behind_a_link_out_of_the_project_is_not_read(shell: Shell) -> None:
@@ -275,9 +281,9 @@ def test_links_inside_the_project_need_no_trust(shell: Shell) -> None:
     Path("workflows/flow.yaml").symlink_to("../shared/flow.yaml")
     Path("agents").mkdir()
     Path("agents/inner").symlink_to("../shared")
-    assert Settings.load(trusted="recorded").untrusted() is None
+    assert Settings.load(trusted="recorded").trust_error() is None
     Path("shared/away").symlink_to("/etc/hostname")
-    assert Settings.load(trusted="recorded").untrusted("link") is not None, "a link may lead to another one"
+    assert Settings.load(trusted="recorded").trust_error("link") is not None, "a link may lead to another one"
 
 
 def test_a_project_with_too_many_files_to_search_needs_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,11 +292,11 @@ def test_a_project_with_too_many_files_to_search_needs_trust(tmp_path: Path, mon
     (tmp_path / "agents").mkdir()
     for number in range(5):
         (tmp_path / "agents" / str(number)).touch()
-    assert [*links(tmp_path, [tmp_path / "agents"])] == []
+    assert [*find_outside_links(tmp_path, [tmp_path / "agents"])] == []
     (tmp_path / "agents" / "more").touch()
-    found = [*links(tmp_path, [tmp_path / "agents"])]
+    found = [*find_outside_links(tmp_path, [tmp_path / "agents"])]
     assert [need.kind for need in found] == ["link"]
-    assert guard_of(tmp_path, {}, [], found).error("link") is not None
+    assert create_guard(tmp_path, {}, [], found).error("link") is not None
 
 
 def test_modules_that_the_user_names_need_trust_in_a_project(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,7 +315,11 @@ def test_no_child_process_of_python_imports_from_the_current_folder() -> None:
         for path in sorted(library.rglob("*.py"))
         if "sys.executable" in (text := path.read_text("utf-8"))
         for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.Tuple | ast.List) and len(node.elts) > 1 and ast.unparse(node.elts[0]) == "sys.executable"
+        if isinstance(node, ast.Tuple | ast.List)
+        and len(node.elts) > 1
+        and ast.unparse(node.elts[0]) == "sys.executable"
     ]
     assert len(commands) >= 6
-    assert [name for name, flag in commands if not (isinstance(flag, ast.Constant) and flag.value in ("-P", "-I"))] == []
+    assert [
+        name for name, flag in commands if not (isinstance(flag, ast.Constant) and flag.value in ("-P", "-I"))
+    ] == []

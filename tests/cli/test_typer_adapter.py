@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import orchestra.cli
 from orchestra.cli.main import build_app
-from orchestra.cli.typer_adapter import add
+from orchestra.cli.typer_adapter import add_command
 from orchestra.core.errors import InputError
 
 ROOM = Path(orchestra.cli.__file__).parent
@@ -49,7 +49,7 @@ def app() -> typer.Typer:
     """One group with one command."""
     made = typer.Typer()
     made.callback()(lambda: None)
-    add(made, greet, panel="Words")
+    add_command(made, greet, panel="Words")
     return made
 
 
@@ -99,6 +99,7 @@ def test_no_function_is_longer_than_a_screen() -> None:
         f"{path.stem}.{node.name}": size
         for path in sorted(ROOM.rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (size := (node.end_lineno or 0) - node.lineno + 1) > SCREEN
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (size := (node.end_lineno or 0) - node.lineno + 1) > SCREEN
     }
     assert long == {}

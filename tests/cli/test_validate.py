@@ -144,7 +144,9 @@ def test_files_may_name_the_models_of_the_project_s_modules(shell: Shell) -> Non
     Path("models_one.py").write_text(MODELS.replace("NUMBER", "1"))
     Path("models_two.py").write_text(MODELS.replace("NUMBER", "2").replace("id: int", "number: int"))
     Path("typed.yaml").write_text(TYPED)
-    Path("agents/answerer/agent.yaml").write_text("name: answerer\ninput: {question: str, context: Order}\noutput: Part\n")
+    Path("agents/answerer/agent.yaml").write_text(
+        "name: answerer\ninput: {question: str, context: Order}\noutput: Part\n"
+    )
     Path("agents/answerer/prompt.md").write_text("{{ question }}")
     Path("orchestra.toml").write_text('fleet = "nowhere"\nmodules = ["models_one"]\n')
     said = shell("validate", "typed.yaml", "agents/answerer")
@@ -185,7 +187,9 @@ def test_a_module_that_cannot_be_imported_is_imported_once_and_told_once(shell: 
             assert f"{other}: not checked, for what is told above" in said.err
 
 
-@pytest.mark.parametrize("command", [("validate",), ("graph", "priced"), ("run", "priced")], ids=lambda command: command[0])
+@pytest.mark.parametrize(
+    "command", [("validate",), ("graph", "priced"), ("run", "priced")], ids=lambda command: command[0]
+)
 def test_an_exception_in_a_workflows_function_is_told_at_its_line(shell: Shell, command: tuple[str, ...]) -> None:
     module = f"my_{command[0]}_steps"
     text = "from orchestra import ask, workflow\n\n\n@workflow\ndef priced() -> str:\n    return ask({}['USD'])\n"
@@ -247,7 +251,9 @@ def test_a_broken_card_is_a_fault_of_workflows_that_use_it(shell: Shell, node: s
     folder.mkdir()
     (folder / "agent.yaml").write_text("name: researcher\noutput: str\ninput: {question: str}\nagents: [broken]\n")
     (folder / "prompt.md").write_text("{{ question }}")
-    Path("user.yaml").write_text(f"schema: orchestra/v1\nname: user\ninput: {{text: str}}\noutput: ${{a}}\nnodes:\n  a: {node}\n")
+    Path("user.yaml").write_text(
+        f"schema: orchestra/v1\nname: user\ninput: {{text: str}}\noutput: ${{a}}\nnodes:\n  a: {node}\n"
+    )
     said = shell("validate", "user.yaml")
     assert said.code == 2
     assert "A006: " in said.err
@@ -319,7 +325,7 @@ def test_a_file_that_cannot_be_read_is_refused(shell: Shell, monkeypatch: pytest
 def test_a_graph_is_as_wide_as_the_terminal(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     wide = shell("graph", "ask").out.splitlines()
     assert 60 < max(map(len, wide)) <= 100
-    monkeypatch.setattr("orchestra.cli.validate.width_of", lambda stream, otherwise: 50)
+    monkeypatch.setattr("orchestra.cli.validate.terminal_width", lambda stream, otherwise: 50)
     assert max(map(len, shell("graph", "ask").out.splitlines())) <= 50
 
 
@@ -357,7 +363,14 @@ def test_a_misspelt_agent_gets_the_nearest_name(shell: Shell, verb: str) -> None
 def test_a_fleet_of_endpoints_needs_no_start(shell: Shell) -> None:
     found = shell("fleet", "status", "--json").json
     assert (found["running"], found["servers"]) == (True, [])
-    told = {"name": "it", "endpoint": "http://127.0.0.1:9/v1", "model": "m", "external": True, "error": "Connection refused", "key": ""}
+    told = {
+        "name": "it",
+        "endpoint": "http://127.0.0.1:9/v1",
+        "model": "m",
+        "external": True,
+        "error": "Connection refused",
+        "key": "",
+    }
     assert found["endpoints"] == [told]
     assert "it: m at http://127.0.0.1:9/v1 (external) cannot be reached: Connection refused" in " ".join(
         shell("fleet", "status").out.split()
@@ -396,7 +409,14 @@ def test_looking_at_files_loads_neither_http_nor_models(shell: Shell) -> None:
         "print(sorted({'aiohttp', 'vllm', 'torch', 'numpy', 'bm25s', 'transformers'} & set(sys.modules)), file=sys.stderr)\n"
     )
     root = str(Path(__file__).parents[2])
-    for verb in (["validate", "ask"], ["graph", "ask"], ["config", "show"], ["agents", "list"], ["schema"], ["explain", "C001"]):
+    for verb in (
+        ["validate", "ask"],
+        ["graph", "ask"],
+        ["config", "show"],
+        ["agents", "list"],
+        ["schema"],
+        ["explain", "C001"],
+    ):
         done = subprocess.run(
             [sys.executable, "-c", script, *verb],
             capture_output=True,

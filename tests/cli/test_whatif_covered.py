@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.core.protocols import Call, Done
+from orchestra.core.protocols import CallRequest, CallResult
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated, furnish
 from tests.cli.test_certify import AGENT, CHECKS, PREDICTED, SORT, lines, predictions, rows
@@ -18,8 +18,10 @@ pytestmark = pytest.mark.slow
 TOLD = "no certificate: would be refused: there is no certificate for 'other'; orchestra certify other --data FILE"
 
 
-def sure(call: Call) -> Done:
-    return Done(value={"label": "yes"}, confidence=0.999 if call.name == "other" else int(call.inputs["text"]) / 999)
+def sure(call: CallRequest) -> CallResult:
+    return CallResult(
+        value={"label": "yes"}, confidence=0.999 if call.name == "other" else int(call.inputs["text"]) / 999
+    )
 
 
 def named(text: str, name: str) -> str:
@@ -105,8 +107,12 @@ def test_a_run_of_a_file_elsewhere_is_gone_through_with_the_file_of_today(shell:
     assert f"C004: run {run} ran 'elsewhere', which is no workflow of this project" in said.err
     assert f"orchestra whatif {run} --workflow FILE" in said.err
     assert shell("whatif", run, "--workflow", "./mine.yaml").code == 0
-    assert [one["run"] for one in shell("whatif", "--last", "5", "--workflow", "./mine.yaml", "--json").json["runs"]] == [run]
+    assert [
+        one["run"] for one in shell("whatif", "--last", "5", "--workflow", "./mine.yaml", "--json").json["runs"]
+    ] == [run]
     text = Path("mine.yaml").read_text()
     Path("mine.yaml").write_text(text.replace("accept: 0.5", "accept: 1"))
-    assert shell("whatif", ran(shell, 900, "./mine.yaml"), "--workflow", "./mine.yaml", "--json").json["verdicts"] == {"same": 1}
+    assert shell("whatif", ran(shell, 900, "./mine.yaml"), "--workflow", "./mine.yaml", "--json").json["verdicts"] == {
+        "same": 1
+    }
     assert shell("whatif", run, "--workflow", "workflows/sort.yaml").code == 2

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from orchestra.core.protocols import Call, Done
-from orchestra.tools import TOOLS
+from orchestra.core.protocols import CallRequest, CallResult
+from orchestra.tools import BUILTIN_TOOLS
 from tests.cli.stage import Simulated
 
 NAME = "answer_from_documents"
@@ -35,13 +35,19 @@ def known(number: int) -> bool:
 
 def document(number: int) -> dict[str, Any]:
     """What is said of a tower."""
-    return {"source": f"tower {number}", "text": f"Tower {number} was opened in the year {3000 + number}, and painted in {7000 + number}."}
+    return {
+        "source": f"tower {number}",
+        "text": f"Tower {number} was opened in the year {3000 + number}, and painted in {7000 + number}.",
+    }
 
 
 def inputs(number: int) -> dict[str, Any]:
     """A question about one tower, and documents: its own, where there is one, and others."""
     others = [document(one) for one in (number + 1, number + 2)]
-    return {"question": f"When was the tower {number} opened?", "documents": [*([document(number)] if known(number) else []), *others]}
+    return {
+        "question": f"When was the tower {number} opened?",
+        "documents": [*([document(number)] if known(number) else []), *others],
+    }
 
 
 def expected(number: int) -> dict[str, Any]:
@@ -49,18 +55,18 @@ def expected(number: int) -> dict[str, Any]:
     return {"text": f"{3000 + number}" if known(number) else None}
 
 
-def answer(call: Call) -> Any:
+def answer(call: CallRequest) -> Any:
     """What the reader says of a passage: an answer, from its own tower's; of others nothing, but sometimes their year."""
     asked, told = (int(re.search(r"tower (\d+)", call.inputs[key].lower())[1]) for key in ("question", "context"))  # type: ignore[index]
     if asked != told and (known(asked) or sure(asked) >= 0.5):
-        return Done(value={"answer": None}, confidence=0.999)
+        return CallResult(value={"answer": None}, confidence=0.999)
     year = 3000 + told if asked == told and right(asked) else 7000 + told
-    return Done(value={"answer": str(year)}, confidence=sure(asked))
+    return CallResult(value={"answer": str(year)}, confidence=sure(asked))
 
 
-def simulated(change: Callable[[Call], Any] = answer) -> Simulated:
+def simulated(change: Callable[[CallRequest], Any] = answer) -> Simulated:
     """Workers that answer so; tools run as they are."""
-    return Simulated({"generative_reader": change}, tools=TOOLS)
+    return Simulated({"generative_reader": change}, tools=BUILTIN_TOOLS)
 
 
 def rows(file: str, numbers: range) -> None:
@@ -79,6 +85,9 @@ def told(number: int) -> tuple[dict[str, Any], float] | None:
 def predictions(file: str, numbers: range) -> None:
     """A file of what it came to."""
     made = [
-        {"id": f"{n}", "output": given[0], "score": given[1]} if (given := told(n)) else {"id": f"{n}", "abstained": True} for n in numbers
+        {"id": f"{n}", "output": given[0], "score": given[1]}
+        if (given := told(n))
+        else {"id": f"{n}", "abstained": True}
+        for n in numbers
     ]
     Path(file).write_text("".join(json.dumps(one) + "\n" for one in made))

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.core.atomic_files import private_file, standing, swap_folder, write_file
+from orchestra.core.atomic_files import open_private_file, recover_folder, replace_folder, write_file
 
 KILLED = """
 import os, sys
 from pathlib import Path
-from orchestra.core.atomic_files import swap_folder
+from orchestra.core.atomic_files import replace_folder
 
 replace, place = os.replace, Path(sys.argv[2])
 os.replace = lambda source, target: os._exit(9) if Path(target) == place else replace(source, target)
-swap_folder(Path(sys.argv[1]), place)
+replace_folder(Path(sys.argv[1]), place)
 """
 
 
@@ -42,16 +42,16 @@ def test_a_file_is_the_old_one_until_it_is_the_new_one(tmp_path: Path) -> None:
 def test_a_folder_takes_the_place_of_another(tmp_path: Path) -> None:
     place = tmp_path / "place"
     for text in ("one", "two"):
-        swap_folder(folder(tmp_path / "new", text), place)
+        replace_folder(folder(tmp_path / "new", text), place)
         assert [(one.name, (one / "weights").read_text()) for one in tmp_path.iterdir()] == [("place", text)]
 
 
 def test_a_writer_that_is_killed_in_the_middle_leaves_the_old_folder(tmp_path: Path) -> None:
     place, new = folder(tmp_path / "place", "one"), folder(tmp_path / "new", "two")
     assert subprocess.run([sys.executable, "-c", KILLED, str(new), str(place)], check=False).returncode == 9
-    assert (standing(place) / "weights").read_text() == "one"
+    assert (recover_folder(place) / "weights").read_text() == "one"
     assert subprocess.run([sys.executable, "-c", KILLED, str(new), str(place)], check=False).returncode == 9
-    swap_folder(new, place)
+    replace_folder(new, place)
     assert [(one.name, (one / "weights").read_text()) for one in tmp_path.iterdir()] == [("place", "two")]
 
 
@@ -59,18 +59,18 @@ def test_a_private_file_is_its_owners_and_takes_the_place_of_a_link(tmp_path: Pa
     path, victim = tmp_path / "run.jsonl", tmp_path / "victim"
     victim.write_text("precious")
     path.symlink_to(victim)
-    with private_file(path) as file:
+    with open_private_file(path) as file:
         file.write(b"mine")
     assert (path.read_text(), victim.read_text(), path.is_symlink()) == ("mine", "precious", False)
     assert path.stat().st_mode & 0o777 == 0o600
-    with pytest.raises(ZeroDivisionError), private_file(path) as file:
+    with pytest.raises(ZeroDivisionError), open_private_file(path) as file:
         file.write(b"half" * (1 // 0))
     assert path.read_text() == "mine"
     assert sorted(one.name for one in tmp_path.iterdir()) == ["run.jsonl", "victim"]
 
 
 def test_a_device_is_written_to_as_it_stands() -> None:
-    with private_file(Path(os.devnull)) as file:
+    with open_private_file(Path(os.devnull)) as file:
         file.write(b"gone")
     assert not Path(os.devnull).is_file()
 
@@ -79,8 +79,8 @@ def test_a_device_is_written_to_as_it_stands() -> None:
 def test_a_link_to_stdout_is_written_through_and_stays(tmp_path: Path) -> None:
     link, target = tmp_path / "stdout", tmp_path / "out"
     link.symlink_to("/proc/self/fd/1")  # what /dev/stdout is
-    write = "import sys; from pathlib import Path; from orchestra.core.atomic_files import private_file\n"
-    write += "with private_file(Path(sys.argv[1])) as file: file.write(b'run')"
+    write = "import sys; from pathlib import Path; from orchestra.core.atomic_files import open_private_file\n"
+    write += "with open_private_file(Path(sys.argv[1])) as file: file.write(b'run')"
     target.write_text("before ")
     with target.open("ab") as file:
         subprocess.run([sys.executable, "-c", write, str(link)], stdout=file, check=True)
@@ -97,7 +97,7 @@ def test_a_file_that_no_other_can_replace_is_written_in_place(tmp_path: Path, mo
         raise OSError(errno.EBUSY, "Device or resource busy")  # of a single file that was mounted
 
     monkeypatch.setattr(os, "replace", busy)
-    with private_file(path) as file:
+    with open_private_file(path) as file:
         file.write(b"new")
     assert (path.read_text(), path.stat().st_mode & 0o777, os.listdir(tmp_path)) == ("new", 0o640, ["run.jsonl"])
 
@@ -112,10 +112,10 @@ def test_a_file_in_a_folder_of_another_is_written_in_place(tmp_path: Path, monke
     if user == 0:
         os.seteuid(65534)  # whom rights concern
     try:
-        with private_file(Path("run.jsonl")) as file:
+        with open_private_file(Path("run.jsonl")) as file:
             file.write(b"new")
         for name in ("link", "other"):
-            with pytest.raises(PermissionError), private_file(Path(name)):
+            with pytest.raises(PermissionError), open_private_file(Path(name)):
                 raise AssertionError
     finally:
         os.seteuid(user)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestra import Abstained, BudgetExceeded, InputError, Orchestra, OrchestraError, RunFailed, tool, workflow
-from orchestra.core.errors import InputErrors, Place
+from orchestra.core.errors import InputErrors, SourceLocation
 from orchestra.core.settings import Settings
 
 
@@ -46,7 +46,7 @@ async def test_the_exception_of_a_run_says_which_run_which_node_and_which_line(s
         with pytest.raises(RunFailed) as caught:
             await orchestra.run(step, customer="Ada")  # type: ignore[arg-type]  # one of three steps
         error = caught.value
-        assert error.run == (await orchestra.journal.runs(1))[0].run
+        assert error.run == (await orchestra.journal.list_runs(1))[0].run
     assert (error.code, error.node) == ("T003", node)
     assert error.frames == (f"{__file__}:{inspect.getsourcelines(file_ticket.function)[1] + 3} in file_ticket",)
     assert repr(error).startswith("RunFailed('T003', '")
@@ -67,11 +67,11 @@ async def test_a_run_that_was_let_go_of_is_named_too() -> None:
     "error",
     [
         OrchestraError("E017", "closed", hint="open another"),
-        InputError("C001", "no setting", place=Place("orchestra.toml", 3)),
+        InputError("C001", "no setting", location=SourceLocation("orchestra.toml", 3)),
         InputErrors([InputError("C001", "one"), InputError("C002", "two", why="because")]),
-        BudgetExceeded("E005", "spent").about("r1", "found"),
-        Abstained("E010", "withheld").about("r1"),
-        RunFailed("T003", "raised").about("r1", "found", ("a.py:1 in f",)),
+        BudgetExceeded("E005", "spent").with_run("r1", "found"),
+        Abstained("E010", "withheld").with_run("r1"),
+        RunFailed("T003", "raised").with_run("r1", "found", ("a.py:1 in f",)),
     ],
     ids=lambda error: type(error).__name__,
 )

@@ -13,9 +13,9 @@ import pytest
 import structlog
 
 from orchestra import Orchestra
-from orchestra.core.event_logging import note, observer
-from orchestra.core.events import AttemptFinished, Event, Resumed, RunFinished, RunStarted, Usage
-from orchestra.core.outcomes import Failed, Value
+from orchestra.core.event_logging import create_observer, log_info
+from orchestra.core.events import AttemptFinished, Event, RunFinished, RunResumed, RunStarted, Usage
+from orchestra.core.outcomes import FailedOutcome, ValueOutcome
 from orchestra.core.settings import Settings
 from orchestra.testing import SimulatedWorkers
 
@@ -23,13 +23,13 @@ EVENTS: list[Event] = [
     RunStarted(seq=1, at=0.0, run="r1", workflow="w", graph="", inputs={"text": "canary"}),
     AttemptFinished(seq=2, at=0.0, node="a", attempt=1, error="F206", reason="canary", server="smol"),
     AttemptFinished(seq=3, at=0.0, node="a", attempt=2, value="canary"),
-    RunFinished(seq=4, at=0.0, status="done", outcome=Value("canary")),
+    RunFinished(seq=4, at=0.0, status="done", outcome=ValueOutcome("canary")),
 ]
 
 
 def told(level: str) -> list[str]:
     stream = io.StringIO()
-    observe = observer(level, stream)  # type: ignore[arg-type]  # one of the levels
+    observe = create_observer(level, stream)  # type: ignore[arg-type]  # one of the levels
     assert observe is not None
     for event in EVENTS:
         observe("r1", event)
@@ -47,7 +47,7 @@ def test_levels_choose_what_is_told() -> None:
 
 
 def test_off_is_silent() -> None:
-    assert observer("off") is None
+    assert create_observer("off") is None
 
 
 def test_data_is_never_told() -> None:
@@ -61,9 +61,9 @@ def test_the_hosts_structlog_stays_as_it_was() -> None:
 
 
 def test_a_line_that_belongs_to_no_run_names_none(capsys: pytest.CaptureFixture[str]) -> None:
-    note("info", "no project here", folder="/srv")
-    note("warning", "no project here", folder="/srv")
-    note("off", "no project here", folder="/srv")
+    log_info("info", "no project here", folder="/srv")
+    log_info("warning", "no project here", folder="/srv")
+    log_info("off", "no project here", folder="/srv")
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("level='info' event='no project here' folder='/srv'")
 
@@ -73,14 +73,14 @@ FAILED: list[Event] = [
     AttemptFinished(
         seq=2, at=0.0, node="a", attempt=1, error="T003", reason="f raised ValueError: canary", frames=("x.py:1 in g", "x.py:9 in f")
     ),
-    RunFinished(seq=3, at=0.0, status="failed", outcome=Failed("T003", "f raised ValueError: canary", "a")),
+    RunFinished(seq=3, at=0.0, status="failed", outcome=FailedOutcome("T003", "f raised ValueError: canary", "a")),
 ]
 
 
 def lines(*, reasons: bool = False) -> list[dict[str, Any]]:
     """What is logged of a run that failed, as JSON."""
     stream = io.StringIO()
-    observe = observer("info", stream, form="json", reasons=reasons)
+    observe = create_observer("info", stream, form="json", reasons=reasons)
     assert observe is not None
     for event in FAILED:
         observe("r1", event)
@@ -98,11 +98,11 @@ def test_the_end_of_a_run_is_told_with_its_time_and_with_its_money_where_it_cost
     *_, end = lines()
     assert (end["seconds"], "money" in end) == (0.0, False)
     stream = io.StringIO()
-    observe = observer("info", stream, form="json")
+    observe = create_observer("info", stream, form="json")
     assert observe is not None
     began = RunStarted(seq=1, at=10.0, run="r1", workflow="w", graph="", inputs={})
-    ended = RunFinished(seq=3, at=12.3456, status="done", outcome=Value(1), usage=Usage(prompt_tokens=7, calls=2, money=0.25))
-    for run, event in (("r1", began), ("r1", ended), ("r2", Resumed(seq=2, at=11.0, epoch=2)), ("r2", ended)):
+    ended = RunFinished(seq=3, at=12.3456, status="done", outcome=ValueOutcome(1), usage=Usage(prompt_tokens=7, calls=2, money=0.25))
+    for run, event in (("r1", began), ("r1", ended), ("r2", RunResumed(seq=2, at=11.0, epoch=2)), ("r2", ended)):
         observe(run, event)
     _, one, _, other = map(json.loads, stream.getvalue().splitlines())
     assert (one["calls"], one["tokens"], one["money"], one["seconds"]) == (2, 7, 0.25, 2.346)
@@ -116,7 +116,7 @@ def test_its_reason_is_told_only_where_that_is_wanted() -> None:
 
 def test_lines_of_a_run_have_what_was_bound_where_it_began() -> None:
     stream = io.StringIO()
-    observe = observer("info", stream, form="json")
+    observe = create_observer("info", stream, form="json")
     assert observe is not None
     first, *rest = FAILED
     with structlog.contextvars.bound_contextvars(request_id="q-1"):
@@ -129,7 +129,7 @@ def test_lines_of_a_run_have_what_was_bound_where_it_began() -> None:
 
 def test_pythons_logging_gets_a_message_for_people_and_fields_for_formatters(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "orchestra")
-    observe = observer("info", form="logging")
+    observe = create_observer("info", form="logging")
     assert observe is not None
     with structlog.contextvars.bound_contextvars(request_id="q-1", name="a name that a record has itself"):
         for event in FAILED:
@@ -142,7 +142,7 @@ def test_pythons_logging_gets_a_message_for_people_and_fields_for_formatters(cap
 
 
 def test_the_hosts_own_structlog_gets_events_as_it_is_configured() -> None:
-    observe = observer("info", form="structlog")
+    observe = create_observer("info", form="structlog")
     assert observe is not None
     capturing = structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars])
     with capturing as captured, structlog.contextvars.bound_contextvars(request_id="q-1"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestra.core.paths import first_name, parent, stands_in, without_numbers, without_turn, written
+from orchestra.core.paths import format_path, is_inside, parent, root_name, without_turn, workflow_path
 
 
 @pytest.mark.parametrize(
@@ -17,15 +17,15 @@ def test_the_parent_of_a_path(path: str, expected: str) -> None:
 
 @pytest.mark.parametrize("path", ["a[3]", "a#2", "a/b", "a@1/s2", "a?1/entailment_0"])
 def test_what_is_inside_of_a_node_begins_with_it(path: str) -> None:
-    assert stands_in(path, "a")
-    assert not stands_in(path, path)
-    assert not stands_in(f"a{path}", "a")
-    assert first_name(path) == "a"
+    assert is_inside(path, "a")
+    assert not is_inside(path, path)
+    assert not is_inside(f"a{path}", "a")
+    assert root_name(path) == "a"
 
 
 def test_a_node_in_its_workflow() -> None:
-    assert without_numbers("a[1]/b#2/c") == "a/b/c"
-    assert without_numbers("solve@1/s2[0]") == "solve/s2"
+    assert workflow_path("a[1]/b#2/c") == "a/b/c"
+    assert workflow_path("solve@1/s2[0]") == "solve/s2"
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,6 @@ def test_a_node_whose_turn_it_is(path: str, node: str) -> None:
 
 
 def test_the_way_to_a_part_as_it_is_written() -> None:
-    assert written(("items", 0, "quote")) == "items[0].quote"
-    assert written((1, "text")) == "[1].text"
-    assert written(()) == ""
+    assert format_path(("items", 0, "quote")) == "items[0].quote"
+    assert format_path((1, "text")) == "[1].text"
+    assert format_path(()) == ""

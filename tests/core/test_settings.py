@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.core.errors import InputError, InputErrors
-from orchestra.core.settings import Settings, builtin, load_modules
+from orchestra.core.settings import Settings, builtin_folder, load_modules
 from orchestra.fleet.supervisor.folders import Folders
 
 PROGRAM = """
@@ -159,23 +159,23 @@ def test_an_unknown_key_is_located_and_has_its_nearest_name(world: World) -> Non
     world.file('fleet = "laptop"\n  concurency = 3\n')
     error = world.error()
     assert (error.code, error.hint) == ("C001", "did you mean 'concurrency'?")
-    assert error.place is not None
-    assert (error.place.line, error.place.column, error.place.text) == (2, 3, "  concurency = 3")
+    assert error.location is not None
+    assert (error.location.line, error.location.column, error.location.text) == (2, 3, "  concurency = 3")
 
 
 def test_a_key_is_looked_for_in_its_own_table(world: World) -> None:
     world.file("[tool.other]\nconcurrency = 1\n[tool.orchestra]\nconcurrency = 0\n[x]\nconcurrency = 2\n", "pyproject.toml")
     error = world.error()
     assert error.code == "C002"
-    assert error.place is not None
-    assert error.place.line == 4
+    assert error.location is not None
+    assert error.location.line == 4
 
 
 def test_all_faults_are_told_at_once(world: World) -> None:
     world.file('fleeet = "x"\nconcurrency = "many"\nhub = 1\n')
     error = world.error()
     assert isinstance(error, InputErrors)
-    assert [(e.code, e.place and e.place.line) for e in error.errors] == [("C001", 1), ("C002", 2), ("C002", 3)]
+    assert [(e.code, e.location and e.location.line) for e in error.errors] == [("C001", 1), ("C002", 2), ("C002", 3)]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_a_file_s_value_must_have_the_setting_s_type(world: World, text: str) ->
     world.file(text)
     error = world.error()
     assert error.code == "C002"
-    assert error.place is not None
+    assert error.location is not None
 
 
 def test_a_wrong_variable_is_named(world: World) -> None:
@@ -205,8 +205,8 @@ def test_a_broken_file_is_located(world: World) -> None:
     world.file('fleet = "laptop"\nlog = off\n')
     error = world.error()
     assert error.code == "C003"
-    assert error.place is not None
-    assert (error.place.line, error.place.text) == (2, "log = off")
+    assert error.location is not None
+    assert (error.location.line, error.location.text) == (2, "log = off")
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfe", b"#" * (1 << 20) + b"\n"], ids=["not UTF-8", "over 1 MiB"])
@@ -239,7 +239,7 @@ def test_the_user_s_own_comes_before_the_packaged(world: World) -> None:
     mine.parent.mkdir()
     mine.write_text("")
     assert world.load().find_resource("workflows", "mine") == mine
-    assert builtin("configs").name == "configs"
+    assert builtin_folder("configs").name == "configs"
 
 
 def test_an_agent_is_a_folder_with_a_card(world: World) -> None:
@@ -321,8 +321,8 @@ def test_the_place_of_a_module_s_fault_is_shown(world: World) -> None:
     (world.project / "falls.py").write_text("def f():\n    return 1 / 0\nf()")
     with pytest.raises(InputError) as caught:
         load_modules(world.load())
-    assert caught.value.place is not None
-    assert (Path(caught.value.place.file).name, caught.value.place.line) == ("falls.py", 2)
+    assert caught.value.location is not None
+    assert (Path(caught.value.location.file).name, caught.value.location.line) == ("falls.py", 2)
 
 
 # Who has no home, and what is empty
@@ -351,8 +351,8 @@ def test_whoever_has_no_home_is_told_what_to_set_where_one_is_wanted(world: Worl
     world.file("")
     assert world.load().journal == world.project / ".orchestra" / "journal.db"
     with pytest.raises(InputError, match="C050"):
-        Folders.of({"XDG_STATE_HOME": "/state"})
-    assert Folders.of({"XDG_STATE_HOME": "/state", "XDG_CACHE_HOME": "/cache"}).runtime == Path("/state/orchestra")
+        Folders.from_environment({"XDG_STATE_HOME": "/state"})
+    assert Folders.from_environment({"XDG_STATE_HOME": "/state", "XDG_CACHE_HOME": "/cache"}).runtime == Path("/state/orchestra")
 
 
 def test_a_variable_that_is_empty_is_none(world: World) -> None:

@@ -13,18 +13,18 @@ import msgspec
 
 from orchestra.core.errors import OrchestraError
 from orchestra.core.events import (
-    Answered,
     AttemptFinished,
     AttemptStarted,
     CancelRequested,
     Event,
     NodeFinished,
-    Resumed,
+    QuestionAnswered,
     RunFinished,
+    RunResumed,
     encode,
 )
-from orchestra.core.outcomes import Value
-from orchestra.core.protocols import Journal, Message, RunSummary
+from orchestra.core.outcomes import ValueOutcome
+from orchestra.core.protocols import Journal, OutboxMessage, RunSummary
 from orchestra.engine.replay import replay
 from orchestra.schema.strict_json import digest
 from tests.crash.child import Acknowledged, Kept, Scene
@@ -58,7 +58,7 @@ class Told(msgspec.Struct):
     """By id: the workflow, and the events."""
     acknowledged: list[Acknowledged]
     world: list[Entry]
-    outbox: list[Message]
+    outbox: list[OutboxMessage]
     summaries: list[RunSummary] = []
     blobs: frozenset[str] = frozenset()
     deleted: list[str] = []
@@ -85,9 +85,9 @@ async def gather(scene: Scene) -> Told:
                 continue
             told.runs[run] = name, events
             named = {blob for event in events if isinstance(event, AttemptFinished) for blob in (event.sent, event.received) if blob}
-            found |= {blob for blob in named if await journal.blob(blob) is not None}
+            found |= {blob for blob in named if await journal.get_blob(blob) is not None}
         told.outbox = [message for message in await journal.outbox(limit=1_000_000) if message.run in scene.runs]
-        told.summaries = [summary for summary in await journal.runs(1_000_000) if summary.run in scene.runs]
+        told.summaries = [summary for summary in await journal.list_runs(1_000_000) if summary.run in scene.runs]
     told.outbox += [message for one in kept.values() for message in one.messages]
     told.blobs = frozenset(found)
     return told
@@ -97,10 +97,10 @@ async def _rest(journal: Journal, run: str) -> list[str]:
     """What is left of a run that was deleted."""
     found = {
         "events": await journal.read(run),
-        "letters": await journal.letters(run),
-        "its name": await journal.find(run),
+        "letters": await journal.inbox(run),
+        "its name": await journal.find_runs(run),
         "messages": [message for message in await journal.outbox(limit=1_000_000) if message.run == run],
-        "its graph": await journal.blob(digest(stored(run, "brief"))),
+        "its graph": await journal.get_blob(digest(stored(run, "brief"))),
     }
     return [f"{what} of {run}" for what, there in found.items() if there]
 
@@ -157,7 +157,7 @@ def _repeated(events: Sequence[Event], ages: dict[int, int], begun: Sequence[Ent
     for event in events:
         if isinstance(event, AttemptFinished):
             attempts[event.node, event.attempt] = ages[event.seq]
-        if isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.settled):
+        if isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.final):
             nodes[event.node] = ages[event.seq]
     for entry in begun:
         if min(attempts.get((entry.node, entry.attempt), entry.child), nodes.get(entry.node, entry.child)) < entry.child:
@@ -170,7 +170,7 @@ def _repeated(events: Sequence[Event], ages: dict[int, int], begun: Sequence[Ent
 def _effects(told: Told, run: str, events: Sequence[Event], ages: dict[int, int], begun: Sequence[Entry]) -> Iterator[str]:
     """Effects as declared: known to the journal before the world sees them; once; under one key; with one message."""
     started = {(event.node, event.attempt, ages[event.seq]) for event in events if isinstance(event, AttemptStarted)}
-    again = Counter(event.node for event in events if isinstance(event, Answered) and event.value == "again")
+    again = Counter(event.node for event in events if isinstance(event, QuestionAnswered) and event.value == "again")
     keys: dict[str, set[str]] = defaultdict(set)
     for entry in begun:
         keys[entry.node].add(entry.key)
@@ -183,7 +183,7 @@ def _effects(told: Told, run: str, events: Sequence[Event], ages: dict[int, int]
         yield "calls of a node have several keys, or calls of several nodes one"
     done = {entry.node for entry in told.world if entry.run == run and entry.what == "done"}
     for event in events:
-        if isinstance(event, AttemptFinished) and not event.error and not event.recalled and event.node not in done:
+        if isinstance(event, AttemptFinished) and not event.error and not event.reused_from and event.node not in done:
             yield f"{event.node} has a value and was never done"
     wanted = MESSAGES.get(told.runs[run][0], {})
     if sorted((message.node, message.value) for message in told.outbox if message.run == run) != sorted(wanted.items()):
@@ -193,10 +193,10 @@ def _effects(told: Told, run: str, events: Sequence[Event], ages: dict[int, int]
 def _ending(name: str, events: Sequence[Event]) -> Iterator[str]:
     """The output is that of a run that nobody disturbed, but for what a person said about calls of which nobody knew."""
     last = events[-1] if events else None
-    if not isinstance(last, RunFinished) or last.status != "done" or not isinstance(last.outcome, Value):
+    if not isinstance(last, RunFinished) or last.status != "done" or not isinstance(last.outcome, ValueOutcome):
         yield f"it did not end well: {last}"
         return
-    given_up = {MOVED[event.node]: "unsent" for event in events if isinstance(event, Answered) and event.value == "fail"}
+    given_up = {MOVED[event.node]: "unsent" for event in events if isinstance(event, QuestionAnswered) and event.value == "fail"}
     if last.outcome.value != OUTPUTS[name] | given_up:
         yield f"its output is {last.outcome.value}"
     used = [event.usage for event in events if isinstance(event, AttemptFinished)]
@@ -211,8 +211,8 @@ def _cancelled(events: Sequence[Event], ages: dict[int, int], begun: Sequence[En
     if not isinstance(last, RunFinished) or last.status != "cancelled":
         yield f"it was to be cancelled, and was not: {last}"
         return
-    if [event.letter for event in asked] != [1]:
-        yield f"its letter was opened as {[event.letter for event in asked]}"
+    if [event.message_number for event in asked] != [1]:
+        yield f"its letter was opened as {[event.message_number for event in asked]}"
     elif any(entry.child > ages[asked[0].seq] for entry in begun):
         yield "something was called in a process that could know that it was cancelled"
 
@@ -220,9 +220,9 @@ def _cancelled(events: Sequence[Event], ages: dict[int, int], begun: Sequence[En
 def _story(name: str, events: Sequence[Event]) -> Iterator[str]:
     """One honest run: today's engine would have brought about the same, each node has one outcome, and leases rise."""
     found = replay(PROGRAMS[name], events)
-    if found.different is not None:
-        yield f"replay differs at event {found.different.seq}: {found.reason}"
-    epochs = [1, *(event.epoch for event in events if isinstance(event, Resumed))]
+    if found.first_difference is not None:
+        yield f"replay differs at event {found.first_difference.seq}: {found.reason}"
+    epochs = [1, *(event.epoch for event in events if isinstance(event, RunResumed))]
     if any(later <= earlier for earlier, later in pairwise(epochs)):
         yield f"lease epochs do not rise: {epochs}"
     if len({event.node for event in events if isinstance(event, NodeFinished | AttemptFinished) and _ends(event)}) != _ended(events):
@@ -230,7 +230,7 @@ def _story(name: str, events: Sequence[Event]) -> Iterator[str]:
 
 
 def _ends(event: Event) -> bool:
-    return isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.settled)
+    return isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.final)
 
 
 def _ended(events: Sequence[Event]) -> int:

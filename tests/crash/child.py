@@ -12,10 +12,10 @@ from typing import Any, Literal, TypeAlias, TypeVar, cast
 import msgspec
 
 from orchestra.core.clock import SystemClock
-from orchestra.core.events import Answered, Asked, Event, NodeFinished, encode
-from orchestra.core.protocols import Journal, Letter, Message
+from orchestra.core.events import Event, NodeFinished, QuestionAnswered, QuestionAsked, encode
+from orchestra.core.protocols import InboxMessage, Journal, OutboxMessage
 from orchestra.engine.engine import Engine
-from orchestra.engine.run import Run
+from orchestra.engine.run import Execution
 from orchestra.journal.errors import JournalError
 from orchestra.schema.strict_json import digest
 from tests.crash.points import Kill, Points, watched
@@ -51,9 +51,9 @@ class Scene(msgspec.Struct, frozen=True):
         """A file of whole lines in the point's folder."""
         return Lines(Path(self.folder) / name)
 
-    def reply(self, asked: Asked) -> str:
+    def reply(self, asked: QuestionAsked) -> str:
         """A person's answer."""
-        if asked.about == "answer":
+        if asked.kind == "answer":
             return "yes"
         return "again" if self.point % 2 else "fail"
 
@@ -71,7 +71,7 @@ class Kept(msgspec.Struct, frozen=True):
 
     run: str
     events: list[Event]
-    messages: list[Message]
+    messages: list[OutboxMessage]
 
 
 class _Hasty:
@@ -83,7 +83,7 @@ class _Hasty:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._journal, name)
 
-    async def durable(self, run: str, seq: int) -> None:
+    async def wait_durable(self, run: str, seq: int) -> None:
         """Returns at once."""
 
 
@@ -135,8 +135,8 @@ class Child:
             await cancel(journal, run)
         watching = asyncio.create_task(self._watch(handle))
         answered = set[int]()
-        while (finished := await handle.pause()) is None:
-            new = [asked for asked in handle.asked if asked.seq not in answered]
+        while (finished := await handle.wait_until_blocked()) is None:
+            new = [asked for asked in handle.questions if asked.seq not in answered]
             answered.update(asked.seq for asked in new)
             match self.scene.answers:
                 case "between":
@@ -145,7 +145,12 @@ class Child:
                     pass
                 case "itself":
                     for asked in new:
-                        await journal.post(run, Letter(kind="answer", node=asked.node, value=self.scene.reply(asked), shown=asked.shown))
+                        await journal.send(
+                            run,
+                            InboxMessage(
+                                kind="answer", node=asked.node, value=self.scene.reply(asked), question_digest=asked.question_digest
+                            ),
+                        )
                 case _ if new:
                     self._tell(b"a")
             await asyncio.sleep(0.001)
@@ -158,7 +163,7 @@ class Child:
         """Ends a run that nobody has in hand, without going on with it, as `orchestra runs cancel` does; whether it was there."""
         await cancel(journal, run)
         try:
-            await self._patiently(lambda: engine.close_off(run, f"process {self.number}"))
+            await self._patiently(lambda: engine.terminate(run, f"process {self.number}"))
         except JournalError as error:
             if error.code == "J023":
                 return False
@@ -174,10 +179,10 @@ class Child:
         if events := await journal.read(run):
             messages = [message for message in await journal.outbox(limit=1_000_000) if message.run == run]
             self.scene.lines("kept").write(msgspec.json.encode(Kept(run, events, messages)))
-            await journal.delivered([message.number for message in messages])
+            await journal.mark_delivered([message.number for message in messages])
             await journal.delete(run)
 
-    async def _taken(self, engine: Engine, journal: Journal, run: str, name: str) -> Run | None:
+    async def _taken(self, engine: Engine, journal: Journal, run: str, name: str) -> Execution | None:
         """The run, resumed, or begun where it is not there; None where it has ended."""
         try:
             return await self._patiently(lambda: engine.resume(PROGRAMS[name], run, by=f"process {self.number}"))
@@ -186,7 +191,7 @@ class Child:
                 return None
             if error.code != "J023":
                 raise
-        graph = journal.put(stored(run, name))
+        graph = journal.put_blob(stored(run, name))
         return engine.start(PROGRAMS[name], {"text": TEXTS[name]}, graph=graph, run=run, options={"memo": True})
 
     async def _patiently(self, take: Callable[[], Awaitable[T]]) -> T:
@@ -201,22 +206,22 @@ class Child:
                     raise
             await asyncio.sleep(0.005)
 
-    async def _watch(self, run: Run) -> None:
+    async def _watch(self, run: Execution) -> None:
         """Writes down what is said to be on disk."""
-        async for event in run.events(run.offset):
+        async for event in run.events(run.log_offset):
             self._seen.write(msgspec.json.encode(Acknowledged(run.id, event.seq, digest(encode(event)))))
 
 
 async def cancel(journal: Journal, run: str) -> None:
     """Asks a run to end, by a letter, where nobody has yet."""
-    if not any(letter.kind == "cancel" for letter in await journal.letters(run)):
-        await post(journal, run, Letter(kind="cancel", by="somebody"))
+    if not any(letter.kind == "cancel" for letter in await journal.inbox(run)):
+        await post(journal, run, InboxMessage(kind="cancel", by="somebody"))
 
 
-async def post(journal: Journal, run: str, letter: Letter) -> None:
+async def post(journal: Journal, run: str, letter: InboxMessage) -> None:
     """Posts a letter to a run that may have ended meanwhile, or that was never begun."""
     try:
-        await journal.post(run, letter)
+        await journal.send(run, letter)
     except JournalError as error:
         if error.code not in ("J006", "J023"):
             raise
@@ -229,12 +234,16 @@ async def bring_letters(scene: Scene) -> int:
             if name == "stopped":
                 await cancel(journal, run)
                 continue
-            asked: dict[str, Asked] = {}
+            asked: dict[str, QuestionAsked] = {}
             for event in await journal.read(run):
-                if isinstance(event, Asked):
+                if isinstance(event, QuestionAsked):
                     asked[event.node] = event
-                elif isinstance(event, Answered | NodeFinished):
+                elif isinstance(event, QuestionAnswered | NodeFinished):
                     asked.pop(event.node, None)
             for node, question in asked.items():
-                await post(journal, run, Letter(kind="answer", node=node, value=scene.reply(question), shown=question.shown))
+                await post(
+                    journal,
+                    run,
+                    InboxMessage(kind="answer", node=node, value=scene.reply(question), question_digest=question.question_digest),
+                )
     return OVER

@@ -89,8 +89,8 @@ class _Door:
 
     def __getattr__(self, name: str) -> Any:
         found, reach = getattr(self._door, name), self._reach
-        if name == "mail" or not callable(found):
-            return found  # a postman looks for mail as often as time permits: no place in a count
+        if name == "wait_for_messages" or not callable(found):
+            return found  # the number of calls depends on the speed of the machine, so they are not counted
 
         async def later(*values: Any, **named: Any) -> Any:
             reach(f"before {name}")

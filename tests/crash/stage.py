@@ -14,7 +14,7 @@ import msgspec
 
 from orchestra.agents.contract import Catalog, Effect
 from orchestra.core.events import Usage
-from orchestra.core.protocols import Call, Chunk, Done, Measure, Refused, Reply
+from orchestra.core.protocols import CallError, CallEstimate, CallReply, CallRequest, CallResult, Chunk
 from orchestra.schema.strict_json import canonical, digest
 from tests.engine.stage import CATALOG, NUMBER, TEXT, agent, listed, program, record, tool
 
@@ -129,27 +129,27 @@ def stored(run: str, name: str) -> bytes:
 PROGRAMS = {name: program(text, _CATALOG) for name, text in GRAPHS.items()}
 
 
-def _reading(call: Call) -> Any:
+def _reading(call: CallRequest) -> Any:
     return {"answer": "beta", "quote": "beta gamma" if call.attempt > 1 else "nowhere"}
 
 
-def _later(value: Callable[[Call], Any]) -> Callable[[Call], Any]:
+def _later(value: Callable[[CallRequest], Any]) -> Callable[[CallRequest], Any]:
     """Fails the first attempt, as a server does that is busy."""
 
-    def answer(call: Call) -> Any:
-        return value(call) if call.attempt > 1 else Refused(code="F203", reason="busy", retryable=True)
+    def answer(call: CallRequest) -> Any:
+        return value(call) if call.attempt > 1 else CallError(code="F203", reason="busy", retryable=True)
 
     return answer
 
 
-ANSWERS: dict[str, Callable[[Call], Any]] = {
+ANSWERS: dict[str, Callable[[CallRequest], Any]] = {
     "split": lambda call: call.inputs["text"].split(),
     "count": lambda call: len(call.inputs["items"]),
     "grow": lambda call: (call.inputs["text"] or "") + "x",
     "shaky": _later(lambda call: call.inputs["text"].upper()),
     "writer": lambda call: f"<{call.inputs['text']}>",
     "reader": _reading,
-    "broken": lambda call: Refused(code="F212", reason="no such model"),
+    "broken": lambda call: CallError(code="F212", reason="no such model"),
     "save": _later(lambda call: f"saved {call.inputs['text']}"),
     "pay": lambda call: f"paid {call.inputs['text']}",
     "book": lambda call: f"booked {call.inputs['text']}",
@@ -199,43 +199,45 @@ class World:
         self._record, self._child, self._reach = record, child, reach
         self._chance = Random(seed)
 
-    async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
+    async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
         """Does one call, with a piece of text before the value of an agent."""
         if call.kind == "agent":
             yield Chunk("…")
-        yield await self._do(call)
+        yield await self._answer(call)
 
-    def measure(self, call: Call) -> Measure:
+    def estimate(self, call: CallRequest) -> CallEstimate:
         """Answers of `writer` are remembered."""
         memo = digest(canonical([call.name, call.inputs])) if call.name == "writer" else ""
-        return Measure(prompt_tokens=20, max_output=20, memo=memo) if call.kind == "agent" else Measure()
+        return CallEstimate(prompt_tokens=20, max_output=20, memo_key=memo) if call.kind == "agent" else CallEstimate()
 
-    async def count(self, call: Call) -> int | None:
+    async def count_tokens(self, call: CallRequest) -> int | None:
         """Nobody can tell."""
         return None
 
-    async def _do(self, call: Call) -> Done | Refused:
+    async def _answer(self, call: CallRequest) -> CallResult | CallError:
         effect = CALLED.get(call.name, "pure")
         self._reach(f"before a {effect} call")
         self._write("begin", call)
         self._reach(f"in a {effect} call")
         await asyncio.sleep(self._chance.uniform(0, 0.002))
         found = ANSWERS[call.name](call)
-        if not isinstance(found, Refused):
+        if not isinstance(found, CallError):
             self._write("done", call)
         self._reach(f"after a {effect} call")
-        if isinstance(found, Refused):
+        if isinstance(found, CallError):
             return found
         usage = Usage(prompt_tokens=7, output_tokens=3, calls=1) if call.kind == "agent" else Usage()
-        return Done(value=found, usage=usage, sent=canonical(call.inputs), received=canonical(found))
+        return CallResult(value=found, usage=usage, sent=canonical(call.inputs), received=canonical(found))
 
-    def _write(self, what: str, call: Call) -> None:
-        self._record.write(msgspec.json.encode(Entry(self._child, what, call.run, call.node, call.attempt, call.name, call.key)))
+    def _write(self, what: str, call: CallRequest) -> None:
+        self._record.write(
+            msgspec.json.encode(Entry(self._child, what, call.run, call.node, call.attempt, call.name, call.idempotency_key))
+        )
 
 
 class Quick(World):
     """A world that also answers without a stream."""
 
-    async def do(self, call: Call) -> Done | Refused:
+    async def call(self, call: CallRequest) -> CallResult | CallError:
         """Does one call."""
-        return await self._do(call)
+        return await self._answer(call)

@@ -14,7 +14,7 @@ import msgspec
 
 from orchestra.core.protocols import Journal
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.journal.sqlite.open import connect
+from orchestra.journal.sqlite.open import open_connections
 from tests.crash.points import WatchedConnection
 
 
@@ -51,9 +51,9 @@ class Place(msgspec.Struct, frozen=True):
 async def _pierced(path: Path, reach: Callable[[str], None]) -> AsyncIterator[Journal]:
     """As `SqliteJournal.open`, but the connection that writes is watched."""
     reader = ThreadPoolExecutor(1)
-    stores, presence = await asyncio.get_running_loop().run_in_executor(reader, connect, path, "group", 10.0, None)
+    stores, presence = await asyncio.get_running_loop().run_in_executor(reader, open_connections, path, "group", 10.0, None)
     # The one way in: the store asks its connection for everything.
-    stores.writing.sql = WatchedConnection(stores.writing.sql, reach)  # type: ignore[assignment]  # it stands in for the connection
+    stores.store.sql = WatchedConnection(stores.store.sql, reach)  # type: ignore[assignment]  # it stands in for the connection
     journal = SqliteJournal(stores, presence, reader, "group")
     try:
         yield journal

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from orchestra.core.events import Answered, AttemptFinished, CancelRequested, Event, NodeFinished, Resumed, RunFinished
+from orchestra.core.events import AttemptFinished, CancelRequested, Event, NodeFinished, QuestionAnswered, RunFinished, RunResumed
 from orchestra.journal.sqlite.journal import SqliteJournal
 from tests.crash.audit import Told, gather, violations
 from tests.crash.child import OVER, Child, Scene
@@ -61,17 +61,17 @@ import asyncio
 from orchestra.journal.sqlite.journal import SqliteJournal
 async def look():
     async with SqliteJournal.open({str(file)!r}) as journal:
-        await journal.runs()
+        await journal.list_runs()
 asyncio.run(look())
 """
     async with SqliteJournal.open(file) as journal:
         journal.append("r", [begun("r")])
-        await journal.durable("r", 1)
+        await journal.wait_durable("r", 1)
         neighbour = await asyncio.create_subprocess_exec(sys.executable, "-c", look)
         assert await neighbour.wait() == 0
         assert file.with_name("journal.db-wal").exists()
         journal.append("r", middle(2, 2))
-        await journal.durable("r", 3)
+        await journal.wait_durable("r", 3)
 
 
 # The audit
@@ -136,11 +136,11 @@ BROKEN: dict[str, tuple[Callable[[Told], Told], str]] = {
         lambda told: msgspec.structs.replace(told, world=[entry for entry in told.world if entry.node != "booked"]),
         "booked has a value and was never done",
     ),
-    "an answer is not asked for": (lambda told: events(told, twice(Answered, "sure")), "replay differs"),
+    "an answer is not asked for": (lambda told: events(told, twice(QuestionAnswered, "sure")), "replay differs"),
     "usage is forgotten": (lambda told: events(told, without(AttemptFinished, "rare")), "usage"),
     "a lease falls back": (
         lambda told: events(
-            told, lambda event: [event] if event.seq != 1 else [event, *(Resumed(seq=0, at=event.at, epoch=epoch) for epoch in (3, 2))]
+            told, lambda event: [event] if event.seq != 1 else [event, *(RunResumed(seq=0, at=event.at, epoch=epoch) for epoch in (3, 2))]
         ),
         "epochs do not rise: [1, 3, 2",
     ),

@@ -13,7 +13,7 @@ import pytest
 from orchestra.core.protocols import Journal
 from orchestra.journal.postgres.journal import PostgresJournal
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.testing.conformance.stories import begun, ended, middle, write
+from orchestra.testing.conformance.stories import append_durably, node_events, run_finished, run_started
 from tests.docs.blocks import ROOT, marked
 from tests.journal.postgres.test_journal import sql
 from tests.journal.postgres_server import missing, program, running
@@ -36,22 +36,22 @@ def follow(mark: str, folder: Path, **environ: str) -> str:
 
 async def filled(journal: Journal) -> None:
     """A run that has ended, and one that is under way."""
-    await write(journal, "whole", [begun("whole"), *middle(2, 1), ended(3)])
-    await write(journal, "half", [begun("half"), *middle(2, 1)])
+    await append_durably(journal, "whole", [run_started("whole"), *node_events(2, 1), run_finished(3)])
+    await append_durably(journal, "half", [run_started("half"), *node_events(2, 1)])
 
 
 async def gone_on(journal: Journal) -> None:
     """What happened after the backup."""
-    await write(journal, "half", [ended(3)])
-    await write(journal, "later", [begun("later")])
+    await append_durably(journal, "half", [run_finished(3)])
+    await append_durably(journal, "later", [run_started("later")])
 
 
 async def looked_at(journal: Journal) -> None:
     """What was backed up is there, and can be gone on with; what came later is not."""
-    assert {row.run: row.status for row in await journal.runs()} == {"whole": "done", "half": "interrupted"}
+    assert {row.run: row.status for row in await journal.list_runs()} == {"whole": "done", "half": "interrupted"}
     assert len(await journal.read("whole")) == 3
     assert await journal.lease("half") == 2
-    await write(journal, "half", middle(3, 1))
+    await append_durably(journal, "half", node_events(3, 1))
 
 
 @pytest.mark.skipif(shutil.which("sqlite3") is None and not os.environ.get("CI"), reason="no sqlite3")

@@ -43,7 +43,7 @@ def test_an_error_of_the_pages_is_what_the_command_prints(block: Block, printed:
 
 @pytest.mark.parametrize("block", marked("fleet"), ids=str)
 def test_a_fleet_of_the_pages_is_read(block: Block) -> None:
-    assert fleet.parse(block.text, str(block)).servers
+    assert fleet.parse_config(block.text, str(block)).servers
 
 
 @pytest.mark.parametrize("block", marked("agent"), ids=str)

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestra.core.events import Event, RunFinished
 from orchestra.engine.engine import Engine
-from orchestra.engine.run import Run
+from orchestra.engine.run import Execution
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
 from orchestra.workflows.program import Program
@@ -36,9 +36,9 @@ class Theatre:
         other = MemoryJournal(self.store)
         other.append(events[0].run, events)  # type: ignore[union-attr]  # the first event is a RunStarted
         other._closed = True
-        self.store.readers.remove(other)
+        self.store.journals.remove(other)
 
-    def start(self, program: Program, inputs: Mapping[str, Any] | None = None, tiers: tuple[str, ...] = ()) -> Run:
+    def start(self, program: Program, inputs: Mapping[str, Any] | None = None, tiers: tuple[str, ...] = ()) -> Execution:
         return self.engine.start(program, dict(inputs or {}), graph="0" * 32, tiers=tiers)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from orchestra.agents.contract import Catalog, Contract, Effect, Schema
 from orchestra.core.events import AttemptFinished, AttemptStarted, Event, NodeFinished, RunFinished
-from orchestra.core.outcomes import Outcome, Value
-from orchestra.core.protocols import Call
+from orchestra.core.outcomes import Outcome, ValueOutcome
+from orchestra.core.protocols import CallRequest
 from orchestra.engine.engine import Engine
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
@@ -93,8 +93,8 @@ class Played:
         for event in self.events:
             if isinstance(event, NodeFinished):
                 found[event.node] = event.outcome
-            elif isinstance(event, AttemptFinished) and event.settled:
-                found[event.node] = Value(event.value, event.confidence)
+            elif isinstance(event, AttemptFinished) and event.final:
+                found[event.node] = ValueOutcome(event.value, event.confidence)
         return found
 
     @property
@@ -140,7 +140,7 @@ def play(
 def sequence(*values: Any) -> Any:
     """An answer that changes with the attempt: the first value for the first attempt, and so on; the last for the rest."""
 
-    def answer(call: Call) -> Any:
+    def answer(call: CallRequest) -> Any:
         return values[min(call.attempt, len(values)) - 1]
 
     return answer

@@ -9,16 +9,16 @@ import pytest
 
 from orchestra.agents.contract import Catalog
 from orchestra.core.errors import InputError
-from orchestra.core.events import Judged, TurnStarted
-from orchestra.core.outcomes import Abstained, Failed, Skipped, Value
-from orchestra.core.protocols import Call, Done, Refused
+from orchestra.core.events import OutputJudged, TurnStarted
+from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, SkippedOutcome, ValueOutcome
+from orchestra.core.protocols import CallError, CallRequest, CallResult
 from orchestra.engine.engine import Engine
 from orchestra.engine.replay import replay
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
-from orchestra.workflows.cost_bounds import bounds, total
+from orchestra.workflows.cost_bounds import compute_bounds, total
 from tests.engine.durable import Theatre
 from tests.engine.stage import CATALOG, READING, TEXT, Played, agent, listed, play, program, record
-from tests.simulation.lab.invariants import Case, audit
+from tests.simulation.lab.invariants import AuditCase, audit
 from tests.verification.samples import certified
 
 LABELS: Any = {"enum": ["lost", "late", "other"]}
@@ -55,9 +55,9 @@ def answered(flow: str, text: str, answers: dict[str, Any] | None = None, catalo
     """Plays a workflow, and has its journal audited and decided anew."""
     played = play(flow, {"text": text, **inputs}, {**ANSWERS, **(answers or {})}, catalog=catalog)
     compiled = program(flow, catalog)
-    assert audit(Case(compiled, played.events)) == []
+    assert audit(AuditCase(compiled, played.events)) == []
     found = replay(compiled, played.events)
-    assert (found.different, found.reason) == (None, "")
+    assert (found.first_difference, found.reason) == (None, "")
     return played
 
 
@@ -68,20 +68,20 @@ def asked(played: Played) -> list[str]:
 @pytest.mark.parametrize(("label", "name"), [("lost", "card"), ("late", "post"), ("other", "writer")])
 def test_the_label_chooses_the_agent_and_no_other_is_asked(label: str, name: str) -> None:
     played = answered(FLOW, f"{label} it")
-    assert played.outcome == Value(f"{name}: {label} it")
+    assert played.outcome == ValueOutcome(f"{name}: {label} it")
     assert asked(played) == [name]
 
 
 @pytest.mark.parametrize(("label", "name"), [("lost", "card"), ("other", "writer")])
 def test_the_choice_and_its_reason_are_a_fact(label: str, name: str) -> None:
     (begun,) = answered(FLOW, label).of(TurnStarted, "reply")
-    assert begun.because == f'{name}, for intent is "{label}"'
+    assert begun.choice_reason == f'{name}, for intent is "{label}"'
 
 
 def test_a_long_label_is_cut_in_the_reason() -> None:
     flow = FLOW.replace('by: "${intent}"', 'by: "${input.text}"').replace("output:", "label: public\noutput:")
     (begun,) = answered(flow, "other " * 5000, {"intent": lambda call: "other"}).of(TurnStarted, "reply")
-    assert len(begun.because) < 300
+    assert len(begun.choice_reason) < 300
 
 
 @pytest.mark.parametrize(("given", "name"), [(True, "card"), (False, "post")])
@@ -112,8 +112,8 @@ nodes:
   reply: {each: "${words}", as: word, agent: {by: "${word}", of: {lost: card}, otherwise: writer}, with: {text: "${word}"}}
 """
     played = answered(flow, "lost iron lost")
-    assert played.outcome == Value(["card: lost", "writer: iron", "card: lost"])
-    assert [event.because.partition(",")[0] for event in played.of(TurnStarted)] == ["card", "writer", "card"]
+    assert played.outcome == ValueOutcome(["card: lost", "writer: iron", "card: lost"])
+    assert [event.choice_reason.partition(",")[0] for event in played.of(TurnStarted)] == ["card", "writer", "card"]
 
 
 def test_more_labels_than_an_expression_may_be_long() -> None:
@@ -126,7 +126,7 @@ def test_more_labels_than_an_expression_may_be_long() -> None:
 def test_an_agent_may_be_called_as_another_node_is() -> None:
     flow = FLOW.replace("  reply:", '  card: {tool: shout, with: {text: "${input.text}"}}\n  reply:')
     flow = flow.replace('otherwise: writer}\n    with: {text: "${input.text}"}', 'otherwise: writer}\n    with: {text: "${card}"}')
-    assert answered(flow, "lost it").outcome == Value("card: LOST IT")
+    assert answered(flow, "lost it").outcome == ValueOutcome("card: LOST IT")
 
 
 def test_score_and_evidence_of_the_chosen_one_are_the_nodes() -> None:
@@ -141,22 +141,22 @@ nodes:
     against: "it was completed in 1889"
 """
     outcome = answered(flow, "lost", {"finder": {"answer": "no", "quote": "not there"}}).outcome
-    assert isinstance(outcome, Value)
+    assert isinstance(outcome, ValueOutcome)
     assert (outcome.score, [one.quote for one in outcome.evidence]) == (1.0, ["completed in 1889"])
     withheld = answered(flow, "other", {"finder": {"answer": "no", "quote": "not there"}})
-    assert isinstance(withheld.outcome, Abstained)
-    assert withheld.outcome.by == "reply/finder"
+    assert isinstance(withheld.outcome, AbstainedOutcome)
+    assert withheld.outcome.origin == "reply/finder"
 
 
 def test_each_agent_has_its_own_certificate() -> None:
     known = replace(KNOWN, certificates={"card": certified("card", ("confidence",), 0.8), "post": certified("post", ("confidence",), 0.3)})
     flow = FLOW.replace("lost: card, late: post", "lost: card, late: post, other: card").replace(", otherwise: writer", "")
     flow = f"{flow}    checks: [confidence]\n    accept: certified\n"
-    said = {name: Done(value="said", confidence=0.5) for name in ("card", "post")}
-    assert isinstance(answered(flow, "lost", said, known).outcome, Abstained)
+    said = {name: CallResult(value="said", confidence=0.5) for name in ("card", "post")}
+    assert isinstance(answered(flow, "lost", said, known).outcome, AbstainedOutcome)
     kept = answered(flow, "late", said, known)
-    assert isinstance(kept.outcome, Value)
-    assert [event.promise for event in kept.of(Judged)] == [known.certificates["post"].promise]
+    assert isinstance(kept.outcome, ValueOutcome)
+    assert [event.guarantee for event in kept.of(OutputJudged)] == [known.certificates["post"].guarantee]
     with pytest.raises(InputError, match="no certificate for 'post'"):
         program(flow, replace(known, certificates={"card": known.certificates["card"]}))
 
@@ -164,35 +164,35 @@ def test_each_agent_has_its_own_certificate() -> None:
 def test_retries_and_time_are_those_of_the_agent_that_is_asked() -> None:
     calls: list[int] = []
 
-    def card(call: Call) -> Any:
+    def card(call: CallRequest) -> Any:
         calls.append(call.attempt)
-        return Refused(code="F300", reason="busy", retryable=True) if call.attempt < 3 else "at last"
+        return CallError(code="F300", reason="busy", retryable=True) if call.attempt < 3 else "at last"
 
     played = answered(f"{FLOW}    retry: {{attempts: 3, wait: [1, 1]}}\n    timeout: 2\n", "lost", {"card": card})
-    assert (played.outcome, calls) == (Value("at last"), [1, 2, 3])
+    assert (played.outcome, calls) == (ValueOutcome("at last"), [1, 2, 3])
 
 
 def test_a_failure_is_the_chosen_ones_and_a_fallback_the_nodes() -> None:
-    broken = {"card": lambda call: Refused(code="F300", reason="it broke")}
+    broken = {"card": lambda call: CallError(code="F300", reason="it broke")}
     failed = answered(FLOW, "lost", broken).outcome
-    assert isinstance(failed, Failed)
-    assert (failed.code, failed.by) == ("F300", "reply/card")
-    assert answered(f"{FLOW}    fallback: none\n", "lost", broken).outcome == Value("none")
+    assert isinstance(failed, FailedOutcome)
+    assert (failed.code, failed.origin) == ("F300", "reply/card")
+    assert answered(f"{FLOW}    fallback: none\n", "lost", broken).outcome == ValueOutcome("none")
 
 
 def test_a_node_that_is_skipped_chooses_nobody() -> None:
     played = answered(f"{FLOW}    when: \"${{intent != 'lost'}}\"\n", "lost")
-    assert isinstance(played.outcome, Skipped)
+    assert isinstance(played.outcome, SkippedOutcome)
     assert asked(played) == []
 
 
 def test_the_larger_model_at_once_goes_with_whoever_is_chosen() -> None:
-    played = answered(f'{FLOW}    escalate: "${{size(input.text) > 6}}"\n', "lost at sea", {"card": lambda call: str(call.escalate)})
-    assert played.outcome == Value("True")
+    played = answered(f'{FLOW}    escalate: "${{size(input.text) > 6}}"\n', "lost at sea", {"card": lambda call: str(call.is_escalated)})
+    assert played.outcome == ValueOutcome("True")
 
 
 def test_at_most_one_of_them_counts() -> None:
-    assert total(bounds(program(FLOW, KNOWN), {}, {}), None)[0] == 2 * 3
+    assert total(compute_bounds(program(FLOW, KNOWN), {}, {}), None)[0] == 2 * 3
 
 
 @pytest.mark.parametrize("at", [0.5, 1.5])
@@ -207,7 +207,7 @@ def test_a_run_that_is_taken_over_keeps_its_choice(at: float) -> None:
         await clock.sleep(at)
         await theatre.crash()
         finished = await (await theatre.engine.resume(compiled, run.id)).wait()
-        assert finished.outcome == Value("post: late it")
+        assert finished.outcome == ValueOutcome("post: late it")
         assert {call.name for call in workers.calls} == {"intent", "post"}
         await theatre.engine.close()
 

@@ -34,7 +34,7 @@ def cases(source: Any) -> set[str]:
 def moves(source: Any) -> Iterator[str]:
     """The phases that a module moves units to, and so asks `decide` about."""
     for call in ast.walk(tree(source)):
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "move":
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "request_decision":
             yield from (part.attr for part in ast.walk(call.args[1]) if isinstance(part, ast.Attribute) and part.attr in Phase.__members__)
 
 
@@ -47,11 +47,11 @@ def test_there_is_a_fold_for_every_event_and_for_nothing_else() -> None:
 
 
 def test_every_proposal_is_carried_out() -> None:
-    assert cases(Driver._carry_out) == names(Proposal)
+    assert cases(Driver._execute) == names(Proposal)
 
 
 def test_a_replay_has_words_for_every_proposal() -> None:
-    assert set(replay._WORDS) == set(get_args(Proposal))
+    assert set(replay._ACTION_TEXT) == set(get_args(Proposal))
 
 
 def test_every_phase_that_asks_for_a_decision_gets_one() -> None:

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestra.core.events import Asked, AttemptStarted, Expanded, NodeFinished, Resumed, RunFinished
-from orchestra.core.outcomes import Failed, Value
-from orchestra.core.protocols import Call, Refused
+from orchestra.core.events import AttemptStarted, MapExpanded, NodeFinished, QuestionAsked, RunFinished, RunResumed
+from orchestra.core.outcomes import FailedOutcome, ValueOutcome
+from orchestra.core.protocols import CallError, CallRequest
 from orchestra.engine.replay import replay
 from orchestra.journal.history import History
 from tests.engine.durable import resumed
 from tests.engine.stage import Played, play, program
-from tests.simulation.lab.invariants import Case, audit
+from tests.simulation.lab.invariants import AuditCase, audit
 
 EACH = """
 input: {text: str}
@@ -30,25 +30,25 @@ nodes:
 def fails(*words: str) -> dict[str, Any]:
     """A writer that has no answer to these words; others take a second each."""
 
-    def answer(call: Call) -> Any:
-        return Refused(code="F207", reason="no") if call.inputs["text"] in words else "<>"
+    def answer(call: CallRequest) -> Any:
+        return CallError(code="F207", reason="no") if call.inputs["text"] in words else "<>"
 
     return {"writer": answer}
 
 
-def slow(call: Call, chance: Any) -> float:
+def slow(call: CallRequest, chance: Any) -> float:
     """Who writes about `b` knows it after a second, whoever writes about something else after ten."""
     return 0.0 if call.kind == "tool" else 1.0 if call.inputs["text"] == "b" else 10.0
 
 
 def why(played: Played) -> str:
     """What a run that failed says."""
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     return played.outcome.reason
 
 
 def sound(text: str, played: Played) -> None:
-    assert audit(Case(program(text), played.events)) == []
+    assert audit(AuditCase(program(text), played.events)) == []
     assert replay(program(text), played.events).reason == ""
 
 
@@ -60,21 +60,21 @@ def test_a_list_has_at_least_so_many_values_or_none(at_least: str | int, lost: s
     text = EACH % f"at_least: {at_least}"
     played = play(text, {"text": "a b c d"}, fails(*lost), latency=(0.5, 2.0))
     if value is not None:
-        assert played.outcome == Value(value)
+        assert played.outcome == ValueOutcome(value)
     else:
-        assert isinstance(played.outcome, Failed)
-        assert (played.outcome.code, played.outcome.by) == ("E034", "loud")
+        assert isinstance(played.outcome, FailedOutcome)
+        assert (played.outcome.code, played.outcome.origin) == ("E034", "loud")
     sound(text, played)
 
 
 def test_the_failure_names_the_elements_and_why() -> None:
     played = play(EACH % "at_least: 3", {"text": "a b c d"}, fails("a", "c"), latency=1.0)
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.reason == (
         "3 of 4 elements are needed, and 2 cannot be had: loud[0] failed (F207: no); loud[2] failed (F207: no)"
     )
     played = play(EACH % "at_least: all", {"text": "a b c d"}, fails("c"), latency=1.0)
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.reason == "all elements are needed, and 1 cannot be had: loud[2] failed (F207: no)"
 
 
@@ -90,41 +90,43 @@ def test_what_still_runs_is_cancelled_and_what_has_not_begun_does_not_begin() ->
 
 def test_a_list_that_is_too_short_from_the_start_begins_nothing() -> None:
     played = play(EACH % "at_least: 3", {"text": "a b"})
-    assert played.outcome == Failed("E034", "2 elements, and 3 are needed", "loud", "lower `at_least`, or pass more elements to loud")
-    assert not played.of(Expanded)
+    assert played.outcome == FailedOutcome(
+        "E034", "2 elements, and 3 are needed", "loud", "lower `at_least`, or pass more elements to loud"
+    )
+    assert not played.of(MapExpanded)
     assert [why(play(EACH % f"at_least: {least}", {"text": said})) for least, said in ((2, "a"), (1, ""))] == [
         "1 element, and 2 are needed",
         "0 elements, and 1 is needed",
     ]
     lost = [why(play(EACH % "at_least: 1", {"text": said}, fails("a", "b"), latency=1.0)) for said in ("a", "a b")]
     assert [reason.partition(",")[0] for reason in lost] == ["1 of 1 element is needed", "1 of 2 elements is needed"]
-    assert play(EACH % "at_least: all", {"text": ""}).outcome == Value(0)
-    assert isinstance(play(EACH % "at_least: 1", {"text": ""}).outcome, Failed)
+    assert play(EACH % "at_least: all", {"text": ""}).outcome == ValueOutcome(0)
+    assert isinstance(play(EACH % "at_least: 1", {"text": ""}).outcome, FailedOutcome)
 
 
 def test_attempts_come_first() -> None:
-    def answer(call: Call) -> Any:
-        return Refused(code="F204", reason="busy", retryable=True) if call.inputs["text"] == "b" and call.attempt < 3 else "<>"
+    def answer(call: CallRequest) -> Any:
+        return CallError(code="F204", reason="busy", retryable=True) if call.inputs["text"] == "b" and call.attempt < 3 else "<>"
 
     text = EACH % "at_least: all, retry: 3"
     played = play(text, {"text": "a b c"}, {"writer": answer}, latency=1.0)
-    assert played.outcome == Value(3)
+    assert played.outcome == ValueOutcome(3)
     played = play(EACH % "at_least: all, retry: 2", {"text": "a b c"}, {"writer": answer}, latency=1.0)
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert "loud[1] failed (F204: busy)" in played.outcome.reason
 
 
 def test_an_element_with_a_fallback_is_not_missing() -> None:
     played = play(EACH % "at_least: all, fallback: none", {"text": "a b c"}, fails("b"), latency=1.0)
-    assert played.outcome == Value(3)
+    assert played.outcome == ValueOutcome(3)
 
 
 def test_what_a_condition_skips_is_none_of_all_but_no_value_of_so_many() -> None:
     when = "when: \"${word != 'b'}\""
-    assert play(EACH % f"at_least: all, {when}", {"text": "a b c"}).outcome == Value(2)
-    assert play(EACH % f"at_least: 2, {when}", {"text": "a b c"}).outcome == Value(2)
+    assert play(EACH % f"at_least: all, {when}", {"text": "a b c"}).outcome == ValueOutcome(2)
+    assert play(EACH % f"at_least: 2, {when}", {"text": "a b c"}).outcome == ValueOutcome(2)
     played = play(EACH % f"at_least: 3, {when}", {"text": "a b c"})
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert "loud[1] was skipped" in played.outcome.reason
 
 
@@ -147,10 +149,10 @@ TEXTS = {"texts": ["It was completed in 1889.", "It stands.", "It was completed 
 
 def test_what_is_withheld_is_missing_too() -> None:
     played = play(WITHHELD % ("abstain", "all"), TEXTS)
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert "found[1] was withheld (" in played.outcome.reason
     played = play(WITHHELD % ("abstain", 2), TEXTS)
-    assert isinstance(played.outcome, Value)
+    assert isinstance(played.outcome, ValueOutcome)
     assert len(played.outcome.value) == 2
 
 
@@ -172,11 +174,11 @@ ROWS = {"rows": [["a", "b"], ["c"], ["d", "e"]]}
 
 def test_a_list_within_a_list_is_an_element_that_failed() -> None:
     played = play(NESTED % 2, ROWS, fails("b"), latency=slow)
-    assert played.outcome == Value([["<>"], ["<>", "<>"]])
+    assert played.outcome == ValueOutcome([["<>"], ["<>", "<>"]])
     assert [call.node for call in played.workers.cancelled] == ["outer[0]/inner[0]"]
     sound(NESTED % 2, played)
     played = play(NESTED % "all", ROWS, fails("b"), latency=slow)
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.reason.startswith("all elements are needed, and 1 cannot be had: outer[0] failed (E034: all elements are needed")
     assert "outer[0]/inner[1] failed (F207: no)" in played.outcome.reason
     assert len(played.workers.cancelled) == 4
@@ -202,9 +204,9 @@ nodes:
   said: {first_of: ["${string(size(all.values))}", "not all"]}
 """
     played = play(text, {"words": ["a", "b", "c"]}, fails("b"), latency=slow)
-    assert played.outcome == Value({"said": "not all"})
-    assert [event.node for event in played.of(Asked)] == ["all[0]/sure"]
-    assert History.of(played.events[:-1]).asked == ()
+    assert played.outcome == ValueOutcome({"said": "not all"})
+    assert [event.node for event in played.of(QuestionAsked)] == ["all[0]/sure"]
+    assert History.of(played.events[:-1]).open_questions == ()
     sound(text, played)
 
 
@@ -219,8 +221,8 @@ def test_a_run_cut_off_anywhere_ends_as_if_nothing_had_happened(seed: int, cut: 
 
     finished, events, _ = resumed(compiled, before, answers, latency=(0.1, 2.0), seed=seed)
     assert finished.status == played.finished.status
-    assert isinstance(events[len(before)], Resumed)
-    assert audit(Case(compiled, events)) == []
+    assert isinstance(events[len(before)], RunResumed)
+    assert audit(AuditCase(compiled, events)) == []
     assert replay(compiled, events).reason == ""
 
 
@@ -233,22 +235,22 @@ nodes:
 """
     compiled = program(text)
 
-    def sends(call: Call) -> Any:
-        return Refused(code="T003", reason="no") if call.inputs["text"] == "b" else "sent"
+    def sends(call: CallRequest) -> Any:
+        return CallError(code="T003", reason="no") if call.inputs["text"] == "b" else "sent"
 
-    def takes(call: Call, chance: Any) -> float:
+    def takes(call: CallRequest, chance: Any) -> float:
         return 1.0 if call.inputs["text"] == "b" else 10.0
 
     played: Any = play(text, {"words": ["a", "b"]}, {"send": sends}, latency=takes)
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     failed = next(event for event in played.of(NodeFinished, "sent[1]"))
     before = [event for event in played.events if event.seq <= failed.seq]
     assert {event.node for event in before if isinstance(event, AttemptStarted)} == {"sent[0]", "sent[1]"}
 
     _, events, _ = resumed(compiled, before, {"send": sends}, latency=takes)
-    assert not [event for event in events if isinstance(event, Asked)]
+    assert not [event for event in events if isinstance(event, QuestionAsked)]
     assert isinstance(events[-1], RunFinished)
-    assert audit(Case(compiled, events)) == []
+    assert audit(AuditCase(compiled, events)) == []
 
 
 def test_the_hint_says_what_the_first_failure_says_and_leaves_out_nothing_that_may_have_been_done() -> None:
@@ -266,11 +268,11 @@ nodes:
       output: ${sent.values}
 """
 
-    def fails(call: Call) -> Any:
-        return Refused(code="E024", reason="no", hint="--again") if call.inputs["text"] == "b" else "<>"
+    def fails(call: CallRequest) -> Any:
+        return CallError(code="E024", reason="no", hint="--again") if call.inputs["text"] == "b" else "<>"
 
     advice = "; or leave `at_least` out: the list then does without them, and `left_out` says so"
     for tool, more in (("send", ""), ("shout", advice)):
         played = play(text % tool, {"words": ["a", "b"]}, {tool: fails})
-        assert isinstance(played.outcome, Failed)
+        assert isinstance(played.outcome, FailedOutcome)
         assert played.outcome.hint == f"mend what they failed for{more}; outer[1]/sent[0]: --again"

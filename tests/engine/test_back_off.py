@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from orchestra.app.claims.claims import dropped
-from orchestra.core.events import AttemptFinished, Event, Judged, NodeFinished, RunFinished, decode, encode
-from orchestra.core.outcomes import Abstained, Value
-from orchestra.core.protocols import Call, Measure, Refused
+from orchestra.app.claims.claims import dropped_claims
+from orchestra.core.events import AttemptFinished, Event, NodeFinished, OutputJudged, RunFinished, decode, encode
+from orchestra.core.outcomes import AbstainedOutcome, ValueOutcome
+from orchestra.core.protocols import CallError, CallEstimate, CallRequest
 from orchestra.engine.replay import replay
 from orchestra.testing import VirtualClock, run_simulated
-from orchestra.verification.certificates.claims_file import ClaimsCertificate, Data, Scorer, certificate
-from orchestra.verification.certificates.conformal import Answer, Part, calibrate
+from orchestra.verification.certificates.claims_file import ClaimsCertificate, ClaimScorer, ClaimsData, build_claims_certificate
+from orchestra.verification.certificates.conformal import CalibrationAnswer, ScoredPart, calibrate
 from tests.engine.durable import Theatre
 from tests.engine.stage import CATALOG, TEXT, Played, agent, listed, play, program, record
 from tests.engine.test_checks import JUDGE, chance
-from tests.simulation.lab.invariants import Case, audit
+from tests.simulation.lab.invariants import AuditCase, audit
 from tests.verification.samples import BONDS
 
 FLOW = """
@@ -46,11 +46,13 @@ LIKELY = {"It was completed in 1889.": 0.9, "It is made of wood.": 0.2, "It stan
 
 
 def made(alpha: float = 0.2) -> ClaimsCertificate:
-    rows = [Answer(f"{at}", (Part(0.5 + at / 1000, True), Part(0.9, False))) for at in range(40)]
+    rows = [CalibrationAnswer(f"{at}", (ScoredPart(0.5 + at / 1000, True), ScoredPart(0.9, False))) for at in range(40)]
     found = calibrate(rows, alpha, rounds=3)
-    assert found.judged is not None
-    data = Data("rows.jsonl", "d" * 32, found.calibration, found.judged.answers, 0)
-    return certificate("teller", BONDS, Scorer("entailment", "entailment", BONDS), found, data, "2026-11-26T00:00:00+00:00")
+    assert found.held_out is not None
+    data = ClaimsData("rows.jsonl", "d" * 32, found.calibration, found.held_out.answers, 0)
+    return build_claims_certificate(
+        "teller", BONDS, ClaimScorer("entailment", "entailment", BONDS), found, data, "2026-11-26T00:00:00+00:00"
+    )
 
 
 WITH = replace(
@@ -64,7 +66,7 @@ WITH = replace(
 )
 
 
-def judge(call: Call) -> Any:
+def judge(call: CallRequest) -> Any:
     return chance(LIKELY.get(call.inputs["claim"], 0.1))
 
 
@@ -74,7 +76,7 @@ def told(said: Any = SAID, text: str = FLOW, agent: str = "teller", **options: A
 
 
 def value(played: Played) -> Any:
-    assert isinstance(played.outcome, Value), played.outcome
+    assert isinstance(played.outcome, ValueOutcome), played.outcome
     return played.outcome.value
 
 
@@ -82,10 +84,10 @@ def value(played: Played) -> Any:
 def test_a_sentence_that_is_not_borne_out_is_dropped(text: str) -> None:
     played = told(text=text)
     assert value(played) == "It was completed in 1889. It stands in Paris."
-    assert isinstance(played.outcome, Value)
+    assert isinstance(played.outcome, ValueOutcome)
     assert played.outcome.score == 0.7
     assert {TOWER[one.start : one.end] for one in played.outcome.evidence} == {TOWER}
-    [event] = played.of(Judged)
+    [event] = played.of(OutputJudged)
     [part] = event.verdicts[0].dropped
     assert (event.accepted, part.text, part.score, SAID[part.start : part.end].strip()) == (
         True,
@@ -94,8 +96,8 @@ def test_a_sentence_that_is_not_borne_out_is_dropped(text: str) -> None:
         "It is made of wood.",
     )
     compiled = program(text, WITH)
-    assert audit(Case(compiled, played.events)) == []
-    assert replay(compiled, played.events).different is None
+    assert audit(AuditCase(compiled, played.events)) == []
+    assert replay(compiled, played.events).first_difference is None
 
 
 def test_the_journal_keeps_what_was_said_and_what_is_left_of_it() -> None:
@@ -104,48 +106,48 @@ def test_the_journal_keeps_what_was_said_and_what_is_left_of_it() -> None:
     assert events == list(played.events)
     assert next(one for one in events if isinstance(one, AttemptFinished) and one.node == "said").value == SAID
     finished = next(one for one in events if isinstance(one, NodeFinished) and one.node == "said").outcome
-    assert isinstance(finished, Value)
+    assert isinstance(finished, ValueOutcome)
     assert finished.value == value(played)
 
 
 def test_the_result_says_what_was_dropped_and_why() -> None:
-    [claim] = dropped(told().events)
+    [claim] = dropped_claims(told().events)
     assert (claim.path, claim.value, claim.nodes, claim.score, claim.dropped) == ("", "It is made of wood.", ("said",), 0.2, True)
     assert claim.unsupported == "dropped: the evidence does not state 'It is made of wood.'"
     assert [(one.check, one.outcome) for one in claim.verdicts] == [("entailment", "fail")]
-    assert dropped(told("It stands in Paris.").events) == ()
+    assert dropped_claims(told("It stands in Paris.").events) == ()
 
 
 def test_elements_of_a_list_are_dropped() -> None:
     played = told(["It is made of wood.", "It stands in Paris."], agent="lister")
     assert value(played) == ["It stands in Paris."]
-    assert [claim.path for claim in dropped(played.events)] == ["[0]"]
+    assert [claim.path for claim in dropped_claims(played.events)] == ["[0]"]
 
 
 def test_where_nothing_is_borne_out_the_value_is_withheld() -> None:
     played = told("It is made of wood.")
-    assert isinstance(played.outcome, Abstained)
+    assert isinstance(played.outcome, AbstainedOutcome)
     assert "none of 1 parts is borne out" in played.outcome.reason
-    assert dropped(played.events) == ()
+    assert dropped_claims(played.events) == ()
 
 
 def test_a_judge_that_is_gone_lets_nothing_through() -> None:
-    played = told(answers={"entailment": lambda call: Refused(code="F212", reason="the server is gone")})
-    assert isinstance(played.outcome, Abstained)
+    played = told(answers={"entailment": lambda call: CallError(code="F212", reason="the server is gone")})
+    assert isinstance(played.outcome, AbstainedOutcome)
     assert "the server is gone" in played.outcome.reason
 
 
 def test_under_a_certificate_parts_are_kept_by_its_threshold_with_its_promise() -> None:
     found = made()
     assert found.threshold > 0.5
-    known = replace(WITH, claims={"teller": found})
+    known = replace(WITH, claims_certificates={"teller": found})
     acceptance = program(CERTIFIED, known).nodes[0].acceptance
     assert acceptance is not None
     assert (acceptance.accept, acceptance.certificate) == (found.threshold, found)
     just = {"It was completed in 1889.": 0.9, "It is made of wood.": found.threshold, "It stands in Paris.": found.threshold - 1e-9}
     played = told(text=CERTIFIED, catalog=known, answers={"entailment": lambda call: chance(just[call.inputs["claim"]])})
     assert value(played) == "It was completed in 1889. It is made of wood."
-    assert played.of(Judged)[0].promise == found.promise
+    assert played.of(OutputJudged)[0].guarantee == found.guarantee
 
 
 def test_every_event_is_a_place_to_resume_from() -> None:
@@ -168,10 +170,10 @@ def test_every_event_is_a_place_to_resume_from() -> None:
 def test_an_answer_is_remembered_for_other_runs_where_nothing_of_it_was_dropped(said: str, kept: bool) -> None:
     async def scene(clock: VirtualClock) -> dict[str, Any]:
         theatre = Theatre(clock, {"teller": said, "entailment": judge})
-        theatre.workers.measure = lambda call: Measure(memo=call.name if call.name == "teller" else "")  # type: ignore[method-assign]
+        theatre.workers.estimate = lambda call: CallEstimate(memo_key=call.name if call.name == "teller" else "")  # type: ignore[method-assign]
         run = theatre.engine.start(program(FLOW, WITH), {"text": TOWER}, graph="0" * 32, options={"memo": True})
         await run.wait()
         await theatre.engine.close()
-        return dict(theatre.store.memo)
+        return dict(theatre.store.memos)
 
     assert bool(run_simulated(scene)) is kept

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from orchestra.core.events import AttemptFinished, AttemptStarted, Event, NodeFinished, Resumed, RunFinished, RunStarted, TurnStarted
-from orchestra.core.outcomes import Failed, Value
+from orchestra.core.events import AttemptFinished, AttemptStarted, Event, NodeFinished, RunFinished, RunResumed, RunStarted, TurnStarted
+from orchestra.core.outcomes import FailedOutcome, ValueOutcome
 from orchestra.engine.engine import Engine
 from orchestra.engine.replay import replay
 from orchestra.testing import Faults, VirtualClock, run_simulated
@@ -41,9 +41,9 @@ def words(count: int) -> dict[str, Any]:
 def test_the_wait_for_a_place_is_no_time_of_an_element(concurrency: int) -> None:
     """Of three calls in a body two go one after the other, and the third may have to wait for them."""
     played = play(EACH % 3.5, words(30), latency=1.0, concurrency=concurrency)
-    assert isinstance(played.outcome, Value)
+    assert isinstance(played.outcome, ValueOutcome)
     assert len(played.outcome.value) == 30
-    assert played.workers.most == concurrency
+    assert played.workers.max_in_flight == concurrency
     assert replay(program(EACH % 3.5), played.events).reason == ""
 
 
@@ -65,7 +65,7 @@ nodes:
           call: {nodes: {a: {tool: shout, with: {text: "${part}"}}, b: {tool: shout, with: {text: "${a}"}}}, output: "${b}"}
       output: ${size(inner.values)}
 """
-    assert play(text, words(12), latency=1.0, concurrency=2).outcome == Value([4] * 12)
+    assert play(text, words(12), latency=1.0, concurrency=2).outcome == ValueOutcome([4] * 12)
 
 
 def chain(name: str, calls: int) -> str:
@@ -89,16 +89,16 @@ nodes:
       output: "${{inner}}"
 """
     played = play(text, latency=1.0, concurrency=2)
-    assert played.outcome == Value({"short": "X", "long": "XX"})
+    assert played.outcome == ValueOutcome({"short": "X", "long": "XX"})
     assert played.of(NodeFinished, "short")[0].at - played.events[0].at <= 4.0
     assert replay(program(text), played.events).reason == ""
 
 
 def test_an_element_that_is_too_slow_fails_still() -> None:
     played = play(EACH % 5, words(20), latency=lambda call, _: 9.0 if call.node == "all[7]/b" else 1.0, concurrency=4)
-    assert isinstance(played.outcome, Value)
+    assert isinstance(played.outcome, ValueOutcome)
     assert len(played.outcome.value) == 19
-    assert isinstance(played.outcomes["all[7]"], Failed)
+    assert isinstance(played.outcomes["all[7]"], FailedOutcome)
 
 
 def test_a_run_in_which_all_bodies_were_entered_at_once_is_replayed_and_taken_up() -> None:
@@ -132,7 +132,7 @@ def test_elements_that_run_out_of_time_end_in_time_that_grows_with_their_number(
 
     def seconds(count: int) -> float:
         began = time.process_time()
-        assert isinstance(play(asking % 5, words(count), latency=0.01).outcome, Failed)
+        assert isinstance(play(asking % 5, words(count), latency=0.01).outcome, FailedOutcome)
         return time.process_time() - began
 
     seconds(100)
@@ -164,7 +164,7 @@ def test_the_time_of_a_body_stands_still_while_nobody_has_the_run(seconds: float
             again = await theatre.engine.resume(compiled, run.id)
             await clock.sleep(1)
         finished = await again.wait()
-        assert finished.outcome == Value(value)
+        assert finished.outcome == ValueOutcome(value)
         events = await theatre.journal.read(run.id)
         assert replay(compiled, events).reason == ""
         await theatre.engine.close()
@@ -182,7 +182,7 @@ def test_seconds_in_which_nobody_had_the_run_do_not_end_its_attempts() -> None:
         await theatre.crash()
         await clock.sleep(10_000)
         again = await theatre.engine.resume(compiled, run.id)
-        assert (await again.wait()).outcome == Value("<x>")
+        assert (await again.wait()).outcome == ValueOutcome("<x>")
         assert replay(compiled, await theatre.journal.read(run.id)).reason == ""
         await theatre.engine.close()
 
@@ -199,7 +199,7 @@ def test_a_question_goes_by_the_calendar() -> None:
         await theatre.crash()
         await clock.sleep(100)
         began = clock.now()
-        assert (await (await theatre.engine.resume(compiled, run.id)).wait()).outcome == Value("nobody")
+        assert (await (await theatre.engine.resume(compiled, run.id)).wait()).outcome == ValueOutcome("nobody")
         assert clock.now() - began < 1
         await theatre.engine.close()
 
@@ -207,23 +207,23 @@ def test_a_question_goes_by_the_calendar() -> None:
 
 
 def test_what_older_engines_recorded_of_a_resumption_is_replayed_as_they_decided() -> None:
-    """They counted the time in which nobody had the run, and recorded no `away`."""
+    """They counted the time in which nobody had the run, and recorded no `idle_seconds`."""
     compiled = program("output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}, retry: {attempts: 5, wait: [1, 1], within: 30}}")
     first: dict[str, Any] = {"node": "a", "attempt": 1}
     why: dict[str, Any] = {"error": "F101", "reason": "busy", "retryable": True}
-    failed = Failed("F101", "busy", "a")
+    failed = FailedOutcome("F101", "busy", "a")
     older: list[Event] = [
         RunStarted(seq=1, at=1.0, run="r1", workflow="staged", graph="0" * 32, inputs={}),
         AttemptStarted(seq=2, at=1.0, **first),
-        Resumed(seq=3, at=9_000.0, epoch=2),
+        RunResumed(seq=3, at=9_000.0, epoch=2),
         AttemptStarted(seq=4, at=9_000.0, **first),
         AttemptFinished(seq=5, at=9_001.0, **first, **why),
         NodeFinished(seq=6, at=9_001.0, node="a", outcome=failed),
         RunFinished(seq=7, at=9_001.0, status="failed", outcome=failed),
     ]
     assert replay(compiled, older).reason == ""
-    again = [msgspec.structs.replace(event, away=8_999.0) if isinstance(event, Resumed) else event for event in older]
-    assert replay(compiled, again).different == older[5]
+    again = [msgspec.structs.replace(event, idle_seconds=8_999.0) if isinstance(event, RunResumed) else event for event in older]
+    assert replay(compiled, again).first_difference == older[5]
 
 
 class SetBack:
@@ -231,7 +231,7 @@ class SetBack:
 
     def __init__(self, clock: VirtualClock) -> None:
         self.monotonic, self.sleep, self.random, self.new_id = clock.monotonic, clock.sleep, clock.random, clock.new_id
-        self._now, self.work = clock.now, clock.work
+        self._now, self.run_in_thread = clock.now, clock.run_in_thread
 
     def now(self) -> float:
         return self._now() - 3_600

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestra.agents.contract import Catalog
-from orchestra.core.events import AttemptStarted, Measured, Usage
-from orchestra.core.outcomes import Failed, Value
-from orchestra.core.protocols import Call, Done, Measure, Refused
+from orchestra.core.events import AttemptStarted, TokensCounted, Usage
+from orchestra.core.outcomes import FailedOutcome, ValueOutcome
+from orchestra.core.protocols import CallError, CallEstimate, CallRequest, CallResult
 from orchestra.engine.engine import Engine
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
@@ -46,17 +46,17 @@ class Costly(SimulatedWorkers):
         self.price, self.unpriced = price, unpriced
         super().__init__({**ANSWERS, "writer": self.write}, clock=clock, latency=(0.1, 1.0))
 
-    def write(self, call: Call) -> Done:
+    def write(self, call: CallRequest) -> CallResult:
         output = call.max_output or self.limits[0]
         usage = Usage(self.prompt, 0, output, calls=1, money=self.prompt * self.price[0] + output * self.price[1])
-        return Done(value=call.inputs["text"], usage=usage)
+        return CallResult(value=call.inputs["text"], usage=usage)
 
-    def measure(self, call: Call) -> Measure:
+    def estimate(self, call: CallRequest) -> CallEstimate:
         most, least = self.limits
         bound = self.prompt * self.loose
-        return Measure(prompt_tokens=bound, max_output=most, min_output=least, price=self.price, unpriced=self.unpriced)
+        return CallEstimate(prompt_tokens=bound, max_output=most, min_output=least, token_prices=self.price, unpriced_server=self.unpriced)
 
-    async def count(self, call: Call) -> int | None:
+    async def count_tokens(self, call: CallRequest) -> int | None:
         return self.prompt if self.counting else None
 
 
@@ -79,7 +79,7 @@ def test_a_run_never_spends_more_tokens_than_its_budget(seed: int, tokens: int, 
     usage = played.finished.usage
     assert usage.prompt_tokens + usage.output_tokens <= tokens
     # An element fails only where the least call does not fit into what is left.
-    if any(isinstance(outcome, Failed) for outcome in played.outcomes.values()):
+    if any(isinstance(outcome, FailedOutcome) for outcome in played.outcomes.values()):
         assert tokens - usage.prompt_tokens - usage.output_tokens < 10 + 5 + 20
 
 
@@ -92,21 +92,21 @@ def test_a_run_never_makes_more_calls_than_its_budget(seed: int, calls: int, wor
 
 def test_calls_wait_for_others_to_settle_before_they_are_given_up() -> None:
     played = play("tokens: 65", 2, loose=4, most=20, least=20)
-    assert played.outcome == Value(["w", "w"])
+    assert played.outcome == ValueOutcome(["w", "w"])
     first, second = played.of(AttemptStarted)
     assert second.at > first.at
 
 
 def test_an_output_shrinks_to_what_the_budget_leaves() -> None:
     played = play("tokens: 42", 2)
-    assert sorted(call.max_output or 20 for call in played.workers.calls) == [12, 20] or played.workers.most == 1
+    assert sorted(call.max_output or 20 for call in played.workers.calls) == [12, 20] or played.workers.max_in_flight == 1
     assert played.finished.status == "done"
 
 
 def test_a_prompt_is_counted_where_its_bound_does_not_fit() -> None:
     played = play("tokens: 30", 1, loose=4)
-    assert played.outcome == Value(["w"])
-    assert [event.prompt_tokens for event in played.of(Measured)] == [10]
+    assert played.outcome == ValueOutcome(["w"])
+    assert [event.prompt_tokens for event in played.of(TokensCounted)] == [10]
 
 
 def test_a_prompt_that_nobody_can_count_does_not_go_out() -> None:
@@ -137,7 +137,7 @@ def test_a_run_never_spends_more_money_than_its_budget(seed: int, money: float, 
     spent = played.finished.usage.money
     assert spent <= money + 1e-9
     assert spent == pytest.approx(sum(10 * PRICE[0] + (call.max_output or 20) * PRICE[1] for call in played.workers.calls))
-    if any(isinstance(outcome, Failed) for outcome in played.outcomes.values()):
+    if any(isinstance(outcome, FailedOutcome) for outcome in played.outcomes.values()):
         assert money - spent < (10 + 1) * PRICE[0] + (5 + 20) * PRICE[1]
 
 
@@ -160,6 +160,8 @@ def test_money_without_a_price_is_no_limit() -> None:
 
 def test_no_room_for_another_attempt_does_not_hide_what_the_first_one_came_to() -> None:
     text = "output: ${made}\nbudget: {calls: 1}\nnodes: {made: {agent: writer, with: {text: a}}}"
-    played = stage.play(text, {}, {"writer": lambda call: Refused(code="F203", reason="it is gone", retryable=True, usage=Usage(calls=1))})
-    assert isinstance(played.outcome, Failed)
+    played = stage.play(
+        text, {}, {"writer": lambda call: CallError(code="F203", reason="it is gone", retryable=True, usage=Usage(calls=1))}
+    )
+    assert isinstance(played.outcome, FailedOutcome)
     assert (played.outcome.code, played.outcome.reason) == ("E005", "1 of 1 calls are spent; attempt 1 failed: F203: it is gone")

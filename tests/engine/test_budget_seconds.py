@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from orchestra.agents.contract import Catalog
-from orchestra.core.events import Asked, Resumed, TurnStarted
-from orchestra.core.outcomes import Failed, Value
-from orchestra.core.protocols import Call, Letter
+from orchestra.core.events import QuestionAsked, RunResumed, TurnStarted
+from orchestra.core.outcomes import FailedOutcome, ValueOutcome
+from orchestra.core.protocols import CallRequest, InboxMessage
 from orchestra.engine.replay import replay
 from orchestra.testing import VirtualClock, run_simulated
 from orchestra.workflows.yaml.reader import read
@@ -39,10 +39,10 @@ def called(text: str, inner: str = CHAIN, seconds: float = 5, **simulation: Any)
 def test_a_called_workflow_has_the_seconds_of_its_budget(latency: float) -> None:
     played = called(CALLING, latency=latency)
     if latency == 2.0:
-        assert played.outcome == Value("<<x>>")
+        assert played.outcome == ValueOutcome("<<x>>")
     else:
-        assert isinstance(failed := played.outcome, Failed)
-        assert (failed.code, failed.by, failed.reason) == ("E005", "c", "inner was not done within 5 s")
+        assert isinstance(failed := played.outcome, FailedOutcome)
+        assert (failed.code, failed.origin, failed.reason) == ("E005", "c", "inner was not done within 5 s")
         assert "of inner" in failed.hint
         assert played.finished.status == "budget"
         assert played.finished.at - played.events[0].at == pytest.approx(5.0)
@@ -51,13 +51,13 @@ def test_a_called_workflow_has_the_seconds_of_its_budget(latency: float) -> None
 
 def test_a_node_without_time_takes_its_fallback_and_the_run_goes_on() -> None:
     played = called("output: ${d}\nnodes:\n  c: {call: inner, fallback: late}\n  d: {tool: shout, with: {text: '${c}'}}\n", latency=3.0)
-    assert (played.finished.status, played.outcome) == ("done", Value("LATE"))
+    assert (played.finished.status, played.outcome) == ("done", ValueOutcome("LATE"))
 
 
 @pytest.mark.parametrize(("timeout", "seconds", "code"), [(4, 5, "E006"), (5, 4, "E005")])
 def test_of_a_timeout_and_the_seconds_of_a_budget_the_smaller_holds(timeout: int, seconds: int, code: str) -> None:
     played = called(f"output: ${{c}}\nnodes:\n  c: {{call: inner, timeout: {timeout}}}\n", seconds=seconds, latency=3.0)
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == code
     assert played.finished.at - played.events[0].at == pytest.approx(4.0)
 
@@ -66,7 +66,7 @@ def test_each_element_has_the_seconds_for_itself_and_waits_for_its_place_outside
     text = "input: {words: 'list[str]'}\noutput: ${all.values}\nnodes:\n  all: {each: '${input.words}', as: word, call: inner}\n"
     catalog = calling(CHAIN, 2.5)
     played = play(text, {"words": ["w"] * 12}, catalog=catalog, latency=1.0, concurrency=2)
-    assert played.outcome == Value(["<<x>>"] * 12)
+    assert played.outcome == ValueOutcome(["<<x>>"] * 12)
 
 
 def test_what_a_called_workflow_calls_ends_with_it() -> None:
@@ -75,7 +75,7 @@ def test_what_a_called_workflow_calls_ends_with_it() -> None:
     catalog = calling(CHAIN, 60)
     catalog = dataclasses.replace(catalog, workflows={**catalog.workflows, "middle": read(middle.encode(), "middle.yaml").graph})
     played = play("output: ${c}\nnodes:\n  c: {call: middle}\n", catalog=catalog, latency=3.0)
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert (played.outcome.code, played.outcome.reason) == ("E005", "middle was not done within 4 s")
 
 
@@ -84,7 +84,7 @@ def test_the_checks_on_what_it_gave_are_not_in_its_seconds() -> None:
     catalog = dataclasses.replace(WITH, workflows=calling(CHAIN).workflows)
     answers = {"entailment": chance(0.9)}
     played = play(text, {}, answers, catalog=catalog, latency=lambda call, _: 60.0 if call.name == "entailment" else 1.0)
-    assert isinstance(played.outcome, Value)
+    assert isinstance(played.outcome, ValueOutcome)
     assert (played.outcome.value, played.finished.status) == ("<<x>>", "done")
 
 
@@ -97,18 +97,20 @@ def test_the_seconds_stand_still_while_a_person_is_asked(latency: float, value: 
     async def scene(clock: VirtualClock) -> None:
         theatre = Theatre(clock, latency=latency)
         run = theatre.start(compiled)
-        await run.pause()
+        await run.wait_until_blocked()
         await clock.sleep(600_000)
-        question = next(event for event in await run.history() if isinstance(event, Asked))
-        await theatre.journal.post(run.id, Letter(kind="answer", node=question.node, value="Ada", shown=question.shown))
+        question = next(event for event in await run.history() if isinstance(event, QuestionAsked))
+        await theatre.journal.send(
+            run.id, InboxMessage(kind="answer", node=question.node, value="Ada", question_digest=question.question_digest)
+        )
         finished = await run.wait()
         if value is not None:
-            assert finished.outcome == Value(value)
+            assert finished.outcome == ValueOutcome(value)
         else:
-            assert isinstance(finished.outcome, Failed)
+            assert isinstance(finished.outcome, FailedOutcome)
             assert finished.outcome.code == "E005"
         events = await theatre.journal.read(run.id)
-        assert [event.by for event in events if isinstance(event, Resumed)] == ["a letter"]
+        assert [event.by for event in events if isinstance(event, RunResumed)] == ["a message"]
         assert replay(compiled, events).reason == ""
         await theatre.engine.close()
 
@@ -120,7 +122,7 @@ def test_the_seconds_stand_still_while_nobody_has_the_run(last: float, code: str
     catalog = calling(CHAIN)
     compiled = program(CALLING, catalog)
 
-    def latency(call: Call, _: Any) -> float:
+    def latency(call: CallRequest, _: Any) -> float:
         return last if call.node == "c/b" else 2.0
 
     async def scene(clock: VirtualClock) -> None:
@@ -152,7 +154,7 @@ def test_a_run_of_an_engine_that_did_not_keep_them_is_replayed_and_taken_up() ->
             theatre.put(told.events[:cut])
             run = await theatre.engine.resume(compiled, told.events[0].run)  # type: ignore[union-attr]  # the first is a RunStarted
             finished = await run.wait()
-            assert finished.outcome == Value("<<x>>") or getattr(finished.outcome, "code", "") == "E005"
+            assert finished.outcome == ValueOutcome("<<x>>") or getattr(finished.outcome, "code", "") == "E005"
             assert replay(compiled, await theatre.journal.read(run.id)).reason == ""
             await theatre.engine.close()
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from orchestra.core.errors import InputError
-from orchestra.core.events import Judged
-from orchestra.core.outcomes import Abstained, Value
-from orchestra.core.protocols import Done
+from orchestra.core.events import OutputJudged
+from orchestra.core.outcomes import AbstainedOutcome, ValueOutcome
+from orchestra.core.protocols import CallResult
 from orchestra.engine.replay import replay
 from orchestra.journal.history import History
 from orchestra.testing import Faults
@@ -36,8 +36,8 @@ AGAIN = ONE.replace("[abstain]", "[retry, abstain]\n    retry: {attempts: 3, wai
 ESCALATED = ONE.replace("[abstain]", "[escalate, abstain]")
 
 
-def sure(confidence: float | None) -> Done:
-    return Done(value="said", confidence=confidence)
+def sure(confidence: float | None) -> CallResult:
+    return CallResult(value="said", confidence=confidence)
 
 
 def played(*answers: Any, text: str = ONE) -> Any:
@@ -45,7 +45,7 @@ def played(*answers: Any, text: str = ONE) -> Any:
 
 
 def promises(run: Any) -> list[str]:
-    return [event.promise for event in run.of(Judged)]
+    return [event.guarantee for event in run.of(OutputJudged)]
 
 
 def test_the_certificates_threshold_is_the_nodes() -> None:
@@ -57,23 +57,23 @@ def test_the_certificates_threshold_is_the_nodes() -> None:
 @pytest.mark.parametrize(("confidence", "accepted"), [(1.0, True), (0.8, True), (0.7999, False), (0.0, False), (None, False)])
 def test_an_answer_is_accepted_from_the_threshold_on(confidence: float | None, accepted: bool) -> None:
     run = played(sure(confidence))
-    assert isinstance(run.outcome, Value if accepted else Abstained)
-    assert promises(run) == [CERTIFICATE.promise if accepted else ""]
+    assert isinstance(run.outcome, ValueOutcome if accepted else AbstainedOutcome)
+    assert promises(run) == [CERTIFICATE.guarantee if accepted else ""]
 
 
 @pytest.mark.parametrize("text", [AGAIN, ESCALATED])
 def test_an_answer_that_is_not_the_first_has_no_promise(text: str) -> None:
     run = played(sure(0.2), sure(0.9), text=text)
-    assert isinstance(run.outcome, Value)
+    assert isinstance(run.outcome, ValueOutcome)
     assert promises(run) == ["", ""]
-    assert played(sure(0.9), text=text).of(Judged)[0].promise == CERTIFICATE.promise
+    assert played(sure(0.9), text=text).of(OutputJudged)[0].guarantee == CERTIFICATE.guarantee
 
 
 def test_an_attempt_without_an_answer_takes_no_promise_away() -> None:
     """The answers that a certificate is made of come of such attempts too."""
     run = play(AGAIN, {"text": "x"}, {"writer": sure(0.9)}, catalog=KNOWN, faults=Faults(invalid=1.0, attempts=1))
     assert len(run.attempts) == 2
-    assert promises(run) == [CERTIFICATE.promise]
+    assert promises(run) == [CERTIFICATE.guarantee]
 
 
 def test_each_element_has_its_own_promise() -> None:
@@ -92,16 +92,16 @@ nodes:
 """
     confidences = {"x": 0.9, "y": 0.1, "z": 0.8}
     run = play(text, {"texts": ["x", "y", "z"]}, {"writer": lambda call: sure(confidences[call.inputs["text"]])}, catalog=KNOWN)
-    assert {event.node: bool(event.promise) for event in run.of(Judged)} == {"a[0]": True, "a[1]": False, "a[2]": True}
+    assert {event.node: bool(event.guarantee) for event in run.of(OutputJudged)} == {"a[0]": True, "a[1]": False, "a[2]": True}
     rows = History.of(run.events)
-    assert [row.attempts[-1].promise for row in rows.rows if row.attempts] == [CERTIFICATE.promise, "", CERTIFICATE.promise]
+    assert [row.attempts[-1].guarantee for row in rows.rows if row.attempts] == [CERTIFICATE.guarantee, "", CERTIFICATE.guarantee]
 
 
 def test_a_replay_decides_the_same() -> None:
     run = played(sure(0.9))
-    assert replay(program(ONE, KNOWN), run.events).different is None
+    assert replay(program(ONE, KNOWN), run.events).first_difference is None
     stricter = replace(CATALOG, certificates={"writer": certified("writer", ("schema", "confidence"), 0.95)})
-    assert isinstance(replay(program(ONE, stricter), run.events).different, Judged)
+    assert isinstance(replay(program(ONE, stricter), run.events).first_difference, OutputJudged)
 
 
 class Void(dict[str, Any]):
@@ -129,8 +129,8 @@ def test_without_one_that_holds_the_workflow_is_refused_at_its_place(certificate
         compile_graph(source.graph, replace(CATALOG, certificates=certificates), source.places)
     error = caught.value
     assert (error.code, says in error.message, bool(error.hint)) == (code, True, True)
-    assert error.place is not None
-    assert error.place.text.strip() == "accept: certified"
+    assert error.location is not None
+    assert error.location.text.strip() == "accept: certified"
 
 
 READ = """

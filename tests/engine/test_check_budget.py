@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from orchestra.agents.contract import Catalog, Contract
-from orchestra.core.events import ChecksStarted, Judged, Usage
-from orchestra.core.outcomes import Abstained, Value
-from orchestra.core.protocols import UNMEASURED, Call, Done, Measure
+from orchestra.core.events import ChecksStarted, OutputJudged, Usage
+from orchestra.core.outcomes import AbstainedOutcome, ValueOutcome
+from orchestra.core.protocols import NO_ESTIMATE, CallEstimate, CallRequest, CallResult
 from orchestra.engine.replay import replay
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
 from tests.engine.durable import Theatre
 from tests.engine.stage import CATALOG, TEXT, Played, agent, play, program, record
-from tests.simulation.lab.invariants import Case, audit
+from tests.simulation.lab.invariants import AuditCase, audit
 
 NUMBER = {"type": "number"}
 JUDGED = record(label={"enum": ["supported", "contradicted", "not stated"]}, p_supported=NUMBER, p_refute=NUMBER)
@@ -53,23 +53,23 @@ SUPPORTED = {"label": "supported", "p_supported": 0.9, "p_refute": 0.0}
 class Measured(SimulatedWorkers):
     """Workers that say what a call may cost: a question 100 tokens."""
 
-    def measure(self, call: Call) -> Measure:
-        return Measure(prompt_tokens=90, max_output=10) if call.kind == "agent" else UNMEASURED
+    def estimate(self, call: CallRequest) -> CallEstimate:
+        return CallEstimate(prompt_tokens=90, max_output=10) if call.kind == "agent" else NO_ESTIMATE
 
 
-def sure(call: Call) -> Any:
+def sure(call: CallRequest) -> Any:
     """A writer that is as sure as its text says."""
     found, _, _ = call.inputs["text"].partition(" ")
     confidence = float(found) if found.replace(".", "").isdigit() else None
-    return Done(value=f"it is {call.inputs['text']}", confidence=confidence, usage=Usage(prompt_tokens=20, output_tokens=5, calls=1))
+    return CallResult(value=f"it is {call.inputs['text']}", confidence=confidence, usage=Usage(prompt_tokens=20, output_tokens=5, calls=1))
 
 
 ANSWERS: dict[str, Any] = {
     "writer": sure,
     "small": lambda call: call.inputs["text"],
-    "entailment": lambda call: Done(value=SUPPORTED, usage=Usage(prompt_tokens=90, output_tokens=10, calls=1)),
+    "entailment": lambda call: CallResult(value=SUPPORTED, usage=Usage(prompt_tokens=90, output_tokens=10, calls=1)),
 }
-CHEAP = {"entailment": lambda call: Done(value=SUPPORTED, usage=Usage(prompt_tokens=45, output_tokens=5, calls=1))}
+CHEAP = {"entailment": lambda call: CallResult(value=SUPPORTED, usage=Usage(prompt_tokens=45, output_tokens=5, calls=1))}
 
 
 def spent(
@@ -88,7 +88,7 @@ def spent(
     async def scene(clock: VirtualClock) -> Played:
         theatre = Theatre(clock)
         theatre.workers = troupe = workers({**ANSWERS, **dict(answers)}, clock=clock, **simulation)
-        theatre.engine.workers, theatre.engine.do = troupe, None
+        theatre.engine.workers, theatre.engine.call = troupe, None
         run = theatre.start(compiled, inputs)
         finished = await run.wait()
         events = list(await run.history())
@@ -96,7 +96,7 @@ def spent(
         return Played(finished, events, troupe, theatre.journal)
 
     played = run_simulated(scene)
-    assert audit(Case(compiled, played.events)) == []
+    assert audit(AuditCase(compiled, played.events)) == []
     assert replay(compiled, played.events).reason == ""
     return played
 
@@ -105,8 +105,8 @@ def asked(played: Played) -> list[str]:
     return [event.node for event in played.of(ChecksStarted)]
 
 
-def unasked(played: Played) -> list[Judged]:
-    return [event for event in played.of(Judged) if event.unasked is not None]
+def unasked(played: Played) -> list[OutputJudged]:
+    return [event for event in played.of(OutputJudged) if event.skipped_checks is not None]
 
 
 def texts(*doubts: float) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def texts(*doubts: float) -> dict[str, Any]:
 
 
 def test_a_tool_of_ones_own_takes_nothing_of_it() -> None:
-    own = replace(CHECKED, tools={**CHECKED.tools, "fair": Contract("fair", "tool", record(value=TEXT), {"type": "boolean"}).sealed()})
+    own = replace(CHECKED, tools={**CHECKED.tools, "fair": Contract("fair", "tool", record(value=TEXT), {"type": "boolean"}).with_digest()})
     played = spent(MAP.replace("[entailment]", '["tool(fair)"]'), texts(0.1, 0.9), 1, answers={"fair": True}, catalog=own)
     assert (asked(played), unasked(played)) == (["read[0]", "read[1]"], [])
 
@@ -122,11 +122,11 @@ def test_a_tool_of_ones_own_takes_nothing_of_it() -> None:
 class Beside(Measured):
     """Workers of this process: the judge is an encoder, and what it reads no server counts."""
 
-    def measure(self, call: Call) -> Measure:
-        return Measure(reads=call.name == "entailment")
+    def estimate(self, call: CallRequest) -> CallEstimate:
+        return CallEstimate(uses_local_encoder=call.name == "entailment")
 
 
-READ = {"entailment": lambda call: Done(value=SUPPORTED, usage=Usage(calls=1))}
+READ = {"entailment": lambda call: CallResult(value=SUPPORTED, usage=Usage(calls=1))}
 
 
 def test_what_an_encoder_of_this_process_reads_counts_by_its_words() -> None:
@@ -150,14 +150,14 @@ def test_what_gets_nothing_is_unknown_with_the_reason_and_never_passes() -> None
     assert (one.node, one.accepted) == ("read[0]", False)
     assert [(verdict.check, verdict.outcome) for verdict in one.verdicts] == [("entailment", "unknown")]
     assert "budget for checks" in one.verdicts[0].reason
-    assert isinstance(played.outcomes["read[0]"], Abstained)
-    assert isinstance(played.outcomes["read[1]"], Value)
+    assert isinstance(played.outcomes["read[0]"], AbstainedOutcome)
+    assert isinstance(played.outcomes["read[1]"], ValueOutcome)
 
 
 def test_numbers_that_decided_it_are_on_record() -> None:
     (one,) = spent(MAP, texts(0.25), 400).of(ChecksStarted)
-    assert one.stake is not None
-    assert (one.stake.doubt, one.stake.influence, one.stake.bound) == (0.25, 1.0, 100)
+    assert one.priority is not None
+    assert (one.priority.uncertainty, one.priority.influence, one.priority.max_tokens) == (0.25, 1.0, 100)
 
 
 def test_a_value_on_which_more_rests_goes_first() -> None:
@@ -165,7 +165,7 @@ def test_a_value_on_which_more_rests_goes_first() -> None:
     assert asked(played) == ["first"]
     (one,) = unasked(played)
     assert one.node == "aside"
-    assert one.unasked.influence < played.of(ChecksStarted)[0].stake.influence  # type: ignore[union-attr]
+    assert one.skipped_checks.influence < played.of(ChecksStarted)[0].priority.influence  # type: ignore[union-attr]
 
 
 def test_a_sure_value_does_not_take_what_doubtful_ones_will_need() -> None:
@@ -181,7 +181,7 @@ def test_without_a_budget_for_checks_all_are_asked() -> None:
     flow = MAP.replace("budget: {check_tokens: LIMIT}\n", "").replace("OTHERWISE", "abstain")
     played = play(flow, texts(0.1, 0.9), ANSWERS, catalog=CHECKED)
     assert asked(played) == ["read[0]", "read[1]"]
-    assert all(event.stake is None for event in played.of(ChecksStarted))
+    assert all(event.priority is None for event in played.of(ChecksStarted))
 
 
 @pytest.mark.parametrize("otherwise", ["retry, abstain", "retry, escalate, abstain"])
@@ -203,14 +203,14 @@ def test_the_budget_holds_across_a_crash() -> None:
     async def scene(clock: VirtualClock) -> None:
         theatre = Theatre(clock)
         theatre.workers = Measured(ANSWERS, clock=clock, latency=(1.0, 9.0))
-        theatre.engine.workers, theatre.engine.do = theatre.workers, None
+        theatre.engine.workers, theatre.engine.call = theatre.workers, None
         run = theatre.start(compiled, texts(0.5, 0.9, 0.7, 0.2, 0.6))
         await clock.sleep(8)
         await theatre.crash()
         run = await theatre.engine.resume(compiled, run.id)
         await run.wait()
         events = list(await run.history())
-        assert audit(Case(compiled, events)) == []
+        assert audit(AuditCase(compiled, events)) == []
         assert any(isinstance(event, ChecksStarted) for event in events)
         await theatre.engine.close()
 

@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from orchestra.agents.contract import Catalog, Schema
-from orchestra.app.result import plainly, result_of
-from orchestra.core.events import AttemptFinished, AttemptStarted, ChecksStarted, Judged, NodeFinished, Resumed, RunFinished, Usage
-from orchestra.core.outcomes import Abstained, Failed, Value
-from orchestra.core.protocols import Call, Done, Measure, Refused
+from orchestra.app.result import build_result, identity
+from orchestra.core.events import AttemptFinished, AttemptStarted, ChecksStarted, NodeFinished, OutputJudged, RunFinished, RunResumed, Usage
+from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, ValueOutcome
+from orchestra.core.protocols import CallError, CallEstimate, CallRequest, CallResult
 from orchestra.engine.replay import replay
 from orchestra.journal.history import History
 from orchestra.testing import Faults, SimulatedWorkers, VirtualClock, run_simulated
-from orchestra.workflows.program import sampled
+from orchestra.workflows.program import with_sample
 from tests.engine.durable import Theatre, resumed
 from tests.engine.stage import CATALOG, TEXT, Played, agent, play, program, record
-from tests.simulation.lab.invariants import Case, audit
+from tests.simulation.lab.invariants import AuditCase, audit
 
 CHANCE: Schema = {"type": ["number", "null"]}
 JUDGED = record(label={"enum": ["supported", "contradicted", "not stated"]}, p_supported=CHANCE, p_refute=CHANCE)
@@ -54,20 +54,20 @@ nodes:
 
 
 def verdicts(played: Played, node: str = "reading") -> list[tuple[str, str]]:
-    return [(verdict.check, verdict.outcome) for verdict in played.of(Judged, node)[-1].verdicts]
+    return [(verdict.check, verdict.outcome) for verdict in played.of(OutputJudged, node)[-1].verdicts]
 
 
 def reasons(played: Played) -> str:
-    assert isinstance(played.outcome, Abstained)
+    assert isinstance(played.outcome, AbstainedOutcome)
     return played.outcome.reason
 
 
 def sound(played: Played, text: str, **more: Any) -> None:
     """Nothing is wrong with a run: the auditor finds nothing, and today's engine decides the same."""
     compiled = program(text, WITH)
-    assert audit(Case(compiled, played.events, **more)) == []
+    assert audit(AuditCase(compiled, played.events, **more)) == []
     found = replay(compiled, played.events)
-    assert (found.different, found.reason) == (None, "")
+    assert (found.first_difference, found.reason) == (None, "")
 
 
 # What is asked, and what comes of it
@@ -75,7 +75,7 @@ def sound(played: Played, text: str, **more: Any) -> None:
 
 def test_a_claim_that_the_evidence_supports_is_accepted_with_its_probability_and_its_place() -> None:
     played = read("[quote, entailment]", {"entailment": chance(0.9)})
-    assert isinstance(played.outcome, Value)
+    assert isinstance(played.outcome, ValueOutcome)
     assert (played.outcome.value["answer"], played.outcome.score) == ("1889", 0.9)
     rests = played.outcome.evidence[-1]
     assert (rests.check, rests.field, TOWER[rests.start : rests.end]) == ("entailment", "answer", TOWER)
@@ -92,8 +92,8 @@ def test_a_claim_that_the_evidence_supports_is_accepted_with_its_probability_and
         (chance(0.9, 0.9), "unknown", "are no probabilities"),
         (chance(7.0), "unknown", "are no probabilities"),
         ({"nonsense": True}, "unknown", "E009"),
-        (lambda call: Refused(code="M001", reason="no JSON", retryable=True), "unknown", "M001 no JSON"),
-        (lambda call: Refused(code="F212", reason="the server is gone"), "unknown", "F212 the server is gone"),
+        (lambda call: CallError(code="M001", reason="no JSON", retryable=True), "unknown", "M001 no JSON"),
+        (lambda call: CallError(code="F212", reason="the server is gone"), "unknown", "F212 the server is gone"),
     ],
 )
 def test_what_is_not_supported_and_what_is_not_known_is_not_accepted(answer: Any, outcome: str, reason: str) -> None:
@@ -131,8 +131,8 @@ def test_a_check_that_cannot_tell_for_nothing_ends_it_too_for_the_value_is_not_a
 
 
 def test_the_agent_that_is_judged_does_not_judge() -> None:
-    own = replace(JUDGE, name="own", mind="m")
-    catalog = replace(WITH, agents={**WITH.agents, "own": own, "entailment": replace(JUDGE, mind="m")})
+    own = replace(JUDGE, name="own", model_identity="m")
+    catalog = replace(WITH, agents={**WITH.agents, "own": own, "entailment": replace(JUDGE, model_identity="m")})
     text = """
 input: {text: str}
 output: ${a}
@@ -153,14 +153,14 @@ def test_another_agent_can_be_named() -> None:
 
 
 def test_the_next_attempt_is_told_what_the_agent_objected_to_and_is_judged_anew() -> None:
-    def judge(call: Call) -> dict[str, Any]:
+    def judge(call: CallRequest) -> dict[str, Any]:
         return chance(0.9 if call.inputs["claim"] == "in 1889" else 0.1)
 
-    def reader(call: Call) -> dict[str, Any]:
+    def reader(call: CallRequest) -> dict[str, Any]:
         return {"answer": "in 1889" if call.feedback else "1889", "quote": "completed in 1889"}
 
     played = read("[entailment]", {"reader": reader, "entailment": judge}, "otherwise: [retry, abstain]")
-    assert isinstance(played.outcome, Value)
+    assert isinstance(played.outcome, ValueOutcome)
     assert [event.round for event in played.of(ChecksStarted)] == [1, 2]
     assert "does not state '1889'" in played.workers.calls[2].feedback[0]
 
@@ -174,12 +174,12 @@ nodes:
 """
     long = " ".join(f"Sentence number {index} of the long story ends here." for index in range(200))
 
-    def judge(call: Call) -> dict[str, Any]:
+    def judge(call: CallRequest) -> dict[str, Any]:
         return chance(0.8 if "number 150 " in call.inputs["evidence"] else 0.1)
 
     played = play(text, {"text": long}, {"writer": "number 150 is there", "entailment": judge}, catalog=WITH)
     assert played.workers.counts["entailment"] > 3
-    assert isinstance(played.outcome, Value)
+    assert isinstance(played.outcome, ValueOutcome)
     assert played.outcome.score == 0.8
     sound(played, text)
 
@@ -198,14 +198,14 @@ def test_one_of_two_checks_is_enough_and_the_dearer_one_is_asked_only_then(
     played = read('["quote | entailment"]', answers)
     assert verdicts(played) == [("quote | entailment", outcome)]
     assert played.workers.counts["entailment"] == asked
-    assert isinstance(played.outcome, Value) is (outcome == "pass")
+    assert isinstance(played.outcome, ValueOutcome) is (outcome == "pass")
 
 
 def test_a_second_agent_is_asked_where_the_first_cannot_tell() -> None:
     played = read('["entailment | entailment(strict)"]', {"entailment": chance(None, None), "strict": chance(0.7)})
-    assert isinstance(played.outcome, Value)
+    assert isinstance(played.outcome, ValueOutcome)
     assert [event.check for event in played.of(ChecksStarted)] == ["entailment", "entailment(strict)"]
-    parts = played.of(Judged)[-1].verdicts[0].parts
+    parts = played.of(OutputJudged)[-1].verdicts[0].parts
     assert [(part.check, part.outcome) for part in parts] == [("entailment", "unknown"), ("entailment(strict)", "pass")]
 
 
@@ -214,7 +214,7 @@ def test_a_second_agent_is_asked_where_the_first_cannot_tell() -> None:
 
 @pytest.mark.parametrize(
     ("second", "outcome"),
-    [("the year 1889", "fail"), ("1889.", "pass"), ("1890", "fail"), (lambda call: Refused(code="F212", reason="gone"), "unknown")],
+    [("the year 1889", "fail"), ("1889.", "pass"), ("1890", "fail"), (lambda call: CallError(code="F212", reason="gone"), "unknown")],
 )
 def test_another_agent_that_has_not_seen_the_draft_must_come_to_the_same(second: Any, outcome: str) -> None:
     played = read('["rederive(second)"]', {"second": second})
@@ -229,7 +229,7 @@ def test_evidence_that_is_no_input_of_the_node_is_given_as_evidence() -> None:
 
 
 def test_samples_of_the_agent_itself_agree_or_leave_it_open() -> None:
-    def reader(call: Call) -> dict[str, Any]:
+    def reader(call: CallRequest) -> dict[str, Any]:
         return {"answer": "1887" if call.sample == 2 else "1889", "quote": "completed in 1889"}
 
     played = read("[agree(3)]", {"reader": reader})
@@ -251,7 +251,7 @@ nodes:
 
     async def scene(clock: VirtualClock) -> list[int]:
         theatre = Theatre(clock, {"reader": {"answer": "1889", "quote": "completed in 1889"}})
-        await theatre.start(sampled(program(flow, WITH), 2), {"text": TOWER}).wait()
+        await theatre.start(with_sample(program(flow, WITH), 2), {"text": TOWER}).wait()
         await theatre.engine.close()
         return [call.sample for call in theatre.workers.calls]
 
@@ -316,7 +316,7 @@ def test_elements_composites_and_bodies_are_judged() -> None:
         {"entailment": chance(0.75), "strict": chance(0.7)},
         catalog=WITH,
     )
-    assert isinstance(played.outcome, Value)
+    assert isinstance(played.outcome, ValueOutcome)
     assert played.outcome.value["looped"] == "xx"
     assert played.outcome.score == 0.75
     paths = {call.node for call in played.workers.calls}
@@ -347,7 +347,7 @@ nodes:
     timeout: 5
 """
     slow = play(text, {"text": TOWER}, {"entailment": chance(0.9)}, catalog=WITH, latency=3.0)
-    assert isinstance(slow.outcome, Failed)
+    assert isinstance(slow.outcome, FailedOutcome)
     assert slow.outcome.code == "E006"
     assert [call.name for call in slow.workers.cancelled] == ["entailment"]
     sound(slow, text)
@@ -356,8 +356,8 @@ nodes:
 class Priced(SimulatedWorkers):
     """Workers whose calls are known to cost up to sixty tokens, and cost twenty."""
 
-    def measure(self, call: Call) -> Measure:
-        return Measure(prompt_tokens=10, max_output=50, min_output=5)
+    def estimate(self, call: CallRequest) -> CallEstimate:
+        return CallEstimate(prompt_tokens=10, max_output=50, min_output=5)
 
 
 def priced(budget: str, answers: dict[str, Any]) -> Played:
@@ -370,8 +370,8 @@ nodes:
 """
     compiled = program(text, WITH)
 
-    def cost(value: Any) -> Done:
-        return Done(value=value, usage=Usage(prompt_tokens=10, output_tokens=10, calls=1, seconds=1.0))
+    def cost(value: Any) -> CallResult:
+        return CallResult(value=value, usage=Usage(prompt_tokens=10, output_tokens=10, calls=1, seconds=1.0))
 
     script = {name: cost(value) for name, value in answers.items()}
 
@@ -387,7 +387,7 @@ nodes:
         return Played(finished, list(run.log), workers, journal)
 
     played = run_simulated(scene)
-    assert audit(Case(compiled, played.events)) == []
+    assert audit(AuditCase(compiled, played.events)) == []
     return played
 
 
@@ -396,7 +396,7 @@ READER = {"answer": "1889", "quote": "completed in 1889"}
 
 def test_questions_are_reserved_in_the_budget_as_any_call_is() -> None:
     played = priced("{tokens: 200, calls: 2}", {"reader": READER, "entailment": chance(0.9)})
-    assert isinstance(played.outcome, Value)
+    assert isinstance(played.outcome, ValueOutcome)
     started = [event for event in played.of(AttemptStarted) if event.name == "entailment"]
     assert [event.reserved for event in started] == [60]
     assert played.finished.usage.calls == 2
@@ -424,10 +424,10 @@ def test_a_run_cut_off_at_any_event_ends_as_if_nothing_had_happened(seed: int, c
 
     finished, events, theatre = resumed(compiled, before, EVERYWHERE_ANSWERS, latency=(0.1, 2.0), faults=FAULTS, seed=seed)
     assert finished.outcome == played.finished.outcome
-    assert isinstance(events[len(before)], Resumed)
-    ended = {event.node for event in before if isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.settled)}
+    assert isinstance(events[len(before)], RunResumed)
+    ended = {event.node for event in before if isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.final)}
     assert not ended & {call.node for call in theatre.workers.calls}
-    assert audit(Case(compiled, events, jumped=True)) == []
+    assert audit(AuditCase(compiled, events, clock_jumped=True)) == []
 
 
 def test_every_event_of_one_run_is_a_place_to_resume_from() -> None:
@@ -448,9 +448,9 @@ def test_every_event_of_one_run_is_a_place_to_resume_from() -> None:
 
 def test_a_journal_whose_verdict_was_forged_differs() -> None:
     played = read("[entailment]", {"entailment": chance(0.1)})
-    at = next(index for index, event in enumerate(played.events) if isinstance(event, Judged))
+    at = next(index for index, event in enumerate(played.events) if isinstance(event, OutputJudged))
     judged = played.events[at]
-    assert isinstance(judged, Judged)
+    assert isinstance(judged, OutputJudged)
     good = structs.replace(judged.verdicts[0], outcome="pass", score=1.0)
     events = [*played.events[:at], structs.replace(judged, accepted=True, score=1.0, verdicts=(good,), reason="")]
     text = """
@@ -466,13 +466,15 @@ nodes:
     other = structs.replace(event.questions[0], inputs={"claim": "easy", "evidence": "easy"})
     forged = [*played.events[:asked], structs.replace(event, questions=(other,))]
     assert replay(program(text, WITH), forged).reason == "the checks would ask something else today"
-    assert any(finding.startswith("I8") for finding in audit(Case(program(text, WITH), forged)))
+    assert any(finding.startswith("I8") for finding in audit(AuditCase(program(text, WITH), forged)))
 
 
 def test_what_a_judge_costs_is_in_the_ledger_of_the_run_as_of_any_call() -> None:
-    asked = Done(value=chance(0.9), usage=Usage(prompt_tokens=90, output_tokens=1, calls=1, money=0.25))
-    made = Done(value={"answer": "1889", "quote": "completed in 1889"}, usage=Usage(prompt_tokens=50, output_tokens=9, calls=1, money=0.5))
+    asked = CallResult(value=chance(0.9), usage=Usage(prompt_tokens=90, output_tokens=1, calls=1, money=0.25))
+    made = CallResult(
+        value={"answer": "1889", "quote": "completed in 1889"}, usage=Usage(prompt_tokens=50, output_tokens=9, calls=1, money=0.5)
+    )
     played = read("[entailment]", {"reader": lambda call: made, "entailment": lambda call: asked})
-    ledger = result_of(played.finished, played.events, "run", plainly, {}).ledger
+    ledger = build_result(played.finished, played.events, "run", identity, {}).usage_by_node
     assert {node: usage.money for node, usage in ledger.items()} == {"reading": 0.5, "reading?1/entailment_0": 0.25}
     assert played.finished.usage.money == 0.75

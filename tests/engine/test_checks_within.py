@@ -11,9 +11,9 @@ import pytest
 
 from orchestra.agents.contract import Catalog
 from orchestra.core.errors import InputError, InputErrors
-from orchestra.core.events import ChecksStarted, Judged, TurnStarted
-from orchestra.core.outcomes import Abstained, Value
-from orchestra.core.protocols import Call
+from orchestra.core.events import ChecksStarted, OutputJudged, TurnStarted
+from orchestra.core.outcomes import AbstainedOutcome, ValueOutcome
+from orchestra.core.protocols import CallRequest
 from orchestra.engine.replay import replay
 from orchestra.testing import VirtualClock, run_simulated
 from tests.engine.durable import Theatre
@@ -22,7 +22,7 @@ from tests.engine.kinds.test_tool_use import LINES, helper, model
 from tests.engine.stage import CATALOG, READING, Played, play, program
 from tests.engine.test_checks import JUDGE, WITH, chance
 from tests.engine.test_streaming import paced, router
-from tests.simulation.lab.invariants import Case, audit
+from tests.simulation.lab.invariants import AuditCase, audit
 
 PLAN = """
 input: {text: str}
@@ -43,9 +43,9 @@ def planned(more: str, *lines: str, judge: Any = None, **options: Any) -> Played
 
 def sound(played: Played, text: str, known: Catalog) -> None:
     compiled = program(text, known)
-    assert audit(Case(compiled, played.events)) == []
+    assert audit(AuditCase(compiled, played.events)) == []
     found = replay(compiled, played.events)
-    assert (found.different, found.reason) == (None, "")
+    assert (found.first_difference, found.reason) == (None, "")
 
 
 def everywhere(played: Played, text: str, known: Catalog, answers: dict[str, Any]) -> None:
@@ -59,7 +59,7 @@ def everywhere(played: Played, text: str, known: Catalog, answers: dict[str, Any
             run = await theatre.engine.resume(compiled, played.events[0].run)  # type: ignore[union-attr]  # the first is a RunStarted
             assert (await run.wait()).outcome == played.outcome, cut
             found = replay(compiled, [*played.events[:cut], *(event for event in run.log if event.seq > cut)])
-            assert (found.different, found.reason) == (None, ""), cut
+            assert (found.first_difference, found.reason) == (None, ""), cut
             await theatre.engine.close()
 
     run_simulated(scene, 0)
@@ -67,7 +67,7 @@ def everywhere(played: Played, text: str, known: Catalog, answers: dict[str, Any
 
 def test_a_step_of_a_plan_is_judged_by_the_agent_of_its_cards_check() -> None:
     played = planned("", *CHAIN)
-    assert played.outcome == Value("<A>")
+    assert played.outcome == ValueOutcome("<A>")
     assert [(event.node, event.check) for event in played.of(ChecksStarted)] == [("solve@1/s1", "entailment")]
     assert "solve@1/s1?1/entailment_0" in played.outcomes
     sound(played, PLAN % "", SKILLED)
@@ -76,7 +76,7 @@ def test_a_step_of_a_plan_is_judged_by_the_agent_of_its_cards_check() -> None:
 
 def test_what_checks_ask_about_a_step_that_nobody_needs_any_more_is_abandoned_with_it() -> None:
     played = planned("", *SIDE, latency=paced(entailment=60.0))
-    assert played.outcome == Value("A")
+    assert played.outcome == ValueOutcome("A")
     assert [call.node for call in played.workers.cancelled] == ["solve@1/s1?1/entailment_0"]
     assert played.events[-1].at - played.events[0].at == 3.0
     sound(played, PLAN % "", SKILLED)
@@ -89,28 +89,28 @@ def test_a_workflow_that_nobody_needs_any_more_is_abandoned_with_all_that_is_und
     lines = ("s1 = loudly(text=input.text)", "s2 = shout(text=input.text)", "return s2")
     answers = {"router": router(*lines), "shout": lambda call: call.inputs["text"].upper()}
 
-    def latency(call: Call, chance: Random) -> float:
+    def latency(call: CallRequest, chance: Random) -> float:
         return 2.5 if call.name == "split" else 4.0 if call.name == "shout" else 1.0
 
     played = play(text, {"text": "a"}, answers, catalog=known, latency=latency)
-    assert played.outcome == Value("A")
+    assert played.outcome == ValueOutcome("A")
     assert [call.node for call in played.workers.cancelled] == ["solve@1/s1/words"]
     found = replay(program(text, known), played.events)
-    assert (found.different, found.reason) == (None, "")
+    assert (found.first_difference, found.reason) == (None, "")
 
 
 def test_a_plan_whose_step_is_not_supported_is_followed_by_another() -> None:
     played = planned("", *CHAIN, judge=chance(0.1, 0.9))
-    assert not isinstance(played.outcome, Value)
-    assert [event.accepted for event in played.of(Judged)] == [False]
-    assert [event.drafted.version for event in played.of(TurnStarted) if event.drafted is not None][-1] == 2
+    assert not isinstance(played.outcome, ValueOutcome)
+    assert [event.accepted for event in played.of(OutputJudged)] == [False]
+    assert [event.draft.version for event in played.of(TurnStarted) if event.draft is not None][-1] == 2
     sound(played, PLAN % "", SKILLED)
 
 
 def test_the_answer_of_a_plan_is_judged_too() -> None:
     more = ', checks: [entailment], against: "${input.text}", timeout: 60'
     played = planned(more, "s1 = shout(text=input.text)", "return s1")
-    assert isinstance(played.outcome, Value)
+    assert isinstance(played.outcome, ValueOutcome)
     assert (played.outcome.value, played.outcome.score) == ("A", 0.9)
     assert [event.node for event in played.of(ChecksStarted)] == ["solve"]
     sound(played, PLAN % more, SKILLED)
@@ -127,7 +127,7 @@ nodes:
 
 def tooled(checks: str, judge: Any) -> tuple[Played, str, Catalog, dict[str, Any]]:
     known = replace(WITH, agents={**WITH.agents, "helper": helper(READING).contract})
-    answer: Callable[[Call], Any] = model(*LINES, answer=lambda call: {"answer": "b", "quote": "b"})
+    answer: Callable[[CallRequest], Any] = model(*LINES, answer=lambda call: {"answer": "b", "quote": "b"})
     answers = {"helper": answer, "entailment": judge}
     text = WORK % f"checks: {checks}, otherwise: [abstain]"
     return play(text, {"text": "a b"}, answers, catalog=known), text, known, answers
@@ -136,29 +136,29 @@ def tooled(checks: str, judge: Any) -> tuple[Played, str, Catalog, dict[str, Any
 @pytest.mark.parametrize("checks", ["[quote, entailment]", "['quote & entailment']", "[quote, 'entailment | agree(2)']"])
 def test_the_answer_of_an_agent_with_tools_is_judged_by_another(checks: str) -> None:
     played, text, known, answers = tooled(checks, chance(0.8))
-    assert isinstance(played.outcome, Value)
+    assert isinstance(played.outcome, ValueOutcome)
     assert (played.outcome.value["answer"], played.outcome.score) == ("b", 0.8)
     asked = played.of(ChecksStarted)
     assert asked
     assert all(event.node == "found#6/answer" for event in asked)
     found = replay(program(text, known), played.events)
-    assert (found.different, found.reason) == (None, "")
+    assert (found.first_difference, found.reason) == (None, "")
     everywhere(played, text, known, answers)
 
 
 def test_an_agent_with_tools_can_be_asked_again() -> None:
     played, *_ = tooled("['agree(3)']", None)
-    assert isinstance(played.outcome, Value)
+    assert isinstance(played.outcome, ValueOutcome)
     assert sorted(call.sample for call in played.workers.calls if call.name == "helper" and call.sample) == [1, 2, 3]
 
 
 def test_what_it_says_that_nothing_supports_is_withheld() -> None:
     played, *_ = tooled("[quote, entailment]", chance(0.1, 0.9))
-    assert isinstance(played.outcome, Abstained)
+    assert isinstance(played.outcome, AbstainedOutcome)
 
 
 def test_an_agent_with_tools_judges_nothing_for_a_question_is_one_call() -> None:
-    known = replace(WITH, agents={**WITH.agents, "entailment": replace(JUDGE, kit=helper().contract.kit)})
+    known = replace(WITH, agents={**WITH.agents, "entailment": replace(JUDGE, tool_use=helper().contract.tool_use)})
     text = WORK.replace("helper", "writer") % 'checks: [entailment], against: "${input.text}"'
     with pytest.raises((InputError, InputErrors), match="L071"):
         program(text, known)

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 
 from orchestra.core.errors import InputError, InputErrors
-from orchestra.core.events import Judged
-from orchestra.core.outcomes import Abstained, Value
-from orchestra.core.protocols import Done
+from orchestra.core.events import OutputJudged
+from orchestra.core.outcomes import AbstainedOutcome, ValueOutcome
+from orchestra.core.protocols import CallResult
 from orchestra.engine.replay import replay
-from orchestra.verification.certificates.combination import Combination, Data, Voice
+from orchestra.verification.certificates.combination import CheckWeight, Combination, CombinationData
 from orchestra.workflows.python.trace import to_python
 from orchestra.workflows.yaml.reader import read
 from orchestra.workflows.yaml.writer import write
 from tests.engine.stage import Played, play, program
 from tests.engine.test_checks import TOWER, WITH, chance
-from tests.simulation.lab.invariants import Case, audit
+from tests.simulation.lab.invariants import AuditCase, audit
 from tests.verification.samples import BONDS
 
 CHECKS = ("quote", "confidence", "entailment", "rederive(second)")
@@ -39,10 +39,13 @@ READ = {"answer": "1889", "quote": "completed in 1889"}
 
 def combination(**weights: float) -> Combination:
     """Of the checks of `FLOW`: those that are named count so much; the agreement of the second agent counts up to 1 either way."""
-    voices = (*(Voice(check, weight=weight) for check, weight in weights.items()), Voice("rederive(second)", passed=1.0, failed=-1.0))
-    data, told = Data("rows", "d" * 32, 300, 200, 0), {"made": "2026-11-26", "bonds": BONDS}
-    made = Combination(agent="reader", method="regression", checks=tuple(sorted(CHECKS)), bias=0.0, voices=voices, data=data, **told)  # type: ignore[arg-type]
-    return made.sealed()
+    voices = (
+        *(CheckWeight(check, weight=weight) for check, weight in weights.items()),
+        CheckWeight("rederive(second)", passed=1.0, failed=-1.0),
+    )
+    data, told = CombinationData("rows", "d" * 32, 300, 200, 0), {"created_at": "2026-11-26", "dependencies": BONDS}
+    made = Combination(agent="reader", method="regression", checks=tuple(sorted(CHECKS)), bias=0.0, weights=voices, data=data, **told)  # type: ignore[arg-type]
+    return made.with_digest()
 
 
 KNOWN = replace(WITH, combinations={"reader": combination(confidence=1.0, entailment=1.0)})
@@ -50,12 +53,12 @@ KNOWN = replace(WITH, combinations={"reader": combination(confidence=1.0, entail
 
 def played(*, sure: float | None = 0.9, supported: Any = 0.9, second: Any = "1889", reading: Any = READ, text: str = FLOW) -> Played:
     judged = chance(supported) if isinstance(supported, float) else supported
-    answers = {"reader": Done(value=reading, confidence=sure), "entailment": judged, "second": second}
+    answers = {"reader": CallResult(value=reading, confidence=sure), "entailment": judged, "second": second}
     return play(text, {"text": TOWER}, answers, catalog=KNOWN)
 
 
 def said(run: Played) -> dict[str, str]:
-    return {verdict.check: verdict.outcome for verdict in run.of(Judged)[-1].verdicts}
+    return {verdict.check: verdict.outcome for verdict in run.of(OutputJudged)[-1].verdicts}
 
 
 @pytest.mark.parametrize(
@@ -71,20 +74,20 @@ def said(run: Played) -> dict[str, str]:
 )
 def test_what_agents_doubt_is_weighed(sure: float, supported: float, second: str, accepted: bool) -> None:
     run = played(sure=sure, supported=supported, second=second)
-    assert isinstance(run.outcome, Value if accepted else Abstained)
+    assert isinstance(run.outcome, ValueOutcome if accepted else AbstainedOutcome)
     assert len(said(run)) == 4  # all were asked, for each may still outweigh the others
-    found = run.of(Judged)[-1].score
-    assert found == KNOWN.combinations["reader"].of(run.of(Judged)[-1].verdicts)
+    found = run.of(OutputJudged)[-1].score
+    assert found == KNOWN.combinations["reader"].score(run.of(OutputJudged)[-1].verdicts)
     assert found is not None
     assert (found >= 0.7) == accepted
-    if isinstance(run.outcome, Value):
+    if isinstance(run.outcome, ValueOutcome):
         assert run.outcome.score == found
 
 
 def test_a_quote_that_stands_nowhere_fails_and_nobody_is_asked() -> None:
     run = played(sure=0.999, supported=0.999, reading={"answer": "1889", "quote": "completed in 1890"})
-    assert isinstance(run.outcome, Abstained)
-    assert (run.of(Judged)[-1].score, said(run)["quote"]) == (0.0, "fail")
+    assert isinstance(run.outcome, AbstainedOutcome)
+    assert (run.of(OutputJudged)[-1].score, said(run)["quote"]) == (0.0, "fail")
     assert {call.name for call in run.workers.calls} == {"reader"}
 
 
@@ -92,15 +95,15 @@ def test_a_quote_that_stands_nowhere_fails_and_nobody_is_asked() -> None:
 def test_what_one_cannot_tell_never_passes_and_no_more_are_asked(who: str) -> None:
     silent: dict[str, dict[str, Any]] = {"confidence": {"sure": None}, "entailment": {"supported": chance(None, None)}}
     run = played(**silent.get(who, {"second": {"no": 1}}))
-    assert isinstance(run.outcome, Abstained)
-    assert (said(run)[who], run.of(Judged)[-1].score) == ("unknown", None)
+    assert isinstance(run.outcome, AbstainedOutcome)
+    assert (said(run)[who], run.of(OutputJudged)[-1].score) == ("unknown", None)
     asked = {"confidence": set[str](), "entailment": {"entailment"}}.get(who, {"entailment", "second"})
     assert {call.name for call in run.workers.calls} - {"reader"} == asked
 
 
 def test_the_reason_has_the_score_and_what_each_check_said() -> None:
     run = played(sure=0.6, supported=0.3)
-    assert isinstance(run.outcome, Abstained)
+    assert isinstance(run.outcome, AbstainedOutcome)
     assert run.outcome.reason.startswith("a score of 0.636, of confidence 0.6, entailment 0.3, rederive(second) 1 together")
     assert run.outcome.reason.endswith("does not reach 0.7")
 
@@ -109,14 +112,14 @@ def test_the_reason_has_the_score_and_what_each_check_said() -> None:
 def test_a_replay_decides_the_same_and_the_auditor_finds_nothing(given: dict[str, Any]) -> None:
     run, compiled = played(**given), program(FLOW, KNOWN)
     found = replay(compiled, run.events)
-    assert (found.different, found.reason) == (None, "")
-    assert audit(Case(compiled, run.events)) == []
+    assert (found.first_difference, found.reason) == (None, "")
+    assert audit(AuditCase(compiled, run.events)) == []
 
 
 def test_with_another_combination_a_replay_decides_otherwise() -> None:
     run = played(sure=0.6, supported=0.8)
     other = replace(WITH, combinations={"reader": combination(confidence=9.0, entailment=-9.0)})
-    assert isinstance(replay(program(FLOW, other), run.events).different, Judged)
+    assert isinstance(replay(program(FLOW, other), run.events).first_difference, OutputJudged)
 
 
 def test_the_key_is_written_as_it_was_read_and_in_python() -> None:

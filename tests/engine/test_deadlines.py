@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from orchestra import Budget, InputError, Orchestra, ask, tool, workflow
-from orchestra.core.events import Answered, Asked, LetterRefused, NodeFinished, Resumed
-from orchestra.core.outcomes import Value
-from orchestra.core.protocols import Letter
+from orchestra.core.events import InboxMessageRejected, NodeFinished, QuestionAnswered, QuestionAsked, RunResumed
+from orchestra.core.outcomes import ValueOutcome
+from orchestra.core.protocols import InboxMessage
 from orchestra.core.settings import Settings
 from orchestra.engine.replay import replay
 from orchestra.journal.memory import MemoryJournal, MemoryStore
@@ -28,8 +28,8 @@ nodes:
 """
 
 
-def letter(asked: Asked, at: float, value: str = "yes") -> Letter:
-    return Letter(kind="answer", node=asked.node, value=value, shown=asked.shown, at=at)
+def letter(asked: QuestionAsked, at: float, value: str = "yes") -> InboxMessage:
+    return InboxMessage(kind="answer", node=asked.node, value=value, question_digest=asked.question_digest, at=at)
 
 
 @pytest.mark.parametrize("text", [QUESTION, BODY])
@@ -40,17 +40,17 @@ def test_a_run_that_waits_for_nothing_but_persons_waits_and_takes_its_default_in
         theatre = Theatre(clock)
         run = theatre.start(compiled)
         began = clock.now()
-        assert await run.pause() is None
+        assert await run.wait_until_blocked() is None
         assert clock.now() - began < 1
-        (asked,) = run.asked
+        (asked,) = run.questions
         assert asked.due == pytest.approx(began + 60, abs=0.1)
         summary = await theatre.journal.summary(run.id)
         assert summary is not None
         assert (summary.status, summary.due) == ("waiting", asked.due)
-        assert (await run.wait()).outcome == Value("no")
+        assert (await run.wait()).outcome == ValueOutcome("no")
         assert clock.now() - began == pytest.approx(60, abs=0.1)
         events = await theatre.journal.read(run.id)
-        assert [event.by for event in events if isinstance(event, Resumed)] == ["a deadline"]
+        assert [event.by for event in events if isinstance(event, RunResumed)] == ["a deadline"]
         assert replay(compiled, events).reason == ""
         await theatre.engine.close()
 
@@ -71,7 +71,7 @@ def test_a_deadline_goes_by_the_calendar_and_never_begins_anew(text: str) -> Non
             await theatre.crash()
             await clock.sleep(7)
             again = await theatre.engine.resume(compiled, run.id)
-        assert (await again.wait()).outcome == Value("no")
+        assert (await again.wait()).outcome == ValueOutcome("no")
         assert clock.now() - began == pytest.approx(60, abs=0.1)
         await theatre.engine.close()
 
@@ -86,7 +86,7 @@ def test_a_question_keeps_its_deadline_beside_work_that_goes_on() -> None:
         run = theatre.start(compiled)
         began = clock.now()
         finished = await run.wait()
-        assert finished.outcome == Value({"a": "no", "b": "<x>"})
+        assert finished.outcome == ValueOutcome({"a": "no", "b": "<x>"})
         ends = {event.node: event.at - began for event in run.log if isinstance(event, NodeFinished)}
         assert ends["a"] == pytest.approx(60, abs=0.1)
         await theatre.engine.close()
@@ -101,15 +101,15 @@ def test_what_was_answered_in_time_counts_though_it_is_read_later_and_nothing_el
     async def scene(clock: VirtualClock) -> None:
         theatre = Theatre(clock)
         run = theatre.start(compiled)
-        await run.pause()
-        (asked,) = run.asked
+        await run.wait_until_blocked()
+        (asked,) = run.questions
         await theatre.crash()
         await clock.sleep(100)
-        await theatre.journal.post(run.id, letter(asked, asked.due + late))
+        await theatre.journal.send(run.id, letter(asked, asked.due + late))
         again = await theatre.engine.resume(compiled, run.id)
-        assert (await again.wait()).outcome == Value(value)
+        assert (await again.wait()).outcome == ValueOutcome(value)
         events = await theatre.journal.read(run.id)
-        assert any(isinstance(event, Answered if value == "yes" else LetterRefused) for event in events)
+        assert any(isinstance(event, QuestionAnswered if value == "yes" else InboxMessageRejected) for event in events)
         assert replay(compiled, events).reason == ""
         await theatre.engine.close()
 
@@ -125,10 +125,10 @@ def test_of_two_processes_that_wait_for_one_deadline_both_see_the_end() -> None:
         two.journal = MemoryJournal(one.store)
         two.engine.journal = two.journal
         run = one.start(compiled)
-        await run.pause()
+        await run.wait_until_blocked()
         other = await two.engine.resume(compiled, run.id)
         ends = await asyncio.gather(run.wait(), other.wait())
-        assert [end.outcome for end in ends] == [Value("no"), Value("no")]
+        assert [end.outcome for end in ends] == [ValueOutcome("no"), ValueOutcome("no")]
         await one.engine.close()
         await two.engine.close()
 
@@ -141,11 +141,11 @@ def test_a_question_that_was_answered_wakes_nobody_at_its_deadline_and_an_engine
     async def scene(clock: VirtualClock) -> None:
         theatre = Theatre(clock)
         run = theatre.start(compiled)
-        await run.pause()
-        await theatre.journal.post(run.id, letter(run.asked[0], clock.now()))
+        await run.wait_until_blocked()
+        await theatre.journal.send(run.id, letter(run.questions[0], clock.now()))
         await clock.sleep(100)
-        assert [asked.node for asked in run.asked] == ["b"]
-        assert sum(isinstance(event, Resumed) for event in await theatre.journal.read(run.id)) == 1
+        assert [asked.node for asked in run.questions] == ["b"]
+        assert sum(isinstance(event, RunResumed) for event in await theatre.journal.read(run.id)) == 1
         theatre.start(compiled)
         await clock.sleep(1)
         await theatre.engine.close()
@@ -186,8 +186,8 @@ def test_the_seconds_of_a_budget_stand_still_while_a_question_with_a_deadline_is
     async def scene(clock: VirtualClock) -> None:
         async with opened(clock, MemoryStore()) as orchestra:
             run = await orchestra.start(deadline, text="x")
-            assert await run.pause() is None
-            assert (await orchestra.look(run.id)).status == "waiting"
+            assert await run.wait_until_blocked() is None
+            assert (await orchestra.view(run.id)).status == "waiting"
             await clock.sleep(1800)
             await orchestra.answer(run.id, "yes")
             assert (await run.wait()).value == "yes"
@@ -200,12 +200,12 @@ def test_a_run_whose_deadline_has_passed_while_nobody_had_it_is_interrupted_and_
         store = MemoryStore()
         async with opened(clock, store) as orchestra:
             run = await orchestra.start(deadline, text="x")
-            await run.pause()
+            await run.wait_until_blocked()
         async with opened(clock, store) as orchestra:
             orchestra.program(deadline)
             assert [seen.status for seen in await orchestra.runs()] == ["waiting"]
             await clock.sleep(3600)
-            assert (await orchestra.look(run.id)).status == "interrupted"
+            assert (await orchestra.view(run.id)).status == "interrupted"
             (seen,) = await orchestra.runs(status="interrupted")
             with pytest.raises(InputError) as told:
                 await orchestra.answer(run.id, "yes")
@@ -233,10 +233,10 @@ def test_the_default_of_a_question_that_nobody_answered_is_no_word_of_a_person()
         async with opened(clock, MemoryStore()) as orchestra:
             silent = await orchestra.run(deadline, text="x")
             declining = await orchestra.start(deadline, text="y")
-            await declining.pause()
-            await orchestra.answer(declining.id, None, declined="I was not there", by="ada")
+            await declining.wait_until_blocked()
+            await orchestra.answer(declining.id, None, decline_reason="I was not there", by="ada")
             declined, answered = await declining.wait(), await orchestra.start(deadline, text="z")
-            await answered.pause()
+            await answered.wait_until_blocked()
             await orchestra.answer(answered.id, "no")
             said = [[claim.unsupported for claim in result.claims] for result in (silent, declined, await answered.wait())]
             assert said == [

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from orchestra.core.events import Answered, Asked, Event, LetterRefused
-from orchestra.core.outcomes import Abstained, Value
-from orchestra.core.protocols import Letter
+from orchestra.core.events import Event, InboxMessageRejected, QuestionAnswered, QuestionAsked
+from orchestra.core.outcomes import AbstainedOutcome, ValueOutcome
+from orchestra.core.protocols import InboxMessage
 from orchestra.engine.replay import replay
 from orchestra.journal.history import History
 from orchestra.testing import VirtualClock, run_simulated
 from tests.engine.durable import Theatre
 from tests.engine.stage import program
 from tests.engine.test_tiers import BAD, TEXT, flow
-from tests.simulation.lab.invariants import Case, audit
+from tests.simulation.lab.invariants import AuditCase, audit
 
 ASK = """
 input: {text: str}
@@ -40,13 +40,15 @@ def declined(text: str, *, crash: bool = False, by: str = "ada", value: Any = No
     async def scene(clock: VirtualClock) -> tuple[Any, list[Event]]:
         theatre = Theatre(clock, {"reader": BAD})
         run = theatre.start(compiled, {"text": TEXT})
-        assert await run.pause() is None
-        (question,) = run.asked
+        assert await run.wait_until_blocked() is None
+        (question,) = run.questions
         if crash:
             await theatre.crash()
         await clock.sleep(86_400)
-        letter = Letter(kind="answer", node=question.node, value=value, by=by, shown=question.shown, declined=WHY)
-        await theatre.journal.post(run.id, letter)
+        letter = InboxMessage(
+            kind="answer", node=question.node, value=value, by=by, question_digest=question.question_digest, decline_reason=WHY
+        )
+        await theatre.journal.send(run.id, letter)
         if crash:
             run = await theatre.engine.resume(compiled, run.id)
         finished = await run.wait()
@@ -54,70 +56,74 @@ def declined(text: str, *, crash: bool = False, by: str = "ada", value: Any = No
         return finished.outcome, list(await theatre.journal.read(run.id))
 
     outcome, events = run_simulated(scene)
-    assert audit(Case(compiled, events)) == []
+    assert audit(AuditCase(compiled, events)) == []
     found = replay(compiled, events)
-    assert (found.different, found.reason) == (None, "")
+    assert (found.first_difference, found.reason) == (None, "")
     return outcome, events
 
 
 @pytest.mark.parametrize("crash", [False, True])
 def test_a_question_that_nobody_answers_is_withheld_with_the_reason(crash: bool) -> None:
     outcome, events = declined(ASK.replace("MORE", ""), crash=crash)
-    assert outcome == Abstained(f"ada declined to answer: {WHY}", "said")
-    (answered,) = (event for event in events if isinstance(event, Answered))
-    assert (answered.value, answered.declined, answered.by) == (None, WHY, "ada")
+    assert outcome == AbstainedOutcome(f"ada declined to answer: {WHY}", "said")
+    (answered,) = (event for event in events if isinstance(event, QuestionAnswered))
+    assert (answered.value, answered.decline_reason, answered.by) == (None, WHY, "ada")
 
 
 def test_nobody_needs_a_name() -> None:
-    assert declined(ASK.replace("MORE", ""), by="")[0] == Abstained(f"a person declined to answer: {WHY}", "said")
+    assert declined(ASK.replace("MORE", ""), by="")[0] == AbstainedOutcome(f"a person declined to answer: {WHY}", "said")
 
 
 def test_what_is_written_beside_the_reason_is_no_answer() -> None:
     outcome, events = declined(ASK.replace("MORE", ""), value="yes")
-    assert isinstance(outcome, Abstained)
-    assert [event.value for event in events if isinstance(event, Answered)] == [None]
+    assert isinstance(outcome, AbstainedOutcome)
+    assert [event.value for event in events if isinstance(event, QuestionAnswered)] == [None]
 
 
 def test_a_fallback_takes_its_place() -> None:
-    assert declined(ASK.replace("MORE", ', fallback: "no"'))[0] == Value("no")
+    assert declined(ASK.replace("MORE", ', fallback: "no"'))[0] == ValueOutcome("no")
 
 
 def test_a_choice_goes_on_to_its_next_arm() -> None:
-    assert declined(CHOICE)[0] == Value("nobody knows")
+    assert declined(CHOICE)[0] == ValueOutcome("nobody knows")
 
 
 @pytest.mark.parametrize("crash", [False, True])
 def test_a_value_that_was_not_accepted_is_withheld_as_if_nobody_had_been_asked(crash: bool) -> None:
     outcome, events = declined(flow("ask"), crash=crash)
-    assert isinstance(outcome, Abstained)
+    assert isinstance(outcome, AbstainedOutcome)
     assert outcome.reason.startswith("quote: ")
     assert outcome.reason.endswith(f"; ada declined to answer: {WHY}")
-    assert (outcome.by, outcome.score) == ("reading", 0.0)
+    assert (outcome.origin, outcome.score) == ("reading", 0.0)
     (row,) = History.of(events).rows
-    assert row.corrected is None  # nobody gave another value
-    assert any(isinstance(one, Answered) and one.declined for one in History.of(events).incidents)
+    assert row.correction is None  # nobody gave another value
+    assert any(isinstance(one, QuestionAnswered) and one.decline_reason for one in History.of(events).external_events)
 
 
 def test_a_decline_is_bound_to_what_was_shown() -> None:
     async def scene(clock: VirtualClock) -> list[Event]:
         theatre = Theatre(clock, {})
         run = theatre.start(program(ASK.replace("MORE", "")), {"text": TEXT})
-        assert await run.pause() is None
-        await theatre.journal.post(run.id, Letter(kind="answer", node="said", shown="another", declined=WHY))
+        assert await run.wait_until_blocked() is None
+        await theatre.journal.send(run.id, InboxMessage(kind="answer", node="said", question_digest="another", decline_reason=WHY))
         await clock.sleep(60)
-        assert await run.pause() is None
+        assert await run.wait_until_blocked() is None
         await theatre.engine.close()
         return list(await theatre.journal.read(run.id))
 
-    assert [event.reason for event in run_simulated(scene) if isinstance(event, LetterRefused)] == [
+    assert [event.reason for event in run_simulated(scene) if isinstance(event, InboxMessageRejected)] == [
         "the question has changed since it was shown"
     ]
 
 
 def test_whether_a_call_happened_somebody_must_say() -> None:
-    asked = Asked(seq=1, at=0.0, node="a", question="again?", schema={}, shown="s", options=("again", "fail"), about="effect")
+    asked = QuestionAsked(
+        seq=1, at=0.0, node="a", question="again?", schema={}, question_digest="s", options=("again", "fail"), kind="effect"
+    )
 
     async def scene(clock: VirtualClock) -> str:
-        return Theatre(clock, {}).engine.objection(asked, Letter(kind="answer", node="a", shown="s", declined=WHY))
+        return Theatre(clock, {}).engine.rejection_reason(
+            asked, InboxMessage(kind="answer", node="a", question_digest="s", decline_reason=WHY)
+        )
 
     assert run_simulated(scene) == "nobody else can say it: again or fail"

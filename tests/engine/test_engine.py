@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from orchestra.core.errors import OrchestraError
 from orchestra.core.events import AttemptFinished, CancelRequested, RetryPlanned, RunFinished
-from orchestra.core.outcomes import Failed, Value
-from orchestra.core.protocols import Call, Measure, Refused
+from orchestra.core.outcomes import FailedOutcome, ValueOutcome
+from orchestra.core.protocols import CallError, CallEstimate, CallRequest
 from orchestra.engine.engine import Engine
 from orchestra.engine.evolve import evolve
-from orchestra.engine.state import State
+from orchestra.engine.state import RunState
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.testing import Faults, SimulatedWorkers, VirtualClock, run_simulated
 from tests.engine.stage import ANSWERS, play, program, sequence
@@ -35,7 +35,7 @@ nodes:
 
 def test_what_the_server_refused_is_tried_again_after_a_wait() -> None:
     played = play(ONE % "", faults=Faults(refused=1.0, attempts=1))
-    assert played.outcome == Value("<x>")
+    assert played.outcome == ValueOutcome("<x>")
     (retry,) = played.of(RetryPlanned)
     (first, second) = played.attempts
     assert first.at + 0.25 <= second.at <= first.at + 0.5
@@ -43,36 +43,36 @@ def test_what_the_server_refused_is_tried_again_after_a_wait() -> None:
 
 
 def test_an_answer_outside_its_type_is_tried_once_more_and_then_fails() -> None:
-    assert play(ONE % "", faults=Faults(invalid=1.0, attempts=1)).outcome == Value("<x>")
+    assert play(ONE % "", faults=Faults(invalid=1.0, attempts=1)).outcome == ValueOutcome("<x>")
     played = play(ONE % "", faults=Faults(invalid=1.0))
     assert len(played.attempts) == 2
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "M001"
-    received = asyncio.run(played.journal.blob(played.of(AttemptFinished)[-1].received))
+    received = asyncio.run(played.journal.get_blob(played.of(AttemptFinished)[-1].received))
     assert received
 
 
 def test_a_value_outside_its_type_is_not_used() -> None:
     played = play(ONE % "", faults=Faults(wrong_type=1.0))
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "E009"
 
 
 def test_retry_limits_the_attempts() -> None:
     played = play(ONE % ", retry: {attempts: 5, wait: [1, 4]}", faults=Faults(refused=1.0))
     assert len(played.attempts) == 5
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
 
 
 def test_a_tool_that_must_happen_once_is_never_tried_again() -> None:
     text = "output: ${a}\nnodes:\n  a: {tool: send, retry: 5, with: {text: x}}"
-    played = play(text, answers={"send": lambda call: Refused(code="T001", reason="no", retryable=True)})
+    played = play(text, answers={"send": lambda call: CallError(code="T001", reason="no", retryable=True)})
     assert len(played.attempts) == 1
 
 
 def test_an_attempt_that_takes_too_long_is_given_up() -> None:
     played = play(ONE % ", timeout: 2, retry: 1", latency=60.0)
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "E006"
     assert played.finished.at - played.events[0].at == pytest.approx(2)
 
@@ -121,7 +121,7 @@ def test_under_strict_every_call_waits_until_what_led_to_it_is_on_disk() -> None
             super().__init__()
             self.clock = clock
 
-        async def durable(self, run: str, seq: int) -> None:
+        async def wait_durable(self, run: str, seq: int) -> None:
             await self.clock.sleep(1)
 
     async def scene(clock: VirtualClock) -> None:
@@ -184,25 +184,25 @@ def test_a_journal_that_breaks_breaks_the_run_and_says_so() -> None:
 def test_the_output_does_not_depend_on_the_order_of_events(seed: int, words: list[str]) -> None:
     faults = Faults(refused=0.2, invalid=0.1, slow=0.2, attempts=1)
     played = play(DIAMOND, {"text": " ".join(words)}, seed=seed, latency=(0.01, 3.0), faults=faults)
-    assert played.outcome == Value(f"<{words[0].upper()} and {len(words)}>")
+    assert played.outcome == ValueOutcome(f"<{words[0].upper()} and {len(words)}>")
     assert [event.seq for event in played.events] == list(range(1, len(played.events) + 1))
     assert isinstance(played.events[-1], RunFinished)
 
 
 def test_the_state_of_a_run_is_the_fold_of_its_events() -> None:
     played = play(DIAMOND, {"text": "a b c"}, latency=(0.1, 1.0))
-    state, compiled = State(), program(DIAMOND)
+    state, compiled = RunState(), program(DIAMOND)
     for event in played.events:
         evolve(state, event, compiled)
     assert state.finished == played.finished
     assert state.root is not None
     assert not state.units
-    assert state.tally.usage() == played.finished.usage
+    assert state.usage_counter.total() == played.finished.usage
 
 
 def test_a_gap_in_the_events_is_refused() -> None:
     played = play(DIAMOND, {"text": "a"})
-    state = State()
+    state = RunState()
     evolve(state, played.events[0], program(DIAMOND))
     with pytest.raises(OrchestraError, match="follows"):
         evolve(state, played.events[2], program(DIAMOND))
@@ -222,7 +222,7 @@ nodes:
 
 
 def test_sequences_give_a_value_an_attempt() -> None:
-    assert play(ONE % "", answers={"writer": sequence("one", "two")}).outcome == Value("one")
+    assert play(ONE % "", answers={"writer": sequence("one", "two")}).outcome == ValueOutcome("one")
 
 
 @pytest.mark.parametrize("replaced", [False, True])
@@ -230,17 +230,17 @@ def test_an_answer_is_remembered_unless_what_gives_it_was_replaced_meanwhile(rep
     async def scene(clock: VirtualClock) -> tuple[str, dict[str, Any]]:
         store, marks = MemoryStore(), ["old"]
 
-        def answer(call: Call) -> str:
+        def answer(call: CallRequest) -> str:
             marks[0] = "new" if replaced else "old"
             return marks[0]
 
         workers = SimulatedWorkers({"writer": answer}, clock=clock)
-        workers.measure = lambda call: Measure(memo=f"{call.name} {marks[0]}")  # type: ignore[method-assign]
+        workers.estimate = lambda call: CallEstimate(memo_key=f"{call.name} {marks[0]}")  # type: ignore[method-assign]
         engine = Engine(clock, MemoryJournal(store), workers)
         finished = await engine.start(program(ONE % ""), {}, graph="0" * 32, options={"memo": True}).wait()
         await engine.close()
-        assert isinstance(finished.outcome, Value)
-        return finished.outcome.value, {key: value for key, (_, value) in store.memo.items()}
+        assert isinstance(finished.outcome, ValueOutcome)
+        return finished.outcome.value, {key: value for key, (_, value) in store.memos.items()}
 
     value, kept = run_simulated(scene)
     assert value == ("new" if replaced else "old")

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestra.core.events import Event, Given, GivenValue, NodeFinished
-from orchestra.core.outcomes import Failed, Outcome, Value
-from orchestra.core.protocols import Letter, Refused
+from orchestra.core.events import Event, NodeFinished, Override, OverrideSource
+from orchestra.core.outcomes import FailedOutcome, Outcome, ValueOutcome
+from orchestra.core.protocols import CallError, InboxMessage
 from orchestra.engine.replay import replay
 from orchestra.journal.history import History
 from orchestra.testing import VirtualClock, run_simulated
 from tests.engine.durable import Theatre
 from tests.engine.stage import program
 from tests.engine.test_resume import EVERYTHING, FAULTS
-from tests.simulation.lab.answers import Recorded
+from tests.simulation.lab.answers import RunRecord
 from tests.simulation.lab.oracle import Oracle
 
 VALUES = st.fixed_dictionaries(
@@ -34,21 +34,21 @@ VALUES = st.fixed_dictionaries(
 )
 
 
-def played(text: str, values: dict[str, GivenValue], cut: float, seed: int = 0, **stage: Any) -> tuple[list[Event], list[str]]:
+def played(text: str, values: dict[str, Override], cut: float, seed: int = 0, **stage: Any) -> tuple[list[Event], list[str]]:
     """The events of a run that was killed after a share of them, and resumed; and the nodes that were called."""
     compiled = program(text)
 
     async def scene(clock: VirtualClock) -> tuple[list[Event], list[str]]:
         theatre = Theatre(clock, seed=seed, **stage)
         run = theatre.engine.start(compiled, {"text": "a b c"}, graph="0" * 32, values=values)
-        await run.pause()
+        await run.wait_until_blocked()
         if cut < 1:
             events = await theatre.journal.read(run.id)
             await theatre.engine.close()
             theatre = Theatre(clock, seed=seed, **stage)
             theatre.put(events[: max(1, int(cut * (len(events) - 1)))])
             run = await theatre.engine.resume(compiled, run.id)
-            await run.pause()
+            await run.wait_until_blocked()
         events = await theatre.journal.read(run.id)
         await theatre.engine.close()
         return events, [call.node for call in theatre.workers.calls]
@@ -63,16 +63,16 @@ def outcomes(events: list[Event]) -> dict[str, Outcome | None]:
 @settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 10**6), cut=st.floats(0, 1), chosen=VALUES)
 def test_a_run_with_given_values_that_is_killed_anywhere_ends_with_them(seed: int, cut: float, chosen: dict[str, Any]) -> None:
-    values = {name: GivenValue(value, Given("ann")) for name, value in chosen.items()}
+    values = {name: Override(value, OverrideSource("ann")) for name, value in chosen.items()}
     events, called = played(EVERYTHING, values, cut, seed, latency=(0.1, 2.0), faults=FAULTS)
     found = outcomes(events)
-    assert {name: found[name] for name in chosen} == {name: Value(value) for name, value in chosen.items()}
-    ends = {event.node: event.given for event in events if isinstance(event, NodeFinished) and event.given is not None}
-    assert ends == {name: Given("ann") for name in chosen}
+    assert {name: found[name] for name in chosen} == {name: ValueOutcome(value) for name, value in chosen.items()}
+    ends = {event.node: event.overridden_by for event in events if isinstance(event, NodeFinished) and event.overridden_by is not None}
+    assert ends == {name: OverrideSource("ann") for name in chosen}
     assert not chosen.keys() & {node.partition("[")[0].partition("#")[0].partition("/")[0] for node in called}
     compiled = program(EVERYTHING)
     assert replay(compiled, events).reason == ""
-    assert Oracle(compiled, Recorded.of(events)).consult().objections == []
+    assert Oracle(compiled, RunRecord.from_events(events)).evaluate().objections == []
 
 
 CHAIN = """
@@ -85,9 +85,9 @@ nodes:
 
 
 def test_a_given_value_stands_where_what_it_needs_failed() -> None:
-    events, called = played(CHAIN, {"b": GivenValue("mended")}, 1.0, answers={"shout": lambda call: Refused(code="T004", reason="no")})
-    assert isinstance(outcomes(events)["a"], Failed)
-    assert outcomes(events)["b"] == Value("mended")
+    events, called = played(CHAIN, {"b": Override("mended")}, 1.0, answers={"shout": lambda call: CallError(code="T004", reason="no")})
+    assert isinstance(outcomes(events)["a"], FailedOutcome)
+    assert outcomes(events)["b"] == ValueOutcome("mended")
     assert set(called) == {"a"}
 
 
@@ -101,13 +101,13 @@ nodes:
 
 
 def test_a_list_of_another_length_stands_in_a_run_of_before_the_engine_looked_at_that() -> None:
-    events, _ = played(ALL, {"each": GivenValue(["one"])}, 0.7)
-    assert outcomes(events)["each"] == Value(["one"])
+    events, _ = played(ALL, {"each": Override(["one"])}, 0.7)
+    assert outcomes(events)["each"] == ValueOutcome(["one"])
     assert replay(program(ALL), events).reason == ""
-    assert Oracle(program(ALL), Recorded.of(events)).consult().objections == []
-    events, _ = played(ALL, {"each": GivenValue(["one"], whole=True)}, 0.7)
-    assert isinstance(outcomes(events)["each"], Failed)
-    assert Oracle(program(ALL), Recorded.of(events)).consult().objections == []
+    assert Oracle(program(ALL), RunRecord.from_events(events)).evaluate().objections == []
+    events, _ = played(ALL, {"each": Override(["one"], requires_all=True)}, 0.7)
+    assert isinstance(outcomes(events)["each"], FailedOutcome)
+    assert Oracle(program(ALL), RunRecord.from_events(events)).evaluate().objections == []
 
 
 ASKS = "input: {text: str}\noutput: ${sure}\nnodes:\n  sure: {ask: 'Is ${input.text} right?', options: ['yes', 'no']}"
@@ -116,21 +116,23 @@ ASKS = "input: {text: str}\noutput: ${sure}\nnodes:\n  sure: {ask: 'Is ${input.t
 @pytest.mark.parametrize("same", [True, False])
 def test_an_answer_from_before_counts_where_the_very_same_is_asked(same: bool) -> None:
     events, _ = played(ASKS, {}, 1.0)
-    (asked,) = History.of(events).asked
-    shown = asked.shown if same else "another"
-    events, _ = played(ASKS, {"sure": GivenValue("yes", Given("ann", "r1"), shown)}, 1.0)
-    assert outcomes(events)["sure"] == (Value("yes") if same else None)
-    assert bool(History.of(events).asked) != same
-    assert Oracle(program(ASKS), Recorded.of(events)).consult().objections == []
+    (asked,) = History.of(events).open_questions
+    shown = asked.question_digest if same else "another"
+    events, _ = played(ASKS, {"sure": Override("yes", OverrideSource("ann", "r1"), shown)}, 1.0)
+    assert outcomes(events)["sure"] == (ValueOutcome("yes") if same else None)
+    assert bool(History.of(events).open_questions) != same
+    assert Oracle(program(ASKS), RunRecord.from_events(events)).evaluate().objections == []
 
 
 def test_only_of_a_call_in_doubt_is_said_what_it_gave() -> None:
     events, _ = played(ASKS, {}, 1.0)
-    (asked,) = History.of(events).asked
+    (asked,) = History.of(events).open_questions
 
     async def scene(clock: VirtualClock) -> str:
         theatre = Theatre(clock)
-        said = theatre.engine.objection(asked, Letter(kind="answer", node="sure", value="yes", shown=asked.shown, gave=True))
+        said = theatre.engine.rejection_reason(
+            asked, InboxMessage(kind="answer", node="sure", value="yes", question_digest=asked.question_digest, call_happened=True)
+        )
         await theatre.engine.close()
         return said
 

@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from orchestra.core.events import Expanded, TurnStarted
-from orchestra.core.outcomes import Abstained, Failed, Skipped, Value
-from orchestra.core.protocols import Refused
+from orchestra.core.events import MapExpanded, TurnStarted
+from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, SkippedOutcome, ValueOutcome
+from orchestra.core.protocols import CallError
 from tests.engine.stage import play, program, sequence
-from tests.simulation.lab.invariants import Case, audit
+from tests.simulation.lab.invariants import AuditCase, audit
 
 CHAIN = """
 input: {text: str}
@@ -24,7 +24,7 @@ nodes:
 def test_a_chain_gives_its_last_value() -> None:
     played = play(CHAIN, {"text": "hi"})
     assert played.finished.status == "done"
-    assert played.outcome == Value("<say HI>")
+    assert played.outcome == ValueOutcome("<say HI>")
 
 
 EACH = """
@@ -40,44 +40,44 @@ nodes:
 def test_each_runs_once_for_every_element_and_keeps_their_order() -> None:
     for seed in range(20):
         played = play(EACH % "timeout: 9", {"text": "a b c d e"}, seed=seed, latency=(0.1, 2.0))
-        assert played.outcomes["loud"] == Value(["A", "B", "C", "D", "E"])
-        assert played.outcome == Value(5)
+        assert played.outcomes["loud"] == ValueOutcome(["A", "B", "C", "D", "E"])
+        assert played.outcome == ValueOutcome(5)
 
 
 def test_each_over_nothing_is_an_empty_list() -> None:
     played = play(EACH % "timeout: 9", {"text": ""})
-    assert played.of(Expanded)[0].count == 0
-    assert played.outcome == Value(0)
+    assert played.of(MapExpanded)[0].count == 0
+    assert played.outcome == ValueOutcome(0)
 
 
 def test_each_keeps_to_its_concurrency() -> None:
     played = play(EACH % "concurrency: 2", {"text": "a b c d e f"}, latency=1.0)
-    assert played.workers.most == 2
+    assert played.workers.max_in_flight == 2
 
 
 def test_each_refuses_more_elements_than_its_limit() -> None:
     played = play(EACH % "limit: 2", {"text": "a b c"})
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "E004"
 
 
 def test_values_drops_what_is_no_value() -> None:
     played = play(EACH % "when: '${word != \"b\"}'", {"text": "a b c"})
-    assert isinstance(played.outcomes["loud[1]"], Skipped)
-    assert played.outcomes["loud"] == Value(["A", "C"])
-    assert played.outcome == Value(2)
+    assert isinstance(played.outcomes["loud[1]"], SkippedOutcome)
+    assert played.outcomes["loud"] == ValueOutcome(["A", "C"])
+    assert played.outcome == ValueOutcome(2)
 
 
 def test_each_fails_where_every_element_failed() -> None:
     played = play(EACH % "timeout: 9", {"text": "a b"}, {"shout": lambda call: refuse()})
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "T009"
 
 
 def refuse() -> object:
-    from orchestra.core.protocols import Refused
+    from orchestra.core.protocols import CallError
 
-    return Refused(code="T009", reason="no")
+    return CallError(code="T009", reason="no")
 
 
 BRANCH = """
@@ -92,19 +92,19 @@ nodes:
 
 def test_a_false_condition_skips_the_node_and_all_that_need_it() -> None:
     played = play(BRANCH, {"text": "x", "loud": False})
-    assert played.outcomes["a"] == Skipped("its condition is false", "a")
-    assert played.outcomes["b"] == Skipped("its condition is false", "a")
-    assert played.outcome == Value("x")
+    assert played.outcomes["a"] == SkippedOutcome("its condition is false", "a")
+    assert played.outcomes["b"] == SkippedOutcome("its condition is false", "a")
+    assert played.outcome == ValueOutcome("x")
 
 
 def test_first_of_takes_the_first_value_in_written_order() -> None:
-    assert play(BRANCH, {"text": "x", "loud": True}).outcome == Value("<X>")
+    assert play(BRANCH, {"text": "x", "loud": True}).outcome == ValueOutcome("<X>")
 
 
 def test_the_run_takes_the_outcome_of_a_skipped_output() -> None:
     played = play('input: {go: bool}\noutput: ${a}\nnodes:\n  a: {tool: shout, when: "${input.go}", with: {text: x}}', {"go": False})
     assert played.finished.status == "abstained"
-    assert isinstance(played.outcome, Skipped)
+    assert isinstance(played.outcome, SkippedOutcome)
 
 
 def test_an_output_of_parts_has_null_for_a_part_that_was_skipped() -> None:
@@ -115,16 +115,16 @@ nodes:
   a: {tool: shout, when: "${input.go}", with: {text: x}}
   b: {tool: shout, with: {text: y}}
 """
-    assert play(text, {"go": False}).outcome == Value({"x": None, "y": "Y"})
+    assert play(text, {"go": False}).outcome == ValueOutcome({"x": None, "y": "Y"})
     listed = text.replace('{x: "${a}", y: "${b}"}', '["${a}", "${b}", {z: "${b}"}]')
-    assert play(listed, {"go": False}).outcome == Value([None, "Y", {"z": "Y"}])
-    assert play(listed, {"go": True}).outcome == Value(["X", "Y", {"z": "Y"}])
-    assert isinstance(play(listed.replace(', "${b}", {z: "${b}"}', ""), {"go": False}).outcome, Skipped)
+    assert play(listed, {"go": False}).outcome == ValueOutcome([None, "Y", {"z": "Y"}])
+    assert play(listed, {"go": True}).outcome == ValueOutcome(["X", "Y", {"z": "Y"}])
+    assert isinstance(play(listed.replace(', "${b}", {z: "${b}"}', ""), {"go": False}).outcome, SkippedOutcome)
 
 
 def test_a_fallback_stands_in_for_a_failure() -> None:
     text = "output: ${a}\nnodes:\n  a: {tool: shout, with: {text: x}, fallback: quiet}"
-    assert play(text, answers={"shout": lambda call: refuse()}).outcome == Value("quiet")
+    assert play(text, answers={"shout": lambda call: refuse()}).outcome == ValueOutcome("quiet")
 
 
 def test_after_orders_without_needing_the_value() -> None:
@@ -137,7 +137,7 @@ nodes:
 """
     played = play(text, {"go": False})
     assert list(played.outcomes) == ["a", "b"]
-    assert played.outcome == Value("Y")
+    assert played.outcome == ValueOutcome("Y")
 
 
 LOOP = """
@@ -156,12 +156,12 @@ nodes:
 def test_a_loop_turns_until_its_condition_holds() -> None:
     played = play(LOOP % 9)
     assert [event.turn for event in played.of(TurnStarted)] == [1, 2, 3]
-    assert played.outcome == Value("xxx")
+    assert played.outcome == ValueOutcome("xxx")
     assert "grown#3/next" in played.outcomes
 
 
 def test_a_loop_ends_after_its_last_turn() -> None:
-    assert play(LOOP % 2).outcome == Value("xx")
+    assert play(LOOP % 2).outcome == ValueOutcome("xx")
 
 
 BLOCK = """
@@ -183,13 +183,13 @@ nodes:
 
 def test_a_block_sees_what_surrounds_it() -> None:
     played = play(BLOCK, {"text": "a b"})
-    assert played.outcomes["both"] == Value(["<A of a b>", "<B of a b>"])
-    assert played.outcomes["both[1]/loud"] == Value("B")
+    assert played.outcomes["both"] == ValueOutcome(["<A of a b>", "<B of a b>"])
+    assert played.outcomes["both[1]/loud"] == ValueOutcome("B")
 
 
 def test_a_failure_inside_a_block_is_the_blocks_failure() -> None:
     played = play(BLOCK, {"text": "a"}, {"shout": lambda call: refuse()})
-    assert isinstance(played.outcomes["both[0]"], Failed)
+    assert isinstance(played.outcomes["both[0]"], FailedOutcome)
     assert played.finished.status == "failed"
 
 
@@ -205,16 +205,16 @@ def test_a_called_workflow_sees_its_inputs_alone() -> None:
     ).graph
     catalog = dataclasses.replace(CATALOG, workflows={"inner": inner})
     played = play("output: ${b}\nnodes:\n  b: {call: inner, with: {text: deep}}", catalog=catalog)
-    assert played.outcome == Value("DEEP")
-    assert played.outcomes["b/a"] == Value("DEEP")
+    assert played.outcome == ValueOutcome("DEEP")
+    assert played.outcomes["b/a"] == ValueOutcome("DEEP")
 
 
 def test_a_failure_that_nobody_reads_fails_the_run() -> None:
     text = "output: ${a}\nnodes:\n  a: {tool: shout, with: {text: x}}\n  s: {tool: send, with: {text: x}}"
     played = play(text, answers={"send": lambda call: refuse()})
     assert played.finished.status == "failed"
-    assert isinstance(played.outcome, Failed)
-    assert played.outcome.by == "s"
+    assert isinstance(played.outcome, FailedOutcome)
+    assert played.outcome.origin == "s"
 
 
 ACCEPT = """
@@ -235,7 +235,7 @@ TEXT = {"text": "The tower was completed in 1889."}
 
 def test_an_accepted_value_carries_the_spans_that_it_rests_on() -> None:
     outcome = play(ACCEPT % "[abstain]", TEXT, {"reader": GOOD}).outcome
-    assert isinstance(outcome, Value)
+    assert isinstance(outcome, ValueOutcome)
     (span,) = outcome.evidence
     assert TEXT["text"][span.start : span.end] == GOOD["quote"]
 
@@ -243,7 +243,7 @@ def test_an_accepted_value_carries_the_spans_that_it_rests_on() -> None:
 def test_a_value_that_its_checks_refuse_is_withheld() -> None:
     played = play(ACCEPT % "[abstain]", TEXT, {"reader": BAD})
     assert played.finished.status == "abstained"
-    assert isinstance(played.outcome, Abstained)
+    assert isinstance(played.outcome, AbstainedOutcome)
 
 
 def test_a_retry_is_told_why_the_first_answer_was_not_accepted() -> None:
@@ -254,16 +254,16 @@ def test_a_retry_is_told_why_the_first_answer_was_not_accepted() -> None:
         return sequence(BAD, GOOD)(call)
 
     played = play(ACCEPT % "[retry, abstain]", TEXT, {"reader": reader})
-    assert isinstance(played.outcome, Value)
+    assert isinstance(played.outcome, ValueOutcome)
     assert len(seen) == 2
     assert seen[0] == ()
     assert "quote" in seen[1][0]
 
 
 def test_an_escalation_asks_the_larger_model_once() -> None:
-    played = play(ACCEPT % "[escalate, abstain]", TEXT, {"reader": lambda call: GOOD if call.escalate else BAD})
-    assert isinstance(played.outcome, Value)
-    assert isinstance(play(ACCEPT % "[escalate, abstain]", TEXT, {"reader": BAD}).outcome, Abstained)
+    played = play(ACCEPT % "[escalate, abstain]", TEXT, {"reader": lambda call: GOOD if call.is_escalated else BAD})
+    assert isinstance(played.outcome, ValueOutcome)
+    assert isinstance(play(ACCEPT % "[escalate, abstain]", TEXT, {"reader": BAD}).outcome, AbstainedOutcome)
 
 
 def test_verify_judges_a_finished_value() -> None:
@@ -274,8 +274,8 @@ nodes:
   r: {agent: reader, with: {question: q, context: "${input.text}"}}
   v: {verify: "${r}", checks: [quote], against: "${input.text}"}
 """
-    assert isinstance(play(text, TEXT, {"reader": GOOD}).outcome, Value)
-    assert isinstance(play(text, TEXT, {"reader": BAD}).outcome, Abstained)
+    assert isinstance(play(text, TEXT, {"reader": GOOD}).outcome, ValueOutcome)
+    assert isinstance(play(text, TEXT, {"reader": BAD}).outcome, AbstainedOutcome)
 
 
 def test_elements_with_bodies_end_in_time_that_grows_with_their_number() -> None:
@@ -303,9 +303,9 @@ nodes:
 def test_an_effect_is_held_back_by_what_it_reads_and_not_by_what_the_output_needs(order: str, sent: int) -> None:
     text = "output: {draft: '${draft}', paid: '${paid}'}\nnodes:\n  draft: {agent: writer, with: {text: a}}\n"
     text += f"  paid: {{tool: send, with: {{text: a}}{order}}}"
-    played = play(text, {}, {"writer": lambda call: Refused(code="F212", reason="no such model")})
+    played = play(text, {}, {"writer": lambda call: CallError(code="F212", reason="no such model")})
     assert (played.finished.status, played.workers.counts["send"]) == ("failed", sent)
-    assert audit(Case(program(text), played.events)) == []
+    assert audit(AuditCase(program(text), played.events)) == []
 
 
 APART = """
@@ -326,9 +326,9 @@ nodes:
 def test_a_block_tells_what_was_withheld_from_what_failed() -> None:
     """As docs/reference/language.md has it: an effect stands in for the first, and not for the second."""
     accepted = play(APART, {"text": "completed in 1889"})
-    assert (accepted.outcome, accepted.workers.counts["send"]) == (Value("1889"), 0)
+    assert (accepted.outcome, accepted.workers.counts["send"]) == (ValueOutcome("1889"), 0)
     withheld = play(APART, {"text": "completed in 1890"})
-    assert (withheld.outcome, withheld.workers.counts["send"]) == (Value("sent"), 1)
-    failed = play(APART, {"text": "x"}, {"reader": Refused(code="T003", reason="no")})
-    assert isinstance(failed.outcome, Failed)
-    assert (failed.outcome.by, failed.workers.counts["send"]) == ("first/reading", 0)
+    assert (withheld.outcome, withheld.workers.counts["send"]) == (ValueOutcome("sent"), 1)
+    failed = play(APART, {"text": "x"}, {"reader": CallError(code="T003", reason="no")})
+    assert isinstance(failed.outcome, FailedOutcome)
+    assert (failed.outcome.origin, failed.workers.counts["send"]) == ("first/reading", 0)

@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestra.core.events import AttemptFinished, AttemptStarted, Expanded, NodeFinished, TurnStarted
-from orchestra.core.outcomes import Abstained, Failed, Outcome, Skipped, Value
-from orchestra.core.protocols import Call, Refused
+from orchestra.core.events import AttemptFinished, AttemptStarted, MapExpanded, NodeFinished, TurnStarted
+from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, Outcome, SkippedOutcome, ValueOutcome
+from orchestra.core.protocols import CallError, CallRequest
 from orchestra.workflows.yaml.reader import read
 from tests.engine.stage import CATALOG, Played, play, program
 
@@ -23,11 +23,11 @@ laws = settings(max_examples=80, deadline=None)
 def fated(fates: dict[str, str]) -> Any:
     """An answer to calls of nodes whose end is known: a text, a number that its evidence does not hold, or a refusal."""
 
-    def answer(call: Call) -> Any:
+    def answer(call: CallRequest) -> Any:
         name = call.node.split("/")[-1].split("[")[0]
         match fates.get(name):
             case "fail":
-                return Refused(code="T009", reason=f"{name} fails")
+                return CallError(code="T009", reason=f"{name} fails")
             case "abstain":
                 return "17"
             case _:
@@ -45,12 +45,12 @@ def node(name: str, fate: str, text: str = "x", more: str = "") -> str:
 
 HEAD = "input: {no: bool}\n"
 NO = {"no": False}
-KINDS: dict[str, type[Outcome]] = {"value": Value, "fail": Failed, "abstain": Abstained, "skip": Skipped}
+KINDS: dict[str, type[Outcome]] = {"value": ValueOutcome, "fail": FailedOutcome, "abstain": AbstainedOutcome, "skip": SkippedOutcome}
 
 
 def ended(outcome: Outcome) -> tuple[type[Outcome], str]:
     """What an outcome is, and where it began."""
-    return type(outcome), "" if isinstance(outcome, Value) else outcome.by
+    return type(outcome), "" if isinstance(outcome, ValueOutcome) else outcome.origin
 
 
 # Outcomes
@@ -96,9 +96,9 @@ def told(graph: list[Piece]) -> dict[str, tuple[type[Outcome], str]]:
     order = [node.name for node in program(whole(graph)).nodes]
     graph = sorted(graph, key=lambda piece: order.index(piece.name))
     for piece in graph:
-        lost = [found[name] for name in sorted(piece.reads, key=order.index) if found[name][0] is not Value]
+        lost = [found[name] for name in sorted(piece.reads, key=order.index) if found[name][0] is not ValueOutcome]
         end = lost[0] if lost else (KINDS[piece.fate], "" if piece.fate == "value" else piece.name)
-        found[piece.name] = (Value, "") if piece.fallback else end
+        found[piece.name] = (ValueOutcome, "") if piece.fallback else end
     return found
 
 
@@ -114,12 +114,12 @@ def test_a_non_value_is_inherited_with_the_name_of_where_it_began(graph: list[Pi
 def test_an_output_of_parts_fails_with_a_part_and_has_null_for_what_was_withheld(graph: list[Piece], seed: int) -> None:
     played = play(whole(graph), NO, {"writer": fated({piece.name: piece.fate for piece in graph})}, seed=seed, **SLOW)
     ends = told(graph)
-    lost = {name: end for name, end in ends.items() if end[0] is not Value}
-    failed = [end for end in lost.values() if end[0] is Failed]
+    lost = {name: end for name, end in ends.items() if end[0] is not ValueOutcome}
+    failed = [end for end in lost.values() if end[0] is FailedOutcome]
     if failed or len(lost) == len(ends):
         assert ended(played.outcome) == (failed or list(lost.values()))[0]
     else:
-        assert isinstance(played.outcome, Value)
+        assert isinstance(played.outcome, ValueOutcome)
         assert {name for name, part in played.outcome.value.items() if part is None} == set(lost)
 
 
@@ -137,7 +137,7 @@ def test_no_outcome_depends_on_the_order_in_which_calls_come_back(graph: list[Pi
 def test_no_call_goes_out_before_all_that_it_needs_or_comes_after_has_ended(graph: list[Piece], seed: int) -> None:
     played = play(whole(graph), NO, {"writer": fated({piece.name: piece.fate for piece in graph})}, seed=seed, **SLOW)
     ends = {event.node: event.seq for event in played.events if isinstance(event, NodeFinished)}
-    ends |= {event.node: event.seq for event in played.of(AttemptFinished) if event.settled}
+    ends |= {event.node: event.seq for event in played.of(AttemptFinished) if event.final}
     starts = {event.node: event.seq for event in played.attempts}
     early = [(name, piece.name) for piece in graph for name in (*piece.reads, *piece.after) if starts.get(piece.name, 1e9) < ends[name]]
     assert early == []
@@ -152,7 +152,7 @@ def test_first_of_is_the_first_value_in_written_order_whoever_is_first_to_end(fa
         HEAD + "output: ${it}\nnodes:\n" + "".join(node(name, fate, name) for name, fate in names.items()) + f"  it: {{first_of: [{arms}]}}"
     )
     outcome = play(text, NO, {"writer": fated(names)}, seed=seed, **SLOW).outcome
-    values = [Value(f"<{name}>") for name, fate in names.items() if fate == "value"] + [Value("sure")] * sure
+    values = [ValueOutcome(f"<{name}>") for name, fate in names.items() if fate == "value"] + [ValueOutcome("sure")] * sure
     rank = {"fail": 0, "abstain": 1, "skip": 2, "value": 3}
     worst = min(names, key=lambda name: rank[names[name]])
     assert (outcome == values[0]) if values else (ended(outcome) == (KINDS[names[worst]], worst))
@@ -170,32 +170,32 @@ nodes:
 WORDS = st.lists(st.sampled_from(["a", "b", "fail", "skip"]), max_size=9)
 
 
-def element(call: Call) -> Any:
+def element(call: CallRequest) -> Any:
     word = call.inputs["text"]
-    return Refused(code="T009", reason="it fails") if word == "fail" else f"<{word}>"
+    return CallError(code="T009", reason="it fails") if word == "fail" else f"<{word}>"
 
 
 @laws
 @given(words=WORDS, most=st.integers(1, 4), seed=SEEDS)
 def test_each_keeps_order_and_length_and_its_elements_know_nothing_of_each_other(words: list[str], most: int, seed: int) -> None:
     played = play(EACH % f"concurrency: {most}", {"words": words}, {"writer": element}, seed=seed, **SLOW)
-    assert played.of(Expanded)[0].count == len(words)
-    kinds = {"fail": Failed, "skip": Skipped}
-    assert [type(played.outcomes[f"made[{index}]"]) for index in range(len(words))] == [kinds.get(word, Value) for word in words]
+    assert played.of(MapExpanded)[0].count == len(words)
+    kinds = {"fail": FailedOutcome, "skip": SkippedOutcome}
+    assert [type(played.outcomes[f"made[{index}]"]) for index in range(len(words))] == [kinds.get(word, ValueOutcome) for word in words]
     values = [f"<{word}>" for word in words if word not in kinds]
     if words and set(words) == {"fail"}:
-        assert ended(played.outcomes["made"]) == (Failed, "made[0]")
+        assert ended(played.outcomes["made"]) == (FailedOutcome, "made[0]")
     else:
-        assert played.outcomes["made"] == Value(values)
-        assert played.outcome == Value({"n": len(values), "list": values})
-    assert played.workers.most <= most
+        assert played.outcomes["made"] == ValueOutcome(values)
+        assert played.outcome == ValueOutcome({"n": len(values), "list": values})
+    assert played.workers.max_in_flight <= most
 
 
 @laws
 @given(words=WORDS, limit=st.integers(1, 9))
 def test_each_begins_nothing_where_there_are_more_elements_than_its_limit(words: list[str], limit: int) -> None:
     played = play(EACH % f"limit: {limit}", {"words": words}, {"writer": element})
-    refused = isinstance(outcome := played.outcomes["made"], Failed) and outcome.code == "E004"
+    refused = isinstance(outcome := played.outcomes["made"], FailedOutcome) and outcome.code == "E004"
     assert refused == (len(words) > limit)
     assert not (refused and played.workers.calls)
 
@@ -203,7 +203,7 @@ def test_each_begins_nothing_where_there_are_more_elements_than_its_limit(words:
 @laws
 @given(words=WORDS, most=st.integers(1, 4), seed=SEEDS)
 def test_a_run_has_no_more_calls_in_flight_than_its_concurrency(words: list[str], most: int, seed: int) -> None:
-    assert play(EACH % "limit: 9", {"words": words}, {"writer": element}, seed=seed, concurrency=most, **SLOW).workers.most <= most
+    assert play(EACH % "limit: 9", {"words": words}, {"writer": element}, seed=seed, concurrency=most, **SLOW).workers.max_in_flight <= most
 
 
 # loop, call
@@ -227,7 +227,7 @@ def test_a_loop_turns_until_its_condition_first_holds_and_gives_its_last_output(
     played = play(LOOP % (most, size, turn), answers={"grow": lambda call: texts[int(call.node.split("#")[1].split("/")[0]) - 1]})
     turns = next(k for k in range(1, 10) if len(texts[k - 1]) >= size or k >= turn or k == most)
     assert [event.turn for event in played.of(TurnStarted)] == list(range(1, turns + 1))
-    assert played.outcome == Value(texts[turns - 1])
+    assert played.outcome == ValueOutcome(texts[turns - 1])
     assert [call.inputs["text"] for call in played.workers.calls] == [None, *texts[: turns - 1]]
 
 
@@ -281,6 +281,6 @@ def first_events(played: Played) -> list[str]:
 def test_when_is_asked_only_where_the_needs_are_values_and_nothing_is_called_where_it_is_false(go: bool, fate: str, seed: int) -> None:
     text = "input: {no: bool, go: bool}\noutput: ${b}\nnodes:\n" + node("a", fate) + node("b", "value", "${a}", ', when: "${input.go}"')
     played = play(text, {"no": False, "go": go}, {"writer": fated({"a": fate})}, seed=seed, **SLOW)
-    own = (Value, "") if go else (Skipped, "b")
+    own = (ValueOutcome, "") if go else (SkippedOutcome, "b")
     assert ended(played.outcomes["b"]) == (own if fate == "value" else (KINDS[fate], "a"))
     assert ("b" in first_events(played)) == (go and fate == "value")

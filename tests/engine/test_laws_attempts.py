@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestra.core.events import AttemptFinished, CancelRequested, Event, NodeFinished, RetryPlanned, RunFinished
-from orchestra.core.outcomes import Abstained, Failed, Value
-from orchestra.core.protocols import Call
+from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, ValueOutcome
+from orchestra.core.protocols import CallRequest
 from orchestra.engine.engine import Engine
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import Faults, SimulatedWorkers, VirtualClock, run_simulated
@@ -71,7 +71,7 @@ def test_what_is_not_accepted_is_tried_again_then_asked_of_the_larger_model_then
     played = play(text % (", ".join(otherwise), policy), answers=answers, latency=latency, tiers=("one", "two", "three")[:tiers])
     assert [call.tier for call in played.workers.calls] == plan[:made]
     assert [len(call.feedback) for call in played.workers.calls] == list(range(made))
-    assert isinstance(played.outcome, Value if good[made - 1] else Abstained)
+    assert isinstance(played.outcome, ValueOutcome if good[made - 1] else AbstainedOutcome)
 
 
 # Cancelling
@@ -96,7 +96,7 @@ FAULTS = Faults(refused=0.2, slow=0.1, attempts=2)
 def ends(events: list[Event]) -> dict[str, Any]:
     """What each node ended in, and when."""
     found: dict[str, Any] = {event.node: event.outcome for event in events if isinstance(event, NodeFinished)}
-    return found | {event.node: Value(event.value) for event in events if isinstance(event, AttemptFinished) and event.settled}
+    return found | {event.node: ValueOutcome(event.value) for event in events if isinstance(event, AttemptFinished) and event.final}
 
 
 @settings(max_examples=200, deadline=None)
@@ -127,7 +127,7 @@ def test_a_run_cancelled_at_any_time_keeps_what_has_finished_and_leaves_nothing(
     assert ends(events).items() <= ends(list(whole.events)).items()
     if not isinstance(events[before - 1], RunFinished):
         assert [type(event) for event in events[before:]] == [CancelRequested, RunFinished]
-        assert (finished.status, isinstance(finished.outcome, Failed)) == ("cancelled", True)
+        assert (finished.status, isinstance(finished.outcome, FailedOutcome)) == ("cancelled", True)
 
 
 @laws
@@ -143,7 +143,7 @@ def test_one_chance_of_workers_gives_one_output_in_every_order_of_events(faults:
 async def played(clock: VirtualClock, faults: Faults) -> tuple[Any, dict[str, Any]]:
     """A run whose workers have the same chance whatever the order of events is."""
 
-    def late(call: Call, chance: Any) -> float:
+    def late(call: CallRequest, chance: Any) -> float:
         return float(chance.uniform(0.1, 1.0)) + clock.random()
 
     engine = Engine(clock, MemoryJournal(), SimulatedWorkers(ANSWERS, clock=clock, faults=faults, latency=late))
@@ -157,7 +157,7 @@ async def played(clock: VirtualClock, faults: Faults) -> tuple[Any, dict[str, An
 def test_a_worker_that_cancels_itself_fails_that_attempt(times: int, timeout: str, status: str) -> None:
     left = [asyncio.CancelledError] * times
 
-    def answer(call: Call) -> str:
+    def answer(call: CallRequest) -> str:
         if left:
             raise left.pop()
         return "well"
@@ -167,5 +167,5 @@ def test_a_worker_that_cancels_itself_fails_that_attempt(times: int, timeout: st
     assert [(event.attempt, event.error) for event in played.of(AttemptFinished)][:1] == [(1, "E007")]
     assert played.finished.status == status
     if status == "failed":
-        assert isinstance(played.finished.outcome, Failed)
+        assert isinstance(played.finished.outcome, FailedOutcome)
         assert (played.finished.outcome.code, "cancelled its own call" in played.finished.outcome.reason) == ("E007", True)

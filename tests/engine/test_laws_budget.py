@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestra.core.events import NodeFinished, Usage
-from orchestra.core.outcomes import Value
-from orchestra.core.protocols import Call, Done, Measure
+from orchestra.core.outcomes import ValueOutcome
+from orchestra.core.protocols import CallEstimate, CallRequest, CallResult
 from orchestra.engine.engine import Engine
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
@@ -27,12 +27,12 @@ class Costly(SimulatedWorkers):
         self.answers = answers or {}
         super().__init__({**ANSWERS, "writer": self.write}, clock=clock, latency=lambda call, _: seconds.get(call.node, 1.0))
 
-    def write(self, call: Call) -> Done:
+    def write(self, call: CallRequest) -> CallResult:
         value = self.answers[call.node](call) if call.node in self.answers else "w"
-        return Done(value=value, usage=Usage(prompt_tokens=1, output_tokens=1, calls=1))
+        return CallResult(value=value, usage=Usage(prompt_tokens=1, output_tokens=1, calls=1))
 
-    def measure(self, call: Call) -> Measure:
-        return Measure(prompt_tokens=10, max_output=20, min_output=20)
+    def estimate(self, call: CallRequest) -> CallEstimate:
+        return CallEstimate(prompt_tokens=10, max_output=20, min_output=20)
 
 
 def inner(name: str, text: str) -> Graph:
@@ -64,7 +64,7 @@ nodes:
   s: {tool: shout, with: {text: x}}
   w: {agent: writer, with: {text: "${s}"}}
 """
-    assert spend(text, {"slow/i": 100.0}).outcome == Value({"x": "late", "y": "w"})
+    assert spend(text, {"slow/i": 100.0}).outcome == ValueOutcome({"x": "late", "y": "w"})
 
 
 def test_the_next_in_line_is_asked_when_the_first_has_no_time_left() -> None:
@@ -93,7 +93,7 @@ nodes:
 """
     seconds = {"n/p": 10.0, "n/u/i": 5.0, "others/first": 3.0, "others/a": 50.0, "others/b": 50.0, "others/c": 50.0}
     outcome = spend(text, seconds, inner("inner", called), concurrency=3).outcome
-    assert isinstance(outcome, Value)
+    assert isinstance(outcome, ValueOutcome)
     assert outcome.value["n"] == {"p": "w", "u": "late", "v": "w"}
 
 
@@ -122,5 +122,5 @@ nodes:
   w: {agent: writer, with: {text: x}}
   r: {agent: writer, with: {text: x}, checks: [numbers], against: none, otherwise: [escalate, abstain]}
 """
-    played = spend(text, {"w": 5.0}, answers={"r": lambda call: "fine" if call.escalate else "17"})
-    assert [(call.attempt, call.escalate) for call in played.workers.calls if call.node == "r"] == [(1, False), (2, True)]
+    played = spend(text, {"w": 5.0}, answers={"r": lambda call: "fine" if call.is_escalated else "17"})
+    assert [(call.attempt, call.is_escalated) for call in played.workers.calls if call.node == "r"] == [(1, False), (2, True)]

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestra.core.errors import OrchestraError
-from orchestra.core.events import Answered, Event, RunFinished
-from orchestra.core.outcomes import Value
-from orchestra.core.protocols import Call, Letter, Measure
+from orchestra.core.events import Event, QuestionAnswered, RunFinished
+from orchestra.core.outcomes import ValueOutcome
+from orchestra.core.protocols import CallEstimate, CallRequest, InboxMessage
 from orchestra.engine.engine import Engine
-from orchestra.engine.run import Run
+from orchestra.engine.run import Execution
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.testing import Faults, SimulatedWorkers, VirtualClock, run_simulated
 from tests.engine.durable import Theatre
@@ -48,8 +48,8 @@ class Slow(MemoryJournal):
         await asyncio.sleep(0.01)
         return found
 
-    async def letters(self, run: str, after: int = 0) -> list[Letter]:
-        found = list(await super().letters(run, after))
+    async def inbox(self, run: str, after: int = 0) -> list[InboxMessage]:
+        found = list(await super().inbox(run, after))
         await asyncio.sleep(0.01)
         return found
 
@@ -58,14 +58,14 @@ def engine(clock: VirtualClock, journal: MemoryJournal, workers: Any = None, **s
     return Engine(clock, journal, workers or SimulatedWorkers(ANSWERS, clock=clock, **simulation))
 
 
-def start(on: Engine, text: str = ASK, **more: Any) -> Run:
+def start(on: Engine, text: str = ASK, **more: Any) -> Execution:
     return on.start(program(text), {}, graph="0" * 32, **more)
 
 
-async def answer(journal: MemoryJournal, run: Run, value: str = "yes") -> None:
+async def answer(journal: MemoryJournal, run: Execution, value: str = "yes") -> None:
     """Posts an answer to the one question of a run."""
-    (asked,) = (event for event in journal.store.logs[run.id].events if type(event).__name__ == "Asked")
-    await journal.post(run.id, Letter(kind="answer", node="sure", value=value, shown=asked.shown))  # type: ignore[union-attr]  # it is an Asked
+    (asked,) = (event for event in journal.store.logs[run.id].events if type(event).__name__ == "QuestionAsked")
+    await journal.send(run.id, InboxMessage(kind="answer", node="sure", value=value, question_digest=asked.question_digest))  # type: ignore[union-attr]  # it is an Asked
 
 
 ACTS = st.lists(st.tuples(st.floats(0.001, 0.15), st.sampled_from(["cancel", "answer", "nonsense", "resume", "watch"])), max_size=6)
@@ -82,7 +82,7 @@ def test_whatever_comes_while_a_run_falls_asleep_or_wakes_is_heard(seed: int, ac
         async def act(at: float, what: str) -> None:
             await clock.sleep(at)
             match what:
-                case _ if run.over:
+                case _ if run.is_over:
                     return
                 case "cancel":
                     run.cancel("a person")
@@ -95,7 +95,7 @@ def test_whatever_comes_while_a_run_falls_asleep_or_wakes_is_heard(seed: int, ac
 
         tasks = [asyncio.ensure_future(act(at, what)) for at, what in [(0.001, "watch"), *acts]]
         await clock.sleep(1)
-        if not run.over:
+        if not run.is_over:
             await answer(journal, run, "no")
         finished = await asyncio.wait_for(run.wait(), LONG)
         for error in await asyncio.gather(*tasks, return_exceptions=True):
@@ -109,7 +109,7 @@ def test_whatever_comes_while_a_run_falls_asleep_or_wakes_is_heard(seed: int, ac
     assert [event.seq for event in history] == list(range(1, len(history) + 1))
     assert all(numbers == [event.seq for event in history] for numbers in seen)
     assert finished.status == "done" if "cancel" not in kinds else finished.status in ("done", "cancelled")
-    assert "cancel" in kinds or finished.outcome == Value("<yes>" if "answer" in kinds else "<no>")
+    assert "cancel" in kinds or finished.outcome == ValueOutcome("<yes>" if "answer" in kinds else "<no>")
 
 
 @settings(max_examples=100, deadline=None)
@@ -138,7 +138,7 @@ def test_closing_at_any_time_ends_every_wait_and_gives_the_lease_back(seed: int,
         await again.close()
         return outcome
 
-    assert run_simulated(scene, seed) == Value("<yes>")
+    assert run_simulated(scene, seed) == ValueOutcome("<yes>")
 
 
 @settings(max_examples=60, deadline=None)
@@ -149,13 +149,13 @@ def test_a_letter_that_comes_while_a_run_is_taken_over_is_opened(seed: int, at: 
         before = MemoryJournal(store)
         first = engine(clock, before)
         run = start(first)
-        await run.pause()
+        await run.wait_until_blocked()
         await before.close()
         await first.close()
         journal = Slow(store)
         on = engine(clock, journal)
         other = start(on, 'output: ${a}\nnodes:\n  a: {ask: "Another?"}')
-        await other.pause()
+        await other.wait_until_blocked()
 
         async def post() -> None:
             await clock.sleep(at)
@@ -168,17 +168,17 @@ def test_a_letter_that_comes_while_a_run_is_taken_over_is_opened(seed: int, at: 
         await on.close()
         return outcome
 
-    assert run_simulated(scene, seed) == Value("<yes>")
+    assert run_simulated(scene, seed) == ValueOutcome("<yes>")
 
 
 def test_a_run_that_broke_can_be_resumed_in_the_same_process() -> None:
-    def once(call: Call) -> str:
+    def once(call: CallRequest) -> str:
         calls.append(call)
         if len(calls) == 1:
             raise LookupError("a fault of a worker")
         return "well"
 
-    calls: list[Call] = []
+    calls: list[CallRequest] = []
 
     async def scene(clock: VirtualClock) -> Any:
         on = engine(clock, MemoryJournal(), SimulatedWorkers({**ANSWERS, "writer": once}, clock=clock))
@@ -189,7 +189,7 @@ def test_a_run_that_broke_can_be_resumed_in_the_same_process() -> None:
         await on.close()
         return outcome
 
-    assert run_simulated(scene) == Value("well")
+    assert run_simulated(scene) == ValueOutcome("well")
 
 
 def test_a_run_that_was_resumed_on_the_wrong_workflow_can_be_resumed_on_the_right_one() -> None:
@@ -204,7 +204,7 @@ def test_a_run_that_was_resumed_on_the_wrong_workflow_can_be_resumed_on_the_righ
         await theatre.engine.close()
         return outcome
 
-    assert run_simulated(scene) == Value("<x>")
+    assert run_simulated(scene) == ValueOutcome("<x>")
 
 
 BODY = """
@@ -227,14 +227,14 @@ def test_the_time_of_a_body_is_up_though_the_run_was_cut_off_and_only_a_person_i
         await theatre.engine.close()
         return outcome
 
-    assert run_simulated(scene) == Value("late")
+    assert run_simulated(scene) == ValueOutcome("late")
 
 
 def test_a_run_sleeps_as_soon_as_what_was_given_up_is_all_that_waits() -> None:
     async def scene(clock: VirtualClock) -> float:
         on = engine(clock, MemoryJournal(), faults=Faults(refused=1.0))
         run = start(on, BODY % ("agent: writer, with: {text: x}, retry: {attempts: 9, wait: [1000, 2000]}", 'ask: "Well?"'))
-        await run.pause()
+        await run.wait_until_blocked()
         await on.close()
         return clock.monotonic()
 
@@ -263,13 +263,13 @@ def test_a_run_keeps_its_own_workers_while_it_sleeps() -> None:
         journal = MemoryJournal()
         on = engine(clock, journal)
         run = start(on, workers=SimulatedWorkers({"writer": "mine"}, clock=clock))
-        await run.pause()
+        await run.wait_until_blocked()
         await answer(journal, run)
         outcome = (await run.wait()).outcome
         await on.close()
         return outcome
 
-    assert run_simulated(scene) == Value("mine")
+    assert run_simulated(scene) == ValueOutcome("mine")
 
 
 def test_a_run_whose_other_holder_died_is_taken_back() -> None:
@@ -278,7 +278,7 @@ def test_a_run_whose_other_holder_died_is_taken_back() -> None:
         journal, other = MemoryJournal(store), MemoryJournal(store)
         on = engine(clock, journal)
         run = start(on)
-        await run.pause()
+        await run.wait_until_blocked()
         await other.lease(run.id)
         await answer(journal, run)
         await clock.sleep(5)
@@ -287,7 +287,7 @@ def test_a_run_whose_other_holder_died_is_taken_back() -> None:
         await on.close()
         return outcome
 
-    assert run_simulated(scene) == Value("<yes>")
+    assert run_simulated(scene) == ValueOutcome("<yes>")
 
 
 def test_who_reads_a_run_sees_what_another_process_does_with_it() -> None:
@@ -296,11 +296,11 @@ def test_who_reads_a_run_sees_what_another_process_does_with_it() -> None:
         journal = MemoryJournal(store)
         on, other = engine(clock, journal), engine(clock, MemoryJournal(store), latency=50.0)
         run = start(on)
-        await run.pause()
+        await run.wait_until_blocked()
         await other.resume(program(ASK), run.id)
         await answer(journal, run)
         async for event in run.events():
-            if isinstance(event, Answered):
+            if isinstance(event, QuestionAnswered):
                 break
         seen = clock.monotonic()
         await run.wait()
@@ -316,10 +316,10 @@ class Odd(SimulatedWorkers):
 
     odd = False
 
-    def measure(self, call: Call) -> Measure:
+    def estimate(self, call: CallRequest) -> CallEstimate:
         if self.odd:
             raise ValueError("a fault of the measure")
-        return Measure(prompt_tokens=1, max_output=1)
+        return CallEstimate(prompt_tokens=1, max_output=1)
 
 
 def test_a_run_whose_beginning_broke_is_let_go_of() -> None:
@@ -339,7 +339,7 @@ def test_a_run_whose_beginning_broke_is_let_go_of() -> None:
         await theatre.engine.close()
         return outcome
 
-    assert run_simulated(scene) == Value("<x>")
+    assert run_simulated(scene) == ValueOutcome("<x>")
 
 
 class Breaks(MemoryJournal):
@@ -352,16 +352,16 @@ class Breaks(MemoryJournal):
             raise OrchestraError("J009", "the disk is gone")
         super().append(run, events, delivered)
 
-    async def mail(self) -> set[str]:
-        found = await super().mail()
+    async def wait_for_messages(self) -> set[str]:
+        found = await super().wait_for_messages()
         if self.gone:
             raise OrchestraError("J009", "the disk is gone")
         return found
 
-    async def letters(self, run: str, after: int = 0) -> list[Letter]:
+    async def inbox(self, run: str, after: int = 0) -> list[InboxMessage]:
         if run == self.bad:
             raise OrchestraError("J009", "this one cannot be read")
-        return await super().letters(run, after)
+        return await super().inbox(run, after)
 
 
 def test_a_run_that_sleeps_hears_that_the_journal_broke() -> None:
@@ -369,7 +369,7 @@ def test_a_run_that_sleeps_hears_that_the_journal_broke() -> None:
         journal = Breaks()
         on = engine(clock, journal)
         run = start(on)
-        await run.pause()
+        await run.wait_until_blocked()
         journal.gone = True
         await answer(journal, run)
         with pytest.raises(OrchestraError, match="disk is gone"):
@@ -384,16 +384,16 @@ def test_an_inbox_that_cannot_be_read_harms_no_other_run() -> None:
         journal = Breaks()
         on = engine(clock, journal, latency=50.0)
         bad, good = start(on, ONE), start(on)
-        await good.pause()
+        await good.wait_until_blocked()
         journal.bad = bad.id
-        await journal.post(bad.id, Letter(kind="cancel"))
+        await journal.send(bad.id, InboxMessage(kind="cancel"))
         await clock.sleep(1)
         await answer(journal, good)
         outcome = (await asyncio.wait_for(good.wait(), LONG)).outcome
         await on.close()
         return outcome
 
-    assert run_simulated(scene) == Value("<yes>")
+    assert run_simulated(scene) == ValueOutcome("<yes>")
 
 
 def test_closing_lets_go_of_every_run_though_the_journal_broke() -> None:
@@ -403,7 +403,7 @@ def test_closing_lets_go_of_every_run_though_the_journal_broke() -> None:
         runs = [start(on, ONE) for _ in range(3)]
         journal.gone = True
         await on.close()
-        return [run.over for run in runs]
+        return [run.is_over for run in runs]
 
     assert run_simulated(scene) == [True, True, True]
 
@@ -418,13 +418,15 @@ def test_answers_that_come_together_keep_to_the_concurrency() -> None:
         await theatre.crash()
         theatre.engine.concurrency = 2
         again = await theatre.engine.resume(program(text), run.id)
-        await again.pause()
-        theatre.workers.most = 0
-        for asked in again.asked:
-            await theatre.journal.post(run.id, Letter(kind="answer", node=asked.node, value="again", shown=asked.shown))
+        await again.wait_until_blocked()
+        theatre.workers.max_in_flight = 0
+        for asked in again.questions:
+            await theatre.journal.send(
+                run.id, InboxMessage(kind="answer", node=asked.node, value="again", question_digest=asked.question_digest)
+            )
         await again.wait()
         await theatre.engine.close()
-        return theatre.workers.most
+        return theatre.workers.max_in_flight
 
     assert run_simulated(scene) == 2
 
@@ -438,7 +440,7 @@ def test_a_tool_that_must_happen_once_is_not_escalated() -> None:
 
 def test_the_events_of_a_run_can_be_read_when_the_journal_has_forgotten_it() -> None:
     async def scene(clock: VirtualClock) -> tuple[list[int], int]:
-        on = engine(clock, MemoryJournal(keep=2))
+        on = engine(clock, MemoryJournal(max_ended_runs=2))
         run = start(on, ONE)
         finished = await run.wait()
         for _ in range(4):
@@ -453,7 +455,7 @@ def test_the_events_of_a_run_can_be_read_when_the_journal_has_forgotten_it() -> 
 
 def test_more_runs_than_the_journal_keeps_may_end_at_once() -> None:
     async def scene(clock: VirtualClock) -> set[str]:
-        on = engine(clock, MemoryJournal(keep=2))
+        on = engine(clock, MemoryJournal(max_ended_runs=2))
         runs = [start(on, ONE) for _ in range(9)]
         ends = {(await run.wait()).status for run in runs}
         await on.close()

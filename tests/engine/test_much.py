@@ -7,12 +7,12 @@ import asyncio
 import pytest
 
 from orchestra.core.clock import SystemClock
-from orchestra.core.events import Judged
-from orchestra.core.outcomes import Abstained, Value
+from orchestra.core.events import OutputJudged
+from orchestra.core.outcomes import AbstainedOutcome, ValueOutcome
 from orchestra.engine.engine import Engine
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import SimulatedWorkers
-from orchestra.verification.acceptance import HEAVY
+from orchestra.verification.acceptance import HEAVY_SIZE
 from tests.engine.stage import ANSWERS, play, program
 
 LEDGER = """
@@ -24,19 +24,19 @@ nodes:
   said: {agent: writer, with: {text: "${input.text}"}, checks: ["numbers | agree(3)"], against: "${input.ledger}", otherwise: [retry]}
   both: {agent: writer, with: {text: "${loud} ${said}"}}
 """
-ROWS = "account " * (HEAVY // 8) + "20993.50"
+ROWS = "account " * (HEAVY_SIZE // 8) + "20993.50"
 TICKS = 20
 """Turns of the loop while a ledger is read; a loop that stands still has hardly one."""
 
 
 def test_what_is_read_beside_the_loop_is_judged_as_ever() -> None:
-    assert len(ROWS) > HEAVY
+    assert len(ROWS) > HEAVY_SIZE
     for seed in range(4):
         played = play(LEDGER, {"text": "it is 20993.50", "ledger": ROWS}, seed=seed, latency=(0.01, 1.0))
-        assert played.outcome == Value("<IT IS 20993.50 <it is 20993.50>>")
-        assert {event.node: event.accepted for event in played.of(Judged)} == {"found": True, "said": True}
+        assert played.outcome == ValueOutcome("<IT IS 20993.50 <it is 20993.50>>")
+        assert {event.node: event.accepted for event in played.of(OutputJudged)} == {"found": True, "said": True}
         withheld = play(LEDGER, {"text": "it is 20994.50", "ledger": ROWS}, seed=seed, latency=(0.01, 1.0))
-        assert isinstance(withheld.outcome, Abstained)
+        assert isinstance(withheld.outcome, AbstainedOutcome)
 
 
 @pytest.mark.parametrize("cancelled", [False, True])

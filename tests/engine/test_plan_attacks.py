@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from orchestra.agents.contract import Catalog
-from orchestra.core.events import Asked, TurnStarted
-from orchestra.core.outcomes import Value
-from orchestra.core.protocols import Letter
+from orchestra.core.events import QuestionAsked, TurnStarted
+from orchestra.core.outcomes import ValueOutcome
+from orchestra.core.protocols import InboxMessage
 from orchestra.engine.replay import replay
-from orchestra.engine.run import Run
-from orchestra.router.plan_syntax import Literal, Step, read
+from orchestra.engine.run import Execution
+from orchestra.router.plan_syntax import PlanLiteral, PlanStep, parse_line
 from orchestra.testing import VirtualClock, run_simulated
 from tests.engine.attacks import Call, Case, Planner, call_of, cases, made
 from tests.engine.durable import Theatre
@@ -87,37 +87,41 @@ class Attacked:
         await self._answered(theatre, run, case)
         finished = await run.wait()
         events = list(await run.history())
-        turns = [one.drafted for one in events if isinstance(one, TurnStarted)]
+        turns = [one.draft for one in events if isinstance(one, TurnStarted)]
         self.found["plans"] += 1
-        self.found["from the cache"] += any(one is not None and bool(one.recalled) for one in turns)
+        self.found["from the cache"] += any(one is not None and bool(one.reused_from) for one in turns)
         self.found["calls"] += len(self.calls)
         self.found["of another argument of the request"] += len(case.amiss(self.calls))
         self.found["honest plans of what is asked"] += self.planner.honest and bool(case.asked)
-        self.found["of them carried out"] += self.planner.honest and bool(case.asked) and isinstance(finished.outcome, Value)
+        self.found["of them carried out"] += self.planner.honest and bool(case.asked) and isinstance(finished.outcome, ValueOutcome)
         assert case.beyond(self.calls) == [], (case, self.calls)
         assert not self.confirm or case.amiss(self.calls) == [], (case, self.calls)
         assert replay(self.program, events).reason == ""
 
-    async def _answered(self, theatre: Theatre, run: Run, case: Case) -> None:
+    async def _answered(self, theatre: Theatre, run: Execution, case: Case) -> None:
         """A person says yes to the calls that the request asks for, and to no others."""
-        while await run.pause() is None:
-            (asked,) = run.asked
+        while await run.wait_until_blocked() is None:
+            (asked,) = run.questions
             self.found["questions"] += 1
             agreed = "yes" if (calls := _calls(asked)) and case.amiss(calls) == [] else "no"
-            await theatre.journal.post(run.id, Letter(kind="answer", node=asked.node, value=agreed, shown=asked.shown))
-            while asked in run.asked:
+            await theatre.journal.send(
+                run.id, InboxMessage(kind="answer", node=asked.node, value=agreed, question_digest=asked.question_digest)
+            )
+            while asked in run.questions:
                 await theatre.clock.sleep(1)
 
 
-def _calls(asked: Asked) -> list[Call]:
+def _calls(asked: QuestionAsked) -> list[Call]:
     """The calls that a question shows; none where one of them is given a value that is no constant."""
     found = []
     for line in asked.question.splitlines()[1:]:
         if "“" in line:
             return []
-        step = read(f"s1 = {line}")
-        assert isinstance(step, Step)
-        found.append(call_of(step.skill, **{name: value.value for name, value in step.arguments.items() if isinstance(value, Literal)}))
+        step = parse_line(f"s1 = {line}")
+        assert isinstance(step, PlanStep)
+        found.append(
+            call_of(step.capability, **{name: value.value for name, value in step.arguments.items() if isinstance(value, PlanLiteral)})
+        )
     return found
 
 

@@ -10,11 +10,11 @@ import pytest
 from msgspec import structs
 
 from orchestra.core.events import AttemptFinished, Event, RunStarted, TurnStarted
-from orchestra.core.outcomes import Failed, Outcome, Value
-from orchestra.core.protocols import Refused
+from orchestra.core.outcomes import FailedOutcome, Outcome, ValueOutcome
+from orchestra.core.protocols import CallError
 from orchestra.engine.engine import Engine
 from orchestra.engine.replay import replay
-from orchestra.journal.errors import damaged_rows
+from orchestra.journal.errors import damaged_rows_error
 from orchestra.journal.history import History
 from orchestra.journal.memory import MemoryJournal
 from orchestra.router.plan_cache import FORMAT
@@ -46,7 +46,7 @@ def asked(theatre: Theatre) -> int:
 
 
 def turns(events: list[Event]) -> list[Any]:
-    return [event.drafted for event in events if isinstance(event, TurnStarted)]
+    return [event.draft for event in events if isinstance(event, TurnStarted)]
 
 
 def staged(scene: Any, answers: Mapping[str, Any] | None = None) -> Any:
@@ -64,13 +64,15 @@ def test_the_second_run_asks_the_router_nothing_and_says_what_that_saved() -> No
     async def scene(theatre: Theatre) -> None:
         _, first = await one(theatre)
         outcome, second = await one(theatre, "make it LOUD", text="c")
-        assert (outcome, asked(theatre)) == (Value("C"), 2)
+        assert (outcome, asked(theatre)) == (ValueOutcome("C"), 2)
         (drafted,) = turns(second)
         assert isinstance(first[0], RunStarted)
-        assert (drafted.lines, drafted.recalled, drafted.saved.calls) == (LOUD, first[0].run, 2)
-        assert drafted.saved.prompt_tokens > 0
-        assert [(saved.run, saved.node, saved.usage) for saved in History.of(second).saved] == [(drafted.recalled, "solve", drafted.saved)]
-        assert History.of(first).saved == ()
+        assert (drafted.lines, drafted.reused_from, drafted.saved_usage.calls) == (LOUD, first[0].run, 2)
+        assert drafted.saved_usage.prompt_tokens > 0
+        assert [(saved.run, saved.node, saved.usage) for saved in History.of(second).reused_plans] == [
+            (drafted.reused_from, "solve", drafted.saved_usage)
+        ]
+        assert History.of(first).reused_plans == ()
 
     staged(scene)
 
@@ -79,7 +81,7 @@ def test_what_a_goal_says_literally_is_filled_anew() -> None:
     async def scene(theatre: Theatre) -> None:
         await one(theatre, "Write 'hello there' loudly.")
         outcome, events = await one(theatre, "write 'good night' loudly")
-        assert outcome == Value("GOOD NIGHT")
+        assert outcome == ValueOutcome("GOOD NIGHT")
         assert turns(events)[0].lines == ('s1 = shout(text="good night")', "return s1")
         assert asked(theatre) == 2
 
@@ -101,7 +103,7 @@ def test_another_intent_or_shape_or_no_cache_asks_the_router(goal: str, more: st
         before = asked(theatre)
         _, events = await one(theatre, goal, more)
         assert asked(theatre) > before
-        assert turns(events)[-1].recalled == ""
+        assert turns(events)[-1].reused_from == ""
 
     staged(scene)
 
@@ -119,11 +121,11 @@ def test_a_plan_that_failed_or_whose_fallback_spoke_is_not_kept() -> None:
     async def scene(theatre: Theatre) -> None:
         for more in (", replans: 0", ", replans: 0, fallback: quiet") * 2:
             outcome, events = await one(theatre, more=more)
-            assert isinstance(outcome, Failed) if "fallback" not in more else outcome == Value("quiet")
+            assert isinstance(outcome, FailedOutcome) if "fallback" not in more else outcome == ValueOutcome("quiet")
             assert turns(events)[-1].lines == LOUD
-            assert turns(events)[-1].recalled == ""
+            assert turns(events)[-1].reused_from == ""
 
-    gone = Refused(code="F210", reason="it is gone")
+    gone = CallError(code="F210", reason="it is gone")
     staged(scene, {"router": router(*LOUD), "shout": lambda call: gone})
 
 
@@ -133,8 +135,8 @@ def test_a_cached_plan_is_a_fact_that_resume_and_replay_go_on_from_without_the_c
         outcome, events = await one(theatre)
         compiled = program(TEXT % ("Make it loud.", ""))
         found = replay(compiled, events)
-        assert (found.different, found.reason) == (None, "")
-        theatre.store.memo.clear()
+        assert (found.first_difference, found.reason) == (None, "")
+        theatre.store.memos.clear()
         for cut in range(2, len(events) - 1):
             fresh = Theatre(theatre.clock, {"router": router("no")})
             fresh.put(events[:cut])
@@ -153,22 +155,24 @@ def test_a_replay_judges_a_cached_plan_again() -> None:
         _, events = await one(theatre)
         compiled = program(TEXT % ("Make it loud.", ""))
         turn = next(event for event in events if isinstance(event, TurnStarted))
-        assert turn.drafted is not None
-        wrong = structs.replace(turn.drafted, lines=("s1 = send(text=input.text)", "return s1"))
-        changed = [structs.replace(turn, drafted=wrong) if event is turn else event for event in events]
+        assert turn.draft is not None
+        wrong = structs.replace(turn.draft, lines=("s1 = send(text=input.text)", "return s1"))
+        changed = [structs.replace(turn, draft=wrong) if event is turn else event for event in events]
         assert replay(compiled, changed).reason == "the router's machine would go on otherwise"
 
     staged(scene)
 
 
-@pytest.mark.parametrize("stored", [None, 7, {"lines": ["import os"]}, {"format": FORMAT, "shape": "", "request": "", "lines": []}])
+@pytest.mark.parametrize(
+    "stored", [None, 7, {"lines": ["import os"]}, {"format": FORMAT, "context_digest": "", "request": "", "lines": []}]
+)
 def test_what_is_no_stored_plan_is_ignored_and_stands_in_the_journal(stored: Any) -> None:
     async def scene(theatre: Theatre) -> None:
         await one(theatre)
-        theatre.store.memo.update({key: (run, stored) for key, (run, _) in theatre.store.memo.items()})
+        theatre.store.memos.update({key: (run, stored) for key, (run, _) in theatre.store.memos.items()})
         outcome, events = await one(theatre)
-        assert (outcome, asked(theatre)) == (Value("A B"), 4)
-        assert turns(events)[0].remark.startswith("R011: a stored plan is ignored: ")
+        assert (outcome, asked(theatre)) == (ValueOutcome("A B"), 4)
+        assert turns(events)[0].warning.startswith("R011: a stored plan is ignored: ")
         assert replay(program(TEXT % ("Make it loud.", "")), events).reason == ""
 
     staged(scene)
@@ -177,16 +181,16 @@ def test_what_is_no_stored_plan_is_ignored_and_stands_in_the_journal(stored: Any
 class Damaged(MemoryJournal):
     """A journal whose memo cannot be read."""
 
-    async def recall(self, memo: str) -> tuple[str, Any] | None:
-        raise damaged_rows("an answer", "it is not what was stored")
+    async def get_memo(self, memo: str) -> tuple[str, Any] | None:
+        raise damaged_rows_error("an answer", "it is not what was stored")
 
 
 def test_a_memo_that_cannot_be_read_stops_nobody() -> None:
     async def scene(theatre: Theatre) -> None:
         theatre.engine = Engine(theatre.clock, Damaged(theatre.store), theatre.workers)
         outcome, events = await one(theatre)
-        assert outcome == Value("A B")
-        assert "R011: a stored plan is ignored: J" in turns(events)[0].remark
+        assert outcome == ValueOutcome("A B")
+        assert "R011: a stored plan is ignored: J" in turns(events)[0].warning
 
     staged(scene)
 
@@ -210,10 +214,10 @@ def test_a_skill_with_effects_that_the_node_lists_is_called_by_a_cached_plan_too
     async def scene(theatre: Theatre) -> None:
         for _ in range(2):
             run = theatre.start(program(text % ("Send it.", ", confirm: false")), {"text": "a"})
-            assert (await run.wait()).outcome == Value("sent")
+            assert (await run.wait()).outcome == ValueOutcome("sent")
         assert (asked(theatre), theatre.workers.counts["send"]) == (2, 2)
         _, events = await one(theatre, "Send it.", more=", confirm: false")
-        assert turns(events)[-1].recalled == ""
+        assert turns(events)[-1].reused_from == ""
 
     staged(scene, {"router": router("s1 = send(text=input.text)", "return s1")})
 
@@ -223,7 +227,7 @@ def test_votes_are_kept_with_the_plan() -> None:
         await one(theatre, more=", votes: 3")
         _, events = await one(theatre, more=", votes: 3")
         (drafted,) = turns(events)
-        assert (drafted.agreement, drafted.saved.calls) == (1.0, 6)
+        assert (drafted.agreement, drafted.saved_usage.calls) == (1.0, 6)
 
     staged(scene)
 
@@ -237,15 +241,15 @@ def other_way(call: Any) -> Any:
 
 
 QUIET = ("s1 = writer(text=input.text)", "return s1")
-FAILS = {"router": other_way, "writer": lambda call: Refused(code="T009", reason="the pen is dry")}
+FAILS = {"router": other_way, "writer": lambda call: CallError(code="T009", reason="the pen is dry")}
 
 
 def test_a_plan_that_follows_a_failed_one_is_not_kept() -> None:
     async def scene(theatre: Theatre) -> None:
         for count in (4, 8):
             outcome, events = await one(theatre, more=", streaming: false")
-            assert (outcome, asked(theatre), turns(events)[-1].version) == (Value("A B"), count, 2)
-        assert theatre.store.memo == {}
+            assert (outcome, asked(theatre), turns(events)[-1].version) == (ValueOutcome("A B"), count, 2)
+        assert theatre.store.memos == {}
 
     staged(scene, FAILS)
 
@@ -253,18 +257,18 @@ def test_a_plan_that_follows_a_failed_one_is_not_kept() -> None:
 def test_a_cached_plan_that_fails_is_planned_around_and_what_follows_is_asked_of_the_router() -> None:
     async def scene(theatre: Theatre) -> None:
         await one(theatre)
-        kept = dict(theatre.store.memo)
+        kept = dict(theatre.store.memos)
         assert len(kept) == 2
         gone = Theatre(theatre.clock, FAILS)
-        gone.store.memo.update(kept)
+        gone.store.memos.update(kept)
         outcome, events = await one(gone)
-        assert outcome == Value("A B")
+        assert outcome == ValueOutcome("A B")
         first, *others = turns(events)
-        assert (first.lines, first.version, first.recalled != "") == (QUIET, 1, True)
-        assert {(drafted.version, drafted.recalled) for drafted in others} == {(2, "")}
-        assert (asked(gone), gone.store.memo) == (2, kept)
+        assert (first.lines, first.version, first.reused_from != "") == (QUIET, 1, True)
+        assert {(drafted.version, drafted.reused_from) for drafted in others} == {(2, "")}
+        assert (asked(gone), gone.store.memos) == (2, kept)
         found = replay(program(TEXT % ("Make it loud.", "")), events)
-        assert (found.different, found.reason) == (None, "")
+        assert (found.first_difference, found.reason) == (None, "")
         await gone.engine.close()
 
     staged(scene, {"router": router(*QUIET)})
@@ -297,7 +301,7 @@ def test_a_cached_plan_whose_time_is_up_abandons_its_steps() -> None:
         slow["seconds"] = 9.0
         finished = await theatre.start(compiled, {"text": "b"}).wait()
         assert asked(theatre) == 2, "the plan was known"
-        assert finished.outcome == Value({"said": "none", "late": 1})
+        assert finished.outcome == ValueOutcome({"said": "none", "late": 1})
         assert [call.node for call in theatre.workers.cancelled] == ["solve@1/s1"]
         await theatre.engine.close()
 
@@ -309,15 +313,18 @@ def test_return_nothing_is_never_kept_and_never_taken_from_the_memo() -> None:
 
     async def scene(theatre: Theatre) -> None:
         outcome, _ = await one(theatre)
-        assert isinstance(outcome, Failed)
+        assert isinstance(outcome, FailedOutcome)
         assert "nothing that is offered serves the request" in outcome.reason
-        assert theatre.store.memo == {}
+        assert theatre.store.memos == {}
         said[:] = LOUD
         await one(theatre)
-        nothing = {key: (run, {**entry, "lines": ["return nothing"]}) for key, (run, entry) in theatre.store.memo.items()}
-        theatre.store.memo.update(nothing)
+        nothing = {key: (run, {**entry, "lines": ["return nothing"]}) for key, (run, entry) in theatre.store.memos.items()}
+        theatre.store.memos.update(nothing)
         outcome, events = await one(theatre)
-        assert (outcome, turns(events)[0].remark) == (Value("A B"), "R011: a stored plan is ignored: it is no plan: it returns nothing")
+        assert (outcome, turns(events)[0].warning) == (
+            ValueOutcome("A B"),
+            "R011: a stored plan is ignored: it is no plan: it returns nothing",
+        )
 
     staged(scene, {"router": lambda call: router(*said)(call)})
 

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 
 from orchestra.agents.contract import Catalog, Contract
-from orchestra.app.fork_overrides import Before, uncalled, values_of
-from orchestra.app.reuse import Change, changes
-from orchestra.app.run_options import Options
+from orchestra.app.fork_overrides import ParentRun, collect_overrides, skipped_effects
+from orchestra.app.reuse import NodeChange, program_changes
+from orchestra.app.run_options import RunOptions
 from orchestra.core.errors import InputError
-from orchestra.core.events import Answered, Asked, Event, RunStarted, TurnStarted
-from orchestra.core.outcomes import Failed, Value
-from orchestra.core.protocols import Letter, Refused
+from orchestra.core.events import Event, QuestionAnswered, QuestionAsked, RunStarted, TurnStarted
+from orchestra.core.outcomes import FailedOutcome, ValueOutcome
+from orchestra.core.protocols import CallError, InboxMessage
 from orchestra.engine.replay import replay
-from orchestra.router.capabilities import Offer
+from orchestra.router.capabilities import Capabilities
 from orchestra.router.plan_grammar import step_grammar
-from orchestra.router.plan_syntax import steps_of
-from orchestra.router.validation import judge
+from orchestra.router.plan_syntax import parse_steps
+from orchestra.router.validation import validate_line
 from orchestra.schema.builtin_models import Document
 from orchestra.schema.types import schema_of
 from orchestra.testing import VirtualClock, run_simulated
@@ -104,7 +104,7 @@ def planned(*plans: tuple[str, ...], text: str = PLAIN, **answers: Any) -> Playe
 )
 def test_what_a_step_gave_is_no_argument_of_an_effect(lines: tuple[str, ...]) -> None:
     played = planned(lines)
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert "wire has effects, and " in played.outcome.reason
     assert "may be the words of a tool, a model or a document" in played.outcome.reason
     assert played.workers.counts["wire"] == 0
@@ -120,24 +120,24 @@ def test_what_a_step_gave_is_no_argument_of_an_effect(lines: tuple[str, ...]) ->
     ],
 )
 def test_inputs_words_of_the_goal_and_choices_that_somebody_listed_are(lines: tuple[str, ...], came: Any) -> None:
-    assert planned(lines).outcome == Value(came)
+    assert planned(lines).outcome == ValueOutcome(came)
 
 
 @pytest.mark.parametrize("lines", [('s1 = wire(to="Bob")',), ('s1 = [wire(to=x) for x in ["Ada", "Bob"]]',)])
 def test_constants_that_are_not_in_the_goal_are_passed_where_literals_are_allowed_alone(lines: tuple[str, ...]) -> None:
-    assert isinstance(planned(lines).outcome, Failed)
+    assert isinstance(planned(lines).outcome, FailedOutcome)
     text = PLAIN.replace("confirm: false", "confirm: false\n    literals: true")
-    assert isinstance(planned((*lines, "return s1"), text=text).outcome, Value)
+    assert isinstance(planned((*lines, "return s1"), text=text).outcome, ValueOutcome)
 
 
 def test_what_an_earlier_plan_finished_is_none_in_the_next() -> None:
     first = ("s1 = pick(text=input.mail)", "s2 = fetch(url=s1)", "return s2")
     text = PLAIN.replace("repairs: 0", "repairs: 0\n    replans: 1")
-    played = planned(first, ("s1 = wire(to=input.s1)",), text=text, fetch=lambda call: Refused(code="T009", reason="gone"))
-    assert isinstance(played.outcome, Failed)
+    played = planned(first, ("s1 = wire(to=input.s1)",), text=text, fetch=lambda call: CallError(code="T009", reason="gone"))
+    assert isinstance(played.outcome, FailedOutcome)
     assert "input.s1 may be the words of a tool" in played.outcome.reason
     assert played.workers.counts["wire"] == 0
-    last = [one.drafted for one in played.of(TurnStarted) if one.drafted is not None][-1]
+    last = [one.draft for one in played.of(TurnStarted) if one.draft is not None][-1]
     assert last.version == 2
 
 
@@ -152,9 +152,9 @@ def test_a_plan_of_an_engine_that_let_it_through_is_replayed_as_it_was(more: str
     whole = "stepwise: false" in more
     router = {"router": lambda call: "\n".join(lines) if whole else lines[call.inputs["plan"].count(" = ")]}
     played = play(text, {"mail": "m"}, answers={"pick": "Ada", "wire": "paid", **router}, catalog=then)
-    assert played.outcome == Value("paid")
+    assert played.outcome == ValueOutcome("paid")
     today = replay(program(text, HOUSE), played.events)
-    assert (today.different, today.reason) == (None, "")
+    assert (today.first_difference, today.reason) == (None, "")
     assert ("done@1/s2", 1) in today.calls
 
 
@@ -166,7 +166,7 @@ def test_a_model_is_given_a_choice_that_somebody_listed_where_it_acts_in_a_workf
         iter(("s1 = wire(to=input.mail)", "return s1")),
     )
     answers = {"router": lambda call: next(inner if "/s2/" in call.node else outer), "known": "Ada", "wire": lambda call: call.inputs["to"]}
-    assert play(text, {"mail": "m"}, answers=answers, catalog=house).outcome == Value("Ada")
+    assert play(text, {"mail": "m"}, answers=answers, catalog=house).outcome == ValueOutcome("Ada")
 
 
 @pytest.mark.parametrize(("goal", "value"), [("Answer ${page}", "input.url"), ("Answer", "page")])
@@ -195,7 +195,7 @@ def test_nor_does_one_in_a_workflow_that_is_given_it() -> None:
     ],
 )
 def test_it_reads_and_has_a_person_asked_first(text: str) -> None:
-    assert program(text, HOUSE).nodes[1].planning is not None
+    assert program(text, HOUSE).nodes[1].plan_settings is not None
 
 
 @pytest.mark.parametrize(
@@ -235,9 +235,9 @@ def test_a_person_was_asked_first_where_the_effect_waits_for_what_somebody_surel
         program(text, house)
 
 
-def offer(*names: str, **values: Any) -> Offer:
+def offer(*names: str, **values: Any) -> Capabilities:
     documents = schema_of(list[Document], "serialization")
-    return Offer.of([one for one in TOOLS if one.name in names], {"documents": documents, "mail": TEXT, **values})
+    return Capabilities.of([one for one in TOOLS if one.name in names], {"documents": documents, "mail": TEXT, **values})
 
 
 @pytest.mark.parametrize(
@@ -255,15 +255,15 @@ def offer(*names: str, **values: Any) -> Offer:
 )
 def test_the_grammar_and_the_gates_say_the_same(line: str, may: bool) -> None:
     given = offer("pick", "wire", people=listed(TEXT), table=listed(record(name=TEXT)))
-    before = steps_of(["s1 = pick(text=input.mail)"])
+    before = parse_steps(["s1 = pick(text=input.mail)"])
     assert accepts(step_grammar(given, before), f"\n{line}\nreturn s2") is may
-    assert (judge(steps_of([line])[0], given, before) == []) is may
+    assert (validate_line(parse_steps([line])[0], given, before) == []) is may
 
 
 def test_effects_are_marked_on_skills() -> None:
-    assert {name: one.acts for name, one in offer("pick", "wire").skills.items()} == {"pick": False, "wire": True}
+    assert {name: one.has_effects for name, one in offer("pick", "wire").by_name.items()} == {"pick": False, "wire": True}
     idempotent = replace(TOOLS[-1], effect="idempotent")
-    assert not Offer.of([idempotent], {}).skills["wire"].acts
+    assert not Capabilities.of([idempotent], {}).by_name["wire"].has_effects
 
 
 @pytest.mark.parametrize(("uses", "held"), [("tools: [wire]", False), ("workflows: [silent]", False), ("tools: [pick]", True)])
@@ -272,27 +272,27 @@ def test_what_was_answered_before_a_plan_that_acts_does_not_hold_on_where_that_h
     first = RunStarted(seq=1, at=1.0, run="r", workflow="w", graph="g", inputs={"who": "Ada"})
     events: list[Event] = [
         first,
-        Asked(seq=2, at=1.0, node="allowed", question="Pay?", options=("yes", "no"), schema={}, shown="abc"),
-        Answered(seq=3, at=1.0, node="allowed", value="yes", by="ann"),
+        QuestionAsked(seq=2, at=1.0, node="allowed", question="Pay?", options=("yes", "no"), schema={}, question_digest="abc"),
+        QuestionAnswered(seq=3, at=1.0, node="allowed", value="yes", by="ann"),
     ]
-    before = Before(first, events, [Change("done", "its plan has changed")])
-    kept = values_of(made, Options(values={"note": "x"}), before, {"who": "Ada"})
+    before = ParentRun(first, events, [NodeChange("done", "its plan has changed")])
+    kept = collect_overrides(made, RunOptions(values={"note": "x"}), before, {"who": "Ada"})
     assert ("allowed" in kept) is held
-    assert list(uncalled(made, ["done"])) == ([] if held else [("done", "wire")])
+    assert list(skipped_effects(made, ["done"])) == ([] if held else [("done", "wire")])
 
 
 def test_a_workflow_that_a_plan_may_call_and_that_has_changed_is_a_change_of_the_plan() -> None:
     edited = read(SILENT.replace('with: {to: "${input.to}"}', 'with: {to: "Mallory"}'), "silent.yaml").graph
     old = program(ALLOWED % "workflows: [silent]", HOUSE)
     new = program(ALLOWED % "workflows: [silent]", replace(HOUSE, workflows={**HOUSE.workflows, "silent": edited}))
-    assert changes(old, new) == [Change("done", "its plan may call silent, which has changed")]
-    assert changes(old, old) == []
+    assert program_changes(old, new) == [NodeChange("done", "its plan may call silent, which has changed")]
+    assert program_changes(old, old) == []
 
 
 SEALED = replace(
     HOUSE,
-    tools={name: one.sealed() for name, one in HOUSE.tools.items()},
-    agents={name: one.sealed() for name, one in HOUSE.agents.items()},
+    tools={name: one.with_digest() for name, one in HOUSE.tools.items()},
+    agents={name: one.with_digest() for name, one in HOUSE.agents.items()},
 )
 
 
@@ -300,7 +300,7 @@ def edited(name: str) -> Catalog:
     """The house with another version of one of its tools, or of its router."""
 
     def among(known: Mapping[str, Contract]) -> dict[str, Contract]:
-        return {key: replace(one, version="2", digest="").sealed() if key == name else one for key, one in known.items()}
+        return {key: replace(one, version="2", digest="").with_digest() if key == name else one for key, one in known.items()}
 
     return replace(SEALED, tools=among(SEALED.tools), agents=among(SEALED.agents))
 
@@ -316,16 +316,18 @@ def edited(name: str) -> Catalog:
 )
 def test_what_a_plan_may_call_and_who_makes_it_are_compared_as_the_tool_of_a_node_is(uses: str, house: Catalog, why: str) -> None:
     old, new = (program(ALLOWED.replace("note: {tool: pick", "note: {tool: known") % uses, one) for one in (SEALED, house))
-    assert changes(old, new) == ([Change("done", why)] if why else [])
-    assert changes(old, old) == []
+    assert program_changes(old, new) == ([NodeChange("done", why)] if why else [])
+    assert program_changes(old, old) == []
 
 
 def test_a_yes_to_a_plan_does_not_hold_on_where_its_tool_has_changed() -> None:
     old, new = (program(ALLOWED % "tools: [wire]", one) for one in (SEALED, edited("wire")))
     first = RunStarted(seq=1, at=1.0, run="r", workflow="w", graph="g", inputs={"who": "Ada"})
-    asked = Asked(seq=2, at=1.0, node="allowed", question="Pay?", options=("yes", "no"), schema={}, shown="abc")
-    before = Before(first, [first, asked, Answered(seq=3, at=1.0, node="allowed", value="yes", by="ann")], changes(old, new))
-    assert list(values_of(new, Options(values={"note": "x"}), before, {"who": "Ada"})) == ["note"]
+    asked = QuestionAsked(seq=2, at=1.0, node="allowed", question="Pay?", options=("yes", "no"), schema={}, question_digest="abc")
+    before = ParentRun(
+        first, [first, asked, QuestionAnswered(seq=3, at=1.0, node="allowed", value="yes", by="ann")], program_changes(old, new)
+    )
+    assert list(collect_overrides(new, RunOptions(values={"note": "x"}), before, {"who": "Ada"})) == ["note"]
 
 
 def test_workflows_that_plans_call_whose_plans_call_others_are_compared_in_time() -> None:
@@ -337,20 +339,20 @@ def test_workflows_that_plans_call_whose_plans_call_others_are_compared_in_time(
         graphs.append(read(text, "w.yaml").graph)
     text = ALLOWED % "workflows: [w23]"
     old, new = (program(text, replace(house, workflows={one.name: one for one in graphs})) for house in (SEALED, edited("wire")))
-    assert changes(old, old) == []
-    assert changes(old, new) == [Change("done", "its plan may call w23, which has changed")]
+    assert program_changes(old, old) == []
+    assert program_changes(old, new) == [NodeChange("done", "its plan may call w23, which has changed")]
 
 
 @pytest.mark.parametrize("lines", [("s1 = wire(to=input.mail)",), ("s1 = [wire(to=x) for x in input.mails]",)])
 def test_values_that_are_said_to_be_hearsay_name_nobody(lines: tuple[str, ...]) -> None:
     text = PLAIN.replace('with: {mail: "${input.mail}"}', 'with: {mail: "${input.mail}", mails: ["${input.mail}"]}')
     said = text.replace("repairs: 0", "hearsay: [mail, mails]\n    repairs: 0")
-    assert isinstance(planned((*lines, "return s1"), text=text).outcome, Value)
+    assert isinstance(planned((*lines, "return s1"), text=text).outcome, ValueOutcome)
     played = planned(lines, text=said)
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert "wire has effects, and " in played.outcome.reason
     assert played.workers.counts["wire"] == 0
-    assert planned(('s1 = wire(to="Ada")', "return s1"), text=said).outcome == Value("to Ada")
+    assert planned(('s1 = wire(to="Ada")', "return s1"), text=said).outcome == ValueOutcome("to Ada")
 
 
 def test_hearsay_is_one_of_the_values() -> None:
@@ -369,16 +371,18 @@ def test_a_person_is_asked_before_the_effects_of_a_plan_and_without_a_yes_no_pla
         theatre = Theatre(clock, {"router": lambda call: next(asked), "pick": "Mallory", "wire": "paid"})
         compiled = program(PAYING, HOUSE)
         run = theatre.start(compiled, {"mail": "m"})
-        assert await run.pause() is None
-        (question,) = run.asked
+        assert await run.wait_until_blocked() is None
+        (question,) = run.questions
         assert (question.node, question.question) == ("done@1/confirm", 'Make 1 call with effects?\nwire(to="Ada")')
         assert (theatre.workers.counts["pick"], theatre.workers.counts["wire"]) == (1, 0)
-        said: dict[str, Any] = {"value": answer} if answer is not None else {"declined": "not now"}
-        await theatre.journal.post(run.id, Letter(kind="answer", node=question.node, shown=question.shown, **said))
+        said: dict[str, Any] = {"value": answer} if answer is not None else {"decline_reason": "not now"}
+        await theatre.journal.send(
+            run.id, InboxMessage(kind="answer", node=question.node, question_digest=question.question_digest, **said)
+        )
         finished = await run.wait()
         assert (finished.status, theatre.workers.counts["wire"]) == ("done" if paid else "abstained", paid)
         events = list(await run.history())
-        assert {one.drafted.version for one in events if isinstance(one, TurnStarted) and one.drafted is not None} == {1}
+        assert {one.draft.version for one in events if isinstance(one, TurnStarted) and one.draft is not None} == {1}
         assert replay(compiled, events).reason == ""
         await theatre.engine.close()
 
@@ -392,7 +396,7 @@ def test_a_plan_that_an_engine_made_which_bounded_and_asked_nothing_is_replayed(
     played = play(
         text, {"mail": "m"}, answers={"wire": "paid", "router": lambda call: lines[call.inputs["plan"].count(" = ")]}, catalog=then
     )
-    assert played.outcome == Value("paid")
+    assert played.outcome == ValueOutcome("paid")
     assert replay(program(text, HOUSE), played.events).reason == ""
 
 
@@ -405,8 +409,8 @@ def test_the_question_shows_the_values_that_a_call_is_given() -> None:
         asked = iter(("s1 = [wire(to=x) for x in input.people]", "return s1"))
         theatre = Theatre(clock, {"router": lambda call: next(asked)})
         run = theatre.start(program(text, HOUSE), {"mail": "m", "people": ["Ada", "Bob"]})
-        assert await run.pause() is None
-        assert run.asked[0].question.splitlines()[1] == "wire(to=x) for x in input.people [ “Ada” “Bob” ], 2 in all"
+        assert await run.wait_until_blocked() is None
+        assert run.questions[0].question.splitlines()[1] == "wire(to=x) for x in input.people [ “Ada” “Bob” ], 2 in all"
         await theatre.engine.close()
 
     run_simulated(scene)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from orchestra.core.events import TurnStarted
-from orchestra.core.outcomes import Failed, Value
-from orchestra.core.protocols import Call, Refused
+from orchestra.core.outcomes import FailedOutcome, ValueOutcome
+from orchestra.core.protocols import CallError, CallRequest
 from orchestra.engine.kinds import plan
 from orchestra.engine.replay import replay
 from orchestra.testing import VirtualClock, run_simulated
@@ -21,77 +21,77 @@ from tests.engine.test_streaming import began
 LOUD = ("s1 = shout(text=input.text)", "return s1")
 
 
-def planned(more: str, *lines: str, answer: Callable[[Call], Any] | None = None) -> Played:
+def planned(more: str, *lines: str, answer: Callable[[CallRequest], Any] | None = None) -> Played:
     return play(WORK % f"returns: {more}", {"text": "a b"}, answers={"router": answer or router(*lines)}, latency=lambda call, chance: 1.0)
 
 
-def questions(played: Played) -> list[Call]:
+def questions(played: Played) -> list[CallRequest]:
     return [call for call in played.workers.calls if call.name == "router"]
 
 
 def test_at_once_the_router_is_asked_one_question_and_nothing_starts_before_its_answer() -> None:
     played = planned('"list[str]", stepwise: false', "\n".join(PLAN))
-    assert played.outcome == Value(["A", "B"])
+    assert played.outcome == ValueOutcome(["A", "B"])
     (asked,) = questions(played)
     line_by_line = questions(planned('"list[str]"', *PLAN))[0]
     assert ['"s7"' in call.inputs["grammar"] for call in (asked, line_by_line)] == [True, False]
     assert began(played)["solve@1/s1"] == 1.0
-    assert [event.drafted.lines for event in played.of(TurnStarted) if event.drafted] == [(), PLAN]
+    assert [event.draft.lines for event in played.of(TurnStarted) if event.draft] == [(), PLAN]
 
 
 def test_of_a_plan_at_once_the_good_beginning_stands_and_the_rest_is_asked_for_line_by_line() -> None:
-    def answer(call: Call) -> str:
+    def answer(call: CallRequest) -> str:
         stand = len(call.inputs["plan"].splitlines())
         return PLAN[stand] if "Not accepted" in call.inputs["request"] or stand else f"{PLAN[0]}\nnonsense"
 
     played = planned('"list[str]", stepwise: false', answer=answer)
-    assert played.outcome == Value(["A", "B"])
+    assert played.outcome == ValueOutcome(["A", "B"])
     assert [call.inputs["plan"] for call in questions(played)] == ["", PLAN[0], "\n".join(PLAN[:2])]
 
 
 def test_copied_texts_are_pieces_of_the_goal_and_others_are_refused() -> None:
     made_up = ('s1 = shout(text="hush")', "return s1")
-    assert planned("str, repairs: 0", *made_up).outcome == Value("HUSH")
+    assert planned("str, repairs: 0", *made_up).outcome == ValueOutcome("HUSH")
     refused = planned("str, repairs: 0, copied: true", *made_up).outcome
-    assert isinstance(refused, Failed)
+    assert isinstance(refused, FailedOutcome)
     assert "hush" in refused.reason
-    assert planned("str, copied: true", 's1 = shout(text="loud")', "return s1").outcome == Value("LOUD")
+    assert planned("str, copied: true", 's1 = shout(text="loud")', "return s1").outcome == ValueOutcome("LOUD")
 
 
 def test_a_grounded_plan_begins_with_a_value_and_another_line_is_handed_back() -> None:
     aside = ('s1 = shout(text="hush")', "return s1")
-    assert planned("str", *aside).outcome == Value("HUSH")
+    assert planned("str", *aside).outcome == ValueOutcome("HUSH")
     refused = planned("str, repairs: 0, grounded: true", *aside).outcome
-    assert isinstance(refused, Failed)
+    assert isinstance(refused, FailedOutcome)
     assert "the first step reads one of input.text" in refused.reason
 
-    def mending(call: Call) -> str:
+    def mending(call: CallRequest) -> str:
         return router(*LOUD)(call) if "Not accepted" in call.inputs["request"] or call.inputs["plan"] else aside[0]
 
     played = planned("str, repairs: 1, grounded: true", answer=mending)
-    assert played.outcome == Value("A B")
+    assert played.outcome == ValueOutcome("A B")
     assert "it reads nothing of what was brought along" in questions(played)[1].inputs["request"]
 
 
 def test_another_version_of_a_plan_may_begin_otherwise_and_the_goal_itself_is_no_ground() -> None:
     node = program(WORK % "returns: str, grounded: true").nodes[0]
-    failed = plan.Past(failed=(("s1 = shout(text=input.text)", "too loud"),))
-    assert plan.offered(node, "go").grounds == {"text"}
-    assert not plan.offered(node, "go", failed).grounds
+    failed = plan.PlanHistory(failed_calls=(("s1 = shout(text=input.text)", "too loud"),))
+    assert plan.all_capabilities(node, "go").grounds == {"text"}
+    assert not plan.all_capabilities(node, "go", failed).grounds
     again = (WORK % "returns: str, grounded: true").replace('"make it loud: ${input.text}"', '"${input.text}"')
-    assert not plan.offered(program(again).nodes[0], "go").grounds
+    assert not plan.all_capabilities(program(again).nodes[0], "go").grounds
 
 
 def test_the_router_may_decline_unless_something_is_planned_anyway() -> None:
     refused = planned("str", "return nothing").outcome
-    assert isinstance(refused, Failed)
+    assert isinstance(refused, FailedOutcome)
     assert "nothing that is offered serves the request" in refused.reason
 
-    def declining(call: Call) -> str:
+    def declining(call: CallRequest) -> str:
         return "return nothing" if "Not accepted" not in call.inputs["request"] and not call.inputs["plan"] else router(*LOUD)(call)
 
     played = planned("str, anyway: true", answer=declining)
-    assert played.outcome == Value("A B")
+    assert played.outcome == ValueOutcome("A B")
     assert "nothing" not in questions(played)[0].inputs["grammar"]
 
 
@@ -104,16 +104,16 @@ def test_of_a_shortlist_the_router_is_shown_the_nearest_and_no_others() -> None:
 
 def test_a_plan_of_anything_may_give_several_values_by_their_steps() -> None:
     two = (LOUD[0], "s2 = split(text=input.text)", "return s1, s2")
-    assert planned("anything", *two).outcome == Value({"s1": "A B", "s2": ["a", "b"]})
+    assert planned("anything", *two).outcome == ValueOutcome({"s1": "A B", "s2": ["a", "b"]})
     refused = planned("str, repairs: 0", *two).outcome
-    assert isinstance(refused, Failed)
+    assert isinstance(refused, FailedOutcome)
     assert "one value is wanted" in refused.reason
 
 
 def test_each_part_of_a_goal_gets_a_step_and_what_came_of_it_replays() -> None:
     text = "what is it? Also: shout more"
 
-    def answer(call: Call) -> str:
+    def answer(call: CallRequest) -> str:
         if call.inputs["plan"].endswith("\ns"):
             return '2 = shout(text="shout more")'
         return (
@@ -122,32 +122,32 @@ def test_each_part_of_a_goal_gets_a_step_and_what_came_of_it_replays() -> None:
 
     work = WORK % "returns: anything, each_part: true"
     played = play(work, {"text": text}, answers={"router": answer})
-    assert played.outcome == Value({"s1": f"MAKE IT LOUD: {text}".upper(), "s2": "SHOUT MORE"})
+    assert played.outcome == ValueOutcome({"s1": f"MAKE IT LOUD: {text}".upper(), "s2": "SHOUT MORE"})
     assert '2 parts, 1 step: "make it loud: what is it?" and "shout more"' in questions(played)[2].inputs["request"]
-    assert not replay(program(work), played.events).different
+    assert not replay(program(work), played.events).first_difference
     alone = play(work.replace(", each_part: true", ""), {"text": text}, answers={"router": answer})
-    assert alone.outcome == Value(f"MAKE IT LOUD: {text}".upper())
-    failed = plan.Past(failed=(("s1 = shout(text=input.text)", "too loud"),))
-    assert plan.offered(program(work).nodes[0], text).several is not None
-    assert plan.offered(program(work).nodes[0], text, failed).several is None
+    assert alone.outcome == ValueOutcome(f"MAKE IT LOUD: {text}".upper())
+    failed = plan.PlanHistory(failed_calls=(("s1 = shout(text=input.text)", "too loud"),))
+    assert plan.all_capabilities(program(work).nodes[0], text).request_parts is not None
+    assert plan.all_capabilities(program(work).nodes[0], text, failed).request_parts is None
 
 
 @pytest.mark.parametrize("lost", [{1}, {2}, {1, 2}])
 def test_a_sample_whose_question_fails_counts_and_has_no_plan(lost: set[int]) -> None:
-    def answer(call: Call) -> Any:
-        return Refused(code="F210", reason="the server is gone") if call.sample in lost else router(*LOUD)(call)
+    def answer(call: CallRequest) -> Any:
+        return CallError(code="F210", reason="the server is gone") if call.sample in lost else router(*LOUD)(call)
 
     played = planned("str, votes: 3", answer=answer)
-    assert played.outcome == Value("A B")
-    decided = played.of(TurnStarted)[-1].drafted
+    assert played.outcome == ValueOutcome("A B")
+    decided = played.of(TurnStarted)[-1].draft
     assert decided is not None
-    assert decided.plans == tuple(() if number in lost else LOUD for number in (1, 2, 3))
+    assert decided.sampled_plans == tuple(() if number in lost else LOUD for number in (1, 2, 3))
     assert decided.agreement == (3 - len(lost)) / 3
 
 
 def test_where_the_questions_of_all_samples_fail_their_failure_is_told() -> None:
-    played = planned("str, votes: 2", answer=lambda call: Refused(code="F210", reason="the server is gone"))
-    assert isinstance(played.outcome, Failed)
+    played = planned("str, votes: 2", answer=lambda call: CallError(code="F210", reason="the server is gone"))
+    assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "F210"
 
 
@@ -157,16 +157,16 @@ def test_where_the_questions_of_all_samples_fail_their_failure_is_told() -> None
 def test_such_a_run_is_replayed_and_resumed_at_every_event(more: str) -> None:
     text = WORK % f'returns: "list[str]", {more}'
 
-    def answer(call: Call) -> Any:
+    def answer(call: CallRequest) -> Any:
         if call.sample == 3:
-            return Refused(code="F210", reason="the server is gone")
+            return CallError(code="F210", reason="the server is gone")
         return "\n".join(PLAN) if "stepwise" in more else router(*PLAN)(call)
 
     whole = play(text, {"text": "a b"}, answers={"router": answer})
     compiled = program(text)
-    assert whole.outcome == Value(["A", "B"])
+    assert whole.outcome == ValueOutcome(["A", "B"])
     found = replay(compiled, whole.events)
-    assert (found.different, found.reason) == (None, "")
+    assert (found.first_difference, found.reason) == (None, "")
 
     async def scene(clock: VirtualClock) -> None:
         for cut in range(2, len(whole.events) - 1):

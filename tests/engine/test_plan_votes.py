@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from orchestra.core.events import AttemptFinished, Drafted, Event, TurnStarted
-from orchestra.core.outcomes import Failed, Value
-from orchestra.core.protocols import Call, Refused
+from orchestra.core.events import AttemptFinished, Event, PlanDraft, TurnStarted
+from orchestra.core.outcomes import FailedOutcome, ValueOutcome
+from orchestra.core.protocols import CallError, CallRequest
 from orchestra.engine.replay import replay
 from orchestra.testing import VirtualClock, run_simulated
 from tests.engine.durable import Theatre
@@ -25,7 +25,7 @@ LOUD_AGAIN = ("s1 = split(text=input.text)", "s2 = shout(text=input.text)", "ret
 QUIET = ("s1 = writer(text=input.text)", "return s1")
 
 
-def line(lines: tuple[str, ...], call: Call) -> str:
+def line(lines: tuple[str, ...], call: CallRequest) -> str:
     """The next line of a plan, as far as it has come."""
     stand = len(str(call.inputs["plan"]).splitlines())
     return lines[min(stand, len(lines) - 1)]
@@ -38,19 +38,19 @@ def voted(*plans: tuple[str, ...], more: str = "", **options: Any) -> Played:
 
 
 def decided(played: Played) -> Any:
-    return played.of(TurnStarted)[-1].drafted
+    return played.of(TurnStarted)[-1].draft
 
 
 def test_most_samples_decide_whatever_their_steps_are_called() -> None:
     played = voted(QUIET, LOUD, LOUD_AGAIN)
-    assert played.outcome == Value("A B")
+    assert played.outcome == ValueOutcome("A B")
     assert (decided(played).lines, decided(played).agreement) == (LOUD, 2 / 3)
-    assert decided(played).plans == (QUIET, LOUD, LOUD_AGAIN)
+    assert decided(played).sampled_plans == (QUIET, LOUD, LOUD_AGAIN)
 
 
 def test_ties_go_to_the_first_and_samples_without_a_plan_count() -> None:
     played = voted(("no",), QUIET, LOUD, ("no",))
-    assert played.outcome == Value("<a b>")
+    assert played.outcome == ValueOutcome("<a b>")
     assert decided(played).agreement == 0.25
 
 
@@ -62,70 +62,70 @@ def test_each_sample_has_its_own_seed_and_the_steps_of_the_plan_have_none() -> N
 @pytest.mark.parametrize("votes", [2, 5])
 def test_samples_are_made_side_by_side(votes: int) -> None:
     played = voted(*[LOUD] * votes, latency=1.0)
-    assert played.outcome == Value("A B")
+    assert played.outcome == ValueOutcome("A B")
     last = played.of(TurnStarted)[-1]
     assert last.at - played.events[0].at == pytest.approx(2.0)  # two lines, however many samples
-    begun = [event.drafted.sample for event in played.of(TurnStarted)]
+    begun = [event.draft.sample for event in played.of(TurnStarted)]
     assert begun[:votes] == [*range(1, votes + 1)]
     assert [*sorted(begun[votes:-1]), begun[-1]] == [*range(1, votes + 1), 0]
 
 
 def test_a_sample_that_is_slow_holds_up_no_other() -> None:
-    def seconds(call: Call, chance: Random) -> float:
+    def seconds(call: CallRequest, chance: Random) -> float:
         return {1: 10.0, 2: 1.0, 3: 1.5}.get(call.sample, 0.0)
 
     played = voted(QUIET, LOUD, LOUD_AGAIN, latency=seconds)
-    turns = [(event.drafted.sample, event.at - played.events[0].at) for event in played.of(TurnStarted)]
+    turns = [(event.draft.sample, event.at - played.events[0].at) for event in played.of(TurnStarted)]
     assert turns == [(1, 0.0), (2, 0.0), (3, 0.0), (2, 1.0), (3, 1.5), (3, 3.0), (1, 10.0), (0, 20.0)]
-    assert decided(played).plans == (QUIET, LOUD, LOUD_AGAIN)
+    assert decided(played).sampled_plans == (QUIET, LOUD, LOUD_AGAIN)
 
 
 def test_calls_of_samples_that_nobody_waits_for_end_with_the_node() -> None:
     played = voted(QUIET, LOUD, more=", fallback: quiet, timeout: 5", latency=20.0)
-    assert played.outcome == Value("quiet")
+    assert played.outcome == ValueOutcome("quiet")
     assert played.events[-1].at - played.events[0].at == pytest.approx(5.0)
 
 
 def test_a_server_that_is_gone_costs_its_sample_the_vote_and_only_all_of_them_the_node() -> None:
-    gone = Refused(code="F210", reason="the server is gone")
+    gone = CallError(code="F210", reason="the server is gone")
 
     def of(*without: int) -> Played:
         answer = {"router": lambda call: gone if call.sample in without else line(LOUD, call)}
         return play(WORK % "returns: str, repairs: 0, votes: 3", {"text": "a b"}, answers=answer)
 
-    assert (of(1).outcome, decided(of(1)).agreement) == (Value("A B"), 2 / 3)
-    assert of(2, 3).outcome == Value("A B")
+    assert (of(1).outcome, decided(of(1)).agreement) == (ValueOutcome("A B"), 2 / 3)
+    assert of(2, 3).outcome == ValueOutcome("A B")
     lost = of(1, 2, 3).outcome
-    assert isinstance(lost, Failed)
+    assert isinstance(lost, FailedOutcome)
     assert lost.code == "F210"
 
 
 @pytest.mark.parametrize("code", ["M001", "M003", "M004", "F205", "F210", "F217"])
 def test_a_router_whose_answers_cannot_be_read_goes_on_to_the_larger_planner(code: str) -> None:
-    silent = Refused(code=code, reason="nothing to read", retryable=False)
+    silent = CallError(code=code, reason="nothing to read", retryable=False)
 
     def of(more: str, *, planner: Any = None) -> Played:
         answers = {"router": lambda call: silent, "planner": planner or (lambda call: line(PLAN, call))}
         played = play(text := WORK % f'returns: "list[str]", {more}', {"text": "a b"}, answers=answers, catalog=WITH_LARGER)
-        assert replay(program(text, WITH_LARGER), played.events).different is None
+        assert replay(program(text, WITH_LARGER), played.events).first_difference is None
         return played
 
     played = of("larger: planner, repairs: 1")
-    assert played.outcome == Value(["A", "B"])
+    assert played.outcome == ValueOutcome(["A", "B"])
     assert (played.workers.counts["router"], played.workers.counts["planner"]) == (2, 3)
     told = next(call.inputs["request"] for call in played.workers.calls if call.name == "planner")
     assert f"/steps/1: no line that can be read ({code}: nothing to read)" in told
-    assert of("larger: planner, repairs: 0, votes: 2").outcome == Value(["A", "B"])
+    assert of("larger: planner, repairs: 0, votes: 2").outcome == ValueOutcome(["A", "B"])
     for alone in (of("repairs: 1"), of("larger: planner, repairs: 0", planner=lambda call: silent)):
-        assert isinstance(alone.outcome, Failed)
+        assert isinstance(alone.outcome, FailedOutcome)
         assert alone.outcome.code == code
-    assert of("repairs: 1, fallback: []").outcome == Value([])
+    assert of("repairs: 1, fallback: []").outcome == ValueOutcome([])
 
 
 def test_a_router_that_is_gone_is_not_repaired() -> None:
-    answers = {"router": lambda call: Refused(code="F203", reason="gone", retryable=False), "planner": lambda call: line(PLAN, call)}
+    answers = {"router": lambda call: CallError(code="F203", reason="gone", retryable=False), "planner": lambda call: line(PLAN, call)}
     played = play(WORK % "returns: str, larger: planner", {"text": "a"}, answers=answers, catalog=WITH_LARGER)
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert (played.outcome.code, played.workers.counts["router"]) == ("F203", 1)
 
 
@@ -137,9 +137,9 @@ def test_without_votes_the_card_decides_how_it_is_sampled() -> None:
 
 def test_where_no_sample_comes_to_a_plan_the_node_fails_or_takes_its_fallback() -> None:
     played = voted(("no",), ("no",))
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "R007"
-    assert voted(("no",), ("no",), more=", fallback: quiet").outcome == Value("quiet")
+    assert voted(("no",), ("no",), more=", fallback: quiet").outcome == ValueOutcome("quiet")
 
 
 def larger(router: tuple[str, ...], planner: tuple[str, ...], more: str = "repairs: 1") -> Played:
@@ -149,21 +149,21 @@ def larger(router: tuple[str, ...], planner: tuple[str, ...], more: str = "repai
 
 def test_after_the_repairs_the_larger_planner_goes_on_from_the_lines_that_stand() -> None:
     played = larger((PLAN[0], "I cannot"), PLAN)
-    assert played.outcome == Value(["A", "B"])
+    assert played.outcome == ValueOutcome(["A", "B"])
     assert (played.workers.counts["router"], played.workers.counts["planner"]) == (3, 2)
     first = next(call for call in played.workers.calls if call.name == "planner")
     assert first.inputs["plan"] == PLAN[0]
     assert "Not accepted, write another line:" in first.inputs["request"]
-    asked = [(event.drafted.larger, event.drafted.lines) for event in played.of(TurnStarted)]
+    asked = [(event.draft.escalated, event.draft.lines) for event in played.of(TurnStarted)]
     assert asked == [(False, ()), (False, PLAN[:1]), (False, PLAN[:1]), (True, PLAN[:1]), (True, PLAN[:2]), (True, PLAN)]
 
 
 def test_the_larger_planner_has_as_many_repairs_and_then_the_node_fails() -> None:
     played = larger(("no",), ("never",), "repairs: 2")
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "R007"
     assert (played.workers.counts["router"], played.workers.counts["planner"]) == (3, 3)
-    assert larger(("no",), ("never",), "repairs: 0, fallback: []").outcome == Value([])
+    assert larger(("no",), ("never",), "repairs: 0, fallback: []").outcome == ValueOutcome([])
 
 
 def test_a_router_that_needs_no_help_never_asks_the_larger_one() -> None:
@@ -172,16 +172,16 @@ def test_a_router_that_needs_no_help_never_asks_the_larger_one() -> None:
 
 def test_samples_that_fail_go_to_the_larger_planner_each() -> None:
     played = larger((PLAN[0], "I cannot"), PLAN, "repairs: 0, votes: 2")
-    assert played.outcome == Value(["A", "B"])
+    assert played.outcome == ValueOutcome(["A", "B"])
     assert sorted(call.sample for call in played.workers.calls if call.name == "planner") == [1, 1, 2, 2]
 
 
-def by_sample(events: Sequence[Event]) -> dict[int, list[Drafted]]:
+def by_sample(events: Sequence[Event]) -> dict[int, list[PlanDraft]]:
     """The questions of each sample in their order; which of them comes next hangs on the order of answers."""
-    found: dict[int, list[Drafted]] = {}
+    found: dict[int, list[PlanDraft]] = {}
     for event in events:
-        if isinstance(event, TurnStarted) and event.drafted is not None:
-            found.setdefault(event.drafted.sample, []).append(event.drafted)
+        if isinstance(event, TurnStarted) and event.draft is not None:
+            found.setdefault(event.draft.sample, []).append(event.draft)
     return found
 
 
@@ -195,9 +195,9 @@ def test_a_run_is_replayed_and_resumed_at_every_event(more: str, latency: float)
     }
     whole = play(text, {"text": "a b"}, answers=answers, catalog=WITH_LARGER, latency=latency)
     compiled = program(text, WITH_LARGER)
-    assert isinstance(whole.outcome, Value)
+    assert isinstance(whole.outcome, ValueOutcome)
     found = replay(compiled, whole.events)
-    assert (found.different, found.reason) == (None, "")
+    assert (found.first_difference, found.reason) == (None, "")
 
     async def scene(clock: VirtualClock) -> None:
         for cut in range(2, len(whole.events) - 1):
@@ -208,7 +208,7 @@ def test_a_run_is_replayed_and_resumed_at_every_event(more: str, latency: float)
             log = [*whole.events[:cut], *run.log]
             assert by_sample(log) == by_sample(whole.events)
             again = replay(compiled, log)
-            assert (again.different, again.reason) == (None, "")
+            assert (again.first_difference, again.reason) == (None, "")
             await theatre.engine.close()
 
     run_simulated(scene, 0)
@@ -224,27 +224,29 @@ def test_what_votes_cost_is_in_the_ledger() -> None:
 def test_return_nothing_is_a_vote() -> None:
     nothing = ("return nothing",)
     played = voted(LOUD, nothing, nothing)
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert "nothing that is offered serves the request" in played.outcome.reason
-    assert voted(LOUD, nothing, LOUD_AGAIN).outcome == Value("A B")
-    assert decided(voted(LOUD, nothing, LOUD_AGAIN)).plans == (LOUD, nothing, LOUD_AGAIN)
+    assert voted(LOUD, nothing, LOUD_AGAIN).outcome == ValueOutcome("A B")
+    assert decided(voted(LOUD, nothing, LOUD_AGAIN)).sampled_plans == (LOUD, nothing, LOUD_AGAIN)
 
 
 def test_nothing_starts_before_the_votes_are_counted() -> None:
     played = voted(LOUD_AGAIN, LOUD_AGAIN)
-    assert [event.drafted.plan for event in played.of(TurnStarted)] == [None] * 7
+    assert [event.draft.plan for event in played.of(TurnStarted)] == [None] * 7
     last = played.of(TurnStarted)[-1].seq
     assert all(event.seq > last for event in played.of(AttemptFinished) if event.node.startswith("solve@"))
 
 
 def test_another_version_is_voted_on_as_well() -> None:
-    def written(call: Call) -> str:
+    def written(call: CallRequest) -> str:
         return line(LOUD if "These calls failed" in call.inputs["request"] else QUIET, call)
 
     text = WORK % "returns: str, repairs: 0, votes: 2"
-    played = play(text, {"text": "a b"}, answers={"router": written, "writer": lambda call: Refused(code="T009", reason="the pen is dry")})
-    assert played.outcome == Value("A B")
-    whole = [event.drafted for event in played.of(TurnStarted) if event.drafted.agreement is not None]
-    assert [(drafted.version, drafted.plans) for drafted in whole] == [(1, (QUIET, QUIET)), (2, (LOUD, LOUD))]
+    played = play(
+        text, {"text": "a b"}, answers={"router": written, "writer": lambda call: CallError(code="T009", reason="the pen is dry")}
+    )
+    assert played.outcome == ValueOutcome("A B")
+    whole = [event.draft for event in played.of(TurnStarted) if event.draft.agreement is not None]
+    assert [(drafted.version, drafted.sampled_plans) for drafted in whole] == [(1, (QUIET, QUIET)), (2, (LOUD, LOUD))]
     found = replay(program(text), played.events)
-    assert (found.different, found.reason) == (None, "")
+    assert (found.first_difference, found.reason) == (None, "")

@@ -6,8 +6,8 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestra.core.events import AttemptFinished, Judged, NodeFinished, RunFinished
-from orchestra.core.outcomes import Value
+from orchestra.core.events import AttemptFinished, NodeFinished, OutputJudged, RunFinished
+from orchestra.core.outcomes import ValueOutcome
 from orchestra.engine.replay import replay
 from orchestra.testing import Faults
 from tests.engine.stage import play, program
@@ -20,7 +20,7 @@ def test_a_run_is_what_the_engine_decides(seed: int) -> None:
     faults = Faults(refused=0.2, invalid=0.1, broken=0.05, slow=0.2)
     played = play(DIAMOND, {"text": "a b c"}, seed=seed, latency=(0.01, 3.0), faults=faults)
     found = replay(program(DIAMOND), played.events)
-    assert (found.different, found.reason) == (None, "")
+    assert (found.first_difference, found.reason) == (None, "")
     assert len(found.calls) == len(played.workers.calls)
 
 
@@ -28,9 +28,9 @@ def test_a_forged_output_is_noticed() -> None:
     played = play(DIAMOND, {"text": "a b"})
     last = played.events[-1]
     assert isinstance(last, RunFinished)
-    forged = [*played.events[:-1], msgspec.structs.replace(last, outcome=Value("forged"))]
+    forged = [*played.events[:-1], msgspec.structs.replace(last, outcome=ValueOutcome("forged"))]
     found = replay(program(DIAMOND), forged)
-    assert found.different == forged[-1]
+    assert found.first_difference == forged[-1]
     assert "otherwise" in found.reason
 
 
@@ -38,7 +38,7 @@ def test_a_call_that_nobody_wanted_is_noticed() -> None:
     played = play(DIAMOND, {"text": "a b"})
     again = next(event for event in played.events if isinstance(event, AttemptFinished | NodeFinished))
     events = [*played.events, msgspec.structs.replace(again, seq=len(played.events) + 1)]
-    assert replay(program(DIAMOND), events).different is not None
+    assert replay(program(DIAMOND), events).first_difference is not None
 
 
 DATED = """
@@ -51,10 +51,10 @@ nodes:
 
 def test_a_run_of_before_has_no_places_of_dates_and_is_what_the_engine_decides() -> None:
     played = play(DATED, {"text": "5 men, on 31 March 1889"})
-    judged = next(event for event in played.events if isinstance(event, Judged))
+    judged = next(event for event in played.events if isinstance(event, OutputJudged))
     [said] = judged.verdicts
     assert [one.quote for one in said.evidence] == ["5", "1889-03-31"]
     for told, same in ((said.evidence[:1], True), ((), True), ((msgspec.structs.replace(said.evidence[0], quote="1890"),), False)):
         older = msgspec.structs.replace(judged, verdicts=(msgspec.structs.replace(said, evidence=told),))
         events = [*played.events[: judged.seq - 1], older]
-        assert (replay(program(DATED), events).different is None) is same
+        assert (replay(program(DATED), events).first_difference is None) is same

@@ -11,17 +11,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestra.core.errors import OrchestraError
-from orchestra.core.events import Answered, Asked, AttemptFinished, CancelRequested, Event, Given, LetterRefused, NodeFinished, Resumed
-from orchestra.core.outcomes import Failed, Value
-from orchestra.core.protocols import Letter
-from orchestra.engine.engine import FOLLOW, Engine
+from orchestra.core.events import (
+    AttemptFinished,
+    CancelRequested,
+    Event,
+    InboxMessageRejected,
+    NodeFinished,
+    OverrideSource,
+    QuestionAnswered,
+    QuestionAsked,
+    RunResumed,
+)
+from orchestra.core.outcomes import FailedOutcome, ValueOutcome
+from orchestra.core.protocols import InboxMessage
+from orchestra.engine.engine import POLL_INTERVAL, Engine
 from orchestra.engine.replay import replay
 from orchestra.journal.history import History
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.testing import Faults, VirtualClock, run_simulated
 from tests.engine.durable import Theatre, resumed
 from tests.engine.stage import play, program
-from tests.simulation.lab.answers import Recorded
+from tests.simulation.lab.answers import RunRecord
 from tests.simulation.lab.oracle import Oracle
 
 EVERYTHING = """
@@ -59,30 +69,30 @@ def test_a_run_cut_off_anywhere_ends_as_if_nothing_had_happened(seed: int, cut: 
     finished, events, theatre = resumed(compiled, before, latency=(0.1, 2.0), faults=FAULTS, seed=seed)
     assert finished.outcome == played.finished.outcome
     assert events[: len(before)] == before
-    assert isinstance(events[len(before)], Resumed)
-    ended = {event.node for event in before if isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.settled)}
+    assert isinstance(events[len(before)], RunResumed)
+    ended = {event.node for event in before if isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.final)}
     assert not ended & {call.node for call in theatre.workers.calls}
     found = replay(compiled, events)
-    assert (found.different, found.reason) == (None, "")
+    assert (found.first_difference, found.reason) == (None, "")
 
 
 def test_a_call_that_must_happen_once_is_asked_about_when_nobody_knows() -> None:
     compiled = program("output: ${a}\nnodes:\n  a: {tool: send, with: {text: x}}")
 
     async def scene(clock: VirtualClock) -> None:
-        for answer, outcome in (("again", Value("sent")), ("fail", Failed)):
+        for answer, outcome in (("again", ValueOutcome("sent")), ("fail", FailedOutcome)):
             theatre = Theatre(clock, latency=10.0)
             run = theatre.start(compiled)
             await clock.sleep(1)
             await theatre.crash()
             again = await theatre.engine.resume(compiled, run.id)
-            assert await again.pause() is None
+            assert await again.wait_until_blocked() is None
             assert len(theatre.workers.calls) == 1
-            (asked,) = again.asked
-            assert asked.about == "effect"
-            await theatre.journal.post(run.id, letter("a", answer, asked))
+            (asked,) = again.questions
+            assert asked.kind == "effect"
+            await theatre.journal.send(run.id, letter("a", answer, asked))
             finished = await again.wait()
-            assert finished.outcome == outcome if isinstance(outcome, Value) else isinstance(finished.outcome, outcome)
+            assert finished.outcome == outcome if isinstance(outcome, ValueOutcome) else isinstance(finished.outcome, outcome)
             assert len(theatre.workers.calls) == (2 if answer == "again" else 1)
             await theatre.engine.close()
 
@@ -98,41 +108,48 @@ def test_a_person_says_what_a_call_in_doubt_gave_and_the_run_goes_on_with_it() -
         await clock.sleep(1)
         await theatre.crash()
         again = await theatre.engine.resume(compiled, run.id)
-        assert await again.pause() is None
-        (asked,) = again.asked
-        assert asked.gives == {"type": "string"}
-        wrong = Letter(kind="answer", node="a", value=7, shown=asked.shown, gave=True)
-        assert "str" in theatre.engine.objection(asked, wrong)
-        both = Letter(kind="answer", node="a", value="sent then", shown=asked.shown, gave=True, declined="nobody knows")
-        assert "declined" in theatre.engine.objection(asked, both)
-        before = Letter(kind="answer", node="a", value="again", shown=asked.shown, asked=asked.seq - 1)
-        assert "asked again" in theatre.engine.objection(asked, before)
+        assert await again.wait_until_blocked() is None
+        (asked,) = again.questions
+        assert asked.result_schema == {"type": "string"}
+        wrong = InboxMessage(kind="answer", node="a", value=7, question_digest=asked.question_digest, call_happened=True)
+        assert "str" in theatre.engine.rejection_reason(asked, wrong)
+        both = InboxMessage(
+            kind="answer",
+            node="a",
+            value="sent then",
+            question_digest=asked.question_digest,
+            call_happened=True,
+            decline_reason="nobody knows",
+        )
+        assert "declined" in theatre.engine.rejection_reason(asked, both)
+        before = InboxMessage(kind="answer", node="a", value="again", question_digest=asked.question_digest, question_seq=asked.seq - 1)
+        assert "asked again" in theatre.engine.rejection_reason(asked, before)
         for number in (0, asked.seq):  # older versions wrote none
-            assert theatre.engine.objection(asked, msgspec.structs.replace(before, asked=number)) == ""
-        await theatre.journal.post(run.id, wrong)
+            assert theatre.engine.rejection_reason(asked, msgspec.structs.replace(before, question_seq=number)) == ""
+        await theatre.journal.send(run.id, wrong)
         await clock.sleep(1)
-        said = Letter(kind="answer", node="a", value="sent then", shown=asked.shown, gave=True, by="ann")
-        await theatre.journal.post(run.id, said)
+        said = InboxMessage(kind="answer", node="a", value="sent then", question_digest=asked.question_digest, call_happened=True, by="ann")
+        await theatre.journal.send(run.id, said)
         await theatre.crash()  # the letter lies in the inbox, and whoever takes the run over opens it
         finished = await (await theatre.engine.resume(compiled, run.id)).wait()
-        assert finished.outcome == Value("SENT THEN")
+        assert finished.outcome == ValueOutcome("SENT THEN")
         assert [call.name for call in theatre.workers.calls] == ["send", "shout"]
         events = await theatre.journal.read(run.id)
-        assert [event.value for event in events if isinstance(event, Answered) and event.gave] == ["sent then"]
+        assert [event.value for event in events if isinstance(event, QuestionAnswered) and event.call_happened] == ["sent then"]
         (ended,) = [event for event in events if isinstance(event, NodeFinished) and event.node == "a"]
-        assert (ended.outcome, ended.given) == (Value("sent then"), Given("ann"))
+        assert (ended.outcome, ended.overridden_by) == (ValueOutcome("sent then"), OverrideSource("ann"))
         row = History.of(events).row("a")
         assert row is not None
-        assert row.came_to == "given"
-        assert replay(compiled, events).different is None
-        assert Oracle(compiled, Recorded.of(events)).consult().objections == []
+        assert row.display_status == "given"
+        assert replay(compiled, events).first_difference is None
+        assert Oracle(compiled, RunRecord.from_events(events)).evaluate().objections == []
         await theatre.engine.close()
 
     run_simulated(scene)
 
 
-def letter(node: str, value: Any, asked: Asked, shown: str = "") -> Any:
-    return Letter(kind="answer", node=node, value=value, by="ann", shown=shown or asked.shown)
+def letter(node: str, value: Any, asked: QuestionAsked, shown: str = "") -> Any:
+    return InboxMessage(kind="answer", node=node, value=value, by="ann", question_digest=shown or asked.question_digest)
 
 
 ASK = """
@@ -151,16 +168,16 @@ def test_a_run_that_asks_waits_without_a_task_or_a_lease_and_goes_on_with_the_an
     async def scene(clock: VirtualClock) -> None:
         theatre = Theatre(clock)
         run = theatre.start(compiled, {"text": "x"})
-        assert await run.pause() is None
-        (asked,) = run.asked
+        assert await run.wait_until_blocked() is None
+        (asked,) = run.questions
         assert (asked.question, asked.options) == ("Is <x> right?", ("yes", "no"))
-        assert (await theatre.journal.runs())[0].status == "waiting"
+        assert (await theatre.journal.list_runs())[0].status == "waiting"
         await clock.sleep(3 * 86_400)
         assert await theatre.journal.lease(run.id) == 2  # anybody may take it over
         await theatre.journal.release(run.id)
-        await theatre.journal.post(run.id, letter("sure", "yes", asked))
+        await theatre.journal.send(run.id, letter("sure", "yes", asked))
         finished = await run.wait()
-        assert finished.outcome == Value("YES")
+        assert finished.outcome == ValueOutcome("YES")
         assert [call.name for call in theatre.workers.calls] == ["writer", "shout"]
         await theatre.engine.close()
 
@@ -184,9 +201,9 @@ def test_a_run_that_is_let_go_of_in_the_middle_waits_for_nobody(text: str) -> No
         theatre = Theatre(clock, latency=60.0)
         run = theatre.start(program(text), {"text": "x"})
         await clock.sleep(5)
-        assert (await theatre.journal.runs())[0].status == "running"
+        assert (await theatre.journal.list_runs())[0].status == "running"
         await theatre.engine.close()
-        assert [(one.run, one.status) for one in await theatre.journal.runs()] == [(run.id, "interrupted")]
+        assert [(one.run, one.status) for one in await theatre.journal.list_runs()] == [(run.id, "interrupted")]
 
     run_simulated(scene)
 
@@ -197,11 +214,11 @@ def test_an_answer_may_come_while_nobody_has_the_run() -> None:
     async def scene(clock: VirtualClock) -> None:
         theatre = Theatre(clock)
         run = theatre.start(compiled, {"text": "x"})
-        await run.pause()
-        (asked,) = run.asked
+        await run.wait_until_blocked()
+        (asked,) = run.questions
         await theatre.crash()
-        await theatre.journal.post(run.id, letter("sure", "no", asked))
-        assert (await (await theatre.engine.resume(compiled, run.id)).wait()).outcome == Value("NO")
+        await theatre.journal.send(run.id, letter("sure", "no", asked))
+        assert (await (await theatre.engine.resume(compiled, run.id)).wait()).outcome == ValueOutcome("NO")
         await theatre.engine.close()
 
     run_simulated(scene)
@@ -214,14 +231,14 @@ def test_a_letter_that_does_not_fit_is_noted_and_changes_nothing(value: Any, sho
     async def scene(clock: VirtualClock) -> None:
         theatre = Theatre(clock)
         run = theatre.start(compiled, {"text": "x"})
-        await run.pause()
-        (asked,) = run.asked
-        await theatre.journal.post(run.id, letter("sure", value, asked, shown))
-        await theatre.journal.post(run.id, letter("nothing", "yes", asked))
-        await theatre.journal.post(run.id, letter("sure", "yes", asked))
-        assert (await run.wait()).outcome == Value("YES")
-        refused = [event for event in await theatre.journal.read(run.id) if isinstance(event, LetterRefused)]
-        assert [event.letter for event in refused] == [1, 2]
+        await run.wait_until_blocked()
+        (asked,) = run.questions
+        await theatre.journal.send(run.id, letter("sure", value, asked, shown))
+        await theatre.journal.send(run.id, letter("nothing", "yes", asked))
+        await theatre.journal.send(run.id, letter("sure", "yes", asked))
+        assert (await run.wait()).outcome == ValueOutcome("YES")
+        refused = [event for event in await theatre.journal.read(run.id) if isinstance(event, InboxMessageRejected)]
+        assert [event.message_number for event in refused] == [1, 2]
         await theatre.engine.close()
 
     run_simulated(scene)
@@ -234,7 +251,7 @@ def test_a_letter_cancels_a_run_that_another_process_has() -> None:
         theatre = Theatre(clock, latency=60.0)
         run = theatre.start(compiled)
         await clock.sleep(1)
-        await MemoryJournal(theatre.store).post(run.id, Letter(kind="cancel", by="the neighbour"))
+        await MemoryJournal(theatre.store).send(run.id, InboxMessage(kind="cancel", by="the neighbour"))
         finished = await run.wait()
         assert finished.status == "cancelled"
         assert any(isinstance(event, CancelRequested) and event.by == "the neighbour" for event in run.log)
@@ -280,7 +297,7 @@ def test_a_deadline_counts_the_time_before_an_interruption_and_not_the_time_in_b
 def test_a_question_with_a_timeout_is_given_up_and_its_fallback_holds() -> None:
     text = 'output: ${a}\nnodes:\n  a: {ask: "Well?", timeout: 60, fallback: "nobody"}'
     played = play(text)
-    assert played.outcome == Value("nobody")
+    assert played.outcome == ValueOutcome("nobody")
     assert played.finished.at - played.events[0].at == pytest.approx(60)
 
 
@@ -294,7 +311,7 @@ nodes:
     fallback: "too late"
 """
     played = play(text, latency=60.0)
-    assert played.outcome == Value("too late")
+    assert played.outcome == ValueOutcome("too late")
     assert len(played.workers.cancelled) == 1
     assert played.finished.at - played.events[0].at == pytest.approx(5)
 
@@ -305,12 +322,12 @@ def test_closing_an_engine_ends_the_wait_for_a_run_that_another_process_has() ->
     async def scene(clock: VirtualClock) -> None:
         theatre = Theatre(clock, latency=100.0)
         run = theatre.start(compiled, {"text": "x"})
-        await run.pause()
-        (asked,) = run.asked
+        await run.wait_until_blocked()
+        (asked,) = run.questions
         journal = MemoryJournal(theatre.store)
         other = Engine(clock, journal, theatre.workers)
         theirs = await other.resume(compiled, run.id)
-        await theatre.journal.post(run.id, letter("sure", "yes", asked))
+        await theatre.journal.send(run.id, letter("sure", "yes", asked))
         await clock.sleep(10)  # one of the two has woken the run, and the other follows it
         waits = [asyncio.ensure_future(handle.wait()) for handle in (run, theirs)]
         await clock.sleep(1)
@@ -331,8 +348,8 @@ def test_a_run_that_two_letters_wake_is_not_followed_by_who_has_it(second: int, 
     async def scene(clock: VirtualClock) -> tuple[list[Event], list[Event]]:
         theatre = Theatre(clock, latency=100.0)
         run = theatre.start(compiled, {"text": "x"})
-        await run.pause()
-        (asked,) = run.asked
+        await run.wait_until_blocked()
+        (asked,) = run.questions
 
         async def watch() -> list[Event]:
             return [event async for event in run.events()]
@@ -340,10 +357,10 @@ def test_a_run_that_two_letters_wake_is_not_followed_by_who_has_it(second: int, 
         watching = asyncio.ensure_future(watch())
         other = MemoryJournal(theatre.store)
         await other.lease(run.id)
-        await other.post(run.id, letter("sure", "yes", asked))
+        await other.send(run.id, letter("sure", "yes", asked))
         for turn in range(9):
             if turn == second:
-                await other.post(run.id, letter("sure", "no", asked))
+                await other.send(run.id, letter("sure", "no", asked))
             if turn == freed:
                 await other.release(run.id)
             await asyncio.sleep(0)
@@ -363,7 +380,7 @@ class Slow(MemoryJournal):
         self._clock = clock
 
     async def lease(self, run: str) -> int:
-        await self._clock.sleep(FOLLOW / 2)
+        await self._clock.sleep(POLL_INTERVAL / 2)
         return await super().lease(run)
 
 
@@ -376,8 +393,8 @@ def test_a_run_that_is_resumed_while_it_is_followed_ends_for_all_who_wait(later:
         theatre = Theatre(clock, latency=100.0)
         engine = Engine(clock, Slow(theatre.store, clock), theatre.workers)
         run = engine.start(compiled, {"text": "x"}, graph="0" * 32)
-        await run.pause()
-        (asked,) = run.asked
+        await run.wait_until_blocked()
+        (asked,) = run.questions
 
         async def watch() -> list[Event]:
             return [event async for event in run.events()]
@@ -385,10 +402,10 @@ def test_a_run_that_is_resumed_while_it_is_followed_ends_for_all_who_wait(later:
         watching = asyncio.ensure_future(watch())
         other = MemoryJournal(theatre.store)
         await other.lease(run.id)
-        await other.post(run.id, letter("sure", "yes", asked))
-        await clock.sleep(2 * FOLLOW)  # it was woken, found the run in other hands, and follows it
+        await other.send(run.id, letter("sure", "yes", asked))
+        await clock.sleep(2 * POLL_INTERVAL)  # it was woken, found the run in other hands, and follows it
         await other.release(run.id)
-        await clock.sleep(later * FOLLOW)
+        await clock.sleep(later * POLL_INTERVAL)
         again = await engine.resume(compiled, run.id)
         ends = list(await asyncio.wait_for(asyncio.gather(run.wait(), again.wait()), 1000))
         told = await theatre.journal.read(run.id)

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.core.events import AttemptFinished, AttemptStarted, Event, Resumed, RunStarted
-from orchestra.core.protocols import Refused
+from orchestra.core.events import AttemptFinished, AttemptStarted, Event, RunResumed, RunStarted
+from orchestra.core.protocols import CallError
 from orchestra.engine.decide import decide
 from orchestra.engine.evolve import evolve
-from orchestra.engine.proposals import Finish, Pause
+from orchestra.engine.proposals import FinishNode, ScheduleRetry
 from orchestra.engine.replay import replay
-from orchestra.engine.retry import NOT_ACCEPTED, OUTSIDE_TYPE, policy
-from orchestra.engine.state import State
+from orchestra.engine.retry import REJECTED_ATTEMPTS, TYPE_ERROR_ATTEMPTS, retry_policy
+from orchestra.engine.state import RunState
 from orchestra.testing import Faults
 from orchestra.workflows.program import CompiledNode
 from tests.engine.stage import play, program
@@ -26,32 +26,32 @@ def node(retry: str = "", kind: str = "agent: writer") -> CompiledNode:
 
 @given(attempts=st.integers(1, 10), within=st.integers(1, 100), attempt=st.integers(1, 12), seconds=st.floats(0, 200))
 def test_attempts_end_at_the_first_of_two_limits(attempts: int, within: int, attempt: int, seconds: float) -> None:
-    found = policy(node(f", retry: {{attempts: {attempts}, within: {within}}}"), "F203")
-    assert found.again(attempt, seconds) == (attempt < attempts and seconds < within)
+    found = retry_policy(node(f", retry: {{attempts: {attempts}, within: {within}}}"), "F203")
+    assert found.should_retry(attempt, seconds) == (attempt < attempts and seconds < within)
 
 
 @given(first=st.floats(0, 10), longest=st.floats(0, 100), attempt=st.integers(1, 12))
 def test_pauses_grow_up_to_the_longest_with_the_upper_half_left_to_chance(first: float, longest: float, attempt: int) -> None:
-    low, high = policy(node(f", retry: {{attempts: 3, wait: [{first}, {longest}]}}"), "F203").pause(attempt)
+    low, high = retry_policy(node(f", retry: {{attempts: 3, wait: [{first}, {longest}]}}"), "F203").backoff_range(attempt)
     assert high <= longest
     assert low == high / 2
     if attempt < 12:
-        assert policy(node(f", retry: {{wait: [{first}, {longest}]}}"), "F203").pause(attempt + 1)[1] >= high
+        assert retry_policy(node(f", retry: {{wait: [{first}, {longest}]}}"), "F203").backoff_range(attempt + 1)[1] >= high
 
 
 def test_what_time_does_not_mend_is_tried_again_at_once_and_seldom() -> None:
-    for code, most in (("M001", OUTSIDE_TYPE), ("V001", NOT_ACCEPTED)):
-        found = policy(node(), code)
-        assert found.pause(1) == (0.0, 0.0)
-        assert [found.again(attempt, 0.0) for attempt in range(1, 4)] == [attempt < most for attempt in range(1, 4)]
+    for code, most in (("M001", TYPE_ERROR_ATTEMPTS), ("V001", REJECTED_ATTEMPTS)):
+        found = retry_policy(node(), code)
+        assert found.backoff_range(1) == (0.0, 0.0)
+        assert [found.should_retry(attempt, 0.0) for attempt in range(1, 4)] == [attempt < most for attempt in range(1, 4)]
 
 
 def test_a_tool_that_must_happen_once_has_one_attempt_whatever_the_file_says() -> None:
-    assert not policy(node(", retry: 5", "tool: send"), "T003").again(1, 0.0)
+    assert not retry_policy(node(", retry: 5", "tool: send"), "T003").should_retry(1, 0.0)
 
 
 @pytest.mark.parametrize(
-    ("head", "retry", "lasting", "attempts"),
+    ("head", "retry", "permanent", "attempts"),
     [
         ("", "", False, 3),
         ("", "", True, 1),
@@ -60,18 +60,18 @@ def test_a_tool_that_must_happen_once_has_one_attempt_whatever_the_file_says() -
         ("defaults: {timeout: 60}\n", "", True, 1),
     ],
 )
-def test_what_would_come_again_is_tried_again_only_where_the_file_says_so(head: str, retry: str, lasting: bool, attempts: int) -> None:
+def test_what_would_come_again_is_tried_again_only_where_the_file_says_so(head: str, retry: str, permanent: bool, attempts: int) -> None:
     text = f"{head}output: ${{a}}\nnodes:\n  a: {{tool: shout, with: {{text: x}}{retry}}}"
-    played = play(text, answers={"shout": Refused(code="T003", reason="shout raised KeyError: 'n'", retryable=True, lasting=lasting)})
+    played = play(text, answers={"shout": CallError(code="T003", reason="shout raised KeyError: 'n'", retryable=True, permanent=permanent)})
     assert len(played.attempts) == attempts
-    assert replay(program(text), played.events).different is None
+    assert replay(program(text), played.events).first_difference is None
 
 
 def test_a_run_that_was_stored_before_it_was_told_apart_decides_as_it_did() -> None:
     text = "output: ${a}\nnodes:\n  a: {tool: shout, with: {text: x}}"
-    stored = play(text, answers={"shout": Refused(code="T003", reason="shout raised KeyError: 'n'", retryable=True)})
-    assert b"lasting" not in msgspec.json.encode(stored.events)
-    assert replay(program(text), stored.events).different is None
+    stored = play(text, answers={"shout": CallError(code="T003", reason="shout raised KeyError: 'n'", retryable=True)})
+    assert b"permanent" not in msgspec.json.encode(stored.events)
+    assert replay(program(text), stored.events).first_difference is None
 
 
 def test_no_attempt_is_planned_after_the_time_within_which_they_may_be() -> None:
@@ -81,7 +81,7 @@ def test_no_attempt_is_planned_after_the_time_within_which_they_may_be() -> None
     assert 3 <= len(played.attempts) <= 6
 
 
-@pytest.mark.parametrize(("ended", "expected"), [(1.5, Finish), (0.5, Pause)])
+@pytest.mark.parametrize(("ended", "expected"), [(1.5, FinishNode), (0.5, ScheduleRetry)])
 def test_an_attempt_that_ended_before_its_run_was_cut_off_is_followed_by_another_as_ever(ended: float, expected: type) -> None:
     """Simulated (seed 3111): the disk was full between the end of an attempt, too late for another one, and that of its node."""
     compiled = program("output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}, retry: {attempts: 3, wait: [0, 0], within: 1}}")
@@ -90,8 +90,8 @@ def test_an_attempt_that_ended_before_its_run_was_cut_off_is_followed_by_another
         AttemptStarted(seq=2, at=1.0, node="a", attempt=1),
         AttemptFinished(seq=3, at=1.0 + ended, node="a", attempt=1, error="E007", reason="cancelled", retryable=True),
     ]
-    for events in (before, [*before, Resumed(seq=4, at=9.0, epoch=2, away=8.0 - ended)]):
-        state = State(budgeted=False)
+    for events in (before, [*before, RunResumed(seq=4, at=9.0, epoch=2, idle_seconds=8.0 - ended)]):
+        state = RunState(keep_budgets=False)
         for event in events:
             evolve(state, event, compiled)
         assert [type(one) for one in decide(state)] == [expected]

@@ -9,14 +9,14 @@ import pytest
 
 from orchestra.core.errors import InputErrors
 from orchestra.core.events import AttemptStarted
-from orchestra.core.outcomes import Abstained, Failed, Value
-from orchestra.core.protocols import Call, Done, Refused, Reply
+from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, ValueOutcome
+from orchestra.core.protocols import CallError, CallReply, CallRequest, CallResult
 from orchestra.engine.engine import Engine
 from orchestra.engine.replay import replay
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
 from tests.engine.durable import Theatre
 from tests.engine.stage import Played, play, program
-from tests.simulation.lab.invariants import Case, audit
+from tests.simulation.lab.invariants import AuditCase, audit
 
 FLOW = """
 input: {text: str}
@@ -29,7 +29,7 @@ CHECKED = FLOW.replace("agent: writer", "agent: reader").replace(
     'with: {text: "${input.text}"}, escalate',
     'with: {question: when, context: "${input.text}"}, checks: [quote], against: "${input.text}", escalate',
 )
-TIER: dict[str, Any] = {"writer": lambda call: "large" if call.escalate else "small"}
+TIER: dict[str, Any] = {"writer": lambda call: "large" if call.is_escalated else "small"}
 LONG = "a b c"
 
 
@@ -37,52 +37,52 @@ def answered(flow: str, text: str, answers: dict[str, Any] | None = None, **opti
     """Plays a workflow, and has its journal audited and decided anew."""
     played = play(flow.replace("MORE", ""), {"text": text}, answers or TIER, **options)
     compiled = program(flow.replace("MORE", ""))
-    assert audit(Case(compiled, played.events)) == []
+    assert audit(AuditCase(compiled, played.events)) == []
     found = replay(compiled, played.events)
-    assert (found.different, found.reason) == (None, "")
+    assert (found.first_difference, found.reason) == (None, "")
     return played
 
 
 def asked(played: Played) -> list[tuple[int, bool]]:
-    return [(call.attempt, call.escalate) for call in played.workers.calls if call.node == "reply"]
+    return [(call.attempt, call.is_escalated) for call in played.workers.calls if call.node == "reply"]
 
 
 @pytest.mark.parametrize(("text", "answer", "at_once"), [(LONG, "large", True), ("a b", "small", False)])
 def test_the_condition_chooses_the_model_of_the_first_attempt(text: str, answer: str, at_once: bool) -> None:
     played = answered(FLOW, text)
-    assert isinstance(played.outcome, Value)
+    assert isinstance(played.outcome, ValueOutcome)
     assert (played.outcome.value, asked(played)) == (answer, [(1, at_once)])
 
 
 @pytest.mark.parametrize(("text", "said"), [(LONG, 'true, with length = ["a","b","c"]'), ("a b", 'false, with length = ["a","b"]')])
 def test_the_choice_and_its_reason_are_facts_either_way(text: str, said: str) -> None:
     (begun,) = answered(FLOW, text).of(AttemptStarted, "reply")
-    assert (begun.escalated, begun.because) == (said.startswith("true"), f"size(length) > 2 is {said}")
+    assert (begun.escalated, begun.escalation_reason) == (said.startswith("true"), f"size(length) > 2 is {said}")
 
 
 def test_what_a_reason_quotes_is_cut() -> None:
     (begun,) = answered(FLOW, "word " * 5000).of(AttemptStarted, "reply")
-    assert len(begun.because) < 300
+    assert len(begun.escalation_reason) < 300
 
 
 @pytest.mark.parametrize("code", ["F202", "F220"])
 def test_a_larger_model_that_is_forbidden_or_not_there_is_not_needed(code: str) -> None:
     def writer(call: Any) -> Any:
-        return Refused(code=code, reason="not cleared", hint="") if call.escalate else "small"
+        return CallError(code=code, reason="not cleared", hint="") if call.is_escalated else "small"
 
     played = answered(FLOW, LONG, {"writer": writer})
-    assert isinstance(played.outcome, Value)
+    assert isinstance(played.outcome, ValueOutcome)
     assert (played.outcome.value, asked(played)) == ("small", [(1, True), (2, False)])
 
 
 class AtOnce(SimulatedWorkers):
     """Answers in the very turn in which it is asked, so that a call need not leave its start in the journal."""
 
-    said: Mapping[int, Done | Refused]
+    said: Mapping[int, CallResult | CallError]
 
-    async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
+    async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
         self.calls.append(call)
-        yield Done(value=["a", "b", "c"]) if call.kind == "tool" else self.said[call.attempt]
+        yield CallResult(value=["a", "b", "c"]) if call.kind == "tool" else self.said[call.attempt]
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
@@ -93,9 +93,9 @@ def test_once_its_own_model_is_asked_instead_it_is_asked_again_too(interrupted: 
         theatre = Theatre(clock)
         theatre.workers = workers = AtOnce({}, clock=clock)
         workers.said = {
-            1: Refused(code="F220", reason="none"),
-            2: Refused(code="F203", reason="gone", retryable=True),
-            3: Done(value="small"),
+            1: CallError(code="F220", reason="none"),
+            2: CallError(code="F203", reason="gone", retryable=True),
+            3: CallResult(value="small"),
         }
         theatre.engine = Engine(clock, theatre.journal, workers)
         run = theatre.start(compiled, {"text": LONG})
@@ -103,23 +103,23 @@ def test_once_its_own_model_is_asked_instead_it_is_asked_again_too(interrupted: 
             await clock.sleep(5)
             await theatre.crash()
             run = await theatre.engine.resume(compiled, run.id)
-        assert (await run.wait()).outcome == Value("small")
-        assert [call.escalate for call in workers.calls if call.node == "reply"] == [True, False, False]
+        assert (await run.wait()).outcome == ValueOutcome("small")
+        assert [call.is_escalated for call in workers.calls if call.node == "reply"] == [True, False, False]
         await theatre.engine.close()
 
     run_simulated(scene)
 
 
 def test_other_errors_of_the_larger_model_are_those_of_the_node() -> None:
-    played = answered(FLOW, LONG, {"writer": lambda call: Refused(code="F300", reason="it broke", hint="")})
-    assert isinstance(played.outcome, Failed)
+    played = answered(FLOW, LONG, {"writer": lambda call: CallError(code="F300", reason="it broke", hint="")})
+    assert isinstance(played.outcome, FailedOutcome)
     assert (played.outcome.code, asked(played)) == ("F300", [(1, True)])
 
 
 def test_what_the_larger_model_says_at_once_is_judged_once() -> None:
     flow = CHECKED.replace("MORE", ", otherwise: [retry, escalate, abstain]")
     played = answered(flow, "built in 1889, says nobody")
-    assert isinstance(played.outcome, Abstained)
+    assert isinstance(played.outcome, AbstainedOutcome)
     assert asked(played) == [(1, True)]
 
 
@@ -130,7 +130,7 @@ def test_a_short_one_is_asked_as_ever_and_escalated_after_its_verdict() -> None:
 
 def test_a_transport_error_is_retried_with_the_same_model() -> None:
     def writer(call: Any) -> Any:
-        return Refused(code="F300", reason="busy", hint="", retryable=True) if call.attempt == 1 else "large"
+        return CallError(code="F300", reason="busy", hint="", retryable=True) if call.attempt == 1 else "large"
 
     played = answered(FLOW, LONG, {"writer": writer})
     assert asked(played) == [(1, True), (2, True)]
@@ -145,13 +145,15 @@ nodes:
   replies: {agent: writer, each: "${words}", as: word, with: {text: "${word}"}, escalate: "${size(word) > 3}"}
 """
     played = answered(flow, "iron a tower")
-    assert isinstance(played.outcome, Value)
+    assert isinstance(played.outcome, ValueOutcome)
     assert played.outcome.value == ["large", "small", "large"]
 
 
 def test_the_choice_is_made_once_where_the_budget_makes_it_wait() -> None:
     played = answered(FLOW.replace("output:", "budget: {tokens: 4000}\noutput:"), LONG)
-    assert [begun.because for begun in played.of(AttemptStarted, "reply")] == ['size(length) > 2 is true, with length = ["a","b","c"]']
+    assert [begun.escalation_reason for begun in played.of(AttemptStarted, "reply")] == [
+        'size(length) > 2 is true, with length = ["a","b","c"]'
+    ]
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ import pytest
 from orchestra.app import inputs
 from orchestra.core.errors import InputError, OrchestraError
 from orchestra.core.events import AttemptFinished, Event, NodeFinished, RunStarted, encode
-from orchestra.core.outcomes import Failed, Value
+from orchestra.core.outcomes import FailedOutcome, ValueOutcome
 from orchestra.engine import size_limits
 from orchestra.engine.engine import Engine
 from orchestra.engine.replay import replay
-from orchestra.engine.run import Run
-from orchestra.journal.errors import too_large
+from orchestra.engine.run import Execution
+from orchestra.journal.errors import too_large_error
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
 from tests.engine.stage import ANSWERS, play, program
@@ -38,21 +38,21 @@ class Narrow(MemoryJournal):
     def append(self, run: str, events: Sequence[Event], delivered: Collection[str] = ()) -> None:
         for event in events:
             if (size := len(encode(event))) > self.most:
-                raise too_large(f"event {event.seq} of run {run}", size)
+                raise too_large_error(f"event {event.seq} of run {run}", size)
         super().append(run, events, delivered)
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(size_limits, "MOST", 3_000)
-    monkeypatch.setattr(size_limits, "SURE", 500)
+    monkeypatch.setattr(size_limits, "MAX_VALUE_BYTES", 3_000)
+    monkeypatch.setattr(size_limits, "SAFE_TEXT_LENGTH", 500)
 
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("output", ["${all.values}", "${n}"])
 def test_a_list_that_no_journal_takes_fails_its_node(output: str) -> None:
     played = play(LISTED % (output, ""), WORDS)
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert (played.finished.status, played.outcome.code) == ("failed", "E026")
     assert len(played.attempts) == 30
     assert replay(program(LISTED % (output, "")), played.events).reason == ""
@@ -62,10 +62,10 @@ def test_a_list_that_no_journal_takes_fails_its_node(output: str) -> None:
 @pytest.mark.parametrize("value", [["é" * 100] * 30, {"é" * 100: 1}, {f"{'é' * 100}{number}": number for number in range(30)}])
 def test_a_value_is_kept_up_to_its_size_as_json_keys_included(monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
     size = len(encode(value))
-    monkeypatch.setattr(size_limits, "MOST", size)
-    assert size_limits.kept(Value(value), "n") == Value(value)
-    monkeypatch.setattr(size_limits, "MOST", size - 2)
-    assert isinstance(size_limits.kept(Value(value), "n"), Failed)
+    monkeypatch.setattr(size_limits, "MAX_VALUE_BYTES", size)
+    assert size_limits.limit_size(ValueOutcome(value), "n") == ValueOutcome(value)
+    monkeypatch.setattr(size_limits, "MAX_VALUE_BYTES", size - 2)
+    assert isinstance(size_limits.limit_size(ValueOutcome(value), "n"), FailedOutcome)
 
 
 @pytest.mark.usefixtures("small")
@@ -79,8 +79,8 @@ nodes:
     block = '  both: {call: {nodes: {c: {tool: shout, with: {text: "${a}"}}}, output: {b: "${b}", c: "${c}"}}}\noutput: ${both.b}\n'
     for rest, node in ((block, "both"), ('output: {a: "${a}", b: "${b}"}\n', "output")):
         played = play(head + rest, {"word": "x" * 1_600})
-        assert isinstance(played.outcome, Failed)
-        assert (played.outcome.code, played.outcome.by) == ("E026", node)
+        assert isinstance(played.outcome, FailedOutcome)
+        assert (played.outcome.code, played.outcome.origin) == ("E026", node)
 
 
 @pytest.mark.usefixtures("small")
@@ -91,17 +91,17 @@ output: ${size(%s)}
 nodes:
   both: {call: {nodes: {c: {tool: shout, with: {text: "${input.word}"}}}, output: "${[c, c]}"}, fallback: "%s"}
 """
-    assert play(text % ("both", "${['x', 'y']}"), {"word": "x" * 1_600}).outcome == Value(2)
+    assert play(text % ("both", "${['x', 'y']}"), {"word": "x" * 1_600}).outcome == ValueOutcome(2)
     played = play(text % ("both", "${[input.word, input.word]}"), {"word": "x" * 1_600})
     outcome = played.outcome
-    assert [event.instead for event in played.of(NodeFinished)] == [None] * len(played.of(NodeFinished)), "there was none"
-    assert isinstance(outcome, Failed)
+    assert [event.original_outcome for event in played.of(NodeFinished)] == [None] * len(played.of(NodeFinished)), "there was none"
+    assert isinstance(outcome, FailedOutcome)
     assert outcome.code == "E026"
     assert outcome.reason.startswith("its fallback: ")
 
 
 async def test_what_stands_before_an_event_that_is_not_kept_is_kept() -> None:
-    run = Run("r1", journal := Narrow())
+    run = Execution("r1", journal := Narrow())
     run.log += [
         RunStarted(seq=1, at=1.0, run="r1", workflow="w", graph="0" * 32, inputs={}),
         *(AttemptFinished(seq=seq, at=1.0, node=f"a[{seq}]", attempt=1, value="x" * (2_000 if seq == 4 else 1)) for seq in range(2, 7)),
@@ -151,9 +151,9 @@ def test_a_value_that_is_not_kept_beside_the_end_of_its_run_says_so() -> None:
 
 
 def test_inputs_that_are_too_large_together_are_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "MOST", 3_000)
+    monkeypatch.setattr(inputs, "MAX_INPUT_BYTES", 3_000)
     compiled = program('input: {a: str, b: str}\noutput: ${a}\nnodes:\n  a: {tool: shout, with: {text: "${input.a}"}}')
-    assert inputs.bound(compiled, (), {"a": "x" * 1_000, "b": "y" * 1_000})
+    assert inputs.bind_arguments(compiled, (), {"a": "x" * 1_000, "b": "y" * 1_000})
     with pytest.raises(InputError) as caught:
-        inputs.bound(compiled, (), {"a": "x" * 1_500, "b": "y" * 1_500})
+        inputs.bind_arguments(compiled, (), {"a": "x" * 1_500, "b": "y" * 1_500})
     assert caught.value.code == "E013"

@@ -15,9 +15,9 @@ import psutil
 
 from orchestra.core.clock import SystemClock
 from orchestra.core.events import Usage
-from orchestra.core.protocols import UNMEASURED, Call, Done, Journal, Letter, Measure, Reply
+from orchestra.core.protocols import NO_ESTIMATE, CallEstimate, CallReply, CallRequest, CallResult, InboxMessage, Journal
 from orchestra.engine.engine import Engine
-from orchestra.engine.run import Run
+from orchestra.engine.run import Execution
 from orchestra.journal.memory import MemoryJournal
 from orchestra.journal.sqlite.journal import SqliteJournal
 from orchestra.workflows.program import Program
@@ -52,23 +52,23 @@ class Quick:
     def __init__(self) -> None:
         self.count_of_calls = 0
 
-    async def do(self, call: Call) -> Done:
+    async def call(self, call: CallRequest) -> CallResult:
         """The value, with the bytes that went over the wire."""
         self.count_of_calls += 1
         if not self.count_of_calls % 3:
             await asyncio.sleep(0)
         value = len(call.inputs["items"]) if call.name == "count" else f"{call.inputs['text'] or ''}x"
-        return Done(value=value, usage=USAGE, sent=call.key.encode(), received=call.key.encode())
+        return CallResult(value=value, usage=USAGE, sent=call.idempotency_key.encode(), received=call.idempotency_key.encode())
 
-    async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
+    async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
         """The same as a stream."""
-        yield await self.do(call)
+        yield await self.call(call)
 
-    def measure(self, call: Call) -> Measure:
+    def estimate(self, call: CallRequest) -> CallEstimate:
         """Nothing is known."""
-        return UNMEASURED
+        return NO_ESTIMATE
 
-    async def count(self, call: Call) -> int | None:
+    async def count_tokens(self, call: CallRequest) -> int | None:
         """Nobody counts."""
         return None
 
@@ -111,7 +111,7 @@ async def soak(journal: Journal, runs: int, what: str) -> None:
 
 
 async def test_runs_leave_nothing_in_memory() -> None:
-    await soak(MemoryJournal(keep=64), 20_000 if LONG else 2_000, "journal off")
+    await soak(MemoryJournal(max_ended_runs=64), 20_000 if LONG else 2_000, "journal off")
 
 
 async def test_runs_leave_nothing_but_a_file(tmp_path: Path) -> None:
@@ -119,16 +119,16 @@ async def test_runs_leave_nothing_but_a_file(tmp_path: Path) -> None:
         await soak(journal, 5_000 if LONG else 1_000, "SQLite")
 
 
-async def waiting(engine: Engine, compiled: Program, runs: int) -> list[Run]:
+async def waiting(engine: Engine, compiled: Program, runs: int) -> list[Execution]:
     """Runs that wait for a person, begun some at a time."""
-    found: list[Run] = []
+    found: list[Execution] = []
     for _ in range(runs // TOGETHER):
         begun = [engine.start(compiled, {"words": ["word"]}, graph="0" * 32) for _ in range(TOGETHER)]
         for run in begun:
-            assert await run.pause() is None
+            assert await run.wait_until_blocked() is None
         found += begun
     # Each has looked into its inbox once more: the journal reads in order, so this look is the last one.
-    await engine.journal.letters(found[-1].id)
+    await engine.journal.inbox(found[-1].id)
     for _ in range(3):
         await asyncio.sleep(0)
     return found
@@ -145,6 +145,8 @@ async def test_a_run_that_waits_for_a_person_costs_a_few_kilobytes_and_no_task(t
         assert memory <= 8
         assert (tasks, files) == (0, 0)
         for run in asleep[:100]:
-            await journal.post(run.id, Letter(kind="answer", node="sure", value="yes", shown=run.asked[0].shown))
+            await journal.send(
+                run.id, InboxMessage(kind="answer", node="sure", value="yes", question_digest=run.questions[0].question_digest)
+            )
         assert {(await run.wait()).status for run in asleep[:100]} == {"done"}
         await engine.close()

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from orchestra.core.events import AttemptFinished, AttemptStarted, NodeFinished, Resumed
-from orchestra.core.outcomes import Failed, Value
-from orchestra.core.protocols import Call
+from orchestra.core.events import AttemptFinished, AttemptStarted, NodeFinished, RunResumed
+from orchestra.core.outcomes import FailedOutcome, ValueOutcome
+from orchestra.core.protocols import CallRequest
 from orchestra.engine.replay import replay
 from orchestra.testing import VirtualClock, run_simulated
 from tests.engine.durable import Theatre
 from tests.engine.kinds.test_plan import LOUDLY, with_workflows
 from tests.engine.stage import Played, play, program
-from tests.simulation.lab.invariants import Case, audit
+from tests.simulation.lab.invariants import AuditCase, audit
 
 pytestmark = pytest.mark.slow
 
@@ -30,12 +30,12 @@ CHAIN = ("s1 = shout(text=input.text)", "s2 = writer(text=s1)", "s3 = shout(text
 SENDING = ("s1 = shout(text=input.text)", "s2 = send(s1, text=input.text)", "s3 = shout(text=s2)", "return s3")
 
 
-def router(*lines: str) -> Callable[[Call], Any]:
+def router(*lines: str) -> Callable[[CallRequest], Any]:
     """Writes the next of these lines, as far as the plan has come."""
     return lambda call: lines[min(call.inputs["plan"].count("\n") + bool(call.inputs["plan"]), len(lines) - 1)]
 
 
-def paced(**seconds: float) -> Callable[[Call, Random], float]:
+def paced(**seconds: float) -> Callable[[CallRequest, Random], float]:
     """How long calls take, by agent or tool; one second for the others."""
     return lambda call, chance: seconds.get(call.name, 1.0)
 
@@ -69,7 +69,7 @@ def test_a_step_starts_as_soon_as_its_line_is_accepted_and_its_needs_are_there()
 
 def test_the_first_step_starts_after_one_line_and_without_streaming_after_all_of_them() -> None:
     streamed, whole = planned("streaming: true", *CHAIN), planned("streaming: false", *CHAIN)
-    assert streamed.outcome == whole.outcome == Value("<A>")
+    assert streamed.outcome == whole.outcome == ValueOutcome("<A>")
     assert (began(streamed)["solve@1/s1"], began(whole)["solve@1/s1"]) == (1.0, 4.0)
     assert (streamed.events[-1].at - streamed.events[0].at, whole.events[-1].at - whole.events[0].at) == (4.0, 7.0)
 
@@ -79,11 +79,11 @@ LISTED = ('s1 = [writer(text=x) for x in ["a", "b", "c"]]', "s2 = [shout(text=x)
 
 def test_the_calls_of_a_list_that_a_line_states_start_together_when_it_is_accepted() -> None:
     played = planned("repairs: 0", *LISTED)
-    assert played.outcome == Value("<C>")
+    assert played.outcome == ValueOutcome("<C>")
     times = began(played)
     assert [times[f"solve@1/s1[{number}]"] for number in range(3)] == [1.0, 1.0, 1.0]
     assert times["solve#3/line"] == times["solve@1/s2[0]"] == 2.0
-    assert audit(Case(program(WORK % "repairs: 0"), played.events)) == []
+    assert audit(AuditCase(program(WORK % "repairs: 0"), played.events)) == []
 
 
 def test_what_has_effects_waits_for_the_whole_plan_and_so_does_what_reads_it() -> None:
@@ -91,7 +91,7 @@ def test_what_has_effects_waits_for_the_whole_plan_and_so_does_what_reads_it() -
     times = began(played)
     assert times["solve@1/s1"] == 1.0
     assert (times["solve@1/s2"], times["solve@1/s3"]) == (4.0, 5.0)
-    assert played.outcome == Value("SENT")
+    assert played.outcome == ValueOutcome("SENT")
 
 
 def test_nothing_that_ran_runs_again_when_the_plan_is_whole() -> None:
@@ -102,7 +102,7 @@ def test_nothing_that_ran_runs_again_when_the_plan_is_whole() -> None:
 def test_a_step_that_the_answer_does_not_rest_on_is_abandoned_and_not_waited_for() -> None:
     lines = ("s1 = writer(text=input.text)", "s2 = shout(text=input.text)", "return s2")
     played = planned("repairs: 0", *lines, latency=paced(writer=1000.0))
-    assert played.outcome == Value("A")
+    assert played.outcome == ValueOutcome("A")
     assert played.events[-1].at - played.events[0].at == 3.0
     assert [call.name for call in played.workers.cancelled] == ["writer"]
 
@@ -117,17 +117,17 @@ def test_a_workflow_that_nobody_needs_any_more_is_abandoned_with_all_that_is_und
     assert [call.node for call in played.workers.cancelled] == ["solve@1/s1/words"]
     assert "solve@1/s1/loud" not in played.outcomes
     found = replay(program(text, known), played.events)
-    assert (found.different, found.reason) == (None, "")
+    assert (found.first_difference, found.reason) == (None, "")
 
 
 def test_a_plan_that_is_refused_in_the_end_abandons_what_runs_and_counts_what_it_cost() -> None:
     played = planned("repairs: 0", "s1 = writer(text=input.text)", "s2 = writer(text=s1)", "nonsense", latency=paced(writer=1.5))
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "R007"
     assert [call.node for call in played.workers.cancelled] == ["solve@1/s2"]
     assert played.finished.usage.calls == 4  # three lines, and the step that came to its end
     fallen = planned("repairs: 0, fallback: quiet", "s1 = writer(text=input.text)", "nonsense", latency=paced(writer=9.0))
-    assert fallen.outcome == Value("quiet")
+    assert fallen.outcome == ValueOutcome("quiet")
     assert len(fallen.workers.cancelled) == 1
 
 
@@ -135,14 +135,14 @@ def test_a_plan_may_end_in_the_very_turn_in_which_a_step_of_it_fails() -> None:
     """The budget has room for two lines: the third does not fit in, and neither does an element of the step that begins with it."""
     lines = ("s1 = split(text=input.text)", "s2 = [writer(text=x) for x in s1]", "return s2[0]")
     played = play(WORK % "repairs: 0" + "budget: {calls: 2}\n", {"text": "a"}, answers={"router": router(*lines)}, latency=paced(split=0.5))
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "E005"
     assert "solve@1/s2[0]" not in played.outcomes
 
 
 def test_time_runs_out_for_lines_and_steps_alike() -> None:
     played = planned("timeout: 2.5", *CHAIN, latency=paced(shout=9.0))
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "E006"
     assert {call.node for call in played.workers.cancelled} == {"solve@1/s1", "solve#3/line"}
 
@@ -150,7 +150,7 @@ def test_time_runs_out_for_lines_and_steps_alike() -> None:
 def test_steps_keep_to_the_budget_of_the_run() -> None:
     text = "budget: {calls: 3}\n" + WORK % "repairs: 0"
     played = play(text, {"text": "a"}, answers={"router": router(*CHAIN)}, latency=paced())
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "E005"
     assert played.workers.counts["router"] + played.workers.counts["writer"] == 3
 
@@ -171,7 +171,7 @@ def test_a_plan_cut_off_at_any_event_goes_on_from_there(name: str, pace: float) 
     latency = paced(shout=pace, writer=pace)
     whole = play(WORK % more, {"text": "a b"}, answers=answers, latency=latency)
     compiled = program(WORK % more)
-    assert audit(Case(compiled, whole.events)) == []
+    assert audit(AuditCase(compiled, whole.events)) == []
 
     async def scene(clock: VirtualClock) -> None:
         for cut in range(1, len(whole.events)):
@@ -179,27 +179,27 @@ def test_a_plan_cut_off_at_any_event_goes_on_from_there(name: str, pace: float) 
             before = whole.events[:cut]
             theatre.put(before)
             run = await theatre.engine.resume(compiled, whole.events[0].run)  # type: ignore[union-attr]  # the first is a RunStarted
-            await run.pause()
-            for asked in run.asked:  # whether the message was sent before the run was cut off
-                await theatre.engine.journal.post(run.id, again(asked))
+            await run.wait_until_blocked()
+            for asked in run.questions:  # whether the message was sent before the run was cut off
+                await theatre.engine.journal.send(run.id, again(asked))
             assert (await run.wait()).outcome == whole.outcome
             events = await theatre.journal.read(run.id)
             assert events[:cut] == list(before)
-            assert isinstance(events[cut], Resumed) or cut == len(whole.events) - 1
+            assert isinstance(events[cut], RunResumed) or cut == len(whole.events) - 1
             assert not ended(before) & {call.node for call in theatre.workers.calls}
             found = replay(compiled, events)
-            assert (found.different, found.reason) == (None, "")
-            assert audit(Case(compiled, events)) == []
+            assert (found.first_difference, found.reason) == (None, "")
+            assert audit(AuditCase(compiled, events)) == []
             await theatre.engine.close()
 
     run_simulated(scene, 0)
 
 
 def again(asked: Any) -> Any:
-    from orchestra.core.protocols import Letter
+    from orchestra.core.protocols import InboxMessage
 
-    return Letter(kind="answer", node=asked.node, value="again", shown=asked.shown, by="ann")
+    return InboxMessage(kind="answer", node=asked.node, value="again", question_digest=asked.question_digest, by="ann")
 
 
 def ended(events: Any) -> set[str]:
-    return {event.node for event in events if isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.settled)}
+    return {event.node for event in events if isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.final)}

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from orchestra.core.events import Answered, Asked, AttemptFinished, AttemptStarted, Judged
-from orchestra.core.outcomes import Abstained, Failed, Value
-from orchestra.core.protocols import Call, Letter, Refused
+from orchestra.core.events import AttemptFinished, AttemptStarted, OutputJudged, QuestionAnswered, QuestionAsked
+from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, ValueOutcome
+from orchestra.core.protocols import CallError, CallRequest, InboxMessage
 from orchestra.engine.replay import replay
 from orchestra.journal.history import History
-from orchestra.journal.tier_usage import spent_by_tier
+from orchestra.journal.tier_usage import usage_by_tier
 from orchestra.testing import VirtualClock, run_simulated
 from tests.engine.durable import Theatre
 from tests.engine.stage import Played, play, program
-from tests.simulation.lab.invariants import Case, audit
+from tests.simulation.lab.invariants import AuditCase, audit
 
 FLOW = """
 input: {text: str}
@@ -53,7 +53,7 @@ GOOD = {"answer": "1889", "quote": "completed in 1889"}
 BAD = {"answer": "1890", "quote": "completed in 1890"}
 PERSONAL = {"answer": "1889", "quote": "as everybody knows"}
 TIERS = ("large", "outside", "largest")
-FORBIDDEN = Refused(code="F202", reason="data labelled 'restricted' may go to no server of the model 'outside'")
+FORBIDDEN = CallError(code="F202", reason="data labelled 'restricted' may go to no server of the model 'outside'")
 
 
 def flow(otherwise: str) -> str:
@@ -64,7 +64,7 @@ def climbed(otherwise: str, by_tier: dict[int, Any], tiers: tuple[str, ...] = TI
     """Plays a reading whose answers depend on the tier, and has its journal audited and decided anew."""
     text = flow(otherwise)
     played = play(text, {"text": TEXT}, {"reader": lambda call: by_tier.get(call.tier, BAD)}, tiers=tiers)
-    assert audit(Case(program(text), played.events)) == []
+    assert audit(AuditCase(program(text), played.events)) == []
     assert replay(program(text), played.events).reason == ""
     return played
 
@@ -75,7 +75,7 @@ def asked(played: Played) -> list[int]:
 
 def test_each_larger_model_is_asked_where_the_one_before_was_not_accepted() -> None:
     played = climbed("escalate", {3: GOOD})
-    assert isinstance(played.outcome, Value)
+    assert isinstance(played.outcome, ValueOutcome)
     assert (played.outcome.value, asked(played)) == (GOOD, [0, 1, 2, 3])
     assert [(one.attempt, one.escalated, one.tier) for one in played.of(AttemptStarted)] == [
         (1, False, 0),
@@ -83,7 +83,7 @@ def test_each_larger_model_is_asked_where_the_one_before_was_not_accepted() -> N
         (3, True, 2),
         (4, True, 3),
     ]
-    assert len(played.of(Judged)) == 4
+    assert len(played.of(OutputJudged)) == 4
 
 
 def test_the_climb_ends_with_the_first_that_is_accepted() -> None:
@@ -92,14 +92,14 @@ def test_the_climb_ends_with_the_first_that_is_accepted() -> None:
 
 def test_a_model_that_the_label_forbids_is_passed_over_and_the_next_one_asked() -> None:
     played = climbed("escalate", {2: FORBIDDEN, 3: GOOD})
-    assert isinstance(played.outcome, Value)
+    assert isinstance(played.outcome, ValueOutcome)
     assert asked(played) == [0, 1, 2, 3]
     assert [one.reason for one in played.of(AttemptFinished) if one.error] == [FORBIDDEN.reason]
 
 
 def test_an_abstention_says_who_was_asked_and_who_was_passed_over() -> None:
-    outcome = climbed("escalate", {2: FORBIDDEN, 3: Refused(code="F203", reason="it is gone")}).outcome
-    assert isinstance(outcome, Abstained)
+    outcome = climbed("escalate", {2: FORBIDDEN, 3: CallError(code="F203", reason="it is gone")}).outcome
+    assert isinstance(outcome, AbstainedOutcome)
     assert outcome.reason.endswith(
         f"; its own model, then large (asked), outside (passed over: {FORBIDDEN.reason}), largest (F203: it is gone)"
     )
@@ -108,13 +108,13 @@ def test_an_abstention_says_who_was_asked_and_who_was_passed_over() -> None:
 
 
 def test_a_fleet_that_has_fewer_models_now_ends_the_climb() -> None:
-    assert asked(climbed("escalate", {2: Refused(code="F220", reason="no still larger model")})) == [0, 1, 2]
+    assert asked(climbed("escalate", {2: CallError(code="F220", reason="no still larger model")})) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("tiers", [(), ("large",)])
 def test_one_larger_model_is_asked_once(tiers: tuple[str, ...]) -> None:
     played = climbed("escalate", {}, tiers)
-    assert isinstance(played.outcome, Abstained)
+    assert isinstance(played.outcome, AbstainedOutcome)
     assert asked(played) == [0, 1]
 
 
@@ -122,7 +122,7 @@ def test_what_the_larger_model_says_at_once_goes_on_to_the_next() -> None:
     text = flow("retry, escalate").replace("    checks", "    escalate: ${size(input.text) > 3}\n    checks")
     played = play(text, {"text": TEXT}, {"reader": lambda call: GOOD if call.tier == 2 else BAD}, tiers=TIERS)
     assert asked(played) == [1, 2]
-    assert audit(Case(program(text), played.events)) == []
+    assert audit(AuditCase(program(text), played.events)) == []
 
 
 def waits(text: str, inputs: dict[str, Any], reader: Any, letters: list[tuple[str, Any]], *, crash: bool = False) -> tuple[Any, list[Any]]:
@@ -132,28 +132,28 @@ def waits(text: str, inputs: dict[str, Any], reader: Any, letters: list[tuple[st
     async def scene(clock: VirtualClock) -> tuple[Any, list[Any]]:
         theatre = Theatre(clock, {"reader": reader})
         run = theatre.start(compiled, inputs, tiers=("large",))
-        assert await run.pause() is None
+        assert await run.wait_until_blocked() is None
         if crash:
             await theatre.crash()
         await clock.sleep(7 * 86_400)
         for node, value in letters:
-            (question,) = [one for one in run.asked if one.node == node]
-            letter = Letter(kind="answer", node=node, value=value, by="ada", shown=question.shown)
-            assert theatre.engine.objection(question, letter) == ""
-            await theatre.journal.post(run.id, letter)
+            (question,) = [one for one in run.questions if one.node == node]
+            letter = InboxMessage(kind="answer", node=node, value=value, by="ada", question_digest=question.question_digest)
+            assert theatre.engine.rejection_reason(question, letter) == ""
+            await theatre.journal.send(run.id, letter)
         if crash:
             run = await theatre.engine.resume(compiled, run.id)
         finished = await run.wait()
         events = list(await run.history())
         await theatre.engine.close()
-        assert audit(Case(compiled, events)) == []
+        assert audit(AuditCase(compiled, events)) == []
         assert replay(compiled, events).reason == ""
         return finished.outcome, events
 
     return run_simulated(scene)
 
 
-def bad(call: Call) -> Any:
+def bad(call: CallRequest) -> Any:
     return {**BAD, "answer": f"189{call.tier}"}
 
 
@@ -161,20 +161,20 @@ def bad(call: Call) -> Any:
 def test_at_last_a_person_is_shown_the_value_and_gives_the_right_one(crash: bool) -> None:
     text = flow("escalate, ask, abstain").replace("    checks", "    timeout: 5\n    checks")
     outcome, events = waits(text, {"text": TEXT}, bad, [("reading", PERSONAL)], crash=crash)
-    assert outcome == Value(PERSONAL), "it stands as it is, and nothing judges it"
-    (question,) = [event for event in events if isinstance(event, Asked)]
-    assert (question.about, question.schema["title"]) == ("acceptance", "Reading")
+    assert outcome == ValueOutcome(PERSONAL), "it stands as it is, and nothing judges it"
+    (question,) = [event for event in events if isinstance(event, QuestionAsked)]
+    assert (question.kind, question.schema["title"]) == ("acceptance", "Reading")
     assert question.withheld is not None
     assert question.withheld.value["answer"] == "1891", "the last that was not accepted"
     assert [(one.check, one.outcome) for one in question.withheld.verdicts] == [("quote", "fail")]
     assert [one.text for one in question.withheld.evidence] == [TEXT]
     assert question.withheld.tiers == "its own model, then large (asked)"
-    (answer,) = [event for event in events if isinstance(event, Answered)]
+    (answer,) = [event for event in events if isinstance(event, QuestionAnswered)]
     assert (answer.by, answer.value) == ("ada", PERSONAL)
     row = History.of(events).row("reading")
     assert row is not None
-    assert row.corrected == answer
-    assert [(one.name, one.calls, one.accepted) for one in spent_by_tier(History.of(events))] == [
+    assert row.correction == answer
+    assert [(one.name, one.calls, one.accepted) for one in usage_by_tier(History.of(events))] == [
         ("its own model", 1, 0),
         ("large", 1, 0),
         ("a person", 1, 1),
@@ -185,51 +185,55 @@ def test_an_answer_of_another_type_is_refused() -> None:
     async def scene(clock: VirtualClock) -> None:
         theatre = Theatre(clock, {"reader": BAD})
         run = theatre.start(program(flow("ask")), {"text": TEXT})
-        assert await run.pause() is None
-        (question,) = run.asked
-        assert "quote" in theatre.engine.objection(question, Letter(kind="answer", value={"answer": "1889"}, shown=question.shown))
-        assert "has changed" in theatre.engine.objection(question, Letter(kind="answer", value=GOOD, shown="another"))
+        assert await run.wait_until_blocked() is None
+        (question,) = run.questions
+        assert "quote" in theatre.engine.rejection_reason(
+            question, InboxMessage(kind="answer", value={"answer": "1889"}, question_digest=question.question_digest)
+        )
+        assert "has changed" in theatre.engine.rejection_reason(
+            question, InboxMessage(kind="answer", value=GOOD, question_digest="another")
+        )
         await theatre.engine.close()
 
     run_simulated(scene)
 
 
 def test_the_person_is_shown_the_value_of_before_where_the_last_model_gave_none() -> None:
-    def reader(call: Call) -> Any:
+    def reader(call: CallRequest) -> Any:
         return FORBIDDEN if call.tier else BAD
 
     _, events = waits(flow("escalate, ask"), {"text": TEXT}, reader, [("reading", GOOD)])
-    (question,) = [event for event in events if isinstance(event, Asked)]
+    (question,) = [event for event in events if isinstance(event, QuestionAsked)]
     assert question.withheld is not None
     assert question.withheld.value == BAD
     assert "passed over" in question.withheld.tiers
 
 
 def test_each_element_has_its_own_person() -> None:
-    def reader(call: Call) -> Any:
+    def reader(call: CallRequest) -> Any:
         return {"answer": call.inputs["context"], "quote": call.inputs["context"] if call.inputs["context"] == "b" else "x"}
 
     letters = [(f"readings[{index}]", {"answer": f"person {index}", "quote": ""}) for index in (2, 0)]
     outcome, _ = waits(EACH, {"texts": ["a", "b", "c"]}, reader, letters)
-    assert outcome == Value(["person 0", "b", "person 2"])
+    assert outcome == ValueOutcome(["person 0", "b", "person 2"])
 
 
 def test_a_verdict_on_a_finished_value_may_go_to_a_person_too() -> None:
     outcome, events = waits(VERIFIED, {"text": TEXT}, BAD, [("checked", GOOD)])
-    assert outcome == Value(GOOD)
-    assert spent_by_tier(History.of(events))[-1].name == "a person"
+    assert outcome == ValueOutcome(GOOD)
+    assert usage_by_tier(History.of(events))[-1].name == "a person"
 
 
 def test_long_evidence_is_cut_for_the_person() -> None:
     _, events = waits(flow("ask"), {"text": "word " * 5_000}, BAD, [("reading", GOOD)])
-    (question,) = [event for event in events if isinstance(event, Asked)]
+    (question,) = [event for event in events if isinstance(event, QuestionAsked)]
     assert question.withheld is not None
     assert [len(one.text) for one in question.withheld.evidence] == [4_001]
 
 
 def test_a_failure_is_not_put_to_a_person() -> None:
-    outcome = play(flow("escalate, ask"), {"text": TEXT}, {"reader": Refused(code="F300", reason="it broke")}).outcome
-    assert isinstance(outcome, Failed)
+    outcome = play(flow("escalate, ask"), {"text": TEXT}, {"reader": CallError(code="F300", reason="it broke")}).outcome
+    assert isinstance(outcome, FailedOutcome)
 
 
 def test_a_tier_survives_the_crash_of_its_process() -> None:
@@ -241,7 +245,7 @@ def test_a_tier_survives_the_crash_of_its_process() -> None:
         await clock.sleep(25)  # the second of them is under way
         await theatre.crash()
         run = await theatre.engine.resume(compiled, run.id)
-        assert (await run.wait()).outcome == Value(GOOD, 1.0, History.of(await run.history()).rows[0].outcome.evidence)  # type: ignore[union-attr]
+        assert (await run.wait()).outcome == ValueOutcome(GOOD, 1.0, History.of(await run.history()).rows[0].outcome.evidence)  # type: ignore[union-attr]
         assert [call.tier for call in theatre.workers.calls] == [0, 1, 2, 2, 3]
         await theatre.engine.close()
 

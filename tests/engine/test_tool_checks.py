@@ -9,26 +9,26 @@ import pytest
 
 from orchestra.agents.contract import Catalog, Contract
 from orchestra.core.errors import InputError
-from orchestra.core.events import Judged
-from orchestra.core.outcomes import Abstained, Value
-from orchestra.core.protocols import Refused
+from orchestra.core.events import OutputJudged
+from orchestra.core.outcomes import AbstainedOutcome, ValueOutcome
+from orchestra.core.protocols import CallError
 from orchestra.engine.replay import replay
-from orchestra.verification.custom_checks import SAYING
+from orchestra.verification.custom_checks import RESULT_SCHEMA
 from tests.engine.kinds.test_tool_use import catalog, used
 from tests.engine.stage import TEXT, Played, agent, play, program, record
 from tests.engine.test_checks import TOWER, WITH, chance, reasons, verdicts
 from tests.engine.test_replanning import versions
-from tests.simulation.lab.invariants import Case, audit
+from tests.simulation.lab.invariants import AuditCase, audit
 
 READING = WITH.agents["reader"].output
 OWN: Catalog = replace(
     WITH,
     tools={
         **WITH.tools,
-        "true": Contract("true", "tool", record(value=READING, evidence={"type": "array", "items": TEXT}), SAYING).sealed(),
-        "plain": Contract("plain", "tool", record(value=READING), {"type": "boolean"}).sealed(),
-        "sends": Contract("sends", "tool", record(value=READING), {"type": "boolean"}, effect="once").sealed(),
-        "texts": Contract("texts", "tool", record(value=TEXT), {"type": "boolean"}).sealed(),
+        "true": Contract("true", "tool", record(value=READING, evidence={"type": "array", "items": TEXT}), RESULT_SCHEMA).with_digest(),
+        "plain": Contract("plain", "tool", record(value=READING), {"type": "boolean"}).with_digest(),
+        "sends": Contract("sends", "tool", record(value=READING), {"type": "boolean"}, effect="once").with_digest(),
+        "texts": Contract("texts", "tool", record(value=TEXT), {"type": "boolean"}).with_digest(),
     },
 )
 
@@ -48,18 +48,18 @@ def read(checks: str, answers: dict[str, Any], more: str = "", catalog: Catalog 
 
 def test_a_tool_that_says_yes_lets_the_value_pass_with_its_score() -> None:
     played = read('[quote, "tool(true)"]', {"true": {"passed": True, "score": 0.8, "reason": "so it is"}})
-    assert isinstance(played.outcome, Value)
+    assert isinstance(played.outcome, ValueOutcome)
     assert played.outcome.score == 0.8
     assert verdicts(played) == [("quote", "pass"), ("tool(true)", "pass")]
     assert [call.name for call in played.workers.calls if call.node == "reading?1/tool_0"] == ["true"]
     compiled = program(text('[quote, "tool(true)"]'), OWN)
-    assert audit(Case(compiled, played.events)) == []
-    assert replay(compiled, played.events).different is None
+    assert audit(AuditCase(compiled, played.events)) == []
+    assert replay(compiled, played.events).first_difference is None
 
 
 def test_a_tool_is_given_the_value_and_the_evidence() -> None:
     played = read('["tool(true)"]', {"true": True})
-    assert isinstance(played.outcome, Value)
+    assert isinstance(played.outcome, ValueOutcome)
     call = next(one for one in played.workers.calls if one.name == "true")
     assert call.inputs == {"value": played.outcome.value, "evidence": [TOWER]}
 
@@ -70,36 +70,37 @@ def test_a_tool_that_says_no_withholds_the_value_with_its_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    "said", [None, Refused(code="T003", reason="it raised", lasting=True, retryable=True), Refused(code="T004", reason="of another type")]
+    "said",
+    [None, CallError(code="T003", reason="it raised", permanent=True, retryable=True), CallError(code="T004", reason="of another type")],
 )
 def test_what_a_tool_leaves_open_never_passes(said: Any) -> None:
     played = read('["tool(true)"]', {"true": lambda call: said})
-    assert isinstance(played.outcome, Abstained)
+    assert isinstance(played.outcome, AbstainedOutcome)
     assert verdicts(played) == [("tool(true)", "unknown")]
     assert len([call for call in played.workers.calls if call.name == "true"]) == 1, "what would come again is not asked again"
 
 
 def test_a_tool_is_asked_before_agents_and_ends_it_where_it_fails() -> None:
     played = read('[entailment, "tool(plain)"]', {"plain": False, "entailment": chance(0.9)})
-    assert isinstance(played.outcome, Abstained)
+    assert isinstance(played.outcome, AbstainedOutcome)
     assert [call.name for call in played.workers.calls] == ["reader", "plain"]
     both = read('["entailment | tool(plain)"]', {"plain": True, "entailment": chance(0.1)})
-    assert isinstance(both.outcome, Value)
+    assert isinstance(both.outcome, ValueOutcome)
     assert [call.name for call in both.workers.calls] == ["reader", "plain"], "one of two is enough, and a tool costs nothing"
 
 
 def test_a_refused_value_is_told_why_when_it_is_tried_again() -> None:
     verdict = iter([{"passed": False, "reason": "give the year alone"}, True])
     played = read('["tool(true)"]', {"true": lambda call: next(verdict)}, "otherwise: [retry, abstain]")
-    assert isinstance(played.outcome, Value)
+    assert isinstance(played.outcome, ValueOutcome)
     again = [call for call in played.workers.calls if call.name == "reader"][1]
     assert any("give the year alone" in one for one in again.feedback)
-    assert [judged.accepted for judged in played.of(Judged)] == [False, True]
+    assert [judged.accepted for judged in played.of(OutputJudged)] == [False, True]
 
 
 def test_parts_that_were_taken_out_are_not_shown_to_the_tool() -> None:
     catalog = replace(OWN, agents={**OWN.agents, "lister": agent("lister", record(text=TEXT), {"type": "array", "items": TEXT})})
-    own = Contract("few", "tool", record(value={"type": "array", "items": TEXT}), {"type": "boolean"}).sealed()
+    own = Contract("few", "tool", record(value={"type": "array", "items": TEXT}), {"type": "boolean"}).with_digest()
     catalog = replace(catalog, tools={**catalog.tools, "few": own})
     flow = f"""
 output: ${{all}}
@@ -109,7 +110,7 @@ nodes:
     answers: dict[str, Any] = {"lister": lambda call: ["It was completed in 1889.", "It is red."], "few": True}
     answers["entailment"] = lambda call: chance(0.9 if "1889" in call.inputs["claim"] else 0.1)
     played = play(flow, {}, answers, catalog=catalog)
-    assert isinstance(played.outcome, Value)
+    assert isinstance(played.outcome, ValueOutcome)
     assert played.outcome.value == ["It was completed in 1889."]
     assert next(call for call in played.workers.calls if call.name == "few").inputs == {"value": ["It was completed in 1889."]}
 
@@ -117,7 +118,7 @@ nodes:
 def test_a_budget_for_checks_does_not_count_a_tool() -> None:
     flow = "budget: {check_tokens: 1}\n" + text('["tool(true)"]')
     played = play(flow, {"text": TOWER}, {"true": True}, catalog=OWN)
-    assert isinstance(played.outcome, Value)
+    assert isinstance(played.outcome, ValueOutcome)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def test_tools_that_cannot_be_asked_are_refused_when_compiled(checks: str, code:
 
 
 def test_an_agent_and_a_tool_of_one_name_are_two() -> None:
-    twin = Contract("second", "tool", record(value=READING), {"type": "boolean"}).sealed()
+    twin = Contract("second", "tool", record(value=READING), {"type": "boolean"}).with_digest()
     catalog = replace(OWN, tools={**OWN.tools, "second": twin})
     compiled = program(text('["tool(second)", "rederive(second)"]'), catalog)
     acceptance = compiled.nodes[0].acceptance
@@ -154,27 +155,27 @@ def test_a_card_may_ask_a_tool() -> None:
     catalog = replace(OWN, agents={**OWN.agents, "reader": careful})
     flow = f'output: ${{a}}\nnodes:\n  a: {{agent: reader, with: {{question: when, context: "{TOWER}"}}}}'
     played = play(flow, answers={"true": False}, catalog=catalog)
-    assert isinstance(played.outcome, Abstained)
+    assert isinstance(played.outcome, AbstainedOutcome)
 
 
-CRASH = Refused(code="T003", reason="no connection to postgresql://me:hunter2@db.internal", lasting=True, retryable=True)
+CRASH = CallError(code="T003", reason="no connection to postgresql://me:hunter2@db.internal", permanent=True, retryable=True)
 
 
 def test_a_check_that_crashed_is_no_fault_that_another_answer_mends() -> None:
     flow = text('["tool(true)"]', "otherwise: [retry, abstain]")
     played = play(flow, {"text": TOWER}, {"true": lambda call: CRASH}, catalog=OWN)
-    assert isinstance(played.outcome, Abstained)
+    assert isinstance(played.outcome, AbstainedOutcome)
     assert [call.name for call in played.workers.calls].count("reader") == 1, "the same model on the same input is not asked again"
-    verdict = played.of(Judged)[-1].verdicts[-1]
+    verdict = played.of(OutputJudged)[-1].verdicts[-1]
     assert verdict.outcome == "unknown"
     assert verdict.reason in played.outcome.reason, "why stands in the journal and in the outcome"
-    assert played.outcome.open_reason == ""
+    assert played.outcome.reason_for_models == ""
     compiled = program(flow, OWN)
-    assert audit(Case(compiled, played.events)) == []
-    assert replay(compiled, played.events).different is None
+    assert audit(AuditCase(compiled, played.events)) == []
+    assert replay(compiled, played.events).first_difference is None
 
 
-GONE = Refused(code="F203", reason="the server at 10.0.0.3 is gone", retryable=False)
+GONE = CallError(code="F203", reason="the server at 10.0.0.3 is gone", retryable=False)
 
 
 @pytest.mark.parametrize("said", [None, {"passed": None, "reason": "no entry in 10.0.0.3"}, GONE])
@@ -182,11 +183,11 @@ def test_where_a_check_cannot_tell_of_a_value_another_one_is_asked_for_without_i
     heard = iter([said, True])
     flow = text('["tool(true)"]', "otherwise: [retry, abstain]")
     played = play(flow, {"text": TOWER}, {"true": lambda call: next(heard)}, catalog=OWN)
-    assert isinstance(played.outcome, Value)
+    assert isinstance(played.outcome, ValueOutcome)
     assert [call.feedback for call in played.workers.calls if call.name == "reader"] == [(), ("tool(true): it cannot tell",)]
     compiled = program(flow, OWN)
-    assert audit(Case(compiled, played.events)) == []
-    assert replay(compiled, played.events).different is None
+    assert audit(AuditCase(compiled, played.events)) == []
+    assert replay(compiled, played.events).first_difference is None
 
 
 def test_dissent_is_followed_by_another_attempt() -> None:
@@ -194,7 +195,7 @@ def test_dissent_is_followed_by_another_attempt() -> None:
         return {"answer": "1890" if call.attempt == 1 and not call.sample else "1889", "quote": "completed in 1889"}
 
     played = play(text('["agree(3)"]', "otherwise: [retry, abstain]"), {"text": TOWER}, {"reader": reader}, catalog=OWN)
-    assert isinstance(played.outcome, Value)
+    assert isinstance(played.outcome, ValueOutcome)
     assert played.outcome.value["answer"] == "1889"
 
 
@@ -216,7 +217,7 @@ def test_a_check_that_no_answer_mends_is_not_paid_for_twice(checks: str) -> None
     answers: dict[str, Any] = {"reader": lambda call: CRASH if call.sample else good}
     played = play(text(f'["{checks}"]', "otherwise: [retry, abstain]"), {"text": TOWER}, answers, catalog=OWN)
     assert [call.feedback for call in played.workers.calls if call.name == "reader" and not call.sample] == [()]
-    assert audit(Case(program(text(f'["{checks}"]', "otherwise: [retry, abstain]"), OWN), played.events)) == []
+    assert audit(AuditCase(program(text(f'["{checks}"]', "otherwise: [retry, abstain]"), OWN), played.events)) == []
 
 
 @pytest.mark.parametrize("checks", ['[quote, "tool(true)"]', '["quote | tool(true)"]', '["tool(true) & tool(plain)"]'])
@@ -233,11 +234,11 @@ def test_another_attempt_is_told_what_fails_and_not_why_a_check_crashed(checks: 
         assert [len(feedback) for feedback in told] == [0, 1]
         assert "quote: " in told[1][0]
     assert "hunter2" not in repr(told)
-    assert audit(Case(program(flow, OWN), played.events)) == []
+    assert audit(AuditCase(program(flow, OWN), played.events)) == []
 
 
 OUT = {**OWN.agents, "writer": replace(OWN.agents["writer"], checks=("tool(true)",), evidence="text", otherwise=("abstain",))}
-TOLD_OUT = replace(OWN, agents=OUT, tools={**OWN.tools, "true": Contract("true", "tool", record(value=TEXT), SAYING).sealed()})
+TOLD_OUT = replace(OWN, agents=OUT, tools={**OWN.tools, "true": Contract("true", "tool", record(value=TEXT), RESULT_SCHEMA).with_digest()})
 """A writer whose texts a tool judges."""
 
 
@@ -250,7 +251,7 @@ nodes:
 """
     plans = versions(("s1 = writer(text=input.text)", "return s1"), ("s1 = shout(text=input.text)", "return s1"))
     played = play(flow, {"text": "a"}, {"router": plans, "true": lambda call: CRASH}, catalog=TOLD_OUT)
-    assert played.outcome == Value("A")
+    assert played.outcome == ValueOutcome("A")
     asked = [call.inputs["request"] for call in played.workers.calls if call.name == "router"]
     assert "withheld" in repr(asked)
     assert "hunter2" not in repr(asked)

@@ -8,22 +8,22 @@ from typing import Any
 import pytest
 
 from orchestra.core.errors import InputError
-from orchestra.core.events import Judged
-from orchestra.core.outcomes import Abstained, Value
-from orchestra.core.protocols import Done
+from orchestra.core.events import OutputJudged
+from orchestra.core.outcomes import AbstainedOutcome, ValueOutcome
+from orchestra.core.protocols import CallResult
 from orchestra.engine.replay import replay
 from orchestra.workflows.compile.compiler import compile_graph
 from orchestra.workflows.python.trace import to_python
 from orchestra.workflows.yaml.reader import read
 from orchestra.workflows.yaml.writer import write
 from tests.engine.stage import CATALOG, READING, agent, play, program, record, tool
-from tests.simulation.lab.invariants import Case, audit
+from tests.simulation.lab.invariants import AuditCase, audit
 from tests.verification.samples import certified
 
 TEXT = {"type": "string"}
 CERTIFICATE = certified("staged", ("confidence",), 0.8)
 PICK = tool("pick", record(readings={"type": "array", "items": READING}), {"anyOf": [TEXT, {"type": "null"}]})
-KNOWN = replace(CATALOG, tools={**CATALOG.tools, "pick": PICK}, wholes={"staged": CERTIFICATE})
+KNOWN = replace(CATALOG, tools={**CATALOG.tools, "pick": PICK}, workflow_certificates={"staged": CERTIFICATE})
 LIST = """
 input: {pages: "list[str]"}
 output: {text: "${picked}"}
@@ -44,11 +44,11 @@ nodes:
 SURE = {"first 1889": 0.9, "other 1889": 0.6, "third 1900": 0.7, "none": 0.2}
 
 
-def reading(call: Any) -> Done:
+def reading(call: Any) -> CallResult:
     """The year of a page; of the page `none` one that does not stand there, so that its check withholds it."""
     page = call.inputs["context"]
     year = page.split()[-1] if page != "none" else "1700"
-    return Done(value={"answer": year, "quote": year}, confidence=SURE[page])
+    return CallResult(value={"answer": year, "quote": year}, confidence=SURE[page])
 
 
 def first(call: Any) -> Any:
@@ -64,8 +64,8 @@ def played(pages: list[str], accept: float | str = 0.0, pick: Any = first) -> An
     text = LIST.replace("ACCEPT", str(accept))
     run = play(text, {"pages": pages}, {"reader": reading, "pick": pick}, catalog=KNOWN)
     compiled = program(text, KNOWN)
-    assert replay(compiled, run.events).different is None
-    assert audit(Case(compiled, run.events)) == []
+    assert replay(compiled, run.events).first_difference is None
+    assert audit(AuditCase(compiled, run.events)) == []
     return run
 
 
@@ -81,7 +81,7 @@ def played(pages: list[str], accept: float | str = 0.0, pick: Any = first) -> An
     ],
 )
 def test_it_is_as_sure_as_the_surest_that_says_it_or_else_as_the_least_sure_of_all(pages: list[str], pick: Any, sure: float) -> None:
-    assert played(pages, pick=pick).outcome == Value({"text": pick_of(pages, pick)}, sure)
+    assert played(pages, pick=pick).outcome == ValueOutcome({"text": pick_of(pages, pick)}, sure)
 
 
 def pick_of(pages: list[str], pick: Any) -> Any:
@@ -91,9 +91,9 @@ def pick_of(pages: list[str], pick: Any) -> Any:
 
 def test_the_promise_is_about_the_output_and_what_scores_less_is_withheld_with_its_score() -> None:
     run = played(["first 1889"], "certified")
-    assert [event.promise for event in run.of(Judged, "staged")] == [CERTIFICATE.promise]
+    assert [event.guarantee for event in run.of(OutputJudged, "staged")] == [CERTIFICATE.guarantee]
     run = played(["other 1889"], "certified")
-    assert isinstance(run.outcome, Abstained)
+    assert isinstance(run.outcome, AbstainedOutcome)
     assert run.outcome.score == 0.6
     assert run.outcome.reason.startswith("under its certificate: confidence: it is sure to 0.600, and 0.8 is wanted")
     assert run.finished.status == "abstained"
@@ -101,8 +101,8 @@ def test_the_promise_is_about_the_output_and_what_scores_less_is_withheld_with_i
 
 def test_what_says_nothing_is_withheld_whatever_its_score() -> None:
     run = played(["none"], 0.0)
-    assert run.outcome == Abstained("it says nothing", "staged")
-    assert run.of(Judged, "staged") == []
+    assert run.outcome == AbstainedOutcome("it says nothing", "staged")
+    assert run.of(OutputJudged, "staged") == []
 
 
 NONE = """
@@ -119,12 +119,12 @@ def test_an_empty_list_says_that_there_is_none_but_not_beside_a_null() -> None:
     known = replace(KNOWN, agents={**KNOWN.agents, "lister": lister})
 
     def ended(text: str) -> Any:
-        run = play(text, {"text": "t"}, {"lister": Done(value={"names": []}, confidence=0.99)}, catalog=known)
-        assert audit(Case(program(text, known), run.events)) == []
+        run = play(text, {"text": "t"}, {"lister": CallResult(value={"names": []}, confidence=0.99)}, catalog=known)
+        assert audit(AuditCase(program(text, known), run.events)) == []
         return run.outcome
 
-    assert ended(NONE.replace(", note: NOTE", "")) == Value({"names": []}, 0.99)
-    assert ended(NONE.replace("NOTE", "null")) == Abstained("it says nothing", "staged")
+    assert ended(NONE.replace(", note: NOTE", "")) == ValueOutcome({"names": []}, 0.99)
+    assert ended(NONE.replace("NOTE", "null")) == AbstainedOutcome("it says nothing", "staged")
 
 
 CHAIN = """
@@ -147,26 +147,26 @@ def test_it_follows_through_code_choices_conditions_and_blocks() -> None:
     known = replace(KNOWN, agents={**KNOWN.agents, "sorter": agent("sorter", record(text=TEXT), TEXT)})
 
     def scored(said: float, kind: float) -> Any:
-        answers = {"writer": Done(value="a", confidence=said), "sorter": Done(value="x", confidence=kind)}
+        answers = {"writer": CallResult(value="a", confidence=said), "sorter": CallResult(value="x", confidence=kind)}
         return play(CHAIN, {"text": "t"}, answers, catalog=known).outcome
 
-    assert scored(0.9, 0.5) == Value("A", 0.5)
-    assert scored(0.4, 0.5) == Value("A", 0.4)
+    assert scored(0.9, 0.5) == ValueOutcome("A", 0.5)
+    assert scored(0.4, 0.5) == ValueOutcome("A", 0.4)
 
 
 def test_where_nobody_says_how_sure_he_is_it_is_withheld() -> None:
     run = play("input: {text: str}\noutput: ${a}\naccept: 0.0\nnodes:\n  a: {tool: shout, with: {text: '${input.text}'}}\n", {"text": "x"})
-    assert isinstance(run.outcome, Abstained)
+    assert isinstance(run.outcome, AbstainedOutcome)
     assert "it says nothing of how sure it is" in run.outcome.reason
 
 
 def test_without_a_certificate_it_is_refused_at_its_line() -> None:
     source = read("schema: orchestra/v1\nname: staged\n" + LIST.replace("ACCEPT", "certified"), "staged.yaml")
     with pytest.raises(InputError, match="no certificate for the workflow 'staged'") as caught:
-        compile_graph(source.graph, replace(KNOWN, wholes={}), source.places)
+        compile_graph(source.graph, replace(KNOWN, workflow_certificates={}), source.places)
     assert (caught.value.code, caught.value.hint) == ("L119", "orchestra certify staged --data FILE")
-    assert caught.value.place is not None
-    assert caught.value.place.text.strip() == "accept: certified"
+    assert caught.value.location is not None
+    assert caught.value.location.text.strip() == "accept: certified"
 
 
 def test_a_file_and_a_function_say_it_alike() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from starlette.applications import Starlette
 
-from orchestra.core.protocols import Call
+from orchestra.core.protocols import CallRequest
 from orchestra.testing.fake_workers import SimulatedWorkers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,7 +22,7 @@ TEXT = "The Denver Broncos won the game. It was played in California."
 DOCUMENTS = [{"source": "game.txt", "text": TEXT}]
 
 
-def answer(call: Call) -> Any:
+def answer(call: CallRequest) -> Any:
     """A reader that finds the winner; search and cite as the ready-made tools would do it on one short document."""
     match call.name:
         case "search":
@@ -103,7 +103,7 @@ async def test_requests_run_at_once_through_one_orchestra(example: Any) -> None:
         replies = await asyncio.gather(*(client.post({"question": question, "documents": DOCUMENTS}) for question in questions))
     assert [reply["answer"] for _, reply in replies] == ["Denver Broncos" if number % 2 else None for number in range(12)]
     assert len({reply["run"] for _, reply in replies}) == 12
-    assert workers.most > 1
+    assert workers.max_in_flight > 1
 
 
 async def test_a_repeated_request_with_a_key_runs_once(example: Any) -> None:

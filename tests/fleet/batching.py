@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from orchestra.fleet.prefix_cache import TOKENS, Prefix
-from orchestra.fleet.scheduling import Order, Ticket, Turn
+from orchestra.fleet.prefix_cache import BLOCK_TOKENS, Prefix
+from orchestra.fleet.scheduling import QueueRequest, Scheduler, Ticket
 
 BUDGET = 2048
 """Tokens of one step (`max_num_batched_tokens`)."""
@@ -42,7 +42,7 @@ class Going:
     """A request that is with the server."""
 
     program: int
-    turn: Turn
+    turn: QueueRequest
     ask: Ask
     prefill: int = 0
     decode: int = 0
@@ -99,8 +99,8 @@ class Server:
         self.running.append(going)
         while self.idle and len(self.idle) + len(self.shared) + len(self.running) > BLOCKS:
             self.idle.popitem(last=False)
-        self.hits += known * TOKENS
-        going.prefill, going.decode = max(1, going.ask.tokens - known * TOKENS), going.ask.output
+        self.hits += known * BLOCK_TOKENS
+        going.prefill, going.decode = max(1, going.ask.tokens - known * BLOCK_TOKENS), going.ask.output
         return going.prefill
 
     def _end(self, going: Going) -> None:
@@ -125,16 +125,16 @@ class Outcome:
         return sorted(self.latencies)[int(0.95 * len(self.latencies))]
 
 
-def run(order: Order, programs: list[Program], limit: int = 64) -> Outcome:
+def run(order: Scheduler, programs: list[Program], limit: int = 64) -> Outcome:
     """All programs, through a line of this order, at most `limit` requests at once."""
     server, line, inside = Server(), dict[Ticket, Going](), 0
     stage, left, ends = [0] * len(programs), [0] * len(programs), [0.0] * len(programs)
     coming = sorted(range(len(programs)), key=lambda index: programs[index].arrives)
-    order.learn(BLOCKS * TOKENS)
+    order.set_cache_size(BLOCKS * BLOCK_TOKENS)
 
     def call() -> None:
         nonlocal inside
-        while inside < limit and (ticket := order.next()) is not None:
+        while inside < limit and (ticket := order.dequeue()) is not None:
             inside += 1
             server.waiting.append(line.pop(ticket))
 
@@ -143,12 +143,12 @@ def run(order: Order, programs: list[Program], limit: int = 64) -> Outcome:
         asks = programs[index].stages[stage[index]]
         left[index] = len(asks)
         for one in asks:
-            going = Going(index, Turn(str(index), 0, one.prefix), one)
-            if inside < limit and order.enter(going.turn):
+            going = Going(index, QueueRequest(str(index), 0, one.prefix), one)
+            if inside < limit and order.try_enter(going.turn):
                 inside += 1
                 server.waiting.append(going)
             else:
-                line[order.join(going.turn)] = going
+                line[order.enqueue(going.turn)] = going
                 call()
 
     while not all(ends):
@@ -160,7 +160,7 @@ def run(order: Order, programs: list[Program], limit: int = 64) -> Outcome:
         done = server.step()
         for going in done:
             inside -= 1
-            order.over(going.turn)
+            order.finish(going.turn)
             call()
         for going in done:
             left[going.program] -= 1

@@ -7,38 +7,40 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from orchestra.agents.card import Card
-from orchestra.core.protocols import Call, Done, Refused, Reply
+from orchestra.core.protocols import CallError, CallReply, CallRequest, CallResult
 from orchestra.fleet.config import FleetConfig
-from orchestra.fleet.dispatch import Fleet, Options
-from orchestra.fleet.progress import Report
+from orchestra.fleet.dispatch import Fleet, FleetOptions
+from orchestra.fleet.progress import ProgressCallback
 
 from .conftest import HurriedClock, Visit, chat_answer
 
 TEXT = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"], "additionalProperties": False}
 ANSWER = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"], "additionalProperties": False}
-READER = Card.declared("reader", input=TEXT, output=ANSWER, prompt="Read: {{ text }}")
-WRITER = Card.declared("writer", input=TEXT, output={"type": "string"}, prompt="Say: {{ text }}")
+READER = Card.declare("reader", input=TEXT, output=ANSWER, prompt="Read: {{ text }}")
+WRITER = Card.declare("writer", input=TEXT, output={"type": "string"}, prompt="Say: {{ text }}")
 CARDS = {"reader": READER, "writer": WRITER}
 
 
-def call(name: str = "reader", **more: Any) -> Call:
+def call(name: str = "reader", **more: Any) -> CallRequest:
     given: dict[str, Any] = {"run": "r", "node": "n", "attempt": 1, "kind": "agent", "name": name, "inputs": {"text": "hello"}} | more
-    return Call(**given)
+    return CallRequest(**given)
 
 
 def opened(
-    config: FleetConfig, cards: Any = CARDS, kept: Any = None, report: Report | None = None, **options: Any
+    config: FleetConfig, cards: Any = CARDS, kept: Any = None, report: ProgressCallback | None = None, **options: Any
 ) -> AbstractAsyncContextManager[Fleet]:
-    return Fleet.open(config, cards=cards, kept=kept, mode="none", progress=report, clock=HurriedClock(), options=Options(**options))
+    return Fleet.open(
+        config, cards=cards, cards_by_digest=kept, mode="none", progress=report, clock=HurriedClock(), options=FleetOptions(**options)
+    )
 
 
-async def replies(fleet: Fleet, what: Call) -> list[Reply]:
+async def replies(fleet: Fleet, what: CallRequest) -> list[CallReply]:
     return [reply async for reply in fleet.run(what)]
 
 
-async def only(fleet: Fleet, what: Call) -> Done | Refused:
+async def only(fleet: Fleet, what: CallRequest) -> CallResult | CallError:
     (reply,) = await replies(fleet, what)
-    assert isinstance(reply, Done | Refused)
+    assert isinstance(reply, CallResult | CallError)
     return reply
 
 

@@ -15,15 +15,15 @@ from typing import Any, TypeAlias, TypeVar
 import pytest
 
 from orchestra.fleet import dispatch
-from orchestra.fleet.config import Endpoint, FleetConfig, Limits, Server
+from orchestra.fleet.config import Endpoint, FleetConfig, FleetLimits, Server
 from orchestra.fleet.dispatch import Fleet
-from orchestra.fleet.http.client import Wire
-from orchestra.fleet.progress import Report, silent
-from orchestra.fleet.request_errors import Fault
+from orchestra.fleet.http.client import HttpClient
+from orchestra.fleet.progress import ProgressCallback, ignore_progress
+from orchestra.fleet.request_errors import RequestError
 from orchestra.fleet.sender import Sender
-from orchestra.fleet.supervisor.client import Supervision
+from orchestra.fleet.supervisor.client import SupervisorClient
 from orchestra.fleet.supervisor.folders import Folders
-from orchestra.fleet.weights.weights import Pantry
+from orchestra.fleet.weights.weights import ModelStore
 
 Play: TypeAlias = Callable[["Visit"], Awaitable[object]]
 
@@ -128,7 +128,7 @@ class HurriedClock:
         self.slept.append(seconds)
         await asyncio.sleep(0)
 
-    async def work(self, task: Callable[[], T]) -> T:
+    async def run_in_thread(self, task: Callable[[], T]) -> T:
         return task()
 
     def random(self) -> float:
@@ -141,36 +141,36 @@ class HurriedClock:
 class NoAddresses:
     """For fleets of endpoints only."""
 
-    async def root(self, server: str, seconds: float) -> str | Fault:
+    async def url(self, server: str, seconds: float) -> str | RequestError:
         raise AssertionError("endpoints have their address in the configuration")
 
     def key(self, server: str) -> str:
         raise AssertionError("and their keys, too")
 
-    def lost(self, server: str, root: str) -> None:
+    def forget(self, server: str, url: str) -> None:
         pass
 
 
-def endpoints(*urls: str, limits: Limits | None = None, **settings: Any) -> FleetConfig:
+def endpoints(*urls: str, limits: FleetLimits | None = None, **settings: Any) -> FleetConfig:
     """A fleet of endpoints `s0`, `s1`, … that all serve the model `base`."""
     given = {"dialect": "vllm", "label": "restricted", "model": "m"} | settings
     servers: dict[str, Server] = {f"s{i}": Endpoint(endpoint=url + "/v1", **given) for i, url in enumerate(urls)}
     return FleetConfig(
-        schema="orchestra/fleet/v1", name="test", servers=servers, models={"base": tuple(servers)}, limits=limits or Limits()
+        schema="orchestra/fleet/v1", name="test", servers=servers, models={"base": tuple(servers)}, limits=limits or FleetLimits()
     )
 
 
 @asynccontextmanager
-async def sending(config: FleetConfig, report: Report = silent) -> AsyncIterator[tuple[Sender, HurriedClock]]:
+async def sending(config: FleetConfig, report: ProgressCallback = ignore_progress) -> AsyncIterator[tuple[Sender, HurriedClock]]:
     clock = HurriedClock()
-    async with Wire(config.limits) as wire:
-        yield Sender(config, wire, NoAddresses(), clock, report), clock
+    async with HttpClient(config.limits) as client:
+        yield Sender(config, client, NoAddresses(), clock, report), clock
 
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_supervisor.py")))
 
 
-class FakeSupervision(Supervision):
+class FakeSupervision(SupervisorClient):
     """Starts the supervisor whose servers are small scripts."""
 
     async def start(self, command: Any = None) -> None:
@@ -190,7 +190,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folders:
     """XDG folders of the test's own, also for its child processes."""
     for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()[4:-5]))
-    return Folders.of(os.environ)
+    return Folders.from_environment(os.environ)
 
 
 @pytest.fixture
@@ -210,17 +210,17 @@ def supervisions(folders: Folders) -> Iterator[list[FakeSupervision]]:
 def faked(folders: Folders, supervisions: list[FakeSupervision], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Opens fleets whose supervisor keeps scripts."""
 
-    def make(config: FleetConfig, pantry_folders: Folders) -> FakeSupervision:
-        supervisions.append(FakeSupervision(config, pantry_folders))
+    def make(config: FleetConfig, model_folders: Folders) -> FakeSupervision:
+        supervisions.append(FakeSupervision(config, model_folders))
         return supervisions[-1]
 
-    monkeypatch.setattr(dispatch, "Supervision", make)
+    monkeypatch.setattr(dispatch, "SupervisorClient", make)
     monkeypatch.setattr("orchestra.fleet.supervisor.vllm_launch.vllm_version", lambda: "0.0-fake")
     (folders.cache / "weights").mkdir(parents=True)
 
     def open_(config: FleetConfig, cards: Any = None, **more: Any) -> AbstractAsyncContextManager[Fleet]:
         from .calling import CARDS
 
-        return Fleet.open(config, cards=CARDS if cards is None else cards, pantry=Pantry(folders), **more)
+        return Fleet.open(config, cards=CARDS if cards is None else cards, model_store=ModelStore(folders), **more)
 
     return open_

@@ -6,21 +6,30 @@ import os
 import sys
 from pathlib import Path
 
-from orchestra.core.child_process import Launch
+from orchestra.core.child_process import ProcessSpec
 from orchestra.fleet.config import LocalServer
 from orchestra.fleet.supervisor.main import serve
 from orchestra.fleet.supervisor.server import Timing
 from orchestra.fleet.weights import weights
 
 SERVER = str(Path(__file__).with_name("fake_vllm.py"))
-TIMING = Timing(start=10, poll=0.1, answer=0.5, stall=1.0, first_pause=0.05, longest_pause=0.2, steady=5, grace=2)
+TIMING = Timing(
+    start_timeout=10,
+    poll_interval=0.1,
+    request_timeout=0.5,
+    stall_timeout=1.0,
+    initial_backoff=0.05,
+    max_backoff=0.2,
+    backoff_reset=5,
+    grace_period=2,
+)
 
 
-def launcher(server: LocalServer, port: int) -> Launch:
+def launcher(server: LocalServer, port: int) -> ProcessSpec:
     """A server whose model is named `stock` needs a slot that stays free."""
     command, environment = (sys.executable, "-I", SERVER, server.model, str(port)), {"PATH": os.environ.get("PATH", "")}
-    folder = weights.find(server.weights, weights.Pantry())
-    return Launch(command, environment, weights.look(folder) if folder else "", int(server.model == "stock"))
+    folder = weights.find_weights(server.weights, weights.ModelStore())
+    return ProcessSpec(command, environment, weights.quick_digest(folder) if folder else "", int(server.model == "stock"))
 
 
 if os.fork():

@@ -7,12 +7,12 @@ import socket
 
 import pytest
 
-from orchestra.core.protocols import Done, Refused
-from orchestra.fleet.config import Limits
-from orchestra.fleet.http.model_server import Client
+from orchestra.core.protocols import CallError, CallResult
+from orchestra.fleet.config import FleetLimits
+from orchestra.fleet.http.model_server import ModelClient
 from orchestra.fleet.http.openai_protocol import Completion
 from orchestra.fleet.progress import Progress
-from orchestra.fleet.request_errors import Fault
+from orchestra.fleet.request_errors import RequestError
 
 from .calling import call, only, opened
 from .conftest import RawServer, Visit, chat_answer, endpoints, raw_server, sending
@@ -30,8 +30,8 @@ async def test_one_that_has_never_answered_is_given_up_within_seconds_with_its_a
     url = nobody()
     async with sending(endpoints(url)) as (sender, clock):
         for _attempt in range(3):  # as the engine makes them
-            result = await Client(sender).chat("s0", CHAT, seconds=600)
-            assert isinstance(result, Fault)
+            result = await ModelClient(sender).chat("s0", CHAT, seconds=600)
+            assert isinstance(result, RequestError)
             assert (result.code, result.hint, result.retryable) == ("F203", "orchestra doctor", True)
             assert result.reason.startswith(f"s0 at {url} cannot be reached: Connection refused")
     assert sum(clock.slept) < 3
@@ -39,26 +39,26 @@ async def test_one_that_has_never_answered_is_given_up_within_seconds_with_its_a
 
 async def test_a_name_with_several_addresses_has_the_systems_word_too() -> None:
     async with sending(endpoints(nobody("localhost"))) as (sender, _):
-        result = await Client(sender).chat("s0", CHAT, seconds=600)
-    assert isinstance(result, Fault)
+        result = await ModelClient(sender).chat("s0", CHAT, seconds=600)
+    assert isinstance(result, RequestError)
     assert "Connection refused" in result.reason
     assert "Errno" not in result.reason
 
 
 async def test_many_requests_at_once_all_learn_soon_that_nobody_is_there() -> None:
     async with sending(endpoints(nobody())) as (sender, clock):
-        results = await asyncio.gather(*(Client(sender).chat("s0", CHAT, seconds=600) for _ in range(12)))
+        results = await asyncio.gather(*(ModelClient(sender).chat("s0", CHAT, seconds=600) for _ in range(12)))
         assert sum(clock.slept) < 20, "of all twelve together"
-    assert {result.code for result in results if isinstance(result, Fault)} == {"F203"}
+    assert {result.code for result in results if isinstance(result, RequestError)} == {"F203"}
 
 
 async def test_one_that_has_answered_before_is_waited_for_as_long_as_ever() -> None:
     async with raw_server(answers(chat_answer("yes"))) as server, sending(endpoints(server.url)) as (sender, clock):
-        assert isinstance(await Client(sender).chat("s0", CHAT, seconds=600), Completion)
+        assert isinstance(await ModelClient(sender).chat("s0", CHAT, seconds=600), Completion)
         await asyncio.sleep(0)
         sender.config.servers["s0"].__dict__["endpoint"] = nobody() + "/v1"
-        result = await Client(sender).chat("s0", CHAT, seconds=600)
-    assert isinstance(result, Fault)
+        result = await ModelClient(sender).chat("s0", CHAT, seconds=600)
+    assert isinstance(result, RequestError)
     assert sum(clock.slept) > 6
     assert "cannot be reached: Connection refused" in result.reason
 
@@ -67,20 +67,20 @@ async def test_one_that_comes_up_later_is_asked() -> None:
     url = nobody()
     async with sending(endpoints(url)) as (sender, clock):
         for _attempt in range(3):
-            await Client(sender).chat("s0", CHAT, seconds=600)
+            await ModelClient(sender).chat("s0", CHAT, seconds=600)
         await clock.sleep(31)
         async with raw_server(answers(chat_answer("yes"))) as server:
             sender.config.servers["s0"].__dict__["endpoint"] = server.url + "/v1"
-            assert isinstance(await Client(sender).chat("s0", CHAT, seconds=600), Completion)
+            assert isinstance(await ModelClient(sender).chat("s0", CHAT, seconds=600), Completion)
 
 
 async def test_who_is_left_alone_says_what_was_wrong_the_last_time() -> None:
     play = in_turn(answers(b'{"error": {"message": "boom"}}', "500 Oops"))
     async with raw_server(play) as server, sending(endpoints(server.url)) as (sender, _):
         for _ in range(5):
-            await Client(sender).chat("s0", CHAT, seconds=60)
-        result = await Client(sender).chat("s0", CHAT, seconds=0.5)
-    assert isinstance(result, Fault)
+            await ModelClient(sender).chat("s0", CHAT, seconds=60)
+        result = await ModelClient(sender).chat("s0", CHAT, seconds=0.5)
+    assert isinstance(result, RequestError)
     assert result.code == "F218"
     assert result.reason.endswith("; the last time: the server failed (HTTP 500: boom)")
 
@@ -89,7 +89,7 @@ async def test_a_call_of_two_servers_of_which_none_is_there_ends_within_seconds(
     async with opened(endpoints(nobody(), nobody())) as fleet:
         refused = await only(fleet, call("writer"))
         assert fleet._clock.monotonic() < 10
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert refused.code == "F203"
 
 
@@ -104,7 +104,7 @@ async def test_one_that_starts_later_than_the_program_is_waited_for_where_its_en
 
     async with opened(endpoints(url, starts_within=300), report=listen) as fleet:
         done = await only(fleet, call("writer", timeout=20))
-        assert isinstance(done, Done)
+        assert isinstance(done, CallResult)
         assert 5 < fleet._clock.monotonic() < 12
         (await listening[0]).close()
     assert told == [f"s0 at {url}/v1 is not there yet: waiting for at most 300 s"]
@@ -114,7 +114,7 @@ async def test_one_that_does_not_come_in_its_time_is_waited_for_once() -> None:
     async with opened(endpoints(nobody(), starts_within=300)) as fleet:
         for _call in range(2):
             refused = await only(fleet, call("writer"))
-            assert isinstance(refused, Refused)
+            assert isinstance(refused, CallError)
             assert (refused.code, refused.retryable) == ("F203", True)
             assert 300 <= fleet._clock.monotonic() < 305
 
@@ -126,8 +126,8 @@ async def test_one_that_is_busy_for_good_ends_the_calls_and_says_so_on_the_way()
     told: list[Progress] = []
     async with raw_server(BUSY) as server, sending(endpoints(server.url), told.append) as (sender, clock):
         for _attempt in range(3):  # as the engine makes them
-            result = await Client(sender).chat("s0", CHAT, seconds=600)
-            assert isinstance(result, Fault)
+            result = await ModelClient(sender).chat("s0", CHAT, seconds=600)
+            assert isinstance(result, RequestError)
             assert (result.code, result.retryable) == ("F204", True)
     assert 110 < sum(clock.slept) < 140, "of all attempts together"
     assert [progress.message for progress in told] == ["s0: the server is too busy (HTTP 429: slow down); trying again"]
@@ -137,10 +137,10 @@ async def test_the_wait_is_told_after_some_seconds() -> None:
     told: list[float] = []
     play = in_turn(BUSY, BUSY, BUSY, answers(chat_answer("yes")), *[BUSY] * 8, answers(chat_answer("yes")))
     async with raw_server(play) as server, sending(endpoints(server.url), lambda _: told.append(sum(clock.slept))) as (sender, clock):
-        assert isinstance(await Client(sender).chat("s0", CHAT, seconds=600), Completion)
+        assert isinstance(await ModelClient(sender).chat("s0", CHAT, seconds=600), Completion)
         assert told == [], "three seconds are worth no word"
         began = sum(clock.slept)
-        assert isinstance(await Client(sender).chat("s0", CHAT, seconds=600), Completion)
+        assert isinstance(await ModelClient(sender).chat("s0", CHAT, seconds=600), Completion)
     assert len(told) == 1
     assert 2 < told[0] - began < 6
 
@@ -149,24 +149,24 @@ async def test_one_that_answers_others_in_between_is_waited_for() -> None:
     play = in_turn(*[BUSY, BUSY, BUSY, answers(chat_answer("yes"))] * 40)
     async with raw_server(play) as server, sending(endpoints(server.url)) as (sender, clock):
         for _ in range(40):
-            assert isinstance(await Client(sender).chat("s0", CHAT, seconds=600), Completion)
+            assert isinstance(await ModelClient(sender).chat("s0", CHAT, seconds=600), Completion)
     assert sum(clock.slept) > 100
 
 
 async def test_what_was_said_long_ago_is_not_held_against_a_server() -> None:
     async with raw_server(BUSY) as server, sending(endpoints(server.url)) as (sender, clock):
-        await Client(sender).chat("s0", CHAT, seconds=600)
+        await ModelClient(sender).chat("s0", CHAT, seconds=600)
         await clock.sleep(3600)
         before = len(server.visits)
-        await Client(sender).chat("s0", CHAT, seconds=600)
+        await ModelClient(sender).chat("s0", CHAT, seconds=600)
     assert len(server.visits) > before + 10
 
 
 async def test_a_pause_that_may_be_asked_for_is_kept_though_it_is_longer() -> None:
-    limits = Limits(retry_after_seconds=300)
+    limits = FleetLimits(retry_after_seconds=300)
     play = in_turn(answers(b"", "503 Busy", "Retry-After: 200"), answers(chat_answer("yes")))
     async with raw_server(play) as server, sending(endpoints(server.url, limits=limits)) as (sender, clock):
-        assert isinstance(await Client(sender).chat("s0", CHAT, seconds=600), Completion)
+        assert isinstance(await ModelClient(sender).chat("s0", CHAT, seconds=600), Completion)
     assert clock.slept == [200]
 
 
@@ -174,7 +174,7 @@ async def test_where_all_servers_of_a_call_are_busy_for_good_it_ends() -> None:
     async with raw_server(BUSY) as one, raw_server(BUSY) as two, opened(endpoints(one.url, two.url)) as fleet:
         refused = await only(fleet, call("writer"))
         assert fleet._clock.monotonic() < 150
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert refused.code == "F204"
 
 
@@ -184,5 +184,5 @@ async def test_one_that_is_there_is_not_waited_for_whatever_it_thinks_of_the_que
         await (visit.answer(b"", said) if visit.head.startswith("GET") else visit.answer(chat_answer("yes")))
 
     async with raw_server(play) as server, opened(endpoints(server.url, starts_within=300)) as fleet:
-        assert isinstance(await only(fleet, call("writer", timeout=20)), Done)
+        assert isinstance(await only(fleet, call("writer", timeout=20)), CallResult)
         assert fleet._clock.monotonic() < 5

@@ -9,17 +9,17 @@ import pytest
 
 from orchestra.agents.card import Card
 from orchestra.app.project import Project
-from orchestra.app.snapshot_store import _card
-from orchestra.core.protocols import Call, Done, Refused
+from orchestra.app.snapshot_store import _restore_card
+from orchestra.core.protocols import CallError, CallRequest, CallResult
 from orchestra.core.settings import Settings
-from orchestra.fleet.base_models import Bases
+from orchestra.fleet.base_models import AdapterBases
 from orchestra.fleet.config import Endpoint
 from tests.fleet.conftest import endpoints, raw_server
 
 from .calling import only, opened, says
 
 AGENT = "name: finder\ninput: {text: str}\noutput: str\nadapter: adapter\n"
-ASKED = Call(run="r", node="n", attempt=1, kind="agent", name="finder", inputs={"text": "hi"})
+ASKED = CallRequest(run="r", node="n", attempt=1, kind="agent", name="finder", inputs={"text": "hi"})
 
 
 def tuned(tmp_path: Path, manifest: str | None, more: str = "") -> Card:
@@ -38,14 +38,14 @@ def tuned(tmp_path: Path, manifest: str | None, more: str = "") -> Card:
 )
 def test_an_adapter_of_another_base_is_not_asked_for(tmp_path: Path, manifest: str | None, adapted: bool) -> None:
     server = Endpoint(endpoint="http://127.0.0.1:9/v1", model="m")
-    assert Bases().adapted(tuned(tmp_path, manifest), server) is adapted
+    assert AdapterBases().uses_adapter(tuned(tmp_path, manifest), server) is adapted
 
 
 def test_a_card_without_an_adapter_has_none_to_ask_for() -> None:
-    card = Card.declared("finder", input={"properties": {"text": {}}}, output={"type": "string"}, prompt="{{ text }}")
+    card = Card.declare("finder", input={"properties": {"text": {}}}, output={"type": "string"}, prompt="{{ text }}")
     server = Endpoint(endpoint="http://127.0.0.1:9/v1", model="m")
-    assert not Bases().adapted(card, server)
-    assert Bases().refused(card, "far", server) is None
+    assert not AdapterBases().uses_adapter(card, server)
+    assert AdapterBases().base_mismatch(card, "far", server) is None
 
 
 @pytest.mark.parametrize(("base", "more", "asked"), [("another", "elsewhere: prompt\n", "m"), ("m", "", "adapter")])
@@ -60,7 +60,7 @@ async def test_the_base_does_not_answer_in_the_place_of_an_adapter_for_another_o
     card = tuned(tmp_path, '{"base": "another"}')
     async with raw_server(says("x", "m")) as server, opened(endpoints(server.url), {"finder": card}) as fleet:
         refused = await only(fleet, ASKED)
-        assert isinstance(refused, Refused)
+        assert isinstance(refused, CallError)
         assert (refused.code, refused.retryable, server.visits) == ("F222", False, [])
         assert refused.reason == "the adapter 'adapter' of 'finder' is for the base 'another', and the server 's0' has 'm'"
         assert "elsewhere: prompt" in refused.hint
@@ -77,7 +77,7 @@ async def test_of_two_servers_of_a_model_the_one_with_its_base_answers(tmp_path:
         servers = {name: server.model_copy(update={"model": f"m{at}"}) for at, (name, server) in enumerate(config.servers.items())}
         async with opened(config.model_copy(update={"servers": servers}), {"finder": card}) as fleet:
             for _ in range(3):
-                assert isinstance(await only(fleet, ASKED), Done)
+                assert isinstance(await only(fleet, ASKED), CallResult)
     assert (len(first.visits), len(second.visits)) == (0, 3)
 
 
@@ -87,4 +87,4 @@ def test_a_run_from_before_the_key_asks_the_prompt_of_a_packaged_agent_as_it_did
     before = today.model_copy(update={"elsewhere": None})
     assert today.elsewhere == "prompt"
     assert Card.restore(before.dump()).digest == today.digest, "the key changes no answer, and so no digest"
-    assert _card(project, today.name, before.dump(), asking=True).elsewhere == "prompt"
+    assert _restore_card(project, today.name, before.dump(), will_call=True).elsewhere == "prompt"

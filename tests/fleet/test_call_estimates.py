@@ -1,4 +1,4 @@
-"""The gauge: bounds that hold, and keys that say all that an answer depends on and nothing else."""
+"""The call estimator: bounds that hold, and keys that say all that an answer depends on and nothing else."""
 
 from __future__ import annotations
 
@@ -12,63 +12,65 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.agents.card import Card
-from orchestra.agents.prompt import Message
-from orchestra.core.protocols import UNMEASURED, Call, Source
-from orchestra.fleet.call_estimates import Gauge, tokens_at_most
+from orchestra.agents.prompt import ChatMessage
+from orchestra.core.protocols import NO_ESTIMATE, CallRequest, EvidenceSource
+from orchestra.fleet.call_estimates import CallEstimator, max_prompt_tokens
 from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.supervisor.folders import Folders
-from orchestra.fleet.weights.weights import Pantry
+from orchestra.fleet.weights.weights import ModelStore
 
 from .conftest import endpoints, local_config
 
 TEXT = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"], "additionalProperties": False}
-READER = Card.declared("reader", input=TEXT, output={"type": "string"}, prompt="Read: {{ text }}", max_output=64, min_output=9)
+READER = Card.declare("reader", input=TEXT, output={"type": "string"}, prompt="Read: {{ text }}", max_output=64, min_output=9)
 REMOTE = endpoints("http://127.0.0.1:1", revision="2026-11-01")
 
 
-def gauge(config: FleetConfig = REMOTE, *cards: Card, **more: Any) -> Gauge:
-    return Gauge(config=config, cards={card.name: card for card in cards or (READER,)}, **more)
+def estimator(config: FleetConfig = REMOTE, *cards: Card, **more: Any) -> CallEstimator:
+    return CallEstimator(config=config, cards={card.name: card for card in cards or (READER,)}, **more)
 
 
-def call(**more: Any) -> Call:
+def call(**more: Any) -> CallRequest:
     given: dict[str, Any] = {"run": "r", "node": "n", "attempt": 1, "kind": "agent", "name": "reader", "inputs": {"text": "hello"}} | more
-    return Call(**given)
+    return CallRequest(**given)
 
 
 def reader(**settings: Any) -> Card:
-    return Card.declared("reader", input=TEXT, output={"type": "string"}, prompt="Read: {{ text }}", **settings)
+    return Card.declare("reader", input=TEXT, output={"type": "string"}, prompt="Read: {{ text }}", **settings)
 
 
 @given(st.lists(st.text(max_size=40)))
 def test_the_bound_is_no_less_than_the_bytes_of_any_spelling(texts: list[str]) -> None:
-    most = tokens_at_most([Message("user", text) for text in texts], 0)
+    most = max_prompt_tokens([ChatMessage("user", text) for text in texts], 0)
     assert most >= sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
     assert most >= sum(len(unicodedata.normalize("NFC", text).encode("utf-8", "surrogatepass")) for text in texts)
 
 
 def test_the_bound_covers_instructions_inputs_and_feedback() -> None:
-    short, long, again = (gauge().measure(one).prompt_tokens for one in (call(), call(inputs={"text": "é" * 100}), call(feedback=("no",))))
+    short, long, again = (
+        estimator().estimate(one).prompt_tokens for one in (call(), call(inputs={"text": "é" * 100}), call(feedback=("no",)))
+    )
     assert short >= len("Read: hello")
     assert long >= short + 200 - len("hello")
     assert again > short
 
 
 def test_a_chat_template_with_a_prompt_of_its_own_is_counted() -> None:
-    usual, talkative = (gauge(endpoints("http://127.0.0.1:1", template_tokens=tokens)).measure(call()) for tokens in (96, 400))
+    usual, talkative = (estimator(endpoints("http://127.0.0.1:1", template_tokens=tokens)).estimate(call()) for tokens in (96, 400))
     assert talkative.prompt_tokens - usual.prompt_tokens == 304
 
 
 @pytest.mark.parametrize(("asked", "most", "least"), [(None, 64, 9), (20, 20, 9), (5, 5, 5), (1000, 64, 9)])
 def test_the_output_is_bounded_by_the_card_and_the_call(asked: int | None, most: int, least: int) -> None:
-    measure = gauge().measure(call(max_output=asked))
+    measure = estimator().estimate(call(max_output=asked))
     assert (measure.max_output, measure.min_output) == (most, least)
 
 
 def test_what_no_model_is_asked_for_is_not_measured() -> None:
-    broken = Card.declared("broken", input=TEXT, output={"type": "string"}, prompt="{{ text.no.such }}")
+    broken = Card.declare("broken", input=TEXT, output={"type": "string"}, prompt="{{ text.no.such }}")
     code = reader().model_copy(update={"name": "code", "kind": "python"})
     asked = [call(name="nobody"), call(version="0" * 32), call(name="broken"), call(name="code")]
-    assert [gauge(REMOTE, READER, broken, code).measure(one) for one in asked] == [UNMEASURED] * 4
+    assert [estimator(REMOTE, READER, broken, code).estimate(one) for one in asked] == [NO_ESTIMATE] * 4
 
 
 SAME = [{"node": "m"}, {"run": "s"}, {"attempt": 2}, {"priority": 3}, {"max_output": 7}, {"timeout": 1.0}]
@@ -76,54 +78,55 @@ SAME = [{"node": "m"}, {"run": "s"}, {"attempt": 2}, {"priority": 3}, {"max_outp
 
 @pytest.mark.parametrize("changed", SAME)
 def test_the_key_does_not_depend_on_where_a_call_stands(changed: dict[str, Any]) -> None:
-    assert gauge().measure(call(**changed)).memo == gauge().measure(call()).memo != ""
+    assert estimator().estimate(call(**changed)).memo_key == estimator().estimate(call()).memo_key != ""
 
 
 @pytest.mark.parametrize(
-    "changed", [{"inputs": {"text": "hullo"}}, {"label": "public"}, {"feedback": ("no",)}, {"evidence": (Source("hello"),)}, {"sample": 1}]
+    "changed",
+    [{"inputs": {"text": "hullo"}}, {"label": "public"}, {"feedback": ("no",)}, {"evidence": (EvidenceSource("hello"),)}, {"sample": 1}],
 )
 def test_the_key_depends_on_what_is_asked(changed: dict[str, Any]) -> None:
-    assert gauge().measure(call(**changed)).memo not in ("", gauge().measure(call()).memo)
+    assert estimator().estimate(call(**changed)).memo_key not in ("", estimator().estimate(call()).memo_key)
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        gauge(tenant="acme"),
-        gauge(constraint="none"),
-        gauge(endpoints("http://127.0.0.1:1", revision="2026-11-02")),
-        gauge(endpoints("http://127.0.0.1:1", revision="2026-11-01", model="n")),
-        gauge(endpoints("http://127.0.0.1:1", "http://127.0.0.1:2", revision="2026-11-01")),
-        gauge(REMOTE, reader(max_output=65)),
-        gauge(REMOTE, reader(adapter="skill")),
-        gauge(REMOTE, reader(sampling={"temperature": 0.5, "seed": 1})),
+        estimator(tenant="acme"),
+        estimator(constraint="none"),
+        estimator(endpoints("http://127.0.0.1:1", revision="2026-11-02")),
+        estimator(endpoints("http://127.0.0.1:1", revision="2026-11-01", model="n")),
+        estimator(endpoints("http://127.0.0.1:1", "http://127.0.0.1:2", revision="2026-11-01")),
+        estimator(REMOTE, reader(max_output=65)),
+        estimator(REMOTE, reader(adapter="skill")),
+        estimator(REMOTE, reader(sampling={"temperature": 0.5, "seed": 1})),
     ],
 )
-def test_the_key_depends_on_who_is_asked(other: Gauge) -> None:
-    assert other.measure(call()).memo not in ("", gauge().measure(call()).memo)
+def test_the_key_depends_on_who_is_asked(other: CallEstimator) -> None:
+    assert other.estimate(call()).memo_key not in ("", estimator().estimate(call()).memo_key)
 
 
 def test_the_larger_model_has_keys_of_its_own() -> None:
     config = endpoints("http://127.0.0.1:1", "http://127.0.0.1:2", revision="1")
     config = config.model_copy(update={"models": {"base": "s0", "big": "s1"}, "escalate": "big"})
-    memos = {gauge(config).measure(call(tier=tier)).memo for tier in (0, 1, 2)}
+    memos = {estimator(config).estimate(call(tier=tier)).memo_key for tier in (0, 1, 2)}
     assert len(memos - {""}) == 2
 
 
 @pytest.mark.parametrize(
     ("unsure", "asked"),
     [
-        (gauge(endpoints("http://127.0.0.1:1")), call()),
-        (gauge(REMOTE, reader(sampling={"temperature": 0.5})), call()),
-        (gauge(REMOTE, reader(model="bas")), call()),
-        (gauge(REMOTE), call(tier=1)),
-        (gauge(REMOTE), call(inputs={"text": "\ud800"})),
-        (gauge(endpoints("http://127.0.0.1:1", revision="1", label="public")), call()),
+        (estimator(endpoints("http://127.0.0.1:1")), call()),
+        (estimator(REMOTE, reader(sampling={"temperature": 0.5})), call()),
+        (estimator(REMOTE, reader(model="bas")), call()),
+        (estimator(REMOTE), call(tier=1)),
+        (estimator(REMOTE), call(inputs={"text": "\ud800"})),
+        (estimator(endpoints("http://127.0.0.1:1", revision="1", label="public")), call()),
     ],
     ids=["no revision", "no seed", "no model", "no larger model", "no JSON", "no clearance"],
 )
-def test_what_may_be_answered_otherwise_is_never_remembered(unsure: Gauge, asked: Call) -> None:
-    assert unsure.measure(asked).memo == ""
+def test_what_may_be_answered_otherwise_is_never_remembered(unsure: CallEstimator, asked: CallRequest) -> None:
+    assert unsure.estimate(asked).memo_key == ""
 
 
 def weights(folder: Path, content: bytes = b"{}") -> Path:
@@ -133,15 +136,17 @@ def weights(folder: Path, content: bytes = b"{}") -> Path:
     return folder
 
 
-def local(folder: Path, tmp_path: Path, **server: Any) -> Gauge:
-    pantry = Pantry(Folders(tmp_path, tmp_path, tmp_path))
-    return gauge(local_config("m", weights={"licence": "none", "sources": [{"folder": str(folder)}]}, **server), pantry=pantry)
+def local(folder: Path, tmp_path: Path, **server: Any) -> CallEstimator:
+    model_store = ModelStore(Folders(tmp_path, tmp_path, tmp_path))
+    return estimator(
+        local_config("m", weights={"licence": "none", "sources": [{"folder": str(folder)}]}, **server), model_store=model_store
+    )
 
 
 def test_weights_that_change_change_the_key(tmp_path: Path) -> None:
-    first = local(weights(tmp_path / "w"), tmp_path).measure(call()).memo
-    same = local(tmp_path / "w", tmp_path).measure(call()).memo
-    other = local(weights(tmp_path / "w", b"{} "), tmp_path).measure(call()).memo
+    first = local(weights(tmp_path / "w"), tmp_path).estimate(call()).memo_key
+    same = local(tmp_path / "w", tmp_path).estimate(call()).memo_key
+    other = local(weights(tmp_path / "w", b"{} "), tmp_path).estimate(call()).memo_key
     assert first == same != ""
     assert other not in ("", first)
 
@@ -149,16 +154,16 @@ def test_weights_that_change_change_the_key(tmp_path: Path) -> None:
 def test_how_weights_are_served_is_part_of_the_key(tmp_path: Path) -> None:
     folder = weights(tmp_path / "w")
     servers = [local(folder, tmp_path, **more) for more in ({}, {"dtype": "float16"}, {"device": "cpu"}, {"port": 5000})]
-    memos = [one.measure(call()).memo for one in servers]
+    memos = [one.estimate(call()).memo_key for one in servers]
     assert len(set(memos)) == 3
     assert memos[0] == memos[3]
 
 
 def test_weights_that_are_not_here_have_no_key_until_they_are(tmp_path: Path) -> None:
     one = local(tmp_path / "w", tmp_path)
-    assert one.measure(call()).memo == ""
+    assert one.estimate(call()).memo_key == ""
     weights(tmp_path / "w")
-    assert one.measure(call()).memo != ""
+    assert one.estimate(call()).memo_key != ""
 
 
 def test_an_adapter_is_known_by_its_weights(tmp_path: Path) -> None:
@@ -174,7 +179,11 @@ def test_an_adapter_is_known_by_its_weights(tmp_path: Path) -> None:
             adapters={"skill": str(folder)},
             max_loras=2,
         )
-        memos.add(gauge(config, reader(adapter="skill"), pantry=Pantry(Folders(tmp_path, tmp_path, tmp_path))).measure(call()).memo)
+        memos.add(
+            estimator(config, reader(adapter="skill"), model_store=ModelStore(Folders(tmp_path, tmp_path, tmp_path)))
+            .estimate(call())
+            .memo_key
+        )
     assert len(memos - {""}) == 2
 
 
@@ -191,18 +200,18 @@ def test_an_adapter_that_is_replaced_while_the_process_runs_has_another_key(file
     for name in ("adapter_model.safetensors", "adapter_config.json"):
         (folder / name).write_bytes(b"{}")
     adapted = local(weights(tmp_path / "w"), tmp_path, adapters={"skill": str(folder)}, max_loras=2)
-    one = gauge(adapted.config, reader(adapter="skill"), pantry=adapted.pantry)
-    before = one.measure(call()).memo
+    one = estimator(adapted.config, reader(adapter="skill"), model_store=adapted.model_store)
+    before = one.estimate(call()).memo_key
     replaced(folder / file, b"[]")
-    after = one.measure(call()).memo
+    after = one.estimate(call()).memo_key
     (folder / file).unlink()
-    gone = one.measure(call()).memo
+    gone = one.estimate(call()).memo_key
     assert len({before, after, gone}) == 3
     assert gone == ""
     replaced(folder / file, b"{}")
-    assert one.measure(call()).memo == before
+    assert one.estimate(call()).memo_key == before
 
 
 def test_a_run_of_an_earlier_card_is_measured_by_it() -> None:
     older = reader(max_output=7)
-    assert gauge(kept={older.digest: older}).measure(call(version=older.digest)).max_output == 7
+    assert estimator(cards_by_digest={older.digest: older}).estimate(call(version=older.digest)).max_output == 7

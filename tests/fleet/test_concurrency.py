@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import asyncio
 
-from orchestra.fleet.concurrency import Breaker, Gate
+from orchestra.fleet.concurrency import CircuitBreaker, ConcurrencyGate
 from orchestra.fleet.concurrency_limit import AdaptiveLimit
-from orchestra.fleet.scheduling import Turn
+from orchestra.fleet.scheduling import QueueRequest
 
 
 async def test_the_gate_never_lets_in_more_than_its_limit() -> None:
-    gate, most = Gate(AdaptiveLimit(3)), 0
+    gate, most = ConcurrencyGate(AdaptiveLimit(3)), 0
 
     async def visit() -> None:
         nonlocal most
         permit = await gate.enter()
-        most = max(most, gate.inside)
+        most = max(most, gate.in_flight)
         await asyncio.sleep(0)
         gate.leave(permit, "success")
 
     await asyncio.gather(*(visit() for _ in range(20)))
-    assert (most, gate.inside) == (3, 0)
+    assert (most, gate.in_flight) == (3, 0)
 
 
 async def test_who_waits_goes_in_by_priority_then_by_order() -> None:
-    gate, order = Gate(AdaptiveLimit(1)), list[str]()
+    gate, order = ConcurrencyGate(AdaptiveLimit(1)), list[str]()
     first = await gate.enter()
 
     async def visit(name: str, priority: int) -> None:
-        permit = await gate.enter(Turn(priority=priority))
+        permit = await gate.enter(QueueRequest(priority=priority))
         order.append(name)
         gate.leave(permit, "success")
 
@@ -40,36 +40,36 @@ async def test_who_waits_goes_in_by_priority_then_by_order() -> None:
 
 
 async def test_a_cancelled_visitor_leaves_no_hole() -> None:
-    gate = Gate(AdaptiveLimit(1))
+    gate = ConcurrencyGate(AdaptiveLimit(1))
     first = await gate.enter()
     waiting = asyncio.create_task(gate.enter())
-    next_one = asyncio.create_task(gate.enter(Turn(priority=1)))
+    next_one = asyncio.create_task(gate.enter(QueueRequest(priority=1)))
     await asyncio.sleep(0)
     waiting.cancel()
     gate.leave(first, "success")
     await asyncio.wait_for(next_one, 60)
-    assert gate.inside == 1
+    assert gate.in_flight == 1
 
 
 async def test_a_visitor_cancelled_in_the_moment_of_entry_gives_its_place_back() -> None:
-    gate = Gate(AdaptiveLimit(1))
+    gate = ConcurrencyGate(AdaptiveLimit(1))
     first = await gate.enter()
     waiting = asyncio.create_task(gate.enter())
     await asyncio.sleep(0)
     gate.leave(first, "success")
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    assert gate.inside == 0
+    assert gate.in_flight == 0
 
 
 async def test_a_held_gate_lets_nobody_in_until_it_is_released() -> None:
-    gate = Gate(AdaptiveLimit(2))
-    gate.hold()
-    assert gate.free() is None
+    gate = ConcurrencyGate(AdaptiveLimit(2))
+    gate.pause()
+    assert gate.try_enter() is None
     waiting = [asyncio.create_task(gate.enter()) for _ in range(3)]
     await asyncio.sleep(0)
-    assert gate.inside == 0
-    gate.release()
+    assert gate.in_flight == 0
+    gate.resume()
     await asyncio.sleep(0)
     assert [task.done() for task in waiting] == [True, True, False]
     gate.leave(await waiting[0], "success")
@@ -77,50 +77,50 @@ async def test_a_held_gate_lets_nobody_in_until_it_is_released() -> None:
 
 
 def test_the_breaker_opens_after_failures_in_a_row_and_lets_one_through_after_its_pause() -> None:
-    breaker = Breaker(threshold=3, first=2)
+    breaker = CircuitBreaker(threshold=3, initial_pause=2)
     for _ in range(3):
-        assert breaker.wait(0) == 0
-        breaker.bad(0)
-    assert breaker.wait(0.5) == 1.5
-    assert breaker.wait(2) == 0
-    assert breaker.wait(2) > 0, "one at a time"
-    breaker.good()
-    assert breaker.wait(2) == 0
+        assert breaker.acquire(0) == 0
+        breaker.record_failure(0)
+    assert breaker.acquire(0.5) == 1.5
+    assert breaker.acquire(2) == 0
+    assert breaker.acquire(2) > 0, "one at a time"
+    breaker.record_success()
+    assert breaker.acquire(2) == 0
 
 
 def test_pauses_double_while_the_server_stays_away() -> None:
-    breaker, now, pauses = Breaker(threshold=1, first=1, longest=5), 0.0, []
+    breaker, now, pauses = CircuitBreaker(threshold=1, initial_pause=1, max_pause=5), 0.0, []
     for _ in range(5):
-        assert breaker.wait(now) == 0
-        breaker.bad(now)
-        pauses.append(breaker.wait(now))
+        assert breaker.acquire(now) == 0
+        breaker.record_failure(now)
+        pauses.append(breaker.acquire(now))
         now += pauses[-1]
     assert pauses == [1, 2, 4, 5, 5]
 
 
 def test_what_was_under_way_when_the_breaker_opened_makes_no_pause_longer() -> None:
-    breaker = Breaker(threshold=5, first=1)
+    breaker = CircuitBreaker(threshold=5, initial_pause=1)
     for _ in range(16):
-        breaker.bad(0, trial=False)
-    assert breaker.wait(0) == 1
-    assert breaker.wait(1) == 0
-    breaker.bad(1, trial=False)
+        breaker.record_failure(0, trial=False)
+    assert breaker.acquire(0) == 1
+    assert breaker.acquire(1) == 0
+    breaker.record_failure(1, trial=False)
     assert breaker.state == "half-open", "one of those that were under way, and not the trial"
-    breaker.bad(1)
-    assert breaker.wait(1) == 2
+    breaker.record_failure(1)
+    assert breaker.acquire(1) == 2
 
 
 def test_to_ask_for_the_pause_takes_no_permission() -> None:
-    breaker = Breaker(threshold=1, first=1)
-    breaker.bad(0)
-    assert [breaker.pause(0.25), breaker.pause(1), breaker.pause(1)] == [0.75, 0, 0]
-    assert breaker.wait(1) == 0
-    assert breaker.pause(1) > 0, "one at a time"
+    breaker = CircuitBreaker(threshold=1, initial_pause=1)
+    breaker.record_failure(0)
+    assert [breaker.remaining_pause(0.25), breaker.remaining_pause(1), breaker.remaining_pause(1)] == [0.75, 0, 0]
+    assert breaker.acquire(1) == 0
+    assert breaker.remaining_pause(1) > 0, "one at a time"
 
 
 def test_a_cancelled_trial_lets_the_next_one_try() -> None:
-    breaker = Breaker(threshold=1, first=1)
-    breaker.bad(0)
-    assert breaker.wait(1) == 0
-    breaker.nothing()
-    assert breaker.wait(1) == 0
+    breaker = CircuitBreaker(threshold=1, initial_pause=1)
+    breaker.record_failure(0)
+    assert breaker.acquire(1) == 0
+    breaker.record_ignored()
+    assert breaker.acquire(1) == 0

@@ -8,55 +8,55 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.fleet.concurrency_limit import PLATEAU, AdaptiveLimit, Flight, Outcome
+from orchestra.fleet.concurrency_limit import PLATEAU, AdaptiveLimit, InFlightRequest, RequestOutcome
 
 
-def batch(limit: AdaptiveLimit, outcomes: list[Outcome]) -> None:
+def batch(limit: AdaptiveLimit, outcomes: list[RequestOutcome]) -> None:
     """Requests that are sent together, and end in this way."""
-    flights = [limit.sent(at + 1) for at in range(len(outcomes))]
+    flights = [limit.record_sent(at + 1) for at in range(len(outcomes))]
     for flight, outcome in zip(flights, outcomes, strict=True):
-        limit.finished(flight, outcome)
+        limit.record_finished(flight, outcome)
 
 
 def rounds(limit: AdaptiveLimit, number: int, capacity: int = 1 << 20) -> None:
     """So many round trips of a server that is kept full, and rejects what exceeds its capacity."""
-    flights: deque[Flight] = deque()
+    flights: deque[InFlightRequest] = deque()
     for _ in range(number * limit.limit):
         while len(flights) < limit.limit:
-            flight = limit.sent(len(flights) + 1)
+            flight = limit.record_sent(len(flights) + 1)
             if len(flights) < capacity:
                 flights.append(flight)
             else:
-                limit.finished(flight, "rejected")
+                limit.record_finished(flight, "rejected")
                 break
-        limit.finished(flights.popleft(), "success")
+        limit.record_finished(flights.popleft(), "success")
 
 
 @given(most=st.integers(1, 64), events=st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["success", "rejected", "ignored"]))))
-def test_the_limit_stays_between_one_and_the_most(most: int, events: list[tuple[int, Outcome]]) -> None:
-    limit, flights = AdaptiveLimit(most), deque[Flight]()
+def test_the_limit_stays_between_one_and_the_most(most: int, events: list[tuple[int, RequestOutcome]]) -> None:
+    limit, flights = AdaptiveLimit(most), deque[InFlightRequest]()
     for sent, outcome in events:
-        flights.extend(limit.sent(len(flights) + 1) for _ in range(sent))
+        flights.extend(limit.record_sent(len(flights) + 1) for _ in range(sent))
         if flights:
-            limit.finished(flights.popleft(), outcome)
+            limit.record_finished(flights.popleft(), outcome)
         assert 1 <= limit.limit <= most
 
 
 @given(most=st.integers(8, 64), rejected=st.integers(0, 64))
 def test_a_flight_decreases_the_limit_once_and_only_if_more_than_a_quarter_is_rejected(most: int, rejected: int) -> None:
     limit, rejected = AdaptiveLimit(most), min(rejected, most)
-    outcomes: list[Outcome] = ["rejected"] * rejected
+    outcomes: list[RequestOutcome] = ["rejected"] * rejected
     batch(limit, outcomes + ["success"] * (most - rejected))
     assert limit.limit == (most if rejected <= 2 + most / 4 else int(0.7 * most))
 
 
 def test_rejections_of_what_was_sent_before_a_decrease_are_not_counted_again() -> None:
     limit = AdaptiveLimit(64)
-    early = [limit.sent(at + 1) for at in range(64)]
+    early = [limit.record_sent(at + 1) for at in range(64)]
     batch(limit, ["rejected"] * 40)
     lower = limit.limit
     for flight in early:
-        limit.finished(flight, "rejected")
+        limit.record_finished(flight, "rejected")
     assert limit.limit == lower
 
 
@@ -91,5 +91,5 @@ def test_a_limit_that_is_not_reached_does_not_grow() -> None:
     batch(limit, ["rejected"] * 64)
     lower = limit.limit
     for _ in range(1_000):
-        limit.finished(limit.sent(1), "success")
+        limit.record_finished(limit.record_sent(1), "success")
     assert limit.limit == lower

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestra.core.errors import FleetError, InputError, InputErrors
-from orchestra.fleet.config import Endpoint, LocalServer, parse, read
-from orchestra.fleet.secrets import secret
+from orchestra.fleet.config import Endpoint, LocalServer, parse_config, read_config
+from orchestra.fleet.secrets import read_secret
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 LOCAL = """
@@ -35,32 +35,32 @@ models: {base: far}
 
 def parsed(text: str) -> Endpoint:
     """The endpoint of a fleet that has one."""
-    (server,) = parse(text, "fleet.yaml").servers.values()
+    (server,) = parse_config(text, "fleet.yaml").servers.values()
     assert isinstance(server, Endpoint)
     return server
 
 
 def faults(text: str) -> list[InputError]:
     with pytest.raises(InputError) as caught:
-        parse(text, "fleet.yaml")
+        parse_config(text, "fleet.yaml")
     return list(caught.value.errors) if isinstance(caught.value, InputErrors) else [caught.value]
 
 
 @pytest.mark.parametrize("name", ["laptop", "endpoint", "gpu-24g", "gpu-80g"])
 def test_packaged_fleets_are_valid(name: str) -> None:
-    config = read(CONFIGS / f"{name}.yaml")
-    assert config.serving("base")
+    config = read_config(CONFIGS / f"{name}.yaml")
+    assert config.servers_for("base")
 
 
 def test_the_large_fleet_has_four_families_within_one_gpu() -> None:
-    servers = read(CONFIGS / "gpu-80g.yaml").local.values()
+    servers = read_config(CONFIGS / "gpu-80g.yaml").local_servers.values()
     assert {server.model.split("/")[0] for server in servers} == {"Qwen", "google", "meta-llama", "microsoft"}
     assert all(server.max_loras for server in servers)
     assert sum(server.gpu_memory_utilization or 1 for server in servers) < 0.95
 
 
 def test_the_laptop_fleet_pins_its_weights_and_has_slots() -> None:
-    server = read(CONFIGS / "laptop.yaml").local["smol"]
+    server = read_config(CONFIGS / "laptop.yaml").local_servers["smol"]
     assert server.weights.licence == "Apache-2.0"
     assert server.weights.sources[0].model_dump()["sha256"]
     assert server.max_loras > 1
@@ -69,8 +69,8 @@ def test_the_laptop_fleet_pins_its_weights_and_has_slots() -> None:
 def test_an_unknown_key_is_shown_where_it_stands_with_the_nearest_one() -> None:
     (fault,) = faults(LOCAL.replace("max_model_len", "max_modellen: 4\n    max_model_len"))
     assert fault.code == "F100"
-    assert fault.place is not None
-    assert fault.place.line == 8
+    assert fault.location is not None
+    assert fault.location.line == 8
     assert "did you mean 'max_model_len'?" in fault.hint
 
 
@@ -100,16 +100,16 @@ def test_a_model_on_a_server_that_is_not_there_names_the_nearest() -> None:
     (fault,) = faults(LOCAL.replace("base: one", "base: ona"))
     assert "did you mean 'one'?" in fault.message
     assert fault.message.startswith("models.base names the server 'ona'")
-    assert fault.place is not None
-    assert fault.place.text[fault.place.column - 1 :].startswith("ona")
+    assert fault.location is not None
+    assert fault.location.text[fault.location.column - 1 :].startswith("ona")
 
 
 def test_a_larger_model_that_is_not_there_is_told_where_it_is_named() -> None:
     for line, named in (("escalate: bsae", "bsae"), ("escalate: [base, base]", "base]")):
         (fault,) = faults(LOCAL + line + "\n")
         assert fault.message.startswith("escalate names the model")
-        assert fault.place is not None
-        assert fault.place.text[fault.place.column - 1 :] == named
+        assert fault.location is not None
+        assert fault.location.text[fault.location.column - 1 :] == named
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_addresses_to_which_nobody_can_connect_are_refused(host: str, says: str)
 
 @pytest.mark.parametrize("host", ["[::1]:80", "münchen.example", "my_server:8000"])
 def test_addresses_of_any_kind_of_host_are_taken(host: str) -> None:
-    assert parse(REMOTE.replace("example.com", host), "fleet.yaml")
+    assert parse_config(REMOTE.replace("example.com", host), "fleet.yaml")
 
 
 OTHER_HOSTS = st.one_of(
@@ -173,7 +173,7 @@ def test_a_key_travels_over_plain_http_only_where_the_server_says_so(host: str, 
 
 
 def test_an_endpoint_is_external_and_public_unless_it_says_otherwise() -> None:
-    far = parse(REMOTE, "fleet.yaml").servers["far"]
+    far = parse_config(REMOTE, "fleet.yaml").servers["far"]
     assert isinstance(far, Endpoint)
     assert (far.external, far.label) == (True, "public")
 
@@ -183,39 +183,39 @@ def test_an_endpoint_is_external_and_public_unless_it_says_otherwise() -> None:
 def test_a_server_needs_a_slot_for_each_of_its_adapters(device: str, slots: int, fits: bool) -> None:
     text = LOCAL.replace("device: cpu", f"device: {device}\n    max_loras: {slots}\n    adapters: {{reader: adapters/reader}}")
     if fits:
-        assert parse(text, "fleet.yaml")
+        assert parse_config(text, "fleet.yaml")
     else:
         assert "max_loras" in faults(text)[0].message
 
 
 def test_folders_are_seen_from_the_file(tmp_path: Path) -> None:
-    server = parse(LOCAL, str(tmp_path / "fleet.yaml")).servers["one"]
+    server = parse_config(LOCAL, str(tmp_path / "fleet.yaml")).servers["one"]
     assert isinstance(server, LocalServer)
     assert server.weights.sources[0].model_dump() == {"folder": str(tmp_path / "models" / "m")}
 
 
 def test_fleets_that_ask_for_the_same_processes_share_a_digest() -> None:
-    base = parse(LOCAL, "fleet.yaml").digest
+    base = parse_config(LOCAL, "fleet.yaml").digest
     relabelled = LOCAL.replace("device: cpu", "device: cpu\n    label: internal").replace("base: one", "base: one, small: one")
-    assert parse("# a comment\n" + relabelled, "fleet.yaml").digest == base
-    assert parse(LOCAL.replace("1024", "2048"), "fleet.yaml").digest != base
+    assert parse_config("# a comment\n" + relabelled, "fleet.yaml").digest == base
+    assert parse_config(LOCAL.replace("1024", "2048"), "fleet.yaml").digest != base
 
 
 @pytest.mark.parametrize(("written", "first"), [("", 900.0), ("patience: 300\n", 300.0), ("patience: 5\n", 5.0)])
 def test_a_first_start_may_take_longer_unless_the_file_says_otherwise(written: str, first: float) -> None:
-    assert parse(LOCAL + written, "fleet.yaml").patience_at_first == first
+    assert parse_config(LOCAL + written, "fleet.yaml").first_start_patience == first
 
 
 def test_secrets_are_read_from_where_the_reference_points(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("from-a-file\n")
-    assert secret("env:KEY", {"KEY": " from-the-environment "}) == "from-the-environment"
-    assert secret(f"file:{tmp_path / 'key'}") == "from-a-file"
+    assert read_secret("env:KEY", {"KEY": " from-the-environment "}) == "from-the-environment"
+    assert read_secret(f"file:{tmp_path / 'key'}") == "from-a-file"
 
 
 @pytest.mark.parametrize("reference", ["env:NOT_SET", "file:/nowhere/key"])
 def test_a_secret_that_is_not_there_is_a_coded_error(reference: str) -> None:
     with pytest.raises(FleetError) as caught:
-        secret(reference, {})
+        read_secret(reference, {})
     assert caught.value.code == "F105"
 
 
@@ -223,12 +223,12 @@ def test_a_secret_that_is_not_there_is_a_coded_error(reference: str) -> None:
 def test_a_secret_that_cannot_be_sent_is_a_coded_error_and_not_repeated(content: str, tmp_path: Path) -> None:
     (tmp_path / "key").write_text(content)
     with pytest.raises(FleetError) as caught:
-        secret(f"file:{tmp_path / 'key'}")
+        read_secret(f"file:{tmp_path / 'key'}")
     assert caught.value.code == "F105"
     assert "two" not in str(caught.value)
 
 
 def test_a_file_that_cannot_be_read_is_a_coded_error(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
-        read(tmp_path / "none.yaml")
+        read_config(tmp_path / "none.yaml")
     assert caught.value.code == "F100"

@@ -12,10 +12,17 @@ from hypothesis import strategies as st
 
 from orchestra.fleet import cpu
 from orchestra.fleet.config import FleetConfig, LocalServer
-from orchestra.fleet.cpu import Cpu, Speeds
-from orchestra.fleet.model_digests import Marks
-from orchestra.fleet.vllm_cpu.thread_policy import PAUSE, SHARE_WAITED, Reading, ThreadPolicy, has_scheduler_statistics, read_clocks
-from orchestra.fleet.weights.weights import Pantry
+from orchestra.fleet.cpu import Cpu, MatmulSpeeds
+from orchestra.fleet.model_digests import ModelDigests
+from orchestra.fleet.vllm_cpu.thread_policy import (
+    MAX_WAIT_SHARE,
+    MIN_PAUSE,
+    ClockReading,
+    ThreadPolicy,
+    has_scheduler_statistics,
+    read_clocks,
+)
+from orchestra.fleet.weights.weights import ModelStore
 
 ZEN_3 = "fpu sse2 ssse3 fma cx16 avx f16c bmi1 avx2 bmi2 vaes"
 CASCADE_LAKE = f"{ZEN_3} avx512f avx512dq avx512bw avx512vl avx512_vnni"
@@ -38,7 +45,7 @@ def local(**more: Any) -> LocalServer:
         **more,
     }
     config = {"schema": "orchestra/fleet/v1", "name": "one", "servers": {"one": server}, "models": {"base": "one"}}
-    return FleetConfig.model_validate_json(msgspec.json.encode(config)).local["one"]
+    return FleetConfig.model_validate_json(msgspec.json.encode(config)).local_servers["one"]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +62,7 @@ def local(**more: Any) -> LocalServer:
     ],
 )
 def test_the_data_type_follows_the_instructions_of_the_cpu(flags: str, key: str, limit: str, dtype: str, tmp_path: Path) -> None:
-    found = cpu.read_cpu(cpuinfo(tmp_path, flags, key), {cpu.LIMIT: limit})
+    found = cpu.read_cpu(cpuinfo(tmp_path, flags, key), {cpu.ISA_VARIABLE: limit})
     assert (found.model, cpu.choose_dtype(found)) == ("A CPU", dtype)
 
 
@@ -66,10 +73,10 @@ def test_a_system_without_cpuinfo_computes_in_float32(tmp_path: Path) -> None:
 @given(st.booleans(), st.floats(0.1, 1e4), st.floats(0.1, 1e4))
 def test_timed_products_decide_where_they_are_clear(native: bool, bfloat16: float, float32: float) -> None:
     machine = Cpu("", frozenset({"amx_bf16"} if native else ()), 2)
-    chosen = cpu.choose_dtype(machine, Speeds(bfloat16, float32))
-    if bfloat16 >= cpu.CLEARLY * float32:
+    chosen = cpu.choose_dtype(machine, MatmulSpeeds(bfloat16, float32))
+    if bfloat16 >= cpu.OVERRIDE_RATIO * float32:
         assert chosen == "bfloat16"
-    elif float32 >= cpu.CLEARLY * bfloat16:
+    elif float32 >= cpu.OVERRIDE_RATIO * bfloat16:
         assert chosen == "float32"
     else:
         assert chosen == cpu.choose_dtype(machine)
@@ -92,8 +99,8 @@ def test_auto_is_8_bits_only_on_a_cpu_with_avx2_and_without_bfloat16(
     flags: str, given: dict[str, Any], dtype: str, quantization: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cpu, "CPUINFO", cpuinfo(tmp_path, flags))
-    monkeypatch.delenv(cpu.LIMIT, raising=False)
-    found = cpu.resolved(local(**given), tmp_path)
+    monkeypatch.delenv(cpu.ISA_VARIABLE, raising=False)
+    found = cpu.resolve_auto(local(**given), tmp_path)
     assert (found.dtype, found.quantization) == (dtype, quantization)
 
 
@@ -105,21 +112,21 @@ def test_speeds_are_measured_once_and_a_damaged_file_counts_as_none(tmp_path: Pa
         return type("Done", (), {"stdout": b'{"bfloat16": 10.0, "float32": 40.0}'})
 
     monkeypatch.setattr("orchestra.fleet.cpu.subprocess.run", run)
-    assert cpu.ensure_speeds(tmp_path) == cpu.ensure_speeds(tmp_path) == Speeds(10.0, 40.0)
+    assert cpu.ensure_speeds(tmp_path) == cpu.ensure_speeds(tmp_path) == MatmulSpeeds(10.0, 40.0)
     assert len(asked) == 1
     (file,) = (tmp_path / "cpu").iterdir()
     file.write_bytes(b"{")
     assert cpu.cached_speeds(cpu.read_cpu(), tmp_path) is None
-    assert cpu.ensure_speeds(tmp_path) == Speeds(10.0, 40.0)
+    assert cpu.ensure_speeds(tmp_path) == MatmulSpeeds(10.0, 40.0)
 
 
 def test_what_a_machine_computes_in_is_part_of_the_digest_of_its_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Marks, "_contents", lambda *_: "the same files")
-    monkeypatch.delenv(cpu.LIMIT, raising=False)
+    monkeypatch.setattr(ModelDigests, "_weights_digest", lambda *_: "the same files")
+    monkeypatch.delenv(cpu.ISA_VARIABLE, raising=False)
     found = set()
     for flags in (ZEN_3, SAPPHIRE_RAPIDS):
         monkeypatch.setattr(cpu, "CPUINFO", cpuinfo(tmp_path, flags))
-        found.add(Marks(Pantry.of()).model("one", local()))
+        found.add(ModelDigests(ModelStore.from_environment()).base_digest("one", local()))
     assert len(found) == 2
 
 
@@ -129,15 +136,15 @@ class Machine:
     def __init__(self) -> None:
         self.now = self.waited = self.idle = 0.0
 
-    def read(self) -> Reading:
-        return Reading(self.now, self.waited, self.idle)
+    def read(self) -> ClockReading:
+        return ClockReading(self.now, self.waited, self.idle)
 
     def step(self, policy: ThreadPolicy, busy: int, seconds: float = 0.05) -> int:
         start, threads = self.read(), policy.threads
         self.now += seconds
         self.waited += seconds * max(0, threads + busy - 2) / 2
         self.idle += seconds * max(0, 2 - threads - busy)
-        return policy.after(start, self.read())
+        return policy.update(start, self.read())
 
 
 def test_one_thread_computes_while_another_program_wants_the_core_and_all_compute_afterwards() -> None:
@@ -147,7 +154,7 @@ def test_one_thread_computes_while_another_program_wants_the_core_and_all_comput
     assert {machine.step(policy, 1) for _ in range(200)} == {1}, "as long as it takes"
     back = [machine.step(policy, 0) for _ in range(200)]
     assert back[-1] == 2
-    assert back.index(2) * 0.05 < 2 * PAUSE + 0.5
+    assert back.index(2) * 0.05 < 2 * MIN_PAUSE + 0.5
 
 
 def test_drops_that_follow_each_other_make_the_pauses_longer() -> None:
@@ -171,11 +178,11 @@ def test_a_step_that_waited_for_cores_is_followed_by_one_thread(steps: list[tupl
         machine.now += seconds
         machine.waited += share * seconds
         machine.idle += seconds * most
-        threads = policy.after(start, machine.read())
+        threads = policy.update(start, machine.read())
         assert threads in (1, most)
-        if before == most and share > SHARE_WAITED * 1.001:
+        if before == most and share > MAX_WAIT_SHARE * 1.001:
             assert threads == 1
-        if before == most and share < SHARE_WAITED * 0.999:
+        if before == most and share < MAX_WAIT_SHARE * 0.999:
             assert threads == most
 
 

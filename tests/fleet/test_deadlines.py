@@ -39,20 +39,20 @@ async def done(fleet: Fleet) -> list[str | None]:
     return [event.error for event in run.log if isinstance(event, AttemptFinished)]
 
 
-@pytest.mark.parametrize(("hurried", "told"), [(0.1, 2), (5.0, 0)])
+@pytest.mark.parametrize(("short_timeout", "told"), [(0.1, 2), (5.0, 0)])
 async def test_a_server_that_hangs_is_known_by_the_timeouts_of_nodes_that_had_some_time(
-    hurried: float, told: int, monkeypatch: pytest.MonkeyPatch
+    short_timeout: float, told: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "HURRIED", hurried)
+    monkeypatch.setattr(connection, "SHORT_TIMEOUT", short_timeout)
     suspected: list[str] = []
 
     async def suspect(server: str) -> None:
         suspected.append(server)
 
     async with raw_server(lambda visit: visit.gone()) as server, opened(endpoints(server.url)) as fleet:
-        monkeypatch.setattr(fleet._addresses, "suspect", suspect)
+        monkeypatch.setattr(fleet._addresses, "report_stall", suspect)
         errors = await done(fleet)
-        assert fleet._sender.lines["s0"].failures == told, "five leave it alone"
+        assert fleet._sender.states["s0"].failures == told, "five leave it alone"
     assert errors == ["F205"] * 2
     assert suspected == ["s0"] * told
 
@@ -64,5 +64,5 @@ async def test_a_server_that_starts_for_too_long_is_told_of(
         await asyncio.Event().wait()
 
     async with opened(local_config("m")) as fleet:
-        monkeypatch.setattr(fleet._addresses, "ready", ready)
+        monkeypatch.setattr(fleet._addresses, "bring_up", ready)
         assert await done(fleet) == ["F216"] * 2

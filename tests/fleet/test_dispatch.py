@@ -17,10 +17,10 @@ from orchestra.core.clock import SystemClock
 from orchestra.core.errors import InputErrors
 from orchestra.core.events import AttemptFinished
 from orchestra.core.labels import Label
-from orchestra.core.outcomes import Value
-from orchestra.core.protocols import Call, Chunk, Done, Refused
+from orchestra.core.outcomes import ValueOutcome
+from orchestra.core.protocols import CallError, CallRequest, CallResult, Chunk
 from orchestra.engine.engine import Engine
-from orchestra.fleet.config import Limits, parse
+from orchestra.fleet.config import FleetLimits, parse_config
 from orchestra.fleet.supervisor.folders import Folders
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing.fake_vllm.server import SimulatedServer
@@ -43,7 +43,7 @@ nodes:
 async def test_a_call_becomes_a_value_of_the_cards_type_with_its_cost_and_its_bytes() -> None:
     async with raw_server(says('{"answer": "yes"}')) as server, opened(endpoints(server.url)) as fleet:
         done = await only(fleet, call())
-    assert isinstance(done, Done)
+    assert isinstance(done, CallResult)
     assert done.value == {"answer": "yes"}
     assert (done.usage.prompt_tokens, done.usage.cached_tokens, done.usage.output_tokens, done.usage.calls) == (11, 4, 3, 1)
     assert (done.server, done.model) == ("s0", "m")
@@ -54,7 +54,7 @@ async def test_a_call_becomes_a_value_of_the_cards_type_with_its_cost_and_its_by
 async def test_a_beginning_is_gone_on_with_under_the_grammar_that_comes_along() -> None:
     given = {"type": "object", "properties": {name: {"type": "string"} for name in ("text", "begun", "rules")}}
     prompt = "{{ text }}\n<!-- assistant -->\n{{ begun }}"
-    drafter = Card.declared("drafter", input=given, output={"type": "string"}, prompt=prompt, grammar="rules")
+    drafter = Card.declare("drafter", input=given, output={"type": "string"}, prompt=prompt, grammar="rules")
     rules = {"rules": 'start: "b"'}
     async with raw_server(says("b")) as server, opened(endpoints(server.url, structured_outputs="guidance"), {"drafter": drafter}) as fleet:
         for begun in ("a", ""):
@@ -79,7 +79,7 @@ async def test_samples_are_drawn_by_chance_each_with_a_seed_of_its_own() -> None
 async def test_a_text_of_another_type_is_refused_and_may_be_asked_again(text: str) -> None:
     async with raw_server(says(text)) as server, opened(endpoints(server.url)) as fleet:
         refused = await only(fleet, call())
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert refused.code.startswith("M")
     assert refused.retryable
     assert refused.usage.output_tokens == 3, "it was paid for"
@@ -90,15 +90,15 @@ async def test_calls_are_held_to_the_functions_of_their_own_call() -> None:
     call_type = {"type": "object", "properties": {"name": {"type": "string"}, "arguments": {"type": "object"}}}
     output = {"type": "object", "properties": {"calls": {"type": "array", "items": call_type}}, "required": ["calls"]}
     inputs = {"type": "object", "properties": {"functions": {"type": "array"}}, "required": ["functions"]}
-    card = Card.declared("caller", input=inputs, output=output, prompt="Call.", calls={"calls": "functions"})
+    card = Card.declare("caller", input=inputs, output=output, prompt="Call.", calls={"calls": "functions"})
     now = {"name": "now", "parameters": {"type": "object", "properties": {}}}
     text = '{"calls": [{"name": "now", "arguments": {}}]}'
     async with raw_server(says(text)) as server, opened(endpoints(server.url), {"caller": card}, constraint="none") as fleet:
         done = await only(fleet, call("caller", inputs={"functions": [now]}))
         phantom = await only(fleet, call("caller", inputs={"functions": [{"name": "later"}]}))
         none = await only(fleet, call("caller", inputs={"functions": "now"}))
-    assert isinstance(done, Done)
-    assert [(refused.code, refused.retryable) for refused in (phantom, none) if isinstance(refused, Refused)] == [
+    assert isinstance(done, CallResult)
+    assert [(refused.code, refused.retryable) for refused in (phantom, none) if isinstance(refused, CallError)] == [
         ("M002", True),
         ("A016", False),
     ]
@@ -117,7 +117,7 @@ def weighed(folder: Path, adapter: str | None) -> Card:
     )
     calibration = {"choices": ["yes", "no"], "trust": {"model": 1.0}, "bias": [0.0, 9.0], "adapter": "aa" if adapter else ""}
     (folder / "c.json").write_text(json.dumps(calibration), "utf-8")
-    return Card.load(folder).varied(adapter=adapter)
+    return Card.load(folder).with_settings(adapter=adapter)
 
 
 @pytest.mark.parametrize(("adapter", "label", "sure"), [(None, "no", 0.0005), ("adapter", "yes", 0.8)])
@@ -133,7 +133,7 @@ async def test_probabilities_are_asked_for_and_a_calibration_goes_with_its_adapt
 
     async with raw_server(visited) as server, opened(endpoints(server.url), {"judge": weighed(tmp_path, adapter)}) as fleet:
         done = await only(fleet, call("judge", inputs={"question": "?"}))
-    assert isinstance(done, Done), done
+    assert isinstance(done, CallResult), done
     assert done.value == {"label": label, "p": pytest.approx(sure, rel=0.1)}
     assert done.confidence == pytest.approx(sure if label == "yes" else 1 - sure, rel=0.1), "it is that of the label which stands"
     sent = json.loads(server.visits[0].body)
@@ -159,7 +159,7 @@ async def test_a_choice_that_its_first_token_tells_is_not_written_to_its_end(tmp
 
     async with raw_server(visited) as server, opened(endpoints(server.url), {"judge": Card.load(tmp_path)}) as fleet:
         done = await only(fleet, call("judge", inputs={"question": "?"}))
-    assert isinstance(done, Done), done
+    assert isinstance(done, CallResult), done
     assert done.value["label"] == choices[1]
     if most == 1:
         assert done.value["p"] == pytest.approx(0.3)
@@ -174,9 +174,9 @@ async def test_vllm_is_asked_how_probable_an_answer_is_but_not_free_prose(stream
         async with opened(endpoints(server.url, dialect="openai")) as fleet:
             elsewhere = await only(fleet, call("reader"))
     assert [request.body.get("logprobs") for request in server.app.requests] == [True, None, None]
-    assert isinstance(read, Done)
-    assert isinstance(written, Done)
-    assert isinstance(elsewhere, Done)
+    assert isinstance(read, CallResult)
+    assert isinstance(written, CallResult)
+    assert isinstance(elsewhere, CallResult)
     rows = [json.loads(line.removeprefix(b"data: ")) for line in read.received.splitlines() if line.startswith((b"{", b"data: {"))]
     logprobs = [one["logprob"] for row in rows for choice in row["choices"] for one in (choice.get("logprobs") or {}).get("content", [])]
     assert logprobs
@@ -198,7 +198,7 @@ async def test_chunks_come_before_the_value_where_a_stream_is_wanted() -> None:
     async with raw_server(lambda visit: visit.answer(body)) as server, opened(endpoints(server.url), stream=True) as fleet:
         *chunks, done = await replies(fleet, call("writer"))
     assert chunks == [Chunk("hel"), Chunk("lo")]
-    assert isinstance(done, Done)
+    assert isinstance(done, CallResult)
     assert done.value == "hello"
 
 
@@ -229,16 +229,16 @@ async def test_closing_the_iterator_closes_the_connection(stream: bool) -> None:
 async def test_an_agent_that_is_not_there_names_the_nearest() -> None:
     async with opened(endpoints("http://127.0.0.1:1")) as fleet:
         refused = await only(fleet, call("raeder"))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert (refused.code, refused.retryable) == ("F201", False)
     assert "did you mean 'reader'?" in refused.reason
 
 
 async def test_a_model_that_the_fleet_has_not_says_what_to_add() -> None:
-    card = Card.declared("reader", input=TEXT, output=ANSWER, prompt="{{ text }}", model="bas")
+    card = Card.declare("reader", input=TEXT, output=ANSWER, prompt="{{ text }}", model="bas")
     async with opened(endpoints("http://127.0.0.1:1"), {"reader": card}) as fleet:
         refused = await only(fleet, call())
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert (refused.code, refused.retryable) == ("F201", False)
     assert "did you mean 'base'?" in refused.hint
 
@@ -250,16 +250,16 @@ async def test_data_goes_to_the_server_that_is_cleared_for_it() -> None:
         async with opened(config.model_copy(update={"servers": servers})) as fleet:
             for _ in range(4):
                 done = await only(fleet, call("writer", label="restricted"))
-                assert isinstance(done, Done)
+                assert isinstance(done, CallResult)
     assert (len(far.visits), len(near.visits)) == (0, 4)
 
 
 @pytest.mark.parametrize(("card_label", "server_label"), [("restricted", "internal"), ("internal", "restricted")])
 async def test_where_nobody_is_cleared_nothing_is_sent(card_label: str, server_label: str) -> None:
-    card = Card.declared("reader", input=TEXT, output=ANSWER, prompt="{{ text }}", label=card_label)
+    card = Card.declare("reader", input=TEXT, output=ANSWER, prompt="{{ text }}", label=card_label)
     async with raw_server(says("x")) as server, opened(endpoints(server.url, label=server_label), {"reader": card}) as fleet:
         refused = await only(fleet, call(label="restricted"))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert (refused.code, refused.retryable, server.visits) == ("F202", False, [])
 
 
@@ -268,7 +268,7 @@ async def test_what_no_model_saw_goes_to_the_next_server() -> None:
         pass
     async with raw_server(says("here")) as here, opened(endpoints(gone.url, here.url)) as fleet:
         done = await only(fleet, call("writer", timeout=500))
-    assert isinstance(done, Done)
+    assert isinstance(done, CallResult)
     assert (done.value, done.server) == ("here", "s1")
 
 
@@ -276,7 +276,7 @@ async def test_what_a_model_may_have_seen_does_not() -> None:
     oops = raw_server(lambda visit: visit.answer(b"", "500 Oops"))
     async with oops as one, raw_server(says("here")) as two, opened(endpoints(one.url, two.url)) as fleet:
         refused = await only(fleet, call("writer"))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert (refused.code, refused.retryable, two.visits) == ("F208", True, [])
 
 
@@ -304,7 +304,7 @@ async def test_an_escalated_call_asks_the_larger_model() -> None:
         config = endpoints(small.url, large.url).model_copy(update={"models": {"base": "s0", "big": "s1"}, "escalate": "big"})
         async with opened(config) as fleet:
             values = [await only(fleet, call("writer", tier=tier)) for tier in (0, 1)]
-    assert [done.value for done in values if isinstance(done, Done)] == ["small", "large"]
+    assert [done.value for done in values if isinstance(done, CallResult)] == ["small", "large"]
 
 
 @pytest.mark.parametrize(("label", "answer", "visits"), [("public", "large", (0, 1)), ("internal", "small", (1, 0))])
@@ -320,7 +320,7 @@ async def test_a_choice_of_the_larger_model_sends_nothing_to_a_server_that_the_l
             program = compile_graph(graph, Catalog(agents={"writer": WRITER.contract}))
             finished = await engine.start(program, {"text": "hard"}, graph="0" * 32, label=label).wait()
             await engine.close()
-    assert isinstance(finished.outcome, Value)
+    assert isinstance(finished.outcome, ValueOutcome)
     assert (finished.outcome.value, (len(small.visits), len(large.visits))) == (answer, visits)
 
 
@@ -341,7 +341,7 @@ async def test_a_climb_passes_over_an_endpoint_that_the_label_forbids(label: Lab
             finished = await run.wait()
             refused = [event.reason for event in run.log if isinstance(event, AttemptFinished) and event.error]
             await engine.close()
-    assert isinstance(finished.outcome, Value)
+    assert isinstance(finished.outcome, ValueOutcome)
     assert finished.outcome.value == answer
     assert (len(small.visits), len(large.visits), len(top.visits)) == (1, *visits)
     assert refused == ([] if label == "public" else ["data labelled 'internal' may go to no server of the model 'outside'"])
@@ -351,17 +351,17 @@ async def test_a_climb_passes_over_an_endpoint_that_the_label_forbids(label: Lab
 def test_larger_models_are_a_list_of_models_that_are_there(escalate: str, said: str) -> None:
     text = "schema: orchestra/fleet/v1\nname: f\nservers: {s: {endpoint: 'http://127.0.0.1:9/v1', model: m}}\nmodels: {base: s, big: s}\n"
     if not said:
-        assert parse(f"{text}escalate: {escalate}\n", "f.yaml").tiers == ("big", "base")
+        assert parse_config(f"{text}escalate: {escalate}\n", "f.yaml").tiers == ("big", "base")
         return
     with pytest.raises(InputErrors) as caught:
-        parse(f"{text}escalate: {escalate}\n", "f.yaml")
+        parse_config(f"{text}escalate: {escalate}\n", "f.yaml")
     assert said in str(caught.value.errors[0])
 
 
 async def test_a_fleet_without_a_larger_model_says_so() -> None:
     async with opened(endpoints("http://127.0.0.1:1")) as fleet:
         refused = await only(fleet, call("writer", tier=1))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert (refused.code, refused.retryable) == ("F220", False)
 
 
@@ -385,7 +385,7 @@ async def test_where_requests_wait_runs_are_asked_one_after_the_other(order: str
         await visit.answer(chat_answer("x"))
 
     async with raw_server(play) as server:
-        config = endpoints(server.url, limits=Limits(in_flight=1)).model_copy(update={"order": order})
+        config = endpoints(server.url, limits=FleetLimits(in_flight=1)).model_copy(update={"order": order})
         async with opened(config) as fleet:
             asked = [
                 asyncio.create_task(only(fleet, call("writer", run=name[0], inputs={"text": name}))) for name in ("a1", "b1", "c1", "a2")
@@ -409,7 +409,7 @@ async def test_prompts_of_other_tenants_and_adapters_have_nothing_in_common() ->
     found = set()
     for tenant in ("", "acme"):
         async with opened(endpoints("http://127.0.0.1:1"), tenant=tenant) as fleet:
-            found |= {fleet._prefix([{"role": "user", "content": 600 * "x"}], adapter) for adapter in ("", "skill")}
+            found |= {fleet._prompt_prefix([{"role": "user", "content": 600 * "x"}], adapter) for adapter in ("", "skill")}
     assert len(found) == 4
 
 
@@ -422,12 +422,12 @@ async def test_feedback_reaches_the_prompt() -> None:
 async def test_local_servers_are_not_started_where_the_mode_says_none(folders: Folders) -> None:
     async with opened(local_config("m")) as fleet:
         refused = await only(fleet, call())
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert (refused.code, refused.hint) == ("F216", "orchestra fleet start")
 
 
 async def test_a_call_asks_the_card_that_its_run_began_with() -> None:
-    older = Card.declared("writer", input=TEXT, output={"type": "string"}, prompt="Once: {{ text }}")
+    older = Card.declare("writer", input=TEXT, output={"type": "string"}, prompt="Once: {{ text }}")
     async with raw_server(says("x")) as server, opened(endpoints(server.url), kept={older.digest: older}) as fleet:
         for version in (older.digest, WRITER.digest, ""):
             await only(fleet, call("writer", version=version))
@@ -436,7 +436,7 @@ async def test_a_call_asks_the_card_that_its_run_began_with() -> None:
 
 
 async def test_a_card_that_is_made_known_after_the_fleet_was_opened_is_asked() -> None:
-    older = Card.declared("writer", input=TEXT, output={"type": "string"}, prompt="Once: {{ text }}")
+    older = Card.declare("writer", input=TEXT, output={"type": "string"}, prompt="Once: {{ text }}")
     kept: dict[str, Card] = {}
     async with raw_server(says("x")) as server, opened(endpoints(server.url), kept=kept) as fleet:
         kept[older.digest] = older
@@ -447,7 +447,7 @@ async def test_a_card_that_is_made_known_after_the_fleet_was_opened_is_asked() -
 async def test_a_version_that_nobody_has_is_refused() -> None:
     async with raw_server(says("x")) as server, opened(endpoints(server.url)) as fleet:
         refused = await only(fleet, call("writer", version="0" * 32))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert (refused.code, refused.hint, refused.retryable, server.visits) == ("F221", "orchestra runs fork", False, [])
 
 
@@ -457,7 +457,7 @@ def tokens(*found: int) -> Callable[[Visit], Awaitable[None]]:
 
 async def test_the_server_counts_the_chat_that_it_would_get() -> None:
     async with raw_server(tokens(1, 2, 3)) as server, opened(endpoints(server.url)) as fleet:
-        assert await fleet.count(call("writer", feedback=("no",))) == 3
+        assert await fleet.count_tokens(call("writer", feedback=("no",))) == 3
         await only(fleet, call("writer", feedback=("no",)))
     counted, asked = (json.loads(visit.body) for visit in server.visits)
     assert server.visits[0].head.startswith("POST /tokenize ")
@@ -474,25 +474,25 @@ async def test_the_server_counts_the_chat_that_it_would_get() -> None:
     ],
     ids=["no agent", "no such version", "no clearance", "no vLLM"],
 )
-async def test_what_no_server_may_or_can_count_is_not_sent(server: dict[str, Any], what: Call) -> None:
+async def test_what_no_server_may_or_can_count_is_not_sent(server: dict[str, Any], what: CallRequest) -> None:
     async with raw_server(tokens(1)) as raw, opened(endpoints(raw.url, **server)) as fleet:
-        assert await fleet.count(what) is None
+        assert await fleet.count_tokens(what) is None
     assert raw.visits == []
 
 
 @pytest.mark.parametrize("answer", [b"", b"no json", b'{"count": 2, "tokens": [1]}', b'{"count": "2"}'])
 async def test_a_server_that_cannot_count_counts_nothing(answer: bytes) -> None:
     async with raw_server(lambda visit: visit.answer(answer)) as server, opened(endpoints(server.url)) as fleet:
-        assert await fleet.count(call("writer")) is None
+        assert await fleet.count_tokens(call("writer")) is None
 
 
 async def test_what_is_counted_is_no_more_than_what_was_measured() -> None:
     async with SimulatedServer("m") as server, opened(endpoints(server.url)) as fleet:
         for text in ("", "hello, world", "é" * 50, "1 2 3 " * 40):
             asked = call("writer", inputs={"text": text})
-            counted = await fleet.count(asked)
+            counted = await fleet.count_tokens(asked)
             assert counted is not None
-            assert 0 < counted <= fleet.measure(asked).prompt_tokens
+            assert 0 < counted <= fleet.estimate(asked).prompt_tokens
 
 
 # With the supervisor, and small scripts in the place of vLLM.

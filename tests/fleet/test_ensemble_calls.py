@@ -8,8 +8,8 @@ import pytest
 
 from orchestra.agents.registry import Registry
 from orchestra.core.events import Usage
-from orchestra.core.protocols import Call, Done, Refused
-from orchestra.fleet.ensemble_calls import ask
+from orchestra.core.protocols import CallError, CallRequest, CallResult
+from orchestra.fleet.ensemble_calls import call_ensemble
 
 MEMBER = "name: {0}\ninput: {{text: str}}\noutput: str\nprompt: prompt.md\n"
 BOTH = "name: both\nkind: ensemble\nmembers: [first, second]\ninput: {text: str}\noutput: str\n"
@@ -24,12 +24,14 @@ async def test_what_a_failed_call_took_is_that_of_all_servers_that_were_asked(tm
     (tmp_path / "both" / "prompt.md").unlink()
     card = Registry.load((tmp_path,)).cards["both"]
 
-    async def do(call: Call) -> Done | Refused:
+    async def do(call: CallRequest) -> CallResult | CallError:
         if call.name == "first":
-            return Done(value="yes", usage=Usage(prompt_tokens=9, output_tokens=2, calls=1), server="near", model="small", confidence=0.9)
-        return Refused(code="F206", reason="it broke off", usage=Usage(prompt_tokens=8, output_tokens=1, calls=1), server=server)
+            return CallResult(
+                value="yes", usage=Usage(prompt_tokens=9, output_tokens=2, calls=1), server="near", model="small", confidence=0.9
+            )
+        return CallError(code="F206", reason="it broke off", usage=Usage(prompt_tokens=8, output_tokens=1, calls=1), server=server)
 
-    refused = await ask(Call(run="r", node="a", attempt=1, kind="agent", name="both", inputs={"text": "?"}), card, do)
-    assert isinstance(refused, Refused)
+    refused = await call_ensemble(CallRequest(run="r", node="a", attempt=1, kind="agent", name="both", inputs={"text": "?"}), card, do)
+    assert isinstance(refused, CallError)
     assert (refused.usage.prompt_tokens, refused.usage.output_tokens, refused.usage.calls) == (17, 3, 1)
     assert (refused.server, refused.model) == (all_of_them, "small")

@@ -19,21 +19,21 @@ import aiohttp
 import pytest
 
 from orchestra.agents.card import Card
-from orchestra.core.child_process import KEY, Launch
+from orchestra.core.child_process import KEY_VARIABLE, ProcessSpec
 from orchestra.core.errors import FleetError
-from orchestra.core.protocols import Done
+from orchestra.core.protocols import CallResult
 from orchestra.fleet import dispatch
-from orchestra.fleet.config import FleetConfig, Limits
+from orchestra.fleet.config import FleetConfig, FleetLimits
 from orchestra.fleet.dispatch import Fleet
-from orchestra.fleet.http.client import Request, Wire
-from orchestra.fleet.request_errors import Fault
-from orchestra.fleet.secrets import signed
+from orchestra.fleet.http.client import HttpClient, HttpRequest
+from orchestra.fleet.request_errors import RequestError
+from orchestra.fleet.secrets import auth_headers
 from orchestra.fleet.supervisor import port_owner, vllm_launch
-from orchestra.fleet.supervisor.auth_middleware import SAID
-from orchestra.fleet.supervisor.folders import SOCKET, Folders
-from orchestra.fleet.supervisor.messages import Keyed, SupervisorReport
-from orchestra.fleet.supervisor.server import Keeper, Timing
-from orchestra.fleet.weights.weights import Pantry
+from orchestra.fleet.supervisor.auth_middleware import UNAUTHORIZED_MESSAGE
+from orchestra.fleet.supervisor.folders import SOCKET_FILE, Folders
+from orchestra.fleet.supervisor.messages import KeyResponse, SupervisorReport
+from orchestra.fleet.supervisor.server import ServerSupervisor, Timing
+from orchestra.fleet.weights.weights import ModelStore
 
 from .calling import TEXT, call, only, says
 from .conftest import FakeSupervision, eventually, local_config, raw_server
@@ -61,19 +61,19 @@ def faked(
 ) -> Callable[..., contextlib.AbstractAsyncContextManager[Fleet]]:
     """Opens fleets whose supervisor keeps scripts, which want the key."""
 
-    def make(config: FleetConfig, pantry_folders: Folders) -> FakeSupervision:
-        supervisions.append(FakeSupervision(config, pantry_folders))
+    def make(config: FleetConfig, model_folders: Folders) -> FakeSupervision:
+        supervisions.append(FakeSupervision(config, model_folders))
         return supervisions[-1]
 
-    monkeypatch.setattr(dispatch, "Supervision", make)
+    monkeypatch.setattr(dispatch, "SupervisorClient", make)
     monkeypatch.setattr("orchestra.fleet.supervisor.vllm_launch.vllm_version", lambda: "0.0-fake")
 
     def open_(config: FleetConfig, **more: Any) -> contextlib.AbstractAsyncContextManager[Fleet]:
         cards = {
-            name: Card.declared(name, input=TEXT, output={"type": "string"}, prompt="{{ text }}", **given)
+            name: Card.declare(name, input=TEXT, output={"type": "string"}, prompt="{{ text }}", **given)
             for name, given in {"writer": {}, "adapted": {"adapter": "skill"}}.items()
         }
-        return Fleet.open(config, cards=cards, pantry=Pantry(folders), **more)
+        return Fleet.open(config, cards=cards, model_store=ModelStore(folders), **more)
 
     return open_
 
@@ -82,7 +82,7 @@ async def started(config: FleetConfig, folders: Folders, made: list[FakeSupervis
     supervision = FakeSupervision(config, folders)
     made.append(supervision)
     await supervision.start()
-    return supervision, await supervision.healthy(patience=10)
+    return supervision, await supervision.wait_until_ready(timeout=10)
 
 
 async def told(url: str, path: str, **headers: str) -> tuple[int, str]:
@@ -99,32 +99,32 @@ async def heard(url: str) -> dict[str, Any]:
 
 async def test_every_request_of_ours_carries_the_key(faked: Any, config: FleetConfig) -> None:
     async with faked(config) as fleet:
-        assert isinstance(await only(fleet, call("writer")), Done)
-        assert isinstance(await only(fleet, call("adapted")), Done)
-        assert await fleet.client.count("m", [{"role": "user", "content": "hi"}]) == 3
-        assert not isinstance(await fleet.client.load("m"), Fault)
-        assert not isinstance(await fleet.client.adapters("m"), Fault)
+        assert isinstance(await only(fleet, call("writer")), CallResult)
+        assert isinstance(await only(fleet, call("adapted")), CallResult)
+        assert await fleet.client.count_tokens("m", [{"role": "user", "content": "hi"}]) == 3
+        assert not isinstance(await fleet.client.read_load("m"), RequestError)
+        assert not isinstance(await fleet.client.adapters("m"), RequestError)
         assert await fleet.client.load_adapter("m", "other", "/nowhere") is None
         assert await fleet.client.unload_adapter("m", "other") is None
         for path in ("/generative_scoring", "/v1/completions"):
-            assert not isinstance((await fleet._sender.send("m", Request(path, b'{"prompt": "ours"}'))).result, Fault)
+            assert not isinstance((await fleet._sender.send("m", HttpRequest(path, b'{"prompt": "ours"}'))).result, RequestError)
         server = (await fleet.health()).servers[0]
-        await fleet._addresses.suspect("m")
+        await fleet._addresses.report_stall("m")
 
         async def probed() -> bool:
             return "a" in (await heard(server.address))["thought"]
 
         await eventually(probed)
         assert (await heard(server.address))["refused"] == []
-        assert (server.state, server.supervised["version"]) == ("ready", {"version": "0.0-fake"})
+        assert (server.state, server.supervisor_report["version"]) == ("ready", {"version": "0.0-fake"})
 
 
 async def test_whoever_has_no_key_is_refused(folders: Folders, supervisions: list[FakeSupervision], config: FleetConfig) -> None:
     supervision, status = await started(config, folders, supervisions)
     url = str(status.servers[0].url)
-    for headers in ({}, dict(signed("another")), {"Authorization": await supervision.key()}):
+    for headers in ({}, dict(auth_headers("another")), {"Authorization": await supervision.key()}):
         assert (await told(url, "/metrics", **headers))[0] == 401
-    assert (await told(url, "/metrics", **signed(await supervision.key())))[0] == 200
+    assert (await told(url, "/metrics", **auth_headers(await supervision.key())))[0] == 200
     assert (await told(url, "/health"))[0] == 200
 
 
@@ -152,16 +152,16 @@ async def test_another_process_of_the_user_has_the_key_and_nothing_else_shows_it
     assert said[0].stdout == f"{key}\n"
     assert said[1].stdout == f"Authorization: Bearer {key}\n"
     assert json.loads(said[2].stdout) == {"fleet": "fakes", "key": key}
-    assert json.loads(said[3].stdout)["guarded"] is True
+    assert json.loads(said[3].stdout)["requires_key"] is True
     shown = "".join(one.stdout for one in said[3:]) + "".join(one.stderr for one in said)
-    shown += repr((status, await supervision.status(), Keyed(key), Launch((), {}, key=key)))
+    shown += repr((status, await supervision.status(), KeyResponse(key), ProcessSpec((), {}, key=key)))
     shown += "".join(started_with(pid) for pid in (status.pid, status.servers[0].pid))
     for root in (folders.state, folders.runtime, folders.cache):
         shown += "".join(path.read_text("utf-8", "replace") for path in root.rglob("*") if path.is_file())
     assert key not in shown
-    meeting = folders.meeting(config.digest)
+    meeting = folders.runtime_folder(config.digest)
     assert stat.S_IMODE(meeting.stat().st_mode) == 0o700
-    assert stat.S_IMODE((meeting / SOCKET).stat().st_mode) == 0o600
+    assert stat.S_IMODE((meeting / SOCKET_FILE).stat().st_mode) == 0o600
 
 
 async def test_a_server_that_is_started_again_wants_the_same_key_and_another_supervisors_another(
@@ -173,11 +173,11 @@ async def test_a_server_that_is_started_again_wants_the_same_key_and_another_sup
     os.kill(pid, signal.SIGKILL)
 
     async def back() -> str | None:
-        now = await supervision.adopt()
+        now = await supervision.require_status()
         return now.servers[0].url if now.servers[0].phase == "ready" and now.servers[0].pid != pid else None
 
     url = await eventually(back)
-    assert (await told(url, "/metrics", **signed(key)))[0] == 200
+    assert (await told(url, "/metrics", **auth_headers(key)))[0] == 200
     await supervision.stop()
     with pytest.raises(FleetError) as caught:
         await supervision.key()
@@ -189,15 +189,15 @@ async def test_a_server_that_is_started_again_wants_the_same_key_and_another_sup
 async def test_another_supervisors_server_on_the_same_port_is_asked_with_its_own_key(
     faked: Any, folders: Folders, supervisions: list[FakeSupervision], config: FleetConfig
 ) -> None:
-    local = config.local["m"].model_copy(update={"port": vllm_launch.choose_port(None)})
+    local = config.local_servers["m"].model_copy(update={"port": vllm_launch.choose_port(None)})
     config = config.model_copy(update={"servers": {"m": local}})
     async with faked(config) as fleet:
         first = await only(fleet, call("adapted"))
-        assert isinstance(first, Done)
+        assert isinstance(first, CallResult)
         await supervisions[0].stop()
         await started(config, folders, supervisions)
         again = await only(fleet, call("adapted"))
-    assert isinstance(again, Done), again
+    assert isinstance(again, CallResult), again
     assert again.value != first.value, "another process, which had to load the adapter"
 
 
@@ -208,8 +208,8 @@ async def older(config: FleetConfig, folders: Folders, url: str, *keys: str) -> 
     asked: list[bytes] = []
     left = list(keys)
     server = {"name": "m", "phase": "ready", "model": "m", "url": url}
-    report = {"protocol": 3, "fleet": "fakes", "digest": config.digest, "pid": 1, "uptime": 1.0, "idle_stop": 9.0, "logs": ""}
-    report |= {"guarded": True} if keys else {}
+    report = {"protocol": 4, "fleet": "fakes", "digest": config.digest, "pid": 1, "uptime": 1.0, "idle_stop": 9.0, "logs": ""}
+    report |= {"requires_key": True} if keys else {}
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.append(await reader.readline())
@@ -222,7 +222,7 @@ async def older(config: FleetConfig, folders: Folders, url: str, *keys: str) -> 
                 writer.write(b"{}\n")
         writer.close()
 
-    listener = await asyncio.start_unix_server(serve, folders.meeting(config.digest) / SOCKET)
+    listener = await asyncio.start_unix_server(serve, folders.runtime_folder(config.digest) / SOCKET_FILE)
     async with listener:
         yield asked
 
@@ -230,8 +230,8 @@ async def older(config: FleetConfig, folders: Folders, url: str, *keys: str) -> 
 async def test_a_fleet_that_an_earlier_version_started_is_used_without_a_key(faked: Any, folders: Folders, config: FleetConfig) -> None:
     async with raw_server(says("hi")) as server, older(config, folders, server.url) as asked, faked(config, mode="adopt") as fleet:
         done = await only(fleet, call("writer"))
-        key = await fleet._addresses.supervision.key()
-    assert isinstance(done, Done), done
+        key = await fleet._addresses.supervisor.key()
+    assert isinstance(done, CallResult), done
     assert key == ""
     assert all("authorization" not in visit.head.lower() for visit in server.visits)
     assert not any(b"key" in line for line in asked)
@@ -241,41 +241,41 @@ async def test_a_supervisor_that_ends_between_two_questions_is_asked_again(faked
     key = "k3y-of-the-fleet"
     async with raw_server(says("hi")) as server, older(config, folders, server.url, "", key), faked(config, mode="adopt") as fleet:
         done = await only(fleet, call("writer"))
-    assert isinstance(done, Done), done
+    assert isinstance(done, CallResult), done
     assert all(f"Authorization: Bearer {key}\r\n" in visit.head for visit in server.visits)
 
 
 async def test_an_earlier_version_is_told_why_it_is_refused(folders: Folders) -> None:
     async def refuse(visit: Any) -> None:
-        await visit.answer(json.dumps({"error": {"message": SAID, "code": 401}}).encode(), "401 Unauthorized")
+        await visit.answer(json.dumps({"error": {"message": UNAUTHORIZED_MESSAGE, "code": 401}}).encode(), "401 Unauthorized")
 
-    async with raw_server(refuse) as server, Wire(Limits()) as wire:
-        fault = await wire.exchange(server.url, Request("/v1/models"), {}, 5)
-    assert isinstance(fault, Fault)
+    async with raw_server(refuse) as server, HttpClient(FleetLimits()) as client:
+        fault = await client.exchange(server.url, HttpRequest("/v1/models"), {}, 5)
+    assert isinstance(fault, RequestError)
     assert fault.code == "F214"
     assert "older than the one which started it" in fault.reason
-    assert SAID in fault.reason, "nothing of it is cut off"
+    assert UNAUTHORIZED_MESSAGE in fault.reason, "nothing of it is cut off"
 
 
 async def test_nothing_is_sent_to_a_program_of_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(port_owner, "ROOT", -1)
+    monkeypatch.setattr(port_owner, "ROOT_UID", -1)
     user = os.getuid()
     if not sys.platform.startswith("linux"):
         pytest.skip("only Linux tells whose a socket is")
-    async with raw_server(says("hi")) as server, Wire(Limits()) as wire:
+    async with raw_server(says("hi")) as server, HttpClient(FleetLimits()) as client:
 
         async def ask(ours: bool) -> Any:
-            return await wire.exchange(server.url, Request("/v1/models"), signed("k" * 20), 5, ours=ours)
+            return await client.exchange(server.url, HttpRequest("/v1/models"), auth_headers("k" * 20), 5, own_server=ours)
 
         monkeypatch.setattr("os.getuid", lambda: user + 1)
         fault = await ask(True)
         assert server.visits == []
         monkeypatch.setattr("os.getuid", lambda: user)
-        assert not isinstance(await ask(True), Fault)
+        assert not isinstance(await ask(True), RequestError)
         monkeypatch.setattr("os.getuid", lambda: user + 1)
-        assert not isinstance(await ask(False), Fault), "others' endpoints are others' programs"
-    assert isinstance(fault, Fault)
-    assert (fault.code, fault.seen, fault.lost) == ("F203", False, True)
+        assert not isinstance(await ask(False), RequestError), "others' endpoints are others' programs"
+    assert isinstance(fault, RequestError)
+    assert (fault.code, fault.reached_model, fault.unreachable) == ("F203", False, True)
     assert "another user's program listens there" in fault.reason
 
 
@@ -299,42 +299,42 @@ def test_who_listens_is_known_and_who_took_a_connection_too(address: str) -> Non
     try:
         assert stranger.stdout is not None
         port = int(stranger.stdout.readline())
-        assert not port_owner.is_ours(port)
+        assert not port_owner.is_own_port(port)
         with socket.create_connection(("127.0.0.1", port)) as connection:
             stranger.stdout.readline()
-            assert port_owner.is_ours(port), "he has stopped listening"
-            assert not port_owner.is_ours(port, connection.getsockname()[1]), "and holds the connection"
+            assert port_owner.is_own_port(port), "he has stopped listening"
+            assert not port_owner.is_own_port(port, connection.getsockname()[1]), "and holds the connection"
     finally:
         stranger.kill()
         stranger.wait()
         assert stranger.stdout is not None
         stranger.stdout.close()
-    assert port_owner.is_ours(port)
+    assert port_owner.is_own_port(port)
 
 
 async def test_the_keeper_takes_nobody_elses_health_for_its_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keeper = Keeper("m", local_config("m").local["m"], lambda *_: Launch((), {}), tmp_path, Timing(), asyncio.Lock())
-    keeper.launch = Launch((), {}, key="k" * 20)
+    keeper = ServerSupervisor("m", local_config("m").local_servers["m"], lambda *_: ProcessSpec((), {}), tmp_path, Timing(), asyncio.Lock())
+    keeper.launch = ProcessSpec((), {}, key="k" * 20)
     async with raw_server(says("hi")) as server, aiohttp.ClientSession() as session:
         keeper.port = server.port
-        monkeypatch.setattr(port_owner, "is_ours", lambda port: False)
+        monkeypatch.setattr(port_owner, "is_own_port", lambda port: False)
         assert await keeper._get(session, "/health") is None
-        assert not await keeper._thinks(session)
+        assert not await keeper._can_generate(session)
         assert server.visits == []
-        monkeypatch.setattr(port_owner, "is_ours", lambda port: True)
+        monkeypatch.setattr(port_owner, "is_own_port", lambda port: True)
         assert await keeper._get(session, "/health") is not None
         assert await keeper._get(session, "/metrics") is not None
-        assert await keeper._thinks(session)
+        assert await keeper._can_generate(session)
     assert ["authorization" in visit.head.lower() for visit in server.visits] == [False, True, True]
 
 
 def test_a_server_is_started_behind_the_lock_and_its_key_is_on_no_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(KEY, "the-users-own-key-1")
+    monkeypatch.setenv(KEY_VARIABLE, "the-users-own-key-1")
     for device in ("cpu", "gpu"):
-        server = local_config("m", device=device).local["m"]
-        started = vllm_launch.launch(server, tmp_path, 1)
+        server = local_config("m", device=device).local_servers["m"]
+        started = vllm_launch.build_launch(server, tmp_path, 1)
         place = started.command.index("--middleware")
         assert started.command[place + 1] == "orchestra.fleet.supervisor.auth_middleware.Locked"
         assert "--api-key" not in started.command
-        assert KEY not in started.environment, "it is the fleet's key that its servers want"
+        assert KEY_VARIABLE not in started.environment, "it is the fleet's key that its servers want"
         assert Path(started.environment["PYTHONPATH"], "orchestra", "fleet", "locked.py").is_file()

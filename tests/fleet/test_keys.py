@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from orchestra.fleet.http import model_server
-from orchestra.fleet.http.model_server import HEAVY, Client
-from orchestra.fleet.http.openai_protocol import Chat, Completion
-from orchestra.fleet.request_errors import Fault
-from orchestra.fleet.secrets import hidden_bytes, said_in_pieces, sent_with, signed
+from orchestra.fleet.http.model_server import LARGE_RESPONSE_BYTES, ModelClient
+from orchestra.fleet.http.openai_protocol import ChatRequest, Completion
+from orchestra.fleet.request_errors import RequestError
+from orchestra.fleet.secrets import auth_headers, contains_split_key, key_in_headers, redact_bytes
 
 from .conftest import Visit, chat_answer, endpoints, raw_server, sending
 
-CHAT = Chat(messages=[{"role": "user", "content": "hi"}], max_output=5)
-STREAMED = Chat(messages=[{"role": "user", "content": "hi"}], max_output=5, stream=True)
+CHAT = ChatRequest(messages=[{"role": "user", "content": "hi"}], max_output=5)
+STREAMED = ChatRequest(messages=[{"role": "user", "content": "hi"}], max_output=5, stream=True)
 
 
 def answers(body: bytes, status: str = "200 OK") -> Callable[[Visit], Any]:
@@ -31,9 +31,9 @@ async def test_a_key_that_an_error_says_again_is_hidden(status: str, spelt: str,
     monkeypatch.setenv("SOME_KEY", "canary/123456789")
     said = f'{{"error": {{"message": "{"." * 290}Incorrect key: {spelt}"}}}}'
     async with raw_server(answers(said.encode(), status)) as server, sending(endpoints(server.url, api_key="env:SOME_KEY")) as (sender, _):
-        result = await Client(sender).chat("s0", CHAT)
+        result = await ModelClient(sender).chat("s0", CHAT)
     assert "Authorization: Bearer canary/123456789" in server.visits[0].head
-    assert isinstance(result, Fault)
+    assert isinstance(result, RequestError)
     assert "canary" not in result.reason
     assert b"canary" not in result.received
 
@@ -46,7 +46,7 @@ async def test_a_key_in_pieces_of_a_stream_is_hidden(monkeypatch: pytest.MonkeyP
     body = b"".join(b"data: " + json.dumps(line).encode() + b"\n\n" for line in lines) + b"data: [DONE]\n\n"
     heard: list[str] = []
     async with raw_server(answers(body)) as server, sending(endpoints(server.url, api_key="env:SOME_KEY")) as (sender, _):
-        result = await Client(sender).chat("s0", STREAMED, on_text=heard.append)
+        result = await ModelClient(sender).chat("s0", STREAMED, on_text=heard.append)
     assert isinstance(result, Completion)
     assert result.text == "".join(heard) == "it is [the key], can it"
     assert b"canary" not in result.received
@@ -61,8 +61,8 @@ async def test_a_key_in_pieces_is_not_in_what_is_kept(field: str, ends: bool, mo
         lines.append({"model": "m", "choices": [{"delta": {"content": "hi"}, "finish_reason": "stop"}]})
     body = b"".join(b"data: " + json.dumps(line).encode() + b"\n\n" for line in lines)
     async with raw_server(answers(body)) as server, sending(endpoints(server.url, api_key="env:SOME_KEY")) as (sender, _):
-        result = await Client(sender).chat("s0", STREAMED)
-    assert isinstance(result, Completion if ends else Fault)
+        result = await ModelClient(sender).chat("s0", STREAMED)
+    assert isinstance(result, Completion if ends else RequestError)
     assert result.received == b""
 
 
@@ -73,12 +73,12 @@ async def test_a_key_in_the_tokens_of_an_answer_is_not_kept(monkeypatch: pytest.
     answer = {"model": "m", "choices": [{"message": message, "finish_reason": "stop", "logprobs": {"content": tokens}}]}
     body = json.dumps(answer).encode()
     async with raw_server(answers(body)) as server, sending(endpoints(server.url, api_key="env:SOME_KEY")) as (sender, _):
-        result = await Client(sender).chat("s0", CHAT)
+        result = await ModelClient(sender).chat("s0", CHAT)
     assert isinstance(result, Completion)
     assert (result.text, result.tokens, result.received) == ("it is [the key]", (), b"")
 
 
-@pytest.mark.parametrize(("size", "beside"), [(100, False), (HEAVY, True)])
+@pytest.mark.parametrize(("size", "beside"), [(100, False), (LARGE_RESPONSE_BYTES, True)])
 async def test_a_long_answer_is_looked_through_for_the_key_beside_the_loop(
     size: int, beside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,14 +86,14 @@ async def test_a_long_answer_is_looked_through_for_the_key_beside_the_loop(
 
     def watched(received: bytes, key: str) -> bool:
         threads.append(threading.current_thread())
-        return said_in_pieces(received, key)
+        return contains_split_key(received, key)
 
-    monkeypatch.setattr(model_server, "said_in_pieces", watched)
+    monkeypatch.setattr(model_server, "contains_split_key", watched)
     monkeypatch.setenv("SOME_KEY", "canary/123456789")
     message = {"role": "assistant", "content": "." * size + "canary/123456789"}
     body = json.dumps({"model": "m", "choices": [{"message": message, "finish_reason": "stop"}]}).encode()
     async with raw_server(answers(body)) as server, sending(endpoints(server.url, api_key="env:SOME_KEY")) as (sender, _):
-        result = await Client(sender).chat("s0", CHAT)
+        result = await ModelClient(sender).chat("s0", CHAT)
     assert isinstance(result, Completion)
     assert result.text.endswith(".[the key]")
     assert [one is not threading.main_thread() for one in threads] == [beside]
@@ -110,7 +110,7 @@ async def test_a_long_answer_is_looked_through_for_the_key_beside_the_loop(
 def test_a_key_is_hidden_however_json_writes_it(spelt: str) -> None:
     said = '{"error": "bad\\n%s"}'
     assert json.loads(said % spelt)["error"] == 'bad\nsk+a/b=c<d>&"é😀12345'
-    assert hidden_bytes((said % spelt).encode(), 'sk+a/b=c<d>&"é😀12345').decode() == said % "[the key]"
+    assert redact_bytes((said % spelt).encode(), 'sk+a/b=c<d>&"é😀12345').decode() == said % "[the key]"
 
 
 @pytest.mark.parametrize("word", ["ollama", "not-required", "no-key-needed", "dummy-api-key", "token-abc123", "sk-no-key-required"])
@@ -118,11 +118,11 @@ async def test_a_word_that_stands_for_no_key_is_no_secret(word: str, monkeypatch
     monkeypatch.setenv("SOME_KEY", word)
     body = chat_answer(f"Status: {word}.")
     async with raw_server(answers(body)) as server, sending(endpoints(server.url, api_key="env:SOME_KEY")) as (sender, _):
-        result = await Client(sender).chat("s0", CHAT)
+        result = await ModelClient(sender).chat("s0", CHAT)
     assert isinstance(result, Completion)
     assert result.text == f"Status: {word}."
 
 
 @pytest.mark.parametrize("key", ["sk-proj-Ab3dEf6hIj9lMn2p", "hf_QwErTyUiOpAsDfGhJkLzXc", "5f3a91c07be24d18", "gsk_a1b2c3d4e5f6g7h8"])
 def test_keys_of_providers_are_hidden(key: str) -> None:
-    assert sent_with(signed(key)) == key
+    assert key_in_headers(auth_headers(key)) == key

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestra import Orchestra
 from orchestra.agents.card import Card
-from orchestra.core.protocols import Chunk, Done
+from orchestra.core.protocols import CallResult, Chunk
 from orchestra.core.settings import Settings
 from orchestra.testing.fake_vllm.server import SimulatedServer
 from tests.fleet.calling import call, opened, replies
@@ -19,11 +19,11 @@ SAYS = {"first": '{"best": "a", "why": "it is short"}', "second": "b"}
 
 async def test_a_call_that_is_read_live_is_streamed_and_no_other_one_is() -> None:
     async with SimulatedServer("m", answer=lambda request: "hello there") as server, opened(endpoints(server.url)) as fleet:
-        *chunks, done = await replies(fleet, call("writer", live=True))
-        others = [*await replies(fleet, call("writer")), await fleet.do(call("writer", live=True))]
+        *chunks, done = await replies(fleet, call("writer", stream=True))
+        others = [*await replies(fleet, call("writer")), await fleet.call(call("writer", stream=True))]
     texts = [chunk.text for chunk in chunks if isinstance(chunk, Chunk)]
     assert ("".join(texts), len(texts) > 1) == ("hello there", True)
-    assert [one.value for one in (done, *others) if isinstance(one, Done)] == ["hello there"] * 3
+    assert [one.value for one in (done, *others) if isinstance(one, CallResult)] == ["hello there"] * 3
     assert [request.body.get("stream") for request in server.app.requests] == [True, None, None]
 
 
@@ -42,7 +42,7 @@ async def test_to_read_a_choice_live_costs_no_token_more(tmp_path: Path) -> None
         await visit.answer(json.dumps(said).encode())
 
     async with raw_server(visited) as server, opened(endpoints(server.url), {"judge": Card.load(tmp_path)}) as fleet:
-        found = [await replies(fleet, call("judge", inputs={"question": "?"}, live=live)) for live in (False, True)]
+        found = [await replies(fleet, call("judge", inputs={"question": "?"}, stream=live)) for live in (False, True)]
     assert [[getattr(reply, "value", {}).get("label") for reply in all_of_it] for all_of_it in found] == [["yes"], ["yes"]]
     assert server.visits[0].body == server.visits[1].body
 

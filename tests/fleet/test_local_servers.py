@@ -15,11 +15,11 @@ import pytest
 
 from orchestra.agents.card import Card
 from orchestra.core.errors import FleetError, InputError
-from orchestra.core.protocols import Done, Refused
+from orchestra.core.protocols import CallError, CallResult
 from orchestra.fleet import adapters, cpu
 from orchestra.fleet.config import FleetConfig
-from orchestra.fleet.dispatch import Fleet, Options
-from orchestra.fleet.prefix_cache import TOKENS
+from orchestra.fleet.dispatch import Fleet, FleetOptions
+from orchestra.fleet.prefix_cache import BLOCK_TOKENS
 from orchestra.fleet.supervisor import vllm_launch
 from orchestra.fleet.supervisor.folders import Folders
 from orchestra.fleet.supervisor.messages import SupervisorReport
@@ -44,22 +44,22 @@ async def test_the_first_call_starts_the_fleet_and_the_second_finds_it(faked: An
         first = await only(fleet, call("writer"))
     async with faked(config, mode="adopt") as fleet:
         second = await only(fleet, call("writer"))
-    assert isinstance(first, Done)
-    assert isinstance(second, Done)
+    assert isinstance(first, CallResult)
+    assert isinstance(second, CallResult)
     assert first.value == second.value, "the same process"
 
 
 async def test_a_server_says_how_much_it_remembers(faked: Any, folders: Folders) -> None:
     async with faked(kept(folders)) as fleet:
-        await fleet.ready()
-        line = fleet._sender.lines["m"].gate.order
-    assert line.prefixes.room == 46592 // TOKENS
+        await fleet.wait_until_ready()
+        scheduler = fleet._sender.states["m"].gate.scheduler
+    assert scheduler.prefix_cache.capacity == 46592 // BLOCK_TOKENS
 
 
 async def test_a_server_killed_in_the_middle_of_a_call_costs_one_attempt_and_the_next_succeeds(faked: Any, folders: Folders) -> None:
     async with faked(kept(folders)) as fleet:
         done = await only(fleet, call("writer"))
-        assert isinstance(done, Done)
+        assert isinstance(done, CallResult)
         pid = int(done.value.removeprefix("pid "))
         task = asyncio.create_task(only(fleet, call("writer", inputs={"text": "slow"})))
 
@@ -69,30 +69,30 @@ async def test_a_server_killed_in_the_middle_of_a_call_costs_one_attempt_and_the
         await eventually(under_way)
         os.kill(pid, signal.SIGKILL)
         broken = await task
-        assert isinstance(broken, Refused)
+        assert isinstance(broken, CallError)
         assert (broken.code, broken.retryable) == ("F206", True)
         again = await only(fleet, call("writer", attempt=2))
-    assert isinstance(again, Done)
+    assert isinstance(again, CallResult)
     assert again.value != done.value, "another process"
 
 
 async def test_a_call_waits_for_a_server_that_restarts(faked: Any, folders: Folders) -> None:
     async with faked(kept(folders)) as fleet:
         done = await only(fleet, call("writer"))
-        assert isinstance(done, Done)
+        assert isinstance(done, CallResult)
         os.kill(int(done.value.removeprefix("pid ")), signal.SIGKILL)
         again = await only(fleet, call("writer"))
-        if isinstance(again, Refused):  # the kernel had not closed the kept connection yet
+        if isinstance(again, CallError):  # the kernel had not closed the kept connection yet
             assert again.retryable
             again = await only(fleet, call("writer"))
-    assert isinstance(again, Done)
+    assert isinstance(again, CallResult)
 
 
 async def test_a_call_does_not_wait_longer_than_its_timeout(faked: Any, folders: Folders) -> None:
     async with faked(kept(folders)) as fleet:
-        await fleet.ready()
+        await fleet.wait_until_ready()
         refused = await only(fleet, call("writer", inputs={"text": "slow"}, timeout=0.2))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert (refused.code, refused.retryable) == ("F205", True)
 
 
@@ -101,7 +101,7 @@ async def test_a_fleet_that_cannot_start_is_told_by_every_call(faked: Any, folde
     async with faked(config) as fleet:
         for _ in range(2):
             refused = await only(fleet, call("writer"))
-            assert isinstance(refused, Refused)
+            assert isinstance(refused, CallError)
             assert refused.code == "F005"
             assert refused.hint
 
@@ -113,37 +113,37 @@ async def test_a_call_waits_for_a_first_start_no_longer_than_the_fleets_patience
 ) -> None:
     given = {"patience": patience} if patience else {}
     config = FleetConfig.model_validate(kept(folders, model="sleepy").model_dump(by_alias=True, exclude_unset=True) | given)
-    async with faked(config, options=Options(stream=stream)) as fleet, asyncio.timeout(60):
+    async with faked(config, options=FleetOptions(stream=stream)) as fleet, asyncio.timeout(60):
         refused = await only(fleet, call("writer", timeout=timeout))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert (refused.code, refused.retryable) == ("F216", True)
 
 
 def two(folders: Folders, *base: str) -> FleetConfig:
     """A local fleet of a server that starts and one that cannot; `base` are those that answer for the model of that name."""
-    one = kept(folders).local["m"]
+    one = kept(folders).local_servers["m"]
     servers = {"m": one, "broken": one.model_copy(update={"model": "broken"})}
     return kept(folders).model_copy(update={"servers": servers, "models": {"base": base, "other": "broken"}})
 
 
 async def test_a_server_that_cannot_start_is_told_by_those_that_want_it_alone(faked: Any, folders: Folders) -> None:
-    other = Card.declared("other", input=TEXT, output={"type": "string"}, prompt="{{ text }}", model="other")
+    other = Card.declare("other", input=TEXT, output={"type": "string"}, prompt="{{ text }}", model="other")
     async with faked(two(folders, "m"), {**CARDS, "other": other}) as fleet:
-        assert isinstance(await only(fleet, call("writer")), Done)
+        assert isinstance(await only(fleet, call("writer")), CallResult)
         for _ in range(2):
             refused = await only(fleet, call("other"))
-            assert isinstance(refused, Refused)
+            assert isinstance(refused, CallError)
             assert (refused.code, refused.reason.partition(":")[0]) == ("F005", "broken")
-        assert isinstance(await only(fleet, call("writer")), Done)
+        assert isinstance(await only(fleet, call("writer")), CallResult)
 
 
 async def test_of_several_servers_of_a_model_those_that_cannot_start_are_passed_over(faked: Any, folders: Folders) -> None:
     async with faked(two(folders, "broken", "m")) as fleet:
-        assert [await fleet.count(call("writer")), await fleet.load(CARDS["writer"])] == [3, ["m"]]
-        await asyncio.gather(*fleet._readiness.starts)
+        assert [await fleet.count_tokens(call("writer")), await fleet.load_adapter(CARDS["writer"])] == [3, ["m"]]
+        await asyncio.gather(*fleet._readiness.start_tasks)
         for _ in range(2):
             done = await only(fleet, call("writer"))
-            assert isinstance(done, Done)
+            assert isinstance(done, CallResult)
             assert done.server == "m"
         supervisor = await fleet.status()
     assert [server["restarts"] for server in supervisor["servers"]] == [0, 1], "nobody has started it again for the later calls"
@@ -158,30 +158,30 @@ async def test_weights_are_fetched_for_a_server_that_nobody_wanted_before(
     async def ensure(target: Any, *_: Any) -> None:
         wanted.append(target.licence)
 
-    healthy = FakeSupervision.healthy
+    healthy = FakeSupervision.wait_until_ready
 
     async def without_weights(self: FakeSupervision, report: Any, patience: float, *, only: str) -> SupervisorReport:
         if only == "broken" and "theirs" not in wanted:
             raise FleetError("F003", "broken: the weights are not on this machine", hint="orchestra fleet start")
         return await healthy(self, report, patience, only=only)
 
-    monkeypatch.setattr("orchestra.fleet.weights.weights.ensure", ensure)
-    monkeypatch.setattr(FakeSupervision, "healthy", without_weights)
+    monkeypatch.setattr("orchestra.fleet.weights.weights.ensure_weights", ensure)
+    monkeypatch.setattr(FakeSupervision, "wait_until_ready", without_weights)
     config = two(folders, "m")
-    theirs = config.local["broken"].weights.model_copy(update={"licence": "theirs"})
-    servers = {**config.servers, "broken": config.local["m"].model_copy(update={"weights": theirs})}
-    other = Card.declared("other", input=TEXT, output={"type": "string"}, prompt="{{ text }}", model="other")
+    theirs = config.local_servers["broken"].weights.model_copy(update={"licence": "theirs"})
+    servers = {**config.servers, "broken": config.local_servers["m"].model_copy(update={"weights": theirs})}
+    other = Card.declare("other", input=TEXT, output={"type": "string"}, prompt="{{ text }}", model="other")
     async with faked(config.model_copy(update={"servers": servers}), {**CARDS, "other": other}) as fleet:
-        assert isinstance(await only(fleet, call("writer")), Done)
+        assert isinstance(await only(fleet, call("writer")), CallResult)
         assert wanted == ["none"]
-        assert isinstance(await only(fleet, call("other")), Done)
+        assert isinstance(await only(fleet, call("other")), CallResult)
     assert wanted == ["none", "theirs"]
 
 
 async def test_adopting_a_fleet_that_does_not_run_says_what_to_type(faked: Any, folders: Folders) -> None:
     async with faked(kept(folders), mode="adopt") as fleet:
         refused = await only(fleet, call("writer"))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert (refused.code, refused.hint) == ("F008", "orchestra fleet start")
 
 
@@ -200,23 +200,23 @@ def adapter(folder: Path, made: str = "") -> Path:
 
 async def test_an_adapter_is_loaded_when_it_is_first_needed_and_again_after_a_restart(faked: Any, folders: Folders, tmp_path: Path) -> None:
     config = kept(folders, device="cpu", max_loras=2, adapters={"skill": str(adapter(tmp_path / "skill"))})
-    card = Card.declared("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
+    card = Card.declare("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
     async with faked(config, {"writer": card}) as fleet:
-        assert await fleet.status() == {"running": False, "fleet": "fakes", "servers": [], "lines": fleet._lines()}
+        assert await fleet.status() == {"running": False, "fleet": "fakes", "servers": [], "requests": fleet._server_states()}
         first = await only(fleet, call("writer"))
-        assert isinstance(first, Done)
+        assert isinstance(first, CallResult)
         assert first.model.startswith("skill-")
         assert (await fleet.status())["servers"][0]["adapters"] == [first.model]
         health = await fleet.health()
         (server,) = health.servers
         assert (health.running, health.can_serve, server.kind, server.state) == (True, True, "local", "ready")
-        assert (server.supervised["adapters"], server.address.startswith("http://127.0.0.1:")) == ([first.model], True)
+        assert (server.supervisor_report["adapters"], server.address.startswith("http://127.0.0.1:")) == ([first.model], True)
         os.kill(int(first.value.removeprefix("pid ")), signal.SIGKILL)
         for _ in range(2):
             again = await only(fleet, call("writer"))
-            if isinstance(again, Done):
+            if isinstance(again, CallResult):
                 break
-        assert isinstance(again, Done)
+        assert isinstance(again, CallResult)
         assert again.model == first.model
 
 
@@ -225,30 +225,32 @@ async def test_an_adapter_that_was_replaced_is_loaded_before_the_old_one_goes_an
 ) -> None:
     skill = adapter(tmp_path / "skill")
     config = kept(folders, device="cpu", max_loras=3, adapters={"skill": str(skill)})
-    card = Card.declared("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
+    card = Card.declare("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
     async with faked(config, {"writer": card}) as fleet:
         old = await only(fleet, call("writer"))
         (skill / "new").write_bytes(tensors("new"))
         os.replace(skill / "new", skill / "adapter_model.safetensors")
         done = await asyncio.gather(*(only(fleet, call("writer")) for _ in range(20)))
-        assert all(isinstance(one, Done) for one in done)
+        assert all(isinstance(one, CallResult) for one in done)
         (new,) = {one.model for one in done}
-        assert isinstance(old, Done)
+        assert isinstance(old, CallResult)
         assert new != old.model
         assert (await fleet.status())["servers"][0]["adapters"] == [new]
-        assert (folders.adapters / adapters.mark_of(skill) / "adapter_config.json").is_file(), "servers load files that nobody changes"
+        assert (folders.adapters / adapters.adapter_digest(skill) / "adapter_config.json").is_file(), (
+            "servers load files that nobody changes"
+        )
 
 
 async def test_an_adapter_of_which_only_the_scale_was_changed_is_loaded_anew(faked: Any, folders: Folders, tmp_path: Path) -> None:
     skill = adapter(tmp_path / "skill")
     config = kept(folders, device="cpu", max_loras=3, adapters={"skill": str(skill)})
-    card = Card.declared("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
+    card = Card.declare("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
     async with faked(config, {"writer": card}) as fleet:
         await only(fleet, call("writer"))
         (skill / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 8, "lora_alpha": 64}')
         done = await only(fleet, call("writer"))
-    assert isinstance(done, Done)
-    assert done.model == f"skill-{adapters.mark_of(skill)[:12]}"
+    assert isinstance(done, CallResult)
+    assert done.model == f"skill-{adapters.adapter_digest(skill)[:12]}"
 
 
 def specialist(checkout: Path, made: str) -> dict[str, Card]:
@@ -268,9 +270,9 @@ async def test_projects_that_share_a_fleet_are_each_answered_by_their_own_adapte
     one, other = specialist(tmp_path / "one", "here"), specialist(tmp_path / "other", "there")
     async with faked(config, one) as ours, faked(config, other) as theirs:
         said = [await only(fleet, call("writer")) for fleet in (ours, theirs, ours, theirs)]
-        assert len({reply.value for reply in said if isinstance(reply, Done)}) == 1, "one process answers both"
-        names = [f"skill-{adapters.mark_of(tmp_path / where / 'writer' / 'skill')[:12]}" for where in ("one", "other")]
-        assert [reply.model for reply in said if isinstance(reply, Done)] == names * 2
+        assert len({reply.value for reply in said if isinstance(reply, CallResult)}) == 1, "one process answers both"
+        names = [f"skill-{adapters.adapter_digest(tmp_path / where / 'writer' / 'skill')[:12]}" for where in ("one", "other")]
+        assert [reply.model for reply in said if isinstance(reply, CallResult)] == names * 2
         assert (await ours.status())["servers"][0]["adapters"] == sorted(names)
 
 
@@ -284,7 +286,7 @@ async def test_a_project_that_gives_up_its_adapter_takes_nobody_elses(faked: Any
         (promoted / "new").write_bytes(tensors("better"))
         os.replace(promoted / "new", promoted / "adapter_model.safetensors")
         after = [await only(fleet, call("writer")) for fleet in (ours, theirs)]
-    assert all(isinstance(reply, Done) for reply in (*before, *after))
+    assert all(isinstance(reply, CallResult) for reply in (*before, *after))
     (ours_then, theirs_then), (ours_now, theirs_now) = ([reply.model for reply in pair] for pair in (before, after))
     assert ours_then == theirs_then == theirs_now != ours_now
 
@@ -292,16 +294,16 @@ async def test_a_project_that_gives_up_its_adapter_takes_nobody_elses(faked: Any
 async def test_a_fleet_that_was_started_with_other_weights_is_not_taken(faked: Any, folders: Folders) -> None:
     config = kept(folders)
     async with faked(config) as fleet:
-        assert isinstance(await only(fleet, call("writer")), Done)
+        assert isinstance(await only(fleet, call("writer")), CallResult)
     (folders.cache / "weights" / "model.safetensors").write_bytes(tensors("trained on"))
     for mode in ("start", "adopt"):
         async with faked(config, mode=mode) as fleet:
             refused = await only(fleet, call("writer"))
-        assert isinstance(refused, Refused)
+        assert isinstance(refused, CallError)
         assert (refused.code, refused.hint) == ("F012", "orchestra fleet stop, then try again")
     assert await FakeSupervision(config, folders).stop()
     async with faked(config) as fleet:
-        assert isinstance(await only(fleet, call("writer")), Done)
+        assert isinstance(await only(fleet, call("writer")), CallResult)
 
 
 @pytest.mark.parametrize("model", ["stock", "mended"])
@@ -315,10 +317,10 @@ async def test_the_last_slot_stays_free_where_whoever_started_the_server_says_so
             assert await fleet.client.load_adapter("m", f"others{name}", "/nowhere") is None
         reply = await only(fleet, call("writer"))
     if model == "stock":
-        assert isinstance(reply, Refused)
+        assert isinstance(reply, CallError)
         assert (reply.code, reply.retryable) == ("F219", False)
     else:
-        assert isinstance(reply, Done)
+        assert isinstance(reply, CallResult)
 
 
 @pytest.mark.parametrize("harm", ["pickle", "auto_map", "nothing there"])
@@ -332,10 +334,10 @@ async def test_an_adapter_that_could_run_code_is_not_loaded(harm: str, faked: An
         case _:
             (folder / "adapter_config.json").unlink()
     config = kept(folders, device="cpu", max_loras=2, adapters={"skill": str(folder)})
-    card = Card.declared("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
+    card = Card.declare("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
     async with faked(config, {"writer": card}) as fleet:
         refused = await only(fleet, call("writer"))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert (refused.code, refused.retryable) == ("F212" if harm == "nothing there" else "F007", False)
 
 
@@ -347,19 +349,19 @@ async def test_an_adapter_that_cannot_be_kept_is_told_by_its_call(
         raise OSError(number, os.strerror(number))
 
     config = kept(folders, device="cpu", max_loras=2, adapters={"skill": str(adapter(tmp_path / "skill"))})
-    card = Card.declared("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
+    card = Card.declare("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
     async with faked(config, {"writer": card}) as fleet:
         with monkeypatch.context() as patched:
             patched.setattr("shutil.copyfile", copy)
             refused = await only(fleet, call("writer"))
-        assert isinstance(refused, Refused)
+        assert isinstance(refused, CallError)
         assert refused.code == code
         assert list(folders.adapters.iterdir()) == [], "nothing half is left"
-        assert isinstance(await only(fleet, call("writer")), Done)
+        assert isinstance(await only(fleet, call("writer")), CallResult)
 
 
 async def test_more_adapters_than_slots_are_refused_before_anything_starts(folders: Folders) -> None:
-    cards = {name: Card.declared(name, input=TEXT, output=ANSWER, prompt="{{ text }}", adapter=name) for name in ("a", "b")}
+    cards = {name: Card.declare(name, input=TEXT, output=ANSWER, prompt="{{ text }}", adapter=name) for name in ("a", "b")}
     config = local_config("m", device="cpu", max_loras=1)
     with pytest.raises(InputError) as caught:
         async with Fleet.open(config, cards=cards, mode="none"):
@@ -374,7 +376,7 @@ async def test_more_adapters_than_slots_are_refused_before_anything_starts(folde
 
 async def test_adapters_that_lie_in_the_folders_of_their_cards_are_counted_one_a_card(folders: Folders) -> None:
     """Each calls its own `adapter`."""
-    cards = {name: Card.declared(name, input=TEXT, output=ANSWER, prompt="{{ text }}", adapter="adapter") for name in ("a", "b")}
+    cards = {name: Card.declare(name, input=TEXT, output=ANSWER, prompt="{{ text }}", adapter="adapter") for name in ("a", "b")}
     with pytest.raises(InputError) as caught:
         async with Fleet.open(local_config("m", device="gpu", max_loras=1), cards=cards, mode="none"):
             pass
@@ -389,7 +391,7 @@ def environment_with(folder: Path, vllm: str, plugin: bool) -> Path:
         (place / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n")
     if plugin:
         (place / "entry_points.txt").write_text(
-            f"[{plugin_module.GROUP}]\n{plugin_module.PLUGIN} = orchestra.fleet.vllm_cpu.plugin:register\n"
+            f"[{plugin_module.ENTRY_POINT_GROUP}]\n{plugin_module.PLUGIN_NAME} = orchestra.fleet.vllm_cpu.plugin:register\n"
         )
     return folder
 
@@ -402,7 +404,7 @@ def test_on_the_cpu_a_slot_stays_free_where_the_plugin_is_not_loaded(
 ) -> None:
     monkeypatch.setattr(sys, "path", [str(environment_with(tmp_path, vllm, plugin))])
     assert plugin_module.spare_slots() == spare
-    cards = [Card.declared(name, input=TEXT, output=ANSWER, prompt="{{ text }}", adapter=name) for name in ("a", "b")]
+    cards = [Card.declare(name, input=TEXT, output=ANSWER, prompt="{{ text }}", adapter=name) for name in ("a", "b")]
     adapters.check_slots(local_config("m", device="cpu", max_loras=2 + spare), cards)
     adapters.check_slots(local_config("m", device="gpu", max_loras=2), cards)
     with pytest.raises(InputError, match=f"needs {2 + spare}: one for each of its 2 adapters") as caught:
@@ -411,11 +413,11 @@ def test_on_the_cpu_a_slot_stays_free_where_the_plugin_is_not_loaded(
 
 
 @pytest.mark.parametrize(
-    ("device", "loras", "loaded"), [("cpu", 2, plugin_module.PLUGIN), ("cpu", 0, plugin_module.PLUGIN), ("gpu", 2, "")]
+    ("device", "loras", "loaded"), [("cpu", 2, plugin_module.PLUGIN_NAME), ("cpu", 0, plugin_module.PLUGIN_NAME), ("gpu", 2, "")]
 )
 def test_servers_load_our_plugin_where_it_belongs_and_nobody_elses(device: str, loras: int, loaded: str, tmp_path: Path) -> None:
-    server = local_config("m", device=device, max_loras=loras).local["m"]
-    assert vllm_launch.launch(server, tmp_path, 1, {"VLLM_PLUGINS": "theirs"}).environment["VLLM_PLUGINS"] == loaded
+    server = local_config("m", device=device, max_loras=loras).local_servers["m"]
+    assert vllm_launch.build_launch(server, tmp_path, 1, {"VLLM_PLUGINS": "theirs"}).environment["VLLM_PLUGINS"] == loaded
 
 
 @pytest.mark.parametrize(("device", "vllm", "given"), [("cpu", "0.32.0", True), ("cpu", "0.33.0", False), ("gpu", "0.32.0", False)])
@@ -423,7 +425,7 @@ def test_servers_on_the_cpu_of_a_known_vllm_have_our_worker(
     device: str, vllm: str, given: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [str(environment_with(tmp_path, vllm, plugin=True))])
-    command = vllm_launch.arguments(local_config("m", device=device).local["m"], tmp_path, 1)
+    command = vllm_launch.vllm_arguments(local_config("m", device=device).local_servers["m"], tmp_path, 1)
     assert ("--worker-cls" in command) is given
 
 
@@ -444,20 +446,20 @@ def test_a_server_that_is_dedicated_or_computes_in_float32_uses_all_cores_of_one
     monkeypatch.setattr(sys, "path", [str(environment_with(tmp_path, vllm, plugin=True))])
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(3))
     monkeypatch.setattr(cpu, "TOPOLOGY", tmp_path)
-    made = vllm_launch.launch(local_config("m", device="cpu", **server).local["m"], tmp_path, 1, {})
+    made = vllm_launch.build_launch(local_config("m", device="cpu", **server).local_servers["m"], tmp_path, 1, {})
     assert made.environment.get("OMP_NUM_THREADS") == threads
     assert made.environment.get("VLLM_ENABLE_V1_MULTIPROCESSING") == (None if threads is None else "0")
     own = json.loads(told(list(made.command), "--additional-config") or "{}")
-    assert own.get(vllm_launch.THREADS) == most
+    assert own.get(vllm_launch.THREADS_KEY) == most
 
 
 def test_int8_is_made_by_our_worker_and_not_named_to_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [str(environment_with(tmp_path, "0.32.0", plugin=True))])
-    server = local_config("m", device="cpu", dtype="float32", quantization="int8").local["m"]
-    command = vllm_launch.arguments(server, tmp_path, 1)
+    server = local_config("m", device="cpu", dtype="float32", quantization="int8").local_servers["m"]
+    command = vllm_launch.vllm_arguments(server, tmp_path, 1)
     assert "--quantization" not in command
-    assert vllm_launch.launch(server, tmp_path, 1, {}).precision == "int8"
-    assert json.loads(told(command, "--additional-config") or "{}")[vllm_launch.QUANTIZATION] == "int8"
+    assert vllm_launch.build_launch(server, tmp_path, 1, {}).precision == "int8"
+    assert json.loads(told(command, "--additional-config") or "{}")[vllm_launch.QUANTIZATION_KEY] == "int8"
 
 
 @pytest.mark.parametrize("more", [{"device": "gpu"}, {"device": "cpu", "dtype": "bfloat16"}])
@@ -476,8 +478,8 @@ def test_a_server_with_our_worker_guesses_as_many_tokens_as_its_fleet_file_says(
     vllm: str, tokens: int, guessed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [str(environment_with(tmp_path, vllm, plugin=True))])
-    server = local_config("m", device="cpu", speculative_tokens=tokens).local["m"]
-    said = told(vllm_launch.arguments(server, tmp_path, 1), "--speculative-config")
+    server = local_config("m", device="cpu", speculative_tokens=tokens).local_servers["m"]
+    said = told(vllm_launch.vllm_arguments(server, tmp_path, 1), "--speculative-config")
     wanted = {"method": "ngram", "num_speculative_tokens": tokens, "prompt_lookup_min": 1, "prompt_lookup_max": 4}
     assert (said and json.loads(said)) == (wanted if guessed else None)
 
@@ -489,7 +491,7 @@ def test_servers_on_gpus_do_not_guess() -> None:
 
 @pytest.mark.parametrize(("device", "block"), [("cpu", "32"), ("gpu", None)])
 def test_the_prefix_cache_of_a_cpu_server_keeps_short_instructions(device: str, block: str | None, tmp_path: Path) -> None:
-    assert told(vllm_launch.arguments(local_config("m", device=device).local["m"], tmp_path, 1), "--block-size") == block
+    assert told(vllm_launch.vllm_arguments(local_config("m", device=device).local_servers["m"], tmp_path, 1), "--block-size") == block
 
 
 @pytest.mark.parametrize("more", [{"device": "gpu"}, {"device": "cpu", "tensor_parallel_size": 2}])
@@ -504,4 +506,4 @@ def test_processors_of_one_core_count_once(tmp_path: Path, monkeypatch: pytest.M
         folder = tmp_path / f"cpu{number}" / "topology"
         folder.mkdir(parents=True)
         (folder / "thread_siblings_list").write_text(f"{siblings}\n")
-    assert cpu.cores(tmp_path) == 3
+    assert cpu.core_count(tmp_path) == 3

@@ -15,10 +15,10 @@ import pytest
 
 from orchestra.agents.card import Card
 from orchestra.agents.contract import Contract
-from orchestra.agents.inference.array_files import packed
+from orchestra.agents.inference.array_files import pack_arrays
 from orchestra.agents.registry import Registry
-from orchestra.agents.tools import ToolFunction, signature
-from orchestra.core.protocols import Call, Done, Refused
+from orchestra.agents.tools import ToolFunction, signature_schemas
+from orchestra.core.protocols import CallError, CallRequest, CallResult
 from orchestra.fleet.local_workers import LocalWorkers
 from orchestra.schema.builtin_models import Document
 
@@ -67,16 +67,16 @@ class Known:
 
 
 def workers() -> LocalWorkers:
-    inputs, outputs = signature(add)
+    inputs, outputs = signature_schemas(add)
     code = ToolFunction(Contract("adder", "agent", inputs, outputs, label="internal"), add)
-    tools = [ToolFunction.of(function, effect="pure") for function in (shout, whisper, murmur, first, lies)]
+    tools = [ToolFunction.from_function(function, effect="pure") for function in (shout, whisper, murmur, first, lies)]
     return LocalWorkers(Known(Registry().with_tools([*tools, code])))
 
 
-async def run(name: str, inputs: dict[str, Any], **more: Any) -> Done | Refused:
+async def run(name: str, inputs: dict[str, Any], **more: Any) -> CallResult | CallError:
     given: dict[str, Any] = {"run": "r", "node": "n", "attempt": 1, "kind": "tool", "name": name, "inputs": inputs} | more
-    (reply,) = [reply async for reply in workers().run(Call(**given))]
-    assert isinstance(reply, Done | Refused)
+    (reply,) = [reply async for reply in workers().run(CallRequest(**given))]
+    assert isinstance(reply, CallResult | CallError)
     return reply
 
 
@@ -91,7 +91,7 @@ async def run(name: str, inputs: dict[str, Any], **more: Any) -> Done | Refused:
 )
 async def test_a_tool_gets_its_own_types_and_gives_json(name: str, inputs: dict[str, Any], value: Any) -> None:
     done = await run(name, inputs)
-    assert isinstance(done, Done)
+    assert isinstance(done, CallResult)
     assert (done.value, done.usage.calls, done.server) == (value, 1, "local")
 
 
@@ -107,7 +107,7 @@ async def test_a_tool_gets_its_own_types_and_gives_json(name: str, inputs: dict[
 )
 async def test_what_a_tool_does_wrong_is_a_refusal(name: str, inputs: dict[str, Any], code: str, retryable: bool) -> None:
     refused = await run(name, inputs)
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert (refused.code, refused.retryable) == (code, retryable)
 
 
@@ -129,39 +129,39 @@ async def test_what_another_attempt_would_meet_again_is_told_apart(error: Except
     def broken(text: str) -> str:
         raise error
 
-    refused = await only(known(ToolFunction.of(broken, effect="pure")), asked("broken", inputs={"text": "x"}))
-    assert isinstance(refused, Refused)
-    assert (refused.code, refused.retryable, refused.lasting) == ("T003", True, lasting)
+    refused = await only(known(ToolFunction.from_function(broken, effect="pure")), asked("broken", inputs={"text": "x"}))
+    assert isinstance(refused, CallError)
+    assert (refused.code, refused.retryable, refused.permanent) == ("T003", True, lasting)
 
 
 async def test_the_users_own_exception_is_named() -> None:
     refused = await run("shout", {"text": "boom"})
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert "RuntimeError: out of breath" in refused.reason
 
 
 async def test_a_tool_that_takes_too_long_is_given_up() -> None:
     refused = await run("whisper", {"text": "long"}, timeout=0.05)
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert (refused.code, refused.retryable) == ("T007", True)
 
 
 async def test_an_agent_of_code_sees_no_data_beyond_its_label() -> None:
     done = await run("adder", {"left": 1, "right": 2}, kind="agent")
     refused = await run("adder", {"left": 1, "right": 2}, kind="agent", label="restricted")
-    assert isinstance(done, Done)
+    assert isinstance(done, CallResult)
     assert done.value == 3
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert refused.code == "F202"
 
 
 async def test_an_agent_that_asks_a_model_does_not_run_here() -> None:
     text = {"type": "object", "properties": {}, "required": []}
-    card = Card.declared("reader", input=text, output={"type": "string"}, prompt="hi")
+    card = Card.declare("reader", input=text, output={"type": "string"}, prompt="hi")
     known = Known(Registry().with_cards([card]))
-    call = Call(run="r", node="n", attempt=1, kind="agent", name="reader", inputs={})
+    call = CallRequest(run="r", node="n", attempt=1, kind="agent", name="reader", inputs={})
     (reply,) = [reply async for reply in LocalWorkers(known).run(call)]
-    assert isinstance(reply, Refused)
+    assert isinstance(reply, CallError)
     assert reply.code == "F201"
 
 
@@ -173,9 +173,9 @@ async def double(number: int) -> int:
     return 2 * number
 
 
-CHARGE = ToolFunction.of(charge, effect="keyed", version="1")
-DOUBLE = ToolFunction.of(double, effect="pure", version="1")
-UNVERSIONED = ToolFunction.of(double, effect="pure", name="unversioned")
+CHARGE = ToolFunction.from_function(charge, effect="keyed", version="1")
+DOUBLE = ToolFunction.from_function(double, effect="pure", version="1")
+UNVERSIONED = ToolFunction.from_function(double, effect="pure", name="unversioned")
 CLASSICAL = Registry.load().card("banking_intent").model_copy(update={"kind": "sklearn", "data": "linear.json"})
 
 
@@ -183,35 +183,35 @@ def known(*tools: ToolFunction) -> LocalWorkers:
     return LocalWorkers(Known(Registry().with_tools(tools).with_cards([CLASSICAL])))
 
 
-def asked(name: str, **more: Any) -> Call:
+def asked(name: str, **more: Any) -> CallRequest:
     given: dict[str, Any] = {"run": "r", "node": "n", "attempt": 1, "kind": "tool", "name": name, "inputs": {"number": 1}} | more
-    return Call(**given)
+    return CallRequest(**given)
 
 
-async def only(local: LocalWorkers, call: Call) -> Done | Refused:
+async def only(local: LocalWorkers, call: CallRequest) -> CallResult | CallError:
     (reply,) = [reply async for reply in local.run(call)]
-    assert isinstance(reply, Done | Refused)
+    assert isinstance(reply, CallResult | CallError)
     return reply
 
 
 async def test_every_attempt_of_a_keyed_tool_gets_the_key_of_its_node() -> None:
     local = known(CHARGE)
     given = [await only(local, asked("charge", inputs={"cents": 1}, attempt=n)) for n in (1, 2)]
-    assert [done.value for done in given if isinstance(done, Done)] == ["r/n", "r/n"]
+    assert [done.value for done in given if isinstance(done, CallResult)] == ["r/n", "r/n"]
 
 
 async def test_a_tool_of_another_version_is_refused() -> None:
     done = await only(known(DOUBLE), asked("double", version=DOUBLE.contract.digest))
-    newer = ToolFunction.of(double, effect="pure", version="2")
+    newer = ToolFunction.from_function(double, effect="pure", version="2")
     refused = await only(known(newer), asked("double", version=DOUBLE.contract.digest))
-    assert isinstance(done, Done)
-    assert isinstance(refused, Refused)
+    assert isinstance(done, CallResult)
+    assert isinstance(refused, CallError)
     assert (refused.code, refused.hint, refused.retryable) == ("T009", "orchestra runs fork", False)
 
 
 async def test_an_agent_that_nobody_has_any_longer_is_refused() -> None:
     refused = await only(known(), asked("banking_intent", kind="agent", version="0" * 32, inputs={"text": "hi"}))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert (refused.code, refused.hint) == ("F221", "orchestra runs fork")
 
 
@@ -219,21 +219,21 @@ async def test_an_agent_of_an_earlier_version_is_used_where_it_is_kept() -> None
     older = CLASSICAL.model_copy(update={"digest": "0" * 32})
     local = LocalWorkers(Known(Registry().with_cards([CLASSICAL])), {older.digest: older})
     done = await only(local, asked("banking_intent", kind="agent", version=older.digest, inputs={"text": "my card was stolen"}))
-    assert isinstance(done, Done)
+    assert isinstance(done, CallResult)
     assert done.model == older.digest
 
 
 def test_only_pure_code_with_a_version_is_remembered() -> None:
     local = known(DOUBLE, CHARGE, UNVERSIONED)
-    memos = [local.measure(asked(name)).memo for name in ("double", "charge", "unversioned", "nobody")]
+    memos = [local.estimate(asked(name)).memo_key for name in ("double", "charge", "unversioned", "nobody")]
     assert [bool(memo) for memo in memos] == [True, False, False, False]
 
 
 def test_a_classical_agent_is_remembered_by_its_card() -> None:
     local = known()
     asking = asked("banking_intent", kind="agent", inputs={"text": "hi"})
-    assert local.measure(asking).memo
-    assert not local.measure(msgspec.structs.replace(asking, version="0" * 32)).memo
+    assert local.estimate(asking).memo_key
+    assert not local.estimate(msgspec.structs.replace(asking, version="0" * 32)).memo_key
 
 
 async def test_a_trained_agent_that_says_no_number_does_not_say_how_sure_it_is(tmp_path: Path) -> None:
@@ -242,31 +242,34 @@ async def test_a_trained_agent_that_says_no_number_does_not_say_how_sure_it_is(t
     arrays = {"vocabulary": numpy.frombuffer(b"wa", numpy.uint8), "idf": one, "weights": numpy.full((1, 2), 127, numpy.int8)}
     layout: dict[str, Any] = {"format": "orchestra/linear-text/v1", "input": "text", "output": "label", "features": {}}
     layout |= {"labels": ["a", "b"], "arrays": "linear.npz"}
-    text, data = packed(layout, {**arrays, "scale": steep, "intercept": steep})
+    text, data = pack_arrays(layout, {**arrays, "scale": steep, "intercept": steep})
     (tmp_path / "agent.yaml").write_text("name: steep\nkind: sklearn\ninput: {text: str}\noutput: {label: \"Literal['a', 'b']\"}\n")
     (tmp_path / "model.json").write_text(text)
     (tmp_path / "linear.npz").write_bytes(data)
     local = LocalWorkers(Known(Registry().with_cards([Card.load(tmp_path)])))
     with numpy.errstate(all="ignore"):
         done = await only(local, asked("steep", kind="agent", inputs={"text": "a"}))
-    assert isinstance(done, Done)
+    assert isinstance(done, CallResult)
     assert done.confidence is None
 
 
 @pytest.mark.parametrize("changed", [{"node": "other"}, {"run": "other"}, {"attempt": 2}, {"priority": 3}, {"timeout": 1.0}])
 def test_a_memo_key_does_not_depend_on_where_a_call_stands(changed: dict[str, Any]) -> None:
     local = known(DOUBLE)
-    assert local.measure(asked("double", **changed)) == local.measure(asked("double"))
+    assert local.estimate(asked("double", **changed)) == local.estimate(asked("double"))
 
 
 @pytest.mark.parametrize("changed", [{"inputs": {"number": 2}}, {"label": "public"}])
 def test_a_memo_key_depends_on_what_is_asked(changed: dict[str, Any]) -> None:
     local = known(DOUBLE)
-    assert local.measure(asked("double", **changed)).memo != local.measure(asked("double")).memo
+    assert local.estimate(asked("double", **changed)).memo_key != local.estimate(asked("double")).memo_key
 
 
 def test_tenants_and_versions_share_nothing() -> None:
-    newer = ToolFunction.of(double, effect="pure", version="2")
+    newer = ToolFunction.from_function(double, effect="pure", version="2")
     registry = Known(Registry().with_tools([DOUBLE]))
-    memos = [LocalWorkers(registry).measure(asked("double")).memo, LocalWorkers(registry, tenant="acme").measure(asked("double")).memo]
-    assert len({*memos, known(newer).measure(asked("double")).memo}) == 3
+    memos = [
+        LocalWorkers(registry).estimate(asked("double")).memo_key,
+        LocalWorkers(registry, tenant="acme").estimate(asked("double")).memo_key,
+    ]
+    assert len({*memos, known(newer).estimate(asked("double")).memo_key}) == 3

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from orchestra.agents.contract import Catalog
-from orchestra.core.protocols import Done, Refused
+from orchestra.core.protocols import CallError, CallResult
 from orchestra.engine.engine import Engine
 from orchestra.fleet import dispatch
-from orchestra.fleet.config import Limits
+from orchestra.fleet.config import FleetLimits
 from orchestra.fleet.dispatch import Fleet
 from orchestra.fleet.http import client
-from orchestra.fleet.http.client import Answer, Request, Wire
-from orchestra.fleet.http.connection import broken, no_answer, no_http, too_large
-from orchestra.fleet.request_errors import Fault
+from orchestra.fleet.http.client import HttpClient, HttpRequest, HttpResponse
+from orchestra.fleet.http.connection import connection_error, protocol_error, size_error, timeout_error
+from orchestra.fleet.request_errors import RequestError
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing.virtual_clock import VirtualClock, run_simulated
 from orchestra.workflows.compile.compiler import compile_graph
@@ -43,17 +43,17 @@ nodes:
 """
 
 
-def rejected(status: int, **headers: str) -> Fault:
-    return client._of_status(status, headers, b"")
+def rejected(status: int, **headers: str) -> RequestError:
+    return client._status_error(status, headers, b"")
 
 
-FAULTS: tuple[bytes | Fault | None, ...] = (
+FAULTS: tuple[bytes | RequestError | None, ...] = (
     rejected(429, **{"retry-after": "1"}),
     rejected(503),
     None,  # hangs
     None,  # drips
-    broken(False, ConnectionResetError()),
-    broken(True, None),
+    connection_error(False, ConnectionResetError()),
+    connection_error(True, None),
     b"\xff\x00garbage",
     b"<html><body>Sign in</body></html>",
     b"[" * 200_000 + b"]" * 200_000,
@@ -62,40 +62,40 @@ FAULTS: tuple[bytes | Fault | None, ...] = (
     chat_answer("yes", choices=[]),
     rejected(302, location="http://127.0.0.1:1/"),
     rejected(500),
-    too_large(1 << 24),
-    too_large(1 << 24),
-    no_http("its headers have more than 65536 bytes"),
-    no_http("Invalid Content-Length"),
+    size_error(1 << 24),
+    size_error(1 << 24),
+    protocol_error("its headers have more than 65536 bytes"),
+    protocol_error("Invalid Content-Length"),
 )
 
 
-class Played(Wire):
+class Played(HttpClient):
     """Answers by a function of the request."""
 
-    play: Callable[[], bytes | Fault | None]
+    play: Callable[[], bytes | RequestError | None]
 
-    async def exchange(self, root: str, request: Request, *arguments: Any, **_: Any) -> Answer | Fault:
+    async def exchange(self, root: str, request: HttpRequest, *arguments: Any, **_: Any) -> HttpResponse | RequestError:
         seconds, found = arguments[1], self.play()
         took = seconds if found is None else 0.05
         await asyncio.sleep(min(took, seconds))
         if took >= seconds:
-            return replace(no_answer(seconds), sent=b"x")
-        return Answer(b"x", found) if isinstance(found, bytes) else replace(found, sent=b"x") if found else no_answer(seconds)
+            return replace(timeout_error(seconds), sent=b"x")
+        return HttpResponse(b"x", found) if isinstance(found, bytes) else replace(found, sent=b"x") if found else timeout_error(seconds)
 
 
-def played(monkeypatch: pytest.MonkeyPatch, play: Callable[[], bytes | Fault | None]) -> None:
-    monkeypatch.setattr(dispatch, "Wire", type("Wire", (Played,), {"play": staticmethod(play)}))
+def played(monkeypatch: pytest.MonkeyPatch, play: Callable[[], bytes | RequestError | None]) -> None:
+    monkeypatch.setattr(dispatch, "HttpClient", type("HttpClient", (Played,), {"play": staticmethod(play)}))
 
 
 def opened(clock: VirtualClock, **limits: Any) -> AbstractAsyncContextManager[Fleet]:
-    return Fleet.open(endpoints("http://s0", limits=Limits(**limits)), cards=CARDS, mode="none", clock=clock)
+    return Fleet.open(endpoints("http://s0", limits=FleetLimits(**limits)), cards=CARDS, mode="none", clock=clock)
 
 
 @pytest.mark.parametrize("seed", [*range(2), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, sample_size(30)))])
 def test_nineteen_of_twenty_runs_finish_though_one_request_in_seven_fails(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     chance, runs = Random(f"mixed {seed}"), 100
 
-    def play() -> bytes | Fault | None:
+    def play() -> bytes | RequestError | None:
         return chance.choice(FAULTS) if chance.random() < SHARE else chat_answer("yes")
 
     async def main(clock: VirtualClock) -> int:
@@ -113,28 +113,28 @@ def test_nineteen_of_twenty_runs_finish_though_one_request_in_seven_fails(seed: 
 
 @pytest.mark.parametrize(("timeout", "answered"), [(None, 40), (1.0, 17)])
 def test_a_call_waits_for_its_place_for_as_long_as_its_node_lets_it(timeout: float | None, answered: int, monkeypatch: Any) -> None:
-    async def main(clock: VirtualClock) -> list[Done | Refused]:
+    async def main(clock: VirtualClock) -> list[CallResult | CallError]:
         async with opened(clock, in_flight=1, request_seconds=0.2) as fleet:
-            return list(await asyncio.gather(*(fleet.do(call("writer", run=str(at), timeout=timeout)) for at in range(40))))
+            return list(await asyncio.gather(*(fleet.call(call("writer", run=str(at), timeout=timeout)) for at in range(40))))
 
     played(monkeypatch, lambda: chat_answer("yes"))
     replies = run_simulated(main)
-    assert abs(sum(isinstance(reply, Done) for reply in replies) - answered) <= 1
-    assert {reply.code for reply in replies if isinstance(reply, Refused)} <= {"F204", "F205"}
+    assert abs(sum(isinstance(reply, CallResult) for reply in replies) - answered) <= 1
+    assert {reply.code for reply in replies if isinstance(reply, CallError)} <= {"F204", "F205"}
 
 
 @pytest.mark.parametrize("before", [False, True])
 def test_a_redirect_is_worth_another_attempt_only_of_an_endpoint_that_has_answered(before: bool, monkeypatch: Any) -> None:
     plays = [chat_answer("yes")] * before + [rejected(302, location="http://127.0.0.1:1/")]
 
-    async def main(clock: VirtualClock) -> Done | Refused:
+    async def main(clock: VirtualClock) -> CallResult | CallError:
         async with opened(clock) as fleet:
             for _ in range(len(plays) - 1):
-                await fleet.do(call("writer"))
-            return await fleet.do(call("writer"))
+                await fleet.call(call("writer"))
+            return await fleet.call(call("writer"))
 
     turns = iter(plays)
     played(monkeypatch, lambda: next(turns))
     refused = run_simulated(main)
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert (refused.code, refused.retryable) == ("F213", before)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from orchestra.agents.card import Card
-from orchestra.fleet.adapters import mark_of
-from orchestra.fleet.model_digests import Marks
+from orchestra.fleet.adapters import adapter_digest
+from orchestra.fleet.model_digests import ModelDigests
 from orchestra.fleet.weights.adapter_checks import CONFIG, WEIGHTS
-from orchestra.fleet.weights.weights import Pantry
+from orchestra.fleet.weights.weights import ModelStore
 
 from .calling import ANSWER, TEXT
 from .conftest import local_config
@@ -22,6 +22,9 @@ NAMED = "b8949a402b56c29460c07f0144dd7144"
 def test_an_adapter_that_nobody_changed_has_the_marks_of_before(tmp_path: Path) -> None:
     (tmp_path / WEIGHTS).write_bytes(bytes(64))
     (tmp_path / CONFIG).write_text('{"r": 4}')
-    server = local_config("m", max_loras=1, adapters={"skill": str(tmp_path)}).local["m"]
-    card = Card.declared("writer", input=TEXT, output=ANSWER, prompt="{{ text }}", adapter="skill")
-    assert (Marks(Pantry.of(hub=None)).adapter("m", server, card), mark_of(tmp_path)) == (KEPT, NAMED)
+    server = local_config("m", max_loras=1, adapters={"skill": str(tmp_path)}).local_servers["m"]
+    card = Card.declare("writer", input=TEXT, output=ANSWER, prompt="{{ text }}", adapter="skill")
+    assert (ModelDigests(ModelStore.from_environment(hub=None)).adapter_digest("m", server, card), adapter_digest(tmp_path)) == (
+        KEPT,
+        NAMED,
+    )

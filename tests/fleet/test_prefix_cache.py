@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.fleet.prefix_cache import BLOCK, Prefixes, prefix
+from orchestra.fleet.prefix_cache import BLOCK_CHARACTERS, PrefixCache, prefix_hashes
 
 
 def said(*texts: str) -> list[dict[str, str]]:
@@ -14,15 +14,17 @@ def said(*texts: str) -> list[dict[str, str]]:
 
 def test_prompts_share_the_blocks_before_the_first_difference() -> None:
     document = "".join(chr(97 + number % 26) * 100 for number in range(40))
-    one, two = prefix(said(document + "Why?"), ""), prefix(said(document + "Where?"), "")
-    assert len(one) == 4000 // BLOCK
+    one, two = prefix_hashes(said(document + "Why?"), ""), prefix_hashes(said(document + "Where?"), "")
+    assert len(one) == 4000 // BLOCK_CHARACTERS
     assert one == two
-    later = prefix(said(document[:3000] + "!" + document[3001:]), "")
-    assert [a == b for a, b in zip(one, later, strict=True)] == [start + BLOCK <= 3000 for start in range(0, len(one) * BLOCK, BLOCK)]
+    later = prefix_hashes(said(document[:3000] + "!" + document[3001:]), "")
+    assert [a == b for a, b in zip(one, later, strict=True)] == [
+        start + BLOCK_CHARACTERS <= 3000 for start in range(0, len(one) * BLOCK_CHARACTERS, BLOCK_CHARACTERS)
+    ]
 
 
 def test_what_stands_before_a_block_is_part_of_it() -> None:
-    block = BLOCK * "x"
+    block = BLOCK_CHARACTERS * "x"
     chats = [
         (said(block), ""),
         (said(block), "acme"),
@@ -30,23 +32,23 @@ def test_what_stands_before_a_block_is_part_of_it() -> None:
         (said(2 * block), ""),
         ([{"role": "system", "content": block}], ""),
     ]
-    found = [prefix(messages, salt)[-1] for messages, salt in chats]
+    found = [prefix_hashes(messages, salt)[-1] for messages, salt in chats]
     assert len(set(found)) == len(found)
 
 
 def test_a_short_prompt_has_no_block() -> None:
-    assert prefix(said("Tell me a story.", (BLOCK - 1) * "x"), "") == ()
+    assert prefix_hashes(said("Tell me a story.", (BLOCK_CHARACTERS - 1) * "x"), "") == ()
 
 
 def test_what_was_used_last_is_remembered_and_the_end_is_forgotten_first() -> None:
-    cache = Prefixes(room=6)
+    cache = PrefixCache(capacity=6)
     for begins in ((1, 2, 3), (1, 2, 4), (7, 8)):
-        cache.use(begins)
-        cache.leave(begins)
-    assert [cache.known(begins) for begins in ((1, 2, 3), (1, 2, 4), (7, 8), (7, 9), ())] == [3, 3, 2, 1, 0]
-    cache.use((5, 6))
-    assert [cache.known(begins) for begins in ((1, 2, 3), (1, 2, 4), (7, 8))] == [2, 2, 2], "3 and 4 were the ends"
-    assert (cache.used, cache.fresh((5, 6)), cache.fresh((5, 9)), cache.fresh((1, 2))) == (2, 0, 1, 2)
+        cache.acquire(begins)
+        cache.release(begins)
+    assert [cache.cached_blocks(begins) for begins in ((1, 2, 3), (1, 2, 4), (7, 8), (7, 9), ())] == [3, 3, 2, 1, 0]
+    cache.acquire((5, 6))
+    assert [cache.cached_blocks(begins) for begins in ((1, 2, 3), (1, 2, 4), (7, 8))] == [2, 2, 2], "3 and 4 were the ends"
+    assert (cache.used_blocks, cache.missing_blocks((5, 6)), cache.missing_blocks((5, 9)), cache.missing_blocks((1, 2))) == (2, 0, 1, 2)
 
 
 Begins = st.builds(lambda document, blocks: tuple(100 * document + block for block in range(blocks)), st.integers(0, 4), st.integers(0, 8))
@@ -54,20 +56,20 @@ Begins = st.builds(lambda document, blocks: tuple(100 * document + block for blo
 
 @given(st.lists(st.tuples(st.booleans(), Begins), max_size=80), st.integers(1, 12))
 def test_the_cache_holds_what_is_in_use_and_whole_beginnings(steps: list[tuple[bool, tuple[int, ...]]], room: int) -> None:
-    cache, inside = Prefixes(room), list[tuple[int, ...]]()
+    cache, inside = PrefixCache(room), list[tuple[int, ...]]()
     for goes, begins in steps:
         if goes or not inside:
-            cache.use(begins)
+            cache.acquire(begins)
             inside.append(begins)
         else:
-            cache.leave(inside.pop(0))
+            cache.release(inside.pop(0))
         used = {mark for one in inside for mark in one}
         there = used | set(cache._idle)
-        assert cache.used == len(used)
+        assert cache.used_blocks == len(used)
         assert not used & set(cache._idle)
         assert len(there) <= max(room, len(used))
         for document in range(5):
             longest = tuple(100 * document + block for block in range(8))
             holes = [mark in there for mark in longest]
             assert holes == sorted(holes, reverse=True), "a block without those before it is of no use"
-            assert cache.known(longest) == sum(holes)
+            assert cache.cached_blocks(longest) == sum(holes)

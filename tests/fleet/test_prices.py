@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestra.core.protocols import Refused
-from orchestra.fleet.config import Limits
+from orchestra.core.protocols import CallError
+from orchestra.fleet.config import FleetLimits
 
 from .calling import call, opened, replies
 from .conftest import Visit, endpoints, raw_server
@@ -45,7 +45,7 @@ async def test_an_answer_that_cannot_be_used_is_paid_for(name: str, stream: bool
     body, code = UNUSABLE[name]
     async with raw_server(lambda visit: visit.answer(body)) as server, opened(endpoints(server.url, price=PRICE), stream=stream) as fleet:
         (refused,) = await replies(fleet, call("writer"))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert (refused.code, refused.usage.calls) == (code, 1)
     assert (refused.usage.prompt_tokens, refused.usage.output_tokens) == (5000, 4000)
     assert refused.usage.money == pytest.approx(4.5)
@@ -63,7 +63,7 @@ async def test_a_stream_that_cannot_be_used_is_paid_for_as_far_as_the_server_had
     body, code = STREAMS[name]
     async with raw_server(lambda visit: visit.answer(body)) as server, opened(endpoints(server.url, price=PRICE), stream=True) as fleet:
         refused = (await replies(fleet, call("writer")))[-1]
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert (refused.code, refused.usage.output_tokens) == (code, 4000)
     assert refused.usage.money == pytest.approx(4.5)
 
@@ -74,10 +74,10 @@ async def test_a_stream_that_stalls_after_it_was_counted_is_paid_for() -> None:
         await visit.gone()
 
     async with raw_server(stall) as server:
-        config = endpoints(server.url, price=PRICE, limits=Limits(silence_seconds=0.05))
+        config = endpoints(server.url, price=PRICE, limits=FleetLimits(silence_seconds=0.05))
         async with opened(config, stream=True) as fleet, asyncio.timeout(60):
             refused = (await replies(fleet, call("writer")))[-1]
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert refused.code == "F205"
     assert refused.usage.money == pytest.approx(4.5)
 
@@ -104,24 +104,24 @@ async def test_an_answer_that_broke_off_has_cost_what_was_reserved_with_a_price_
     async with raw_server(play) as server, opened(endpoints(server.url, price=price)) as fleet:
         what = call("writer", timeout=1)
         (refused,) = await replies(fleet, what)
-        most = fleet.measure(what)
-    assert isinstance(refused, Refused)
+        most = fleet.estimate(what)
+    assert isinstance(refused, CallError)
     assert refused.code == code
     assert most.max_output > 0
     tokens = (most.prompt_tokens, most.max_output)
     assert (refused.usage.prompt_tokens, refused.usage.output_tokens, refused.usage.calls) == (*tokens, 1)
-    assert refused.usage.assumed == sum(tokens)
+    assert refused.usage.estimated_tokens == sum(tokens)
     assert refused.usage.money == (pytest.approx((tokens[0] * 100 + tokens[1] * 1000) / 1e6) if price else 0)
 
 
 async def test_what_reached_nobody_has_cost_nothing() -> None:
-    found: list[Refused] = []
+    found: list[CallError] = []
     async with raw_server(lambda visit: visit.gone()) as gone:
         pass
     async with raw_server(lambda visit: visit.gone()) as silent:
         for url in (gone.url, silent.url.replace("http", "https")):
             async with opened(endpoints(url, price=PRICE)) as fleet:
-                found += [reply for reply in await replies(fleet, call("writer", timeout=1)) if isinstance(reply, Refused)]
+                found += [reply for reply in await replies(fleet, call("writer", timeout=1)) if isinstance(reply, CallError)]
     assert [refused.code for refused in found] == ["F203", "F205"], "nobody listens, and no handshake ends"
     assert [refused.usage.money for refused in found] == [0.0, 0.0]
 
@@ -130,7 +130,7 @@ async def test_what_says_nothing_of_its_cost_and_what_was_not_sent_cost_no_token
     async with raw_server(lambda visit: visit.answer(b"", "500 Oops")) as server, opened(endpoints(server.url, price=PRICE)) as fleet:
         (failed,) = await replies(fleet, call("writer"))
         (nobody,) = await replies(fleet, call("nobody"))
-    assert isinstance(failed, Refused)
-    assert isinstance(nobody, Refused)
+    assert isinstance(failed, CallError)
+    assert isinstance(nobody, CallError)
     assert (failed.usage.calls, failed.usage.money) == (1, 0.0)
     assert nobody.usage.calls == 0

@@ -10,19 +10,19 @@ import pytest
 from orchestra.agents.card import Card
 from orchestra.core.errors import FleetError
 from orchestra.fleet.config import FleetConfig
-from orchestra.fleet.readiness import Readiness
-from orchestra.fleet.server_selection import Choice
+from orchestra.fleet.readiness import ServerReadiness
+from orchestra.fleet.server_selection import ServerChoice
 
 from .calling import TEXT, call
 from .conftest import endpoints, local_config
 
-CHOICE = Choice(Card.declared("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}"), ("m",))
+CHOICE = ServerChoice(Card.declare("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}"), ("m",))
 
 
 async def test_what_a_start_took_is_no_longer_the_calls() -> None:
-    readiness = Readiness(local_config("m"), lambda _: asyncio.sleep(0.05))
-    first, _ = await readiness.reached(call(timeout=20.0), CHOICE)
-    second, _ = await readiness.reached(call(timeout=20.0), CHOICE)
+    readiness = ServerReadiness(local_config("m"), lambda _: asyncio.sleep(0.05))
+    first, _ = await readiness.wait_for_servers(call(timeout=20.0), CHOICE)
+    second, _ = await readiness.wait_for_servers(call(timeout=20.0), CHOICE)
     assert first.timeout is not None
     assert first.timeout <= 19.95
     assert second.timeout == 20.0
@@ -43,11 +43,11 @@ async def test_who_is_up_is_asked_while_another_one_starts() -> None:
     async def bring_up(name: str) -> None:
         await may.wait()
 
-    readiness = Readiness(with_another(), bring_up)
-    assert (await readiness.reached(call(timeout=30.0), BOTH))[1].servers == ("far",)
+    readiness = ServerReadiness(with_another(), bring_up)
+    assert (await readiness.wait_for_servers(call(timeout=30.0), BOTH))[1].servers == ("far",)
     may.set()
-    await asyncio.gather(*readiness.starts)
-    assert (await readiness.reached(call(timeout=30.0), BOTH))[1].servers == ("m", "far")
+    await asyncio.gather(*readiness.start_tasks)
+    assert (await readiness.wait_for_servers(call(timeout=30.0), BOTH))[1].servers == ("m", "far")
 
 
 async def test_an_endpoint_that_may_start_later_is_waited_for_within_the_time_of_a_call() -> None:
@@ -56,12 +56,12 @@ async def test_an_endpoint_that_may_start_later_is_waited_for_within_the_time_of
     async def bring_up(name: str) -> None:
         await may.wait()
 
-    readiness, far = Readiness(endpoints("http://127.0.0.1:1", starts_within=300), bring_up), replace(CHOICE, servers=("s0",))
+    readiness, far = ServerReadiness(endpoints("http://127.0.0.1:1", starts_within=300), bring_up), replace(CHOICE, servers=("s0",))
     with pytest.raises(FleetError, match=r"s0 was still starting when the 0.01 s of the call were over") as caught:
-        await readiness.reached(call(timeout=0.01), far)
+        await readiness.wait_for_servers(call(timeout=0.01), far)
     assert (caught.value.code, caught.value.hint) == ("F203", "raise the node's `timeout`, or: orchestra fleet status")
     may.set()
-    assert await readiness.reached(call(), far) == (call(), far)
+    assert await readiness.wait_for_servers(call(), far) == (call(), far)
 
 
 async def test_what_did_not_come_up_is_tried_again_after_a_while_and_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,13 +73,13 @@ async def test_what_did_not_come_up_is_tried_again_after_a_while_and_nobody_wait
             raise FleetError("F005", "it does not start")
 
     async def ask() -> tuple[str, ...]:
-        servers = (await readiness.reached(call(), BOTH))[1].servers
-        await asyncio.gather(*readiness.starts)
+        servers = (await readiness.wait_for_servers(call(), BOTH))[1].servers
+        await asyncio.gather(*readiness.start_tasks)
         return servers
 
-    readiness = Readiness(with_another(), bring_up)
+    readiness = ServerReadiness(with_another(), bring_up)
     assert [await ask(), await ask(), begun] == [("far",), ("far",), ["m"]]
-    monkeypatch.setattr("orchestra.fleet.readiness.AGAIN", 0.0)
+    monkeypatch.setattr("orchestra.fleet.readiness.RESTART_AFTER", 0.0)
     assert [await ask(), await ask(), begun] == [("far",), ("m", "far"), ["m", "m"]]
 
 
@@ -90,10 +90,10 @@ async def test_where_none_comes_up_the_first_says_why_and_the_next_call_tries_ag
         begun.append(name)
         raise FleetError("F005", f"{name} does not start")
 
-    readiness = Readiness(local_config("m", "n"), bring_up)
+    readiness = ServerReadiness(local_config("m", "n"), bring_up)
     for times in (1, 2):
         with pytest.raises(FleetError, match="m does not start"):
-            await readiness.reached(call(), replace(CHOICE, servers=("m", "n")))
+            await readiness.wait_for_servers(call(), replace(CHOICE, servers=("m", "n")))
         assert begun == ["m", "n"] * times
 
 
@@ -104,10 +104,10 @@ async def test_a_start_goes_on_without_those_whose_time_is_over_and_is_begun_onc
         begun.append(name)
         await may.wait()
 
-    readiness = Readiness(local_config("m"), bring_up)
+    readiness = ServerReadiness(local_config("m"), bring_up)
     with pytest.raises(FleetError) as caught:
-        await readiness.reached(call(timeout=0.01), CHOICE)
+        await readiness.wait_for_servers(call(timeout=0.01), CHOICE)
     assert caught.value.code == "F216"
     may.set()
-    assert await readiness.reached(call(), CHOICE) == (call(), CHOICE)
+    assert await readiness.wait_for_servers(call(), CHOICE) == (call(), CHOICE)
     assert begun == ["m"]

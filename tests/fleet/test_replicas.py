@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from orchestra.core.protocols import Done, Refused
+from orchestra.core.protocols import CallError, CallResult
 from orchestra.fleet.dispatch import Fleet
 from orchestra.fleet.supervisor.messages import ServerReport, SupervisorReport
 
@@ -28,7 +28,7 @@ async def test_a_busy_server_is_asked_once_before_another_one_answers() -> None:
     async with raw_server(busy()) as one, raw_server(says("here")) as two, opened(endpoints(one.url, two.url)) as fleet:
         done = await only(fleet, call("writer"))
         slept = fleet._clock.monotonic()
-    assert isinstance(done, Done)
+    assert isinstance(done, CallResult)
     assert (done.server, len(one.visits), slept) == ("s1", 1, 0.0), "nobody waited for the busy one"
 
 
@@ -73,7 +73,7 @@ async def test_where_all_are_busy_each_is_asked_when_it_said() -> None:
 
     async with raw_server(play("s0", 7, 9)) as one, raw_server(play("s1", 3, 2)) as two, opened(endpoints(one.url, two.url)) as fleet:
         done = await only(fleet, call("writer", timeout=60))
-    assert isinstance(done, Done)
+    assert isinstance(done, CallResult)
     assert asked == [("s0", 0), ("s1", 0), ("s1", 3), ("s1", 6)]
     assert done.usage.resends == 3
 
@@ -90,7 +90,7 @@ async def test_a_busy_server_is_waited_for_where_the_other_is_away() -> None:
         pass
     async with raw_server(play) as slow, opened(endpoints(slow.url, gone.url)) as fleet:
         done = await only(fleet, call("writer", timeout=500))
-    assert isinstance(done, Done)
+    assert isinstance(done, CallResult)
     assert done.server == "s0"
 
 
@@ -99,7 +99,7 @@ async def test_where_all_stay_busy_the_call_ends_in_time_and_may_be_tried_again(
     async with raw_server(busy()) as one, wrong as two, opened(endpoints(one.url, two.url)) as fleet:
         refused = await only(fleet, call("writer", timeout=20))
         slept = fleet._clock.monotonic()
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert (refused.code, refused.retryable, refused.server) == ("F204", True, "s0")
     assert 5 < slept < 20
     assert (len(one.visits) < 12, len(two.visits)) == (True, 1)
@@ -110,7 +110,7 @@ async def test_where_all_stay_busy_the_call_ends_in_time_and_may_be_tried_again(
 async def test_a_server_that_is_wrong_itself_leaves_the_call_to_the_next(status: str) -> None:
     async with raw_server(refuses(status)) as one, raw_server(says("here")) as two, opened(endpoints(one.url, two.url)) as fleet:
         done = await only(fleet, call("writer"))
-    assert isinstance(done, Done)
+    assert isinstance(done, CallResult)
     assert (done.server, len(one.visits)) == ("s1", 1)
 
 
@@ -119,7 +119,7 @@ async def test_where_all_are_wrong_each_is_asked_once(status: str, code: str) ->
     wrong = raw_server(refuses(status))
     async with wrong as one, raw_server(one.play) as two, opened(endpoints(one.url, two.url)) as fleet:
         refused = await only(fleet, call("writer"))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert (refused.code, refused.retryable) == (code, False)
     assert (len(one.visits), len(two.visits)) == (1, 1)
 
@@ -128,7 +128,7 @@ async def test_a_request_that_is_wrong_goes_to_no_other_server() -> None:
     wrong = raw_server(refuses("400 Bad Request"))
     async with wrong as one, raw_server(says("x")) as two, opened(endpoints(one.url, two.url)) as fleet:
         refused = await only(fleet, call("writer"))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert (refused.code, two.visits) == ("F207", [])
 
 
@@ -137,7 +137,7 @@ async def ours(url: Callable[[float], str], monkeypatch: pytest.MonkeyPatch, pat
     """A fleet of two local servers that were up: `a` restarts for ever, `b` listens where `url` says by the clock, or not yet."""
     config = local_config("a", "b")
     async with opened(config.model_copy(update={"models": {"base": ("a", "b")}, "patience": patience})) as fleet:
-        await fleet.ready()
+        await fleet.wait_until_ready()
 
         async def status() -> SupervisorReport:
             there = url(fleet._clock.monotonic())
@@ -146,7 +146,7 @@ async def ours(url: Callable[[float], str], monkeypatch: pytest.MonkeyPatch, pat
             return SupervisorReport(protocol=0, fleet="", digest="", pid=0, uptime=0.0, idle_stop=0.0, logs="", servers=[a, b])
 
         monkeypatch.setattr(fleet._addresses, "mode", "adopt")
-        monkeypatch.setattr(fleet._addresses.supervision, "status", status)
+        monkeypatch.setattr(fleet._addresses.supervisor, "status", status)
         yield fleet
 
 
@@ -154,7 +154,7 @@ async def test_one_of_ours_that_restarts_keeps_no_call_from_the_others(monkeypat
     async with raw_server(says("here", "b")) as two, ours(lambda now: two.url, monkeypatch) as fleet:
         done = [await only(fleet, call("writer", timeout=30)) for _ in range(8)]
         assert fleet._clock.monotonic() == 0.0, "nobody waited"
-        assert fleet._sender.lines["a"].busy_until > 0.0, "others are asked first"
+        assert fleet._sender.states["a"].busy_until > 0.0, "others are asked first"
     assert [one.server for one in done] == ["b"] * 8
 
 
@@ -162,7 +162,7 @@ async def test_where_all_of_ours_restart_the_first_that_is_back_is_asked(monkeyp
     async with raw_server(says("here", "b")) as two, ours(lambda now: two.url if now > 12 else "", monkeypatch) as fleet:
         done = await only(fleet, call("writer", timeout=60))
         assert 12 < fleet._clock.monotonic() <= 21
-    assert isinstance(done, Done)
+    assert isinstance(done, CallResult)
 
 
 @pytest.mark.parametrize(("patience", "timeout"), [(300.0, 20.0), (20.0, None)])
@@ -172,5 +172,5 @@ async def test_where_all_of_ours_stay_away_the_call_ends_by_its_time_or_the_flee
     async with ours(lambda now: "", monkeypatch, patience) as fleet:
         refused = await only(fleet, call("writer", timeout=timeout))
         assert 5 < fleet._clock.monotonic() < 30
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CallError)
     assert (refused.code, refused.retryable) == ("F216", True)

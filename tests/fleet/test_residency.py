@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestra.agents.card import Card
-from orchestra.core.protocols import Done
+from orchestra.core.protocols import CallResult
 from orchestra.fleet.supervisor.folders import Folders
 
 from .calling import TEXT, call, only
@@ -16,7 +16,7 @@ from .test_local_servers import adapter, kept
 
 async def test_a_server_that_moves_while_an_adapter_is_loaded_ends_no_call(faked: Any, folders: Folders, tmp_path: Path) -> None:
     config = kept(folders, device="cpu", max_loras=2, adapters={"skill": str(adapter(tmp_path / "skill"))})
-    card = Card.declared("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
+    card = Card.declare("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
     async with faked(config, {"writer": card}) as fleet:
 
         async def moving() -> None:
@@ -27,7 +27,7 @@ async def test_a_server_that_moves_while_an_adapter_is_loaded_ends_no_call(faked
         moves = asyncio.create_task(moving())
         done = await only(fleet, call("writer"))
         moves.cancel()
-        assert isinstance(done, Done)
-        assert not fleet._adapters.holds("m", card), "it is looked for again at the next call"
-        assert isinstance(await only(fleet, call("writer")), Done)
-        assert fleet._adapters.holds("m", card)
+        assert isinstance(done, CallResult)
+        assert not fleet._adapters.is_loaded("m", card), "it is looked for again at the next call"
+        assert isinstance(await only(fleet, call("writer")), CallResult)
+        assert fleet._adapters.is_loaded("m", card)

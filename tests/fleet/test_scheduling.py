@@ -9,21 +9,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.fleet.concurrency import Gate
+from orchestra.fleet.concurrency import ConcurrencyGate
 from orchestra.fleet.concurrency_limit import AdaptiveLimit
-from orchestra.fleet.prefix_cache import TOKENS
-from orchestra.fleet.scheduling import FEW, KEPT, PASSES, SHARE, Fifo, Order, Programs, Ticket, Turn, ordered
+from orchestra.fleet.prefix_cache import BLOCK_TOKENS
+from orchestra.fleet.scheduling import (
+    CACHE_SHARE,
+    MAX_PASSES,
+    MAX_RUNS,
+    MIN_CONCURRENT,
+    FifoScheduler,
+    ProgramScheduler,
+    QueueRequest,
+    Scheduler,
+    Ticket,
+    make_scheduler,
+)
 
 from .batching import Ask, Program, run
 
 CACHE = 40
 """Blocks of the servers of these tests."""
-IN_USE = CACHE // SHARE
+IN_USE = CACHE // CACHE_SHARE
 
 
-def programs() -> Programs:
-    line = Programs()
-    line.learn(CACHE * TOKENS)
+def programs() -> ProgramScheduler:
+    line = ProgramScheduler()
+    line.set_cache_size(CACHE * BLOCK_TOKENS)
     return line
 
 
@@ -31,26 +42,26 @@ def doc(name: int, blocks: int = 8) -> tuple[int, ...]:
     return tuple(1000 * name + block for block in range(blocks))
 
 
-def busy(line: Programs) -> list[Turn]:
+def busy(line: ProgramScheduler) -> list[QueueRequest]:
     """Requests of one run that have a document, and are with the server: any other document is too much."""
-    turns = [Turn("a", prefix=doc(1))] * FEW
-    assert all(line.enter(turn) for turn in turns)
+    turns = [QueueRequest("a", prefix=doc(1))] * MIN_CONCURRENT
+    assert all(line.try_enter(turn) for turn in turns)
     return turns
 
 
-def drained(line: Order) -> list[str]:
+def drained(line: Scheduler) -> list[str]:
     """The runs of those in line, one after the other: each is over before the next goes in."""
     found = []
-    while (ticket := line.next()) is not None:
-        found.append(ticket.turn.run)
-        line.over(ticket.turn)
+    while (ticket := line.dequeue()) is not None:
+        found.append(ticket.request.run)
+        line.finish(ticket.request)
     return found
 
 
 def test_fifo_goes_by_priority_then_by_order() -> None:
-    line = Fifo()
+    line = FifoScheduler()
     for name, priority in (("a", 1), ("b", 0), ("c", 1)):
-        line.join(Turn(name, priority))
+        line.enqueue(QueueRequest(name, priority))
     assert (line.waiting, drained(line), line.waiting) == (3, ["b", "a", "c"], 0)
 
 
@@ -58,122 +69,122 @@ def test_runs_go_one_after_the_other() -> None:
     line = programs()
     for _ in range(3):
         for name in "abc":
-            line.join(Turn(name))
+            line.enqueue(QueueRequest(name))
     assert drained(line) == ["a", "a", "a", "b", "b", "b", "c", "c", "c"]
 
 
 def test_a_run_that_has_begun_goes_before_those_that_have_not() -> None:
     line = programs()
-    assert line.enter(Turn("a"))
+    assert line.try_enter(QueueRequest("a"))
     for name in ("b", "c", "a"):
-        line.join(Turn(name))
+        line.enqueue(QueueRequest(name))
     assert drained(line) == ["a", "b", "c"]
 
 
 def test_of_one_run_the_urgent_goes_first() -> None:
     line = programs()
     for priority in (2, 0, 1):
-        line.join(Turn("a", priority))
-    order = [ticket.turn.priority for _ in range(3) if (ticket := line.next()) is not None]
+        line.enqueue(QueueRequest("a", priority))
+    order = [ticket.request.priority for _ in range(3) if (ticket := line.dequeue()) is not None]
     assert order == [0, 1, 2]
 
 
 def test_what_belongs_to_no_run_goes_first() -> None:
     line = programs()
     for name in ("a", "", "b", ""):
-        line.join(Turn(name))
+        line.enqueue(QueueRequest(name))
     assert drained(line) == ["", "", "a", "b"]
 
 
 def test_a_prompt_that_the_server_remembers_goes_before_older_ones() -> None:
     line = programs()
-    assert line.enter(Turn("a", prefix=doc(1)))
-    line.join(Turn("b", prefix=doc(2)))
-    line.join(Turn("c", prefix=doc(1)))
-    line.over(Turn("a", prefix=doc(1)))
+    assert line.try_enter(QueueRequest("a", prefix=doc(1)))
+    line.enqueue(QueueRequest("b", prefix=doc(2)))
+    line.enqueue(QueueRequest("c", prefix=doc(1)))
+    line.finish(QueueRequest("a", prefix=doc(1)))
     assert drained(line) == ["c", "b"]
 
 
 def test_prompts_that_would_push_out_the_rest_wait_and_those_that_share_what_is_there_do_not() -> None:
     line = programs()
     inside = busy(line)
-    assert not line.enter(Turn("b", prefix=doc(2))), f"{IN_USE} blocks may be in use, and 16 would be"
-    line.join(Turn("b", prefix=doc(2)))
-    line.join(Turn("c", prefix=doc(1)))
-    ticket = line.next()
+    assert not line.try_enter(QueueRequest("b", prefix=doc(2))), f"{IN_USE} blocks may be in use, and 16 would be"
+    line.enqueue(QueueRequest("b", prefix=doc(2)))
+    line.enqueue(QueueRequest("c", prefix=doc(1)))
+    ticket = line.dequeue()
     assert ticket is not None
-    assert ticket.turn.run == "c"
-    assert line.next() is None
-    line.over(inside.pop())
-    assert line.next() is None, "the others still have the document"
-    line.over(inside.pop())
-    assert line.next() is not None, "so few are left that one more is no harm"
+    assert ticket.request.run == "c"
+    assert line.dequeue() is None
+    line.finish(inside.pop())
+    assert line.dequeue() is None, "the others still have the document"
+    line.finish(inside.pop())
+    assert line.dequeue() is not None, "so few are left that one more is no harm"
 
 
 def test_a_few_go_in_also_where_their_prompts_are_large_for_the_cache_but_not_more_than_it_holds() -> None:
     line = programs()
-    assert [line.enter(Turn(str(name), prefix=doc(name, 15))) for name in range(3)] == [True, True, False]
+    assert [line.try_enter(QueueRequest(str(name), prefix=doc(name, 15))) for name in range(3)] == [True, True, False]
 
 
 def test_a_prompt_larger_than_the_cache_goes_in_alone() -> None:
     line = programs()
-    assert line.enter(Turn("a", prefix=doc(1, 2 * CACHE)))
+    assert line.try_enter(QueueRequest("a", prefix=doc(1, 2 * CACHE)))
 
 
 def test_without_a_word_of_the_server_nothing_is_held_back() -> None:
-    line = Programs()
-    assert all(line.enter(Turn(str(name), prefix=doc(name, 100))) for name in range(50))
+    line = ProgramScheduler()
+    assert all(line.try_enter(QueueRequest(str(name), prefix=doc(name, 100))) for name in range(50))
 
 
 def test_a_large_run_does_not_keep_small_ones_waiting() -> None:
     line = programs()
     for _ in range(4 * IN_USE):
-        line.join(Turn("large"))
+        line.enqueue(QueueRequest("large"))
     for _ in range(IN_USE + 1):
-        assert line.next() is not None
+        assert line.dequeue() is not None
     for name in ("small", "smaller"):
-        line.join(Turn(name))
+        line.enqueue(QueueRequest(name))
     assert drained(line)[:2] == ["small", "smaller"]
 
 
 def test_the_oldest_run_is_passed_over_so_many_times_in_a_row_and_no_more() -> None:
     line = programs()
-    assert line.enter(Turn("a", prefix=doc(1)))
-    line.join(Turn("cold", prefix=doc(2)))
-    for name in range(3 * PASSES):
-        line.join(Turn(f"warm {name}", prefix=doc(1)))
-    line.over(Turn("a", prefix=doc(1)))
-    assert drained(line).index("cold") == PASSES
+    assert line.try_enter(QueueRequest("a", prefix=doc(1)))
+    line.enqueue(QueueRequest("cold", prefix=doc(2)))
+    for name in range(3 * MAX_PASSES):
+        line.enqueue(QueueRequest(f"warm {name}", prefix=doc(1)))
+    line.finish(QueueRequest("a", prefix=doc(1)))
+    assert drained(line).index("cold") == MAX_PASSES
 
 
 def test_who_was_passed_over_too_often_is_waited_for() -> None:
     line = programs()
     inside = busy(line)
-    line.join(Turn("cold", prefix=doc(2)))
-    for name in range(2 * PASSES):
-        line.join(Turn(f"warm {name}", prefix=doc(1)))
-    while (ticket := line.next()) is not None:
-        inside.append(ticket.turn)
-    assert len(inside) == FEW + PASSES, "the server empties until the cold prompt fits"
-    while (found := line.next()) is None:
-        line.over(inside.pop())
-    assert (found.turn.run, len(inside)) == ("cold", FEW - 1)
+    line.enqueue(QueueRequest("cold", prefix=doc(2)))
+    for name in range(2 * MAX_PASSES):
+        line.enqueue(QueueRequest(f"warm {name}", prefix=doc(1)))
+    while (ticket := line.dequeue()) is not None:
+        inside.append(ticket.request)
+    assert len(inside) == MIN_CONCURRENT + MAX_PASSES, "the server empties until the cold prompt fits"
+    while (found := line.dequeue()) is None:
+        line.finish(inside.pop())
+    assert (found.request.run, len(inside)) == ("cold", MIN_CONCURRENT - 1)
 
 
 def test_who_leaves_the_line_is_not_called() -> None:
     line = programs()
-    tickets = [line.join(Turn(name)) for name in "aabbc"]
+    tickets = [line.enqueue(QueueRequest(name)) for name in "aabbc"]
     for index in (0, 2, 3):
-        line.withdraw(tickets[index])
+        line.cancel(tickets[index])
     assert (line.waiting, drained(line), line.waiting) == (2, ["a", "c"], 0)
 
 
 def test_runs_of_long_ago_are_forgotten() -> None:
-    line = Programs()
-    for name in range(2 * KEPT):
-        assert line.enter(Turn(str(name)))
-        line.over(Turn(str(name)))
-    assert len(line._runs) == KEPT
+    line = ProgramScheduler()
+    for name in range(2 * MAX_RUNS):
+        assert line.try_enter(QueueRequest(str(name)))
+        line.finish(QueueRequest(str(name)))
+    assert len(line._runs) == MAX_RUNS
 
 
 Step = st.tuples(st.sampled_from(["join", "enter", "next", "over", "withdraw"]), st.integers(0, 5), st.integers(0, 3), st.integers(0, 12))
@@ -181,94 +192,94 @@ Step = st.tuples(st.sampled_from(["join", "enter", "next", "over", "withdraw"]),
 
 @given(st.sampled_from(["programs", "fifo"]), st.lists(Step, max_size=120))
 def test_everybody_goes_in_once_and_the_server_never_idles_while_somebody_waits(kind: str, steps: list[tuple[str, int, int, int]]) -> None:
-    line = ordered("programs" if kind == "programs" else "fifo")
-    line.learn(CACHE * TOKENS)
-    waiting, inside, passed = list[Ticket](), list[Turn](), 0
+    line = make_scheduler("programs" if kind == "programs" else "fifo")
+    line.set_cache_size(CACHE * BLOCK_TOKENS)
+    waiting, inside, passed = list[Ticket](), list[QueueRequest](), 0
 
     def called() -> None:
-        ticket = line.next()
+        ticket = line.dequeue()
         if ticket is None:
             assert not waiting or inside
             return
         waiting.remove(ticket)
-        inside.append(ticket.turn)
+        inside.append(ticket.request)
 
     for what, name, document, blocks in steps:
-        turn = Turn(f"run {name}" if name else "", prefix=doc(document, blocks))
+        turn = QueueRequest(f"run {name}" if name else "", prefix=doc(document, blocks))
         match what:
             case "join":
-                waiting.append(line.join(turn))
+                waiting.append(line.enqueue(turn))
             case "enter":
-                inside += [turn] if line.enter(turn) else []
+                inside += [turn] if line.try_enter(turn) else []
             case "next":
                 called()
             case "over" if inside:
-                line.over(inside.pop(name % len(inside)))
+                line.finish(inside.pop(name % len(inside)))
             case "withdraw" if waiting:
-                line.withdraw(waiting.pop(name % len(waiting)))
+                line.cancel(waiting.pop(name % len(waiting)))
         assert line.waiting == len(waiting)
     while waiting:
         called()
         if inside:
-            line.over(inside.pop())
+            line.finish(inside.pop())
         passed += 1
         assert passed <= 400, "each turn lets somebody in, or somebody out"
-    assert line.next() is None
+    assert line.dequeue() is None
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3), st.integers(0, 12)), min_size=1, max_size=60), st.integers(1, 8))
 def test_the_cache_is_not_overrun(asked: list[tuple[int, int, int]], limit: int) -> None:
-    line, inside = programs(), list[Turn]()
+    line, inside = programs(), list[QueueRequest]()
     for name, document, blocks in asked:
-        line.join(Turn(f"run {name}", prefix=doc(document, blocks)))
+        line.enqueue(QueueRequest(f"run {name}", prefix=doc(document, blocks)))
     while line.waiting:
-        while len(inside) < limit and (ticket := line.next()) is not None:
-            before = line.prefixes.used
-            inside.append(ticket.turn)
+        while len(inside) < limit and (ticket := line.dequeue()) is not None:
+            before = line.prefix_cache.used_blocks
+            inside.append(ticket.request)
             used = len({mark for turn in inside for mark in turn.prefix})
-            assert used == line.prefixes.used
-            assert used == before or len(inside) == 1 or used <= (IN_USE if len(inside) > FEW else CACHE)
-        line.over(inside.pop(0))
+            assert used == line.prefix_cache.used_blocks
+            assert used == before or len(inside) == 1 or used <= (IN_USE if len(inside) > MIN_CONCURRENT else CACHE)
+        line.finish(inside.pop(0))
 
 
 async def test_who_shares_its_prompt_goes_in_while_others_wait() -> None:
-    gate = Gate(AdaptiveLimit(8), programs())
-    inside = [await gate.enter(Turn("a", prefix=doc(1))) for _ in range(FEW)]
-    cold = asyncio.create_task(gate.enter(Turn("b", prefix=doc(2))))
+    gate = ConcurrencyGate(AdaptiveLimit(8), programs())
+    inside = [await gate.enter(QueueRequest("a", prefix=doc(1))) for _ in range(MIN_CONCURRENT)]
+    cold = asyncio.create_task(gate.enter(QueueRequest("b", prefix=doc(2))))
     await asyncio.sleep(0)
-    warm = await asyncio.wait_for(gate.enter(Turn("c", prefix=doc(1))), 60)
-    assert (gate.inside, gate.waiting, cold.done()) == (FEW + 1, 1, False)
+    warm = await asyncio.wait_for(gate.enter(QueueRequest("c", prefix=doc(1))), 60)
+    assert (gate.in_flight, gate.waiting, cold.done()) == (MIN_CONCURRENT + 1, 1, False)
     for permit in (inside[0], warm):
         gate.leave(permit, "success")
     await asyncio.wait_for(cold, 60)
 
 
 async def test_a_cancelled_visitor_that_was_waited_for_lets_the_others_in() -> None:
-    gate = Gate(AdaptiveLimit(4 * PASSES), programs())
-    for _ in range(FEW):
-        await gate.enter(Turn("a", prefix=doc(1)))
-    cold = asyncio.create_task(gate.enter(Turn("b", prefix=doc(2))))
+    gate = ConcurrencyGate(AdaptiveLimit(4 * MAX_PASSES), programs())
+    for _ in range(MIN_CONCURRENT):
+        await gate.enter(QueueRequest("a", prefix=doc(1)))
+    cold = asyncio.create_task(gate.enter(QueueRequest("b", prefix=doc(2))))
     await asyncio.sleep(0)
-    for name in range(PASSES):
-        await gate.enter(Turn(f"warm {name}", prefix=doc(1)))
-    held = asyncio.create_task(gate.enter(Turn("c", prefix=doc(1))))
+    for name in range(MAX_PASSES):
+        await gate.enter(QueueRequest(f"warm {name}", prefix=doc(1)))
+    held = asyncio.create_task(gate.enter(QueueRequest("c", prefix=doc(1))))
     await asyncio.sleep(0)
     assert not held.done()
     cold.cancel()
     await asyncio.wait_for(held, 60)
-    assert (gate.inside, gate.waiting) == (FEW + PASSES + 1, 0)
+    assert (gate.in_flight, gate.waiting) == (MIN_CONCURRENT + MAX_PASSES + 1, 0)
 
 
 async def test_a_visitor_called_after_it_was_cancelled_takes_no_place() -> None:
-    gate = Gate(AdaptiveLimit(1), programs())
-    inside = await gate.enter(Turn("a"))
-    gone = asyncio.create_task(gate.enter(Turn("b")))
-    other = asyncio.create_task(gate.enter(Turn("c")))
+    gate = ConcurrencyGate(AdaptiveLimit(1), programs())
+    inside = await gate.enter(QueueRequest("a"))
+    gone = asyncio.create_task(gate.enter(QueueRequest("b")))
+    other = asyncio.create_task(gate.enter(QueueRequest("c")))
     await asyncio.sleep(0)
     gone.cancel()
     gate.leave(inside, "success")  # before the cancelled one has had its turn of the loop
     await asyncio.wait_for(other, 60)
-    assert (gate.inside, gate.waiting) == (1, 0)
+    assert (gate.in_flight, gate.waiting) == (1, 0)
 
 
 def workload(kind: str, runs: int, *, seed: int = 1, apart: float = 0.0) -> list[Program]:
@@ -279,7 +290,7 @@ def workload(kind: str, runs: int, *, seed: int = 1, apart: float = 0.0) -> list
         document = doc(number if kind != "one" else chance.randrange(runs // 4), chance.randint(14, 20))
 
         def ask(prefix: tuple[int, ...] = (), tokens: int = 60, most: int = 40) -> Ask:
-            return Ask(prefix, len(prefix) * TOKENS + tokens, chance.randint(most // 4, most))
+            return Ask(prefix, len(prefix) * BLOCK_TOKENS + tokens, chance.randint(most // 4, most))
 
         join, stages = (ask(tokens=150),), tuple[tuple[Ask, ...], ...]()
         match kind:
@@ -300,7 +311,7 @@ def workload(kind: str, runs: int, *, seed: int = 1, apart: float = 0.0) -> list
 @pytest.mark.parametrize(("kind", "runs", "gain"), [("checked", 32, 1.4), ("chain", 32, 2.2), ("one", 128, 1.4)])
 def test_programs_that_come_back_to_their_documents_get_more_done(kind: str, runs: int, gain: float) -> None:
     asked = workload(kind, runs)
-    fifo, ours = run(Fifo(), asked), run(Programs(), asked)
+    fifo, ours = run(FifoScheduler(), asked), run(ProgramScheduler(), asked)
     assert fifo.seconds / ours.seconds >= gain
     assert ours.p95 <= fifo.p95
     assert ours.hits > fifo.hits
@@ -310,7 +321,7 @@ def test_programs_that_come_back_to_their_documents_get_more_done(kind: str, run
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_where_nothing_is_to_be_gained_little_is_lost_and_programs_finish_sooner(kind: str, seed: int) -> None:
     asked = workload(kind, 40, seed=seed)
-    fifo, ours = run(Fifo(), asked), run(Programs(), asked)
+    fifo, ours = run(FifoScheduler(), asked), run(ProgramScheduler(), asked)
     assert ours.seconds <= 1.03 * fifo.seconds
     assert ours.p95 <= 1.03 * fifo.p95
     assert sum(ours.latencies) < sum(fifo.latencies)
@@ -319,6 +330,6 @@ def test_where_nothing_is_to_be_gained_little_is_lost_and_programs_finish_sooner
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_programs_that_come_by_and_by_are_done_sooner(seed: int) -> None:
     asked = workload("checked", 64, seed=seed, apart=4.0)
-    fifo, ours = run(Fifo(), asked), run(Programs(), asked)
+    fifo, ours = run(FifoScheduler(), asked), run(ProgramScheduler(), asked)
     assert ours.p95 <= fifo.p95
     assert sum(ours.latencies) < sum(fifo.latencies)

@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
-from orchestra.fleet.config import Endpoint, Limits
+from orchestra.fleet.config import Endpoint, FleetLimits
 from orchestra.fleet.http import connection
-from orchestra.fleet.http.model_server import Client
-from orchestra.fleet.http.openai_protocol import Chat, Completion
-from orchestra.fleet.request_errors import Fault
+from orchestra.fleet.http.model_server import ModelClient
+from orchestra.fleet.http.openai_protocol import ChatRequest, Completion
+from orchestra.fleet.request_errors import RequestError
 
 from .conftest import RawServer, Visit, chat_answer, endpoints, raw_server, sending
 
-CHAT = Chat(messages=[{"role": "user", "content": "hi"}], max_output=5)
-STREAMED = Chat(messages=[{"role": "user", "content": "hi"}], max_output=5, stream=True)
+CHAT = ChatRequest(messages=[{"role": "user", "content": "hi"}], max_output=5)
+STREAMED = ChatRequest(messages=[{"role": "user", "content": "hi"}], max_output=5, stream=True)
 OK = "200 OK"
 
 
@@ -39,9 +39,9 @@ async def cut(visit: Visit, *, after: bytes = b"") -> None:
     visit.writer.transport.abort()
 
 
-async def chat(server: RawServer, what: Chat = CHAT, **settings: Any) -> Completion | Fault:
+async def chat(server: RawServer, what: ChatRequest = CHAT, **settings: Any) -> Completion | RequestError:
     async with sending(endpoints(server.url, **settings)) as (sender, _):
-        return await Client(sender).chat("s0", what, seconds=5)
+        return await ModelClient(sender).chat("s0", what, seconds=5)
 
 
 LONG = b'{"error": {"message": "This model\'s maximum context length is 512 tokens"}}'
@@ -71,9 +71,9 @@ FAULTS: dict[str, tuple[Callable[[Visit], Any], str, bool]] = {
 async def test_each_fault_is_a_value_with_its_code(name: str) -> None:
     play, code, seen = FAULTS[name]
     async with raw_server(play) as server:
-        result = await chat(server, limits=Limits(response_bytes=1 << 16))
-    assert isinstance(result, Fault)
-    assert (result.code, result.seen) == (code, seen)
+        result = await chat(server, limits=FleetLimits(response_bytes=1 << 16))
+    assert isinstance(result, RequestError)
+    assert (result.code, result.reached_model) == (code, seen)
     assert result.sent.startswith(b'{"model"')
     assert len(server.visits) == 1, "nothing that a model may have seen, or that stays wrong, is sent again"
 
@@ -81,7 +81,7 @@ async def test_each_fault_is_a_value_with_its_code(name: str) -> None:
 async def test_what_was_received_before_a_break_is_kept() -> None:
     async with raw_server(lambda visit: cut(visit, after=b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\nhalf")) as server:
         result = await chat(server)
-    assert isinstance(result, Fault)
+    assert isinstance(result, RequestError)
     assert result.received == b"half"
 
 
@@ -97,16 +97,16 @@ async def test_nobody_listens() -> None:
     async with raw_server(answers(b"")) as server:
         pass
     async with sending(endpoints(server.url)) as (sender, clock):
-        result = await Client(sender).chat("s0", CHAT, seconds=600)
-    assert isinstance(result, Fault)
-    assert (result.code, result.seen, result.retryable) == ("F203", False, True)
+        result = await ModelClient(sender).chat("s0", CHAT, seconds=600)
+    assert isinstance(result, RequestError)
+    assert (result.code, result.reached_model, result.retryable) == ("F203", False, True)
     assert 3 <= len(clock.slept) <= 20, "it was tried again, and not for ever"
 
 
 async def test_a_name_that_is_not_known() -> None:
     async with sending(endpoints("http://no-such-host.invalid")) as (sender, _):
-        result = await Client(sender).chat("s0", CHAT, seconds=600)
-    assert isinstance(result, Fault)
+        result = await ModelClient(sender).chat("s0", CHAT, seconds=600)
+    assert isinstance(result, RequestError)
     assert result.code == "F203"
 
 
@@ -118,24 +118,24 @@ async def test_tls_against_a_plain_server() -> None:
     async with await asyncio.start_server(plain, "127.0.0.1", 0) as listener:
         url = f"https://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
         async with sending(endpoints(url)) as (sender, clock):
-            result = await Client(sender).chat("s0", CHAT, seconds=5)
-    assert isinstance(result, Fault)
+            result = await ModelClient(sender).chat("s0", CHAT, seconds=5)
+    assert isinstance(result, RequestError)
     assert (result.code, result.retryable, clock.slept) == ("F203", False, [])
 
 
 async def test_a_handshake_that_never_ends_counts_as_not_reached() -> None:
     async with raw_server(answers(b"")) as server:
-        config = endpoints(server.url.replace("http", "https"), limits=Limits(connect_seconds=0.05))
+        config = endpoints(server.url.replace("http", "https"), limits=FleetLimits(connect_seconds=0.05))
         async with sending(config) as (sender, _):
-            result = await Client(sender).chat("s0", CHAT, seconds=5)
-    assert isinstance(result, Fault)
-    assert (result.code, result.seen) == ("F203", False)
+            result = await ModelClient(sender).chat("s0", CHAT, seconds=5)
+    assert isinstance(result, RequestError)
+    assert (result.code, result.reached_model) == ("F203", False)
 
 
 async def test_busy_is_sent_again_after_what_the_server_asks_for_and_counted() -> None:
     play = in_turn(answers(b"", "429 Too Many Requests", "Retry-After: 7"), answers(b"", "503 Busy"), answers(chat_answer("yes")))
     async with raw_server(play) as server, sending(endpoints(server.url)) as (sender, clock):
-        result = await Client(sender).chat("s0", CHAT, seconds=60)
+        result = await ModelClient(sender).chat("s0", CHAT, seconds=60)
     assert isinstance(result, Completion)
     assert (result.usage.resends, result.usage.calls, len(server.visits)) == (2, 1, 3)
     assert clock.slept[0] == 7
@@ -147,7 +147,7 @@ async def test_a_date_after_which_to_ask_again_is_obeyed(form: str) -> None:
     after = time.strftime(form, time.gmtime(time.time() + 20))
     play = in_turn(answers(b"", "503 Busy", f"Retry-After: {after}"), answers(chat_answer("yes")))
     async with raw_server(play) as server, sending(endpoints(server.url)) as (sender, clock):
-        result = await Client(sender).chat("s0", CHAT, seconds=60)
+        result = await ModelClient(sender).chat("s0", CHAT, seconds=60)
     assert isinstance(result, Completion)
     assert 10 < clock.slept[0] <= 20
 
@@ -157,8 +157,8 @@ async def test_a_server_that_asks_for_no_pause_is_not_asked_without_one(after: s
     busy = answers(b"", "429 Too Many Requests", f"Retry-After: {after}")
     async with raw_server(busy) as server, sending(endpoints(server.url)) as (sender, clock):
         async with asyncio.timeout(60):
-            result = await Client(sender).chat("s0", CHAT, seconds=20)
-    assert isinstance(result, Fault)
+            result = await ModelClient(sender).chat("s0", CHAT, seconds=20)
+    assert isinstance(result, RequestError)
     assert result.code == "F204"
     assert 5 < sum(clock.slept) < 20
     assert len(server.visits) < 12
@@ -170,8 +170,8 @@ async def test_an_absurd_retry_after_is_not_obeyed(after: str) -> None:
         raw_server(answers(b"", "429 Too Many Requests", f"Retry-After: {after}")) as server,
         sending(endpoints(server.url)) as (sender, clock),
     ):
-        result = await Client(sender).chat("s0", CHAT, seconds=600)
-    assert isinstance(result, Fault)
+        result = await ModelClient(sender).chat("s0", CHAT, seconds=600)
+    assert isinstance(result, RequestError)
     assert (result.code, clock.slept, len(server.visits)) == ("F204", [], 1)
 
 
@@ -184,8 +184,8 @@ async def test_a_retry_after_that_says_nothing_is_passed_over(after: str) -> Non
 
 async def test_resends_end_with_the_deadline() -> None:
     async with raw_server(answers(b"", "503 Busy")) as server, sending(endpoints(server.url)) as (sender, clock):
-        result = await Client(sender).chat("s0", CHAT, seconds=20)
-    assert isinstance(result, Fault)
+        result = await ModelClient(sender).chat("s0", CHAT, seconds=20)
+    assert isinstance(result, RequestError)
     assert result.code == "F204"
     assert sum(clock.slept) < 20
     assert f"sent {len(server.visits)} times" in result.reason
@@ -193,8 +193,8 @@ async def test_resends_end_with_the_deadline() -> None:
 
 async def test_an_answer_that_does_not_come_ends_at_the_deadline() -> None:
     async with raw_server(lambda visit: visit.gone()) as server, sending(endpoints(server.url)) as (sender, _):
-        result = await Client(sender).chat("s0", CHAT, seconds=0.05)
-    assert isinstance(result, Fault)
+        result = await ModelClient(sender).chat("s0", CHAT, seconds=0.05)
+    assert isinstance(result, RequestError)
     assert (result.code, result.retryable) == ("F205", True)
 
 
@@ -203,10 +203,10 @@ async def test_a_stream_that_falls_silent_is_given_up() -> None:
         await visit.say(b"HTTP/1.1 200 OK\r\n\r\ndata: ")
         await visit.gone()
 
-    limits = Limits(silence_seconds=0.05)
+    limits = FleetLimits(silence_seconds=0.05)
     async with raw_server(stall) as server, sending(endpoints(server.url, limits=limits)) as (sender, _):
-        result = await Client(sender).chat("s0", STREAMED, seconds=30)
-    assert isinstance(result, Fault)
+        result = await ModelClient(sender).chat("s0", STREAMED, seconds=30)
+    assert isinstance(result, RequestError)
     assert result.code == "F205"
 
 
@@ -228,7 +228,7 @@ async def test_a_stream_gives_its_texts_as_they_come() -> None:
         arrived.set()
 
     async with raw_server(play) as server, sending(endpoints(server.url)) as (sender, _):
-        result = await Client(sender).chat("s0", STREAMED, seconds=5, on_text=on_text)
+        result = await ModelClient(sender).chat("s0", STREAMED, seconds=5, on_text=on_text)
     assert isinstance(result, Completion)
     assert (texts, result.text) == (["a", "b"], "ab")
 
@@ -261,9 +261,9 @@ async def test_a_stream_whose_model_has_ended_is_whole_without_done(more: bytes,
             await visit.gone()
 
     async with raw_server(play) as server:
-        result = await chat(server, STREAMED, limits=Limits(silence_seconds=0.1))
+        result = await chat(server, STREAMED, limits=FleetLimits(silence_seconds=0.1))
     assert isinstance(result, Completion)
-    assert (result.text, result.counted) == ("whole", False)
+    assert (result.text, result.usage_is_exact) == ("whole", False)
 
 
 async def test_a_server_that_fails_after_its_model_has_ended_has_failed() -> None:
@@ -273,7 +273,7 @@ async def test_a_server_that_fails_after_its_model_has_ended_has_failed() -> Non
 
     async with raw_server(play) as server:
         result = await chat(server, STREAMED)
-    assert isinstance(result, Fault)
+    assert isinstance(result, RequestError)
     assert result.code == "F208"
 
 
@@ -283,7 +283,7 @@ async def test_a_huge_line_ends_the_stream_before_it_is_whole() -> None:
 
     async with raw_server(play) as server:
         result = await chat(server, STREAMED)
-    assert isinstance(result, Fault)
+    assert isinstance(result, RequestError)
     assert result.code == "F210"
     assert len(result.received) < 3 << 20
 
@@ -297,13 +297,13 @@ async def test_cancelling_closes_the_connection_so_that_the_server_can_stop() ->
         closed.set()
 
     async with raw_server(play) as server, sending(endpoints(server.url)) as (sender, _):
-        task = asyncio.create_task(Client(sender).chat("s0", CHAT, seconds=60))
+        task = asyncio.create_task(ModelClient(sender).chat("s0", CHAT, seconds=60))
         await came.wait()
         task.cancel()
         await asyncio.wait_for(closed.wait(), 60)
         await asyncio.gather(task, return_exceptions=True)
         assert task.cancelled()
-        assert sender.lines["s0"].load == 0
+        assert sender.states["s0"].load == 0
 
 
 @pytest.mark.parametrize(
@@ -311,12 +311,12 @@ async def test_cancelling_closes_the_connection_so_that_the_server_can_stop() ->
 )
 async def test_data_goes_nowhere_beyond_its_label(label: Any, ceiling: str, goes: bool) -> None:
     async with raw_server(answers(chat_answer("yes"))) as server, sending(endpoints(server.url, label=ceiling)) as (sender, _):
-        client = Client(sender)
-        results: list[Any] = [await client.chat("s0", CHAT, label=label), await client.count("s0", CHAT.messages, label=label)]
+        client = ModelClient(sender)
+        results: list[Any] = [await client.chat("s0", CHAT, label=label), await client.count_tokens("s0", CHAT.messages, label=label)]
     if goes:
         assert len(server.visits) == 2
     else:
-        assert [result.code for result in results if isinstance(result, Fault)] == ["F202"] * 2
+        assert [result.code for result in results if isinstance(result, RequestError)] == ["F202"] * 2
         assert server.visits == [], "asserted on the server's side: nobody came"
 
 
@@ -346,7 +346,7 @@ async def test_an_address_with_a_path_of_its_own_is_used_as_it_is_written(dialec
         far = Endpoint(endpoint=server.url + path, model="m", label="restricted", dialect=dialect)
         config = endpoints(server.url).model_copy(update={"servers": {"s0": far}})
         async with sending(config) as (sender, _):
-            result = await Client(sender).chat("s0", CHAT, seconds=30)
+            result = await ModelClient(sender).chat("s0", CHAT, seconds=30)
     assert isinstance(result, Completion)
     assert server.visits[0].head.startswith(f"POST {asked} HTTP/1.1")
 
@@ -356,15 +356,15 @@ async def test_who_is_not_found_under_a_path_of_its_own_is_told_of_the_other_one
     async with raw_server(answers(b"", "404 Not Found")) as server:
         far = Endpoint(endpoint=server.url + path, model="m", label="restricted")
         async with sending(endpoints(server.url).model_copy(update={"servers": {"s0": far}})) as (sender, _):
-            result = await Client(sender).chat("s0", CHAT, seconds=30)
-    assert isinstance(result, Fault)
+            result = await ModelClient(sender).chat("s0", CHAT, seconds=30)
+    assert isinstance(result, RequestError)
     assert (result.code, f"write {server.url}/proxy/v1 under" in result.hint) == ("F212", told)
 
 
 async def test_a_key_that_is_not_there_sends_nothing() -> None:
     async with raw_server(answers(b"")) as server:
         result = await chat(server, api_key="env:NOT_SET_ANYWHERE")
-    assert isinstance(result, Fault)
+    assert isinstance(result, RequestError)
     assert (result.code, server.visits) == ("F105", [])
 
 
@@ -380,9 +380,9 @@ async def test_a_failing_server_is_left_alone_and_asked_again_later() -> None:
     play = in_turn(*[answers(b"", "500 Oops")] * 5, answers(chat_answer("yes")))
     async with raw_server(play) as server, sending(endpoints(server.url)) as (sender, clock):
         for _ in range(5):
-            await Client(sender).chat("s0", CHAT, seconds=60)
-        assert sender.lines["s0"].breaker.state == "open"
-        result = await Client(sender).chat("s0", CHAT, seconds=60)
+            await ModelClient(sender).chat("s0", CHAT, seconds=60)
+        assert sender.states["s0"].breaker.state == "open"
+        result = await ModelClient(sender).chat("s0", CHAT, seconds=60)
     assert isinstance(result, Completion)
     assert clock.slept == [1.0], "it waited until the server might answer again"
 
@@ -403,33 +403,33 @@ async def test_a_burst_of_failures_leaves_a_server_alone_for_a_second_only() -> 
         visit.writer.transport.abort()
 
     async with raw_server(play) as server, sending(endpoints(server.url)) as (sender, clock):
-        await asyncio.gather(*(Client(sender).chat("s0", CHAT, seconds=20) for _ in range(16)))
-        assert sender.lines["s0"].breaker.state == "open"
-        result = await Client(sender).chat("s0", CHAT, seconds=20)
+        await asyncio.gather(*(ModelClient(sender).chat("s0", CHAT, seconds=20) for _ in range(16)))
+        assert sender.states["s0"].breaker.state == "open"
+        result = await ModelClient(sender).chat("s0", CHAT, seconds=20)
     assert isinstance(result, Completion)
     assert clock.slept == [1.0]
 
 
-@pytest.mark.parametrize(("hurried", "state"), [(connection.HURRIED, "closed"), (-math.inf, "open")])
+@pytest.mark.parametrize(("short_timeout", "state"), [(connection.SHORT_TIMEOUT, "closed"), (-math.inf, "open")])
 async def test_who_has_no_time_says_nothing_of_a_server_and_who_waited_in_vain_does(
-    monkeypatch: pytest.MonkeyPatch, hurried: float, state: str
+    monkeypatch: pytest.MonkeyPatch, short_timeout: float, state: str
 ) -> None:
-    monkeypatch.setattr(connection, "HURRIED", hurried)
+    monkeypatch.setattr(connection, "SHORT_TIMEOUT", short_timeout)
     async with raw_server(lambda visit: visit.gone()) as server, sending(endpoints(server.url)) as (sender, _):
-        await asyncio.gather(*(Client(sender).chat("s0", CHAT, seconds=0.05) for _ in range(12)))
-        assert sender.lines["s0"].breaker.state == state
+        await asyncio.gather(*(ModelClient(sender).chat("s0", CHAT, seconds=0.05) for _ in range(12)))
+        assert sender.states["s0"].breaker.state == state
 
 
 async def test_a_probe_that_ends_in_an_error_of_our_own_does_not_keep_others_from_asking(monkeypatch: pytest.MonkeyPatch) -> None:
     play = in_turn(*[answers(b"", "500 Oops")] * 5, answers(chat_answer("yes")))
     async with raw_server(play) as server, sending(endpoints(server.url)) as (sender, _):
         for _ in range(5):
-            await Client(sender).chat("s0", CHAT, seconds=60)
+            await ModelClient(sender).chat("s0", CHAT, seconds=60)
         with monkeypatch.context() as patched:
-            patched.setattr(sender._wire, "exchange", None)
+            patched.setattr(sender._client, "exchange", None)
             with pytest.raises(TypeError):
-                await Client(sender).chat("s0", CHAT, seconds=60)
-        assert isinstance(await Client(sender).chat("s0", CHAT, seconds=60), Completion)
+                await ModelClient(sender).chat("s0", CHAT, seconds=60)
+        assert isinstance(await ModelClient(sender).chat("s0", CHAT, seconds=60), Completion)
 
 
 async def test_no_more_requests_than_the_limit_are_on_the_way() -> None:
@@ -443,18 +443,18 @@ async def test_no_more_requests_than_the_limit_are_on_the_way() -> None:
         inside -= 1
         await visit.answer(chat_answer("yes"))
 
-    async with raw_server(play) as server, sending(endpoints(server.url, limits=Limits(in_flight=3))) as (sender, _):
-        results = await asyncio.gather(*(Client(sender).chat("s0", CHAT, seconds=30) for _ in range(12)))
+    async with raw_server(play) as server, sending(endpoints(server.url, limits=FleetLimits(in_flight=3))) as (sender, _):
+        results = await asyncio.gather(*(ModelClient(sender).chat("s0", CHAT, seconds=30) for _ in range(12)))
     assert all(isinstance(result, Completion) for result in results)
     assert most == 3
 
 
 async def test_an_unknown_server_is_a_fault() -> None:
-    from orchestra.fleet.http.client import Request
+    from orchestra.fleet.http.client import HttpRequest
 
     async with sending(endpoints("http://127.0.0.1:1")) as (sender, _):
-        sent = await sender.send("nobody", Request("/health"))
-    assert isinstance(sent.result, Fault)
+        sent = await sender.send("nobody", HttpRequest("/health"))
+    assert isinstance(sent.result, RequestError)
     assert sent.result.code == "F201"
 
 
@@ -472,7 +472,7 @@ async def test_pings_behind_a_stream_that_is_over_put_nothing_off(end: bytes) ->
 
     sent: list[int] = []
     async with raw_server(pings) as server, sending(endpoints(server.url)) as (sender, _):
-        found = await Client(sender).chat("s0", STREAMED, seconds=59)
+        found = await ModelClient(sender).chat("s0", STREAMED, seconds=59)
         assert isinstance(found, Completion)
         assert found.text == "yes"
         assert len(sent) < 600, "half of what the server would send"

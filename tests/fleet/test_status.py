@@ -9,10 +9,10 @@ import pytest
 
 import orchestra
 from orchestra import FleetStatus, ServerStatus
-from orchestra.core.error_help import explanations
+from orchestra.core.error_help import load_explanations
 from orchestra.fleet.dispatch import Fleet
-from orchestra.fleet.request_errors import TRAITS, traits
-from orchestra.fleet.status import HELD
+from orchestra.fleet.request_errors import ERROR_POLICIES, error_policy
+from orchestra.fleet.status import ERROR_TTL
 
 from .calling import CARDS, call, only, opened, says
 from .conftest import RawServer, Visit, chat_answer, endpoints, local_config, raw_server
@@ -38,8 +38,8 @@ async def test_an_endpoint_that_answers_is_ready_and_one_that_nobody_asked_may_b
         before = await known(fleet)
         await only(fleet, call())
         after = await known(fleet)
-    assert (before.state, before.can_serve, before.answered) == ("unknown", True, None)
-    assert (after.state, after.can_serve, after.error, after.answered) == ("ready", True, "", 1e9)
+    assert (before.state, before.can_serve, before.last_answered) == ("unknown", True, None)
+    assert (after.state, after.can_serve, after.error, after.last_answered) == ("ready", True, "", 1e9)
     assert (after.kind, after.model, after.address, after.breaker) == ("endpoint", "m", server.url + "/v1", "closed")
 
 
@@ -56,11 +56,11 @@ async def test_a_fault_stands_against_an_endpoint_until_it_answers_or_is_long_ag
         await only(fleet, call())
         status = await fleet.health()
         (server,) = status.servers
-        later(fleet, HELD)
+        later(fleet, ERROR_TTL)
         forgotten = await known(fleet)
     assert (server.state, server.error, server.can_serve) == ("failed", "F203", False)
     assert (status.can_serve, status.missing) == (False, ("base",))
-    assert server.failed is not None
+    assert server.last_failed is not None
     assert (forgotten.state, forgotten.error, forgotten.can_serve) == ("unknown", "F203", True)
 
 
@@ -143,5 +143,5 @@ async def test_a_local_server_that_does_not_run_can_serve_where_the_first_call_s
 
 
 def test_the_codes_that_mean_something_here_are_codes() -> None:
-    assert TRAITS.keys() <= explanations().keys()
-    assert all(traits(code) != traits("M001") for code in TRAITS), "what has no traits need not stand there"
+    assert ERROR_POLICIES.keys() <= load_explanations().keys()
+    assert all(error_policy(code) != error_policy("M001") for code in ERROR_POLICIES), "what has no traits need not stand there"

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from orchestra.fleet.http.client import Answer, Request
-from orchestra.fleet.request_errors import Fault
-from orchestra.fleet.scheduling import Turn
-from orchestra.fleet.sender import SEVERAL
+from orchestra.fleet.http.client import HttpRequest, HttpResponse
+from orchestra.fleet.request_errors import RequestError
+from orchestra.fleet.scheduling import QueueRequest
+from orchestra.fleet.sender import REJECTION_THRESHOLD
 from orchestra.testing.virtual_clock import VirtualClock, run_simulated
 from tests.sizes import sample_size
 
@@ -70,15 +70,15 @@ def test_the_wait_for_a_place_is_not_the_time_of_a_request(seed: int) -> None:
 
 
 def test_the_timeout_of_a_caller_bounds_its_wait_for_a_place_too() -> None:
-    async def main(clock: VirtualClock) -> list[Answer | Fault]:
+    async def main(clock: VirtualClock) -> list[HttpResponse | RequestError]:
         send = sender(clock, Server(), in_flight=1)
-        sent = await asyncio.gather(*(send.send("s0", Request("/v1/x", b""), seconds=0.3) for _ in range(20)))
+        sent = await asyncio.gather(*(send.send("s0", HttpRequest("/v1/x", b""), seconds=0.3) for _ in range(20)))
         assert clock.monotonic() < 0.4
         return [one.result for one in sent]
 
     results = run_simulated(main)
-    assert {one.code for one in results if isinstance(one, Fault)} == {"F204", "F205"}
-    assert sum(isinstance(one, Answer) for one in results) >= 3
+    assert {one.code for one in results if isinstance(one, RequestError)} == {"F204", "F205"}
+    assert sum(isinstance(one, HttpResponse) for one in results) >= 3
 
 
 @pytest.mark.parametrize("seed", seeds(20))
@@ -104,7 +104,7 @@ def test_a_rejection_delays_its_own_request_and_several_in_a_row_delay_all(seed:
             assert on_time or any(first <= offered + 0.02 and offered <= last for first, last in holds), "nobody else waits"
         elif what == "rejected":
             in_a_row, again[run] = in_a_row + 1, at + asked
-            if in_a_row >= SEVERAL:
+            if in_a_row >= REJECTION_THRESHOLD:
                 held = at + asked
                 holds.append((at, at + 8.0))  # the pause may be longer than what was asked for, where they go on
         else:
@@ -115,10 +115,12 @@ def test_an_answer_ends_the_hold_of_a_server() -> None:
     async def main(clock: VirtualClock) -> tuple[float, Server]:
         server = Server(latency=0.4, retry_after=20.0, script=[False, True, True, True])
         send = sender(clock, server)
-        early = [asyncio.create_task(send.send("s0", Request("/v1/x", b"", turn=Turn(run=str(at))))) for at in range(4)]
+        early = [
+            asyncio.create_task(send.send("s0", HttpRequest("/v1/x", b"", queue_request=QueueRequest(run=str(at))))) for at in range(4)
+        ]
         await clock.sleep(0.01)
-        assert send.lines["s0"].gate.held
-        await send.send("s0", Request("/v1/x", b"", turn=Turn(run="4")))
+        assert send.states["s0"].gate.paused
+        await send.send("s0", HttpRequest("/v1/x", b"", queue_request=QueueRequest(run="4")))
         took = clock.monotonic()
         for task in early:
             task.cancel()
@@ -135,8 +137,10 @@ def test_requests_in_line_before_a_server_that_stays_busy_end_too(asked: float |
     async def main(clock: VirtualClock) -> tuple[float, list[Any], Server]:
         server = Server(unrelated=1.0, rejection=0.01, retry_after=asked)
         send = sender(clock, server)
-        sent = await asyncio.gather(*(send.send("s0", Request("/v1/x", b"", turn=Turn(run=str(at)))) for at in range(500)))
-        return clock.monotonic(), [one.result.code for one in sent if isinstance(one.result, Fault)], server
+        sent = await asyncio.gather(
+            *(send.send("s0", HttpRequest("/v1/x", b"", queue_request=QueueRequest(run=str(at)))) for at in range(500))
+        )
+        return clock.monotonic(), [one.result.code for one in sent if isinstance(one.result, RequestError)], server
 
     seconds, codes, server = run_simulated(main)
     assert codes == ["F204"] * 500
@@ -148,8 +152,10 @@ def test_requests_in_line_before_a_server_that_hangs_are_not_sent_to_it_one_afte
     async def main(clock: VirtualClock) -> tuple[float, set[str], Server]:
         server = Server(latency=1e6)
         send = sender(clock, server, in_flight=8, request_seconds=60)
-        sent = await asyncio.gather(*(send.send("s0", Request("/v1/x", b"", turn=Turn(run=str(at)))) for at in range(200)))
-        return clock.monotonic(), {one.result.code for one in sent if isinstance(one.result, Fault)}, server
+        sent = await asyncio.gather(
+            *(send.send("s0", HttpRequest("/v1/x", b"", queue_request=QueueRequest(run=str(at)))) for at in range(200))
+        )
+        return clock.monotonic(), {one.result.code for one in sent if isinstance(one.result, RequestError)}, server
 
     seconds, codes, server = run_simulated(main)
     assert codes == {"F205", "F218"}

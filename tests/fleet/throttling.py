@@ -9,10 +9,10 @@ from random import Random
 from typing import Any
 
 from orchestra.fleet.concurrency_limit import AdaptiveLimit, ConcurrencyLimit
-from orchestra.fleet.config import FleetConfig, Limits
-from orchestra.fleet.http.client import Answer, Request, Wire
-from orchestra.fleet.request_errors import Fault
-from orchestra.fleet.scheduling import Turn
+from orchestra.fleet.config import FleetConfig, FleetLimits
+from orchestra.fleet.http.client import HttpClient, HttpRequest, HttpResponse
+from orchestra.fleet.request_errors import RequestError
+from orchestra.fleet.scheduling import QueueRequest
 from orchestra.fleet.sender import Sender
 from orchestra.testing.virtual_clock import VirtualClock
 
@@ -61,7 +61,7 @@ class Server:
             self._tokens -= 1
         return self.inside >= self.slots
 
-    async def answer(self, request: Request, seconds: float) -> Answer | Fault:
+    async def answer(self, request: HttpRequest, seconds: float) -> HttpResponse | RequestError:
         self._note(request, "sent")
         self.visits += 1
         scripted = self.visits <= len(self.script) and self.script[self.visits - 1]
@@ -69,7 +69,7 @@ class Server:
             self.rejected += 1
             await asyncio.sleep(self.rejection)
             self._note(request, "rejected")
-            return Fault("F204", "busy", seen=False, busy=True, retry_after=self.retry_after)
+            return RequestError("F204", "busy", reached_model=False, busy=True, retry_after=self.retry_after)
         self.inside += 1
         try:
             took = self.latency * (0.5 + self.chance.random())
@@ -77,30 +77,30 @@ class Server:
         finally:
             self.inside -= 1
         if took > seconds:
-            return Fault("F205", "no answer in time")
+            return RequestError("F205", "no answer in time")
         self.answered += 1
         self._note(request, "answered")
-        return Answer(b"", b"")
+        return HttpResponse(b"", b"")
 
-    def _note(self, request: Request, what: str) -> None:
-        self.happened.append((asyncio.get_running_loop().time(), request.turn.run, what))
+    def _note(self, request: HttpRequest, what: str) -> None:
+        self.happened.append((asyncio.get_running_loop().time(), request.queue_request.run, what))
 
 
-class SimulatedWire(Wire):
+class SimulatedWire(HttpClient):
     """Reaches the simulated servers by their addresses."""
 
     def __init__(self, servers: Mapping[str, Server]) -> None:
-        super().__init__(Limits())
+        super().__init__(FleetLimits())
         self.servers = servers
 
-    async def exchange(self, root: str, request: Request, *arguments: Any, **_: Any) -> Answer | Fault:
+    async def exchange(self, root: str, request: HttpRequest, *arguments: Any, **_: Any) -> HttpResponse | RequestError:
         return await self.servers[root].answer(request, arguments[1])
 
 
 def sender(clock: VirtualClock, *servers: Server, limit: Callable[[int], ConcurrencyLimit] = AdaptiveLimit, **limits: Any) -> Sender:
     """A sender to these servers, `s0` and so on."""
     roots = {f"http://s{number}": server for number, server in enumerate(servers)}
-    config: FleetConfig = endpoints(*roots, limits=Limits(**limits))
+    config: FleetConfig = endpoints(*roots, limits=FleetLimits(**limits))
     return Sender(config, SimulatedWire(roots), NoAddresses(), clock, concurrency=limit)
 
 
@@ -112,8 +112,8 @@ async def closed_loop(send: Sender, clients: int, requests: int) -> float:
 
     async def client() -> None:
         for number in left:
-            sent = await send.send("s0", Request("/v1/x", b"", turn=Turn(run=str(number))))
-            assert isinstance(sent.result, Answer), sent.result
+            sent = await send.send("s0", HttpRequest("/v1/x", b"", queue_request=QueueRequest(run=str(number))))
+            assert isinstance(sent.result, HttpResponse), sent.result
             ends.append(clock.monotonic())
 
     await asyncio.gather(*(client() for _ in range(clients)))
@@ -126,7 +126,7 @@ async def open_loop(send: Sender, rate: float, seconds: float) -> None:
     clock, tasks = send._clock, list[asyncio.Task[Any]]()
     end = clock.monotonic() + seconds
     while clock.monotonic() < end:
-        tasks.append(asyncio.create_task(send.send("s0", Request("/v1/x", b"", turn=Turn(run=str(len(tasks)))))))
+        tasks.append(asyncio.create_task(send.send("s0", HttpRequest("/v1/x", b"", queue_request=QueueRequest(run=str(len(tasks)))))))
         await clock.sleep(1 / rate)
     for task in tasks:
         task.cancel()

@@ -1,9 +1,9 @@
-"""Golden journals: runs of every released version of the events, written once, resumed and replayed for ever.
+"""Golden journals: runs of the current version of the events, written once, then resumed and replayed by every later change.
 
     python -m tests.golden.stage        writes those of this version, where they are not there yet
 
-Each is a file of JSON lines: the run's events, then its blobs in base64. Never change one: a version that cannot read them loses
-its users' runs.
+Each is a file of JSON lines: the run's events, then its blobs in base64. Do not change a file: a change of Orchestra that cannot read them
+breaks the users' runs, and needs a new `VERSION` of the events. `events-1` has one run of version 1, which is refused.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import msgspec
 
 from orchestra.app.orchestra import Orchestra
 from orchestra.core.events import VERSION, Event, RunStarted, decode, encode
-from orchestra.core.protocols import Letter
+from orchestra.core.protocols import InboxMessage
 from orchestra.core.settings import Settings
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.testing import Faults, SimulatedWorkers
@@ -135,10 +135,14 @@ async def played(settings: Settings) -> tuple[list[Event], MemoryStore]:
     faulty = workers(faults=Faults(refused=0.4, attempts=1), seed=3)
     async with Orchestra.open(settings, workers=faulty, journal=journal) as orchestra:
         run = await orchestra.start(orchestra.find("golden"), **INPUTS)
-        if await run.pause() is None:
-            (asked,) = run.asked
-            await journal.post(run.id, Letter(kind="answer", node="sure", value="perhaps", shown=asked.shown, by="ann"))
-            await journal.post(run.id, Letter(kind="answer", node="sure", value="yes", shown=asked.shown, by="ann"))
+        if await run.wait_until_blocked() is None:
+            (asked,) = run.questions
+            await journal.send(
+                run.id, InboxMessage(kind="answer", node="sure", value="perhaps", question_digest=asked.question_digest, by="ann")
+            )
+            await journal.send(
+                run.id, InboxMessage(kind="answer", node="sure", value="yes", question_digest=asked.question_digest, by="ann")
+            )
         assert (await run).value == OUTPUT
         return await journal.read(run.id), journal.store
 

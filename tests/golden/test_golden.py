@@ -1,4 +1,4 @@
-"""Journals of every version of the events are read, replayed and resumed by this one."""
+"""Journals of this version of the events are read, replayed and resumed; events of version 1 are refused."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 
 from orchestra.app.orchestra import Orchestra
-from orchestra.core.events import Asked, AttemptFinished, Event, RunFinished, RunStarted
-from orchestra.core.protocols import Letter
+from orchestra.core.events import AttemptFinished, Event, QuestionAsked, RunFinished, RunStarted
+from orchestra.core.protocols import InboxMessage
 from orchestra.core.settings import Settings
+from orchestra.journal.errors import JournalError
+from orchestra.journal.hash_chain import decode_event
 from orchestra.journal.memory import MemoryJournal, MemoryStore
-from tests.golden.stage import HERE, OUTPUT, loaded, project, workers
+from tests.golden.stage import FOLDER, HERE, OUTPUT, loaded, project, workers
 
-FILES = sorted(HERE.glob("events-*/*.jsonl"))
+FILES = sorted(FOLDER.glob("*.jsonl"))
+VERSION_1 = HERE / "events-1" / "whole.jsonl"
 
 
 @pytest.fixture(scope="module")
@@ -34,20 +37,20 @@ async def test_a_golden_run_is_replayed_and_taken_to_its_end(path: Path, setting
     store = MemoryStore()
     left = MemoryJournal(store)
     for blob in blobs:
-        left.put(blob)
+        left.put_blob(blob)
     left.append(first.run, events)
     if not isinstance(events[-1], RunFinished):
-        for _ in range(max(getattr(event, "letter", 0) for event in events)):
-            await left.post(first.run, Letter(kind="answer", node="sure", value="opened long ago"))
+        for _ in range(max(getattr(event, "message_number", 0) for event in events)):
+            await left.send(first.run, InboxMessage(kind="answer", node="sure", value="opened long ago"))
     await left.close()
     again = workers()
     async with Orchestra.open(settings, workers=again, journal=MemoryJournal(store)) as orchestra:
         replayed = await orchestra.replay(first.run)
-        assert (replayed.different, replayed.reason, replayed.events) == (None, "", len(events))
+        assert (replayed.first_difference, replayed.reason, replayed.event_count) == (None, "", len(events))
         run = await orchestra.resume(first.run)
-        await run.pause()
-        for asked in run.asked:
-            await orchestra.answer(first.run, "again" if asked.about == "effect" else "yes", node=asked.node)
+        await run.wait_until_blocked()
+        for asked in run.questions:
+            await orchestra.answer(first.run, "again" if asked.kind == "effect" else "yes", node=asked.node)
         assert (await run).value == OUTPUT
         calls = {(call.node, call.attempt) for call in again.calls}
         assert not calls & set(done(events))
@@ -60,4 +63,17 @@ def done(events: Sequence[Event]) -> list[tuple[str, int]]:
 
 
 def test_the_golden_runs_ask_a_person() -> None:
-    assert any(isinstance(event, Asked) for path in FILES for event in loaded(path)[0])
+    assert any(isinstance(event, QuestionAsked) for path in FILES for event in loaded(path)[0])
+
+
+def test_events_of_version_1_are_refused_with_a_clear_error() -> None:
+    refused = []
+    for seq, line in enumerate(VERSION_1.read_bytes().splitlines(), 1):
+        if not line.startswith(b'{"blob"'):
+            try:
+                decode_event("golden", seq, line)
+            except JournalError as error:
+                refused.append(error)
+    assert {error.code for error in refused} == {"J021"}
+    assert "`settled`" in refused[0].message
+    assert "read an older run with the version that wrote it" in refused[0].hint

@@ -1,8 +1,9 @@
 """Runs of older engines with plans are replayed and resumed, at every event, as they began.
 
-`plans-1` is of engines that ran a plan only once it was whole (`Drafted.version` 0), written by that of commit 2c6d2a7: a plan with a line
-that was repaired, one that was refused, one of which a step failed. `plans-2` is of engines that made the samples of a vote one after the
-other (`Drafted.beside` false), by that of commit fc20942: three samples, and two in each of two versions.
+`plans-1` is from the engine of commit 2c6d2a7, which ran a plan only once it was complete (`PlanDraft.version` 0): a plan with a repaired
+line, a refused plan, and a plan with a failed step. `plans-2` is from the engine of commit fc20942, which made the samples of a vote one
+after the other (`PlanDraft.parallel` false): three samples, and two in each of two versions. The names of fields and types were rewritten
+to version 2 of the events.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from orchestra.core.events import AttemptFinished, Event, RunFinished, RunStarted, TurnStarted, decode
-from orchestra.core.protocols import Call, Refused
+from orchestra.core.protocols import CallError, CallRequest
 from orchestra.engine.replay import replay
 from orchestra.testing import VirtualClock, run_simulated
 from tests.engine import test_plan_votes as votes
@@ -34,7 +35,7 @@ def events(name: str, folder: Path = FOLDER) -> list[Event]:
 
 
 def answer(name: str) -> object:
-    def line(call: Call) -> str:
+    def line(call: CallRequest) -> str:
         if name == "refused":
             return "I would shout it"
         if name == "repaired" and not call.inputs["plan"] and "Not accepted" not in call.inputs["request"]:
@@ -48,7 +49,7 @@ def test_every_file_is_of_a_plan_of_an_older_engine() -> None:
     files = sorted(FOLDER.glob("*.jsonl"))
     assert [path.stem for path in files] == sorted(MORE)
     for path in files:
-        drafted = [event.drafted for event in events(path.stem) if isinstance(event, TurnStarted)]
+        drafted = [event.draft for event in events(path.stem) if isinstance(event, TurnStarted)]
         assert {one.version for one in drafted if one is not None} == {0}
 
 
@@ -57,7 +58,7 @@ def test_an_older_plan_is_replayed_and_goes_on_as_it_began(name: str) -> None:
     before = events(name)
     compiled = program(WORK % MORE[name])
     found = replay(compiled, before)
-    assert (found.different, found.reason, found.events) == (None, "", len(before))
+    assert (found.first_difference, found.reason, found.event_count) == (None, "", len(before))
     first, last = before[0], before[-1]
     assert isinstance(first, RunStarted)
     assert isinstance(last, RunFinished)
@@ -71,23 +72,23 @@ def test_an_older_plan_is_replayed_and_goes_on_as_it_began(name: str) -> None:
             done = {event.node for event in before[:cut] if isinstance(event, AttemptFinished)}
             assert not done & {call.node for call in theatre.workers.calls}
             again = replay(compiled, await theatre.journal.read(first.run))
-            assert (again.different, again.reason) == (None, "")
+            assert (again.first_difference, again.reason) == (None, "")
             await theatre.engine.close()
 
     run_simulated(scene, 0)
 
 
-def sampled(call: Call) -> str:
+def sampled(call: CallRequest) -> str:
     return votes.line((votes.QUIET, votes.LOUD, votes.LOUD_AGAIN)[call.sample - 1], call)
 
 
-def sampled_again(call: Call) -> str:
+def sampled_again(call: CallRequest) -> str:
     return votes.line(votes.LOUD if "These calls failed" in call.inputs["request"] else votes.QUIET, call)
 
 
 VOTES: dict[str, tuple[int, dict[str, Any]]] = {
     "voted": (3, {"router": sampled}),
-    "voted_again": (2, {"router": sampled_again, "writer": lambda call: Refused(code="T009", reason="the pen is dry")}),
+    "voted_again": (2, {"router": sampled_again, "writer": lambda call: CallError(code="T009", reason="the pen is dry")}),
 }
 
 
@@ -97,8 +98,8 @@ def test_samples_that_an_older_engine_made_one_after_the_other_go_on_so(name: st
     count, answers = VOTES[name]
     compiled = program(WORK % f"returns: str, repairs: 0, votes: {count}")
     found = replay(compiled, before)
-    assert (found.different, found.reason, found.events) == (None, "", len(before))
-    assert not any(event.drafted.beside for event in before if isinstance(event, TurnStarted) and event.drafted is not None)
+    assert (found.first_difference, found.reason, found.event_count) == (None, "", len(before))
+    assert not any(event.draft.parallel for event in before if isinstance(event, TurnStarted) and event.draft is not None)
     first, last = before[0], before[-1]
     assert isinstance(first, RunStarted)
     assert isinstance(last, RunFinished)
@@ -112,7 +113,7 @@ def test_samples_that_an_older_engine_made_one_after_the_other_go_on_so(name: st
             done = {event.node for event in before[:cut] if isinstance(event, AttemptFinished)}
             assert not done & {call.node for call in theatre.workers.calls}
             again = replay(compiled, await theatre.journal.read(first.run))
-            assert (again.different, again.reason) == (None, "")
+            assert (again.first_difference, again.reason) == (None, "")
             await theatre.engine.close()
 
     run_simulated(scene, 0)

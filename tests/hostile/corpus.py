@@ -13,11 +13,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from orchestra.agents.card import Card
-from orchestra.agents.output_parser import Reader, Unreadable
-from orchestra.app.inputs import bound
-from orchestra.cli.inputs import json_object
+from orchestra.agents.output_parser import InvalidOutput, OutputParser
+from orchestra.app.inputs import bind_arguments
+from orchestra.cli.inputs import parse_json_object
 from orchestra.core.errors import OrchestraError
-from orchestra.schema.strict_yaml import load
+from orchestra.schema.strict_yaml import load_yaml
 from orchestra.testing import cassette_file
 from orchestra.workflows.program import Program
 from tests.workflows.catalog import compiled, whole
@@ -41,7 +41,7 @@ def _refused(do: Callable[[], object], where: str = "") -> tuple[str, str] | Non
         do()
     except OrchestraError as error:
         report = str(error)
-        return error.code, str(error.place) if error.place else where if where in report else ""
+        return error.code, str(error.location) if error.location else where if where in report else ""
     return None
 
 
@@ -56,30 +56,32 @@ def every() -> Iterator[Case]:
     for name, code, given in _inputs():
         yield Case(f"input: {name}", code, partial(_refused, partial(_bound, program, given), "input '"))
     for name, make in _JSON:
-        yield Case(f"input file: {name}", "C013", partial(_refused, partial(json_object, make(), "f.json"), "f.json"))
-    card = Card.declared("judge", input={"type": "object", "properties": {"t": {"type": "string"}}}, output=OUTPUT, prompt="{{ t }}")
+        yield Case(f"input file: {name}", "C013", partial(_refused, partial(parse_json_object, make(), "f.json"), "f.json"))
+    card = Card.declare("judge", input={"type": "object", "properties": {"t": {"type": "string"}}}, output=OUTPUT, prompt="{{ t }}")
     for name, make in _JSON:
         yield Case(f"output: {name}", "M001", partial(_output, card, make()))
     for name, code, text in _OUTPUTS:
         yield Case(f"output: {name}", code, partial(_output, card, text))
     for name, line in _CASSETTES:
-        yield Case(f"cassette: {name}", "C031", partial(_refused, partial(cassette_file.parse, line, "t.jsonl"), "t.jsonl"))
+        yield Case(f"cassette: {name}", "C031", partial(_refused, partial(cassette_file.parse_cassette, line, "t.jsonl"), "t.jsonl"))
 
 
 def _bound(program: Program, given: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    return bound(program, (), given())
+    return bind_arguments(program, (), given())
 
 
 def _of_files() -> Iterator[Case]:
     for case in tomllib.loads((TESTS / "schema/hostile.toml").read_text())["case"]:
-        yield Case(f"yaml: {case['name']}", case["code"], partial(_refused, partial(load, case["text"], "f.yaml")))
+        yield Case(f"yaml: {case['name']}", case["code"], partial(_refused, partial(load_yaml, case["text"], "f.yaml")))
     for case in tomllib.loads((TESTS / "workflows/compile/refused_workflows.toml").read_text("utf-8"))["case"]:
         yield Case(f"workflow: {case['what']}", case["code"], partial(_refused, partial(compiled, case["text"])))
 
 
 def _output(card: Card, text: str) -> tuple[str, str] | None:
-    found = Reader(card).parse(text)
-    return (found.code, "judge" if "judge" in found.reason and len(found.reason) < 2_000 else "") if isinstance(found, Unreadable) else None
+    found = OutputParser(card).parse(text)
+    return (
+        (found.code, "judge" if "judge" in found.reason and len(found.reason) < 2_000 else "") if isinstance(found, InvalidOutput) else None
+    )
 
 
 def _card(yaml: str, prompt: str) -> tuple[str, str] | None:
@@ -279,7 +281,7 @@ _OUTPUTS: tuple[tuple[str, str, str], ...] = (
     ("escapes", "M002", '{"a": "\\u001b]0;x\\u0007\\u202e"}'),
     ("a long list", "M002", "[" + "1," * 200_000 + "1]"),
 )
-_HEAD = b'{"format":"orchestra/cassette/v1"}\n'
+_HEAD = b'{"format":"orchestra/cassette/v2"}\n'
 _CASSETTES: tuple[tuple[str, bytes], ...] = (
     ("another format", b'{"format":"pickle"}\n'),
     ("nothing", b""),

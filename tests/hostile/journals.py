@@ -10,27 +10,27 @@ from pathlib import Path
 from random import Random
 
 from orchestra.core import events
-from orchestra.core.events import Answered, Asked, Expanded, Judged, Resumed, RetryPlanned, TurnStarted, Verdict
-from orchestra.core.outcomes import Abstained, Failed
-from orchestra.journal.errors import FROM_SQLITE
-from orchestra.journal.hash_chain import link
+from orchestra.core.events import MapExpanded, OutputJudged, QuestionAnswered, QuestionAsked, RetryPlanned, RunResumed, TurnStarted, Verdict
+from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome
+from orchestra.journal.errors import SQLITE_ERRORS
+from orchestra.journal.hash_chain import next_hash
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.journal.sqlite.rows import row_of
+from orchestra.journal.sqlite.rows import read_row
 from tests.hostile import mutators
 from tests.journal.stories import begun, middle, whole
 
 RUNS = ("r0", "r1", "r2")
 _EVENTS: list[events.Event] = [
     *whole("r"),
-    Expanded(seq=2, at=2.0, node="m", count=3),
+    MapExpanded(seq=2, at=2.0, node="m", count=3),
     TurnStarted(seq=2, at=2.0, node="l", turn=1),
-    Judged(seq=2, at=2.0, node="a", attempt=1, verdicts=(Verdict("quote", "pass", 1.0),), accepted=True),
+    OutputJudged(seq=2, at=2.0, node="a", attempt=1, verdicts=(Verdict("quote", "pass", 1.0),), accepted=True),
     RetryPlanned(seq=2, at=2.0, node="m[0]/a", attempt=2, due=3.0),
-    Asked(seq=2, at=2.0, node="q", question="Really?", schema={"type": "boolean"}, shown="0" * 32),
-    Answered(seq=2, at=2.0, node="q", value=True),
-    Resumed(seq=2, at=2.0, epoch=2),
-    events.NodeFinished(seq=2, at=2.0, node="l#2/x", outcome=Failed("M001", "no JSON")),
-    events.RunFinished(seq=2, at=2.0, status="abstained", outcome=Abstained("not sure")),
+    QuestionAsked(seq=2, at=2.0, node="q", question="Really?", schema={"type": "boolean"}, question_digest="0" * 32),
+    QuestionAnswered(seq=2, at=2.0, node="q", value=True),
+    RunResumed(seq=2, at=2.0, epoch=2),
+    events.NodeFinished(seq=2, at=2.0, node="l#2/x", outcome=FailedOutcome("M001", "no JSON")),
+    events.RunFinished(seq=2, at=2.0, status="abstained", outcome=AbstainedOutcome("not sure")),
 ]
 LINES = [events.encode(event).decode() for event in _EVENTS]
 """Events of every kind as lines of JSON."""
@@ -57,7 +57,7 @@ def written(path: Path) -> bytes:
             for run in RUNS[:2]:
                 journal.append(run, whole(run))
             journal.append(RUNS[2], [begun(RUNS[2]), *middle(2, 60)])
-            journal.put(b"blob" * 100)
+            journal.put_blob(b"blob" * 100)
 
     if not path.exists():
         asyncio.run(write())
@@ -85,7 +85,7 @@ def forged(data: bytes, path: Path, chance: Random) -> bytes:
 
 def _forge(sql: sqlite3.Connection, chance: Random) -> None:
     run = chance.choice(RUNS)
-    row = row_of(sql, run)
+    row = read_row(sql, run)
     assert row is not None
     chain = run.encode()
     bodies = [bytes(body) for (body,) in sql.execute("SELECT body FROM events WHERE run = ? ORDER BY seq", (run,))]
@@ -96,11 +96,11 @@ def _forge(sql: sqlite3.Connection, chance: Random) -> None:
             body = text.encode() if isinstance(text, str) else text
             if chance.random() < 0.7:
                 body = body.replace(b'"seq": 2', b'"seq": %d' % seq).replace(b'"seq": 1', b'"seq": %d' % seq)
-        chain = link(chain, body)
+        chain = next_hash(chain, body)
         sql.execute("UPDATE events SET body = ?, chain = ? WHERE run = ? AND seq = ?", (body, chain, run, seq))
     columns = replace(row, chain=chain).columns()
     names = ("workflow", "status", "started", "finished", "nodes", "usage", "last", "chain", "writer", "epoch", "seal")
     sql.execute(f"UPDATE runs SET {', '.join(f'{name} = ?' for name in names)} WHERE run = ?", columns)
 
 
-__all__ = ["FROM_SQLITE", "LINES", "RUNS", "forged", "written"]
+__all__ = ["LINES", "RUNS", "SQLITE_ERRORS", "forged", "written"]

@@ -29,11 +29,11 @@ sys.path.insert(0, str(ROOT))
 import msgspec  # noqa: E402  # the path comes first
 
 from orchestra.agents.card import Card  # noqa: E402
-from orchestra.agents.prompt import Script  # noqa: E402
+from orchestra.agents.prompt import CompiledPrompt  # noqa: E402
 from orchestra.core import events  # noqa: E402
 from orchestra.core.errors import OrchestraError  # noqa: E402
 from orchestra.journal.history import History  # noqa: E402
-from orchestra.journal.sqlite.reader import Reading  # noqa: E402
+from orchestra.journal.sqlite.reader import SqliteReader  # noqa: E402
 from orchestra.workflows.compile.compiler import compile_graph  # noqa: E402
 from orchestra.workflows.yaml.reader import read  # noqa: E402
 from tests.hostile import journals, mutators  # noqa: E402
@@ -136,7 +136,7 @@ def _workflow(text: str | bytes) -> object:
 def _card(folder: Path) -> object:
     card = Card.load(folder)
     if card.kind == "model":
-        Script(card).render(INPUTS)
+        CompiledPrompt(card).render(INPUTS)
     return Card.restore(card.dump(), folder)
 
 
@@ -161,15 +161,15 @@ def _journal(data: bytes, folder: Path) -> Iterator[tuple[bytes, Load]]:
 
 def _look(path: Path) -> object:
     """All that `orchestra runs list` and `show` read."""
-    with closing(Reading(path, durability="off", busy=0.05)) as journal:
+    with closing(SqliteReader(path, durability="off", busy_timeout=0.05)) as journal:
         try:
             for run, _ in [(row.run, writer) for row, writer in journal.summaries(50)]:
                 History.of(journal.events(run, 0))
-                journal.letters(run, 0)
-            journal.find("r", 100)
-            return journal.blob("0" * 32)
-        except journals.FROM_SQLITE as error:
-            raise journal.fault(error) from error  # what `SqliteJournal` makes of it
+                journal.inbox(run, 0)
+            journal.find_runs("r", 100)
+            return journal.get_blob("0" * 32)
+        except journals.SQLITE_ERRORS as error:
+            raise journal.to_journal_error(error) from error  # what `SqliteJournal` makes of it
 
 
 def once(kind: str, data: bytes, load: Load, watch: Watch, folder: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 
 from orchestra.agents.mcp import pins
-from orchestra.core.settings import KEYS
+from orchestra.core.settings import SETTING_NAMES
 
 SECRET = "secret-7f3a91c07b"
 CARD = f"name: helper\ndescription: {SECRET}\ninput: {{text: str}}\noutput: str\nmodel: base\n"
@@ -111,7 +111,7 @@ def hostile_text(chance: Random) -> bytes:
     if chance.random() < 0.25:
         depth = int(2 ** chance.uniform(1, 14))
         return chance.choice(BRACKETS)(depth).encode()
-    lines = [f"{chance.choice((*KEYS, 'junk', 'mcp.x.command'))} = {chance.choice(VALUES)}" for _ in range(chance.randrange(1, 4))]
+    lines = [f"{chance.choice((*SETTING_NAMES, 'junk', 'mcp.x.command'))} = {chance.choice(VALUES)}" for _ in range(chance.randrange(1, 4))]
     data = bytearray("\n".join(lines).encode())
     for _ in range(chance.choice((0, 0, 0, 0, 1, 3))):
         at = chance.randrange(len(data) + 1)
@@ -173,7 +173,7 @@ class Scene:
             (self.project / "link").symlink_to(self.outside)
         if self.chance.random() < 0.4:
             lines.append(f"[{table and table + '.'}mcp.evil]\ncommand = ['python3', 'mcp_canary.py']\ntools = {{read = 'pure'}}")
-            pins.write(self.project, "evil", {"read": pins.Pin.of("read", "reads", {"type": "object"}, None)})
+            pins.write(self.project, "evil", {"read": pins.ToolPin.from_tool("read", "reads", {"type": "object"}, None)})
         self.needs_trust = self.needs_trust or bool(lines)
         return "\n".join(lines)
 

@@ -28,12 +28,12 @@ from mcp_types import CallToolResult, TextContent
 
 from orchestra import Orchestra, tool
 from orchestra.agents.mcp import pins
-from orchestra.agents.mcp.pins import Pin
+from orchestra.agents.mcp.pins import ToolPin
 from orchestra.core.errors import InputError, InputErrors, OrchestraError
 from orchestra.core.labels import Label
 from orchestra.core.settings import Settings
 from orchestra.journal.memory import MemoryJournal
-from orchestra.testing import Request, SimulatedServer
+from orchestra.testing import SimulatedRequest, SimulatedServer
 from orchestra.workflows.python.steps import Tool, Workflow
 from orchestra.workflows.yaml.reader import read
 
@@ -163,7 +163,7 @@ def furnish(project: Path, urls: Mapping[Label, str]) -> None:
     mcp = "".join(f'[mcp.m{label}]\ncommand = ["false"]\nlabel = "{label}"\ntools = {{send = "idempotent"}}\n' for label in LABELS)
     (project / "orchestra.toml").write_text(mcp)
     for label in LABELS:
-        pins.write(project, f"m{label}", {"send": Pin.of("send", "Sends.", TEXT, None)})
+        pins.write(project, f"m{label}", {"send": ToolPin.from_tool("send", "Sends.", TEXT, None)})
     cards = {
         f"a_{card}_{server}": f"name: a_{card}_{server}\nmodel: m_{server}\nlabel: {card}\n" + TAKES for card in LABELS for server in LABELS
     }
@@ -183,10 +183,10 @@ def furnish(project: Path, urls: Mapping[Label, str]) -> None:
             )
 
 
-def obedient(sinks: Sinks, server: str) -> Callable[[Request], Any]:
+def obedient(sinks: Sinks, server: str) -> Callable[[SimulatedRequest], Any]:
     """A model server that keeps each prompt, and does what the text in it says: it plans to send the text with the tool that is named."""
 
-    def answer(request: Request) -> Any:
+    def answer(request: SimulatedRequest) -> Any:
         sinks.keep(server, request.prompt)
         if asked := AGENT.match(request.prompt):
             sinks.keep(asked[1], request.prompt)
@@ -219,7 +219,7 @@ async def opened(sinks: Sinks) -> AsyncIterator[Orchestra]:
         assert toolbox is not None
         for label in LABELS:
             sinks.add(f"m{label}.send", label)
-            mcp = toolbox.servers[f"m{label}"]
+            mcp = toolbox.clients[f"m{label}"]
             mcp.call = _replaced(sinks, f"m{label}.send")  # type: ignore[method-assign]
         yield orchestra
 
@@ -234,7 +234,7 @@ def _alone(one: Tool[..., Any]) -> Workflow[..., Any]:
         "output": "${n}",
         "nodes": {"n": {"tool": one.name, "with": inputs}},
     }
-    made = Workflow.of(read(yaml.safe_dump(graph, sort_keys=False), "known.yaml").graph)
+    made = Workflow.from_graph(read(yaml.safe_dump(graph, sort_keys=False), "known.yaml").graph)
     graph_, steps, models, lines = made._trace
     made.__dict__["_trace"] = (graph_, (*steps, one), models, lines)
     return made
@@ -288,7 +288,7 @@ class Drawing:
     def node(self, names: list[str]) -> dict[str, Any]:
         """One node that has a value in any case."""
         text, own = self.ref(names)
-        kind = self.random.choice(["tool", "tool", "agent", "check", "verify", "call", "block", "each", "plan", "kit"])
+        kind = self.random.choice(["tool", "tool", "agent", "check", "verify", "call", "block", "each", "plan", "tool_use"])
         self.kinds[kind] += 1
         made: dict[str, Any] = getattr(self, f"_{kind}")(text, own)
         return {**made, "fallback": "${''}"}
@@ -357,7 +357,7 @@ class Drawing:
         made = {"plan": goal, "with": {"text": text}, "router": "planner", "tools": offered or ["say_internal"]}
         return {**made, "returns": "str", "repairs": 0}
 
-    def _kit(self, text: str, own: bool) -> dict[str, Any]:
+    def _tool_use(self, text: str, own: bool) -> dict[str, Any]:
         chosen = self.random.choice(callable_tools())
         self._reach(own, "s_restricted", chosen)
         return {
@@ -432,7 +432,7 @@ async def _one(orchestra: Orchestra, sinks: Sinks, seed: int, report: Report) ->
     drawn, canary = draw(seed), f"canary-{seed}-end"
     report.graphs += 1
     sinks.forget()
-    workflow = Workflow.of(read(drawn.text, f"drawn{seed}.yaml").graph)
+    workflow = Workflow.from_graph(read(drawn.text, f"drawn{seed}.yaml").graph)
     try:
         await orchestra.options(label=drawn.options).run(workflow, text=canary)
     except InputError as error:

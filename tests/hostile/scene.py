@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from orchestra.app.orchestra import Orchestra
-from orchestra.cli.budget_option import read_budget
+from orchestra.cli.budget_option import parse_budget
 from orchestra.core.events import AttemptFinished, Event, RunFinished
 from orchestra.core.labels import Label
 from orchestra.core.settings import Settings
 from orchestra.journal.sqlite.journal import SqliteJournal
 from orchestra.testing import SimulatedServer
-from orchestra.testing.fake_vllm.faults import EndpointFaults, Request
+from orchestra.testing.fake_vllm.faults import EndpointFaults, SimulatedRequest
 from orchestra.workflows.python.steps import Step
 
 RETRY = "retry: {attempts: 2, wait: [0, 0]}"
@@ -52,7 +52,7 @@ class Played:
     output: Any
     events: list[Event]
     blobs: dict[str, bytes]
-    requests: list[Request]
+    requests: list[SimulatedRequest]
 
     @property
     def attempts(self) -> list[AttemptFinished]:
@@ -98,14 +98,14 @@ async def _play(project: Path, workflow: str, answer: Any, tool: Step[..., Any] 
         async with Orchestra.open(settings, fleet="none") as orchestra:
             if tool is not None:
                 orchestra.program(tool)
-            limits = read_budget([on.budget]) if on.budget else None
+            limits = parse_budget([on.budget]) if on.budget else None
             run = await orchestra.options(label=on.label, budget=limits).start(orchestra.find(workflow), **inputs)
             result = await run.wait()
         assert isinstance(settings.journal, Path)
         async with SqliteJournal.open(settings.journal) as journal:
             events = await journal.read(run.id)
             names = [name for event in events if isinstance(event, AttemptFinished) for name in (event.sent, event.received) if name]
-            blobs = {name: await journal.blob(name) or b"" for name in names}
+            blobs = {name: await journal.get_blob(name) or b"" for name in names}
         requests = [request for request in server.app.requests if request.path == "/v1/chat/completions"]
     ended = events[-1]
     assert isinstance(ended, RunFinished)

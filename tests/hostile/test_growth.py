@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.agents.template import messages
+from orchestra.agents.template import split_messages
 from orchestra.core.errors import InputError
-from orchestra.schema.fields import alternatives, fields
-from orchestra.schema.json_schema import branches, show
-from orchestra.schema.strict_json import unkept
+from orchestra.schema.fields import expand_schema, iter_fields
+from orchestra.schema.json_schema import format_type, union_members
+from orchestra.schema.strict_json import storage_error
 from orchestra.schema.types import Validator, parse_type
 from tests.unsafe_reference import assert_cost
 
@@ -66,25 +66,25 @@ def test_types_that_double_are_refused_before_anybody_walks_through_them(key: st
 
 
 def test_unions_of_unions_are_opened_to_an_end() -> None:
-    assert len(branches(doubling("anyOf", 8))) == 256
+    assert len(union_members(doubling("anyOf", 8))) == 256
     with pytest.raises(InputError, match="2,000 types"):
-        branches(doubling("anyOf", 40))
+        union_members(doubling("anyOf", 40))
 
 
 def test_each_type_is_looked_at_once_to_find_the_fields_of_a_value() -> None:
-    assert alternatives(doubling("anyOf", 40), doubling("anyOf", 40)) == ({"type": "string"},)
-    assert [field.path for field in fields(tree(3, None), NODE)] == ["", "x", "x.x", "x.x.x"]
+    assert expand_schema(doubling("anyOf", 40), doubling("anyOf", 40)) == ({"type": "string"},)
+    assert [field.path for field in iter_fields(tree(3, None), NODE)] == ["", "x", "x.x", "x.x.x"]
 
 
 def test_messages_of_a_prompt_know_their_lines() -> None:
     text = "a\n<!-- system -->\nb\n\n<!-- user -->\nc"
-    assert messages(text) == [("user", "a\n", 1), ("system", "b\n\n", 3), ("user", "c", 6)]
+    assert split_messages(text) == [("user", "a\n", 1), ("system", "b\n\n", 3), ("user", "c", 6)]
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
 def test_literals_of_any_text_are_read_as_they_are_shown(text: str) -> None:
     schema = {"enum": [text], "type": "string"}
-    assert parse_type(show(schema, full=True), {}) == schema
+    assert parse_type(format_type(schema, full=True), {}) == schema
 
 
 json_values = st.recursive(
@@ -96,9 +96,9 @@ json_values = st.recursive(
 
 @given(json_values)
 def test_json_can_be_kept(value: Any) -> None:
-    assert unkept(value) == ""
+    assert storage_error(value) == ""
 
 
 @given(json_values, st.sampled_from([float("nan"), float("inf"), "\ud800", 10**41, object()]), st.booleans())
 def test_what_is_no_json_cannot_be_kept_wherever_it_stands(value: Any, bad: Any, as_field: bool) -> None:
-    assert unkept([value, {"x": bad, "y": value}] if as_field else [value, [bad]]) != ""
+    assert storage_error([value, {"x": bad, "y": value}] if as_field else [value, [bad]]) != ""

@@ -30,5 +30,5 @@ def test_a_budget_of_money_holds(fleet: str, money: str, status: str, shell: She
 
 def test_cached_tokens_have_a_price_of_their_own() -> None:
     usage = Usage(prompt_tokens=1_000_000, cached_tokens=400_000, output_tokens=500_000)
-    assert Price(prompt=2, output=8, cached=0.5).of(usage) == pytest.approx(0.6 * 2 + 0.4 * 0.5 + 0.5 * 8)
-    assert Price(prompt=2, output=8).of(usage) == pytest.approx(2 + 4)
+    assert Price(prompt=2, output=8, cached=0.5).cost(usage) == pytest.approx(0.6 * 2 + 0.4 * 0.5 + 0.5 * 8)
+    assert Price(prompt=2, output=8).cost(usage) == pytest.approx(2 + 4)

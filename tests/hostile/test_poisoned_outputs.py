@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.testing.fake_vllm.faults import Request
+from orchestra.testing.fake_vllm.faults import SimulatedRequest
 from tests.cli.shell import Shell
 from tests.hostile.scene import Played, obeyed, play
 
@@ -89,7 +89,7 @@ def test_the_exact_bytes_of_what_could_not_be_read_are_in_the_journal(name: str,
 
 
 def test_a_better_answer_at_the_second_try_is_taken(shell: Shell) -> None:
-    def answer(request: Request) -> str:
+    def answer(request: SimulatedRequest) -> str:
         return '{"answer": NaN}' if request.number == 1 else '{"answer": "fine", "count": 1}' if request.number == 2 else "ok"
 
     played = play(shell.project, "judging", answer, text="hi")
@@ -118,7 +118,7 @@ def test_no_file_of_the_project_was_made_by_what_models_said(shell: Shell) -> No
     assert not list(shell.project.rglob("owned"))
 
 
-MESSAGES: dict[str, Callable[[str], Callable[[Request], str]]] = {
+MESSAGES: dict[str, Callable[[str], Callable[[SimulatedRequest], str]]] = {
     "the model": lambda text: lambda request: json.dumps({"answer": text, "count": 1}) if "Judge" in request.prompt else "ok",
     "a stranger": lambda text: lambda request: '{"answer": "fine", "count": 1}' if "Judge" in request.prompt else "ok",
 }

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from orchestra import tool
-from orchestra.agents.tools import ToolFault, ToolFunction
+from orchestra.agents.tools import ToolError, ToolFunction
 from orchestra.journal.history import History
 from tests.cli.shell import Shell
 from tests.hostile.scene import obeyed, play
@@ -142,7 +142,7 @@ def test_a_function_that_is_annotated_says_what_it_broke() -> None:
         """Gives numbers."""
         return [1.0, float("nan")]
 
-    with pytest.raises(ToolFault) as caught:
-        ToolFunction.of(numbers, effect="pure").result([1.0, float("nan")])
+    with pytest.raises(ToolError) as caught:
+        ToolFunction.from_function(numbers, effect="pure").convert_result([1.0, float("nan")])
     assert caught.value.code == "T004"
     assert "nan" in caught.value.reason

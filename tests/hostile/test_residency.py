@@ -16,7 +16,7 @@ from orchestra.core.settings import Settings
 from orchestra.journal.memory import MemoryJournal
 from orchestra.router import tools as router
 from orchestra.testing import SimulatedWorkers
-from orchestra.tools import TOOLS
+from orchestra.tools import BUILTIN_TOOLS
 from orchestra.workflows.model import Retry
 from orchestra.workflows.python.steps import Workflow
 from orchestra.workflows.yaml.reader import read
@@ -117,7 +117,7 @@ async def test_a_label_that_a_workflow_states_is_held_to_before_a_run(one: Workf
     assert caught.value.code == "T020"
     assert "'plain' is cleared for 'internal' data" in caught.value.message
     assert caught.value.hint == 'label="restricted" in the @tool of plain, if such data may go there; else another tool'
-    assert caught.value.place is not None
+    assert caught.value.location is not None
     assert seen == []
 
 
@@ -138,7 +138,7 @@ async def test_simulated_workers_hold_tools_to_their_labels_too(settings: Settin
 
 
 def test_packaged_tools_are_cleared_for_everything() -> None:
-    assert {one.contract.label for one in (*TOOLS, *router.TOOLS)} == {"restricted"}
+    assert {one.contract.label for one in (*BUILTIN_TOOLS, *router.TOOLS)} == {"restricted"}
 
 
 def test_an_mcp_server_without_a_label_is_cleared_for_internal_data() -> None:
@@ -161,9 +161,9 @@ async def test_a_model_is_not_offered_tools_that_are_not_cleared(kind: str, labe
     }
     text = f"schema: orchestra/v1\nname: it\nlabel: public\ninput: {{text: str}}\noutput: ${{n}}\nnodes:\n  n: {said[kind]}\n"
     async with opened(sinks) as orchestra:
-        run = await orchestra.options(label=label).start(Workflow.of(read(text, "it.yaml").graph), text="canary")
+        run = await orchestra.options(label=label).start(Workflow.from_graph(read(text, "it.yaml").graph), text="canary")
         await run
         replayed = await orchestra.replay(run.id)
-        assert (replayed.different, replayed.reason) == (None, ""), "a replay offers the same"
+        assert (replayed.first_difference, replayed.reason) == (None, ""), "a replay offers the same"
     prompts = "\n".join(sinks.given["s_restricted"])
     assert {one for one in LABELS if f"say_{one}(" in prompts} == {one for one in LABELS if within(label, one)}

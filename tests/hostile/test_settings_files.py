@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from orchestra.core.errors import InputError, OrchestraError
-from orchestra.core.settings import KEYS, Settings
+from orchestra.core.settings import SETTING_NAMES, Settings
 from orchestra.core.settings_file import MAX_BYTES, MAX_LEVELS, check_levels
 from tests.hostile.projects import BRACKETS, VALUES, hostile_text
 
@@ -34,7 +34,7 @@ def test_any_settings_file_is_read_or_refused_with_a_code(seeds: range, tmp_path
     assert codes == {"", "C001", "C002", "C003", "C006", "C050"}
 
 
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("key", SETTING_NAMES)
 def test_each_setting_takes_or_refuses_each_value(key: str, tmp_path: Path) -> None:
     assert {refused(tmp_path, f"{key} = {given}".encode()) for given in VALUES} <= {"", "C002", "C003", "C006", "C050"}
 
@@ -97,7 +97,7 @@ def accepted(text: str) -> bool:
     try:
         check_levels(Path("orchestra.toml"), text)
     except InputError as error:
-        return error.code != "C003" or error.place is None
+        return error.code != "C003" or error.location is None
     return True
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from orchestra.core.events import AttemptFinished, AttemptStarted, Event, Judged, NodeFinished, RunFinished, RunStarted, Verdict
-from orchestra.core.outcomes import Failed, Value
+from orchestra.core.events import AttemptFinished, AttemptStarted, Event, NodeFinished, OutputJudged, RunFinished, RunStarted, Verdict
+from orchestra.core.outcomes import FailedOutcome, ValueOutcome
 from orchestra.core.settings import Settings
-from orchestra.journal.hash_chain import link
+from orchestra.journal.hash_chain import next_hash
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.journal.sqlite.rows import row_of, update
+from orchestra.journal.sqlite.rows import read_row, update_rows
 from tests.cli.shell import Shell
 from tests.hostile.scene import obeyed
 
@@ -28,9 +28,9 @@ def story(at: float = 1.0, *, node: str = f"a{BAD}", value: Any = BAD) -> list[E
         RunStarted(seq=1, at=at, run="r1", workflow=f"w{BAD}", graph=BAD, inputs={BAD: BAD}),
         AttemptStarted(seq=2, at=at, node=node, attempt=1, name=f"agent{BAD}"),
         AttemptFinished(seq=3, at=at, node=node, attempt=1, value=value, server=f"s{BAD}", model=f"m{BAD}"),
-        Judged(seq=4, at=at, node=node, attempt=1, verdicts=(Verdict(BAD, BAD, 1.0, BAD),), accepted=False, reason=BAD),
-        NodeFinished(seq=5, at=at, node=f"b{BAD}", outcome=Failed(f"M{BAD}", BAD, hint=BAD)),
-        RunFinished(seq=6, at=at, status=f"done{BAD}", outcome=Value(value=value)),
+        OutputJudged(seq=4, at=at, node=node, attempt=1, verdicts=(Verdict(BAD, BAD, 1.0, BAD),), accepted=False, reason=BAD),
+        NodeFinished(seq=5, at=at, node=f"b{BAD}", outcome=FailedOutcome(f"M{BAD}", BAD, hint=BAD)),
+        RunFinished(seq=6, at=at, status=f"done{BAD}", outcome=ValueOutcome(value=value)),
     ]
 
 
@@ -81,13 +81,13 @@ def test_an_event_that_is_nested_too_deep_to_be_read_is_a_damaged_journal(shell:
         b'{"type":"run_finished","seq":6,"at":1.0,"status":"done","outcome":{"type":"value","value":' + b"[" * 9_000 + b"]" * 9_000 + b"}}"
     )
     with closing(sqlite3.connect(place, isolation_level=None)) as sql:
-        before = row_of(sql, "r1")
+        before = read_row(sql, "r1")
         assert before is not None
         (chain,) = sql.execute("SELECT chain FROM events WHERE run = 'r1' AND seq = 5").fetchone()
-        after = row_of(sql, "r1")
+        after = read_row(sql, "r1")
         assert after is not None
-        after.chain = link(chain, body)
+        after.chain = next_hash(chain, body)
         sql.execute("UPDATE events SET body = ?, chain = ? WHERE run = 'r1' AND seq = 6", (body, after.chain))
-        assert update(sql, [(before, after)])
+        assert update_rows(sql, [(before, after)])
     said = shell("runs", "show", "r1", "--json")
     assert (said.code, json.loads(said.out)["error"]["code"]) == (1, "J013")

@@ -10,16 +10,16 @@ from typing import Any, TypeAlias
 from orchestra.core.events import (
     AttemptFinished,
     AttemptStarted,
-    Drafted,
     Event,
     NodeFinished,
-    Resumed,
+    PlanDraft,
     RunFinished,
+    RunResumed,
     RunStarted,
     TurnStarted,
     Usage,
 )
-from orchestra.core.outcomes import Value
+from orchestra.core.outcomes import ValueOutcome
 from orchestra.journal.errors import JournalError
 
 Open: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
@@ -60,7 +60,7 @@ class History:
                 for run in self.begun:
                     if (events := await journal.read(run)) and chance.random() < 0.5:
                         with suppress(JournalError):
-                            await journal.durable(run, events[-1].seq)
+                            await journal.wait_durable(run, events[-1].seq)
 
     async def begin(self, journal: Any, openers: Sequence[Any]) -> None:
         """A run begins: its first event alone, or all of it at once, as an import brings it."""
@@ -71,7 +71,7 @@ class History:
             events.append(self._finished(len(events) + 1))
         journal.append(run, events)
         if self.chance.random() < 0.5:
-            await journal.durable(run, len(events))
+            await journal.wait_durable(run, len(events))
 
     async def go_on(self, journal: Any, openers: Sequence[Any]) -> None:
         """A run gets more events, and perhaps its end."""
@@ -84,7 +84,7 @@ class History:
             more.append(self._finished(len(events) + len(more) + 1))
         journal.append(run, more)
         if self.chance.random() < 0.5:
-            await journal.durable(run, more[-1].seq)
+            await journal.wait_durable(run, more[-1].seq)
 
     async def take_over(self, journal: Any, openers: Sequence[Any]) -> None:
         """A run is let go of, and perhaps resumed by another opener."""
@@ -94,11 +94,11 @@ class History:
             other = self.chance.choice(openers)
             epoch = await other.lease(run)
             last = len(await other.read(run))
-            other.append(run, [Resumed(seq=last + 1, at=float(last + 1), epoch=epoch)])
+            other.append(run, [RunResumed(seq=last + 1, at=float(last + 1), epoch=epoch)])
 
     async def delete(self, journal: Any, openers: Sequence[Any]) -> None:
         """Some runs are deleted together, as far as they have ended."""
-        await journal.delete_all([self._known() for _ in range(self.chance.randint(1, 4))])
+        await journal.delete_runs([self._known() for _ in range(self.chance.randint(1, 4))])
 
     async def collide(self, journal: Any, openers: Sequence[Any]) -> None:
         """Two openers begin the same run: one of them is refused at the commit."""
@@ -107,7 +107,7 @@ class History:
             one.append(run, [self._started(run), *self._more(2, 2), self._finished(4)])
         for one in openers:
             with suppress(JournalError):
-                await one.durable(run, 4)
+                await one.wait_durable(run, 4)
 
     def _new(self) -> str:
         run = f"r{next(self._ids):04d}"
@@ -155,14 +155,18 @@ class History:
                 usage=usage,
                 server=server,
                 model=model,
-                recalled=recalled,
-                settled=True,
+                reused_from=recalled,
+                final=True,
             )
         if kind < 0.9:
             return TurnStarted(
-                seq=seq, at=at, node=node, turn=1, drafted=Drafted(None, recalled=chance.choice(("", self._known())), saved=Usage(calls=2))
+                seq=seq,
+                at=at,
+                node=node,
+                turn=1,
+                draft=PlanDraft(None, reused_from=chance.choice(("", self._known())), saved_usage=Usage(calls=2)),
             )
-        return NodeFinished(seq=seq, at=at, node=node, outcome=Value(1))
+        return NodeFinished(seq=seq, at=at, node=node, outcome=ValueOutcome(1))
 
     def _finished(self, seq: int) -> RunFinished:
-        return RunFinished(seq=seq, at=float(seq), status=self.chance.choice(("done", "failed")), outcome=Value(1))
+        return RunFinished(seq=seq, at=float(seq), status=self.chance.choice(("done", "failed")), outcome=ValueOutcome(1))

@@ -26,7 +26,7 @@ async def main(file: Path, run: str) -> None:
                 say(await journal.lease(run))
             else:
                 journal.append(run, [begun(run)])
-                await journal.durable(run, 1)
+                await journal.wait_durable(run, 1)
                 last = 1
                 say(1)
         except JournalError as error:
@@ -35,7 +35,7 @@ async def main(file: Path, run: str) -> None:
             try:
                 last += 1
                 journal.append(run, middle(last, 1))
-                await journal.durable(run, last)
+                await journal.wait_durable(run, last)
                 say(last)
             except JournalError as error:
                 say(error.code)

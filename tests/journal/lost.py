@@ -27,10 +27,10 @@ from orchestra.core.errors import OrchestraError
 from orchestra.core.settings import Settings
 from orchestra.journal.errors import JournalError
 from orchestra.journal.sqlite.commit_loss import accept_loss
-from orchestra.journal.sqlite.commit_mark import Mark, mark_of
-from orchestra.journal.sqlite.database import counted
+from orchestra.journal.sqlite.commit_mark import CommitMark, mark_path
+from orchestra.journal.sqlite.database import read_commit_count
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.journal.sqlite.reader import Reading
+from orchestra.journal.sqlite.reader import SqliteReader
 from tests.journal import lost_child
 
 SEED = 20_264
@@ -104,10 +104,10 @@ def cut_checkpoint(source: Path, target: Path, part: float) -> None:
     shutil.copytree(source, target)
     file, after = target / FILE, target / "after"
     shutil.copytree(source, after)
-    with closing(Reading(after / FILE)) as reading:
-        reading.shorten()
-        mark = Mark(mark_of(file))
-        mark.checkpoint(counted(reading.sql).journal).__enter__()  # and never left
+    with closing(SqliteReader(after / FILE)) as reading:
+        reading.truncate_log()
+        mark = CommitMark(mark_path(file))
+        mark.checkpoint(read_commit_count(reading.sql).journal_id).__enter__()  # and never left
         mark.close()
     whole, old = (after / FILE).read_bytes(), file.read_bytes()
     pages = int(part * len(whole) / 4096) * 4096
@@ -130,13 +130,13 @@ async def answered(file: Path) -> Answers:
     """What a journal answers, or the code of the error for each question; of an opening that fails, that alone."""
     answers: Answers = {}
     try:
-        async with SqliteJournal.open(file, busy=1.0) as journal:
-            runs = await coded(journal.runs(1000))
+        async with SqliteJournal.open(file, busy_timeout=1.0) as journal:
+            runs = await coded(journal.list_runs(1000))
             answers["runs"] = runs if isinstance(runs, str) else {one.run: one for one in runs}
             answers["outbox"] = await coded(journal.outbox())
             for run in () if isinstance(runs, str) else [one.run for one in runs]:
                 answers[f"events of {run}"] = await coded(journal.read(run))
-                answers[f"letters of {run}"] = await coded(journal.letters(run))
+                answers[f"letters of {run}"] = await coded(journal.inbox(run))
     except JournalError as error:
         return {"opening": code_of(error)}
     return answers
@@ -229,7 +229,7 @@ async def resumed(found: Scene, place: Path) -> set[str]:
         async with Orchestra.open(Settings.load({"journal": str(place / FILE), "modules": [MODULE]}), fleet="none") as orchestra:
             for run in found.unfinished:
                 try:
-                    await (await orchestra.resume(run)).pause()
+                    await (await orchestra.resume(run)).wait_until_blocked()
                 except OrchestraError as error:
                     codes.add(code_of(error))
     except JournalError as error:

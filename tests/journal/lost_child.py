@@ -113,7 +113,7 @@ async def main(journal: Path, runs: int, size: int, how: str) -> None:
         await asyncio.gather(_reached(begun[0], AttemptFinished), _reached(begun[1], AttemptStarted))
         for _ in range(100):  # whatever follows on these is in line then
             await asyncio.sleep(0)
-        await orchestra.journal.ready()
+        await orchestra.journal.check_writable()
         print(json.dumps([one.id for one in begun]), flush=True)
         await asyncio.Event().wait()
 

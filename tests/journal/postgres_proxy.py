@@ -17,7 +17,7 @@ SOCKET = ".s.PGSQL.5432"
 
 
 class Proxy:
-    """Passes bytes on both ways. `lose` is asked at each request of a connection, and says what to lose of it."""
+    """Passes bytes on both ways. `mark_lost` is asked at each request of a connection, and says what to lose of it."""
 
     def __init__(self, folder: Path) -> None:
         self.dsn = f"postgresql://orchestra@/postgres?host={folder}"

@@ -8,12 +8,12 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from orchestra.cli.signals import between_commits
+from orchestra.cli.signals import suspend_between_commits
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.journal.sqlite.store import Store
+from orchestra.journal.sqlite.store import SqliteStore
 
 
-def inside(store: Store) -> None:
+def inside(store: SqliteStore) -> None:
     """Holds the transaction until somebody says a line."""
     os.write(1, b"inside\n")
     sys.stdin.readline()
@@ -21,8 +21,8 @@ def inside(store: Store) -> None:
 
 async def main(file: Path, handled: bool) -> None:
     async with SqliteJournal.open(file) as journal:
-        with between_commits(journal) if handled else nullcontext():
-            await journal._errand("", inside)
+        with suspend_between_commits(journal) if handled else nullcontext():
+            await journal._submit("", inside)
             os.write(1, b"committed\n")
             await asyncio.to_thread(sys.stdin.readline)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestra.core.events import AttemptFinished, AttemptStarted, Event, NodeFinished, RunFinished, RunStarted, Usage
-from orchestra.core.outcomes import Value
+from orchestra.core.outcomes import ValueOutcome
 
 SPENT = Usage(prompt_tokens=30, output_tokens=5, calls=1, seconds=0.5)
 
@@ -17,7 +17,8 @@ def begun(run: str, at: float = 1.0) -> RunStarted:
 def middle(first: int, count: int) -> list[Event]:
     """Events numbered from `first`."""
     return [
-        NodeFinished(seq=seq, at=float(seq), node=f"n{seq}", outcome=Value(value=f"value {seq}")) for seq in range(first, first + count)
+        NodeFinished(seq=seq, at=float(seq), node=f"n{seq}", outcome=ValueOutcome(value=f"value {seq}"))
+        for seq in range(first, first + count)
     ]
 
 
@@ -26,6 +27,6 @@ def whole(run: str, at: float = 1.0) -> Sequence[Event]:
         begun(run, at),
         AttemptStarted(seq=2, at=at + 1, node="a", attempt=1, name="reader"),
         AttemptFinished(seq=3, at=at + 2, node="a", attempt=1, value="x", usage=SPENT),
-        NodeFinished(seq=4, at=at + 2, node="a", outcome=Value(value="x")),
-        RunFinished(seq=5, at=at + 3, status="done", outcome=Value(value="x"), usage=SPENT),
+        NodeFinished(seq=4, at=at + 2, node="a", outcome=ValueOutcome(value="x")),
+        RunFinished(seq=5, at=at + 3, status="done", outcome=ValueOutcome(value="x"), usage=SPENT),
     )

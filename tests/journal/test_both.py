@@ -11,7 +11,7 @@ from typing import TypeAlias
 import pytest
 
 from orchestra.core.events import AttemptFinished
-from orchestra.core.protocols import Letter
+from orchestra.core.protocols import InboxMessage
 from orchestra.journal.errors import JournalError
 from orchestra.journal.memory import MemoryJournal
 from orchestra.journal.sqlite import encoding
@@ -41,7 +41,7 @@ async def journal(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
 async def test_gives_back_equal_events_in_order(journal: AnyJournal) -> None:
     for event in whole("r1"):
         journal.append("r1", [event])
-    await journal.durable("r1", 5)
+    await journal.wait_durable("r1", 5)
     assert await journal.read("r1") == list(whole("r1"))
 
 
@@ -79,7 +79,7 @@ async def test_appends_all_or_none(journal: AnyJournal) -> None:
 
 async def test_refuses_events_after_the_end(journal: AnyJournal) -> None:
     journal.append("r1", whole("r1"))
-    await journal.durable("r1", 5)
+    await journal.wait_durable("r1", 5)
     with pytest.raises(JournalError) as caught:
         journal.append("r1", middle(6, 1))
     assert caught.value.code == "J006"
@@ -87,8 +87,8 @@ async def test_refuses_events_after_the_end(journal: AnyJournal) -> None:
 
 async def test_a_lease_or_a_letter_of_a_run_that_has_ended_is_refused_with_what_to_do(journal: AnyJournal) -> None:
     journal.append("r1", whole("r1"))
-    await journal.durable("r1", 5)
-    for late in (journal.lease("r1"), journal.post("r1", Letter(kind="cancel"))):
+    await journal.wait_durable("r1", 5)
+    for late in (journal.lease("r1"), journal.send("r1", InboxMessage(kind="cancel"))):
         with pytest.raises(JournalError) as caught:
             await late
         assert (caught.value.code, caught.value.message) == ("J006", "run r1 has ended, so it can neither be taken over nor get letters")
@@ -96,9 +96,12 @@ async def test_a_lease_or_a_letter_of_a_run_that_has_ended_is_refused_with_what_
 
 
 def test_of_what_is_too_large_the_size_is_said_in_mebibytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "MAX_BODY", 1 << 16)
+    monkeypatch.setattr(encoding, "MAX_BODY_BYTES", 1 << 16)
     event = AttemptFinished(seq=2, at=1.0, node="a", attempt=1, value="x" * 100_000)
-    for keep, what in ((partial(encoding.bounded, "answer m"), "answer m"), (partial(encoding.body_of, "r1"), "event 2 of run r1")):
+    for keep, what in (
+        (partial(encoding.encode_value, "answer m"), "answer m"),
+        (partial(encoding.encode_event, "r1"), "event 2 of run r1"),
+    ):
         with pytest.raises(JournalError) as caught:
             keep(event)
         assert (caught.value.code, caught.value.message) == ("J004", f"{what} has 0.1 MiB as JSON; the journal takes 64 MiB at most")
@@ -108,31 +111,31 @@ async def test_refuses_to_wait_for_what_nobody_appended(journal: AnyJournal) -> 
     journal.append("r1", [begun("r1")])
     for run, seq in (("r1", 2), ("nobody", 1)):
         with pytest.raises(JournalError) as caught:
-            await journal.durable(run, seq)
+            await journal.wait_durable(run, seq)
         assert caught.value.code == "J003"
 
 
 async def test_durable_still_knows_a_run_that_ended(journal: AnyJournal) -> None:
     journal.append("r1", whole("r1"))
-    await journal.durable("r1", 5)
-    await journal.durable("r1", 5)
-    await journal.durable("r1", 1)
+    await journal.wait_durable("r1", 5)
+    await journal.wait_durable("r1", 5)
+    await journal.wait_durable("r1", 1)
 
 
 async def test_blobs_are_kept_once_by_digest(journal: AnyJournal) -> None:
     data = b"\x00bytes\xff"
-    assert journal.put(data) == journal.put(data) == digest(data)
-    assert await journal.blob(digest(data)) == data
+    assert journal.put_blob(data) == journal.put_blob(data) == digest(data)
+    assert await journal.get_blob(digest(data)) == data
     journal.append("r1", [begun("r1")])
-    await journal.durable("r1", 1)
-    assert await journal.blob(digest(data)) == data
-    assert await journal.blob("0" * 32) is None
+    await journal.wait_durable("r1", 1)
+    assert await journal.get_blob(digest(data)) == data
+    assert await journal.get_blob("0" * 32) is None
 
 
 async def test_summaries_come_newest_first_and_tell_what_happened(journal: AnyJournal) -> None:
     journal.append("a", whole("a", at=10.0))
     journal.append("b", [begun("b", at=20.0), *middle(2, 3)])
-    newest, oldest = await journal.runs()
+    newest, oldest = await journal.list_runs()
     assert (newest.run, newest.status, newest.finished, newest.nodes) == ("b", "running", None, 3)
     assert (oldest.run, oldest.workflow, oldest.status, oldest.started, oldest.finished, oldest.nodes) == (
         "a",
@@ -143,16 +146,16 @@ async def test_summaries_come_newest_first_and_tell_what_happened(journal: AnyJo
         1,
     )
     assert oldest.usage == SPENT
-    assert [summary.run for summary in await journal.runs(1)] == ["b"]
+    assert [summary.run for summary in await journal.list_runs(1)] == ["b"]
 
 
 async def test_finds_runs_by_the_beginning_of_their_ids(journal: AnyJournal) -> None:
     for run in ("01ab", "01ac", "02", "%1"):
         journal.append(run, [begun(run)])
-    assert await journal.find("01") == ["01ab", "01ac"]
-    assert await journal.find("01ab") == ["01ab"]
-    assert await journal.find("%") == ["%1"]
-    assert await journal.find("3") == []
+    assert await journal.find_runs("01") == ["01ab", "01ac"]
+    assert await journal.find_runs("01ab") == ["01ab"]
+    assert await journal.find_runs("%") == ["%1"]
+    assert await journal.find_runs("3") == []
 
 
 async def test_takes_nothing_once_closed(journal: AnyJournal) -> None:

@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 
 from orchestra.core.events import Event
-from orchestra.core.protocols import Letter, Message, RunSummary
+from orchestra.core.protocols import InboxMessage, OutboxMessage, RunSummary
 from orchestra.journal.errors import JournalError
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.journal.postgres.journal import PostgresJournal
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.testing.conformance.laws import LAWS, Law, Open, follow, steps
+from orchestra.testing.conformance.laws import CONFORMANCE_TESTS, ConformanceTest, OpenJournal, random_steps, run_steps
 from tests.journal.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.slow
 
 
-def in_memory(kind: type[MemoryJournal] = MemoryJournal) -> Open:
+def in_memory(kind: type[MemoryJournal] = MemoryJournal) -> OpenJournal:
     store = MemoryStore()
 
     @asynccontextmanager
@@ -34,45 +34,45 @@ def in_memory(kind: type[MemoryJournal] = MemoryJournal) -> Open:
     return opened
 
 
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)
-async def test_memory(law: Law) -> None:
-    await law.check(in_memory())
+@pytest.mark.parametrize("law", CONFORMANCE_TESTS, ids=lambda law: law.name)
+async def test_memory(law: ConformanceTest) -> None:
+    await law.run(in_memory())
 
 
 @pytest.mark.parametrize("durability", ["group", "strict"])
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)
-async def test_sqlite(law: Law, durability: Any, tmp_path: Path) -> None:
-    await law.check(lambda: SqliteJournal.open(tmp_path / "j.db", durability=durability))
+@pytest.mark.parametrize("law", CONFORMANCE_TESTS, ids=lambda law: law.name)
+async def test_sqlite(law: ConformanceTest, durability: Any, tmp_path: Path) -> None:
+    await law.run(lambda: SqliteJournal.open(tmp_path / "j.db", durability=durability))
 
 
 @pytest.mark.parametrize("durability", ["group", "strict"])
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)
-async def test_postgres(law: Law, durability: Any, postgres: PostgresServer, schema: str) -> None:
-    await law.check(lambda: PostgresJournal.open(postgres.dsn, durability=durability, schema=schema))
+@pytest.mark.parametrize("law", CONFORMANCE_TESTS, ids=lambda law: law.name)
+async def test_postgres(law: ConformanceTest, durability: Any, postgres: PostgresServer, schema: str) -> None:
+    await law.run(lambda: PostgresJournal.open(postgres.dsn, durability=durability, schema=schema))
 
 
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)
-async def test_postgres_over_tcp(law: Law, postgres_over_tcp: PostgresServer, schema: str) -> None:
-    await law.check(lambda: PostgresJournal.open(postgres_over_tcp.dsn, schema=schema))
+@pytest.mark.parametrize("law", CONFORMANCE_TESTS, ids=lambda law: law.name)
+async def test_postgres_over_tcp(law: ConformanceTest, postgres_over_tcp: PostgresServer, schema: str) -> None:
+    await law.run(lambda: PostgresJournal.open(postgres_over_tcp.dsn, schema=schema))
 
 
 @pytest.mark.parametrize("seed", range(20))
 async def test_sqlite_answers_as_memory_does(seed: int, tmp_path: Path) -> None:
-    await follow(lambda: SqliteJournal.open(tmp_path / "j.db"), steps(seed))
+    await run_steps(lambda: SqliteJournal.open(tmp_path / "j.db"), random_steps(seed))
 
 
 @pytest.mark.parametrize("seed", range(20))
 async def test_postgres_answers_as_memory_does(seed: int, postgres: PostgresServer, schema: str) -> None:
-    await follow(lambda: PostgresJournal.open(postgres.dsn, schema=schema), steps(seed))
+    await run_steps(lambda: PostgresJournal.open(postgres.dsn, schema=schema), random_steps(seed))
 
 
 def test_a_law_needs_no_plugin_of_pytest() -> None:
-    asyncio.run(LAWS[0].check(in_memory()))
+    asyncio.run(CONFORMANCE_TESTS[0].run(in_memory()))
 
 
 class LosesALetter(MemoryJournal):
-    async def letters(self, run: str, after: int = 0) -> list[Letter]:
-        return (await super().letters(run, after))[:2]
+    async def inbox(self, run: str, after: int = 0) -> list[InboxMessage]:
+        return (await super().inbox(run, after))[:2]
 
 
 class TakesGaps(MemoryJournal):
@@ -93,7 +93,7 @@ class TakesAnyLease(MemoryJournal):
 
 class SendsTwice(MemoryJournal):
     def append(self, run: str, events: Sequence[Event], delivered: Collection[str] = ()) -> None:
-        self.store.sent.clear()
+        self.store.sent_keys.clear()
         super().append(run, events, delivered)
 
 
@@ -104,16 +104,16 @@ class DeliversNothing(MemoryJournal):
 
 class TakesTheLastAnswer(MemoryJournal):
     def remember(self, memo: str, run: str, value: Any) -> None:
-        self.store.memo[memo] = (run, value)
+        self.store.memos[memo] = (run, value)
 
 
 class ListsOldestFirst(MemoryJournal):
     async def runs(self, limit: int = 50) -> list[RunSummary]:
-        return (await super().runs(limit))[::-1]
+        return (await super().list_runs(limit))[::-1]
 
 
 class ReversesTheOutbox(MemoryJournal):
-    async def outbox(self, after: int = 0, limit: int = 100) -> list[Message]:
+    async def outbox(self, after: int = 0, limit: int = 100) -> list[OutboxMessage]:
         return (await super().outbox(after, limit))[::-1]
 
 
@@ -143,16 +143,16 @@ FAULTY = {
 
 @pytest.mark.parametrize(("faulty", "law"), FAULTY.items(), ids=lambda given: getattr(given, "__name__", given))
 async def test_a_law_finds_the_journal_that_breaks_it(faulty: type[MemoryJournal], law: str) -> None:
-    (broken,) = (found for found in LAWS if found.name == law)
+    (broken,) = (found for found in CONFORMANCE_TESTS if found.name == law)
     with pytest.raises(AssertionError):
-        await broken.check(in_memory(faulty))
+        await broken.run(in_memory(faulty))
 
 
 @pytest.mark.parametrize("faulty", [LosesALetter, TakesAnyLease, SendsTwice, DeliversNothing, DeletesAnything, ReversesTheOutbox])
 async def test_sequences_find_the_journal_that_answers_otherwise(faulty: type[MemoryJournal]) -> None:
     async def many() -> None:
         for seed in range(50):
-            await follow(in_memory(faulty), steps(seed))
+            await run_steps(in_memory(faulty), random_steps(seed))
 
     with pytest.raises(AssertionError):
         await many()

@@ -1,4 +1,4 @@
-"""Kill -9 at any moment: what `durable` returned for is there, numbers have no gap, the chain holds, and the run can go on."""
+"""Kill -9 at any moment: what `wait_durable` returned for is there, numbers have no gap, the chain holds, and the run can go on."""
 
 from __future__ import annotations
 
@@ -47,6 +47,6 @@ async def test_nothing_durable_is_lost_at_any_point(tmp_path: Path) -> None:
                 assert len(events) >= seq, f"lost: {where}"
                 for event in events[-5:]:
                     if isinstance(event, NodeFinished):
-                        assert await journal.blob(event.node) == f"{run} {event.seq}".encode(), f"blob lost: {where}"
-            assert all(summary.status == "interrupted" for summary in await journal.runs())
+                        assert await journal.get_blob(event.node) == f"{run} {event.seq}".encode(), f"blob lost: {where}"
+            assert all(summary.status == "interrupted" for summary in await journal.list_runs())
     assert sum(durable.values()) > 20 * POINTS // 4

@@ -17,10 +17,10 @@ import pytest
 from msgspec.structs import replace
 
 from orchestra.core.events import AttemptFinished, Event, RunStarted
-from orchestra.core.protocols import Letter, Selection, Used
-from orchestra.journal.errors import FROM_SQLITE, JournalError
+from orchestra.core.protocols import InboxMessage, RunSelection, RunUsageResult
+from orchestra.journal.errors import SQLITE_ERRORS, JournalError
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.journal.sqlite.reader import Reading
+from orchestra.journal.sqlite.reader import SqliteReader
 from tests.journal.files import sql
 from tests.journal.stories import begun, middle, whole
 
@@ -34,18 +34,18 @@ Answers: TypeAlias = dict[str, Any]
 def story(journal: SqliteJournal, run: str) -> Sequence[Event]:
     if run == "r0":
         return whole(run)
-    sent = journal.put(f"sent by {run}".encode())
+    sent = journal.put_blob(f"sent by {run}".encode())
     return [
         RunStarted(
             seq=1,
             at=float(run[1:]),
             run=run,
             workflow="w",
-            graph=journal.put(b"graph"),
+            graph=journal.put_blob(b"graph"),
             inputs={"a": "x" * 20_000},
             options={"tags": {"customer": "1", "kind": run}},
         ),
-        AttemptFinished(seq=2, at=2.0, node="a", attempt=1, value={"to": run}, sent=sent, outbox=True, recalled="r0"),
+        AttemptFinished(seq=2, at=2.0, node="a", attempt=1, value={"to": run}, sent=sent, outbox=True, reused_from="r0"),
         *middle(3, 3),
     ]
 
@@ -55,50 +55,50 @@ async def fill(journal: SqliteJournal) -> None:
         events = story(journal, run)
         for event in events:
             journal.append(run, [event])
-            await journal.durable(run, event.seq)
-        journal.remember(f"memo of {run}", run, {"answer": run})
+            await journal.wait_durable(run, event.seq)
+        journal.put_memo(f"memo of {run}", run, {"answer": run})
         if run != "r0":
             for _ in range(3):
-                await journal.post(run, Letter(kind="cancel", by=run))
+                await journal.send(run, InboxMessage(kind="cancel", by=run))
             await journal.release(run)
-    await journal.delivered([2])
+    await journal.mark_delivered([2])
 
 
-def questions(reading: Reading) -> dict[str, Callable[[], Any]]:
+def questions(reading: SqliteReader) -> dict[str, Callable[[], Any]]:
     found: dict[str, Callable[[], Any]] = {
         "runs": partial(reading.summaries, 50),
-        "find": partial(reading.find, "r", 100),
+        "find": partial(reading.find_runs, "r", 100),
         "skim": partial(skimmed, reading),
-        "tagged": partial(reading.summaries, 50, Selection(tags={"customer": "1"}, since=0.5)),
+        "tagged": partial(reading.summaries, 50, RunSelection(tags={"customer": "1"}, since=0.5)),
         "usages": partial(used, reading),
-        "copies": partial(reading.copies, RUNS[:1]),
+        "copies": partial(reading.derived_runs, RUNS[:1]),
         "outbox": partial(reading.outbox, 0, 100),
     }
     for run in RUNS:
         found[f"read {run}"] = partial(reading.events, run, 0)
-        found[f"ends {run}"] = partial(reading.ends, (run,))
-        found[f"letters {run}"] = partial(reading.letters, run, 0)
-        found[f"recall {run}"] = partial(reading.recall, (f"memo of {run}",))
+        found[f"ends {run}"] = partial(reading.first_and_last_events, (run,))
+        found[f"letters {run}"] = partial(reading.inbox, run, 0)
+        found[f"recall {run}"] = partial(reading.get_memos, (f"memo of {run}",))
     return found
 
 
-def used(reading: Reading) -> list[Used]:
+def used(reading: SqliteReader) -> list[RunUsageResult]:
     """What all runs used; the first fault of one of them."""
-    found, where = list[Used](), Selection(since=0.5)
-    while some := reading.usages(where).found:
+    found, where = list[RunUsageResult](), RunSelection(since=0.5)
+    while some := reading.query_usages(where).found:
         for one in some:
-            if one.fault is not None:
-                raise one.fault
+            if one.error is not None:
+                raise one.error
         found += some
         where = replace(where, before=(some[-1].started, some[-1].run))
     return found
 
 
-def skimmed(reading: Reading) -> list[tuple[str, Sequence[Event]]]:
+def skimmed(reading: SqliteReader) -> list[tuple[str, Sequence[Event]]]:
     """All runs with their events, without large values; the first fault of one of them."""
     found = []
     before = None
-    while page := reading.skim(-inf, before):
+    while page := reading.scan(-inf, before):
         for run, _, events, fault in page:
             if fault is not None:
                 raise fault
@@ -111,14 +111,14 @@ def asked(file: Path) -> Answers:
     """Every question and its answer; nothing at all where the file cannot be opened."""
     answers: Answers = {}
     try:
-        with closing(Reading(file, busy=0.05)) as reading:
+        with closing(SqliteReader(file, busy_timeout=0.05)) as reading:
             for question, ask in questions(reading).items():
                 try:
                     answers[question] = ask()
                 except JournalError as error:
                     answers[question] = coded(error)
-                except FROM_SQLITE as error:
-                    answers[question] = coded(reading.fault(error))
+                except SQLITE_ERRORS as error:
+                    answers[question] = coded(reading.to_journal_error(error))
     except JournalError as error:
         coded(error)
     return answers
@@ -131,13 +131,13 @@ def coded(error: JournalError) -> str:
 
 async def lived_in(file: Path) -> None:
     """A journal is opened, written and closed."""
-    async with SqliteJournal.open(file, busy=0.05) as journal:
+    async with SqliteJournal.open(file, busy_timeout=0.05) as journal:
         journal.append("new", [begun("new")])
-        await journal.durable("new", 1)
+        await journal.wait_durable("new", 1)
         for run in RUNS[1:]:
             await journal.lease(run)
             journal.append(run, middle(6, 1))
-            await journal.post(run, Letter(kind="cancel"))
+            await journal.send(run, InboxMessage(kind="cancel"))
         await journal.outbox()
 
 
@@ -245,7 +245,7 @@ async def test_who_writes_to_a_spoilt_file_goes_on_or_is_told(tmp_path: Path) ->
         ("UPDATE events SET big = '' WHERE big <> ''", "read r1"),
         ("UPDATE inbox SET number = 4 WHERE run = 'r1' AND number = 3", "letters r1"),
         ("UPDATE inbox SET run = 'r9' WHERE run = 'r1' AND number = 3", "letters r1"),
-        ("UPDATE mail SET letters = 2 WHERE run = 'r1'", "letters r1"),
+        ("UPDATE inbox_counts SET messages = 2 WHERE run = 'r1'", "letters r1"),
         ("UPDATE memo SET run = 'r2' WHERE run = 'r1'", "recall r1"),
         ("UPDATE outbox SET key = 'other' WHERE number = 1", "outbox"),
         ("UPDATE tags SET started = 9.5 WHERE run = 'r1'", "tagged"),

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from orchestra.core.events import AttemptFinished, Event, RunStarted
-from orchestra.core.protocols import Letter
+from orchestra.core.protocols import InboxMessage
 from orchestra.journal.errors import JournalError
 from orchestra.journal.sqlite.journal import SqliteJournal
 from tests.journal.files import sql
 from tests.journal.stories import begun, whole
 
-TABLES = ("runs", "events", "blobs", "inbox", "mail", "memo", "outbox")
+TABLES = ("runs", "events", "blobs", "inbox", "inbox_counts", "memo", "outbox")
 LONG = "x" * 100_000
 
 
@@ -25,8 +25,8 @@ def file(tmp_path: Path) -> Path:
 
 def full(journal: SqliteJournal, run: str) -> list[Event]:
     """A run that names blobs of its own and shared ones in every way, and sends a message."""
-    graph, card = journal.put(b"the graph"), journal.put(b"the card")
-    sent, received = journal.put(f"asked by {run}".encode()), journal.put(b"answered")
+    graph, card = journal.put_blob(b"the graph"), journal.put_blob(b"the card")
+    sent, received = journal.put_blob(f"asked by {run}".encode()), journal.put_blob(b"answered")
     return [
         RunStarted(seq=1, at=1.0, run=run, workflow="w", graph=graph, inputs={"all": LONG}, versions={"reader": card}),
         AttemptFinished(seq=2, at=1.0, node="a", attempt=1, value=LONG + run, sent=sent, received=received, outbox=True),
@@ -36,10 +36,10 @@ def full(journal: SqliteJournal, run: str) -> list[Event]:
 async def filled(journal: SqliteJournal, *runs: str) -> None:
     for run in runs:
         journal.append(run, full(journal, run))
-        journal.remember(f"memo of {run}", run, run)
-        await journal.post(run, Letter(kind="cancel"))
+        journal.put_memo(f"memo of {run}", run, run)
+        await journal.send(run, InboxMessage(kind="cancel"))
         await journal.release(run)
-    await journal.delivered([sent.number for sent in await journal.outbox()])
+    await journal.mark_delivered([sent.number for sent in await journal.outbox()])
 
 
 def size(file: Path) -> int:
@@ -56,7 +56,7 @@ async def test_nothing_of_a_deleted_run_stays(file: Path) -> None:
         assert 0 not in counts(file)
         await journal.delete("r1")
         assert counts(file) == [0] * len(TABLES)
-        assert (await journal.read("r1"), await journal.letters("r1"), await journal.recall("memo of r1")) == ([], [], None)
+        assert (await journal.read("r1"), await journal.inbox("r1"), await journal.get_memo("memo of r1")) == ([], [], None)
 
 
 async def test_other_runs_keep_all_that_they_name(file: Path) -> None:
@@ -64,8 +64,8 @@ async def test_other_runs_keep_all_that_they_name(file: Path) -> None:
         await filled(journal, "r1", "r2")
         await journal.delete("r1")
         assert await journal.read("r2") == full(journal, "r2")
-        assert await journal.recall("memo of r2") == ("r2", "r2")
-        assert len(await journal.letters("r2")) == 1
+        assert await journal.get_memo("memo of r2") == ("r2", "r2")
+        assert len(await journal.inbox("r2")) == 1
     assert counts(file) == [1, 2, 6, 1, 1, 1, 1]
     assert sql(file, "SELECT DISTINCT run FROM blobs", "SELECT count(*) FROM blob_uses") == [("r2",), (0,)]
 
@@ -81,26 +81,26 @@ async def test_a_deleted_run_may_begin_anew(file: Path) -> None:
 async def test_a_blob_that_no_event_names_yet_is_not_taken_away(file: Path) -> None:
     async with SqliteJournal.open(file) as one, SqliteJournal.open(file) as two:
         await filled(one, "r1")
-        name = two.put(b"the graph")
+        name = two.put_blob(b"the graph")
         two.append("other", [begun("other")])
-        await two.durable("other", 1)
+        await two.wait_durable("other", 1)
         await one.delete("r1")
         two.append("r2", [RunStarted(seq=1, at=1.0, run="r2", workflow="w", graph=name, inputs={})])
-        await two.durable("r2", 1)
-        assert await one.blob(name) == b"the graph"
+        await two.wait_durable("r2", 1)
+        assert await one.get_blob(name) == b"the graph"
         await two.release("r2")
         await one.delete("r2")
-        assert await one.blob(name) is None
+        assert await one.get_blob(name) is None
 
 
 async def test_what_a_process_that_is_gone_stored_and_never_named_is_swept(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
-        forgotten = journal.put(b"forgotten")
+        forgotten = journal.put_blob(b"forgotten")
         journal.append("r1", full(journal, "r1"))
     async with SqliteJournal.open(file) as journal:
-        mine = journal.put(b"mine")
+        mine = journal.put_blob(b"mine")
         await journal.compact()
-        assert [await journal.blob(name) for name in (forgotten, mine)] == [None, b"mine"]
+        assert [await journal.get_blob(name) for name in (forgotten, mine)] == [None, b"mine"]
         assert await journal.read("r1") == full(journal, "r1")
 
 
@@ -121,10 +121,10 @@ async def test_a_run_that_ended_or_was_interrupted_can_be_deleted(file: Path) ->
         journal.append("interrupted", [begun("interrupted")])
     async with SqliteJournal.open(file) as journal:
         journal.append("ended", whole("ended"))
-        await journal.durable("ended", 5)
+        await journal.wait_durable("ended", 5)
         for run in ("ended", "interrupted"):
             await journal.delete(run)
-        assert await journal.runs() == []
+        assert await journal.list_runs() == []
 
 
 async def test_compact_gives_room_back_while_others_read(file: Path) -> None:
@@ -145,9 +145,9 @@ async def test_runs_that_are_deleted_together_are_one_commit(file: Path) -> None
         runs = [f"r{number}" for number in range(20)]
         for run in runs:
             await filled(journal, run)
-        await journal.delivered([message.number for message in await journal.outbox()])
+        await journal.mark_delivered([message.number for message in await journal.outbox()])
         statements: list[str] = []
-        journal._stores.writing.sql.set_trace_callback(statements.append)
+        journal._connections.store.sql.set_trace_callback(statements.append)
         await asyncio.gather(*map(journal.delete, runs))
         assert statements.count("COMMIT") <= 2
         assert {table: sql(file, f"SELECT count(*) FROM {table}")[0][0] for table in TABLES} == dict.fromkeys(TABLES, 0)
@@ -155,14 +155,14 @@ async def test_runs_that_are_deleted_together_are_one_commit(file: Path) -> None
 
 async def test_a_blob_of_a_deleted_run_that_is_named_again_in_the_same_commit_stays(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
-        journal.append("old", [begun("old"), AttemptFinished(seq=2, at=1.0, node="a", attempt=1, sent=journal.put(b"asked"))])
+        journal.append("old", [begun("old"), AttemptFinished(seq=2, at=1.0, node="a", attempt=1, sent=journal.put_blob(b"asked"))])
         await journal.release("old")
         deleting = asyncio.ensure_future(journal.delete("old"))
         await asyncio.sleep(0)
-        named = journal.put(b"asked")
+        named = journal.put_blob(b"asked")
         journal.append("new", [begun("new"), AttemptFinished(seq=2, at=1.0, node="a", attempt=1, sent=named)])
-        await asyncio.gather(deleting, journal.durable("new", 2))
-        assert await journal.blob(named) == b"asked"
+        await asyncio.gather(deleting, journal.wait_durable("new", 2))
+        assert await journal.get_blob(named) == b"asked"
     async with SqliteJournal.open(file) as journal:
         await journal.compact()
-        assert await journal.blob(named) == b"asked"
+        assert await journal.get_blob(named) == b"asked"

@@ -9,26 +9,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.core.events import (
-    Answered,
-    Asked,
     AttemptFinished,
     AttemptStarted,
     CancelRequested,
-    Drafted,
     Event,
-    Expanded,
-    Judged,
-    LetterRefused,
+    InboxMessageRejected,
+    MapExpanded,
     NodeFinished,
-    Resumed,
+    OutputJudged,
+    PlanDraft,
+    QuestionAnswered,
+    QuestionAsked,
     RetryPlanned,
     RunFinished,
+    RunResumed,
     RunStarted,
     TurnStarted,
     Usage,
     Verdict,
 )
-from orchestra.core.outcomes import Abstained, Failed, Outcome, Skipped, Value
+from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, Outcome, SkippedOutcome, ValueOutcome
 from orchestra.journal.history import History
 from tests.journal.stories import whole
 
@@ -51,7 +51,7 @@ def call(node: str, attempt: int = 1, **result: object) -> list[Fact]:
 
 
 def done(node: str, outcome: Outcome | None = None) -> Fact:
-    return NodeFinished, {"node": node, "outcome": outcome or Value(value=1)}
+    return NodeFinished, {"node": node, "outcome": outcome or ValueOutcome(value=1)}
 
 
 def test_a_plain_run() -> None:
@@ -71,7 +71,7 @@ def test_rows_stand_in_the_order_of_their_starts() -> None:
 def test_elements_stand_under_their_list_and_their_costs_add_up() -> None:
     history = History.of(
         numbered(
-            (Expanded, {"node": "x", "count": 2}),
+            (MapExpanded, {"node": "x", "count": 2}),
             *call("x[0]")[:1],
             *call("x[1]"),
             done("x[1]"),
@@ -106,53 +106,53 @@ def test_the_body_of_a_call_has_no_turns() -> None:
 
 
 def test_what_happened_from_outside_is_kept_in_order_and_open_questions_stand_apart() -> None:
-    asked = {"question": "Well?", "schema": {}, "shown": "d"}
+    asked = {"question": "Well?", "schema": {}, "question_digest": "d"}
     facts: list[Fact] = [
-        (Asked, {"node": "a", **asked}),
-        (Asked, {"node": "b", **asked}),
-        (LetterRefused, {"letter": 1, "reason": "nobody asks this"}),
-        (Resumed, {"epoch": 2, "by": "ada"}),
-        (Answered, {"node": "a", "value": "yes", "letter": 2}),
+        (QuestionAsked, {"node": "a", **asked}),
+        (QuestionAsked, {"node": "b", **asked}),
+        (InboxMessageRejected, {"message_number": 1, "reason": "nobody asks this"}),
+        (RunResumed, {"epoch": 2, "by": "ada"}),
+        (QuestionAnswered, {"node": "a", "value": "yes", "message_number": 2}),
     ]
     history = History.of(numbered(*facts))
-    assert [type(event) for event in history.incidents] == [LetterRefused, Resumed, Answered]
-    assert [event.node for event in history.asked] == ["b"]
+    assert [type(event) for event in history.external_events] == [InboxMessageRejected, RunResumed, QuestionAnswered]
+    assert [event.node for event in history.open_questions] == ["b"]
 
 
 def test_nobody_is_asked_any_more_in_what_has_come_to_its_end() -> None:
-    asked = {"question": "Well?", "schema": {}, "shown": "d"}
-    failed = Failed(code="E034", reason="all elements are needed", by="got")
+    asked = {"question": "Well?", "schema": {}, "question_digest": "d"}
+    failed = FailedOutcome(code="E034", reason="all elements are needed", origin="got")
     facts: list[Fact] = [
-        (Expanded, {"node": "got", "count": 3}),
-        (Asked, {"node": "got[0]/sure", **asked}),
-        (Asked, {"node": "got[2]/inner#1/sure", **asked}),
-        (Asked, {"node": "gotten", **asked}),
+        (MapExpanded, {"node": "got", "count": 3}),
+        (QuestionAsked, {"node": "got[0]/sure", **asked}),
+        (QuestionAsked, {"node": "got[2]/inner#1/sure", **asked}),
+        (QuestionAsked, {"node": "gotten", **asked}),
         done("got[1]/made", failed),
         done("got[1]", failed),
     ]
     before, after = History.of(numbered(*facts)), History.of(numbered(*facts, done("got", failed)))
-    assert [event.node for event in before.asked] == ["got[0]/sure", "got[2]/inner#1/sure", "gotten"]
-    assert [event.node for event in after.asked] == ["gotten"]
-    assert after.rests
-    assert not any(row.unanswered for row in after.rows)
+    assert [event.node for event in before.open_questions] == ["got[0]/sure", "got[2]/inner#1/sure", "gotten"]
+    assert [event.node for event in after.open_questions] == ["gotten"]
+    assert after.is_waiting
+    assert not any(row.unanswered_reason for row in after.rows)
 
 
 def test_nobody_is_asked_any_more_by_a_plan_that_another_one_follows() -> None:
-    asked = {"question": "Well?", "schema": {}, "shown": "d"}
+    asked = {"question": "Well?", "schema": {}, "question_digest": "d"}
     facts: list[Fact] = [
-        (TurnStarted, {"node": "solve", "turn": 1, "drafted": Drafted(graph={}, version=1)}),
-        (Asked, {"node": "solve@1/s1", **asked}),
-        (TurnStarted, {"node": "solve", "turn": 2, "drafted": Drafted(graph={}, version=1)}),
-        (TurnStarted, {"node": "solve", "turn": 3, "drafted": Drafted(graph={}, version=2)}),
-        (Asked, {"node": "solve@2/s1", **asked}),
+        (TurnStarted, {"node": "solve", "turn": 1, "draft": PlanDraft(graph={}, version=1)}),
+        (QuestionAsked, {"node": "solve@1/s1", **asked}),
+        (TurnStarted, {"node": "solve", "turn": 2, "draft": PlanDraft(graph={}, version=1)}),
+        (TurnStarted, {"node": "solve", "turn": 3, "draft": PlanDraft(graph={}, version=2)}),
+        (QuestionAsked, {"node": "solve@2/s1", **asked}),
     ]
-    assert [event.node for event in History.of(numbered(*facts[:3])).asked] == ["solve@1/s1"]
-    assert [event.node for event in History.of(numbered(*facts)).asked] == ["solve@2/s1"]
+    assert [event.node for event in History.of(numbered(*facts[:3])).open_questions] == ["solve@1/s1"]
+    assert [event.node for event in History.of(numbered(*facts)).open_questions] == ["solve@2/s1"]
 
 
 def test_an_attempt_says_which_run_its_answer_was_recalled_from() -> None:
-    history = History.of(numbered(*call("a", recalled="older")))
-    assert [tried.recalled for tried in history.rows[0].attempts] == ["older"]
+    history = History.of(numbered(*call("a", reused_from="older")))
+    assert [tried.reused_from for tried in history.rows[0].attempts] == ["older"]
 
 
 def test_attempts_carry_what_the_checks_said() -> None:
@@ -160,26 +160,26 @@ def test_attempts_carry_what_the_checks_said() -> None:
     history = History.of(
         numbered(
             *call("a", value="wrong", sent="s1", received="r1", server="one", model="smol"),
-            (Judged, {"node": "a", "attempt": 1, "verdicts": (verdict,), "accepted": False, "score": 0.1, "reason": "quote: fail"}),
+            (OutputJudged, {"node": "a", "attempt": 1, "verdicts": (verdict,), "accepted": False, "score": 0.1, "reason": "quote: fail"}),
             (RetryPlanned, {"node": "a", "attempt": 2, "due": 300.0}),
             *call("a", 2, value="right"),
-            (Judged, {"node": "a", "attempt": 2, "verdicts": (), "accepted": True, "score": 0.9}),
+            (OutputJudged, {"node": "a", "attempt": 2, "verdicts": (), "accepted": True, "score": 0.9}),
             done("a"),
         )
     )
     first, second = history.rows[0].attempts
-    assert (first.accepted, first.refused, first.score, first.verdicts) == (False, "quote: fail", 0.1, (verdict,))
+    assert (first.accepted, first.rejection_reason, first.score, first.verdicts) == (False, "quote: fail", 0.1, (verdict,))
     assert (first.sent, first.received, first.server, first.model, first.value) == ("s1", "r1", "one", "smol", "wrong")
-    assert (second.number, second.accepted, second.refused, second.value) == (2, True, "", "right")
+    assert (second.number, second.accepted, second.rejection_reason, second.value) == (2, True, "", "right")
 
 
 @pytest.mark.parametrize(
     ("outcome", "status", "error"),
     [
-        (Value(value=1), "value", ""),
-        (Skipped(reason="`when` was false"), "skipped", "`when` was false"),
-        (Abstained(reason="quote: fail"), "abstained", "quote: fail"),
-        (Failed(code="E009", reason="wrong type"), "failed", "E009: wrong type"),
+        (ValueOutcome(value=1), "value", ""),
+        (SkippedOutcome(reason="`when` was false"), "skipped", "`when` was false"),
+        (AbstainedOutcome(reason="quote: fail"), "abstained", "quote: fail"),
+        (FailedOutcome(code="E009", reason="wrong type"), "failed", "E009: wrong type"),
     ],
 )
 def test_each_outcome_has_its_status_and_error(outcome: Outcome, status: str, error: str) -> None:
@@ -205,7 +205,7 @@ def test_what_still_goes_on() -> None:
 
 
 def test_a_cancelled_run_tells_who_and_what_was_broken_off() -> None:
-    end = (RunFinished, {"status": "cancelled", "outcome": Failed(code="E008", reason="cancelled")})
+    end = (RunFinished, {"status": "cancelled", "outcome": FailedOutcome(code="E008", reason="cancelled")})
     history = History.of(numbered(*call("a")[:1], (CancelRequested, {"by": "me"}), end))
     assert (history.status, history.cancelled_by, history.rows[0].status) == ("cancelled", "me", "interrupted")
 

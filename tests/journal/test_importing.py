@@ -30,14 +30,14 @@ async def test_a_run_is_moved_from_a_file_to_a_database(postgres: PostgresServer
         run = (await orchestra.options(tags={"customer": "42"}).run(loud, text="tea" * 100_000)).run
         events = await orchestra.journal.read(run)
         with (tmp_path / "run.jsonl").open("wb") as file:
-            await export.write(orchestra.journal, run, file)
-    [exported] = import_.runs_of([("run.jsonl", tmp_path / "run.jsonl")])
-    import_.check(exported)
+            await export.write_run(orchestra.journal, run, file)
+    [exported] = import_.read_runs([("run.jsonl", tmp_path / "run.jsonl")])
+    import_.check_run(exported)
     async with PostgresJournal.open(postgres.dsn, schema=schema) as journal:
-        await import_.put(journal, exported)
+        await import_.put_run(journal, exported)
         async with Orchestra.open(settings, fleet="none", journal=journal) as orchestra:
             assert await journal.read(run) == events
-            assert (await orchestra.look(run)).tags == {"customer": "42"}
-            assert (await orchestra.replay(run)).different is None
+            assert (await orchestra.view(run)).tags == {"customer": "42"}
+            assert (await orchestra.replay(run)).first_difference is None
             fork = await orchestra.fork(run, loud)
             assert ((await fork.run).output, fork.changes) == ("TEA" * 100_000, ())

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestra.core.events import AttemptFinished, Event, Judged, NodeFinished, RunFinished, RunStarted, Usage, Verdict, encode
-from orchestra.core.outcomes import Abstained, Evidence, Value
+from orchestra.core.events import AttemptFinished, Event, NodeFinished, OutputJudged, RunFinished, RunStarted, Usage, Verdict, encode
+from orchestra.core.outcomes import AbstainedOutcome, Evidence, ValueOutcome
 from orchestra.journal.errors import JournalError
-from orchestra.journal.large_values import LARGE, parted, with_value
+from orchestra.journal.large_values import LARGE_EVENT_BYTES, split_value, with_value
 from orchestra.journal.sqlite.journal import SqliteJournal
 from orchestra.schema.strict_json import digest
 from tests.journal.files import sql
@@ -31,9 +31,9 @@ def story(value: Any) -> list[Event]:
     evidence = (Evidence(check="quote", quote="q", start=1, end=2),)
     return [
         RunStarted(seq=1, at=1.0, run="r1", workflow="w", graph="0" * 32, inputs=value, options={"budget": {"tokens": 5}}),
-        AttemptFinished(seq=2, at=2.0, node="a", attempt=1, value=value, usage=Usage(5, 6), confidence=0.5, settled=True),
-        NodeFinished(seq=3, at=3.0, node="b", outcome=Value(value=value, score=0.5, evidence=evidence)),
-        RunFinished(seq=4, at=4.0, status="done", outcome=Value(value=value)),
+        AttemptFinished(seq=2, at=2.0, node="a", attempt=1, value=value, usage=Usage(5, 6), confidence=0.5, final=True),
+        NodeFinished(seq=3, at=3.0, node="b", outcome=ValueOutcome(value=value, score=0.5, evidence=evidence)),
+        RunFinished(seq=4, at=4.0, status="done", outcome=ValueOutcome(value=value)),
     ]
 
 
@@ -41,7 +41,7 @@ async def test_a_large_value_is_stored_once_and_every_event_comes_back_equal(fil
     value = {"text": TEXT, "none": None, "deep": [[1.5, True, {}]]}
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", story(value))
-        await journal.durable("r1", 4)
+        await journal.wait_durable("r1", 4)
         assert await journal.read("r1") == story(value)
         assert await journal.read("r1", 2) == story(value)[2:]
     assert sql(file, "SELECT digest, length(data) > 60000 FROM blobs", "SELECT DISTINCT big FROM events") == [
@@ -61,8 +61,8 @@ async def test_long_events_without_a_value_stay_as_they_are(file: Path) -> None:
     events: list[Event] = [
         begun("r1"),
         AttemptFinished(seq=2, at=1.0, node="a", attempt=1, error="A1", reason=TEXT),
-        Judged(seq=3, at=1.0, node="a", attempt=1, verdicts=(Verdict("c", "fail", 0.0, reason=TEXT),), accepted=False),
-        NodeFinished(seq=4, at=1.0, node="a", outcome=Abstained(reason=TEXT)),
+        OutputJudged(seq=3, at=1.0, node="a", attempt=1, verdicts=(Verdict("c", "fail", 0.0, reason=TEXT),), accepted=False),
+        NodeFinished(seq=4, at=1.0, node="a", outcome=AbstainedOutcome(reason=TEXT)),
     ]
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", events)
@@ -73,9 +73,9 @@ async def test_long_events_without_a_value_stay_as_they_are(file: Path) -> None:
 async def test_a_value_that_changes_after_it_was_appended_is_stored_as_it_was(file: Path) -> None:
     value: dict[str, object] = {"text": TEXT}
     async with SqliteJournal.open(file) as journal:
-        journal.append("r1", [begun("r1"), NodeFinished(seq=2, at=1.0, node="a", outcome=Value(value=value))])
+        journal.append("r1", [begun("r1"), NodeFinished(seq=2, at=1.0, node="a", outcome=ValueOutcome(value=value))])
         value["text"] = object()
-        assert (await journal.read("r1"))[1] == NodeFinished(seq=2, at=1.0, node="a", outcome=Value(value={"text": TEXT}))
+        assert (await journal.read("r1"))[1] == NodeFinished(seq=2, at=1.0, node="a", outcome=ValueOutcome(value={"text": TEXT}))
 
 
 @pytest.mark.parametrize(
@@ -108,10 +108,10 @@ JSON = st.recursive(
 @settings(max_examples=200)
 def test_an_event_is_the_sum_of_its_parts(value: Any, which: int) -> None:
     event = story(value)[which]
-    parts = parted(event, encode(event))
+    parts = split_value(event, encode(event))
     if parts is None:
         assert value is None
     else:
         shell = msgspec.json.decode(parts[0], type=type(event))
         assert with_value(shell, msgspec.json.decode(parts[1])) == event
-        assert len(parts[0]) < LARGE
+        assert len(parts[0]) < LARGE_EVENT_BYTES

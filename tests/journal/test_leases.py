@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from orchestra.core.events import Asked, AttemptStarted
-from orchestra.core.protocols import Letter
+from orchestra.core.events import AttemptStarted, QuestionAsked
+from orchestra.core.protocols import InboxMessage
 from orchestra.journal.errors import JournalError
 from orchestra.journal.sqlite.journal import SqliteJournal
 from tests.journal.files import holder, sql
 from tests.journal.stories import begun, middle, whole
 
-LETTER = Letter(kind="cancel")
-QUESTION = Asked(seq=2, at=2.0, node="q", question="Well?", schema={"type": "string"}, shown="4" * 32)
+LETTER = InboxMessage(kind="cancel")
+QUESTION = QuestionAsked(seq=2, at=2.0, node="q", question="Well?", schema={"type": "string"}, question_digest="4" * 32)
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def file(tmp_path: Path) -> Path:
 
 
 async def statuses(journal: SqliteJournal) -> dict[str, str]:
-    return {summary.run: summary.status for summary in await journal.runs()}
+    return {summary.run: summary.status for summary in await journal.list_runs()}
 
 
 async def test_a_run_without_an_end_is_running_waiting_or_interrupted(file: Path) -> None:
@@ -41,19 +41,19 @@ async def test_a_run_without_an_end_is_running_waiting_or_interrupted(file: Path
             journal.append("busy", [QUESTION, AttemptStarted(seq=3, at=2.0, node="a", attempt=1)])
             for run in ("asking", "released", "busy"):
                 await journal.release(run)
-            await journal.durable("held", 1)
+            await journal.wait_durable("held", 1)
             let_go = {"asking": "waiting", "released": "interrupted", "busy": "interrupted"}
             assert await statuses(watching) == {"held": "running"} | let_go
         assert await statuses(watching) == {"held": "interrupted"} | let_go
 
 
-@pytest.mark.parametrize("damage", ["DELETE FROM events WHERE run = 'broken' AND seq = 1", "UPDATE mail SET letters = 7"])
+@pytest.mark.parametrize("damage", ["DELETE FROM events WHERE run = 'broken' AND seq = 1", "UPDATE inbox_counts SET messages = 7"])
 async def test_a_released_run_whose_log_or_inbox_is_damaged_is_listed_with_the_others(file: Path, damage: str) -> None:
     async with SqliteJournal.open(file) as journal:
         for run in ("sound", "broken"):
             journal.append(run, [begun(run), QUESTION])
             await journal.release(run)
-        await journal.post("broken", LETTER)
+        await journal.send("broken", LETTER)
     sql(file, damage)
     async with SqliteJournal.open(file) as journal:
         assert await statuses(journal) == {"sound": "waiting", "broken": "interrupted"}
@@ -81,12 +81,12 @@ async def test_who_released_a_run_appends_no_more_until_it_leases_again(file: Pa
 async def test_of_two_who_begin_one_run_the_first_on_disk_stands(file: Path) -> None:
     async with SqliteJournal.open(file) as one, SqliteJournal.open(file) as two:
         two.append("r1", [begun("r1", at=2.0)])
-        await two.durable("r1", 1)
+        await two.wait_durable("r1", 1)
         one.append("other", [begun("other")])
         with pytest.raises(JournalError) as caught:
             one.append("r1", [begun("r1", at=1.0)])
         assert caught.value.code == "J005"
-        await one.durable("other", 1)
+        await one.wait_durable("other", 1)
         assert await one.read("r1") == [begun("r1", at=2.0)]
 
 
@@ -96,12 +96,12 @@ async def test_of_many_who_begin_one_run_at_once_one_wins_and_other_runs_go_on(f
             journal.append("shared", [begun("shared", at=float(number))])
         except JournalError as error:
             journal.append(f"own{number}", [begun(f"own{number}")])
-            await journal.durable(f"own{number}", 1)
+            await journal.wait_durable(f"own{number}", 1)
             return error.code
         journal.append(f"own{number}", [begun(f"own{number}")])
-        await journal.durable(f"own{number}", 1)
+        await journal.wait_durable(f"own{number}", 1)
         try:
-            await journal.durable("shared", 1)
+            await journal.wait_durable("shared", 1)
         except JournalError as error:
             return error.code
         return "won"
@@ -117,7 +117,7 @@ async def test_a_lease_is_refused(file: Path, what: str, code: str) -> None:
     async with SqliteJournal.open(file) as journal, SqliteJournal.open(file) as other:
         journal.append("held", [begun("held")])
         journal.append("ended", whole("ended"))
-        await asyncio.gather(journal.durable("held", 1), journal.durable("ended", 5))
+        await asyncio.gather(journal.wait_durable("held", 1), journal.wait_durable("ended", 5))
         for asks in (journal, other):
             with pytest.raises(JournalError) as caught:
                 await asks.lease(what)
@@ -147,8 +147,8 @@ async def test_a_lease_that_nobody_waits_for_any_more_goes_back(file: Path) -> N
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
-        await journal.post("r1", LETTER)  # behind it in line
-        await journal.post("r1", LETTER)
+        await journal.send("r1", LETTER)  # behind it in line
+        await journal.send("r1", LETTER)
         assert await other.lease("r1") == 3
 
 
@@ -185,7 +185,7 @@ async def test_a_process_that_was_stopped_and_lost_its_lease_is_fenced(file: Pat
             (file.parent / "journal.db-writers" / str(writer)).unlink()
             assert await journal.lease("r1") == 2
             journal.append("r1", middle(3, 1))
-            await journal.durable("r1", 3)
+            await journal.wait_durable("r1", 3)
             old.process.send_signal(signal.SIGCONT)
             assert [old.ask(), old.ask()] == ["J005", "J005"]
             journal.append("r1", middle(4, 1))
@@ -195,7 +195,7 @@ async def test_a_process_that_was_stopped_and_lost_its_lease_is_fenced(file: Pat
 async def test_a_journal_that_lost_a_lease_may_take_it_again_and_write_on(file: Path) -> None:
     async with SqliteJournal.open(file) as old:
         old.append("r1", [begun("r1")])
-        await old.durable("r1", 1)
+        await old.wait_durable("r1", 1)
         os.unlink(file.parent / "journal.db-writers" / str(sql(file, "SELECT writer FROM runs")[0][0]))
         async with SqliteJournal.open(file) as new:
             await new.lease("r1")
@@ -203,7 +203,7 @@ async def test_a_journal_that_lost_a_lease_may_take_it_again_and_write_on(file: 
             await new.release("r1")
         old.append("r1", middle(2, 2))
         with pytest.raises(JournalError) as caught:
-            await old.durable("r1", 3)
+            await old.wait_durable("r1", 3)
         assert caught.value.code == "J005"
         assert await old.lease("r1") == 3
         old.append("r1", middle(3, 1))
@@ -217,7 +217,7 @@ async def test_a_writer_whose_file_cannot_be_opened_is_not_taken_for_gone(file: 
     opened = os.open
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [begun("r1")])
-        await journal.durable("r1", 1)
+        await journal.wait_durable("r1", 1)
         (theirs,) = presences.iterdir()
 
         def refused(path: Any, flags: int, mode: int = 0o777, **more: Any) -> int:
@@ -235,7 +235,7 @@ async def test_a_writer_whose_file_cannot_be_opened_is_not_taken_for_gone(file: 
             assert (str(theirs) in caught.value.message) == (fault == errno.EACCES)
             assert ("remove that file" in caught.value.hint) == (fault == errno.EACCES)
         journal.append("r1", middle(2, 1))
-        await journal.durable("r1", 2)
+        await journal.wait_durable("r1", 2)
 
 
 async def test_a_run_whose_file_was_left_by_another_user_goes_on_when_that_is_removed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +279,7 @@ async def test_other_users_may_read_whether_a_writer_is_there(file: Path, monkey
 
             monkeypatch.setattr(os, "open", seen)
             journal.append("r1", [begun("r1")])
-            await journal.durable("r1", 1)
+            await journal.wait_durable("r1", 1)
             async with SqliteJournal.open(file) as other:
                 assert await statuses(other) == {"r1": "running"}
             assert asked

@@ -26,47 +26,47 @@ def sends(seq: int, node: str, value: object = "hello") -> AttemptFinished:
 
 async def test_the_first_answer_stays_and_outlives_the_journal(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
-        journal.remember("m1", "r1", {"a": [1, None, "ä"]})
-        journal.remember("m1", "r2", "later")
-        assert await journal.recall("m1") == ("r1", {"a": [1, None, "ä"]})
+        journal.put_memo("m1", "r1", {"a": [1, None, "ä"]})
+        journal.put_memo("m1", "r2", "later")
+        assert await journal.get_memo("m1") == ("r1", {"a": [1, None, "ä"]})
     async with SqliteJournal.open(file) as journal:
-        journal.remember("m1", "r3", "much later")
-        assert await journal.recall("m1") == ("r1", {"a": [1, None, "ä"]})
-        assert await journal.recall("m2") is None
+        journal.put_memo("m1", "r3", "much later")
+        assert await journal.get_memo("m1") == ("r1", {"a": [1, None, "ä"]})
+        assert await journal.get_memo("m2") is None
 
 
 async def test_an_answer_is_on_disk_with_the_next_commit(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
-        journal.remember("m1", "r1", 7)
+        journal.put_memo("m1", "r1", 7)
         journal.append("r1", [begun("r1")])
-        await journal.durable("r1", 1)
+        await journal.wait_durable("r1", 1)
         assert sql(file, "SELECT memo, run FROM memo") == [("m1", "r1")]
 
 
 async def test_an_answer_that_is_no_json_is_refused_at_once(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         with pytest.raises(JournalError) as caught:
-            journal.remember("m1", "r1", object())
+            journal.put_memo("m1", "r1", object())
         assert caught.value.code == "J004"
-        assert await journal.recall("m1") is None
+        assert await journal.get_memo("m1") is None
 
 
 async def test_an_answer_that_was_tampered_with_is_refused(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
-        journal.remember("m1", "r1", "true")
+        journal.put_memo("m1", "r1", "true")
     sql(file, "UPDATE memo SET value = replace(value, 'true', 'false')")
     async with SqliteJournal.open(file) as journal:
         with pytest.raises(JournalError) as caught:
-            await journal.recall("m1")
+            await journal.get_memo("m1")
     assert caught.value.code == "J013"
 
 
 async def test_messages_come_in_the_order_of_commit_until_they_are_delivered(file: Path) -> None:
     async with SqliteJournal.open(file) as one, SqliteJournal.open(file) as two:
         one.append("r1", [begun("r1"), sends(2, "a", {"to": "ann"}), sends(3, "b")])
-        await one.durable("r1", 3)
+        await one.wait_durable("r1", 3)
         two.append("r2", [begun("r2"), sends(2, "a", None)])
-        await two.durable("r2", 2)
+        await two.wait_durable("r2", 2)
         found = await one.outbox()
         assert [(sent.number, sent.run, sent.node, sent.name, sent.key, sent.value) for sent in found] == [
             (1, "r1", "a", "mailer", "r1/a", {"to": "ann"}),
@@ -74,9 +74,9 @@ async def test_messages_come_in_the_order_of_commit_until_they_are_delivered(fil
             (3, "r2", "a", "mailer", "r2/a", None),
         ]
         assert [sent.number for sent in await two.outbox(1, 1)] == [2]
-        await two.delivered([1, 3, 99])
+        await two.mark_delivered([1, 3, 99])
         assert [sent.number for sent in await one.outbox()] == [2]
-        await one.delivered([])
+        await one.mark_delivered([])
     async with SqliteJournal.open(file) as journal:
         assert [sent.number for sent in await journal.outbox()] == [2]
 
@@ -84,12 +84,12 @@ async def test_messages_come_in_the_order_of_commit_until_they_are_delivered(fil
 async def test_a_message_of_the_same_node_is_sent_once(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [begun("r1"), sends(2, "a", "first"), sends(3, "a", "second")])
-        await journal.durable("r1", 3)
+        await journal.wait_durable("r1", 3)
         (sent,) = await journal.outbox()
         assert sent.value == "first"
-        await journal.delivered([sent.number])
+        await journal.mark_delivered([sent.number])
         journal.append("r1", [sends(4, "a", "third")])
-        await journal.durable("r1", 4)
+        await journal.wait_durable("r1", 4)
         assert await journal.outbox() == []
 
 
@@ -97,7 +97,7 @@ async def test_a_message_comes_with_its_event_or_not_at_all(file: Path) -> None:
     async with SqliteJournal.open(file) as one, SqliteJournal.open(file) as two:
         two.append("r1", [begun("r1")])
         one.append("r1", [begun("r1"), sends(2, "a")])
-        told = await asyncio.gather(two.durable("r1", 1), one.durable("r1", 2), return_exceptions=True)
+        told = await asyncio.gather(two.wait_durable("r1", 1), one.wait_durable("r1", 2), return_exceptions=True)
         written = len(await one.read("r1"))
         assert [getattr(error, "code", None) for error in told].count("J005") == 1
         assert len(await one.outbox()) == written - 1
@@ -135,9 +135,9 @@ async def test_the_answers_of_a_run_that_never_began_go_where_nobody_else_may_be
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [begun("r1")])
         for memo, run in (("m1", "r1"), ("m2", "refused"), ("m3", "")):
-            journal.remember(memo, run, True)
+            journal.put_memo(memo, run, True)
         async with SqliteJournal.open(file):
             await journal.compact()
-            assert await journal.recall("m2") == ("refused", True)
+            assert await journal.get_memo("m2") == ("refused", True)
         await journal.compact()
-        assert [await journal.recall(memo) for memo in ("m1", "m2", "m3")] == [("r1", True), None, ("", True)]
+        assert [await journal.get_memo(memo) for memo in ("m1", "m2", "m3")] == [("r1", True), None, ("", True)]

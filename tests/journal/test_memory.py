@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestra.core.events import AttemptFinished, RunFinished
-from orchestra.core.outcomes import Value
+from orchestra.core.outcomes import ValueOutcome
 from orchestra.journal.memory import MemoryJournal
 from tests.journal.stories import begun
 
@@ -14,37 +14,41 @@ def sends(seq: int) -> AttemptFinished:
 
 def ran(journal: MemoryJournal, run: str) -> None:
     """A run with an answer to remember and a message."""
-    journal.remember(f"memo of {run}", run, "x" * 1000)  # facts go to the journal at the end of the turn, so this may come first
+    journal.put_memo(f"memo of {run}", run, "x" * 1000)  # facts go to the journal at the end of the turn, so this may come first
     journal.append(run, [begun(run), sends(2)])
-    journal.append(run, [RunFinished(seq=3, at=1.0, status="done", outcome=Value(1))])
+    journal.append(run, [RunFinished(seq=3, at=1.0, status="done", outcome=ValueOutcome(1))])
 
 
 async def test_answers_and_the_keys_of_messages_go_with_their_runs() -> None:
-    journal = MemoryJournal(keep=4)
+    journal = MemoryJournal(max_ended_runs=4)
     for number in range(100):
         ran(journal, f"r{number}")
-        await journal.delivered([message.number for message in await journal.outbox()])
+        await journal.mark_delivered([message.number for message in await journal.outbox()])
     store = journal.store
-    kept = (store.logs, store.memo, store.memos, store.sent, store.posts, store.messages)
+    kept = (store.logs, store.memos, store.memo_keys, store.sent_keys, store.message_keys, store.messages)
     assert [len(one) for one in kept] == [4, 4, 4, 4, 4, 0]
-    assert await journal.recall("memo of r0") is None
-    assert await journal.recall("memo of r99") == ("r99", "x" * 1000)
+    assert await journal.get_memo("memo of r0") is None
+    assert await journal.get_memo("memo of r99") == ("r99", "x" * 1000)
 
 
 async def test_a_message_that_is_not_delivered_outlives_its_run() -> None:
-    journal = MemoryJournal(keep=1)
+    journal = MemoryJournal(max_ended_runs=1)
     for number in range(3):
         ran(journal, f"r{number}")
     waiting = await journal.outbox()
     assert [message.run for message in waiting] == ["r0", "r1", "r2"]
-    await journal.delivered([message.number for message in waiting])
-    assert journal.store.sent == {"r2/mail"}
+    await journal.mark_delivered([message.number for message in waiting])
+    assert journal.store.sent_keys == {"r2/mail"}
 
 
 async def test_a_run_that_is_deleted_takes_its_answers_with_it() -> None:
     journal = MemoryJournal()
     ran(journal, "r1")
     ran(journal, "r2")
-    await journal.delivered([message.number for message in await journal.outbox()])
+    await journal.mark_delivered([message.number for message in await journal.outbox()])
     await journal.delete("r1")
-    assert (await journal.recall("memo of r1"), list(journal.store.memo), list(journal.store.posts)) == (None, ["memo of r2"], ["r2"])
+    assert (await journal.get_memo("memo of r1"), list(journal.store.memos), list(journal.store.message_keys)) == (
+        None,
+        ["memo of r2"],
+        ["r2"],
+    )

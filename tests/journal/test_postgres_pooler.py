@@ -17,7 +17,7 @@ import pytest
 
 from orchestra.journal.errors import JournalError
 from orchestra.journal.postgres.journal import PostgresJournal
-from orchestra.testing.conformance.laws import LAWS
+from orchestra.testing.conformance.laws import CONFORMANCE_TESTS
 from tests.journal.postgres_server import PostgresServer
 
 BOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
@@ -59,6 +59,6 @@ async def test_in_transaction_mode_the_journal_is_refused(postgres: PostgresServ
 
 @pytest.mark.parametrize("name", ["a_deleted_run_is_gone", "a_run_under_way_is_not_deleted", "a_lease_is_not_taken_from_the_living"])
 async def test_in_session_mode_its_laws_hold(name: str, postgres: PostgresServer, schema: str) -> None:
-    (law,) = (law for law in LAWS if law.name == name)
+    (law,) = (law for law in CONFORMANCE_TESTS if law.name == name)
     with pooler(postgres, "session") as dsn:
-        await law.check(lambda: PostgresJournal.open(dsn, schema=schema))
+        await law.run(lambda: PostgresJournal.open(dsn, schema=schema))

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from orchestra import Orchestra, Result, tool, workflow
-from orchestra.app.open_journal import reached
+from orchestra.app.open_journal import probe_database
 from orchestra.core.errors import InputError
 from orchestra.core.settings import Settings
 from tests.journal.postgres_server import PostgresServer
@@ -49,7 +49,7 @@ def test_runs_are_recorded_in_postgres_and_shown_from_there(postgres: PostgresSe
 
 def test_looking_whether_a_database_is_there_makes_nothing_in_it(postgres_over_tcp: PostgresServer) -> None:
     async def looked() -> tuple[str, bool]:
-        where = await reached(postgres_over_tcp.dsn)
+        where = await probe_database(postgres_over_tcp.dsn)
         connection = await asyncpg.connect(postgres_over_tcp.dsn)
         made = await connection.fetchval("SELECT to_regnamespace('orchestra') IS NOT NULL")
         await connection.close()

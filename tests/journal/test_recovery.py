@@ -14,14 +14,14 @@ import pytest
 
 from orchestra import Orchestra, RunFailed, tool, workflow
 from orchestra.core.errors import OrchestraError
-from orchestra.core.event_logging import alarm
+from orchestra.core.event_logging import create_fault_logger
 from orchestra.core.events import AttemptFinished
-from orchestra.core.protocols import Journal, Letter
+from orchestra.core.protocols import InboxMessage, Journal
 from orchestra.core.settings import Settings
 from orchestra.journal.errors import JournalError
 from orchestra.journal.postgres.journal import PostgresJournal
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.testing.conformance.stories import begun, code_of, ended, middle, status_of, write
+from orchestra.testing.conformance.stories import append_durably, error_code, node_events, run_finished, run_started, status_of
 from tests.journal.postgres_proxy import before
 from tests.journal.postgres_server import PostgresServer, running
 from tests.journal.sqlite.test_journal import many
@@ -37,7 +37,7 @@ def file(tmp_path: Path) -> Path:
 async def recovered(journal: Journal) -> None:
     """Waits until it can be written again."""
     for _ in range(600):
-        if not await code_of(journal.ready()):
+        if not await error_code(journal.check_writable()):
             return
         await asyncio.sleep(0.05)
     raise AssertionError("it is not written again")
@@ -45,66 +45,68 @@ async def recovered(journal: Journal) -> None:
 
 async def fill(journal: SqliteJournal) -> None:
     """More than fits."""
-    journal.append("large", [begun("large"), *many(2, 300)])
-    assert await code_of(journal.durable("large", 301)) == "J010"
+    journal.append("large", [run_started("large"), *many(2, 300)])
+    assert await error_code(journal.wait_durable("large", 301)) == "J010"
 
 
 async def test_a_disk_that_was_full_is_written_again(file: Path) -> None:
     async with SqliteJournal.open(file, max_bytes=200_000) as journal:
-        await write(journal, "in hand", [begun("in hand")])
+        await append_durably(journal, "in hand", [run_started("in hand")])
         await fill(journal)
-        assert await code_of(journal.ready()) == "J010"
-        assert await code_of(write(journal, "new", [begun("new")])) == "J010"
+        assert await error_code(journal.check_writable()) == "J010"
+        assert await error_code(append_durably(journal, "new", [run_started("new")])) == "J010"
         await recovered(journal)
-        await write(journal, "new", [begun("new"), ended(2)])
-        assert [(row.run, row.status) for row in await journal.runs()] == [("new", "done"), ("in hand", "interrupted")]
+        await append_durably(journal, "new", [run_started("new"), run_finished(2)])
+        assert [(row.run, row.status) for row in await journal.list_runs()] == [("new", "done"), ("in hand", "interrupted")]
 
 
 async def test_who_had_a_run_in_hand_writes_no_more_of_it_until_he_takes_it_over(file: Path) -> None:
     async with SqliteJournal.open(file, max_bytes=200_000) as journal, SqliteJournal.open(file) as other:
-        await write(journal, "here", [begun("here")])
-        await write(journal, "there", [begun("there")])
+        await append_durably(journal, "here", [run_started("here")])
+        await append_durably(journal, "there", [run_started("there")])
         await fill(journal)
         await recovered(journal)
         for run in ("here", "there"):
-            assert await code_of(write(journal, run, middle(2))) == "J010"
+            assert await error_code(append_durably(journal, run, node_events(2))) == "J010"
         assert await other.lease("there") == 2
-        await write(other, "there", middle(2))
-        assert await code_of(write(journal, "there", middle(2))) == "J010"
+        await append_durably(other, "there", node_events(2))
+        assert await error_code(append_durably(journal, "there", node_events(2))) == "J010"
         assert await journal.lease("here") == 2
-        await write(journal, "here", [*middle(2, 1), ended(3)])
+        await append_durably(journal, "here", [*node_events(2, 1), run_finished(3)])
         assert len(await other.read("here")) == 3
-        await write(journal, "large", [begun("large")])  # of which nothing was there
+        await append_durably(journal, "large", [run_started("large")])  # of which nothing was there
 
 
 async def test_what_was_put_before_a_fault_is_there_when_it_is_named_after_it(file: Path) -> None:
     async with SqliteJournal.open(file, max_bytes=200_000) as journal:
-        name = journal.put(b"a prompt")
+        name = journal.put_blob(b"a prompt")
         await fill(journal)
         await recovered(journal)
-        await write(journal, "r1", [begun("r1"), AttemptFinished(seq=2, at=1.0, node="n", attempt=1, sent=name), ended(3)])
+        await append_durably(
+            journal, "r1", [run_started("r1"), AttemptFinished(seq=2, at=1.0, node="n", attempt=1, sent=name), run_finished(3)]
+        )
     async with SqliteJournal.open(file) as journal:
-        assert await journal.blob(name) == b"a prompt"
+        assert await journal.get_blob(name) == b"a prompt"
 
 
 async def test_an_answer_that_was_lost_is_not_remembered(file: Path) -> None:
     async with SqliteJournal.open(file, max_bytes=200_000) as journal:
-        journal.append("large", [begun("large"), *many(2, 300)])
-        journal.remember("memo", "large", 1)
-        assert await code_of(journal.durable("large", 301)) == "J010"
-        assert await journal.recall("memo") is None
+        journal.append("large", [run_started("large"), *many(2, 300)])
+        journal.put_memo("memo", "large", 1)
+        assert await error_code(journal.wait_durable("large", 301)) == "J010"
+        assert await journal.get_memo("memo") is None
         await recovered(journal)
-        assert await journal.recall("memo") is None
+        assert await journal.get_memo("memo") is None
 
 
 async def test_a_lock_that_was_held_too_long_is_told_while_it_lasts(file: Path) -> None:
     heard: list[str | None] = []
-    async with SqliteJournal.open(file, busy=0.05, alarm=lambda fault: heard.append(fault.code if fault else None)) as journal:
+    async with SqliteJournal.open(file, busy_timeout=0.05, alarm=lambda fault: heard.append(fault.code if fault else None)) as journal:
         other = sqlite3.connect(file, isolation_level=None)
         for _ in range(2):
             other.execute("BEGIN IMMEDIATE")
-            assert await code_of(journal.ready()) == "J012"
-            assert await code_of(journal.post("r1", Letter(kind="cancel"))) == "J012"
+            assert await error_code(journal.check_writable()) == "J012"
+            assert await error_code(journal.send("r1", InboxMessage(kind="cancel"))) == "J012"
             other.execute("ROLLBACK")
             await recovered(journal)
         other.close()
@@ -115,25 +117,25 @@ async def test_a_disk_that_fails_is_trusted_no_more(file: Path) -> None:
     heard: list[str | None] = []
     async with SqliteJournal.open(file, alarm=lambda fault: heard.append(fault.code if fault else None)) as journal:
         os.unlink(file)
-        assert await code_of(journal.ready()) == "J016"
+        assert await error_code(journal.check_writable()) == "J016"
         await asyncio.sleep(1.5)
-        assert await code_of(journal.ready()) == "J016"
+        assert await error_code(journal.check_writable()) == "J016"
     assert heard == ["J016"]
 
 
 async def test_it_closes_while_nothing_can_be_written(file: Path) -> None:
-    async with SqliteJournal.open(file, busy=0.05) as journal:
+    async with SqliteJournal.open(file, busy_timeout=0.05) as journal:
         other = sqlite3.connect(file, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        assert await code_of(journal.ready()) == "J012"
+        assert await error_code(journal.check_writable()) == "J012"
     other.close()
 
 
 def test_a_fault_is_a_line_of_the_log(capsys: pytest.CaptureFixture[str]) -> None:
-    hear = alarm("warning", form="json")
+    hear = create_fault_logger("warning", form="json")
     hear(JournalError("J010", "the disk is full: x", hint="free some", why="database or disk is full"))
     hear(None)
-    alarm("off")(None)
+    create_fault_logger("off")(None)
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [(line["level"], line["event"], line.get("code")) for line in lines] == [
         ("error", "journal failed", "J010"),
@@ -229,43 +231,43 @@ async def test_a_database_that_stayed_away_is_written_again(postgres: PostgresSe
         before(postgres) as proxy,
         PostgresJournal.open(postgres.dsn, schema=schema) as other,
         PostgresJournal.open(
-            proxy.dsn, schema=schema, patience=0.2, alarm=lambda fault: heard.append(fault.code if fault else None)
+            proxy.dsn, schema=schema, retry_timeout=0.2, alarm=lambda fault: heard.append(fault.code if fault else None)
         ) as journal,
     ):
-        await write(journal, "r0", [begun("r0")])
-        name = journal.put(b"a prompt")
+        await append_durably(journal, "r0", [run_started("r0")])
+        name = journal.put_blob(b"a prompt")
         proxy.lose = lambda use, request: "request"
-        assert await code_of(write(journal, "r1", [begun("r1")])) == "J032"
-        assert await code_of(journal.ready()) == "J032"
+        assert await error_code(append_durably(journal, "r1", [run_started("r1")])) == "J032"
+        assert await error_code(journal.check_writable()) == "J032"
         proxy.lose = lambda use, request: None
         await recovered(journal)
         assert heard == ["J032", None]
-        assert await code_of(write(journal, "r0", middle(2))) == "J032"
+        assert await error_code(append_durably(journal, "r0", node_events(2))) == "J032"
         assert await status_of(other, "r0") == "interrupted"
         assert await other.lease("r0") == 2
-        await write(other, "r0", middle(2))
-        await write(journal, "r1", [begun("r1"), AttemptFinished(seq=2, at=1.0, node="n", attempt=1, sent=name)])
-        assert await other.blob(name) == b"a prompt"
-        assert await code_of(other.lease("r1")) == "J022"
-        waiting = asyncio.ensure_future(journal.mail())
-        await other.post("r1", Letter(kind="cancel"))
+        await append_durably(other, "r0", node_events(2))
+        await append_durably(journal, "r1", [run_started("r1"), AttemptFinished(seq=2, at=1.0, node="n", attempt=1, sent=name)])
+        assert await other.get_blob(name) == b"a prompt"
+        assert await error_code(other.lease("r1")) == "J022"
+        waiting = asyncio.ensure_future(journal.wait_for_messages())
+        await other.send("r1", InboxMessage(kind="cancel"))
         async with asyncio.timeout(30):
             assert "r1" in await waiting
 
 
 async def test_a_server_that_was_away_for_longer_than_it_was_waited_for(schema: str, caplog: pytest.LogCaptureFixture) -> None:
     with running() as server:
-        async with PostgresJournal.open(server.dsn, schema=schema, patience=0.5) as journal:
-            await write(journal, "r1", [begun("r1")])
-            waiting = asyncio.ensure_future(journal.mail())
+        async with PostgresJournal.open(server.dsn, schema=schema, retry_timeout=0.5) as journal:
+            await append_durably(journal, "r1", [run_started("r1")])
+            waiting = asyncio.ensure_future(journal.wait_for_messages())
             server.stop(signal.SIGQUIT)
             await asyncio.sleep(2)
-            assert await code_of(journal.ready()) in ("J031", "J032")
+            assert await error_code(journal.check_writable()) in ("J031", "J032")
             server.start()
             await recovered(journal)
-            await write(journal, "r2", [begun("r2"), ended(2)])
+            await append_durably(journal, "r2", [run_started("r2"), run_finished(2)])
             assert await journal.lease("r1") == 2
-            await journal.post("r1", Letter(kind="cancel"))
+            await journal.send("r1", InboxMessage(kind="cancel"))
             async with asyncio.timeout(30):
                 assert await waiting == {"r1"}
     assert not caplog.records, "asyncpg tells nothing past the log of the service"

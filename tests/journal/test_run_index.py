@@ -17,20 +17,20 @@ import msgspec
 import pytest
 
 from orchestra.app import run_queries
-from orchestra.app.costs import KEYS, costs
+from orchestra.app.costs import COST_KEYS, costs
 from orchestra.core.events import AttemptFinished, Event, RunFinished, RunStarted, encode
-from orchestra.core.protocols import EVERY, Indexed, Selection, Used
-from orchestra.core.tags import has
-from orchestra.fleet.config import parse
+from orchestra.core.protocols import NO_LIMIT, IndexedJournal, RunSelection, RunUsageResult
+from orchestra.core.tags import has_tags
+from orchestra.fleet.config import parse_config
 from orchestra.journal.errors import JournalError
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.journal.postgres import run_index
 from orchestra.journal.postgres.journal import PostgresJournal
 from orchestra.journal.sqlite import reader
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.journal.sqlite.liveness import Presence
-from orchestra.journal.sqlite.store import Batch, NotOurs, Store
-from orchestra.journal.usage import read_usage, usage_of
+from orchestra.journal.sqlite.liveness import SqlitePresence
+from orchestra.journal.sqlite.store import LeaseConflict, SqliteBatch, SqliteStore
+from orchestra.journal.usage import decode_usage, usage_of
 from tests.journal.files import sql
 from tests.journal.histories import TAGS, History
 from tests.journal.postgres_server import PostgresServer
@@ -39,7 +39,7 @@ from tests.journal.stories import begun, whole
 HISTORIES = int(os.environ.get("ORCHESTRA_TEST_HISTORIES", "4"))
 STEPS = 60
 Journal: TypeAlias = SqliteJournal | PostgresJournal
-FLEET = parse(
+FLEET = parse_config(
     """\
 schema: orchestra/fleet/v1
 name: several
@@ -96,42 +96,42 @@ def places(request: pytest.FixtureRequest, tmp_path: Path) -> Places:
 
 async def logs(journal: Any) -> dict[str, list[Event]]:
     """All runs, newest first, with their events."""
-    return {run.run: await journal.read(run.run) for run in await journal.runs(EVERY)}
+    return {run.run: await journal.read(run.run) for run in await journal.list_runs(NO_LIMIT)}
 
 
 async def check(journal: Any, ask: Callable[[str], Awaitable[Sequence[Sequence[Any]]]], chance: Random) -> None:
     """The indexes say what the events say; twice, for what is missing is stored by the first to ask."""
     runs = await logs(journal)
     for _ in range(2):
-        used = [one async for one in journal.usages(Selection())]
-        assert used == [Used(run, float(events[0].at), usage_of(events)) for run, events in runs.items()]
+        used = [one async for one in journal.query_usages(RunSelection())]
+        assert used == [RunUsageResult(run, float(events[0].at), usage_of(events)) for run, events in runs.items()]
     for run, last, body in await ask("SELECT run, last, body FROM run_usage"):
-        assert read_usage(body) == usage_of(runs[run][:last])
+        assert decode_usage(body) == usage_of(runs[run][:last])
     for table in ("tags", "copies", "run_usage"):
         assert {row[0] for row in await ask(f"SELECT run FROM {table}")} <= runs.keys()
     for tags in TAGS[1:-1]:
-        found = [run for run, events in runs.items() if has(first(events).tags, tags)]
-        assert [run.run for run in await journal.page(EVERY, Selection(tags=tags))] == found
+        found = [run for run, events in runs.items() if has_tags(first(events).tags, tags)]
+        assert [run.run for run in await journal.query_runs(NO_LIMIT, RunSelection(tags=tags))] == found
         await check_pages(journal, runs, found, tags, chance)
     for gone in ([chance.choice([*runs, "nowhere"]) for _ in range(3)], [*runs][:2], []):
         heirs = {run for run, events in runs.items() if not copied(events).isdisjoint(gone)}
-        assert await journal.copies(gone) == sorted(heirs - set(gone))
-    assert await journal.known([*runs, "nowhere"]) == runs.keys()
-    ends = await journal.ends([*runs, "nowhere"])
+        assert await journal.derived_runs(gone) == sorted(heirs - set(gone))
+    assert await journal.existing_runs([*runs, "nowhere"]) == runs.keys()
+    ends = await journal.first_and_last_events([*runs, "nowhere"])
     assert {run: (one.seq, last) for run, (one, last) in ends.items()} == {run: (1, ends[run][1]) for run in runs}
     assert all(type(ends[run][1]) is type(events[-1]) and ends[run][1].seq == len(events) for run, events in runs.items())
     model: Any = MemoryJournal(MemoryStore())
     for run, events in runs.items():
         model.append(run, events)
-    by = tuple(key for key in KEYS if key != "status")  # of a run without an end it depends on who has it in hand
+    by = tuple(key for key in COST_KEYS if key != "status")  # of a run without an end it depends on who has it in hand
     assert await costs(journal, FLEET, by) == await costs(model, FLEET, by)
 
 
 async def check_pages(journal: Any, runs: dict[str, list[Event]], found: list[str], tags: Any, chance: Random) -> None:
     """A selection in pages, within a period, has all runs of the period once and in order."""
     since, until = sorted((float(chance.randint(0, 31)), float(chance.randint(0, 31))))
-    where = Selection(tags=tags, since=since, until=until)
-    pages = [page async for page in run_queries.pages(journal, chance.randint(1, 3), where)]
+    where = RunSelection(tags=tags, since=since, until=until)
+    pages = [page async for page in run_queries.run_pages(journal, chance.randint(1, 3), where)]
     assert [run.run for page in pages for run in page] == [run for run in found if since <= runs[run][0].at < until]
 
 
@@ -139,7 +139,7 @@ def copied(events: Sequence[Event]) -> set[str]:
     """The runs of which these events have something: found as any JSON is searched, and not by the code that writes the index."""
     told = [msgspec.json.decode(encode(event)) for event in events]
     found = {told[0].get("parent", ""), told[0].get("options", {}).get("planned", {}).get("run", "")}
-    found |= {one.get("recalled", "") for one in told} | {one.get("drafted", {}).get("recalled", "") for one in told}
+    found |= {one.get("reused_from", "") for one in told} | {one.get("draft", {}).get("reused_from", "") for one in told}
     return found - {""}
 
 
@@ -149,13 +149,13 @@ def first(events: Sequence[Event]) -> RunStarted:
 
 
 async def test_indexes_say_what_the_events_say(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "USAGES", 7)
-    monkeypatch.setattr(run_index, "USAGES", 7)
+    monkeypatch.setattr(reader, "USAGE_BATCH_RUNS", 7)
+    monkeypatch.setattr(run_index, "USAGE_BATCH_RUNS", 7)
     for seed in range(HISTORIES):
         place, history = places(), History(seed)
         await history.play(place.open, STEPS)
         async with place.open() as journal:
-            assert isinstance(journal, Indexed)
+            assert isinstance(journal, IndexedJournal)
             await check(journal, place.ask, history.chance)
 
 
@@ -183,16 +183,16 @@ async def test_after_a_crash_indexes_say_what_the_events_say(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("every", [2, 3])
 async def test_a_commit_that_is_tried_again_counts_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int) -> None:
-    file, commit, tries = tmp_path / "j.db", Store._write, [0]
+    file, commit, tries = tmp_path / "j.db", SqliteStore._write, [0]
 
-    def refused_at_first(store: Store, change: Any) -> Any:
+    def refused_at_first(store: SqliteStore, change: Any) -> Any:
         tries[0] += 1
         found = commit(store, change)
         if tries[0] % every == 0:
-            raise NotOurs
+            raise LeaseConflict
         return found
 
-    monkeypatch.setattr(Store, "_write", refused_at_first)
+    monkeypatch.setattr(SqliteStore, "_write", refused_at_first)
 
     async def ask(statement: str) -> Sequence[Sequence[Any]]:
         return sql(file, statement)
@@ -205,45 +205,17 @@ async def test_a_commit_that_is_tried_again_counts_nothing_twice(tmp_path: Path,
         await check(journal, ask, Random(0))
 
 
-async def test_a_file_of_version_2_is_migrated(tmp_path: Path) -> None:
-    file, history = tmp_path / "j.db", History(1)
-    await history.play(lambda: SqliteJournal.open(file), STEPS * 3)
-    sql(file, *(f"DROP TABLE {table}" for table in ("tags", "copies", "run_usage")), "UPDATE schema_version SET version = 2")
-
-    async def ask(statement: str) -> Sequence[Sequence[Any]]:
-        return sql(file, statement)
-
-    async with SqliteJournal.open(file) as journal:
-        await check(journal, ask, history.chance)
-
-
-async def test_tables_of_version_1_in_postgres_are_migrated(postgres: PostgresServer, schema: str) -> None:
-    async def ask(statement: str) -> Sequence[Sequence[Any]]:
-        connection = await asyncpg.connect(postgres.dsn, server_settings={"search_path": schema})
-        try:
-            return [tuple(row) for row in await connection.fetch(statement)]
-        finally:
-            await connection.close()
-
-    history = History(1)
-    await history.play(lambda: PostgresJournal.open(postgres.dsn, schema=schema), STEPS * 3)
-    for statement in ("DROP TABLE tags, copies, run_usage", "UPDATE schema_version SET version = 1"):
-        await ask(statement)
-    async with PostgresJournal.open(postgres.dsn, schema=schema) as journal:
-        await check(journal, ask, history.chance)
-
-
 async def test_runs_that_can_go_are_deleted_and_the_others_say_why_not(places: Places) -> None:
     place = places()
     async with place.open() as journal, place.open() as other:
         for run in ("a", "b"):
             journal.append(run, whole(run))
         other.append("held", [begun("held")])
-        await other.durable("held", 1)
-        told = await journal.delete_all(["a", "held", "nowhere", "b", "\udc80"])
+        await other.wait_durable("held", 1)
+        told = await journal.delete_runs(["a", "held", "nowhere", "b", "\udc80"])
         assert [error and error.code for error in told] == [None, "J022", "J023", None, "J023"]
-        assert [run.run for run in await journal.runs()] == ["held"]
-        assert await journal.delete_all([]) == []
+        assert [run.run for run in await journal.list_runs()] == ["held"]
+        assert await journal.delete_runs([]) == []
 
 
 async def test_of_a_deleted_run_no_index_has_anything(places: Places) -> None:
@@ -251,12 +223,12 @@ async def test_of_a_deleted_run_no_index_has_anything(places: Places) -> None:
     async with place.open() as journal:
         started = msgspec.structs.replace(begun("a"), options={"tags": {"customer": name}}, workflow=name, parent=name)
         journal.append("a", [started, *whole("a")[1:]])
-        await journal.durable("a", 5)
-        assert [one async for one in journal.usages(Selection(tags={"customer": name}))]
+        await journal.wait_durable("a", 5)
+        assert [one async for one in journal.query_usages(RunSelection(tags={"customer": name}))]
         await journal.delete("a")
         for table in ("tags", "copies", "run_usage"):
             assert await place.ask(f"SELECT * FROM {table}") == []
-        assert await journal.page(10, Selection(tags={"customer": name})) == []
+        assert await journal.query_runs(10, RunSelection(tags={"customer": name})) == []
 
 
 async def test_an_event_that_names_no_tag_or_run_that_can_be_is_kept_all_the_same(places: Places) -> None:
@@ -264,17 +236,17 @@ async def test_an_event_that_names_no_tag_or_run_that_can_be_is_kept_all_the_sam
     async with place.open() as journal:
         started = msgspec.structs.replace(begun("a"), options={"tags": {"a": "x\0y", "b": 1, "c": "d" * 500}}, parent="p\0q" * 500)
         journal.append("a", [started])
-        await journal.durable("a", 1)
+        await journal.wait_durable("a", 1)
         assert await journal.read("a") == [started]
-        assert await journal.copies(["p\0q" * 500]) in ([], ["a"])  # Postgres has no such run
+        assert await journal.derived_runs(["p\0q" * 500]) in ([], ["a"])  # Postgres has no such run
 
 
 async def test_a_run_that_took_over_one_answer_is_a_copy(places: Places) -> None:
     async with places().open() as journal:
-        events: list[Event] = [begun("b"), AttemptFinished(seq=2, at=2.0, node="a", attempt=1, value=1, recalled="a")]
+        events: list[Event] = [begun("b"), AttemptFinished(seq=2, at=2.0, node="a", attempt=1, value=1, reused_from="a")]
         journal.append("b", events)
-        await journal.durable("b", 2)
-        assert await journal.copies(["a"]) == ["b"]
+        await journal.wait_durable("b", 2)
+        assert await journal.derived_runs(["a"]) == ["b"]
 
 
 async def test_a_tag_that_is_in_one_copy_only_is_reported(tmp_path: Path) -> None:
@@ -284,35 +256,35 @@ async def test_a_tag_that_is_in_one_copy_only_is_reported(tmp_path: Path) -> Non
         for run in ("a", "b"):
             started = msgspec.structs.replace(begun(run), options={"tags": {"customer": "ann"}})
             journal.append(run, [started, *whole(run)[1:]])
-            await journal.durable(run, 5)
+            await journal.wait_durable(run, 5)
     [(root, text)] = sql(file, "SELECT rootpage, sql FROM sqlite_master WHERE name = 'tags_run'")
     writable = "PRAGMA writable_schema = ON"
     restored = f"INSERT INTO sqlite_master VALUES ('index', 'tags_run', 'tags', {root}, '{text}')"
     sql(file, writable, "DELETE FROM sqlite_master WHERE name = 'tags_run'")
     sql(file, "DELETE FROM tags WHERE run = 'a'", writable, restored)
-    with closing(reader.Reading(file)) as looking, pytest.raises(JournalError) as caught:
-        looking.summaries(10, Selection(tags={"customer": "ann"}))
+    with closing(reader.SqliteReader(file)) as looking, pytest.raises(JournalError) as caught:
+        looking.summaries(10, RunSelection(tags={"customer": "ann"}))
     assert caught.value.code == "J013"
 
 
 def test_events_of_a_commit_that_failed_are_not_counted_twice(tmp_path: Path) -> None:
-    presence, events = Presence(tmp_path / "writers"), whole("a")
-    store = Store(tmp_path / "j.db", presence)
+    presence, events = SqlitePresence(tmp_path / "writers"), whole("a")
+    store = SqliteStore(tmp_path / "j.db", presence)
 
-    def batch(run: str, *some: Event) -> Batch:
-        return Batch(runs={run: [(some, [encode(event) for event in some], ())]})
+    def batch(run: str, *some: Event) -> SqliteBatch:
+        return SqliteBatch(runs={run: [(some, [encode(event) for event in some], ())]})
 
     store.commit(batch("a", *events[:2]))
     failing = batch("a", *events[2:4])
     failing.runs |= batch("b", events[1]).runs  # it does not begin with its first event
-    with pytest.raises(NotOurs):
+    with pytest.raises(LeaseConflict):
         store.commit(failing)
     store.commit(batch("a", *events[2:4]))
     store.commit(batch("a", *events[4:]))
     store.close()
-    presence.leave()
-    with closing(reader.Reading(tmp_path / "j.db")) as looking:
-        assert looking.usages(Selection()).found == [Used("a", 1.0, usage_of(events))]
+    presence.release()
+    with closing(reader.SqliteReader(tmp_path / "j.db")) as looking:
+        assert looking.query_usages(RunSelection()).found == [RunUsageResult("a", 1.0, usage_of(events))]
 
 
 async def test_a_run_that_two_begin_has_the_usage_of_the_one_who_got_it(places: Places) -> None:
@@ -325,7 +297,7 @@ async def test_a_run_that_two_begin_has_the_usage_of_the_one_who_got_it(places: 
         for journal in (one, other):
             for number in range(20):
                 with suppress(JournalError):
-                    await journal.durable(f"r{number}", 5)
+                    await journal.wait_durable(f"r{number}", 5)
         await check(one, place.ask, Random(0))
 
 
@@ -339,19 +311,19 @@ async def test_a_run_that_others_had_in_between_is_summed_up_whole(places: Place
         await other.release("a")
         await one.lease("a")
         one.append("a", events[3:])
-        await one.durable("a", 5)
+        await one.wait_durable("a", 5)
         assert isinstance(events[-1], RunFinished)
-        assert [used.usage async for used in one.usages(Selection())] == [usage_of(events)]
+        assert [used.usage async for used in one.query_usages(RunSelection())] == [usage_of(events)]
         await check(one, place.ask, Random(0))
 
 
 async def test_a_step_of_compacting_gives_back_many_pages(tmp_path: Path) -> None:
     async with SqliteJournal.open(tmp_path / "j.db") as journal:
         journal.append("a", [msgspec.structs.replace(begun("a"), inputs={"text": "x" * 2_000_000}), *whole("a")[1:]])
-        await journal.durable("a", 5)
+        await journal.wait_durable("a", 5)
         await journal.delete("a")
-    with closing(reader.Reading(tmp_path / "j.db")) as looking:
+    with closing(reader.SqliteReader(tmp_path / "j.db")) as looking:
         before = looking.sql.execute("PRAGMA freelist_count").fetchone()[0]
-        assert before > reader.PAGES
-        assert looking.give_back()
-        assert before - looking.sql.execute("PRAGMA freelist_count").fetchone()[0] == reader.PAGES
+        assert before > reader.VACUUM_PAGES
+        assert looking.vacuum_step()
+        assert before - looking.sql.execute("PRAGMA freelist_count").fetchone()[0] == reader.VACUUM_PAGES

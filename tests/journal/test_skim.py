@@ -12,10 +12,10 @@ import asyncpg
 import pytest
 
 from orchestra.core.events import AttemptFinished, Event, RunFinished, RunStarted
-from orchestra.core.outcomes import Value
-from orchestra.core.protocols import Skimmed, Skims
+from orchestra.core.outcomes import ValueOutcome
+from orchestra.core.protocols import Scannable, ScannedRun
 from orchestra.journal.errors import JournalError
-from orchestra.journal.hash_chain import link
+from orchestra.journal.hash_chain import next_hash
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.journal.postgres import tables
 from orchestra.journal.postgres.journal import PostgresJournal
@@ -54,11 +54,11 @@ def open_journal(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
 
 async def write(journal: AnyJournal, run: str, events: Sequence[Event]) -> None:
     journal.append(run, events)
-    await journal.durable(run, events[-1].seq)
+    await journal.wait_durable(run, events[-1].seq)
 
 
-async def skimmed(journal: Skims, since: float = float("-inf")) -> list[Skimmed]:
-    return [found async for found in journal.skim(since)]
+async def skimmed(journal: Scannable, since: float = float("-inf")) -> list[ScannedRun]:
+    return [found async for found in journal.scan(since)]
 
 
 async def test_runs_come_newest_first_with_their_events(open_journal: Open) -> None:
@@ -67,14 +67,14 @@ async def test_runs_come_newest_first_with_their_events(open_journal: Open) -> N
             await write(journal, run, whole(run, at))
         await write(journal, "d", [begun("d", 4.0)])
         found = await skimmed(journal)
-        assert [(one.run, one.started, one.fault) for one in found] == [
+        assert [(one.run, one.started, one.error) for one in found] == [
             ("c", 5.0, None),
             ("b", 5.0, None),
             ("d", 4.0, None),
             ("a", 3.0, None),
         ]
         assert [list(one.events) for one in found] == [await journal.read(one.run) for one in found]
-        assert isinstance(journal, Skims)
+        assert isinstance(journal, Scannable)
 
 
 @pytest.mark.parametrize(("since", "runs"), [(3.0, ["c", "b", "a"]), (3.5, ["c", "b"]), (5.0, ["c"]), (5.5, [])])
@@ -86,9 +86,9 @@ async def test_only_those_come_that_began_since(open_journal: Open, since: float
 
 
 async def test_pages_join_without_a_gap(open_journal: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "AT_ONCE", 6)
-    monkeypatch.setattr(tables, "AT_ONCE", 6)
-    monkeypatch.setattr(tables, "RUNS_AT_ONCE", 3)
+    monkeypatch.setattr(reader, "SCAN_BATCH_EVENTS", 6)
+    monkeypatch.setattr(tables, "SCAN_BATCH_EVENTS", 6)
+    monkeypatch.setattr(tables, "SCAN_BATCH_RUNS", 3)
     async with open_journal() as journal:
         for number in range(20):
             await write(journal, f"r{number:02}", whole(f"r{number:02}", float(number // 4)))
@@ -96,13 +96,13 @@ async def test_pages_join_without_a_gap(open_journal: Open, monkeypatch: pytest.
 
 
 async def test_a_page_holds_no_more_runs_than_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "AT_ONCE", 6)
+    monkeypatch.setattr(reader, "SCAN_BATCH_EVENTS", 6)
     async with SqliteJournal.open(tmp_path / "j.db") as journal:
         for number in range(5):
             await write(journal, f"r{number}", whole(f"r{number}", float(number)))
-    with closing(reader.Reading(tmp_path / "j.db")) as looking:
-        assert [found.run for found in looking.skim(0.0, None)] == ["r4", "r3"]
-        assert [found.run for found in looking.skim(0.0, (3.0, "r3"))] == ["r2", "r1"]
+    with closing(reader.SqliteReader(tmp_path / "j.db")) as looking:
+        assert [found.run for found in looking.scan(0.0, None)] == ["r4", "r3"]
+        assert [found.run for found in looking.scan(0.0, (3.0, "r3"))] == ["r2", "r1"]
 
 
 async def test_what_comes_in_line_or_from_another_process_meanwhile_is_whole_or_left_out(open_journal: Open) -> None:
@@ -110,7 +110,7 @@ async def test_what_comes_in_line_or_from_another_process_meanwhile_is_whole_or_
         await write(other, "a", [begun("a", 1.0)])
         journal.append("b", whole("b", 2.0))
         found = []
-        async for one in journal.skim():
+        async for one in journal.scan():
             found.append(one)
             if one.run == "b":
                 await write(other, "a", whole("a", 1.0)[1:])
@@ -122,13 +122,13 @@ async def test_what_comes_in_line_or_from_another_process_meanwhile_is_whole_or_
 async def test_large_values_stay_where_they_are_and_all_else_is_there(open_journal: Open) -> None:
     events: list[Event] = [
         RunStarted(seq=1, at=1.0, run="r", workflow="w", graph="", inputs={"text": LONG}),
-        AttemptFinished(seq=2, at=2.0, node="a", attempt=1, value=LONG, usage=SPENT, settled=True),
-        RunFinished(seq=3, at=3.0, status="done", outcome=Value(value=LONG), usage=SPENT),
+        AttemptFinished(seq=2, at=2.0, node="a", attempt=1, value=LONG, usage=SPENT, final=True),
+        RunFinished(seq=3, at=3.0, status="done", outcome=ValueOutcome(value=LONG), usage=SPENT),
     ]
     async with open_journal() as journal:
         await write(journal, "r", events)
         [found] = await skimmed(journal)
-        assert found.fault is None
+        assert found.error is None
         if isinstance(journal, MemoryJournal):
             return
         assert LONG not in str(found.events)
@@ -136,7 +136,7 @@ async def test_large_values_stay_where_they_are_and_all_else_is_there(open_journ
         assert isinstance(started, RunStarted)
         assert started.workflow == "w"
         assert isinstance(tried, AttemptFinished)
-        assert (tried.usage, tried.settled) == (SPENT, True)
+        assert (tried.usage, tried.final) == (SPENT, True)
         assert isinstance(ended, RunFinished)
         assert ended.status == "done"
 
@@ -201,13 +201,13 @@ UNREADABLE = {
 @pytest.mark.parametrize("fault", UNREADABLE)
 async def test_a_run_that_cannot_be_read_says_so_and_can_be_deleted(fault: str, store: Store) -> None:
     body, code = UNREADABLE[fault]
-    chain = link(b"b", body)
+    chain = next_hash(b"b", body)
     async with store.open() as journal:
         await write(journal, "a", whole("a", 1.0))
         await write(journal, "b", [begun("b", 2.0)])
     await store.change("UPDATE events SET body = {body}, chain = {chain} WHERE run = 'b'", {"body": body, "chain": chain})
-    seal = ", seal = NULL" if isinstance(journal, SqliteJournal) else ""
-    await store.change(f"UPDATE runs SET chain = {{chain}}{seal} WHERE run = 'b'", {"chain": chain})
+    checksum = ", checksum = NULL" if isinstance(journal, SqliteJournal) else ""
+    await store.change(f"UPDATE runs SET chain = {{chain}}{checksum} WHERE run = 'b'", {"chain": chain})
     async with store.open() as journal:
         assert codes(await skimmed(journal)) == [("b", code), ("a", "")]
         with pytest.raises(JournalError) as caught:
@@ -217,5 +217,5 @@ async def test_a_run_that_cannot_be_read_says_so_and_can_be_deleted(fault: str, 
         assert codes(await skimmed(journal)) == [("a", "")]
 
 
-def codes(found: Sequence[Skimmed]) -> list[tuple[str, str]]:
-    return [(one.run, one.fault.code if one.fault else "") for one in found]
+def codes(found: Sequence[ScannedRun]) -> list[tuple[str, str]]:
+    return [(one.run, one.error.code if one.error else "") for one in found]

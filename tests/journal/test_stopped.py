@@ -16,7 +16,7 @@ import pytest
 from orchestra.journal.errors import JournalError
 from orchestra.journal.sqlite import lock_holder as lock_holder_module
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.journal.sqlite.lock_holder import LockHolder, lock_holder
+from orchestra.journal.sqlite.lock_holder import LockHolder, find_lock_holder
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGTSTP"), reason="no signals of a terminal")
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="no /proc/locks")
@@ -87,9 +87,9 @@ async def test_a_process_stopped_within_a_transaction_is_named(file: Path) -> No
     with inside_a_transaction(file, "plain") as process:
         process.send_signal(signal.SIGSTOP)
         wait_until_stopped(process)
-        async with SqliteJournal.open(file, busy=0.05) as journal:
+        async with SqliteJournal.open(file, busy_timeout=0.05) as journal:
             with pytest.raises(JournalError) as caught:
-                await journal.ready()
+                await journal.check_writable()
             assert caught.value.code == "J012"
             assert f"process {process.pid} " in caught.value.message
             assert "is stopped" in caught.value.message
@@ -101,21 +101,21 @@ async def test_a_process_stopped_within_a_transaction_is_named(file: Path) -> No
 
 @LINUX
 def test_the_holder_is_the_process_that_writes(file: Path) -> None:
-    assert lock_holder(file) is None
+    assert find_lock_holder(file) is None
     with inside_a_transaction(file, "plain") as process:
-        found = lock_holder(file)
+        found = find_lock_holder(file)
         assert found is not None
-        assert (found.process, found.stopped) == (process.pid, False)
+        assert (found.pid, found.is_stopped) == (process.pid, False)
         assert found.name.startswith("python")
         tell(process)
         assert said(process) == "committed"
-        assert lock_holder(file) is None
+        assert find_lock_holder(file) is None
 
 
 def test_where_the_system_has_no_table_of_locks_nobody_is_named(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(lock_holder_module, "_LOCKS", tmp_path / "none")
     with inside_a_transaction(file, "plain"):
-        assert lock_holder(file) is None
+        assert find_lock_holder(file) is None
 
 
 @pytest.mark.parametrize(
@@ -137,4 +137,4 @@ def test_a_line_of_the_table_of_locks(file: Path, monkeypatch: pytest.MonkeyPatc
     locks = tmp_path / "locks"
     locks.write_text(line.format(pid=os.getpid(), inode=index.stat().st_ino) + "\n\n")
     monkeypatch.setattr(lock_holder_module, "_LOCKS", locks)
-    assert isinstance(lock_holder(file), LockHolder) is found
+    assert isinstance(find_lock_holder(file), LockHolder) is found

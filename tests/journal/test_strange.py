@@ -58,4 +58,4 @@ async def test_a_link_to_a_journal_is_the_journal(tmp_path: Path) -> None:
         pass
     path.symlink_to("elsewhere.db")
     async with SqliteJournal.open(path) as journal:
-        assert await journal.runs() == []
+        assert await journal.list_runs() == []

@@ -6,14 +6,14 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.app.costs import unpriced
-from orchestra.core.events import NOTHING, AttemptFinished, AttemptStarted, Event, RunFinished, RunStarted, Usage
-from orchestra.core.outcomes import Value
-from orchestra.fleet.config import parse
-from orchestra.journal.usage import read_usage, usage_of, write_usage
+from orchestra.app.costs import unpriced_server
+from orchestra.core.events import NO_USAGE, AttemptFinished, AttemptStarted, Event, RunFinished, RunStarted, Usage
+from orchestra.core.outcomes import ValueOutcome
+from orchestra.fleet.config import parse_config
+from orchestra.journal.usage import decode_usage, encode_usage, usage_of
 
 PRICES = ("{prompt: 0, output: 2}", "{prompt: 1, output: 0}", "{prompt: 0, output: 0}", "{prompt: 0, output: 0, cached: 1}")
-FLEET = parse(
+FLEET = parse_config(
     "schema: orchestra/fleet/v1\nname: several\nservers:\n"
     + "".join(f'  s{n}: {{endpoint: "http://127.0.0.1:9/v1", model: m, price: {price}}}\n' for n, price in enumerate(PRICES))
     + '  gateway: {endpoint: "http://127.0.0.1:9/v1", model: m}\nmodels: {base: s0}\n',
@@ -30,12 +30,12 @@ def run_of(calls: list[tuple[str, Usage]], *, ended: bool = True) -> list[Event]
     for number, (server, usage) in enumerate(calls):
         at = len(made) + 1
         made.append(AttemptFinished(seq=at, at=1.0, node=f"n{number}", attempt=1, name="reader", server=server, model="m", usage=usage))
-    return [*made, RunFinished(seq=len(made) + 1, at=2.0, status="done", outcome=Value(1))] if ended else made
+    return [*made, RunFinished(seq=len(made) + 1, at=2.0, status="done", outcome=ValueOutcome(1))] if ended else made
 
 
 @given(CALLS)
 def test_usage_summed_up_is_priced_as_its_calls_are(calls: list[tuple[str, Usage]]) -> None:
-    priced, wanted = unpriced(FLEET), dict[str, int]()
+    priced, wanted = unpriced_server(FLEET), dict[str, int]()
     for server, usage in calls:
         if name := priced(server, usage):
             wanted[name] = wanted.get(name, 0) + 1
@@ -45,14 +45,14 @@ def test_usage_summed_up_is_priced_as_its_calls_are(calls: list[tuple[str, Usage
         if name := priced(one.server, one.usage):
             found[name] = found.get(name, 0) + one.finished
     assert found == wanted
-    assert sum((one.usage for one in used.calls), NOTHING) == sum((usage for _, usage in calls), NOTHING)
+    assert sum((one.usage for one in used.calls), NO_USAGE) == sum((usage for _, usage in calls), NO_USAGE)
 
 
 @given(CALLS, st.booleans())
 def test_usage_is_read_as_it_was_written(calls: list[tuple[str, Usage]], ended: bool) -> None:
     used = usage_of(run_of(calls, ended=ended))
     assert used is not None
-    assert read_usage(write_usage(used)) == used
+    assert decode_usage(encode_usage(used)) == used
     assert used.status == ("done" if ended else "")
 
 
@@ -66,4 +66,4 @@ def test_a_call_that_goes_out_again_was_left_open_before() -> None:
 
 def test_without_its_first_event_a_run_has_no_usage() -> None:
     assert usage_of(run_of([])[1:]) is None
-    assert msgspec.json.decode(write_usage(usage_of(run_of([]))), type=list)[0] == "w"
+    assert msgspec.json.decode(encode_usage(usage_of(run_of([]))), type=list)[0] == "w"

@@ -9,10 +9,10 @@ from typing import TypeAlias
 
 import pytest
 
-from orchestra.learn.encoders.member import Step
-from orchestra.learn.encoders.training import HeadTraining, Made
+from orchestra.learn.encoders.member import TrainingStep
+from orchestra.learn.encoders.training import HeadTraining, TrainedEncoder
 
-Run: TypeAlias = Callable[[HeadTraining, Callable[[Step], None]], Made]
+Run: TypeAlias = Callable[[HeadTraining, Callable[[TrainingStep], None]], TrainedEncoder]
 
 
 class Killed(Exception):
@@ -22,14 +22,14 @@ class Killed(Exception):
 def goes_on(run: Run, wanted: HeadTraining, elsewhere: Path) -> HeadTraining:
     """A training that was killed half-way and went on, in a cache of its own: it came to what one comes to that was not killed."""
 
-    def kill(step: Step) -> None:
-        if step.done > step.total / 2:
+    def kill(step: TrainingStep) -> None:
+        if step.step > step.total_steps / 2:
             raise Killed
 
     whole, other = run(wanted, lambda step: None), replace(wanted, cache=elsewhere)
     with pytest.raises(Killed):
         run(other, kill)
     steps: list[int] = []
-    assert run(other, lambda step: steps.append(step.done)).files == whole.files
+    assert run(other, lambda step: steps.append(step.step)).files == whole.files
     assert min(steps) > 1
     return other

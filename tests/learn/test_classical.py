@@ -10,11 +10,11 @@ import pytest
 pytest.importorskip("sklearn")
 
 from orchestra.agents.card import Card
-from orchestra.agents.inference.linear import Classifier
+from orchestra.agents.inference.linear import LinearClassifier
 from orchestra.core.errors import InputError
 from orchestra.learn.classical import train
 from orchestra.learn.compatibility import contract_digest
-from orchestra.learn.data.dataset import DataSet, Row
+from orchestra.learn.data.dataset import Dataset, DatasetRow
 
 CARD = "name: desk\nkind: sklearn\ninput: {{text: str}}\noutput: {{label: '{}'}}\ntypes: {{Stars: {{type: integer, enum: [1, 2]}}}}\n"
 
@@ -25,10 +25,10 @@ def card(folder: Path, kind: str) -> Card:
     return Card.load(folder)
 
 
-def data(card: Card, bad: Any, good: Any) -> DataSet:
+def data(card: Card, bad: Any, good: Any) -> Dataset:
     texts = [(f"{word} it {at}", label) for at in range(4) for word, label in (("awful", bad), ("lovely", good))]
-    rows = [Row(str(at), {"text": text}, {"label": label}, str(at)) for at, (text, label) in enumerate(texts)]
-    return DataSet.made("rows", "desk", contract_digest(card), "CC0", (), {"train": rows})
+    rows = [DatasetRow(str(at), {"text": text}, {"label": label}, str(at)) for at, (text, label) in enumerate(texts)]
+    return Dataset.build("rows", "desk", contract_digest(card), "CC0", (), {"train": rows})
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def data(card: Card, bad: Any, good: Any) -> DataSet:
 def test_a_label_comes_back_as_it_stood_in_the_rows(tmp_path: Path, kind: str, bad: Any, good: Any) -> None:
     desk = card(tmp_path, kind)
     train(desk, data(desk, bad, good)).write(tmp_path)
-    told = [Classifier.load(desk).predict({"text": f"{word} it"})[0]["label"] for word in ("awful", "lovely")]
+    told = [LinearClassifier.load(desk).predict({"text": f"{word} it"})[0]["label"] for word in ("awful", "lovely")]
     assert told == [bad, good]
     assert [type(one) for one in told] == [type(bad), type(good)]
 

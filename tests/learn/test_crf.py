@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from orchestra.agents.card import Card
-from orchestra.agents.inference.crf_tagger import Tagger
+from orchestra.agents.inference.crf_tagger import CrfTagger
 from orchestra.core.errors import InputError
-from orchestra.learn.classical import Trained
-from orchestra.learn.crf import Course, Places, train
-from orchestra.learn.evaluation.rows import Shown
+from orchestra.learn.classical import TrainedModel
+from orchestra.learn.crf import CrfHyperparameters, TaggerFields, train
+from orchestra.learn.evaluation.rows import ReferenceRow
 
 pytest.importorskip("pycrfsuite")
 
@@ -25,36 +25,36 @@ output: {parts: "dict[str, Span]"}
 types:
   Span: {type: object, properties: {value: {type: string}, start: {type: integer}, end: {type: integer}}}
 """
-PLACES = Places("text", "parts", words={"colour": COLOURS})
+PLACES = TaggerFields("text", "parts", words={"colour": COLOURS})
 
 
-def row(colour: str, thing: str) -> Shown:
+def row(colour: str, thing: str) -> ReferenceRow:
     text = f"paint the {thing} {colour} please"
     start = text.index(colour)
-    return Shown({"text": text}, {"parts": {"colour": {"value": colour, "start": start, "end": start + len(colour)}}})
+    return ReferenceRow({"text": text}, {"parts": {"colour": {"value": colour, "start": start, "end": start + len(colour)}}})
 
 
 ROWS = [row(colour, thing) for colour in COLOURS[:4] for thing in THINGS]
 
 
 def test_what_was_trained_finds_what_it_never_saw_and_twice_the_same(tmp_path: Path) -> None:
-    made = train(ROWS, PLACES, Course(iterations=30))
-    assert made == train(ROWS, PLACES, Course(iterations=30))
+    made = train(ROWS, PLACES, CrfHyperparameters(iterations=30))
+    assert made == train(ROWS, PLACES, CrfHyperparameters(iterations=30))
     assert (made.rows, made.left_out) == (24, 0)
     (tmp_path / "agent.yaml").write_text(CARD)
-    Trained(made.layout, made.arrays, made.rows).write(tmp_path)
-    output, probability = Tagger.load(Card.load(tmp_path)).predict({"text": "paint the barn white please"})
+    TrainedModel(made.config_json, made.arrays, made.rows).write(tmp_path)
+    output, probability = CrfTagger.load(Card.load(tmp_path)).predict({"text": "paint the barn white please"})
     assert output == {"parts": {"colour": {"value": "white", "start": 15, "end": 20}}}
     assert probability > 0.5
 
 
 def test_rows_whose_slots_end_inside_a_word_are_counted_and_left_out() -> None:
-    bad = Shown({"text": "reddish"}, {"parts": {"colour": {"value": "red", "start": 0, "end": 3}}})
-    made = train([*ROWS, bad], PLACES, Course(iterations=5))
+    bad = ReferenceRow({"text": "reddish"}, {"parts": {"colour": {"value": "red", "start": 0, "end": 3}}})
+    made = train([*ROWS, bad], PLACES, CrfHyperparameters(iterations=5))
     assert (made.rows, made.left_out) == (24, 1)
 
 
 def test_rows_without_any_slot_are_refused() -> None:
     with pytest.raises(InputError) as caught:
-        train([Shown({"text": "nothing here"}, {"parts": {}})], PLACES)
+        train([ReferenceRow({"text": "nothing here"}, {"parts": {}})], PLACES)
     assert caught.value.code == "N150"

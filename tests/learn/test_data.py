@@ -14,21 +14,21 @@ from hypothesis import strategies as st
 
 from orchestra.agents.card import Card
 from orchestra.core.errors import InputError, InputErrors
-from orchestra.learn.data.dataset import DataSet, Row
-from orchestra.learn.data.deduplication import distinct, says_nothing
-from orchestra.learn.data.sources import Columns, numbered, read
-from orchestra.learn.data.splits import Shares, part_of, split
+from orchestra.learn.data.dataset import Dataset, DatasetRow
+from orchestra.learn.data.deduplication import deduplicate, is_empty
+from orchestra.learn.data.sources import ColumnMapping, read_numbered_rows, read_source
+from orchestra.learn.data.splits import SplitShares, assign_split, split
 from tests.learn.conftest import CARD, make_card
 
-PLAIN = Columns({})
+PLAIN = ColumnMapping({})
 
 
-def row(text: str = "a", output: Any = "x", group: str = "g", id: str = "1") -> Row:
-    return Row(id, {"text": text}, output, group)
+def row(text: str = "a", output: Any = "x", group: str = "g", id: str = "1") -> DatasetRow:
+    return DatasetRow(id, {"text": text}, output, group)
 
 
-def made(rows: dict[Any, Any], licence: str = "CC0") -> DataSet:
-    return DataSet.made("set", "agent", "c", licence, (), rows)
+def made(rows: dict[Any, Any], licence: str = "CC0") -> Dataset:
+    return Dataset.build("set", "agent", "c", licence, (), rows)
 
 
 def file(tmp_path: Path, text: str, name: str = "rows.jsonl") -> Path:
@@ -36,17 +36,17 @@ def file(tmp_path: Path, text: str, name: str = "rows.jsonl") -> Path:
     return tmp_path / name
 
 
-def refused(path: Path, card: Card, columns: Columns = PLAIN) -> InputError:
+def refused(path: Path, card: Card, columns: ColumnMapping = PLAIN) -> InputError:
     with pytest.raises(InputError) as caught:
-        read(path, card, columns)
+        read_source(path, card, columns)
     return caught.value
 
 
 def test_a_data_set_reads_back_and_its_version_is_its_rows(tmp_path: Path) -> None:
     one = made({"train": [row(), row("b", id="2")], "test": [row("c", group="h", id="3")]})
     one.write(tmp_path / "set")
-    assert DataSet.load(tmp_path / "set") == one
-    assert one.manifest.parts["train"].rows == 2
+    assert Dataset.load(tmp_path / "set") == one
+    assert one.manifest.splits["train"].rows == 2
     other = made({"train": [row(), row("b!", id="2")], "test": [row("c", group="h", id="3")]})
     assert other.manifest.digest != one.manifest.digest
 
@@ -56,12 +56,12 @@ def test_rows_that_were_changed_by_hand_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     path.write_text(path.read_text().replace('"x"', '"y"'))
     with pytest.raises(InputError, match="its manifest says") as caught:
-        DataSet.load(tmp_path)
+        Dataset.load(tmp_path)
     assert caught.value.code == "N001"
     path.write_text("{}\n")
     with pytest.raises(InputError) as caught:
-        DataSet.load(tmp_path)
-    assert str(caught.value.place).endswith("train.jsonl:1:1")
+        Dataset.load(tmp_path)
+    assert str(caught.value.location).endswith("train.jsonl:1:1")
 
 
 def test_no_folder_and_no_manifest_are_no_data_set(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_no_folder_and_no_manifest_are_no_data_set(tmp_path: Path) -> None:
             for part in ("train", "tune", "test"):
                 (tmp_path / f"{part}.jsonl").write_text("")
         with pytest.raises(InputError) as caught:
-            DataSet.load(tmp_path)
+            Dataset.load(tmp_path)
         assert caught.value.code == "N001"
 
 
@@ -93,7 +93,7 @@ def test_a_leak_that_was_written_by_hand_is_refused_when_it_is_read(tmp_path: Pa
     made({"train": [row()], "test": [row("b", group="h", id="2")]}).write(tmp_path)
     (tmp_path / "test.jsonl").write_bytes(msgspec.json.encode(row("b", group="g", id="2")) + b"\n")
     with pytest.raises(InputError) as caught:
-        DataSet.load(tmp_path)
+        Dataset.load(tmp_path)
     assert caught.value.code == "N003"
 
 
@@ -106,15 +106,15 @@ def test_a_question_of_the_test_part_in_another_part_is_refused_whatever_its_gro
 
 @given(st.text(max_size=20), st.floats(0, 0.5), st.floats(0, 0.4))
 def test_a_group_stays_where_it_is(group: str, tune: float, test: float) -> None:
-    shares = Shares(tune, test)
-    assert part_of(group, shares) == part_of(group, shares)
-    assert part_of(group, Shares(0, 0)) == "train"
-    if part_of(group, shares) == "test":
-        assert part_of(group, Shares(tune, min(0.5, test + 0.05))) == "test"
+    shares = SplitShares(tune, test)
+    assert assign_split(group, shares) == assign_split(group, shares)
+    assert assign_split(group, SplitShares(0, 0)) == "train"
+    if assign_split(group, shares) == "test":
+        assert assign_split(group, SplitShares(tune, min(0.5, test + 0.05))) == "test"
 
 
 def test_shares_are_kept_about() -> None:
-    parts = split([row(group=str(at), id=str(at)) for at in range(2000)], Shares(0.2, 0.1))
+    parts = split([row(group=str(at), id=str(at)) for at in range(2000)], SplitShares(0.2, 0.1))
     assert 340 < len(parts["tune"]) < 460
     assert 150 < len(parts["test"]) < 250
     assert sum(map(len, parts.values())) == 2000
@@ -123,15 +123,15 @@ def test_shares_are_kept_about() -> None:
 @pytest.mark.parametrize(("tune", "test"), [(0.5, 0.5), (-0.1, 0.1), (1.0, 0.0), (float("nan"), 0.1)])
 def test_shares_that_leave_nothing_are_refused(tune: float, test: float) -> None:
     with pytest.raises(InputError) as caught:
-        Shares(tune, test)
+        SplitShares(tune, test)
     assert caught.value.code == "N005"
 
 
 def test_duplicates_are_left_out_by_what_they_are() -> None:
     rows = [row("Where is it?"), row("Where is it?"), row("where  is it"), row("WHERE is it!", "other"), row("Where was it?"), row("?")]
-    found = distinct(rows)
+    found = deduplicate(rows)
     assert [one.input["text"] for one in found.rows] == ["Where is it?", "Where was it?", "?"]
-    assert (found.same, found.near, len(found.contradicting)) == (1, 1, 1)
+    assert (found.exact_duplicates, found.near_duplicates, len(found.contradictions)) == (1, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_duplicates_are_left_out_by_what_they_are() -> None:
     [({"text": ""}, True), ({"text": " \t"}, True), ({"a": "", "b": [None]}, True), ({"text": "?"}, False), ({"a": "", "b": 0}, False)],
 )
 def test_blanks_say_nothing(inputs: dict[str, Any], nothing: bool) -> None:
-    assert says_nothing(inputs) is nothing
+    assert is_empty(inputs) is nothing
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_blanks_say_nothing(inputs: dict[str, Any], nothing: bool) -> None:
     ],
 )
 def test_symbols_and_vowel_signs_tell_texts_apart_and_punctuation_does_not(one: str, other: str, same: bool) -> None:
-    assert (len(distinct([row(one), row(other)]).rows) == 1) is same
+    assert (len(deduplicate([row(one), row(other)]).rows) == 1) is same
 
 
 ROWS = [
@@ -172,8 +172,8 @@ ROWS = [
 
 
 def test_json_lines_and_csv_give_the_same_rows(tmp_path: Path, card: Card) -> None:
-    lines = read(file(tmp_path, "\n".join(map(json.dumps, ROWS))), card, PLAIN)
-    cells = read(file(tmp_path, 'question,context,answer,id\n"Who?",Ada.,Ada,\nWhen?,Ada.,,own\n', "rows.csv"), card, PLAIN)
+    lines = read_source(file(tmp_path, "\n".join(map(json.dumps, ROWS))), card, PLAIN)
+    cells = read_source(file(tmp_path, 'question,context,answer,id\n"Who?",Ada.,Ada,\nWhen?,Ada.,,own\n', "rows.csv"), card, PLAIN)
     assert [(one.input, one.output, one.group) for one in lines] == [(one.input, one.output, one.group) for one in cells]
     assert lines[1].id == cells[1].id == "own"
     assert lines[0].group == lines[1].group, "questions about one passage belong together"
@@ -183,7 +183,7 @@ def test_rows_of_the_format_of_public_sets_are_taken_by_paths(tmp_path: Path, ca
     told = {"id": "1", "input": {"question": "Who?", "context": "Ada."}, "expected": {"answers": [{"text": "Ada", "start": 0}]}, "topic": 7}
     silent = {**told, "id": "2", "expected": {"answers": []}}
     path = file(tmp_path, f"{json.dumps(told)}\n{json.dumps(silent)}\n")
-    rows = read(path, card, Columns.of(["answer=expected.answers.0.text"], "topic"))
+    rows = read_source(path, card, ColumnMapping.parse(["answer=expected.answers.0.text"], "topic"))
     assert [one.output for one in rows] == [{"answer": "Ada"}, {"answer": None}]
     assert {one.group for one in rows} == {"7"}
 
@@ -195,16 +195,16 @@ def test_values_that_rows_call_otherwise_are_read_as_the_agents(tmp_path: Path) 
     rows = [{"input": {"claim": said}, "expected": {"label": label}} for said, label in (("a", "yes"), ("b", "no"), ("c", "some"))]
     path = file(tmp_path, "\n".join(map(json.dumps, rows)))
     label = ["label:yes=supported", "label:*=not stated"]
-    assert "--column p=NAME; columns: expected.label" in refused(path, card, Columns.of([], means=label)).hint
+    assert "--column p=NAME; columns: expected.label" in refused(path, card, ColumnMapping.parse([], means=label)).hint
     means = [*label, "p:yes=1", "p:*=0.5"]
-    found = read(path, card, Columns.of(["p=expected.label"], means=means))
+    found = read_source(path, card, ColumnMapping.parse(["p=expected.label"], means=means))
     assert [row.output for row in found] == [{"label": "supported", "p": 1}] + 2 * [{"label": "not stated", "p": 0.5}]
     with pytest.raises(InputErrors) as caught:
-        read(path, card, Columns.of(["p=expected.label"], means=["p:*=1"]))
+        read_source(path, card, ColumnMapping.parse(["p=expected.label"], means=["p:*=1"]))
     assert "--means 'label:yes=ONE OF THESE'" in caught.value.errors[0].hint
     for wrong in ("label", "label:yes", ":yes=no", "lable:yes=no"):
         with pytest.raises(InputError) as refusal:
-            read(path, card, Columns.of(["p=expected.label"], means=[wrong]))
+            read_source(path, card, ColumnMapping.parse(["p=expected.label"], means=[wrong]))
         assert refusal.value.code == "N011"
 
 
@@ -213,21 +213,21 @@ def test_rows_that_say_what_is_expected_are_taken_as_evaluations_take_them(tmp_p
     told = {"id": "1", "input": {"question": "Who?", "context": "Ada."}, "expected": {"answer": "Ada", "source": "x"}}
     path = tmp_path / name
     path.write_bytes(gzip.compress(msgspec.json.encode(told)) if name.endswith(".gz") else msgspec.json.encode(told))
-    assert [(one.input, one.output) for one in read(path, card, PLAIN)] == [(told["input"], {"answer": "Ada"})]
+    assert [(one.input, one.output) for one in read_source(path, card, PLAIN)] == [(told["input"], {"answer": "Ada"})]
 
 
 def test_a_file_that_is_no_gzip_is_told_and_not_shown(tmp_path: Path, card: Card) -> None:
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(b"\x1f\x8b\x08\x00broken")
     with pytest.raises(InputError) as caught:
-        read(path, card, PLAIN)
+        read_source(path, card, PLAIN)
     assert caught.value.code == "N010"
 
 
 def test_a_group_is_one_however_it_is_spelt_and_an_empty_cell_names_none(tmp_path: Path, card: Card) -> None:
     cells = "".join(f"Who?,{number},,{who}\n" for number, who in enumerate(["Ada", "ada", " Ada", "ADA ", "", " "]))
     path = file(tmp_path, f"question,context,answer,customer\n{cells}", "rows.csv")
-    rows = read(path, card, Columns.of([], "customer"))
+    rows = read_source(path, card, ColumnMapping.parse([], "customer"))
     assert [one.group for one in rows[:4]] == ["ada"] * 4
     assert len({one.group for one in rows[4:]}) == 2, "each by its own passage"
 
@@ -235,15 +235,15 @@ def test_a_group_is_one_however_it_is_spelt_and_an_empty_cell_names_none(tmp_pat
 def test_an_output_that_is_no_record_is_one_column(tmp_path: Path) -> None:
     card = make_card(tmp_path, CARD.replace("output: {answer: Quote | null}", "output: int"))
     path = file(tmp_path, "question,context,output\nWho?,Ada.,3\n", "rows.csv")
-    assert read(path, card, PLAIN)[0].output == 3
+    assert read_source(path, card, PLAIN)[0].output == 3
 
 
 def test_wrong_types_are_told_with_line_and_column(tmp_path: Path, card: Card) -> None:
     bad = ['{"question": "Who?", "context": "Ada.", "answer": "Ada"}', '{"question": 3, "context": "Ada.", "answer": ["Ada"]}']
     error = refused(file(tmp_path, "\n".join(bad)), card)
     assert error.code == "N012"
-    assert error.place is not None
-    assert (error.place.line, error.place.column) == (2, 14)
+    assert error.location is not None
+    assert (error.location.line, error.location.column) == (2, 14)
     assert "question" in error.message
 
 
@@ -263,7 +263,10 @@ def test_equal_faults_are_one_with_how_many_rows_have_it(tmp_path: Path, card: C
     text = "\n".join(json.dumps({"question": int(one), "context": "Ada.", "answer": None}) for one in rows)
     error = refused(file(tmp_path, text), card)
     assert isinstance(error, InputErrors)
-    assert [(one.message.partition(":")[0], one.place and one.place.line) for one in error.errors] == [("299 rows", 1), ("question", 2)]
+    assert [(one.message.partition(":")[0], one.location and one.location.line) for one in error.errors] == [
+        ("299 rows", 1),
+        ("question", 2),
+    ]
     alone = refused(file(tmp_path, text.splitlines()[0]), card)
     assert alone.message.startswith("question:")
 
@@ -279,7 +282,7 @@ def test_equal_faults_are_one_with_how_many_rows_have_it(tmp_path: Path, card: C
 )
 def test_columns_are_told_apart_by_what_the_line_of_names_does(tmp_path: Path, card: Card, text: str) -> None:
     named = next(name for name in ("context, all of it", "context, all; of; it;") if name in text)
-    rows = read(file(tmp_path, text, "rows.csv"), card, Columns({"context": named}))
+    rows = read_source(file(tmp_path, text, "rows.csv"), card, ColumnMapping({"context": named}))
     assert [(one.input, one.output) for one in rows] == [({"question": "Who, and when?", "context": "Ada."}, {"answer": "Ada"})]
 
 
@@ -297,8 +300,8 @@ def test_a_file_in_another_coding_says_where_and_what_to_do(
     error = refused(path, card)
     assert error.code == "N010"
     assert f"iconv -f {name} -t UTF-8" in error.hint
-    assert error.place is not None
-    assert (error.place.line, error.place.column) == at
+    assert error.location is not None
+    assert (error.location.line, error.location.column) == at
 
 
 def test_a_bad_byte_behind_a_mark_of_utf_8_is_told_at_its_place(tmp_path: Path, card: Card) -> None:
@@ -306,8 +309,8 @@ def test_a_bad_byte_behind_a_mark_of_utf_8_is_told_at_its_place(tmp_path: Path, 
     path.write_bytes(b"\xef\xbb\xbf" + "question,context,answer\nGröße?,Ada.,".encode() + b"Ren\xe9\n")
     error = refused(path, card)
     assert "0xe9" in error.message
-    assert error.place is not None
-    assert (error.place.line, error.place.column) == (2, 16)
+    assert error.location is not None
+    assert (error.location.line, error.location.column) == (2, 16)
 
 
 @pytest.mark.parametrize(
@@ -321,7 +324,7 @@ def test_a_bad_byte_behind_a_mark_of_utf_8_is_told_at_its_place(tmp_path: Path, 
 def test_what_separates_is_what_fits_whatever_stands_in_names(tmp_path: Path, card: Card, text: str) -> None:
     path = tmp_path / "rows.csv"
     path.write_text(text)
-    (row,) = read(path, card, Columns({}))
+    (row,) = read_source(path, card, ColumnMapping({}))
     assert (row.input, row.output) == ({"question": "Who?", "context": "Ada."}, {"answer": "Ada"})
 
 
@@ -346,16 +349,16 @@ def test_what_is_no_row_is_told_with_its_line(tmp_path: Path, card: Card, name: 
     good = json.dumps(ROWS[0])
     error = refused(file(tmp_path, text.replace('{"a": 1}', good), name), card)
     assert error.code == "N010"
-    assert error.place is not None
-    assert error.place.line == line
+    assert error.location is not None
+    assert error.location.line == line
 
 
 def test_the_end_of_a_files_name_may_be_in_capitals(tmp_path: Path, card: Card) -> None:
-    assert read(file(tmp_path, "question,context,answer\nWho?,Ada.,Ada\n", "ROWS.CSV"), card, PLAIN)[0].output == {"answer": "Ada"}
+    assert read_source(file(tmp_path, "question,context,answer\nWho?,Ada.,Ada\n", "ROWS.CSV"), card, PLAIN)[0].output == {"answer": "Ada"}
 
 
 def test_a_line_for_a_spreadsheet_says_what_separates(tmp_path: Path, card: Card) -> None:
-    rows = numbered(file(tmp_path, "sep=;\nquestion;context;answer\nWho?;Ada, Byron;Ada\n", "rows.csv"), card, PLAIN)
+    rows = read_numbered_rows(file(tmp_path, "sep=;\nquestion;context;answer\nWho?;Ada, Byron;Ada\n", "rows.csv"), card, PLAIN)
     assert [(number, row.input["context"]) for number, row in rows] == [(3, "Ada, Byron")]
 
 
@@ -367,9 +370,9 @@ def test_a_spreadsheet_is_told_as_that(tmp_path: Path, card: Card) -> None:
 
 def test_a_question_that_has_its_answer_is_refused(tmp_path: Path, card: Card) -> None:
     path = file(tmp_path, "question,context,answer\nWho?,Ada.,Ada\n", "rows.csv")
-    error = refused(path, card, Columns({"question": "answer"}))
+    error = refused(path, card, ColumnMapping({"question": "answer"}))
     assert (error.code, "both of the column 'answer'" in error.message) == ("N011", True)
-    assert read(path, card, Columns({"question": "answer"}), answered=False)[0].output is None
+    assert read_source(path, card, ColumnMapping({"question": "answer"}), answered=False)[0].output is None
 
 
 TWICE = "schema: orchestra/v1\nname: up\ndescription: Translates.\ninput: {text: str}\noutput: {text: str}\n"
@@ -400,7 +403,7 @@ def test_a_column_that_is_an_input_and_the_output_by_its_name_is_refused(tmp_pat
     ],
 )
 def test_lines_of_json_tell_an_input_from_an_output_of_its_name(tmp_path: Path, agent: str, text: str) -> None:
-    (found,) = read(file(tmp_path, text), make_card(tmp_path, agent, "Say it.\n"), PLAIN)
+    (found,) = read_source(file(tmp_path, text), make_card(tmp_path, agent, "Say it.\n"), PLAIN)
     assert (list(found.input.values()), found.output) == (["a"], "b" if agent == ALONE else {"text": "b"})
 
 
@@ -417,7 +420,7 @@ def test_an_empty_a_missing_and_a_binary_file_are_refused(tmp_path: Path, card: 
 
 def test_fields_and_columns_that_are_not_there_get_the_nearest_name(tmp_path: Path, card: Card) -> None:
     path = file(tmp_path, json.dumps(ROWS[0]))
-    assert "did you mean 'context'?" in refused(path, card, Columns({"contxt": "context"})).hint
-    assert "--group context" in refused(path, card, Columns({}, "contxt")).hint
+    assert "did you mean 'context'?" in refused(path, card, ColumnMapping({"contxt": "context"})).hint
+    assert "--group context" in refused(path, card, ColumnMapping({}, "contxt")).hint
     with pytest.raises(InputError, match="no pair"):
-        Columns.of(["context"])
+        ColumnMapping.parse(["context"])

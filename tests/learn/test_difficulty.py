@@ -11,9 +11,9 @@ import pytest
 pytest.importorskip("sklearn")
 
 from orchestra.agents.card import Card
-from orchestra.agents.inference.linear import Regressor
-from orchestra.learn.classical import shares
-from orchestra.learn.linear import fitted_number
+from orchestra.agents.inference.linear import LinearRegressor
+from orchestra.learn.classical import share_thresholds
+from orchestra.learn.linear import fit_regressor
 from tests.cli.shell import Shell
 
 CARD = "name: difficulty\nkind: sklearn\ninput: {question: str}\noutput: {need: float}\n"
@@ -48,7 +48,7 @@ def test_outcomes_of_two_models_become_an_agent_that_tells_what_is_needed(projec
     assert (said := project("learn", "train", "difficulty", "--data", "set", "--out", "agents/difficulty")).code == 0, said.err
     assert "30% of the tune part is above" in said.out
     card = Card.load(Path("agents/difficulty"))
-    hard, plain = (Regressor.load(card).number(text) for text in ("prove that b 7?", "what is b 7?"))
+    hard, plain = (LinearRegressor.load(card).predict_number(text) for text in ("prove that b 7?", "what is b 7?"))
     assert 1 >= hard > 0.7 > 0.3 > plain >= 0
     answer = project("run", "difficulty", "-i", "question=prove that b 7?", "--json")
     assert answer.code == 0, answer.err
@@ -73,16 +73,16 @@ def test_one_number_alone_teaches_nothing(project: Shell) -> None:
 
 def test_a_share_of_the_rows_is_above_its_threshold() -> None:
     rows = [(at / 100, float(at >= 80)) for at in range(100)]
-    assert [(one.share, one.above, one.mean) for one in shares(rows)] == [
+    assert [(one.share, one.threshold, one.mean_target) for one in share_thresholds(rows)] == [
         (0.1, 0.89, 1.0),
         (0.2, 0.79, 1.0),
         (0.3, 0.69, 2 / 3),
         (0.5, 0.49, 0.4),
     ]
-    assert shares([]) == []
+    assert share_thresholds([]) == []
 
 
 def test_the_same_rows_give_the_same_files() -> None:
     rows = [(str(row["prompt"]), float(not row["weak_right"])) for row in outcomes(60)]
-    first, second = (fitted_number(rows, ("question", "need"), "weights.npz") for _ in range(2))
-    assert (first.layout, first.arrays) == (second.layout, second.arrays)
+    first, second = (fit_regressor(rows, ("question", "need"), "weights.npz") for _ in range(2))
+    assert (first.config_json, first.arrays) == (second.config_json, second.arrays)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from orchestra.core.protocols import Call
-from orchestra.learn.data.dataset import DataSet
+from orchestra.core.protocols import CallRequest
+from orchestra.learn.data.dataset import Dataset
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import BAD, FLEET, GOOD, TEXT, Simulated, furnish
 from tests.learn.test_runs import ESCALATED
@@ -19,10 +19,10 @@ ROUTED = ESCALATED.replace("name: larger", "name: routed").replace(
 CARD = "name: difficulty\nkind: sklearn\ninput: {question: str}\noutput: {need: float}\n"
 
 
-def answer(call: Call) -> Any:
+def answer(call: CallRequest) -> Any:
     """The agent is wrong about questions that begin with `hard`, its larger model is not."""
     question = call.inputs["question"]
-    return BAD if question == "impossible" or (question.startswith("hard") and not call.escalate) else GOOD
+    return BAD if question == "impossible" or (question.startswith("hard") and not call.is_escalated) else GOOD
 
 
 @pytest.fixture
@@ -49,19 +49,19 @@ def test_calls_that_the_larger_model_mended_are_those_that_needed_it(shell: Shel
     ran(shell, "larger", "easy 1", "hard 1", "impossible")
     said = collected(shell, "--runs", "--escalated", "answerer")
     assert said.code == 0, said.err
-    data = DataSet.load(Path("set"))
+    data = Dataset.load(Path("set"))
     assert {row.input["question"]: row.output for row in data.rows["train"]} == {
         "easy 1": {"need": 0.0},
         "hard 1": {"need": 1.0},
         "impossible": {"need": 0.0},
     }
-    assert data.manifest.sources[0].made == "calls of answerer, 1 that needed the larger model; in 3 runs"
+    assert data.manifest.sources[0].description == "calls of answerer, 1 that needed the larger model; in 3 runs"
 
 
 def test_a_call_that_went_to_the_larger_model_at_once_tells_nothing(shell: Shell) -> None:
     ran(shell, "routed", "easy 1", "hard and long")
     assert collected(shell, "--runs", "--escalated", "answerer").code == 0
-    data = DataSet.load(Path("set"))
+    data = Dataset.load(Path("set"))
     assert [row.input["question"] for row in data.rows["train"]] == ["easy 1"]
     assert data.manifest.left_out["asked of the larger model at once, or judged by nothing"] == 1
 
@@ -104,5 +104,5 @@ def test_an_input_that_some_calls_leave_out_is_null_in_these(shell: Shell) -> No
     ran(shell, "toned", "easy 2")
     said = collected(shell, "--runs", "--escalated", "answerer")
     assert said.code == 0, said.err
-    found = {row.input["question"]: row.input["tone"] for row in DataSet.load(Path("set")).rows["train"]}
+    found = {row.input["question"]: row.input["tone"] for row in Dataset.load(Path("set")).rows["train"]}
     assert found == {"easy 1": None, "hard 1": None, "easy 2": "kind"}

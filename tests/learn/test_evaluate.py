@@ -12,11 +12,11 @@ import pytest
 
 from orchestra.agents.card import Card
 from orchestra.core.errors import InputError
-from orchestra.core.protocols import Call, Done, Refused
-from orchestra.learn.certification.labelled_answers import Predictions, rightness
-from orchestra.learn.evaluation.config import Rows
+from orchestra.core.protocols import CallError, CallRequest, CallResult
+from orchestra.learn.certification.labelled_answers import Predictions, correctness_of
+from orchestra.learn.evaluation.config import RowSelection
 from orchestra.learn.evaluation.metrics import Case
-from orchestra.learn.evaluation.rows import Question, as_record, metrics_of, read_rows
+from orchestra.learn.evaluation.rows import EvaluationRow, as_record, metrics_for, read_selected_rows
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import AGENT, TEXT, Simulated, furnish
 from tests.learn.promotion.test_promotion import adapter
@@ -30,11 +30,11 @@ metrics:
 """
 
 
-def answer(call: Call) -> Any:
+def answer(call: CallRequest) -> Any:
     """The candidate knows everything, the agent half of it, its base nothing; `broken` fails."""
     question = call.inputs["question"]
     if question == "broken":
-        return Refused(code="M001", reason="not JSON")
+        return CallError(code="M001", reason="not JSON")
     knows = call.name == "answerer_candidate" or (call.name == "answerer" and question.endswith("0"))
     return {"answer": "1889" if knows else "in", "quote": "in 1889"}
 
@@ -256,22 +256,22 @@ def test_an_output_without_fields_is_measured_as_a_whole(tmp_path: Path, output:
     (tmp_path / "prompt.md").write_text("{{ text }}")
     card = Card.load(tmp_path)
     case = Case(as_record(wanted), as_record(given), 0.9)
-    assert [one.of([case]) for one in metrics_of(card)] == [float(right)]
-    assert rightness(card).of(case) is right
-    assert rightness(card).of(Case(as_record(wanted), None)) is (wanted is None), "withheld, which is right where nothing is"
+    assert [one.compute([case]) for one in metrics_for(card)] == [float(right)]
+    assert correctness_of(card).is_correct(case) is right
+    assert correctness_of(card).is_correct(Case(as_record(wanted), None)) is (wanted is None), "withheld, which is right where nothing is"
 
 
 def test_probabilities_and_what_no_row_has_are_not_measured_by_default(tmp_path: Path) -> None:
     text = "name: judge\nkind: encoder\nmodel: minilm\ninput: {text: str}\n"
     (tmp_path / "agent.yaml").write_text(text + "output: {label: \"Literal['a', 'b']\", outside: float}\n")
-    assert [one.name for one in metrics_of(Card.load(tmp_path))] == ["label right"]
+    assert [one.name for one in metrics_for(Card.load(tmp_path))] == ["label right"]
     computed = "output: {label: \"Literal['a', 'b']\", p: float | null, why: str}\ncomputed: {p: {probability: a}}\n"
     (tmp_path / "agent.yaml").write_text(text.replace("encoder\nmodel: minilm", "model") + computed)
     (tmp_path / "prompt.md").write_text("{{ text }}")
     card = Card.load(tmp_path)
-    assert [one.name for one in metrics_of(card)] == ["label right", "why same", "why F1"]
-    assert [one.name for one in metrics_of(card, questions=[Question("1", {}, {"label": "a"})])] == ["label right"]
-    assert len(metrics_of(card, questions=[Question("1", {}, {"nothing": "a"})])) == 3
+    assert [one.name for one in metrics_for(card)] == ["label right", "why same", "why F1"]
+    assert [one.name for one in metrics_for(card, questions=[EvaluationRow("1", {}, {"label": "a"})])] == ["label right"]
+    assert len(metrics_for(card, questions=[EvaluationRow("1", {}, {"nothing": "a"})])) == 3
 
 
 def test_a_folder_of_sets_has_the_rows_that_the_evaluation_names(shell: Shell) -> None:
@@ -298,12 +298,12 @@ def test_arms_of_a_card_that_says_certified_are_accepted_by_the_certificates_thr
     """None of them needs a certificate of its own: they are compared, and promise nothing."""
     card = Path("agents/answerer/agent.yaml")
     card.write_text(card.read_text() + "checks: [confidence]\naccept: certified\notherwise: [abstain]\n")
-    shell.opener = Simulated(lambda call: Done(value=answer(call), confidence=0.6))
+    shell.opener = Simulated(lambda call: CallResult(value=answer(call), confidence=0.6))
     rows(8)
     said = evaluate(shell, "--json")
     assert [arm["answered"] for arm in said.json["arms"]] == [1.0, 1.0]
     assert "accepts by a certificate, and has none" in said.err
-    Path("agents/answerer/certificate.json").write_bytes(certified("answerer", ("confidence",), 0.7).written())
+    Path("agents/answerer/certificate.json").write_bytes(certified("answerer", ("confidence",), 0.7).to_bytes())
     assert [arm["answered"] for arm in evaluate(shell, "--json").json["arms"]] == [0.0, 0.0]
 
 
@@ -348,9 +348,9 @@ def sorter(shell: Shell) -> Shell:
     Path("agents/sorter/prompt.md").write_text("{{ text }}\n")
     Path("rows.csv").write_text("id,text,label\n1,a,a\n2,b,b\n3,b,b\n4,c,c\n5,broken,c\n")
 
-    def sorts(call: Call) -> Any:
+    def sorts(call: CallRequest) -> Any:
         text = call.inputs["text"]
-        return Refused(code="M001", reason="not JSON") if text == "broken" else {"label": "a" if text == "b" else text}
+        return CallError(code="M001", reason="not JSON") if text == "broken" else {"label": "a" if text == "b" else text}
 
     shell.opener = Simulated(sorts)
     return shell
@@ -420,8 +420,8 @@ def test_a_test_may_name_the_input_that_rows_have_in_common(shell: Shell) -> Non
     rows(8)
     Path("it").mkdir(exist_ok=True)
     Path("it/rows.jsonl").write_bytes(Path("rows.jsonl").read_bytes())
-    assert read_rows(Path(), Rows(file="it/rows.jsonl", group="context")).groups == 1
-    assert read_rows(Path(), Rows(file="it/rows.jsonl")).groups == 8
+    assert read_selected_rows(Path(), RowSelection(file="it/rows.jsonl", group="context")).group_count == 1
+    assert read_selected_rows(Path(), RowSelection(file="it/rows.jsonl")).group_count == 8
     with pytest.raises(InputError, match="no input 'passage' to group it by") as refused:
-        read_rows(Path(), Rows(file="it/rows.jsonl", group="passage"))
+        read_selected_rows(Path(), RowSelection(file="it/rows.jsonl", group="passage"))
     assert refused.value.code == "N201"

@@ -11,8 +11,8 @@ import pytest
 from orchestra.agents.card import Card
 from orchestra.core.labels import Label
 from orchestra.learn.compatibility import contract_digest
-from orchestra.learn.data.dataset import MANIFEST, DataSet, Manifest, Origin, Row
-from orchestra.learn.evaluation.rows import read_test
+from orchestra.learn.data.dataset import MANIFEST_FILE, Dataset, DatasetManifest, DatasetRow, DatasetSource
+from orchestra.learn.evaluation.rows import read_evaluation_set
 from tests.agents.inference.test_calibration import card as chooser
 from tests.cli.shell import Shell
 from tests.cli.stage import AGENT, GOOD, TEXT, Simulated, furnish
@@ -46,10 +46,10 @@ def shell(shell: Shell) -> Shell:
 
 
 def collected(*labels: Label) -> None:
-    rows = [Row(f"r{n}", {"question": f"q{n}", "context": TEXT}, GOOD, f"g{n}") for n in range(60)]
-    sources = [Origin("a file", "own"), *(Origin("journal.db", "own", label=label) for label in labels)]
+    rows = [DatasetRow(f"r{n}", {"question": f"q{n}", "context": TEXT}, GOOD, f"g{n}") for n in range(60)]
+    sources = [DatasetSource("a file", "own"), *(DatasetSource("journal.db", "own", label=label) for label in labels)]
     card = Card.load(Path("agents/answerer"))
-    DataSet.made("it", card.name, contract_digest(card), "own", sources, {"test": rows}).write(Path("set"))
+    Dataset.build("it", card.name, contract_digest(card), "own", sources, {"test": rows}).write(Path("set"))
 
 
 def asked(shell: Shell, said: str = "") -> dict[str, set[Label]]:
@@ -77,9 +77,9 @@ def test_calls_about_rows_have_the_label_of_the_runs_that_the_rows_are_of(shell:
 
 def test_so_have_calls_that_an_agents_probabilities_are_calibrated_by(shell: Shell) -> None:
     card = chooser(Path("agents/judge"))
-    rows = [Row(f"r{n}", {"claim": f"c{n}", "evidence": "e"}, {"label": "supported"}, f"g{n}") for n in range(20)]
-    sources = [Origin("journal.db", "own", label="restricted")]
-    DataSet.made("it", "judge", contract_digest(card), "own", sources, {"tune": rows}).write(Path("set"))
+    rows = [DatasetRow(f"r{n}", {"claim": f"c{n}", "evidence": "e"}, {"label": "supported"}, f"g{n}") for n in range(20)]
+    sources = [DatasetSource("journal.db", "own", label="restricted")]
+    Dataset.build("it", "judge", contract_digest(card), "own", sources, {"tune": rows}).write(Path("set"))
     said = shell("learn", "calibrate", "judge", "--data", "set")
     assert asked(shell) == {"judge_uncalibrated": {"restricted"}}, said.err
 
@@ -92,15 +92,15 @@ def test_rows_whose_sources_say_no_label_are_asked_as_before(shell: Shell) -> No
 
 def test_a_label_that_is_none_is_no_manifest(shell: Shell) -> None:
     collected("restricted")
-    file = Path("set") / MANIFEST
+    file = Path("set") / MANIFEST_FILE
     file.write_text(file.read_text().replace('"restricted"', '"secret"'))
     said = shell(*COMMANDS["learn evaluate"])
     assert (said.code, "N001" in said.err) == (2, True), said.err
 
 
 def test_a_set_has_the_strictest_label_of_its_sources() -> None:
-    assert msgspec.json.decode(json.dumps(manifest("public", "internal")), type=Manifest).label == "internal"
-    assert msgspec.json.decode(json.dumps(manifest()), type=Manifest).label is None
+    assert msgspec.json.decode(json.dumps(manifest("public", "internal")), type=DatasetManifest).label == "internal"
+    assert msgspec.json.decode(json.dumps(manifest()), type=DatasetManifest).label is None
 
 
 def manifest(*labels: str) -> dict[str, object]:
@@ -109,6 +109,6 @@ def manifest(*labels: str) -> dict[str, object]:
 
 
 def test_a_file_of_another_folder_has_no_label(tmp_path: Path) -> None:
-    (tmp_path / MANIFEST).write_text('{"format": "something else"}')
+    (tmp_path / MANIFEST_FILE).write_text('{"format": "something else"}')
     (tmp_path / "test.jsonl").write_text('{"id": "1", "input": {}, "output": "x"}\n')
-    assert read_test(tmp_path / "test.jsonl").label is None
+    assert read_evaluation_set(tmp_path / "test.jsonl").label is None

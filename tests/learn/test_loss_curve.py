@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from xml.etree import ElementTree
 
-from orchestra.learn.lora.checkpoint import Point
-from orchestra.learn.loss_curve import svg
+from orchestra.learn.lora.checkpoint import TrainingPoint
+from orchestra.learn.loss_curve import render_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 def test_a_curve_has_two_lines_through_all_looks_and_marks_the_best() -> None:
-    points = [Point(10, 0.5, 2.0, 1.5, 0.1), Point(20, 1.0, 1.0, 0.5, 0.4), Point(30, 1.5, 0.5, 0.8, 0.3)]
-    picture = ElementTree.fromstring(svg(points, 20))
+    points = [TrainingPoint(10, 0.5, 2.0, 1.5, 0.1), TrainingPoint(20, 1.0, 1.0, 0.5, 0.4), TrainingPoint(30, 1.5, 0.5, 0.8, 0.3)]
+    picture = ElementTree.fromstring(render_svg(points, 20))
     lines = [line.attrib["points"].split() for line in picture.iter(f"{SVG}polyline")]
     assert [len(line) for line in lines] == [3, 3]
     dot = next(picture.iter(f"{SVG}circle"))
@@ -23,10 +23,10 @@ def test_a_curve_has_two_lines_through_all_looks_and_marks_the_best() -> None:
 
 
 def test_a_training_without_a_tune_part_has_one_line() -> None:
-    points = [Point(step, 0.0, 1.0 / step, math.nan, 0.0) for step in (1, 2, 3)]
-    lines = [line.attrib["points"].split() for line in ElementTree.fromstring(svg(points, 0)).iter(f"{SVG}polyline")]
+    points = [TrainingPoint(step, 0.0, 1.0 / step, math.nan, 0.0) for step in (1, 2, 3)]
+    lines = [line.attrib["points"].split() for line in ElementTree.fromstring(render_svg(points, 0)).iter(f"{SVG}polyline")]
     assert [len(line) for line in lines] == [3, 0]
 
 
 def test_a_training_without_a_look_has_an_empty_picture() -> None:
-    assert not list(ElementTree.fromstring(svg([], 0)).iter(f"{SVG}circle"))
+    assert not list(ElementTree.fromstring(render_svg([], 0)).iter(f"{SVG}circle"))

@@ -15,17 +15,17 @@ np = pytest.importorskip("numpy")
 torch = pytest.importorskip("torch")
 
 from orchestra.agents.card import Card  # noqa: E402
-from orchestra.agents.inference.calibration import Calibration, Trust  # noqa: E402
+from orchestra.agents.inference.calibration import Calibration, TrustWeights  # noqa: E402
 from orchestra.agents.inference.encoder import Encoder  # noqa: E402
-from orchestra.agents.inference.text_classifier import Committee  # noqa: E402
+from orchestra.agents.inference.text_classifier import TextClassifier  # noqa: E402
 from orchestra.core.errors import InputError  # noqa: E402
-from orchestra.fleet.weights.encoders import described  # noqa: E402
+from orchestra.fleet.weights.encoders import describe_base  # noqa: E402
 from orchestra.learn.compatibility import contract_digest  # noqa: E402
-from orchestra.learn.data.dataset import DataSet, Row  # noqa: E402
-from orchestra.learn.encoders.classifier import Plan, Rows, train  # noqa: E402
-from orchestra.learn.encoders.intents import LabelTraining, run  # noqa: E402
-from orchestra.learn.encoders.texts import Labelled, digest_of, folds  # noqa: E402
-from orchestra.learn.encoders.tuned import Pace  # noqa: E402
+from orchestra.learn.data.dataset import Dataset, DatasetRow  # noqa: E402
+from orchestra.learn.encoders.classifier import CommitteeRows, CommitteeSettings, train_committee  # noqa: E402
+from orchestra.learn.encoders.intents import ClassifierTraining, run  # noqa: E402
+from orchestra.learn.encoders.texts import LabelledText, assign_folds, labelled_texts_digest  # noqa: E402
+from orchestra.learn.encoders.tuned import EncoderHyperparameters  # noqa: E402
 from orchestra.testing.tiny_encoder import write_encoder  # noqa: E402
 
 COLOURS = ("red", "green", "blue", "white", "black", "brown")
@@ -39,13 +39,15 @@ types: {Verdict: {type: string, enum: [same, other]}}
 computed: {p_same: {probability: same}, p_other: {probability: other}}
 calibration: calibration.json
 """
-PLAN = Plan(Pace(epochs=60, rate=2e-2, rank=4, blocks=2, batch=12, dropout=0.0), None, members=1, tokens=16)
+PLAN = CommitteeSettings(
+    EncoderHyperparameters(epochs=60, learning_rate=2e-2, rank=4, blocks=2, batch_size=12, dropout=0.0), None, members=1, tokens=16
+)
 
 
-def pairs() -> list[Labelled]:
+def pairs() -> list[LabelledText]:
     """Neither text alone says the label: each colour stands as often in pairs of both labels."""
-    same = [Labelled(f"it is {one}", "same", one) for one in COLOURS for _ in range(5)]
-    return same + [Labelled(f"it is {one}", "other", other) for one, other in itertools.permutations(COLOURS, 2)]
+    same = [LabelledText(f"it is {one}", "same", one) for one in COLOURS for _ in range(5)]
+    return same + [LabelledText(f"it is {one}", "other", other) for one, other in itertools.permutations(COLOURS, 2)]
 
 
 @pytest.fixture(scope="module", params=["bert", "mpnet"])
@@ -63,16 +65,16 @@ def card_in(folder: Path) -> Card:
 @pytest.fixture(scope="module")
 def folder(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("judge")
-    rows = Rows.of(("colours", "CC0-1.0", pairs()))
-    train(card_in(place), rows, (base, described("tiny", base)), PLAN, place / "work", lambda index, step: None).write(place)
+    rows = CommitteeRows.from_sources(("colours", "CC0-1.0", pairs()))
+    train_committee(card_in(place), rows, (base, describe_base("tiny", base)), PLAN, place / "work", lambda index, step: None).write(place)
     return place
 
 
 def test_a_pair_is_judged_by_both_texts(folder: Path, base: Path) -> None:
     card = Card.load(folder)
-    assert card.trained
-    judge = Committee.load(card, Encoder.load(base))
-    said = [judge.predict({"claim": row.text, "evidence": row.beside}) for row in pairs()]
+    assert card.is_trained
+    judge = TextClassifier.load(card, Encoder.load(base))
+    said = [judge.predict({"claim": row.text, "evidence": row.paired_text}) for row in pairs()]
     right = np.mean([output["label"] == row.label for (output, _), row in zip(said, pairs(), strict=True)])
     assert right > 0.85, right
     for output, sure in said:
@@ -91,19 +93,19 @@ def test_a_calibration_changes_what_is_likeliest(folder: Path, base: Path, tmp_p
     place = Path(shutil.copytree(folder, tmp_path / "judge"))
     plain = Card.load(place)
     read = {"claim": "it is red", "evidence": "red"}
-    assert Committee.load(plain, Encoder.load(base)).predict(read)[0]["label"] == "same"
+    assert TextClassifier.load(plain, Encoder.load(base)).predict(read)[0]["label"] == "same"
 
     def calibrated(adapter: str) -> Card:
-        found = Calibration(choices=("same", "other"), trust=Trust(1.0), bias=(0.0, 50.0), adapter=adapter)
+        found = Calibration(choices=("same", "other"), trust=TrustWeights(1.0), bias=(0.0, 50.0), adapter=adapter)
         (place / "calibration.json").write_bytes(msgspec.json.encode(found))
         return Card.load(place)
 
-    output, sure = Committee.load(calibrated(plain.learnt), Encoder.load(base)).predict(read)
+    output, sure = TextClassifier.load(calibrated(plain.weights_digest), Encoder.load(base)).predict(read)
     assert output["label"] == "other"
     assert sure == output["p_other"] > 0.9
-    assert calibrated(plain.learnt).digest != plain.digest, "a run that is resumed would not see that it was calibrated"
-    assert calibrated(plain.learnt).learnt == plain.learnt
-    stale = Committee.load(calibrated("of another training"), Encoder.load(base))
+    assert calibrated(plain.weights_digest).digest != plain.digest, "a run that is resumed would not see that it was calibrated"
+    assert calibrated(plain.weights_digest).weights_digest == plain.weights_digest
+    stale = TextClassifier.load(calibrated("of another training"), Encoder.load(base))
     assert stale.predict(read)[0]["label"] == "same", "a calibration of other arrays is void"
 
 
@@ -111,7 +113,7 @@ def test_a_stored_card_is_the_same_or_has_changed(folder: Path, tmp_path: Path) 
     place = Path(shutil.copytree(folder, tmp_path / "judge"))
     stored = Card.load(place).dump()
     assert Card.restore(stored, place).digest == Card.load(place).digest
-    found = Calibration(choices=("same", "other"), trust=Trust(1.0), bias=(0.0, 0.0))
+    found = Calibration(choices=("same", "other"), trust=TrustWeights(1.0), bias=(0.0, 0.0))
     (place / "calibration.json").write_bytes(msgspec.json.encode(found))
     with pytest.raises(InputError, match="calibration\\.json has changed"):
         Card.restore(stored, place)
@@ -125,46 +127,46 @@ def test_a_stored_card_is_the_same_or_has_changed(folder: Path, tmp_path: Path) 
 def test_a_card_without_its_calibration_is_stored_and_read_back(folder: Path, tmp_path: Path) -> None:
     place = Path(shutil.copytree(folder, tmp_path / "judge"))
     bare = Card.load(place)
-    found = Calibration(choices=("same", "other"), trust=Trust(1.0), bias=(0.0, 0.0), adapter=bare.learnt)
+    found = Calibration(choices=("same", "other"), trust=TrustWeights(1.0), bias=(0.0, 0.0), adapter=bare.weights_digest)
     (place / "calibration.json").write_bytes(msgspec.json.encode(found))
-    without = Card.load(place).varied(calibration=None)
-    assert without.calibrated is None
+    without = Card.load(place).with_settings(calibration=None)
+    assert without.current_calibration is None
     assert Card.restore(without.dump(), place).digest == without.digest
-    candidate = Card.load(place).varied(folder=folder)
-    assert (candidate.calibrated, candidate.data_digest) == (None, bare.data_digest), "a candidate has no calibration yet"
+    candidate = Card.load(place).with_settings(folder=folder)
+    assert (candidate.current_calibration, candidate.data_digest) == (None, bare.data_digest), "a candidate has no calibration yet"
 
 
 def test_a_calibration_that_comes_later_is_none_of_a_card_that_is_loaded(folder: Path, tmp_path: Path) -> None:
     """A run that goes on answers as it did, and its digest says by what."""
     place = Path(shutil.copytree(folder, tmp_path / "judge"))
     card = Card.load(place)
-    found = Calibration(choices=("same", "other"), trust=Trust(1.0), bias=(0.0, 0.0), adapter=card.learnt)
+    found = Calibration(choices=("same", "other"), trust=TrustWeights(1.0), bias=(0.0, 0.0), adapter=card.weights_digest)
     (place / "calibration.json").write_bytes(msgspec.json.encode(found))
-    assert card.calibrated is None
-    assert Card.load(place).calibrated == found
+    assert card.current_calibration is None
+    assert Card.load(place).current_calibration == found
 
 
 def test_of_both_texts_the_beginning_counts(base: Path) -> None:
     encoder = Encoder.load(base)
-    whole = encoder.pair("red green", "blue white")
-    assert encoder.both("red green", "blue white", 64) == [*whole.head, *whole.body, *whole.tail]
-    long = encoder.both("red " * 500, "blue " * 500, 16)
+    whole = encoder.tokenize_pair("red green", "blue white")
+    assert encoder.truncate_pair("red green", "blue white", 64) == [*whole.head, *whole.body, *whole.tail]
+    long = encoder.truncate_pair("red " * 500, "blue " * 500, 16)
     assert len(long) == 16
-    marks = len(encoder.pair("", "").head)
-    red, blue = encoder.pair("red", "blue").head[1], encoder.pair("red", "blue").body[0]
+    marks = len(encoder.tokenize_pair("", "").head)
+    red, blue = encoder.tokenize_pair("red", "blue").head[1], encoder.tokenize_pair("red", "blue").body[0]
     assert long.count(red) == 8 - marks
     assert long.count(blue) == 16 - 8 - 1
     assert long[-1:] == whole.tail
-    assert encoder.both("red", "", 16) == encoder.pair("red", "").head + whole.tail
+    assert encoder.truncate_pair("red", "", 16) == encoder.tokenize_pair("red", "").head + whole.tail
 
 
 def test_pairs_with_one_first_text_stand_in_one_fold_and_have_digests_of_their_own() -> None:
     rows = pairs()
-    of = dict(zip([row.text for row in rows], folds(rows), strict=True))
-    assert [of[row.text] for row in rows] == folds(rows)
-    alone = [Labelled(row.text, row.label) for row in rows]
-    assert digest_of(rows) != digest_of(alone)
-    assert digest_of(rows) != digest_of([Labelled(row.text, row.label, "red") for row in rows])
+    of = dict(zip([row.text for row in rows], assign_folds(rows), strict=True))
+    assert [of[row.text] for row in rows] == assign_folds(rows)
+    alone = [LabelledText(row.text, row.label) for row in rows]
+    assert labelled_texts_digest(rows) != labelled_texts_digest(alone)
+    assert labelled_texts_digest(rows) != labelled_texts_digest([LabelledText(row.text, row.label, "red") for row in rows])
 
 
 def test_probabilities_may_be_typed_as_never_null(base: Path, tmp_path: Path) -> None:
@@ -172,10 +174,13 @@ def test_probabilities_may_be_typed_as_never_null(base: Path, tmp_path: Path) ->
     (tmp_path / "judge").mkdir()
     (tmp_path / "judge" / "agent.yaml").write_text(CARD.replace("float | null", "float"))
     card = Card.load(tmp_path / "judge")
-    rows = [Row(f"row {at}", {"claim": one.text, "evidence": one.beside}, {"label": one.label}, str(at)) for at, one in enumerate(pairs())]
-    data = DataSet.made("colours", card.name, contract_digest(card), "CC0-1.0", [], {"train": rows, "tune": [], "test": []})
-    run(LabelTraining(card=card, data=data, base=base, cache=tmp_path, epochs=1), lambda step: None).write(tmp_path / "judge")
-    output, _ = Committee.load(Card.load(tmp_path / "judge"), Encoder.load(base)).predict({"claim": "it is red", "evidence": "blue"})
+    rows = [
+        DatasetRow(f"row {at}", {"claim": one.text, "evidence": one.paired_text}, {"label": one.label}, str(at))
+        for at, one in enumerate(pairs())
+    ]
+    data = Dataset.build("colours", card.name, contract_digest(card), "CC0-1.0", [], {"train": rows, "tune": [], "test": []})
+    run(ClassifierTraining(card=card, data=data, base=base, cache=tmp_path, epochs=1), lambda step: None).write(tmp_path / "judge")
+    output, _ = TextClassifier.load(Card.load(tmp_path / "judge"), Encoder.load(base)).predict({"claim": "it is red", "evidence": "blue"})
     assert output["p_same"] + output["p_other"] == pytest.approx(1)
 
 
@@ -183,4 +188,4 @@ def test_a_card_whose_arrays_were_replaced_has_no_calibration_to_read(folder: Pa
     place = Path(shutil.copytree(folder, tmp_path / "judge"))
     card = Card.load(place)
     (place / "model.json").write_bytes((place / "model.json").read_bytes() + b"\n")
-    assert card.calibrated is None
+    assert card.current_calibration is None

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestra.core.protocols import Call, Refused
-from orchestra.learn.data.dataset import DataSet, Row
+from orchestra.core.protocols import CallError, CallRequest
+from orchestra.learn.data.dataset import Dataset, DatasetRow
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import AGENT, ASK, BAD, FLEET, GOOD, TEXT, Simulated, furnish
 
@@ -52,12 +52,12 @@ nodes:
 """
 
 
-def answer(call: Call) -> Any:
+def answer(call: CallRequest) -> Any:
     """The agent is wrong about questions that begin with `hard`, its larger model and the teacher are not; nobody knows `impossible`."""
     question = call.inputs["question"]
     if question == "broken" and call.name == "answerer":
-        return Refused(code="M001", reason="no JSON", retryable=False)
-    wrong = question.startswith("hard") and call.name == "answerer" and not call.escalate
+        return CallError(code="M001", reason="no JSON", retryable=False)
+    wrong = question.startswith("hard") and call.name == "answerer" and not call.is_escalated
     return BAD if wrong or question == "impossible" else GOOD
 
 
@@ -86,13 +86,13 @@ def collected(shell: Shell, *more: str, agent: str = "answerer") -> Said:
     return shell("learn", "data", agent, "--out", "set", *LICENSED, *more)
 
 
-def rows() -> dict[str, Row]:
+def rows() -> dict[str, DatasetRow]:
     """What was collected, by its question."""
-    return {str(row.input["question"]): row for row in DataSet.load(Path("set")).rows["train"]}
+    return {str(row.input["question"]): row for row in Dataset.load(Path("set")).rows["train"]}
 
 
 def left_out() -> dict[str, int]:
-    return {reason: count for reason, count in DataSet.load(Path("set")).manifest.left_out.items() if count}
+    return {reason: count for reason, count in Dataset.load(Path("set")).manifest.left_out.items() if count}
 
 
 def test_accepted_answers_of_runs_become_rows_that_name_their_runs(shell: Shell) -> None:
@@ -104,11 +104,11 @@ def test_accepted_answers_of_runs_become_rows_that_name_their_runs(shell: Shell)
     assert found["easy 1"].id == f"{runs[0]}/reading"
     assert found["easy 1"].input == {"question": "easy 1", "context": TEXT}
     assert left_out() == {"the same in another spelling": 1, "nobody's answer was accepted": 1}
-    own, failed = DataSet.load(Path("set")).manifest.sources
+    own, failed = Dataset.load(Path("set")).manifest.sources
     assert (own.name, own.rows, sorted(own.runs), own.label) == ("journal.db", 3, sorted(runs[:3]), "internal")
-    assert own.made == "answers of its own, 3 accepted by checks and 0 that nothing judged; in 3 of 4 runs"
+    assert own.description == "answers of its own, 3 accepted by checks and 0 that nothing judged; in 3 of 4 runs"
     assert failed.runs == (runs[3],)
-    assert f"  3 {own.made}\n" in said.out
+    assert f"  3 {own.description}\n" in said.out
 
 
 def test_the_same_runs_make_the_same_data_set(shell: Shell) -> None:
@@ -124,7 +124,7 @@ def test_what_the_larger_model_and_persons_answered_counts_for_what_was_withheld
         assert shell("runs", "answer", run, json.dumps({"answer": "in 1889", "quote": "in 1889"})).code == 0
     assert collected(shell, "--runs").code == 0
     assert {question: row.output["answer"] for question, row in rows().items()} == {"hard 1": "1889", "hard 2": "in 1889", "easy 2": "1889"}
-    made = [source.made.partition(";")[0] for source in DataSet.load(Path("set")).manifest.sources]
+    made = [source.description.partition(";")[0] for source in Dataset.load(Path("set")).manifest.sources]
     assert made == [
         "answers of a person in its place",
         "answers of the larger model in its place",
@@ -146,7 +146,7 @@ def test_elements_of_lists_are_rows_each(shell: Shell) -> None:
     assert said.code == 0, said.err
     assert collected(shell, "--runs").code == 0
     assert {row.id.partition("/")[2] for row in rows().values()} == {"readings[0]/one", "readings[1]/one"}
-    assert "0 accepted by checks and 2 that nothing judged" in DataSet.load(Path("set")).manifest.sources[0].made
+    assert "0 accepted by checks and 2 that nothing judged" in Dataset.load(Path("set")).manifest.sources[0].description
 
 
 def test_a_fallback_is_no_answer(shell: Shell) -> None:
@@ -217,9 +217,9 @@ def test_fields_that_code_computes_are_not_learnt(shell: Shell) -> None:
         Path(f"agents/{name}/agent.yaml").write_text(text.replace("NAME", name))
         Path(f"agents/{name}/prompt.md").write_text("{{ question }}\n")
 
-    def count(call: Call) -> Any:
+    def count(call: CallRequest) -> Any:
         if call.inputs["question"] == "hard" and call.name == "calculator":
-            return Refused(code="M001", reason="no sum")
+            return CallError(code="M001", reason="no sum")
         return {"sum": "1 + 1"} if call.name == "bare" else {"sum": "1 + 1", "is": 2.0}
 
     shell.opener = Simulated(count)
@@ -261,10 +261,12 @@ def test_a_teacher_answers_what_failed(shell: Shell, teacher: str) -> None:
     assert said.code == 0, said.err
     assert {question: row.output for question, row in rows().items()} == dict.fromkeys(("hard 2", "hard 1", "easy 1"), GOOD)
     assert "was asked 2 inputs: 1 accepted, 1 (50.0%) not" in said.out
-    source = DataSet.load(Path("set")).manifest.sources[-1]
+    source = Dataset.load(Path("set")).manifest.sources[-1]
     assert (source.name, source.rows) == (teacher, 1)
     assert source.digest
-    assert source.made.startswith("answers of the agent critic" if teacher == "critic" else "answers of the model big with the prompt of")
+    assert source.description.startswith(
+        "answers of the agent critic" if teacher == "critic" else "answers of the model big with the prompt of"
+    )
     assert left_out() == {"the same": 1, "withheld or failed, and answered elsewhere": 1, "the teacher's answer was withheld": 1}
     assert isinstance(shell.opener, Simulated)
     assert shell.opener.workers is not None
@@ -279,7 +281,7 @@ def test_a_teacher_answers_the_inputs_of_files(shell: Shell) -> None:
     assert said.code == 0, said.err
     assert {question: row.output for question, row in rows().items()} == {"hard 1": GOOD, "easy 1": GOOD}
     assert left_out() == {"the same": 1}
-    assert [source.name for source in DataSet.load(Path("set")).manifest.sources] == ["inputs.csv", "critic"]
+    assert [source.name for source in Dataset.load(Path("set")).manifest.sources] == ["inputs.csv", "critic"]
     assert "the agent critic was asked 2 inputs: 2 accepted, 0 (0.0%) not" in said.out
 
 
@@ -301,7 +303,7 @@ def test_a_teacher_who_accepts_nothing_leaves_no_data_set(shell: Shell) -> None:
 
 def test_a_teacher_that_cannot_be_reached_is_told_after_one_call(shell: Shell) -> None:
     Path("inputs.csv").write_text("question,context\n" + "".join(f"q{n},{TEXT}\n" for n in range(20)))
-    shell.opener = Simulated(lambda call: Refused(code="F203", reason="nobody listens there", hint="is it on?"))
+    shell.opener = Simulated(lambda call: CallError(code="F203", reason="nobody listens there", hint="is it on?"))
     said = collected(shell, "inputs.csv", "--teacher", "big")
     assert said.code == 1
     assert said.err.startswith("F203: the teacher big cannot be asked: nobody listens there")

@@ -15,16 +15,16 @@ np = pytest.importorskip("numpy")
 pytest.importorskip("torch")
 
 from orchestra.agents.card import Card  # noqa: E402
-from orchestra.agents.inference.array_files import packed  # noqa: E402
+from orchestra.agents.inference.array_files import pack_arrays  # noqa: E402
 from orchestra.agents.inference.encoder import Encoder  # noqa: E402
-from orchestra.agents.inference.tables.head import AT  # noqa: E402
-from orchestra.agents.inference.tables.operations import WAYS  # noqa: E402
-from orchestra.agents.inference.tables.reader import Layout, Tables  # noqa: E402
+from orchestra.agents.inference.tables.head import OUTPUT_INDEX  # noqa: E402
+from orchestra.agents.inference.tables.operations import OPERATIONS  # noqa: E402
+from orchestra.agents.inference.tables.reader import TableReader, TableReaderConfig  # noqa: E402
 from orchestra.core.errors import InputError  # noqa: E402
 from orchestra.learn.compatibility import contract_digest  # noqa: E402
-from orchestra.learn.data.dataset import DataSet, Row  # noqa: E402
-from orchestra.learn.encoders.table_targets import right  # noqa: E402
-from orchestra.learn.encoders.tables import MAX_TRAINED, TRIED, inputs_of, run  # noqa: E402
+from orchestra.learn.data.dataset import Dataset, DatasetRow  # noqa: E402
+from orchestra.learn.encoders.table_targets import answers_match  # noqa: E402
+from orchestra.learn.encoders.tables import MAX_TRAINING_WINDOWS, SEARCH_GRID, input_names, run  # noqa: E402
 from tests.agents.tables import CARD, told  # noqa: E402
 from tests.cli.shell import Shell  # noqa: E402
 from tests.learn.encoders.test_tables import TABLE, base, data_set, encoder, make_card, quiet, row, training  # noqa: E402
@@ -39,35 +39,35 @@ def test_a_reader_learns_to_answer_and_its_files_are_an_agent(tmp_path: Path, ba
     made = run(wanted, lambda step: losses.append(step.loss))
     assert losses[-1] < losses[0] / 3
     made.write(tmp_path / "agents" / "teller")
-    reader = Tables.load(Card.load(tmp_path / "agents" / "teller"), Encoder.load(base))
-    learnt = [right(reader.predict(one.input)[0], one.output) for one in wanted.data.rows["train"]]
+    reader = TableReader.load(Card.load(tmp_path / "agents" / "teller"), Encoder.load(base))
+    learnt = [answers_match(reader.predict(one.input)[0], one.output) for one in wanted.data.rows["train"]]
     assert sum(learnt) > 0.8 * len(learnt)
     answers = [(reader.predict(one.input), one.output) for one in wanted.data.rows["tune"]]
-    exact = sum(right(said, output) for (said, _), output in answers) / len(answers)
-    assert exact == made.figures["exact"] > 0.5
-    assert reader.layout.sharpen != 1
-    assert (reader.layout.question, reader.layout.table, reader.layout.paragraphs) == ("question", "table", "paragraphs")
-    assert [(source.name, source.licence, source.rows) for source in reader.layout.data] == [("rows", "CC0", 70)]
+    exact = sum(answers_match(said, output) for (said, _), output in answers) / len(answers)
+    assert exact == made.metrics["exact"] > 0.5
+    assert reader.config.sharpen != 1
+    assert (reader.config.question, reader.config.table, reader.config.paragraphs) == ("question", "table", "paragraphs")
+    assert [(source.name, source.licence, source.rows) for source in reader.config.data] == [("rows", "CC0", 70)]
     sure = sum(probability for (_, probability), _ in answers) / len(answers)
     assert abs(sure - exact) < 0.2, "probabilities mean what they say"
     settled = json.loads(made.files["model.json"])
-    assert all(settled[name] in tried for name, tried in TRIED.items()), "whatever is tried is settled, and told"
+    assert all(settled[name] in tried for name, tried in SEARCH_GRID.items()), "whatever is tried is settled, and told"
 
 
 def test_a_training_that_was_killed_goes_on_to_the_same_result(tmp_path: Path, base: Path) -> None:
     other = goes_on(run, training(tmp_path, base), tmp_path / "other")
     assert run(replace(other, seed=1), quiet).files != run(other, quiet).files
     steps: list[int] = []
-    run(other, lambda step: steps.append(step.done), fresh=True)
+    run(other, lambda step: steps.append(step.step), fresh=True)
     assert steps[0] == 1, "begun again"
 
 
 def test_few_rows_to_tune_on_settle_nothing(tmp_path: Path, base: Path) -> None:
     card = make_card(tmp_path)
     made = run(replace(training(tmp_path, base), data=data_set(card, tune=5), epochs=1), quiet)
-    layout = Layout.model_validate_json(made.files["model.json"])
+    layout = TableReaderConfig.model_validate_json(made.files["model.json"])
     assert (layout.cells, layout.rows, layout.sharpen) == (0.0, 0.0, 1.0)
-    assert made.figures == {}
+    assert made.metrics == {}
 
 
 @pytest.mark.parametrize(
@@ -85,25 +85,25 @@ def test_rows_to_tune_on_settle_how_readily_further_cells_and_rows_count(
     wanted, folder = training(tmp_path, base), tmp_path / "agents" / "teller"
     given = [row(number).input for number in range(30)]
     outputs = [output | {"quotes": [cell for line in one["table"] for cell in line] if output["quotes"] else []} for one in given]
-    tune = [Row(f"tune-{at}", one, said, "tune") for at, (one, said) in enumerate(zip(given, outputs, strict=True))]
-    data = DataSet.made("rows", "teller", contract_digest(wanted.card), "CC0", (), {"train": [row(0)], "tune": tune})
+    tune = [DatasetRow(f"tune-{at}", one, said, "tune") for at, (one, said) in enumerate(zip(given, outputs, strict=True))]
+    data = Dataset.build("rows", "teller", contract_digest(wanted.card), "CC0", (), {"train": [row(0)], "tune": tune})
     run(replace(wanted, data=data, epochs=1), quiet).write(folder)
     with np.load(folder / "tables.npz") as file:
         arrays = dict(file)
     arrays["weight"][:] = arrays["bias"][:] = 0
-    arrays["bias"][[AT[name] for name in bias]] = list(bias.values())
-    text, content = packed(json.loads((folder / "model.json").read_text()), arrays)
+    arrays["bias"][[OUTPUT_INDEX[name] for name in bias]] = list(bias.values())
+    text, content = pack_arrays(json.loads((folder / "model.json").read_text()), arrays)
     (folder / "model.json").write_text(text)
     (folder / "tables.npz").write_bytes(content)
     made = run(replace(wanted, data=data, epochs=1, rate=0.0, start=folder), quiet)
-    layout = Layout.model_validate_json(made.files["model.json"])
+    layout = TableReaderConfig.model_validate_json(made.files["model.json"])
     assert (layout.cells, layout.rows) == (cells, rows)
-    assert made.figures == {"exact": 1.0}
+    assert made.metrics == {"exact": 1.0}
 
 
 def test_inputs_are_told_apart_by_their_types_and_not_by_their_names(tmp_path: Path) -> None:
     card = make_card(tmp_path, CARD.replace("question: str", "rows: str").replace("paragraphs: list", "question: list"))
-    assert inputs_of(card) == {"question": "rows", "table": "table", "paragraphs": "question"}
+    assert input_names(card) == {"question": "rows", "table": "table", "paragraphs": "question"}
 
 
 @pytest.mark.parametrize(
@@ -125,15 +125,15 @@ def test_a_card_of_another_form_is_refused(tmp_path: Path, base: Path, old: str,
 
 def test_rows_that_nothing_can_be_learnt_from_are_refused(tmp_path: Path, base: Path) -> None:
     card = make_card(tmp_path)
-    nowhere = Row("nowhere", row(6).input, told("cells", ["nobody"]), "nowhere")
-    table = [*row(6).input["table"], *[["is", "in"]] * 20 * MAX_TRAINED]
-    long = Row("long", {**row(6).input, "table": table}, row(6).output, "long")
+    nowhere = DatasetRow("nowhere", row(6).input, told("cells", ["nobody"]), "nowhere")
+    table = [*row(6).input["table"], *[["is", "in"]] * 20 * MAX_TRAINING_WINDOWS]
+    long = DatasetRow("long", {**row(6).input, "table": table}, row(6).output, "long")
     for rows in ([], [nowhere], [long]):
-        data = DataSet.made("rows", "teller", contract_digest(card), "CC0", (), {"train": rows})
+        data = Dataset.build("rows", "teller", contract_digest(card), "CC0", (), {"train": rows})
         with pytest.raises(InputError) as caught:
             run(replace(training(tmp_path, base), data=data), quiet)
         assert caught.value.code == "N104"
-    data = DataSet.made("rows", "teller", contract_digest(card), "CC0", (), {"train": [nowhere, long, row(6)]})
+    data = Dataset.build("rows", "teller", contract_digest(card), "CC0", (), {"train": [nowhere, long, row(6)]})
     assert run(replace(training(tmp_path, base), data=data), quiet).files.keys() == {"tables.npz", "model.json"}
 
 
@@ -161,5 +161,5 @@ def test_the_command_trains_promotes_and_answers(shell: Shell, base: Path) -> No
     told = shell("run", "teller", "-i", "question=Who ?", "-i", "table=@table.json", "-i", "paragraphs=ada is in", "--json")
     assert told.code == 0, told.err
     output = told.json["output"]
-    assert output["way"] in WAYS
+    assert output["way"] in OPERATIONS
     assert output["answer"] is not None

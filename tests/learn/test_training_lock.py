@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestra.core.errors import InputError
-from orchestra.learn.training_lock import alone
+from orchestra.learn.training_lock import lock_training
 
 HOLD = """\
 import sys
@@ -28,11 +28,11 @@ def test_a_training_that_another_process_does_is_refused_until_that_is_gone(tmp_
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         shutil.rmtree(folder, ignore_errors=True)  # as --fresh does
-        with pytest.raises(InputError, match="another process does this very training") as caught, alone(folder):
+        with pytest.raises(InputError, match="another process does this very training") as caught, lock_training(folder):
             pass
         assert caught.value.code == "N125"
-        with alone(folder.with_name("other")):
+        with lock_training(folder.with_name("other")):
             pass
         other.kill()
-    with alone(folder):
+    with lock_training(folder):
         pass

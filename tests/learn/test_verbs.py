@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.cli.learn.train import Teller, told
-from orchestra.learn.lora.checkpoint import Point
-from orchestra.learn.lora.loop import Tick
+from orchestra.cli.learn.train import TrainingReporter, format_tick
+from orchestra.learn.lora.checkpoint import TrainingPoint
+from orchestra.learn.lora.loop import TrainingProgress
 from tests.cli.shell import Shell
 from tests.learn.conftest import make_card
 
@@ -203,14 +203,18 @@ def test_a_base_that_is_served_elsewhere_is_not_trained(shell: Shell, project: P
 
 def test_a_training_is_told_every_ten_seconds_and_at_each_look(capsys: pytest.CaptureFixture[str]) -> None:
     now = 0.0
-    teller = Teller(lambda: now)
+    teller = TrainingReporter(lambda: now)
     for step in range(1, 31):
         now += 1.0
-        teller(Tick(step, 30, step / 10, 1.25, 300.0, 30.0 - step, Point(step, 0.5, 1.25, 1.5, 0.4) if step == 15 else None))
+        teller(
+            TrainingProgress(
+                step, 30, step / 10, 1.25, 300.0, 30.0 - step, TrainingPoint(step, 0.5, 1.25, 1.5, 0.4) if step == 15 else None
+            )
+        )
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(",")[0] for line in lines] == ["step 1/30", "step 11/30", "step 15/30", "step 25/30"]
     assert lines[2].endswith("15 s left | tune: loss 1.5000, exact 0.400")
 
 
 def test_what_is_not_known_is_not_told() -> None:
-    assert told(Tick(3, 0, 0.1, 2.0, 310.4, float("nan"))) == "step 3, epoch 0.10, loss 2.000, 310 tokens/s"
+    assert format_tick(TrainingProgress(3, 0, 0.1, 2.0, 310.4, float("nan"))) == "step 3, epoch 0.10, loss 2.000, 310 tokens/s"

@@ -75,7 +75,8 @@ def test_the_makefile_says_how_much_each_set_fetches(bootstrap: ModuleType) -> N
     stated = {
         name: int(size)
         for size, name in re.findall(
-            r"\((?:Linux; )?(\d+) MB to fetch\)\n\t@\$\(PYTHON\) scripts/bootstrap.py (\w+)", (ROOT / "Makefile").read_text("utf-8")
+            r"\((?:Linux; )?(\d+) MB to fetch\)\n\t@\$\(PYTHON\) scripts/bootstrap.py (\w+)",
+            (ROOT / "Makefile").read_text("utf-8"),
         )
     }
     real = {name: sum(pin.download for pin in bootstrap.read_lock(path)) / 1e6 for name, path in LOCKS.items()}
@@ -129,7 +130,9 @@ def test_without_a_network_the_setup_says_so_and_ends_with_2(tmp_path: Path) -> 
     assert (done.returncode, "cannot be reached" in done.stderr) == (2, True), done.stdout + done.stderr
 
 
-def test_when_nothing_changed_the_setup_is_silent(bootstrap: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_when_nothing_changed_the_setup_is_silent(
+    bootstrap: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     venv = bootstrap.Venv(tmp_path)
     venv.python.parent.mkdir()
     venv.python.symlink_to(sys.executable)

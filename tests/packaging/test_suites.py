@@ -49,7 +49,12 @@ def test_a_suite_that_hangs_is_ended_with_its_processes_and_the_next_one_runs(tm
 
 def test_an_interruption_ends_the_suite_that_runs(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
-    command = [*PROGRAM, "first=true", f"second=sleep 600 & echo $! > {pid}.new; mv {pid}.new {pid}; wait", "third=true"]
+    command = [
+        *PROGRAM,
+        "first=true",
+        f"second=sleep 600 & echo $! > {pid}.new; mv {pid}.new {pid}; wait",
+        "third=true",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not pid.exists():

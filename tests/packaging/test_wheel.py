@@ -21,9 +21,16 @@ pytestmark = pytest.mark.slow
 
 def run(*command: str | Path, cwd: Path = ROOT, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Runs a command without the variables of this environment that could lend it what it lacks."""
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "ORCHESTRA_", "VIRTUAL_ENV"))}
+    clean = {
+        key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "ORCHESTRA_", "VIRTUAL_ENV"))
+    }
     done = subprocess.run(
-        [str(part) for part in command], cwd=cwd, env={**clean, **(env or {})}, capture_output=True, text=True, check=False
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**clean, **(env or {})},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done
@@ -44,7 +51,9 @@ def installed(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
     folder = home / "venv"
     run(sys.executable, "-m", "venv", folder)
     pins = home / "pins.txt"
-    pins.write_text("\n".join(re.findall(r"^[\w.-]+==\S+", (ROOT / "requirements" / "base.lock").read_text("utf-8"), re.MULTILINE)))
+    pins.write_text(
+        "\n".join(re.findall(r"^[\w.-]+==\S+", (ROOT / "requirements" / "base.lock").read_text("utf-8"), re.MULTILINE))
+    )
     run(folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-input", "-c", pins, built[1])
     return folder / "bin", {"HOME": str(home), "XDG_CONFIG_HOME": "", "XDG_STATE_HOME": "", "XDG_CACHE_HOME": ""}
 
@@ -53,7 +62,11 @@ def test_the_wheel_holds_the_library_and_its_data(built: tuple[Path, Path]) -> N
     names = set(zipfile.ZipFile(built[1]).namelist())
     assert {"orchestra/__init__.py", "orchestra/py.typed", "orchestra/core/error_texts/language.toml"} <= names
     for kind in ("agents", "workflows", "configs"):
-        source = {str(path.relative_to(ROOT)) for path in (ROOT / kind).rglob("*") if path.is_file() and not path.name.startswith(".")}
+        source = {
+            str(path.relative_to(ROOT))
+            for path in (ROOT / kind).rglob("*")
+            if path.is_file() and not path.name.startswith(".")
+        }
         assert source
         assert {f"orchestra/_builtin/{name}" for name in source} <= names
 
@@ -63,7 +76,7 @@ def test_the_wheel_tells_vllm_of_its_plugin(built: tuple[Path, Path]) -> None:
         (name,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
         told = configparser.ConfigParser()
         told.read_string(archive.read(name).decode())
-    assert dict(told[plugin.GROUP]) == {plugin.PLUGIN: "orchestra.fleet.vllm_cpu.plugin:register"}
+    assert dict(told[plugin.ENTRY_POINT_GROUP]) == {plugin.PLUGIN_NAME: "orchestra.fleet.vllm_cpu.plugin:register"}
 
 
 def test_the_wheel_holds_nothing_else(built: tuple[Path, Path]) -> None:
@@ -74,13 +87,24 @@ def test_the_wheel_holds_nothing_else(built: tuple[Path, Path]) -> None:
 def test_the_sdist_holds_what_the_wheel_is_built_from_and_the_licence(built: tuple[Path, Path]) -> None:
     with tarfile.open(built[0]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"LICENSE", "README.md", "pyproject.toml", "orchestra/py.typed", "workflows/answer_from_documents.yaml"} <= names
+    assert {
+        "LICENSE",
+        "README.md",
+        "pyproject.toml",
+        "orchestra/py.typed",
+        "workflows/answer_from_documents.yaml",
+    } <= names
 
 
-def test_the_installed_command_says_its_version(installed: tuple[Path, dict[str, str]], built: tuple[Path, Path]) -> None:
+def test_the_installed_command_says_its_version(
+    installed: tuple[Path, dict[str, str]], built: tuple[Path, Path]
+) -> None:
     folder, environment = installed
     version = built[1].name.split("-")[1]
-    assert run(folder / "orchestra", "--version", cwd=Path("/"), env=environment).stdout.split() == ["orchestra", version]
+    assert run(folder / "orchestra", "--version", cwd=Path("/"), env=environment).stdout.split() == [
+        "orchestra",
+        version,
+    ]
 
 
 def test_a_packaged_workflow_is_valid_from_any_folder(installed: tuple[Path, dict[str, str]]) -> None:

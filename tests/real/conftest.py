@@ -16,11 +16,11 @@ from orchestra.fleet import config
 from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.progress import Progress
 from orchestra.fleet.supervisor import vllm_launch
-from orchestra.fleet.supervisor.client import Supervision
+from orchestra.fleet.supervisor.client import SupervisorClient
 from orchestra.fleet.supervisor.folders import Folders
-from orchestra.fleet.supervisor.messages import Touch
+from orchestra.fleet.supervisor.messages import HeartbeatRequest
 from orchestra.fleet.weights import weights
-from orchestra.fleet.weights.encoders import KNOWN
+from orchestra.fleet.weights.encoders import KNOWN_ENCODERS
 
 LAPTOP = Path(__file__).resolve().parents[2] / "configs" / "laptop.yaml"
 
@@ -28,8 +28,8 @@ LAPTOP = Path(__file__).resolve().parents[2] / "configs" / "laptop.yaml"
 @pytest.fixture(scope="session")
 def laptop() -> Iterator[FleetConfig]:
     """The fleet's description; its server is healthy."""
-    described = config.read(LAPTOP)
-    supervision = Supervision(described, Folders.of())
+    described = config.read_config(LAPTOP)
+    supervision = SupervisorClient(described, Folders.from_environment())
     said: set[str] = set()
 
     def report(progress: Progress) -> None:
@@ -38,12 +38,12 @@ def laptop() -> Iterator[FleetConfig]:
             print(progress.message, file=sys.stderr)
 
     async def bring_up() -> bool:
-        there = await supervision.tell(Touch())
+        there = await supervision.notify(HeartbeatRequest())
         vllm_launch.vllm_version()
-        for wanted in (*(server.weights for server in described.local.values()), *KNOWN.values()):  # the encoders too
-            await weights.ensure(wanted, weights.Pantry.of(), report)
+        for wanted in (*(server.weights for server in described.local_servers.values()), *KNOWN_ENCODERS.values()):  # the encoders too
+            await weights.ensure_weights(wanted, weights.ModelStore.from_environment(), report)
         await supervision.start()
-        await supervision.healthy(report)
+        await supervision.wait_until_ready(report)
         return there
 
     was_there = asyncio.run(bring_up())

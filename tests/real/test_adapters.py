@@ -17,10 +17,10 @@ import pytest
 
 from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.dispatch import Fleet
-from orchestra.fleet.http.openai_protocol import Chat, Completion
-from orchestra.fleet.request_errors import Fault
+from orchestra.fleet.http.openai_protocol import ChatRequest, Completion
+from orchestra.fleet.request_errors import RequestError
 from orchestra.fleet.weights import weights
-from tests.simulation.lab.noise_adapters import noisy_adapter
+from tests.simulation.lab.noise_adapters import write_noise_adapter
 
 pytestmark = pytest.mark.real
 
@@ -40,20 +40,20 @@ Names: TypeAlias = dict[str, str]
 @pytest.fixture
 async def fleet(laptop: FleetConfig) -> AsyncIterator[Fleet]:
     async with Fleet.open(laptop, cards={}, mode="start") as opened:
-        await opened.ready()
+        await opened.wait_until_ready()
         yield opened
 
 
 @pytest.fixture
 async def names(fleet: Fleet, laptop: FleetConfig, tmp_path: Path) -> AsyncIterator[list[str]]:
     """The base model, and as many adapters as the server has slots: of ranks 16 and 8 in turn, on all linear layers."""
-    model = weights.find(laptop.local[SERVER].weights, weights.Pantry.of())
+    model = weights.find_weights(laptop.local_servers[SERVER].weights, weights.ModelStore.from_environment())
     assert model
     stamp = random.randrange(1 << 30)
     loaded = [""]
-    for slot in range(laptop.local[SERVER].max_loras):
+    for slot in range(laptop.local_servers[SERVER].max_loras):
         name = f"noise{stamp}_{slot}"
-        folder = noisy_adapter(tmp_path / name, model, slot, rank=(16, 8)[slot % 2], strength=STRONG)
+        folder = write_noise_adapter(tmp_path / name, model, slot, rank=(16, 8)[slot % 2], strength=STRONG)
         assert await fleet.client.load_adapter(SERVER, name, str(folder)) is None
         loaded.append(name)
     yield loaded
@@ -63,7 +63,7 @@ async def names(fleet: Fleet, laptop: FleetConfig, tmp_path: Path) -> AsyncItera
 
 async def ask(fleet: Fleet, model: str, prompt: str = QUESTION, tokens: int = 24) -> Completion:
     sampling = {"temperature": 0, "logprobs": True, "top_logprobs": 5, "ignore_eos": True}
-    chat = Chat(messages=[{"role": "user", "content": prompt}], max_output=tokens, sampling=sampling)
+    chat = ChatRequest(messages=[{"role": "user", "content": prompt}], max_output=tokens, sampling=sampling)
     done = await fleet.client.chat(SERVER, chat, model=model, seconds=300)
     assert isinstance(done, Completion), done
     assert len(done.tokens) == tokens
@@ -121,14 +121,14 @@ async def test_prompts_that_are_read_while_others_write_get_their_own_adapter(fl
 
 async def test_loading_an_adapter_loses_no_request_that_runs(fleet: Fleet, names: list[str], laptop: FleetConfig, tmp_path: Path) -> None:
     """One more than there are slots, so that it also takes another's place."""
-    model = weights.find(laptop.local[SERVER].weights, weights.Pantry.of())
+    model = weights.find_weights(laptop.local_servers[SERVER].weights, weights.ModelStore.from_environment())
     assert model
     late = f"late{random.randrange(1 << 30)}"
-    folder = noisy_adapter(tmp_path / late, model, 99)
+    folder = write_noise_adapter(tmp_path / late, model, 99)
     wanted = await alone(fleet, names)
     running = [asyncio.create_task(ask(fleet, name)) for name in names * 3]
     await asyncio.sleep(0.3)
-    fault: Fault | None = await fleet.client.load_adapter(SERVER, late, str(folder))
+    fault: RequestError | None = await fleet.client.load_adapter(SERVER, late, str(folder))
     assert fault is None
     among = await ask(fleet, late)
     done = await asyncio.gather(*running)

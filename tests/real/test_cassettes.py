@@ -14,14 +14,14 @@ from orchestra.fleet.config import FleetConfig
 pytestmark = pytest.mark.real
 
 TEST = '''
-from orchestra import agent, by_model, workflow
+from orchestra import agent, answered_by_model, workflow
 from orchestra.testing import Taped
 
 
 @agent(prompt="Write one short sentence about {{ topic }}.", max_output=24)
 def sentence(topic: str) -> str:
     """Writes a sentence."""
-    return by_model()
+    return answered_by_model()
 
 
 @workflow()

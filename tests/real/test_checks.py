@@ -11,9 +11,9 @@ import pytest
 from pydantic import BaseModel
 
 from bench.scoring import Ways, document, judge
-from orchestra import Orchestra, Reading, abstain, accepted, agent, agree, by_model, needed, rederive, workflow
+from orchestra import Orchestra, Reading, abstain, accepted, agent, agree, answered_by_model, rederive, require, workflow
 from orchestra.app.result import Result
-from orchestra.core.events import AttemptFinished, ChecksStarted, Event, Judged, Verdict
+from orchestra.core.events import AttemptFinished, ChecksStarted, Event, OutputJudged, Verdict
 from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.dispatch import Fleet
 from orchestra.workflows.python.steps import Step, Workflow
@@ -43,22 +43,22 @@ reader = agent("generative_reader", ReaderInput, Reading)
 @agent(prompt="{{ context }}\n\n{{ question }} Answer with a few words.", max_output=16)
 def second(question: str, context: str) -> str:
     """Answers by the untuned base, in words of its own."""
-    return by_model()
+    return answered_by_model()
 
 
 @workflow()
 def derived_again(question: str, context: str) -> Reading:
-    return needed(accepted(reader(question=question, context=context), checks=rederive(second), against=context, otherwise=[abstain]))
+    return require(accepted(reader(question=question, context=context), checks=rederive(second), against=context, otherwise=[abstain]))
 
 
 @workflow()
 def drawn_again(question: str, context: str) -> Reading:
-    return needed(accepted(reader(question=question, context=context), checks=agree(3), against=context, otherwise=[abstain]))
+    return require(accepted(reader(question=question, context=context), checks=agree(3), against=context, otherwise=[abstain]))
 
 
 def verdict(events: Sequence[Event]) -> Verdict:
     """The last that was said of a value."""
-    return [event for event in events if isinstance(event, Judged)][-1].verdicts[-1]
+    return [event for event in events if isinstance(event, OutputJudged)][-1].verdicts[-1]
 
 
 def asked(events: Sequence[Event]) -> list[AttemptFinished]:
@@ -70,12 +70,12 @@ async def told(orchestra: Orchestra, step: Step[..., Any], **inputs: Any) -> tup
     """What a run came to, and its record, which decides the same today."""
     result = await (await orchestra.start(step, **inputs)).wait()
     replayed = await orchestra.replay(result.run)
-    assert (replayed.different, replayed.reason) == (None, "")
+    assert (replayed.first_difference, replayed.reason) == (None, "")
     return result, list(await orchestra.journal.read(result.run))
 
 
 async def test_a_claim_is_judged_by_the_shipped_agent(laptop: FleetConfig, tmp_path: Path) -> None:
-    stated = Workflow.of(read(STATED, "stated.yaml").graph)
+    stated = Workflow.from_graph(read(STATED, "stated.yaml").graph)
     said = {}
     async with opened(laptop, tmp_path) as orchestra:
         for statement in ("The tower was completed in 1889.", "The tower was completed in 1925."):
@@ -115,7 +115,7 @@ nodes:
 
 
 async def test_sentences_that_the_evidence_does_not_bear_out_are_dropped(laptop: FleetConfig, tmp_path: Path) -> None:
-    flow = Workflow.of(read(BACKED, "backed.yaml").graph)
+    flow = Workflow.from_graph(read(BACKED, "backed.yaml").graph)
     statement = "The tower was completed in 1889. The tower was painted by four thousand elephants. It was the tallest building until 1930."
     async with opened(laptop, tmp_path) as orchestra:
         result = await orchestra.run(flow, statement=statement, text=TOWER)

@@ -15,13 +15,13 @@ from msgspec import structs
 
 from bench.scoring import config_model, scores, tokens
 from orchestra.agents.card import Card
-from orchestra.core.protocols import Call, Done, Refused
+from orchestra.core.protocols import CallError, CallRequest, CallResult
 from orchestra.fleet.config import FleetConfig, LocalServer
 from orchestra.fleet.dispatch import Fleet
-from orchestra.fleet.http.openai_protocol import Chat, Completion
-from orchestra.fleet.request_errors import Fault
-from orchestra.fleet.scheduling import Programs
-from orchestra.fleet.vllm_metrics import Load
+from orchestra.fleet.http.openai_protocol import ChatRequest, Completion
+from orchestra.fleet.request_errors import RequestError
+from orchestra.fleet.scheduling import ProgramScheduler
+from orchestra.fleet.vllm_metrics import ServerLoad
 
 pytestmark = pytest.mark.real
 
@@ -30,8 +30,10 @@ PASSAGE = (
     "The Normans were the people who in the 10th and 11th centuries gave their name to Normandy, a region in France. "
     "They were descended from Norse raiders and pirates from Denmark, Iceland and Norway."
 )
-FRANCE = Chat(messages=[{"role": "user", "content": "What is the capital of France?"}], max_output=8, sampling={"temperature": 0})
-LONG = Chat(messages=[{"role": "user", "content": "Tell a long story."}], max_output=4000, sampling={"temperature": 0, "ignore_eos": True})
+FRANCE = ChatRequest(messages=[{"role": "user", "content": "What is the capital of France?"}], max_output=8, sampling={"temperature": 0})
+LONG = ChatRequest(
+    messages=[{"role": "user", "content": "Tell a long story."}], max_output=4000, sampling={"temperature": 0, "ignore_eos": True}
+)
 
 
 def record(**fields: Any) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def record(**fields: Any) -> dict[str, Any]:
 
 
 STRING: dict[str, Any] = {"type": "string"}
-READER = Card.declared(
+READER = Card.declare(
     "generative_reader",
     input=record(question=STRING, context=STRING),
     output=record(quote={"type": "string", "format": "quote"}),
@@ -48,7 +50,7 @@ READER = Card.declared(
     max_output=120,
     sampling={"temperature": 1.5, "seed": 7},
 )
-MOODS = Card.declared(
+MOODS = Card.declare(
     "moods",
     input=record(text=STRING),
     output=record(mood={"enum": ["glad", "sad"]}, score={"type": "integer", "minimum": 1, "maximum": 5}),
@@ -56,29 +58,29 @@ MOODS = Card.declared(
     max_output=40,
 )
 
-TELLER = Card.declared(
+TELLER = Card.declare(
     "teller", input=record(document=STRING, question=STRING), output=STRING, prompt="{{ document }}\n\n{{ question }}", max_output=4
 )
 
 
-def call(name: str, attempt: int = 1, **inputs: Any) -> Call:
-    return Call(run="r", node="n", attempt=attempt, kind="agent", name=name, inputs=inputs)
+def call(name: str, attempt: int = 1, **inputs: Any) -> CallRequest:
+    return CallRequest(run="r", node="n", attempt=attempt, kind="agent", name=name, inputs=inputs)
 
 
 PACKAGED = Path(__file__).resolve().parents[2] / "agents" / "generative_reader"
 
 
-async def only(fleet: Fleet, what: Call) -> Done | Refused:
+async def only(fleet: Fleet, what: CallRequest) -> CallResult | CallError:
     (reply,) = [reply async for reply in fleet.run(what)]
-    assert isinstance(reply, Done | Refused)
+    assert isinstance(reply, CallResult | CallError)
     return reply
 
 
 async def guesses_right(fleet: Fleet) -> int:
     """Tokens that were guessed since the server was started, and were right."""
-    load = await fleet.client.load(SERVER)
-    assert isinstance(load, Load), load
-    return load.guesses_right
+    load = await fleet.client.read_load(SERVER)
+    assert isinstance(load, ServerLoad), load
+    return load.accepted_tokens
 
 
 def opened(laptop: FleetConfig, *cards: Card) -> Any:
@@ -94,8 +96,8 @@ async def eventually(wanted: Callable[[], Awaitable[bool]], seconds: float = 30)
 
 
 async def running(fleet: Fleet) -> int:
-    load = await fleet.client.load(SERVER)
-    assert not isinstance(load, Fault), load
+    load = await fleet.client.read_load(SERVER)
+    assert not isinstance(load, RequestError), load
     return load.running + load.waiting
 
 
@@ -103,12 +105,12 @@ async def test_prompts_that_are_read_in_pieces_may_have_a_seed(laptop: FleetConf
     """vLLM 0.32 as it is released ends with the first of them."""
     words = "The quick brown fox jumps over the lazy dog. " * 130
 
-    def chat(seed: int) -> Chat:
+    def chat(seed: int) -> ChatRequest:
         told = [{"role": "user", "content": f"{seed} {words}"}]
-        return Chat(messages=told, max_output=6, sampling={"temperature": 1.0, "seed": seed})
+        return ChatRequest(messages=told, max_output=6, sampling={"temperature": 1.0, "seed": seed})
 
     async with opened(laptop) as fleet:
-        await fleet.ready()
+        await fleet.wait_until_ready()
         together = await asyncio.gather(*(fleet.client.chat(SERVER, chat(seed), seconds=300) for seed in range(1, 8)))
     assert all(isinstance(one, Completion) for one in together), together
     assert len({one.text for one in together if isinstance(one, Completion)}) > 1
@@ -116,7 +118,7 @@ async def test_prompts_that_are_read_in_pieces_may_have_a_seed(laptop: FleetConf
 
 async def test_status_carries_the_servers_own_version(laptop: FleetConfig) -> None:
     async with opened(laptop) as fleet:
-        await fleet.ready()
+        await fleet.wait_until_ready()
         (server,) = (await fleet.status())["servers"]
     assert server["version"]["version"]
     assert server["memory_bytes"] > 1 << 30
@@ -126,7 +128,7 @@ async def test_status_carries_the_servers_own_version(laptop: FleetConfig) -> No
 async def test_an_output_is_decoded_inside_its_schema(laptop: FleetConfig) -> None:
     async with opened(laptop, MOODS) as fleet:
         done = await only(fleet, call("moods", text="What a lovely day!"))
-    assert isinstance(done, Done), done
+    assert isinstance(done, CallResult), done
     assert done.value["mood"] in ("glad", "sad")
     assert 1 <= done.value["score"] <= 5
     assert done.usage.output_tokens > 0
@@ -139,16 +141,16 @@ async def test_only_quotes_of_the_evidence_can_be_written(laptop: FleetConfig) -
         replies = await asyncio.gather(
             *(only(fleet, call("generative_reader", question=question, context=PASSAGE)) for question in questions)
         )
-    done = [reply for reply in replies if isinstance(reply, Done)]
+    done = [reply for reply in replies if isinstance(reply, CallResult)]
     assert len(done) == len(questions), replies
     assert all(reply.value["quote"] in PASSAGE for reply in done)
 
 
 async def test_log_probabilities_come_with_each_token(laptop: FleetConfig) -> None:
     sampling = {"temperature": 0, "logprobs": True, "top_logprobs": 3}
-    chat = Chat(messages=FRANCE.messages, max_output=8, sampling=sampling)
+    chat = ChatRequest(messages=FRANCE.messages, max_output=8, sampling=sampling)
     async with opened(laptop) as fleet:
-        await fleet.ready()
+        await fleet.wait_until_ready()
         result = await fleet.client.chat(SERVER, chat)
     assert isinstance(result, Completion), result
     assert "".join(token.text for token in result.tokens).startswith(result.text)
@@ -159,7 +161,7 @@ async def test_log_probabilities_come_with_each_token(laptop: FleetConfig) -> No
 
 async def test_generative_scoring_reads_one_token_for_each_item(laptop: FleetConfig) -> None:
     async with opened(laptop) as fleet:
-        await fleet.ready()
+        await fleet.wait_until_ready()
         labels = [(await tokens(fleet, city))[0] for city in (" Paris", " London")]
         items = ["The capital of France is", "The capital of England is"]
         (france, england), _ = await scores(fleet, config_model(fleet), "Here is a fact about geography.\n", items, labels)
@@ -169,14 +171,14 @@ async def test_generative_scoring_reads_one_token_for_each_item(laptop: FleetCon
 
 async def test_scoring_beside_requests_whose_tokens_are_guessed(laptop: FleetConfig) -> None:
     """What ends vLLM's own worker (its issue 42592)."""
-    again = Chat(
+    again = ChatRequest(
         messages=[{"role": "user", "content": "Say it again and again: one two three four five. " * 4}],
         max_output=90,
         sampling={"temperature": 0, "ignore_eos": True},
     )
     items = [f"The capital of {land} is" for land in ("France", "England")]
     async with opened(laptop) as fleet:
-        await fleet.ready()
+        await fleet.wait_until_ready()
         labels = [(await tokens(fleet, city))[0] for city in (" Paris", " London")]
         before = await guesses_right(fleet)
         chats = [asyncio.create_task(fleet.client.chat(SERVER, again)) for _ in range(3)]
@@ -195,13 +197,13 @@ async def test_scoring_beside_requests_whose_tokens_are_guessed(laptop: FleetCon
 
 async def test_guesses_come_true_and_change_nothing_that_a_seed_draws(laptop: FleetConfig) -> None:
     copied = [{"role": "user", "content": f"Repeat this word for word: {PASSAGE}"}]
-    drawn = Chat(messages=FRANCE.messages, max_output=24, sampling={"temperature": 1.0, "seed": 11, "ignore_eos": True})
+    drawn = ChatRequest(messages=FRANCE.messages, max_output=24, sampling={"temperature": 1.0, "seed": 11, "ignore_eos": True})
     async with opened(laptop) as fleet:
-        await fleet.ready()
+        await fleet.wait_until_ready()
         before = await fleet.client.chat(SERVER, structs.replace(drawn, cache_salt="before"))
         guesses = await guesses_right(fleet)
         for _ in range(2):
-            await fleet.client.chat(SERVER, Chat(messages=copied, max_output=60, sampling={"temperature": 0}))
+            await fleet.client.chat(SERVER, ChatRequest(messages=copied, max_output=60, sampling={"temperature": 0}))
         assert await guesses_right(fleet) > guesses + 20
         after = await fleet.client.chat(SERVER, structs.replace(drawn, cache_salt="after"))
     assert isinstance(before, Completion), before
@@ -211,8 +213,8 @@ async def test_guesses_come_true_and_change_nothing_that_a_seed_draws(laptop: Fl
 
 async def test_tokens_are_those_that_the_server_counts(laptop: FleetConfig) -> None:
     async with opened(laptop) as fleet:
-        await fleet.ready()
-        count = await fleet.client.count(SERVER, FRANCE.messages)
+        await fleet.wait_until_ready()
+        count = await fleet.client.count_tokens(SERVER, FRANCE.messages)
         result = await fleet.client.chat(SERVER, FRANCE)
     assert isinstance(result, Completion), result
     assert count == result.usage.prompt_tokens
@@ -220,38 +222,38 @@ async def test_tokens_are_those_that_the_server_counts(laptop: FleetConfig) -> N
 
 async def test_a_prompt_longer_than_the_context_is_refused_for_good(laptop: FleetConfig) -> None:
     async with opened(laptop) as fleet:
-        await fleet.ready()
-        chat = Chat(messages=[{"role": "user", "content": "word " * 9000}], max_output=8)
+        await fleet.wait_until_ready()
+        chat = ChatRequest(messages=[{"role": "user", "content": "word " * 9000}], max_output=8)
         result = await fleet.client.chat(SERVER, chat)
-    assert isinstance(result, Fault)
+    assert isinstance(result, RequestError)
     assert (result.code, result.retryable) == ("F215", False)
 
 
 async def test_priority_and_salt_are_taken(laptop: FleetConfig) -> None:
     async with opened(laptop) as fleet:
-        await fleet.ready()
-        result = await fleet.client.chat(SERVER, Chat(messages=FRANCE.messages, max_output=4, priority=-5, cache_salt="tenant"))
+        await fleet.wait_until_ready()
+        result = await fleet.client.chat(SERVER, ChatRequest(messages=FRANCE.messages, max_output=4, priority=-5, cache_salt="tenant"))
     assert isinstance(result, Completion), result
 
 
 async def test_the_fleet_knows_what_the_server_remembers(laptop: FleetConfig) -> None:
     document = " ".join(f"Fact {random.random()}: the Normans came to {number} towns." for number in range(100))
     async with opened(laptop, TELLER) as fleet:
-        await fleet.ready()
-        line = fleet._sender.lines[SERVER].gate.order
-        assert isinstance(line, Programs)
-        assert line.prefixes.room > 100, "the laptop's cache holds 46,592 tokens"
+        await fleet.wait_until_ready()
+        scheduler = fleet._sender.states[SERVER].gate.scheduler
+        assert isinstance(scheduler, ProgramScheduler)
+        assert scheduler.prefix_cache.capacity > 100, "the laptop's cache holds 46,592 tokens"
         for cold in (True, False):
-            begins = fleet._prefix([{"role": "user", "content": f"{document}\n\nWhy?"}], "")
-            assert line.known(begins) == (0 if cold else len(begins))
+            begins = fleet._prompt_prefix([{"role": "user", "content": f"{document}\n\nWhy?"}], "")
+            assert scheduler.cached_blocks(begins) == (0 if cold else len(begins))
             done = await only(fleet, call("teller", document=document, question="Why?"))
-            assert isinstance(done, Done)
+            assert isinstance(done, CallResult)
             assert (done.usage.cached_tokens == 0) == cold
 
 
 async def test_cancelling_a_call_frees_the_server(laptop: FleetConfig) -> None:
     async with opened(laptop) as fleet:
-        await fleet.ready()
+        await fleet.wait_until_ready()
         task = asyncio.create_task(fleet.client.chat(SERVER, LONG, seconds=300))
 
         async def busy() -> bool:
@@ -268,7 +270,7 @@ async def test_cancelling_a_call_frees_the_server(laptop: FleetConfig) -> None:
 async def test_two_that_open_the_fleet_at_once_share_it(laptop: FleetConfig) -> None:
     async def look() -> tuple[int, int]:
         async with opened(laptop) as fleet:
-            await fleet.ready()
+            await fleet.wait_until_ready()
             status = await fleet.status()
             return status["pid"], status["servers"][0]["pid"]
 
@@ -305,29 +307,29 @@ async def test_an_adapter_answers_under_its_name_and_leaves_the_base_model_alone
     assert isinstance(server, LocalServer)
     with_adapter = server.model_copy(update={"adapters": {folder.name: str(folder)}})
     config = laptop.model_copy(update={"servers": {SERVER: with_adapter}})
-    plain = Card.declared("plain", input=record(text=STRING), output=STRING, prompt="{{ text }}", max_output=8)
-    noisy = Card.declared("noisy", input=record(text=STRING), output=STRING, prompt="{{ text }}", max_output=8, adapter=folder.name)
+    plain = Card.declare("plain", input=record(text=STRING), output=STRING, prompt="{{ text }}", max_output=8)
+    noisy = Card.declare("noisy", input=record(text=STRING), output=STRING, prompt="{{ text }}", max_output=8, adapter=folder.name)
     question = "What is the capital of France?"
     async with opened(config, plain, noisy) as fleet:
         alone = await only(fleet, call("plain", text=question))
         replies = await asyncio.gather(*(only(fleet, call(name, text=question)) for name in ("plain", "noisy", "plain", "noisy")))
         (status,) = (await fleet.status())["servers"]
         await fleet.client.unload_adapter(SERVER, replies[1].model)
-    assert isinstance(alone, Done), alone
-    assert [reply.value for reply in replies[::2] if isinstance(reply, Done)] == [alone.value, alone.value]
+    assert isinstance(alone, CallResult), alone
+    assert [reply.value for reply in replies[::2] if isinstance(reply, CallResult)] == [alone.value, alone.value]
     assert replies[1].model.startswith(folder.name)
     assert replies[1].model in status["adapters"]
-    assert not (isinstance(replies[1], Done) and replies[1].value == alone.value)
+    assert not (isinstance(replies[1], CallResult) and replies[1].value == alone.value)
 
 
 async def test_the_bound_of_a_prompt_is_no_less_than_what_the_server_counts(laptop: FleetConfig) -> None:
     reader = Card.load(PACKAGED)
     async with opened(laptop, reader) as fleet:
-        await fleet.ready()
+        await fleet.wait_until_ready()
         for text in ("The tower was built in 1889.", "Тысяча восемьсот 一八八九年。 🎼 " * 20, "\x00\u200b\u0301" * 50):
-            call = Call(
+            call = CallRequest(
                 run="r", node="n", attempt=1, kind="agent", name="generative_reader", inputs={"question": "Wann? 何時?", "context": text}
             )
-            counted = await fleet.count(call)
+            counted = await fleet.count_tokens(call)
             assert counted is not None
-            assert 0 < counted <= fleet.measure(call).prompt_tokens
+            assert 0 < counted <= fleet.estimate(call).prompt_tokens

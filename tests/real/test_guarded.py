@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 
 from orchestra.fleet.config import FleetConfig
-from orchestra.fleet.secrets import signed
-from orchestra.fleet.supervisor.client import Supervision
+from orchestra.fleet.secrets import auth_headers
+from orchestra.fleet.supervisor.client import SupervisorClient
 from orchestra.fleet.supervisor.folders import Folders
 from orchestra.fleet.supervisor.messages import SupervisorReport
 
@@ -24,8 +24,8 @@ ROUTE = re.compile(r"Route: (\S+), Methods: ([A-Z, ]+)$", re.MULTILINE)
 
 
 async def running(laptop: FleetConfig) -> tuple[SupervisorReport, str]:
-    supervision = Supervision(laptop, Folders.of())
-    status = await supervision.healthy()
+    supervision = SupervisorClient(laptop, Folders.from_environment())
+    status = await supervision.wait_until_ready()
     key = await supervision.key(status)
     if not key:
         pytest.skip("an earlier version of Orchestra started this fleet")
@@ -34,7 +34,7 @@ async def running(laptop: FleetConfig) -> tuple[SupervisorReport, str]:
 
 async def routes(session: aiohttp.ClientSession, url: str, key: str, log: str) -> set[tuple[str, str]]:
     """What the server says that it serves, and what its log says."""
-    async with session.get(f"{url}/openapi.json", headers=signed(key)) as answer:
+    async with session.get(f"{url}/openapi.json", headers=auth_headers(key)) as answer:
         assert answer.status == 200
         listed: dict[str, Any] = (await answer.json())["paths"]
     found = {(method.upper(), path) for path, operations in listed.items() for method in operations}
@@ -51,7 +51,7 @@ async def test_no_route_of_the_server_answers_without_the_key(laptop: FleetConfi
         assert {("POST", "/v1/chat/completions"), ("POST", "/generative_scoring"), ("POST", "/v1/load_lora_adapter")} <= served
         answered = []
         for method, path in sorted({*served, *UNLISTED} - {("GET", "/health")}):
-            for headers in ({}, signed("x" * len(key))):
+            for headers in ({}, auth_headers("x" * len(key))):
                 body = {"lora_name": "x", "lora_path": "/"} if method in ("POST", "PUT", "PATCH") else None
                 place = re.sub(r"{[^}]*}", "x", path)
                 async with session.request(method, url + place, headers=headers, json=body, allow_redirects=False) as answer:
@@ -71,7 +71,7 @@ async def test_with_the_key_it_answers_and_the_log_does_not_have_it(laptop: Flee
     server = status.servers[0]
     chat = {"model": server.model, "messages": [{"role": "user", "content": "Hi."}], "max_tokens": 2}
     asked: dict[str, Any] = {"/v1/models": None, "/metrics": None, "/version": None, "/v1/chat/completions": chat, "/tokenize": chat}
-    async with aiohttp.ClientSession(headers=signed(key)) as session:
+    async with aiohttp.ClientSession(headers=auth_headers(key)) as session:
         for path, body in asked.items():
             async with session.request("GET" if body is None else "POST", f"{server.url}{path}", json=body) as answer:
                 assert answer.status == 200, (path, await answer.text())

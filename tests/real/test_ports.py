@@ -12,7 +12,7 @@ import pytest
 
 from orchestra.core import child_process
 from orchestra.fleet.config import FleetConfig
-from orchestra.fleet.supervisor.client import Supervision
+from orchestra.fleet.supervisor.client import SupervisorClient
 from orchestra.fleet.supervisor.folders import Folders
 
 pytestmark = pytest.mark.real
@@ -23,7 +23,7 @@ LISTENS = "0A"
 def inodes(group: int) -> set[str]:
     """The sockets of a group of processes."""
     found = set()
-    for pid in child_process._members(group):
+    for pid in child_process._group_members(group):
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(FileNotFoundError):  # it was closed meanwhile
                 if (told := os.readlink(descriptor)).startswith("socket:["):
@@ -42,7 +42,7 @@ def listening(group: int) -> Iterator[tuple[str, int]]:
 
 
 async def test_only_the_port_of_the_api_takes_connections(laptop: FleetConfig) -> None:
-    status = await Supervision(laptop, Folders.of()).status()
+    status = await SupervisorClient(laptop, Folders.from_environment()).status()
     assert status is not None
     for server in status.servers:
         assert server.pid is not None

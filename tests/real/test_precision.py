@@ -15,11 +15,11 @@ import pytest
 from orchestra.fleet import cpu
 from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.dispatch import Fleet
-from orchestra.fleet.supervisor.client import Supervision
+from orchestra.fleet.supervisor.client import SupervisorClient
 from orchestra.fleet.supervisor.folders import Folders
 from orchestra.fleet.weights import weights
 from tests.real.test_adapters import SERVER, STRONG, alone, ask, same
-from tests.simulation.lab.noise_adapters import noisy_adapter
+from tests.simulation.lab.noise_adapters import write_noise_adapter
 
 pytestmark = pytest.mark.real
 
@@ -29,30 +29,30 @@ ADAPTERS = 3
 @pytest.fixture
 async def other(laptop: FleetConfig, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Fleet]:
     """A fleet beside the laptop's, which computes the other way; ended at the end."""
-    server = laptop.local[SERVER]
+    server = laptop.local_servers[SERVER]
     if cpu.read_cpu().native_bfloat16:
-        monkeypatch.setenv(cpu.LIMIT, "AVX2")
+        monkeypatch.setenv(cpu.ISA_VARIABLE, "AVX2")
     else:
         server = server.model_copy(update={"dtype": "bfloat16", "quantization": None})
     described = laptop.model_copy(update={"name": "other", "idle_stop": 601.0, "servers": {SERVER: server}})
     try:
         async with Fleet.open(described, cards={}, mode="start") as fleet:
-            await fleet.ready()
+            await fleet.wait_until_ready()
             yield fleet
     finally:
-        await Supervision(described, Folders.of()).stop()
+        await SupervisorClient(described, Folders.from_environment()).stop()
 
 
 async def test_the_other_precision_serves_adapters_as_each_answers_alone(other: Fleet, tmp_path: Path) -> None:
     (server,) = (await other.status())["servers"]
     precision = server["precision"]
     assert precision in ("int8", "bfloat16")
-    model = weights.find(other.config.local[SERVER].weights, weights.Pantry.of())
+    model = weights.find_weights(other.config.local_servers[SERVER].weights, weights.ModelStore.from_environment())
     assert model
     names = [""]
     for slot in range(ADAPTERS):
         names.append(f"noise{random.randrange(1 << 30)}_{slot}")
-        folder = noisy_adapter(tmp_path / names[-1], model, slot, rank=(16, 8)[slot % 2], strength=STRONG)
+        folder = write_noise_adapter(tmp_path / names[-1], model, slot, rank=(16, 8)[slot % 2], strength=STRONG)
         assert await other.client.load_adapter(SERVER, names[-1], str(folder)) is None
     wanted = await alone(other, names)
     assert len({done.text for done in wanted.values()}) == len(names)

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from orchestra import Orchestra
-from orchestra.cli.learn.evaluate import Comparison
-from orchestra.cli.learn.promote import promoted, rolled_back
+from orchestra.cli.learn.evaluate import ComparisonSpec
+from orchestra.cli.learn.promote import run_promotion, run_rollback
 from orchestra.core.errors import FleetError
 from orchestra.core.events import AttemptFinished
 from orchestra.core.settings import Settings
-from orchestra.fleet.adapters import mark_of
+from orchestra.fleet.adapters import adapter_digest
 from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.weights import weights
-from orchestra.fleet.weights.download import sha256
-from tests.simulation.lab.noise_adapters import noisy_adapter
+from orchestra.fleet.weights.download import file_sha256
+from tests.simulation.lab.noise_adapters import write_noise_adapter
 
 pytestmark = pytest.mark.real
 
@@ -36,8 +36,8 @@ adapter: adapter
 
 def noise(folder: Path, model: Path, base: str, seed: int) -> Path:
     """A small adapter, with the manifest of one that was trained."""
-    made = noisy_adapter(folder, model, seed, rank=8, layers=("q_proj",))
-    said = {"base": base, "bases": [weights.look(model)], "sha256": sha256(made / "adapter_model.safetensors"), "rank": 8}
+    made = write_noise_adapter(folder, model, seed, rank=8, layers=("q_proj",))
+    said = {"base": base, "bases": [weights.quick_digest(model)], "sha256": file_sha256(made / "adapter_model.safetensors"), "rank": 8}
     (made / "manifest.json").write_text(json.dumps(said))
     return made
 
@@ -51,20 +51,23 @@ async def asked(orchestra: Orchestra, text: str) -> str:
 
 
 async def test_an_adapter_is_promoted_and_sent_back_while_requests_run_and_none_is_lost(laptop: FleetConfig, tmp_path: Path) -> None:
-    model, base = weights.find(laptop.local[SERVER].weights, weights.Pantry.of()), laptop.local[SERVER].model
+    model, base = (
+        weights.find_weights(laptop.local_servers[SERVER].weights, weights.ModelStore.from_environment()),
+        laptop.local_servers[SERVER].model,
+    )
     assert model
     folder, seed = tmp_path / "agents" / "chooser", random.randrange(1 << 30)
     folder.mkdir(parents=True)
     (tmp_path / "orchestra.toml").touch()
     (folder / "agent.yaml").write_text(CARD)
     (folder / "prompt.md").write_text("Which colour is it? {{ text }}")
-    old = f"adapter-{mark_of(noise(folder / 'adapter', model, base, seed))[:12]}"
+    old = f"adapter-{adapter_digest(noise(folder / 'adapter', model, base, seed))[:12]}"
     candidate = noise(tmp_path / "new" / "adapter", model, base, seed + 1)
-    new = f"adapter-{mark_of(candidate)[:12]}"
+    new = f"adapter-{adapter_digest(candidate)[:12]}"
     rows = [{"id": f"r{n}", "input": {"text": f"sky {n}"}, "expected": {"colour": "blue"}} for n in range(ROWS)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     chosen = Settings.load({"fleet": laptop.name, "journal": str(tmp_path / "journal.db")}, start=tmp_path)
-    wanted = Comparison("chooser", tmp_path / "rows.jsonl", "test", None, candidate, False, None, 0, False)
+    wanted = ComparisonSpec("chooser", tmp_path / "rows.jsonl", "test", None, candidate, False, None, 0, False)
     answered: list[str] = []
     numbers, done = itertools.count(), asyncio.Event()
 
@@ -78,14 +81,14 @@ async def test_an_adapter_is_promoted_and_sent_back_while_requests_run_and_none_
             for _ in range(3):
                 group.create_task(requests(orchestra))
             try:
-                found = await promoted(Orchestra.open, chosen, wanted, force=True)
+                found = await run_promotion(Orchestra.open, chosen, wanted, force=True)
                 assert await asked(orchestra, "then") == new, "a process that has the fleet open asks for the new one"
-                line = await rolled_back(Orchestra.open, chosen, "chooser")
+                line = await run_rollback(Orchestra.open, chosen, "chooser")
                 assert await asked(orchestra, "last") == old
             finally:
                 done.set()
-    assert (found.taken, [arm.failed for arm, _ in found.report.arms]) == (True, [0] * len(found.report.arms))
-    assert line.taken.startswith(old.removeprefix("adapter-"))
+    assert (found.promoted, [arm.failed for arm, _ in found.report.arms]) == (True, [0] * len(found.report.arms))
+    assert line.new_digest.startswith(old.removeprefix("adapter-"))
     assert answered
     assert set(answered) <= {old, new}
     log = [json.loads(text)["verb"] for text in (folder / "promotions.jsonl").read_text().splitlines()]
@@ -94,7 +97,7 @@ async def test_an_adapter_is_promoted_and_sent_back_while_requests_run_and_none_
 
 async def test_one_of_the_shapes_of_another_base_never_answers(laptop: FleetConfig, tmp_path: Path) -> None:
     """vLLM would load it, and answer."""
-    model = weights.find(laptop.local[SERVER].weights, weights.Pantry.of())
+    model = weights.find_weights(laptop.local_servers[SERVER].weights, weights.ModelStore.from_environment())
     assert model
     folder = tmp_path / "agents" / "chooser"
     (tmp_path / "other").mkdir()
@@ -104,15 +107,15 @@ async def test_one_of_the_shapes_of_another_base_never_answers(laptop: FleetConf
     folder.mkdir(parents=True)
     (folder / "agent.yaml").write_text(CARD)
     (folder / "prompt.md").write_text("Which colour is it? {{ text }}")
-    noisy_adapter(folder / "adapter", tmp_path / "other", 1, layers=("q_proj",))
+    write_noise_adapter(folder / "adapter", tmp_path / "other", 1, layers=("q_proj",))
     (tmp_path / "rows.jsonl").write_text('{"id": "r", "input": {"text": "sky"}, "expected": {"colour": "blue"}}\n')
     chosen = Settings.load({"fleet": laptop.name, "journal": str(tmp_path / "journal.db")}, start=tmp_path)
     async with Orchestra.open(chosen, fleet="adopt") as orchestra:
         run = await orchestra.start(orchestra.find("chooser"), text="the sky")
         result = await run.wait()
         assert (result.status, "is 512 wide, and the base 576 there" in str(result.outcome)) == ("failed", True), result
-    wanted = Comparison("chooser", tmp_path / "rows.jsonl", "test", None, folder / "adapter", False, None, 0, False)
+    wanted = ComparisonSpec("chooser", tmp_path / "rows.jsonl", "test", None, folder / "adapter", False, None, 0, False)
     with pytest.raises(FleetError) as caught:
-        await promoted(Orchestra.open, chosen, wanted, force=True)
+        await run_promotion(Orchestra.open, chosen, wanted, force=True)
     assert caught.value.code == "F222"
     assert not (folder / "promotions.jsonl").exists()

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from orchestra.app.orchestra import Orchestra
-from orchestra.app.planning import NODE, Draft, Wish, asking, drafted, plan
+from orchestra.app.planning import NODE, PlanOptions, PlanResult, plan, plan_result, request_workflow
 from orchestra.core.events import AttemptFinished, AttemptStarted, TurnStarted
 from orchestra.core.settings import Settings
 from orchestra.fleet.config import FleetConfig
-from orchestra.router.validation import judge
+from orchestra.router.validation import validate_line
 from orchestra.workflows.model import PlanLimits
 from orchestra.workflows.python.steps import Workflow
 
@@ -41,17 +41,17 @@ def wild(folder: Path) -> Path:
 @pytest.mark.parametrize("stepwise", [True, False])
 async def test_plans_of_an_untuned_model_name_no_phantom_and_have_no_cycle(laptop: FleetConfig, tmp_path: Path, stepwise: bool) -> None:
     settings = Settings.load({"fleet": laptop.name, "journal": str(tmp_path / "journal.db")}, start=wild(tmp_path))
-    wish = Wish(SKILLS, router="wild", limits=PlanLimits(steps=3, width=8), stepwise=stepwise)
-    made: list[Draft] = []
+    wish = PlanOptions(SKILLS, router="wild", limits=PlanLimits(steps=3, width=8), stepwise=stepwise)
+    made: list[PlanResult] = []
     async with Orchestra.open(settings, fleet="adopt") as orchestra:
         for request in REQUESTS:
             made.append(draft := await plan(orchestra, request, {"documents": DOCUMENTS}, wish))
             if draft.plan is not None:
-                orchestra.program(Workflow.of(draft.graph))
+                orchestra.program(Workflow.from_graph(draft.graph))
     for draft in made:
         lines: list[Any] = [*draft.plan.steps, draft.plan.answer] if draft.plan is not None else []
         for number, line in enumerate(lines):
-            assert judge(line, draft.offer, lines[:number]) == []
+            assert validate_line(line, draft.capabilities, lines[:number]) == []
         # Line by line nothing can be wrong but that a call is made twice, a line is cut off, or the steps are used up.
         assert {one.code for one in draft.rejections} <= ({"R001", "R006"} if stepwise else {"R001", "R003", "R004", "R005", "R006"})
     assert any(draft.plan is not None for draft in made)
@@ -62,17 +62,17 @@ async def test_a_request_is_one_run_whose_steps_start_while_its_plan_is_written(
     request = "Who do gurus control? Also: A box holds 12 pens. How many pens are in 5 boxes?"
     given = {"documents": [{"source": file.name, "text": file.read_text("utf-8")} for file in EXAMPLES.glob("*.txt")]}
     async with Orchestra.open(settings, fleet="adopt") as orchestra:
-        step = asking(orchestra, request, given)
+        step = request_workflow(orchestra, request, given)
         run = await orchestra.start(step, request=request, **given)
         result = await run.wait()
         events = [event async for event in run.events()]
-        draft = await drafted(orchestra, step, request, events)
-        assert [one.run for one in await orchestra.journal.runs()] == [run.id]
+        draft = await plan_result(orchestra, step, request, events)
+        assert [one.run for one in await orchestra.journal.list_runs()] == [run.id]
     assert draft.plan is not None
     assert len(draft.plan.steps) > 1
     assert result.status in ("done", "abstained")
     began = min(event.seq for event in events if isinstance(event, AttemptStarted | AttemptFinished) and "@" in event.node)
-    turns = [event for event in events if isinstance(event, TurnStarted) and event.node == NODE and event.drafted is not None]
-    assert turns[-1].drafted is not None
-    assert turns[-1].drafted.lines[-1] == str(draft.plan.answer)
+    turns = [event for event in events if isinstance(event, TurnStarted) and event.node == NODE and event.draft is not None]
+    assert turns[-1].draft is not None
+    assert turns[-1].draft.lines[-1] == str(draft.plan.answer)
     assert began < turns[-1].seq

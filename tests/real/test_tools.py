@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from orchestra import Orchestra, agent, by_model, tool
+from orchestra import Orchestra, agent, answered_by_model, tool
 from orchestra.agents.card_file import ToolLimits
 from orchestra.core.events import AttemptFinished
-from orchestra.core.outcomes import Failed, Value
+from orchestra.core.outcomes import FailedOutcome, ValueOutcome
 from orchestra.core.settings import Settings
 from orchestra.engine.replay import replay
 from orchestra.fleet.config import FleetConfig
@@ -34,7 +34,7 @@ def height_of(tower: str) -> int:
 @agent(prompt="{{ question }}", tools=[height_of], limits=LIMITS, max_output=80)
 def guide(question: str) -> Height:
     """Answers questions about towers."""
-    return by_model()
+    return answered_by_model()
 
 
 @pytest.mark.parametrize("question", ["How high is the Eiffel Tower?", "Which tower is higher, the Eiffel Tower or the Tokyo Tower?"])
@@ -50,11 +50,11 @@ async def test_an_agent_with_a_tool_ends_within_its_bounds_with_a_typed_outcome(
     used = [event for event in ended if not event.server and not event.error]
     assert len(used) <= LIMITS.steps * LIMITS.width
     assert 1 <= len(asked) <= LIMITS.steps + LIMITS.repairs + 2  # lines, those that were handed back, and the answer
-    assert (found.different, found.reason) == (None, "")
+    assert (found.first_difference, found.reason) == (None, "")
     match result.outcome:
-        case Value(value):
+        case ValueOutcome(value):
             assert Height.model_validate(value)
-        case Failed(code, reason):
+        case FailedOutcome(code, reason):
             assert code == "A022", reason
         case other:
             raise AssertionError(other)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.cli.runs.variants import variant
-from orchestra.core.outcomes import Value
+from orchestra.cli.runs.variants import parse_variant
+from orchestra.core.outcomes import ValueOutcome
 from orchestra.fleet.config import FleetConfig
 from tests.real.test_workflows import opened
 
@@ -44,26 +44,26 @@ async def test_only_what_changed_is_asked_again_and_nothing_is_recorded(laptop: 
         registry = orchestra.registry
 
         nothing = await orchestra.whatif(run)
-        assert (nothing.verdict, nothing.anew, nothing.recalled, nothing.spent.calls) == ("same", 0, 3, 0)
+        assert (nothing.verdict, nothing.new_calls, nothing.recalled_calls, nothing.new_usage.calls) == ("same", 0, 3, 0)
 
-        again = await orchestra.whatif(run, {"generative_reader": variant(registry, "generative_reader").other})
-        assert (again.verdict, again.anew, again.recalled) == ("same", 1, 2)  # greedy, so the same agent says the same
+        again = await orchestra.whatif(run, {"generative_reader": parse_variant(registry, "generative_reader").replacement})
+        assert (again.verdict, again.new_calls, again.recalled_calls) == ("same", 1, 2)  # greedy, so the same agent says the same
 
-        other = variant(registry, f"generative_reader@{tmp_path / 'other.md'}").other
+        other = parse_variant(registry, f"generative_reader@{tmp_path / 'other.md'}").replacement
         found = await orchestra.whatif(run, {"generative_reader": other})
         assert not found.stops
-        assert not found.lost
-        assert isinstance(found.before.outcome, Value)
-        assert isinstance(found.after.outcome, Value)
+        assert not found.replay_gap
+        assert isinstance(found.before.outcome, ValueOutcome)
+        assert isinstance(found.after.outcome, ValueOutcome)
         before, after = found.before.outcome.value, found.after.outcome.value
         # The reader once, with the other prompt; and what rests on its answer only where there is one, and another one.
         rests = 0 if after["reading"] is None else 1
         kept = before["reading"] == after["reading"]
-        assert (found.anew, found.recalled) == (1 + rests * (not kept), 1 + rests * kept)
-        assert found.spent.calls == found.anew
-        assert min(found.spent.prompt_tokens, again.spent.prompt_tokens) > 0
-        assert {change.node for change in found.changed} <= {"reading", "told"}
+        assert (found.new_calls, found.recalled_calls) == (1 + rests * (not kept), 1 + rests * kept)
+        assert found.new_usage.calls == found.new_calls
+        assert min(found.new_usage.prompt_tokens, again.new_usage.prompt_tokens) > 0
+        assert {change.node for change in found.differences} <= {"reading", "told"}
         assert before["stated"] == after["stated"]
 
-        assert [summary.run for summary in await orchestra.journal.runs(10)] == [run]
+        assert [summary.run for summary in await orchestra.journal.list_runs(10)] == [run]
         assert await orchestra.journal.read(run) == recorded

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestra import Answer, Document, Orchestra, agent, by_model
+from orchestra import Answer, Document, Orchestra, agent, answered_by_model
 from orchestra.core.events import AttemptFinished, AttemptStarted
 from orchestra.core.settings import Settings
 from orchestra.fleet.config import FleetConfig
@@ -28,7 +28,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "documents"
 @agent(prompt="Write the numbers from 1 to {{ most }} in words, one on each line.", max_output=300)
 def counting(most: int) -> str:
     """Counts."""
-    return by_model()
+    return answered_by_model()
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ async def eventually(orchestra: Orchestra, busy: int) -> None:
     async with asyncio.timeout(60):
         while True:
             status = await orchestra.fleet_status()
-            if status.servers[0].supervised["running"] == busy:
+            if status.servers[0].supervisor_report["running"] == busy:
                 return
             await asyncio.sleep(0.1)
 
@@ -75,7 +75,7 @@ async def test_the_journal_has_the_exact_bytes_that_were_exchanged(laptop: Fleet
         run = await orchestra.start(orchestra.find("generative_reader"), question=question, context="The tower was completed in 1889.")
         await run.wait()
         (attempt, *_) = [event for event in await orchestra.journal.read(run.id) if isinstance(event, AttemptFinished)]
-        sent, received = await orchestra.journal.blob(attempt.sent), await orchestra.journal.blob(attempt.received)
+        sent, received = await orchestra.journal.get_blob(attempt.sent), await orchestra.journal.get_blob(attempt.received)
     assert sent is not None
     assert received is not None
     asked, answered = json.loads(sent), json.loads(received)
@@ -86,11 +86,11 @@ async def test_the_journal_has_the_exact_bytes_that_were_exchanged(laptop: Fleet
 async def test_two_readers_of_different_kinds_answer_together(laptop: FleetConfig, tmp_path: Path) -> None:
     pytest.importorskip("tokenizers")
     async with opened(laptop, tmp_path) as orchestra:
-        both = Agent.carded(orchestra.registry.card("reader").varied(enough=None))
+        both = Agent.from_card(orchestra.registry.card("reader").with_settings(enough=None))
         run = await orchestra.start(both, question="When was the tower completed?", context="The tower was completed in 1889.")
         result = await run.wait()
         (attempt,) = [event for event in await orchestra.journal.read(run.id) if isinstance(event, AttemptFinished)]
-        said = json.loads(await orchestra.journal.blob(attempt.received) or b"{}")
+        said = json.loads(await orchestra.journal.get_blob(attempt.received) or b"{}")
     assert result.output == {"answer": "1889"}
     assert {name: one["value"] for name, one in said.items()} == {
         name: {"answer": "1889"} for name in ("generative_reader", "extractive_reader")
@@ -108,7 +108,7 @@ async def test_what_a_model_writes_is_read_while_it_writes_and_costs_the_same(la
         pieces = [(piece, time.time()) async for piece in run.text()]
         live, plain = await run, await orchestra.run(counting, most=20)
         (attempt,) = [event for event in await orchestra.journal.read(run.id) if isinstance(event, AttemptFinished)]
-        sent = await orchestra.journal.blob(attempt.sent)
+        sent = await orchestra.journal.get_blob(attempt.sent)
     texts = [piece.text for piece, _ in pieces]
     assert "".join(texts).strip() == str(live.output).strip() == str(plain.output).strip(), "the card draws nothing by chance"
     assert len(pieces) > 10
@@ -134,14 +134,14 @@ async def test_a_run_goes_on_after_its_server_was_killed_and_came_back(laptop: F
         run = await orchestra.start(counting, most=5000)
         await eventually(orchestra, busy=1)
         (before,) = (await orchestra.fleet_status()).servers
-        os.kill(before.supervised["pid"], signal.SIGKILL)
+        os.kill(before.supervisor_report["pid"], signal.SIGKILL)
         result = await run.wait()
         (after,) = (await orchestra.fleet_status()).servers
         events = await orchestra.journal.read(run.id)
     assert result.status == "done"
     assert [event.error for event in events if isinstance(event, AttemptFinished)] == ["F206", ""]
     assert len([event for event in events if isinstance(event, AttemptStarted)]) == 2
-    restarts, pids = zip(*((one.supervised["restarts"], one.supervised["pid"]) for one in (before, after)), strict=True)
+    restarts, pids = zip(*((one.supervisor_report["restarts"], one.supervisor_report["pid"]) for one in (before, after)), strict=True)
     assert (restarts[1], pids[0] != pids[1]) == (restarts[0] + 1, True)
 
 
@@ -155,7 +155,7 @@ async def test_edit_one_prompt_and_only_the_reader_is_asked_again(
         same = await orchestra.fork(first.run)
         assert (await same.run).value == first.value
         assert same.changes == ()
-        assert all(event.recalled for event in await orchestra.journal.read(same.run.id) if isinstance(event, AttemptFinished))
+        assert all(event.reused_from for event in await orchestra.journal.read(same.run.id) if isinstance(event, AttemptFinished))
     prompt = tmp_path / "agents" / "generative_reader" / "prompt.md"
     prompt.write_text("Read with care.\n" + prompt.read_text("utf-8"), "utf-8")
     async with opened(laptop, tmp_path) as orchestra:
@@ -164,8 +164,8 @@ async def test_edit_one_prompt_and_only_the_reader_is_asked_again(
         assert result.status in ("done", "abstained")
         assert [change.node for change in again.changes] == ["readings"]
         ends = [event for event in await orchestra.journal.read(again.run.id) if isinstance(event, AttemptFinished)]
-        assert [bool(event.recalled) for event in ends if event.node == "passages"] == [True]
-        assert not any(event.recalled for event in ends if event.node.startswith("readings["))
+        assert [bool(event.reused_from) for event in ends if event.node == "passages"] == [True]
+        assert not any(event.reused_from for event in ends if event.node.startswith("readings["))
 
 
 async def test_the_memo_spares_the_model_what_was_accepted(laptop: FleetConfig, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestra.agents.contract import Contract
-from orchestra.router.capabilities import Offer, Skill
+from orchestra.router.capabilities import Capabilities, Capability
 from orchestra.schema.builtin_models import Answer, Document, Passage, Reading
 from orchestra.schema.types import Schema, schema_of
 from orchestra.workflows.model import PlanLimits
@@ -67,12 +67,12 @@ ALL = (SEARCH, READER, CITE, SUM, COMPARE)
 
 
 def offer(
-    *skills: Contract | Skill, values: dict[str, Schema] | None = None, returns: Schema | None = None, steps: int = 6, words: str = ""
-) -> Offer:
+    *skills: Contract | Capability, values: dict[str, Schema] | None = None, returns: Schema | None = None, steps: int = 6, words: str = ""
+) -> Capabilities:
     """These skills, or all, over a question and documents."""
     given = {"question": STR, "documents": DOCUMENTS} if values is None else values
-    made = Offer.of(skills or ALL, given, returns, words=words)
-    return Offer(made.skills, made.values, made.returns, PlanLimits(steps=steps, width=8), made.words)
+    made = Capabilities.of(skills or ALL, given, returns, request_text=words)
+    return Capabilities(made.by_name, made.inputs, made.output_type, PlanLimits(steps=steps, width=8), made.request_text)
 
 
 def walked(grammar: str, random: Random, most: int = 2000) -> str | None:

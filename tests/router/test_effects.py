@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestra.core.events import Usage
-from orchestra.router.capabilities import Offer
-from orchestra.router.constants import Occurrences
-from orchestra.router.effects import further
-from orchestra.router.plan import CONFIRM, plan_of, workflow
-from orchestra.router.plan_cache import Unfit, entry, recalled, shape
-from orchestra.router.plan_grammar import NoStep, plan_grammar, step_grammar
-from orchestra.router.plan_syntax import read_plan, steps_of
-from orchestra.router.planner import Request, Unplanned, start
-from orchestra.router.sentences import Mood, sentences
-from orchestra.router.validation import judge
+from orchestra.router.capabilities import Capabilities
+from orchestra.router.constants import RequestIndex
+from orchestra.router.effects import further_calls
+from orchestra.router.plan import CONFIRM_NODE, build_plan, to_workflow
+from orchestra.router.plan_cache import CachedPlanError, build_entry, context_digest, fit_cached_plan
+from orchestra.router.plan_grammar import NoValidStepError, plan_grammar, step_grammar
+from orchestra.router.plan_syntax import parse_plan, parse_steps
+from orchestra.router.planner import PlanNotFound, PlanRequest, start
+from orchestra.router.sentences import Mood, split_sentences
+from orchestra.router.validation import validate_line
 from tests.agents.test_evidence_grammar import accepts
 from tests.engine.attacks import ASKS, NAMES, NOTHING, NUMBERS, TWICE, WORDS
 from tests.engine.stage import record, tool
@@ -37,15 +37,15 @@ BOOK = tool("book", record(day={"type": "string", "format": "date"}), TEXT, "onc
 LOUD = tool("loud", record(text=TEXT), TEXT)
 
 
-def offer(request: str, *tools: Any, literals: bool = False, confirm: bool = False) -> Offer:
-    made = Offer.of(tools or (PAY, LOUD), {"request": TEXT, "people": {"type": "array", "items": TEXT}})
-    return Offer(**{**made.__dict__, "occurrences": None if literals else Occurrences(request), "confirm": confirm})
+def offer(request: str, *tools: Any, literals: bool = False, confirm: bool = False) -> Capabilities:
+    made = Capabilities.of(tools or (PAY, LOUD), {"request": TEXT, "people": {"type": "array", "items": TEXT}})
+    return Capabilities(**{**made.__dict__, "request_index": None if literals else RequestIndex(request), "confirm_effects": confirm})
 
 
 def codes(request: str, *lines: str, tools: tuple[Any, ...] = (), literals: bool = False) -> list[str]:
     """What the gates say of the last of these lines."""
-    steps = steps_of(lines)
-    return [fault.code for fault in judge(steps[-1], offer(request, *tools, literals=literals), steps[:-1])]
+    steps = parse_steps(lines)
+    return [fault.code for fault in validate_line(steps[-1], offer(request, *tools, literals=literals), steps[:-1])]
 
 
 PAID = 's1 = pay(to="Bob", amount=5)'
@@ -60,10 +60,10 @@ def test_a_question_a_negation_a_condition_and_a_report_ask_for_no_effect(text: 
     request = text.format(a="Bob", b="Ann", n=5, m=7, w="five")
     assert codes(request, PAID) == ["R028"]
     assert codes(request, PAID, literals=True) == []
-    with pytest.raises(NoStep):
+    with pytest.raises(NoValidStepError):
         step_grammar(offer(request, PAY))
-    _, wanted = start(Request(request, offer(request, PAY)))
-    assert isinstance(wanted, Unplanned)
+    _, wanted = start(PlanRequest(request, offer(request, PAY)))
+    assert isinstance(wanted, PlanNotFound)
     assert wanted.rejections[0].code == "R028"
 
 
@@ -119,14 +119,14 @@ def test_numbers_are_compared_by_value_sign_scale_and_currency(form: str, writte
     elif form == "{}.5":
         allowed = {written + Fraction(1, 2)}
     value = Fraction(Decimal(str(stated)))
-    assert bool(Occurrences(f"Pay Bob {said} now").of_number(value)) is (value in allowed)
+    assert bool(RequestIndex(f"Pay Bob {said} now").find_number(value)) is (value in allowed)
 
 
 @settings(deadline=None, max_examples=200)
 @given(st.text(alphabet="ab1. ,-'@/\"€5k", max_size=20), st.text(alphabet="ab15.@- ", min_size=1, max_size=6))
 def test_a_text_that_occurs_is_made_of_whole_words(around: str, value: str) -> None:
     request = f"Pay {around}{value}{around} now"
-    for begin, end in Occurrences(request).of_text(value):
+    for begin, end in RequestIndex(request).find_text(value):
         assert not request[begin - 1].isalnum()
         assert not request[end].isalnum()
 
@@ -155,8 +155,10 @@ def test_a_second_call_needs_a_place_in_the_request_that_is_written_like_the_fir
 @pytest.mark.parametrize("text", TWICE)
 def test_the_grammar_offers_the_further_call_that_the_request_asks_for_and_no_other(text: str) -> None:
     request = text.format(a="Bob", b="Ann", n=5, m=7)
-    steps = steps_of([PAID])
-    assert [str(one) for one in further(steps, offer(request).skills["pay"], Occurrences(request))] == ['s1 = pay(to="Ann", amount=7)']
+    steps = parse_steps([PAID])
+    assert [str(one) for one in further_calls(steps, offer(request).by_name["pay"], RequestIndex(request))] == [
+        's1 = pay(to="Ann", amount=7)'
+    ]
     grammar = step_grammar(offer(request), steps)
     assert accepts(grammar, '\ns2 = pay(to="Ann", amount=7)\nreturn s1, s2')
     assert not accepts(grammar, '\ns2 = pay(to="Bob", amount=7)\nreturn s1, s2')
@@ -173,7 +175,7 @@ def test_what_the_grammar_offers_the_gates_accept(seed: int) -> None:
         if written is None:
             continue
         line = written.splitlines()[0]
-        assert judge(steps_of([line])[0], given_, []) == [] if " = " in line else line
+        assert validate_line(parse_steps([line])[0], given_, []) == [] if " = " in line else line
 
 
 @pytest.mark.parametrize(
@@ -216,30 +218,30 @@ OTHERS = ("Pay Bob 5 euros?", "Pay Bob 5 euros.", "pay Bob 5 euros", "Pay Ann 5 
 @pytest.mark.parametrize("request_", [*OTHERS, "Pay Bob -5 euros"])
 @pytest.mark.parametrize("literals", [True, False])
 def test_a_plan_with_effects_serves_no_other_request(request_: str, literals: bool) -> None:
-    with pytest.raises(Unfit):
+    with pytest.raises(CachedPlanError):
         _recalled(request_, literals=literals)
 
 
 def _recalled(request: str, *, literals: bool = False) -> Any:
     given_ = offer(request, literals=literals)
-    of, made = shape(given_, "router"), plan_of(read_plan(f"{PAID}\nreturn s1"))
+    of, made = context_digest(given_, "router"), build_plan(parse_plan(f"{PAID}\nreturn s1"))
     assert made is not None
-    return recalled(entry(made, "Pay Bob 5 euros", of, Usage()), request, given_, of)[0]
+    return fit_cached_plan(build_entry(made, "Pay Bob 5 euros", of, Usage()), request, given_, of)[0]
 
 
 def test_a_plan_with_effects_has_a_question_before_them_and_another_plan_has_none() -> None:
     request = "Pay Bob 5 euros and Ann 7 euros."
     first, each = 's1 = loud(text="Bob")', "s3 = [pay(to=x, amount=7) for x in input.people]"
-    made = plan_of(read_plan("\n".join([first, 's2 = pay(to="Bob", amount=5)', each, "return s1, s2, s3"])))
+    made = build_plan(parse_plan("\n".join([first, 's2 = pay(to="Bob", amount=5)', each, "return s1, s2, s3"])))
     assert made is not None
-    nodes = workflow(made, offer(request, confirm=True), "plan").model_dump(mode="json", by_alias=True)["nodes"]
-    assert nodes[CONFIRM]["options"] == ["yes", "no"]
-    assert 'pay(to="Bob", amount=5)' in nodes[CONFIRM]["ask"]
+    nodes = to_workflow(made, offer(request, confirm=True), "plan").model_dump(mode="json", by_alias=True)["nodes"]
+    assert nodes[CONFIRM_NODE]["options"] == ["yes", "no"]
+    assert 'pay(to="Bob", amount=5)' in nodes[CONFIRM_NODE]["ask"]
     assert [name for name, node in nodes.items() if node.get("when")] == ["s2", "s3"]
-    assert CONFIRM not in workflow(made, offer(request), "plan").nodes
-    pure = plan_of(read_plan(f"{first}\nreturn s1"))
+    assert CONFIRM_NODE not in to_workflow(made, offer(request), "plan").nodes
+    pure = build_plan(parse_plan(f"{first}\nreturn s1"))
     assert pure is not None
-    assert CONFIRM not in workflow(pure, offer(request, confirm=True), "plan").nodes
+    assert CONFIRM_NODE not in to_workflow(pure, offer(request, confirm=True), "plan").nodes
 
 
 def test_the_grammar_of_a_whole_plan_has_the_constants_of_the_request_alone() -> None:
@@ -250,11 +252,11 @@ def test_the_grammar_of_a_whole_plan_has_the_constants_of_the_request_alone() ->
 
 @pytest.mark.parametrize("text", ["on 12 May 2026", "on  12  May\n2026", 'for "12 or 2026 apples"'])
 def test_numbers_of_dates_and_of_quoted_words_are_no_amounts(text: str) -> None:
-    found = Occurrences(f"Pay Bob  5 euros {text}")
-    assert [value for value in (5, 12, 2026) if found.of_number(Fraction(value))] == [5]
+    found = RequestIndex(f"Pay Bob  5 euros {text}")
+    assert [value for value in (5, 12, 2026) if found.find_number(Fraction(value))] == [5]
 
 
 def test_words_in_quotation_marks_are_content_unless_they_are_all_of_the_request() -> None:
-    assert [one.mood for one in sentences('Tell Bob "do not come".')] == [Mood.COMMAND]
-    assert [one.mood for one in sentences('"Do not pay Bob."')] == [Mood.NEGATION]
-    assert [one.mood for one in sentences('"Not" "Bob"')] == [Mood.STATEMENT]
+    assert [one.mood for one in split_sentences('Tell Bob "do not come".')] == [Mood.COMMAND]
+    assert [one.mood for one in split_sentences('"Do not pay Bob."')] == [Mood.NEGATION]
+    assert [one.mood for one in split_sentences('"Not" "Bob"')] == [Mood.STATEMENT]

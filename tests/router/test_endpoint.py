@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from orchestra.app.orchestra import Orchestra
-from orchestra.app.planning import Draft, Wish, plan
+from orchestra.app.planning import PlanOptions, PlanResult, plan
 from orchestra.core.settings import Settings
-from orchestra.testing import Request, SimulatedServer, first
+from orchestra.testing import SimulatedRequest, SimulatedServer, first_faults
 from orchestra.workflows.model import PlanLimits
 
 FLEET = """\
@@ -39,8 +39,8 @@ FENCED = "Here is the plan:\n```python\n" + "\n".join(WHOLE) + "\n```\nIt search
 
 
 async def planned(
-    folder: Path, answer: Callable[[Request], Any], *, dialect: str = "openai", wish: Wish | None = None, **behaviour: Any
-) -> tuple[Draft, list[Request]]:
+    folder: Path, answer: Callable[[SimulatedRequest], Any], *, dialect: str = "openai", wish: PlanOptions | None = None, **behaviour: Any
+) -> tuple[PlanResult, list[SimulatedRequest]]:
     """A plan by a simulated provider, and what it was sent."""
     card = folder / "agents" / "hosted"
     card.mkdir(parents=True)
@@ -50,12 +50,12 @@ async def planned(
     async with SimulatedServer("chat", answer=answer, **behaviour) as server:
         (folder / "fleet.yaml").write_text(FLEET.format(url=server.url, dialect=dialect))
         settings = Settings.load({"fleet": str(folder / "fleet.yaml"), "journal": "off"}, start=folder, environ={})
-        chosen = wish or Wish(("search", "reader"), router="hosted", limits=PlanLimits(steps=4), repairs=2)
+        chosen = wish or PlanOptions(("search", "reader"), router="hosted", limits=PlanLimits(steps=4), repairs=2)
         async with Orchestra.open(settings, fleet="none") as orchestra:
             return await plan(orchestra, "When was the tower opened?", {"documents": DOCUMENTS}, chosen), list(server.app.requests)
 
 
-def said(request: Request) -> list[dict[str, str]]:
+def said(request: SimulatedRequest) -> list[dict[str, str]]:
     messages: list[dict[str, str]] = request.body["messages"]
     return messages
 
@@ -64,14 +64,14 @@ def said(request: Request) -> list[dict[str, str]]:
 async def test_a_model_that_writes_all_at_once_in_a_fence_is_taken_at_its_word(tmp_path: Path, dialect: str) -> None:
     draft, requests = await planned(tmp_path, lambda request: FENCED, dialect=dialect)
     assert str(draft.plan).splitlines() == WHOLE
-    assert (draft.lines, draft.repaired) == (1, 0)
+    assert (draft.question_count, draft.repairs) == (1, 0)
     body = requests[0].body
     assert not body.keys() & {"structured_outputs", "response_format", "continue_final_message"}
     assert "%llguidance" not in json.dumps(body)
 
 
 async def test_line_by_line_a_model_goes_on_from_what_stands(tmp_path: Path) -> None:
-    def answer(request: Request) -> str:
+    def answer(request: SimulatedRequest) -> str:
         stand = said(request)[-1]["content"].splitlines() if said(request)[-1]["role"] == "assistant" else []
         return WHOLE[len(stand)]
 
@@ -84,7 +84,7 @@ async def test_what_is_wrong_goes_back_with_the_reason_and_is_mended(tmp_path: P
     wrong = iter(["I would search first.", "s1 = serch(query=input.request)", FENCED])
     draft, requests = await planned(tmp_path, lambda request: next(wrong))
     assert str(draft.plan).splitlines() == WHOLE
-    assert draft.repaired == 2
+    assert draft.repairs == 2
     asked_last = next(message["content"] for message in said(requests[-1]) if message["role"] == "user")
     assert "there is no 'serch'; did you mean search?" in asked_last
 
@@ -94,7 +94,7 @@ async def test_a_text_that_it_makes_up_goes_back_too(tmp_path: Path) -> None:
     lines = iter([*made_up, "return s1"])
     draft, _ = await planned(tmp_path, lambda request: next(lines))
     assert str(draft.plan).splitlines() == [made_up[1], "return s1"]
-    assert draft.repaired == 1
+    assert draft.repairs == 1
 
 
 async def test_it_comes_to_an_end_with_its_reasons(tmp_path: Path) -> None:
@@ -105,13 +105,13 @@ async def test_it_comes_to_an_end_with_its_reasons(tmp_path: Path) -> None:
 
 
 async def test_a_provider_that_is_busy_is_asked_again_by_the_fleet(tmp_path: Path) -> None:
-    draft, _ = await planned(tmp_path, lambda request: FENCED, faults=first("unavailable"))
+    draft, _ = await planned(tmp_path, lambda request: FENCED, faults=first_faults("unavailable"))
     assert draft.plan is not None
 
 
 async def test_samples_of_a_vote_have_a_temperature_and_seeds_of_their_own(tmp_path: Path) -> None:
-    wish = Wish(("search", "reader"), router="hosted", limits=PlanLimits(steps=4), votes=3)
+    wish = PlanOptions(("search", "reader"), router="hosted", limits=PlanLimits(steps=4), votes=3)
     draft, requests = await planned(tmp_path, lambda request: FENCED, wish=wish)
-    assert draft.votes is not None
-    assert draft.votes.agreement == 1.0
+    assert draft.vote is not None
+    assert draft.vote.agreement == 1.0
     assert sorted((request.body["temperature"], request.body["seed"]) for request in requests) == [(0.7, 1), (0.7, 2), (0.7, 3)]

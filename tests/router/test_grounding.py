@@ -9,20 +9,20 @@ import pytest
 
 from orchestra.agents.contract import Contract
 from orchestra.router import plan_cache
-from orchestra.router.capabilities import Offer
+from orchestra.router.capabilities import Capabilities
 from orchestra.router.grounding import grounded
-from orchestra.router.plan_grammar import NoStep, plan_grammar, step_grammar
-from orchestra.router.plan_syntax import Step, read
-from orchestra.router.planner import Ask, Planned, Request, go_on, start
+from orchestra.router.plan_grammar import NoValidStepError, plan_grammar, step_grammar
+from orchestra.router.plan_syntax import PlanStep, parse_line
+from orchestra.router.planner import PlanFound, PlannerQuestion, PlanRequest, advance, start
 from orchestra.router.shortlist import shortlist
-from orchestra.router.validation import judge
+from orchestra.router.validation import validate_line
 from tests.agents.test_evidence_grammar import accepts
 from tests.router.house import COMPARE, DOCUMENTS, READER, SEARCH, STR, SUM, contract, offer, record, walked
 
 TEXT = {"question": STR, "text": STR}
 
 
-def brought(*skills: Contract, grounds: tuple[str, ...] = ("documents",), **more: Any) -> Offer:
+def brought(*skills: Contract, grounds: tuple[str, ...] = ("documents",), **more: Any) -> Capabilities:
     return grounded(offer(*skills, **more), grounds)
 
 
@@ -30,16 +30,16 @@ def brought(*skills: Contract, grounds: tuple[str, ...] = ("documents",), **more
 @pytest.mark.parametrize("seed", range(12))
 def test_a_plan_that_is_drawn_begins_with_what_was_brought_along(seed: int, stepwise: bool) -> None:
     random, given = Random(seed), brought()
-    state, wanted = start(Request("", given, repairs=0, stepwise=stepwise))
+    state, wanted = start(PlanRequest("", given, repairs=0, stepwise=stepwise))
     for _ in range(20):
-        if not isinstance(wanted, Ask):
-            assert isinstance(wanted, Planned) or not stepwise  # at once nobody knows the types of steps yet
-            steps = wanted.plan.steps if isinstance(wanted, Planned) else wanted.steps
+        if not isinstance(wanted, PlannerQuestion):
+            assert isinstance(wanted, PlanFound) or not stepwise  # at once nobody knows the types of steps yet
+            steps = wanted.plan.steps if isinstance(wanted, PlanFound) else wanted.steps
             assert any(one.path[:1] == ("documents",) for one in steps[0].references)
             return
         text = walked(wanted.inputs["grammar"], random, most=20_000)
         assert text is not None
-        state, wanted = go_on(state, text)
+        state, wanted = advance(state, text)
         assert all(one.code != "R015" for one in state.rejected)
     raise AssertionError("the limits hold")
 
@@ -61,16 +61,16 @@ def test_grammar_and_gates_agree_on_a_first_step(line: str, good: bool) -> None:
     given = brought()
     assert accepts(step_grammar(given), line) is good
     assert accepts(plan_grammar(given), f"{line}\nreturn s1") is good
-    assert [fault.code for fault in judge(read(line), given, [])] == ([] if good else ["R015"])
+    assert [fault.code for fault in validate_line(parse_line(line), given, [])] == ([] if good else ["R015"])
     assert accepts(step_grammar(offer()), line)
 
 
 def test_any_other_step_reads_what_it_likes() -> None:
-    first = read("s1 = search(query=input.question, documents=input.documents)")
-    assert isinstance(first, Step)
+    first = parse_line("s1 = search(query=input.question, documents=input.documents)")
+    assert isinstance(first, PlanStep)
     line = "s2 = calculator(question=input.question)"
     assert accepts(step_grammar(brought(), [first]), f"\n{line}")
-    assert judge(read(line), brought(), [first]) == []
+    assert validate_line(parse_line(line), brought(), [first]) == []
     assert accepts(plan_grammar(brought()), f"{first}\n{line}\nreturn s2")
 
 
@@ -79,7 +79,7 @@ def test_one_of_several_values_is_enough_and_the_question_is_none_of_them() -> N
     assert accepts(step_grammar(given), "s1 = calculator(question=input.text)")
     assert accepts(step_grammar(given), "s1 = reader(question=input.question, context=input.text)")
     assert not accepts(step_grammar(given), "s1 = reader(question=input.question, context=input.question)")
-    (fault,) = judge(read("s1 = calculator(question=input.question)"), given, [])
+    (fault,) = validate_line(parse_line("s1 = calculator(question=input.question)"), given, [])
     assert str(fault) == "/steps/1: it reads nothing of what was brought along; the first step reads one of input.text, input.documents"
 
 
@@ -91,7 +91,7 @@ def test_one_of_several_values_is_enough_and_the_question_is_none_of_them() -> N
         brought(COMPARE, grounds=()),
     ],
 )
-def test_where_no_skill_can_read_it_at_once_nothing_is_demanded(given: Offer) -> None:
+def test_where_no_skill_can_read_it_at_once_nothing_is_demanded(given: Capabilities) -> None:
     assert given.grounds == frozenset()
     assert accepts(step_grammar(given), 's1 = compare(first=1, second=2, how="more")')
 
@@ -125,7 +125,7 @@ def test_who_goes_over_the_rows_of_a_table_has_not_read_it(line: str, good: bool
     assert given.grounds == {"table", "text"}
     assert accepts(step_grammar(given), line) is good
     assert accepts(plan_grammar(given), f"{line}\nreturn s1") is good
-    assert [fault.code for fault in judge(read(line), given, [])] == ([] if good else ["R015"])
+    assert [fault.code for fault in validate_line(parse_line(line), given, [])] == ([] if good else ["R015"])
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_of_the_elements_of_a_list_one_of_a_list_in_them_is_too_little(line: str
     given = brought(SUM, PAIR, values={"question": STR, "sheets": sheets}, grounds=("sheets",))
     assert given.grounds == {"sheets"}
     assert accepts(step_grammar(given), line) is good
-    assert [fault.code for fault in judge(read(line), given, [])] == ([] if good else ["R015"])
+    assert [fault.code for fault in validate_line(parse_line(line), given, [])] == ([] if good else ["R015"])
 
 
 def test_a_list_of_which_nothing_whole_can_be_given_is_no_ground() -> None:
@@ -160,12 +160,12 @@ def test_a_list_in_an_element_and_one_of_its_own_are_read_together() -> None:
     line = "s1 = [two(all=x.notes, first=x.notes[0].mark) for x in input.sheets]"
     assert given.grounds == {"sheets"}
     assert accepts(step_grammar(given), line)
-    assert judge(read(line), given, []) == []
+    assert validate_line(parse_line(line), given, []) == []
 
 
 def test_it_is_said_that_a_table_is_read_as_a_whole() -> None:
     given = brought(SUM, CELLS, LOOK, values={"question": STR, "table": ROWS}, grounds=("table",))
-    (fault,) = judge(read("s1 = [cells(row=x, cell=x[0]) for x in input.table]"), given, [])
+    (fault,) = validate_line(parse_line("s1 = [cells(row=x, cell=x[0]) for x in input.table]"), given, [])
     assert fault.hint == "give a skill all of input.table, not row by row"
 
 
@@ -174,11 +174,11 @@ def test_a_table_is_no_ground_where_nobody_can_be_given_it() -> None:
 
 
 def test_a_plan_that_served_without_the_rule_is_not_recalled_under_it() -> None:
-    assert plan_cache.shape(brought(SEARCH), "router") != plan_cache.shape(offer(SEARCH), "router")
+    assert plan_cache.context_digest(brought(SEARCH), "router") != plan_cache.context_digest(offer(SEARCH), "router")
 
 
 def test_a_line_that_names_no_input_is_refused_like_any_other() -> None:
-    faults = judge(read("s1 = calculator(question=input)"), brought(), [])
+    faults = validate_line(parse_line("s1 = calculator(question=input)"), brought(), [])
     assert [fault.code for fault in faults] == ["R015", "R004"]
 
 
@@ -187,10 +187,10 @@ def test_a_list_that_nobody_brought_along_is_not_enough() -> None:
     given = brought(SUM, READER, values=TEXT | {"texts": texts}, grounds=("text",))
     line = "s1 = [calculator(question=x) for x in input.texts]"
     assert not accepts(step_grammar(given), line)
-    assert [fault.code for fault in judge(read(line), given, [])] == ["R015"]
+    assert [fault.code for fault in validate_line(parse_line(line), given, [])] == ["R015"]
     both = "s1 = [reader(question=x, context=input.text) for x in input.texts]"
     assert accepts(step_grammar(given), both)
-    assert judge(read(both), given, []) == []
+    assert validate_line(parse_line(both), given, []) == []
 
 
 def test_a_field_of_a_record_is_enough_and_so_is_a_list_in_it() -> None:
@@ -198,7 +198,7 @@ def test_a_field_of_a_record_is_enough_and_so_is_a_list_in_it() -> None:
     given = brought(SUM, values={"question": STR, "report": report}, grounds=("report",))
     for line in ("s1 = calculator(question=input.report.title)", "s1 = [calculator(question=x.name) for x in input.report.rows]"):
         assert accepts(step_grammar(given), line)
-        assert judge(read(line), given, []) == []
+        assert validate_line(parse_line(line), given, []) == []
 
 
 def test_of_a_plan_of_one_step_nothing_is_demanded_that_does_not_bring_the_answer_about() -> None:
@@ -207,14 +207,14 @@ def test_of_a_plan_of_one_step_nothing_is_demanded_that_does_not_bring_the_answe
     given = brought(SEARCH, COMPARE, steps=1, returns=truth)
     assert accepts(step_grammar(given), 's1 = compare(first=1, second=2, how="more")')
     assert not given.grounds
-    with pytest.raises(NoStep):
+    with pytest.raises(NoValidStepError):
         step_grammar(brought(SEARCH, steps=1, returns=truth))
 
 
 def test_a_shortlist_keeps_somebody_who_can_read_what_was_brought_along() -> None:
     sums = [contract(f"calc{number}", "agent", {"question": STR}, STR, says="Computes a sum of numbers.") for number in range(6)]
     given = shortlist(brought(*sums, SEARCH), "the sum of these numbers", 3)
-    assert "search" in given.skills
-    assert len(given.skills) == 3
+    assert "search" in given.by_name
+    assert len(given.by_name) == 3
     assert given.grounds == {"documents"}, "what was settled on the whole offer holds of the shortlist too"
-    assert "search" not in shortlist(offer(*sums, SEARCH), "the sum of these numbers", 3).skills
+    assert "search" not in shortlist(offer(*sums, SEARCH), "the sum of these numbers", 3).by_name

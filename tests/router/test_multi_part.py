@@ -7,16 +7,27 @@ from typing import Any
 
 import pytest
 
-from orchestra.core.events import NOTHING
-from orchestra.engine.kinds.plan import elected, sample_of
-from orchestra.router.capabilities import Offer
-from orchestra.router.multi_part import countable, parted, parts_of, unserved
-from orchestra.router.plan import Plan, plan_of
-from orchestra.router.plan_cache import Unfit, entry, recalled
-from orchestra.router.plan_syntax import Answer, Literal, Reference, Step, read
-from orchestra.router.planner import DECLINED, Ask, Drafting, Planned, Request, Unplanned, Wanted, go_on, go_on_without, start
-from orchestra.router.validation import UNSERVED, judge
-from orchestra.router.voting import Vote
+from orchestra.core.events import NO_USAGE
+from orchestra.engine.kinds.plan import elect_plan, sample_lines
+from orchestra.router.capabilities import Capabilities
+from orchestra.router.multi_part import find_uncovered, next_numeric_part, split_request, with_request_parts
+from orchestra.router.plan import Plan, build_plan
+from orchestra.router.plan_cache import CachedPlanError, build_entry, fit_cached_plan
+from orchestra.router.plan_syntax import PlanAnswer, PlanLiteral, PlanReference, PlanStep, parse_line
+from orchestra.router.planner import (
+    DECLINED_CODE,
+    PlanFound,
+    PlannerAction,
+    PlannerQuestion,
+    PlannerState,
+    PlanNotFound,
+    PlanRequest,
+    advance,
+    advance_unreadable,
+    start,
+)
+from orchestra.router.validation import PART_NOT_COVERED, validate_line
+from orchestra.router.voting import VoteResult
 from tests.router.house import STR, SUM, contract
 from tests.unsafe_reference import assert_cost
 
@@ -26,15 +37,15 @@ BOTH = f"{FLIGHT} Also: {PENS}"
 ON_PENS = f's1 = calculator(question="{PENS}")'
 
 
-def offer(text: str = BOTH, *, declines: bool = True) -> Offer:
-    return parted(Offer.of([DESK, SUM], {"request": STR}, words=text, declines=declines), text)
+def offer(text: str = BOTH, *, declines: bool = True) -> Capabilities:
+    return with_request_parts(Capabilities.of([DESK, SUM], {"request": STR}, request_text=text, may_decline=declines), text)
 
 
-def planned(*replies: str, declines: bool = True, repairs: int = 1) -> tuple[Drafting, Wanted]:
-    state, wanted = start(Request(BOTH, offer(declines=declines), repairs))
+def planned(*replies: str, declines: bool = True, repairs: int = 1) -> tuple[PlannerState, PlannerAction]:
+    state, wanted = start(PlanRequest(BOTH, offer(declines=declines), repairs))
     for reply in replies:
-        assert isinstance(wanted, Ask)
-        state, wanted = go_on(state, reply)
+        assert isinstance(wanted, PlannerQuestion)
+        state, wanted = advance(state, reply)
     return state, wanted
 
 
@@ -62,7 +73,7 @@ def planned(*replies: str, declines: bool = True, repairs: int = 1) -> tuple[Dra
     ],
 )
 def test_a_request_is_cut_where_words_join_its_parts(text: str, parts: list[str]) -> None:
-    assert list(parts_of(text) or ()) == parts
+    assert list(split_request(text) or ()) == parts
 
 
 @pytest.mark.parametrize(
@@ -92,7 +103,7 @@ def test_a_request_is_cut_where_words_join_its_parts(text: str, parts: list[str]
     ],
 )
 def test_what_is_told_in_several_sentences_is_one_thing(text: str) -> None:
-    assert parts_of(text) is None
+    assert split_request(text) is None
 
 
 @pytest.mark.parametrize(
@@ -110,7 +121,7 @@ def test_what_is_told_in_several_sentences_is_one_thing(text: str) -> None:
     ],
 )
 def test_parts_are_found_in_time(text: str) -> None:
-    assert_cost(lambda: parts_of(text), at_most=100)
+    assert_cost(lambda: split_request(text), at_most=100)
 
 
 @pytest.mark.parametrize(
@@ -130,8 +141,8 @@ def test_parts_are_found_in_time(text: str) -> None:
     ],
 )
 def test_a_plan_with_a_value_for_each_part_stands(lines: tuple[str, ...]) -> None:
-    *steps, answer = map(read, lines)
-    assert not judge(answer, offer(), [one for one in steps if isinstance(one, Step)])
+    *steps, answer = map(parse_line, lines)
+    assert not validate_line(answer, offer(), [one for one in steps if isinstance(one, PlanStep)])
 
 
 @pytest.mark.parametrize(
@@ -157,11 +168,11 @@ def test_a_plan_with_a_value_for_each_part_stands(lines: tuple[str, ...]) -> Non
     ],
 )
 def test_a_part_that_no_value_is_for_is_named(lines: tuple[str, ...], said: str) -> None:
-    *steps, answer = map(read, lines)
-    found = judge(answer, offer(), [one for one in steps if isinstance(one, Step)])
+    *steps, answer = map(parse_line, lines)
+    found = validate_line(answer, offer(), [one for one in steps if isinstance(one, PlanStep)])
     if not said:  # what is reckoned from a part is for that part
         said = f'nothing serves "{FLIGHT}"; write a step for each part'
-    assert [(one.code, str(one)) for one in found] == [(UNSERVED, f"/steps: {said}")]
+    assert [(one.code, str(one)) for one in found] == [(PART_NOT_COVERED, f"/steps: {said}")]
 
 
 @pytest.mark.parametrize(
@@ -179,18 +190,18 @@ def test_a_part_that_no_value_is_for_is_named(lines: tuple[str, ...], said: str)
     ],
 )
 def test_a_part_that_goes_on_from_another_is_served_by_a_step_that_reads_a_step(text: str, lines: tuple[str, ...]) -> None:
-    steps = [one for one in map(read, lines) if isinstance(one, Step)]
-    several = parts_of(text)
+    steps = [one for one in map(parse_line, lines) if isinstance(one, PlanStep)]
+    several = split_request(text)
     assert several is not None
-    assert unserved(several, steps, Answer((Reference("s2"),))) is None
-    assert unserved(several, steps[:1], Answer((Reference("s1"),))) is not None
+    assert find_uncovered(several, steps, PlanAnswer((PlanReference("s2"),))) is None
+    assert find_uncovered(several, steps[:1], PlanAnswer((PlanReference("s1"),))) is not None
 
 
 def test_where_one_value_is_wanted_or_nothing_is_said_of_parts_nothing_is_demanded() -> None:
-    one = Offer.of([DESK, SUM], {"request": STR}, STR)
-    assert parted(one, BOTH).several is None
-    assert unserved(None, (), Answer(())) is None
-    assert not judge(read("return s1"), offer(PENS), [Step("s1", "support_desk", {})])
+    one = Capabilities.of([DESK, SUM], {"request": STR}, STR)
+    assert with_request_parts(one, BOTH).request_parts is None
+    assert find_uncovered(None, (), PlanAnswer(())) is None
+    assert not validate_line(parse_line("return s1"), offer(PENS), [PlanStep("s1", "support_desk", {})])
 
 
 LAMPS = "What do 3 lamps at 20 each cost?"
@@ -216,15 +227,15 @@ LAMPS = "What do 3 lamps at 20 each cost?"
     ],
 )
 def test_what_computes_is_for_no_part_without_a_number(lines: tuple[str, ...], said: str) -> None:
-    *steps, answer = map(read, lines)
-    (found,) = judge(answer, offer(f"{BOTH} Then: {LAMPS}"), [one for one in steps if isinstance(one, Step)])
+    *steps, answer = map(parse_line, lines)
+    (found,) = validate_line(answer, offer(f"{BOTH} Then: {LAMPS}"), [one for one in steps if isinstance(one, PlanStep)])
     assert found.reason == said
 
 
 @pytest.mark.parametrize("given", ["input.request", '"What do 3 lamps at 20 euros cost? Then: convert it to cents."'])
 def test_what_goes_on_from_a_sum_is_for_what_computes_all_of_it(given: str) -> None:
     text = "What do 3 lamps at 20 euros cost? Then: convert it to cents."
-    assert not judge(read("return s1"), offer(text), [Step("s1", "calculator", read_arguments(given))])
+    assert not validate_line(parse_line("return s1"), offer(text), [PlanStep("s1", "calculator", read_arguments(given))])
 
 
 @pytest.mark.parametrize(
@@ -242,121 +253,123 @@ def test_what_goes_on_from_a_sum_is_for_what_computes_all_of_it(given: str) -> N
     ],
 )
 def test_what_computes_does_nothing_about_what_refers_to_no_sum(text: str, lines: tuple[str, ...], left: str) -> None:
-    steps = [read(f"s{number} = {line}") for number, line in enumerate(lines, 1)]
-    answer = read(f"return {', '.join(f's{number}' for number in range(1, len(lines) + 1))}")
-    (found,) = judge(answer, offer(text), [one for one in steps if isinstance(one, Step)])
-    assert found.code == UNSERVED
+    steps = [parse_line(f"s{number} = {line}") for number, line in enumerate(lines, 1)]
+    answer = parse_line(f"return {', '.join(f's{number}' for number in range(1, len(lines) + 1))}")
+    (found,) = validate_line(answer, offer(text), [one for one in steps if isinstance(one, PlanStep)])
+    assert found.code == PART_NOT_COVERED
     assert left in found.reason
 
 
 def test_an_answer_without_a_step_is_no_plan_that_leaves_something_out() -> None:
     _, wanted = planned("return s1", "return s1")
-    assert isinstance(wanted, Unplanned)
-    assert not wanted.declined
+    assert isinstance(wanted, PlanNotFound)
+    assert not wanted.is_declined
 
 
 def read_arguments(given: str) -> Mapping[str, Any]:
-    line = read(f"s1 = calculator(question={given})")
-    assert isinstance(line, Step)
+    line = parse_line(f"s1 = calculator(question={given})")
+    assert isinstance(line, PlanStep)
     return line.arguments
 
 
 def test_a_part_that_had_a_sum_by_all_of_the_request_is_not_given_to_another() -> None:
-    several = offer().several
+    several = offer().request_parts
     assert several is not None
-    whole = read("s1 = calculator(question=input.request)")
-    assert isinstance(whole, Step)
-    assert countable(several, []) == PENS
-    assert countable(several, [whole]) == ""
+    whole = parse_line("s1 = calculator(question=input.request)")
+    assert isinstance(whole, PlanStep)
+    assert next_numeric_part(several, []) == PENS
+    assert next_numeric_part(several, [whole]) == ""
 
 
 def test_what_is_left_out_ends_the_planning_whatever_came_of_the_repairs() -> None:
-    state, wanted = start(Request(BOTH, offer(), 1))
-    state, wanted = go_on(state, "s1 = calculator(question=input.request)\nreturn s1")
-    assert isinstance(wanted, Ask)
-    _, wanted = go_on(state, f'2 = calculator(question="{FLIGHT}")')
-    assert isinstance(wanted, Unplanned)
-    assert wanted.declined
+    state, wanted = start(PlanRequest(BOTH, offer(), 1))
+    state, wanted = advance(state, "s1 = calculator(question=input.request)\nreturn s1")
+    assert isinstance(wanted, PlannerQuestion)
+    _, wanted = advance(state, f'2 = calculator(question="{FLIGHT}")')
+    assert isinstance(wanted, PlanNotFound)
+    assert wanted.is_declined
     assert wanted.rejections[0].reason == f'nothing serves "{FLIGHT}"'
 
 
 def test_what_computes_may_be_for_any_of_several_parts_with_a_number() -> None:
     text = f"{PENS} Also: What do 3 lamps at 20 each cost?"
-    *steps, answer = map(read, ("s1 = calculator(question=input.request)", "return s1"))
-    (found,) = judge(answer, offer(text), [one for one in steps if isinstance(one, Step)])
+    *steps, answer = map(parse_line, ("s1 = calculator(question=input.request)", "return s1"))
+    (found,) = validate_line(answer, offer(text), [one for one in steps if isinstance(one, PlanStep)])
     assert found.reason.startswith("2 parts, 1 step: ")
 
 
 @pytest.mark.parametrize("skill", ["support_desk(message", "calculator(question"])
 def test_a_step_that_had_all_of_the_request_is_followed_by_another(skill: str) -> None:
     state, wanted = planned(f"s1 = {skill}=input.request)\nreturn s1")
-    assert isinstance(wanted, Ask)
+    assert isinstance(wanted, PlannerQuestion)
     if skill.startswith("calculator"):
         assert 'nothing serves "Book me a flight' in wanted.inputs["request"]
-        assert isinstance(go_on(state, "return s1")[1], Unplanned)
-        assert isinstance(go_on(state, f'2 = support_desk(message="{FLIGHT}")\nreturn s1, s2')[1], Planned)
+        assert isinstance(advance(state, "return s1")[1], PlanNotFound)
+        assert isinstance(advance(state, f'2 = support_desk(message="{FLIGHT}")\nreturn s1, s2')[1], PlanFound)
         return
     assert wanted.inputs["plan"].endswith("\ns")
     assert "return" not in wanted.inputs["grammar"].split("start:")[1].splitlines()[0]
-    _, wanted = go_on(state, f'2 = calculator(question="{PENS}")\nreturn s1, s2')
-    assert isinstance(wanted, Planned)
-    _, wanted = go_on(state, "return s1")  # nobody held it to another step
-    assert isinstance(wanted, Planned)
-    assert unserved(offer().several, wanted.plan.steps, wanted.plan.answer) is not None
+    _, wanted = advance(state, f'2 = calculator(question="{PENS}")\nreturn s1, s2')
+    assert isinstance(wanted, PlanFound)
+    _, wanted = advance(state, "return s1")  # nobody held it to another step
+    assert isinstance(wanted, PlanFound)
+    assert find_uncovered(offer().request_parts, wanted.plan.steps, wanted.plan.answer) is not None
 
 
 @pytest.mark.parametrize("wrong", ["2 = support_desk(message=input.request)", '2 = calculator(question="of its own")', "nonsense"])
 def test_a_plan_that_would_have_stood_is_not_lost_to_a_further_step_that_is_refused(wrong: str) -> None:
     state, wanted = planned("s1 = support_desk(message=input.request)\nreturn s1", wrong, repairs=2)
-    assert isinstance(wanted, Ask)
-    for went_on in (go_on(state, wrong), go_on_without(state, "M003", "cut off")):
+    assert isinstance(wanted, PlannerQuestion)
+    for went_on in (advance(state, wrong), advance_unreadable(state, "M003", "cut off")):
         assert went_on is not None
         _, wanted = went_on
-        assert isinstance(wanted, Planned)
+        assert isinstance(wanted, PlanFound)
         assert str(wanted.plan) == "s1 = support_desk(message=input.request)\nreturn s1"
     lines = f'{ON_PENS}\ns2 = support_desk(message="{FLIGHT}")\nreturn s2'
     _, wanted = planned(lines, wrong)
-    assert isinstance(wanted, Planned)
+    assert isinstance(wanted, PlanFound)
     assert str(wanted.plan.answer) == "return s1, s2"
     _, wanted = planned(f"{ON_PENS}\nreturn s1", "nonsense")
-    assert isinstance(wanted, Unplanned)
+    assert isinstance(wanted, PlanNotFound)
     _, wanted = planned(f"{ON_PENS}\nreturn s1", "nonsense", declines=False)
-    assert isinstance(wanted, Planned)
+    assert isinstance(wanted, PlanFound)
 
 
 def test_a_part_that_nothing_serves_leaves_no_plan_unless_what_can_be_done_is_wanted() -> None:
     lines = (f"{ON_PENS}\nreturn s1", "return s1")
     _, wanted = planned(*lines)
-    assert isinstance(wanted, Unplanned)
-    assert wanted.declined
-    assert [(one.code, one.path, one.reason) for one in wanted.rejections] == [(DECLINED, "/steps", f'nothing serves "{FLIGHT}"')]
-    _, chosen, won = elected(Drafting(Request(BOTH, offer())), wanted, (sample_of(wanted),) * 3)
-    assert (chosen, won) == (wanted, Vote(0, 3, 3))
+    assert isinstance(wanted, PlanNotFound)
+    assert wanted.is_declined
+    assert [(one.code, one.path, one.reason) for one in wanted.rejections] == [(DECLINED_CODE, "/steps", f'nothing serves "{FLIGHT}"')]
+    _, chosen, won = elect_plan(PlannerState(PlanRequest(BOTH, offer())), wanted, (sample_lines(wanted),) * 3)
+    assert (chosen, won) == (wanted, VoteResult(0, 3, 3))
     _, wanted = planned(*lines, declines=False)
-    assert isinstance(wanted, Planned)
-    assert isinstance(planned(lines[0], repairs=0)[1], Unplanned)
+    assert isinstance(wanted, PlanFound)
+    assert isinstance(planned(lines[0], repairs=0)[1], PlanNotFound)
 
 
 def test_a_part_without_a_number_is_nothing_to_compute() -> None:
     """Where a step is demanded for each part, a small planner gave a flight to the calculator, which computed 10."""
     state, wanted = planned("s1 = support_desk(message=input.request)", "return s1", f's2 = calculator(question="{FLIGHT}")', repairs=2)
-    assert isinstance(wanted, Ask)
+    assert isinstance(wanted, PlannerQuestion)
     assert [(one.code, one.path) for one in state.rejected[-1:]] == [("R025", "/steps/2/with/question")]
     assert "has no number" in state.rejected[-1].reason
-    _, wanted = go_on(state, f's2 = calculator(question="{PENS}")')
-    assert isinstance(wanted, Ask)
-    alone = Offer.of([DESK, SUM], {"request": STR}, words=BOTH)
-    assert not judge(Step("s1", "calculator", {"question": Literal(FLIGHT)}), alone, [])  # as before, where parts are not looked at
+    _, wanted = advance(state, f's2 = calculator(question="{PENS}")')
+    assert isinstance(wanted, PlannerQuestion)
+    alone = Capabilities.of([DESK, SUM], {"request": STR}, request_text=BOTH)
+    assert not validate_line(
+        PlanStep("s1", "calculator", {"question": PlanLiteral(FLIGHT)}), alone, []
+    )  # as before, where parts are not looked at
     half = "How much is half a dozen eggs? Also: when was it?"
-    assert not judge(Step("s1", "calculator", {"question": Literal("How much is half a dozen eggs?")}), offer(half), [])
+    assert not validate_line(PlanStep("s1", "calculator", {"question": PlanLiteral("How much is half a dozen eggs?")}), offer(half), [])
 
 
 def test_a_plan_that_has_served_is_not_taken_where_what_computes_is_given_words_without_a_number() -> None:
     def again(*lines: str) -> Plan:
-        made = plan_of([read(line) for line in lines])
+        made = build_plan([parse_line(line) for line in lines])
         assert made is not None
-        return recalled(entry(made, BOTH, "shape", NOTHING), BOTH, offer(), "shape")[0]
+        return fit_cached_plan(build_entry(made, BOTH, "shape", NO_USAGE), BOTH, offer(), "shape")[0]
 
     assert again(ON_PENS, "return s1").steps  # with what it leaves out, which was taken
-    with pytest.raises(Unfit, match="has no number"):
+    with pytest.raises(CachedPlanError, match="has no number"):
         again(f's1 = calculator(question="{FLIGHT}")', f's2 = calculator(question="{PENS}")', "return s1, s2")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from orchestra.router.capabilities import Offer
-from orchestra.router.input_types import type_of
-from orchestra.router.plan import Plan, declared, plan_of, workflow
-from orchestra.router.plan_syntax import INPUT, Answer, Reference, Step, read_plan
+from orchestra.router.capabilities import Capabilities
+from orchestra.router.input_types import infer_schema
+from orchestra.router.plan import Plan, build_plan, declare_inputs, to_workflow
+from orchestra.router.plan_syntax import INPUT, PlanAnswer, PlanReference, PlanStep, parse_plan
 from orchestra.router.shortlist import shortlist
-from orchestra.router.validation import judge
+from orchestra.router.validation import validate_line
 from orchestra.workflows.yaml.reader import read
 from orchestra.workflows.yaml.writer import write
 from tests.router.house import ALL, CITE, COMPARE, READER, SEARCH, STR, SUM, contract, offer
 
 
 def planned(text: str) -> Plan:
-    found = plan_of(read_plan(text))
+    found = build_plan(parse_plan(text))
     assert found is not None
     return found
 
@@ -26,7 +26,7 @@ def test_a_plan_is_a_workflow_that_can_be_saved_and_read() -> None:
         "s3 = cite(question=input.question, readings=s2, passages=s1)\n"
         "return s3"
     )
-    graph = workflow(plan, offer(), "answer", "Where?")
+    graph = to_workflow(plan, offer(), "answer", "Where?")
     text = write(graph)
     assert read(text, "answer.yaml").graph == graph
     nodes = {name: node.model_dump(by_alias=True, exclude_defaults=True) for name, node in graph.nodes.items()}
@@ -42,8 +42,8 @@ def test_steps_that_the_answer_does_not_rest_on_are_left_out() -> None:
         's1 = calculator(question=input.question)\ns2 = calculator(question="2+2")\n'
         's3 = compare(first=s1.answer, second=1, how="more")\nreturn s3'
     )
-    assert [step.name for step in plan.used] == ["s1", "s3"]
-    assert set(workflow(plan, offer(), "sums").nodes) == {"s1", "s3"}
+    assert [step.name for step in plan.used_steps] == ["s1", "s3"]
+    assert set(to_workflow(plan, offer(), "sums").nodes) == {"s1", "s3"}
 
 
 def test_several_values_are_a_record() -> None:
@@ -51,32 +51,34 @@ def test_several_values_are_a_record() -> None:
         "s1 = calculator(question=input.question)\ns2 = search(query=input.question, documents=input.documents)\n"
         "return s1.answer, s2[0].text"
     )
-    assert workflow(plan, offer(), "both").output == {"s1_answer": "${s1.answer}", "s2_0_text": "${s2[0].text}"}
+    assert to_workflow(plan, offer(), "both").output == {"s1_answer": "${s1.answer}", "s2_0_text": "${s2[0].text}"}
 
 
 def test_what_looks_like_a_reference_in_a_constant_is_none() -> None:
     plan = planned('s1 = calculator(question="${input.documents}")\nreturn s1')
-    (node,) = workflow(plan, offer(), "tricky").nodes.values()
+    (node,) = to_workflow(plan, offer(), "tricky").nodes.values()
     assert node.model_dump(by_alias=True)["with"] == {"question": "$${input.documents}"}
 
 
 def test_a_step_that_only_waits() -> None:
     plan = planned("s1 = calculator(question=input.question)\ns2 = calculator(s1, question=input.question)\nreturn s2")
-    assert workflow(plan, offer(), "waits").nodes["s2"].after == ("s1",)
-    assert [step.name for step in plan.used] == ["s1", "s2"]
+    assert to_workflow(plan, offer(), "waits").nodes["s2"].after == ("s1",)
+    assert [step.name for step in plan.used_steps] == ["s1", "s2"]
 
 
 def test_a_value_of_a_type_without_a_name_gets_one() -> None:
     value = {"total": 3, "lines": [{"text": "a"}]}
-    given = Offer.of([contract("pay", "tool", {"invoice": type_of(value)}, {"type": "string"})], {"the_invoice": type_of(value)})
-    graph = workflow(planned("s1 = pay(invoice=input.the_invoice)\nreturn s1"), given, "pays")
+    given = Capabilities.of(
+        [contract("pay", "tool", {"invoice": infer_schema(value)}, {"type": "string"})], {"the_invoice": infer_schema(value)}
+    )
+    graph = to_workflow(planned("s1 = pay(invoice=input.the_invoice)\nreturn s1"), given, "pays")
     assert graph.input["the_invoice"].type == "TheInvoice"
     assert read(write(graph), "pays.yaml").graph == graph
 
 
 def test_types_that_are_declared_hide_neither_each_other_nor_a_model() -> None:
-    one, other = (type_of({"a": value}) for value in ("text", 3))
-    inputs, types = declared({"a_b": one, "a__b": other, "document": one, "documents": SEARCH.input["properties"]["documents"]})
+    one, other = (infer_schema({"a": value}) for value in ("text", 3))
+    inputs, types = declare_inputs({"a_b": one, "a__b": other, "document": one, "documents": SEARCH.input["properties"]["documents"]})
     assert {name: entry["type"] for name, entry in inputs.items()} == {
         "a_b": "AB",
         "a__b": "AB_",
@@ -87,57 +89,62 @@ def test_types_that_are_declared_hide_neither_each_other_nor_a_model() -> None:
 
 
 def test_types_that_are_declared_keep_their_names_where_nothing_is_hidden() -> None:
-    record, labels = type_of({"a": "text"}), {"type": "string", "enum": ["Invoice", 'the "Invoice"', "it's Invoice"]}
-    inputs, types = declared({"kind": labels, "invoice": record, "a_b": record, "a__b": dict(record)})
+    record, labels = infer_schema({"a": "text"}), {"type": "string", "enum": ["Invoice", 'the "Invoice"', "it's Invoice"]}
+    inputs, types = declare_inputs({"kind": labels, "invoice": record, "a_b": record, "a__b": dict(record)})
     assert {name: entry["type"] for name, entry in inputs.items() if name != "kind"} == {"invoice": "Invoice", "a_b": "AB", "a__b": "AB"}
     assert types == {"Invoice": record, "AB": record}
 
 
 def test_lines_without_an_answer_are_no_plan() -> None:
-    assert plan_of([]) is None
-    assert plan_of([Step("s1", "a")]) is None
-    assert plan_of([Answer(()), Answer(())]) is None
+    assert build_plan([]) is None
+    assert build_plan([PlanStep("s1", "a")]) is None
+    assert build_plan([PlanAnswer(()), PlanAnswer(())]) is None
 
 
 def test_the_types_of_values() -> None:
-    assert type_of([["a", "b"], ["c"]]) == {"type": "array", "items": {"type": "array", "items": {"type": "string"}}}
-    assert offer(READER).proof.misfit(type_of([{"source": "a", "text": "b"}]), SEARCH.input["properties"]["documents"]) is None
+    assert infer_schema([["a", "b"], ["c"]]) == {"type": "array", "items": {"type": "array", "items": {"type": "string"}}}
+    assert (
+        offer(READER).assignability.mismatch(infer_schema([{"source": "a", "text": "b"}]), SEARCH.input["properties"]["documents"]) is None
+    )
 
 
 def test_a_shortlist_has_what_the_request_names_and_what_that_needs() -> None:
     others = [
         contract(f"weather_{n}", "tool", {"city": {"type": "string"}}, {"type": "string"}, says="The weather of a city.") for n in range(50)
     ]
-    given = Offer.of([*others, *ALL], offer().values)
+    given = Capabilities.of([*others, *ALL], offer().inputs)
     found = shortlist(given, "one answer from the readings of several passages", most=6)
-    assert len(found.skills) == 6
-    assert {"cite", "search", "reader"} <= set(found.skills)
-    assert shortlist(given, "nothing alike", most=100).skills == given.skills
+    assert len(found.by_name) == 6
+    assert {"cite", "search", "reader"} <= set(found.by_name)
+    assert shortlist(given, "nothing alike", most=100).by_name == given.by_name
 
 
 def test_what_no_plan_can_call_is_not_on_the_list() -> None:
-    given = Offer.of([CITE, SUM, COMPARE, SEARCH], {"question": {"type": "string"}})
-    assert list(shortlist(given, "Where?").skills) == ["calculator", "compare"]
-    assert "cite" in shortlist(Offer.of(ALL, offer().values), "Where?").skills
+    given = Capabilities.of([CITE, SUM, COMPARE, SEARCH], {"question": {"type": "string"}})
+    assert list(shortlist(given, "Where?").by_name) == ["calculator", "compare"]
+    assert "cite" in shortlist(Capabilities.of(ALL, offer().inputs), "Where?").by_name
 
 
 def test_where_the_request_tells_nothing_the_projects_tools_and_other_skills_are_taken_in_turn() -> None:
     agents = [contract(f"agent_{n}", "agent", {"text": STR}, STR, says="Helps.") for n in range(20)]
     tools = [contract(f"tool_{n}", "tool", {"text": STR}, STR, says="Helps.") for n in range(3)]
-    given = Offer.of([*agents, *tools], {"text": STR})
-    assert list(shortlist(given, "loud", most=6).skills) == ["tool_0", "agent_0", "tool_1", "agent_1", "tool_2", "agent_2"]
+    given = Capabilities.of([*agents, *tools], {"text": STR})
+    assert list(shortlist(given, "loud", most=6).by_name) == ["tool_0", "agent_0", "tool_1", "agent_1", "tool_2", "agent_2"]
 
 
 def test_where_the_request_tells_nothing_what_came_with_the_package_is_taken_as_listed() -> None:
     listed = [contract(f"agent_{n}", "agent", {"text": STR}, STR, says="Helps.") for n in range(5)] + [SEARCH, CITE]
-    given = Offer.of(listed, {"text": STR})
-    assert list(shortlist(given, "loud", most=3).skills) == ["agent_0", "agent_1", "agent_2"]
+    given = Capabilities.of(listed, {"text": STR})
+    assert list(shortlist(given, "loud", most=3).by_name) == ["agent_0", "agent_1", "agent_2"]
 
 
 def test_a_skill_that_the_shortlist_leaves_out_is_there_all_the_same() -> None:
     others = [contract(f"tool_{n}", "tool", {"text": STR}, STR) for n in range(5)]
-    given = shortlist(Offer.of([*others, CITE], {"text": STR}), "loud", most=2)
-    said = [judge(Step("s1", name, {"text": Reference(INPUT, ("text",))}), given, [])[0] for name in ("tool_4", "cite", "tool_9")]
+    given = shortlist(Capabilities.of([*others, CITE], {"text": STR}), "loud", most=2)
+    said = [
+        validate_line(PlanStep("s1", name, {"text": PlanReference(INPUT, ("text",))}), given, [])[0]
+        for name in ("tool_4", "cite", "tool_9")
+    ]
     assert [one.reason for one in said] == [
         "tool_4 is not on the shortlist",
         "cite needs a value that is not at hand, and that nothing on offer gives",

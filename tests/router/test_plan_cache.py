@@ -10,33 +10,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.core.events import Usage
-from orchestra.router.capabilities import Offer, Skill
+from orchestra.router.capabilities import Capabilities, Capability
 from orchestra.router.intents import Intent
-from orchestra.router.plan import Plan, plan_of
-from orchestra.router.plan_cache import Unfit, entry, keys, recalled, shape
-from orchestra.router.plan_syntax import read_plan
-from orchestra.router.prompt import MAX_REQUEST
+from orchestra.router.plan import Plan, build_plan
+from orchestra.router.plan_cache import CachedPlanError, build_entry, cache_keys, context_digest, fit_cached_plan
+from orchestra.router.plan_syntax import parse_plan
+from orchestra.router.prompt import MAX_REQUEST_LENGTH
 from tests.router.house import ALL, COMPARE, DOCUMENTS, READER, SEARCH, STR, SUM, contract, offer, record
 
 VALUES = {"request": STR, "documents": DOCUMENTS}
 OFFER = offer(*ALL, values=VALUES)
-SHAPE = shape(OFFER, "router")
+SHAPE = context_digest(OFFER, "router")
 COST = Usage(calls=3, prompt_tokens=700, output_tokens=60)
 
 
 def plan(text: str) -> Plan:
-    found = plan_of(read_plan(text))
+    found = build_plan(parse_plan(text))
     assert found is not None
     return found
 
 
-def fitted(lines: str, old: str, new: str, given: Offer = OFFER) -> str:
-    """The plan that was stored for an old request, as a new one gets it. Raises `Unfit`."""
-    of = shape(given, "router")
-    met = set(keys(old, of)) & set(keys(new, of))
+def fitted(lines: str, old: str, new: str, given: Capabilities = OFFER) -> str:
+    """The plan that was stored for an old request, as a new one gets it. Raises `CachedPlanError`."""
+    of = context_digest(given, "router")
+    met = set(cache_keys(old, of)) & set(cache_keys(new, of))
     if not met:
-        raise Unfit("their keys do not meet")
-    return str(recalled(entry(plan(lines), old, of, COST), new, given, of)[0])
+        raise CachedPlanError("their keys do not meet")
+    return str(fit_cached_plan(build_entry(plan(lines), old, of, COST), new, given, of)[0])
 
 
 READ = "s1 = search(query=input.request, documents=input.documents)\nreturn s1"
@@ -70,7 +70,7 @@ def test_case_space_punctuation_and_unicode_form_make_no_other_intent(old: str, 
     ],
 )
 def test_other_words_or_signs_are_another_intent(old: str, new: str) -> None:
-    with pytest.raises(Unfit):
+    with pytest.raises(CachedPlanError):
         fitted(READ, old, new)
 
 
@@ -134,19 +134,19 @@ TOP = 's1 = search(query="iron", documents=input.documents, top=%d)\nreturn s1'
     ],
 )  # fmt: skip
 def test_what_cannot_be_filled_for_certain_is_a_miss(lines: str, old: str, new: str, why: str) -> None:
-    with pytest.raises(Unfit, match=why) as caught:
+    with pytest.raises(CachedPlanError, match=why) as caught:
         fitted(lines, old, new)
-    assert not caught.value.foreign
+    assert not caught.value.is_corrupt
 
 
 def test_texts_that_are_pieces_of_the_request_are_pieces_of_the_new_one() -> None:
     lines, old, new = 's1 = search(query="%s", documents=input.documents)\nreturn s1', 'find "iron"', "find 'steel'"
     given = [offer(*ALL, values=VALUES, words=words) for words in (old, new)]
-    assert len({shape(one, "router") for one in given}) == 1
+    assert len({context_digest(one, "router") for one in given}) == 1
     assert fitted(lines % "iron", old, new, given[1]) == lines % "steel"
-    with pytest.raises(Unfit, match="no piece of the request") as caught:
+    with pytest.raises(CachedPlanError, match="no piece of the request") as caught:
         fitted(lines % "tin", old, old, given[0])
-    assert caught.value.foreign
+    assert caught.value.is_corrupt
 
 
 def test_what_is_found_twice_and_changed_alike_is_certain() -> None:
@@ -159,10 +159,10 @@ def test_a_number_that_is_made_up_stays_where_only_a_text_changed() -> None:
 
 
 def test_the_filled_plan_passes_the_gates_again() -> None:
-    with pytest.raises(Unfit, match="expected int"):
+    with pytest.raises(CachedPlanError, match="expected int"):
         fitted(TOP % 3, "3 of iron", "3.5 of iron")
     choice = 's1 = compare(first=1, second=2, how="more")\nreturn s1'
-    with pytest.raises(Unfit, match="/steps/1/with/how"):
+    with pytest.raises(CachedPlanError, match="/steps/1/with/how"):
         fitted(choice, 'is 1 "more" than 2', 'is 1 "larger" than 2')
 
 
@@ -178,26 +178,26 @@ def test_the_filled_plan_passes_the_gates_again() -> None:
         offer(SEARCH, READER, contract("cite", "tool", {}, STR), SUM, COMPARE, values=VALUES),
     ],
 )
-def test_another_shape_has_other_keys(other: Offer) -> None:
-    assert not set(keys("a", SHAPE)) & set(keys("a", shape(other, "router")))
+def test_another_shape_has_other_keys(other: Capabilities) -> None:
+    assert not set(cache_keys("a", SHAPE)) & set(cache_keys("a", context_digest(other, "router")))
 
 
 def test_another_router_label_or_digest_is_another_shape_and_the_order_of_skills_is_none() -> None:
-    assert shape(OFFER, "another") != SHAPE
-    assert shape(OFFER, "router", "restricted") != SHAPE
-    assert shape(offer(*reversed(ALL), values=VALUES), "router") == SHAPE
-    changed = [Skill.of(one) for one in ALL[:-1]] + [Skill("compare", "tool", {}, frozenset(), STR, digest="1")]
-    assert shape(offer(*changed, values=VALUES), "router") != SHAPE
+    assert context_digest(OFFER, "another") != SHAPE
+    assert context_digest(OFFER, "router", "restricted") != SHAPE
+    assert context_digest(offer(*reversed(ALL), values=VALUES), "router") == SHAPE
+    changed = [Capability.from_contract(one) for one in ALL[:-1]] + [Capability("compare", "tool", {}, frozenset(), STR, digest="1")]
+    assert context_digest(offer(*changed, values=VALUES), "router") != SHAPE
 
 
-STORED = entry(plan(READ), "find it", SHAPE, COST)
+STORED = build_entry(plan(READ), "find it", SHAPE, COST)
 
 
 @pytest.mark.parametrize(
     "change",
     [
         {"format": "orchestra/plan/v0"},
-        {"shape": "0" * 32},
+        {"context_digest": "0" * 32},
         {"lines": ["s1 = search(query=input.request, documents=input.documents)"]},
         {"lines": ["import os", "return s1"]},
         {"lines": ["s1 = __import__(name=input.request)", "return s1"]},
@@ -206,33 +206,33 @@ STORED = entry(plan(READ), "find it", SHAPE, COST)
         {"lines": ["return s1"] * 1000},
         {"lines": "return s1"},
         {"request": 1},
-        {"request": "x" * (MAX_REQUEST + 1)},
+        {"request": "x" * (MAX_REQUEST_LENGTH + 1)},
         {"cost": {"calls": -1}},
         {"cost": {"module": "os"}},
         {"more": 1},
-        {"agree": 2, "sampled": 1},
-        {"agree": 0, "sampled": 1},
-        {"agree": -1, "sampled": 0},
+        {"votes": 2, "samples": 1},
+        {"votes": 0, "samples": 1},
+        {"votes": -1, "samples": 0},
     ],
 )
 def test_what_is_corrupt_or_foreign_is_none_of_ours(change: dict[str, Any]) -> None:
-    with pytest.raises(Unfit) as caught:
-        recalled({**STORED, **change}, "find it", OFFER, SHAPE)
-    assert caught.value.foreign
+    with pytest.raises(CachedPlanError) as caught:
+        fit_cached_plan({**STORED, **change}, "find it", OFFER, SHAPE)
+    assert caught.value.is_corrupt
 
 
 @given(
     st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
 )
 def test_no_stored_value_does_anything_but_miss(stored: Any) -> None:
-    with pytest.raises(Unfit):
-        recalled(stored, "find it", OFFER, SHAPE)
+    with pytest.raises(CachedPlanError):
+        fit_cached_plan(stored, "find it", OFFER, SHAPE)
 
 
 @given(st.text(max_size=200))
 def test_any_request_is_cut_into_pieces_that_stand_in_it_in_order(request: str) -> None:
     intent = Intent.of(request)
-    for pieces in (intent.flat, intent.named):
+    for pieces in (intent.word_tokens, intent.named_tokens):
         at = 0
         for piece in pieces:
             assert at <= piece.start < piece.end <= len(intent.text)
@@ -245,10 +245,10 @@ def test_a_request_has_the_same_intent_as_itself_and_gets_its_plan_back(request:
 
 
 def test_a_request_that_the_router_does_not_see_whole_is_not_kept() -> None:
-    assert keys("a" * (MAX_REQUEST + 1), SHAPE) == ()
+    assert cache_keys("a" * (MAX_REQUEST_LENGTH + 1), SHAPE) == ()
 
 
 def test_a_record_in_a_stored_plan_is_refused_by_the_gates() -> None:
     free = offer(contract("take", "tool", {"it": record({"a": STR})}, STR), values=VALUES)
-    with pytest.raises(Unfit, match="makes up no"):
+    with pytest.raises(CachedPlanError, match="makes up no"):
         fitted('s1 = take(it={"a": "b"})\nreturn s1', "b", "b", free)

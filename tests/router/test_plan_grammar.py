@@ -9,13 +9,13 @@ import pytest
 
 from orchestra.agents.card_types import project_models
 from orchestra.agents.contract import Catalog
-from orchestra.router.capabilities import Offer
-from orchestra.router.plan import workflow
-from orchestra.router.plan_grammar import MAX_ITEMS, MAX_LISTED, NoStep, plan_grammar, step_grammar
-from orchestra.router.plan_syntax import Answer, Step, read
-from orchestra.router.planner import Ask, Planned, Request, go_on, start
+from orchestra.router.capabilities import Capabilities
+from orchestra.router.plan import to_workflow
+from orchestra.router.plan_grammar import MAX_ITEM_LENGTH, MAX_ITEMS, NoValidStepError, plan_grammar, step_grammar
+from orchestra.router.plan_syntax import PlanAnswer, PlanStep, parse_line
+from orchestra.router.planner import PlanFound, PlannerQuestion, PlanRequest, advance, start
 from orchestra.router.shortlist import reachable
-from orchestra.router.validation import Rejection, judge, line_of
+from orchestra.router.validation import Rejection, parse_or_reject, validate_line
 from orchestra.schema.builtin_models import Answer as Answered
 from orchestra.schema.builtin_models import Document
 from orchestra.schema.types import schema_of
@@ -36,28 +36,28 @@ BEFORE = (
 )
 
 
-def steps(*lines: str) -> list[Step]:
-    found = [read(line) for line in lines]
-    assert all(isinstance(line, Step) for line in found)
-    return [line for line in found if isinstance(line, Step)]
+def steps(*lines: str) -> list[PlanStep]:
+    found = [parse_line(line) for line in lines]
+    assert all(isinstance(line, PlanStep) for line in found)
+    return [line for line in found if isinstance(line, PlanStep)]
 
 
 @pytest.mark.parametrize("words", ["", "Where is it? Is 2 more than 1?"])
 @pytest.mark.parametrize("seed", range(20))
 def test_a_plan_that_is_drawn_step_by_step_has_no_fault_and_compiles(seed: int, words: str) -> None:
     random, given = Random(seed), offer(words=words)
-    state, wanted = start(Request(words, given, repairs=0))
+    state, wanted = start(PlanRequest(words, given, repairs=0))
     for _ in range(20):
-        if isinstance(wanted, Planned):
-            program = compile_graph(workflow(wanted.plan, given, "drawn"), CATALOG)
+        if isinstance(wanted, PlanFound):
+            program = compile_graph(to_workflow(wanted.plan, given, "drawn"), CATALOG)
             assert {node.name for node in program.nodes} <= {step.name for step in wanted.plan.steps}
             return
-        assert isinstance(wanted, Ask)
+        assert isinstance(wanted, PlannerQuestion)
         text = walked(wanted.inputs["grammar"], random)
         assert text is not None
         stands = wanted.inputs["plan"]
         assert text.startswith("\n") == (bool(stands) and not stands.endswith("\ns"))
-        state, wanted = go_on(state, text)
+        state, wanted = advance(state, text)
         assert state.rejected == ()
     raise AssertionError("the limits hold")
 
@@ -85,7 +85,7 @@ def test_behind_the_last_step_there_is_no_other_one() -> None:
 
 
 def test_a_step_that_is_begun_goes_on_from_its_first_letter() -> None:
-    grammar = step_grammar(offer(), steps(*BEFORE), begun=True)
+    grammar = step_grammar(offer(), steps(*BEFORE), step_started=True)
     assert accepts(grammar, "3 = reader(question=input.question, context=s1[0].text)\nreturn s3")
     assert not accepts(grammar, "\nreturn s2")
     assert not accepts(grammar, "\ns3 = reader(question=input.question, context=s1[0].text)")
@@ -106,7 +106,7 @@ def test_a_step_that_is_begun_goes_on_from_its_first_letter() -> None:
 )
 def test_what_may_follow(line: str) -> None:
     given, taken = offer(), steps(*BEFORE)
-    assert judge(read(line), given, taken) == []
+    assert validate_line(parse_line(line), given, taken) == []
     assert accepts(step_grammar(given, taken), "\n" + line)
 
 
@@ -133,7 +133,7 @@ def test_what_may_follow(line: str) -> None:
 )
 def test_what_the_gates_refuse_the_grammar_does_not_let_through(line: str, codes: list[str]) -> None:
     given, taken = offer(), steps(*BEFORE)
-    assert [rejection.code for rejection in judge(read(line), given, taken)] == codes
+    assert [rejection.code for rejection in validate_line(parse_line(line), given, taken)] == codes
     assert not accepts(step_grammar(given, taken), "\n" + line)
 
 
@@ -174,7 +174,7 @@ def test_texts_of_the_plan_are_pieces_of_the_request_where_it_is_given() -> None
 def test_a_skill_whose_arguments_nobody_has_cannot_be_called() -> None:
     given = offer(CITE, SUM, values={"question": {"type": "string"}})
     assert not accepts(step_grammar(given), 's1 = cite(question="a", readings=[], passages=[])')
-    with pytest.raises(NoStep):
+    with pytest.raises(NoValidStepError):
         step_grammar(offer(CITE, values={"question": {"type": "string"}}))
 
 
@@ -198,17 +198,17 @@ def test_a_whole_plan_names_no_phantom_and_has_no_cycle(seed: int) -> None:
     given = offer(SEARCH, READER, SUM, COMPARE, steps=3)
     text = walked(plan_grammar(given), Random(seed))
     assert text is not None
-    taken: list[Step] = []
+    taken: list[PlanStep] = []
     for row in text.splitlines():
-        line = line_of(row, len(taken) + 1)
+        line = parse_or_reject(row, len(taken) + 1)
         assert not isinstance(line, Rejection)
-        assert {rejection.code for rejection in judge(line, given, taken)} <= {"R004", "R005", "R003"}
-        if isinstance(line, Step):
-            assert line.skill in given.skills
+        assert {rejection.code for rejection in validate_line(line, given, taken)} <= {"R004", "R005", "R003"}
+        if isinstance(line, PlanStep):
+            assert line.capability in given.by_name
             before = {f"s{number}" for number in range(1, len(taken) + 1)} | {"input", "x"}
             assert {reference.root for reference in line.references} <= before
             taken.append(line)
-    assert isinstance(line, Answer)
+    assert isinstance(line, PlanAnswer)
 
 
 def test_a_whole_plan_may_be_the_right_one() -> None:
@@ -218,7 +218,7 @@ def test_a_whole_plan_may_be_the_right_one() -> None:
 
 
 def test_an_offer_of_a_thousand_is_compiled() -> None:
-    many = Offer.of(
+    many = Capabilities.of(
         [READER.__class__(f"reader_{n}", "agent", READER.input, READER.output) for n in range(1000)], {"question": {"type": "string"}}
     )
     grammar = step_grammar(many)
@@ -253,8 +253,8 @@ def test_a_call_that_stands_is_not_written_again(again: str, otherwise: str) -> 
     assert accepts(step_grammar(given), again.replace("s2", "s1"))
     taken = steps(again.replace("s2", "s1"))
     grammar = step_grammar(given, taken)
-    assert judge(read(again), given, taken)
-    assert not judge(read(otherwise), given, taken)
+    assert validate_line(parse_line(again), given, taken)
+    assert not validate_line(parse_line(otherwise), given, taken)
     assert not accepts(grammar, "\n" + again)
     assert accepts(grammar, "\n" + otherwise)
 
@@ -271,7 +271,7 @@ def test_a_call_that_stands_is_not_written_again(again: str, otherwise: str) -> 
 def test_what_an_earlier_call_was_given_of_its_elements_is_no_part_of_those_of_another_list(line: str, good: bool) -> None:
     given = offer(*ALL, words="Where is it?")
     taken = steps(*BEFORE)
-    assert (not judge(read(line), given, taken)) is good
+    assert (not validate_line(parse_line(line), given, taken)) is good
     assert accepts(step_grammar(given, taken), "\n" + line) is good
 
 
@@ -285,7 +285,7 @@ def test_where_the_only_call_stands_the_answer_is_left() -> None:
 
 
 def test_texts_of_a_list_are_pieces_of_the_request_and_short() -> None:
-    word = "a" * (MAX_LISTED + 1)
+    word = "a" * (MAX_ITEM_LENGTH + 1)
     given = offer(TAG, words=f"Where is it? {word}")
     grammar = step_grammar(given)
     for text, good in (
@@ -296,14 +296,14 @@ def test_texts_of_a_list_are_pieces_of_the_request_and_short() -> None:
         (json.dumps(["is"] * (MAX_ITEMS + 1)), False),
     ):
         assert accepts(grammar, f"s1 = tag(text=input.question, tags={text})") is good, text
-    made_up = read('s1 = tag(text=input.question, tags=["is", "Here"])')
-    assert [one.code for one in judge(made_up, given, [])] == ["R012"]
+    made_up = parse_line('s1 = tag(text=input.question, tags=["is", "Here"])')
+    assert [one.code for one in validate_line(made_up, given, [])] == ["R012"]
 
 
 def test_a_table_is_not_made_up() -> None:
     given = offer(TABLE, SUM)
-    line = read('s1 = rows(table=[["a"]])')
-    assert [one.code for one in judge(line, given, [])] == ["R005"]
+    line = parse_line('s1 = rows(table=[["a"]])')
+    assert [one.code for one in validate_line(line, given, [])] == ["R005"]
     assert not accepts(step_grammar(given), str(line))
     at_hand = offer(TABLE, values={"table": {"type": "array", "items": {"type": "array", "items": STR}}})
     assert accepts(step_grammar(at_hand), "s1 = rows(table=input.table)")
@@ -340,8 +340,8 @@ def test_of_a_union_a_plan_states_what_it_could_state_alone(argument: str, code:
         },
     )
     given = offer(look, words="Where is it?")
-    line = read(f"s1 = look({argument})")
-    faults = judge(line, given, [])
+    line = parse_line(f"s1 = look({argument})")
+    faults = validate_line(line, given, [])
     assert [one.code for one in faults] == ([code] if code else [])
     assert all(says in str(one) for one in faults)
     assert accepts(step_grammar(given), str(line)) is not bool(code)

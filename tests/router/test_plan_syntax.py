@@ -6,38 +6,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.router.plan_syntax import Answer, Literal, NotPlan, Reference, Step, read, read_plan
+from orchestra.router.plan_syntax import PlanAnswer, PlanLiteral, PlanReference, PlanStep, PlanSyntaxError, parse_line, parse_plan
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
 SKILLS = st.from_regex(r"[A-Za-z_]([A-Za-z0-9_.:/-]{0,8}[A-Za-z0-9_])?", fullmatch=True).filter(lambda name: name != "return")
 STEPS = st.integers(1, 99).map(lambda number: f"s{number}")
 PATHS = st.lists(NAMES | st.integers(0, 9), max_size=3).map(tuple)
-REFERENCES = st.builds(Reference, st.just("input") | STEPS | st.just("x"), PATHS)
+REFERENCES = st.builds(PlanReference, st.just("input") | STEPS | st.just("x"), PATHS)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-999, 999) | st.floats(allow_nan=False, allow_infinity=False, width=16) | st.text(max_size=12),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=5,
 ).filter(lambda value: "\ud800" not in repr(value))
-ARGUMENTS = st.dictionaries(NAMES, REFERENCES | st.builds(Literal, JSON), max_size=4)
-STATED = st.lists(JSON, max_size=3).map(Literal)
-LINES = st.builds(Step, STEPS, SKILLS, ARGUMENTS, st.none() | REFERENCES | STATED, st.lists(STEPS, max_size=2).map(tuple)) | st.builds(
-    Answer, st.lists(REFERENCES.filter(lambda one: str(one) != "nothing"), max_size=3).map(tuple)
+ARGUMENTS = st.dictionaries(NAMES, REFERENCES | st.builds(PlanLiteral, JSON), max_size=4)
+STATED = st.lists(JSON, max_size=3).map(PlanLiteral)
+LINES = st.builds(PlanStep, STEPS, SKILLS, ARGUMENTS, st.none() | REFERENCES | STATED, st.lists(STEPS, max_size=2).map(tuple)) | st.builds(
+    PlanAnswer, st.lists(REFERENCES.filter(lambda one: str(one) != "nothing"), max_size=3).map(tuple)
 )
 
 
 @given(LINES)
-def test_what_is_written_reads_back_the_same(line: Step | Answer) -> None:
-    assert read(str(line)) == line
+def test_what_is_written_reads_back_the_same(line: PlanStep | PlanAnswer) -> None:
+    assert parse_line(str(line)) == line
 
 
 @given(st.text(max_size=60))
 def test_any_text_is_a_line_or_says_where_it_is_none(text: str) -> None:
     try:
-        line = read(text)
-    except NotPlan as error:
+        line = parse_line(text)
+    except PlanSyntaxError as error:
         column = error.column
     else:
-        assert read(str(line)) == line
+        assert parse_line(str(line)) == line
         column = 1
     assert 1 <= column <= len(text) + 1
 
@@ -58,21 +58,21 @@ def test_any_text_is_a_line_or_says_where_it_is_none(text: str) -> None:
     ],
 )
 def test_a_line_that_is_none_says_what_should_stand_where(text: str, reason: str, column: int) -> None:
-    with pytest.raises(NotPlan) as caught:
-        read(text)
+    with pytest.raises(PlanSyntaxError) as caught:
+        parse_line(text)
     assert caught.value.reason.startswith(reason)
     assert caught.value.column == column
 
 
 def test_a_plan_is_read_out_of_a_fence_and_says_the_line_of_a_fault() -> None:
     text = "```python\ns1 = search(query=input.question)\n\nreturn s1\n```"
-    assert [str(line) for line in read_plan(text)] == ["s1 = search(query=input.question)", "return s1"]
-    with pytest.raises(NotPlan, match="line 2: "):
-        read_plan("s1 = search()\nthen I would read it")
+    assert [str(line) for line in parse_plan(text)] == ["s1 = search(query=input.question)", "return s1"]
+    with pytest.raises(PlanSyntaxError, match="line 2: "):
+        parse_plan("s1 = search()\nthen I would read it")
 
 
 def test_deep_nesting_and_long_lines_are_refused() -> None:
-    with pytest.raises(NotPlan, match="no JSON"):
-        read(f"s1 = a(b={'[' * 500}{']' * 500})")
-    with pytest.raises(NotPlan, match="at most 8,000 characters"):
-        read("s1 = a(" + "b" * 9000)
+    with pytest.raises(PlanSyntaxError, match="no JSON"):
+        parse_line(f"s1 = a(b={'[' * 500}{']' * 500})")
+    with pytest.raises(PlanSyntaxError, match="at most 8,000 characters"):
+        parse_line("s1 = a(" + "b" * 9000)

@@ -7,10 +7,10 @@ from random import Random
 
 import pytest
 
-from orchestra.router.plan_syntax import read_plan
-from orchestra.router.planner import Ask, Drafting, Planned, Request, Unplanned, Wanted, go_on, start
-from orchestra.router.prompt import MAX_REQUEST, MAX_TOKENS, tokens
-from orchestra.router.tool_turns import next_line
+from orchestra.router.plan_syntax import parse_plan
+from orchestra.router.planner import PlanFound, PlannerAction, PlannerQuestion, PlannerState, PlanNotFound, PlanRequest, advance, start
+from orchestra.router.prompt import DEFAULT_REQUEST_TOKENS, MAX_REQUEST_LENGTH, estimate_tokens
+from orchestra.router.tool_turns import parse_next_line
 from tests.agents.test_evidence_grammar import accepts
 from tests.router.house import CITE, STR, SUM, contract, offer, walked
 
@@ -21,120 +21,120 @@ PLAN = (
 )
 
 
-def request(*, repairs: int = 1, stepwise: bool = True, text: str = "Where?", steps: int = 6) -> Request:
-    return Request(text, offer(steps=steps), repairs, stepwise)
+def request(*, repairs: int = 1, stepwise: bool = True, text: str = "Where?", steps: int = 6) -> PlanRequest:
+    return PlanRequest(text, offer(steps=steps), repairs, stepwise)
 
 
-def talk(wish: Request, *replies: str) -> tuple[Drafting, Wanted]:
+def talk(wish: PlanRequest, *replies: str) -> tuple[PlannerState, PlannerAction]:
     """What the machine wants after these replies."""
     state, wanted = start(wish)
     for reply in replies:
-        assert isinstance(wanted, Ask)
-        state, wanted = go_on(state, reply)
+        assert isinstance(wanted, PlannerQuestion)
+        state, wanted = advance(state, reply)
     return state, wanted
 
 
 def test_line_by_line_each_line_is_forced_from_then_on() -> None:
     state, wanted = start(request())
     for number, line in enumerate(PLAN):
-        assert isinstance(wanted, Ask)
+        assert isinstance(wanted, PlannerQuestion)
         assert wanted.inputs["plan"] == "\n".join(PLAN[:number])
         assert accepts(wanted.inputs["grammar"], ("\n" if number else "") + line)
-        state, wanted = go_on(state, line)
-    assert isinstance(wanted, Planned)
+        state, wanted = advance(state, line)
+    assert isinstance(wanted, PlanFound)
     assert str(wanted.plan) == "\n".join(PLAN)
-    assert wanted.repaired == 0
+    assert wanted.repair_count == 0
 
 
 def test_the_answer_stands_behind_the_last_step_and_another_step_is_begun_there() -> None:
     state, wanted = start(request())
     replies = [f"{PLAN[0]}\ns", f"{PLAN[1][1:]}\n{PLAN[2]}"]
     for number, reply in enumerate(replies):
-        assert isinstance(wanted, Ask)
+        assert isinstance(wanted, PlannerQuestion)
         assert wanted.inputs["plan"] == "\n".join([*PLAN[:number], *["s"] * bool(number)])
         assert accepts(wanted.inputs["grammar"], reply)
-        state, wanted = go_on(state, reply)
-    assert isinstance(wanted, Planned)
+        state, wanted = advance(state, reply)
+    assert isinstance(wanted, PlanFound)
     assert str(wanted.plan) == "\n".join(PLAN)
 
 
 def test_where_no_other_step_can_be_the_answer_is_asked_for_though_one_was_begun() -> None:
-    _, wanted = talk(Request("When?", offer(contract("now", "tool", {}, STR))), "s1 = now()\ns")
-    assert isinstance(wanted, Ask)
+    _, wanted = talk(PlanRequest("When?", offer(contract("now", "tool", {}, STR))), "s1 = now()\ns")
+    assert isinstance(wanted, PlannerQuestion)
     assert wanted.inputs["plan"] == "s1 = now()"
     assert accepts(wanted.inputs["grammar"], "\nreturn s1")
 
 
-def declining() -> Request:
-    return replace(request(), offer=replace(offer(), declines=True))
+def declining() -> PlanRequest:
+    return replace(request(), capabilities=replace(offer(), may_decline=True))
 
 
 @pytest.mark.parametrize("stepwise", [True, False])
 def test_a_router_may_say_that_nothing_serves_the_request(stepwise: bool) -> None:
     state, wanted = start(replace(declining(), stepwise=stepwise))
-    assert isinstance(wanted, Ask)
+    assert isinstance(wanted, PlannerQuestion)
     assert accepts(wanted.inputs["grammar"], "return nothing")
-    _, wanted = go_on(state, "return nothing")
-    assert isinstance(wanted, Unplanned)
+    _, wanted = advance(state, "return nothing")
+    assert isinstance(wanted, PlanNotFound)
     assert [one.code for one in wanted.rejections] == ["R014"]
 
 
 def test_it_may_not_say_so_after_a_step_or_where_it_was_not_asked_to() -> None:
     for state, wanted in (talk(declining(), PLAN[0]), start(request())):
-        assert isinstance(wanted, Ask)
+        assert isinstance(wanted, PlannerQuestion)
         assert not any(accepts(wanted.inputs["grammar"], begin + "return nothing") for begin in ("", "\n"))
         said = "returns the value of one; return s1" if state.steps else "/answer: nothing is no answer here: plan what can be done; s1 = "
-        _, wanted = go_on(state, "return nothing")
-        assert isinstance(wanted, Ask)
+        _, wanted = advance(state, "return nothing")
+        assert isinstance(wanted, PlannerQuestion)
         assert said in wanted.inputs["request"]
 
 
 def test_at_once_is_one_question() -> None:
     _, wanted = talk(request(stepwise=False), "\n".join(PLAN))
-    assert isinstance(wanted, Planned)
+    assert isinstance(wanted, PlanFound)
 
 
 def test_a_model_that_writes_more_than_it_was_asked_for_is_taken_at_its_word() -> None:
     _, wanted = talk(request(), "```\n" + "\n".join(PLAN) + "\n```\n")
-    assert isinstance(wanted, Planned)
+    assert isinstance(wanted, PlanFound)
 
 
 def test_lines_that_stand_already_may_be_said_again() -> None:
     _, wanted = talk(request(), PLAN[0], "\n".join(PLAN[:2]), PLAN[2])
-    assert isinstance(wanted, Planned)
+    assert isinstance(wanted, PlanFound)
 
 
 def test_saying_nothing_new_comes_to_an_end() -> None:
     _, wanted = talk(request(), PLAN[0], PLAN[0], PLAN[0])
-    assert isinstance(wanted, Unplanned)
+    assert isinstance(wanted, PlanNotFound)
     assert "stands already" in str(wanted.rejections[-1])
 
 
 def test_a_wrong_line_goes_back_with_its_rejection_and_those_before_it_stay() -> None:
     state, wanted = talk(request(), PLAN[0], "s2 = reader(question=input.question, context=s1)")
-    assert isinstance(wanted, Ask)
+    assert isinstance(wanted, PlannerQuestion)
     assert wanted.inputs["plan"] == PLAN[0]
     assert wanted.feedback == (
         "/steps/2/with/context: expected str, got list[Passage]; did you mean s1[0].source or s1[0].text or input.question?",
     )
-    state, wanted = go_on(state, PLAN[1])
-    assert isinstance(wanted, Ask)
+    state, wanted = advance(state, PLAN[1])
+    assert isinstance(wanted, PlannerQuestion)
     assert wanted.feedback == ()
-    _, wanted = go_on(state, PLAN[2])
-    assert isinstance(wanted, Planned)
-    assert wanted.repaired == 1
+    _, wanted = advance(state, PLAN[2])
+    assert isinstance(wanted, PlanFound)
+    assert wanted.repair_count == 1
 
 
 def test_at_once_the_good_beginning_is_kept_and_the_rest_asked_for_line_by_line() -> None:
     _, wanted = talk(request(stepwise=False), f"{PLAN[0]}\ns2 = delete_all()\nreturn s2")
-    assert isinstance(wanted, Ask)
+    assert isinstance(wanted, PlannerQuestion)
     assert wanted.inputs["plan"] == PLAN[0]
     assert "delete_all" in wanted.feedback[0]
 
 
 def test_repairs_come_to_an_end() -> None:
     _, wanted = talk(request(repairs=2), "no", "never", "stop asking")
-    assert isinstance(wanted, Unplanned)
+    assert isinstance(wanted, PlanNotFound)
     assert [rejection.code for rejection in wanted.rejections] == ["R001", "R001", "R001"]
 
 
@@ -143,44 +143,44 @@ def test_repairs_come_to_an_end() -> None:
 def test_what_json_lets_stand_in_a_text_ends_no_line(sign: str, stepwise: bool) -> None:
     asked = f"who{sign}is it"
     line = f's1 = calculator(question="{asked}")'
-    wish = Request(asked, offer(words=asked), repairs=0, stepwise=stepwise)
+    wish = PlanRequest(asked, offer(words=asked), repairs=0, stepwise=stepwise)
     _, wanted = talk(wish, f"```\r\n{line}\r\nreturn s1\r\n```")
-    assert isinstance(wanted, Planned)
+    assert isinstance(wanted, PlanFound)
     assert str(wanted.plan) == f"{line}\nreturn s1"
-    assert [str(one) for one in read_plan(f"{line}\r\nreturn s1\n")] == [line, "return s1"]
-    assert str(next_line(f"{line}\nreturn", wish.offer, [])) == line
+    assert [str(one) for one in parse_plan(f"{line}\r\nreturn s1\n")] == [line, "return s1"]
+    assert str(parse_next_line(f"{line}\nreturn", wish.capabilities, [])) == line
 
 
 def test_an_empty_reply_is_a_wrong_line() -> None:
     _, wanted = talk(request(repairs=0), "  \n")
-    assert isinstance(wanted, Unplanned)
+    assert isinstance(wanted, PlanNotFound)
 
 
 def test_the_same_call_twice_is_refused() -> None:
     _, wanted = talk(request(), PLAN[0], PLAN[0].replace("s1", "s2"))
-    assert isinstance(wanted, Ask)
+    assert isinstance(wanted, PlannerQuestion)
     assert wanted.feedback == ("/steps/2: it is the same call as s1; use s1",)
 
 
 def test_a_request_that_nothing_can_serve_says_what_is_wanted_and_at_hand() -> None:
-    _, wanted = start(Request("Where?", offer(CITE, values={"question": {"type": "string"}})))
-    assert isinstance(wanted, Unplanned)
+    _, wanted = start(PlanRequest("Where?", offer(CITE, values={"question": {"type": "string"}})))
+    assert isinstance(wanted, PlanNotFound)
     assert wanted.rejections[0].code == "R006"
     assert wanted.rejections[0].hint == "wanted is anything, at hand question"
 
 
 def test_steps_are_used_up() -> None:
     given = offer(SUM, values={"question": {"type": "string"}}, returns={"type": "boolean"}, steps=2)
-    _, wanted = start(Request("Where?", given))
-    assert isinstance(wanted, Ask)
-    _, wanted = talk(Request("Where?", given), "s1 = calculator(question=input.question)")
-    assert isinstance(wanted, Unplanned)
+    _, wanted = start(PlanRequest("Where?", given))
+    assert isinstance(wanted, PlannerQuestion)
+    _, wanted = talk(PlanRequest("Where?", given), "s1 = calculator(question=input.question)")
+    assert isinstance(wanted, PlanNotFound)
 
 
 def test_a_long_request_is_shown_by_its_beginning_and_its_end() -> None:
     _, wanted = start(request(text="a" * 50_000 + "b" * 50_000))
-    assert isinstance(wanted, Ask)
-    assert len(wanted.inputs["request"]) < MAX_REQUEST + 20
+    assert isinstance(wanted, PlannerQuestion)
+    assert len(wanted.inputs["request"]) < MAX_REQUEST_LENGTH + 20
     assert wanted.inputs["request"].startswith("aaa")
     assert wanted.inputs["request"].endswith("bbb")
 
@@ -188,18 +188,22 @@ def test_a_long_request_is_shown_by_its_beginning_and_its_end() -> None:
 @pytest.mark.parametrize("text", ["塔" * 4_000, "塔在哪里。" * 2_000, "#!%&" * 25_000, "🙂" * 5_000, "Where is it? " * 5_000])
 @pytest.mark.parametrize("room", [0, 1_500, 7_000])
 def test_a_request_is_cut_to_what_its_planner_has_room_for(text: str, room: int) -> None:
-    _, wanted = start(replace(request(text=text), room=room))
-    assert isinstance(wanted, Ask)
+    _, wanted = start(replace(request(text=text), token_budget=room))
+    assert isinstance(wanted, PlannerQuestion)
     shown = wanted.inputs["request"]
     assert (shown[:4], shown[-4:]) == (text[:4], text[-4:])
     assert "[…]" in shown
-    told = sum(tokens(wanted.inputs[name]) for name in ("request", "skills", "values", "plan"))
-    assert 0.9 * min(room, tokens(text), 4_000 if text.isascii() else room) < told <= room if room else tokens(shown) <= MAX_TOKENS
+    told = sum(estimate_tokens(wanted.inputs[name]) for name in ("request", "skills", "values", "plan"))
+    assert (
+        0.9 * min(room, estimate_tokens(text), 4_000 if text.isascii() else room) < told <= room
+        if room
+        else estimate_tokens(shown) <= DEFAULT_REQUEST_TOKENS
+    )
 
 
 def test_a_request_in_words_is_shown_as_long_as_before() -> None:
-    _, wanted = start(replace(request(text="Where is it " * 600), room=7_000))
-    assert isinstance(wanted, Ask)
+    _, wanted = start(replace(request(text="Where is it " * 600), token_budget=7_000))
+    assert isinstance(wanted, PlannerQuestion)
     assert "[…]" not in wanted.inputs["request"]
 
 
@@ -208,12 +212,12 @@ def test_a_model_that_knows_nothing_ends_with_a_plan(seed: int) -> None:
     random = Random(seed)
     state, wanted = start(request(repairs=0, steps=4))
     for _ in range(10):
-        if not isinstance(wanted, Ask):
+        if not isinstance(wanted, PlannerQuestion):
             break
         text = walked(wanted.inputs["grammar"], random)
         assert text is not None
-        state, wanted = go_on(state, text)
-    assert isinstance(wanted, Planned) or (isinstance(wanted, Unplanned) and "the same call" in str(wanted.rejections[-1]))
+        state, wanted = advance(state, text)
+    assert isinstance(wanted, PlanFound) or (isinstance(wanted, PlanNotFound) and "the same call" in str(wanted.rejections[-1]))
 
 
 @pytest.mark.parametrize(
@@ -227,7 +231,7 @@ def test_a_model_that_knows_nothing_ends_with_a_plan(seed: int) -> None:
 @pytest.mark.parametrize("of", ["failed", "made"])
 def test_a_call_of_before_is_not_made_again_in_whatever_order_its_arguments_stand(of: str, line: str) -> None:
     call = ((PLAN[0], "gone"),)
-    wish = replace(request(), failed=call) if of == "failed" else replace(request(), made=call)
+    wish = replace(request(), failed_calls=call) if of == "failed" else replace(request(), completed_calls=call)
     state, _ = talk(wish, line)
     assert [fault.code for fault in state.rejected] == ["R009"]
     assert not state.steps

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.router.capabilities import Offer
-from orchestra.router.plan import Plan, rewritten, workflow
+from orchestra.router.capabilities import Capabilities
+from orchestra.router.plan import Plan, rebase_line, to_workflow
 from orchestra.router.plan_grammar import MAX_ITEMS, plan_grammar, step_grammar
-from orchestra.router.plan_syntax import Answer, Literal, NotPlan, Reference, Step, read
+from orchestra.router.plan_syntax import PlanAnswer, PlanLiteral, PlanReference, PlanStep, PlanSyntaxError, parse_line
 from orchestra.router.tool_turns import step_workflow
-from orchestra.router.validation import judge
+from orchestra.router.validation import validate_line
 from orchestra.schema.types import Schema
 from orchestra.workflows.compile.compiler import compile_graph
-from orchestra.workflows.cost_bounds import bounds
+from orchestra.workflows.cost_bounds import compute_bounds
 from orchestra.workflows.expressions.parser import MAX_LENGTH
 from orchestra.workflows.model import PlanLimits
 from orchestra.workflows.yaml.reader import read as read_file
@@ -33,17 +33,17 @@ TAG = contract("tag", "tool", {"text": STR, "tags": {"type": "array", "items": S
 DATE = contract("on", "tool", {"day": {"type": "string", "format": "date"}}, STR)
 
 
-def narrow(width: int, words: str = "", steps: int = 6) -> Offer:
+def narrow(width: int, words: str = "", steps: int = 6) -> Capabilities:
     """All skills, for lists of at most so many elements."""
     made = offer(*ALL, TAG, DATE, words=words)
-    return Offer(made.skills, made.values, made.returns, PlanLimits(steps=steps, width=width), made.words)
+    return Capabilities(made.by_name, made.inputs, made.output_type, PlanLimits(steps=steps, width=width), made.request_text)
 
 
 def test_a_list_that_is_stated_is_read_and_written_the_same() -> None:
-    line = read(READINGS)
-    assert isinstance(line, Step)
-    assert line.each == Literal(["Where is it?", "How high is it?"])
-    assert line.references == (Reference("input", ("question",)),)
+    line = parse_line(READINGS)
+    assert isinstance(line, PlanStep)
+    assert line.each == PlanLiteral(["Where is it?", "How high is it?"])
+    assert line.references == (PlanReference("input", ("question",)),)
     assert str(line) == READINGS
 
 
@@ -58,8 +58,8 @@ def test_a_list_that_is_stated_is_read_and_written_the_same() -> None:
     ],
 )
 def test_what_is_no_list_says_where(text: str, reason: str, column: int) -> None:
-    with pytest.raises(NotPlan) as caught:
-        read(text)
+    with pytest.raises(PlanSyntaxError) as caught:
+        parse_line(text)
     assert caught.value.reason.startswith(reason)
     assert caught.value.column == column
 
@@ -92,7 +92,7 @@ def test_what_is_no_list_says_where(text: str, reason: str, column: int) -> None
 )  # fmt: skip
 def test_the_grammar_lets_through_what_the_gates_take(line: str, codes: list[str]) -> None:
     offered = narrow(4, WORDS)
-    assert [one.code for one in judge(read(line), offered, [])] == codes
+    assert [one.code for one in validate_line(parse_line(line), offered, [])] == codes
     assert accepts(step_grammar(offered), line) is (not codes)
 
 
@@ -102,7 +102,7 @@ def test_a_list_has_as_many_elements_as_the_limits_say_and_a_line_as_many_charac
         for count in (1, 2, 4, MAX_ITEMS, MAX_ITEMS + 1):
             line = f"s1 = [calculator(question=x) for x in {json.dumps(['it'] * count)}]"
             assert accepts(grammar, line) is (2 <= count <= min(width, MAX_ITEMS)), line
-            assert (judge(read(line), narrow(width, words=WORDS), []) == []) is (count <= width)
+            assert (validate_line(parse_line(line), narrow(width, words=WORDS), []) == []) is (count <= width)
     for width, most in ((2, 200), (4, 100), (8, 50)):
         grammar = step_grammar(narrow(width))
         for count in (most, most + 1):
@@ -110,9 +110,9 @@ def test_a_list_has_as_many_elements_as_the_limits_say_and_a_line_as_many_charac
 
 
 def test_a_list_that_no_expression_holds_is_refused() -> None:
-    fits, longer = (read(f's1 = [calculator(question=x) for x in ["{"a" * size}"]]') for size in (MAX_LENGTH - 7, MAX_LENGTH - 6))
-    assert judge(fits, offer(), []) == []
-    assert [one.code for one in judge(longer, offer(), [])] == ["R006"]
+    fits, longer = (parse_line(f's1 = [calculator(question=x) for x in ["{"a" * size}"]]') for size in (MAX_LENGTH - 7, MAX_LENGTH - 6))
+    assert validate_line(fits, offer(), []) == []
+    assert [one.code for one in validate_line(longer, offer(), [])] == ["R006"]
     program(fits, offer())
 
 
@@ -138,7 +138,7 @@ def test_a_list_of_calls_that_stands_is_not_written_again(again: str, otherwise:
     grammar = step_grammar(offered, taken)
     for line, good in ((again, False), (otherwise, True)):
         line = line.replace("s1 =", "s2 =")
-        assert (judge(read(line), offered, taken) == []) is good, line
+        assert (validate_line(parse_line(line), offered, taken) == []) is good, line
         assert accepts(grammar, f"\n{line}") is good, line
 
 
@@ -146,12 +146,12 @@ def test_what_an_earlier_list_gave_to_one_argument_another_sort_of_list_does_not
     """`x` of numbers stands in `first`; so it must not slip in there where the list is one of choices."""
     offered, taken = narrow(4, WORDS), steps('s1 = [compare(first=x, second=1, how="more") for x in [2, 3]]')
     line = 's2 = [compare(first=x, second=1, how=x) for x in ["more", "less"]]'
-    assert judge(read(line), offered, taken)
+    assert validate_line(parse_line(line), offered, taken)
     assert not accepts(step_grammar(offered, taken), f"\n{line}")
 
 
-def program(line: Any, offered: Offer, answer: str = "s1") -> Any:
-    return compile_graph(workflow(Plan((line,), Answer((Reference(answer),))), offered, "listed"), CATALOG)
+def program(line: Any, offered: Capabilities, answer: str = "s1") -> Any:
+    return compile_graph(to_workflow(Plan((line,), PlanAnswer((PlanReference(answer),))), offered, "listed"), CATALOG)
 
 
 @pytest.mark.parametrize("words", ["", WORDS])
@@ -159,10 +159,10 @@ def test_lists_that_are_drawn_pass_the_gates_and_compile(words: str) -> None:
     offered, found = offer(words=words), 0
     for seed in range(150):
         text = walked(step_grammar(offered), Random(seed))
-        line = read(text.splitlines()[0]) if text is not None else None
-        if isinstance(line, Step) and isinstance(line.each, Literal):
+        line = parse_line(text.splitlines()[0]) if text is not None else None
+        if isinstance(line, PlanStep) and isinstance(line.each, PlanLiteral):
             found += 1
-            assert judge(line, offered, []) == []
+            assert validate_line(line, offered, []) == []
             (node,) = program(line, offered).nodes
             assert node.each is not None
             assert node.each.evaluate({}) == line.each.value
@@ -186,11 +186,11 @@ ANYTHING: Schema = {"anyOf": [STR, {"type": "number"}, {"type": "boolean"}]}
 @given(st.lists(TEXTS, min_size=1, max_size=4) | st.lists(NUMBERS | st.booleans() | TEXTS, min_size=1, max_size=4))
 def test_a_list_is_a_list_in_the_workflow_and_in_its_file_whatever_stands_in_it(values: list[Any]) -> None:
     anything = contract("anything", "tool", {"of": ANYTHING}, STR)
-    offered = Offer.of([anything], {})
-    line = Step("s1", "anything", {"of": Reference("x")}, Literal(values))
-    assert read(str(line)) == line
-    assert judge(line, offered, []) == []
-    graph = workflow(Plan((line,), Answer((Reference("s1"),))), offered, "listed")
+    offered = Capabilities.of([anything], {})
+    line = PlanStep("s1", "anything", {"of": PlanReference("x")}, PlanLiteral(values))
+    assert parse_line(str(line)) == line
+    assert validate_line(line, offered, []) == []
+    graph = to_workflow(Plan((line,), PlanAnswer((PlanReference("s1"),))), offered, "listed")
     assert read_file(write(graph), "listed.yaml").graph == graph
     catalog = CATALOG.__class__(tools={"anything": anything}, models=CATALOG.models)
     (node,) = compile_graph(graph, catalog).nodes
@@ -199,7 +199,7 @@ def test_a_list_is_a_list_in_the_workflow_and_in_its_file_whatever_stands_in_it(
 
 
 def test_the_file_of_such_a_plan() -> None:
-    graph = workflow(Plan((read(READINGS),), Answer((Reference("s1"),))), offer(), "listed")  # type: ignore[arg-type]
+    graph = to_workflow(Plan((parse_line(READINGS),), PlanAnswer((PlanReference("s1"),))), offer(), "listed")  # type: ignore[arg-type]
     assert 'each: ${["Where is it?", "How high is it?"]}' in write(graph).replace("'", "")
     node = graph.nodes["s1"].model_dump(by_alias=True, exclude_defaults=True)
     assert node["with"] == {"question": "${x}", "context": "${input.question}"}
@@ -207,14 +207,14 @@ def test_the_file_of_such_a_plan() -> None:
 
 
 def test_what_is_counted_beforehand_is_the_length_of_the_list() -> None:
-    (node,) = program(read(READINGS), offer()).nodes
+    (node,) = program(parse_line(READINGS), offer()).nodes
     assert node.limit == 8
-    assert [row.elements for row in bounds(program(read(READINGS), offer()), {}, {})] == [2]
+    assert [row.elements for row in compute_bounds(program(parse_line(READINGS), offer()), {}, {})] == [2]
 
 
 def test_the_next_version_of_a_plan_and_the_turn_of_an_agent_go_over_the_same_list() -> None:
-    line = read(READINGS)
-    assert isinstance(line, Step)
-    assert str(rewritten(line, {"s9": "s9"})) == READINGS
+    line = parse_line(READINGS)
+    assert isinstance(line, PlanStep)
+    assert str(rebase_line(line, {"s9": "s9"})) == READINGS
     graph = step_workflow(line, offer(values={"question": STR, "documents": DOCUMENTS}), [], "turn")
     assert graph.nodes["s1"].each == '${["Where is it?", "How high is it?"]}'

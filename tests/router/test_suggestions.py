@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestra.router.capabilities import Skill
+from orchestra.router.capabilities import Capability
 from orchestra.router.suggestions import nearest
 from tests.unsafe_reference import assert_cost
 
@@ -16,7 +16,7 @@ TOLD = {
     "translator": "Says the same in another language.",
     "caller": "Answers a question with functions.",
 }
-SKILLS = [Skill(name, "agent", {"text": TEXT, "message": TEXT}, frozenset({"text"}), TEXT, said) for name, said in TOLD.items()]
+SKILLS = [Capability(name, "agent", {"text": TEXT, "message": TEXT}, frozenset({"text"}), TEXT, said) for name, said in TOLD.items()]
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,8 @@ def test_the_nearest_to_a_long_request_is_found_in_time() -> None:
     def word(number: int) -> str:
         return "".join(chr(97 + number // 26**at % 26) for at in range(4)) + "ing"
 
-    told = [Skill(f"one_{at}", "agent", {}, frozenset(), TEXT, " ".join(word(at * 97 + more) for more in range(15))) for at in range(80)]
+    told = [
+        Capability(f"one_{at}", "agent", {}, frozenset(), TEXT, " ".join(word(at * 97 + more) for more in range(15))) for at in range(80)
+    ]
     asked = " ".join(word(at * 13) for at in range(1000))
     assert_cost(lambda: nearest(told, asked), at_most=500)

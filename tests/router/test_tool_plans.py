@@ -10,9 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.core.errors import InputError, RunFailed
-from orchestra.router.tool_plans import MAX_TOLD, SHORTEST, declared, grammar, graph, lines, shortlist, told
-from orchestra.router.tools import Style
-from orchestra.testing import Simulated
+from orchestra.router.tool_plans import (
+    MAX_PROMPT_LENGTH,
+    MIN_SHORTLIST,
+    build_grammar,
+    describe_tools,
+    format_graph,
+    parse_graph,
+    parse_tools,
+    shortlist,
+)
+from orchestra.router.tools import PlanStyle
+from orchestra.testing import SimulatedOrchestra
 from tests.agents.test_evidence_grammar import accepts
 from tests.router.house import walked
 
@@ -26,59 +35,61 @@ TOOLS: list[Any] = [
     {"name": "send mail!", "description": "Tells somebody."},
     "alarm",
 ]
-KNOWN = declared(TOOLS)
+KNOWN = parse_tools(TOOLS)
 
 
 def test_tools_are_declared_in_several_ways() -> None:
     flight, book, mail, alarm = KNOWN
     assert (list(flight.fields), list(flight.required)) == (["city", "day"], ["city"])
     assert book.fields == {"what": {"type": "string"}, "seats": {"type": "integer"}}
-    assert (mail.name, mail.written, dict(mail.fields)) == ("send mail!", "send_mail_", {})
-    assert (alarm.name, alarm.written, alarm.description) == ("alarm", "alarm", "")
+    assert (mail.name, mail.plan_name, dict(mail.fields)) == ("send mail!", "send_mail_", {})
+    assert (alarm.name, alarm.plan_name, alarm.description) == ("alarm", "alarm", "")
 
 
 def test_a_parameter_may_be_called_properties() -> None:
-    (one,) = declared([{"name": "draw", "parameters": {"type": {"type": "str"}, "properties": {"type": "str", "description": "Which."}}}])
+    (one,) = parse_tools(
+        [{"name": "draw", "parameters": {"type": {"type": "str"}, "properties": {"type": "str", "description": "Which."}}}]
+    )
     assert list(one.fields) == ["type", "properties"]
 
 
 def test_parameters_may_be_told_in_words() -> None:
-    (one,) = declared([{"name": "draw", "parameters": {"id": "Required. string. The id.", "size": "integer. How large."}}])
-    assert one.line == "draw(id, size?)"
+    (one,) = parse_tools([{"name": "draw", "parameters": {"id": "Required. string. The id.", "size": "integer. How large."}}])
+    assert one.signature == "draw(id, size?)"
 
 
 def test_names_that_would_be_written_alike_are_not() -> None:
-    assert [one.written for one in declared(["a b", "a_b", "a-b"])] == ["a_b", "a_b_2", "a-b"]
+    assert [one.plan_name for one in parse_tools(["a b", "a_b", "a-b"])] == ["a_b", "a_b_2", "a-b"]
 
 
 @pytest.mark.parametrize("tools", [["alarm", "alarm"], [{"description": "no name"}], [3], [None], [""]])
 def test_tools_that_cannot_be_told_apart_are_refused(tools: list[Any]) -> None:
     with pytest.raises(InputError) as refused:
-        declared(tools)
+        parse_tools(tools)
     assert refused.value.code == "A016"
 
 
 def test_what_shares_words_with_the_task_is_told_first_and_as_much_as_there_is_room_for() -> None:
-    many = declared([f"tool_{number}" for number in range(400)] + TOOLS)
+    many = parse_tools([f"tool_{number}" for number in range(400)] + TOOLS)
     found = shortlist("Find a flight to Rome, and set the alarm", many)
     assert {one.name for one in found[:2]} == {"findFlight", "alarm"}
-    assert sum(len(one.line) + 1 for one in found) <= MAX_TOLD < sum(len(one.line) + 1 for one in many)
+    assert sum(len(one.signature) + 1 for one in found) <= MAX_PROMPT_LENGTH < sum(len(one.signature) + 1 for one in many)
 
 
 def test_however_long_they_are_some_are_told() -> None:
-    long = declared([{"name": f"tool_{number}_{'x' * 400}"} for number in range(9)])
-    assert len(shortlist("a task", long)) == SHORTEST
+    long = parse_tools([{"name": f"tool_{number}_{'x' * 400}"} for number in range(9)])
+    assert len(shortlist("a task", long)) == MIN_SHORTLIST
 
 
 def test_a_description_is_told_where_it_has_more_to_do_with_the_task_than_the_name() -> None:
     assert (
-        told("What are the prices?", KNOWN[:2])
+        describe_tools("What are the prices?", KNOWN[:2])
         == "findFlight(city, day?: int): Flights to a city, with their prices.\nbook(what?, seats?: int)"
     )
 
 
 def test_tables_are_told_as_far_as_there_is_room() -> None:
-    text = told("How many?", [], {"pets": ["id", "kind"], "b" * MAX_TOLD: ["id"], "later": []})
+    text = describe_tools("How many?", [], {"pets": ["id", "kind"], "b" * MAX_PROMPT_LENGTH: ["id"], "later": []})
     assert text == "table pets(id, kind)"
 
 
@@ -93,11 +104,11 @@ def test_tables_are_told_as_far_as_there_is_room() -> None:
     ],
 )
 def test_a_plan_of_calls_can_be_written_and_read(plan: str) -> None:
-    assert accepts(grammar(KNOWN), plan)
-    assert accepts(grammar(KNOWN, "calls"), plan)
-    assert not accepts(grammar(KNOWN, "steps"), plan)
-    found = graph(plan, KNOWN)
-    assert lines(found["nodes"], found["edges"], KNOWN) == plan
+    assert accepts(build_grammar(KNOWN), plan)
+    assert accepts(build_grammar(KNOWN, "calls"), plan)
+    assert not accepts(build_grammar(KNOWN, "steps"), plan)
+    found = parse_graph(plan, KNOWN)
+    assert format_graph(found["nodes"], found["edges"], KNOWN) == plan
 
 
 @pytest.mark.parametrize(
@@ -117,31 +128,31 @@ def test_a_plan_of_calls_can_be_written_and_read(plan: str) -> None:
     ],
 )
 def test_what_is_no_plan_over_these_tools_can_neither_be_written_nor_read(plan: str, code: str) -> None:
-    assert not accepts(grammar(KNOWN), plan)
+    assert not accepts(build_grammar(KNOWN), plan)
     with pytest.raises(InputError) as refused:
-        graph(plan, KNOWN)
+        parse_graph(plan, KNOWN)
     assert refused.value.code == code
 
 
 @pytest.mark.parametrize("plan", ["s1 = findFlight()", 's1 = findFlight(city=3, day="x")', "s2 = alarm()"])
 def test_what_a_grammar_holds_beyond_that(plan: str) -> None:
-    assert not accepts(grammar(KNOWN), plan)
+    assert not accepts(build_grammar(KNOWN), plan)
 
 
 def test_a_plan_of_steps() -> None:
     plan = 's1 = step(do="Add the costs.")\ns2 = step(do="Count the \\"days\\".")\ns3 = step(s1, s2, do="Divide.")'
-    assert accepts(grammar(KNOWN), plan)
-    assert accepts(grammar([], "steps"), plan)
-    assert not accepts(grammar(KNOWN, "calls"), plan)
-    found = graph(plan, KNOWN)
+    assert accepts(build_grammar(KNOWN), plan)
+    assert accepts(build_grammar([], "steps"), plan)
+    assert not accepts(build_grammar(KNOWN, "calls"), plan)
+    found = parse_graph(plan, KNOWN)
     assert found == {"nodes": [{"step": "Add the costs."}, {"step": 'Count the "days".'}, {"step": "Divide."}], "edges": [[0, 2], [1, 2]]}
-    assert lines(found["nodes"], found["edges"], KNOWN) == plan
+    assert format_graph(found["nodes"], found["edges"], KNOWN) == plan
     with pytest.raises(InputError):
-        graph(plan, KNOWN, "calls")
+        parse_graph(plan, KNOWN, "calls")
 
 
 def test_a_node_has_the_name_of_its_tool_and_what_it_reads() -> None:
-    found = graph('s1 = findFlight(city="Rome")\ns2 = book(what=s1)\ns3 = send_mail_(s2)', KNOWN)
+    found = parse_graph('s1 = findFlight(city="Rome")\ns2 = book(what=s1)\ns3 = send_mail_(s2)', KNOWN)
     assert found == {
         "nodes": [
             {"tool": "findFlight", "arguments": {"city": "Rome"}},
@@ -154,11 +165,11 @@ def test_a_node_has_the_name_of_its_tool_and_what_it_reads() -> None:
 
 @pytest.mark.parametrize("style", [None, "calls", "steps"])
 @pytest.mark.parametrize("seed", range(8))
-def test_whatever_the_grammar_lets_through_is_a_graph_without_a_cycle(seed: int, style: Style | None) -> None:
-    text = walked(grammar(KNOWN, style), Random(seed))
+def test_whatever_the_grammar_lets_through_is_a_graph_without_a_cycle(seed: int, style: PlanStyle | None) -> None:
+    text = walked(build_grammar(KNOWN, style), Random(seed))
     if text is None:
         pytest.skip("this walk came to no end")
-    found = graph(text, KNOWN, style)
+    found = parse_graph(text, KNOWN, style)
     assert found["nodes"]
     assert all(0 <= i < j < len(found["nodes"]) for i, j in found["edges"])
 
@@ -167,21 +178,21 @@ def test_whatever_the_grammar_lets_through_is_a_graph_without_a_cycle(seed: int,
 def test_lines_and_graph_are_each_others_inverse(drawn: list[tuple[str, set[int]]]) -> None:
     nodes = [{"tool": name} for name, _ in drawn]
     edges = [[i, j] for j, (_, before) in enumerate(drawn) for i in sorted(before) if i < j]
-    assert graph(lines(nodes, edges, KNOWN), KNOWN) == {"nodes": nodes, "edges": edges}
+    assert parse_graph(format_graph(nodes, edges, KNOWN), KNOWN) == {"nodes": nodes, "edges": edges}
 
 
-async def test_the_workflow_planner_gives_the_graph(simulated: Simulated) -> None:
-    simulated.answers({"tool_planner": 's1 = findFlight(city="Rome")\ns2 = alarm(s1)'})
+async def test_the_workflow_planner_gives_the_graph(simulated: SimulatedOrchestra) -> None:
+    simulated.set_answers({"tool_planner": 's1 = findFlight(city="Rome")\ns2 = alarm(s1)'})
     result = await simulated.run(simulated.find("planner"), task="Find a flight to Rome, then set the alarm.", tools=TOOLS)
     assert result.value == {"nodes": [{"tool": "findFlight", "arguments": {"city": "Rome"}}, {"tool": "alarm"}], "edges": [[0, 1]]}
 
 
-async def test_a_plan_with_a_tool_that_is_not_there_fails(simulated: Simulated) -> None:
-    simulated.answers({"tool_planner": "s1 = delete_all()"})
+async def test_a_plan_with_a_tool_that_is_not_there_fails(simulated: SimulatedOrchestra) -> None:
+    simulated.set_answers({"tool_planner": "s1 = delete_all()"})
     with pytest.raises(RunFailed, match="R002: there is no tool 'delete_all'"):
         await simulated.run(simulated.find("planner"), task="Find a flight to Rome.", tools=TOOLS)
 
 
 def test_a_catalogue_of_thousands_keeps_the_parameters_of_its_tools() -> None:
     many = [{"name": f"tool_{at}", "parameters": {f"p{number}": {"type": "str"} for number in range(8)}} for at in range(4000)]
-    assert all(len(one.fields) == 8 for one in declared(many))
+    assert all(len(one.fields) == 8 for one in parse_tools(many))

@@ -11,35 +11,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.router.plan_grammar import turn_grammar
-from orchestra.router.plan_syntax import Step, read
-from orchestra.router.tool_turns import next_line, seen, told, transcript
-from orchestra.router.validation import Rejection, judge
+from orchestra.router.plan_syntax import PlanStep, parse_line
+from orchestra.router.tool_turns import format_value, parse_next_line, transcript, with_observed_types
+from orchestra.router.validation import Rejection, validate_line
 from tests.router.house import SEARCH, STR, contract, offer, walked
 
 FETCH = contract("fetch", "tool", {"name": STR}, {})
 FIRST = "s1 = search(query=input.question, documents=input.documents)"
 
 
-def step(text: str) -> Step:
-    line = read(text)
-    assert isinstance(line, Step)
+def step(text: str) -> PlanStep:
+    line = parse_line(text)
+    assert isinstance(line, PlanStep)
     return line
 
 
 @pytest.mark.parametrize("seed", range(25))
 def test_whatever_is_decoded_under_the_grammar_stands_before_the_gates(seed: int) -> None:
-    random, steps = Random(seed), list[Step]()
+    random, steps = Random(seed), list[PlanStep]()
     for _ in range(3):
         made = offer(steps=3)
         if (text := walked(turn_grammar(made, steps), random)) is None:
             return
-        line = next_line(text, made, steps)
+        line = parse_next_line(text, made, steps)
         if line is None:
             return
         if isinstance(line, tuple):  # a call may be made twice, and that is all that a grammar cannot see
             assert {(one.code, "the same call" in one.reason) for one in line} == {("R001", True)}
             return
-        assert judge(line, made, steps) == []
+        assert validate_line(line, made, steps) == []
         steps.append(line)
 
 
@@ -50,7 +50,7 @@ def test_when_the_steps_are_used_up_only_the_answer_is_left() -> None:
 
 @pytest.mark.parametrize("text", ["return", " return s1", "```\nreturn {}\n```", f"{FIRST}\nreturn\ns2 = search()"])
 def test_whoever_returns_is_asked_for_the_answer(text: str) -> None:
-    assert next_line(text, offer(), [step(FIRST)]) is None
+    assert parse_next_line(text, offer(), [step(FIRST)]) is None
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,13 @@ def test_whoever_returns_is_asked_for_the_answer(text: str) -> None:
     ],
 )
 def test_what_cannot_stand_there_is_refused(text: str, said: str) -> None:
-    found = next_line(text, offer(), [step(FIRST)])
+    found = parse_next_line(text, offer(), [step(FIRST)])
     assert isinstance(found, tuple)
     assert said in str(found[0])
 
 
 def test_what_is_written_behind_a_first_line_does_not_count() -> None:
-    line = next_line(f"{FIRST}\ns2 = search(query=s1[0].text, documents=input.documents)\nreturn", offer(), [])
+    line = parse_next_line(f"{FIRST}\ns2 = search(query=s1[0].text, documents=input.documents)\nreturn", offer(), [])
     assert str(line) == FIRST
 
 
@@ -78,14 +78,14 @@ def test_a_value_tells_its_type_where_its_skill_does_not() -> None:
     made = offer(FETCH, SEARCH, values={"name": STR})
     steps = [step("s1 = fetch(name=input.name)")]
     line = "s2 = fetch(name=s1.city)"
-    assert isinstance(next_line(line, made, steps), tuple)
-    assert str(next_line(line, seen(made, steps, [{"city": "Oslo"}]), steps)) == line
-    assert isinstance(next_line(line, seen(made, steps, [{"city": 1}]), steps), tuple)
+    assert isinstance(parse_next_line(line, made, steps), tuple)
+    assert str(parse_next_line(line, with_observed_types(made, steps, [{"city": "Oslo"}]), steps)) == line
+    assert isinstance(parse_next_line(line, with_observed_types(made, steps, [{"city": 1}]), steps), tuple)
 
 
 @given(st.recursive(st.none() | st.text() | st.integers(), lambda one: st.lists(one) | st.dictionaries(st.text(), one)))
 def test_a_value_is_one_line_that_reads_back(value: Any) -> None:
-    line = told(value, 10**9)
+    line = format_value(value, 10**9)
     assert line.splitlines() == [line]
     assert json.loads(line) == value
 

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.router.plan import Plan, plan_of
-from orchestra.router.plan_syntax import INPUT, Answer, Argument, Literal, Reference, Step, read_plan
-from orchestra.router.voting import Vote, mark, vote
+from orchestra.router.plan import Plan, build_plan
+from orchestra.router.plan_syntax import INPUT, Argument, PlanAnswer, PlanLiteral, PlanReference, PlanStep, parse_plan
+from orchestra.router.voting import VoteResult, count_votes, plan_digest
 
 SKILLS = ("search", "reader", "cite", "sum")
 PARTS = ((), ("text",), (0,), (0, "text"))
 
 
 def plan(text: str) -> Plan:
-    found = plan_of(read_plan(text))
+    found = build_plan(parse_plan(text))
     assert found is not None
     return found
 
@@ -33,34 +33,34 @@ constants: st.SearchStrategy[Any] = (
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
     """Plans of up to six steps that read, map and wait for earlier ones; no call stands twice, as the gates see to it."""
-    steps: list[Step] = []
+    steps: list[PlanStep] = []
     for number in range(1, draw(st.integers(1, 6)) + 1):
         names = [step.name for step in steps]
 
-        def reference(names: list[str] = names) -> Reference:
+        def reference(names: list[str] = names) -> PlanReference:
             if draw(truth) and names:
-                return Reference(draw(st.sampled_from(names)), draw(st.sampled_from(PARTS)))
-            return Reference(INPUT, (draw(st.sampled_from(["request", "documents"])),))
+                return PlanReference(draw(st.sampled_from(names)), draw(st.sampled_from(PARTS)))
+            return PlanReference(INPUT, (draw(st.sampled_from(["request", "documents"])),))
 
         arguments: dict[str, Argument] = {}
         for name in draw(st.lists(st.sampled_from(["a", "b", "c"]), max_size=3, unique=True)):
-            arguments[name] = reference() if draw(truth) else Literal(draw(constants))
-        each = draw(st.none() | st.lists(constants, min_size=1, max_size=3).map(Literal)) if draw(truth) else reference()
+            arguments[name] = reference() if draw(truth) else PlanLiteral(draw(constants))
+        each = draw(st.none() | st.lists(constants, min_size=1, max_size=3).map(PlanLiteral)) if draw(truth) else reference()
         if each is not None:
-            arguments["x"] = Reference("x")
+            arguments["x"] = PlanReference("x")
         after = tuple(draw(st.lists(st.sampled_from(names), unique=True, max_size=2))) if names else ()
-        step = Step(f"s{number}", draw(st.sampled_from(SKILLS)), arguments, each, after)
+        step = PlanStep(f"s{number}", draw(st.sampled_from(SKILLS)), arguments, each, after)
         if not any(replace(one, name=step.name) == step for one in steps):
             steps.append(step)
     values = draw(st.lists(st.sampled_from([step.name for step in steps]), min_size=1, max_size=3, unique=True))
-    return Plan(tuple(steps), Answer(tuple(Reference(name) for name in values)))
+    return Plan(tuple(steps), PlanAnswer(tuple(PlanReference(name) for name in values)))
 
 
 def rewritten(found: Plan, random: Random) -> Plan:
     """The same graph: independent steps in another order, new names, shuffled arguments, a step that nobody reads."""
-    left = [*found.steps, Step("s999", "search", {"a": Literal("nobody reads this")})]
+    left = [*found.steps, PlanStep("s999", "search", {"a": PlanLiteral("nobody reads this")})]
     names: dict[str, str] = {}
-    made: list[Step] = []
+    made: list[PlanStep] = []
     while left:
         ready = [step for step in left if {one.root for one in step.references} | set(step.after) <= names.keys() | {INPUT}]
         step = random.choice(ready)
@@ -70,37 +70,42 @@ def rewritten(found: Plan, random: Random) -> Plan:
         each = None if step.each is None else _renamed(step.each, names)
         after = tuple(random.sample([names[name] for name in step.after], len(step.after)))
         names[step.name] = f"s{len(made) + 1}"
-        made.append(Step(names[step.name], step.skill, arguments, each, after))
+        made.append(PlanStep(names[step.name], step.capability, arguments, each, after))
     answers = [_reference(value, names) for value in found.answer.values]
-    return Plan(tuple(made), Answer(tuple(random.sample(answers, len(answers)))))
+    return Plan(tuple(made), PlanAnswer(tuple(random.sample(answers, len(answers)))))
 
 
 def _renamed(value: Argument, names: dict[str, str]) -> Argument:
-    return _reference(value, names) if isinstance(value, Reference) else value
+    return _reference(value, names) if isinstance(value, PlanReference) else value
 
 
-def _reference(value: Reference, names: dict[str, str]) -> Reference:
-    return Reference(names.get(value.root, value.root), value.path)
+def _reference(value: PlanReference, names: dict[str, str]) -> PlanReference:
+    return PlanReference(names.get(value.root, value.root), value.path)
 
 
 @given(plans(), st.randoms(use_true_random=False))
 def test_names_order_and_what_nobody_reads_make_no_difference(found: Plan, random: Random) -> None:
-    assert mark(rewritten(found, random)) == mark(found)
+    assert plan_digest(rewritten(found, random)) == plan_digest(found)
 
 
 @given(plans(), st.data())
 def test_other_wiring_is_another_plan(found: Plan, data: st.DataObject) -> None:
     """A reference of a step that counts is made to read something else that is not the same by its own graph."""
-    wired = [(step, name) for step in found.used for name, value in step.arguments.items() if isinstance(value, Reference) and name != "x"]
+    wired = [
+        (step, name)
+        for step in found.used_steps
+        for name, value in step.arguments.items()
+        if isinstance(value, PlanReference) and name != "x"
+    ]
     if not wired:
         return
     step, name = data.draw(st.sampled_from(wired))
     value = step.arguments[name]
-    assert isinstance(value, Reference)
-    other = Reference(value.root, (*value.path, "elsewhere"))
+    assert isinstance(value, PlanReference)
+    other = PlanReference(value.root, (*value.path, "elsewhere"))
     changed = replace(step, arguments={**step.arguments, name: other})
     steps = tuple(changed if one is step else one for one in found.steps)
-    assert mark(replace(found, steps=steps)) != mark(found)
+    assert plan_digest(replace(found, steps=steps)) != plan_digest(found)
 
 
 TWO = "s1 = search(query=input.a)\ns2 = search(query=input.b)\ns3 = cite(first=%s, second=%s)\nreturn s3"
@@ -127,7 +132,7 @@ TWO = "s1 = search(query=input.a)\ns2 = search(query=input.b)\ns3 = cite(first=%
     ],
 )
 def test_plans_that_differ(one: str, other: str) -> None:
-    assert mark(plan(one)) != mark(plan(other))
+    assert plan_digest(plan(one)) != plan_digest(plan(other))
 
 
 @pytest.mark.parametrize(
@@ -142,7 +147,7 @@ def test_plans_that_differ(one: str, other: str) -> None:
     ],
 )
 def test_plans_that_are_equal(one: str, other: str) -> None:
-    assert mark(plan(one)) == mark(plan(other))
+    assert plan_digest(plan(one)) == plan_digest(plan(other))
 
 
 A, B = plan("s1 = a()\nreturn s1"), plan("s1 = b()\nreturn s1")
@@ -152,19 +157,19 @@ A_AGAIN = plan("s1 = b()\ns2 = a()\nreturn s2")
 @pytest.mark.parametrize(
     ("sampled", "expected"),
     [
-        ([A], Vote(0, 1, 1)),
-        ([B, A, A_AGAIN], Vote(1, 2, 3)),
-        ([B, A, None, None], Vote(0, 1, 4)),
-        ([A, B, B, A], Vote(0, 2, 4)),
+        ([A], VoteResult(0, 1, 1)),
+        ([B, A, A_AGAIN], VoteResult(1, 2, 3)),
+        ([B, A, None, None], VoteResult(0, 1, 4)),
+        ([A, B, B, A], VoteResult(0, 2, 4)),
         ([None, None], None),
         ([], None),
     ],
 )
-def test_most_votes_win_and_ties_go_to_the_first(sampled: list[Any], expected: Vote | None) -> None:
-    assert vote(sampled) == expected
+def test_most_votes_win_and_ties_go_to_the_first(sampled: list[Any], expected: VoteResult | None) -> None:
+    assert count_votes(sampled) == expected
 
 
 def test_agreement_is_the_share_of_all_samples() -> None:
-    won = vote([A, B, A_AGAIN, None])
+    won = count_votes([A, B, A_AGAIN, None])
     assert won is not None
     assert won.agreement == 0.5

@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model
 
-from orchestra.schema.assignability import assignable
-from orchestra.schema.builtin_models import Answer, Document, Passage, Quote, Record
+from orchestra.schema.assignability import assignability_error
+from orchestra.schema.builtin_models import Answer, Document, Passage, Quote, StrictModel
 from orchestra.schema.types import Schema, schema_of
 from tests.unsafe_reference import assert_cost
 
 
-class Fact(Record):
+class Fact(StrictModel):
     fact: str
     quote: Quote
 
@@ -43,7 +43,7 @@ class IntTree(BaseModel):
 
 
 def check(producer: Any, consumer: Any) -> str | None:
-    return assignable(schema_of(producer, "serialization"), schema_of(consumer, "validation"))
+    return assignability_error(schema_of(producer, "serialization"), schema_of(consumer, "validation"))
 
 
 @pytest.mark.parametrize(
@@ -105,29 +105,29 @@ def test_what_does_not_fit_and_why(producer: Any, consumer: Any, reason: str) ->
 
 
 def test_a_consumer_that_forbids_further_fields_is_told_which() -> None:
-    class Closed(Record):
+    class Closed(StrictModel):
         fact: str
 
     assert check(Fact, Closed) == ".quote: Closed has no such field, Fact has"
 
 
 def test_a_bare_object_promises_nothing_about_its_fields() -> None:
-    assert assignable({"type": "object"}, schema_of(dict[str, int], "validation")) is not None
+    assert assignability_error({"type": "object"}, schema_of(dict[str, int], "validation")) is not None
 
 
 def test_constants_are_tried_one_by_one() -> None:
     consumer = schema_of(Document, "validation")
-    assert assignable({"const": {"source": "a", "text": "b"}}, consumer) is None
-    assert assignable({"const": {"source": "a", "txt": "b"}}, consumer) is not None
-    assert assignable({"const": {"fact": "a", "quote": "b"}}, schema_of(Fact, "validation")) == "expected Quote, got an object"
-    assert assignable({"const": 6}, {"type": "integer"}) is None
-    assert assignable({"const": True}, {"type": "integer"}) == "expected int, got true"
+    assert assignability_error({"const": {"source": "a", "text": "b"}}, consumer) is None
+    assert assignability_error({"const": {"source": "a", "txt": "b"}}, consumer) is not None
+    assert assignability_error({"const": {"fact": "a", "quote": "b"}}, schema_of(Fact, "validation")) == "expected Quote, got an object"
+    assert assignability_error({"const": 6}, {"type": "integer"}) is None
+    assert assignability_error({"const": True}, {"type": "integer"}) == "expected int, got true"
 
 
 def test_an_unknown_keyword_is_refused_unless_it_is_the_same() -> None:
     wants = {"type": "object", "patternProperties": {"^a": {"type": "string"}}}
-    assert assignable({"type": "object", "properties": {}}, wants) == "cannot prove 'patternProperties'"
-    assert assignable({**wants, "title": "X"}, wants) is None
+    assert assignability_error({"type": "object", "properties": {}}, wants) == "cannot prove 'patternProperties'"
+    assert assignability_error({**wants, "title": "X"}, wants) is None
 
 
 def test_a_hostile_pair_of_types_ends_in_a_refusal() -> None:
@@ -136,8 +136,8 @@ def test_a_hostile_pair_of_types_ends_in_a_refusal() -> None:
         return {"anyOf": [{"type": "array", "items": inner, "minItems": n} for n in (0, 1, 2, 3, 4, 5)]}
 
     given, wants = wide(8, {"type": "integer"}), wide(8, {"type": "number"})
-    assert "too complex" in str(assignable(given, wants))
-    assert_cost(lambda: assignable(given, wants), at_most=300)
+    assert "too complex" in str(assignability_error(given, wants))
+    assert_cost(lambda: assignability_error(given, wants), at_most=300)
 
 
 INT = st.builds(lambda a, b: Annotated[int, Field(ge=min(a, b), le=max(a, b))], st.integers(-3, 3), st.integers(-3, 3))
@@ -233,7 +233,7 @@ def test_a_value_of_the_producer_is_one_of_the_consumer_whenever_it_fits(data: s
     consumer = loosened(data.draw, producer) if data.draw(st.booleans()) else data.draw(TYPE)
     writes, reads = TypeAdapter(producer), TypeAdapter(consumer)
     written, read = writes.json_schema(mode="serialization"), reads.json_schema(mode="validation")
-    reason = assignable(written, read)
+    reason = assignability_error(written, read)
     for _ in range(3):
         raw = data.draw(values(written, written))
         try:
@@ -249,11 +249,11 @@ def test_a_value_of_the_producer_is_one_of_the_consumer_whenever_it_fits(data: s
             "anyOf": [{key: value for key, value in read.items() if key != "$defs"}, {"type": "null"}],
             "$defs": read.get("$defs", {}),
         }
-        assert assignable(written, either) is None
+        assert assignability_error(written, either) is None
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(TYPE)
 def test_every_type_fits_itself(kind: Any) -> None:
     adapter = TypeAdapter(kind)
-    assert assignable(adapter.json_schema(mode="serialization"), adapter.json_schema(mode="validation")) is None
+    assert assignability_error(adapter.json_schema(mode="serialization"), adapter.json_schema(mode="validation")) is None

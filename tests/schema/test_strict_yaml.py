@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.core.errors import InputError
-from orchestra.schema.strict_json import NotStrictJSON, parse_untrusted, unkept
-from orchestra.schema.strict_yaml import MAX_BYTES, load
+from orchestra.schema.strict_json import StrictJsonError, parse_untrusted, storage_error
+from orchestra.schema.strict_yaml import MAX_BYTES, load_yaml
 from tests.unsafe_reference import assert_cost
 
 CASES: list[dict[str, Any]] = tomllib.loads(Path(__file__).with_name("hostile.toml").read_text())["case"]
@@ -22,10 +22,10 @@ CASES: list[dict[str, Any]] = tomllib.loads(Path(__file__).with_name("hostile.to
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
 def test_a_hostile_file_is_refused_where_it_is_hostile(case: dict[str, Any]) -> None:
     with pytest.raises(InputError) as caught:
-        load(case["text"], "f.yaml")
+        load_yaml(case["text"], "f.yaml")
     error = caught.value
-    assert error.place is not None
-    assert (error.code, [error.place.line, error.place.column]) == (case["code"], case["at"])
+    assert error.location is not None
+    assert (error.code, [error.location.line, error.location.column]) == (case["code"], case["at"])
     assert error.hint
 
 
@@ -45,27 +45,27 @@ def test_a_hostile_file_is_refused_where_it_is_hostile(case: dict[str, Any]) -> 
 )
 def test_quotes_that_are_missing_or_end_too_early_are_told(text: str, hint: str) -> None:
     with pytest.raises(InputError) as caught:
-        load(text, "f.yaml")
+        load_yaml(text, "f.yaml")
     assert (caught.value.code, caught.value.hint) == ("L004", hint)
 
 
 @pytest.mark.parametrize(("text", "number"), [("007", "7"), ("-007", "-7"), ("+05", "5"), ("-00.5", "-0.5"), ("00", "0"), ("01e3", "1e3")])
 def test_a_number_with_a_leading_nought_may_be_written_as_the_hint_says(text: str, number: str) -> None:
     with pytest.raises(InputError, match="ambiguous") as caught:
-        load(f"a: {text}", "f.yaml")
+        load_yaml(f"a: {text}", "f.yaml")
     assert caught.value.hint == f'write "{text}" for the text, or {number} for the number'
-    assert load(f"a: {number}", "f.yaml").value == {"a": float(text)}
+    assert load_yaml(f"a: {number}", "f.yaml").value == {"a": float(text)}
 
 
 @pytest.mark.parametrize("digits", [1, 39, 40])
 @pytest.mark.parametrize("sign", ["", "-"])
 def test_a_sign_is_no_digit(digits: int, sign: str) -> None:
     text = sign + "7" * digits
-    assert load(f"a: {text}", "f.yaml").value == {"a": int(text)} == parse_untrusted(f'{{"a": {text}}}')
-    assert not unkept({"a": int(text)})
+    assert load_yaml(f"a: {text}", "f.yaml").value == {"a": int(text)} == parse_untrusted(f'{{"a": {text}}}')
+    assert not storage_error({"a": int(text)})
     with pytest.raises(InputError, match="41 digits"):
-        load(f"a: {sign}{'7' * 41}", "f.yaml")
-    with pytest.raises(NotStrictJSON, match="41 digits"):
+        load_yaml(f"a: {sign}{'7' * 41}", "f.yaml")
+    with pytest.raises(StrictJsonError, match="41 digits"):
         parse_untrusted(sign + "7" * 41)
 
 
@@ -103,22 +103,22 @@ def test_a_sign_is_no_digit(digits: int, sign: str) -> None:
     ],
 )
 def test_scalars_are_those_of_the_core_schema(text: str, value: object) -> None:
-    got = load(f"x: {text}", "f").value["x"]
+    got = load_yaml(f"x: {text}", "f").value["x"]
     assert (got, type(got)) == (value, type(value))
 
 
 def test_keys_that_look_like_other_types_are_strings_when_quoted() -> None:
-    assert load('"1": a\n"true": b\nno: c', "f").value == {"1": "a", "true": "b", "no": "c"}
+    assert load_yaml('"1": a\n"true": b\nno: c', "f").value == {"1": "a", "true": "b", "no": "c"}
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_accepted() -> None:
-    assert load(b"\xef\xbb\xbfa: 1\r\nb: |\r\n  x\r\n  y\r\n", "f").value == {"a": 1, "b": "x\ny\n"}
+    assert load_yaml(b"\xef\xbb\xbfa: 1\r\nb: |\r\n  x\r\n  y\r\n", "f").value == {"a": 1, "b": "x\ny\n"}
 
 
 @pytest.mark.parametrize("data", ["a: é".encode("latin-1"), "a: 1".encode("utf-16"), b"\xff\xfea"])
 def test_another_encoding_is_refused(data: bytes) -> None:
     with pytest.raises(InputError, match="not UTF-8") as caught:
-        load(data, "f")
+        load_yaml(data, "f")
     assert caught.value.code == "L002"
 
 
@@ -126,7 +126,7 @@ def test_another_encoding_is_refused(data: bytes) -> None:
 def test_a_file_of_more_than_a_mebibyte_is_refused(text: str) -> None:
     for form in (text, text.encode()):
         with pytest.raises(InputError) as caught:
-            load(form, "f")
+            load_yaml(form, "f")
         assert caught.value.code == "L001"
 
 
@@ -134,35 +134,35 @@ def test_a_file_of_more_than_a_mebibyte_is_refused(text: str) -> None:
 def test_nesting_deeper_than_64_is_refused_at_once(text: str) -> None:
     def refused() -> None:
         with pytest.raises(InputError) as caught:
-            load(text, "f")
+            load_yaml(text, "f")
         assert caught.value.code in {"L010", "L011"}
 
     assert_cost(refused, at_most=50)
 
 
 def test_nesting_of_64_is_read() -> None:
-    assert load("[" * 64 + "]" * 64, "f").value
+    assert load_yaml("[" * 64 + "]" * 64, "f").value
 
 
 def test_a_scalar_over_64_kibi_characters_is_refused() -> None:
-    assert load("a: " + "x" * (64 << 10), "f").value
+    assert load_yaml("a: " + "x" * (64 << 10), "f").value
     with pytest.raises(InputError) as caught:
-        load("a: " + "x" * ((64 << 10) + 1), "f")
+        load_yaml("a: " + "x" * ((64 << 10) + 1), "f")
     assert caught.value.code == "L012"
 
 
 def test_places_of_values_and_keys() -> None:
-    marked = load('a:\n  b: [x, "yy"]\n  cc: |\n    hello\n', "f.yaml")
-    value, key = marked.place(("a", "b", 1)), marked.place(("a", "cc"), key=True)
+    marked = load_yaml('a:\n  b: [x, "yy"]\n  cc: |\n    hello\n', "f.yaml")
+    value, key = marked.location(("a", "b", 1)), marked.location(("a", "cc"), key=True)
     assert (value.line, value.column, value.width, value.text) == (2, 10, 4, '  b: [x, "yy"]')
     assert (key.line, key.column, key.width) == (3, 3, 2)
-    assert marked.place(("a", "missing")) == marked.place(("a",))
-    assert marked.place(()).line == 1
+    assert marked.location(("a", "missing")) == marked.location(("a",))
+    assert marked.location(()).line == 1
 
 
 def test_a_report_shows_a_window_of_a_very_long_line_and_no_control_sequence() -> None:
     with pytest.raises(InputError) as caught:
-        load("a: [" + "1, " * 1000 + "\x1b[31m]", "f")
+        load_yaml("a: [" + "1, " * 1000 + "\x1b[31m]", "f")
     report = str(caught.value)
     assert max(map(len, report.splitlines())) < 200
     assert "\x1b" not in report
@@ -179,14 +179,14 @@ DATA = st.recursive(
 @given(DATA)
 def test_json_is_read_as_itself(data: Any) -> None:
     escaped = json.dumps(data, ensure_ascii=False)
-    assert load(escaped, "f").value == data
+    assert load_yaml(escaped, "f").value == data
 
 
 @given(st.text(max_size=40) | st.binary(max_size=40))
 def test_any_text_is_read_or_refused_with_code_and_place(text: str | bytes) -> None:
     found = None
     try:
-        load(text, "f")
+        load_yaml(text, "f")
     except InputError as error:
         found = error
-    assert found is None or (found.code.startswith("L0") and found.place is not None and str(found))
+    assert found is None or (found.code.startswith("L0") and found.location is not None and str(found))

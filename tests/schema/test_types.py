@@ -11,24 +11,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, TypeAdapter
 
-from orchestra.core.errors import InputError, Place
-from orchestra.core.suggestions import nearest
+from orchestra.core.errors import InputError, SourceLocation
+from orchestra.core.suggestions import closest_match
 from orchestra.schema.builtin_models import Answer, Document, Passage, Quote
 from orchestra.schema.types import (
     ANY,
     Schema,
     Validator,
-    anchored,
-    bundled,
-    elements,
-    field,
-    is_mapped,
-    item,
-    mapped,
+    bundle_definitions,
+    element_type,
+    field_type,
+    format_type,
+    is_map_result,
+    item_type,
+    localize_references,
+    map_result_type,
     nullable,
     parse_type,
     schema_of,
-    show,
     union,
 )
 from tests.unsafe_reference import assert_cost
@@ -79,7 +79,7 @@ MODELS = {"Document": written(Document), "Answer": written(Answer), "Tree": writ
     ],
 )
 def test_a_type_is_shown_as_a_reader_would_write_it(python_type: Any, name: str) -> None:
-    assert show(written(python_type)) == name
+    assert format_type(written(python_type)) == name
 
 
 @pytest.mark.parametrize(
@@ -103,12 +103,12 @@ def test_a_type_is_shown_as_a_reader_would_write_it(python_type: Any, name: str)
     ],
 )
 def test_the_text_of_a_type_is_read_back_as_it_is_shown(text: str) -> None:
-    assert show(parse_type(text, MODELS)) == text
+    assert format_type(parse_type(text, MODELS)) == text
 
 
 def test_none_is_another_spelling_of_null_and_brackets_may_group() -> None:
     assert parse_type("None | str", {}) == parse_type("(null | str)", {})
-    assert show(parse_type(" list [ (str | None) ] ", {})) == "list[str | null]"
+    assert format_type(parse_type(" list [ (str | None) ] ", {})) == "list[str | null]"
 
 
 @pytest.mark.parametrize(
@@ -143,10 +143,10 @@ def test_a_text_that_is_no_type_is_refused(text: str, code: str, hint: str) -> N
 
 
 def test_the_place_of_a_fault_inside_a_type_is_its_own() -> None:
-    place = Place("f.yaml", 4, 12, 'input: {d: "list[Documnet]"}', 16)
+    place = SourceLocation("f.yaml", 4, 12, 'input: {d: "list[Documnet]"}', 16)
     with pytest.raises(InputError) as caught:
         parse_type("list[Documnet]", MODELS, place)
-    assert caught.value.place == Place("f.yaml", 4, 18, place.text, 8)
+    assert caught.value.location == SourceLocation("f.yaml", 4, 18, place.text, 8)
 
 
 @given(st.text("strinlf[]|,'\"()Literadc ", max_size=20))
@@ -160,13 +160,13 @@ def test_any_text_is_a_type_or_is_refused(text: str) -> None:
 
 def test_fields_are_followed_through_references_and_unions() -> None:
     answer = written(Answer)
-    citations = field(answer, "citations")
+    citations = field_type(answer, "citations")
     assert isinstance(citations, dict)
-    assert show(citations) == "list[Citation]"
-    one = item(citations, 0)
+    assert format_type(citations) == "list[Citation]"
+    one = item_type(citations, 0)
     assert isinstance(one, dict)
-    assert show(field(one, "start")) == "int"  # type: ignore[arg-type]  # it is a schema, as the line before says
-    both = field(written(Document | Passage), "text")
+    assert format_type(field_type(one, "start")) == "int"  # type: ignore[arg-type]  # it is a schema, as the line before says
+    both = field_type(written(Document | Passage), "text")
     assert both == {"type": "string"}
 
 
@@ -181,27 +181,27 @@ def test_fields_are_followed_through_references_and_unions() -> None:
     ],
 )
 def test_a_field_that_is_not_there_has_a_reason(schema: Schema, name: str, reason: str) -> None:
-    assert field(schema, name) == reason
+    assert field_type(schema, name) == reason
 
 
 def test_the_values_of_a_dict_are_its_fields_and_anything_has_any_field() -> None:
-    assert field(written(dict[str, int]), "k") == {"type": "integer"}
-    assert field({"type": "object"}, "k") == ANY
-    assert field(ANY, "k") == ANY
+    assert field_type(written(dict[str, int]), "k") == {"type": "integer"}
+    assert field_type({"type": "object"}, "k") == ANY
+    assert field_type(ANY, "k") == ANY
 
 
 def test_elements_of_lists_and_tuples() -> None:
     pair = written(tuple[int, str])
-    assert item(pair, 1) == {"type": "string"}
-    assert show(elements(pair)) == "int | str"  # type: ignore[arg-type]  # a tuple has elements
-    assert item(pair, 2) == "tuple[int, str] has 2 elements, and no [2]"
-    assert elements(written(str)) == "str is not a list"
-    assert elements(written(list[str] | None)) == "may be null (list[str] | null)"
+    assert item_type(pair, 1) == {"type": "string"}
+    assert format_type(element_type(pair)) == "int | str"  # type: ignore[arg-type]  # a tuple has elements
+    assert item_type(pair, 2) == "tuple[int, str] has 2 elements, and no [2]"
+    assert element_type(written(str)) == "str is not a list"
+    assert element_type(written(list[str] | None)) == "may be null (list[str] | null)"
 
 
 def test_a_union_has_each_member_once() -> None:
     assert union([written(str), written(str)]) == {"type": "string"}
-    assert show(union([written(str), written(Answer), written(str | None)])) == "str | Answer | null"
+    assert format_type(union([written(str), written(Answer), written(str | None)])) == "str | Answer | null"
     assert union([written(str), ANY]) == ANY
     assert nullable(nullable(written(str))) == nullable(written(str))
 
@@ -209,11 +209,11 @@ def test_a_union_has_each_member_once() -> None:
 def test_definitions_of_one_name_and_two_meanings_are_kept_apart() -> None:
     first = {"$ref": "#/$defs/X", "$defs": {"X": {"type": "string"}}}
     second = {"$ref": "#/$defs/X", "$defs": {"X": {"type": "integer"}}}
-    both = bundled({"type": "object", "properties": {"a": first, "b": second}, "required": ["a", "b"]})
+    both = bundle_definitions({"type": "object", "properties": {"a": first, "b": second}, "required": ["a", "b"]})
     validator = Validator(both)
     assert validator.is_valid({"a": "x", "b": 1})
     assert not validator.is_valid({"a": "x", "b": "x"})
-    same = bundled({"type": "array", "prefixItems": [first, first]})
+    same = bundle_definitions({"type": "array", "prefixItems": [first, first]})
     assert list(same["$defs"]) == ["X"]
 
 
@@ -224,10 +224,10 @@ def test_recursive_types_are_bundled_and_validated() -> None:
 
 
 def test_a_mapped_node_has_values_and_nothing_else() -> None:
-    schema = mapped(written(Answer))
-    assert is_mapped(schema)
-    assert show(field(schema, "values")) == "list[Answer]"  # type: ignore[arg-type]  # it is there
-    assert isinstance(field(schema, "text"), str)
+    schema = map_result_type(written(Answer))
+    assert is_map_result(schema)
+    assert format_type(field_type(schema, "values")) == "list[Answer]"  # type: ignore[arg-type]  # it is there
+    assert isinstance(field_type(schema, "text"), str)
 
 
 @pytest.mark.parametrize(
@@ -300,22 +300,22 @@ def test_a_python_type_without_a_json_form_is_refused() -> None:
 
 
 def test_fields_keep_the_names_of_their_types() -> None:
-    assert show(field(written(Reading), "meta")) == "dict[str, int]"  # type: ignore[arg-type]  # it is there
-    assert show(field(written(Reading), "quote")) == "Quote | null"  # type: ignore[arg-type]  # it is there
+    assert format_type(field_type(written(Reading), "meta")) == "dict[str, int]"  # type: ignore[arg-type]  # it is there
+    assert format_type(field_type(written(Reading), "quote")) == "Quote | null"  # type: ignore[arg-type]  # it is there
 
 
 def test_the_nearest_of_many_words_is_looked_for_in_time() -> None:
     words = [f"node_{number}" for number in range(100_000)]
-    assert_cost(lambda: [nearest(f"nodes_{number}", words) for number in range(50)], at_most=1_000)
+    assert_cost(lambda: [closest_match(f"nodes_{number}", words) for number in range(50)], at_most=1_000)
 
 
 def test_a_word_as_long_as_a_page_is_near_to_nothing() -> None:
-    assert nearest("x" * 60_000, ["x" * 60_000]) == ""
+    assert closest_match("x" * 60_000, ["x" * 60_000]) == ""
 
 
 @given(st.text("abc", max_size=8), st.lists(st.text("abc", max_size=24), max_size=8))
 def test_words_of_another_length_are_left_out_only_where_they_could_not_be_near(word: str, words: list[str]) -> None:
-    assert nearest(word, words) == next(iter(get_close_matches(word, words, 1, 0.6)), "")
+    assert closest_match(word, words) == next(iter(get_close_matches(word, words, 1, 0.6)), "")
 
 
 def test_references_below_the_whole_of_a_type_lead_to_definitions() -> None:
@@ -329,15 +329,15 @@ def test_references_below_the_whole_of_a_type_lead_to_definitions() -> None:
         },
         "$defs": {"Part": {"type": "array", "items": {"$ref": "#"}}},
     }
-    found = anchored(given, "Part")
+    found = localize_references(given, "Part")
     assert found["properties"]["first"] == {"$ref": "#/$defs/Part_2"}
     assert found["properties"]["kind"] == {"const": {"$ref": "#"}}
-    within = Validator(bundled({"type": "object", "properties": {"$ref": {"type": "string"}, "whole": found}}))
+    within = Validator(bundle_definitions({"type": "object", "properties": {"$ref": {"type": "string"}, "whole": found}}))
     alone = Validator(given)
     for value in ({"first": 1}, {"first": "a"}, {"more": {"first": "a"}}, {"more": [{"first": 1}]}, {"more": [{"$ref": "a"}]}):
         assert within.is_valid({"whole": value}) == alone.is_valid(value)
     plain = {"$ref": "#/$defs/Part", "$defs": {"Part": {"type": "string"}}}
-    assert anchored(plain, "Part") is plain
+    assert localize_references(plain, "Part") is plain
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ import pytest
 
 from orchestra.core.events import AttemptFinished, Event
 from tests.mutation.mutant import Mutant, patched
-from tests.simulation.lab.forks import Relative
-from tests.simulation.lab.invariants import Case, audit
-from tests.simulation.lab.random_workflows import draw
-from tests.simulation.lab.simulate import RARE, digest, executed, main, simulate
-from tests.simulation.lab.storms import Storm
-from tests.simulation.lab.trial import Trial, attempt, findings
+from tests.simulation.lab.forks import RelatedRun
+from tests.simulation.lab.invariants import AuditCase, audit
+from tests.simulation.lab.random_workflows import random_workflow
+from tests.simulation.lab.simulate import RARE_FEATURES, digest, main, node_count, simulate
+from tests.simulation.lab.storms import FaultPlan
+from tests.simulation.lab.trial import Trial, findings, run_trial
 from tests.simulation.mutants import MUTANTS, judge
 
 pytestmark = [
@@ -64,13 +64,13 @@ def test_a_seed_gives_the_same_run_in_another_process() -> None:
 
 
 def test_a_run_executes_fifteen_nodes_or_more_in_the_middle() -> None:
-    nodes = sorted(executed(_trial(seed)) for seed in range(SEED, SEED + 240, 4))
+    nodes = sorted(node_count(_trial(seed)) for seed in range(SEED, SEED + 240, 4))
     assert nodes[len(nodes) // 2] >= 13  # of few runs; `make simulate` shows the median of all
 
 
 def test_every_kind_and_modifier_is_in_many_workflows() -> None:
-    drawn = [draw(number) for number in range(300)]
-    features = {feature for one in drawn for feature in one.features} - RARE
+    drawn = [random_workflow(number) for number in range(300)]
+    features = {feature for one in drawn for feature in one.features} - RARE_FEATURES
     few = {feature for feature in features if sum(feature in one.features for one in drawn) < 0.05 * len(drawn)}
     assert few == set()
     assert len(features) > 30
@@ -80,14 +80,14 @@ def test_forks_and_deletions_are_in_many_runs() -> None:
     tally = simulate(range(SEED, SEED + 400))
     kinds = ("fork of a run that was done", "fork of a run that was failed", "fork of a run that was cut off", "fork, answers recalled")
     deletions = ("deleted, the parent", "deleted, a neighbour", "deleted, the younger", "not deleted: under way", "not deleted: messages")
-    assert {name: tally.mix[f"fault {name}"] for name in (*kinds, *deletions) if tally.mix[f"fault {name}"] < 3} == {}
-    assert min(tally.mix["has a parent"], tally.mix["has a neighbour"]) >= 20
+    assert {name: tally.features[f"fault {name}"] for name in (*kinds, *deletions) if tally.features[f"fault {name}"] < 3} == {}
+    assert min(tally.features["has a parent"], tally.features["has a neighbour"]) >= 20
 
 
 def test_a_run_that_fails_is_told_with_the_line_that_repeats_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tests.simulation.lab.simulate.findings", lambda trial: ["I0 made up"] if trial.storm.seed == SEED + 3 else [])
+    monkeypatch.setattr("tests.simulation.lab.simulate.findings", lambda trial: ["I0 made up"] if trial.plan.seed == SEED + 3 else [])
     assert main(["--seed", str(SEED), "--runs", "6", "--jobs", "1"]) == 1
     assert f"I0 made up\n  python -m tests.simulation.lab.simulate --seed {SEED + 3} --runs 1 -v\n" in capsys.readouterr().out
 
@@ -109,19 +109,21 @@ def test_its_processes_end_in_order_and_nothing_of_theirs_is_told_as_leaked() ->
 
 def test_the_auditor_finds_an_answer_that_the_parent_never_got() -> None:
     trial = next(found for seed in range(SEED, SEED + 200) if (found := _trial(seed)).forked and _recalled(found))
-    assert trial.elder is not None
+    assert trial.earlier is not None
     first = _recalled(trial)[0]
-    parent = [msgspec.structs.replace(event, value="another") if _same_answer(event, first) else event for event in trial.elder.events]
-    relative = Relative(trial.elder.run, trial.drawn.program, parent)
-    said = audit(Case(trial.drawn.program, trial.events, relative=relative, cancelled=trial.cancelled, waits=trial.waits))
+    parent = [msgspec.structs.replace(event, value="another") if _same_answer(event, first) else event for event in trial.earlier.events]
+    relative = RelatedRun(trial.earlier.run, trial.workflow.program, parent)
+    said = audit(
+        AuditCase(trial.workflow.program, trial.events, related_run=relative, cancelled=trial.cancelled, left_waiting=trial.left_waiting)
+    )
     assert any("was not given to that call" in found for found in said)
-    strangers = audit(Case(trial.drawn.program, trial.events, cancelled=trial.cancelled, waits=trial.waits))
+    strangers = audit(AuditCase(trial.workflow.program, trial.events, cancelled=trial.cancelled, left_waiting=trial.left_waiting))
     assert any("the answer of a stranger" in found for found in strangers)
 
 
 def _recalled(trial: Trial) -> list[AttemptFinished]:
     events = [event for event in trial.events if isinstance(event, AttemptFinished)]
-    return [event for event in events if trial.elder is not None and event.recalled == trial.elder.run and not event.memo]
+    return [event for event in events if trial.earlier is not None and event.reused_from == trial.earlier.run and not event.memo_key]
 
 
 def _same_answer(event: Event, other: AttemptFinished) -> bool:
@@ -133,15 +135,15 @@ def test_the_auditor_finds_an_event_that_is_missing() -> None:
     assert findings(trial) == []
     for gone in range(1, len(trial.events) - 1):
         events = [*trial.events[:gone], *trial.events[gone + 1 :]]
-        assert audit(Case(trial.drawn.program, events)) != []
+        assert audit(AuditCase(trial.workflow.program, events)) != []
 
 
 def _trial(seed: int) -> Trial:
-    return attempt(draw(seed // 8), Storm.of(seed))
+    return run_trial(random_workflow(seed // 8), FaultPlan.from_seed(seed))
 
 
 def _calm(seed: int) -> Trial:
-    return attempt(draw(seed // 8), Storm.of(seed).calm())
+    return run_trial(random_workflow(seed // 8), FaultPlan.from_seed(seed).without_faults())
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

@@ -15,46 +15,46 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.core.events import Usage
-from orchestra.core.protocols import Call, Chunk, Done, Measure, Refused, Reply, Source
+from orchestra.core.protocols import CallError, CallEstimate, CallReply, CallRequest, CallResult, Chunk, EvidenceSource
 from orchestra.testing import CassetteError, Player, Recorder, SimulatedWorkers, VirtualClock, run_simulated
-from orchestra.testing.cassette_file import FORMAT, MAX_CALLS, Entry, parse, read, render
+from orchestra.testing.cassette_file import FORMAT, MAX_CALLS, CassetteEntry, encode_cassette, parse_cassette, read_cassette
 
 HEAD = msgspec.json.encode({"cassette": FORMAT}) + b"\n"
 
 
-def call(name: str = "reader", **changed: Any) -> Call:
+def call(name: str = "reader", **changed: Any) -> CallRequest:
     facts: dict[str, Any] = {"run": "r1", "node": "n1", "attempt": 1, "kind": "agent", "name": name, "inputs": {"question": "When?"}}
-    return Call(**{**facts, **changed})
+    return CallRequest(**{**facts, **changed})
 
 
-async def replies(workers: Any, asked: Call) -> list[Reply]:
+async def replies(workers: Any, asked: CallRequest) -> list[CallReply]:
     return [reply async for reply in workers.run(asked)]
 
 
 class Answering:
     """Workers that answer each call with the same replies, and measure it."""
 
-    def __init__(self, *given: Reply) -> None:
+    def __init__(self, *given: CallReply) -> None:
         self.given, self.asked = given, 0
 
-    async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
+    async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
         self.asked += 1
         for reply in self.given:
             yield reply
 
-    def measure(self, call: Call) -> Measure:
-        return Measure(prompt_tokens=12, max_output=7, min_output=3, memo="m")
+    def estimate(self, call: CallRequest) -> CallEstimate:
+        return CallEstimate(prompt_tokens=12, max_output=7, min_output=3, memo_key="m")
 
-    async def count(self, call: Call) -> int | None:
+    async def count_tokens(self, call: CallRequest) -> int | None:
         return 11
 
 
-def recorded(path: Path, workers: Any, *calls: Call, **options: Any) -> Recorder:
+def recorded(path: Path, workers: Any, *calls: CallRequest, **options: Any) -> Recorder:
     async def scenario(clock: VirtualClock) -> Recorder:
         recorder = Recorder(workers, path, clock=clock, **options)
         for one in calls:
-            recorder.measure(one)
-            await recorder.count(one)
+            recorder.estimate(one)
+            await recorder.count_tokens(one)
             await replies(recorder, one)
         recorder.save()
         return recorder
@@ -62,14 +62,14 @@ def recorded(path: Path, workers: Any, *calls: Call, **options: Any) -> Recorder
     return run_simulated(scenario)
 
 
-def played(player: Player, *calls: Call) -> list[list[Reply]]:
-    async def scenario(clock: VirtualClock) -> list[list[Reply]]:
+def played(player: Player, *calls: CallRequest) -> list[list[CallReply]]:
+    async def scenario(clock: VirtualClock) -> list[list[CallReply]]:
         return [await replies(player, one) for one in calls]
 
     return run_simulated(scenario)
 
 
-DONE = Done(
+DONE = CallResult(
     value={"answer": "ü"},
     usage=Usage(prompt_tokens=3, calls=1),
     server="s",
@@ -78,11 +78,11 @@ DONE = Done(
     received="ü".encode(),
     confidence=0.5,
 )
-REFUSED = Refused(code="F203", reason="no", hint="try", retryable=True, server="s", sent=b"{}")
+REFUSED = CallError(code="F203", reason="no", hint="try", retryable=True, server="s", sent=b"{}")
 
 
-@pytest.mark.parametrize("reply", [DONE, REFUSED, Done(value=None)], ids=["done", "refused", "nothing"])
-def test_a_reply_comes_back_to_the_byte(reply: Reply, tmp_path: Path) -> None:
+@pytest.mark.parametrize("reply", [DONE, REFUSED, CallResult(value=None)], ids=["done", "refused", "nothing"])
+def test_a_reply_comes_back_to_the_byte(reply: CallReply, tmp_path: Path) -> None:
     path = tmp_path / "new" / "c.jsonl"
     recorded(path, Answering(Chunk("a"), Chunk("b"), reply), call())
     assert played(Player(path), call()) == [[Chunk("ab"), reply]]
@@ -91,9 +91,9 @@ def test_a_reply_comes_back_to_the_byte(reply: Reply, tmp_path: Path) -> None:
 def test_measure_and_count_come_back(tmp_path: Path) -> None:
     recorded(tmp_path / "c", Answering(DONE), call())
     player = Player(tmp_path / "c")
-    assert player.measure(call()) == Answering().measure(call())
-    assert asyncio.run(player.count(call())) == 11
-    assert asyncio.run(player.count(call(inputs={}))) is None
+    assert player.estimate(call()) == Answering().estimate(call())
+    assert asyncio.run(player.count_tokens(call())) == 11
+    assert asyncio.run(player.count_tokens(call(inputs={}))) is None
 
 
 def test_a_call_is_found_whatever_its_node_and_its_run(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_call_is_found_whatever_its_node_and_its_run(tmp_path: Path) -> None:
         {"name": "writer"},
         {"kind": "tool"},
         {"inputs": {"question": "Who?"}},
-        {"evidence": (Source("text"),)},
+        {"evidence": (EvidenceSource("text"),)},
         {"feedback": ("no quote",)},
         {"tier": 1},
         {"tier": 2},
@@ -119,9 +119,9 @@ def test_a_call_that_says_something_else_is_refused_and_kept_as_a_fault(changed:
     recorded(tmp_path / "c", Answering(DONE), call())
     player = Player(tmp_path / "c")
     ((reply,),) = played(player, call(**changed))
-    assert isinstance(reply, Refused)
+    assert isinstance(reply, CallError)
     assert (reply.code, reply.retryable) == ("C034", False)
-    assert [fault.code for fault in player.faults] == ["C034"]
+    assert [fault.code for fault in player.errors] == ["C034"]
 
 
 def test_the_nearest_call_is_the_one_whose_difference_is_shown(tmp_path: Path) -> None:
@@ -129,32 +129,32 @@ def test_the_nearest_call_is_the_one_whose_difference_is_shown(tmp_path: Path) -
     recorded(tmp_path / "c", Answering(DONE), far, call(inputs={"question": "When was it built?", "top": 1}))
     player = Player(tmp_path / "c")
     played(player, call(inputs={"question": "When was it broken?", "top": 1}))
-    assert "inputs.question: recorded 'When was it built?', now 'When was it broken?'" in player.faults[0].why
-    assert "top" not in player.faults[0].why
+    assert "inputs.question: recorded 'When was it built?', now 'When was it broken?'" in player.errors[0].why
+    assert "top" not in player.errors[0].why
 
 
 def test_calls_that_say_the_same_are_answered_in_turn(tmp_path: Path) -> None:
     numbers = iter(range(9))
     recorded(tmp_path / "c", SimulatedWorkers(lambda _: next(numbers)), call(), call())
     found = played(Player(tmp_path / "c"), call(), call(), call())
-    assert [reply.value for (reply,) in found if isinstance(reply, Done)] == [0, 1, 1]
+    assert [reply.value for (reply,) in found if isinstance(reply, CallResult)] == [0, 1, 1]
 
 
 def test_calls_that_say_the_same_and_overlap_get_their_own_answers(tmp_path: Path) -> None:
-    def latency(asked: Call, _: Random) -> float:
+    def latency(asked: CallRequest, _: Random) -> float:
         return 3.0 if asked.node == "n[0]" else 1.0
 
-    async def both(workers: Any) -> list[list[Reply]]:
+    async def both(workers: Any) -> list[list[CallReply]]:
         return await asyncio.gather(*(replies(workers, call(node=f"n[{n}]")) for n in range(2)))
 
-    async def record(clock: VirtualClock) -> list[list[Reply]]:
+    async def record(clock: VirtualClock) -> list[list[CallReply]]:
         recorder = Recorder(SimulatedWorkers(lambda asked: asked.node, clock=clock, latency=latency), tmp_path / "c", clock=clock)
         found = await both(recorder)
         recorder.save()
         return found
 
     found = run_simulated(record)
-    assert [reply.value for (reply,) in found if isinstance(reply, Done)] == ["n[0]", "n[1]"]
+    assert [reply.value for (reply,) in found if isinstance(reply, CallResult)] == ["n[0]", "n[1]"]
     assert run_simulated(lambda clock: both(Player(tmp_path / "c", clock=clock))) == found
 
 
@@ -163,9 +163,9 @@ def test_samples_are_told_apart(tmp_path: Path) -> None:
     samples = [call(sample=number) for number in (3, 1, 2)]
     recorded(tmp_path / "c", workers, *samples)
     found = played(Player(tmp_path / "c"), *reversed(samples))
-    assert [reply.value for (reply,) in found if isinstance(reply, Done)] == [2, 1, 3]
+    assert [reply.value for (reply,) in found if isinstance(reply, CallResult)] == [2, 1, 3]
     ((other,),) = played(Player(tmp_path / "c"), call(sample=4))
-    assert isinstance(other, Refused)
+    assert isinstance(other, CallError)
 
 
 def test_a_cassette_in_which_samples_were_not_written_down_is_read_as_ever(tmp_path: Path) -> None:
@@ -173,8 +173,8 @@ def test_a_cassette_in_which_samples_were_not_written_down_is_read_as_ever(tmp_p
     recorded(tmp_path / "c", SimulatedWorkers(lambda _: next(numbers)), call(), call())
     player = Player(tmp_path / "c")
     found = played(player, call(sample=1), call(sample=2))
-    assert [reply.value for (reply,) in found if isinstance(reply, Done)] == [0, 1]
-    assert player.measure(call(sample=1)) == player.measure(call())
+    assert [reply.value for (reply,) in found if isinstance(reply, CallResult)] == [0, 1]
+    assert player.estimate(call(sample=1)) == player.estimate(call())
 
 
 def test_a_reply_takes_as_long_as_it_took(tmp_path: Path) -> None:
@@ -213,9 +213,9 @@ def test_a_call_that_was_given_up_is_given_up_again(tmp_path: Path) -> None:
 def test_restricted_data_reaches_neither_worker_nor_file(tmp_path: Path) -> None:
     workers = Answering(DONE)
     recorder = recorded(tmp_path / "c", workers, call(label="restricted"))
-    assert (workers.asked, read(tmp_path / "c"), recorder.faults[0].code) == (0, [], "C032")
+    assert (workers.asked, read_cassette(tmp_path / "c"), recorder.errors[0].code) == (0, [], "C032")
     recorded(tmp_path / "c", workers, call(label="restricted"), label="restricted")
-    assert len(read(tmp_path / "c")) == 1
+    assert len(read_cassette(tmp_path / "c")) == 1
 
 
 def test_the_file_does_not_depend_on_the_order_of_calls(tmp_path: Path) -> None:
@@ -227,11 +227,11 @@ def test_the_file_does_not_depend_on_the_order_of_calls(tmp_path: Path) -> None:
 
 def test_a_request_that_is_too_long_for_a_line_is_left_out_and_a_value_that_is_too_long_is_an_error(tmp_path: Path) -> None:
     recorded(tmp_path / "c", Answering(msgspec.structs.replace(DONE, sent=b"x" * (1 << 20))), call())
-    assert read(tmp_path / "c")[0].sent == ""
+    assert read_cassette(tmp_path / "c")[0].sent == ""
     with pytest.raises(CassetteError) as raised:
-        recorded(tmp_path / "c", Answering(Done(value="x" * (1 << 20))), call())
+        recorded(tmp_path / "c", Answering(CallResult(value="x" * (1 << 20))), call())
     assert raised.value.code == "C031"
-    assert len(read(tmp_path / "c")) == 1
+    assert len(read_cassette(tmp_path / "c")) == 1
 
 
 def test_a_cassette_that_is_not_there_says_how_to_make_one(tmp_path: Path) -> None:
@@ -264,14 +264,14 @@ def test_a_cassette_that_is_not_there_says_how_to_make_one(tmp_path: Path) -> No
 )
 def test_a_line_that_no_recorder_writes_is_refused(line: bytes) -> None:
     with pytest.raises(CassetteError) as raised:
-        parse(HEAD + line + b"\n")
+        parse_cassette(HEAD + line + b"\n")
     assert raised.value.code == "C031"
 
 
 def test_a_file_of_another_format_or_of_too_many_lines_is_refused() -> None:
-    for data in (b"", b'{"cassette":"orchestra/cassette/v2"}\n', HEAD + b"{}\n" * (MAX_CALLS + 1)):
+    for data in (b"", b'{"cassette":"orchestra/cassette/v1"}\n', HEAD + b"{}\n" * (MAX_CALLS + 1)):
         with pytest.raises(CassetteError):
-            parse(data)
+            parse_cassette(data)
 
 
 VALUES = st.recursive(
@@ -280,7 +280,7 @@ VALUES = st.recursive(
     max_leaves=8,
 )
 ENTRIES = st.builds(
-    Entry,
+    CassetteEntry,
     agent=st.text(min_size=1, max_size=8),
     inputs=st.dictionaries(st.text(max_size=5), VALUES, max_size=3),
     feedback=st.lists(st.text(), max_size=2).map(tuple),
@@ -293,24 +293,24 @@ ENTRIES = st.builds(
 
 
 @given(st.lists(ENTRIES, max_size=4))
-def test_what_is_written_is_read_back_and_written_alike(entries: list[Entry]) -> None:
-    data = render(entries)
-    assert render(parse(data)) == data
-    assert len(parse(data)) == len(entries)
+def test_what_is_written_is_read_back_and_written_alike(entries: list[CassetteEntry]) -> None:
+    data = encode_cassette(entries)
+    assert encode_cassette(parse_cassette(data)) == data
+    assert len(parse_cassette(data)) == len(entries)
 
 
 @given(st.lists(ENTRIES, min_size=1, max_size=2), st.data())
-def test_a_damaged_file_is_read_or_refused_and_nothing_else(entries: list[Entry], data: st.DataObject) -> None:
-    whole = bytearray(render(entries))
+def test_a_damaged_file_is_read_or_refused_and_nothing_else(entries: list[CassetteEntry], data: st.DataObject) -> None:
+    whole = bytearray(encode_cassette(entries))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(whole)))
         cut = data.draw(st.integers(0, 5))
         whole[at : at + cut] = data.draw(st.binary(max_size=5) | st.sampled_from([b'"', b"{", b"]", b",", b"\n", b"1e999", b"\\ud800"]))
     with contextlib.suppress(CassetteError):
-        assert render(parse(bytes(whole)))
+        assert encode_cassette(parse_cassette(bytes(whole)))
 
 
 @given(st.binary(max_size=200))
 def test_noise_is_refused(noise: bytes) -> None:
     with pytest.raises(CassetteError):
-        parse(noise)
+        parse_cassette(noise)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestra.testing.cassette_file import missing
+from orchestra.testing.cassette_file import missing_cassette_error
 from orchestra.testing.pytest_plugin import cassette_path, former_path
 
 
@@ -40,9 +40,9 @@ def test_who_has_a_cassette_of_the_former_name_only_is_told_how_to_keep_it(tmp_p
     monkeypatch.chdir(tmp_path)
     item = named("test_x[a b]", tmp_path / "test_m.py")
     path, former = cassette_path(item), former_path(item)
-    assert missing(path, "record it", former).hint == "record it"
+    assert missing_cassette_error(path, "record it", former).hint == "record it"
     former.parent.mkdir(parents=True)
     former.touch()
-    error = missing(path, "record it", former)
+    error = missing_cassette_error(path, "record it", former)
     assert "cassettes/test_m/test_x.a-b.jsonl may be this test's" in error.why
     assert error.hint == f"record it; or, if it is this test's alone: mv cassettes/test_m/test_x.a-b.jsonl {path.relative_to(tmp_path)}"

@@ -1,4 +1,4 @@
-"""Simulated workers behind the `Workers` door."""
+"""Simulated workers, an implementation of `Workers`."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ import pytest
 
 from orchestra import InputError, tool
 from orchestra.agents.contract import Catalog, Contract
-from orchestra.core.protocols import Call, Chunk, Done, Refused, Reply, Source
-from orchestra.testing import Faults, SimulatedWorkers, VirtualClock, from_schemas, in_turn, run_simulated
+from orchestra.core.protocols import CallError, CallReply, CallRequest, CallResult, Chunk, EvidenceSource
+from orchestra.testing import Faults, SimulatedWorkers, VirtualClock, answer_sequence, from_schemas, run_simulated
 
 
-def ask(name: str = "reader", attempt: int = 1, **fields: Any) -> Call:
+def ask(name: str = "reader", attempt: int = 1, **fields: Any) -> CallRequest:
     given: dict[str, Any] = {"run": "r", "node": "n", "kind": "agent", "inputs": {"text": "hello"}} | fields
-    return Call(attempt=attempt, name=name, **given)
+    return CallRequest(attempt=attempt, name=name, **given)
 
 
 def faults_of(chances: dict[str, Any]) -> Faults:
     return Faults(**chances)
 
 
-async def replies(workers: SimulatedWorkers, call: Call) -> list[Reply]:
+async def replies(workers: SimulatedWorkers, call: CallRequest) -> list[CallReply]:
     return [reply async for reply in workers.run(call)]
 
 
-def only(found: list[Reply]) -> Done | Refused:
+def only(found: list[CallReply]) -> CallResult | CallError:
     (reply,) = found
     assert not isinstance(reply, Chunk)
     return reply
 
 
-async def value(workers: SimulatedWorkers, call: Call) -> Any:
+async def value(workers: SimulatedWorkers, call: CallRequest) -> Any:
     reply = only(await replies(workers, call))
-    assert isinstance(reply, Done), reply
+    assert isinstance(reply, CallResult), reply
     return reply.value
 
 
 async def test_answers_by_function_by_table_and_in_turn() -> None:
     assert await value(SimulatedWorkers(lambda call: call.inputs["text"].upper()), ask()) == "HELLO"
     table = SimulatedWorkers(
-        {"reader": {"answer": None}, "loud": lambda call: call.name, "again": in_turn("first", lambda call: call.attempt)}
+        {"reader": {"answer": None}, "loud": lambda call: call.name, "again": answer_sequence("first", lambda call: call.attempt)}
     )
     assert await value(table, ask()) == {"answer": None}
     assert await value(table, ask("loud")) == "loud"
@@ -51,12 +51,12 @@ async def test_answers_by_function_by_table_and_in_turn() -> None:
 
 
 async def test_an_answer_may_be_awaited_or_be_a_reply_of_its_own() -> None:
-    async def slowly(call: Call) -> str:
+    async def slowly(call: CallRequest) -> str:
         await asyncio.sleep(0)
         return "done"
 
     assert await value(SimulatedWorkers(slowly), ask()) == "done"
-    refusal = Refused(code="F203", reason="no")
+    refusal = CallError(code="F203", reason="no")
     assert await replies(SimulatedWorkers(lambda call: refusal), ask()) == [refusal]
 
 
@@ -86,21 +86,21 @@ async def test_tools_run_as_they_are_where_that_is_said() -> None:
     workers = SimulatedWorkers({"reader": "read"}, tools=[shout, post])
     assert await value(workers, ask("shout", kind="tool")) == "HELLO"
     call = ask("post", kind="tool")
-    assert await value(workers, call) == f"hello {call.key}"
+    assert await value(workers, call) == f"hello {call.idempotency_key}"
     assert await value(workers, ask()) == "read"
     assert await value(SimulatedWorkers({"shout": "said"}, tools=[shout]), ask("shout", kind="tool")) == "said", (
         "what a table says goes first"
     )
     assert await value(SimulatedWorkers(lambda call: "asked", tools=[shout]), ask("shout", kind="tool")) == "HELLO"
     refusal = only(await replies(workers, ask("shout", kind="tool", inputs={"text": ""})))
-    assert isinstance(refusal, Refused)
-    assert (refusal.code, refusal.lasting) == ("T003", True)
+    assert isinstance(refusal, CallError)
+    assert (refusal.code, refusal.permanent) == ("T003", True)
 
 
 async def test_a_catalogs_contracts_are_filled_with_quotes_from_the_evidence() -> None:
     output = {"type": "object", "properties": {"quote": {"type": "string", "format": "quote"}}, "required": ["quote"]}
     catalog = Catalog(agents={"reader": Contract("reader", "agent", {}, output)})
-    call = ask(evidence=(Source("completed in 1889 by the company"),))
+    call = ask(evidence=(EvidenceSource("completed in 1889 by the company"),))
     quote = (await value(SimulatedWorkers(catalog, seed=5), call))["quote"]
     assert quote
     assert quote in call.evidence[0].text
@@ -118,7 +118,7 @@ async def test_texts_come_in_pieces_where_that_is_wished() -> None:
     *chunks, last = await replies(SimulatedWorkers(lambda call: "abcdefghij", chunks=3), ask())
     assert "".join(chunk.text for chunk in chunks if isinstance(chunk, Chunk)) == "abcdefghij"
     assert len(chunks) == 3
-    assert isinstance(last, Done)
+    assert isinstance(last, CallResult)
 
 
 @pytest.mark.parametrize(
@@ -126,14 +126,14 @@ async def test_texts_come_in_pieces_where_that_is_wished() -> None:
     [("refused", "F203", True, 0), ("broken", "F212", False, 2), ("stall", "F205", True, 30), ("invalid", "M001", True, 2)],
 )
 def test_each_fault_refuses_with_its_code_after_its_time(fault: str, code: str, retryable: bool, seconds: float) -> None:
-    async def scene(clock: VirtualClock) -> tuple[Reply, float]:
+    async def scene(clock: VirtualClock) -> tuple[CallReply, float]:
         workers = SimulatedWorkers(lambda call: "x", clock=clock, latency=2.0, faults=faults_of({fault: 1.0}))
         found = await replies(workers, ask(timeout=30.0))
-        assert workers.struck == {fault: 1}
+        assert workers.fault_counts == {fault: 1}
         return found[-1], clock.monotonic()
 
     reply, spent = run_simulated(scene)
-    assert isinstance(reply, Refused)
+    assert isinstance(reply, CallError)
     assert (reply.code, reply.retryable, spent) == (code, retryable, seconds)
 
 
@@ -144,19 +144,19 @@ async def test_a_wrong_type_is_another_type() -> None:
 
 
 def test_slow_answers_trickle_and_are_right() -> None:
-    async def scene(clock: VirtualClock) -> tuple[list[Reply], float]:
+    async def scene(clock: VirtualClock) -> tuple[list[CallReply], float]:
         workers = SimulatedWorkers(lambda call: "abcdefgh", clock=clock, latency=1.0, faults=Faults(slow=1.0))
         return await replies(workers, ask()), clock.monotonic()
 
     found, spent = run_simulated(scene)
     assert spent == pytest.approx(10.0)
-    assert [type(reply) for reply in found] == [Chunk] * 4 + [Done]
+    assert [type(reply) for reply in found] == [Chunk] * 4 + [CallResult]
 
 
 async def test_faults_end_where_they_are_told_to() -> None:
     workers = SimulatedWorkers(lambda call: "x", faults=Faults(refused=1.0, attempts=2))
     kinds = [type(only(await replies(workers, ask(attempt=attempt)))) for attempt in (1, 2, 3)]
-    assert kinds == [Refused, Refused, Done]
+    assert kinds == [CallError, CallError, CallResult]
 
 
 def story(seed: int, order: int, stagger: float) -> dict[str, tuple[Any, ...]]:
@@ -199,11 +199,11 @@ def test_calls_whose_caller_goes_away_are_recorded() -> None:
             await anext(early)
         async with aclosing(workers.run(ask(node="heard"))) as whole:
             async for reply in whole:
-                if isinstance(reply, Done):
+                if isinstance(reply, CallResult):
                     break
         assert [call.node for call in workers.cancelled] == ["cancelled", "closed"]
         assert workers.in_flight == {}
-        assert workers.most == 1
+        assert workers.max_in_flight == 1
 
     run_simulated(scene)
 
@@ -217,5 +217,5 @@ def test_probabilities_must_make_sense() -> None:
 def test_what_the_docs_speak_of_is_where_they_say() -> None:
     from orchestra import testing
 
-    assert (testing.Done, testing.Refused) == (Done, Refused)
-    assert {"Done", "Refused"} <= {*testing.__all__}
+    assert (testing.CallResult, testing.CallError) == (CallResult, CallError)
+    assert {"CallResult", "CallError"} <= {*testing.__all__}

@@ -5,28 +5,30 @@ from __future__ import annotations
 from random import Random
 
 from orchestra.router import prompt
-from orchestra.router.capabilities import Offer
-from orchestra.router.plan_syntax import Literal, NotPlan, Step, read
-from orchestra.router.validation import judge
+from orchestra.router.capabilities import Capabilities
+from orchestra.router.plan_syntax import PlanLiteral, PlanStep, PlanSyntaxError, parse_line
+from orchestra.router.validation import validate_line
 from orchestra.workflows.model import PlanLimits
 from tests.simulation.lab.catalog import catalog
-from tests.simulation.lab.fake_router import line
+from tests.simulation.lab.fake_router import plan_line
 
 
 def test_some_lines_go_over_a_list_that_they_state_and_those_that_are_too_long_are_refused() -> None:
     tools = catalog().tools
     values = {"request": {"type": "string"}, "text": {"type": "string"}}
     goal = "go on and on"
-    offered = Offer.of([tools[name] for name in ("shout", "split", "join")], values, limits=PlanLimits(steps=4, width=2), words=goal)
-    told = {"skills": prompt.skills(offered.skills.values()), "values": prompt.values(values), "plan": "", "request": goal}
+    offered = Capabilities.of(
+        [tools[name] for name in ("shout", "split", "join")], values, limits=PlanLimits(steps=4, width=2), request_text=goal
+    )
+    told = {"skills": prompt.capability_lines(offered.by_name.values()), "values": prompt.value_lines(values), "plan": "", "request": goal}
     chance, counts = Random(5), {True: 0, False: 0}
     for _ in range(400):
         try:
-            found = read(line(told, chance.randbytes(8), wrong=0.0).splitlines()[0])
-        except NotPlan:
+            found = parse_line(plan_line(told, chance.randbytes(8), wrong=0.0).splitlines()[0])
+        except PlanSyntaxError:
             continue
-        if isinstance(found, Step) and isinstance(found.each, Literal):
+        if isinstance(found, PlanStep) and isinstance(found.each, PlanLiteral):
             fits = len(found.each.value) <= 2
-            assert [one.code for one in judge(found, offered, [])] == ([] if fits else ["R006"])
+            assert [one.code for one in validate_line(found, offered, [])] == ([] if fits else ["R006"])
             counts[fits] += 1
     assert min(counts.values()) >= 5

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.schema.validator import Validator
-from orchestra.testing import NoInstance, instance
+from orchestra.testing import InstanceError, make_instance
 
 TREE: dict[str, Any] = {
     "$ref": "#/$defs/Tree",
@@ -51,17 +51,17 @@ SCHEMAS: list[dict[str, Any]] = [
 
 @given(st.sampled_from(SCHEMAS), st.integers(0, 10_000))
 def test_an_instance_is_of_its_schema(schema: dict[str, Any], seed: int) -> None:
-    assert Validator(schema).check(instance(schema, Random(seed))) is None
+    assert Validator(schema).check(make_instance(schema, Random(seed))) is None
 
 
 @given(st.sampled_from(SCHEMAS), st.integers(0, 10_000))
 def test_a_seed_gives_one_instance(schema: dict[str, Any], seed: int) -> None:
-    assert instance(schema, Random(seed)) == instance(schema, Random(seed))
+    assert make_instance(schema, Random(seed)) == make_instance(schema, Random(seed))
 
 
 @given(st.text(min_size=1).filter(str.strip), st.integers())
 def test_a_quote_stands_in_its_source(source: str, seed: int) -> None:
-    quote = instance({"type": "string", "format": "quote"}, Random(seed), ["", source])
+    quote = make_instance({"type": "string", "format": "quote"}, Random(seed), ["", source])
     assert quote
     assert quote in source
 
@@ -70,5 +70,5 @@ def test_a_quote_stands_in_its_source(source: str, seed: int) -> None:
     "schema", [{"$ref": "https://example.org/x"}, {"type": "string", "pattern": "^(foo){7}$"}, {"allOf": [{"type": "colour"}]}]
 )
 def test_what_it_cannot_make_it_refuses(schema: dict[str, Any]) -> None:
-    with pytest.raises(NoInstance):
-        instance(schema, Random(0))
+    with pytest.raises(InstanceError):
+        make_instance(schema, Random(0))

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from orchestra.core.clock import ALPHABET, Ids, SystemClock
-from orchestra.testing import Deadlock, Leak, VirtualClock, run_simulated
+from orchestra.core.clock import ALPHABET, RunIdGenerator, SystemClock
+from orchestra.testing import Deadlock, TaskLeak, VirtualClock, run_simulated
 from tests.unsafe_reference import assert_cost
 
 
@@ -82,7 +82,7 @@ def test_tasks_that_are_left_behind_are_told() -> None:
     async def scene(clock: VirtualClock) -> None:
         scene.task = asyncio.create_task(clock.sleep(5), name="forgotten")  # type: ignore[attr-defined]  # keeps it alive
 
-    with pytest.raises(Leak, match="forgotten"):
+    with pytest.raises(TaskLeak, match="forgotten"):
         run_simulated(scene)
 
 
@@ -99,7 +99,7 @@ def test_threads_are_refused() -> None:
     async def scene(clock: VirtualClock) -> None:
         await asyncio.to_thread(print)
 
-    with pytest.raises(RuntimeError, match="door"):
+    with pytest.raises(RuntimeError, match="no threads in virtual time"):
         run_simulated(scene)
 
 
@@ -121,7 +121,7 @@ def test_chance_and_ids_come_from_the_seed() -> None:
 
 
 def test_ids_grow_with_time_and_also_when_it_stands_still_or_runs_back() -> None:
-    ids = Ids(lambda bits: 0)
+    ids = RunIdGenerator(lambda bits: 0)
     made = [ids.new(now) for now in (1.0, 1.0, 2.0, 1.5, 2.001)]
     assert made == sorted(set(made))
     assert all(len(one) == 20 and set(one) <= set(ALPHABET) for one in made)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.agents.inference.tables.operations import figure
-from orchestra.text.keywords import whole
+from orchestra.agents.inference.tables.operations import parse_figure
+from orchestra.text.keywords import expand_to_words
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from orchestra.text.keywords import whole
 )
 def test_a_span_takes_in_the_words_that_it_cuts(text: str, part: str, said: str) -> None:
     at = text.index(part)
-    assert text[slice(*whole(text, at, at + len(part)))] == said
+    assert text[slice(*expand_to_words(text, at, at + len(part)))] == said
 
 
 @given(
@@ -26,13 +26,13 @@ def test_a_span_takes_in_the_words_that_it_cuts(text: str, part: str, said: str)
 )
 def test_a_whole_span_holds_the_span_and_is_whole(text: str, one: int, other: int) -> None:
     start, end = sorted((min(one, len(text)), min(other, len(text))))
-    first, last = whole(text, start, end)
+    first, last = expand_to_words(text, start, end)
     assert 0 <= first <= start <= end <= last <= len(text)
-    assert whole(text, first, last) == (first, last)
+    assert expand_to_words(text, first, last) == (first, last)
 
 
 @pytest.mark.parametrize(
     ("cell", "digits"), [("Boeing 737 800", "737"), ("Game 3 120 pts", "3"), ("USD 12 345", "12345"), ("12 345,67", "12345.67")]
 )
 def test_behind_a_word_two_numbers_are_two(cell: str, digits: str) -> None:
-    assert figure(cell) == digits
+    assert parse_figure(cell) == digits

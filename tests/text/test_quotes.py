@@ -11,10 +11,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from orchestra.agents.evidence_grammar import chunks
-from orchestra.core.protocols import Source
-from orchestra.text.keywords import within
-from orchestra.text.quotes import NEAR, Span, find, fold, nearness
-from orchestra.verification.standalone import judge
+from orchestra.core.protocols import EvidenceSource
+from orchestra.text.keywords import is_inside_word
+from orchestra.text.quotes import NEAR_THRESHOLD, QuoteSpan, find_quote, fold, match_ratio
+from orchestra.verification.standalone import verify_answer
 from tests.unsafe_reference import assert_cost
 
 WORDS = st.lists(st.text(st.characters(categories=["L", "Mn", "Nd", "P", "S"]), min_size=1, max_size=8), min_size=1, max_size=20)
@@ -32,7 +32,7 @@ def test_a_substring_is_found_at_its_exact_place(words: list[str], data: st.Data
         unicodedata.normalize("NFKC", c) for c in (quote[-1], after)
     )
     assume(quote.strip() and whole and not (after and unicodedata.combining(unicodedata.normalize("NFKD", after)[0])))
-    span = find(quote, (Source(text),))
+    span = find_quote(quote, (EvidenceSource(text),))
     assert span is not None
     assert text[span.start : span.end] == quote.strip()
 
@@ -47,7 +47,7 @@ def test_case_spacing_and_unicode_form_do_not_matter(words: list[str], data: st.
     gap = data.draw(st.sampled_from([" ", "  ", "\n", "\u00a0", "\t \n"]))
     case = data.draw(st.sampled_from([str.upper, str.lower, str.title, str.casefold]))
     quote = unicodedata.normalize(form, gap.join(case(word) for word in words[start:end]))
-    span = find(quote, (Source(text),))
+    span = find_quote(quote, (EvidenceSource(text),))
     assert span is not None
     assert fold(text[span.start : span.end]).text == fold(wanted).text
     assert span.start <= before  # the first place where it stands
@@ -62,7 +62,7 @@ def test_case_spacing_and_unicode_form_do_not_matter(words: list[str], data: st.
 def test_a_changed_word_is_never_found(words: list[str], data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(words) - 1))
     changed = [*words[:at], words[at] + "z", *words[at + 1 :]]
-    assert find(" ".join(changed), (Source(" ".join(words)),)) is None
+    assert find_quote(" ".join(changed), (EvidenceSource(" ".join(words)),)) is None
 
 
 @given(st.text(max_size=40))
@@ -84,12 +84,12 @@ def test_folding_in_pieces_is_folding_the_whole(text: str) -> None:
     [("e", "caf\u00e9"), ("cafe", "cafe\u0301"), ("", "text"), ("   ", "text"), ("x", ""), ("s", "ß"), ("f", "ﬁ")],
 )
 def test_half_a_letter_and_nothing_at_all_are_not_found(quote: str, text: str) -> None:
-    assert find(quote, (Source(text),)) is None
+    assert find_quote(quote, (EvidenceSource(text),)) is None
 
 
 def test_the_first_source_that_has_it_is_named() -> None:
-    assert find("Dewar", (Source("no"), Source("James  dewar"), Source("Dewar"))) == Span(2, 0, 5)
-    assert find("james dewar", (Source("no"), Source("James  dewar"))) == Span(1, 0, 12)
+    assert find_quote("Dewar", (EvidenceSource("no"), EvidenceSource("James  dewar"), EvidenceSource("Dewar"))) == QuoteSpan(2, 0, 5)
+    assert find_quote("james dewar", (EvidenceSource("no"), EvidenceSource("James  dewar"))) == QuoteSpan(1, 0, 12)
 
 
 @pytest.mark.parametrize(
@@ -106,38 +106,38 @@ def test_the_first_source_that_has_it_is_named() -> None:
     ],
 )  # fmt: skip
 def test_a_whole_quote_is_cut_out_of_no_word_and_no_number(quote: str, text: str, stands: bool) -> None:
-    assert (find(quote, (Source(text),), whole=True) is not None) is stands
-    assert judge(quote, (Source(text),), ["quote"]).accepted is stands
+    assert (find_quote(quote, (EvidenceSource(text),), whole=True) is not None) is stands
+    assert verify_answer(quote, (EvidenceSource(text),), ["quote"]).accepted is stands
 
 
 @given(st.text(max_size=20) | st.text(st.sampled_from("aé\u0301½1.,'’5 -_々佐한кa"), max_size=12))
 def test_what_is_decoded_word_by_word_is_never_cut(text: str) -> None:
     at = 0
     for chunk in chunks(text):
-        assert not within(text, at)
+        assert not is_inside_word(text, at)
         at += len(chunk)
 
 
 @pytest.mark.parametrize(("quote", "text"), [("7" * 1000, "7"), ("aa " * 30_000 + "a", "aa "), ("a", "a")])
 def test_a_quote_that_stands_cut_everywhere_is_not_looked_for_without_end(quote: str, text: str) -> None:
-    evidence = (Source(text * ((1 << 20) // len(text))),)
-    assert find(quote, evidence, whole=True) is None
-    assert_cost(lambda: find(quote, evidence, whole=True), at_most=2_000)
+    evidence = (EvidenceSource(text * ((1 << 20) // len(text))),)
+    assert find_quote(quote, evidence, whole=True) is None
+    assert_cost(lambda: find_quote(quote, evidence, whole=True), at_most=2_000)
 
 
 def test_one_word_of_thirty_is_near_and_one_of_five_is_not() -> None:
     words = [f"word{index}" for index in range(30)]
-    source = (Source(" ".join(["before", *words, "after"])),)
-    assert nearness(" ".join([*words[:10], "other", *words[11:]]), source) >= NEAR
-    assert nearness(" ".join([*words[:2], "other", *words[3:5]]), source) < NEAR
+    source = (EvidenceSource(" ".join(["before", *words, "after"])),)
+    assert match_ratio(" ".join([*words[:10], "other", *words[11:]]), source) >= NEAR_THRESHOLD
+    assert match_ratio(" ".join([*words[:2], "other", *words[3:5]]), source) < NEAR_THRESHOLD
 
 
 def test_words_that_are_scattered_over_a_text_are_not_near() -> None:
     wanted = [f"w{index}" for index in range(20)]
     scattered = " ".join(f"{word} {' '.join(['and'] * 30)}" for word in wanted)
-    assert nearness(" ".join(wanted), (Source(scattered),)) < NEAR
+    assert match_ratio(" ".join(wanted), (EvidenceSource(scattered),)) < NEAR_THRESHOLD
 
 
 def test_a_comparison_that_would_be_too_large_is_not_made() -> None:
     words = " ".join(random.Random(1).choices("abcdefgh", k=20_000))
-    assert nearness(words, (Source(words + " x"),)) == 0.0
+    assert match_ratio(words, (EvidenceSource(words + " x"),)) == 0.0

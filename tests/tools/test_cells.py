@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from orchestra.text.numbers.numbers import Number, numbers
+from orchestra.text.numbers.numbers import Number, find_numbers
 from orchestra.tools import cells
 
 TABLE = [
@@ -71,9 +71,9 @@ def test_the_numbers_of_a_cell_are_read_once_however_many_are_looked_for(monkeyp
 
     def counted(text: str) -> list[Number]:
         read.append(text)
-        return numbers(text)
+        return find_numbers(text)
 
-    monkeypatch.setattr(sys.modules["orchestra.text.numbers.numbers"], "numbers", counted)
+    monkeypatch.setattr(sys.modules["orchestra.text.numbers.numbers"], "find_numbers", counted)
     table = [["name", "count"], *([f"row {row}", str(7000 + row)] for row in range(60))]
     made = cells("What is the sum?", table, " + ".join(str(7000 + row) for row in range(60)))
     assert sorted((cell.row, cell.column) for cell in made) == [(1 + row, 1) for row in range(60)]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from orchestra.schema.builtin_models import Answer, Document, Passage, Reading
 from orchestra.tools import cite, search
-from orchestra.tools.passages import sentence, sentence_ends, split
+from orchestra.tools.passages import sentence_ends, sentence_span, split_passages
 from tests.unsafe_reference import assert_cost
 
 DOCUMENT = Document(
@@ -17,7 +17,7 @@ DOCUMENT = Document(
     "Carl Wilhelm Scheele had found it in 1773 in Uppsala. He wrote of it later in a book on air and fire.\n\n"
     "Many textbooks name Priestley, since his work of 1774 was in print before the work of Scheele was.",
 )
-PASSAGES = split([DOCUMENT])
+PASSAGES = split_passages([DOCUMENT])
 FIRST = "Oxygen was found in 1774 by Joseph Priestley in Wiltshire."
 SECOND = "Carl Wilhelm Scheele had found it in 1773 in Uppsala."
 
@@ -79,7 +79,7 @@ def test_the_same_sentence_is_cited_once() -> None:
     ],
 )
 def test_a_sentence_is_what_people_take_for_one(text: str, word: str, expected: str) -> None:
-    start, end = sentence(text, text.index(word), text.index(word) + len(word))
+    start, end = sentence_span(text, text.index(word), text.index(word) + len(word))
     assert text[start:end] == expected
 
 
@@ -97,9 +97,9 @@ def test_every_citation_is_the_documents_own_text(answers: list[str | None]) -> 
 def test_a_sentence_holds_its_span(text: str, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(text)))
     end = data.draw(st.integers(start, len(text)))
-    first, last = sentence(text, start, end)
+    first, last = sentence_span(text, start, end)
     assert 0 <= first <= start <= end <= last <= len(text)
-    assert sentence(text, start, end, sentence_ends(text)) == (first, last)
+    assert sentence_span(text, start, end, sentence_ends(text)) == (first, last)
 
 
 def test_sentences_are_told_apart_once_however_often_the_answer_stands_there() -> None:

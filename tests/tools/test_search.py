@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from orchestra.core.errors import InputError
 from orchestra.schema.builtin_models import Document
 from orchestra.tools import search
-from orchestra.tools.passages import LONGEST, split
+from orchestra.tools.passages import MAX_PASSAGE, split_passages
 
 TEXTS = st.text(
     st.sampled_from(["a", "b", " ", "\n", "\n\n", ".", "! ", "é", "東", "word"][:1] + list(" \n.aé東!")), max_size=400
@@ -22,7 +22,7 @@ TEXTS = st.text(
 @given(st.lists(TEXTS, max_size=3))
 def test_every_passage_stands_at_its_offsets_and_no_word_is_lost(texts: list[str]) -> None:
     documents = [Document(source=str(index), text=text) for index, text in enumerate(texts)]
-    passages = split(documents)
+    passages = split_passages(documents)
     for passage in passages:
         assert texts[int(passage.source)][passage.start : passage.end] == passage.text
         assert passage.text == passage.text.strip()
@@ -35,12 +35,15 @@ def test_every_passage_stands_at_its_offsets_and_no_word_is_lost(texts: list[str
 
 @given(st.lists(st.sampled_from(["word", "longer", "x" * 300]), min_size=1, max_size=300))
 def test_no_passage_is_longer_than_a_small_model_reads(words: list[str]) -> None:
-    assert max(len(passage.text) for passage in split([Document(source="a", text=" ".join(words))])) <= LONGEST
+    assert max(len(passage.text) for passage in split_passages([Document(source="a", text=" ".join(words))])) <= MAX_PASSAGE
 
 
 def test_a_heading_goes_with_its_paragraph() -> None:
     body = "The Amber Line runs for 42 kilometres between Port Selby and Kings Hill, and has since it opened."
-    assert [passage.text for passage in split([Document(source="a", text=f"Lines\n\n{body}\n\n{body}")])] == [f"Lines\n\n{body}", body]
+    assert [passage.text for passage in split_passages([Document(source="a", text=f"Lines\n\n{body}\n\n{body}")])] == [
+        f"Lines\n\n{body}",
+        body,
+    ]
 
 
 def docs(*texts: str) -> list[Document]:

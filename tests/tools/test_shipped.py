@@ -11,7 +11,7 @@ import pytest
 from orchestra.agents.contract import Catalog
 from orchestra.agents.registry import Registry, builtin_folder
 from orchestra.router.tools import TOOLS as PLANNING
-from orchestra.tools import TOOLS
+from orchestra.tools import BUILTIN_TOOLS
 from orchestra.workflows.compile.compiler import compile_graph
 from orchestra.workflows.model import Graph
 from orchestra.workflows.program import Program
@@ -27,7 +27,7 @@ def graphs() -> dict[str, Graph]:
 
 @pytest.fixture(scope="module")
 def catalog() -> Catalog:
-    return Registry.load().with_tools((*TOOLS, *PLANNING)).catalog(graphs())
+    return Registry.load().with_tools((*BUILTIN_TOOLS, *PLANNING)).catalog(graphs())
 
 
 @pytest.fixture(scope="module")

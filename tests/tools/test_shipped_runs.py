@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from orchestra.core.protocols import Call, Done
-from orchestra.testing import Simulated
+from orchestra.core.protocols import CallRequest, CallResult
+from orchestra.testing import SimulatedOrchestra
 
 TABLE = [["", "2019", "2018"], ["Revenue", "$1,200", "$1,000"], ["Cost of revenue", "(700)", "(600)"]]
 TEXT = "Revenue grew in 2019. The report is in thousands of dollars."
@@ -19,8 +19,8 @@ POLICY = [
 def sorting(intent: str, sure: float = 0.9, slots: Any = None, matter: str = "card_arrival", answer: str | None = None) -> dict[str, Any]:
     """What the agents say to a message."""
 
-    def found(call: Call) -> Any:
-        return Done(value={"intent": intent, "p_oos": 0.1}, confidence=sure)
+    def found(call: CallRequest) -> Any:
+        return CallResult(value={"intent": intent, "p_oos": 0.1}, confidence=sure)
 
     return {
         "assistant_intent": found,
@@ -55,8 +55,8 @@ PARTY = {"people": {"value": "two", "start": 0, "end": 3}}
         (sorting("out_of_scope"), {"message": "Are dogs welcome?", "policy": POLICY}, "person"),
     ],
 )
-async def test_a_message_goes_where_it_belongs(simulated: Simulated, says: Any, inputs: dict[str, Any], branch: str) -> None:
-    simulated.answers(says)
+async def test_a_message_goes_where_it_belongs(simulated: SimulatedOrchestra, says: Any, inputs: dict[str, Any], branch: str) -> None:
+    simulated.set_answers(says)
     result = await simulated.run(simulated.find("support_desk"), **{"message": "two", **inputs})
     assert result.value["branch"] == branch
     assert result.value["booking"] == (PARTY if branch == "booking" else {})
@@ -64,15 +64,15 @@ async def test_a_message_goes_where_it_belongs(simulated: Simulated, says: Any, 
     assert (simulated.workers.counts["generative_reader"] > 0) == ("policy" in inputs), "a language model is asked for documents only"
 
 
-async def test_a_booking_asks_for_what_is_missing(simulated: Simulated) -> None:
-    simulated.answers(sorting("restaurant_reservation", slots=PARTY))
+async def test_a_booking_asks_for_what_is_missing(simulated: SimulatedOrchestra) -> None:
+    simulated.set_answers(sorting("restaurant_reservation", slots=PARTY))
     result = await simulated.run(simulated.find("support_desk"), message="two")
     assert result.value["missing"] == ["date", "time"]
     assert result.value["reply"] == "Thank you. What we still need to know: date."
 
 
-async def test_a_question_is_answered_in_the_words_of_the_house(simulated: Simulated) -> None:
-    simulated.answers(sorting("out_of_scope", answer="welcome on the terrace"))
+async def test_a_question_is_answered_in_the_words_of_the_house(simulated: SimulatedOrchestra) -> None:
+    simulated.set_answers(sorting("out_of_scope", answer="welcome on the terrace"))
     result = await simulated.run(simulated.find("support_desk"), message="Are dogs welcome?", policy=POLICY)
     assert (result.value["branch"], result.value["reply"]) == ("question", "welcome on the terrace")
 
@@ -88,17 +88,17 @@ def reading(expression: str | None, answer: Any, quotes: list[str] | None = None
         **more,
     }
     said = {**told, "expression": expression, "quotes": quotes or [], "scale": "", "answer": answer}
-    return {"table_reader": lambda call: Done(value=said, confidence=sure)}
+    return {"table_reader": lambda call: CallResult(value=said, confidence=sure)}
 
 
-async def asked(simulated: Simulated, says: dict[str, Any]) -> Any:
-    simulated.answers(says)
+async def asked(simulated: SimulatedOrchestra, says: dict[str, Any]) -> Any:
+    simulated.set_answers(says)
     question = "What was the change in revenue from 2018 to 2019?"
     run = await simulated.start(simulated.find("financial_question"), question=question, table=TABLE, paragraphs=[TEXT])
     return await run.wait()
 
 
-async def test_a_sum_comes_with_the_cells_that_it_rests_on(simulated: Simulated) -> None:
+async def test_a_sum_comes_with_the_cells_that_it_rests_on(simulated: SimulatedOrchestra) -> None:
     result = await asked(simulated, reading("1,200 - 1,000", 200, cells=[[1, 1], [1, 2]]))
     assert (result.value["answer"], result.value["scale"]) == (200, "")
     assert [(cell["text"], cell["row_heading"], cell["column_heading"]) for cell in result.value["cells"]] == [
@@ -107,8 +107,8 @@ async def test_a_sum_comes_with_the_cells_that_it_rests_on(simulated: Simulated)
     ]
 
 
-async def test_a_number_of_the_question_may_be_computed_with(simulated: Simulated) -> None:
-    simulated.answers(reading("1,200 * 7", 8400, way="product", cells=[[1, 1]]))
+async def test_a_number_of_the_question_may_be_computed_with(simulated: SimulatedOrchestra) -> None:
+    simulated.set_answers(reading("1,200 * 7", 8400, way="product", cells=[[1, 1]]))
     step = simulated.find("financial_question")
     question = "What would seven years like 2019 bring in?"
     said = await simulated.run(step, question=question, table=TABLE, paragraphs=[TEXT])
@@ -117,15 +117,15 @@ async def test_a_number_of_the_question_may_be_computed_with(simulated: Simulate
     assert (await other.wait()).status == "abstained", "nobody has said seven"
 
 
-async def test_a_count_comes_with_the_rows_that_were_counted(simulated: Simulated) -> None:
+async def test_a_count_comes_with_the_rows_that_were_counted(simulated: SimulatedOrchestra) -> None:
     result = await asked(simulated, reading("1", 1, way="count", rows=[1], cells=[[1, 0]]))
     assert (result.status, result.value["answer"]) == ("done", 1)
     assert [cell["text"] for cell in result.value["cells"]] == ["Revenue"]
 
 
-async def test_a_count_of_rows_that_a_figure_bounds_needs_no_quote_but_the_figure(simulated: Simulated) -> None:
+async def test_a_count_of_rows_that_a_figure_bounds_needs_no_quote_but_the_figure(simulated: SimulatedOrchestra) -> None:
     condition = {"column": 1, "bound": "above", "limit": "1,100"}
-    simulated.answers(reading("1", 1, way="count", rows=[1], cells=[[1, 1]], condition=condition))
+    simulated.set_answers(reading("1", 1, way="count", rows=[1], cells=[[1, 1]], condition=condition))
     step = simulated.find("financial_question")
     said = await simulated.run(step, question="How many had more than 1,100 in 2019?", table=TABLE, paragraphs=[TEXT])
     assert (said.status, said.value["answer"], [cell["text"] for cell in said.value["cells"]]) == ("done", 1, ["$1,200"])
@@ -133,13 +133,13 @@ async def test_a_count_of_rows_that_a_figure_bounds_needs_no_quote_but_the_figur
     assert (await other.wait()).status == "abstained", "nobody has said 1,100"
 
 
-async def test_a_comparison_comes_with_the_cell_that_was_compared(simulated: Simulated) -> None:
+async def test_a_comparison_comes_with_the_cell_that_was_compared(simulated: SimulatedOrchestra) -> None:
     result = await asked(simulated, reading(None, ["Revenue"], ["Revenue"], way="most", rows=[1], column=1, cells=[[1, 0], [1, 1]]))
     assert (result.status, result.value["answer"]) == ("done", ["Revenue"])
     assert [cell["text"] for cell in result.value["cells"]] == ["Revenue", "$1,200"]
 
 
-async def test_words_come_with_their_place(simulated: Simulated) -> None:
+async def test_words_come_with_their_place(simulated: SimulatedOrchestra) -> None:
     result = await asked(simulated, reading(None, ["thousands of dollars"], ["thousands of dollars"]))
     assert result.value["cells"] == []
     assert [span.quote for span in result.evidence] == ["thousands of dollars"]
@@ -156,6 +156,6 @@ async def test_words_come_with_their_place(simulated: Simulated) -> None:
     ],
     ids=["a number that stands nowhere", "a wrong sum", "words that stand nowhere", "no sum", "doubtful"],
 )
-async def test_what_is_not_in_the_report_or_doubtful_is_withheld(simulated: Simulated, says: dict[str, Any]) -> None:
+async def test_what_is_not_in_the_report_or_doubtful_is_withheld(simulated: SimulatedOrchestra, says: dict[str, Any]) -> None:
     result = await asked(simulated, says)
     assert (result.status, result.value) == ("abstained", None)

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from orchestra.agents.contract import Catalog
 from orchestra.core.events import Verdict
 from orchestra.core.outcomes import Evidence
-from orchestra.core.protocols import Source
+from orchestra.core.protocols import EvidenceSource
 from orchestra.verification import combine_verdicts
-from orchestra.verification.acceptance import KNOWN, Ruling, Situation, ruled_unasked
+from orchestra.verification.acceptance import ALL_CHECKS, VerificationRequest, VerificationResult, verify_without_models
 
 TEXT = "In 1891 Scottish chemist James Dewar made 5 million litres of liquid oxygen; the cost fell by 12.5% to $1,200."
 QUOTE = {"anyOf": [{"type": "string", "format": "quote"}, {"type": "null"}]}
@@ -30,9 +30,9 @@ SUM: dict[str, Any] = {
 }
 
 
-def rule(value: Any, *checks: str, schema: dict[str, Any] = READING, accept: float = 0.5) -> Ruling:
-    evidence = (Source("other"), Source(TEXT, "a.txt"))
-    return ruled_unasked(Situation(value=value, schema=schema, evidence=evidence, checks=checks, accept=accept))
+def rule(value: Any, *checks: str, schema: dict[str, Any] = READING, accept: float = 0.5) -> VerificationResult:
+    evidence = (EvidenceSource("other"), EvidenceSource(TEXT, "a.txt"))
+    return verify_without_models(VerificationRequest(value=value, schema=schema, evidence=evidence, checks=checks, accept=accept))
 
 
 def test_a_true_quote_is_accepted_with_its_place() -> None:
@@ -65,8 +65,10 @@ def test_an_answer_without_support_is_not_accepted(value: Any, reason: str) -> N
 def test_a_near_match_is_unknown_and_is_not_accepted() -> None:
     words = [f"word{index}" for index in range(30)]
     near = " ".join([*words[:9], "other", *words[10:]])
-    situation = Situation(value={"answer": "x", "quote": near}, schema=READING, evidence=(Source(" ".join(words)),), checks=("quote",))
-    ruling = ruled_unasked(situation)
+    situation = VerificationRequest(
+        value={"answer": "x", "quote": near}, schema=READING, evidence=(EvidenceSource(" ".join(words)),), checks=("quote",)
+    )
+    ruling = verify_without_models(situation)
     assert ruling.verdicts[0].outcome == "unknown"
     assert ruling.score is None
     assert not ruling.accepted
@@ -161,10 +163,13 @@ def test_a_number_that_says_where_something_stands_is_not_looked_up() -> None:
 
 
 def test_a_date_in_another_form_is_the_same_date() -> None:
-    situation = Situation(
-        value="on 2007-02-08", schema={"type": "string"}, evidence=(Source("On 8 February 2007, BSkyB announced"),), checks=("numbers",)
+    situation = VerificationRequest(
+        value="on 2007-02-08",
+        schema={"type": "string"},
+        evidence=(EvidenceSource("On 8 February 2007, BSkyB announced"),),
+        checks=("numbers",),
     )
-    assert ruled_unasked(situation).accepted
+    assert verify_without_models(situation).accepted
 
 
 @pytest.mark.parametrize(
@@ -187,9 +192,9 @@ def test_a_computed_number_rests_on_operands_of_the_evidence() -> None:
 
 def test_a_score_under_the_threshold_is_not_accepted() -> None:
     verdicts = (Verdict("a", "pass", 0.7), Verdict("b", "pass", 0.9))
-    assert combine_verdicts.score(verdicts) == 0.7
-    assert combine_verdicts.accepted(verdicts, 0.7)
-    assert not combine_verdicts.accepted(verdicts, 0.8)
+    assert combine_verdicts.combined_score(verdicts) == 0.7
+    assert combine_verdicts.is_accepted(verdicts, 0.7)
+    assert not combine_verdicts.is_accepted(verdicts, 0.8)
 
 
 OUTCOMES = st.builds(Verdict, st.just("c"), st.sampled_from(["pass", "fail", "unknown"]), st.floats(0, 1))
@@ -197,8 +202,8 @@ OUTCOMES = st.builds(Verdict, st.just("c"), st.sampled_from(["pass", "fail", "un
 
 @given(st.lists(OUTCOMES, min_size=1), st.floats(0, 1))
 def test_only_passes_are_accepted_whatever_their_order(verdicts: list[Verdict], threshold: float) -> None:
-    accepted = combine_verdicts.accepted(verdicts, threshold)
-    assert accepted == combine_verdicts.accepted(verdicts[::-1], threshold)
+    accepted = combine_verdicts.is_accepted(verdicts, threshold)
+    assert accepted == combine_verdicts.is_accepted(verdicts[::-1], threshold)
     if accepted:
         assert {verdict.outcome for verdict in verdicts} == {"pass"}
 
@@ -220,7 +225,9 @@ def test_no_value_makes_the_checks_stumble(value: Any, schema: dict[str, Any]) -
 
 @pytest.mark.parametrize(("sure", "accept", "good"), [(0.7, 0.7, True), (0.69, 0.7, False), (0.5, 0.5, True), (None, 0.0, False)])
 def test_confidence_is_what_the_producer_says_of_itself(sure: float | None, accept: float, good: bool) -> None:
-    ruling = ruled_unasked(Situation(value="x", schema={"type": "string"}, checks=("confidence",), accept=accept, confidence=sure))
+    ruling = verify_without_models(
+        VerificationRequest(value="x", schema={"type": "string"}, checks=("confidence",), accept=accept, confidence=sure)
+    )
     assert (ruling.accepted, ruling.score) == (good, sure if good else 0.0 if sure is not None else None)
 
 
@@ -241,4 +248,4 @@ def test_what_was_never_asked_is_not_deterministic(check: str) -> None:
 
 
 def test_what_a_workflow_may_name_are_the_checks_that_are_there() -> None:
-    assert Catalog().checks == set(KNOWN)
+    assert Catalog().checks == set(ALL_CHECKS)

@@ -12,42 +12,42 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestra.core.errors import InputError
-from orchestra.verification.certificates.binomial import binomial_tail, fewest
+from orchestra.verification.certificates.binomial import binomial_tail, min_accepted
 from orchestra.verification.certificates.certify import (
-    START,
-    Accepted,
+    START_COVERAGE,
+    CertificationTerms,
     Certified,
     Infeasible,
-    Item,
-    Ranked,
-    Terms,
-    TooLittle,
-    certified_step,
+    InsufficientData,
+    RankedAnswers,
+    ScoredAnswer,
+    ThresholdResult,
+    candidate_thresholds,
+    certified_test,
     certify,
-    checked,
-    divided,
-    feasibility,
-    interval,
+    confidence_interval,
+    feasibility_bound,
+    fixed_sequence,
     naive_threshold,
     resplit,
-    thresholds,
-    walked,
+    split,
+    validate,
 )
 
 pytestmark = pytest.mark.slow
 
-TERMS = Terms()
+TERMS = CertificationTerms()
 SCORES = st.none() | st.floats(0, 1) | st.sampled_from([0.0, 0.25, 0.5, 1.0])
 ITEMS = st.lists(st.tuples(SCORES, st.booleans()), min_size=1, max_size=200).map(
-    lambda pairs: [Item(f"{at:03}", score, wrong) for at, (score, wrong) in enumerate(pairs)]
+    lambda pairs: [ScoredAnswer(f"{at:03}", score, wrong) for at, (score, wrong) in enumerate(pairs)]
 )
 
 
-def drawn(count: int, seed: int, *, power: int = 3) -> list[Item]:
+def drawn(count: int, seed: int, *, power: int = 3) -> list[ScoredAnswer]:
     """Answers whose score is uniform in [0, 1], and which are wrong with probability 0.6 · (1 - score) ** power."""
     source = random.Random(seed)
     scores = [source.random() for _ in range(count)]
-    return [Item(f"{at}", score, source.random() < 0.6 * (1 - score) ** power) for at, score in enumerate(scores)]
+    return [ScoredAnswer(f"{at}", score, source.random() < 0.6 * (1 - score) ** power) for at, score in enumerate(scores)]
 
 
 def risk(threshold: float, *, power: int) -> float:
@@ -72,14 +72,14 @@ def test_the_binomial_tail_of_many_is_quick_and_monotone() -> None:
 
 
 def test_a_promise_needs_59_answers_without_an_error_and_bears_38_of_1000() -> None:
-    assert TERMS.least == 59
+    assert TERMS.min_accepted == 59
     assert binomial_tail(38, 1000, 0.05) <= 0.05 < binomial_tail(39, 1000, 0.05)
-    assert Terms(0.02, 0.05).least == 149
+    assert CertificationTerms(0.02, 0.05).min_accepted == 149
 
 
 @given(st.floats(0.001, 0.5), st.floats(0.001, 0.5))
 def test_no_fewer_answers_carry_a_promise(alpha: float, delta: float) -> None:
-    found = fewest(0.0, alpha, delta)
+    found = min_accepted(0.0, alpha, delta)
     assert binomial_tail(0, found, alpha) <= delta
     assert found == 1 or binomial_tail(0, found - 1, alpha) > delta
 
@@ -87,7 +87,7 @@ def test_no_fewer_answers_carry_a_promise(alpha: float, delta: float) -> None:
 @given(st.integers(0, 60), st.integers(0, 60))
 def test_an_interval_holds_the_observed_share_and_its_ends_are_the_binomials(errors: int, more: int) -> None:
     accepted = errors + more
-    low, high = interval(errors, accepted)
+    low, high = confidence_interval(errors, accepted)
     assert 0 <= low <= (errors / accepted if accepted else 0) <= high <= 1
     if errors:
         assert 1 - binomial_tail(errors - 1, accepted, low) == pytest.approx(0.025, abs=1e-6)
@@ -96,79 +96,81 @@ def test_an_interval_holds_the_observed_share_and_its_ends_are_the_binomials(err
 
 
 @given(ITEMS, st.floats(0, 1))
-def test_a_threshold_accepts_ties_together_and_never_what_has_no_score(items: list[Item], threshold: float) -> None:
+def test_a_threshold_accepts_ties_together_and_never_what_has_no_score(items: list[ScoredAnswer], threshold: float) -> None:
     wanted = [item for item in items if item.score is not None and item.score >= threshold]
-    assert Ranked(items).at(threshold) == Accepted(len(items), len(wanted), sum(item.wrong for item in wanted))
+    assert RankedAnswers(items).result_at(threshold) == ThresholdResult(len(items), len(wanted), sum(item.wrong for item in wanted))
 
 
 @given(ITEMS, st.integers(0, 2000))
-def test_thresholds_are_scores_of_the_tuning_part_strict_ones_first(items: list[Item], calibration: int) -> None:
-    grid = thresholds(items, calibration, TERMS)
+def test_thresholds_are_scores_of_the_tuning_part_strict_ones_first(items: list[ScoredAnswer], calibration: int) -> None:
+    grid = candidate_thresholds(items, calibration, TERMS)
     scores = {item.score for item in items if item.score is not None}
     assert set(grid) <= scores
     assert grid == sorted(set(grid), reverse=True)
     assert bool(grid) == bool(scores and calibration)
     if grid:
         assert grid[-1] == min(scores), "the loosest accepts all that can be accepted"
-        accepted = Ranked(items).at(grid[0]).accepted
-        assert accepted >= min(START * len(items), sum(item.score is not None for item in items))
+        accepted = RankedAnswers(items).result_at(grid[0]).accepted
+        assert accepted >= min(START_COVERAGE * len(items), sum(item.score is not None for item in items))
 
 
 @given(ITEMS, st.sampled_from([0.05, 0.2, 0.5]))
-def test_every_threshold_that_is_certified_passed_and_so_did_all_stricter_ones(items: list[Item], alpha: float) -> None:
-    terms = Terms(alpha, 0.2)
-    ranked = Ranked(items)
-    steps = walked(ranked, sorted({item.score for item in items if item.score is not None}, reverse=True), terms)
-    assert all(step.p <= terms.delta for step in steps[:-1])
-    found = certified_step(steps, terms.delta)
+def test_every_threshold_that_is_certified_passed_and_so_did_all_stricter_ones(items: list[ScoredAnswer], alpha: float) -> None:
+    terms = CertificationTerms(alpha, 0.2)
+    ranked = RankedAnswers(items)
+    steps = fixed_sequence(ranked, sorted({item.score for item in items if item.score is not None}, reverse=True), terms)
+    assert all(step.p_value <= terms.delta for step in steps[:-1])
+    found = certified_test(steps, terms.delta)
     for step in steps:
-        assert step.p == binomial_tail(step.errors, step.accepted, alpha)
+        assert step.p_value == binomial_tail(step.errors, step.accepted, alpha)
         if found is not None and step.threshold >= found.threshold:
-            assert step.p <= terms.delta
+            assert step.p_value <= terms.delta
     if found is not None:
-        assert not ranked.at(found.threshold).breaks(alpha)
+        assert not ranked.result_at(found.threshold).exceeds(alpha)
         naive = naive_threshold(ranked, alpha)
         assert naive is not None
         assert naive <= found.threshold, "looking alone is never stricter"
 
 
 @given(ITEMS)
-def test_parts_are_disjoint_and_nothing_depends_on_the_order_of_rows(items: list[Item]) -> None:
-    parts = divided(checked(items), TERMS, 3)
-    together = [*parts.tuning, *parts.calibration, *parts.judged]
+def test_parts_are_disjoint_and_nothing_depends_on_the_order_of_rows(items: list[ScoredAnswer]) -> None:
+    parts = split(validate(items), TERMS, 3)
+    together = [*parts.tuning, *parts.calibration, *parts.held_out]
     assert sorted(item.id for item in together) == sorted(item.id for item in items)
-    assert divided(checked(list(reversed(items))), TERMS, 3) == parts
+    assert split(validate(list(reversed(items))), TERMS, 3) == parts
 
 
 @settings(max_examples=25)
 @given(ITEMS, st.integers(0, 5))
-def test_any_rows_come_to_an_outcome_and_always_the_same(items: list[Item], seed: int) -> None:
-    terms = Terms(0.3, 0.3, seed=seed)
+def test_any_rows_come_to_an_outcome_and_always_the_same(items: list[ScoredAnswer], seed: int) -> None:
+    terms = CertificationTerms(0.3, 0.3, seed=seed)
     found = certify(items, terms, rounds=3)
     assert found == certify(list(reversed(items)), terms, rounds=3)
-    assert (found.judged is not None) == isinstance(found.outcome, Certified)
-    if isinstance(found.outcome, TooLittle):
-        assert found.outcome.rows > len(items)
+    assert (found.held_out is not None) == isinstance(found.outcome, Certified)
+    if isinstance(found.outcome, InsufficientData):
+        assert found.outcome.rows_needed > len(items)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=50), st.floats(0.01, 0.5))
 def test_no_threshold_beats_the_feasibility_bound(wrong: list[bool], alpha: float) -> None:
     """Not even one that knows which answers are right, unless it breaks the promise."""
-    knowing = [Item(f"{at}", float(not one), one) for at, one in enumerate(wrong)]
-    bound = feasibility(knowing, alpha)
+    knowing = [ScoredAnswer(f"{at}", float(not one), one) for at, one in enumerate(wrong)]
+    bound = feasibility_bound(knowing, alpha)
     assert bound.base_error == sum(wrong) / len(wrong)
     for threshold in (0.0, 1.0):
-        found = Ranked(knowing).at(threshold)
-        assert found.breaks(alpha) or 1 - found.coverage >= bound.withheld - 1e-12
+        found = RankedAnswers(knowing).result_at(threshold)
+        assert found.exceeds(alpha) or 1 - found.coverage >= bound.min_withheld - 1e-12
 
 
 def test_the_promise_is_kept_where_the_naive_threshold_breaks_it() -> None:
     """By the true risk, which is known here; 400 draws of 1,000 rows each. Two standard errors of 5 % are 2.2 %."""
     certified = naive = made = 0
     for seed in range(400):
-        parts = divided(checked(drawn(1000, seed, power=3)), TERMS, seed)
-        calibration = Ranked(parts.calibration)
-        step = certified_step(walked(calibration, thresholds(parts.tuning, len(parts.calibration), TERMS), TERMS), TERMS.delta)
+        parts = split(validate(drawn(1000, seed, power=3)), TERMS, seed)
+        calibration = RankedAnswers(parts.calibration)
+        step = certified_test(
+            fixed_sequence(calibration, candidate_thresholds(parts.tuning, len(parts.calibration), TERMS), TERMS), TERMS.delta
+        )
         loosest = naive_threshold(calibration, TERMS.alpha)
         made += step is not None
         certified += step is not None and risk(step.threshold, power=3) > TERMS.alpha
@@ -183,66 +185,70 @@ def test_where_every_threshold_is_just_too_loose_hardly_any_is_certified() -> No
     broken = 0
     for seed in range(400):
         source = random.Random(seed)
-        items = [Item(f"{at}", source.random(), source.random() < 0.0501) for at in range(800)]
-        parts = divided(checked(items), TERMS, seed)
-        grid = thresholds(parts.tuning, len(parts.calibration), TERMS)
-        broken += certified_step(walked(Ranked(parts.calibration), grid, TERMS), TERMS.delta) is not None
+        items = [ScoredAnswer(f"{at}", source.random(), source.random() < 0.0501) for at in range(800)]
+        parts = split(validate(items), TERMS, seed)
+        grid = candidate_thresholds(parts.tuning, len(parts.calibration), TERMS)
+        broken += certified_test(fixed_sequence(RankedAnswers(parts.calibration), grid, TERMS), TERMS.delta) is not None
     assert broken / 400 <= TERMS.delta + 0.022
 
 
 def test_resplits_of_many_rows_keep_the_promise_and_the_naive_threshold_breaks_it() -> None:
     found = resplit(drawn(20_000, 1), TERMS)
     assert (found.rounds, found.certified) == (200, 200)
-    assert found.broken / found.rounds <= TERMS.delta
-    assert found.naive_broken / found.rounds > 0.3
+    assert found.violations / found.rounds <= TERMS.delta
+    assert found.naive_violations / found.rounds > 0.3
     assert 0.5 < found.coverage < found.naive_coverage
 
 
 def test_a_small_rest_tells_chance_from_a_broken_promise() -> None:
     found = resplit(drawn(2000, 1), TERMS)
-    assert found.refuted <= found.broken
-    assert found.refuted / found.rounds <= TERMS.delta
-    assert found.naive_refuted > found.refuted
-    assert (Accepted(100, 100, 6).breaks(0.05), Accepted(100, 100, 6).refutes(0.05)) == (True, False)
-    assert Accepted(100, 100, 12).refutes(0.05)
+    assert found.significant_violations <= found.violations
+    assert found.significant_violations / found.rounds <= TERMS.delta
+    assert found.naive_significant_violations > found.significant_violations
+    assert (ThresholdResult(100, 100, 6).exceeds(0.05), ThresholdResult(100, 100, 6).refutes(0.05)) == (True, False)
+    assert ThresholdResult(100, 100, 12).refutes(0.05)
 
 
 def test_a_certificate_says_what_it_accepts() -> None:
     found = certify(drawn(4000, 2), TERMS)
     assert isinstance(found.outcome, Certified)
-    step = found.outcome.step
+    step = found.outcome.threshold_test
     assert (found.tuning, found.calibration, found.rows) == (800, 2000, 4000)
-    assert step.p <= 0.05
+    assert step.p_value <= 0.05
     assert found.outcome.coverage == step.accepted / 2000
-    assert found.judged is not None
-    assert found.judged.rows == 1200
+    assert found.held_out is not None
+    assert found.held_out.rows == 1200
     assert found.naive is not None
     assert found.naive.threshold < step.threshold
-    assert found.naive.judged.accepted > found.judged.accepted
+    assert found.naive.held_out.accepted > found.held_out.accepted
 
 
 @pytest.mark.parametrize("score", [0.0, 0.7, 1.0])
 def test_a_constant_score_accepts_all_or_nothing(score: float) -> None:
-    good = certify([Item(f"{at}", score, at % 50 == 0) for at in range(1200)], TERMS, rounds=2)
+    good = certify([ScoredAnswer(f"{at}", score, at % 50 == 0) for at in range(1200)], TERMS, rounds=2)
     assert isinstance(good.outcome, Certified)
-    assert (good.outcome.step.threshold, good.outcome.coverage) == (score, 1.0)
-    bad = certify([Item(f"{at}", score, at % 10 == 0) for at in range(1200)], TERMS, rounds=2)
+    assert (good.outcome.threshold_test.threshold, good.outcome.coverage) == (score, 1.0)
+    bad = certify([ScoredAnswer(f"{at}", score, at % 10 == 0) for at in range(1200)], TERMS, rounds=2)
     assert isinstance(bad.outcome, Infeasible)
 
 
 @pytest.mark.parametrize(
     ("items", "kind", "reason"),
     [
-        ([Item(f"{at}", at / 2000, True) for at in range(2000)], Infeasible, "of the 1,000 surest of 1,000 answers 1,000 are wrong, 100 %"),
-        ([Item(f"{at}", None, False) for at in range(2000)], Infeasible, "none of 1,000 answers passes its checks"),
-        ([Item(f"{at}", None, False) for at in range(496)], Infeasible, "none of 248 answers passes its checks"),
-        ([Item(f"{at}", None, False) for at in range(20)], TooLittle, "of 10 answers none passes its checks"),
-        ([Item(f"{at}", 1.0, False) for at in range(100)], TooLittle, "of the 50 surest of 50 answers 0 are wrong"),
-        ([Item(f"{at}", at / 50, True) for at in range(50)], TooLittle, "of the 25 surest of 25 answers 25 are wrong"),
-        ([Item("only", 1.0, False)], TooLittle, "of 0 answers none passes its checks"),
+        (
+            [ScoredAnswer(f"{at}", at / 2000, True) for at in range(2000)],
+            Infeasible,
+            "of the 1,000 surest of 1,000 answers 1,000 are wrong, 100 %",
+        ),
+        ([ScoredAnswer(f"{at}", None, False) for at in range(2000)], Infeasible, "none of 1,000 answers passes its checks"),
+        ([ScoredAnswer(f"{at}", None, False) for at in range(496)], Infeasible, "none of 248 answers passes its checks"),
+        ([ScoredAnswer(f"{at}", None, False) for at in range(20)], InsufficientData, "of 10 answers none passes its checks"),
+        ([ScoredAnswer(f"{at}", 1.0, False) for at in range(100)], InsufficientData, "of the 50 surest of 50 answers 0 are wrong"),
+        ([ScoredAnswer(f"{at}", at / 50, True) for at in range(50)], InsufficientData, "of the 25 surest of 25 answers 25 are wrong"),
+        ([ScoredAnswer("only", 1.0, False)], InsufficientData, "of 0 answers none passes its checks"),
     ],
 )
-def test_without_a_certificate_there_is_a_reason(items: list[Item], kind: type, reason: str) -> None:
+def test_without_a_certificate_there_is_a_reason(items: list[ScoredAnswer], kind: type, reason: str) -> None:
     found = certify(items, TERMS, rounds=2).outcome
     assert isinstance(found, kind)
     assert not isinstance(found, Certified)
@@ -250,11 +256,11 @@ def test_without_a_certificate_there_is_a_reason(items: list[Item], kind: type, 
 
 
 def test_too_little_data_says_how_much_would_do() -> None:
-    few = [Item(f"{at}", 1.0, False) for at in range(100)]
+    few = [ScoredAnswer(f"{at}", 1.0, False) for at in range(100)]
     found = certify(few, TERMS, rounds=2).outcome
-    assert isinstance(found, TooLittle)
-    assert found.rows == 2 * 93, "one error more than was seen"
-    more = [Item(f"{at}", 1.0, False) for at in range(found.rows)]
+    assert isinstance(found, InsufficientData)
+    assert found.rows_needed == 2 * 93, "one error more than was seen"
+    more = [ScoredAnswer(f"{at}", 1.0, False) for at in range(found.rows_needed)]
     assert isinstance(certify(more, TERMS, rounds=2).outcome, Certified)
 
 
@@ -262,14 +268,14 @@ def test_too_little_data_says_how_much_would_do() -> None:
     ("items", "says"),
     [
         ([], "no row"),
-        ([Item("a", 0.5, False), Item("b", 0.5, False), Item("a", 0.1, True)], "two rows have the id 'a'"),
-        ([Item("a", float("nan"), False)], "the score of row 'a' is nan"),
-        ([Item("a", 1.01, False)], "the score of row 'a' is 1.01"),
-        ([Item("a", -0.01, False)], "must be in"),
-        ([Item("a", float("inf"), False)], "must be in"),
+        ([ScoredAnswer("a", 0.5, False), ScoredAnswer("b", 0.5, False), ScoredAnswer("a", 0.1, True)], "two rows have the id 'a'"),
+        ([ScoredAnswer("a", float("nan"), False)], "the score of row 'a' is nan"),
+        ([ScoredAnswer("a", 1.01, False)], "the score of row 'a' is 1.01"),
+        ([ScoredAnswer("a", -0.01, False)], "must be in"),
+        ([ScoredAnswer("a", float("inf"), False)], "must be in"),
     ],
 )
-def test_rows_that_are_none_are_refused(items: list[Item], says: str) -> None:
+def test_rows_that_are_none_are_refused(items: list[ScoredAnswer], says: str) -> None:
     with pytest.raises(InputError, match=says) as caught:
         certify(items, TERMS)
     assert caught.value.code == "V006"
@@ -281,11 +287,11 @@ def test_rows_that_are_none_are_refused(items: list[Item], says: str) -> None:
 )
 def test_terms_that_promise_nothing_are_refused(terms: dict[str, Any]) -> None:
     with pytest.raises(InputError) as caught:
-        Terms(**terms)
+        CertificationTerms(**terms)
     assert caught.value.code == "V006"
 
 
 def test_no_risk_is_known_where_nothing_is_accepted() -> None:
-    assert Accepted(10, 0, 0).risk is None
-    assert not Accepted(10, 0, 0).breaks(0.05)
-    assert interval(0, 0) == (0.0, 1.0)
+    assert ThresholdResult(10, 0, 0).risk is None
+    assert not ThresholdResult(10, 0, 0).exceeds(0.05)
+    assert confidence_interval(0, 0) == (0.0, 1.0)

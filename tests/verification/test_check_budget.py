@@ -6,19 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.core.events import Stake
-from orchestra.verification.check_budget import Allotment, Coming
+from orchestra.core.events import CheckPriority
+from orchestra.verification.check_budget import CheckBudget, UpcomingValues
 
 
-def stake(doubt: float, influence: float = 1.0, cost: int = 100) -> Stake:
-    return Stake(doubt, influence, float(cost), cost)
+def stake(doubt: float, influence: float = 1.0, cost: int = 100) -> CheckPriority:
+    return CheckPriority(doubt, influence, float(cost), cost)
 
 
-def after(*doubts: float, limit: int = 1_000, spent: int = 0) -> Allotment:
+def after(*doubts: float, limit: int = 1_000, spent: int = 0) -> CheckBudget:
     """An allotment that has met values with these doubts, whose checks cost 100 tokens each."""
-    found = Allotment(limit, spent=spent)
+    found = CheckBudget(limit, spent=spent)
     for doubt in doubts:
-        found.met(stake(doubt), first=True)
+        found.record(stake(doubt), first=True)
     return found
 
 
@@ -29,55 +29,55 @@ def test_what_fits_is_asked_where_nothing_else_is_expected() -> None:
 
 def test_the_sure_give_way_to_the_doubtful_that_are_expected() -> None:
     known = after(*(number / 20 for number in range(20)), limit=1_000)
-    coming = [Coming(1.0, 18)]  # 2,000 tokens' worth of checks, and half of them fit
+    coming = [UpcomingValues(1.0, 18)]  # 2,000 tokens' worth of checks, and half of them fit
     assert known.fits(stake(0.8), coming)
     assert not known.fits(stake(0.2), coming)
 
 
 def test_more_left_admits_more() -> None:
-    coming = [Coming(1.0, 18)]
+    coming = [UpcomingValues(1.0, 18)]
     doubts = [number / 20 for number in range(20)]
     assert [after(*doubts, limit=limit).fits(stake(0.3), coming) for limit in (600, 1_200, 1_800)] == [False, False, True]
 
 
 def test_influence_counts_as_doubt_does() -> None:
     known = after(0.5, 0.5, 0.5, 0.5, limit=500)
-    assert known.fits(stake(0.5, influence=1.0), [Coming(0.25, 40)])
-    assert not known.fits(stake(0.5, influence=0.25), [Coming(1.0, 40)])
+    assert known.fits(stake(0.5, influence=1.0), [UpcomingValues(0.25, 40)])
+    assert not known.fits(stake(0.5, influence=0.25), [UpcomingValues(1.0, 40)])
 
 
 def test_a_dear_check_gives_way_to_cheap_ones() -> None:
     known = after(0.5, 0.5, 0.5, limit=1_000)
-    coming = [Coming(1.0, 9)]
+    coming = [UpcomingValues(1.0, 9)]
     assert known.fits(stake(0.5, cost=100), coming)
     assert not known.fits(stake(0.5, cost=400), coming)
 
 
 def test_where_all_are_equally_doubtful_whoever_comes_first_is_asked() -> None:
     known = after(*[0.5] * 50, limit=300)
-    assert known.fits(stake(0.5), [Coming(1.0, 4)])
+    assert known.fits(stake(0.5), [UpcomingValues(1.0, 4)])
 
 
 def test_what_checks_have_taken_tells_what_the_next_ones_will() -> None:
-    found = Allotment(1_000)
-    assert found.expected(400) == 400
-    found.bounds, found.took = 4_000, 1_000
-    assert found.expected(400) == pytest.approx(400 * 1_400 / 4_400)
-    assert found.expected(0) == 0.0
+    found = CheckBudget(1_000)
+    assert found.expected_tokens(400) == 400
+    found.finished_bound, found.finished_tokens = 4_000, 1_000
+    assert found.expected_tokens(400) == pytest.approx(400 * 1_400 / 4_400)
+    assert found.expected_tokens(0) == 0.0
 
 
 @given(st.lists(st.floats(0, 1), max_size=30), st.floats(0, 1), st.floats(0, 1))
 def test_the_chance_of_a_greater_doubt_falls_with_the_doubt(doubts: list[float], one: float, two: float) -> None:
     known = after(*doubts)
     low, high = sorted((one, two))
-    assert 0.0 <= known.above(high) <= known.above(low) <= 1.0
-    assert known.above(1.0) == 0.0
+    assert 0.0 <= known.probability_above(high) <= known.probability_above(low) <= 1.0
+    assert known.probability_above(1.0) == 0.0
 
 
 @given(st.lists(st.floats(0, 1), max_size=30), st.floats(0, 1), st.integers(0, 20), st.integers(0, 3_000), st.integers(0, 1_000))
 def test_what_is_admitted_is_admitted_with_more_left_and_with_less_expected(
     doubts: list[float], doubt: float, count: int, limit: int, more: int
 ) -> None:
-    if after(*doubts, limit=limit).fits(stake(doubt), [Coming(1.0, count)]):
-        assert after(*doubts, limit=limit + more).fits(stake(doubt), [Coming(1.0, count)])
-        assert after(*doubts, limit=limit).fits(stake(doubt), [Coming(1.0, count / 2)])
+    if after(*doubts, limit=limit).fits(stake(doubt), [UpcomingValues(1.0, count)]):
+        assert after(*doubts, limit=limit + more).fits(stake(doubt), [UpcomingValues(1.0, count)])
+        assert after(*doubts, limit=limit).fits(stake(doubt), [UpcomingValues(1.0, count / 2)])

@@ -10,12 +10,24 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DataObject
 
 from orchestra.core.events import Verdict
-from orchestra.verification.check_expression import Every, Named, NotARule, Rule, Some, joined, named, only_agrees, read, verdict, wanted
+from orchestra.verification.check_expression import (
+    AllOf,
+    AnyOf,
+    CheckCall,
+    CheckExpression,
+    CheckSyntaxError,
+    check_calls,
+    evaluate,
+    flatten,
+    is_agreement_only,
+    open_checks,
+    parse_check,
+)
 
-CHECKS = st.builds(Named, st.sampled_from(["quote", "numbers", "entailment", "rederive", "agree"]), st.sampled_from(["", "other", "5"]))
+CHECKS = st.builds(CheckCall, st.sampled_from(["quote", "numbers", "entailment", "rederive", "agree"]), st.sampled_from(["", "other", "5"]))
 RULES = st.recursive(
     CHECKS,
-    lambda inner: st.builds(joined, st.sampled_from([Every, Some]), st.lists(inner, min_size=1, max_size=3)),
+    lambda inner: st.builds(flatten, st.sampled_from([AllOf, AnyOf]), st.lists(inner, min_size=1, max_size=3)),
     max_leaves=8,
 )
 OUTCOMES = ("pass", "fail", "unknown")
@@ -24,18 +36,18 @@ RANK = {"fail": 0, "unknown": 1, "pass": 2}
 
 
 @given(RULES)
-def test_a_rule_is_read_from_what_is_written_of_it(rule: Rule) -> None:
-    assert read(str(rule)) == rule
+def test_a_rule_is_read_from_what_is_written_of_it(rule: CheckExpression) -> None:
+    assert parse_check(str(rule)) == rule
 
 
 @given(st.text(alphabet="abz019_ |&()\n\tÄ\x00", max_size=40))
 def test_no_text_makes_the_reader_stumble(text: str) -> None:
     try:
-        found = read(text)
-    except NotARule as error:
-        at = error.at
+        found = parse_check(text)
+    except CheckSyntaxError as error:
+        at = error.position
     else:
-        assert read(str(found)) == found
+        assert parse_check(str(found)) == found
         return
     assert 0 <= at <= len(text)
 
@@ -57,92 +69,92 @@ def test_no_text_makes_the_reader_stumble(text: str) -> None:
     ],
 )
 def test_what_is_no_rule_is_refused_with_its_reason(text: str, why: str) -> None:
-    with pytest.raises(NotARule) as caught:
-        read(text)
-    assert why in caught.value.why
+    with pytest.raises(CheckSyntaxError) as caught:
+        parse_check(text)
+    assert why in caught.value.reason
 
 
 def test_and_binds_more_closely_than_or() -> None:
-    assert read("a & b | c") == Some((Every((Named("a"), Named("b"))), Named("c")))
-    assert str(read("(a | b) & (c)")) == "(a | b) & c"
+    assert parse_check("a & b | c") == AnyOf((AllOf((CheckCall("a"), CheckCall("b"))), CheckCall("c")))
+    assert str(parse_check("(a | b) & (c)")) == "(a | b) & c"
 
 
 @pytest.mark.parametrize(("left", "right"), list(product(OUTCOMES, OUTCOMES)))
 def test_the_words_join_as_the_strong_logic_of_three_values_does(left: str, right: str) -> None:
-    known = {Named("a"): Verdict("a", left, 0.4), Named("b"): Verdict("b", right, 0.7)}
-    both, either = verdict(read("a & b"), known), verdict(read("a | b"), known)
+    known = {CheckCall("a"): Verdict("a", left, 0.4), CheckCall("b"): Verdict("b", right, 0.7)}
+    both, either = evaluate(parse_check("a & b"), known), evaluate(parse_check("a | b"), known)
     assert both is not None
     assert either is not None
     assert both.outcome == min(left, right, key=RANK.__getitem__)
     assert either.outcome == max(left, right, key=RANK.__getitem__)
 
 
-def known_for(rule: Rule, draw: DataObject) -> dict[Named, Verdict]:
-    return {check: draw.draw(VERDICTS) for check in named(rule)}
+def known_for(rule: CheckExpression, draw: DataObject) -> dict[CheckCall, Verdict]:
+    return {check: draw.draw(VERDICTS) for check in check_calls(rule)}
 
 
 @given(RULES, st.data())
-def test_what_is_decided_stays_decided_whatever_else_is_asked(rule: Rule, data: DataObject) -> None:
+def test_what_is_decided_stays_decided_whatever_else_is_asked(rule: CheckExpression, data: DataObject) -> None:
     known = known_for(rule, data)
     order = data.draw(st.permutations(list(known)))
-    seen: dict[Named, Verdict] = {}
+    seen: dict[CheckCall, Verdict] = {}
     decided = ""
     for check in order:
         if decided:
             break
         seen[check] = known[check]
-        if (said := verdict(rule, seen)) is not None:
+        if (said := evaluate(rule, seen)) is not None:
             decided = said.outcome
-    whole = verdict(rule, known)
+    whole = evaluate(rule, known)
     assert whole is not None
     if not any(check.check == "agree" for check in known):
         assert decided == whole.outcome
 
 
 @given(RULES, st.data())
-def test_asking_what_is_wanted_comes_to_a_verdict_and_never_to_a_pass_that_nothing_passed(rule: Rule, data: DataObject) -> None:
+def test_asking_what_is_wanted_comes_to_a_verdict_and_never_to_a_pass_that_nothing_passed(rule: CheckExpression, data: DataObject) -> None:
     dear = data.draw(st.booleans())
-    known: dict[Named, Verdict] = {}
+    known: dict[CheckCall, Verdict] = {}
     answers = known_for(rule, data)
-    while (check := next(wanted(rule, known, dear=dear), None)) is not None:
+    while (check := next(open_checks(rule, known, expensive=dear), None)) is not None:
         assert check not in known
         known[check] = answers[check]
-    said = verdict(rule, known, dear=dear)
+    said = evaluate(rule, known, expensive=dear)
     assert said is not None
     assert 0 <= said.score <= 1
     if said.outcome == "pass":
         assert any(one.outcome == "pass" for one in known.values())
-        full = verdict(rule, answers)
+        full = evaluate(rule, answers)
         assert full is not None
         assert full.outcome == "pass"
 
 
 @given(RULES, st.data())
-def test_unknown_alone_never_passes(rule: Rule, data: DataObject) -> None:
-    known = {check: Verdict("", data.draw(st.sampled_from(["fail", "unknown"])), 0.5) for check in named(rule)}
-    said = verdict(rule, known)
+def test_unknown_alone_never_passes(rule: CheckExpression, data: DataObject) -> None:
+    known = {check: Verdict("", data.draw(st.sampled_from(["fail", "unknown"])), 0.5) for check in check_calls(rule)}
+    said = evaluate(rule, known)
     assert said is not None
     assert said.outcome != "pass"
 
 
 def test_agreement_is_not_asked_where_all_the_evidence_denies() -> None:
-    rule = read("entailment | rederive(x) | agree(3)")
-    denied = {Named("entailment"): Verdict("", "fail", 0.0), Named("rederive", "x"): Verdict("", "fail", 0.0)}
-    assert not list(wanted(rule, denied))
-    said = verdict(rule, denied)
+    rule = parse_check("entailment | rederive(x) | agree(3)")
+    denied = {CheckCall("entailment"): Verdict("", "fail", 0.0), CheckCall("rederive", "x"): Verdict("", "fail", 0.0)}
+    assert not list(open_checks(rule, denied))
+    said = evaluate(rule, denied)
     assert said is not None
     assert said.outcome == "fail"
-    opened = {**denied, Named("entailment"): Verdict("", "unknown", 0.5)}
-    assert list(wanted(rule, opened)) == [Named("agree", "3")]
-    assert only_agrees(read("agree(2) | agree(3)"))
+    opened = {**denied, CheckCall("entailment"): Verdict("", "unknown", 0.5)}
+    assert list(open_checks(rule, opened)) == [CheckCall("agree", "3")]
+    assert is_agreement_only(parse_check("agree(2) | agree(3)"))
 
 
 def test_a_composed_verdict_keeps_what_its_parts_said() -> None:
     known = {
-        Named("quote"): Verdict("quote", "fail", 0.0, "is made up"),
-        Named("entailment"): Verdict("entailment", "unknown", 0.5, "is late"),
+        CheckCall("quote"): Verdict("quote", "fail", 0.0, "is made up"),
+        CheckCall("entailment"): Verdict("entailment", "unknown", 0.5, "is late"),
     }
-    said = verdict(read("quote | entailment"), known)
+    said = evaluate(parse_check("quote | entailment"), known)
     assert said is not None
     assert (said.check, said.outcome, said.reason) == ("quote | entailment", "unknown", "entailment: is late")
     assert [part.check for part in said.parts] == ["quote", "entailment"]

@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 from orchestra.agents.contract import Contract
 from orchestra.agents.tools import ToolFunction
 from orchestra.core.events import Verdict
-from orchestra.core.protocols import Source
+from orchestra.core.protocols import EvidenceSource
 from orchestra.schema.builtin_models import Judgement
 from orchestra.schema.types import schema_of
-from orchestra.verification.custom_checks import asked, called, misfit, question, said
-from orchestra.verification.entailment import Reply
+from orchestra.verification.custom_checks import build_questions, judge_replies, signature_error, tool_name, tool_reference
+from orchestra.verification.entailment import JudgeReply
 
 LEAVES = st.none() | st.booleans() | st.floats() | st.integers() | st.text()
 ANYTHING = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
-SOURCES = (Source("One.", "a"), Source("Two.", "b"))
+SOURCES = (EvidenceSource("One.", "a"), EvidenceSource("Two.", "b"))
 
 
 def contract(function: Any, effect: Any = "pure") -> Contract:
-    return ToolFunction.of(function, effect=effect).contract
+    return ToolFunction.from_function(function, effect=effect).contract
 
 
 def short(answer: str, limit: int = 10) -> bool:
@@ -87,19 +87,19 @@ def counted(value: int) -> int:
 )
 def test_which_tools_can_judge_which_values(function: Any, output: Any, inputs: Any, says: str) -> None:
     given_ = {name: schema_of(type_, "validation") for name, type_ in inputs.items()} if inputs is not None else None
-    why = misfit(contract(function), schema_of(output, "serialization") if output is not None else None, given_)
+    why = signature_error(contract(function), schema_of(output, "serialization") if output is not None else None, given_)
     assert says in why
     assert bool(says) == bool(why)
 
 
 @pytest.mark.parametrize(("effect", "good"), [("pure", True), ("idempotent", True), ("transactional", False), ("once", False)])
 def test_a_tool_that_acts_is_asked_by_no_check(effect: str, good: bool) -> None:
-    assert ("may be asked more than once" in misfit(contract(short, effect))) is not good
+    assert ("may be asked more than once" in signature_error(contract(short, effect))) is not good
 
 
 def test_a_tool_is_given_the_value_first_and_the_rest_by_name() -> None:
     def inputs(function: Any, value: Any, given_: dict[str, Any]) -> Any:
-        found = question(contract(function), value, given_, SOURCES)
+        found = build_questions(contract(function), value, given_, SOURCES)
         return found[0].inputs if isinstance(found, tuple) else (found.outcome, found.reason)
 
     assert inputs(short, "iron", {}) == {"answer": "iron"}
@@ -138,22 +138,22 @@ def test_a_tool_is_given_the_value_first_and_the_rest_by_name() -> None:
     ],
 )
 def test_what_a_tool_says_as_a_verdict(value: Any, outcome: str, score: float, reason: str) -> None:
-    assert said([Reply(value)]) == Verdict("tool", outcome, score, reason)
+    assert judge_replies([JudgeReply(value)]) == Verdict("tool", outcome, score, reason)
 
 
 def test_a_tool_that_did_not_answer_leaves_it_open() -> None:
-    assert said([Reply(fault="T003 it raised")]) == Verdict("tool", "unknown", 0.5, "T003 it raised")
-    assert said([]) == Verdict("tool", "unknown", 0.5, "nobody answered")
-    assert len(said([Reply({"passed": False, "reason": "x" * 10_000})]).reason) == 300
+    assert judge_replies([JudgeReply(error="T003 it raised")]) == Verdict("tool", "unknown", 0.5, "T003 it raised")
+    assert judge_replies([]) == Verdict("tool", "unknown", 0.5, "nobody answered")
+    assert len(judge_replies([JudgeReply({"passed": False, "reason": "x" * 10_000})]).reason) == 300
 
 
 @given(ANYTHING)
 def test_whatever_a_tool_says_only_a_plain_yes_passes(value: Any) -> None:
-    found = said([Reply(value)])
+    found = judge_replies([JudgeReply(value)])
     plain = value is True or (isinstance(value, int | float) and not isinstance(value, bool) and 0.5 <= value <= 1)
     assert (found.outcome == "pass") == (plain or (isinstance(value, dict) and value.get("passed") is True))
     assert 0 <= found.score <= 1
 
 
 def test_a_judge_is_a_tool_or_an_agent_by_how_it_is_called() -> None:
-    assert (called("short"), asked(called("short")), asked("reader")) == ("tool(short)", "short", "")
+    assert (tool_reference("short"), tool_name(tool_reference("short")), tool_name("reader")) == ("tool(short)", "short", "")

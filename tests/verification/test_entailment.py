@@ -9,11 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.core.events import Verdict
-from orchestra.core.protocols import Source
+from orchestra.core.protocols import EvidenceSource
 from orchestra.schema.builtin_models import Answer
 from orchestra.schema.types import schema_of
 from orchestra.verification import entailment
-from orchestra.verification.entailment import MAX_TOKENS, Reply, claims, judged, pieces, questions, speaks, tokens
+from orchestra.verification.entailment import (
+    MAX_CHUNK_TOKENS,
+    JudgeReply,
+    build_questions,
+    estimate_tokens,
+    extract_claims,
+    judge_replies,
+    may_have_claims,
+    split_evidence,
+)
 
 TEXT: dict[str, Any] = {"type": "string"}
 QUOTE = {"anyOf": [{"type": "string", "format": "quote"}, {"type": "null"}]}
@@ -34,8 +43,8 @@ READING = {
 LINKED = {"$ref": "#/$defs/R", "$defs": {"R": {"type": "object", "properties": {"next": {"$ref": "#/$defs/R"}, "n": {"type": "integer"}}}}}
 
 
-def said(supported: Any, refuted: Any = 0.0) -> Reply:
-    return Reply({"label": "supported", "p_supported": supported, "p_refute": refuted})
+def said(supported: Any, refuted: Any = 0.0) -> JudgeReply:
+    return JudgeReply({"label": "supported", "p_supported": supported, "p_refute": refuted})
 
 
 def test_texts_claim_something_but_for_quotes_choices_and_sums() -> None:
@@ -47,13 +56,16 @@ def test_texts_claim_something_but_for_quotes_choices_and_sums() -> None:
         "score": 1.0,
         "notes": ["It is tall.", " "],
     }
-    assert [(claim.path, claim.text) for claim in claims(value, READING)] == [("answer", "It was built."), ("notes[0]", "It is tall.")]
-    assert [claim.text for claim in claims("All of it.", TEXT)] == ["All of it."]
+    assert [(claim.path, claim.text) for claim in extract_claims(value, READING)] == [
+        ("answer", "It was built."),
+        ("notes[0]", "It is tall."),
+    ]
+    assert [claim.text for claim in extract_claims("All of it.", TEXT)] == ["All of it."]
 
 
 def test_the_claim_of_an_answer_with_citations_is_its_text() -> None:
     answer = {"text": "It was 1889.", "citations": [{"quote": "in 1889", "source": "tower.txt", "start": 0, "end": 7}]}
-    assert [claim.path for claim in claims(answer, schema_of(Answer, "serialization"))] == ["text"]
+    assert [claim.path for claim in extract_claims(answer, schema_of(Answer, "serialization"))] == ["text"]
 
 
 @pytest.mark.parametrize(
@@ -66,36 +78,36 @@ def test_the_claim_of_an_answer_with_citations_is_its_text() -> None:
     ],
 )  # fmt: skip
 def test_a_type_says_whether_its_values_may_claim_something(schema: dict[str, Any], may: bool) -> None:
-    assert speaks(schema) is may
+    assert may_have_claims(schema) is may
 
 
-SOURCES = st.lists(st.builds(Source, st.text(alphabet="ab .!?\n\tßあ1", max_size=400)), max_size=3)
+SOURCES = st.lists(st.builds(EvidenceSource, st.text(alphabet="ab .!?\n\tßあ1", max_size=400)), max_size=3)
 
 
 @given(SOURCES, st.integers(1, 40))
-def test_pieces_are_small_and_keep_every_word_once_and_in_order(sources: list[Source], most: int) -> None:
-    cut = pieces(sources, most)
+def test_pieces_are_small_and_keep_every_word_once_and_in_order(sources: list[EvidenceSource], most: int) -> None:
+    cut = split_evidence(sources, most)
     for piece in cut:
         text = sources[piece.source].text[piece.start : piece.end]
         assert text == text.strip()
-        assert tokens(text) <= most or len(text.split()) == 1
+        assert estimate_tokens(text) <= most or len(text.split()) == 1
     for index, source in enumerate(sources):
         kept = "".join(source.text[piece.start : piece.end] for piece in cut if piece.source == index)
         assert "".join(kept.split()) == "".join("".join(entailment._WORD.findall(source.text)).split())
 
 
 def test_a_short_text_is_one_piece() -> None:
-    assert len(pieces([Source("One sentence. And another.")])) == 1
-    assert MAX_TOKENS == 350
+    assert len(split_evidence([EvidenceSource("One sentence. And another.")])) == 1
+    assert MAX_CHUNK_TOKENS == 350
 
 
 def rule(supported: list[Any], refuted: list[Any] | None = None, *, fault: str = "") -> Verdict:
     """The verdict on one claim beside as many pieces as there are probabilities."""
-    sources = [Source(f"Source number {index}.", f"s{index}") for index in range(len(supported))]
+    sources = [EvidenceSource(f"Source number {index}.", f"s{index}") for index in range(len(supported))]
     replies = [said(one, two) for one, two in zip(supported, refuted or [0.0] * len(supported), strict=True)]
     if fault:
-        replies[-1] = Reply(fault=fault)
-    return judged("It is so.", TEXT, sources, replies)
+        replies[-1] = JudgeReply(error=fault)
+    return judge_replies("It is so.", TEXT, sources, replies)
 
 
 def test_the_piece_that_supports_a_claim_best_counts() -> None:
@@ -136,29 +148,29 @@ def test_the_order_of_the_evidence_makes_no_difference(chances: list[tuple[Any, 
 
 def test_the_weakest_claim_is_that_of_the_value() -> None:
     schema = {"type": "array", "items": TEXT}
-    sources = [Source("It is.")]
-    assert judged(["a", "b"], schema, sources, [said(0.9), said(0.6)]).score == 0.6
-    assert judged(["a", "b"], schema, sources, [said(0.9), said(0.1)]).outcome == "fail"
-    assert judged(["a", "b"], schema, sources, [said(0.1), said(None)]).outcome == "fail"
-    assert len(judged(["a", "b"], schema, sources, [said(0.9), said(0.6)]).evidence) == 2
+    sources = [EvidenceSource("It is.")]
+    assert judge_replies(["a", "b"], schema, sources, [said(0.9), said(0.6)]).score == 0.6
+    assert judge_replies(["a", "b"], schema, sources, [said(0.9), said(0.1)]).outcome == "fail"
+    assert judge_replies(["a", "b"], schema, sources, [said(0.1), said(None)]).outcome == "fail"
+    assert len(judge_replies(["a", "b"], schema, sources, [said(0.9), said(0.6)]).evidence) == 2
 
 
 def test_nothing_is_asked_where_nothing_is_claimed_and_nothing_passes_where_nothing_can_be() -> None:
     empty: dict[str, Any] = {"answer": None, "quote": None, "notes": []}
-    verdict = questions(empty, READING, [Source("x")], "e")
+    verdict = build_questions(empty, READING, [EvidenceSource("x")], "e")
     assert isinstance(verdict, Verdict)
     assert verdict.outcome == "pass"
     for found in (
-        questions({"answer": "words"}, QUOTED, [Source("x")], "e"),
-        questions("words", TEXT, [], "e"),
-        questions("words", TEXT, [Source(" ")], "e"),
+        build_questions({"answer": "words"}, QUOTED, [EvidenceSource("x")], "e"),
+        build_questions("words", TEXT, [], "e"),
+        build_questions("words", TEXT, [EvidenceSource(" ")], "e"),
     ):
         assert isinstance(found, Verdict)
         assert found.outcome == "unknown"
-    many = questions(["claim"] * 65, {"type": "array", "items": TEXT}, [Source("x")], "e")
+    many = build_questions(["claim"] * 65, {"type": "array", "items": TEXT}, [EvidenceSource("x")], "e")
     assert isinstance(many, Verdict)
     assert many.outcome == "unknown"
 
 
 def test_replies_to_other_questions_say_nothing() -> None:
-    assert judged("It is so.", TEXT, [Source("x")], [said(0.9), said(0.9)]).outcome == "unknown"
+    assert judge_replies("It is so.", TEXT, [EvidenceSource("x")], [said(0.9), said(0.9)]).outcome == "unknown"

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.core.protocols import Source
-from orchestra.text.numbers.numbers import numbers, same
+from orchestra.core.protocols import EvidenceSource
+from orchestra.text.numbers.numbers import find_numbers, same_number
 from orchestra.verification import number_match
-from orchestra.verification.evidence_numbers import Held, pieces
-from orchestra.verification.standalone import judge
+from orchestra.verification.evidence_numbers import EvidenceIndex, split_text
+from orchestra.verification.standalone import verify_answer
 from tests.unsafe_reference import assert_cost
 
 pytestmark = pytest.mark.slow
@@ -31,7 +31,7 @@ ORDERS = (
 
 
 def outcome(answer: Any, evidence: str, check: str) -> str:
-    [verdict] = judge(answer, (Source(evidence),), [check]).verdicts
+    [verdict] = verify_answer(answer, (EvidenceSource(evidence),), [check]).verdicts
     return verdict.outcome
 
 
@@ -42,7 +42,7 @@ def test_a_quote_in_another_unicode_form_stands_there(word: str, form: Literal["
     other = data.draw(st.sampled_from(FORMS))
     text = unicodedata.normalize(form, f"it says {word}, and ends")
     quote = unicodedata.normalize(other, f"says {word}, and")
-    ruling = judge(quote, (Source(text, "a"),), ["quote"])
+    ruling = verify_answer(quote, (EvidenceSource(text, "a"),), ["quote"])
     assert ruling.accepted
     [found] = ruling.evidence
     assert text[found.start : found.end] == found.quote
@@ -118,9 +118,9 @@ def test_a_date_is_the_same_in_any_form_and_another_day_is_not(day: Any, other: 
 
 
 @pytest.mark.parametrize("check", ["quote", "numbers", "recompute"])
-@pytest.mark.parametrize("evidence", [(), (Source(""),), (Source(" \n "),)])
-def test_nothing_is_supported_by_nothing(check: str, evidence: tuple[Source, ...]) -> None:
-    ruling = judge({"answer": 25, "expression": "20 + 6", "quote": "twenty-five"}, evidence, [check])
+@pytest.mark.parametrize("evidence", [(), (EvidenceSource(""),), (EvidenceSource(" \n "),)])
+def test_nothing_is_supported_by_nothing(check: str, evidence: tuple[EvidenceSource, ...]) -> None:
+    ruling = verify_answer({"answer": 25, "expression": "20 + 6", "quote": "twenty-five"}, evidence, [check])
     assert not ruling.accepted
     assert ruling.evidence == ()
 
@@ -132,8 +132,8 @@ def repeated(part: str) -> str:
 @pytest.mark.parametrize("part", ["word ", "7", "1 ", "1:30 ", "<b>", "(-", " ", "twenty ", "1 May ", "a\u0301 ", "\u0301\u0323", "ﬁ"])
 @pytest.mark.parametrize("check", ["quote", "numbers"])
 def test_a_megabyte_is_judged_in_bounded_time(part: str, check: str) -> None:
-    evidence = (Source(repeated(part)),)
-    assert_cost(lambda: judge({"answer": "it is 43", "quote": "the end 43 of it"}, evidence, [check]), AT_MOST)
+    evidence = (EvidenceSource(repeated(part)),)
+    assert_cost(lambda: verify_answer({"answer": "it is 43", "quote": "the end 43 of it"}, evidence, [check]), AT_MOST)
 
 
 @pytest.mark.parametrize("check", ["numbers", "quote", "support", "recompute"])
@@ -142,18 +142,18 @@ def test_many_records_and_many_numbers_are_judged_in_bounded_time(check: str) ->
     rows: list[dict[str, Any]] = [
         {"answer": f"no {at}", "quote": f"no {at}", "expression": f"{at} * 1", "result": at} for at in range(3_000)
     ]
-    evidence = (Source(" ".join(f"no {at}" for at in reversed(range(3_000))) + " " + " ".join(map(str, range(3_000, 9_000)))),)
+    evidence = (EvidenceSource(" ".join(f"no {at}" for at in reversed(range(3_000))) + " " + " ".join(map(str, range(3_000, 9_000)))),)
     if check == "quote":  # looks each one up in the text: fewer
         rows = [{"answer": None, "quote": None}] * 6_000
-    assert_cost(lambda: judge({"rows": rows}, evidence, [check]), AT_MOST)
+    assert_cost(lambda: verify_answer({"rows": rows}, evidence, [check]), AT_MOST)
 
 
 @given(st.lists(st.integers(-50, 50), max_size=12), st.lists(st.integers(-50, 50), max_size=12))
 def test_numbers_are_found_by_their_worth_as_they_are_one_by_one(answers: list[int], evidence: list[int]) -> None:
     text = " and ".join(map(str, evidence)) + " and (7) and 3%"
-    held = Held([Source(text)])
-    for answer in [*numbers(" and ".join(map(str, answers))), *numbers("0.03 and 3 and -7")]:
-        slowly = next((number for number in numbers(text) if same(answer, number)), None)
+    held = EvidenceIndex([EvidenceSource(text)])
+    for answer in [*find_numbers(" and ".join(map(str, answers))), *find_numbers("0.03 and 3 and -7")]:
+        slowly = next((number for number in find_numbers(text) if same_number(answer, number)), None)
         found = held.find(answer)
         assert (found and found[0].value) == (slowly and slowly.value)
 
@@ -164,20 +164,20 @@ WORDS = "word 5 12,000 half a dozen $5 million 17:45 on 3 May 2020, twenty one 1
 @given(st.lists(st.sampled_from(WORDS.split()), max_size=80), st.integers(300, 500))
 def test_a_text_that_is_read_in_pieces_says_the_same(words: list[str], size: int) -> None:
     text = " ".join(["about"] * 60 + words + ["of it"] * 60)
-    said = [number_match.stated(piece.text) for piece in pieces(text, size)]
+    said = [number_match.stated_numbers(piece.text) for piece in split_text(text, size)]
     read = [
-        (number.value, number.text, number.start + piece.offset, number.measure)
-        for piece, found in zip(pieces(text, size), said, strict=True)
+        (number.value, number.text, number.start + piece.offset, number.measure_unit)
+        for piece, found in zip(split_text(text, size), said, strict=True)
         for number in found
-        if piece.has(number.start)
+        if piece.contains(number.start)
     ]
-    assert read == [(number.value, number.text, number.start, number.measure) for number in number_match.stated(text)]
-    assert "".join(piece.text[piece.begin : piece.end] for piece in pieces(text, size)) == text
+    assert read == [(number.value, number.text, number.start, number.measure_unit) for number in number_match.stated_numbers(text)]
+    assert "".join(piece.text[piece.begin : piece.end] for piece in split_text(text, size)) == text
 
 
 def test_a_quote_at_the_end_of_a_megabyte_has_its_place() -> None:
     text = repeated("word ") + " The End, 42."
-    [found] = judge("the end, 42", (Source(text),), ["quote"]).evidence
+    [found] = verify_answer("the end, 42", (EvidenceSource(text),), ["quote"]).evidence
     assert text[found.start : found.end] == "The End, 42"
 
 

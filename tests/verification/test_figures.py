@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.agents.inference.tables.operations import figure
-from orchestra.core.protocols import Source
+from orchestra.agents.inference.tables.operations import parse_figure
+from orchestra.core.protocols import EvidenceSource
 from orchestra.text.arithmetic import evaluate
-from orchestra.text.numbers.numbers import numbers
-from orchestra.text.numbers.numerals import RUN, clear, even, named, worth
-from orchestra.text.numbers.sort_keys import measures
+from orchestra.text.numbers.numbers import find_numbers
+from orchestra.text.numbers.numerals import NUMERAL, is_identifier, is_single_number, parse_numeral, to_ascii_digits
+from orchestra.text.numbers.sort_keys import column_sort_keys
 from orchestra.tools.cells import cells
-from orchestra.verification.standalone import judge
+from orchestra.verification.standalone import verify_answer
 
 PER_CENT = st.decimals(0, 500, places=1, allow_nan=False).map(lambda one: f"{one.normalize():f}")
 
@@ -44,59 +44,59 @@ NAMES = ["3.11.9", "192.168.1.1", "1.234.56", "1.500.00"]
 
 @pytest.mark.parametrize(("text", "value"), FORMS)
 def test_prose_columns_and_expressions_read_one_number_alike(text: str, value: str) -> None:
-    [number] = numbers(text)
+    [number] = find_numbers(text)
     assert number.value * (100 if number.percent else 1) == Fraction(value)
-    assert measures([text]) == [float(Fraction(value))]
-    said = figure(text)
+    assert column_sort_keys([text]) == [float(Fraction(value))]
+    said = parse_figure(text)
     assert said is not None
     assert evaluate(said) == Fraction(value)
 
 
 @pytest.mark.parametrize(("text", "power"), SCALED)
 def test_words_and_letters_behind_a_number_multiply_it_alike(text: str, power: int) -> None:
-    [number] = numbers(text)
+    [number] = find_numbers(text)
     assert number.value == 5 * 10**power
-    assert measures([text]) == [5.0 * 10**power]
+    assert column_sort_keys([text]) == [5.0 * 10**power]
 
 
 @pytest.mark.parametrize("text", MANY)
 def test_a_list_is_one_number_nowhere(text: str) -> None:
-    assert len(numbers(text)) > 1
-    assert measures([text]) == [None]
+    assert len(find_numbers(text)) > 1
+    assert column_sort_keys([text]) == [None]
 
 
 @pytest.mark.parametrize("text", NAMES)
 def test_a_version_is_a_number_nowhere(text: str) -> None:
-    assert numbers(text)[0].name == text
-    assert figure(text) is None
-    assert measures([text, "12", "13"])[0] is None or measures([text]) == measures([f"v{text}"])
+    assert find_numbers(text)[0].identifier == text
+    assert parse_figure(text) is None
+    assert column_sort_keys([text, "12", "13"])[0] is None or column_sort_keys([text]) == column_sort_keys([f"v{text}"])
 
 
 @given(st.lists(st.sampled_from(["1", "12", "123", "1234", "0", "000", ".", ",", " ", "'", "\u202f", "½", "e5", "×10^3", "٣"]), max_size=6))
 def test_whatever_is_put_together_is_one_number_for_all_or_for_none(parts: list[str]) -> None:
     text = "".join(parts)
-    if re.fullmatch(RUN, text) is None:
+    if re.fullmatch(NUMERAL, text) is None:
         return
-    found = numbers(text)
-    assert (len(found) == 1 and not found[0].name and found[0].text == text) == clear(text)
-    [measured] = measures([text])
-    if not clear(text):
-        assert measured is None or named(text)
+    found = find_numbers(text)
+    assert (len(found) == 1 and not found[0].identifier and found[0].text == text) == is_single_number(text)
+    [measured] = column_sort_keys([text])
+    if not is_single_number(text):
+        assert measured is None or is_identifier(text)
         return
-    exact, _ = worth(text)
+    exact, _ = parse_numeral(text)
     assert found[0].plain == exact
     assert measured == (float(exact) if exact < 10**256 else None)
-    said = figure(text)
+    said = parse_figure(text)
     assert said is None or evaluate(said) == exact
 
 
 @given(st.text(max_size=30) | st.text(st.sampled_from("１٣５，．٫٬％－a1,."), max_size=12))
 def test_an_even_text_has_all_in_its_place(text: str) -> None:
-    plain = even(text)
+    plain = to_ascii_digits(text)
     assert len(plain) == len(text)
-    assert even(plain) == plain
-    assert [number.value for number in numbers(plain)] == [number.value for number in numbers(text)]
-    assert all(text.startswith(number.text, number.begin) for number in numbers(text))
+    assert to_ascii_digits(plain) == plain
+    assert [number.value for number in find_numbers(plain)] == [number.value for number in find_numbers(text)]
+    assert all(text.startswith(number.text, number.begin) for number in find_numbers(text))
 
 
 @pytest.mark.parametrize(
@@ -123,8 +123,8 @@ def test_an_even_text_has_all_in_its_place(text: str) -> None:
     ],
 )  # fmt: skip
 def test_evidence_is_read_as_the_figures_of_an_answer_are(answer: Any, evidence: str | list[str], says: str) -> None:
-    sources = tuple(map(Source, [evidence] if isinstance(evidence, str) else evidence))
-    [verdict] = judge(answer, sources, ["numbers"]).verdicts
+    sources = tuple(map(EvidenceSource, [evidence] if isinstance(evidence, str) else evidence))
+    [verdict] = verify_answer(answer, sources, ["numbers"]).verdicts
     assert verdict.outcome == says
 
 
@@ -135,12 +135,12 @@ def test_the_cells_of_a_column_with_points_are_found_by_what_it_says() -> None:
 
 @given(PER_CENT, st.sampled_from(["Years", "km", "kg", "Hours", "items", ""]), st.sampled_from([" ", "  ", "\t", "\n"]))
 def test_behind_the_head_of_a_column_a_number_may_be_per_cent_and_what_follows_the_next_head(shown: str, behind: str, between: str) -> None:
-    evidence = (Source(f"Rate (%){between}{shown} {behind} 7".replace("  7", " 7")),)
-    assert judge(f"{shown}%", evidence, ("numbers",)).accepted
-    assert judge(f"{shown} {behind}".strip(), evidence, ("numbers",)).accepted, "and may be what it was"
-    assert not judge(f"{float(shown) + 1000.5:g}%", evidence, ("numbers",)).accepted
+    evidence = (EvidenceSource(f"Rate (%){between}{shown} {behind} 7".replace("  7", " 7")),)
+    assert verify_answer(f"{shown}%", evidence, ("numbers",)).accepted
+    assert verify_answer(f"{shown} {behind}".strip(), evidence, ("numbers",)).accepted, "and may be what it was"
+    assert not verify_answer(f"{float(shown) + 1000.5:g}%", evidence, ("numbers",)).accepted
 
 
 @pytest.mark.parametrize("money", ["$500", "€ 500", "US$500"])
 def test_a_sum_of_money_behind_the_head_of_a_column_is_not_per_cent(money: str) -> None:
-    assert not judge("500%", (Source(f"Growth (%)  {money}"),), ("numbers",)).accepted
+    assert not verify_answer("500%", (EvidenceSource(f"Growth (%)  {money}"),), ("numbers",)).accepted

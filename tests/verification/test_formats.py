@@ -9,11 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra import accepted, agent, by_model, format_, numbers, workflow
-from orchestra.text.numbers.checksums import card_fault, iban_fault
-from orchestra.text.numbers.iso_codes import COUNTRIES, COUNTRIES_OF_THREE, CURRENCIES, FORMER_CURRENCIES, IBAN_LENGTHS, LANGUAGES, RESERVED
+from orchestra import accepted, agent, answered_by_model, format_, numbers, workflow
+from orchestra.text.numbers.checksums import card_number_error, iban_error
+from orchestra.text.numbers.iso_codes import (
+    COUNTRIES,
+    COUNTRIES_ALPHA3,
+    CURRENCIES,
+    FORMER_CURRENCIES,
+    IBAN_LENGTHS,
+    LANGUAGES,
+    RESERVED_COUNTRIES,
+)
 from orchestra.verification.formats import check_format
-from orchestra.verification.standalone import judge
+from orchestra.verification.standalone import verify_answer
 from orchestra.workflows.python.trace import to_python
 
 TEXT = {"type": "string"}
@@ -21,7 +29,7 @@ INNER = st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", min_size=30, max_size=30
 
 
 def outcome(answer: Any) -> str:
-    [verdict] = judge(answer, (), ["format"]).verdicts
+    [verdict] = verify_answer(answer, (), ["format"]).verdicts
     return verdict.outcome
 
 
@@ -34,7 +42,7 @@ def account(country: str, inner: str) -> str:
 
 def card(digits: str) -> str:
     """The number of a card with the right last digit."""
-    return next(f"{digits}{last}" for last in range(10) if not card_fault(f"{digits}{last}"))
+    return next(f"{digits}{last}" for last in range(10) if not card_number_error(f"{digits}{last}"))
 
 
 def shown(text: str) -> str:
@@ -44,7 +52,7 @@ def shown(text: str) -> str:
 @given(st.sampled_from(sorted(IBAN_LENGTHS)), INNER, st.data())
 def test_an_account_is_told_from_one_with_a_slip(country: str, inner: str, data: st.DataObject) -> None:
     right = account(country, inner)
-    assert iban_fault(right) == ""
+    assert iban_error(right) == ""
     assert outcome({"iban": right}) == outcome({"iban": shown(right)}) == outcome(f"Pay to {shown(right)}, please.") == "pass"
     at = data.draw(st.integers(4, len(right) - 1))
     other = data.draw(st.sampled_from([one for one in "0123456789" if one != right[at]] if right[at].isdigit() else "0123456789"))
@@ -74,7 +82,7 @@ def test_a_date_is_one_that_exists(year: int, month: int, day: int) -> None:
 
 @given(st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ", min_size=2, max_size=3))
 def test_a_code_is_one_of_its_list(code: str) -> None:
-    country = "pass" if code in COUNTRIES | COUNTRIES_OF_THREE else "unknown" if code in RESERVED else "fail"
+    country = "pass" if code in COUNTRIES | COUNTRIES_ALPHA3 else "unknown" if code in RESERVED_COUNTRIES else "fail"
     assert outcome({"country_code": code}) == country
     currency = "pass" if code in CURRENCIES else "unknown" if code in FORMER_CURRENCIES else "fail"
     assert outcome({"currency_code": code}) == currency
@@ -83,9 +91,9 @@ def test_a_code_is_one_of_its_list(code: str) -> None:
 
 
 def test_the_lists_are_whole() -> None:
-    assert (len(COUNTRIES), len(COUNTRIES_OF_THREE), len(CURRENCIES), len(LANGUAGES)) == (249, 249, 178, 184)
+    assert (len(COUNTRIES), len(COUNTRIES_ALPHA3), len(CURRENCIES), len(LANGUAGES)) == (249, 249, 178, 184)
     assert not CURRENCIES & FORMER_CURRENCIES
-    assert set(IBAN_LENGTHS) <= COUNTRIES | RESERVED
+    assert set(IBAN_LENGTHS) <= COUNTRIES | RESERVED_COUNTRIES
     assert all(15 <= length <= 34 for length in IBAN_LENGTHS.values())
 
 
@@ -174,7 +182,7 @@ def test_quotes_expressions_and_choices_are_passed_over() -> None:
 @agent(prompt="The account of {{ text }}")
 def account_of(text: str) -> str:
     """An account."""
-    return by_model()
+    return answered_by_model()
 
 
 @workflow()

@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.core.protocols import Source
-from orchestra.text.numbers.currencies import CODES, differ, named
-from orchestra.text.numbers.units import UNITS, unit_at
-from orchestra.verification.standalone import judge
+from orchestra.core.protocols import EvidenceSource
+from orchestra.text.numbers.currencies import CODES, are_different, currency_code
+from orchestra.text.numbers.units import UNIT_NAMES, unit_at
+from orchestra.verification.standalone import verify_answer
 
 CODE = st.sampled_from([code for code in CODES if code != "RMB"])
-UNIT = st.sampled_from(sorted(set(UNITS) - {"mm"}))  # `5 mm` may be millions
+UNIT = st.sampled_from(sorted(set(UNIT_NAMES) - {"mm"}))  # `5 mm` may be millions
 
 
 def outcome(answer: Any, evidence: str, check: str = "numbers") -> str:
-    [verdict] = judge(answer, (Source(evidence),), [check]).verdicts
+    [verdict] = verify_answer(answer, (EvidenceSource(evidence),), [check]).verdicts
     return verdict.outcome
 
 
@@ -61,21 +61,21 @@ def test_a_number_of_another_thing_does_not_pass(answer: Any, evidence: str, say
 
 @given(CODE, CODE, st.integers(1, 10**6))
 def test_a_sum_in_another_currency_fails_and_in_the_same_passes(code: str, other: str, number: int) -> None:
-    said = "pass" if named(code) == named(other) else "fail"
+    said = "pass" if currency_code(code) == currency_code(other) else "fail"
     assert outcome(f"It cost {code} {number}.", f"It cost {number} {other}.") == said
 
 
 @given(CODE | st.sampled_from(["$", "¥", "krone", "peso", "cent"]), CODE | st.sampled_from(["$", "franc", "rupee", "penny"]))
 def test_currencies_that_surely_differ_do_so_in_both_directions(one: str, other: str) -> None:
-    assert differ(one, one) is False
-    assert (differ(one, other) is True) == (differ(other, one) is True)
+    assert are_different(one, one) is False
+    assert (are_different(one, other) is True) == (are_different(other, one) is True)
 
 
 @given(UNIT, UNIT, st.integers(2, 10**4))
 def test_units_are_converted_where_that_is_exact_and_others_do_not_pass(name: str, other: str, number: int) -> None:
-    one, two = UNITS[name], UNITS[other]
-    there = number * one.size / two.size
-    if one.kind != two.kind:
+    one, two = UNIT_NAMES[name], UNIT_NAMES[other]
+    there = number * one.factor / two.factor
+    if one.dimension != two.dimension:
         assert outcome(f"It has {number} {name}.", f"It has {number} {other}.") == "fail"
     elif there.denominator == 1 and there < 10**12:
         assert outcome(f"It has {number} {name}.", f"It has {there} {other}.") == "pass"
@@ -84,10 +84,10 @@ def test_units_are_converted_where_that_is_exact_and_others_do_not_pass(name: st
 
 
 def test_a_square_foot_is_a_foot_times_a_foot() -> None:
-    foot, square = UNITS["foot"], unit_at("5 square feet", 1)
+    foot, square = UNIT_NAMES["foot"], unit_at("5 square feet", 1)
     assert square is not None
-    assert (square.kind, square.size) == ("area", foot.size**2)
-    assert UNITS["mile"].size == Fraction("1609.344")
+    assert (square.dimension, square.factor) == ("area", foot.factor**2)
+    assert UNIT_NAMES["mile"].factor == Fraction("1609.344")
 
 
 @pytest.mark.parametrize(

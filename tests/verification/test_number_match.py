@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.core.protocols import Source
-from orchestra.text.numbers.numbers import numbers
+from orchestra.core.protocols import EvidenceSource
+from orchestra.text.numbers.numbers import find_numbers
 from orchestra.verification.deterministic import check_numbers
-from orchestra.verification.number_match import stated
-from orchestra.verification.standalone import judge
+from orchestra.verification.number_match import stated_numbers
+from orchestra.verification.standalone import verify_answer
 
 LOW = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
 HIGH = "twenty thirty forty fifty sixty seventy eighty ninety"
@@ -22,7 +22,7 @@ PARTS = {2: "half", 3: "third", 4: "quarter", 5: "fifth", 6: "sixth", 7: "sevent
 
 
 def outcome(answer: str, evidence: str) -> str:
-    [verdict] = judge(answer, (Source(evidence),), ["numbers"]).verdicts
+    [verdict] = verify_answer(answer, (EvidenceSource(evidence),), ["numbers"]).verdicts
     return verdict.outcome
 
 
@@ -57,7 +57,7 @@ def ending(number: int) -> str:
 
 @given(st.integers(0, 999_999), st.integers(0, 999_999) | st.integers(0, 40))
 def test_numbers_in_words_and_in_digits_are_the_same_and_others_are_not(number: int, other: int) -> None:
-    assert [one.value for one in numbers(spelled(number), words=True)] == [number]
+    assert [one.value for one in find_numbers(spelled(number), words=True)] == [number]
     for answer in (f"there were {number} men", f"there were {spelled(number)} men"):
         for evidence in (f"They were {other}.", f"They were {spelled(other)}."):
             unsure = number in (0, 1) and spelled(number) in answer
@@ -74,7 +74,7 @@ def test_every_small_number_is_told_from_every_other(number: int) -> None:
 
 @given(st.integers(1, 999), st.integers(1, 999) | st.integers(1, 40))
 def test_ordinals_in_words_and_in_digits_are_the_same_and_others_are_not(number: int, other: int) -> None:
-    assert [one.value for one in stated(f"the {placed(number)} edition")] == [number]
+    assert [one.value for one in stated_numbers(f"the {placed(number)} edition")] == [number]
     for answer in (f"the {placed(number)} edition", f"the {ending(number)} edition"):
         for evidence in (f"It is the {placed(other)}.", f"It is the {ending(other)}."):
             unsure = number <= 2 and answer == f"the {placed(number)} edition"

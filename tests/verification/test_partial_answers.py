@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.core.events import Verdict
-from orchestra.core.protocols import Source
+from orchestra.core.protocols import EvidenceSource
 from orchestra.schema.types import Validator
-from orchestra.verification.acceptance import Ruling, Situation
-from orchestra.verification.answer_parts import parts, sentences, without
-from orchestra.verification.entailment import Reply
-from orchestra.verification.session import Asked, go_on, start
+from orchestra.verification.acceptance import VerificationRequest, VerificationResult
+from orchestra.verification.answer_parts import remove_parts, sentence_spans, split_answer
+from orchestra.verification.entailment import JudgeReply
+from orchestra.verification.session import ChecksPending, advance, start
 from tests.engine.test_checks import JUDGE
 from tests.unsafe_reference import assert_cost
 from tests.verification.test_entailment import said
@@ -24,35 +24,35 @@ TEXT: dict[str, Any] = {"type": "string"}
 TEXTS = {"type": "array", "items": TEXT}
 FACT = {"type": "object", "properties": {"who": TEXT, "what": TEXT, "year": {"type": "integer"}}}
 FACTS = {"type": "object", "properties": {"facts": {"type": "array", "items": FACT}, "note": {"type": ["string", "null"]}}}
-TOWER = (Source("The tower was completed in 1889. It stands in Paris.", "guide"),)
+TOWER = (EvidenceSource("The tower was completed in 1889. It stands in Paris.", "guide"),)
 
 
 def texts(value: Any, schema: dict[str, Any]) -> list[str]:
-    return [part.text for part in parts(value, schema)]
+    return [part.text for part in split_answer(value, schema)]
 
 
 def backed(
-    value: Any, schema: dict[str, Any], *scores: float | Reply | None, accept: float = 0.5, checks: tuple[str, ...] = ("entailment",)
-) -> Ruling:
+    value: Any, schema: dict[str, Any], *scores: float | JudgeReply | None, accept: float = 0.5, checks: tuple[str, ...] = ("entailment",)
+) -> VerificationResult:
     """The ruling where the judge gives the claims these probabilities, in their order."""
-    situation = Situation(
+    situation = VerificationRequest(
         value=value, schema=schema, evidence=TOWER, checks=checks, accept=accept, judges={"entailment": JUDGE}, back_off=True
     )
     asked = start(situation)
-    if isinstance(asked, Ruling):
+    if isinstance(asked, VerificationResult):
         return asked
     assert len(asked.questions) == len(scores)
-    ruling = go_on(situation, asked, [one if isinstance(one, Reply) else said(one) for one in scores])
-    assert isinstance(ruling, Ruling)
+    ruling = advance(situation, asked, [one if isinstance(one, JudgeReply) else said(one) for one in scores])
+    assert isinstance(ruling, VerificationResult)
     return ruling
 
 
-def of(ruling: Ruling) -> Verdict:
+def of(ruling: VerificationResult) -> Verdict:
     return next(one for one in ruling.verdicts if one.check == "entailment")
 
 
-def left(value: Any, ruling: Ruling) -> Any:
-    return without(value, of(ruling).dropped).value
+def left(value: Any, ruling: VerificationResult) -> Any:
+    return remove_parts(value, of(ruling).dropped).value
 
 
 # Parts
@@ -71,7 +71,7 @@ def test_a_text_goes_by_sentences_and_a_list_by_elements() -> None:
 def test_an_element_inside_an_element_is_a_part_of_its_own() -> None:
     schema = {"type": "array", "items": {"type": "object", "properties": {"title": TEXT, "facts": TEXTS}}}
     value = [{"title": "Tower", "facts": ["tall", "old"]}]
-    assert [(part.steps, part.text) for part in parts(value, schema)] == [
+    assert [(part.steps, part.text) for part in split_answer(value, schema)] == [
         ((0,), "Tower"),
         ((0, "facts", 0), "tall"),
         ((0, "facts", 1), "old"),
@@ -96,17 +96,17 @@ def test_an_element_inside_an_element_is_a_part_of_its_own() -> None:
     ],
 )
 def test_sentences_end_where_people_end_them(text: str, count: int) -> None:
-    assert len(list(sentences(text))) == count
+    assert len(list(sentence_spans(text))) == count
 
 
 @pytest.mark.parametrize("part", [" ", "a. ", "\n", ". ", "1. ", ".)"])
 def test_a_long_text_is_parted_in_bounded_time(part: str) -> None:
-    assert_cost(lambda: list(sentences(part * 200_000 + "x")), at_most=2_000)
+    assert_cost(lambda: list(sentence_spans(part * 200_000 + "x")), at_most=2_000)
 
 
 @given(st.text(st.sampled_from("Ab1. !?\n\"'…"), max_size=40))
 def test_sentences_are_all_of_a_text(text: str) -> None:
-    spans = list(sentences(text))
+    spans = list(sentence_spans(text))
     assert all(text[start:end].strip() for start, end in spans)
     if spans:
         assert spans[0][0] == 0
@@ -123,15 +123,15 @@ VALUES = st.recursive(
 
 @given(VALUES, st.data())
 def test_what_is_left_has_the_parts_that_were_not_dropped_and_no_others(value: Any, data: st.DataObject) -> None:
-    found = parts(value, {})
+    found = split_answer(value, {})
     gone = [part for part in found if data.draw(st.booleans())]
-    dropped = [part.dropped("", 0.1) for part in gone]
+    dropped = [part.to_dropped("", 0.1) for part in gone]
     whole = [one.steps for one in dropped if one.start is None]
-    rest = without(value, dropped)
+    rest = remove_parts(value, dropped)
     kept = [part for part in found if part not in gone and not any(part.steps[: len(steps)] == steps for steps in whole)]
-    assert [part.text for part in parts(rest.value, {})] == [part.text for part in kept]
-    assert [part.steps for part in parts(rest.value, {})] == [rest.path(part.steps) for part in kept]
-    assert without(value, []).value == value
+    assert [part.text for part in split_answer(rest.value, {})] == [part.text for part in kept]
+    assert [part.steps for part in split_answer(rest.value, {})] == [rest.new_path(part.steps) for part in kept]
+    assert remove_parts(value, []).value == value
 
 
 # The verdict
@@ -171,7 +171,7 @@ def test_a_part_below_what_is_asked_is_dropped_though_it_is_likely() -> None:
 
 
 def test_what_is_contradicted_or_not_known_is_never_kept() -> None:
-    ruling = backed(["a", "b", "c"], TEXTS, 0.9, Reply(fault="it is late"), said(0.3, 0.6), accept=0.0)
+    ruling = backed(["a", "b", "c"], TEXTS, 0.9, JudgeReply(error="it is late"), said(0.3, 0.6), accept=0.0)
     assert [(one.text, one.score) for one in of(ruling).dropped] == [("b", None), ("c", 0.0)]
 
 
@@ -179,7 +179,7 @@ def test_an_answer_of_which_nothing_is_left_is_withheld() -> None:
     ruling = backed(["a", "b"], TEXTS, 0.1, 0.3)
     assert not ruling.accepted
     assert "none of 2 parts is borne out; of the best one: the evidence does not state 'b'" in ruling.reason
-    silent = backed(["a", "b"], TEXTS, Reply(fault="gone"), Reply(fault="gone"))
+    silent = backed(["a", "b"], TEXTS, JudgeReply(error="gone"), JudgeReply(error="gone"))
     assert (silent.accepted, of(silent).outcome) == (False, "unknown")
 
 
@@ -220,9 +220,9 @@ def test_every_part_that_is_kept_reaches_what_is_asked_and_every_other_one_is_dr
 
 
 def test_without_backing_off_nothing_is_dropped() -> None:
-    situation = Situation(value=["a", "b"], schema=TEXTS, evidence=TOWER, checks=("entailment",), judges={"entailment": JUDGE})
+    situation = VerificationRequest(value=["a", "b"], schema=TEXTS, evidence=TOWER, checks=("entailment",), judges={"entailment": JUDGE})
     asked = start(situation)
-    assert isinstance(asked, Asked)
-    ruling = go_on(situation, asked, [said(0.9), said(0.1)])
-    assert isinstance(ruling, Ruling)
+    assert isinstance(asked, ChecksPending)
+    ruling = advance(situation, asked, [said(0.9), said(0.1)])
+    assert isinstance(ruling, VerificationResult)
     assert (ruling.accepted, of(ruling).dropped) == (False, ())

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from orchestra.core.protocols import Source
+from orchestra.core.protocols import EvidenceSource
 from orchestra.text.keywords import STOP_WORDS
-from orchestra.verification.standalone import judge
+from orchestra.verification.standalone import verify_answer
 
 EVIDENCE = "A tower stands in the city. It was not made of wood. The Who played there, as gold is a metal, with Otis."
 CONTENT = ["tower", "city", "wood", "iron", "gold", "river", "bridge", "stone", "copper", "Otis", "Paris", "1889", "42", "東京", "été"]
@@ -43,7 +43,7 @@ NEGATIONS = [
 
 
 def outcome(value: Any, *evidence: str) -> str:
-    return judge(value, tuple(Source(text) for text in evidence or (EVIDENCE,)), ["quote"]).verdicts[0].outcome
+    return verify_answer(value, tuple(EvidenceSource(text) for text in evidence or (EVIDENCE,)), ["quote"]).verdicts[0].outcome
 
 
 @pytest.mark.parametrize("quote", ["a", ".", "The", "made of wood"])

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.agents.contract import Contract
-from orchestra.core.protocols import Source
-from orchestra.schema.fields import OF_THE_ANSWER
+from orchestra.core.protocols import EvidenceSource
+from orchestra.schema.fields import SCORE_FIELDS
 from orchestra.verification.deterministic import check_numbers
-from orchestra.verification.entailment import Reply
-from orchestra.verification.equivalence import clusters, essence, same
-from orchestra.verification.rederivation import agreed, filled, rederived
+from orchestra.verification.entailment import JudgeReply
+from orchestra.verification.equivalence import answer_content, cluster_equivalent, is_equivalent
+from orchestra.verification.rederivation import build_inputs, judge_agreement, judge_rederivation
 
 TEXT: dict[str, Any] = {"type": "string"}
 QUOTED = {"type": "string", "format": "quote"}
@@ -42,59 +42,59 @@ JSON = st.recursive(
     ],
 )  # fmt: skip
 def test_answers_say_the_same_by_number_date_set_or_text(left: Any, right: Any, alike: bool) -> None:
-    assert same(left, right) is alike
-    assert same(right, left) is alike
+    assert is_equivalent(left, right) is alike
+    assert is_equivalent(right, left) is alike
 
 
 @given(JSON, JSON)
 def test_saying_the_same_is_symmetric_and_everything_says_the_same_as_itself(left: Any, right: Any) -> None:
-    assert same(left, left)
-    assert same(left, right) == same(right, left)
+    assert is_equivalent(left, left)
+    assert is_equivalent(left, right) == is_equivalent(right, left)
 
 
 @given(st.text(max_size=30))
 def test_case_and_spacing_make_no_difference_to_words(text: str) -> None:
     plain = " ".join(word for word in text.split() if word.isascii() and word.isalpha())
-    assert same(plain, f"  {plain.upper().replace(' ', '   ')} ")
+    assert is_equivalent(plain, f"  {plain.upper().replace(' ', '   ')} ")
 
 
 @given(st.lists(st.sampled_from(["a", "A.", "b", "1", "one", "c d"]), max_size=8))
 def test_every_answer_is_in_one_cluster(values: list[str]) -> None:
-    found = clusters(values)
+    found = cluster_equivalent(values)
     assert sorted(index for cluster in found for index in cluster) == list(range(len(values)))
 
 
 def test_the_essence_is_the_answer_without_what_speaks_of_it() -> None:
-    assert essence({"answer": "x", "quote": "y", "expression": "1", "score": 0.9}, READING) == "x"
-    assert essence({"answer": "y"}, {"type": "object", "properties": {"answer": QUOTED}}) == "y"
-    assert essence({"a": 1, "b": 2}, {"type": "object"}) == {"a": 1, "b": 2}
-    assert essence({"answer": "x", "score": None}, READING) == "x"
-    assert essence({"team": "x", "score": 97}, READING) == {"team": "x", "score": 97}
-    assert essence({"team": "x", "score": "3:1"}, READING) == {"team": "x", "score": "3:1"}
+    assert answer_content({"answer": "x", "quote": "y", "expression": "1", "score": 0.9}, READING) == "x"
+    assert answer_content({"answer": "y"}, {"type": "object", "properties": {"answer": QUOTED}}) == "y"
+    assert answer_content({"a": 1, "b": 2}, {"type": "object"}) == {"a": 1, "b": 2}
+    assert answer_content({"answer": "x", "score": None}, READING) == "x"
+    assert answer_content({"team": "x", "score": 97}, READING) == {"team": "x", "score": 97}
+    assert answer_content({"team": "x", "score": "3:1"}, READING) == {"team": "x", "score": "3:1"}
 
 
-@pytest.mark.parametrize("name", sorted(OF_THE_ANSWER))
+@pytest.mark.parametrize("name", sorted(SCORE_FIELDS))
 def test_a_probability_by_any_of_its_names_is_no_part_of_an_answer(name: str) -> None:
-    assert essence({"label": "yes", name: 0.1}, {"type": "object"}) == "yes"
-    assert check_numbers({"label": "yes", name: 0.93}, {"type": "object"}, (Source("it is"),)).outcome == "pass"
+    assert answer_content({"label": "yes", name: 0.1}, {"type": "object"}) == "yes"
+    assert check_numbers({"label": "yes", name: 0.93}, {"type": "object"}, (EvidenceSource("it is"),)).outcome == "pass"
 
 
 @pytest.mark.parametrize(
     ("reply", "outcome"),
     [
-        (Reply("1889"), "pass"), (Reply({"answer": "1889", "quote": "q"}), "pass"), (Reply("1890"), "fail"), (Reply(None), "unknown"),
-        (Reply(fault="E006 late"), "unknown"), (Reply({"a": 1, "b": 2}), "unknown"),
+        (JudgeReply("1889"), "pass"), (JudgeReply({"answer": "1889", "quote": "q"}), "pass"), (JudgeReply("1890"), "fail"),
+        (JudgeReply(None), "unknown"), (JudgeReply(error="E006 late"), "unknown"), (JudgeReply({"a": 1, "b": 2}), "unknown"),
     ],
 )  # fmt: skip
-def test_another_agent_that_comes_to_another_answer_fails_it_and_one_without_leaves_it_open(reply: Reply, outcome: str) -> None:
-    assert rederived({"answer": "in 1889".removeprefix("in "), "quote": "q"}, READING, READING, [reply]).outcome == outcome
+def test_another_agent_that_comes_to_another_answer_fails_it_and_one_without_leaves_it_open(reply: JudgeReply, outcome: str) -> None:
+    assert judge_rederivation({"answer": "in 1889".removeprefix("in "), "quote": "q"}, READING, READING, [reply]).outcome == outcome
 
 
 def test_records_are_compared_by_the_fields_that_both_have() -> None:
     schema = {"type": "object"}
-    assert rederived({"a": "x", "b": 1}, schema, schema, [Reply({"a": "X", "c": 2})]).outcome == "unknown"
-    assert rederived({"a": "x", "b": 1}, schema, schema, [Reply({"a": "X", "b": 1, "c": 2})]).outcome == "pass"
-    assert rederived({"a": "x", "b": 1}, schema, schema, [Reply({"d": 1, "c": 2})]).outcome == "unknown"
+    assert judge_rederivation({"a": "x", "b": 1}, schema, schema, [JudgeReply({"a": "X", "c": 2})]).outcome == "unknown"
+    assert judge_rederivation({"a": "x", "b": 1}, schema, schema, [JudgeReply({"a": "X", "b": 1, "c": 2})]).outcome == "pass"
+    assert judge_rederivation({"a": "x", "b": 1}, schema, schema, [JudgeReply({"d": 1, "c": 2})]).outcome == "unknown"
 
 
 SLOTS = {"type": "object", "properties": {"parties": {"type": "array", "items": TEXT}, "due": TEXT}}
@@ -109,16 +109,19 @@ def test_two_extractors_find_the_same_set_in_whatever_order_or_another_one(first
     meant = {"ada ltd": "Ada Ltd", "bo ag.": "Bo AG", "1200": "1,200"}
     equal = set(first) == {meant[one] for one in second}
     mine, theirs = {"parties": first, "due": "2026-03-01"}, {"due": "1 March 2026", "parties": second}
-    assert rederived(mine, SLOTS, SLOTS, [Reply(theirs)]).outcome == ("pass" if equal else "fail")
-    assert rederived(first, {"type": "array"}, {"type": "array"}, [Reply(second)]).outcome == ("pass" if equal else "fail")
-    assert rederived(mine, SLOTS, SLOTS, [Reply({**theirs, "due": "2 March 2026"})]).outcome == "fail"
+    assert judge_rederivation(mine, SLOTS, SLOTS, [JudgeReply(theirs)]).outcome == ("pass" if equal else "fail")
+    assert judge_rederivation(first, {"type": "array"}, {"type": "array"}, [JudgeReply(second)]).outcome == ("pass" if equal else "fail")
+    assert judge_rederivation(mine, SLOTS, SLOTS, [JudgeReply({**theirs, "due": "2 March 2026"})]).outcome == "fail"
 
 
 def test_the_inputs_of_another_agent_are_the_same_by_name_and_the_evidence() -> None:
     wants = {"type": "object", "properties": {"question": TEXT, "evidence": TEXT}, "required": ["question", "evidence"]}
     other = Contract("other", "agent", wants, TEXT)
-    assert filled(other, {"question": "q", "draft": "d"}, [Source("one"), Source("two")]) == {"question": "q", "evidence": "one\n\ntwo"}
-    assert filled(other, {"question": "q"}, []) == "evidence"
+    assert build_inputs(other, {"question": "q", "draft": "d"}, [EvidenceSource("one"), EvidenceSource("two")]) == {
+        "question": "q",
+        "evidence": "one\n\ntwo",
+    }
+    assert build_inputs(other, {"question": "q"}, []) == "evidence"
 
 
 @pytest.mark.parametrize(
@@ -126,10 +129,10 @@ def test_the_inputs_of_another_agent_are_the_same_by_name_and_the_evidence() -> 
     [
         (["x", "X.", "x"], "pass", 1.0), (["x", "x", "y"], "pass", 0.42), (["x", "y", "z"], "unknown", 0.0),
         (["y", "y", "y"], "unknown", 1.0),
-        (["x", None, None], "unknown", 0.42), (["x", "x", Reply(fault="late")], "pass", 1.0),
-        (["x", Reply(fault="late"), Reply(fault="late")], "unknown", 0.5),
+        (["x", None, None], "unknown", 0.42), (["x", "x", JudgeReply(error="late")], "pass", 1.0),
+        (["x", JudgeReply(error="late"), JudgeReply(error="late")], "unknown", 0.5),
     ],
 )  # fmt: skip
 def test_samples_agree_by_the_entropy_of_their_clusters_and_dissent_never_fails(values: list[Any], outcome: str, score: float) -> None:
-    verdict = agreed("x", TEXT, [value if isinstance(value, Reply) else Reply(value) for value in values])
+    verdict = judge_agreement("x", TEXT, [value if isinstance(value, JudgeReply) else JudgeReply(value) for value in values])
     assert (verdict.outcome, round(verdict.score, 2)) == (outcome, score)

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from orchestra import Answer, Document, Graph, Passage, Reading, Workflow, agent, by_model, tool, workflow
+from orchestra import Answer, Document, Graph, Passage, Reading, Workflow, agent, answered_by_model, tool, workflow
 from orchestra.agents.card_types import project_models
 from orchestra.agents.contract import Catalog, Contract
 from orchestra.workflows.program import Program
-from orchestra.workflows.python.signatures import models_of
+from orchestra.workflows.python.signatures import models_in
 
 
 class ReaderInput(BaseModel):
@@ -42,13 +42,13 @@ writer = agent("writer", WriterInput, Answer)
 @agent(prompt="Say of what kind this is: {{ text }}")
 def classifier(text: str) -> Kind:
     """Says of what kind a text is."""
-    return by_model()
+    return answered_by_model()
 
 
 @agent(prompt="{{ question }}")
 def calculator(question: str) -> Answer:
     """Computes."""
-    return by_model()
+    return answered_by_model()
 
 
 @tool(effect="pure")
@@ -116,7 +116,7 @@ def catalog(*flows: Workflow[..., Any]) -> Catalog:
         step = waiting.pop()
         if step.name in found[step.kind]:
             continue
-        models.update(models_of(step.signature.input, step.signature.output))
+        models.update(models_in(step.signature.input, step.signature.output))
         if isinstance(step, Workflow):
             found["call"][step.name] = step.graph
             models.update(step.models)

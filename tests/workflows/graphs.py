@@ -15,20 +15,20 @@ from hypothesis import strategies as st
 from orchestra.agents.contract import Contract, Schema
 from orchestra.workflows.expressions.parser import KEYWORDS
 from orchestra.workflows.model import (
-    KINDS,
+    NODE_KINDS,
+    AgentChoice,
     AgentNode,
     AnyNode,
     AskNode,
-    Block,
     Budget,
     CallNode,
-    Choice,
     Defaults,
     FirstOfNode,
     Graph,
     Input,
-    Loop,
+    LoopBlock,
     LoopNode,
+    NodeBlock,
     PlanLimits,
     PlanNode,
     Retry,
@@ -192,7 +192,7 @@ def nodes(draw: st.DrawFn, scope: tuple[str, ...], before: tuple[str, ...], dept
         case "agent":
             at_once = draw(st.fixed_dictionaries({}, optional={"escalate": references(inner)}))
             choices = st.builds(
-                Choice,
+                AgentChoice,
                 by=references(inner),
                 of=st.dictionaries(literal_texts, catalog_names, min_size=1, max_size=3),
                 otherwise=st.none() | catalog_names,
@@ -204,11 +204,11 @@ def nodes(draw: st.DrawFn, scope: tuple[str, ...], before: tuple[str, ...], dept
             return CallNode(call=draw(catalog_names), **common | {"with": draw(with_)})
         case "call":
             body, output = draw(bodies(inner, depth - 1))
-            return CallNode(call=Block(nodes=body, output=output), **common)
+            return CallNode(call=NodeBlock(nodes=body, output=output), **common)
         case "loop":
             body, output = draw(bodies((*inner, "turn", "previous"), depth - 1))
             until = draw(references((*inner, *body)))
-            return LoopNode(loop=Loop(at_most=draw(st.integers(1, 100)), until=until, nodes=body, output=output), **common)
+            return LoopNode(loop=LoopBlock(at_most=draw(st.integers(1, 100)), until=until, nodes=body, output=output), **common)
         case "first_of":
             arms = draw(st.lists(references(inner), max_size=3))
             return FirstOfNode(first_of=(*arms, draw(templates(inner))), **common)
@@ -318,7 +318,7 @@ def _compiled(given: Mapping[str, AnyNode], max_output: int) -> tuple[CompiledNo
         heights[index] += max((heights[child] for child in children[index]), default=0)
     found = []
     for name, node in given.items():
-        kind = next(kind for kind in KINDS if hasattr(node, kind))
+        kind = next(kind for kind in NODE_KINDS if hasattr(node, kind))
         soft = frozenset(needs[name]) if kind == "first_of" else frozenset(order[one] for one in node.after)
         body = getattr(node, kind) if kind in ("loop", "call") and not isinstance(getattr(node, kind), str) else None
         contract = None
@@ -358,9 +358,9 @@ def _compiled(given: Mapping[str, AnyNode], max_output: int) -> tuple[CompiledNo
     return tuple(found)
 
 
-def _body(name: str, body: Block, max_output: int) -> Program:
+def _body(name: str, body: NodeBlock, max_output: int) -> Program:
     output = expression(body.output) or Read(frozenset(), {})
-    return Program(name, _compiled(body.nodes, max_output), output, {"type": "string"}, {}, lexical=True)
+    return Program(name, _compiled(body.nodes, max_output), output, {"type": "string"}, {}, sees_outer_scope=True)
 
 
 def _needs(node: AnyNode, order: Mapping[str, int], index: int) -> tuple[int, ...]:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from orchestra import Answer, Reading, accepted, choose, entailment, loop, map_, or_else, present, quote, retry
+from orchestra import Answer, Reading, accepted, choose, entailment, has_value, loop, map_, or_else, quote, retry
 from tests.workflows.ensemble import calculator, fetch, reader
 
 
@@ -61,7 +61,7 @@ def of_none(question: str) -> Answer:
     return loop(
         lambda previous: calculator(question=or_else(previous.text, "") if (previous is not None) else ""),
         at_most=3,
-        until=lambda answer: present(answer.text),
+        until=lambda answer: has_value(answer.text),
     )
 
 
@@ -124,7 +124,7 @@ def attempts(question: str, n: int) -> Answer:
 def nothing(question: str) -> None:
     """W019: nothing returns None, which is the same in every run
     at: calculator(question=question)
-    help: return what a call gives, or new(Model, field=...)
+    help: return what a call gives, or build(Model, field=...)
     """
     calculator(question=question)
 

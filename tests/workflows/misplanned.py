@@ -187,7 +187,7 @@ def plan_with_a_value_twice(question: str) -> Answer:
 def plan_with_what_may_be_missing(question: str) -> Answer:
     """W009: maybe may be skipped, and here a value is needed
     at: plan(question, returns=Answer, answer=maybe)
-    help: first_of(maybe, otherwise=...); or needed(maybe), and what uses it is skipped with it
+    help: first_of(maybe, otherwise=...); or require(maybe), and what uses it is skipped with it
     """
     maybe = when(question != "", calculator(question=question))
     return plan(question, returns=Answer, answer=maybe)

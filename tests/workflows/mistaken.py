@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from orchestra import Answer, Document, as_text, first_of, length, loop, map_, or_else, present, when
+from orchestra import Answer, Document, as_text, first_of, has_value, length, loop, map_, or_else, when
 from orchestra.workflows.python.steps import Workflow, workflow
 from tests.workflows.ensemble import calculator, classifier, reader, search, split, writer
 
@@ -128,7 +128,7 @@ def str_record(question: str) -> Answer:
 def str_guarded(question: str) -> Answer:
     """W009: kind may be skipped, and here a value is needed
     at: str(kind)
-    help: first_of(kind, otherwise=...); or needed(kind), and what uses it is skipped with it
+    help: first_of(kind, otherwise=...); or require(kind), and what uses it is skipped with it
     """
     kind = when(question != "", lambda: classifier(text=question))
     return calculator(question=str(kind)[:10])
@@ -172,7 +172,7 @@ def join(question: str) -> Answer:
 def model(question: str) -> Answer:
     """W014: this line hands a value of the workflow to code that cannot wait for it: ValidationError: 1 validation error for Query
     at: Query(text=question)
-    help: new(Query, field=...) makes a model of values that are not known yet
+    help: build(Query, field=...) makes a model of values that are not known yet
     """
     q = Query(text=question)
     return calculator(question=q.text)
@@ -227,7 +227,7 @@ def ternary_calls(question: str, short: bool) -> Answer:
 def is_none(question: str) -> Answer:
     """W013: `is` looks past a placeholder, so it would be decided now
     at: question is None
-    help: return first_of(when(not_(present(question)), lambda: calculator(question='')), otherwise=lambda: calculator(question=question))
+    help: return first_of(when(not_(has_value(question)), lambda: calculator(question='')), otherwise=lambda: calculator(question=question))
     """
     if question is None:
         return calculator(question="")
@@ -303,7 +303,7 @@ def floor(question: str, n: int) -> Answer:
 def assign(question: str, documents: list[Document]) -> Answer:
     """W005: documents[0] cannot be changed: values never change
     at: documents[0].text
-    help: bind a new name, or make a new value with new(Model, field=...)
+    help: bind a new name, or make a new value with build(Model, field=...)
     """
     documents[0].text = "x"
     return calculator(question=question)
@@ -327,7 +327,7 @@ def loop_(question: str) -> Answer:
     at: previous.text
     help: or_else(previous, Answer(...)).text says what stands in for None
     """
-    return loop(lambda previous: calculator(question=or_else(previous.text, "")), at_most=5, until=lambda a: present(a.text))
+    return loop(lambda previous: calculator(question=or_else(previous.text, "")), at_most=5, until=lambda a: has_value(a.text))
 
 
 def beyond(question: str) -> Answer:

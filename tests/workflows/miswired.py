@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from orchestra import Answer, Document, abstain, accepted, first_of, loop, map_, new, or_else, present, quote, values, when
+from orchestra import Answer, Document, abstain, accepted, build, first_of, has_value, loop, map_, or_else, quote, values, when
 from tests.workflows.ensemble import calculator, classifier, fetch, reader, search, writer
 
 
@@ -89,7 +89,7 @@ def too_many(question: str) -> Answer:
 def skipped(question: str) -> Answer:
     """W009: skipped returns a value that may be missing
     at: return maybe
-    help: first_of(maybe, otherwise=...), or needed(maybe): without it, the run has no output
+    help: first_of(maybe, otherwise=...), or require(maybe): without it, the run has no output
     """
     kind = classifier(text=question)
     maybe = when(kind.label == "math", calculator(question=question))
@@ -99,7 +99,7 @@ def skipped(question: str) -> Answer:
 def skipped_used(question: str) -> Answer:
     """W009: maybe may be skipped, and here a value is needed
     at: maybe.text
-    help: first_of(maybe, otherwise=...).text; or needed(maybe), and what uses it is skipped with it
+    help: first_of(maybe, otherwise=...).text; or require(maybe), and what uses it is skipped with it
     """
     kind = classifier(text=question)
     maybe = when(kind.label == "math", calculator(question=question))
@@ -107,7 +107,7 @@ def skipped_used(question: str) -> Answer:
 
 
 def withheld_list(question: str, documents: list[Document]) -> Answer:
-    """W009: readings is list[Guarded[Reading]]: some elements may be skipped or withheld
+    """W009: readings is list[Maybe[Reading]]: some elements may be skipped or withheld
     at: writer(question=question, findings=readings)
     help: values(readings) for the list of those that are there
     """
@@ -121,7 +121,7 @@ def withheld_list(question: str, documents: list[Document]) -> Answer:
 def withheld_one(question: str, documents: list[Document]) -> Answer:
     """W009: reading may be withheld, and here a value is needed
     at: writer(question=question, findings=[reading])
-    help: first_of(reading, otherwise=...); or needed(reading), and what uses it is withheld with it
+    help: first_of(reading, otherwise=...); or require(reading), and what uses it is withheld with it
     """
     reading = accepted(reader(question=question, context="x"), checks=quote, against="x", otherwise=[abstain])
     return writer(question=question, findings=[reading])
@@ -224,28 +224,28 @@ def function_value(question: str) -> Answer:
 
 def nothing(question: str) -> Answer:
     """W019: nothing calls nothing
-    at: return new(Answer, text=question)
+    at: return build(Answer, text=question)
     help: a workflow calls at least one agent, tool or workflow; what calls none is a plain function
     """
-    return new(Answer, text=question)
+    return build(Answer, text=question)
 
 
 def new_wrong(question: str, n: int) -> Answer:
-    """W011: new(Answer, text=...) takes str | None, got int
-    at: new(Answer, text=n)
+    """W011: build(Answer, text=...) takes str | None, got int
+    at: build(Answer, text=n)
     help: did you mean as_text(n)?
     """
     calculator(question=question)
-    return new(Answer, text=n)
+    return build(Answer, text=n)
 
 
 def new_missing(question: str, n: int) -> Answer:
     """W010: Answer needs the field 'text'
-    at: new(Answer, citations=[question])
-    help: new(Answer, text=...)
+    at: build(Answer, citations=[question])
+    help: build(Answer, text=...)
     """
     calculator(question=question)
-    return new(Answer, citations=[question])
+    return build(Answer, citations=[question])
 
 
 def unsure(question: str) -> Answer:
@@ -306,7 +306,7 @@ def never_none(question: str) -> Answer:
 def values_of_one(question: str) -> Answer:
     """W016: values() takes the list that map_ gave
     at: values(found)
-    help: needed(found) for single values
+    help: require(found) for single values
     """
     found = accepted(calculator(question=question), checks=quote, otherwise=[abstain])
     return writer(question=question, findings=values(found))
@@ -315,7 +315,7 @@ def values_of_one(question: str) -> Answer:
 def guarded_inside(question: str) -> Answer:
     """W009: calculator may be skipped, and here a value is needed
     at: first_of(maybe, otherwise=found[0])
-    help: first_of(calculator, otherwise=...); or needed(calculator), and what uses it is skipped with it
+    help: first_of(calculator, otherwise=...); or require(calculator), and what uses it is skipped with it
     """
     found: list[Any] = []
     maybe = when(question != "", lambda: found.append(calculator(question=question)) or found[0])
@@ -356,10 +356,10 @@ def missing_nothing(question: str, documents: list[Document]) -> Answer:
 
 def rooted(url: str) -> Answer:
     """W016: the type of what the loop gives cannot be found: it is made of the turn before alone
-    at: loop(lambda previous: previous, at_most=3, until=lambda answer: present(answer.text))
+    at: loop(lambda previous: previous, at_most=3, until=lambda answer: has_value(answer.text))
     help: give the body a first value: or_else(previous, ...)
     """
-    return loop(lambda previous: previous, at_most=3, until=lambda answer: present(answer.text))
+    return loop(lambda previous: previous, at_most=3, until=lambda answer: has_value(answer.text))
 
 
 def plain_lambda(question: str, n: int) -> Answer:

@@ -21,6 +21,7 @@ from orchestra import (
     all_of,
     any_of,
     as_text,
+    build,
     certified,
     choose,
     contains,
@@ -28,23 +29,22 @@ from orchestra import (
     escalate,
     filter_,
     first_of,
+    has_value,
     length,
     loop,
     map_,
-    needed,
-    new,
     not_,
     numbers,
     or_else,
-    present,
     quote,
+    require,
     retry,
     values,
     verify,
     when,
     workflow,
 )
-from orchestra.workflows.model import AgentNode, Block, CallNode, FirstOfNode, LoopNode, VerifyNode
+from orchestra.workflows.model import AgentNode, CallNode, FirstOfNode, LoopNode, NodeBlock, VerifyNode
 from orchestra.workflows.yaml.reader import read
 from orchestra.workflows.yaml.writer import write
 from tests.workflows.ensemble import (
@@ -147,7 +147,7 @@ def many(urls: list[str], question: str) -> Answer:
     package = classifier(text=last)
     fine = all_of(kind.label == "math", any_of(length(pages) > 3, not_(contains(urls, question))), sum_ * 2 > 0.5, pages[0].loop == 0)
     return first_of(
-        when(fine, lambda: calculator(question=choose(present(kind.note), question, last))),
+        when(fine, lambda: calculator(question=choose(has_value(kind.note), question, last))),
         when((package.label == "math") & (sum_ > 1), calculator(question='$100 ${x} é "q"')),
         otherwise=writer(question=question, findings=inner),
     )
@@ -228,7 +228,7 @@ def test_a_body_with_several_calls_is_a_block() -> None:
 
     node = graph_of(body).nodes["readings"]
     assert isinstance(node, CallNode)
-    assert isinstance(node.call, Block)
+    assert isinstance(node.call, NodeBlock)
     assert [*node.call.nodes] == ["kind", "reader"]
     assert (node.each, node.as_, node.call.output) == ("${input.documents}", "document", "${reader}")
 
@@ -239,7 +239,7 @@ def test_a_body_whose_value_is_a_part_of_its_call_is_a_block() -> None:
 
     node = graph_of(body).nodes["mapped"]
     assert isinstance(node, CallNode)
-    assert isinstance(node.call, Block)
+    assert isinstance(node.call, NodeBlock)
     assert node.call.output == "${classifier.label}"
 
 
@@ -270,7 +270,7 @@ def test_a_condition_that_reads_no_element_stays_in_the_body() -> None:
 
     node = graph_of(body).nodes["readings"]
     assert isinstance(node, CallNode)
-    assert isinstance(node.call, Block)
+    assert isinstance(node.call, NodeBlock)
     assert node.when is None
     assert node.call.nodes["reader"].when == '${input.question != ""}'
 
@@ -298,10 +298,10 @@ def test_who_writes_abstain_says_what_stands_in() -> None:
     assert nodes["first"] == FirstOfNode(first_of=("${reading}", "${calculator}"))
 
 
-def test_needed_says_that_what_follows_is_withheld_too() -> None:
+def test_require_says_that_what_follows_is_withheld_too() -> None:
     def inherited(question: str) -> Answer:
         reading = accepted(calculator(question=question), checks=numbers, against=question, otherwise=[abstain])
-        return calculator(question=or_else(needed(reading).text, ""))
+        return calculator(question=or_else(require(reading).text, ""))
 
     assert graph_of(inherited).nodes["calculator"].with_["question"] == '${reading.text != null ? reading.text : ""}'  # type: ignore[union-attr]
 
@@ -340,7 +340,7 @@ def test_guards_inside_guards_hold_together() -> None:
 def test_options_stand_on_the_node() -> None:
     def told(question: str) -> Answer:
         first = calculator(question="first")
-        return calculator.options(timeout=30, retry=Retry(attempts=4), fallback=new(Answer, text=question), after=[first], name="last")(
+        return calculator.options(timeout=30, retry=Retry(attempts=4), fallback=build(Answer, text=question), after=[first], name="last")(
             question=question
         )
 
@@ -378,7 +378,7 @@ def test_a_tuple_can_be_taken_apart() -> None:
 def test_a_new_model_is_a_record_of_references_with_its_defaults() -> None:
     def made(question: str) -> Answer:
         found = calculator(question=question)
-        return new(Answer, text=found.text)
+        return build(Answer, text=found.text)
 
     assert graph_of(made).output == {"text": "${found.text}", "citations": []}
 
@@ -395,9 +395,9 @@ def test_a_loop_turns_its_body_until_a_condition_holds() -> None:
     def improved(question: str) -> Answer:
         def better(previous: Answer | None, turn: int) -> Answer:
             kind = classifier(text=as_text(turn) + question)
-            return calculator(question=choose(present(previous), kind.label, question))
+            return calculator(question=choose(has_value(previous), kind.label, question))
 
-        return loop(better, at_most=5, until=lambda answer: present(answer.text))
+        return loop(better, at_most=5, until=lambda answer: has_value(answer.text))
 
     node = graph_of(improved).nodes["loop_"]
     assert isinstance(node, LoopNode)
@@ -450,7 +450,7 @@ def test_outside_of_a_workflow_a_tool_is_plain_python() -> None:
 
 
 def test_words_for_conditions_compute_known_values() -> None:
-    assert all_of(True, not_(False), any_of(False, True), contains([1], 1), present(1))
+    assert all_of(True, not_(False), any_of(False, True), contains([1], 1), has_value(1))
     assert (length("abc"), or_else(None, 2), choose(False, 1, 2), as_text(1.5)) == (3, 2, 2, "1.5")
 
 
@@ -468,7 +468,7 @@ def test_an_agent_that_is_declared_in_python_has_a_card() -> None:
 
 
 def test_a_workflow_of_a_file_can_be_called() -> None:
-    known: Workflow[..., Any] = Workflow.of(read(ANSWER_FROM_DOCUMENTS, "answer.yaml").graph)
+    known: Workflow[..., Any] = Workflow.from_graph(read(ANSWER_FROM_DOCUMENTS, "answer.yaml").graph)
 
     @workflow()
     def caller(question: str, documents: list[Document]) -> Answer:

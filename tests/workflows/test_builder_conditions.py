@@ -12,15 +12,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from orchestra import InputError, all_of, any_of, as_text, choose, contains, filter_, length, map_, not_, or_else, present
-from orchestra.schema.assignability import assignable
+from orchestra import InputError, all_of, any_of, as_text, choose, contains, filter_, has_value, length, map_, not_, or_else
+from orchestra.schema.assignability import assignability_error
 from orchestra.schema.types import schema_of
 from orchestra.workflows.expressions.parser import parse
 from orchestra.workflows.expressions.templates import compile_template
-from orchestra.workflows.python.pending import ATOM, Wired
-from orchestra.workflows.python.placeholders import Placeholder, template
-from orchestra.workflows.python.printer import spoken
-from orchestra.workflows.python.scopes import Scope, Variable, inside
+from orchestra.workflows.python.pending import ATOM_PRECEDENCE, PendingExpression
+from orchestra.workflows.python.placeholders import Placeholder, template_with_type
+from orchestra.workflows.python.printer import tree_to_python
+from orchestra.workflows.python.scopes import TraceScope, Variable, enter_scope
 
 
 class Item(BaseModel):
@@ -79,7 +79,11 @@ LEAVES: dict[Kind, list[Said]] = {
     "str": [field("name"), field("kind"), Said("or_else(v.tag, '-')", lambda v: or_else(v.tag, "-")), *map(literal, TEXTS)],
     "int": [field("n"), field("loop"), Said("or_else(v.size, 0)", lambda v: or_else(v.size, 0)), *map(literal, [-3, 0, 2, 7])],
     "float": [field("x"), *map(literal, [0.5, 2.0, -1.25, 1e16])],
-    "bool": [field("b"), Said("present(v.tag)", lambda v: present(v.tag)), Said("not_(present(v.size))", lambda v: not_(present(v.size)))],
+    "bool": [
+        field("b"),
+        Said("has_value(v.tag)", lambda v: has_value(v.tag)),
+        Said("not_(has_value(v.size))", lambda v: not_(has_value(v.size))),
+    ],
 }
 OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "+": lambda a, b: a + b,
@@ -100,7 +104,7 @@ WORDS: dict[str, Callable[..., Any]] = {
     "any_of": any_of,
     "not_": not_,
     "length": length,
-    "present": present,
+    "has_value": has_value,
     "contains": contains,
     "choose": choose,
     "or_else": or_else,
@@ -170,8 +174,10 @@ def _conditions(draw: st.DrawFn, part: Callable[[Kind], Said], number: Callable[
             return operated("==", part("bool"), part("bool"))
 
 
-def placeholder(scope: Scope) -> Any:
-    return Placeholder(Wired("input.v", ATOM, SCHEMA["properties"]["v"], scope, frozenset({Variable("input", SCHEMA)})))  # type: ignore[index]
+def placeholder(scope: TraceScope) -> Any:
+    return Placeholder(
+        PendingExpression("input.v", ATOM_PRECEDENCE, SCHEMA["properties"]["v"], scope, frozenset({Variable("input", SCHEMA)}))  # type: ignore[index]
+    )
 
 
 UNLIKELY = re.compile("never|characters|levels")
@@ -188,7 +194,7 @@ def attempt(work: Callable[[], Any]) -> tuple[Any, InputError | None]:
 
 def computed(made: Any, item: Item) -> tuple[Any, Any, Any]:
     """The value of an expression on an item, by way of CEL; its type as the compiler finds it, and as tracing found it."""
-    text, schema = template(made)
+    text, schema = template_with_type(made)
     compiled = compile_template(text, {"input": SCHEMA})
     return compiled.evaluate({"input": {"v": item.model_dump()}}), compiled.schema, schema
 
@@ -196,30 +202,30 @@ def computed(made: Any, item: Item) -> tuple[Any, Any, Any]:
 @settings(max_examples=400)
 @given(st.sampled_from(["str", "int", "float", "bool"]).flatmap(lambda kind: expressions(kind, 3)), ITEMS)  # type: ignore[arg-type]
 def test_an_expression_means_what_python_computes(said: Said, item: Item) -> None:
-    with inside(Scope()) as scope:
+    with enter_scope(TraceScope()) as scope:
         made, refused = attempt(lambda: said.of(placeholder(scope)))
         assert refused is None or (refused.code == "W008" and UNLIKELY.search(refused.message)), refused
         assume(type(made) is Placeholder)
         result, refused = attempt(lambda: computed(made, item))
         # Constants that can only fail, and conditions that never change, are faults of their own in the language.
-        assert refused is None or refused.code in ("L054", "L056"), (said, template(made)[0], refused)
+        assert refused is None or refused.code in ("L054", "L056"), (said, template_with_type(made)[0], refused)
     assume(result is not None)
     got, compiled, traced = result
     want = said.of(item)
-    assert (got, type(got)) == (want, type(want)), (said, template(made)[0])
-    assert assignable(compiled, traced) is None, (said, compiled, traced)
+    assert (got, type(got)) == (want, type(want)), (said, template_with_type(made)[0])
+    assert assignability_error(compiled, traced) is None, (said, compiled, traced)
 
 
 @settings(max_examples=200)
 @given(st.sampled_from(["str", "int", "float", "bool"]).flatmap(lambda kind: expressions(kind, 3)))  # type: ignore[arg-type]
 def test_an_expression_is_said_back_in_python(said: Said) -> None:
-    with inside(Scope()) as scope:
+    with enter_scope(TraceScope()) as scope:
         made, _ = attempt(lambda: said.of(placeholder(scope)))
         assume(type(made) is Placeholder)
-        cel = made._wired.cel
-        text = spoken(parse(cel), {})
+        cel = made._expression.cel
+        text = tree_to_python(parse(cel), {})
         again = eval(text, {**WORDS, "v": placeholder(scope)})
-    assert again._wired.cel == cel, text
+    assert again._expression.cel == cel, text
 
 
 @pytest.mark.parametrize(
@@ -243,7 +249,7 @@ def test_an_expression_is_said_back_in_python(said: Said) -> None:
     ],
 )
 def test_an_expression_is_written_as_cel(write: Callable[[Any], Any], cel: str) -> None:
-    with inside(Scope()) as scope:
+    with enter_scope(TraceScope()) as scope:
         made = write(placeholder(scope))
-        assert made._wired.cel == cel
-        compile_template(template(made)[0], {"input": SCHEMA})
+        assert made._expression.cel == cel
+        compile_template(template_with_type(made)[0], {"input": SCHEMA})

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from orchestra import Answer, Document, Graph, InputError, Workflow, agent, by_model, map_, tool, when, workflow
+from orchestra import Answer, Document, Graph, InputError, Workflow, agent, answered_by_model, map_, tool, when, workflow
 from tests.workflows import misbranched, misplanned, mistaken, miswired
 from tests.workflows.ensemble import calculator, fetch, reader
 
@@ -35,8 +35,8 @@ def refused(function: Callable[..., Any]) -> InputError:
 @pytest.mark.parametrize("function", MISTAKES, ids=lambda function: function.__name__)
 def test_a_mistake_is_found_where_it_stands_with_what_to_write_instead(function: Callable[..., Any]) -> None:
     error = refused(function)
-    assert error.place is not None
-    place = error.place
+    assert error.location is not None
+    place = error.location
     text = [f"{error.code}: {error.message}", f"at: {place.text[place.column - 1 : place.column - 1 + place.width]}"]
     assert "\n".join(text + [f"help: {error.hint}"] * bool(error.hint)) == inspect.getdoc(function)
     first = function.__code__.co_firstlineno
@@ -91,8 +91,8 @@ def test_an_error_of_the_users_own_code_has_a_code_and_its_line() -> None:
 
     error = refused(divides)
     assert (error.code, type(error.__cause__)) == ("W028", ZeroDivisionError)
-    assert error.place is not None
-    assert "1 // 0" in error.place.text
+    assert error.location is not None
+    assert "1 // 0" in error.location.text
 
     def adds(question: str) -> Answer:
         return calculator(question="a" + 1)  # type: ignore[operator]  # the mistake is the point
@@ -163,8 +163,8 @@ def _wrong_default(count: int = "one") -> int:  # type: ignore[assignment]
 def test_a_function_that_cannot_be_a_tool_says_why(function: Callable[..., Any], message: str) -> None:
     error = declared(lambda: tool(effect="pure")(function))
     assert error.message == message
-    assert error.place is not None
-    assert error.place.line == function.__code__.co_firstlineno
+    assert error.location is not None
+    assert error.location.line == function.__code__.co_firstlineno
 
 
 def test_a_type_without_a_json_form_is_refused() -> None:
@@ -179,7 +179,7 @@ def test_an_agent_is_bound_to_a_model() -> None:
 def test_a_prompt_that_is_not_there_is_refused_when_it_is_needed() -> None:
     @agent(prompt="no_such_file.md")
     def silent(text: str) -> str:
-        return by_model()
+        return answered_by_model()
 
     with pytest.raises(InputError, match="cannot read its prompt") as caught:
         assert silent.contract
@@ -258,15 +258,15 @@ def test_a_clause_that_is_out_of_range_is_shown_at_its_call() -> None:
 
     error = refused(late)
     assert error.code == "W016"
-    assert error.place is not None
-    assert "timeout=100_000" in error.place.text
+    assert error.location is not None
+    assert "timeout=100_000" in error.location.text
 
 
 SCRIPT = """
-from orchestra import Answer, agent, by_model, workflow
+from orchestra import Answer, agent, answered_by_model, workflow
 @agent(prompt="{{ question }}")
 def calculator(question: str) -> Answer:
-    return by_model()
+    return answered_by_model()
 @workflow()
 def careless(question: str) -> Answer:
     if question == "x":

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from orchestra import Answer, Document, Orchestra, PlanLimits, Reading, agent, by_model, loop, plan, present, tool, workflow
-from orchestra.core.protocols import Call
+from orchestra import Answer, Document, Orchestra, PlanLimits, Reading, agent, answered_by_model, has_value, loop, plan, tool, workflow
+from orchestra.core.protocols import CallRequest
 from orchestra.core.settings import Settings
 from orchestra.testing import SimulatedWorkers
 from orchestra.workflows.model import PlanNode
@@ -28,7 +28,7 @@ class Report(BaseModel):
 @agent(prompt="{{ text }}")
 def reporter(text: str) -> Report:
     """Reports."""
-    return by_model()
+    return answered_by_model()
 
 
 @tool(effect="once")
@@ -54,7 +54,7 @@ def written(text: str) -> str:
     return publish(report=report)
 
 
-def planner(call: Call) -> str:
+def planner(call: CallRequest) -> str:
     """Calls the workflow, and returns what it gives."""
     return "return s1" if call.inputs["plan"] else "s1 = reported(text=input.text)"
 
@@ -86,16 +86,16 @@ nodes:
 def test_what_a_plan_may_use_belongs_to_the_workflow() -> None:
     assert [step.name for step in solve.steps] == ["reader", "calculator", "search", "cite"]
     node = compiled(solve).nodes[0]
-    assert node.planning is not None
-    assert [one.name for one in node.planning.skills] == ["reader", "calculator", "search", "cite"]
+    assert node.plan_settings is not None
+    assert [one.name for one in node.plan_settings.capabilities] == ["reader", "calculator", "search", "cite"]
 
 
 def test_a_model_that_only_a_plan_returns_is_known_with_its_fields() -> None:
     node = compiled(written).nodes[0]
     assert (node.source.returns if isinstance(node.source, PlanNode) else "", node.output["title"]) == ("Report", "Report")
     assert "Report" in written.models
-    assert node.planning is not None
-    assert list(node.planning.workflows) == ["reported"]
+    assert node.plan_settings is not None
+    assert list(node.plan_settings.workflows) == ["reported"]
 
 
 @pytest.mark.parametrize("returns", [str, list[Report], Report | None, dict[str, int], list[Reading], Answer, None], ids=str)
@@ -114,7 +114,7 @@ def test_a_plan_in_a_loop_is_one_node() -> None:
         return loop(
             lambda previous: plan(question, returns=Answer, agents=[calculator], limits=PlanLimits(steps=2)),
             at_most=2,
-            until=lambda answer: present(answer.text),
+            until=lambda answer: has_value(answer.text),
         )
 
     assert [node.body is not None and len(node.body.nodes) for node in compiled(again).nodes] == [1]

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from orchestra import InputError, Orchestra, accepted, as_text, ask, first_of, map_, quote, retry, tool, when, workflow
-from orchestra.core.events import Asked
+from orchestra.core.events import QuestionAsked
 from orchestra.core.settings import Settings
 from orchestra.testing import SimulatedWorkers
 from orchestra.workflows.model import AskNode
@@ -94,7 +94,7 @@ async def test_people_answer_a_workflow_in_python(tmp_path: Path) -> None:
     async with Orchestra.open(Settings.load({"journal": str(tmp_path / "runs.db")}), workers=SimulatedWorkers(answers)) as orchestra:
         run = await orchestra.start(booked, city="Oslo", guests=["Ada", "Max"])
         async for event in run:
-            if isinstance(event, Asked):
+            if isinstance(event, QuestionAsked):
                 await orchestra.answer(run.id, people.pop(event.question), node=event.node, by="ada")
         result = await run.wait()
     assert result.output == {"booked": "Rome, yes", "why": "It is far.", "coming": [True, False]}
@@ -140,7 +140,7 @@ def test_a_mistake_is_refused_with_what_to_write(body: Callable[[Any, Any], Any]
 
     with pytest.raises(InputError) as caught:
         _ = flow.graph
-    assert (caught.value.code, caught.value.place is not None) == (code, True)
+    assert (caught.value.code, caught.value.location is not None) == (code, True)
     assert reason in caught.value.message
     assert hint in caught.value.hint
 

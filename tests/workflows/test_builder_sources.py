@@ -99,11 +99,11 @@ def test_names_and_blind_spots_are_read_from_bytecode(interpreter: str) -> None:
 
 
 RETURNING = """
-from orchestra import Answer, agent, by_model, map_, when, workflow
+from orchestra import Answer, agent, answered_by_model, map_, when, workflow
 
 @agent(prompt="{{ question }}")
 def calculator(question: str) -> Answer:
-    return by_model()
+    return answered_by_model()
 
 @workflow
 def record(question: str) -> dict[str, Answer]:
@@ -149,9 +149,9 @@ def test_frames_of_orchestra_are_never_the_users(module: str) -> None:
         ("value", "W005", 'return calculator(question="x" if question else "y")'),
     ]:
         with pytest.raises(InputError) as caught:
-            project.adopt(space[name])
-        assert caught.value.place is not None
-        assert (caught.value.code, caught.value.place.file, caught.value.place.text.strip()) == (code, f"{module}.py", line)
+            project.register(space[name])
+        assert caught.value.location is not None
+        assert (caught.value.code, caught.value.location.file, caught.value.location.text.strip()) == (code, f"{module}.py", line)
 
 
 def test_public_names_are_not_names_of_packages() -> None:
@@ -161,12 +161,12 @@ def test_public_names_are_not_names_of_packages() -> None:
 
 
 INSTALLED = """
-from orchestra import Answer, agent, by_model, workflow
+from orchestra import Answer, agent, answered_by_model, workflow
 import json
 
 @agent(prompt="{{ question }}")
 def calculator(question: str) -> Answer:
-    return by_model()
+    return answered_by_model()
 
 @workflow()
 def truth(question: str) -> Answer:
@@ -187,8 +187,8 @@ def test_a_workflow_of_an_installed_package_is_the_users_code_too(name: str, cod
     with pytest.raises(InputError) as caught:
         assert space[name].graph
     assert caught.value.code == code
-    assert caught.value.place is not None
-    assert "calculator(question=" in caught.value.place.text
+    assert caught.value.location is not None
+    assert "calculator(question=" in caught.value.location.text
 
 
 def test_a_mistake_in_a_function_that_the_workflow_calls_is_shown_there() -> None:
@@ -201,8 +201,8 @@ def test_a_mistake_in_a_function_that_the_workflow_calls_is_shown_there() -> Non
 
     with pytest.raises(InputError) as caught:
         assert flow.graph
-    assert caught.value.place is not None
-    assert caught.value.place.text.strip() == 'return text if text else "none"'
+    assert caught.value.location is not None
+    assert caught.value.location.text.strip() == 'return text if text else "none"'
 
 
 def test_all_names_can_be_imported_at_once() -> None:

@@ -15,19 +15,19 @@ from orchestra import (
     Reading,
     accepted,
     agent,
+    build,
     length,
     map_,
-    needed,
-    new,
     numbers,
     or_else,
+    require,
     tool,
     values,
     when,
     workflow,
 )
-from orchestra.schema.json_schema import show
-from orchestra.workflows.model import Block, CallNode
+from orchestra.schema.json_schema import format_type
+from orchestra.workflows.model import CallNode, NodeBlock
 from tests.workflows.ensemble import calculator, cite, compiled, graph_of, reader
 
 
@@ -76,7 +76,7 @@ def test_a_workflow_may_return_a_list_of_what_its_steps_give() -> None:
         return [info(text=text)["name"], or_else(first, "nothing")]
 
     assert flow.graph.output == ["${info.name}", '${first != null ? first : "nothing"}']
-    assert [show(part) for part in compiled(flow).output_schema["prefixItems"]] == ["str", "str"]
+    assert [format_type(part) for part in compiled(flow).output_schema["prefixItems"]] == ["str", "str"]
 
 
 class Tree(BaseModel):
@@ -108,7 +108,7 @@ def test_typed_dicts_and_dataclasses_are_records() -> None:
         found = info(text=text)
         name = found["name"]
         name += "!"
-        first = norm(point=new(Point, x=-found["count"], y=length(name)))
+        first = norm(point=build(Point, x=-found["count"], y=length(name)))
         return first + norm(point=Point(1, 2))
 
     nodes = graph_of(odd).nodes
@@ -133,7 +133,7 @@ def test_maps_stand_inside_maps() -> None:
 
     node = graph_of(table).nodes["mapped"]
     assert isinstance(node, CallNode)
-    assert isinstance(node.call, Block)
+    assert isinstance(node.call, NodeBlock)
     assert (node.each, node.call.nodes["reader"].each, node.call.output) == ("${input.rows}", "${row}", "${reader.values}")
 
 
@@ -171,9 +171,9 @@ def test_new_takes_a_model() -> None:
     @workflow()
     def none(question: str) -> int:
         calculator(question=question)
-        return new(int, question)
+        return build(int, question)
 
-    with pytest.raises(InputError, match=r"new\(\) takes the fields by name"):
+    with pytest.raises(InputError, match=r"build\(\) takes the fields by name"):
         assert none.graph
 
 
@@ -199,7 +199,7 @@ def test_a_workflow_knows_the_models_of_the_workflows_below_it() -> None:
     @workflow()
     def above(outer: Outer) -> str:
         first = middle(text="x")
-        return below(inner=new(Inner, value=length(first)))
+        return below(inner=build(Inner, value=length(first)))
 
     assert [*middle.models] == ["Inner"]
     assert sorted(above.models) == ["Inner", "Outer"]
@@ -220,9 +220,9 @@ def test_a_node_that_is_referred_to_keeps_its_name() -> None:
 def test_a_guarded_map_keeps_the_conditions_of_its_elements() -> None:
     def guarded(question: str, documents: list[Document], short: bool) -> list[Reading]:
         found = when(short, lambda: values(map_(lambda one: when(one.text != "", reader(question=question, context=one.text)), documents)))
-        return needed(found)
+        return require(found)
 
     node = graph_of(guarded).nodes["found"]
     assert isinstance(node, CallNode)
-    assert isinstance(node.call, Block)
+    assert isinstance(node.call, NodeBlock)
     assert (node.when, node.call.nodes["reader"].when) == ("${input.short}", '${one.text != ""}')

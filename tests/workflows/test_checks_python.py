@@ -6,16 +6,16 @@ import pytest
 from pydantic import BaseModel
 
 from orchestra import (
-    Guarded,
     InputError,
+    Maybe,
     Reading,
     Workflow,
     abstain,
     accepted,
     agent,
     agree,
+    answered_by_model,
     back_off,
-    by_model,
     entailment,
     first_of,
     numbers,
@@ -40,7 +40,7 @@ reader = agent("reader", ReaderInput, Reading)
 @agent(prompt="Answer {{ question }} from {{ context }}")
 def second(question: str, context: str) -> str:
     """Answers again."""
-    return by_model()
+    return answered_by_model()
 
 
 @workflow()
@@ -62,7 +62,7 @@ def backed(question: str, context: str) -> Reading:
 @workflow()
 def guarded(question: str, context: str) -> Reading | None:
     kept = verify(reader(question=question, context=context), checks=entailment, against=context, otherwise=[back_off, abstain])
-    assert isinstance(kept, Guarded)
+    assert isinstance(kept, Maybe)
     return first_of(kept, otherwise=None)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from orchestra.agents.contract import Catalog, Contract
 from orchestra.workflows.compile.compiler import compile_graph
-from orchestra.workflows.cost_bounds import bounds, total
+from orchestra.workflows.cost_bounds import compute_bounds, total
 from orchestra.workflows.program import Program
 from orchestra.workflows.yaml.reader import read
 
@@ -25,7 +25,7 @@ def program(nodes: str, output: str = "${last}") -> Program:
 
 def rows(nodes: str, output: str = "${last}", **contexts: int) -> dict[str, tuple[int, int, int | None]]:
     given = {"text": "a", "texts": ["a", "b", "c"]}
-    return {row.node: (row.calls, row.output_tokens, row.tokens) for row in bounds(program(nodes, output), given, contexts)}
+    return {row.node: (row.calls, row.output_tokens, row.tokens) for row in compute_bounds(program(nodes, output), given, contexts)}
 
 
 def test_a_call_counts_with_its_retries() -> None:
@@ -57,6 +57,6 @@ def test_a_loop_counts_all_its_turns() -> None:
 
 
 def test_a_budget_bounds_what_is_not_known() -> None:
-    found = bounds(program('  last: {agent: writer, with: {text: "${input.text}"}, retry: 2}\n'), {"text": "a", "texts": []}, {})
+    found = compute_bounds(program('  last: {agent: writer, with: {text: "${input.text}"}, retry: 2}\n'), {"text": "a", "texts": []}, {})
     assert total(found, None) == (2, 200, None)
     assert total(found, 20_000) == (2, 200, 20_000)

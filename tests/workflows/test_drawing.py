@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestra.workflows.analysis import MOST, callee, critical_path, layers, levels, to_networkx
+from orchestra.workflows.analysis import MAX_SHOWN_NODES, callee_name, critical_path, layers, max_shown_depth, to_networkx
 from orchestra.workflows.compile.compiler import compile_graph
-from orchestra.workflows.cost_bounds import bounds, total
+from orchestra.workflows.cost_bounds import compute_bounds, total
 from orchestra.workflows.drawing import draw, mermaid
 from orchestra.workflows.model import Graph
 from orchestra.workflows.program import CompiledNode, Program
@@ -117,7 +117,7 @@ def test_a_layer_needs_only_what_stands_before_it(graph: Graph) -> None:
 
 
 def test_the_bound_counts_elements_turns_and_attempts() -> None:
-    rows = bounds(compiled(REFINE), {}, {})
+    rows = compute_bounds(compiled(REFINE), {}, {})
     assert {row.node: (row.calls, row.output_tokens) for row in rows} == {
         "parts": (3, 0),
         "notes": (7 * 4, 7 * 4 * 50),
@@ -143,14 +143,14 @@ def test_a_body_that_is_called_twice_is_one_graph() -> None:
 
 @pytest.mark.parametrize("drawn", [draw, mermaid])
 def test_calls_that_double_at_every_level_are_drawn_as_far_as_one_can_read(drawn: Callable[[Program], str]) -> None:
-    assert len(drawn(doubled()).splitlines()) < 8 * MOST
+    assert len(drawn(doubled()).splitlines()) < 8 * MAX_SHOWN_NODES
     assert_cost(lambda: drawn(doubled()), at_most=500)
 
 
 def test_bodies_are_told_to_the_last_level_where_there_is_room() -> None:
     workflows = called_in_a_row(6, width=2)
     program = compile_graph(workflows["w0"], replace(CATALOG, workflows=workflows))
-    assert levels(program) == 5
+    assert max_shown_depth(program) == 5
 
 
 def test_a_drawing_reads_from_the_inputs_to_the_output() -> None:
@@ -248,5 +248,5 @@ def test_in_mermaid_soft_needs_are_dashed_and_bodies_are_subgraphs() -> None:
 
 def test_a_block_is_drawn_as_one_and_a_call_by_the_name_of_its_workflow() -> None:
     block = "schema: orchestra/v1\nname: b\noutput: ${b}\nnodes:\n  b: {call: {nodes: {x: {agent: w}}, output: '${x}'}}\n  c: {call: other}"
-    assert [callee(node) for node in compiled(block).nodes] == ["", "other"]
+    assert [callee_name(node) for node in compiled(block).nodes] == ["", "other"]
     assert {"├─ b  block", "├─ c  call other"} <= set(draw(compiled(block)).splitlines())

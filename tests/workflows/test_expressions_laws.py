@@ -14,10 +14,10 @@ from pydantic import BaseModel
 
 from orchestra.core.errors import OrchestraError
 from orchestra.schema.types import Schema, Validator, nullable, schema_of
-from orchestra.workflows.expressions.cel_values import converter, declared
+from orchestra.workflows.expressions.cel_values import cel_type, make_converter
 from orchestra.workflows.expressions.parser import parse
 from orchestra.workflows.expressions.templates import compile_reference, compile_template
-from orchestra.workflows.expressions.type_checker import Checker
+from orchestra.workflows.expressions.type_checker import TypeChecker
 
 pytestmark = pytest.mark.slow
 
@@ -219,15 +219,15 @@ def test_a_reference_in_a_mapping_or_a_list_is_the_reference_alone(twin: Twin, b
 @MANY
 @given(KINDS.flatmap(twins))
 def test_a_tree_is_typed_as_what_it_was_made_for(twin: Twin) -> None:
-    checker = Checker(twin.text, TYPES)
+    checker = TypeChecker(twin.text, TYPES)
     schema = checker.check(parse(twin.text))
     assert checker.references <= {"v"}
-    assert declared(schema) in {"string", "int", "double", "bool"}
+    assert cel_type(schema) in {"string", "int", "double", "bool"}
 
 
 @given(VALUE)
 def test_conversion_changes_numbers_only_where_their_type_says_so(value: dict[str, Any]) -> None:
-    convert = converter(ITEM)
+    convert = make_converter(ITEM)
     assert convert is not None
     made = convert(value)
     assert made == value
@@ -237,8 +237,8 @@ def test_conversion_changes_numbers_only_where_their_type_says_so(value: dict[st
 
 
 def test_conversion_is_not_needed_where_there_are_no_numbers() -> None:
-    assert converter({"type": "string"}) is None
-    assert converter({"type": "array", "items": {"type": "object", "properties": {"a": {"type": "string"}}}}) is None
+    assert make_converter({"type": "string"}) is None
+    assert make_converter({"type": "array", "items": {"type": "object", "properties": {"a": {"type": "string"}}}}) is None
 
 
 def test_conversion_follows_a_recursive_type() -> None:
@@ -247,7 +247,7 @@ def test_conversion_follows_a_recursive_type() -> None:
         children: list[Tree]
 
     Tree.model_rebuild(_types_namespace={"Tree": Tree})
-    convert = converter(schema_of(Tree, "serialization"))
+    convert = make_converter(schema_of(Tree, "serialization"))
     assert convert is not None
     made = convert({"weight": 1, "children": [{"weight": 2, "children": []}]})
     assert isinstance(made["children"][0]["weight"], float)

@@ -83,6 +83,6 @@ def test_the_tree_of_an_expression_knows_where_its_parts_stand() -> None:
     waiting = [parse(text)]
     while waiting:
         tree = waiting.pop()
-        assert text[tree.at : tree.end].strip() == text[tree.at : tree.end]
-        assert tree.at < tree.end
+        assert text[tree.start : tree.end].strip() == text[tree.start : tree.end]
+        assert tree.start < tree.end
         waiting += children(tree)

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from pydantic import BaseModel, Field
 
-from orchestra import InputError, choose, length, new, tool, workflow
+from orchestra import InputError, build, choose, length, tool, workflow
 from orchestra.core.errors import OrchestraError
 from orchestra.schema.types import schema_of
 from orchestra.workflows.expressions.templates import compile_template
@@ -62,7 +62,7 @@ def test_what_a_factory_always_gives_is_the_default() -> None:
 def test_a_new_model_has_what_its_factories_give() -> None:
     @workflow()
     def flow(text: str) -> int:
-        note = new(Note, text=echo(x=text))
+        note = build(Note, text=echo(x=text))
         return counted(tags=choose(length(note.tags) == 0, note.layout.fonts, ["no"]))
 
     inputs = compiled(flow).nodes[1].inputs
@@ -73,7 +73,7 @@ def test_a_new_model_has_what_its_factories_give() -> None:
 def test_a_field_that_only_pydantic_can_make_is_not_there_yet() -> None:
     @workflow()
     def flow(text: str) -> str:
-        note = new(Note, text=echo(x=text))
+        note = build(Note, text=echo(x=text))
         return echo(x=note.id)  # type: ignore[arg-type]
 
     with pytest.raises(InputError, match="Note has no field 'id'") as caught:

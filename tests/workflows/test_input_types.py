@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, SecretStr
 
 from orchestra import InputError, Orchestra, Step, as_text, tool, workflow
 from orchestra.core.settings import Settings
-from orchestra.schema.types import field
+from orchestra.schema.types import field_type
 from orchestra.workflows.yaml.reader import read
 from orchestra.workflows.yaml.writer import write
 from tests.workflows.ensemble import compiled
@@ -138,7 +138,7 @@ def test_two_models_of_one_name_are_two_types() -> None:
     def flow(a: first, b: second) -> str:  # type: ignore[valid-type]
         return take(a=a, b=b)
 
-    kinds = {name: field(one.schema, "value") for name, one in compiled(flow).inputs.items()}
+    kinds = {name: field_type(one.schema, "value") for name, one in compiled(flow).inputs.items()}
     assert kinds == {"a": {"type": "integer"}, "b": {"type": "string"}}
 
 

@@ -9,7 +9,22 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from orchestra import InputError, Orchestra, Workflow, abstain, accepted, agent, ask, by_model, first_of, loop, map_, needed, when, workflow
+from orchestra import (
+    InputError,
+    Orchestra,
+    Workflow,
+    abstain,
+    accepted,
+    agent,
+    answered_by_model,
+    ask,
+    first_of,
+    loop,
+    map_,
+    require,
+    when,
+    workflow,
+)
 from orchestra.core.settings import Settings
 from tests.workflows.standing import echo, fine, pay, refuse
 
@@ -32,7 +47,7 @@ def outer_option(c: bool, d: bool, e: bool) -> str:
 def outer_reading(c: bool, d: bool) -> str:
     """The condition is on a value that has one itself."""
     asked = when(c, lambda: echo(text="ok"))
-    found = when(d, lambda: first_of(when(needed(asked) == "ok", lambda: refuse(text="x")), otherwise=lambda: pay(text="b")))
+    found = when(d, lambda: first_of(when(require(asked) == "ok", lambda: refuse(text="x")), otherwise=lambda: pay(text="b")))
     return first_of(found, otherwise="none")
 
 
@@ -53,7 +68,7 @@ def by_default(n: int, text: str) -> str:
 @workflow
 def sub(text: str) -> str:
     """Withholds what is not fine."""
-    return needed(accepted(echo(text=text), checks=fine, otherwise=[abstain]))
+    return require(accepted(echo(text=text), checks=fine, otherwise=[abstain]))
 
 
 @workflow
@@ -72,7 +87,7 @@ def called_or(n: int, text: str) -> str:
 @workflow
 def refund(text: str) -> str:
     """Pays, then refuses."""
-    return refuse(text=needed(when(pay(text="refund") != "", lambda: echo(text=text))))
+    return refuse(text=require(when(pay(text="refund") != "", lambda: echo(text=text))))
 
 
 @workflow
@@ -108,7 +123,7 @@ def read_on(n: int, text: str) -> str:
 def asked_of(text: str) -> str:
     """What the condition reads is withheld."""
     before = accepted(echo(text=text), checks=fine, otherwise=[abstain])
-    return echo(text=first_of(when(needed(before) == "ok", lambda: refuse(text=text)), otherwise=lambda: pay(text=text)))
+    return echo(text=first_of(when(require(before) == "ok", lambda: refuse(text=text)), otherwise=lambda: pay(text=text)))
 
 
 class Text(BaseModel):
@@ -120,7 +135,7 @@ class Text(BaseModel):
 @agent(prompt="{{ text }}", checks=fine)
 def checked(text: str) -> str:
     """Its card has a check."""
-    return by_model()
+    return answered_by_model()
 
 
 @workflow
@@ -204,7 +219,7 @@ CASES: list[tuple[Any, dict[str, Any], Any, list[str]]] = [
 async def test_what_stands_in_runs_wherever_nothing_else_is_there(orchestra: Orchestra) -> None:
     for flow, inputs, value, ran in CASES:
         result = await orchestra.run(flow, **inputs)
-        paths = [path for path in result.ledger if "?" not in path and "loop" not in path]
+        paths = [path for path in result.usage_by_node if "?" not in path and "loop" not in path]
         assert (flow.name, inputs, result.value, paths) == (flow.name, inputs, value, ran)
 
 
@@ -214,7 +229,7 @@ async def test_an_else_does_not_pay_because_the_workflow_in_the_if_failed(
 ) -> None:
     result = await (await orchestra.start(flow, **inputs)).wait()
     assert result.status == "failed"
-    assert [path for path in result.ledger if "pay" in path] == ["refund/pay"]
+    assert [path for path in result.usage_by_node if "pay" in path] == ["refund/pay"]
 
 
 @pytest.mark.parametrize("flow", [asked, asked_through, asked_last], ids=lambda flow: flow.name)
@@ -229,14 +244,14 @@ async def test_what_stands_in_for_an_answer_runs_where_a_person_declines(
 @pytest.mark.parametrize(("answer", "status", "paid"), [("yes", "failed", 0), ("no", "done", 1), (None, "abstained", 0)])
 async def test_a_condition_on_an_answer_alone_decides(orchestra: Orchestra, answer: str | None, status: str, paid: int) -> None:
     result = await answered(orchestra, asked_whether, answer)
-    assert (result.status, sum("pay" in path for path in result.ledger)) == (status, paid)
+    assert (result.status, sum("pay" in path for path in result.usage_by_node)) == (status, paid)
 
 
 async def answered(orchestra: Orchestra, flow: Workflow[..., Any], answer: str | None) -> Any:
     """The result of a run whose one question is answered so; None declines."""
     run = await orchestra.start(flow, n=3)
-    assert await run.pause() is None
-    await orchestra.answer(run.id, answer, declined="" if answer else "cannot say")
+    assert await run.wait_until_blocked() is None
+    await orchestra.answer(run.id, answer, decline_reason="" if answer else "cannot say")
     return await run.wait()
 
 
@@ -281,5 +296,5 @@ def test_a_choice_that_cannot_be_meant_so_is_refused_at_its_line(function: Calla
     with pytest.raises(InputError, match=text) as caught:
         assert workflow(function).graph
     assert caught.value.code == code
-    assert caught.value.place is not None
-    assert caught.value.place.file.endswith("test_missing_arms.py")
+    assert caught.value.location is not None
+    assert caught.value.location.file.endswith("test_missing_arms.py")

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, computed_field
 
-from orchestra import Orchestra, new, tool, workflow
+from orchestra import Orchestra, build, tool, workflow
 from orchestra.core.errors import InputError
 from orchestra.core.settings import Settings
 
@@ -68,7 +68,7 @@ def kept(price: Decimal | str, decided: Decided) -> str:
 @workflow()
 def types(price: str) -> str:
     """A text where a number in a text would do as well."""
-    return kept(price=price, decided=new(Decided, price=price, raw=price))
+    return kept(price=price, decided=build(Decided, price=price, raw=price))
 
 
 async def test_a_text_is_no_number_where_a_text_will_do() -> None:

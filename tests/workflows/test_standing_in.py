@@ -67,7 +67,7 @@ def compiled(flow: Workflow[..., Any]) -> Program:
 
 def paid(result: Any) -> int:
     """How often it was paid."""
-    return sum(path.rpartition("/")[2].startswith("pay") for path in result.ledger)
+    return sum(path.rpartition("/")[2].startswith("pay") for path in result.usage_by_node)
 
 
 async def test_what_stands_in_runs_only_where_nothing_else_is_there(orchestra: Orchestra) -> None:
@@ -137,7 +137,7 @@ nodes:
 )
 def test_a_choice_is_sure_where_its_last_arm_runs_wherever_no_earlier_one_does(when: str, asked: str, sure: bool) -> None:
     graph = read(UNSURE.replace("WHEN", when).replace("ASKED", asked), "unsure.yaml").graph
-    flow = Workflow.of(graph)
+    flow = Workflow.from_graph(graph)
     if sure:
         assert compiled(flow).nodes
     else:
@@ -148,7 +148,7 @@ def test_a_choice_is_sure_where_its_last_arm_runs_wherever_no_earlier_one_does(w
 def test_a_question_that_is_no_expression_is_a_mistake_of_the_file() -> None:
     graph = read(UNSURE.replace("WHEN", "${!has}").replace("ASKED", "${size([first second]) > 0}"), "unsure.yaml").graph
     with pytest.raises(InputError, match="not an expression"):
-        compiled(Workflow.of(graph))
+        compiled(Workflow.from_graph(graph))
 
 
 def eager_otherwise(n: int) -> str:

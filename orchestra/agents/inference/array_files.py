@@ -22,7 +22,7 @@ from orchestra.core.errors import InputError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MAX_ARRAYS = 256 << 20
+MAX_ARRAY_BYTES = 256 << 20
 """Bytes of all arrays, unpacked, at most."""
 _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '(?:\|[biu](?=1)|[<>][iuf](?=[248]))(?P<size>\d)', 'fortran_order': (?:True|False), "
@@ -32,7 +32,7 @@ _HEADER = re.compile(
 """What stands before an array of numbers, as numpy writes it."""
 
 
-def _mend(card: Card) -> str:
+def _repair_hint(card: Card) -> str:
     """What to do about damaged arrays: those of the package have a `card.md`, which says how they were made."""
     if card.folder is not None and (card.folder / "card.md").is_file():
         return "make it again with the command in card.md, or reinstall the package"
@@ -40,32 +40,32 @@ def _mend(card: Card) -> str:
 
 
 @contextmanager
-def reading(card: Card, file: str = "") -> Iterator[None]:
+def array_errors(card: Card, file: str = "") -> Iterator[None]:
     """Makes what is wrong with a card's arrays and with their layout an `InputError` A011."""
     try:
         yield
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         at = ".".join(str(step) for step in first["loc"])
-        raise InputError("A011", f"{card.name}: {file or card.data}: {at}: {first['msg']}", hint=_mend(card)) from error
+        raise InputError("A011", f"{card.name}: {file or card.data}: {at}: {first['msg']}", hint=_repair_hint(card)) from error
     except KeyError as error:
-        raise InputError("A011", f"{card.name}: there is no {error.args[0]!r} among its arrays", hint=_mend(card)) from error
+        raise InputError("A011", f"{card.name}: there is no {error.args[0]!r} among its arrays", hint=_repair_hint(card)) from error
     except ValueError as error:
-        raise InputError("A011", f"{card.name}: {error.args[0]}", hint=_mend(card)) from error
+        raise InputError("A011", f"{card.name}: {error.args[0]}", hint=_repair_hint(card)) from error
 
 
-def aside(file: str, sha256: str) -> str:
+def staged_name(file: str, sha256: str) -> str:
     """Where a file of this digest lies that will take the place of another one as soon as what names it is there."""
     return f".{file}.{sha256[:16]}"
 
 
-def bound(card: Card, file: str, sha256: str) -> bytes:
+def read_verified(card: Card, file: str, sha256: str) -> bytes:
     """A file of the card's folder that another one names with its digest; the one aside, where a promotion was killed before it took its
     place.
 
     Raises `ValueError` for another file than the one of that digest.
     """
-    for name in (file, aside(file, sha256), file):  # it may have taken its place meanwhile
+    for name in (file, staged_name(file, sha256), file):  # it may have taken its place meanwhile
         if name == file or (card.folder is not None and (card.folder / name).is_file()):
             data = card.read(name)
             if hashlib.sha256(data).hexdigest() == sha256:
@@ -73,25 +73,25 @@ def bound(card: Card, file: str, sha256: str) -> bytes:
     raise ValueError(f"{file} is not the file that its layout was written for")
 
 
-def unpacked(card: Card, file: str, sha256: str) -> dict[str, NDArray[Any]]:
+def load_arrays(card: Card, file: str, sha256: str) -> dict[str, NDArray[Any]]:
     """The arrays of a file of the card's folder.
 
     Raises `ValueError` for another file than the one of that digest, for a damaged one, and for what is no array of finite numbers.
     """
-    data = bound(card, file, sha256)
+    data = read_verified(card, file, sha256)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
-            if sum(entry.file_size for entry in entries) > MAX_ARRAYS:
+            if sum(entry.file_size for entry in entries) > MAX_ARRAY_BYTES:
                 raise ValueError("the arrays are too large")
             if not {entry.compress_type for entry in entries} <= {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
                 raise ValueError(f"{file} is not compressed as `.npz` files are")
-            return {entry.filename.removesuffix(".npy"): _array(entry.filename, archive.read(entry)) for entry in entries}
+            return {entry.filename.removesuffix(".npy"): _load_array(entry.filename, archive.read(entry)) for entry in entries}
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError) as error:  # what zipfile raises for damaged ones
         raise ValueError(f"{file} is damaged: {error}") from error
 
 
-def _array(name: str, data: bytes) -> NDArray[Any]:
+def _load_array(name: str, data: bytes) -> NDArray[Any]:
     """An array from its bytes. Its header is read here first, for numpy makes room for whatever a header says, and reads other types.
 
     Raises `ValueError` for what is no array of finite numbers, or has other bytes than its header says.
@@ -110,7 +110,7 @@ def _array(name: str, data: bytes) -> NDArray[Any]:
     return array
 
 
-def packed(layout: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> tuple[str, bytes]:
+def pack_arrays(layout: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> tuple[str, bytes]:
     """The texts of `model.json` and of its arrays, for a trainer: the layout without its digest, and the arrays."""
     import numpy
 

@@ -15,15 +15,15 @@ from typing import Any
 
 import msgspec
 
-from orchestra.agents.inference.overlap_features import NAMES, wording
-from orchestra.core.errors import InputError, Place
-from orchestra.schema.strict_json import NotDecodable, decoded
+from orchestra.agents.inference.overlap_features import FEATURE_NAMES, wording_features
+from orchestra.core.errors import InputError, SourceLocation
+from orchestra.schema.strict_json import JsonDecodingError, decode_json
 
-LEAST = 1e-6
+MIN_PROBABILITY = 1e-6
 """A probability below which none is counted."""
 
 
-class Words(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class WordingModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A linear model over the wording of a claim and its evidence."""
 
     claim: str
@@ -36,15 +36,15 @@ class Words(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A row for each choice."""
     bias: tuple[float, ...]
 
-    def chances(self, inputs: Mapping[str, Any]) -> list[float]:
+    def probabilities(self, inputs: Mapping[str, Any]) -> list[float]:
         """The probability of each choice by the words alone."""
-        numbers = wording(str(inputs.get(self.claim, "")), str(inputs.get(self.evidence, "")))
+        numbers = wording_features(str(inputs.get(self.claim, "")), str(inputs.get(self.evidence, "")))
         scaled = [(number - mean) / spread for number, mean, spread in zip(numbers, self.mean, self.spread, strict=True)]
         sums = [sum(map(float.__mul__, row, scaled)) + bias for row, bias in zip(self.weights, self.bias, strict=True)]
         return softmax(sums)
 
 
-class Trust(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TrustWeights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How much each voice counts."""
 
     model: float
@@ -56,10 +56,10 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     format: str = "orchestra/calibration/v1"
     choices: tuple[str, ...]
-    trust: Trust
+    trust: TrustWeights
     bias: tuple[float, ...]
     """For each choice."""
-    words: Words | None = None
+    words: WordingModel | None = None
     adapter: str = ""
     """SHA-256 of the weights of the adapter whose probabilities it sets right; with another one it is void. Empty for none."""
     rows: int = 0
@@ -69,34 +69,36 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     licence: str = ""
 
     @classmethod
-    def read(cls, data: bytes, choices: Sequence[str], place: Place | None = None) -> Calibration:
+    def read(cls, data: bytes, choices: Sequence[str], place: SourceLocation | None = None) -> Calibration:
         """From a file's bytes. Raises `InputError` A014 for what is no calibration of these choices."""
         try:
-            found = decoded(data, cls)
-        except NotDecodable as error:
-            raise _fault(str(error), place) from error
+            found = decode_json(data, cls)
+        except JsonDecodingError as error:
+            raise _calibration_error(str(error), place) from error
         if set(found.choices) != set(choices):
-            raise _fault(f"it is about {', '.join(found.choices)}, and the card's choices are {', '.join(choices) or 'none'}", place)
+            raise _calibration_error(
+                f"it is about {', '.join(found.choices)}, and the card's choices are {', '.join(choices) or 'none'}", place
+            )
         sizes = [len(found.bias)]
         if found.words is not None:
             sizes += [len(found.words.weights), len(found.words.bias)]
-            if {len(row) for row in (found.words.mean, found.words.spread, *found.words.weights)} != {len(NAMES)}:
-                raise _fault(f"it has other numbers of words than the {len(NAMES)} that are counted", place)
+            if {len(row) for row in (found.words.mean, found.words.spread, *found.words.weights)} != {len(FEATURE_NAMES)}:
+                raise _calibration_error(f"it has other numbers of words than the {len(FEATURE_NAMES)} that are counted", place)
             if not all(spread > 0 for spread in found.words.spread):
-                raise _fault("a spread is not positive", place)
+                raise _calibration_error("a spread is not positive", place)
         if set(sizes) != {len(found.choices)}:
-            raise _fault("it has not one number for each choice", place)
+            raise _calibration_error("it has not one number for each choice", place)
         return found
 
-    def corrected(self, odds: Mapping[str, float], inputs: Mapping[str, Any]) -> dict[str, float]:
+    def calibrate(self, probabilities: Mapping[str, float], inputs: Mapping[str, Any]) -> dict[str, float]:
         """The probabilities, set right."""
         sums = [
-            self.trust.model * math.log(max(LEAST, odds.get(choice, 0.0))) + bias
+            self.trust.model * math.log(max(MIN_PROBABILITY, probabilities.get(choice, 0.0))) + bias
             for choice, bias in zip(self.choices, self.bias, strict=True)
         ]
         if self.words is not None:
-            said = self.words.chances(inputs)
-            sums = [one + self.trust.wording * math.log(max(LEAST, chance)) for one, chance in zip(sums, said, strict=True)]
+            said = self.words.probabilities(inputs)
+            sums = [one + self.trust.wording * math.log(max(MIN_PROBABILITY, chance)) for one, chance in zip(sums, said, strict=True)]
         return dict(zip(self.choices, softmax(sums), strict=True))
 
 
@@ -108,5 +110,5 @@ def softmax(sums: Sequence[float]) -> list[float]:
     return [share / whole for share in shares]
 
 
-def _fault(why: str, place: Place | None) -> InputError:
-    return InputError("A014", f"no calibration of this agent: {why}", place=place, hint="orchestra learn calibrate")
+def _calibration_error(why: str, place: SourceLocation | None) -> InputError:
+    return InputError("A014", f"no calibration of this agent: {why}", location=place, hint="orchestra learn calibrate")

@@ -19,18 +19,18 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from orchestra.agents.card import Card
-from orchestra.agents.inference.array_files import reading
-from orchestra.agents.inference.model_file import ArraysLayout
+from orchestra.agents.inference.array_files import array_errors
+from orchestra.agents.inference.model_file import ModelConfig
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 OUTSIDE = "O"
 _WORD = re.compile(r"\d+|[^\W\d_]+|[^\w\s]|_")
-_NEAR = (-3, -2, -1, 0, 1, 2, 3)
+_OFFSETS = (-3, -2, -1, 0, 1, 2, 3)
 
 
-class Layout(ArraysLayout):
+class TaggerConfig(ModelConfig):
     """What `model.json` says."""
 
     format: Literal["orchestra/tagger/v1"]
@@ -54,31 +54,31 @@ class Word:
     end: int
 
 
-def words_of(text: str) -> list[Word]:
+def split_words(text: str) -> list[Word]:
     """The words of a text: runs of digits, runs of letters, and every other sign by itself."""
     return [Word(match[0], match.start(), match.end()) for match in _WORD.finditer(text)]
 
 
-def shape_of(word: str) -> str:
+def word_shape(word: str) -> str:
     """How a word looks: `Xx` for `Marcelo`, `dd` for `2026`; runs of more than two are cut to two."""
     looks = "".join("d" if char.isdigit() else "X" if char.isupper() else "x" if char.isalpha() else char for char in word)
     return re.sub(r"(.)\1+", r"\1\1", looks)
 
 
-class Features:
+class TaggerFeatures:
     """What speaks for a word's label: itself, its neighbours, their looks, and what was asked for."""
 
     def __init__(self, classes: Mapping[str, Sequence[str]]) -> None:
         self._classes = classes
 
-    def of(self, words: Sequence[Word], asked: Iterable[str] = ()) -> list[list[str]]:
+    def extract(self, words: Sequence[Word], asked: Iterable[str] = ()) -> list[list[str]]:
         """The features of each word."""
         lower = [word.text.lower() for word in words]
-        shapes = [shape_of(word.text) for word in words]
+        shapes = [word_shape(word.text) for word in words]
         wanted = sorted(set(asked))
-        return [self._at(at, words, lower, shapes, wanted) for at in range(len(words))]
+        return [self._features_at(at, words, lower, shapes, wanted) for at in range(len(words))]
 
-    def _at(self, at: int, words: Sequence[Word], lower: Sequence[str], shapes: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    def _features_at(self, at: int, words: Sequence[Word], lower: Sequence[str], shapes: Sequence[str], wanted: Sequence[str]) -> list[str]:
         count = len(words)
         before, after = at, count - 1 - at
         short, place = min(count, 6), min(before, 2)
@@ -89,8 +89,8 @@ class Features:
         def shape(step: int) -> str:
             return shapes[at + step] if 0 <= at + step < count else "_"
 
-        near = {step: word(step) for step in _NEAR}
-        looks = {step: shape(step) for step in _NEAR[1:-1]}
+        near = {step: word(step) for step in _OFFSETS}
+        looks = {step: shape(step) for step in _OFFSETS[1:-1]}
         glued = int(before > 0 and words[at - 1].end == words[at].start), int(after > 0 and words[at + 1].start == words[at].end)
         found = ["bias", f"length {short}", f"from start {min(before, 3)}", f"from end {min(after, 3)}", f"glued {glued}"]
         found += [f"word {step} {text}" for step, text in near.items()] + [f"shape {step} {looked}" for step, looked in looks.items()]
@@ -103,35 +103,35 @@ class Features:
         return found + [f"class {step} {name}" for step in (-1, 0, 1) for name in self._classes.get(near[step], ())]
 
 
-class Tagger:
+class CrfTagger:
     """A tagger, ready."""
 
-    def __init__(self, layout: Layout, arrays: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(self, config: TaggerConfig, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Raises `ValueError` or `KeyError` for arrays that do not fit the layout."""
-        self.layout = layout
-        self._features = Features(layout.words)
+        self.config = config
+        self._features = TaggerFeatures(config.words)
         names = arrays["vocabulary"].tobytes().decode("utf-8").split("\n")
         self._index = {name: row for row, name in enumerate(names)}
         self._weights, self._transitions = arrays["weights"].astype("float32"), arrays["transitions"].astype("float32")
-        count = len(layout.labels)
+        count = len(config.labels)
         if self._weights.shape != (len(names), count) or self._transitions.shape != (count, count):
             raise ValueError("the arrays have other shapes than the vocabulary and the labels")
 
     @classmethod
-    def load(cls, card: Card) -> Tagger:
+    def load(cls, card: Card) -> CrfTagger:
         """The tagger of a card's folder. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
-        with reading(card):
-            return cls(*Layout.read(card))
+        with array_errors(card):
+            return cls(*TaggerConfig.read(card))
 
     def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
         """The output, `{slot: {value, start, end}}` under the output's field, and the probability of the whole sequence."""
-        text = str(inputs[self.layout.input])
-        words = words_of(text)
+        text = str(inputs[self.config.input])
+        words = split_words(text)
         if not words:
-            return {self.layout.output: {}}, 1.0
-        scores = self._scores(self._features.of(words, inputs.get(self.layout.hint) or () if self.layout.hint else ()))
-        path, chance = likeliest(scores, self._transitions)
-        return {self.layout.output: slots(text, words, [self.layout.labels[label] for label in path])}, chance
+            return {self.config.output: {}}, 1.0
+        scores = self._scores(self._features.extract(words, inputs.get(self.config.hint) or () if self.config.hint else ()))
+        path, chance = viterbi(scores, self._transitions)
+        return {self.config.output: decode_slots(text, words, [self.config.labels[label] for label in path])}, chance
 
     def _scores(self, features: Sequence[Sequence[str]]) -> NDArray[Any]:
         import numpy
@@ -140,7 +140,7 @@ class Tagger:
         return numpy.stack([self._weights[rows].sum(axis=0) for rows in known])
 
 
-def likeliest(scores: NDArray[Any], transitions: NDArray[Any]) -> tuple[list[int], float]:
+def viterbi(scores: NDArray[Any], transitions: NDArray[Any]) -> tuple[list[int], float]:
     """The likeliest sequence of labels and its probability. `scores` is (words, labels), `transitions` (labels, labels), both in nats."""
     import numpy
 
@@ -149,14 +149,14 @@ def likeliest(scores: NDArray[Any], transitions: NDArray[Any]) -> tuple[list[int
         ways = best[:, None] + transitions
         back.append(ways.argmax(axis=0))
         best = ways.max(axis=0) + row
-        total = _log_sum(total[:, None] + transitions) + row
+        total = _log_sum_exp(total[:, None] + transitions) + row
     path = [int(best.argmax())]
     for pointers in reversed(back):
         path.append(int(pointers[path[-1]]))
-    return path[::-1], min(1.0, math.exp(float(best.max()) - float(_log_sum(numpy.asarray(total)))))
+    return path[::-1], min(1.0, math.exp(float(best.max()) - float(_log_sum_exp(numpy.asarray(total)))))
 
 
-def _log_sum(values: NDArray[Any]) -> NDArray[Any]:
+def _log_sum_exp(values: NDArray[Any]) -> NDArray[Any]:
     """The logarithm of the sum of exponentials along the first axis."""
     import numpy
 
@@ -165,7 +165,7 @@ def _log_sum(values: NDArray[Any]) -> NDArray[Any]:
     return summed
 
 
-def slots(text: str, words: Sequence[Word], labels: Sequence[str]) -> dict[str, dict[str, Any]]:
+def decode_slots(text: str, words: Sequence[Word], labels: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The slots that labels mark: each one's first run of words, as a span of the text."""
     found: dict[str, dict[str, Any]] = {}
     at = 0
@@ -181,7 +181,7 @@ def slots(text: str, words: Sequence[Word], labels: Sequence[str]) -> dict[str, 
     return found
 
 
-def labels_of(words: Sequence[Word], wanted: Mapping[str, Mapping[str, Any]]) -> list[str] | None:
+def slot_labels(words: Sequence[Word], wanted: Mapping[str, Mapping[str, Any]]) -> list[str] | None:
     """The labels of a text whose slots are known; None where a slot does not begin and end with a word."""
     labels = [OUTSIDE] * len(words)
     for name, span in wanted.items():

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from orchestra.agents.inference.threads import Threads
+from orchestra.agents.inference.threads import BlasThreads
 
 if TYPE_CHECKING:
     import numpy
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     Array: TypeAlias = NDArray[numpy.float32]
 
-WEIGHTS, TOKENIZER, CONFIG = "model.safetensors", "tokenizer.json", "config.json"
-LINEAR = (
+WEIGHTS_FILE, TOKENIZER_FILE, CONFIG_FILE = "model.safetensors", "tokenizer.json", "config.json"
+LINEAR_LAYERS = (
     "attention.self.query",
     "attention.self.key",
     "attention.self.value",
@@ -35,7 +35,7 @@ LINEAR = (
     "output.dense",
 )
 """The linear layers of a block, by their names in the file: those that adapters change."""
-OF_MPNET = (
+MPNET_NAMES = (
     ("attention.attn.q.", "attention.self.query."),
     ("attention.attn.k.", "attention.self.key."),
     ("attention.attn.v.", "attention.self.value."),
@@ -43,28 +43,28 @@ OF_MPNET = (
     ("attention.LayerNorm.", "attention.output.LayerNorm."),
 )
 """Parts of names of MPNet's arrays, and BERT's names for the same."""
-NEARNESS = "encoder.relative_attention_bias.weight"
+RELATIVE_BIAS = "encoder.relative_attention_bias.weight"
 """MPNet's array of what distance says for attention: (buckets, heads), one for all blocks."""
-FARTHEST = 128
+MAX_DISTANCE = 128
 """Tokens from which on all distances are alike to MPNet."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class EncoderShape:
     """How large an encoder is."""
 
     layers: int
     heads: int
-    width: int
-    inner: int
+    hidden_size: int
+    intermediate_size: int
     epsilon: float
-    first: int = 0
+    first_position: int = 0
     """The position of the first token."""
-    buckets: int = 0
+    relative_buckets: int = 0
     """How many distances attention tells apart; 0 where it tells none."""
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Shape:
+    def from_config(cls, config: Mapping[str, Any]) -> EncoderShape:
         """The shape that `config.json` states. Raises `ValueError` or `KeyError` for another kind of model than BERT and MPNet."""
         kind, places = config["model_type"], config.get("position_embedding_type", "absolute")
         if kind not in ("bert", "mpnet") or config["hidden_act"] != "gelu" or places != "absolute":
@@ -74,30 +74,30 @@ class Shape:
         return cls(sizes[0], sizes[1], sizes[2], sizes[3], float(config["layer_norm_eps"]), *more)
 
     @property
-    def names(self) -> Iterator[str]:
+    def linear_layers(self) -> Iterator[str]:
         """The linear layers, in the order of the file's names."""
-        return (f"encoder.layer.{layer}.{name}" for layer in range(self.layers) for name in LINEAR)
+        return (f"encoder.layer.{layer}.{name}" for layer in range(self.layers) for name in LINEAR_LAYERS)
 
-    def sides(self, name: str) -> tuple[int, int]:
+    def layer_shape(self, name: str) -> tuple[int, int]:
         """What a linear layer takes and gives."""
         if name.endswith("intermediate.dense"):
-            return self.width, self.inner
-        return (self.inner if name.endswith("output.dense") and "attention" not in name else self.width), self.width
+            return self.hidden_size, self.intermediate_size
+        return (self.intermediate_size if name.endswith("output.dense") and "attention" not in name else self.hidden_size), self.hidden_size
 
 
-class Change(NamedTuple):
+class LoraWeights(NamedTuple):
     """What adapters add to a linear layer, one after the other: `down` (members, rank, in) and `up` (members, out, rank)."""
 
     down: Array
     up: Array
 
 
-class Pair(NamedTuple):
+class EncodedPair(NamedTuple):
     """Two texts as tokens of one input: `head`, the first text with the marks around it; `body`, the second; `tail`, the last mark."""
 
     head: list[int]
     body: list[int]
-    spans: list[tuple[int, int]]
+    offsets: list[tuple[int, int]]
     """Where each token of `body` stands in the second text, in characters."""
     tail: list[int]
 
@@ -105,118 +105,122 @@ class Pair(NamedTuple):
 class Encoder:
     """An encoder, ready to read texts."""
 
-    def __init__(self, shape: Shape, arrays: Mapping[str, Array], tokenizer: Any, threads: Threads | None = None) -> None:
+    def __init__(self, shape: EncoderShape, arrays: Mapping[str, Array], tokenizer: Any, threads: BlasThreads | None = None) -> None:
         """`threads` are those of the process. Raises `KeyError` or `ValueError` for arrays that are not those of the shape."""
-        self.shape, self._threads = shape, threads or Threads()
-        self._arrays = named(arrays)
+        self.shape, self._threads = shape, threads or BlasThreads()
+        self._arrays = bert_names(arrays)
         self._tokenizer = tokenizer
-        if shape.buckets and self._arrays[NEARNESS].shape != (shape.buckets, shape.heads):
-            raise ValueError(f"{NEARNESS} has another shape than the configuration says")
-        for name in shape.names:
-            taken, given = shape.sides(name)
+        if shape.relative_buckets and self._arrays[RELATIVE_BIAS].shape != (shape.relative_buckets, shape.heads):
+            raise ValueError(f"{RELATIVE_BIAS} has another shape than the configuration says")
+        for name in shape.linear_layers:
+            taken, given = shape.layer_shape(name)
             if self._arrays[f"{name}.weight"].shape != (given, taken) or self._arrays[f"{name}.bias"].shape != (given,):
                 raise ValueError(f"{name} has another shape than the configuration says")
 
     @classmethod
-    def load(cls, folder: Path, threads: Threads | None = None) -> Encoder:
+    def load(cls, folder: Path, threads: BlasThreads | None = None) -> Encoder:
         """The encoder of a folder; all encoders of a process share its `threads`. Raises `ValueError`, `KeyError` or `OSError` for files
         that are not those of one."""
         from tokenizers import Tokenizer
 
-        shape = Shape.of(json.loads((folder / CONFIG).read_bytes()))
-        said = (folder / TOKENIZER).read_text("utf-8")
+        shape = EncoderShape.from_config(json.loads((folder / CONFIG_FILE).read_bytes()))
+        said = (folder / TOKENIZER_FILE).read_text("utf-8")
         if "model" not in json.loads(said):  # of anything else the library says `Exception`, which nothing can catch
-            raise ValueError(f"{TOKENIZER} holds no tokenizer")
+            raise ValueError(f"{TOKENIZER_FILE} holds no tokenizer")
         tokenizer = Tokenizer.from_str(said)
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        return cls(shape, mapped(folder / WEIGHTS), tokenizer, threads)
+        return cls(shape, map_safetensors(folder / WEIGHTS_FILE), tokenizer, threads)
 
-    def tokens(self, text: str, most: int) -> list[int]:
-        """The tokens of a text, the first and the last mark among them. Of a long text the beginning counts: `most` tokens."""
+    def tokenize(self, text: str, limit: int) -> list[int]:
+        """The tokens of a text, the first and the last mark among them. A long text is cut after `limit` tokens."""
         clean = text.encode("utf-8", "replace").decode("utf-8")  # the tokenizer refuses a lone surrogate
-        first, *rest = self._tokenizer.encode(clean[: most * CHARACTERS]).ids
-        return [first, *rest[:-1][: most - 2], rest[-1]]
+        first, *rest = self._tokenizer.encode(clean[: limit * CHARACTERS_PER_TOKEN]).ids
+        return [first, *rest[:-1][: limit - 2], rest[-1]]
 
-    def placed(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    def tokenize_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """The tokens of a text, with the first and the last mark, and where each stands in it, in characters; marks nowhere."""
         made = self._tokenizer.encode(text.encode("utf-8", "replace").decode("utf-8"))
         return made.ids, made.offsets
 
-    def pair(self, first: str, second: str) -> Pair:
+    def tokenize_pair(self, first: str, second: str) -> EncodedPair:
         """Two texts, all of them."""
         made = self._tokenizer.encode(*(text.encode("utf-8", "replace").decode("utf-8") for text in (first, second)))
         body = [at for at, text in enumerate(made.sequence_ids) if text == 1]
         start, end = (body[0], body[-1] + 1) if body else (len(made.ids) - 1, len(made.ids) - 1)
-        return Pair(made.ids[:start], made.ids[start:end], made.offsets[start:end], made.ids[end:])
+        return EncodedPair(made.ids[:start], made.ids[start:end], made.offsets[start:end], made.ids[end:])
 
-    def both(self, first: str, second: str, most: int) -> list[int]:
-        """The tokens of two texts as one input, `most` of them: of each the beginning counts, and of the first at most half of that."""
-        pair = self.pair(first[: most * CHARACTERS], second[: most * CHARACTERS])
-        marks = len(self.pair("", "").head) - 1  # behind the first text
-        head = pair.head if len(pair.head) <= most // 2 else [*pair.head[: max(1, most // 2 - marks)], *pair.head[-marks:]]
-        return [*head, *pair.body[: max(0, most - len(head) - len(pair.tail))], *pair.tail]
+    def truncate_pair(self, first: str, second: str, limit: int) -> list[int]:
+        """The tokens of two texts as one input, at most `limit`: the beginning of each, and of the first at most half of the limit."""
+        pair = self.tokenize_pair(first[: limit * CHARACTERS_PER_TOKEN], second[: limit * CHARACTERS_PER_TOKEN])
+        marks = len(self.tokenize_pair("", "").head) - 1  # behind the first text
+        head = pair.head if len(pair.head) <= limit // 2 else [*pair.head[: max(1, limit // 2 - marks)], *pair.head[-marks:]]
+        return [*head, *pair.body[: max(0, limit - len(head) - len(pair.tail))], *pair.tail]
 
-    def embed(self, tokens: Sequence[int], changes: Mapping[str, Change], members: int = 1) -> Array:
+    def embed(self, tokens: Sequence[int], adapters: Mapping[str, LoraWeights], members: int = 1) -> Array:
         """The vectors of a text, (members, width)."""
-        mean: Array = self.read(tokens, changes, members).mean(axis=1)
+        mean: Array = self.encode(tokens, adapters, members).mean(axis=1)
         return mean
 
-    def read(self, tokens: Sequence[int], changes: Mapping[str, Change], members: int = 1) -> Array:
+    def encode(self, tokens: Sequence[int], adapters: Mapping[str, LoraWeights], members: int = 1) -> Array:
         """The vectors of a text's tokens, (members, tokens, width)."""
-        with self._threads.single():
-            return self._read(tokens, changes, members)
+        with self._threads.limit_to_one():
+            return self._forward(tokens, adapters, members)
 
-    def _read(self, tokens: Sequence[int], changes: Mapping[str, Change], members: int) -> Array:
+    def _forward(self, tokens: Sequence[int], adapters: Mapping[str, LoraWeights], members: int) -> Array:
         import numpy as np
 
         get = self._arrays
-        places = get["embeddings.position_embeddings.weight"][self.shape.first :][: len(tokens)]
+        places = get["embeddings.position_embeddings.weight"][self.shape.first_position :][: len(tokens)]
         first = get["embeddings.word_embeddings.weight"][list(tokens)] + places
         if "embeddings.token_type_embeddings.weight" in get:
             first = first + get["embeddings.token_type_embeddings.weight"][0]
-        start = self._normed(first, "embeddings.LayerNorm")
-        near = get[NEARNESS][distances(len(tokens), self.shape.buckets)].transpose(2, 0, 1) if self.shape.buckets else None
+        start = self._layer_norm(first, "embeddings.LayerNorm")
+        near = (
+            get[RELATIVE_BIAS][relative_position_buckets(len(tokens), self.shape.relative_buckets)].transpose(2, 0, 1)
+            if self.shape.relative_buckets
+            else None
+        )
         x: Array = start[None]
         for layer in range(self.shape.layers):
             block = f"encoder.layer.{layer}"
-            if len(x) != members and any(f"{block}.{name}" in changes for name in LINEAR):
+            if len(x) != members and any(f"{block}.{name}" in adapters for name in LINEAR_LAYERS):
                 x = np.repeat(x, members, axis=0)  # up to here they have said the same
-            read = self._attended(x, block, changes, near)
-            x = self._normed(x + self._linear(read, f"{block}.attention.output.dense", changes), f"{block}.attention.output.LayerNorm")
-            inner = gelu(self._linear(x, f"{block}.intermediate.dense", changes))
-            x = self._normed(x + self._linear(inner, f"{block}.output.dense", changes), f"{block}.output.LayerNorm")
+            read = self._attention(x, block, adapters, near)
+            x = self._layer_norm(x + self._linear(read, f"{block}.attention.output.dense", adapters), f"{block}.attention.output.LayerNorm")
+            inner = gelu(self._linear(x, f"{block}.intermediate.dense", adapters))
+            x = self._layer_norm(x + self._linear(inner, f"{block}.output.dense", adapters), f"{block}.output.LayerNorm")
         given: Array = np.repeat(x, members // len(x), axis=0)
         return given
 
-    def _attended(self, x: Array, block: str, changes: Mapping[str, Change], near: Array | None) -> Array:
+    def _attention(self, x: Array, block: str, adapters: Mapping[str, LoraWeights], position_bias: Array | None) -> Array:
         """What each token reads from the others, (members, tokens, width)."""
         import numpy as np
 
         members, count, width = x.shape
-        parts = [self._linear(x, f"{block}.attention.self.{name}", changes) for name in ("query", "key", "value")]
+        parts = [self._linear(x, f"{block}.attention.self.{name}", adapters) for name in ("query", "key", "value")]
         split = (part.reshape(members, count, self.shape.heads, -1).transpose(0, 2, 1, 3) for part in parts)
         query, key, value = map(np.ascontiguousarray, split)  # of others products are slow
         query /= np.float32(math.sqrt(width // self.shape.heads))
         scores: Array = query @ key.transpose(0, 1, 3, 2)
-        if near is not None:
-            scores += near
+        if position_bias is not None:
+            scores += position_bias
         scores -= scores.max(axis=-1, keepdims=True)
         np.exp(scores, out=scores)
         scores /= scores.sum(axis=-1, keepdims=True)
         read: Array = scores @ value
         return read.transpose(0, 2, 1, 3).reshape(members, count, width)
 
-    def _linear(self, x: Array, name: str, changes: Mapping[str, Change]) -> Array:
+    def _linear(self, x: Array, name: str, adapters: Mapping[str, LoraWeights]) -> Array:
         weight, bias = self._arrays[f"{name}.weight"], self._arrays[f"{name}.bias"]
         given: Array = (x.reshape(-1, x.shape[-1]) @ weight.T).reshape(*x.shape[:-1], -1)
         given += bias
-        if (change := changes.get(name)) is None:
+        if (change := adapters.get(name)) is None:
             return given
         given += (x @ change.down.transpose(0, 2, 1)) @ change.up.transpose(0, 2, 1)
         return given
 
-    def _normed(self, x: Array, name: str) -> Array:
+    def _layer_norm(self, x: Array, name: str) -> Array:
         import numpy as np
 
         centred: Array = x - x.mean(axis=-1, keepdims=True)
@@ -226,27 +230,27 @@ class Encoder:
         return centred
 
 
-def changes_of(arrays: Mapping[str, Array], shape: Shape, members: int = 1) -> dict[str, Change]:
+def lora_weights(arrays: Mapping[str, Array], shape: EncoderShape, members: int = 1) -> dict[str, LoraWeights]:
     """The adapters among an agent's arrays. Raises `ValueError` or `KeyError` for others than those of the shape and of so many members."""
-    changes = {name: Change(arrays[f"down.{name}"], arrays[f"up.{name}"]) for name in shape.names if f"down.{name}" in arrays}
+    changes = {name: LoraWeights(arrays[f"down.{name}"], arrays[f"up.{name}"]) for name in shape.linear_layers if f"down.{name}" in arrays}
     for name, (down, up) in changes.items():
-        taken, given = shape.sides(name)
+        taken, given = shape.layer_shape(name)
         if down.shape != (members, down.shape[1], taken) or up.shape != (members, given, down.shape[1]):
             raise ValueError(f"the adapters of {name} have other shapes than the encoder")
     return changes
 
 
-def named(arrays: Mapping[str, Any]) -> dict[str, Any]:
+def bert_names(arrays: Mapping[str, Any]) -> dict[str, Any]:
     """Arrays of a file by BERT's names."""
     found = {}
     for name, array in arrays.items():
-        for theirs, ours in OF_MPNET:
+        for theirs, ours in MPNET_NAMES:
             name = name.replace(theirs, ours)
         found[name.removeprefix("bert.").removeprefix("mpnet.")] = array
     return found
 
 
-def distances(count: int, buckets: int) -> NDArray[Any]:
+def relative_position_buckets(count: int, buckets: int) -> NDArray[Any]:
     """The bucket of each pair of so many tokens, (from, to): half of them for what stands behind, of each half one half for near distances
     one by one, and the other for longer ones in equal ratios (T5, https://arxiv.org/abs/1910.10683, section 2.1)."""
     import numpy as np
@@ -254,19 +258,19 @@ def distances(count: int, buckets: int) -> NDArray[Any]:
     apart = np.arange(count)[None, :] - np.arange(count)[:, None]
     half, far = buckets // 2, np.abs(apart)
     exact = half // 2
-    ratio = np.log(np.maximum(far, 1) / exact) / math.log(FARTHEST / exact)
+    ratio = np.log(np.maximum(far, 1) / exact) / math.log(MAX_DISTANCE / exact)
     longer = np.minimum(exact + (ratio * (half - exact)).astype(np.int64), half - 1)
     found: NDArray[Any] = np.where(apart > 0, half, 0) + np.where(far < exact, far, longer)
     return found
 
 
-CHARACTERS = 32
+CHARACTERS_PER_TOKEN = 32
 """Characters of a text that are read for each token that counts: a word of more is one unknown token anyway."""
 
 
-PIECE = 1 << 15
+GELU_CHUNK = 1 << 15
 """Numbers that a function goes through at once: those of all its steps stay in a processor's cache, which takes a sixth of the time."""
-ERF = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
+ERF_COEFFICIENTS = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
 
 
 def gelu(x: Array) -> Array:
@@ -275,13 +279,13 @@ def gelu(x: Array) -> Array:
 
     flat = x.reshape(-1)
     given = np.empty_like(flat)
-    for start in range(0, flat.size, PIECE):
-        here, out = flat[start : start + PIECE], given[start : start + PIECE]
+    for start in range(0, flat.size, GELU_CHUNK):
+        here, out = flat[start : start + GELU_CHUNK], given[start : start + GELU_CHUNK]
         size = np.abs(here)
         size *= np.float32(math.sqrt(0.5))
         t = np.reciprocal(size * np.float32(0.3275911) + np.float32(1))
-        poly = t * np.float32(ERF[0])
-        for factor in ERF[1:]:
+        poly = t * np.float32(ERF_COEFFICIENTS[0])
+        for factor in ERF_COEFFICIENTS[1:]:
             poly += np.float32(factor)
             poly *= t
         poly *= np.exp(size * -size)  # twice the share beyond the size
@@ -290,7 +294,7 @@ def gelu(x: Array) -> Array:
     return given.reshape(x.shape)
 
 
-def mapped(path: Path) -> dict[str, Array]:
+def map_safetensors(path: Path) -> dict[str, Array]:
     """The arrays of a safetensors file, mapped, those of 32-bit floats only. Raises `ValueError` for one whose header does not hold."""
     import numpy as np
 

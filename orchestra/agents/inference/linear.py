@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from orchestra.agents.card import Card
-from orchestra.agents.inference.array_files import reading
-from orchestra.agents.inference.model_file import ArraysLayout, Closed
+from orchestra.agents.inference.array_files import array_errors
+from orchestra.agents.inference.model_file import FrozenModel, ModelConfig
 
 if TYPE_CHECKING:
     import numpy
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _WORD = re.compile(r"\w+")
 
 
-class Features(Closed):
+class NgramFeatures(FrozenModel):
     """What of a text counts: runs of words, runs of characters within a word, and pairs of words with others between."""
 
     words: tuple[Annotated[int, Field(ge=1, le=5)], ...] = (1, 2)
@@ -34,7 +34,7 @@ class Features(Closed):
     gap: Annotated[int, Field(ge=0, le=5)] = 0
     """Words that may stand between the two of a pair; 0 for no pairs."""
 
-    def of(self, text: str) -> list[str]:
+    def extract(self, text: str) -> list[str]:
         """The features of a text, each as often as it occurs."""
         words: list[str] = _WORD.findall(text.lower())
         found = ["w" + " ".join(words[i : i + n]) for n in self.words for i in range(len(words) - n + 1)]
@@ -46,7 +46,7 @@ class Features(Closed):
         return found
 
 
-class Layout(ArraysLayout):
+class LinearClassifierConfig(ModelConfig):
     """What `model.json` says."""
 
     format: Literal["orchestra/linear-text/v1"]
@@ -54,28 +54,28 @@ class Layout(ArraysLayout):
     """The input that is read."""
     output: str
     """The output's field that gets the label."""
-    features: Features
+    features: NgramFeatures
     labels: tuple[str | bool | int | None, ...] = Field(min_length=2)
     """As they stand in the output."""
 
 
-class NumberLayout(ArraysLayout):
+class LinearRegressorConfig(ModelConfig):
     """What `model.json` says where the output is a number."""
 
     format: Literal["orchestra/linear-number/v1"]
     input: str
     output: str
     """The output's field that gets the number."""
-    features: Features
+    features: NgramFeatures
     lowest: float
     highest: float
     """What it was trained on lies between these, and so does what it says."""
 
 
-class _NGrams:
+class _TfidfModel:
     """The TF-IDF features of a text, by the row of each, at Euclidean length 1."""
 
-    def __init__(self, features: Features, arrays: Mapping[str, NDArray[Any]], columns: int) -> None:
+    def __init__(self, features: NgramFeatures, arrays: Mapping[str, NDArray[Any]], columns: int) -> None:
         """Raises `ValueError` or `KeyError` for arrays that do not fit each other."""
         words = arrays["vocabulary"].tobytes().decode("utf-8").split("\n")
         self._features, self._index = features, {word: row for row, word in enumerate(words)}
@@ -85,11 +85,11 @@ class _NGrams:
         if found != [(len(words), columns), (len(words),), (columns,), (columns,)]:
             raise ValueError("the arrays have other shapes than the vocabulary and the labels")
 
-    def sums(self, text: str) -> NDArray[numpy.float32]:
+    def scores(self, text: str) -> NDArray[numpy.float32]:
         """What the features say, by column; the intercept where there are none."""
         import numpy
 
-        counts = Counter(row for feature in self._features.of(text) if (row := self._index.get(feature)) is not None)
+        counts = Counter(row for feature in self._features.extract(text) if (row := self._index.get(feature)) is not None)
         rows = numpy.fromiter(counts, dtype=numpy.int64)
         weights = numpy.array([1 + math.log(count) for count in counts.values()], dtype=numpy.float32) * self._idf[rows]
         if not weights.any():  # none that counts: nothing has a length of 1
@@ -99,64 +99,64 @@ class _NGrams:
         return found
 
 
-class Classifier:
+class LinearClassifier:
     """A linear classifier, ready: multinomial logistic regression over TF-IDF features."""
 
-    def __init__(self, layout: Layout, arrays: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(self, config: LinearClassifierConfig, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Raises `ValueError` or `KeyError` for arrays that do not fit the layout."""
-        self.layout = layout
-        self._ngrams = _NGrams(layout.features, arrays, len(layout.labels))
+        self.config = config
+        self._tfidf = _TfidfModel(config.features, arrays, len(config.labels))
 
     @classmethod
-    def load(cls, card: Card, file: str = "", sha256: str = "") -> Classifier:
+    def load(cls, card: Card, file: str = "", sha256: str = "") -> LinearClassifier:
         """The classifier of a card's folder, by its data file or by another one that is named with its digest.
 
         Raises `InputError` A011 where the files are missing, damaged or do not fit.
         """
-        with reading(card, file):
-            return cls(*Layout.read(card, file, sha256))
+        with array_errors(card, file):
+            return cls(*LinearClassifierConfig.read(card, file, sha256))
 
     def probabilities(self, text: str) -> NDArray[numpy.float32]:
         """The probability of each label."""
         import numpy
 
-        logits = self._ngrams.sums(text)
+        logits = self._tfidf.scores(text)
         powers = numpy.exp(logits - logits.max())
-        chances: NDArray[numpy.float32] = (powers / powers.sum()).astype(numpy.float32)
-        return chances
+        probabilities: NDArray[numpy.float32] = (powers / powers.sum()).astype(numpy.float32)
+        return probabilities
 
     def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
         """The output, and its probability."""
-        chances = self.probabilities(str(inputs[self.layout.input]))
-        best = int(chances.argmax())
-        return {self.layout.output: self.layout.labels[best]}, float(chances[best])
+        probabilities = self.probabilities(str(inputs[self.config.input]))
+        best = int(probabilities.argmax())
+        return {self.config.output: self.config.labels[best]}, float(probabilities[best])
 
 
-class Regressor:
+class LinearRegressor:
     """A linear regression, ready: a number of a text, by ridge regression over TF-IDF features and the text's length."""
 
-    def __init__(self, layout: NumberLayout, arrays: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(self, config: LinearRegressorConfig, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Raises `ValueError` or `KeyError` for arrays that do not fit the layout."""
-        self.layout = layout
-        self._ngrams = _NGrams(layout.features, arrays, 1)
+        self.config = config
+        self._tfidf = _TfidfModel(config.features, arrays, 1)
         self._lengths = arrays["lengths"].astype("float32")
-        if self._lengths.ndim != 1 or layout.lowest > layout.highest:
+        if self._lengths.ndim != 1 or config.lowest > config.highest:
             raise ValueError("the lengths are no list, or the lowest number is above the highest")
 
     @classmethod
-    def load(cls, card: Card) -> Regressor:
+    def load(cls, card: Card) -> LinearRegressor:
         """The regression of a card's folder. Raises `InputError` A011 where the files are missing, damaged or do not fit."""
-        with reading(card):
-            return cls(*NumberLayout.read(card))
+        with array_errors(card):
+            return cls(*LinearRegressorConfig.read(card))
 
-    def number(self, text: str) -> float:
+    def predict_number(self, text: str) -> float:
         """The number of a text."""
-        found = float(self._ngrams.sums(text)[0] + self._lengths[: length_steps(text)].sum())
-        return min(self.layout.highest, max(self.layout.lowest, found))
+        found = float(self._tfidf.scores(text)[0] + self._lengths[: length_steps(text)].sum())
+        return min(self.config.highest, max(self.config.lowest, found))
 
     def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], None]:
         """The output; a regression does not say how sure it is."""
-        return {self.layout.output: self.number(str(inputs[self.layout.input]))}, None
+        return {self.config.output: self.predict_number(str(inputs[self.config.input]))}, None
 
 
 def length_steps(text: str) -> int:
@@ -164,7 +164,7 @@ def length_steps(text: str) -> int:
     return min(40, int(2 * math.log2(max(1, len(text)))))
 
 
-def gives_number(card: Card) -> bool:
+def predicts_number(card: Card) -> bool:
     """Whether a linear agent gives a number, and not a label."""
     fields: Mapping[str, Any] = card.output_schema.get("properties", {})
     return [field.get("type") for field in fields.values()] == ["number"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from orchestra.agents.card import Card
-from orchestra.agents.inference.array_files import bound, reading, unpacked
+from orchestra.agents.inference.array_files import array_errors, load_arrays, read_verified
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 Digest: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Closed(BaseModel):
+class FrozenModel(BaseModel):
     """What has no other fields than are known, and never changes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
-class Base(Closed):
+class BaseEncoder(FrozenModel):
     """The encoder that an agent stands on."""
 
     licence: str
@@ -30,7 +30,7 @@ class Base(Closed):
     """Of its files, by name."""
 
 
-class Source(Closed):
+class TrainingSource(FrozenModel):
     """Rows that an agent was trained on."""
 
     name: str
@@ -39,7 +39,7 @@ class Source(Closed):
     digest: str
 
 
-class ArraysLayout(Closed):
+class ModelConfig(FrozenModel):
     """What all agents with arrays say."""
 
     arrays: str
@@ -52,32 +52,32 @@ class ArraysLayout(Closed):
 
         Raises `ValueError` or `KeyError` for what is damaged or does not fit, which `reading` makes an error of the card.
         """
-        layout = cls.model_validate_json(bound(card, file, sha256) if sha256 else card.read(file or card.data))
-        return layout, unpacked(card, layout.arrays, layout.sha256)
+        layout = cls.model_validate_json(read_verified(card, file, sha256) if sha256 else card.read(file or card.data))
+        return layout, load_arrays(card, layout.arrays, layout.sha256)
 
 
-class EncoderLayout(ArraysLayout):
+class EncoderModelConfig(ModelConfig):
     """What all encoders that were trained say."""
 
-    base: Base
-    data: tuple[Source, ...]
+    base: BaseEncoder
+    data: tuple[TrainingSource, ...]
 
 
-class Outline(BaseModel):
+class EncoderSummary(BaseModel):
     """What can be read of an encoder without knowing what it does."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     format: str
-    base: Base
+    base: BaseEncoder
     labels: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
-    data: tuple[Source, ...]
+    data: tuple[TrainingSource, ...]
     arrays: str
     sha256: str
 
 
-def base_of(card: Card) -> Base:
+def base_encoder(card: Card) -> BaseEncoder:
     """The encoder that a card of kind `encoder` stands on. Raises `InputError` A011 where the card's data file says none."""
-    with reading(card):
-        return Outline.model_validate_json(card.read(card.data)).base
+    with array_errors(card):
+        return EncoderSummary.model_validate_json(card.read(card.data)).base

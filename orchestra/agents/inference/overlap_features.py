@@ -10,18 +10,18 @@ import math
 import re
 from collections.abc import Sequence
 
-MOST = 400
+MAX_SUBSEQUENCE_WORDS = 400
 """Words of evidence that the longest common subsequence looks at."""
-DENIALS = frozenset(("not", "no", "never", "none", "without", "cannot", "t", "nor"))
+NEGATIONS = frozenset(("not", "no", "never", "none", "without", "cannot", "t", "nor"))
 """`t` is what is left of “isn’t”."""
-SPEAKERS = frozenset(("i", "you", "my", "me", "we", "your", "our", "us"))
+PERSONAL_PRONOUNS = frozenset(("i", "you", "my", "me", "we", "your", "our", "us"))
 """Who says such a word says more than any evidence of the world can hold."""
-OPENERS = frozenset(("yes", "no", "well", "oh", "yeah", "sure"))
-_ENDINGS = ("ing", "ed", "es", "s", "ly")
+REPLY_OPENERS = frozenset(("yes", "no", "well", "oh", "yeah", "sure"))
+_SUFFIXES = ("ing", "ed", "es", "s", "ly")
 _NUMBER = re.compile(r"\d[\d,.]*")
-_NAME = re.compile(r"\b[A-Z]\w+")
+_PROPER_NAME = re.compile(r"\b[A-Z]\w+")
 
-NAMES = (
+FEATURE_NAMES = (
     "content words found",
     "pairs of words found",
     "triples of words found",
@@ -42,24 +42,24 @@ NAMES = (
     "exclamation mark",
     "opens as a reply does",
 )
-"""What the numbers of `wording` are, in their order."""
+"""Names of the numbers that `wording_features` returns, in their order."""
 
 
-def wording(claim: str, evidence: str) -> tuple[float, ...]:
-    """The numbers of `NAMES` for a claim and its evidence; shares are in [0, 1], the others are counts."""
+def wording_features(claim: str, evidence: str) -> tuple[float, ...]:
+    """The numbers of `FEATURE_NAMES` for a claim and its evidence; shares are in [0, 1], the others are counts."""
     from orchestra.text.keywords import STOP_WORDS
 
     mine, theirs = _stems(claim), _stems(evidence)
     known, content = set(theirs), [word for word in mine if word not in STOP_WORDS]
-    denies, denied = not DENIALS.isdisjoint(mine), not DENIALS.isdisjoint(known)
+    denies, denied = not NEGATIONS.isdisjoint(mine), not NEGATIONS.isdisjoint(known)
     numbers = [found.strip(".,") for found in _NUMBER.findall(claim)]
-    names = _NAME.findall(claim[1:])
-    speakers = [word for word in mine if word in SPEAKERS]
+    names = _PROPER_NAME.findall(claim[1:])
+    speakers = [word for word in mine if word in PERSONAL_PRONOUNS]
     numbered = (
-        _share([word in known for word in content]),
-        _runs(mine, theirs, 2),
-        _runs(mine, theirs, 3),
-        _subsequence(mine, theirs[:MOST]) / max(1, len(mine)),
+        _mean([word in known for word in content]),
+        _ngram_overlap(mine, theirs, 2),
+        _ngram_overlap(mine, theirs, 3),
+        _common_subsequence(mine, theirs[:MAX_SUBSEQUENCE_WORDS]) / max(1, len(mine)),
         sum(number not in evidence for number in numbers),
         len(numbers),
         sum(name not in evidence for name in names),
@@ -74,7 +74,7 @@ def wording(claim: str, evidence: str) -> tuple[float, ...]:
         sum(word not in known for word in speakers),
         "?" in claim,
         "!" in claim,
-        bool(mine) and mine[0] in OPENERS,
+        bool(mine) and mine[0] in REPLY_OPENERS,
     )
     return tuple(map(float, numbered))
 
@@ -87,20 +87,20 @@ def _stems(text: str) -> list[str]:
 
 
 def _stem(word: str) -> str:
-    return next((word[: -len(end)] for end in _ENDINGS if word.endswith(end) and len(word) > len(end) + 3), word)
+    return next((word[: -len(end)] for end in _SUFFIXES if word.endswith(end) and len(word) > len(end) + 3), word)
 
 
-def _share(found: Sequence[bool]) -> float:
+def _mean(found: Sequence[bool]) -> float:
     return sum(found) / max(1, len(found))
 
 
-def _runs(mine: Sequence[str], theirs: Sequence[str], length: int) -> float:
+def _ngram_overlap(mine: Sequence[str], theirs: Sequence[str], length: int) -> float:
     """The share of runs of so many words that the evidence has too."""
     known = set(zip(*(theirs[at:] for at in range(length)), strict=False))
-    return _share([run in known for run in zip(*(mine[at:] for at in range(length)), strict=False)])
+    return _mean([run in known for run in zip(*(mine[at:] for at in range(length)), strict=False)])
 
 
-def _subsequence(mine: Sequence[str], theirs: Sequence[str]) -> int:
+def _common_subsequence(mine: Sequence[str], theirs: Sequence[str]) -> int:
     """The length of the longest common subsequence of words."""
     last = [0] * (len(theirs) + 1)
     for word in mine:

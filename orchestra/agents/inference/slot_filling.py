@@ -18,24 +18,24 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from orchestra.agents.card import Card
-from orchestra.agents.inference.array_files import reading
-from orchestra.agents.inference.crf_tagger import OUTSIDE, Word, likeliest, slots, words_of
-from orchestra.agents.inference.encoder import Encoder, changes_of
-from orchestra.agents.inference.model_file import EncoderLayout
-from orchestra.agents.inference.span_extraction import MAX_WINDOWS, Window, check_overlap, windows
+from orchestra.agents.inference.array_files import array_errors
+from orchestra.agents.inference.crf_tagger import OUTSIDE, Word, decode_slots, split_words, viterbi
+from orchestra.agents.inference.encoder import Encoder, lora_weights
+from orchestra.agents.inference.model_file import EncoderModelConfig
+from orchestra.agents.inference.span_extraction import MAX_WINDOWS, Window, check_overlap, split_windows
 from orchestra.core.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT: Literal["orchestra/slots/v1"] = "orchestra/slots/v1"
-SPAN = {"value", "start", "end"}
+SPAN_FIELDS = {"value", "start", "end"}
 """The fields of a slot's value."""
-NEVER = -1e9
+IMPOSSIBLE_LOGIT = -1e9
 """The logit of what cannot be."""
 
 
-class Layout(EncoderLayout):
+class SlotFillingConfig(EncoderModelConfig):
     """What `model.json` says."""
 
     format: Literal["orchestra/slots/v1"]
@@ -54,7 +54,7 @@ class Layout(EncoderLayout):
     """What logits are divided by for the probability of an answer."""
 
     @model_validator(mode="after")
-    def _goes_on(self) -> Self:
+    def _check_overlap(self) -> Self:
         check_overlap(self.tokens, self.overlap)
         return self
 
@@ -63,109 +63,109 @@ def fills_slots(card: Card) -> bool:
     """Whether an agent of kind `encoder` gives the values of slots, each with its place, and not a label."""
     fields: Mapping[str, Any] = card.output_schema.get("properties", {})
     values = [field.get("additionalProperties") for field in fields.values()]
-    return len(values) == 1 and isinstance(values[0], Mapping) and set(values[0].get("properties", {})) == SPAN
+    return len(values) == 1 and isinstance(values[0], Mapping) and set(values[0].get("properties", {})) == SPAN_FIELDS
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class SlotInput:
     """A text as it is read: its words, and windows of its tokens beside the slots that were asked for."""
 
     words: list[Word]
-    firsts: list[int | None]
+    first_tokens: list[int | None]
     """The first token of each word, by its number among the text's; None for a word that has none."""
-    length: int
+    token_count: int
     """Tokens of the text."""
     windows: list[tuple[int, Window]]
     """Each with the number of its first token among the text's."""
 
     @classmethod
-    def of(cls, encoder: Encoder, layout: Layout, inputs: Mapping[str, Any]) -> Text:
+    def from_inputs(cls, encoder: Encoder, config: SlotFillingConfig, inputs: Mapping[str, Any]) -> SlotInput:
         """The text of some inputs."""
-        text, asked = str(inputs[layout.input]), inputs.get(layout.hint) or () if layout.hint else ()
-        pair = encoder.pair(", ".join(name.replace("_", " ") for name in asked), text)
+        text, asked = str(inputs[config.input]), inputs.get(config.hint) or () if config.hint else ()
+        pair = encoder.tokenize_pair(", ".join(name.replace("_", " ") for name in asked), text)
         found, at = [], 0
-        for window in windows(pair, layout.tokens, layout.overlap):
+        for window in split_windows(pair, config.tokens, config.overlap):
             found.append((at, window))
-            at += max(1, len(window.spans) - layout.overlap)
-        words = words_of(text)
-        return cls(words, _firsts(words, pair.spans), len(pair.body), found)
+            at += max(1, len(window.offsets) - config.overlap)
+        words = split_words(text)
+        return cls(words, _first_tokens(words, pair.offsets), len(pair.body), found)
 
 
-def _firsts(words: Sequence[Word], spans: Sequence[tuple[int, int]]) -> list[int | None]:
+def _first_tokens(words: Sequence[Word], spans: Sequence[tuple[int, int]]) -> list[int | None]:
     ends = [end for _, end in spans]
     found = [bisect_right(ends, word.start) for word in words]
     return [at if at < len(spans) and spans[at][0] < word.end else None for at, word in zip(found, words, strict=True)]
 
 
-class Slots:
+class SlotFiller:
     """A reader that finds slots, ready."""
 
-    def __init__(self, layout: Layout, arrays: Mapping[str, NDArray[Any]], encoder: Encoder) -> None:
+    def __init__(self, config: SlotFillingConfig, arrays: Mapping[str, NDArray[Any]], encoder: Encoder) -> None:
         """Raises `ValueError` or `KeyError` for arrays that do not fit the layout or the encoder."""
         import numpy as np
 
-        self.layout, self.encoder = layout, encoder
+        self.config, self.encoder = config, encoder
         wide = {name: array.astype(np.float32) for name, array in arrays.items()}
-        self._changes = changes_of(wide, encoder.shape)
+        self._adapters = lora_weights(wide, encoder.shape)
         self._weight, self._bias = wide["weight"], wide["bias"]
-        count = len(layout.labels)
-        if self._weight.shape != (count, encoder.shape.width) or self._bias.shape != (count,):
+        count = len(config.labels)
+        if self._weight.shape != (count, encoder.shape.hidden_size) or self._bias.shape != (count,):
             raise ValueError("the head has another shape than the encoder and the labels")
-        self._begins, self._follows = allowed(layout.labels)
+        self._start_mask, self._transition_mask = transition_masks(config.labels)
 
     @classmethod
-    def load(cls, card: Card, encoder: Encoder) -> Slots:
+    def load(cls, card: Card, encoder: Encoder) -> SlotFiller:
         """The reader of a card's folder, on its base. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
-        with reading(card):
-            return cls(*Layout.read(card), encoder)
+        with array_errors(card):
+            return cls(*SlotFillingConfig.read(card), encoder)
 
     def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
         """The output, `{slot: {value, start, end}}` under the output's field, and how probable that is.
 
         Raises `InputError` A023 for a text that is too long.
         """
-        text = Text.of(self.encoder, self.layout, inputs)
+        text = SlotInput.from_inputs(self.encoder, self.config, inputs)
         if len(text.windows) > MAX_WINDOWS:
-            raise InputError("A023", f"{self.layout.input} has {text.length:,} tokens, which is too long to read", hint="cut it first")
+            raise InputError("A023", f"{self.config.input} has {text.token_count:,} tokens, which is too long to read", hint="cut it first")
         if not text.words:
-            return {self.layout.output: {}}, 1.0
-        labels, probability = self.choose(self.scores(text))
-        return {self.layout.output: slots(str(inputs[self.layout.input]), text.words, labels)}, probability
+            return {self.config.output: {}}, 1.0
+        labels, probability = self.decode(self.word_logits(text))
+        return {self.config.output: decode_slots(str(inputs[self.config.input]), text.words, labels)}, probability
 
-    def scores(self, text: Text) -> NDArray[Any]:
+    def word_logits(self, text: SlotInput) -> NDArray[Any]:
         """The logits of each word's labels, (words, labels): of windows that share it, of the one in which most stands around it. A word
         that the encoder has no token for is outside of all slots."""
         import numpy as np
 
-        outside = np.where(np.array(self.layout.labels) == OUTSIDE, 0.0, NEVER)
-        found, around = [outside] * text.length, [-1] * text.length
+        outside = np.where(np.array(self.config.labels) == OUTSIDE, 0.0, IMPOSSIBLE_LOGIT)
+        found, around = [outside] * text.token_count, [-1] * text.token_count
         for begins, window in text.windows:
-            logits = self._logits(window)
+            logits = self._window_logits(window)
             for at, row in enumerate(logits, begins):
                 if (room := min(at - begins, begins + len(logits) - 1 - at)) > around[at]:
                     found[at], around[at] = row, room
-        return np.stack([outside if at is None else found[at] for at in text.firsts])
+        return np.stack([outside if at is None else found[at] for at in text.first_tokens])
 
-    def _logits(self, window: Window) -> NDArray[Any]:
-        read = self.encoder.read(window.tokens, self._changes)[0][window.start : window.start + len(window.spans)]
+    def _window_logits(self, window: Window) -> NDArray[Any]:
+        read = self.encoder.encode(window.tokens, self._adapters)[0][window.start : window.start + len(window.offsets)]
         given: NDArray[Any] = read @ self._weight.T + self._bias
         return given
 
-    def choose(self, scores: NDArray[Any]) -> tuple[list[str], float]:
+    def decode(self, scores: NDArray[Any]) -> tuple[list[str], float]:
         """The likeliest labels of words, and how probable they are together."""
         import numpy as np
 
-        told = scores.astype(np.float64) / self.layout.heat
-        told[0] += self._begins
-        path, probability = likeliest(told, self._follows)
-        return [self.layout.labels[label] for label in path], probability
+        told = scores.astype(np.float64) / self.config.heat
+        told[0] += self._start_mask
+        path, probability = viterbi(told, self._transition_mask)
+        return [self.config.labels[label] for label in path], probability
 
 
-def allowed(labels: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:
+def transition_masks(labels: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:
     """What is added to the logits of labels of a first word, (labels,), and of a label after another one, (labels, labels): next to nothing
     is left of one that goes on with what did not begin."""
     import numpy as np
 
     goes_on = np.array([label.startswith("I-") for label in labels])
     same = np.array([[one[2:] == other[2:] for other in labels] for one in labels])
-    return np.where(goes_on, NEVER, 0.0), np.where(goes_on[None, :] & ~same, NEVER, 0.0)
+    return np.where(goes_on, IMPOSSIBLE_LOGIT, 0.0), np.where(goes_on[None, :] & ~same, IMPOSSIBLE_LOGIT, 0.0)

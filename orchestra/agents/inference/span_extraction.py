@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from orchestra.agents.card import Card
-from orchestra.agents.inference.array_files import reading
-from orchestra.agents.inference.encoder import Encoder, Pair, changes_of
-from orchestra.agents.inference.model_file import EncoderLayout
+from orchestra.agents.inference.array_files import array_errors
+from orchestra.agents.inference.encoder import EncodedPair, Encoder, lora_weights
+from orchestra.agents.inference.model_file import EncoderModelConfig
 from orchestra.core.errors import InputError
-from orchestra.schema.fields import QUOTE, mentions
-from orchestra.text.keywords import whole
+from orchestra.schema.fields import QUOTE_FORMAT, schema_has_format
+from orchestra.text.keywords import expand_to_words
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +34,7 @@ MAX_WINDOWS = 32
 """Windows of a passage at most: about ten thousand tokens."""
 
 
-class Layout(EncoderLayout):
+class SpanExtractionConfig(EncoderModelConfig):
     """What `model.json` says."""
 
     format: Literal["orchestra/spans/v1"]
@@ -56,7 +56,7 @@ class Layout(EncoderLayout):
     """What logits are divided by for the probability of an answer."""
 
     @model_validator(mode="after")
-    def _goes_on(self) -> Self:
+    def _check_overlap(self) -> Self:
         check_overlap(self.tokens, self.overlap)
         return self
 
@@ -68,13 +68,13 @@ class Window:
     tokens: list[int]
     start: int
     """Where the tokens of the passage begin."""
-    spans: Sequence[tuple[int, int]]
+    offsets: Sequence[tuple[int, int]]
     """Where each of them stands in the passage, in characters."""
 
 
-def points(card: Card) -> bool:
+def extracts_spans(card: Card) -> bool:
     """Whether an agent of kind `encoder` answers with words of what it reads, and not with a label."""
-    return mentions(card.output_schema, QUOTE)
+    return schema_has_format(card.output_schema, QUOTE_FORMAT)
 
 
 def check_overlap(tokens: int, overlap: int) -> None:
@@ -84,7 +84,7 @@ def check_overlap(tokens: int, overlap: int) -> None:
         raise ValueError(f"windows of {tokens} tokens that share {overlap} do not go on: a question leaves {room} of them")
 
 
-def windows(pair: Pair, tokens: int, overlap: int) -> Iterator[Window]:
+def split_windows(pair: EncodedPair, tokens: int, overlap: int) -> Iterator[Window]:
     """The windows of a question and a passage. Of a long question the beginning counts, in half of a window at most.
 
     Raises as `check_overlap`.
@@ -95,70 +95,70 @@ def windows(pair: Pair, tokens: int, overlap: int) -> Iterator[Window]:
     room = tokens - len(head) - len(pair.tail)
     for start in range(0, max(1, len(pair.body) - overlap), room - overlap):
         piece = slice(start, start + room)
-        yield Window([*head, *pair.body[piece], *pair.tail], len(head), pair.spans[piece])
+        yield Window([*head, *pair.body[piece], *pair.tail], len(head), pair.offsets[piece])
 
 
-class Spans:
+class SpanExtractor:
     """A reader that points, ready."""
 
-    def __init__(self, layout: Layout, arrays: Mapping[str, NDArray[Any]], encoder: Encoder) -> None:
+    def __init__(self, config: SpanExtractionConfig, arrays: Mapping[str, NDArray[Any]], encoder: Encoder) -> None:
         """Raises `ValueError` or `KeyError` for arrays that do not fit the encoder."""
         import numpy as np
 
-        self.layout, self.encoder = layout, encoder
+        self.config, self.encoder = config, encoder
         wide = {name: array.astype(np.float32) for name, array in arrays.items()}
-        self._changes = changes_of(wide, encoder.shape)
+        self._adapters = lora_weights(wide, encoder.shape)
         self._weight, self._bias = wide["weight"], wide["bias"]
-        if self._weight.shape != (2, encoder.shape.width) or self._bias.shape != (2,):
+        if self._weight.shape != (2, encoder.shape.hidden_size) or self._bias.shape != (2,):
             raise ValueError("the head has another shape than the encoder")
 
     @classmethod
-    def load(cls, card: Card, encoder: Encoder) -> Spans:
+    def load(cls, card: Card, encoder: Encoder) -> SpanExtractor:
         """The reader of a card's folder, on its base. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
-        with reading(card):
-            return cls(*Layout.read(card), encoder)
+        with array_errors(card):
+            return cls(*SpanExtractionConfig.read(card), encoder)
 
     def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
         """The words that answer, or null, and the probability of that. Raises `InputError` A023 for a passage that is too long."""
-        question, passage = str(inputs[self.layout.question]), str(inputs[self.layout.passage])
-        found = list(windows(self.encoder.pair(question, passage), self.layout.tokens, self.layout.overlap))
+        question, passage = str(inputs[self.config.question]), str(inputs[self.config.passage])
+        found = list(split_windows(self.encoder.tokenize_pair(question, passage), self.config.tokens, self.config.overlap))
         if len(found) > MAX_WINDOWS:
             raise InputError(
-                "A023", f"{self.layout.passage} has about {len(passage) // 4:,} tokens, which is too long to read", hint="search it first"
+                "A023", f"{self.config.passage} has about {len(passage) // 4:,} tokens, which is too long to read", hint="search it first"
             )
-        best, probability = self.choose([(window, self.logits(window)) for window in found])
-        answer = None if best is None else passage[slice(*whole(passage, *best))]
-        return {self.layout.output: answer}, probability
+        best, probability = self.decode([(window, self.logits(window)) for window in found])
+        answer = None if best is None else passage[slice(*expand_to_words(passage, *best))]
+        return {self.config.output: answer}, probability
 
     def logits(self, window: Window) -> NDArray[Any]:
         """Of an answer that begins and of one that ends at each token of a window, (tokens, 2)."""
-        read = self.encoder.read(window.tokens, self._changes)[0]
+        read = self.encoder.encode(window.tokens, self._adapters)[0]
         given: NDArray[Any] = read @ self._weight.T + self._bias
         return given
 
-    def choose(self, read: Sequence[tuple[Window, NDArray[Any]]]) -> tuple[tuple[int, int] | None, float]:
+    def decode(self, scored_windows: Sequence[tuple[Window, NDArray[Any]]]) -> tuple[tuple[int, int] | None, float]:
         """The likeliest span, in characters of the passage, None for none, and its probability among all spans and none.
 
         That the passage is silent is as likely as the window says that says so least.
         """
         import numpy as np
 
-        layout = self.layout
+        config = self.config
         silence = math.inf
         weighed: list[tuple[NDArray[Any], Window]] = []
-        for window, logits in read:
-            inside = logits[window.start : window.start + len(window.spans)]
+        for window, logits in scored_windows:
+            inside = logits[window.start : window.start + len(window.offsets)]
             sums = inside[:, None, 0] + inside[None, :, 1]
             ends = np.arange(len(inside))
-            allowed = (ends[None, :] >= ends[:, None]) & (ends[None, :] < ends[:, None] + layout.longest)
+            allowed = (ends[None, :] >= ends[:, None]) & (ends[None, :] < ends[:, None] + config.longest)
             weighed.append((np.where(allowed, sums, -np.inf), window))
-            silence = min(silence, float(logits[0].sum()) + layout.silence)
+            silence = min(silence, float(logits[0].sum()) + config.silence)
         tops = [float(sums.max(initial=-np.inf)) for sums, _ in weighed]
         at = int(np.argmax(tops))
         top = max(tops[at], silence)
-        total = sum(float(np.exp((sums - top) / layout.heat).sum()) for sums, _ in weighed) + math.exp((silence - top) / layout.heat)
+        total = sum(float(np.exp((sums - top) / config.heat).sum()) for sums, _ in weighed) + math.exp((silence - top) / config.heat)
         if silence >= tops[at]:
-            return None, math.exp((silence - top) / layout.heat) / total
+            return None, math.exp((silence - top) / config.heat) / total
         sums, window = weighed[at]
         first, last = divmod(int(sums.argmax()), sums.shape[1])
-        return (window.spans[first][0], window.spans[last][1]), 1 / total
+        return (window.offsets[first][0], window.offsets[last][1]), 1 / total

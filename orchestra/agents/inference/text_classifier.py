@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from orchestra.agents.card import Card
-from orchestra.agents.computed_fields import Form
-from orchestra.agents.inference.array_files import reading
+from orchestra.agents.computed_fields import OutputForm
+from orchestra.agents.inference.array_files import array_errors
 from orchestra.agents.inference.calibration import Calibration
-from orchestra.agents.inference.encoder import Encoder, changes_of
-from orchestra.agents.inference.linear import Classifier
-from orchestra.agents.inference.model_file import Closed, Digest, EncoderLayout
+from orchestra.agents.inference.encoder import Encoder, lora_weights
+from orchestra.agents.inference.linear import LinearClassifier
+from orchestra.agents.inference.model_file import Digest, EncoderModelConfig, FrozenModel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +34,7 @@ FORMAT: Literal["orchestra/committee/v1"] = "orchestra/committee/v1"
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class Linear(Closed):
+class LinearMember(FrozenModel):
     """The classifier over n-grams: a file of the folder that says how its arrays are used, and what its voice counts."""
 
     file: str
@@ -42,7 +42,7 @@ class Linear(Closed):
     share: Share
 
 
-class Outside(Closed):
+class OutOfScopeLabel(FrozenModel):
     """A label for texts that have none of the others, and the output's field that gets the probability of that.
 
     The probability is the logistic function of `bias` plus `slope` times the log-odds that the committee gives the label.
@@ -54,7 +54,7 @@ class Outside(Closed):
     bias: Annotated[float, Field(allow_inf_nan=False)] = 0.0
 
 
-class Layout(EncoderLayout):
+class TextClassifierConfig(EncoderModelConfig):
     """What `model.json` says."""
 
     format: Literal["orchestra/committee/v1"]
@@ -65,111 +65,111 @@ class Layout(EncoderLayout):
     output: str
     """The output's field that gets the label."""
     labels: tuple[str, ...] = Field(min_length=2)
-    outside: Outside | None = None
+    outside: OutOfScopeLabel | None = None
     tokens: Annotated[int, Field(ge=3, le=512)] = 64
     """Tokens of a text that are read at most."""
     members: Annotated[int, Field(ge=1, le=16)]
     share: Share
     """What the members' mean counts."""
-    linear: Linear | None = None
+    linear: LinearMember | None = None
 
 
-class Committee:
+class TextClassifier:
     """A committee, ready."""
 
     def __init__(
         self,
-        layout: Layout,
+        config: TextClassifierConfig,
         arrays: Mapping[str, NDArray[Any]],
         encoder: Encoder,
-        linear: Classifier | None,
-        form: Form | None = None,
+        linear: LinearClassifier | None,
+        form: OutputForm | None = None,
         calibration: Calibration | None = None,
     ) -> None:
         """`form` says which fields get the probabilities of labels. Raises `ValueError` or `KeyError` for arrays that do not fit the layout
         or the encoder."""
         import numpy as np
 
-        self.layout, self.encoder, self._linear = layout, encoder, linear
+        self.config, self.encoder, self._linear = config, encoder, linear
         self._form, self._calibration = form, calibration
         shape, wide = encoder.shape, {name: array.astype(np.float32) for name, array in arrays.items()}
-        members, width = layout.members, shape.width
-        self._changes = changes_of(wide, shape, members)
+        members, width = config.members, shape.hidden_size
+        self._adapters = lora_weights(wide, shape, members)
         self._prototypes, self._sharpness = wide["prototypes"], wide["sharpness"]
-        if self._prototypes.shape != (members, len(layout.labels), width) or self._sharpness.shape != (members,):
+        if self._prototypes.shape != (members, len(config.labels), width) or self._sharpness.shape != (members,):
             raise ValueError("the arrays have other shapes than the labels and the members")
-        if linear is not None and linear.layout.labels != layout.labels:
+        if linear is not None and linear.config.labels != config.labels:
             raise ValueError("the linear classifier has other labels")
-        if layout.outside is not None and layout.outside.label not in layout.labels:
-            raise ValueError(f"{layout.outside.label!r} is none of the labels")
+        if config.outside is not None and config.outside.label not in config.labels:
+            raise ValueError(f"{config.outside.label!r} is none of the labels")
 
     @classmethod
-    def load(cls, card: Card, encoder: Encoder) -> Committee:
+    def load(cls, card: Card, encoder: Encoder) -> TextClassifier:
         """The committee of a card's folder, on its base. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
-        with reading(card):
-            layout, arrays = Layout.read(card)
-            return cls(layout, arrays, encoder, _linear(card, layout.linear), card.form, card.calibrated)
+        with array_errors(card):
+            config, arrays = TextClassifierConfig.read(card)
+            return cls(config, arrays, encoder, _load_linear(card, config.linear), card.output_form, card.current_calibration)
 
     def logits(self, text: str, beside: str = "") -> NDArray[Any]:
         """What the committee gives each label: logarithms of weights that need not sum to one."""
-        most = self.layout.tokens
-        tokens = self.encoder.both(text, beside, most) if self.layout.beside else self.encoder.tokens(text, most)
-        members = self.voices(self.encoder.embed(tokens, self._changes, self.layout.members))
-        given: NDArray[Any] = self.layout.share * members.mean(axis=0)
-        if self._linear is not None and self.layout.linear is not None:
+        most = self.config.tokens
+        tokens = self.encoder.truncate_pair(text, beside, most) if self.config.beside else self.encoder.tokenize(text, most)
+        members = self.member_log_probabilities(self.encoder.embed(tokens, self._adapters, self.config.members))
+        given: NDArray[Any] = self.config.share * members.mean(axis=0)
+        if self._linear is not None and self.config.linear is not None:
             import numpy as np
 
-            given = given + self.layout.linear.share * np.log(np.maximum(self._linear.probabilities(text), FLOOR))
+            given = given + self.config.linear.share * np.log(np.maximum(self._linear.probabilities(text), MIN_PROBABILITY))
         return given
 
-    def voices(self, vectors: Array) -> Array:
+    def member_log_probabilities(self, vectors: Array) -> Array:
         """The logarithms of each member's probabilities, (members, labels), from its vector of the text."""
         import numpy as np
 
         length = np.linalg.norm(vectors, axis=-1, keepdims=True)
         cosines = (self._prototypes @ (vectors / length)[:, :, None])[:, :, 0]
-        return logarithms(self._sharpness[:, None] * cosines)
+        return log_softmax(self._sharpness[:, None] * cosines)
 
     def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
         """The output, and the probability of its label."""
         import numpy as np
 
-        layout = self.layout
-        chances = np.exp(logarithms(self.logits(str(inputs[layout.input]), str(inputs[layout.beside]) if layout.beside else "")))
-        if layout.outside is None:
-            return self._told(dict(zip(layout.labels, map(float, chances), strict=True)), inputs)
-        at = layout.labels.index(layout.outside.label)
-        outside = _logistic(layout.outside.bias + layout.outside.slope * _odds(float(chances[at])))
-        chances[at] = 0
-        best = int(chances.argmax())
-        sure = (1 - outside) * float(chances[best] / max(chances.sum(), FLOOR))
-        label, probability = (layout.outside.label, outside) if outside >= ODDS_EVEN else (layout.labels[best], sure)
-        return {layout.output: label, layout.outside.output: outside}, probability
+        config = self.config
+        probabilities = np.exp(log_softmax(self.logits(str(inputs[config.input]), str(inputs[config.beside]) if config.beside else "")))
+        if config.outside is None:
+            return self._calibrated_output(dict(zip(config.labels, map(float, probabilities), strict=True)), inputs)
+        at = config.labels.index(config.outside.label)
+        outside = _logistic(config.outside.bias + config.outside.slope * _logit(float(probabilities[at])))
+        probabilities[at] = 0
+        best = int(probabilities.argmax())
+        confidence = (1 - outside) * float(probabilities[best] / max(probabilities.sum(), MIN_PROBABILITY))
+        label, probability = (config.outside.label, outside) if outside >= OUT_OF_SCOPE_THRESHOLD else (config.labels[best], confidence)
+        return {config.output: label, config.outside.output: outside}, probability
 
-    def _told(self, chances: Mapping[str, float], inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
+    def _calibrated_output(self, chances: Mapping[str, float], inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
         """The likeliest label, and the fields of probabilities, after the calibration where there is one."""
         if self._calibration is not None:
-            chances = self._calibration.corrected(chances, inputs)
+            chances = self._calibration.calibrate(chances, inputs)
         best = max(chances, key=lambda label: chances[label])
-        said = {self.layout.output: best}
-        return said if self._form is None else self._form.filled(said, chances), chances[best]
+        said = {self.config.output: best}
+        return said if self._form is None else self._form.fill(said, chances), chances[best]
 
 
-FLOOR = 1e-12
+MIN_PROBABILITY = 1e-12
 """A probability is no less, so that it has a logarithm."""
-ODDS_EVEN = 0.5
+OUT_OF_SCOPE_THRESHOLD = 0.5
 
 
-def _linear(card: Card, named: Linear | None) -> Classifier | None:
-    return None if named is None else Classifier.load(card, named.file, named.sha256)
+def _load_linear(card: Card, named: LinearMember | None) -> LinearClassifier | None:
+    return None if named is None else LinearClassifier.load(card, named.file, named.sha256)
 
 
-def digest_of(data: bytes) -> str:
+def sha256_hex(data: bytes) -> str:
     """The SHA-256 of some bytes, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
-def logarithms(logits: NDArray[Any]) -> NDArray[Any]:
+def log_softmax(logits: NDArray[Any]) -> NDArray[Any]:
     """The logarithms of the probabilities that logits mean, along the last axis."""
     import numpy as np
 
@@ -178,8 +178,8 @@ def logarithms(logits: NDArray[Any]) -> NDArray[Any]:
     return given
 
 
-def _odds(probability: float) -> float:
-    kept = min(max(probability, FLOOR), 1 - FLOOR)
+def _logit(probability: float) -> float:
+    kept = min(max(probability, MIN_PROBABILITY), 1 - MIN_PROBABILITY)
     return math.log(kept / (1 - kept))
 
 

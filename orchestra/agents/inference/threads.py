@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 
-class Threads:
+class BlasThreads:
     """How many threads the libraries behind numpy take: one while anybody is inside, whatever was set before again once nobody is."""
 
     def __init__(self) -> None:
@@ -21,21 +21,21 @@ class Threads:
 
         self._controller = ThreadpoolController()
         self._lock = threading.Lock()
-        self._inside = 0
+        self._active = 0
         self._limit: Any = None
 
     @contextmanager
-    def single(self) -> Iterator[None]:
+    def limit_to_one(self) -> Iterator[None]:
         """One thread a product, until the last who asked for it is done. Whoever is first and last should be of one thread: threadpoolctl
         lets no other put back what was."""
         with self._lock:
-            if not self._inside:
+            if not self._active:
                 self._limit = self._controller.limit(limits=1, user_api="blas")
-            self._inside += 1
+            self._active += 1
         try:
             yield
         finally:
             with self._lock:
-                self._inside -= 1
-                if not self._inside:
+                self._active -= 1
+                if not self._active:
                     self._limit.restore_original_limits()

@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 
 from orchestra.core.atomic_files import write_file
-from orchestra.core.errors import InputError, Place
+from orchestra.core.errors import InputError, SourceLocation
 from orchestra.core.mcp_settings import McpServer
-from orchestra.core.untrusted_text import keepable, visible
-from orchestra.schema.strict_json import canonical, digest, unkept
-from orchestra.schema.types import Schema, Validator, bundled
+from orchestra.core.untrusted_text import escape_invisible, to_storable
+from orchestra.schema.strict_json import canonical, digest, storage_error
+from orchestra.schema.types import Schema, Validator, bundle_definitions
 
 FOLDER = "mcp"
 FORMAT = "orchestra/mcp/v1"
@@ -25,12 +25,12 @@ MAX_BYTES = 8 << 20
 """Bytes of a file of pins at most."""
 MAX_SCHEMA = 100_000
 """Bytes of what one tool says of itself, at most."""
-DESCRIPTION = 500
+MAX_DESCRIPTION = 500
 """Characters of a description that anybody is shown; the digest is of the whole."""
-TEXT: Schema = {"type": "string"}
+TEXT_SCHEMA: Schema = {"type": "string"}
 
 
-class Pin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ToolPin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One tool as it was: its types as the server states them, and the digest of all that it says."""
 
     name: str
@@ -40,102 +40,104 @@ class Pin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     digest: str
 
     @classmethod
-    def of(cls, name: str, description: str, input: Mapping[str, Any], output: Mapping[str, Any] | None) -> Pin:
+    def from_tool(cls, name: str, description: str, input: Mapping[str, Any], output: Mapping[str, Any] | None) -> ToolPin:
         """A tool as its server tells of it. Raises `InputError` T013 for one whose types cannot be used."""
         said = [name, description, dict(input), None if output is None else dict(output)]
-        if why := unkept(said):
-            raise _unusable(name, why)
+        if why := storage_error(said):
+            raise _unusable_types(name, why)
         data = canonical(said)
         if len(data) > MAX_SCHEMA:
-            raise _unusable(name, f"it says {len(data):,} bytes of itself; at most {MAX_SCHEMA:,}")
+            raise _unusable_types(name, f"it says {len(data):,} bytes of itself; at most {MAX_SCHEMA:,}")
         made = cls(name, description, dict(input), None if output is None else dict(output), digest(data))
-        _ = made.takes, made.gives
+        _ = made.input_schema, made.output_schema
         return made
 
     @property
-    def takes(self) -> Schema:
+    def input_schema(self) -> Schema:
         """The type of its arguments: a record. Raises `InputError` T013."""
         if self.input.get("type") != "object":
-            raise _unusable(self.name, "its arguments are no record")
-        return _type(self.name, {"properties": {}, **self.input})
+            raise _unusable_types(self.name, "its arguments are no record")
+        return _tool_schema(self.name, {"properties": {}, **self.input})
 
     @property
-    def gives(self) -> Schema:
+    def output_schema(self) -> Schema:
         """The type of its result: a text, where it states none. Raises `InputError` T013."""
-        return TEXT if self.output is None else _type(self.name, self.output)
+        return TEXT_SCHEMA if self.output is None else _tool_schema(self.name, self.output)
 
     @property
-    def said(self) -> str:
+    def summary(self) -> str:
         """Its description, in one line that is safe to show."""
-        line = " ".join(visible(self.description, keep="").replace("\\x0a", " ").split())
-        return keepable(line, DESCRIPTION)
+        line = " ".join(escape_invisible(self.description, keep="").replace("\\x0a", " ").split())
+        return to_storable(line, MAX_DESCRIPTION)
 
 
-class Pins(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class PinFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `mcp/SERVER.json` holds."""
 
     format: str
     server: str
-    tools: dict[str, Pin]
+    tools: dict[str, ToolPin]
 
 
-def path_of(project: Path | None, server: str) -> Path:
+def pin_path(project: Path | None, server: str) -> Path:
     """Where the pins of a server stand. Raises `InputError` T019 outside of a project."""
     if project is None:
         raise InputError("T019", "pins are kept in a project, and there is none here", hint="orchestra init")
     return project / FOLDER / f"{server}.json"
 
 
-def read(project: Path | None, server: str, config: McpServer) -> dict[str, Pin]:
+def read(project: Path | None, server: str, config: McpServer) -> dict[str, ToolPin]:
     """The pins of the tools that the configuration declares. Raises `InputError` T012 where one is missing or was tampered with."""
-    found, place = _stored(project, server), Place(str(path_of(project, server)), 1)
-    pins: dict[str, Pin] = {}
+    found, place = _read_file(project, server), SourceLocation(str(pin_path(project, server)), 1)
+    pins: dict[str, ToolPin] = {}
     for name in config.tools:
         pin = found.get(name)
         if pin is None:
-            raise InputError("T012", f"the tool {server}.{name} is not pinned", place=place, hint=_pin(server))
-        if not _whole(name, pin):
-            raise InputError("T012", f"the pin of {server}.{name} is not what its digest says", place=place, hint=_pin(server))
+            raise InputError("T012", f"the tool {server}.{name} is not pinned", location=place, hint=_pin_hint(server))
+        if not _is_intact(name, pin):
+            raise InputError("T012", f"the pin of {server}.{name} is not what its digest says", location=place, hint=_pin_hint(server))
         pins[name] = pin
     return pins
 
 
-def known(project: Path | None, server: str) -> tuple[dict[str, Pin], frozenset[str]]:
+def read_valid(project: Path | None, server: str) -> tuple[dict[str, ToolPin], frozenset[str]]:
     """What pins of a server there are, each by itself, whatever the others are: those that are whole, and the names of those that were
     tampered with. Raises `InputError` T012 for a file that cannot be read."""
-    found = _stored(project, server)
-    broken = frozenset(name for name, pin in found.items() if not _whole(name, pin))
+    found = _read_file(project, server)
+    broken = frozenset(name for name, pin in found.items() if not _is_intact(name, pin))
     return {name: pin for name, pin in found.items() if name not in broken}, broken
 
 
-def _whole(name: str, pin: Pin) -> bool:
+def _is_intact(name: str, pin: ToolPin) -> bool:
     """Whether a pin is what its digest says."""
     try:
-        return pin == Pin.of(name, pin.description, pin.input, pin.output)
+        return pin == ToolPin.from_tool(name, pin.description, pin.input, pin.output)
     except InputError:
         return False
 
 
-def _stored(project: Path | None, server: str) -> dict[str, Pin]:
+def _read_file(project: Path | None, server: str) -> dict[str, ToolPin]:
     """All that the file of a server's pins holds, as it stands there. Raises `InputError` T012 for a file that cannot be read."""
-    path = path_of(project, server)
-    place = Place(str(path), 1)
+    path = pin_path(project, server)
+    place = SourceLocation(str(path), 1)
     try:
         data = path.read_bytes() if path.is_file() else b""
     except OSError as error:
-        raise InputError("T012", f"the pins of {server} cannot be read: {error.strerror}", place=place, hint=_pin(server)) from error
+        raise InputError(
+            "T012", f"the pins of {server} cannot be read: {error.strerror}", location=place, hint=_pin_hint(server)
+        ) from error
     if len(data) > MAX_BYTES:
-        raise InputError("T012", f"the pins of {server} have more than {MAX_BYTES >> 20} MiB", place=place, hint=_pin(server))
+        raise InputError("T012", f"the pins of {server} have more than {MAX_BYTES >> 20} MiB", location=place, hint=_pin_hint(server))
     try:
-        return msgspec.json.decode(data, type=Pins).tools if data else {}
+        return msgspec.json.decode(data, type=PinFile).tools if data else {}
     except (msgspec.DecodeError, RecursionError) as error:
-        raise InputError("T012", f"the pins of {server} cannot be read: {error}", place=place, hint=_pin(server)) from error
+        raise InputError("T012", f"the pins of {server} cannot be read: {error}", location=place, hint=_pin_hint(server)) from error
 
 
-def write(project: Path | None, server: str, pins: Mapping[str, Pin]) -> Path:
+def write(project: Path | None, server: str, pins: Mapping[str, ToolPin]) -> Path:
     """Keeps the pins of a server; gives the file. Raises `InputError` T019 where it cannot be written."""
-    path = path_of(project, server)
-    data = msgspec.json.format(msgspec.json.encode(Pins(FORMAT, server, dict(sorted(pins.items())))), indent=2) + b"\n"
+    path = pin_path(project, server)
+    data = msgspec.json.format(msgspec.json.encode(PinFile(FORMAT, server, dict(sorted(pins.items())))), indent=2) + b"\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, data)
@@ -144,19 +146,21 @@ def write(project: Path | None, server: str, pins: Mapping[str, Pin]) -> Path:
     return path
 
 
-def _pin(server: str) -> str:
+def _pin_hint(server: str) -> str:
     return f"look at what it says, and keep it: orchestra tools pin {server}"
 
 
-def _type(name: str, stated: Mapping[str, Any]) -> Schema:
+def _tool_schema(name: str, stated: Mapping[str, Any]) -> Schema:
     try:
-        schema = bundled({key: value for key, value in stated.items() if key not in ("$schema", "$id")})
+        schema = bundle_definitions({key: value for key, value in stated.items() if key not in ("$schema", "$id")})
         Validator(schema)
     except (InputError, RecursionError, KeyError, TypeError, ValueError) as error:
         reason = error.message if isinstance(error, InputError) else type(error).__name__
-        raise _unusable(name, reason) from error
+        raise _unusable_types(name, reason) from error
     return schema
 
 
-def _unusable(name: str, why: str) -> InputError:
-    return InputError("T013", f"the types of the tool {keepable(visible(name, keep=''), 100)!r} cannot be used: {why}", hint="leave it out")
+def _unusable_types(name: str, why: str) -> InputError:
+    return InputError(
+        "T013", f"the types of the tool {to_storable(escape_invisible(name, keep=''), 100)!r} cannot be used: {why}", hint="leave it out"
+    )

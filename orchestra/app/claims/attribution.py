@@ -12,105 +12,105 @@ from itertools import islice
 from typing import Any
 
 from orchestra.app.claims.leaves import leaves
-from orchestra.app.claims.lineage import Group, Origin
-from orchestra.core.outcomes import Value
-from orchestra.journal.history import Row
-from orchestra.schema.content import Key, said_as
+from orchestra.app.claims.lineage import NodeOrigin, OriginGroup
+from orchestra.core.outcomes import ValueOutcome
+from orchestra.journal.history import NodeRow
+from orchestra.schema.content import ContentKey, content_key
 
 MAX_LEAVES = 1_000
 """Parts of a node's value that are compared with a claim, at most."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Chorus:
+class BaseOrigins:
     """Those of a group that speak though they do not say the same, by their places in it."""
 
-    group: Group
-    at: tuple[int, ...]
+    group: OriginGroup
+    positions: tuple[int, ...]
     members: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Speaking:
-    """Who speaks for a part: the chorus, and those that say the same, each with the path of it in its value."""
+class Attribution:
+    """The origins of a part: the base group, and nodes with the same content, each with its path in the value."""
 
-    chorus: Chorus
-    agree: Mapping[int, str]
-    soloists: tuple[int, ...]
-    """Those that say the same and are not of the chorus."""
+    base: BaseOrigins
+    agreeing: Mapping[int, str]
+    additional: tuple[int, ...]
+    """Nodes with the same content that are not in the base group."""
 
-    def origins(self) -> list[Origin]:
+    def origins(self) -> list[NodeOrigin]:
         """All of them, in the order of their group."""
-        at = sorted((*self.chorus.at, *self.soloists)) if self.soloists else self.chorus.at
-        return [self.chorus.group.origins[one] for one in at]
+        at = sorted((*self.base.positions, *self.additional)) if self.additional else self.base.positions
+        return [self.base.group.origins[one] for one in at]
 
 
 @dataclass(frozen=True, slots=True)
-class _Choruses:
+class _GroupIndex:
     """What is known of a group."""
 
-    group: Group
-    places: Mapping[str, list[int]]
+    group: OriginGroup
+    positions: Mapping[str, list[int]]
     """By node."""
-    all: Chorus
+    with_agents: BaseOrigins
     """Where no agent says the same."""
-    quiet: Chorus
+    without_agents: BaseOrigins
     """Where one does: without agents."""
-    silent: Speaking
+    no_agreement: Attribution
     """Where nobody says the same."""
 
 
-class Speakers:
+class Attributor:
     """Of several nodes that code put together, those agents that say the same as the part speak for it, where there are any; and of tools
     whose value is handed on through others only those with evidence or checks."""
 
-    def __init__(self, row: Callable[[str], Row | None], is_judged: Callable[[str], bool]) -> None:
+    def __init__(self, row: Callable[[str], NodeRow | None], is_judged: Callable[[str], bool]) -> None:
         self._row, self._is_judged = row, is_judged
-        self._groups: dict[Group, _Choruses] = {}
-        self._said: dict[str, dict[Key, str]] = {}
-        self._who: dict[Key, list[str]] = {}
-        self._known: dict[tuple[Group, Key], Speaking] = {}
+        self._groups: dict[OriginGroup, _GroupIndex] = {}
+        self._paths_by_content: dict[str, dict[ContentKey, str]] = {}
+        self._nodes_by_content: dict[ContentKey, list[str]] = {}
+        self._attributions: dict[tuple[OriginGroup, ContentKey], Attribution] = {}
 
-    def of(self, group: Group, value: Any) -> Speaking:
+    def attribute(self, group: OriginGroup, value: Any) -> Attribution:
         """Who speaks for a part of this value."""
         if (known := self._groups.get(group)) is None:
-            known = self._groups[group] = self._noted(group)
-        if (key := said_as(value)) is None:
-            return known.silent
-        if (found := self._known.get((group, key))) is None:
-            found = self._known[group, key] = self._speaking(known, key)
+            known = self._groups[group] = self._index_group(group)
+        if (key := content_key(value)) is None:
+            return known.no_agreement
+        if (found := self._attributions.get((group, key))) is None:
+            found = self._attributions[group, key] = self._attribution(known, key)
         return found
 
-    def _speaking(self, known: _Choruses, key: Key) -> Speaking:
+    def _attribution(self, known: _GroupIndex, key: ContentKey) -> Attribution:
         agree: dict[int, str] = {}
-        who = self._who.get(key, [])
-        for node in who if len(who) < len(known.places) else known.places:
-            if (path := self._said[node].get(key)) is not None:
-                agree |= dict.fromkeys(known.places.get(node, ()), path)
+        who = self._nodes_by_content.get(key, [])
+        for node in who if len(who) < len(known.positions) else known.positions:
+            if (path := self._paths_by_content[node].get(key)) is not None:
+                agree |= dict.fromkeys(known.positions.get(node, ()), path)
         if not agree:
-            return known.silent
-        chorus = known.quiet if any(known.group.origins[at].kind == "agent" for at in agree) else known.all
-        return Speaking(chorus, agree, tuple(sorted(agree.keys() - chorus.members)))
+            return known.no_agreement
+        base = known.without_agents if any(known.group.origins[at].kind == "agent" for at in agree) else known.with_agents
+        return Attribution(base, agree, tuple(sorted(agree.keys() - base.members)))
 
-    def _noted(self, group: Group) -> _Choruses:
+    def _index_group(self, group: OriginGroup) -> _GroupIndex:
         places: dict[str, list[int]] = {}
         for at, origin in enumerate(group.origins):
             places.setdefault(origin.node, []).append(at)
-            self._note(origin.node)
+            self._index_node(origin.node)
         speak = [at for at, one in enumerate(group.origins) if one.kind != "tool" or self._is_judged(one.node)]
         quiet = [at for at in speak if group.origins[at].kind != "agent"]
-        everyone = Chorus(group, tuple(speak), frozenset(speak))
-        return _Choruses(group, places, everyone, Chorus(group, tuple(quiet), frozenset(quiet)), Speaking(everyone, {}, ()))
+        everyone = BaseOrigins(group, tuple(speak), frozenset(speak))
+        return _GroupIndex(group, places, everyone, BaseOrigins(group, tuple(quiet), frozenset(quiet)), Attribution(everyone, {}, ()))
 
-    def _note(self, node: str) -> None:
+    def _index_node(self, node: str) -> None:
         """Takes down what a node says, each thing at the first path where it stands."""
-        if node in self._said:
+        if node in self._paths_by_content:
             return
-        said = self._said[node] = {}
+        said = self._paths_by_content[node] = {}
         row = self._row(node)
-        if row is None or not isinstance(row.outcome, Value):
+        if row is None or not isinstance(row.outcome, ValueOutcome):
             return
         for leaf in islice(leaves(row.outcome.value), MAX_LEAVES):
-            if (key := said_as(leaf.value)) is not None and key not in said:
+            if (key := content_key(leaf.value)) is not None and key not in said:
                 said[key] = leaf.path
-                self._who.setdefault(key, []).append(node)
+                self._nodes_by_content.setdefault(key, []).append(node)

@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import msgspec
 
-from orchestra.app.claims.attribution import Chorus, Speakers, Speaking
-from orchestra.app.claims.evidence import Cited, Shelf, Statement
-from orchestra.app.claims.leaves import Leaf, leaves, record_of, records
-from orchestra.app.claims.lineage import Group, Lineage, Origin, Steps, Way
-from orchestra.app.claims.locations import Place, Span, TableCell, Texts
-from orchestra.core.events import Event, Judged
-from orchestra.core.outcomes import Value
-from orchestra.core.paths import written
-from orchestra.journal.history import Attempt, History, Row
-from orchestra.schema.content import is_cell, is_citation, said_as
+from orchestra.app.claims.attribution import Attribution, Attributor, BaseOrigins
+from orchestra.app.claims.evidence import CitedEvidence, EvidenceByPath, Statement
+from orchestra.app.claims.leaves import Leaf, leaves, record_path, records
+from orchestra.app.claims.lineage import NodeOrigin, OriginGroup, OutputLineage, PartOrigins, PathSteps
+from orchestra.app.claims.locations import EvidenceLocation, RunTexts, TableCell, TextSpan
+from orchestra.core.events import Event, OutputJudged
+from orchestra.core.outcomes import ValueOutcome
+from orchestra.core.paths import format_path
+from orchestra.journal.history import History, NodeAttempt, NodeRow
+from orchestra.schema.content import content_key, is_cell, is_citation
 from orchestra.verification.verdict import FAIL, PASS, UNKNOWN
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Operand(msgspec.Struct, frozen=True):
     """A number of an expression, and where it stands; without a place it is a constant, such as a factor of a hundred."""
 
     text: str
-    places: tuple[Place, ...] = ()
+    places: tuple[EvidenceLocation, ...] = ()
 
 
 class Computation(msgspec.Struct, frozen=True, tag_field="kind", tag="computation"):
@@ -58,10 +58,10 @@ class Computation(msgspec.Struct, frozen=True, tag_field="kind", tag="computatio
     operands: tuple[Operand, ...] = ()
 
 
-Support: TypeAlias = Span | TableCell | Computation
+Support: TypeAlias = TextSpan | TableCell | Computation
 
 
-class Judgement(msgspec.Struct, frozen=True):
+class ClaimVerdict(msgspec.Struct, frozen=True):
     """What a check said of the value of a node that the claim comes from."""
 
     node: str
@@ -71,7 +71,7 @@ class Judgement(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-class Claim(msgspec.Struct, frozen=True):
+class OutputClaim(msgspec.Struct, frozen=True):
     """One thing that an output says."""
 
     path: str
@@ -80,7 +80,7 @@ class Claim(msgspec.Struct, frozen=True):
     nodes: tuple[str, ...] = ()
     """The nodes that said it; empty where nothing can be traced."""
     evidence: tuple[Support, ...] = ()
-    verdicts: tuple[Judgement, ...] = ()
+    verdicts: tuple[ClaimVerdict, ...] = ()
     score: float | None = None
     """In [0, 1]: the lowest of the nodes' scores; None where nothing gave one."""
     unsupported: str = ""
@@ -89,263 +89,271 @@ class Claim(msgspec.Struct, frozen=True):
     """Whether the output does not say it any more: a node that backs off took it out of its value, at this path."""
 
 
-def claims(events: Iterable[Event], workflows: Mapping[str, bytes]) -> tuple[Claim, ...]:
+def extract_claims(events: Iterable[Event], workflows: Mapping[str, bytes]) -> tuple[OutputClaim, ...]:
     """The claims of a run's output, in its order; none where there is no output, or where it says nothing (null, or empty).
 
     `workflows` are the frozen ones that the run stored: its own under an empty name, called ones under `workflow/NAME`.
     """
     events = list(events)
     history = History.of(events)
-    if not isinstance(history.outcome, Value):
+    if not isinstance(history.outcome, ValueOutcome):
         return ()
-    return tuple(_Reading(history, Lineage.of(history, events, workflows), Texts.of(history)).claims(history.outcome.value))
+    return tuple(_ClaimExtractor(history, OutputLineage.of(history, events, workflows), RunTexts.of(history)).claims(history.outcome.value))
 
 
-def dropped(events: Iterable[Event]) -> tuple[Claim, ...]:
+def dropped_claims(events: Iterable[Event]) -> tuple[OutputClaim, ...]:
     """What nodes that back off took out of values that they accepted, with the reason; `path` is the way to it in the node's own answer."""
-    found: list[Claim] = []
+    found: list[OutputClaim] = []
     for event in events:
-        if not isinstance(event, Judged) or not event.accepted:
+        if not isinstance(event, OutputJudged) or not event.accepted:
             continue
         for verdict in event.verdicts:
             for part in verdict.dropped:
                 outcome = UNKNOWN if part.score is None else FAIL
-                said = Judgement(event.node, verdict.check, outcome, 0.0 if part.score is None else part.score, part.reason)
+                said = ClaimVerdict(event.node, verdict.check, outcome, 0.0 if part.score is None else part.score, part.reason)
                 why = f"dropped: {part.reason}"
-                found.append(Claim(part.path, part.text, (event.node,), verdicts=(said,), score=part.score, unsupported=why, dropped=True))
+                found.append(
+                    OutputClaim(part.path, part.text, (event.node,), verdicts=(said,), score=part.score, unsupported=why, dropped=True)
+                )
     return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class _ClaimBasis:
     """What does not depend on the words of a claim: the same for all claims for which the same nodes speak."""
 
     nodes: tuple[str, ...]
-    verdicts: tuple[Judgement, ...]
+    verdicts: tuple[ClaimVerdict, ...]
     score: float | None
     unsupported: str
     """Why it is unsupported, whatever its evidence."""
-    names: frozenset[str]
+    node_names: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
-class _Backed:
+class _BaseEvidence:
     """What those nodes of a group that speak without saying the same have to show, in the order of the group, each with its place there."""
 
-    places: list[tuple[int, Place]]
-    first: list[tuple[int, Place]]
+    places: list[tuple[int, EvidenceLocation]]
+    distinct: list[tuple[int, EvidenceLocation]]
     """Without repetitions, and no more than a claim can have."""
     results: list[tuple[Fraction, int]]
     """Of the expressions beside their values, in order of size."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
+class _ClaimEvidence:
     """What a claim shows of a quote that stands beside it in the value of one node."""
 
     evidence: frozenset[Support]
-    verdicts: frozenset[Judgement]
+    verdicts: frozenset[ClaimVerdict]
     supported: bool
 
     @classmethod
-    def of(cls, claim: Claim) -> Self:
+    def of(cls, claim: OutputClaim) -> Self:
         return cls(frozenset(claim.evidence), frozenset(claim.verdicts), not claim.unsupported)
 
-    def has(self, quote: Claim, places: frozenset[Support]) -> bool:
+    def covers(self, quote: OutputClaim, places: frozenset[Support]) -> bool:
         """Whether the quote is among this evidence with its verdicts, and this claim is not less supported than the quote itself."""
         return places <= self.evidence and self.verdicts.issuperset(quote.verdicts) and (self.supported or bool(quote.unsupported))
 
 
-class _Reading:
-    def __init__(self, history: History, lineage: Lineage, texts: Texts) -> None:
+class _ClaimExtractor:
+    def __init__(self, history: History, lineage: OutputLineage, texts: RunTexts) -> None:
         self.history, self.lineage, self.texts = history, lineage, texts
-        self.judged = {row.path: _judgements(row) for row in history.rows}
-        self.speakers = Speakers(self._row, lambda node: bool(self.judged[node]))
+        self.verdicts = {row.path: _verdicts(row) for row in history.rows}
+        self.attributor = Attributor(self._row, lambda node: bool(self.verdicts[node]))
         self.arithmetic = _Arithmetic()
         self._statements: dict[str, Statement | None] = {}
-        self._ways: dict[Steps, Way] = {}
-        self._heard: dict[tuple[Any, ...], _Told] = {}
-        self._backed: dict[Chorus, _Backed] = {}
-        self._behind: dict[Group, frozenset[str]] = {}
-        self._met: dict[tuple[int, Group], bool] = {}
-        self._shown: dict[tuple[Speaking, type, Any], Sequence[Support]] = {}
+        self._origin_cache: dict[PathSteps, PartOrigins] = {}
+        self._basis_cache: dict[tuple[Any, ...], _ClaimBasis] = {}
+        self._evidence_cache: dict[BaseOrigins, _BaseEvidence] = {}
+        self._group_nodes: dict[OriginGroup, frozenset[str]] = {}
+        self._overlap_cache: dict[tuple[int, OriginGroup], bool] = {}
+        self._support_cache: dict[tuple[Attribution, type, Any], Sequence[Support]] = {}
 
-    def claims(self, output: Any) -> Iterator[Claim]:
-        spoken, more, first = _first(leaves(output))
+    def claims(self, output: Any) -> Iterator[OutputClaim]:
+        spoken, more, first = _take_parts(leaves(output))
         cited = self._citations(output)
         if not spoken:
             if output not in (None, "", [], {}) and any(is_citation(one) or is_cell(one) for _, one in records(output)):
-                yield self._claim(Leaf((), "", output), Shelf(cited))
+                yield self._build_claim(Leaf((), "", output), EvidenceByPath(cited))
             return
-        shelf = Shelf(cited)
-        made = [(leaf, self._claim(leaf, shelf), self._quoted(leaf)) for leaf in spoken]
-        shown: dict[tuple[str, str, str], set[_Shown]] = {}
+        shelf = EvidenceByPath(cited)
+        made = [(leaf, self._build_claim(leaf, shelf), self._quote_places(leaf)) for leaf in spoken]
+        shown: dict[tuple[str, str, str], set[_ClaimEvidence]] = {}
         for leaf, claim, quoted in made:
             if not quoted:
-                for record in self._sources(leaf):
-                    shown.setdefault(record, set()).add(_Shown.of(claim))
+                for record in self._source_records(leaf):
+                    shown.setdefault(record, set()).add(_ClaimEvidence.of(claim))
         for leaf, claim, quoted in made:
-            beside = (one for record in self._sources(leaf) for one in shown.get(record, ())) if quoted else ()
-            if not any(one.has(claim, quoted) for one in beside):
+            beside = (one for record in self._source_records(leaf) for one in shown.get(record, ())) if quoted else ()
+            if not any(one.covers(claim, quoted) for one in beside):
                 yield claim
         if more:
             why = f"the output has {len(spoken) + more:,} parts, and {MAX_CLAIMS:,} are looked at one by one"
-            yield Claim("", f"{more:,} more parts, from {first} on", unsupported=why)
+            yield OutputClaim("", f"{more:,} more parts, from {first} on", unsupported=why)
 
-    def _quoted(self, leaf: Leaf) -> frozenset[Support]:
+    def _quote_places(self, leaf: Leaf) -> frozenset[Support]:
         """Where a part of the output that is a quote was found by a check; nothing for another part."""
         found: set[Support] = set()
-        for origin in self._way(leaf.steps).exact:
+        for origin in self._origins(leaf.steps).exact:
             if (statement := self._statement(origin.node)) is not None:
-                found.update(statement.found.at(written(origin.steps)))
+                found.update(statement.found.at(format_path(origin.steps)))
         return frozenset(found)
 
-    def _sources(self, leaf: Leaf) -> Iterator[tuple[str, str, str]]:
+    def _source_records(self, leaf: Leaf) -> Iterator[tuple[str, str, str]]:
         """The record of a part of the output, with each record of a node's value that handed the part on as it stands."""
-        return ((leaf.record, origin.node, record_of(written(origin.steps))) for origin in self._way(leaf.steps).exact)
+        return ((leaf.record, origin.node, record_path(format_path(origin.steps))) for origin in self._origins(leaf.steps).exact)
 
-    def _way(self, steps: Steps) -> Way:
-        if steps not in self._ways:
-            self._ways[steps] = self.lineage.origins(steps)
-        return self._ways[steps]
+    def _origins(self, steps: PathSteps) -> PartOrigins:
+        if steps not in self._origin_cache:
+            self._origin_cache[steps] = self.lineage.origins(steps)
+        return self._origin_cache[steps]
 
-    def _claim(self, leaf: Leaf, cited: Shelf) -> Claim:
-        way = self._way(leaf.steps)
-        speaking = self.speakers.of(way.worked, leaf.value)
-        told = self._told(way.exact, speaking)
-        backing = chain(self._handed_on(way.exact, leaf.value), self._worked(speaking, leaf.value), self._told_with(leaf, cited, told))
+    def _build_claim(self, leaf: Leaf, cited: EvidenceByPath) -> OutputClaim:
+        way = self._origins(leaf.steps)
+        speaking = self.attributor.attribute(way.derived, leaf.value)
+        told = self._basis(way.exact, speaking)
+        backing = chain(
+            self._exact_support(way.exact, leaf.value), self._derived_support(speaking, leaf.value), self._cited_support(leaf, cited, told)
+        )
         evidence = _distinct(backing)
         why = told.unsupported or ("" if evidence else "its checks pass, and none of them gives evidence")
-        return Claim(leaf.path, leaf.value, told.nodes, evidence, told.verdicts, told.score, why)
+        return OutputClaim(leaf.path, leaf.value, told.nodes, evidence, told.verdicts, told.score, why)
 
-    def _told(self, exact: tuple[Origin, ...], speaking: Speaking) -> _Told:
-        key = (tuple((one.node, one.kind, one.covered) for one in exact), speaking.chorus, speaking.soloists)
-        if (known := self._heard.get(key)) is not None:
+    def _basis(self, exact: tuple[NodeOrigin, ...], speaking: Attribution) -> _ClaimBasis:
+        key = (tuple((one.node, one.kind, one.covered) for one in exact), speaking.base, speaking.additional)
+        if (known := self._basis_cache.get(key)) is not None:
             return known
         origins = [*exact, *speaking.origins()]
         nodes = tuple(dict.fromkeys(origin.node for origin in origins))
-        verdicts = tuple(dict.fromkeys(one for node in nodes for one in self.judged.get(node, ())))
-        scores = [score for node in nodes if (row := self._row(node)) is not None and (score := _score(row)) is not None]
-        why = self._unsupported(origins, verdicts)
-        told = self._heard[key] = _Told(nodes, verdicts, min(scores, default=None), why, frozenset(nodes))
+        verdicts = tuple(dict.fromkeys(one for node in nodes for one in self.verdicts.get(node, ())))
+        scores = [score for node in nodes if (row := self._row(node)) is not None and (score := _row_score(row)) is not None]
+        why = self._unsupported_reason(origins, verdicts)
+        told = self._basis_cache[key] = _ClaimBasis(nodes, verdicts, min(scores, default=None), why, frozenset(nodes))
         return told
 
-    def _told_with(self, leaf: Leaf, cited: Shelf, told: _Told) -> Iterator[Support]:
+    def _cited_support(self, leaf: Leaf, cited: EvidenceByPath, told: _ClaimBasis) -> Iterator[Support]:
         """What the output itself cites beside a claim: where one of the nodes that said the claim has said the citation too."""
-        for one in cited.beside(leaf.path):
-            way = self._way(one.steps)
-            if any(origin.node in told.names for origin in way.exact) or self._meet(told, way.worked) or self.lineage.root is None:
+        for one in cited.nearest(leaf.path):
+            way = self._origins(one.steps)
+            if (
+                any(origin.node in told.node_names for origin in way.exact)
+                or self._overlaps(told, way.derived)
+                or self.lineage.root is None
+            ):
                 yield one.support
 
-    def _meet(self, told: _Told, group: Group) -> bool:
+    def _overlaps(self, told: _ClaimBasis, group: OriginGroup) -> bool:
         """Whether one of these nodes is in a group."""
         key = (id(told), group)
-        if (known := self._met.get(key)) is None:
-            if group not in self._behind:
-                self._behind[group] = frozenset(origin.node for origin in group.origins)
-            known = self._met[key] = not told.names.isdisjoint(self._behind[group])
+        if (known := self._overlap_cache.get(key)) is None:
+            if group not in self._group_nodes:
+                self._group_nodes[group] = frozenset(origin.node for origin in group.origins)
+            known = self._overlap_cache[key] = not told.node_names.isdisjoint(self._group_nodes[group])
         return known
 
-    def _handed_on(self, exact: Iterable[Origin], value: Any) -> Iterator[Support]:
+    def _exact_support(self, exact: Iterable[NodeOrigin], value: Any) -> Iterator[Support]:
         for origin in exact:
-            yield from self._support(origin.node, written(origin.steps), value)
+            yield from self._node_support(origin.node, format_path(origin.steps), value)
 
-    def _support(self, node: str, path: str, value: Any) -> Iterator[Support]:
+    def _node_support(self, node: str, path: str, value: Any) -> Iterator[Support]:
         """What the checks found for a part of a node's value, what that value cites, and the computation beside it."""
         if (statement := self._statement(node)) is not None:
             yield from statement.places(path)
             if (computed := self.arithmetic.computation(statement, path, value)) is not None:
                 yield computed
 
-    def _worked(self, speaking: Speaking, value: Any) -> Sequence[Support]:
+    def _derived_support(self, speaking: Attribution, value: Any) -> Sequence[Support]:
         """The same for those that speak of a group, as much as a claim can have."""
-        if said_as(value) is None:
-            return _distinct(one for _, one in self._in_order(speaking, value))
+        if content_key(value) is None:
+            return _distinct(one for _, one in self._ordered_support(speaking, value))
         key = (speaking, type(value), value)
-        if (known := self._shown.get(key)) is None:
-            known = self._shown[key] = _distinct(one for _, one in self._in_order(speaking, value))
+        if (known := self._support_cache.get(key)) is None:
+            known = self._support_cache[key] = _distinct(one for _, one in self._ordered_support(speaking, value))
         return known
 
-    def _in_order(self, speaking: Speaking, value: Any) -> Iterator[tuple[int, Support]]:
+    def _ordered_support(self, speaking: Attribution, value: Any) -> Iterator[tuple[int, Support]]:
         """What those that speak of a group have to show, with their places in it; at each first the places, then the computation."""
-        origins, agree = speaking.chorus.group.origins, speaking.agree
-        backed = self._backing(speaking.chorus)
-        apart = agree.keys() & speaking.chorus.members
-        places = ((at, one) for at, one in backed.places if at not in apart) if apart else iter(backed.first)
-        computed = self._computed(backed, origins, value, apart)
-        same = ((at, one) for at in sorted(agree) for one in self._support(origins[at].node, agree[at], value))
+        origins, agree = speaking.base.group.origins, speaking.agreeing
+        backed = self._base_evidence(speaking.base)
+        apart = agree.keys() & speaking.base.members
+        places = ((at, one) for at, one in backed.places if at not in apart) if apart else iter(backed.distinct)
+        computed = self._computations(backed, origins, value, apart)
+        same = ((at, one) for at in sorted(agree) for one in self._node_support(origins[at].node, agree[at], value))
         return merge(places, computed, same, key=itemgetter(0))
 
-    def _computed(
-        self, backed: _Backed, origins: Sequence[Origin], value: Any, apart: Collection[int]
+    def _computations(
+        self, backed: _BaseEvidence, origins: Sequence[NodeOrigin], value: Any, apart: Collection[int]
     ) -> Iterator[tuple[int, Computation]]:
-        for at in self.arithmetic.fitting(backed.results, value):
+        for at in self.arithmetic.matching(backed.results, value):
             statement = self._statement(origins[at].node)
             if at not in apart and statement is not None and (found := self.arithmetic.computation(statement, "", value)) is not None:
                 yield at, found
 
-    def _backing(self, chorus: Chorus) -> _Backed:
-        if (known := self._backed.get(chorus)) is not None:
+    def _base_evidence(self, base: BaseOrigins) -> _BaseEvidence:
+        if (known := self._evidence_cache.get(base)) is not None:
             return known
-        places: list[tuple[int, Place]] = []
+        places: list[tuple[int, EvidenceLocation]] = []
         results: list[tuple[Fraction, int]] = []
-        for at in chorus.at:
-            if (statement := self._statement(chorus.group.origins[at].node)) is not None:
+        for at in base.positions:
+            if (statement := self._statement(base.group.origins[at].node)) is not None:
                 places += ((at, one) for one in statement.places(""))
                 if (expression := statement.expression("")) is not None:
                     results += ((one, at) for one in self.arithmetic.results(expression))
-        once: dict[Place, int] = {}
+        once: dict[EvidenceLocation, int] = {}
         for at, one in places:
             once.setdefault(one, at)
         first = [(at, one) for one, at in islice(once.items(), MAX_EVIDENCE)]
-        known = self._backed[chorus] = _Backed(places, first, sorted(results))
+        known = self._evidence_cache[base] = _BaseEvidence(places, first, sorted(results))
         return known
 
     def _statement(self, node: str) -> Statement | None:
         """A node's value with its evidence; None where it has no value."""
         if node not in self._statements:
             row, made = self._row(node), None
-            if row is not None and isinstance(row.outcome, Value):
-                made = Statement(row.outcome.value, self._found(row), self._citations(row.outcome.value))
+            if row is not None and isinstance(row.outcome, ValueOutcome):
+                made = Statement(row.outcome.value, self._check_evidence(row), self._citations(row.outcome.value))
             self._statements[node] = made
         return self._statements[node]
 
-    def _found(self, row: Row) -> list[Cited]:
+    def _check_evidence(self, row: NodeRow) -> list[CitedEvidence]:
         """What the checks of a node's last attempt found, by the path of the field that it supports."""
-        attempt = _accepted(row)
+        attempt = _accepted_attempt(row)
         return [
-            Cited(one.field, self.texts.place(one.quote, one.source, one.start, one.end), alone=one.check == NUMBERS)
+            CitedEvidence(one.field, self.texts.locate(one.quote, one.source, one.start, one.end), field_only=one.check == NUMBERS)
             for verdict in (attempt.verdicts if attempt is not None else ())
             for one in verdict.evidence
         ]
 
-    def _citations(self, value: Any) -> list[Cited]:
+    def _citations(self, value: Any) -> list[CitedEvidence]:
         """The citations and cells in a value that stand in the run's texts; others are no evidence."""
-        found: list[Cited] = []
+        found: list[CitedEvidence] = []
         for steps, record in records(value):
             if is_citation(record):
-                place: Place | None = self.texts.place(record["quote"], record["source"], record["start"], record["end"])
+                place: EvidenceLocation | None = self.texts.locate(record["quote"], record["source"], record["start"], record["end"])
             elif is_cell(record):
-                place = self.texts.cell(record["row"], record["column"], record["text"])
+                place = self.texts.find_cell(record["row"], record["column"], record["text"])
             else:
                 continue
             if place is not None and place.where:
-                found.append(Cited(written(steps), place, steps=steps))
+                found.append(CitedEvidence(format_path(steps), place, steps=steps))
         return found
 
-    def _unsupported(self, origins: Iterable[Origin], verdicts: Sequence[Judgement]) -> str:
+    def _unsupported_reason(self, origins: Iterable[NodeOrigin], verdicts: Sequence[ClaimVerdict]) -> str:
         if any(one.outcome == FAIL for one in verdicts):
             return "a check of it fails"
         for origin in origins:
-            if not origin.covered and (row := self._row(origin.node)) is not None and row.corrected is not None:
+            if not origin.covered and (row := self._row(origin.node)) is not None and row.correction is not None:
                 return f"a person said so, in the place of what its checks did not accept ({origin.node})"
-            if not origin.covered and (row := self._row(origin.node)) is not None and row.given is not None:
-                return f"a person gave it{f': {row.given.by}' if row.given.by else ''} ({origin.node})"
-            if origin.kind == "ask" and not origin.covered and (row := self._row(origin.node)) is not None and row.unanswered:
-                return f"{row.unanswered}; the default stands ({origin.node})"
-            if origin.kind == "ask" and not origin.covered and not self.judged[origin.node]:
+            if not origin.covered and (row := self._row(origin.node)) is not None and row.overridden_by is not None:
+                return f"a person gave it{f': {row.overridden_by.by}' if row.overridden_by.by else ''} ({origin.node})"
+            if origin.kind == "ask" and not origin.covered and (row := self._row(origin.node)) is not None and row.unanswered_reason:
+                return f"{row.unanswered_reason}; the default stands ({origin.node})"
+            if origin.kind == "ask" and not origin.covered and not self.verdicts[origin.node]:
                 return f"a person said so, and nothing checked it ({origin.node})"
-            if origin.kind == "agent" and not origin.covered and not self.judged[origin.node]:
+            if origin.kind == "agent" and not origin.covered and not self.verdicts[origin.node]:
                 return f"nothing checked what {origin.node} says"
         if not any(one.outcome == PASS for one in verdicts):
             if self.lineage.root is None:
@@ -353,42 +361,42 @@ class _Reading:
             return "nothing checked it"
         return ""
 
-    def _row(self, node: str) -> Row | None:
+    def _row(self, node: str) -> NodeRow | None:
         return self.lineage.rows.get(node)
 
 
-def _accepted(row: Row) -> Attempt | None:
+def _accepted_attempt(row: NodeRow) -> NodeAttempt | None:
     """The attempt whose value was accepted."""
     last = row.attempts[-1] if row.attempts else None
     return last if last is not None and last.accepted else None
 
 
-def _judgements(row: Row) -> tuple[Judgement, ...]:
-    attempt = _accepted(row)
+def _verdicts(row: NodeRow) -> tuple[ClaimVerdict, ...]:
+    attempt = _accepted_attempt(row)
     verdicts = attempt.verdicts if attempt is not None else ()
-    return tuple(Judgement(row.path, one.check, one.outcome, one.score, one.reason) for one in verdicts)
+    return tuple(ClaimVerdict(row.path, one.check, one.outcome, one.score, one.reason) for one in verdicts)
 
 
-def _score(row: Row) -> float | None:
-    attempt = _accepted(row)
+def _row_score(row: NodeRow) -> float | None:
+    attempt = _accepted_attempt(row)
     if attempt is not None and attempt.score is not None:
         return attempt.score
-    return row.outcome.score if isinstance(row.outcome, Value) else None
+    return row.outcome.score if isinstance(row.outcome, ValueOutcome) else None
 
 
 class _Arithmetic:
     """Computations that are made again, each expression once."""
 
     def __init__(self) -> None:
-        self._read: dict[str, tuple[tuple[Fraction, ...], tuple[Fraction, ...]]] = {}
+        self._cache: dict[str, tuple[tuple[Fraction, ...], tuple[Fraction, ...]]] = {}
 
     def results(self, expression: str) -> tuple[Fraction, ...]:
         """What an expression gives; nothing where it is no arithmetic."""
-        return self._evaluated(expression)[0]
+        return self._evaluate(expression)[0]
 
-    def fitting(self, results: Sequence[tuple[Fraction, int]], claimed: Any) -> list[int]:
+    def matching(self, results: Sequence[tuple[Fraction, int]], claimed: Any) -> list[int]:
         """The places of the results that a claimed number may be, in their order; `results` go by size."""
-        if not results or (shown := _number(claimed)) is None:
+        if not results or (shown := _single_number(claimed)) is None:
             return []
         found: set[int] = set()
         for scale in SCALES:
@@ -399,36 +407,36 @@ class _Arithmetic:
 
     def computation(self, statement: Statement, path: str, claimed: Any) -> Computation | None:
         """The expression beside a number, where it gives that number; its operands with their places."""
-        if (expression := statement.expression(path)) is None or (shown := _number(claimed)) is None:
+        if (expression := statement.expression(path)) is None or (shown := _single_number(claimed)) is None:
             return None
         from orchestra.text import arithmetic
 
-        results, operands = self._evaluated(expression)
-        fits = (one for one in results for scale in SCALES if arithmetic.close(shown.value * scale, shown.step * scale, one))
+        results, operands = self._evaluate(expression)
+        fits = (one for one in results for scale in SCALES if arithmetic.is_close(shown.value * scale, shown.step * scale, one))
         if (exact := next(fits, None)) is None:
             return None
-        return Computation(expression, _written(exact), tuple(_operand(statement, operand) for operand in operands))
+        return Computation(expression, _format_number(exact), tuple(_operand(statement, operand) for operand in operands))
 
-    def _evaluated(self, expression: str) -> tuple[tuple[Fraction, ...], tuple[Fraction, ...]]:
+    def _evaluate(self, expression: str) -> tuple[tuple[Fraction, ...], tuple[Fraction, ...]]:
         """What it gives, and its operands in the order in which they are written."""
-        if (known := self._read.get(expression)) is not None:
+        if (known := self._cache.get(expression)) is not None:
             return known
         from orchestra.text import arithmetic
-        from orchestra.text.numbers.numbers import numbers
+        from orchestra.text.numbers.numbers import find_numbers
 
         try:
-            results, operands = arithmetic.results(expression), arithmetic.operands(expression)
-        except arithmetic.NotArithmetic:
+            results, operands = arithmetic.possible_values(expression), arithmetic.operands(expression)
+        except arithmetic.ArithmeticParseError:
             results, operands = (), []
-        written = [abs(number.value) for number in numbers(expression)] if operands else []
+        written = [abs(number.value) for number in find_numbers(expression)] if operands else []
         order = sorted(dict.fromkeys(operands), key=lambda operand: written.index(operand) if operand in written else len(written))
-        known = self._read[expression] = (results, tuple(order))
+        known = self._cache[expression] = (results, tuple(order))
         return known
 
 
 def _operand(statement: Statement, operand: Fraction) -> Operand:
     place = statement.operand(operand)
-    return Operand(_written(operand), () if place is None else (place,))
+    return Operand(_format_number(operand), () if place is None else (place,))
 
 
 def _distinct(backing: Iterable[Support]) -> tuple[Support, ...]:
@@ -441,7 +449,7 @@ def _distinct(backing: Iterable[Support]) -> tuple[Support, ...]:
     return tuple(found)
 
 
-def _first(parts: Iterable[Leaf]) -> tuple[list[Leaf], int, str]:
+def _take_parts(parts: Iterable[Leaf]) -> tuple[list[Leaf], int, str]:
     """The parts of an output that are looked at one by one; how many there are beyond, and the path of the first of these."""
     line = iter(parts)
     spoken = list(islice(line, MAX_CLAIMS))
@@ -449,21 +457,21 @@ def _first(parts: Iterable[Leaf]) -> tuple[list[Leaf], int, str]:
     return (spoken, 0, "") if beyond is None else (spoken, 1 + sum(1 for _ in line), beyond.path)
 
 
-def _number(value: Any) -> Number | None:
+def _single_number(value: Any) -> Number | None:
     """The one number that a part states; None for another part."""
-    from orchestra.text.numbers.numbers import MAX_DIGITS, numbers, stated
+    from orchestra.text.numbers.numbers import MAX_DIGITS, find_numbers, from_json_number
 
     if isinstance(value, str):
-        found = numbers(value)
+        found = find_numbers(value)
         return found[0] if len(found) == 1 else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     shown = abs(value) < 10**MAX_DIGITS if isinstance(value, int) else math.isfinite(value)
-    return stated(value) if shown else None
+    return from_json_number(value) if shown else None
 
 
-def _written(number: Fraction) -> str:
+def _format_number(number: Fraction) -> str:
     """A number as people read it, to 12 digits."""
     from orchestra.text import arithmetic
 
-    return str(number.numerator) if number.denominator == 1 else arithmetic.shown(number)
+    return str(number.numerator) if number.denominator == 1 else arithmetic.format_fraction(number)

@@ -11,108 +11,108 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any
 
-from orchestra.app.claims.leaves import list_of, record_of, records
-from orchestra.app.claims.lineage import Steps
-from orchestra.app.claims.locations import Place, TableCell
-from orchestra.core.paths import written
-from orchestra.schema.fields import EXPRESSION
+from orchestra.app.claims.leaves import list_path, record_path, records
+from orchestra.app.claims.lineage import PathSteps
+from orchestra.app.claims.locations import EvidenceLocation, TableCell
+from orchestra.core.paths import format_path
+from orchestra.schema.fields import EXPRESSION_FORMAT
 
 
 @dataclass(frozen=True, slots=True)
-class Cited:
+class CitedEvidence:
     """Evidence in a node's value or in an output, and the path at which it stands there."""
 
     path: str
-    support: Place
-    steps: Steps = ()
-    alone: bool = False
+    support: EvidenceLocation
+    steps: PathSteps = ()
+    field_only: bool = False
     """Whether it supports that field and no other beside it, as the place of a number does; a quote supports its record."""
 
 
 @dataclass(slots=True)
-class _Record:
+class _RecordEvidence:
     """The evidence in one record, numbered as it stands there."""
 
-    all: list[tuple[int, Cited]] = field(default_factory=list)
-    at: dict[str, list[tuple[int, Cited]]] = field(default_factory=dict)
+    all: list[tuple[int, CitedEvidence]] = field(default_factory=list)
+    by_path: dict[str, list[tuple[int, CitedEvidence]]] = field(default_factory=dict)
     """By its path."""
-    others: dict[str, list[tuple[int, Cited]]] = field(default_factory=dict)
+    by_list: dict[str, list[tuple[int, CitedEvidence]]] = field(default_factory=dict)
     """By the path of a list: what speaks for the items of that list, and is none of them."""
 
-    def of(self, path: str) -> Iterable[tuple[int, Cited]]:
+    def for_path(self, path: str) -> Iterable[tuple[int, CitedEvidence]]:
         """What speaks for a part of the record: not the evidence of another number, nor that of another item of a list."""
-        same = list_of(path)
-        if (others := self.others.get(same)) is None:
-            others = [(at, one) for at, one in self.all if not one.alone and list_of(one.path) != same]
-            self.others[same] = others
-        own = self.at.get(path, [])
+        same = list_path(path)
+        if (others := self.by_list.get(same)) is None:
+            others = [(at, one) for at, one in self.all if not one.field_only and list_path(one.path) != same]
+            self.by_list[same] = others
+        own = self.by_path.get(path, [])
         return heapq.merge(own, others, key=itemgetter(0)) if own and others else own or others
 
 
-class Shelf:
+class EvidenceByPath:
     """The evidence in one value."""
 
-    def __init__(self, cited: Sequence[Cited]) -> None:
+    def __init__(self, cited: Sequence[CitedEvidence]) -> None:
         self.cited = cited
-        self._records: dict[str, _Record] = {}
+        self._records: dict[str, _RecordEvidence] = {}
         for at, one in enumerate(cited):
-            record = self._records.setdefault(record_of(one.path), _Record())
+            record = self._records.setdefault(record_path(one.path), _RecordEvidence())
             record.all.append((at, one))
-            record.at.setdefault(one.path, []).append((at, one))
+            record.by_path.setdefault(one.path, []).append((at, one))
 
-    def at(self, path: str) -> list[Place]:
+    def at(self, path: str) -> list[EvidenceLocation]:
         """The evidence found at a path, without what supports that field alone."""
-        record = self._records.get(record_of(path))
-        return [] if record is None else [one.support for _, one in record.at.get(path, ()) if not one.alone]
+        record = self._records.get(record_path(path))
+        return [] if record is None else [one.support for _, one in record.by_path.get(path, ()) if not one.field_only]
 
-    def beside(self, path: str) -> Iterable[Cited]:
+    def nearest(self, path: str) -> Iterable[CitedEvidence]:
         """What stands nearest: in the record of a part, or in one around it; that in records beside it is theirs."""
-        around = record_of(path)
+        around = record_path(path)
         while True:
-            if (record := self._records.get(around)) is not None and (own := record.of(path)):
+            if (record := self._records.get(around)) is not None and (own := record.for_path(path)):
                 return (one for _, one in own)
             if not around:
                 return []
-            around = record_of(around)
+            around = record_path(around)
 
-    def near(self, path: str) -> Iterable[Cited]:
+    def nearest_or_all(self, path: str) -> Iterable[CitedEvidence]:
         """The same; a part of the outermost record, where that has no evidence of its own, rests on all in the value."""
-        return self.beside(path) or ([] if record_of(path) else [one for one in self.cited if not one.alone])
+        return self.nearest(path) or ([] if record_path(path) else [one for one in self.cited if not one.field_only])
 
 
 class Statement:
     """A node's value, with what its checks found (`found`) and what it cites itself (`cited`)."""
 
-    def __init__(self, value: Any, found: Sequence[Cited], cited: Sequence[Cited]) -> None:
-        self.value, self.found, self.cited = value, Shelf(found), Shelf(cited)
+    def __init__(self, value: Any, found: Sequence[CitedEvidence], cited: Sequence[CitedEvidence]) -> None:
+        self.value, self.found, self.cited = value, EvidenceByPath(found), EvidenceByPath(cited)
 
-    def places(self, path: str) -> Iterable[Place]:
+    def places(self, path: str) -> Iterable[EvidenceLocation]:
         """Where the words stand that a part of it rests on."""
-        return (one.support for one in chain(self.found.near(path), self.cited.near(path)))
+        return (one.support for one in chain(self.found.nearest_or_all(path), self.cited.nearest_or_all(path)))
 
     def expression(self, path: str) -> str | None:
         """The expression that stands beside a part."""
-        found = self._records.get(record_of(path), {}).get(EXPRESSION)
+        found = self._records.get(record_path(path), {}).get(EXPRESSION_FORMAT)
         return found if isinstance(found, str) else None
 
-    def operand(self, number: Fraction) -> Place | None:
+    def operand(self, number: Fraction) -> EvidenceLocation | None:
         """The first place in the evidence where a number stands, whatever its sign."""
-        return self._numbers.get(abs(number))
+        return self._number_places.get(abs(number))
 
     @cached_property
     def _records(self) -> Mapping[str, Mapping[str, Any]]:
         found: dict[str, Mapping[str, Any]] = {}
         for steps, record in records(self.value):
-            found.setdefault(written(steps), record)
+            found.setdefault(format_path(steps), record)
         return found
 
     @cached_property
-    def _numbers(self) -> Mapping[Fraction, Place]:
-        from orchestra.text.numbers.numbers import numbers
+    def _number_places(self) -> Mapping[Fraction, EvidenceLocation]:
+        from orchestra.text.numbers.numbers import find_numbers
 
-        found: dict[Fraction, Place] = {}
+        found: dict[Fraction, EvidenceLocation] = {}
         for place in (one.support for one in chain(self.found.cited, self.cited.cited)):
-            for number in numbers(place.text if isinstance(place, TableCell) else place.quote, words=True):
+            for number in find_numbers(place.text if isinstance(place, TableCell) else place.quote, words=True):
                 found.setdefault(abs(number.value), place)
                 found.setdefault(abs(number.plain), place)
         return found

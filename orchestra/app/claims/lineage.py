@@ -16,21 +16,21 @@ import msgspec
 from pydantic import ValidationError
 
 from orchestra.core.events import Event, TurnStarted
-from orchestra.core.outcomes import Value
-from orchestra.journal.history import History, Row
-from orchestra.workflows.compile.agent_choice import choice_of, inner
-from orchestra.workflows.compile.ordering import names_in
-from orchestra.workflows.expressions.plain_paths import MAX_LENGTH, whole
+from orchestra.core.outcomes import ValueOutcome
+from orchestra.journal.history import History, NodeRow
+from orchestra.workflows.compile.agent_choice import agent_nodes, choice_of
+from orchestra.workflows.compile.ordering import referenced_names
+from orchestra.workflows.expressions.plain_paths import MAX_PLAIN_LENGTH, parse_plain_template
 from orchestra.workflows.model import (
+    AgentChoice,
     AgentNode,
     AnyNode,
     AskNode,
-    Block,
     CallNode,
-    Choice,
     FirstOfNode,
     Graph,
     LoopNode,
+    NodeBlock,
     PlanNode,
     ToolNode,
     VerifyNode,
@@ -39,65 +39,65 @@ from orchestra.workflows.model import (
 MAX_VISITS = 10_000
 """Units that are looked at for one part of an output, at most; a list that was put together of more is traced as far as that."""
 
-Steps: TypeAlias = tuple[str | int, ...]
+PathSteps: TypeAlias = tuple[str | int, ...]
 """Fields and indices that lead to a part of a value."""
-Kind: TypeAlias = Literal["agent", "tool", "ask", "judge"]
+OriginKind: TypeAlias = Literal["agent", "tool", "ask", "judge"]
 """Who said it: `judge` is a node of nodes, such as a call or a loop, whose own checks accepted its value."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Group:
+class OriginGroup:
     """Nodes that said what code has worked on: the same one for all parts of an output that come from there."""
 
-    origins: tuple[Origin, ...] = ()
+    origins: tuple[NodeOrigin, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class PartOrigins:
     """Who said a part of an output, in the order in which the references lead to them."""
 
-    exact: tuple[Origin, ...]
+    exact: tuple[NodeOrigin, ...]
     """The nodes that handed it on as it stands."""
-    worked: Group
+    derived: OriginGroup
     """Behind these, those that said what code has worked on."""
 
     @property
-    def origins(self) -> tuple[Origin, ...]:
+    def origins(self) -> tuple[NodeOrigin, ...]:
         """All of them."""
-        return (*self.exact, *self.worked.origins)
+        return (*self.exact, *self.derived.origins)
 
 
-NOBODY = Group()
+NO_ORIGINS = OriginGroup()
 
 
-class Origin(msgspec.Struct, frozen=True):
+class NodeOrigin(msgspec.Struct, frozen=True):
     """A node that said a part of the output, or that handed on what it was made of."""
 
     node: str
-    steps: Steps
+    steps: PathSteps
     """Which part of the node's value it is, where `exact`."""
     exact: bool
     """Whether the part of the output is that part of the node's value as it stands; code has worked on it where not."""
-    kind: Kind
+    kind: OriginKind
     covered: bool
     """Whether the checks of a node further on have judged what became of it."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Scope:
+class _TemplateScope:
     """The names that a template sees."""
 
     prefix: str
     nodes: Mapping[str, AnyNode]
     output: Any = None
-    outer: _Scope | None = None
+    outer: _TemplateScope | None = None
     """Whose names are seen too: of a block, a loop, an element."""
-    given: Mapping[str, Any] | None = None
-    """The inputs of a called workflow, as templates of the scope `giver`."""
-    giver: _Scope | None = None
+    arguments: Mapping[str, Any] | None = None
+    """The inputs of a called workflow, as templates of the scope `caller`."""
+    caller: _TemplateScope | None = None
     element: tuple[str, str, int] | None = None
     """An element's variable, the template of the list, and its index in it."""
-    previous: _Scope | None = None
+    previous: _TemplateScope | None = None
     """The turn before, in a loop."""
     unit: str = ""
     """The path of the element's unit."""
@@ -109,245 +109,245 @@ class _Scope:
 
 
 @dataclass(frozen=True, slots=True)
-class _Item:
-    scope: _Scope
+class _TraceItem:
+    scope: _TemplateScope
     template: Any
-    steps: Steps
+    steps: PathSteps
     exact: bool
     covered: bool
 
-    def at(self, scope: _Scope, template: Any, steps: Steps) -> _Item:
+    def moved_to(self, scope: _TemplateScope, template: Any, steps: PathSteps) -> _TraceItem:
         """The same, followed on from somewhere else."""
-        return _Item(scope, template, steps, self.exact, self.covered)
+        return _TraceItem(scope, template, steps, self.exact, self.covered)
 
 
 @dataclass(slots=True)
-class Lineage:
+class OutputLineage:
     """A run's workflow and its outcomes, ready to be asked who said what."""
 
-    rows: Mapping[str, Row]
-    root: _Scope | None
+    rows: Mapping[str, NodeRow]
+    root: _TemplateScope | None
     """None where the workflow is not stored, or cannot be read: then nothing can be traced."""
     workflows: Mapping[str, bytes]
     turns: Mapping[str, TurnStarted]
     """By node: the last turn that began."""
     elements: Mapping[str, list[int]]
     """By node under `each`: the elements that are values, which is what its list is made of."""
-    _read: dict[str, Graph | None] = field(default_factory=dict)
-    _bodies: dict[str, _Scope | None] = field(default_factory=dict)
+    _graphs: dict[str, Graph | None] = field(default_factory=dict)
+    _bodies: dict[str, _TemplateScope | None] = field(default_factory=dict)
     """By the path of the node."""
-    _groups: dict[tuple[Any, ...], Group] = field(default_factory=dict)
+    _groups: dict[tuple[Any, ...], OriginGroup] = field(default_factory=dict)
     """By what the ways have in common on which code works from there on."""
 
     @classmethod
-    def of(cls, history: History, events: Iterable[Event], workflows: Mapping[str, bytes]) -> Lineage:
+    def of(cls, history: History, events: Iterable[Event], workflows: Mapping[str, bytes]) -> OutputLineage:
         """`workflows` are the frozen ones as a run stores them: its own under an empty name, called ones under `workflow/NAME`."""
         turns = {event.node: event for event in events if isinstance(event, TurnStarted)}
         elements: dict[str, list[int]] = {}
         for row in history.rows:
-            if (found := re.fullmatch(r"(.+)\[(\d+)\]", row.path)) and isinstance(row.outcome, Value):
+            if (found := re.fullmatch(r"(.+)\[(\d+)\]", row.path)) and isinstance(row.outcome, ValueOutcome):
                 elements.setdefault(found[1], []).append(int(found[2]))
         for indices in elements.values():
             indices.sort()
         made = cls({row.path: row for row in history.rows}, None, workflows, turns, elements)
-        graph = made._graph("")
-        made.root = _Scope("", graph.nodes, graph.output) if graph is not None else None
+        graph = made._stored_graph("")
+        made.root = _TemplateScope("", graph.nodes, graph.output) if graph is not None else None
         return made
 
-    def origins(self, steps: Steps) -> Way:
+    def origins(self, steps: PathSteps) -> PartOrigins:
         """The nodes that said a part of the output; none for what no node said.
 
         As long as a part is handed on as it stands, the way does not fork. From where code works on it, the way is the same for all parts
         that come there: it is gone once.
         """
         if self.root is None:
-            return Way((), NOBODY)
+            return PartOrigins((), NO_ORIGINS)
         trace = _Trace(self)
-        trace.line.append(_Item(self.root, self.root.output, steps, True, False))
-        while trace.line and len(trace.seen) < MAX_VISITS:
-            item = trace.line.popleft()
+        trace.queue.append(_TraceItem(self.root, self.root.output, steps, True, False))
+        while trace.queue and len(trace.visited) < MAX_VISITS:
+            item = trace.queue.popleft()
             references = tuple(_references(item))
             if not all(exact for _, _, exact in references):
-                return Way(tuple(trace.found), self._group(item, references, len(trace.seen)))
+                return PartOrigins(tuple(trace.found), self._group(item, references, len(trace.visited)))
             trace.follow(item, references)
-        return Way(tuple(trace.found), NOBODY)
+        return PartOrigins(tuple(trace.found), NO_ORIGINS)
 
-    def _group(self, item: _Item, references: tuple[_Reference, ...], visits: int) -> Group:
+    def _group(self, item: _TraceItem, references: tuple[_Reference, ...], visits: int) -> OriginGroup:
         """Who is behind a template that is worked on, after so many visits."""
         key = (item.scope.key, references, item.covered, visits)
         if (known := self._groups.get(key)) is not None:
             return known
         trace = _Trace(self)
         trace.follow(item, references)
-        while trace.line and visits + len(trace.seen) < MAX_VISITS:
-            following = trace.line.popleft()
+        while trace.queue and visits + len(trace.visited) < MAX_VISITS:
+            following = trace.queue.popleft()
             trace.follow(following, _references(following))
-        found = self._groups[key] = Group(tuple(trace.found))
+        found = self._groups[key] = OriginGroup(tuple(trace.found))
         return found
 
-    def units(self, item: _Item, node: AnyNode) -> Iterator[_Unit]:
+    def units(self, item: _TraceItem, node: AnyNode) -> Iterator[_Unit]:
         """The unit of a node; of one under `each` the element that the steps lead to, or all."""
         scope, steps, exact = item.scope, item.steps, item.exact
         path = scope.prefix + item.template
-        if node.each is None or _given(self.rows.get(path)):
+        if node.each is None or _is_given(self.rows.get(path)):
             yield _Unit(path, scope, steps, exact)
             return
         indices = self.elements.get(path, [])
         chosen, same = indices, False
-        after: Steps = ()
-        if (rest := _element(steps)) is not None:
+        after: PathSteps = ()
+        if (rest := _element_steps(steps)) is not None:
             at, after = rest
             chosen, same = indices[at : at + 1], exact
         for index in chosen:
             unit = f"{path}[{index}]"
-            inside = _Scope(scope.prefix, {}, outer=scope, element=(node.as_ or "", node.each, index), unit=unit)
+            inside = _TemplateScope(scope.prefix, {}, outer=scope, element=(node.as_ or "", node.each, index), unit=unit)
             yield _Unit(unit, inside, after, same)
 
-    def made_of(self, unit: _Unit, node: AnyNode) -> Iterator[_Item]:
+    def source_items(self, unit: _Unit, node: AnyNode) -> Iterator[_TraceItem]:
         """What a node's value is made of, beside what it asked somebody."""
         scope, steps, exact = unit.scope, unit.steps, unit.exact
         match node:
             case ToolNode():
-                yield _Item(scope, node.with_, (), False, False)
+                yield _TraceItem(scope, node.with_, (), False, False)
             case FirstOfNode():
-                arm = next((arm for arm in node.first_of if all(self._is_value(scope, name) for name in names_in(arm))), None)
-                yield _Item(scope, node.fallback if arm is None else arm, steps, exact, False)
+                arm = next((arm for arm in node.first_of if all(self._is_value(scope, name) for name in referenced_names(arm))), None)
+                yield _TraceItem(scope, node.fallback if arm is None else arm, steps, exact, False)
             case VerifyNode():
-                yield _Item(scope, node.verify, steps, exact, False)
-            case AgentNode(agent=Choice() as choice):
-                if (ran := self._ran(unit, node, choice)) is not None:
-                    yield _Item(ran, ran.output, steps, exact, False)
+                yield _TraceItem(scope, node.verify, steps, exact, False)
+            case AgentNode(agent=AgentChoice() as choice):
+                if (ran := self._choice_scope(unit, node, choice)) is not None:
+                    yield _TraceItem(ran, ran.output, steps, exact, False)
             case CallNode() | LoopNode() | PlanNode():
                 if unit.path not in self._bodies:
-                    self._bodies[unit.path] = self._body(unit, node)
+                    self._bodies[unit.path] = self._body_scope(unit, node)
                 if (body := self._bodies[unit.path]) is not None:
-                    yield _Item(body, body.output, steps, exact, False)
+                    yield _TraceItem(body, body.output, steps, exact, False)
             case _:
                 return
 
-    def _body(self, unit: _Unit, node: CallNode | LoopNode | PlanNode) -> _Scope | None:
+    def _body_scope(self, unit: _Unit, node: CallNode | LoopNode | PlanNode) -> _TemplateScope | None:
         """The names inside a body; of a loop or a plan those of its last turn."""
         turn = self.turns.get(unit.path)
         match node:
-            case CallNode(call=Block() as block):
-                return _Scope(f"{unit.path}/", block.nodes, block.output, outer=unit.scope)
+            case CallNode(call=NodeBlock() as block):
+                return _TemplateScope(f"{unit.path}/", block.nodes, block.output, outer=unit.scope)
             case CallNode(call=str(name)):
-                graph = self._graph(f"workflow/{name}")
-                return _inputs(graph, f"{unit.path}/", node.with_, unit.scope) if graph is not None else None
+                graph = self._stored_graph(f"workflow/{name}")
+                return _called_scope(graph, f"{unit.path}/", node.with_, unit.scope) if graph is not None else None
             case LoopNode(loop=loop):
-                scope: _Scope | None = None
+                scope: _TemplateScope | None = None
                 for number in range(1, (turn.turn if turn is not None else 0) + 1):
-                    scope = _Scope(f"{unit.path}#{number}/", loop.nodes, loop.output, outer=unit.scope, previous=scope)
+                    scope = _TemplateScope(f"{unit.path}#{number}/", loop.nodes, loop.output, outer=unit.scope, previous=scope)
                 return scope
             case PlanNode():
-                graph = _graph(turn.drafted.graph) if turn is not None and turn.drafted is not None else None
-                if graph is None or turn is None or turn.drafted is None:
+                graph = _parse_graph(turn.draft.graph) if turn is not None and turn.draft is not None else None
+                if graph is None or turn is None or turn.draft is None:
                     return None
-                behind = f"@{turn.drafted.version}" if turn.drafted.version else f"#{turn.turn}"
-                return _inputs(graph, f"{unit.path}{behind}/", {"request": node.plan, **node.with_}, unit.scope)
+                behind = f"@{turn.draft.version}" if turn.draft.version else f"#{turn.turn}"
+                return _called_scope(graph, f"{unit.path}{behind}/", {"request": node.plan, **node.with_}, unit.scope)
             case _:
                 return None
 
-    def _ran(self, unit: _Unit, node: AgentNode, choice: Choice) -> _Scope | None:
+    def _choice_scope(self, unit: _Unit, node: AgentNode, choice: AgentChoice) -> _TemplateScope | None:
         """The names inside a choice of agents: the one that gave its value."""
         prefix = f"{unit.path}/"
-        for name, one in inner(node, choice).items():
+        for name, one in agent_nodes(node, choice).items():
             row = self.rows.get(prefix + name)
-            if row is not None and isinstance(row.outcome, Value):
-                return _Scope(prefix, {name: one}, f"${{{name}}}", outer=unit.scope)
+            if row is not None and isinstance(row.outcome, ValueOutcome):
+                return _TemplateScope(prefix, {name: one}, f"${{{name}}}", outer=unit.scope)
         return None
 
-    def _is_value(self, scope: _Scope, name: str) -> bool:
+    def _is_value(self, scope: _TemplateScope, name: str) -> bool:
         """Whether a name has a value; inputs, elements and turns do."""
-        here: _Scope | None = scope
+        here: _TemplateScope | None = scope
         while here is not None:
             if name in here.nodes:
                 row = self.rows.get(here.prefix + name)
-                return row is not None and isinstance(row.outcome, Value)
+                return row is not None and isinstance(row.outcome, ValueOutcome)
             here = here.outer
         return True
 
-    def _graph(self, name: str) -> Graph | None:
-        if name not in self._read:
-            self._read[name] = _graph(self.workflows.get(name, b""))
-        return self._read[name]
+    def _stored_graph(self, name: str) -> Graph | None:
+        if name not in self._graphs:
+            self._graphs[name] = _parse_graph(self.workflows.get(name, b""))
+        return self._graphs[name]
 
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
     path: str
-    scope: _Scope
-    steps: Steps
+    scope: _TemplateScope
+    steps: PathSteps
     exact: bool
 
 
 class _Trace:
     """One way back: what is still to be followed, and what has been found."""
 
-    def __init__(self, lineage: Lineage) -> None:
+    def __init__(self, lineage: OutputLineage) -> None:
         self.lineage = lineage
-        self.line: deque[_Item] = deque()
-        self.seen: set[tuple[str, Steps, bool, bool]] = set()
-        self.found: dict[Origin, None] = {}
+        self.queue: deque[_TraceItem] = deque()
+        self.visited: set[tuple[str, PathSteps, bool, bool]] = set()
+        self.found: dict[NodeOrigin, None] = {}
 
-    def follow(self, item: _Item, references: Iterable[_Reference]) -> None:
+    def follow(self, item: _TraceItem, references: Iterable[_Reference]) -> None:
         """What the names of a template stand for."""
         for name, steps, exact in references:
-            self._name(_Item(item.scope, name, steps, exact, item.covered))
+            self._follow_name(_TraceItem(item.scope, name, steps, exact, item.covered))
 
-    def _name(self, item: _Item) -> None:
+    def _follow_name(self, item: _TraceItem) -> None:
         """What a name stands for, from the scope outwards: an element, an input of a called workflow, a turn before, or a node."""
         name = item.template
-        here: _Scope | None = item.scope
+        here: _TemplateScope | None = item.scope
         while here is not None:
             if here.element is not None and here.element[0] == name and here.outer is not None:
-                self.line.append(item.at(here.outer, here.element[1], (here.element[2], *item.steps)))
+                self.queue.append(item.moved_to(here.outer, here.element[1], (here.element[2], *item.steps)))
                 return
-            if name == "input" and here.given is not None and here.giver is not None:
-                self.line.append(item.at(here.giver, here.given, item.steps))
+            if name == "input" and here.arguments is not None and here.caller is not None:
+                self.queue.append(item.moved_to(here.caller, here.arguments, item.steps))
                 return
             if name == "previous" and here.previous is not None:
-                self.line.append(item.at(here.previous, here.previous.output, item.steps))
+                self.queue.append(item.moved_to(here.previous, here.previous.output, item.steps))
                 return
             if (node := here.nodes.get(name)) is not None:
-                if item.exact and node.each is not None and _element(item.steps) is None:  # of all elements: of none as it stands
-                    self.line.append(_Item(here, f"${{{name}}}", (), False, item.covered))
+                if item.exact and node.each is not None and _element_steps(item.steps) is None:  # of all elements: of none as it stands
+                    self.queue.append(_TraceItem(here, f"${{{name}}}", (), False, item.covered))
                     return
-                for unit in self.lineage.units(item.at(here, name, item.steps), node):
+                for unit in self.lineage.units(item.moved_to(here, name, item.steps), node):
                     key = (unit.path, unit.steps, unit.exact, item.covered)
-                    if key not in self.seen:
-                        self.seen.add(key)
-                        self._unit(unit, node, item.covered)
+                    if key not in self.visited:
+                        self.visited.add(key)
+                        self._follow_unit(unit, node, item.covered)
                 return
             here = here.outer
 
-    def _unit(self, unit: _Unit, node: AnyNode, covered: bool) -> None:
+    def _follow_unit(self, unit: _Unit, node: AnyNode, covered: bool) -> None:
         row = self.lineage.rows.get(unit.path)
-        if row is None or not isinstance(row.outcome, Value):
+        if row is None or not isinstance(row.outcome, ValueOutcome):
             return
-        if _given(row):  # what a person says is made of nothing that the run knows
-            self.found[Origin(unit.path, unit.steps, unit.exact, "ask", covered)] = None
+        if _is_given(row):  # what a person says is made of nothing that the run knows
+            self.found[NodeOrigin(unit.path, unit.steps, unit.exact, "ask", covered)] = None
             return
-        if node.fallback is not None and _gave_up(row):
-            self.line.append(_Item(unit.scope, node.fallback, unit.steps, unit.exact, covered))
+        if node.fallback is not None and _took_fallback(row):
+            self.queue.append(_TraceItem(unit.scope, node.fallback, unit.steps, unit.exact, covered))
             return
         judged = bool(row.attempts) and row.attempts[-1].accepted is True
         kind = _KINDS.get(type(node), "judge") if choice_of(node) is None else "judge"
         if kind != "judge" or judged:
-            self.found[Origin(unit.path, unit.steps, unit.exact, kind, covered)] = None
-        for item in self.lineage.made_of(unit, node):
-            self.line.append(_Item(item.scope, item.template, item.steps, item.exact, covered or judged))
+            self.found[NodeOrigin(unit.path, unit.steps, unit.exact, kind, covered)] = None
+        for item in self.lineage.source_items(unit, node):
+            self.queue.append(_TraceItem(item.scope, item.template, item.steps, item.exact, covered or judged))
 
 
-_KINDS: Mapping[type, Kind] = {AgentNode: "agent", ToolNode: "tool", AskNode: "ask"}
+_KINDS: Mapping[type, OriginKind] = {AgentNode: "agent", ToolNode: "tool", AskNode: "ask"}
 
 
-def _given(row: Row | None) -> bool:
+def _is_given(row: NodeRow | None) -> bool:
     """Whether a person said what a node gave."""
-    return row is not None and row.given is not None
+    return row is not None and row.overridden_by is not None
 
 
-def _gave_up(row: Row) -> bool:
+def _took_fallback(row: NodeRow) -> bool:
     """Whether a node with a fallback took it: its last attempt erred, was not accepted, or came to no end."""
     if not row.attempts:
         return False
@@ -355,29 +355,31 @@ def _gave_up(row: Row) -> bool:
     return last.accepted is False or (last.accepted is None and (bool(last.error) or last.seconds is None))
 
 
-def _inputs(graph: Graph, prefix: str, given: Mapping[str, Any], giver: _Scope) -> _Scope:
-    return _Scope(prefix, graph.nodes, graph.output, given=given, giver=giver)
+def _called_scope(graph: Graph, prefix: str, given: Mapping[str, Any], giver: _TemplateScope) -> _TemplateScope:
+    return _TemplateScope(prefix, graph.nodes, graph.output, arguments=given, caller=giver)
 
 
-def _graph(stored: Any) -> Graph | None:
+def _parse_graph(stored: Any) -> Graph | None:
     """A frozen workflow as it was stored, as bytes or as JSON; None for one that this version cannot read."""
     try:
-        return (Graph.model_validate_json(stored) if isinstance(stored, bytes) else Graph.model_validate(stored, strict=False)).enclosed
+        return (
+            Graph.model_validate_json(stored) if isinstance(stored, bytes) else Graph.model_validate(stored, strict=False)
+        ).as_single_node
     except ValidationError:
         return None
 
 
-def _element(steps: Steps) -> tuple[int, Steps] | None:
+def _element_steps(steps: PathSteps) -> tuple[int, PathSteps] | None:
     """The element of a node's list that steps lead to, and the steps inside; None where they lead to none."""
     rest = steps[1:] if steps[:1] == ("values",) else steps
     return (rest[0], rest[1:]) if rest and isinstance(rest[0], int) else None
 
 
-_Reference: TypeAlias = tuple[str, Steps, bool]
+_Reference: TypeAlias = tuple[str, PathSteps, bool]
 """A name that a template reads, where it goes on from there, and whether as it stands."""
 
 
-def _references(item: _Item) -> Iterator[_Reference]:
+def _references(item: _TraceItem) -> Iterator[_Reference]:
     """The names that a part of a template reads, and where from there it goes on."""
     template, steps, exact = item.template, item.steps, item.exact
     while steps:
@@ -387,8 +389,8 @@ def _references(item: _Item) -> Iterator[_Reference]:
             template, steps = template[steps[0]] if steps[0] < len(template) else None, steps[1:]
         else:
             break
-    if isinstance(template, str) and len(template) <= MAX_LENGTH and (path := whole(template)) is not None:
+    if isinstance(template, str) and len(template) <= MAX_PLAIN_LENGTH and (path := parse_plain_template(template)) is not None:
         yield path.root, (*path.steps, *steps), exact
     else:
-        for name in sorted(names_in(template)):
+        for name in sorted(referenced_names(template)):
             yield name, (), False

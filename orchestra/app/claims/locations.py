@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from orchestra.core.outcomes import Value
+from orchestra.core.outcomes import ValueOutcome
 from orchestra.journal.history import History
 from orchestra.schema.content import is_cell, is_citation
 
@@ -18,7 +18,7 @@ MAX_TEXTS = 20_000
 """Texts of one run that are looked through, at most."""
 
 
-class Span(msgspec.Struct, frozen=True, tag_field="kind", tag="span"):
+class TextSpan(msgspec.Struct, frozen=True, tag_field="kind", tag="span"):
     """Words of a text: `text[start:end] == quote`, in characters, where the text is known."""
 
     quote: str
@@ -41,10 +41,10 @@ class TableCell(msgspec.Struct, frozen=True, tag_field="kind", tag="cell"):
     where: str = ""
 
 
-Place: TypeAlias = Span | TableCell
+EvidenceLocation: TypeAlias = TextSpan | TableCell
 
 
-class Text(msgspec.Struct, frozen=True):
+class RunText(msgspec.Struct, frozen=True):
     """A text of a run."""
 
     where: str
@@ -57,54 +57,54 @@ class Text(msgspec.Struct, frozen=True):
     """The table that the cell is in."""
 
 
-class Texts:
+class RunTexts:
     """The texts of a run, in the order inputs, nodes."""
 
-    def __init__(self, texts: Sequence[Text]) -> None:
+    def __init__(self, texts: Sequence[RunText]) -> None:
         self._all = texts
-        self._named: dict[str, list[Text]] = {}
-        self._at: dict[str, Text] = {}
+        self._by_name: dict[str, list[RunText]] = {}
+        self._by_address: dict[str, RunText] = {}
         self._cells: dict[tuple[int, int, str], TableCell] = {}
         for text in texts:
             if (cell := text.cell) is not None:
                 self._cells.setdefault((cell.row, cell.column, cell.text.strip()), cell)
-            self._named.setdefault(text.name, []).append(text)
-            self._at.setdefault(text.where, text)
+            self._by_name.setdefault(text.name, []).append(text)
+            self._by_address.setdefault(text.where, text)
 
     @classmethod
-    def of(cls, history: History) -> Texts:
+    def of(cls, history: History) -> RunTexts:
         """The texts that stand in a run's inputs and in its nodes' values."""
-        found: list[Text] = []
-        for where, value in _values(history):
-            for text in _texts(where, value):
+        found: list[RunText] = []
+        for where, value in _run_values(history):
+            for text in _texts_in(where, value):
                 found.append(text)
                 if len(found) >= MAX_TEXTS:
                     return cls(found)
         return cls(found)
 
-    def at(self, where: str) -> Text | None:
+    def get(self, where: str) -> RunText | None:
         """The text of an address."""
-        return self._at.get(where)
+        return self._by_address.get(where)
 
-    def place(self, quote: str, source: str = "", start: int | None = None, end: int | None = None) -> Place:
+    def locate(self, quote: str, source: str = "", start: int | None = None, end: int | None = None) -> EvidenceLocation:
         """Where words stand; without an address where no text of that name has them there."""
         found = self._find(quote, source, start, end)
         if found is None:
-            return Span(quote, source, start, end)
+            return TextSpan(quote, source, start, end)
         text, at = found
         if text.cell is not None:
             return text.cell
         begin = (text.offset or 0) + at
-        if text.offset is not None and (whole := self._whole(text.name, begin, quote)) is not None:
+        if text.offset is not None and (whole := self._source_text(text.name, begin, quote)) is not None:
             text, at = whole, begin
-        return Span(quote, source or text.name, at, at + len(quote), text.where)
+        return TextSpan(quote, source or text.name, at, at + len(quote), text.where)
 
-    def cell(self, row: int, column: int, text: str) -> TableCell | None:
+    def find_cell(self, row: int, column: int, text: str) -> TableCell | None:
         """The first cell of a table of the run at this place, if that is its text."""
         return self._cells.get((row, column, text.strip()))
 
-    def _find(self, quote: str, source: str, start: int | None, end: int | None) -> tuple[Text, int] | None:
-        candidates = self._named.get(source, []) if source else self._all
+    def _find(self, quote: str, source: str, start: int | None, end: int | None) -> tuple[RunText, int] | None:
+        candidates = self._by_name.get(source, []) if source else self._all
         if start is not None:
             for text in candidates:
                 if start >= 0 and text.text[start:end] == quote and (text.cell is None or text.text == quote):
@@ -114,26 +114,26 @@ class Texts:
                 return text, at
         return None
 
-    def _whole(self, name: str, begin: int, quote: str) -> Text | None:
+    def _source_text(self, name: str, begin: int, quote: str) -> RunText | None:
         """The text that a passage was cut from."""
-        return next((one for one in self._named.get(name, []) if one.offset is None and one.text.startswith(quote, begin)), None)
+        return next((one for one in self._by_name.get(name, []) if one.offset is None and one.text.startswith(quote, begin)), None)
 
 
-def _values(history: History) -> Iterator[tuple[str, Any]]:
+def _run_values(history: History) -> Iterator[tuple[str, Any]]:
     yield "input", history.inputs
     for row in history.rows:
-        if row.kind == "call" and isinstance(row.outcome, Value):
+        if row.kind == "call" and isinstance(row.outcome, ValueOutcome):
             yield row.path, row.outcome.value
 
 
-def _texts(where: str, value: Any) -> Iterator[Text]:
+def _texts_in(where: str, value: Any) -> Iterator[RunText]:
     """The texts in a value: strings, and records with a `text`, named by their `source`. What only cites one is none."""
     line = [(where, value)]
     while line:
         here, one = line.pop()
         if isinstance(one, str):
             if one:
-                yield Text(here, one)
+                yield RunText(here, one)
         elif isinstance(one, Mapping):
             if is_citation(one) or is_cell(one):
                 continue
@@ -141,12 +141,12 @@ def _texts(where: str, value: Any) -> Iterator[Text]:
             if isinstance(text := one.get("text"), str) and text:
                 source, start = one.get("source"), one.get("start")
                 begin = start if isinstance(start, int) and "end" in one else None
-                yield Text(f"{here}.text", text, source if isinstance(source, str) else "", begin)
+                yield RunText(f"{here}.text", text, source if isinstance(source, str) else "", begin)
                 rest = {key: part for key, part in one.items() if key not in ("text", "source")}
             line += [(f"{here}.{key}", part) for key, part in reversed(list(rest.items()))]
         elif isinstance(one, Sequence):
             if _is_table(one):
-                yield from _cells(here, one)
+                yield from _table_cells(here, one)
             else:
                 line += [(f"{here}[{index}]", part) for index, part in reversed(list(enumerate(one)))]
 
@@ -156,11 +156,11 @@ def _is_table(value: Sequence[Any]) -> bool:
     return bool(value) and all(isinstance(row, list) and all(isinstance(cell, str) for cell in row) for row in value) and len(value[0]) > 1
 
 
-def _cells(where: str, table: Sequence[Sequence[str]]) -> Iterator[Text]:
+def _table_cells(where: str, table: Sequence[Sequence[str]]) -> Iterator[RunText]:
     for at, row in enumerate(table):
         for column, text in enumerate(row):
             if text.strip():
                 label = next((one.strip() for one in row[:column] if one.strip()), "")
                 above = table[0][column].strip() if at and column < len(table[0]) else ""
                 address = f"{where}[{at}][{column}]"
-                yield Text(address, text, cell=TableCell(text.strip(), at, column, label, above, address), table=table)
+                yield RunText(address, text, cell=TableCell(text.strip(), at, column, label, above, address), table=table)

@@ -8,33 +8,44 @@ from typing import Annotated, Literal
 
 import typer
 
-from orchestra.cli.context import opener, settings
-from orchestra.cli.options import AcceptedBy, Fleet, Tagged
-from orchestra.cli.output import note, print_json
-from orchestra.cli.typer_adapter import add
+from orchestra.cli.context import get_opener, load_settings
+from orchestra.cli.options import AcceptOption, FleetOption, TagsOption
+from orchestra.cli.output import print_json, print_note
+from orchestra.cli.typer_adapter import add_command
 from orchestra.core.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
-class Batching:
+class BatchArguments:
     """Which rows are to be run, by whom, and where their results go, as it was typed."""
 
     name: Annotated[str, typer.Argument(help="A workflow or an agent; or a workflow's file.", show_default=False)]
     source: Annotated[
-        Path, typer.Option("--input", "-i", help='Rows {"id", "input"}: .jsonl, .jsonl.gz; or .csv, of inputs.', show_default=False)
+        Path,
+        typer.Option(
+            "--input", "-i", help='Rows {"id", "input"}: .jsonl, .jsonl.gz; or .csv, of inputs.', show_default=False
+        ),
     ]
     target: Annotated[
-        Path, typer.Option("--output", "-o", help="Results in the rows' order; goes on by the ids in it.", show_default=False)
+        Path,
+        typer.Option(
+            "--output", "-o", help="Results in the rows' order; goes on by the ids in it.", show_default=False
+        ),
     ]
     concurrency: Annotated[
-        int | None, typer.Option("--concurrency", "-c", min=1, max=10_000, help="Rows at once.", show_default="as configured")
+        int | None,
+        typer.Option("--concurrency", "-c", min=1, max=10_000, help="Rows at once.", show_default="as configured"),
     ] = None
-    checks: Annotated[list[str] | None, typer.Option(help="Of an agent: its checks, instead of those of its card.", show_default=False)] = (
-        None
+    checks: Annotated[
+        list[str] | None,
+        typer.Option(help="Of an agent: its checks, instead of those of its card.", show_default=False),
+    ] = None
+    no_checks: Annotated[bool, typer.Option("--no-checks", help="Of an agent: accept every output of its type.")] = (
+        False
     )
-    no_checks: Annotated[bool, typer.Option("--no-checks", help="Of an agent: accept every output of its type.")] = False
     constraint: Annotated[
-        Literal["evidence", "schema", "none"] | None, typer.Option(help="What models decode over.", show_default="as configured")
+        Literal["evidence", "schema", "none"] | None,
+        typer.Option(help="What models decode over.", show_default="as configured"),
     ] = None
     budget: Annotated[
         list[str] | None,
@@ -43,13 +54,13 @@ class Batching:
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Do rows that failed before once more; effects are not repeated.")
     ] = False
-    tags: Tagged = None
-    accept: AcceptedBy = ""
-    fleet: Fleet = None
+    tags: TagsOption = None
+    accept: AcceptOption = ""
+    fleet: FleetOption = None
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False
 
     @property
-    def named(self) -> tuple[str, ...] | None:
+    def check_names(self) -> tuple[str, ...] | None:
         """The checks; None for those of the card. Raises `InputError` C010 where there shall be some and none."""
         if self.checks and self.no_checks:
             raise InputError("C010", "--checks and --no-checks exclude each other", hint="give one of them")
@@ -60,10 +71,10 @@ class Batching:
 
 def register(app: typer.Typer) -> None:
     """Adds the verb."""
-    add(app, batch, panel="Run")
+    add_command(app, batch, panel="Run")
 
 
-def batch(context: typer.Context, asked: Batching) -> None:
+def batch(context: typer.Context, arguments: BatchArguments) -> None:
     """Run a workflow or an agent on many rows. Given again, it goes on where it stopped.
 
     Stopped by a signal, a crash or a full disk, it repeats nothing: the newest run of a row speaks, whichever command has begun it. Rows
@@ -77,21 +88,36 @@ def batch(context: typer.Context, asked: Batching) -> None:
     """
     from dataclasses import asdict
 
-    from orchestra.cli.batch.driver import Job, run_batch
-    from orchestra.cli.batch.rows import lasting
-    from orchestra.cli.budget_option import accepted_by, read_budget
-    from orchestra.cli.signals import carry_out
-    from orchestra.core.tags import typed
+    from orchestra.cli.batch.driver import BatchJob, run_batch
+    from orchestra.cli.batch.rows import rereadable_file
+    from orchestra.cli.budget_option import parse_accept, parse_budget
+    from orchestra.cli.signals import run_with_signals
+    from orchestra.core.tags import parse_tags
 
-    checks = asked.named
-    chosen = settings(fleet=asked.fleet, concurrency=asked.concurrency, constraint=asked.constraint)
-    limits, tags, accept = read_budget(asked.budget or ()), typed(asked.tags or ()), accepted_by(asked.accept)
-    with lasting(asked.source) as file:
-        job = Job(asked.name, file, asked.target, chosen.concurrency, limits, checks, str(asked.source), asked.retry_failed, tags, accept)
-        summary = carry_out(lambda _: run_batch(opener(context), chosen, job))
-    if asked.as_json:
+    checks = arguments.check_names
+    chosen = load_settings(fleet=arguments.fleet, concurrency=arguments.concurrency, constraint=arguments.constraint)
+    limits, tags, accept = (
+        parse_budget(arguments.budget or ()),
+        parse_tags(arguments.tags or ()),
+        parse_accept(arguments.accept),
+    )
+    with rereadable_file(arguments.source) as file:
+        job = BatchJob(
+            arguments.name,
+            file,
+            arguments.target,
+            chosen.concurrency,
+            limits,
+            checks,
+            str(arguments.source),
+            arguments.retry_failed,
+            tags,
+            accept,
+        )
+        summary = run_with_signals(lambda _: run_batch(get_opener(context), chosen, job))
+    if arguments.as_json:
         print_json(asdict(summary))
     else:
-        note(f"{asked.target}: {summary}")
+        print_note(f"{arguments.target}: {summary}")
     if summary.failed and not (summary.done or summary.abstained):
         raise typer.Exit(1)

@@ -17,35 +17,43 @@ from typing import IO, Any, cast
 
 import msgspec
 
-from orchestra.cli.interruptible_read import endable
-from orchestra.cli.output import note
-from orchestra.core.errors import InputError, InputErrors, OrchestraError, Place
-from orchestra.core.events import NOTHING, Usage
-from orchestra.core.file_locks import hold
+from orchestra.cli.interruptible_read import interruptible
+from orchestra.cli.output import print_note
+from orchestra.core.errors import InputError, InputErrors, OrchestraError, SourceLocation
+from orchestra.core.events import NO_USAGE, Usage
+from orchestra.core.file_locks import lock_file
 from orchestra.core.outcomes import Evidence
-from orchestra.core.suggestions import nearest
-from orchestra.learn.data.sources import from_text, is_table, lines
-from orchestra.schema.strict_json import MAX_BYTES, NotDecodable, NotStrictJSON, canonical, decoded, digest, parse_untrusted
+from orchestra.core.suggestions import closest_match
+from orchestra.learn.data.sources import is_table, parse_cell, read_lines
+from orchestra.schema.strict_json import (
+    MAX_BYTES,
+    JsonDecodingError,
+    StrictJsonError,
+    canonical,
+    decode_json,
+    digest,
+    parse_untrusted,
+)
 from orchestra.workflows.program import InputField
-from orchestra.workflows.python.acceptance import Accept
+from orchestra.workflows.python.acceptance import AcceptThreshold
 
-NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+LOCKING_UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 """What file systems say that have no locks."""
 
 MAX_ERRORS = 20
 """Faults of a file that are told at once."""
-MAX_BLANK = 100_000
+MAX_BLANK_LINES = 100_000
 """Lines of a file with nothing in them: a small file that is packed may have more of them than anybody waits for."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class BatchRow:
     """One line of the input; keys beside `id` and `input`, such as `expected`, are never read."""
 
     id: str
     input: dict[str, Any]
     line: int
-    accept: Accept | None = None
+    accept: AcceptThreshold | None = None
     """By what its output is accepted as a whole; None where the batch does not say."""
 
     @property
@@ -62,7 +70,7 @@ class RowResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     abstained: bool = False
     score: float | None = None
     evidence: tuple[Evidence, ...] = ()
-    usage: Usage = NOTHING
+    usage: Usage = NO_USAGE
     error: dict[str, str] | None = None
     waiting: str | None = None
     """The run that waits for a person, who has not answered yet: `orchestra runs answer RUN`."""
@@ -76,19 +84,22 @@ class RowResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 @contextmanager
-def lasting(path: Path) -> Iterator[Path]:
+def rereadable_file(path: Path) -> Iterator[Path]:
     """A file that gives its rows as often as it is read: `path` itself, or, where that is a pipe, a copy of all that comes out of it.
 
     Raises `InputError` C014 for a pipe that cannot be read to its end, or kept.
     """
-    under_dev = path.parts[:2] == ("/", "dev")  # some systems go on reading /dev/stdin where they stopped, whatever stands behind it
+    under_dev = path.parts[:2] == (
+        "/",
+        "dev",
+    )  # some systems go on reading /dev/stdin where they stopped, whatever stands behind it
     if os.path.isdir(path) or not os.path.exists(path) or (os.path.isfile(path) and not under_dev):  # these never raise
         yield path
         return
     with TemporaryDirectory(prefix="orchestra-") as folder:
         copy = Path(folder) / path.name
         try:
-            with endable(), path.open("rb") as pipe, copy.open("wb") as file:
+            with interruptible(), path.open("rb") as pipe, copy.open("wb") as file:
                 shutil.copyfileobj(pipe, file)
         except OSError as error:
             hint = "rows are read more than once: save them to a file, and name that"
@@ -97,75 +108,98 @@ def lasting(path: Path) -> Iterator[Path]:
 
 
 def read_rows(
-    path: Path, name: str = "", fields: Mapping[str, InputField] | None = None, tell: Callable[[str], None] = lambda _: None
-) -> Iterator[Row]:
+    path: Path,
+    name: str = "",
+    fields: Mapping[str, InputField] | None = None,
+    warn: Callable[[str], None] = lambda _: None,
+) -> Iterator[BatchRow]:
     """The rows of a `.jsonl` or `.jsonl.gz` file, or of a table whose columns are `fields`, one by one; `name` is what the user calls it,
-    where that is not its path, and `tell` hears of columns that may be meant for an input, and are not read.
+    where that is not its path, and `warn` is called for columns that may be meant for an input, and are not read.
 
     Raises `InputError` C014 where it cannot be read, N010 where a table cannot, and C020 with the row's place.
     """
     name = name or str(path)
     try:
-        with _opened(path) as file:
+        with _open_rows(path) as file:
             if is_table(path):
-                yield from _of_table(path, name, fields or {}, tell)
+                yield from _read_table(path, name, fields or {}, warn)
                 return
             number = blank = 0
             while raw := file.readline(MAX_BYTES + 2):
                 number += 1
                 if raw.strip():
-                    yield _row(name, number, raw)
-                elif (blank := blank + 1) > MAX_BLANK:
+                    yield _parse_row(name, number, raw)
+                elif (blank := blank + 1) > MAX_BLANK_LINES:
                     hint = "leave the empty lines out: grep -v '^ *$'"
-                    raise InputError("C020", f"more than {MAX_BLANK:,} lines with nothing in them", place=Place(name, number), hint=hint)
+                    raise InputError(
+                        "C020",
+                        f"more than {MAX_BLANK_LINES:,} lines with nothing in them",
+                        location=SourceLocation(name, number),
+                        hint=hint,
+                    )
     except (OSError, EOFError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InputError("C014", f"{name} cannot be read: {reason}") from error
 
 
-def _of_table(path: Path, name: str, fields: Mapping[str, InputField], tell: Callable[[str], None]) -> Iterator[Row]:
+def _read_table(
+    path: Path, name: str, fields: Mapping[str, InputField], warn: Callable[[str], None]
+) -> Iterator[BatchRow]:
     """The rows of a table: its columns are the inputs, cells become values of their types, and an empty one leaves out an input that is not
     required; ids are those of a column `id`, else the rows' numbers."""
-    for number, line in enumerate(lines(path, Path(name), lambda columns: _check_columns(columns, name, fields, tell)), 1):
+    for number, line in enumerate(
+        read_lines(path, Path(name), lambda columns: _check_columns(columns, name, fields, warn)), 1
+    ):
         cells = {field: line.values[field] for field in fields if field in line.values}
-        given = {field: from_text(cell, fields[field].schema) for field, cell in cells.items() if cell or fields[field].required}
-        yield Row(line.values.get("id") or str(number), given, line.number)
+        given = {
+            field: parse_cell(cell, fields[field].schema)
+            for field, cell in cells.items()
+            if cell or fields[field].required
+        }
+        yield BatchRow(line.values.get("id") or str(number), given, line.number)
 
 
-def _check_columns(columns: Sequence[str], name: str, fields: Mapping[str, InputField], tell: Callable[[str], None]) -> None:
+def _check_columns(
+    columns: Sequence[str], name: str, fields: Mapping[str, InputField], warn: Callable[[str], None]
+) -> None:
     """Tells of a column that is called nearly as an input that is none. Raises `InputError` C020 where that is required."""
     unread = [column for column in columns if column not in fields and column != "id"]
     for field in (field for field in fields if field not in columns):
-        near = nearest(field, unread)
+        near = closest_match(field, unread)
         if fields[field].required:
             hint = f"did you mean {near!r}? call it {field}" if near else f"columns: {', '.join(list(columns)[:12])}"
-            raise InputError("C020", f"there is no column {field!r} for the input {field!r}", place=Place(name, 1), hint=hint)
+            raise InputError(
+                "C020",
+                f"there is no column {field!r} for the input {field!r}",
+                location=SourceLocation(name, 1),
+                hint=hint,
+            )
         if near:
-            tell(f"{name}: the column {near!r} is not read; for the input {field!r} call it that")
+            warn(f"{name}: the column {near!r} is not read; for the input {field!r} call it that")
 
 
-def survey(
+def scan_rows(
     path: Path,
     check: Callable[[dict[str, Any]], str | None],
     name: str = "",
     fields: Mapping[str, InputField] | None = None,
-    accept: Accept | None = None,
+    accept: AcceptThreshold | None = None,
 ) -> Mapping[str, str]:
     """The ids of all rows, in order, with digests of their inputs and of `accept`, after a look at each row, before anything starts.
 
-    `check` gives what is wrong with an input, or None. Raises `InputErrors`: C020 for a bad row, C021 for an id that stands twice.
+    `check` returns what is wrong with an input, or None. Raises `InputErrors`: C020 for a bad row, C021 for an id that stands twice.
     """
     name = name or str(path)
     seen: dict[str, int] = {}
     digests: dict[str, str] = {}
     errors: list[InputError] = []
-    for row in read_rows(path, name, fields, note):
-        place = Place(name, row.line)
+    for row in read_rows(path, name, fields, print_note):
+        place = SourceLocation(name, row.line)
         if row.id in seen:
             hint = f"it stands in line {seen[row.id]} already; ids tell results apart"
-            errors.append(InputError("C021", f"the id {row.id!r} stands twice", place=place, hint=hint))
+            errors.append(InputError("C021", f"the id {row.id!r} stands twice", location=place, hint=hint))
         elif problem := check(row.input):
-            errors.append(InputError("C020", f"row {row.id!r}: {problem}", place=place))
+            errors.append(InputError("C020", f"row {row.id!r}: {problem}", location=place))
         seen.setdefault(row.id, row.line)
         digests[row.id] = replace(row, accept=accept).digest
         if len(errors) >= MAX_ERRORS:
@@ -175,47 +209,51 @@ def survey(
     return digests
 
 
-def surveyed(
-    path: Path, ids: Collection[str], name: str = "", fields: Mapping[str, InputField] | None = None, accept: Accept | None = None
-) -> Iterator[Row]:
+def reread_rows(
+    path: Path,
+    ids: Collection[str],
+    name: str = "",
+    fields: Mapping[str, InputField] | None = None,
+    accept: AcceptThreshold | None = None,
+) -> Iterator[BatchRow]:
     """The rows of a file, whose ids a survey gave. Raises what `read_rows` does, and `InputError` C014 where it has others by now."""
     expected = iter(ids)
     for row in read_rows(path, name, fields):
         if row.id != next(expected, None):
-            raise _changed(name or str(path))
+            raise _rows_changed_error(name or str(path))
         yield replace(row, accept=accept)
     if next(expected, None) is not None:
-        raise _changed(name or str(path))
+        raise _rows_changed_error(name or str(path))
 
 
-def _changed(name: str) -> InputError:
+def _rows_changed_error(name: str) -> InputError:
     hint = "results that are written stay; give the same command again once the file stays as it is"
     return InputError("C014", f"{name} has other rows than it had at the start", hint=hint)
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _open_rows(path: Path) -> IO[bytes]:
     return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
 
 
-def _row(name: str, number: int, raw: bytes) -> Row:
-    place = Place(name, number)
+def _parse_row(name: str, number: int, raw: bytes) -> BatchRow:
+    place = SourceLocation(name, number)
     hint = 'a row is {"id": "…", "input": {…}}'
     if len(raw) > MAX_BYTES:
-        raise InputError("C020", "a row of more than 1 MiB", place=place)
+        raise InputError("C020", "a row of more than 1 MiB", location=place)
     try:
         value = parse_untrusted(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
-    except (NotStrictJSON, UnicodeDecodeError) as error:
-        raise InputError("C020", f"a row that is not JSON: {error}", place=place, hint=hint) from error
+    except (StrictJsonError, UnicodeDecodeError) as error:
+        raise InputError("C020", f"a row that is not JSON: {error}", location=place, hint=hint) from error
     if not isinstance(value, dict):
-        raise InputError("C020", "a row that is no JSON object", place=place, hint=hint)
+        raise InputError("C020", "a row that is no JSON object", location=place, hint=hint)
     if not isinstance(value.get("id"), str) or not value["id"]:
-        raise InputError("C020", "a row without an id, which is a text", place=place, hint=hint)
+        raise InputError("C020", "a row without an id, which is a text", location=place, hint=hint)
     if not isinstance(value.get("input"), dict):
-        raise InputError("C020", f"row {value['id']!r} without an input, which is an object", place=place, hint=hint)
-    return Row(value["id"], value["input"], number)
+        raise InputError("C020", f"row {value['id']!r} without an input, which is an object", location=place, hint=hint)
+    return BatchRow(value["id"], value["input"], number)
 
 
-class Results:
+class ResultFile:
     """The output file. What stands in it already is kept; a last line that a crash tore is taken away.
 
     It belongs to one batch at a time, which holds it until `close`: two would do every row twice.
@@ -233,37 +271,39 @@ class Results:
         """Of the rows that are done, those that failed."""
         self._ids = ids
         self.repaired = False
-        with _begun(path):
+        with _open_existing(path):
             pass
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "a+b")
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise _unwritable_error(path, error) from error
         try:
-            self._begin()
+            self._lock_and_load()
         except BaseException:
             self._file.close()
             raise
 
-    def _begin(self) -> None:
+    def _lock_and_load(self) -> None:
         """Holds the file, and only then looks at what stands in it: the last line may be one that another batch is writing."""
         try:
-            hold(self._file.fileno())
-            held = os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())  # else another batch has put a new one in its place
+            lock_file(self._file.fileno())
+            held = os.path.samestat(
+                os.fstat(self._file.fileno()), self.path.stat()
+            )  # else another batch has put a new one in its place
         except OSError as error:
-            held = error.errno in NO_LOCKS
+            held = error.errno in LOCKING_UNSUPPORTED
         if not held:
             hint = "wait until it has ended, or name another file with --output"
             raise OrchestraError("C023", f"another batch writes {self.path} at this moment", hint=hint)
-        end = self._take_up()
+        end = self._load_existing()
         try:
             self.repaired = self._file.seek(0, os.SEEK_END) > end
             self._file.truncate(end)
         except OSError as error:
-            raise _unwritable(self.path, error) from error
+            raise _unwritable_error(self.path, error) from error
 
-    def _take_up(self) -> int:
+    def _load_existing(self) -> int:
         """Collects the ids; gives the number of bytes that are whole lines."""
         end, changed = 0, list[InputError]()
         try:
@@ -271,40 +311,42 @@ class Results:
             for number, raw in enumerate(self._file, 1):
                 if not raw.endswith(b"\n"):
                     break
-                result = self._result(raw, number)
+                result = self._parse_result(raw, number)
                 if result.inputs is not None and result.inputs != self._ids[result.id]:
-                    changed.append(self._of_another_input(result.id, number))
-                self._take(result)
+                    changed.append(self._input_changed_error(result.id, number))
+                self._add(result)
                 end += len(raw)
         except OSError as error:
-            raise _unreadable(self.path, error) from error
+            raise _unreadable_error(self.path, error) from error
         if changed:
             raise InputErrors(changed[:MAX_ERRORS])
         return end
 
-    def _of_another_input(self, row: str, number: int) -> InputError:
+    def _input_changed_error(self, row: str, number: int) -> InputError:
         said = f"the result of {row!r} is of another input than the row has now, or was accepted by another --accept"
         hint = "take this line out, and the row is asked anew; or name another file with --output"
-        return InputError("C022", said, place=Place(str(self.path), number), hint=hint)
+        return InputError("C022", said, location=SourceLocation(str(self.path), number), hint=hint)
 
-    def _take(self, result: RowResult) -> None:
+    def _add(self, result: RowResult) -> None:
         self.done.add(result.id)
         if result.waiting is not None:
             self.waiting[result.id] = result
         elif result.failed:
             self.failed.add(result.id)
 
-    def _result(self, raw: bytes, number: int) -> RowResult:
-        place, hint = Place(str(self.path), number), "name another file with --output, or move this one away"
+    def _parse_result(self, raw: bytes, number: int) -> RowResult:
+        place, hint = SourceLocation(str(self.path), number), "name another file with --output, or move this one away"
         try:
-            result = decoded(raw, RowResult)
-        except NotDecodable as error:
-            raise InputError("C022", f"a line that is no result: {error}", place=place, hint=hint) from error
+            result = decode_json(raw, RowResult)
+        except JsonDecodingError as error:
+            raise InputError("C022", f"a line that is no result: {error}", location=place, hint=hint) from error
         if result.id not in self._ids:
-            raise InputError("C022", f"a result of {result.id!r}, which is no row of the input", place=place, hint=hint)
+            raise InputError(
+                "C022", f"a result of {result.id!r}, which is no row of the input", location=place, hint=hint
+            )
         if result.id in self.done:
             hint = "keep one of its lines, or name another file with --output"
-            raise InputError("C022", f"a second result of {result.id!r}", place=place, hint=hint)
+            raise InputError("C022", f"a second result of {result.id!r}", location=place, hint=hint)
         return result
 
     def write(self, result: RowResult) -> None:
@@ -313,7 +355,7 @@ class Results:
             self._file.write(_encode(result) + b"\n")
             self._file.flush()
         except OSError as error:
-            raise _unwritable(self.path, error) from error
+            raise _unwritable_error(self.path, error) from error
 
     def sync(self) -> None:
         """Brings what was written to the disk. Raises `OrchestraError` C023."""
@@ -321,7 +363,7 @@ class Results:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise _unwritable(self.path, error) from error
+            raise _unwritable_error(self.path, error) from error
 
     def replace(self, results: Mapping[str, RowResult]) -> None:
         """Puts results in the places of those of the same rows, all at once: whoever is cut off before the end has the old file.
@@ -341,12 +383,12 @@ class Results:
             shutil.copymode(path, partial)
             fresh = partial.open("a+b")
             with suppress(OSError):  # where there are no locks the first one was not had either
-                hold(fresh.fileno())
+                lock_file(fresh.fileno())
             partial.replace(path)
         except OSError as error:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
-            raise _unwritable(self.path, error) from error
+            raise _unwritable_error(self.path, error) from error
         self._file.close()
         self._file = fresh
 
@@ -357,39 +399,43 @@ class Results:
             os.fsync(self._file.fileno())
             self._file.close()
         except OSError as error:
-            raise _unwritable(self.path, error) from error
+            raise _unwritable_error(self.path, error) from error
 
 
-def look(source: Path, target: Path, name: str = "") -> None:
+def check_files(source: Path, target: Path, name: str = "") -> None:
     """A look at both files before a fleet is started for them: at the first row, and at whether results can be taken up.
 
     Raises `InputError` C010, C014 and C020, and `OrchestraError` C023.
     """
     if is_table(target):
-        raise InputError("C010", f"results are JSON lines, and {target} would be a table", hint=f"--output {target.with_suffix('.jsonl')}")
+        raise InputError(
+            "C010",
+            f"results are JSON lines, and {target} would be a table",
+            hint=f"--output {target.with_suffix('.jsonl')}",
+        )
     next(read_rows(source, name), None)
-    with _begun(target):
+    with _open_existing(target):
         pass
 
 
-def _begun(path: Path) -> IO[bytes]:
+def _open_existing(path: Path) -> IO[bytes]:
     """The results that are there, for reading; nothing where no file is."""
     try:
         return path.open("rb")
     except (FileNotFoundError, NotADirectoryError):
         return BytesIO()
     except PermissionError as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable_error(path, error) from error
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise _unwritable_error(path, error) from error
 
 
-def _unreadable(path: Path, error: OSError) -> InputError:
+def _unreadable_error(path: Path, error: OSError) -> InputError:
     hint = "results are added to what stands there: name another file with --output"
     return InputError("C014", f"{path} cannot be read: {error.strerror or error}", hint=hint)
 
 
-def _unwritable(path: Path, error: OSError) -> OrchestraError:
+def _unwritable_error(path: Path, error: OSError) -> OrchestraError:
     hint = "make room or name another place with --output; then run the same command again, it goes on where it stopped"
     return OrchestraError("C023", f"{path} cannot be written: {error.strerror or error}", hint=hint)
 

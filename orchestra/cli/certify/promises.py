@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from orchestra.app.snapshot_store import CERTIFICATE, CLAIMS, WHOLE
+from orchestra.app.snapshot_store import CERTIFICATE, CLAIMS, WORKFLOW_CERTIFICATE
 from orchestra.core.errors import InputError
 from orchestra.core.events import Event, RunStarted
 from orchestra.core.protocols import Journal
@@ -13,33 +13,41 @@ from orchestra.journal.history import History
 from orchestra.verification.certificates.claims_file import ClaimsCertificate
 from orchestra.verification.certificates.file import Certificate
 
-Held: TypeAlias = Certificate | ClaimsCertificate
+StoredCertificate: TypeAlias = Certificate | ClaimsCertificate
 
 
-async def stored(journal: Journal, events: Sequence[Event]) -> list[Held]:
+async def read_certificates(journal: Journal, events: Sequence[Event]) -> list[StoredCertificate]:
     """The certificates that a run began with. One that is gone, or that this version cannot read, is left out."""
     started = events[0] if events else None
-    found: list[Held] = []
+    found: list[StoredCertificate] = []
     for name, mark in started.versions.items() if isinstance(started, RunStarted) else ():
         kind = name.partition("/")[0]
-        data = await journal.blob(mark) if kind in (CERTIFICATE, CLAIMS, WHOLE) else None
+        data = await journal.get_blob(mark) if kind in (CERTIFICATE, CLAIMS, WORKFLOW_CERTIFICATE) else None
         if data is not None:
             try:
-                found.append((ClaimsCertificate if kind == CLAIMS else Certificate).read(data))
+                found.append((ClaimsCertificate if kind == CLAIMS else Certificate).from_bytes(data))
             except InputError:
                 continue
     return found
 
 
-def promised(history: History, held: Sequence[Held]) -> Iterator[tuple[str, str, Held | None]]:
+def iter_promises(
+    history: History, certificates: Sequence[StoredCertificate]
+) -> Iterator[tuple[str, str, StoredCertificate | None]]:
     """The nodes with a promise, its sentence, and the certificate that promises it; None where that is not known."""
     for row in history.rows:
-        said = next((tried.promise for tried in reversed(row.attempts) if tried.promise), "")
-        same = [one for one in held if one.promise == said]
+        said = next((tried.guarantee for tried in reversed(row.attempts) if tried.guarantee), "")
+        same = [one for one in certificates if one.guarantee == said]
         if said:
-            yield row.path, said, next((one for one in same if one.agent == row.name), same[0] if len(same) == 1 else None)
+            yield (
+                row.path,
+                said,
+                next((one for one in same if one.agent == row.name), same[0] if len(same) == 1 else None),
+            )
 
 
-def certificates(history: History, held: Sequence[Held]) -> Mapping[str, Mapping[str, Any]]:
+def certificates_by_node(
+    history: History, certificates: Sequence[StoredCertificate]
+) -> Mapping[str, Mapping[str, Any]]:
     """What stands behind each promise, by the path of its node."""
-    return {path: one.terms for path, _, one in promised(history, held) if one is not None}
+    return {path: one.summary for path, _, one in iter_promises(history, certificates) if one is not None}

@@ -13,35 +13,35 @@ from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
 
 from orchestra.agents.card import Card
-from orchestra.agents.encoder_tasks import skill
+from orchestra.agents.encoder_tasks import encoder_task
 from orchestra.app.project import Project
-from orchestra.cli.context import settings
-from orchestra.cli.output import note, say, seconds
-from orchestra.cli.output_files import check_writable, writing
+from orchestra.cli.context import load_settings
+from orchestra.cli.output import format_duration, print_note, print_text
+from orchestra.cli.output_files import check_writable, writing_output
 from orchestra.core.errors import InputError
-from orchestra.fleet.config import FleetConfig, LocalServer, read
+from orchestra.fleet.config import FleetConfig, LocalServer, read_config
 from orchestra.fleet.supervisor.folders import Folders
-from orchestra.fleet.weights.weights import Pantry, absent, find, verify
-from orchestra.learn.compatibility import learning
+from orchestra.fleet.weights.weights import ModelStore, find_weights, missing_error, verify_weights
+from orchestra.learn.compatibility import check_trainable
 from orchestra.learn.data import provenance
-from orchestra.learn.data.dataset import DataSet
-from orchestra.learn.data.provenance import LearntFrom
-from orchestra.learn.encoders.member import Step
-from orchestra.learn.lora.distillation import Distillation
-from orchestra.learn.lora.loop import Course, Tick
-from orchestra.learn.lora.model import DEVICES, TARGETS, Device, Shape, available
-from orchestra.learn.lora.train import AdapterTraining, prepare, run
-from orchestra.learn.lora_adapter import Start, check_room
-from orchestra.learn.training_lock import alone
+from orchestra.learn.data.dataset import Dataset
+from orchestra.learn.data.provenance import TrainingProvenance
+from orchestra.learn.encoders.member import TrainingStep
+from orchestra.learn.lora.distillation import DistillationSettings
+from orchestra.learn.lora.loop import TrainingHyperparameters, TrainingProgress
+from orchestra.learn.lora.model import DEVICES, TARGET_LAYERS, AdapterShape, Device, check_packages
+from orchestra.learn.lora.train import AdapterTraining, prepare_examples, train_adapter
+from orchestra.learn.lora_adapter import StartingAdapter, check_output_folder
+from orchestra.learn.training_lock import lock_training
 
 if TYPE_CHECKING:
-    from orchestra.cli.learn.commands import Training
-    from orchestra.learn.encoders.intents import LabelTraining
+    from orchestra.cli.learn.commands import TrainArguments
+    from orchestra.learn.encoders.intents import ClassifierTraining
     from orchestra.learn.encoders.training import HeadTraining
 
-EVERY = 10.0
+REPORT_SECONDS = 10.0
 """Seconds between two lines of a training."""
-TAKEN: Mapping[str, tuple[str, ...]] = {
+SUPPORTED_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "sklearn": (),
     "tagger": (),
     "encoder": ("minutes", "epochs", "rate", "seed", "start", "fresh"),
@@ -53,290 +53,322 @@ Choice = TypeVar("Choice", bound=str)
 
 
 @dataclass(frozen=True, slots=True)
-class _Manner:
+class _AdapterSettings:
     """How an adapter is trained."""
 
-    shape: Shape
-    course: Course
+    shape: AdapterShape
+    hyperparameters: TrainingHyperparameters
     device: Device
 
     @classmethod
-    def of(cls, asked: Training) -> _Manner:
+    def from_arguments(cls, arguments: TrainArguments) -> _AdapterSettings:
         """As options say. Raises `InputError` N107."""
-        if asked.minutes is not None and asked.epochs is not None:
-            raise _option("--minutes and --epochs", "both", ("one of them",))
-        shape = Shape(asked.rank, 2 * asked.rank, _chosen("--targets", asked.targets, TARGETS))
-        course = Course(
-            epochs=3.0 if asked.minutes is None and asked.epochs is None else asked.epochs,
-            minutes=asked.minutes,
-            rate=ADAPTER_RATE if asked.rate is None else asked.rate,
-            decay=_chosen("--decay", asked.decay, ("linear", "cosine", "none")),
-            seed=asked.seed,
-            patience=asked.patience,
-            tune_every=asked.tune_every,
+        if arguments.minutes is not None and arguments.epochs is not None:
+            raise _invalid_option("--minutes and --epochs", "both", ("one of them",))
+        shape = AdapterShape(
+            arguments.rank, 2 * arguments.rank, _validate_choice("--targets", arguments.targets, TARGET_LAYERS)
         )
-        return cls(shape, course, _chosen("--device", asked.device, DEVICES))
+        course = TrainingHyperparameters(
+            epochs=3.0 if arguments.minutes is None and arguments.epochs is None else arguments.epochs,
+            minutes=arguments.minutes,
+            learning_rate=ADAPTER_RATE if arguments.rate is None else arguments.rate,
+            decay=_validate_choice("--decay", arguments.decay, ("linear", "cosine", "none")),
+            seed=arguments.seed,
+            patience=arguments.patience,
+            tune_every=arguments.tune_every,
+        )
+        return cls(shape, course, _validate_choice("--device", arguments.device, DEVICES))
 
 
-def train(asked: Training, said: Iterable[str]) -> None:
-    """Trains an agent; `said` are the options that were given. Raises `InputError` N107 for those that are not for such an agent."""
-    manner = _Manner.of(asked)
-    card = learning(Project.load(settings()).registry.card(asked.agent))
-    _check_about(card, said)
-    target = asked.out or asked.data / f"{asked.agent}-{'adapter' if card.kind == 'model' else 'trained'}"
+def train(arguments: TrainArguments, given_options: Iterable[str]) -> None:
+    """Trains an agent; `given_options` are the options that were given. Raises `InputError` N107 for those that are not for such an agent."""
+    adapter_settings = _AdapterSettings.from_arguments(arguments)
+    card = check_trainable(Project.load(load_settings()).registry.card(arguments.agent))
+    _check_supported(card, given_options)
+    target = arguments.out or arguments.data / f"{arguments.agent}-{'adapter' if card.kind == 'model' else 'trained'}"
     check_writable(target, "--out", folder=True)
     if card.kind == "encoder":
-        _train_encoder(card, asked, target)
+        _train_encoder(card, arguments, target)
     elif card.kind == "model":
-        _train_adapter(card, asked, manner, target)
+        _train_adapter(card, arguments, adapter_settings, target)
     else:
-        _train_here(card, asked.data, target)
+        _train_classical(card, arguments.data, target)
 
 
-def _check_about(card: Card, said: Iterable[str]) -> None:
+def _check_supported(card: Card, given_options: Iterable[str]) -> None:
     """Refuses options that a training of such an agent does not have. Raises `InputError` N107."""
-    if (taken := TAKEN.get(card.kind)) is None:
+    if (taken := SUPPORTED_OPTIONS.get(card.kind)) is None:
         return
-    for name in said:
+    for name in given_options:
         if name not in ("agent", "data", "out", *taken):
             option = f"--{name.replace('_', '-')}"
             hint = f"leave it out; {', '.join(f'--{one}' for one in taken)}" if taken else "leave it out"
-            raise _refused(f"{option} is not for {card.name}, of kind {card.kind}", hint)
+            raise _refusal(f"{option} is not for {card.name}, of kind {card.kind}", hint)
 
 
-def _train_adapter(card: Card, asked: Training, manner: _Manner, target: Path) -> None:
-    available()
-    check_room(target)
-    base_name, folder = _base(card)
-    taught = _teacher(asked)
+def _train_adapter(card: Card, arguments: TrainArguments, adapter_settings: _AdapterSettings, target: Path) -> None:
+    check_packages()
+    check_output_folder(target)
+    base_name, folder = _base_weights(card)
+    taught = _load_teacher(arguments)
     training = AdapterTraining(
         card=card,
-        data=DataSet.load(asked.data),
+        data=Dataset.load(arguments.data),
         base=folder,
         base_name=base_name,
-        base_digest=verify(folder).digest,
-        cache=Folders.of().cache,
-        shape=manner.shape,
-        course=manner.course,
-        most=asked.batch,
-        longest=asked.longest,
-        device=manner.device,
-        command=_command(asked, manner, taught),
+        base_digest=verify_weights(folder).digest,
+        cache=Folders.from_environment().cache,
+        shape=adapter_settings.shape,
+        hyperparameters=adapter_settings.hyperparameters,
+        batch_tokens=arguments.batch,
+        max_example_tokens=arguments.longest,
+        device=adapter_settings.device,
+        command=_adapter_command(arguments, adapter_settings, taught),
         teacher=taught,
-        start=Start.of(asked.start, manner.shape) if asked.start is not None else None,
+        start=StartingAdapter.from_folder(arguments.start, adapter_settings.shape)
+        if arguments.start is not None
+        else None,
     )
-    before = _before(card, asked)
-    prepared = prepare(training)
-    note(f"{len(prepared.train):,} rows to train on, {len(prepared.tune):,} to tune on; {prepared.long:,} are too long and left out")
-    note(f"checkpoints: {training.folder}")
-    with alone(training.folder):
-        made = run(training, prepared, target, Teller(), fresh=asked.fresh)
-    with writing(target, "--out"):
-        provenance.record(card, training.data, target, before)
+    before = _initial_provenance(card, arguments)
+    prepared = prepare_examples(training)
+    print_note(
+        f"{len(prepared.train):,} rows to train on, {len(prepared.tune):,} to tune on; {prepared.too_long:,} are too long and left out"
+    )
+    print_note(f"checkpoints: {training.checkpoint_folder}")
+    with lock_training(training.checkpoint_folder):
+        made = train_adapter(training, prepared, target, TrainingReporter(), fresh=arguments.fresh)
+    with writing_output(target, "--out"):
+        provenance.write_provenance(card, training.data, target, before)
     kept = next(point for point in made.curve if point.step == made.best_step)
-    say(f"{target}: loss on the tune part {kept.tune:.4f}, {kept.exact:.3f} of its rows exact (step {made.best_step} of {made.steps})")
+    print_text(
+        f"{target}: loss on the tune part {kept.tune:.4f}, {kept.exact:.3f} of its rows exact (step {made.best_step} of {made.steps})"
+    )
 
 
-def _command(asked: Training, manner: _Manner, taught: Distillation | None) -> str:
+def _adapter_command(
+    arguments: TrainArguments, adapter_settings: _AdapterSettings, distillation: DistillationSettings | None
+) -> str:
     """The command that makes the same adapter of the same data set; it names no folder of this machine."""
-    course, shape = manner.course, manner.shape
+    course, shape = adapter_settings.hyperparameters, adapter_settings.shape
     ends = f"--epochs {course.epochs:g}" if course.epochs is not None else f"--minutes {course.minutes:g}"
     looks = f"--patience {course.patience} --tune-every {course.tune_every:g}"
-    steps = f"--rate {course.rate:g} --decay {course.decay} --seed {course.seed} {looks} --batch {asked.batch} --longest {asked.longest}"
-    command = f"orchestra learn train {asked.agent} --data DATA {ends} --rank {shape.rank} --targets {shape.targets} {steps}"
-    if taught is not None:
-        adapter = " --teacher-adapter ADAPTER" if taught.adapter is not None else ""
-        command += f" --teacher {taught.name}{adapter} --temperature {taught.temperature:g} --share {taught.share:g}"
-    return command + (" --start ADAPTER" if asked.start is not None else "")
+    steps = f"--rate {course.learning_rate:g} --decay {course.decay} --seed {course.seed} {looks} --batch {arguments.batch} --longest {arguments.longest}"
+    command = f"orchestra learn train {arguments.agent} --data DATA {ends} --rank {shape.rank} --targets {shape.targets} {steps}"
+    if distillation is not None:
+        adapter = " --teacher-adapter ADAPTER" if distillation.adapter is not None else ""
+        command += f" --teacher {distillation.name}{adapter} --temperature {distillation.temperature:g} --share {distillation.share:g}"
+    return command + (" --start ADAPTER" if arguments.start is not None else "")
 
 
-def _train_encoder(card: Card, asked: Training, out: Path) -> None:
+def _train_encoder(card: Card, arguments: TrainArguments, out: Path) -> None:
     from orchestra.learn.encoders import intents, record
     from orchestra.learn.encoders.training import PACKAGES
 
-    course = _course(card)
-    available(intents.PACKAGES if course is None else PACKAGES)
-    if course is not None and asked.minutes is not None:
+    course = _trainer_module(card)
+    check_packages(intents.PACKAGES if course is None else PACKAGES)
+    if course is not None and arguments.minutes is not None:
         reason = f"{card.name} tells no labels: its training ends after epochs, not after minutes"
         raise InputError("N107", reason, hint="--epochs 3 instead of --minutes")
-    rows, base = DataSet.load(asked.data), _encoder(card.model)
-    before = _before(card, asked)
-    training = _labels(card, rows, base, asked) if course is None else _head(course, card, rows, base, asked)
-    with alone(training.folder):
-        made = (intents if course is None else course).run(training, _telling(), fresh=asked.fresh)
-    with writing(out, "--out"):
+    rows, base = Dataset.load(arguments.data), _encoder_weights(card.model)
+    before = _initial_provenance(card, arguments)
+    training = (
+        _label_training(card, rows, base, arguments)
+        if course is None
+        else _head_training(course, card, rows, base, arguments)
+    )
+    with lock_training(training.checkpoint_folder):
+        made = (intents if course is None else course).run(training, _step_reporter(), fresh=arguments.fresh)
+    with writing_output(out, "--out"):
         made.write(out)
-        provenance.record(card, rows, out, before)
-        record.record(training, out, _encoders_command(asked, training))
-    shares = ", ".join(f"{name} {value:.3f}" for name, value in made.figures.items())
+        provenance.write_provenance(card, rows, out, before)
+        record.write_training_record(training, out, _encoder_command(arguments, training))
+    shares = ", ".join(f"{name} {value:.3f}" for name, value in made.metrics.items())
     judged = "on the texts that were left out" if course is None else "of the tune part"
-    say(f"{out}: right {judged}: {shares or 'not known'}; orchestra learn promote {card.name} {out} --data {asked.data}")
-
-
-def _labels(card: Card, rows: DataSet, base: Path, asked: Training) -> LabelTraining:
-    """How an encoder that tells labels is trained."""
-    from orchestra.learn.encoders import intents
-
-    return intents.LabelTraining(
-        card=card,
-        data=rows,
-        base=base,
-        cache=Folders.of().cache,
-        epochs=_passes(asked),
-        minutes=asked.minutes,
-        rate=asked.rate,
-        seed=asked.seed,
-        start=asked.start,
+    print_text(
+        f"{out}: right {judged}: {shares or 'not known'}; orchestra learn promote {card.name} {out} --data {arguments.data}"
     )
 
 
-def _head(course: ModuleType, card: Card, rows: DataSet, base: Path, asked: Training) -> HeadTraining:
-    """How an encoder with one head is trained, which `course` does."""
-    from orchestra.learn.encoders.training import RATE, HeadTraining
+def _label_training(card: Card, rows: Dataset, base: Path, arguments: TrainArguments) -> ClassifierTraining:
+    """How an encoder that tells labels is trained."""
+    from orchestra.learn.encoders import intents
+
+    return intents.ClassifierTraining(
+        card=card,
+        data=rows,
+        base=base,
+        cache=Folders.from_environment().cache,
+        epochs=_whole_epochs(arguments),
+        minutes=arguments.minutes,
+        learning_rate=arguments.rate,
+        seed=arguments.seed,
+        start=arguments.start,
+    )
+
+
+def _head_training(
+    trainer: ModuleType, card: Card, rows: Dataset, base: Path, arguments: TrainArguments
+) -> HeadTraining:
+    """How an encoder with one head is trained."""
+    from orchestra.learn.encoders.training import LEARNING_RATE, HeadTraining
 
     return HeadTraining(
         card=card,
         data=rows,
         base=base,
-        cache=Folders.of().cache,
-        epochs=_passes(asked) or course.EPOCHS,
-        rate=RATE if asked.rate is None else asked.rate,
-        seed=asked.seed,
-        tokens=course.TOKENS,
-        start=asked.start,
+        cache=Folders.from_environment().cache,
+        epochs=_whole_epochs(arguments) or trainer.EPOCHS,
+        learning_rate=LEARNING_RATE if arguments.rate is None else arguments.rate,
+        seed=arguments.seed,
+        tokens=trainer.TOKENS,
+        start=arguments.start,
     )
 
 
-def _encoders_command(asked: Training, training: LabelTraining | HeadTraining) -> str:
+def _encoder_command(arguments: TrainArguments, training: ClassifierTraining | HeadTraining) -> str:
     """The command that makes the same encoder of the same data set, but for a budget of minutes; it names no folder of this machine."""
-    ends = f" --minutes {asked.minutes:g}" if asked.minutes is not None else f" --epochs {training.epochs}" if training.epochs else ""
-    rate = f" --rate {training.rate:g}" if training.rate is not None else ""
-    start = " --start ENCODER" if asked.start is not None else ""
-    return f"orchestra learn train {asked.agent} --data DATA{ends}{rate} --seed {asked.seed}{start}"
+    ends = (
+        f" --minutes {arguments.minutes:g}"
+        if arguments.minutes is not None
+        else f" --epochs {training.epochs}"
+        if training.epochs
+        else ""
+    )
+    rate = f" --rate {training.learning_rate:g}" if training.learning_rate is not None else ""
+    start = " --start ENCODER" if arguments.start is not None else ""
+    return f"orchestra learn train {arguments.agent} --data DATA{ends}{rate} --seed {arguments.seed}{start}"
 
 
-def _passes(asked: Training) -> int | None:
+def _whole_epochs(arguments: TrainArguments) -> int | None:
     """Whole passes over the rows; None for the training's own."""
-    return max(1, round(asked.epochs)) if asked.epochs is not None else None
+    return max(1, round(arguments.epochs)) if arguments.epochs is not None else None
 
 
-def _before(card: Card, asked: Training) -> LearntFrom | None:
+def _initial_provenance(card: Card, arguments: TrainArguments) -> TrainingProvenance | None:
     """What that has learnt from which a training goes on."""
-    return provenance.read(card, asked.start) if asked.start is not None else None
+    return provenance.read_provenance(card, arguments.start) if arguments.start is not None else None
 
 
-def _encoder(model: str) -> Path:
+def _encoder_weights(model: str) -> Path:
     """The folder of an encoder's weights, which are fetched where they are not here."""
-    from orchestra.cli.progress import Waiting
-    from orchestra.fleet.weights.encoders import Encoders
+    from orchestra.cli.progress import StatusLine
+    from orchestra.fleet.weights.encoders import EncoderStore
 
-    waiting = Waiting()
+    waiting = StatusLine()
     try:
-        return asyncio.run(Encoders(Pantry.of(hub=settings().hub or None), waiting).folder(model))
+        return asyncio.run(
+            EncoderStore(ModelStore.from_environment(hub=load_settings().hub or None), waiting).folder(model)
+        )
     finally:
         waiting.close()
 
 
-def _course(card: Card) -> ModuleType | None:
+def _trainer_module(card: Card) -> ModuleType | None:
     """What trains an encoder that is no committee; None for one that is."""
     from orchestra.learn.encoders import slots, spans, tables, word_problems
 
-    return {"tables": tables, "spans": spans, "slots": slots, "deduction": word_problems}.get(skill(card))
+    return {"tables": tables, "spans": spans, "slots": slots, "deduction": word_problems}.get(encoder_task(card))
 
 
-def _train_here(card: Card, data: Path, out: Path) -> None:
+def _train_classical(card: Card, data: Path, out: Path) -> None:
     from orchestra.learn import classical
 
-    rows = DataSet.load(data)
+    rows = Dataset.load(data)
     made = classical.train(card, rows)
-    with writing(out, "--out"):
+    with writing_output(out, "--out"):
         made.write(out, card.data)
-        provenance.record(card, rows, out)
+        provenance.write_provenance(card, rows, out)
     left = f", {made.left_out:,} left out" if made.left_out else ""
-    say(f"{out}: trained on {made.rows:,} rows{left}; orchestra learn promote {card.name} {out} --data {data}")
+    print_text(f"{out}: trained on {made.rows:,} rows{left}; orchestra learn promote {card.name} {out} --data {data}")
     for one in made.shares:
-        say(f"  {one.share:.0%} of the tune part is above {one.above:.4f}; what was expected of it is {one.mean:.3f} on average")
+        print_text(
+            f"  {one.share:.0%} of the tune part is above {one.threshold:.4f}; what was expected of it is {one.mean_target:.3f} on average"
+        )
 
 
-def _base(card: Card) -> tuple[str, Path]:
+def _base_weights(card: Card) -> tuple[str, Path]:
     """The name and the folder of the weights that stand behind a card's model in the fleet."""
-    return _weights(_fleet(), card.model)
+    return _find_weights(_load_fleet(), card.model)
 
 
-def _fleet() -> FleetConfig:
-    chosen = settings()
-    return read(chosen.find_resource("configs", chosen.fleet))
+def _load_fleet() -> FleetConfig:
+    chosen = load_settings()
+    return read_config(chosen.find_resource("configs", chosen.fleet))
 
 
-def _weights(config: FleetConfig, model: str) -> tuple[str, Path]:
+def _find_weights(config: FleetConfig, model: str) -> tuple[str, Path]:
     """The name and the folder of a model's weights. Raises `InputError` N106, `FleetError` F003 where they are not here."""
-    for name in config.serving(model):
+    for name in config.servers_for(model):
         server = config.servers[name]
         if isinstance(server, LocalServer):
-            if (folder := find(server.weights, Pantry.of())) is None:
-                raise absent(server.weights)
+            if (folder := find_weights(server.weights, ModelStore.from_environment())) is None:
+                raise missing_error(server.weights)
             return server.model, folder
-    raise InputError("N106", f"no server of this fleet that serves {model!r} has its weights here", hint="orchestra explain N106")
+    raise InputError(
+        "N106", f"no server of this fleet that serves {model!r} has its weights here", hint="orchestra explain N106"
+    )
 
 
-def _teacher(asked: Training) -> Distillation | None:
+def _load_teacher(arguments: TrainArguments) -> DistillationSettings | None:
     """The teacher of a training: a model of the fleet whose weights are here, or a folder of weights."""
-    named, adapter = asked.teacher, asked.teacher_adapter
+    named, adapter = arguments.teacher, arguments.teacher_adapter
     if not named:
         if adapter is not None:
-            raise _option("--teacher-adapter", "without a --teacher", ("--teacher MODEL too",))
+            raise _invalid_option("--teacher-adapter", "without a --teacher", ("--teacher MODEL too",))
         return None
-    config = _fleet()
-    name, folder = _weights(config, named) if named in config.models else (Path(named).name, Path(named))
-    return Distillation.of(name, folder, adapter, asked.temperature, asked.share)
+    config = _load_fleet()
+    name, folder = _find_weights(config, named) if named in config.models else (Path(named).name, Path(named))
+    return DistillationSettings.from_folder(name, folder, adapter, arguments.temperature, arguments.share)
 
 
-def _chosen(option: str, given: str, known: Iterable[Choice]) -> Choice:
+def _validate_choice(option: str, given: str, known: Iterable[Choice]) -> Choice:
     for choice in known:
         if choice == given:
             return choice
-    raise _option(option, given, known)
+    raise _invalid_option(option, given, known)
 
 
-def _option(option: str, given: str, known: Iterable[str]) -> InputError:
-    return _refused(f"{option} cannot be {given}", f"take {', '.join(known)}")
+def _invalid_option(option: str, given: str, known: Iterable[str]) -> InputError:
+    return _refusal(f"{option} cannot be {given}", f"take {', '.join(known)}")
 
 
-def _refused(reason: str, hint: str) -> InputError:
+def _refusal(reason: str, hint: str) -> InputError:
     return InputError("N107", reason, hint=hint)
 
 
-class Teller:
+class TrainingReporter:
     """Says how a training goes: a line every ten seconds, and one for each look at the tune part."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._monotonic, self._said = monotonic, -math.inf
+        self._monotonic, self._last_report = monotonic, -math.inf
 
-    def __call__(self, tick: Tick) -> None:
-        self.line(told(tick), now=tick.point is not None)
+    def __call__(self, tick: TrainingProgress) -> None:
+        self.report(format_tick(tick), now=tick.point is not None)
 
-    def line(self, text: str, *, now: bool = False) -> None:
+    def report(self, text: str, *, now: bool = False) -> None:
         """Says a line, where the last one is long enough ago or where it is to be said `now`."""
         at = self._monotonic()
-        if now or at - self._said >= EVERY:
-            self._said = at
+        if now or at - self._last_report >= REPORT_SECONDS:
+            self._last_report = at
             print(text, file=sys.stderr, flush=True)
 
 
-def _telling() -> Callable[[Step], None]:
+def _step_reporter() -> Callable[[TrainingStep], None]:
     """Tells a step of an encoder's training."""
-    teller = Teller()
+    teller = TrainingReporter()
 
-    def tell(step: Step) -> None:
-        line = f"step {step.done}/{step.total}, loss {step.loss:.3f}, {seconds(step.left)} left"
-        teller.line(line, now=step.done == step.total)
+    def tell(step: TrainingStep) -> None:
+        line = f"step {step.step}/{step.total_steps}, loss {step.loss:.3f}, {format_duration(step.seconds_left)} left"
+        teller.report(line, now=step.step == step.total_steps)
 
     return tell
 
 
-def told(tick: Tick) -> str:
+def format_tick(tick: TrainingProgress) -> str:
     """A line about a step."""
-    steps = f"{tick.step}/{tick.steps}" if tick.steps else str(tick.step)
-    left = "" if math.isnan(tick.left) else f", {seconds(max(0.0, tick.left))} left"
-    line = f"step {steps}, epoch {tick.epoch:.2f}, loss {tick.loss:.3f}, {tick.rate:.0f} tokens/s{left}"
-    return f"{line} | tune: loss {tick.point.tune:.4f}, exact {tick.point.exact:.3f}" if tick.point is not None else line
+    steps = f"{tick.step}/{tick.total_steps}" if tick.total_steps else str(tick.step)
+    left = "" if math.isnan(tick.seconds_left) else f", {format_duration(max(0.0, tick.seconds_left))} left"
+    line = f"step {steps}, epoch {tick.epoch:.2f}, loss {tick.loss:.3f}, {tick.tokens_per_second:.0f} tokens/s{left}"
+    return (
+        f"{line} | tune: loss {tick.point.tune:.4f}, exact {tick.point.exact:.3f}" if tick.point is not None else line
+    )

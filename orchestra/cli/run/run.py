@@ -8,43 +8,52 @@ from typing import Annotated
 
 import typer
 
-from orchestra.cli.context import opener, settings
-from orchestra.cli.options import AcceptedBy, Budget, Fleet, Live, Stream, Tagged
-from orchestra.cli.typer_adapter import add, leave
+from orchestra.cli.context import get_opener, load_settings
+from orchestra.cli.options import AcceptOption, BudgetOption, FleetOption, LiveOption, StreamOption, TagsOption
+from orchestra.cli.typer_adapter import add_command, exit_with
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunArguments:
     """What is to be run, and how it is to be shown, as it was typed."""
 
-    name: Annotated[str, typer.Argument(help="A workflow, an agent or a tool; or a workflow's file.", show_default=False)]
+    name: Annotated[
+        str, typer.Argument(help="A workflow, an agent or a tool; or a workflow's file.", show_default=False)
+    ]
     inputs: Annotated[
         list[str] | None,
         typer.Option(
-            "--input", "-i", metavar="KEY=VALUE", help="An input: key=value, key=@file, key=@folder, @all.json, or - for JSON on stdin."
+            "--input",
+            "-i",
+            metavar="KEY=VALUE",
+            help="An input: key=value, key=@file, key=@folder, @all.json, or - for JSON on stdin.",
         ),
     ] = None
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan of calls; start nothing.")] = False
-    budget: Budget = None
-    fleet: Fleet = None
-    key: Annotated[str, typer.Option(help="Run at most once under this key; a second time shows the first result.")] = ""
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and print the plan of calls; start nothing.")
+    ] = False
+    budget: BudgetOption = None
+    fleet: FleetOption = None
+    key: Annotated[str, typer.Option(help="Run at most once under this key; a second time shows the first result.")] = (
+        ""
+    )
     memo: Annotated[
         bool,
         typer.Option("--memo", help="Answer calls that any run has made before, and that are pure, from the memo."),
     ] = False
-    tags: Tagged = None
-    accept: AcceptedBy = ""
+    tags: TagsOption = None
+    accept: AcceptOption = ""
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False
-    stream: Stream = False
-    live: Live = False
+    stream: StreamOption = False
+    live: LiveOption = False
 
 
 def register(app: typer.Typer) -> None:
     """Adds the verb."""
-    add(app, run, panel="Run")
+    add_command(app, run, panel="Run")
 
 
-def run(context: typer.Context, asked: Running) -> None:
+def run(context: typer.Context, arguments: RunArguments) -> None:
     """Run a workflow, an agent or a tool; print the answer, what it rests on, and what it took.
 
     A question to a person is asked right here on a terminal; elsewhere the run waits, and the command that answers is printed.
@@ -53,17 +62,27 @@ def run(context: typer.Context, asked: Running) -> None:
     Exits with 0 done, 1 failed, 2 bad input, 3 abstained, 4 over budget, 5 waits for a person, 130 interrupted, 143 terminated.
     """
     from orchestra.cli import running
-    from orchestra.cli.budget_option import accepted_by, read_budget
-    from orchestra.cli.run.watch import Manner
-    from orchestra.cli.signals import carry_out
-    from orchestra.core.tags import typed
+    from orchestra.cli.budget_option import parse_accept, parse_budget
+    from orchestra.cli.run.watch import DisplayOptions
+    from orchestra.cli.signals import run_with_signals
+    from orchestra.core.tags import parse_tags
 
-    limits, manner = read_budget(asked.budget or ()), Manner.of(as_json=asked.as_json, stream=asked.stream, live=asked.live)
-    request = running.Request(
-        asked.name, asked.inputs or (), limits, asked.key, asked.memo, manner, typed(asked.tags or ()), accepted_by(asked.accept)
+    limits, display = (
+        parse_budget(arguments.budget or ()),
+        DisplayOptions.from_flags(as_json=arguments.as_json, stream=arguments.stream, live=arguments.live),
     )
-    chosen = settings(fleet=asked.fleet)
-    if asked.dry_run:
+    request = running.RunSpec(
+        arguments.name,
+        arguments.inputs or (),
+        limits,
+        arguments.key,
+        arguments.memo,
+        display,
+        parse_tags(arguments.tags or ()),
+        parse_accept(arguments.accept),
+    )
+    chosen = load_settings(fleet=arguments.fleet)
+    if arguments.dry_run:
         running.dry_run(chosen, request)
         return
-    leave(carry_out(partial(running.run, opener(context), chosen, request)))
+    exit_with(run_with_signals(partial(running.run, get_opener(context), chosen, request)))

@@ -11,17 +11,17 @@ from orchestra.core.labels import Label, meet
 from orchestra.fleet.config import FleetConfig
 from orchestra.workflows.program import CompiledNode
 
-HERE = "here"
+THIS_PROCESS = "here"
 """Where tools and the agents run that ask no server: in this process."""
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class CallTarget:
     """Where a call may go: a server of the fleet, or this process."""
 
     name: str
     external: bool
-    cleared: Label
+    clearance: Label
     """The strictest label of data that may go there, the agent's own ceiling included."""
     escalated: bool = False
     """Whether it is asked only where a smaller model was not good enough."""
@@ -31,21 +31,25 @@ class Target:
     """Of an ensemble: whose calls go there."""
 
 
-def targets(project: Project, fleet: FleetConfig, node: CompiledNode) -> tuple[tuple[Target, ...], bool | None]:
+def node_targets(
+    project: Project, fleet: FleetConfig, node: CompiledNode
+) -> tuple[tuple[CallTarget, ...], bool | None]:
     """Where a node's calls may go, and whether its agent has a certificate that holds."""
-    contract = node.contract if node.planning is None else node.planning.router
+    contract = node.contract if node.plan_settings is None else node.plan_settings.router
     if contract is None or contract.kind == "tool":
-        return (Target(HERE, False, "restricted" if contract is None else contract.label),), None
+        return (CallTarget(THIS_PROCESS, False, "restricted" if contract is None else contract.label),), None
     card = project.registry.cards.get(contract.name)
     escalates = node.escalate is not None or (node.acceptance is not None and "escalate" in node.acceptance.otherwise)
-    targets = servers(fleet, card, escalates=escalates)
-    if node.planning is not None and (larger := node.planning.larger) is not None:
-        more = servers(fleet, project.registry.cards.get(larger.name), escalates=False)
-        targets += tuple(replace(one, escalated=True) for one in more if one.name not in {target.name for target in targets})
-    return targets, certified(project, contract.name)
+    targets = model_targets(fleet, card, escalates=escalates)
+    if node.plan_settings is not None and (larger := node.plan_settings.larger) is not None:
+        more = model_targets(fleet, project.registry.cards.get(larger.name), escalates=False)
+        targets += tuple(
+            replace(one, escalated=True) for one in more if one.name not in {target.name for target in targets}
+        )
+    return targets, has_valid_certificate(project, contract.name)
 
 
-def certified(project: Project, agent: str) -> bool:
+def has_valid_certificate(project: Project, agent: str) -> bool:
     """Whether an agent has a certificate that holds, so that a node may accept by it."""
     try:
         return agent in project.catalog().certificates
@@ -53,19 +57,23 @@ def certified(project: Project, agent: str) -> bool:
         return False
 
 
-def servers(fleet: FleetConfig, card: Card | None, *, escalates: bool) -> tuple[Target, ...]:
+def model_targets(fleet: FleetConfig, card: Card | None, *, escalates: bool) -> tuple[CallTarget, ...]:
     """The servers of a card's model, and those of the larger one, of an ensemble those of each member; none where the fleet has no model
     for one of them."""
-    if card is not None and card.parts:
-        each = [(part.name, servers(fleet, part, escalates=escalates)) for part in card.parts]
+    if card is not None and card.member_cards:
+        each = [(part.name, model_targets(fleet, part, escalates=escalates)) for part in card.member_cards]
         if not all(found for _, found in each):
             return ()
-        return tuple(replace(one, member=name, cleared=meet((one.cleared, card.label))) for name, found in each for one in found)
+        return tuple(
+            replace(one, member=name, clearance=meet((one.clearance, card.label)))
+            for name, found in each
+            for one in found
+        )
     if card is None or card.kind != "model":
-        return (Target(HERE, False, card.label if card is not None else "restricted"),)
+        return (CallTarget(THIS_PROCESS, False, card.label if card is not None else "restricted"),)
     found = []
     for tier, model in enumerate((card.model, *(fleet.tiers if escalates else ()))):
-        for name in fleet.serving(model):
+        for name in fleet.servers_for(model):
             server = fleet.servers[name]
-            found.append(Target(name, server.external, meet((server.label, card.label)), tier > 0, tier))
+            found.append(CallTarget(name, server.external, meet((server.label, card.label)), tier > 0, tier))
     return tuple(found)

@@ -9,137 +9,195 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestra.cli.context import opener
-from orchestra.cli.options import AsJson, Budget, Fleet, Live, Since, Stream, Until, WithTag
+from orchestra.cli.context import get_opener
+from orchestra.cli.options import (
+    BudgetOption,
+    FleetOption,
+    JsonOption,
+    LiveOption,
+    SinceOption,
+    StreamOption,
+    TagFilterOption,
+    UntilOption,
+)
 from orchestra.cli.runs import recover
-from orchestra.cli.typer_adapter import add, leave
+from orchestra.cli.typer_adapter import add_command, exit_with
 from orchestra.core.errors import InputError
 
 if TYPE_CHECKING:
-    from orchestra.app.run_status import Wanted
-    from orchestra.cli.run.watch import Manner
-    from orchestra.cli.runs.fork_many import Several
+    from orchestra.app.run_status import RunListQuery
+    from orchestra.cli.run.watch import DisplayOptions
+    from orchestra.cli.runs.fork_many import ForkManyRequest
     from orchestra.workflows.model import Budget as BudgetLimits
 
-Run = Annotated[str, typer.Argument(help="A run's id, the beginning of one, or `last`.", show_default=False)]
-By = Annotated[str, typer.Option(metavar="NAME", help="Who says so; the run's journal keeps it.", show_default=False)]
-CODES = "Exits as `orchestra run` does."
+RunArgument = Annotated[str, typer.Argument(help="A run's id, the beginning of one, or `last`.", show_default=False)]
+ByOption = Annotated[
+    str, typer.Option(metavar="NAME", help="Who says so; the run's journal keeps it.", show_default=False)
+]
+EXIT_CODE_HELP = "Exits as `orchestra run` does."
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class ListArguments:
     """Which runs are listed, and how, as it was typed."""
 
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, newest first.")] = 20
     status: Annotated[
         list[str] | None,
-        typer.Option(metavar="A,B", help="Only those: running, waiting, interrupted, done, failed, …", show_default=False),
+        typer.Option(
+            metavar="A,B", help="Only those: running, waiting, interrupted, done, failed, …", show_default=False
+        ),
     ] = None
-    workflow: Annotated[str, typer.Option(metavar="NAME", help="Only those of this workflow or agent.", show_default=False)] = ""
-    tags: WithTag = None
-    since: Since = None
-    until: Until = None
-    before: Annotated[
-        str, typer.Option(metavar="RUN", help="Only those behind this run in the list: the next page.", show_default=False)
+    workflow: Annotated[
+        str, typer.Option(metavar="NAME", help="Only those of this workflow or agent.", show_default=False)
     ] = ""
-    as_json: AsJson = False
+    tags: TagFilterOption = None
+    since: SinceOption = None
+    until: UntilOption = None
+    before: Annotated[
+        str,
+        typer.Option(metavar="RUN", help="Only those behind this run in the list: the next page.", show_default=False),
+    ] = ""
+    as_json: JsonOption = False
 
     @property
-    def wanted(self) -> Wanted:
+    def run_filter(self) -> RunListQuery:
         """The same as the journal is asked. Raises `InputError` C010 for what is no status or no moment, E040 for what is no tag."""
-        from orchestra.app.run_status import Wanted, known
-        from orchestra.cli.options import named
-        from orchestra.cli.timestamps import period
-        from orchestra.core.tags import typed
+        from orchestra.app.run_status import RunListQuery, check_statuses
+        from orchestra.cli.options import split_names
+        from orchestra.cli.timestamps import parse_period
+        from orchestra.core.tags import parse_tags
 
-        statuses = known(named(",".join(self.status or ())))
-        return Wanted(self.limit, self.workflow, statuses, typed(self.tags or ()), *period(self.since, self.until), self.before)
+        statuses = check_statuses(split_names(",".join(self.status or ())))
+        return RunListQuery(
+            self.limit,
+            self.workflow,
+            statuses,
+            parse_tags(self.tags or ()),
+            *parse_period(self.since, self.until),
+            self.before,
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Showing:
+class ShowArguments:
     """What of a run is to be shown, and how, as it was typed."""
 
-    run: Run = "last"
+    run: RunArgument = "last"
     node: Annotated[str, typer.Argument(help="A node's path, such as readings[3].", show_default=False)] = ""
-    prompt: Annotated[bool, typer.Option("--prompt", help="Print the bytes that were sent and received, exactly.")] = False
-    attempt: Annotated[int | None, typer.Option(min=0, help="With --prompt: of which attempt; 0 is the last.", show_default="the last")] = (
-        None
+    prompt: Annotated[bool, typer.Option("--prompt", help="Print the bytes that were sent and received, exactly.")] = (
+        False
     )
-    everything: Annotated[bool, typer.Option("--all", help="One row an element, however many there are.")] = False
-    explain: Annotated[bool, typer.Option("--explain", help="Beside what each step took, what it might have taken, and where.")] = False
-    html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write it as a page: one file for a browser.", show_default=False)
+    attempt: Annotated[
+        int | None, typer.Option(min=0, help="With --prompt: of which attempt; 0 is the last.", show_default="the last")
     ] = None
-    as_json: AsJson = False
+    everything: Annotated[bool, typer.Option("--all", help="One row an element, however many there are.")] = False
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Beside what each step took, what it might have taken, and where.")
+    ] = False
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write it as a page: one file for a browser.", show_default=False),
+    ] = None
+    as_json: JsonOption = False
 
 
 @dataclass(frozen=True, slots=True)
-class Costing:
+class CostArguments:
     """Which runs are summed up, by what, and how that is printed."""
 
     by: Annotated[
         str,
         typer.Option(
-            metavar="KEYS", help="workflow, agent, model, server, day, month, label, status, purpose, run, tag:NAME; or several: day,agent."
+            metavar="KEYS",
+            help="workflow, agent, model, server, day, month, label, status, purpose, run, tag:NAME; or several: day,agent.",
         ),
     ] = "workflow"
-    since: Since = None
-    until: Until = None
-    tags: WithTag = None
-    workflow: Annotated[str, typer.Option(metavar="NAME", help="Only runs of this workflow or agent.", show_default=False)] = ""
+    since: SinceOption = None
+    until: UntilOption = None
+    tags: TagFilterOption = None
+    workflow: Annotated[
+        str, typer.Option(metavar="NAME", help="Only runs of this workflow or agent.", show_default=False)
+    ] = ""
     limit: Annotated[
-        int | None, typer.Option("--limit", "-n", min=1, help="How many rows: the dearest, or the latest days.", show_default="all")
+        int | None,
+        typer.Option(
+            "--limit", "-n", min=1, help="How many rows: the dearest, or the latest days.", show_default="all"
+        ),
     ] = None
-    as_json: AsJson = False
+    as_json: JsonOption = False
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, for a spreadsheet.")] = False
 
 
 @dataclass(frozen=True, slots=True)
-class Answering:
+class AnswerArguments:
     """What is answered, by whom, as it was typed."""
 
-    run: Run
+    run: RunArgument
     value: Annotated[
         str | None,
-        typer.Argument(help="The answer, @FILE, or - for stdin; left out, it is asked for at the terminal.", show_default=False),
+        typer.Argument(
+            help="The answer, @FILE, or - for stdin; left out, it is asked for at the terminal.", show_default=False
+        ),
     ] = None
     node: Annotated[str, typer.Option(help="Which question, where several are open.", show_default=False)] = ""
     to: Annotated[
-        str, typer.Option(metavar="WORD", help="Of the question that you have read, as it is shown with it.", show_default=False)
+        str,
+        typer.Option(
+            metavar="WORD", help="Of the question that you have read, as it is shown with it.", show_default=False
+        ),
     ] = ""
     decline: Annotated[
         str | None,
-        typer.Option("--decline", metavar="REASON", help="Why nobody answers; the node is withheld.", show_default=False),
+        typer.Option(
+            "--decline", metavar="REASON", help="Why nobody answers; the node is withheld.", show_default=False
+        ),
     ] = None
     gave: Annotated[
         str | None,
-        typer.Option("--gave", metavar="VALUE", help="Of a call in doubt: it happened, and gave this; or @FILE, or -.", show_default=False),
+        typer.Option(
+            "--gave",
+            metavar="VALUE",
+            help="Of a call in doubt: it happened, and gave this; or @FILE, or -.",
+            show_default=False,
+        ),
     ] = None
-    by: By = ""
-    later: Annotated[bool, typer.Option("--later", help="Only put the answer down; who resumes the run takes it.")] = False
+    by: ByOption = ""
+    later: Annotated[bool, typer.Option("--later", help="Only put the answer down; who resumes the run takes it.")] = (
+        False
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Forking:
+class ForkArguments:
     """Which run is to be made again, or which ones, and what is to be otherwise, as it was typed."""
 
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN...", help="Ids of runs, the beginnings of some, or `last`.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="RUN...", help="Ids of runs, the beginnings of some, or `last`.", show_default=False),
     ] = None
-    failed: Annotated[bool, typer.Option("--failed", help="All that failed since then and were not made again; a line each.")] = False
-    since: Annotated[str | None, typer.Option(metavar="WHEN", help="With --failed: 12h, 30d, yesterday, a day.", show_default=False)] = None
-    until: Annotated[str | None, typer.Option(metavar="WHEN", help="With --failed: before that.", show_default=False)] = None
+    failed: Annotated[
+        bool, typer.Option("--failed", help="All that failed since then and were not made again; a line each.")
+    ] = False
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="With --failed: 12h, 30d, yesterday, a day.", show_default=False)
+    ] = None
+    until: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="With --failed: before that.", show_default=False)
+    ] = None
     workflow: Annotated[
-        str, typer.Option(metavar="FILE|NAME", help="Another workflow than the run's own.", show_default="the run's, as it is today")
+        str,
+        typer.Option(
+            metavar="FILE|NAME", help="Another workflow than the run's own.", show_default="the run's, as it is today"
+        ),
     ] = ""
     inputs: Annotated[
         list[str] | None,
         typer.Option("--input", "-i", metavar="KEY=VALUE", help="An input instead of the run's, as for orchestra run."),
     ] = None
-    budget: Budget = None
-    fleet: Fleet = None
-    values: Annotated[
+    budget: BudgetOption = None
+    fleet: FleetOption = None
+    node_values: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
@@ -148,67 +206,86 @@ class Forking:
         ),
     ] = None
     unset: Annotated[
-        list[str] | None, typer.Option("--unset", metavar="NODE", help="A node that does without the value that a person gave it before.")
+        list[str] | None,
+        typer.Option(
+            "--unset", metavar="NODE", help="A node that does without the value that a person gave it before."
+        ),
     ] = None
-    by: By = ""
-    effects: Annotated[bool, typer.Option("--again", help="Do again what the run did in the world, such as a payment.")] = False
+    by: ByOption = ""
+    repeat_effects: Annotated[
+        bool, typer.Option("--again", help="Do again what the run did in the world, such as a payment.")
+    ] = False
 
-    def several(self, seen: Seen, limits: BudgetLimits | None) -> Several | None:
+    def to_fork_many(self, display: DisplayArguments, limits: BudgetLimits | None) -> ForkManyRequest | None:
         """The same where it is about more than one run, or about those that failed; else None. Raises `InputError` C010."""
-        from orchestra.cli.runs.fork_many import Several
-        from orchestra.cli.timestamps import period
+        from orchestra.cli.runs.fork_many import ForkManyRequest
+        from orchestra.cli.timestamps import parse_period
 
         if not self.failed and (self.since or self.until):
-            raise InputError("C010", "--since and --until are for --failed", hint="orchestra runs fork --failed --since yesterday")
+            raise InputError(
+                "C010", "--since and --until are for --failed", hint="orchestra runs fork --failed --since yesterday"
+            )
         if not self.failed and not self.runs:
-            raise InputError("C010", "which run?", hint="orchestra runs fork last, or orchestra runs fork --failed --since yesterday")
+            raise InputError(
+                "C010", "which run?", hint="orchestra runs fork last, or orchestra runs fork --failed --since yesterday"
+            )
         if not self.failed and len(self.runs or ()) == 1:
             return None
-        given = {"--workflow": self.workflow, "--input": self.inputs, "--set": self.values, "--unset": self.unset, "--by": self.by}
-        if other := next((name for name, said in {**given, "--stream": seen.stream, "--live": seen.live}.items() if said), ""):
+        given = {
+            "--workflow": self.workflow,
+            "--input": self.inputs,
+            "--set": self.node_values,
+            "--unset": self.unset,
+            "--by": self.by,
+        }
+        if other := next(
+            (name for name, said in {**given, "--stream": display.stream, "--live": display.live}.items() if said), ""
+        ):
             raise InputError("C010", f"{other} is for one run", hint=f"orchestra runs fork RUN {other} ...")
-        when = period(self.since, self.until) if self.failed else None
-        return Several(self.runs or (), when, limits, self.fleet, self.effects)
+        when = parse_period(self.since, self.until) if self.failed else None
+        return ForkManyRequest(self.runs or (), when, limits, self.fleet, self.repeat_effects)
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class DisplayArguments:
     """How a run that goes on is shown."""
 
-    as_json: AsJson = False
-    stream: Stream = False
-    live: Live = False
+    as_json: JsonOption = False
+    stream: StreamOption = False
+    live: LiveOption = False
 
     @property
-    def manner(self) -> Manner:
+    def to_options(self) -> DisplayOptions:
         """The same for whoever watches. Raises `InputError` C010 for what goes against each other."""
-        from orchestra.cli.run.watch import Manner
+        from orchestra.cli.run.watch import DisplayOptions
 
-        return Manner.of(as_json=self.as_json, stream=self.stream, live=self.live)
+        return DisplayOptions.from_flags(as_json=self.as_json, stream=self.stream, live=self.live)
 
 
 def register(app: typer.Typer) -> None:
     """Adds the verbs."""
-    runs = typer.Typer(no_args_is_help=True, help="What ran, and what waits: look, answer, go on, make again, keep, delete.")
-    add(runs, list_, "list", panel="Look")
-    add(runs, show, panel="Look")
-    add(runs, costs_, "costs", panel="Look")
-    add(runs, tail, panel="Look")
-    add(runs, answer, panel="Go on", epilog=CODES)
-    add(runs, resume, panel="Go on", epilog=CODES)
-    add(runs, cancel, panel="Go on")
-    add(runs, fork, panel="Make again", epilog=CODES)
-    add(runs, replay, panel="Make again")
-    add(runs, diff, panel="Make again")
-    add(runs, export, panel="Keep")
-    add(runs, import_, "import", panel="Keep")
-    add(runs, delete, panel="Keep")
-    add(runs, gc, panel="Keep")
+    runs = typer.Typer(
+        no_args_is_help=True, help="What ran, and what waits: look, answer, go on, make again, keep, delete."
+    )
+    add_command(runs, list_, "list", panel="Look")
+    add_command(runs, show, panel="Look")
+    add_command(runs, costs_, "costs", panel="Look")
+    add_command(runs, tail, panel="Look")
+    add_command(runs, answer, panel="Go on", epilog=EXIT_CODE_HELP)
+    add_command(runs, resume, panel="Go on", epilog=EXIT_CODE_HELP)
+    add_command(runs, cancel, panel="Go on")
+    add_command(runs, fork, panel="Make again", epilog=EXIT_CODE_HELP)
+    add_command(runs, replay, panel="Make again")
+    add_command(runs, diff, panel="Make again")
+    add_command(runs, export, panel="Keep")
+    add_command(runs, import_, "import", panel="Keep")
+    add_command(runs, delete, panel="Keep")
+    add_command(runs, gc, panel="Keep")
     recover.register(runs)
     app.add_typer(runs, name="runs", rich_help_panel="Look back")
 
 
-def list_(asked: Listing) -> None:
+def list_(arguments: ListArguments) -> None:
     """List the latest runs. `waiting` ones wait for a person; the process of `interrupted` ones is gone.
 
     With --json each has its tags, and the code, the message and the node of its error.
@@ -217,61 +294,63 @@ def list_(asked: Listing) -> None:
 
     from orchestra.cli.runs.listing import list_runs
 
-    asyncio.run(list_runs(asked.wanted, as_json=asked.as_json))
+    asyncio.run(list_runs(arguments.run_filter, as_json=arguments.as_json))
 
 
-def show(asked: Showing) -> None:
+def show(arguments: ShowArguments) -> None:
     """Show a run; or one of its nodes; or, with --prompt, what a model was sent and answered.
 
     With --html the whole run becomes a page: the answer, each claim beside its evidence, what was withheld and why.
     """
     import asyncio
 
-    from orchestra.cli.runs.show import Shown, show_run, write_page
+    from orchestra.cli.runs.show import ShowOptions, show_run, write_page
 
-    if asked.html is not None:
-        _check_page(asked, asked.html)
-        asyncio.run(write_page(asked.run, asked.html))
+    if arguments.html is not None:
+        _check_page(arguments, arguments.html)
+        asyncio.run(write_page(arguments.run, arguments.html))
         return
-    _check_shown(asked)
-    shown = Shown(everything=asked.everything, explain=asked.explain, as_json=asked.as_json)
-    asyncio.run(show_run(asked.run, asked.node, (asked.attempt or 0) if asked.prompt else None, shown))
+    _check_show_options(arguments)
+    shown = ShowOptions(everything=arguments.everything, explain=arguments.explain, as_json=arguments.as_json)
+    asyncio.run(show_run(arguments.run, arguments.node, (arguments.attempt or 0) if arguments.prompt else None, shown))
 
 
-def _check_page(asked: Showing, html: Path) -> None:
+def _check_page(arguments: ShowArguments, html: Path) -> None:
     """Raises `InputError` C019 for options that say nothing of a page."""
-    hint = f"orchestra runs show {asked.run} --html {html}"
-    if asked.node:
+    hint = f"orchestra runs show {arguments.run} --html {html}"
+    if arguments.node:
         raise InputError("C019", "--html is about the whole run", hint=hint)
     given = {
-        "--prompt": asked.prompt,
-        "--attempt": asked.attempt is not None,
-        "--all": asked.everything,
-        "--explain": asked.explain,
-        "--json": asked.as_json,
+        "--prompt": arguments.prompt,
+        "--attempt": arguments.attempt is not None,
+        "--all": arguments.everything,
+        "--explain": arguments.explain,
+        "--json": arguments.as_json,
     }
     if other := next((name for name, said in given.items() if said), ""):
         raise InputError("C019", f"--html writes a page of the run, and {other} is not for it", hint=hint)
 
 
-def _check_shown(asked: Showing) -> None:
+def _check_show_options(arguments: ShowArguments) -> None:
     """Raises `InputError` C019 for options that say nothing of what is shown."""
-    again = f"orchestra runs show {asked.run}"
-    if asked.prompt and not asked.node:
+    again = f"orchestra runs show {arguments.run}"
+    if arguments.prompt and not arguments.node:
         raise InputError("C019", "--prompt needs a node", hint=f"{again} NODE --prompt")
-    if asked.prompt and asked.as_json:
-        hint = f"orchestra runs export {asked.run} has them in base64"
+    if arguments.prompt and arguments.as_json:
+        hint = f"orchestra runs export {arguments.run} has them in base64"
         raise InputError("C019", "--prompt prints bytes as they are, and no JSON", hint=hint)
-    if asked.attempt is not None and not asked.prompt:
-        raise InputError("C019", "--attempt is for --prompt", hint=f"{again} NODE --prompt --attempt {asked.attempt}")
-    if asked.explain and asked.node:
+    if arguments.attempt is not None and not arguments.prompt:
+        raise InputError(
+            "C019", "--attempt is for --prompt", hint=f"{again} NODE --prompt --attempt {arguments.attempt}"
+        )
+    if arguments.explain and arguments.node:
         raise InputError("C019", "--explain is about a whole run", hint=f"{again} --explain")
-    if asked.everything and (asked.node or asked.explain):
-        said = "a whole run" if asked.node else "what each node took, and --explain shows each step"
+    if arguments.everything and (arguments.node or arguments.explain):
+        said = "a whole run" if arguments.node else "what each node took, and --explain shows each step"
         raise InputError("C019", f"--all is about {said}", hint=f"{again} --all")
 
 
-def costs_(asked: Costing) -> None:
+def costs_(arguments: CostArguments) -> None:
     """Sum up what runs cost: calls, tokens in and out, time, and money where prices are known.
 
     A run counts with all that it took, on the day on which it began. Calls of which nobody knows the price are not taken to be free.
@@ -280,14 +359,16 @@ def costs_(asked: Costing) -> None:
 
     from orchestra.cli.runs.costs import show_costs
 
-    if asked.as_json and asked.as_csv:
+    if arguments.as_json and arguments.as_csv:
         raise InputError("C010", "--json and --csv exclude each other", hint="give one of them")
-    asyncio.run(show_costs(asked))
+    asyncio.run(show_costs(arguments))
 
 
 def tail(
-    run: Run = "last",
-    follow: Annotated[bool, typer.Option("--follow/--no-follow", "-f", help="Go on until the run ends or waits.")] = True,
+    run: RunArgument = "last",
+    follow: Annotated[
+        bool, typer.Option("--follow/--no-follow", "-f", help="Go on until the run ends or waits.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print each event as JSON, a line each.")] = False,
 ) -> None:
     """Watch a run, whichever process has it in hand: its events as they come, until it ends or waits for a person."""
@@ -298,7 +379,7 @@ def tail(
     asyncio.run(tail(run, follow=follow, as_json=as_json))
 
 
-def answer(context: typer.Context, asked: Answering, seen: Seen) -> None:
+def answer(context: typer.Context, arguments: AnswerArguments, display: DisplayArguments) -> None:
     """Answer what a run asks, or say why nobody does, and go on with it.
 
     A text is taken as it is where the question takes a text; an answer of another type is written as JSON. It may stand in a file
@@ -307,48 +388,63 @@ def answer(context: typer.Context, asked: Answering, seen: Seen) -> None:
     `last` the only one that waits), or its --node, has never asked another.
     """
     from orchestra.cli.runs import resume as resume_module
-    from orchestra.cli.signals import carry_out
+    from orchestra.cli.signals import run_with_signals
 
-    if asked.later and seen.live:
+    if arguments.later and display.live:
         raise InputError("C010", "--live follows the run, and --later does not", hint="leave one of them out")
-    manner = seen.manner
-    given = resume_module.Answer(asked.run, asked.value, asked.node, asked.to, asked.by, asked.later, asked.decline, asked.gave)
-    leave(carry_out(partial(resume_module.answer, opener(context), given, manner)))
+    manner = display.to_options
+    given = resume_module.AnswerRequest(
+        arguments.run,
+        arguments.value,
+        arguments.node,
+        arguments.to,
+        arguments.by,
+        arguments.later,
+        arguments.decline,
+        arguments.gave,
+    )
+    exit_with(run_with_signals(partial(resume_module.answer, get_opener(context), given, manner)))
 
 
 def resume(
     context: typer.Context,
     run: Annotated[str, typer.Argument(help="A run's id, the beginning of one, or `last`.", show_default=False)] = "",
-    everything: Annotated[bool, typer.Option("--all", help="Every run that was interrupted, or answered later; a line each.")] = False,
-    by: By = "",
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every run that was interrupted, or answered later; a line each.")
+    ] = False,
+    by: ByOption = "",
     *,
-    seen: Seen,
+    display: DisplayArguments,
 ) -> None:
     """Go on with a run that was interrupted. Calls that came to an end are not made again."""
     from orchestra.cli.runs import resume as resume_module
-    from orchestra.cli.signals import carry_out
+    from orchestra.cli.signals import run_with_signals
 
     if everything == bool(run):
         raise InputError("C010", "which run?", hint="orchestra runs resume last, or orchestra runs resume --all")
-    if everything and (seen.stream or seen.live):
-        said = f"--{'stream' if seen.stream else 'live'}"
+    if everything and (display.stream or display.live):
+        said = f"--{'stream' if display.stream else 'live'}"
         raise InputError("C010", f"{said} is for one run", hint=f"orchestra runs resume RUN {said}, or --all --json")
     if everything:
-        leave(carry_out(lambda stop: resume_module.resume_all(opener(context), by, as_json=seen.as_json, stop=stop)))
+        exit_with(
+            run_with_signals(
+                lambda stop: resume_module.resume_all(get_opener(context), by, as_json=display.as_json, stop=stop)
+            )
+        )
     else:
-        leave(carry_out(partial(resume_module.resume, opener(context), run, by, seen.manner)))
+        exit_with(run_with_signals(partial(resume_module.resume, get_opener(context), run, by, display.to_options)))
 
 
-def cancel(context: typer.Context, run: Run, by: By = "", as_json: AsJson = False) -> None:
+def cancel(context: typer.Context, run: RunArgument, by: ByOption = "", as_json: JsonOption = False) -> None:
     """Ask a run to end, whichever process has it in hand. What it came to so far stays in the journal."""
     import asyncio
 
     from orchestra.cli.runs import resume as resume_module
 
-    leave(asyncio.run(resume_module.cancel(opener(context), run, by, as_json=as_json)))
+    exit_with(asyncio.run(resume_module.cancel(get_opener(context), run, by, as_json=as_json)))
 
 
-def fork(context: typer.Context, asked: Forking, seen: Seen) -> None:
+def fork(context: typer.Context, arguments: ForkArguments, display: DisplayArguments) -> None:
     """Run a run's workflow again as it is today: edit one prompt, and only what changed is called anew.
 
     This is also how a failed run goes on: what it did in the world is recalled, and not done again without --again.
@@ -358,61 +454,70 @@ def fork(context: typer.Context, asked: Forking, seen: Seen) -> None:
     Of several runs it says how each ended, and exits with 1 where one failed. Of those that failed the newest run speaks: one that was
     made again since, by whichever command, is left out, and one whose fork was cut off goes on with that. Ctrl-C lets go of them.
     """
-    from orchestra.cli.budget_option import read_budget
+    from orchestra.cli.budget_option import parse_budget
     from orchestra.cli.runs import fork as fork_module
-    from orchestra.cli.signals import carry_out
+    from orchestra.cli.signals import run_with_signals
 
-    manner, limits = seen.manner, read_budget(asked.budget or ())
-    if (several := asked.several(seen, limits)) is not None:
+    manner, limits = display.to_options, parse_budget(arguments.budget or ())
+    if (several := arguments.to_fork_many(display, limits)) is not None:
         from orchestra.cli.runs.fork_many import fork_all
 
-        leave(carry_out(lambda _: fork_all(opener(context), several, as_json=seen.as_json)))
+        exit_with(run_with_signals(lambda _: fork_all(get_opener(context), several, as_json=display.as_json)))
         return
-    if asked.by and not asked.values:
-        raise InputError("C010", "--by says who gives a value, and none is given", hint="give one with --set NODE=VALUE")
-    again = fork_module.Again(
-        run="".join(asked.runs or ()),  # it is one
-        workflow=asked.workflow,
-        inputs=asked.inputs or (),
+    if arguments.by and not arguments.node_values:
+        raise InputError(
+            "C010", "--by says who gives a value, and none is given", hint="give one with --set NODE=VALUE"
+        )
+    again = fork_module.ForkRequest(
+        run="".join(arguments.runs or ()),  # it is one
+        workflow=arguments.workflow,
+        inputs=arguments.inputs or (),
         budget=limits,
-        fleet=asked.fleet,
-        effects=asked.effects,
-        values=asked.values or (),
-        unset=asked.unset or (),
-        by=asked.by,
+        fleet=arguments.fleet,
+        repeat_effects=arguments.repeat_effects,
+        node_values=arguments.node_values or (),
+        unset=arguments.unset or (),
+        by=arguments.by,
     )
-    leave(carry_out(partial(fork_module.fork, opener(context), again, manner)))
+    exit_with(run_with_signals(partial(fork_module.fork, get_opener(context), again, manner)))
 
 
-def replay(context: typer.Context, run: Run = "last", as_json: AsJson = False) -> None:
+def replay(context: typer.Context, run: RunArgument = "last", as_json: JsonOption = False) -> None:
     """Hold a run's events against what the engine decides today; nothing is called. Exits with 1 at the first difference."""
     import asyncio
 
     from orchestra.cli.runs import fork as fork_module
 
-    leave(asyncio.run(fork_module.replay(opener(context), run, as_json=as_json)))
+    exit_with(asyncio.run(fork_module.replay(get_opener(context), run, as_json=as_json)))
 
 
 def diff(
-    one: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, the beginning of one, or `last`.", show_default=False)],
+    one: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run's id, the beginning of one, or `last`.", show_default=False)
+    ],
     two: Annotated[str, typer.Argument(metavar="OTHER", help="Another run.", show_default=False)],
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show the nodes that ended otherwise in two runs, side by side. Exits with 1 where there are some."""
     import asyncio
 
     from orchestra.cli.runs import fork as fork_module
 
-    leave(asyncio.run(fork_module.diff(one, two, as_json=as_json)))
+    exit_with(asyncio.run(fork_module.diff(one, two, as_json=as_json)))
 
 
 def export(
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN...", help="Ids of runs, the beginnings of some, or `last`.", show_default="last")
+        list[str] | None,
+        typer.Argument(metavar="RUN...", help="Ids of runs, the beginnings of some, or `last`.", show_default="last"),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A file.", show_default="stdout")] = None,
-    blobs: Annotated[bool, typer.Option("--blobs/--no-blobs", help="With the exact bytes that were sent and received.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was written to --output as JSON; on stdout all is JSON.")] = False,
+    blobs: Annotated[
+        bool, typer.Option("--blobs/--no-blobs", help="With the exact bytes that were sent and received.")
+    ] = True,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what was written to --output as JSON; on stdout all is JSON.")
+    ] = False,
 ) -> None:
     """Write runs as lines of JSON: of each its events, then the blobs that they name, in base64 under their digests."""
     import asyncio
@@ -423,8 +528,10 @@ def export(
 
 
 def import_(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files of `orchestra runs export`.", show_default=False)],
-    as_json: AsJson = False,
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Files of `orchestra runs export`.", show_default=False)
+    ],
+    as_json: JsonOption = False,
 ) -> None:
     """Put exported runs into the journal as they were: restored, or moved to another one.
 
@@ -434,19 +541,23 @@ def import_(
 
     from orchestra.cli.runs import import_ as import_module
 
-    asyncio.run(import_module.take(files, as_json=as_json))
+    asyncio.run(import_module.import_runs(files, as_json=as_json))
 
 
 def delete(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN...", help="Ids of runs, the beginnings of some, or `last`.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="RUN...", help="Ids of runs, the beginnings of some, or `last`.", show_default=False),
     ] = None,
     tags: Annotated[
-        list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="All runs with that tag: customer=42.", show_default=False)
+        list[str] | None,
+        typer.Option("--tag", metavar="NAME=VALUE", help="All runs with that tag: customer=42.", show_default=False),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go, and which runs have copies.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would go, and which runs have copies.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Delete runs for good: all that the journal has of them, whatever their age. Says which other runs have copies.
 
@@ -455,21 +566,28 @@ def delete(
     import asyncio
 
     from orchestra.cli.runs import delete as delete_module
-    from orchestra.core.tags import typed
+    from orchestra.core.tags import parse_tags
 
     if not names and not tags:
         raise InputError("C010", "which runs?", hint="orchestra runs delete RUN..., or --tag customer=42")
-    asyncio.run(delete_module.delete(names or (), typed(tags or ()), dry_run=dry_run, sure=yes, as_json=as_json))
+    asyncio.run(
+        delete_module.delete(names or (), parse_tags(tags or ()), dry_run=dry_run, confirmed=yes, as_json=as_json)
+    )
 
 
 def gc(
     older: Annotated[
-        str | None, typer.Option(metavar="AGE", help="That ended so long ago: 12h, 30d, 2w.", show_default="the setting `retention`")
+        str | None,
+        typer.Option(
+            metavar="AGE", help="That ended so long ago: 12h, 30d, 2w.", show_default="the setting `retention`"
+        ),
     ] = None,
-    keep: Annotated[int | None, typer.Option(min=0, metavar="N", help="Spare the newest N ended runs.", show_default=False)] = None,
+    keep: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Spare the newest N ended runs.", show_default=False)
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list them.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Delete ended runs that are old, and give their room back to the disk.
 
@@ -480,5 +598,5 @@ def gc(
 
     from orchestra.cli.runs import export as export_module
 
-    wanted = export_module.Sweep.of(older, keep)
-    asyncio.run(export_module.sweep(wanted, dry_run=dry_run, sure=yes, as_json=as_json))
+    wanted = export_module.RetentionPolicy.from_options(older, keep)
+    asyncio.run(export_module.collect_garbage(wanted, dry_run=dry_run, confirmed=yes, as_json=as_json))

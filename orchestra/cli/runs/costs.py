@@ -7,182 +7,207 @@ from datetime import UTC, datetime
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from orchestra.app.costs import Cost, CostRow, Costs, Key, costs, keys, servers
-from orchestra.cli.context import settings_to_inspect
-from orchestra.cli.csv_text import csv_text
-from orchestra.cli.output import console, money, note, print_json, say, seconds, table
-from orchestra.cli.runs.find import opened_journal
-from orchestra.cli.timestamps import period
+from orchestra.app.costs import CostKey, CostReport, CostRow, CostTotal, cost_keys, costs, fleet_servers
+from orchestra.cli.context import load_settings_to_inspect
+from orchestra.cli.csv_text import to_csv
+from orchestra.cli.output import (
+    format_duration,
+    format_money,
+    make_console,
+    make_table,
+    print_json,
+    print_note,
+    print_text,
+)
+from orchestra.cli.runs.find import open_existing_journal
+from orchestra.cli.timestamps import parse_period
 from orchestra.core.errors import InputError
-from orchestra.core.tags import PREFIX, typed
-from orchestra.core.untrusted_text import counted, visible
+from orchestra.core.tags import TAG_PREFIX, parse_tags
+from orchestra.core.untrusted_text import escape_invisible, pluralize
 from orchestra.fleet.config import Endpoint, LocalServer
-from orchestra.journal.costs import TIMES
+from orchestra.journal.costs import TIME_KEYS
 from orchestra.journal.memory import MemoryJournal
 
 if TYPE_CHECKING:
-    from orchestra.cli.runs.commands import Costing
+    from orchestra.cli.runs.commands import CostArguments
 
 MAX_NOTES = 5
-NARROW = 14
+MIN_NAME_WIDTH = 14
 """Characters of a narrow terminal that a name has at least."""
-LEAST = ("recalled", "time", "runs")
+OPTIONAL_COLUMNS = ("recalled", "time", "runs")
 """What a narrow terminal goes without, in this order."""
-GAP = 2
-HEADINGS: Mapping[Key, str] = {"agent": "agent or tool"}
+COLUMN_GAP = 2
+HEADINGS: Mapping[CostKey, str] = {"agent": "agent or tool"}
 
 
-async def show_costs(asked: Costing) -> None:
+async def show_costs(arguments: CostArguments) -> None:
     """Prints what runs took. Raises `InputError` C010 for no moment, C043 for what costs are not summed up by, E040 for what is no tag."""
-    since, until = map(_moment, period(asked.since, asked.until))
-    tags = typed(asked.tags or ())
-    chosen = settings_to_inspect()
+    since, until = map(_to_datetime, parse_period(arguments.since, arguments.until))
+    tags = parse_tags(arguments.tags or ())
+    chosen = load_settings_to_inspect()
     unknown = ""
     try:
-        fleet = servers(chosen)
+        fleet = fleet_servers(chosen)
     except InputError as error:
         unknown, fleet = error.message, {}
-    by = keys(part.strip() for part in asked.by.split(","))
-    async with opened_journal() as journal:
-        found = await costs(journal or MemoryJournal(), fleet, by, since=since, until=until, workflow=asked.workflow, tags=tags)
+    by = cost_keys(part.strip() for part in arguments.by.split(","))
+    async with open_existing_journal() as journal:
+        found = await costs(
+            journal or MemoryJournal(), fleet, by, since=since, until=until, workflow=arguments.workflow, tags=tags
+        )
     if unknown and found.total.unpriced:
-        note(f"no prices are known: {unknown}")
-    if asked.as_json:
-        print_json(data(found, asked.limit))
-    elif asked.as_csv:
-        _print_csv(found, asked.limit)
-    elif found.total.runs or found.unread:
-        _show(found, asked.limit)
+        print_note(f"no prices are known: {unknown}")
+    if arguments.as_json:
+        print_json(as_data(found, arguments.limit))
+    elif arguments.as_csv:
+        _print_csv(found, arguments.limit)
+    elif found.total.runs or found.unreadable:
+        _show_table(found, arguments.limit)
         for line in _notes(found, fleet):
-            say(visible(line), style="dim")
+            print_text(escape_invisible(line), style="dim")
     else:
-        say(
+        print_text(
             "no such runs"
-            if journal is not None and (since or until or asked.workflow or tags)
+            if journal is not None and (since or until or arguments.workflow or tags)
             else "no runs yet; begin with: orchestra run NAME"
         )
 
 
-def _moment(at: float) -> datetime | None:
+def _to_datetime(at: float) -> datetime | None:
     return datetime.fromtimestamp(at, UTC) if isfinite(at) else None
 
 
-def data(found: Costs, most: int | None = None) -> dict[str, Any]:
+def as_data(found: CostReport, max_rows: int | None = None) -> dict[str, Any]:
     """Costs as one JSON object. Money is null where no price is known of what costs money."""
     return {
-        "by": found.by,
-        "rows": [{**row.of, **_figures(row.cost)} for row in _first(found, most)],
-        "total": _figures(found.total),
+        "by": found.group_by,
+        "rows": [{**row.group, **_cost_data(row.cost)} for row in _top_rows(found, max_rows)],
+        "total": _cost_data(found.total),
         "unfinished": found.unfinished,
         "saved": {
-            "plans": found.plans,
-            "calls": found.saved.calls,
-            "prompt_tokens": found.saved.prompt_tokens,
-            "output_tokens": found.saved.output_tokens,
+            "plans": found.reused_plans,
+            "calls": found.saved_usage.calls,
+            "prompt_tokens": found.saved_usage.prompt_tokens,
+            "output_tokens": found.saved_usage.output_tokens,
         },
-        "unread": found.unread,
+        "unread": found.unreadable,
     }
 
 
-def _first(found: Costs, most: int | None) -> Sequence[CostRow]:
+def _top_rows(found: CostReport, max_rows: int | None) -> Sequence[CostRow]:
     """The rows that are shown: the dearest, or of days and months the latest."""
-    return found.rows[-most:] if most and found.by[0] in ("day", "month") else found.rows[:most]
+    return found.rows[-max_rows:] if max_rows and found.group_by[0] in ("day", "month") else found.rows[:max_rows]
 
 
-def _figures(cost: Cost) -> dict[str, Any]:
+def _cost_data(cost: CostTotal) -> dict[str, Any]:
     usage = cost.usage
     return {
         "runs": cost.runs,
         "calls": usage.calls,
-        "recalled": cost.recalled,
+        "recalled": cost.reused,
         "open": cost.open,
         "prompt_tokens": usage.prompt_tokens,
         "cached_tokens": usage.cached_tokens,
         "output_tokens": usage.output_tokens,
-        "assumed_tokens": usage.assumed,
+        "assumed_tokens": usage.estimated_tokens,
         "seconds": usage.seconds,
         "money": cost.money,
         "unpriced": cost.unpriced,
     }
 
 
-def _print_csv(found: Costs, most: int | None) -> None:
+def _print_csv(found: CostReport, max_rows: int | None) -> None:
     """Prints a row for each kind, and no total: whoever adds a column up has it."""
     rows = [
-        (*row.of.values(), *{**_figures(row.cost), "unpriced": sum(row.cost.unpriced.values())}.values()) for row in _first(found, most)
+        (*row.group.values(), *{**_cost_data(row.cost), "unpriced": sum(row.cost.unpriced.values())}.values())
+        for row in _top_rows(found, max_rows)
     ]
-    say(csv_text([(*found.by, *_figures(Cost())), *rows]).rstrip("\n"))
-    for left in found.unread:
-        note(f"left out: run {left.run}, {left.code}: {left.reason}")
+    print_text(to_csv([(*found.group_by, *_cost_data(CostTotal())), *rows]).rstrip("\n"))
+    for left in found.unreadable:
+        print_note(f"left out: run {left.run}, {left.code}: {left.reason}")
 
 
-def _show(found: Costs, most: int | None) -> None:
+def _show_table(found: CostReport, max_rows: int | None) -> None:
     """Prints a table, and below it the total. A terminal that is too narrow for all columns goes without the least of them."""
-    shown = _first(found, most)
+    shown = _top_rows(found, max_rows)
     wanted = {"runs", "calls", "tokens in", "out", "time"}
-    wanted |= {"recalled"} if found.total.recalled else set()
+    wanted |= {"recalled"} if found.total.reused else set()
     wanted |= {"money"} if found.total.usage.money > 0 or found.total.unpriced else set()
-    rows = [([row.of[key] or f"no {key.removeprefix(PREFIX)}" for key in found.by], _figures_of(row.cost)) for row in shown]
-    rows.append((["total"], _figures_of(found.total)))
-    headings = [HEADINGS.get(key, key.removeprefix(PREFIX)) for key in found.by]
+    rows = [
+        ([row.group[key] or f"no {key.removeprefix(TAG_PREFIX)}" for key in found.group_by], _format_figures(row.cost))
+        for row in shown
+    ]
+    rows.append((["total"], _format_figures(found.total)))
+    headings = [HEADINGS.get(key, key.removeprefix(TAG_PREFIX)) for key in found.group_by]
     figures = [name for name in rows[-1][1] if name in wanted]
-    screen = console()
-    while not _fit(headings, figures, rows, screen.width) and (least := next((name for name in LEAST if name in figures), "")):
+    screen = make_console()
+    while not _fits(headings, figures, rows, screen.width) and (
+        least := next((name for name in OPTIONAL_COLUMNS if name in figures), "")
+    ):
         figures.remove(least)
     cells = [(*names, *[""] * (len(headings) - len(names)), *(of[name] for name in figures)) for names, of in rows]
-    screen.print(table((*headings, *figures), cells, right=range(len(headings), len(headings) + len(figures))))
+    screen.print(make_table((*headings, *figures), cells, right=range(len(headings), len(headings) + len(figures))))
     if len(shown) < len(found.rows):
-        say(f"and {counted(len(found.rows) - len(shown), 'row')} more, which are in the total", style="dim")
+        print_text(f"and {pluralize(len(found.rows) - len(shown), 'row')} more, which are in the total", style="dim")
     if wanted - set(figures):
-        say(f"a wider terminal shows {', '.join(name for name in LEAST if name in wanted - set(figures))} as well", style="dim")
+        print_text(
+            f"a wider terminal shows {', '.join(name for name in OPTIONAL_COLUMNS if name in wanted - set(figures))} as well",
+            style="dim",
+        )
 
 
-def _fit(headings: Sequence[str], figures: Sequence[str], rows: Sequence[tuple[list[str], Mapping[str, str]]], width: int) -> bool:
+def _fits(
+    headings: Sequence[str], figures: Sequence[str], rows: Sequence[tuple[list[str], Mapping[str, str]]], width: int
+) -> bool:
     """Whether a line has room for the figures beside names that fold: no number is wider than a name is then, so none is broken."""
     widths = [max(len(name), *(len(of[name]) for _, of in rows)) for name in figures]
-    widths += [len("2026-11-28") if heading in TIMES else NARROW for heading in headings]
-    return sum(widths) + GAP * (len(widths) - 1) <= width
+    widths += [len("2026-11-28") if heading in TIME_KEYS else MIN_NAME_WIDTH for heading in headings]
+    return sum(widths) + COLUMN_GAP * (len(widths) - 1) <= width
 
 
-def _figures_of(cost: Cost) -> dict[str, str]:
+def _format_figures(cost: CostTotal) -> dict[str, str]:
     """As people read them, by their headings."""
     usage = cost.usage
-    about = "~" if usage.assumed else ""
+    about = "~" if usage.estimated_tokens else ""
     return {
         "runs": f"{cost.runs:,}",
         "calls": f"{usage.calls:,}",
-        "recalled": f"{cost.recalled:,}",
+        "recalled": f"{cost.reused:,}",
         "tokens in": f"{about}{usage.prompt_tokens:,}",
         "out": f"{about}{usage.output_tokens:,}",
-        "time": seconds(usage.seconds),
-        "money": "?" if cost.money is None else f"{money(cost.money)}+" if cost.unpriced else money(cost.money),
+        "time": format_duration(usage.seconds),
+        "money": "?"
+        if cost.money is None
+        else f"{format_money(cost.money)}+"
+        if cost.unpriced
+        else format_money(cost.money),
     }
 
 
-def _notes(found: Costs, fleet: Mapping[str, LocalServer | Endpoint]) -> Iterator[str]:
+def _notes(found: CostReport, fleet: Mapping[str, LocalServer | Endpoint]) -> Iterator[str]:
     """What the figures do not say."""
     total = found.total
     for server, calls in sorted(total.unpriced.items(), key=lambda one: (-one[1], one[0])):
-        yield f"not in the money: {counted(calls, 'call')} on {server}, {_why(fleet.get(server))}"
-    if total.usage.assumed:
-        yield f"~ with {counted(total.usage.assumed, 'token')} that no server counted: as many as answers that broke off may have cost"
-    if total.recalled:
-        yield f"{counted(total.recalled, 'answer')} recalled from other runs, at no cost"
-    if found.plans:
-        saved = found.saved
+        yield f"not in the money: {pluralize(calls, 'call')} on {server}, {_missing_price_reason(fleet.get(server))}"
+    if total.usage.estimated_tokens:
+        yield f"~ with {pluralize(total.usage.estimated_tokens, 'token')} that no server counted: as many as answers that broke off may have cost"
+    if total.reused:
+        yield f"{pluralize(total.reused, 'answer')} recalled from other runs, at no cost"
+    if found.reused_plans:
+        saved = found.saved_usage
         tokens = saved.prompt_tokens + saved.output_tokens
-        yield f"{counted(found.plans, 'plan')} served again: {counted(saved.calls, 'call')} and {tokens:,} tokens saved"
+        yield f"{pluralize(found.reused_plans, 'plan')} served again: {pluralize(saved.calls, 'call')} and {tokens:,} tokens saved"
     if found.unfinished:
-        yield f"{counted(found.unfinished, 'run')} without an end, with what was spent so far"
+        yield f"{pluralize(found.unfinished, 'run')} without an end, with what was spent so far"
     if total.open:
-        yield f"{counted(total.open, 'call')} under way or cut off: what {'it' if total.open == 1 else 'they'} took is not known"
-    for left in found.unread[:MAX_NOTES]:
+        yield f"{pluralize(total.open, 'call')} under way or cut off: what {'it' if total.open == 1 else 'they'} took is not known"
+    for left in found.unreadable[:MAX_NOTES]:
         yield f"left out: run {left.run}, {left.code}: {left.reason}"
-    if len(found.unread) > MAX_NOTES:
-        yield f"left out: {len(found.unread) - MAX_NOTES} runs more that cannot be read; --json names them"
+    if len(found.unreadable) > MAX_NOTES:
+        yield f"left out: {len(found.unreadable) - MAX_NOTES} runs more that cannot be read; --json names them"
 
 
-def _why(server: LocalServer | Endpoint | None) -> str:
+def _missing_price_reason(server: LocalServer | Endpoint | None) -> str:
     match server:
         case None:
             return "which no fleet file has"

@@ -14,28 +14,28 @@ from typing import IO, Any
 
 import msgspec
 
-from orchestra.app.run_queries import delete_all, ends
-from orchestra.cli.context import settings_to_inspect
-from orchestra.cli.output import json_line, note, print_json, say, size
+from orchestra.app.run_queries import delete_runs, first_and_last_events
+from orchestra.cli.context import load_settings_to_inspect
+from orchestra.cli.output import format_size, json_line, print_json, print_note, print_text
 from orchestra.cli.run import questions
-from orchestra.cli.runs.batch_marks import KEYED, Marks
-from orchestra.cli.runs.find import find_run, opened_at, opened_journal, status_of
-from orchestra.cli.timestamps import age
-from orchestra.core.atomic_files import private_file
+from orchestra.cli.runs.batch_marks import KEYED_RUN_PREFIX, BatchMarks
+from orchestra.cli.runs.find import find_run, open_existing_journal, open_journal_of, status_of
+from orchestra.cli.timestamps import parse_age
+from orchestra.core.atomic_files import open_private_file
 from orchestra.core.errors import InputError, OrchestraError
 from orchestra.core.events import Event, RunStarted, encode
-from orchestra.core.protocols import EVERY, Journal, Message, RunSummary
-from orchestra.core.untrusted_text import counted
+from orchestra.core.protocols import NO_LIMIT, Journal, OutboxMessage, RunSummary
+from orchestra.core.untrusted_text import pluralize
 from orchestra.journal.errors import JournalError
-from orchestra.journal.hash_chain import link
+from orchestra.journal.hash_chain import next_hash
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.journal.summary import named
+from orchestra.journal.summary import blob_digests
 
 FORMAT = "orchestra/export/v1"
-AT_ONCE = 1000
+DELETE_BATCH_SIZE = 1000
 """Runs that are deleted in one transaction: a few tenths of a second, for which others wait."""
-UNDELIVERED = "J024"
-GONE = "J023"
+UNDELIVERED_CODE = "J024"
+DELETED_CODE = "J023"
 
 
 async def export(names: Sequence[str], target: Path | None, *, blobs: bool, as_json: bool) -> None:
@@ -43,61 +43,65 @@ async def export(names: Sequence[str], target: Path | None, *, blobs: bool, as_j
 
     Raises `InputError` C018 for a run that is not there, before anything is written, and `OrchestraError` C023 where that cannot be.
     """
-    async with opened_at(names[0]) as (journal, first):
+    async with open_journal_of(names[0]) as (journal, first):
         runs = list(dict.fromkeys([first, *[await find_run(journal, name) for name in names[1:]]]))
         try:
-            with nullcontext(None) if target is None else private_file(target) as file:
-                told = [(run, *await write(journal, run, file, blobs=blobs)) for run in runs]
+            with nullcontext(None) if target is None else open_private_file(target) as file:
+                told = [(run, *await write_run(journal, run, file, blobs=blobs)) for run in runs]
                 (file or sys.stdout).flush()
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise _unwritable(target, error) from error
+            raise _unwritable_error(target, error) from error
     for run, events, stored in told if target is not None else ():
         if as_json:
             print_json({"file": str(target), "run": run, "events": events, "blobs": stored})
         else:
-            note(f"{target}: {events} events, {stored} blobs of run {run}")
+            print_note(f"{target}: {events} events, {stored} blobs of run {run}")
 
 
-async def write(journal: Journal, run: str, file: IO[bytes] | None, *, blobs: bool = True) -> tuple[int, int]:
+async def write_run(journal: Journal, run: str, file: IO[bytes] | None, *, blobs: bool = True) -> tuple[int, int]:
     """Writes a run's export, on stdout where there is no file; gives how many events and blobs it has."""
     status = await status_of(journal, run)
-    events, letters = await journal.read(run), await journal.letters(run)
-    digests = dict.fromkeys(named(events)) if blobs else {}
-    marks = Marks(journal)
-    told: dict[str, Any] = {"status": status, "chain": chain(run, events), "undelivered": await _undelivered(journal, run)}
-    told |= {"unwritten": await marks.unwritten(run), "followed": bool(await marks.followed(run))}
-    _line(file, {"schema": FORMAT, "run": run, "events": len(events), "blobs": len(digests), **told})
+    events, letters = await journal.read(run), await journal.inbox(run)
+    digests = dict.fromkeys(blob_digests(events)) if blobs else {}
+    marks = BatchMarks(journal)
+    told: dict[str, Any] = {
+        "status": status,
+        "chain": chain_digest(run, events),
+        "undelivered": await _undelivered_nodes(journal, run),
+    }
+    told |= {"unwritten": await marks.is_unwritten(run), "followed": bool(await marks.follow_state(run))}
+    _write_line(file, {"schema": FORMAT, "run": run, "events": len(events), "blobs": len(digests), **told})
     for event in events:
-        _line(file, {"event": msgspec.Raw(encode(event))})
+        _write_line(file, {"event": msgspec.Raw(encode(event))})
     for letter in letters:
-        _line(file, {"letter": letter})
+        _write_line(file, {"letter": letter})
     for digest in digests:
-        data = await journal.blob(digest)
-        _line(file, {"blob": digest, "base64": None if data is None else base64.b64encode(data).decode()})
+        data = await journal.get_blob(digest)
+        _write_line(file, {"blob": digest, "base64": None if data is None else base64.b64encode(data).decode()})
     return len(events), len(digests)
 
 
-def chain(run: str, events: Iterable[Event]) -> str:
+def chain_digest(run: str, events: Iterable[Event]) -> str:
     """The last link of a hash chain of events, whichever journal has them, in hexadecimal."""
     last = run.encode()
     for event in events:
-        last = link(last, encode(event))
+        last = next_hash(last, encode(event))
     return last.hex()
 
 
-async def _undelivered(journal: Journal, run: str) -> list[str]:
+async def _undelivered_nodes(journal: Journal, run: str) -> list[str]:
     """The nodes of a run whose messages in the outbox are not delivered."""
-    return [message.node async for message in _outbox(journal) if message.run == run]
+    return [message.node async for message in _read_outbox(journal) if message.run == run]
 
 
-async def _senders(journal: Journal) -> set[str]:
+async def _undelivered_runs(journal: Journal) -> set[str]:
     """The runs with messages in the outbox that are not delivered."""
-    return {message.run async for message in _outbox(journal)}
+    return {message.run async for message in _read_outbox(journal)}
 
 
-async def _outbox(journal: Journal) -> AsyncIterator[Message]:
+async def _read_outbox(journal: Journal) -> AsyncIterator[OutboxMessage]:
     after = 0
     while messages := await journal.outbox(after):
         for message in messages:
@@ -105,7 +109,7 @@ async def _outbox(journal: Journal) -> AsyncIterator[Message]:
         after = messages[-1].number
 
 
-def _line(file: IO[bytes] | None, value: dict[str, Any]) -> None:
+def _write_line(file: IO[bytes] | None, value: dict[str, Any]) -> None:
     encoded = msgspec.json.encode(value)
     if file is None:
         sys.stdout.write(json_line(encoded))
@@ -113,12 +117,14 @@ def _line(file: IO[bytes] | None, value: dict[str, Any]) -> None:
         file.write(encoded + b"\n")
 
 
-def _unwritable(target: Path | None, error: OSError) -> OrchestraError:
-    return OrchestraError("C023", f"{target or 'the output'} cannot be written: {error.strerror}", hint="name another with --output")
+def _unwritable_error(target: Path | None, error: OSError) -> OrchestraError:
+    return OrchestraError(
+        "C023", f"{target or 'the output'} cannot be written: {error.strerror}", hint="name another with --output"
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
+class RetentionPolicy:
     """Which ended runs are to go: those that ended before `older`, and are not among the newest `keep`."""
 
     older: float | None
@@ -126,101 +132,113 @@ class Sweep:
     keep: int
 
     @classmethod
-    def of(cls, older: str | None, keep: int | None) -> Sweep:
+    def from_options(cls, older: str | None, keep: int | None) -> RetentionPolicy:
         """What the options say, else the setting `retention`. Raises `InputError` C010 where nothing does."""
         if older is None and keep is None:
-            older = settings_to_inspect().retention
+            older = load_settings_to_inspect().retention
             if older == "off":
                 hint = "orchestra runs gc --older 30d; or set retention in orchestra.toml"
                 raise InputError("C010", "nothing says which runs are old", hint=hint)
-        return cls(None if older is None else age(older), keep or 0)
+        return cls(None if older is None else parse_age(older), keep or 0)
 
-    def chosen(self, runs: list[RunSummary], now: float) -> list[RunSummary]:
+    def select(self, runs: list[RunSummary], now: float) -> list[RunSummary]:
         """Those of the runs, newest first, that are to go, oldest first."""
         ended = [run for run in runs if run.finished is not None][self.keep :]
         return [run for run in reversed(ended) if self.older is None or now - (run.finished or now) > self.older]
 
 
-async def sweep(wanted: Sweep, *, dry_run: bool, sure: bool, as_json: bool) -> None:
+async def collect_garbage(policy: RetentionPolicy, *, dry_run: bool, confirmed: bool, as_json: bool) -> None:
     """Deletes ended runs that are old, and gives their room back; none with messages that are not delivered. Raises `InputError` C010."""
-    async with opened_journal() as journal:
-        found, unwritten = await _old(journal, wanted) if journal is not None else ([], 0)
+    async with open_existing_journal() as journal:
+        found, unwritten = await _expired_runs(journal, policy) if journal is not None else ([], 0)
         if dry_run or not found or journal is None:
             if as_json:
-                print_json({"runs": [run.run for run in found], "deleted": 0, "kept": 0, "unwritten": unwritten, "freed": 0})
+                print_json(
+                    {"runs": [run.run for run in found], "deleted": 0, "kept": 0, "unwritten": unwritten, "freed": 0}
+                )
                 return
             for run in found:
-                say(f"{run.run}  {run.workflow}  {run.status}")
+                print_text(f"{run.run}  {run.workflow}  {run.status}")
             if found or not unwritten:
-                say(f"{counted(len(found), 'run')} would be deleted" if found else "no run is old enough")
-            _tell_unwritten(unwritten)
+                print_text(f"{pluralize(len(found), 'run')} would be deleted" if found else "no run is old enough")
+            _report_unwritten(unwritten)
             return
-        if not sure and not await agreed(len(found)):
-            say("nothing was deleted")
+        if not confirmed and not await confirm_deletion(len(found)):
+            print_text("nothing was deleted")
             return
-        before = room()
-        deleted, spared = await removed(journal, [run.run for run in found], (UNDELIVERED, GONE))
-        kept = sum(error.code == UNDELIVERED for error in spared)
+        before = size_on_disk()
+        deleted, spared = await delete_in_batches(journal, [run.run for run in found], (UNDELIVERED_CODE, DELETED_CODE))
+        kept = sum(error.code == UNDELIVERED_CODE for error in spared)
         if isinstance(journal, SqliteJournal):  # a database gives room back by itself
             await journal.compact()
-        freed = max(0, before - room())
+        freed = max(0, before - size_on_disk())
     if as_json:
         print_json({"runs": deleted, "deleted": len(deleted), "kept": kept, "unwritten": unwritten, "freed": freed})
         return
-    say(f"{counted(len(deleted), 'run')} deleted, {size(freed)} freed")
+    print_text(f"{pluralize(len(deleted), 'run')} deleted, {format_size(freed)} freed")
     if kept:
-        say(f"{kept} kept: their messages in the outbox are not delivered yet", style="yellow")
-    _tell_unwritten(unwritten)
+        print_text(f"{kept} kept: their messages in the outbox are not delivered yet", style="yellow")
+    _report_unwritten(unwritten)
 
 
-def _tell_unwritten(count: int) -> None:
+def _report_unwritten(count: int) -> None:
     if count:
         said = "their batch has not written what they came to: give it again, or name them: orchestra runs delete RUN"
-        say(f"{count} kept: {said}", style="yellow")
+        print_text(f"{count} kept: {said}", style="yellow")
 
 
-async def _old(journal: Journal, wanted: Sweep) -> tuple[list[RunSummary], int]:
+async def _expired_runs(journal: Journal, policy: RetentionPolicy) -> tuple[list[RunSummary], int]:
     """The runs that are to go, and how many stay because a batch still needs them."""
-    chosen, unwritten = wanted.chosen(await journal.runs(EVERY), time.time()), set[str]()
-    for some in batched([run.run for run in chosen if run.run.startswith(KEYED)], AT_ONCE):
-        unwritten |= await Marks(journal).unwritten_of(some)
+    chosen, unwritten = policy.select(await journal.list_runs(NO_LIMIT), time.time()), set[str]()
+    for some in split_batches([run.run for run in chosen if run.run.startswith(KEYED_RUN_PREFIX)], DELETE_BATCH_SIZE):
+        unwritten |= await BatchMarks(journal).filter_unwritten(some)
     return [run for run in chosen if run.run not in unwritten], len(unwritten)
 
 
-async def removed(journal: Journal, runs: Sequence[str], passing: Collection[str]) -> tuple[list[str], list[OrchestraError]]:
-    """Deletes runs; gives those that are deleted, and why others are not, where that has a code that is `passing`. Raises the first other
+async def delete_in_batches(
+    journal: Journal, runs: Sequence[str], tolerated_codes: Collection[str]
+) -> tuple[list[str], list[OrchestraError]]:
+    """Deletes runs; gives those that are deleted, and why others are not, where that has a code that is `is_transient`. Raises the first other
     `JournalError`, which says what is deleted all the same. Marks stay of what others must know of the runs."""
     gone, kept = list[str](), list[OrchestraError]()
-    for some in batched(runs, AT_ONCE):  # each a transaction of its own: others write in between
-        firsts = {run: first for run, (first, _) in (await ends(journal, some)).items()}  # a damaged one may go all the same
+    for some in split_batches(runs, DELETE_BATCH_SIZE):  # each a transaction of its own: others write in between
+        firsts = {
+            run: first for run, (first, _) in (await first_and_last_events(journal, some)).items()
+        }  # a damaged one may go all the same
         parents = {run: first.parent if isinstance(first := firsts.get(run), RunStarted) else "" for run in some}
-        await Marks(journal).leave(parents)
-        told = await delete_all(journal, some)
+        await BatchMarks(journal).mark_before_delete(parents)
+        told = await delete_runs(journal, some)
         gone += [run for run, error in zip(some, told, strict=True) if error is None]
         for error in filter(None, told):
-            if error.code not in passing:
-                said = f"{len(gone)} of {counted(len(runs), 'run')} deleted: {' '.join(gone) or 'none'}"
-                raise JournalError(error.code, error.message, place=error.place, hint=error.hint, why=said) from error
+            if error.code not in tolerated_codes:
+                said = f"{len(gone)} of {pluralize(len(runs), 'run')} deleted: {' '.join(gone) or 'none'}"
+                raise JournalError(
+                    error.code, error.message, location=error.location, hint=error.hint, why=said
+                ) from error
             kept.append(error)
     return gone, kept
 
 
-def batched(runs: Sequence[str], most: int) -> Iterator[Sequence[str]]:
+def split_batches(runs: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     """The same in lists of so many."""
-    return (runs[start : start + most] for start in range(0, len(runs), most))
+    return (runs[start : start + size] for start in range(0, len(runs), size))
 
 
-async def agreed(count: int) -> bool:
+async def confirm_deletion(count: int) -> bool:
     """Whether the person at the terminal wants it. Raises `InputError` C010 where nobody sits there."""
-    if not questions.somebody_is_here():
-        raise InputError("C010", f"{counted(count, 'run')} would be deleted for good", hint="add --yes, or look first with --dry-run")
-    sys.stderr.write(f"delete {counted(count, 'run')} for good? [y/N] ")
+    if not questions.is_interactive():
+        raise InputError(
+            "C010",
+            f"{pluralize(count, 'run')} would be deleted for good",
+            hint="add --yes, or look first with --dry-run",
+        )
+    sys.stderr.write(f"delete {pluralize(count, 'run')} for good? [y/N] ")
     sys.stderr.flush()
-    return (await questions.line_from_terminal() or "").strip().lower() in ("y", "yes")
+    return (await questions.read_terminal_line() or "").strip().lower() in ("y", "yes")
 
 
-def room(*parts: str) -> int:
+def size_on_disk(*parts: str) -> int:
     """Bytes on disk of the journal's file and its log, or of what else stands beside it."""
-    place = settings_to_inspect().journal
+    place = load_settings_to_inspect().journal
     files = [place.with_name(place.name + part) for part in parts or ("", "-wal")] if isinstance(place, Path) else []
     return sum(os.stat(file).st_size for file in files if file.exists())

@@ -15,27 +15,27 @@ from typing import Any
 
 from orchestra.app.orchestra import Orchestra
 from orchestra.app.run import Run
-from orchestra.app.run_status import Wanted, begun, listed
-from orchestra.cli.context import Opener, settings
-from orchestra.cli.output import note, print_json, say
-from orchestra.cli.run.watch import WHO
-from orchestra.cli.runs.batch_marks import Marks, next_key, next_run
+from orchestra.app.run_status import RunListQuery, latest_runs, started_events
+from orchestra.cli.context import Opener, load_settings
+from orchestra.cli.output import print_json, print_note, print_text
+from orchestra.cli.run.watch import COMMAND_LINE_AUTHOR
+from orchestra.cli.runs.batch_marks import BatchMarks, next_key, next_run
 from orchestra.cli.runs.find import find_run
 from orchestra.cli.runs.fork import step_of
-from orchestra.cli.runs.resume import AT_ONCE, opened
-from orchestra.cli.task_window import in_order
-from orchestra.core.error_codes import HELD
+from orchestra.cli.runs.resume import MAX_CONCURRENT_RUNS, open_recorded_orchestra
+from orchestra.cli.task_window import map_in_order
+from orchestra.core.error_codes import LEASE_HELD
 from orchestra.core.errors import OrchestraError
-from orchestra.core.protocols import EVERY
+from orchestra.core.protocols import NO_LIMIT
 from orchestra.workflows.model import Budget
 
-SHOWN = 5
+MAX_RUNS_SHOWN = 5
 """Runs that are named of those that are left out."""
-BAD = ("failed", "budget", "cancelled", "not forked")
+FAILURE_STATUSES = ("failed", "budget", "cancelled", "not forked")
 
 
 @dataclass(frozen=True, slots=True)
-class Several:
+class ForkManyRequest:
     """Which runs are to be made again: those that are named, and of a period those that failed."""
 
     runs: Sequence[str]
@@ -43,12 +43,12 @@ class Several:
     """When those began that failed; None for named ones alone."""
     budget: Budget | None
     fleet: str | None
-    effects: bool
+    repeat_effects: bool
     """Whether effects that the runs had come about again."""
 
 
 @dataclass(frozen=True, slots=True)
-class _End:
+class _ForkEnd:
     """What became of a run that was to be made again; `run` is the new one."""
 
     run: str
@@ -58,88 +58,104 @@ class _End:
     reason: str = ""
 
 
-async def fork_all(open_: Opener, asked: Several, *, as_json: bool) -> int:
+async def fork_all(open_: Opener, request: ForkManyRequest, *, as_json: bool) -> int:
     """Makes runs again, oldest first; prints a line for each, and gives 1 where one of them failed or was not forked. Being cancelled, it
     lets go of the forks, and says how to go on with them."""
-    async with opened(open_, asked.runs[0] if asked.runs else "failed", None, settings(fleet=asked.fleet)) as orchestra:
-        view, bad = orchestra.options(budget=asked.budget, again=asked.effects), False
-        failed, lost = ({}, []) if asked.period is None else await _failed(orchestra, *asked.period)
-        found = dict.fromkeys([await find_run(orchestra.journal, name) for name in asked.runs], "") | failed
+    async with open_recorded_orchestra(
+        open_, request.runs[0] if request.runs else "failed", None, load_settings(fleet=request.fleet)
+    ) as orchestra:
+        view, bad = orchestra.options(budget=request.budget, again=request.repeat_effects), False
+        failed, lost = ({}, []) if request.period is None else await _find_failed(orchestra, *request.period)
+        found = dict.fromkeys([await find_run(orchestra.journal, name) for name in request.runs], "") | failed
         if lost:
-            runs, more = ", ".join(lost[:SHOWN]), ", …" if len(lost) > SHOWN else ""
-            note(f"{len(lost)} left out that failed: what was made of them was deleted, and may have done something: {runs}{more}")
-            note(f"to make one again all the same: orchestra runs fork {lost[0]}")
+            runs, more = ", ".join(lost[:MAX_RUNS_SHOWN]), ", …" if len(lost) > MAX_RUNS_SHOWN else ""
+            print_note(
+                f"{len(lost)} left out that failed: what was made of them was deleted, and may have done something: {runs}{more}"
+            )
+            print_note(f"to make one again all the same: orchestra runs fork {lost[0]}")
         elif not found and not as_json:
-            say("no run failed that was not made again since")
+            print_text("no run failed that was not made again since")
 
-        async def one(run: str) -> _End:
-            return await _again(view, run, found[run], kept=run in failed)
+        async def one(run: str) -> _ForkEnd:
+            return await _fork_run(view, run, found[run], kept=run in failed)
 
-        async with aclosing(in_order(found, one, AT_ONCE)) as ends:
+        async with aclosing(map_in_order(found, one, MAX_CONCURRENT_RUNS)) as ends:
             for _ in found:
                 try:
                     end = await anext(ends)
                 except asyncio.CancelledError:
-                    note("to go on with all of them, give the same command again")
+                    print_note("to go on with all of them, give the same command again")
                     raise
-                bad = bad or end.status in BAD
+                bad = bad or end.status in FAILURE_STATUSES
                 if as_json:
-                    print_json({"run": end.run, "parent": end.parent, "workflow": end.workflow, "status": end.status, "reason": end.reason})
+                    print_json(
+                        {
+                            "run": end.run,
+                            "parent": end.parent,
+                            "workflow": end.workflow,
+                            "status": end.status,
+                            "reason": end.reason,
+                        }
+                    )
                 else:
                     made = f"{end.run}  " if end.run else ""
-                    say(f"{made}{end.workflow}  {end.status}, forked from {end.parent}{f': {end.reason}' if end.reason else ''}")
+                    print_text(
+                        f"{made}{end.workflow}  {end.status}, forked from {end.parent}{f': {end.reason}' if end.reason else ''}"
+                    )
     return int(bad)
 
 
-async def _failed(orchestra: Orchestra, since: float, until: float) -> tuple[dict[str, str], list[str]]:
+async def _find_failed(orchestra: Orchestra, since: float, until: float) -> tuple[dict[str, str], list[str]]:
     """The runs of a period that failed and were not made again, oldest first, those of an evaluation left out. Each with its fork where
     that was cut off: it takes the place of the run. And those whose fork is deleted."""
-    runs = await listed(orchestra.journal, time.time(), Wanted(EVERY, since=since))
-    marks, done, forks = Marks(orchestra.journal), set[str](), dict[str, list[str]]()
-    async for run, first in begun(orchestra.journal, runs):
+    runs = await latest_runs(orchestra.journal, time.time(), RunListQuery(NO_LIMIT, since=since))
+    marks, done, forks = BatchMarks(orchestra.journal), set[str](), dict[str, list[str]]()
+    async for run, first in started_events(orchestra.journal, runs):
         if first.options.get("purpose"):
             done.add(run)
         elif first.parent:
             forks.setdefault(first.parent, []).append(run)
     cut_off = {run.run for run in runs if run.status == "interrupted"}
     found, lost = dict[str, str](), list[str]()
-    for run in (run.run for run in reversed(runs) if run.status == "failed" and run.started < until and run.run not in done):
+    for run in (
+        run.run for run in reversed(runs) if run.status == "failed" and run.started < until and run.run not in done
+    ):
         if run in forks:
             if forks[run] == [fork := next_run(run)] and fork in cut_off:
                 found[run] = fork
-        elif not (said := await marks.followed(run)):
+        elif not (said := await marks.follow_state(run)):
             found[run] = ""
         elif said == "lost":
             lost.append(run)
     return found, lost
 
 
-async def _again(view: Orchestra, old: str, fork: str, *, kept: bool) -> _End:
+async def _fork_run(orchestra: Orchestra, old: str, fork: str, *, kept: bool) -> _ForkEnd:
     """How a run ends that is made again, by the fork of it that was cut off if there is one, or why it cannot be. With `kept` it has one
     such fork, whoever makes it."""
     going: Run[Any] | None = None
     workflow = ""
     try:
-        workflow, step = await step_of(view, old)
-        if kept and not fork and await Marks(view.journal).followed(old):
-            return _End("", old, workflow, "not forked", "another try was made meanwhile")
+        workflow, step = await step_of(orchestra, old)
+        if kept and not fork and await BatchMarks(orchestra.journal).follow_state(old):
+            return _ForkEnd("", old, workflow, "not forked", "another try was made meanwhile")
         if fork:
-            going = await view.resume(fork, by=WHO)
+            going = await orchestra.resume(fork, by=COMMAND_LINE_AUTHOR)
         else:
-            if kept and await Marks(view.journal).unwritten(old):
-                Marks(view.journal).begin(next_run(old))  # the batch has still to write what comes of it
-            going = (await view.options(idempotency_key=next_key(old) if kept else "").fork(old, step)).run
-        result = await going.pause()
+            if kept and await BatchMarks(orchestra.journal).is_unwritten(old):
+                BatchMarks(orchestra.journal).mark_begun(next_run(old))  # the batch has still to write what comes of it
+            going = (await orchestra.options(idempotency_key=next_key(old) if kept else "").fork(old, step)).run
+        result = await going.wait_until_blocked()
     except OrchestraError as error:
         run = going.id if going is not None else fork
-        if error.code == HELD:
-            return _End(run, old, workflow, "running", f"{error.code}: {error.message}")
+        if error.code == LEASE_HELD:
+            return _ForkEnd(run, old, workflow, "running", f"{error.code}: {error.message}")
         hint = f"; orchestra runs fork {fork}" if fork else ""
-        return _End(run, old, workflow, "not forked", f"{error.code}: {error.message}{hint}")
+        return _ForkEnd(run, old, workflow, "not forked", f"{error.code}: {error.message}{hint}")
     except asyncio.CancelledError:
         if going is not None:  # it is let go of
-            note(f"stopped; go on with: orchestra runs resume {going.id}")
+            print_note(f"stopped; go on with: orchestra runs resume {going.id}")
         raise
     if result is None:
-        return _End(going.id, old, workflow, "waiting", f"orchestra runs answer {going.id}")
-    return _End(going.id, old, workflow, result.status, result.error.message if result.error is not None else "")
+        return _ForkEnd(going.id, old, workflow, "waiting", f"orchestra runs answer {going.id}")
+    return _ForkEnd(going.id, old, workflow, result.status, result.error.message if result.error is not None else "")

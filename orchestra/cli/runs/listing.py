@@ -9,50 +9,56 @@ from typing import Any
 
 from msgspec.structs import asdict
 
-from orchestra.app.run_queries import ends
-from orchestra.app.run_status import Wanted, listed
-from orchestra.cli.output import moment, money, print_json, print_table, say, seconds
-from orchestra.cli.runs.find import find_run, opened_journal
+from orchestra.app.run_queries import first_and_last_events
+from orchestra.app.run_status import RunListQuery, latest_runs
+from orchestra.cli.output import format_duration, format_money, format_time, print_json, print_table, print_text
+from orchestra.cli.runs.find import find_run, open_existing_journal
 from orchestra.core.events import Event, RunFinished, RunStarted
-from orchestra.core.outcomes import Abstained, Failed, Skipped
-from orchestra.core.tags import written
-from orchestra.core.untrusted_text import shortened, visible
+from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, SkippedOutcome
+from orchestra.core.tags import format_tags
+from orchestra.core.untrusted_text import escape_invisible, shorten
 from orchestra.journal.history import History
-from orchestra.workflows.model import ASK, REQUEST
+from orchestra.workflows.model import ASK_WORKFLOW, REQUEST
 
-LONGEST = 50
+MAX_REQUEST_LENGTH = 50
 """Characters of a request in a row of a table."""
 
 
-async def list_runs(wanted: Wanted, *, as_json: bool) -> None:
+async def list_runs(run_filter: RunListQuery, *, as_json: bool) -> None:
     """Prints the latest runs that are wanted, newest first. Raises `InputError` C018 for a run `before` that is not there."""
-    async with opened_journal() as journal:
-        if journal is not None and wanted.before:
-            wanted = replace(wanted, before=await find_run(journal, wanted.before))
-        found = await listed(journal, time.time(), wanted) if journal is not None else []
-        none = not found and (journal is None or not await journal.runs(1))
-        asked = [run.run for run in found if run.workflow == ASK and journal is not None and not as_json]
-        requests = {run: short(request_of(History.of((await journal.read(run))[:1]))) for run in asked if journal is not None}
-        read = await ends(journal, [run.run for run in found]) if journal is not None else {}
+    async with open_existing_journal() as journal:
+        if journal is not None and run_filter.before:
+            run_filter = replace(run_filter, before=await find_run(journal, run_filter.before))
+        found = await latest_runs(journal, time.time(), run_filter) if journal is not None else []
+        none = not found and (journal is None or not await journal.list_runs(1))
+        asked = [run.run for run in found if run.workflow == ASK_WORKFLOW and journal is not None and not as_json]
+        requests = {
+            run: shorten_request(request_of(History.of((await journal.read(run))[:1])))
+            for run in asked
+            if journal is not None
+        }
+        read = await first_and_last_events(journal, [run.run for run in found]) if journal is not None else {}
     if as_json:
-        print_json([{**asdict(run), **_more(*read.get(run.run, (None, None)))} for run in found])
+        print_json([{**asdict(run), **_extra_data(*read.get(run.run, (None, None)))} for run in found])
         return
     if not found:
-        say("no such runs" if not none else "no runs yet; begin with: orchestra run NAME")
+        print_text("no such runs" if not none else "no runs yet; begin with: orchestra run NAME")
         return
-    tags = {run: written(first.tags) for run, (first, _) in read.items() if isinstance(first, RunStarted) and first.tags}
+    tags = {
+        run: format_tags(first.tags) for run, (first, _) in read.items() if isinstance(first, RunStarted) and first.tags
+    }
     paid = any(summary.usage.money > 0 for summary in found)
     rows = [
         (
             summary.run,
             summary.workflow + (f": {requests[summary.run]}" if requests.get(summary.run) else ""),
             summary.status,
-            moment(summary.started),
-            seconds(summary.finished - summary.started) if summary.finished else "",
+            format_time(summary.started),
+            format_duration(summary.finished - summary.started) if summary.finished else "",
             str(summary.nodes),
             str(summary.usage.prompt_tokens + summary.usage.output_tokens),
-            *((money(summary.usage.money),) if paid else ()),
-            *((visible(tags.get(summary.run, "")),) if tags else ()),
+            *((format_money(summary.usage.money),) if paid else ()),
+            *((escape_invisible(tags.get(summary.run, "")),) if tags else ()),
         )
         for summary in found
     ]
@@ -70,13 +76,13 @@ async def list_runs(wanted: Wanted, *, as_json: bool) -> None:
     print_table(headings, rows, right=range(4, len(headings) - bool(tags)))
 
 
-def _more(first: Event | None, last: Event | None) -> dict[str, Any]:
+def _extra_data(first: Event | None, last: Event | None) -> dict[str, Any]:
     """What the row of a run does not have: its tags, and its error where it has no output; of one that cannot be read neither."""
     error = None
     match last:
-        case RunFinished(outcome=Failed(code, reason, node)):
+        case RunFinished(outcome=FailedOutcome(code, reason, node)):
             error = {"code": code, "message": reason, "node": node}
-        case RunFinished(outcome=Abstained(reason, node) | Skipped(reason, node)):
+        case RunFinished(outcome=AbstainedOutcome(reason, node) | SkippedOutcome(reason, node)):
             error = {"code": "", "message": reason, "node": node}
         case _:
             pass
@@ -85,10 +91,14 @@ def _more(first: Event | None, last: Event | None) -> dict[str, Any]:
 
 def request_of(history: History) -> str:
     """What a run of `orchestra ask` was asked; empty for one of another workflow."""
-    said = history.inputs.get(REQUEST) if history.workflow == ASK and isinstance(history.inputs, Mapping) else None
+    said = (
+        history.inputs.get(REQUEST)
+        if history.workflow == ASK_WORKFLOW and isinstance(history.inputs, Mapping)
+        else None
+    )
     return said if isinstance(said, str) else ""
 
 
-def short(request: str) -> str:
+def shorten_request(request: str) -> str:
     """A request in a row of a table."""
-    return shortened(" ".join(request.split()), LONGEST)
+    return shorten(" ".join(request.split()), MAX_REQUEST_LENGTH)

@@ -6,22 +6,24 @@ from typing import Annotated
 
 import typer
 
-from orchestra.cli.options import AsJson
-from orchestra.cli.typer_adapter import add
+from orchestra.cli.options import JsonOption
+from orchestra.cli.typer_adapter import add_command
 
 
 def register(runs: typer.Typer) -> None:
     """Adds the verb."""
-    add(runs, recover, panel="Keep")
+    add_command(runs, recover, panel="Keep")
 
 
 def recover(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN...", help="Runs that may go on after a loss, once you have looked at each.", show_default=False),
+        typer.Argument(
+            metavar="RUN...", help="Runs that may go on after a loss, once you have looked at each.", show_default=False
+        ),
     ] = None,
     sure: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Accept that the journal's file has lost commits (J025), and go on with what it has.
 
@@ -32,6 +34,6 @@ def recover(
     from orchestra.cli.runs import recovery
 
     if runs:
-        asyncio.run(recovery.confirm(runs, as_json=as_json))
+        asyncio.run(recovery.confirm_runs(runs, as_json=as_json))
     else:
-        asyncio.run(recovery.accept(sure=sure, as_json=as_json))
+        asyncio.run(recovery.accept_commit_loss(confirmed=sure, as_json=as_json))

@@ -11,37 +11,37 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from orchestra.app.claims.claims import Claim, claims, dropped
-from orchestra.app.inputs import unanswered
-from orchestra.app.snapshot_store import restored, workflows
-from orchestra.cli.context import settings_to_inspect
-from orchestra.cli.output import moment, money, print_json, say, seconds, size
+from orchestra.app.claims.claims import OutputClaim, dropped_claims, extract_claims
+from orchestra.app.inputs import unanswered_questions
+from orchestra.app.snapshot_store import restore_program, stored_workflows
+from orchestra.cli.context import load_settings_to_inspect
+from orchestra.cli.output import format_duration, format_money, format_size, format_time, print_json, print_text
 from orchestra.cli.run.claims_view import claim_data, show_claims
-from orchestra.cli.run.questions import question_data, waiting_text
-from orchestra.cli.run.result_view import as_text, priced, show_defaults, show_nodes, show_promises
-from orchestra.cli.runs.find import in_hand, opened_at, status_of, why_interrupted
+from orchestra.cli.run.questions import format_open_questions, question_data
+from orchestra.cli.run.result_view import format_cost, format_value, show_defaults, show_nodes, show_promises
+from orchestra.cli.runs.find import describe_owner, open_journal_of, status_of, why_interrupted
 from orchestra.cli.runs.listing import request_of
-from orchestra.cli.runs.tail import choices, chosen_text, given_text, incident
-from orchestra.core.atomic_files import private_file
+from orchestra.cli.runs.tail import describe_choices, describe_given, describe_incident, describe_model_choice
+from orchestra.core.atomic_files import open_private_file
 from orchestra.core.errors import InputError, OrchestraError
-from orchestra.core.events import Event, RunStarted, encode, opened, tier_name
-from orchestra.core.outcomes import Value
+from orchestra.core.events import Event, RunStarted, encode, last_read_message, tier_name
+from orchestra.core.outcomes import ValueOutcome
 from orchestra.core.protocols import Journal
-from orchestra.core.suggestions import nearest
-from orchestra.core.tags import Tags, written
-from orchestra.core.untrusted_text import counted, visible
-from orchestra.journal.history import Attempt, History, Row, Saving
-from orchestra.journal.tier_usage import PERSON, Spent, spent_by_tier
+from orchestra.core.suggestions import closest_match
+from orchestra.core.tags import Tags, format_tags
+from orchestra.core.untrusted_text import escape_invisible, pluralize
+from orchestra.journal.history import History, NodeAttempt, NodeRow, PlanReuse
+from orchestra.journal.tier_usage import PERSON, TierUsage, usage_by_tier
 
 if TYPE_CHECKING:
-    from orchestra.cli.run.explain import Explanation
+    from orchestra.cli.run.explain import ProgramExplanation
 
 MAX_TROUBLES = 20
 MAX_INCIDENTS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ShowOptions:
     """How a run is to be shown: every element, what its steps might have taken, as JSON."""
 
     everything: bool = False
@@ -49,37 +49,41 @@ class Shown:
     as_json: bool = False
 
 
-async def show_run(name: str, node: str, attempt: int | None, shown: Shown) -> None:
+async def show_run(name: str, node: str, attempt: int | None, options: ShowOptions) -> None:
     """Prints a run, one of its nodes, or with an `attempt` (0 is the last) the bytes of one.
 
     Raises `InputError` C018 or C019; to explain a run, what reading its workflow and the fleet's file raises.
     """
-    async with opened_at(name) as (journal, run):
+    async with open_journal_of(name) as (journal, run):
         events = await journal.read(run)
         history = History.of(events)
         if node:
             row = find_node(history, node)
             if attempt is not None:
                 tried = find_attempt(row, attempt)
-                _print_bytes([await journal.blob(digest) or b"" for digest in (tried.sent, tried.received) if digest])
+                _print_bytes(
+                    [await journal.get_blob(digest) or b"" for digest in (tried.sent, tried.received) if digest]
+                )
             else:
-                _show_node(row, run, history.tiers, as_json=shown.as_json)
+                _show_node(row, run, history.tiers, as_json=options.as_json)
             return
-        found, status = await _standing(journal, run, events, history)
-        left, why = history.asked, ""
+        found, status = await _claims_and_status(journal, run, events, history)
+        left, why = history.open_questions, ""
         if history.finished is None:
-            left = tuple(unanswered(history.asked, await journal.letters(run, opened(events))))
+            left = tuple(
+                unanswered_questions(history.open_questions, await journal.inbox(run, last_read_message(events)))
+            )
         if status == "running":
-            why = await in_hand(journal, run)
+            why = await describe_owner(journal, run)
         if status == "interrupted":
-            why = visible(await why_interrupted(journal, run, events))
-            if 0 < len(left) < len(history.asked):
-                why += f"\n\n{waiting_text(run, left)}"
+            why = escape_invisible(await why_interrupted(journal, run, events))
+            if 0 < len(left) < len(history.open_questions):
+                why += f"\n\n{format_open_questions(run, left)}"
             rows = (replace(row, status="interrupted") if row.status == "running" else row for row in history.rows)
             history = replace(history, rows=tuple(rows))
-        explanation = await _explained(journal, events, history) if shown.explain else None
+        explanation = await _explain_run(journal, events, history) if options.explain else None
     tags = events[0].tags if events and isinstance(events[0], RunStarted) else {}
-    if shown.as_json:
+    if options.as_json:
         print_json(
             {
                 "run": run,
@@ -87,84 +91,94 @@ async def show_run(name: str, node: str, attempt: int | None, shown: Shown) -> N
                 "tags": tags,
                 "asked": question_data(run, left),
                 **_explanation_data(explanation),
-                **claim_data(found, dropped(events)),
-                "tiers": spent_by_tier(history),
+                **claim_data(found, dropped_claims(events)),
+                "tiers": usage_by_tier(history),
                 "events": [msgspec.Raw(encode(event)) for event in events],
             }
         )
     else:
-        stand = waiting_text(run, left) if status == "waiting" else why
-        _show_run(history, status, stand, found, explanation, dropped(events), everything=shown.everything, tags=tags)
+        stand = format_open_questions(run, left) if status == "waiting" else why
+        _show_run(
+            history, status, stand, found, explanation, dropped_claims(events), everything=options.everything, tags=tags
+        )
 
 
-async def _standing(journal: Journal, run: str, events: Sequence[Event], history: History) -> tuple[Sequence[Claim], str]:
+async def _claims_and_status(
+    journal: Journal, run: str, events: Sequence[Event], history: History
+) -> tuple[Sequence[OutputClaim], str]:
     """What a run claims, and its status."""
-    found = claims(events, await workflows(journal, events[0])) if events and isinstance(events[0], RunStarted) else ()
+    found = (
+        extract_claims(events, await stored_workflows(journal, events[0]))
+        if events and isinstance(events[0], RunStarted)
+        else ()
+    )
     return found, history.status if history.finished is not None else await status_of(journal, run)
 
 
-async def _explained(journal: Journal, events: Sequence[Event], history: History) -> Explanation | None:
+async def _explain_run(journal: Journal, events: Sequence[Event], history: History) -> ProgramExplanation | None:
     """A run by the workflow that it began with and today's fleet; None for a run that has no beginning."""
     from orchestra.app.project import Project
     from orchestra.cli.run.explain import explain
-    from orchestra.cli.trust import notice
+    from orchestra.cli.trust import print_trust_notice
 
     started = next((event for event in events if isinstance(event, RunStarted)), None)
     if started is None:
         return None
-    chosen = settings_to_inspect()
-    notice(chosen)
+    chosen = load_settings_to_inspect()
+    print_trust_notice(chosen)
     project = Project.load(chosen)
-    program = await restored(project, journal, started, asking=False)
+    program = await restore_program(project, journal, started, will_call=False)
     return explain(project, program, started.inputs, started.label, history=history)
 
 
-def _explanation_data(explanation: Explanation | None) -> dict[str, Any]:
+def _explanation_data(explanation: ProgramExplanation | None) -> dict[str, Any]:
     """What --json has of an explanation, where there is one."""
     if explanation is None:
         return {}
-    from orchestra.cli.run.explain import data
+    from orchestra.cli.run.explain import as_data
 
-    return {"explain": data(explanation)}
+    return {"explain": as_data(explanation)}
 
 
 async def write_page(name: str, target: Path) -> None:
     """Writes a run as one HTML file; `-` is stdout. Raises `InputError` C018, and `OrchestraError` C023 where it cannot be written."""
-    from orchestra.cli.certify.promises import stored
-    from orchestra.cli.runs.html_page import page
+    from orchestra.cli.certify.promises import read_certificates
+    from orchestra.cli.runs.html_page import render_page
 
-    async with opened_at(name) as (journal, run):
+    async with open_journal_of(name) as (journal, run):
         events = await journal.read(run)
         history = History.of(events)
-        found, status = await _standing(journal, run, events, history)
-        held = await stored(journal, events)
-    _write(target, page(history, events, found, status, held))
+        found, status = await _claims_and_status(journal, run, events, history)
+        held = await read_certificates(journal, events)
+    _write_text(target, render_page(history, events, found, status, held))
 
 
-def _write(target: Path, text: str) -> None:
+def _write_text(target: Path, text: str) -> None:
     if str(target) == "-":
         sys.stdout.flush()
         sys.stdout.buffer.write(text.encode())  # a page is UTF-8, and says so
         return
     try:
-        with private_file(target) as file:
+        with open_private_file(target) as file:
             file.write(text.encode())
     except OSError as error:
-        raise OrchestraError("C023", f"{target} cannot be written: {error.strerror}", hint="name another with --html") from error
-    say(visible(f"{target}: {size(len(text.encode()))}; open it in a browser"))
+        raise OrchestraError(
+            "C023", f"{target} cannot be written: {error.strerror}", hint="name another with --html"
+        ) from error
+    print_text(escape_invisible(f"{target}: {format_size(len(text.encode()))}; open it in a browser"))
 
 
-def find_node(history: History, node: str) -> Row:
+def find_node(history: History, node: str) -> NodeRow:
     """The row of a node. Raises `InputError` C019 with the nearest path."""
     if row := history.row(node):
         return row
     paths = [row.path for row in history.rows]
-    near = nearest(node, paths)
+    near = closest_match(node, paths)
     hint = f"did you mean {near!r}?" if near else f"nodes are: {', '.join(paths[:20]) or 'none yet'}"
     raise InputError("C019", f"run {history.run} has no node {node!r}", hint=hint)
 
 
-def find_attempt(row: Row, attempt: int) -> Attempt:
+def find_attempt(row: NodeRow, attempt: int) -> NodeAttempt:
     """An attempt that a model was asked in; 0 is the last. Raises `InputError` C019."""
     asked = [tried for tried in row.attempts if tried.sent or tried.received]
     for tried in reversed(asked):
@@ -181,8 +195,8 @@ def _print_bytes(parts: Sequence[bytes]) -> None:
     """The exact bytes, each part ended by one newline; on a terminal escaped, since they may hold anything."""
     if sys.stdout.isatty():
         for title, part in zip(("sent", "received"), parts, strict=False):
-            say(f"--- {title}: {len(part)} bytes", style="bold")
-            say(visible(part.decode("utf-8", "backslashreplace")))
+            print_text(f"--- {title}: {len(part)} bytes", style="bold")
+            print_text(escape_invisible(part.decode("utf-8", "backslashreplace")))
         return
     sys.stdout.flush()
     for part in parts:
@@ -192,80 +206,92 @@ def _print_bytes(parts: Sequence[bytes]) -> None:
 def _show_run(
     history: History,
     status: str,
-    stand: str,
-    claimed: Sequence[Claim],
-    explanation: Explanation | None,
-    less: Sequence[Claim],
+    state_note: str,
+    claims: Sequence[OutputClaim],
+    explanation: ProgramExplanation | None,
+    dropped_claims: Sequence[OutputClaim],
     *,
     everything: bool,
     tags: Tags,
 ) -> None:
-    """Prints a run; `stand` is what it waits for, or why it does not go on."""
-    say(visible(_headline(history, status, tags), keep=""), style="bold")
+    """Prints a run; `state_note` is what it waits for, or why it does not go on."""
+    print_text(escape_invisible(_headline(history, status, tags), keep=""), style="bold")
     if request := request_of(history):
-        say(visible(f"> {request}"))
+        print_text(escape_invisible(f"> {request}"))
     match status:
         case "waiting":
-            say(f"\n{stand}", style="yellow")
+            print_text(f"\n{state_note}", style="yellow")
         case "interrupted":
-            say(stand, style="yellow")
+            print_text(state_note, style="yellow")
         case "running":
-            say(stand, style="dim")
+            print_text(state_note, style="dim")
         case _:
             pass
-    if isinstance(history.outcome, Value):
-        answer = as_text(history.outcome.value)
-        say(visible(answer))
-        show_claims(claimed, answer, less)
+    if isinstance(history.outcome, ValueOutcome):
+        answer = format_value(history.outcome.value)
+        print_text(escape_invisible(answer))
+        show_claims(claims, answer, dropped_claims)
     elif history.outcome is not None:
-        say(visible(f"{history.outcome.by}: {history.outcome.reason}".removeprefix(": ")), style="yellow")
-    say()
+        print_text(
+            escape_invisible(f"{history.outcome.origin}: {history.outcome.reason}".removeprefix(": ")), style="yellow"
+        )
+    print_text()
     if explanation is None:
         show_nodes(history, everything=everything)
     else:
-        from orchestra.cli.run.explain import show
+        from orchestra.cli.run.explain import show_explanation
 
-        show(explanation)
-    show_promises({row.path: tried.promise for row in history.rows for tried in row.attempts if tried.promise})
+        show_explanation(explanation)
+    show_promises({row.path: tried.guarantee for row in history.rows for tried in row.attempts if tried.guarantee})
     show_defaults(history)
     _show_incidents(history)
-    troubles = [f"{row.path}: {row.error or row.rescued}" for row in history.rows if row.error or row.instead is not None]
+    troubles = [
+        f"{row.path}: {row.error or row.fallback_reason}"
+        for row in history.rows
+        if row.error or row.original_outcome is not None
+    ]
     if troubles:
-        say()
+        print_text()
     for trouble in troubles[:MAX_TROUBLES]:
-        say(visible(trouble), style="yellow")
+        print_text(escape_invisible(trouble), style="yellow")
     asked = next((row.path for row in history.rows if any(tried.sent for tried in row.attempts)), None)
     if asked:
-        say(visible(f"\nmore: orchestra runs show {history.run} '{asked}' --prompt"), style="dim")
+        print_text(escape_invisible(f"\nmore: orchestra runs show {history.run} '{asked}' --prompt"), style="dim")
 
 
 def _headline(history: History, status: str, tags: Tags) -> str:
     """What a run is, how it stands, and what it is found by."""
-    took = f" in {seconds(history.seconds)}{priced(history.usage)}" if history.seconds is not None else ""
+    took = f" in {format_duration(history.seconds)}{format_cost(history.usage)}" if history.seconds is not None else ""
     forked = f", forked from {history.parent}" if history.parent else ""
-    tagged = f", {written(tags)}" if tags else ""
-    return f"{history.workflow}: {status}{took}, started {moment(history.started)}{forked}{tagged}"
+    tagged = f", {format_tags(tags)}" if tags else ""
+    return f"{history.workflow}: {status}{took}, started {format_time(history.started)}{forked}{tagged}"
 
 
-def saving_text(saved: Saving) -> str:
+def describe_saving(saved: PlanReuse) -> str:
     """What a plan that served again has saved."""
     calls, tokens = saved.usage.calls, saved.usage.prompt_tokens + saved.usage.output_tokens
     whose = f"{saved.node}: the" if saved.node else "its"
-    return f"{whose} plan was made for run {saved.run}: {counted(calls, 'call')} of the router and {tokens} tokens saved"
+    return (
+        f"{whose} plan was made for run {saved.run}: {pluralize(calls, 'call')} of the router and {tokens} tokens saved"
+    )
 
 
-def tiers_text(tiers: Sequence[Spent]) -> list[str]:
+def describe_tiers(tiers: Sequence[TierUsage]) -> list[str]:
     """What each tier was asked for, what came of it and what it cost, a line each."""
     lines = []
     for one in tiers:
         used = one.usage
-        paid = f", {money(used.money)} of money" if used.money > 0 else ""
-        cost = f", {used.prompt_tokens:,} tokens in, {used.output_tokens:,} out{paid}, {seconds(used.seconds)}" if used.calls else ""
-        asked = f"{counted(one.calls, 'call')}, {one.accepted} accepted{cost}"
+        paid = f", {format_money(used.money)} of money" if used.money > 0 else ""
+        cost = (
+            f", {used.prompt_tokens:,} tokens in, {used.output_tokens:,} out{paid}, {format_duration(used.seconds)}"
+            if used.calls
+            else ""
+        )
+        asked = f"{pluralize(one.calls, 'call')}, {one.accepted} accepted{cost}"
         if one.name == PERSON:
-            asked = counted(one.calls, "answer")
+            asked = pluralize(one.calls, "answer")
         parts = [asked] if one.calls else []
-        parts += [f"passed over {counted(count, 'time')}: {reason}" for reason, count in one.passed_over.items()]
+        parts += [f"passed over {pluralize(count, 'time')}: {reason}" for reason, count in one.skipped.items()]
         lines.append(f"{one.name}: {'; '.join(parts)}")
     return lines
 
@@ -273,90 +299,112 @@ def tiers_text(tiers: Sequence[Spent]) -> list[str]:
 def _show_incidents(history: History) -> None:
     """Prints what happened to the run from outside, and which calls it did not make itself."""
     lines = []
-    for event in history.incidents[-MAX_INCIDENTS:]:
+    for event in history.external_events[-MAX_INCIDENTS:]:
         node = getattr(event, "node", "")
-        lines.append(f"{moment(event.at)}  {f'{node}: ' if node else ''}{incident(event)}")
-    if len(history.incidents) > MAX_INCIDENTS:
-        lines.insert(0, f"and {len(history.incidents) - MAX_INCIDENTS} before; orchestra runs tail {history.run} --no-follow")
-    lines += [f"{row.path}: {given_text(row.given)}" for row in history.rows if row.given is not None][:MAX_INCIDENTS]
-    chosen = list(choices(history.rows))
+        lines.append(f"{format_time(event.at)}  {f'{node}: ' if node else ''}{describe_incident(event)}")
+    if len(history.external_events) > MAX_INCIDENTS:
+        lines.insert(
+            0,
+            f"and {len(history.external_events) - MAX_INCIDENTS} before; orchestra runs tail {history.run} --no-follow",
+        )
+    lines += [
+        f"{row.path}: {describe_given(row.overridden_by)}" for row in history.rows if row.overridden_by is not None
+    ][:MAX_INCIDENTS]
+    chosen = list(describe_choices(history.rows))
     lines += chosen[:MAX_INCIDENTS]
     if len(chosen) > MAX_INCIDENTS:
         more = f"and {len(chosen) - MAX_INCIDENTS} more choices of an agent or a model"
         lines.append(f"{more}; orchestra runs tail {history.run} --no-follow")
-    recalled = Counter(tried.recalled for row in history.rows for tried in row.attempts if tried.recalled)
-    lines += tiers_text(spent_by_tier(history))
-    lines += [saving_text(saved) for saved in history.saved]
-    lines += [f"{counted(count, 'answer')} recalled from run {run}" for run, count in recalled.items()]
+    recalled = Counter(tried.reused_from for row in history.rows for tried in row.attempts if tried.reused_from)
+    lines += describe_tiers(usage_by_tier(history))
+    lines += [describe_saving(saved) for saved in history.reused_plans]
+    lines += [f"{pluralize(count, 'answer')} recalled from run {run}" for run, count in recalled.items()]
     if lines:
-        say()
+        print_text()
     for line in lines:
-        say(visible(line), style="dim")
+        print_text(escape_invisible(line), style="dim")
 
 
-def _show_node(row: Row, run: str, tiers: tuple[str, ...], *, as_json: bool) -> None:
+def _show_node(row: NodeRow, run: str, tiers: tuple[str, ...], *, as_json: bool) -> None:
     if as_json:
         print_json(
             {
                 "run": run,
                 "node": row.path,
                 "status": row.status,
-                "because": row.because,
+                "because": row.choice_reason,
                 "outcome": row.outcome,
-                "instead": row.instead,
+                "instead": row.original_outcome,
                 "attempts": row.attempts,
-                "corrected": row.corrected,
-                "unanswered": row.unanswered,
-                "given": row.given,
+                "corrected": row.correction,
+                "unanswered": row.unanswered_reason,
+                "given": row.overridden_by,
                 "usage": row.usage,
             }
         )
         return
-    took = f" in {seconds(row.seconds)}" if row.seconds is not None else ""
-    say(visible(f"{row.path}: {row.came_to}{took}{f', asked {row.name}' if row.name else ''}", keep=""), style="bold")
-    if row.because:
-        say(visible(f"  chose {row.because}"), style="dim")
+    took = f" in {format_duration(row.seconds)}" if row.seconds is not None else ""
+    print_text(
+        escape_invisible(f"{row.path}: {row.display_status}{took}{f', asked {row.name}' if row.name else ''}", keep=""),
+        style="bold",
+    )
+    if row.choice_reason:
+        print_text(escape_invisible(f"  chose {row.choice_reason}"), style="dim")
     for tried in row.attempts:
-        _show_attempt(tried, tier_name(tiers, tried.tier) if tried.tier else "", over=row.outcome is not None)
-    if row.corrected is not None:
-        say(visible(f"\nanswered{f' by {row.corrected.by}' if row.corrected.by else ' by a person'}, {moment(row.corrected.at)}"))
-        say(visible(as_text(row.corrected.value)))
-    if row.error or row.instead is not None:
-        say(visible(f"\n{row.error or row.rescued}"), style="yellow")
-    if row.given is not None:
-        say(visible(f"\n{given_text(row.given)}"))
-    if (not row.attempts or row.instead is not None or row.given is not None) and isinstance(row.outcome, Value):
-        say(visible(as_text(row.outcome.value)))
-    if row.unanswered:
-        say(visible(f"{row.unanswered}; the default stands"), style="dim")
+        _show_attempt(tried, tier_name(tiers, tried.tier) if tried.tier else "", escalated=row.outcome is not None)
+    if row.correction is not None:
+        print_text(
+            escape_invisible(
+                f"\nanswered{f' by {row.correction.by}' if row.correction.by else ' by a person'}, {format_time(row.correction.at)}"
+            )
+        )
+        print_text(escape_invisible(format_value(row.correction.value)))
+    if row.error or row.original_outcome is not None:
+        print_text(escape_invisible(f"\n{row.error or row.fallback_reason}"), style="yellow")
+    if row.overridden_by is not None:
+        print_text(escape_invisible(f"\n{describe_given(row.overridden_by)}"))
+    if (not row.attempts or row.original_outcome is not None or row.overridden_by is not None) and isinstance(
+        row.outcome, ValueOutcome
+    ):
+        print_text(escape_invisible(format_value(row.outcome.value)))
+    if row.unanswered_reason:
+        print_text(escape_invisible(f"{row.unanswered_reason}; the default stands"), style="dim")
 
 
-def _show_attempt(tried: Attempt, tier: str, *, over: bool = False) -> None:
-    usage = tried.usage
-    cost = f"{usage.prompt_tokens} tokens in, {usage.output_tokens} out, {seconds(usage.seconds)}{priced(usage)}"
-    where = f" on {tried.server}{f' ({tried.model})' if tried.model else ''}" if tried.server else ""
-    if tried.recalled:
-        where, cost = "", visible(f"recalled from run {tried.recalled}")
+def _show_attempt(attempt: NodeAttempt, tier: str, *, escalated: bool = False) -> None:
+    usage = attempt.usage
+    cost = f"{usage.prompt_tokens} tokens in, {usage.output_tokens} out, {format_duration(usage.seconds)}{format_cost(usage)}"
+    where = f" on {attempt.server}{f' ({attempt.model})' if attempt.model else ''}" if attempt.server else ""
+    if attempt.reused_from:
+        where, cost = "", escape_invisible(f"recalled from run {attempt.reused_from}")
     where = f", {tier}{where}" if tier else where
-    if tried.seconds is None:
-        cost = "without an end on record" if over else "under way"
-    say(f"\nattempt {tried.number}{visible(where, keep='')}: {cost}")
-    if tried.because:
-        say(visible(f"  {chosen_text(tried)}"), style="dim")
-    if tried.seconds is not None:
-        said = f"{tried.error}: {tried.reason}" if tried.error else as_text(tried.value)
-        say(visible(said), style="yellow" if tried.error else "")
-    for line in tried.frames:
-        say(visible(f"  at {line}", keep=""), style="dim")
-    if tried.error and tried.hint:
-        say(visible(f"  {tried.hint}"), style="dim")
-    for verdict in tried.verdicts:
-        say(visible(f"  {verdict.check}: {verdict.outcome} ({verdict.score:.2f}) {verdict.reason}".rstrip()))
-    if tried.accepted is not None:
-        say(visible(f"  accepted{_score(tried.score)}" if tried.accepted else f"  not accepted: {tried.refused}"))
-    if tried.promise:
-        say(visible(f"  certified: {tried.promise}"), style="green")
+    if attempt.seconds is None:
+        cost = "without an end on record" if escalated else "under way"
+    print_text(f"\nattempt {attempt.number}{escape_invisible(where, keep='')}: {cost}")
+    if attempt.escalation_reason:
+        print_text(escape_invisible(f"  {describe_model_choice(attempt)}"), style="dim")
+    if attempt.seconds is not None:
+        said = f"{attempt.error}: {attempt.reason}" if attempt.error else format_value(attempt.value)
+        print_text(escape_invisible(said), style="yellow" if attempt.error else "")
+    for line in attempt.frames:
+        print_text(escape_invisible(f"  at {line}", keep=""), style="dim")
+    if attempt.error and attempt.hint:
+        print_text(escape_invisible(f"  {attempt.hint}"), style="dim")
+    for verdict in attempt.verdicts:
+        print_text(
+            escape_invisible(f"  {verdict.check}: {verdict.outcome} ({verdict.score:.2f}) {verdict.reason}".rstrip())
+        )
+    if attempt.accepted is not None:
+        print_text(
+            escape_invisible(
+                f"  accepted{_format_score(attempt.score)}"
+                if attempt.accepted
+                else f"  not accepted: {attempt.rejection_reason}"
+            )
+        )
+    if attempt.guarantee:
+        print_text(escape_invisible(f"  certified: {attempt.guarantee}"), style="green")
 
 
-def _score(score: float | None) -> str:
+def _format_score(score: float | None) -> str:
     return "" if score is None else f" with {score:.2f}"

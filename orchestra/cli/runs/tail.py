@@ -7,66 +7,66 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import assert_never
 
-from orchestra.cli.output import json_line, moment, note, say, seconds
+from orchestra.cli.output import format_duration, format_time, json_line, print_note, print_text
 from orchestra.cli.run import questions
-from orchestra.cli.run.result_view import as_text
-from orchestra.cli.runs.find import opened_at, status_of, why_interrupted
+from orchestra.cli.run.result_view import format_value
+from orchestra.cli.runs.find import open_journal_of, status_of, why_interrupted
 from orchestra.core.events import (
-    Answered,
-    Asked,
     AttemptFinished,
     AttemptStarted,
     CancelRequested,
     ChecksStarted,
-    Drafted,
     Event,
-    Expanded,
-    Given,
-    Judged,
-    LetterRefused,
-    Measured,
+    InboxMessageRejected,
+    MapExpanded,
     NodeFinished,
-    Resumed,
+    OutputJudged,
+    OverrideSource,
+    PlanDraft,
+    QuestionAnswered,
+    QuestionAsked,
     RetryPlanned,
     RunFinished,
+    RunResumed,
     RunStarted,
+    TokensCounted,
     TurnStarted,
     encode,
 )
-from orchestra.core.outcomes import Abstained, Failed, Outcome, Skipped, Value
+from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, Outcome, SkippedOutcome, ValueOutcome
 from orchestra.core.protocols import Journal
-from orchestra.core.untrusted_text import counted, shortened, visible
-from orchestra.journal.history import Attempt, History, Row
+from orchestra.core.untrusted_text import escape_invisible, pluralize, shorten
+from orchestra.journal.history import History, NodeAttempt, NodeRow
 
-POLL = 0.5
+POLL_SECONDS = 0.5
 """Seconds between two looks."""
-LONG = 200
+MAX_TEXT_LENGTH = 200
 """Characters of a value or a reason that a line shows at most."""
 
 
 async def tail(name: str, *, follow: bool, as_json: bool) -> None:
     """Prints the events of a run, also of one that another process has in hand, until it ends or nobody goes on with it."""
-    async with opened_at(name) as (journal, run):
+    async with open_journal_of(name) as (journal, run):
         events: list[Event] = []
         while True:
             fresh = await journal.read(run, events[-1].seq if events else 0)
             events += fresh
             for event in fresh:
-                sys.stdout.write(json_line(encode(event)) if as_json else f"{line_of(event)}\n")
+                sys.stdout.write(json_line(encode(event)) if as_json else f"{format_event(event)}\n")
             sys.stdout.flush()
             if not follow or isinstance(events[-1], RunFinished):
                 return
-            if not fresh and (why := await _at_rest(journal, run, events)):
-                (note if as_json else say)(why)
+            if not fresh and (why := await _rest_reason(journal, run, events)):
+                (print_note if as_json else print_text)(why)
                 return
-            await asyncio.sleep(POLL)
+            await asyncio.sleep(POLL_SECONDS)
 
 
-async def _at_rest(journal: Journal, run: str, events: Sequence[Event]) -> str:
+async def _rest_reason(journal: Journal, run: str, events: Sequence[Event]) -> str:
     """Why nothing more will come; empty where something may."""
     match await status_of(journal, run):
         case "waiting":
-            return f"waits for a person\n{questions.waiting_text(run, History.of(events).asked)}"
+            return f"waits for a person\n{questions.format_open_questions(run, History.of(events).open_questions)}"
         case "interrupted":
             return f"interrupted: {await why_interrupted(journal, run, events)}"
         case "":
@@ -75,148 +75,172 @@ async def _at_rest(journal: Journal, run: str, events: Sequence[Event]) -> str:
             return ""
 
 
-def line_of(event: Event) -> str:
+def format_event(event: Event) -> str:
     """An event as one line for a person, with its time of day."""
     node = getattr(event, "node", "")
-    return visible(f"{moment(event.at).rpartition(' ')[2]}  {f'{node}: ' if node else ''}{_said(event)}", keep="")
+    return escape_invisible(
+        f"{format_time(event.at).rpartition(' ')[2]}  {f'{node}: ' if node else ''}{_describe_event(event)}", keep=""
+    )
 
 
-def _said(event: Event) -> str:  # one line a kind of event, of a closed union
+def _describe_event(event: Event) -> str:  # one line a kind of event, of a closed union
     match event:
         case RunStarted():
             return f"{event.workflow} begins, run {event.run}{f', forked from {event.parent}' if event.parent else ''}"
-        case Resumed():
-            return f"resumed{_by(event.by)}"
-        case Expanded():
-            return counted(event.count, "element")
+        case RunResumed():
+            return f"resumed{_author_suffix(event.by)}"
+        case MapExpanded():
+            return pluralize(event.count, "element")
         case TurnStarted():
-            if event.because:
-                return f"chooses {event.because}"
-            return _drafted(event.drafted) if event.drafted is not None else f"turn {event.turn} begins"
+            if event.choice_reason:
+                return f"chooses {event.choice_reason}"
+            return _describe_plan(event.draft) if event.draft is not None else f"turn {event.turn} begins"
         case AttemptStarted():
             tier = f" of larger model {event.tier}" if event.tier else " of the larger model" if event.escalated else ""
-            because = f", for {event.because}" if event.because else ""
+            because = f", for {event.escalation_reason}" if event.escalation_reason else ""
             return f"{event.name} is asked{tier}{f', attempt {event.attempt}' if event.attempt > 1 else ''}{because}"
         case AttemptFinished():
-            return _answered(event)
+            return _describe_attempt(event)
         case ChecksStarted():
             asked = ", ".join(dict.fromkeys(question.agent for question in event.questions))
             times = f", {len(event.questions)} times" if len(event.questions) > 1 else ""
-            stake = event.stake
-            why = "" if stake is None else f", for a doubt of {stake.doubt:.2f} with influence {stake.influence:.2f}"
+            stake = event.priority
+            why = (
+                ""
+                if stake is None
+                else f", for a doubt of {stake.uncertainty:.2f} with influence {stake.influence:.2f}"
+            )
             return f"the check {event.check} asks {asked}{times}{why}"
-        case Judged():
-            return "the checks accept it" if event.accepted else f"the checks do not accept it: {_short(event.reason)}"
+        case OutputJudged():
+            return (
+                "the checks accept it" if event.accepted else f"the checks do not accept it: {_shorten(event.reason)}"
+            )
         case RetryPlanned():
-            return f"attempt {event.attempt} follows in {seconds(max(0.0, event.due - event.at))}"
+            return f"attempt {event.attempt} follows in {format_duration(max(0.0, event.due - event.at))}"
         case NodeFinished():
-            if event.given is not None and isinstance(event.outcome, Value):
-                return given_text(event.given)
-            return _came_to(event.outcome) if event.instead is None else f"its fallback was taken: {_came_to(event.instead)}"
-        case Asked():
-            return f"a person is asked: {_short(event.question)}"
-        case Answered() | LetterRefused() | CancelRequested():
-            return incident(event)
-        case Measured():
+            if event.overridden_by is not None and isinstance(event.outcome, ValueOutcome):
+                return describe_given(event.overridden_by)
+            return (
+                _describe_outcome(event.outcome)
+                if event.original_outcome is None
+                else f"its fallback was taken: {_describe_outcome(event.original_outcome)}"
+            )
+        case QuestionAsked():
+            return f"a person is asked: {_shorten(event.question)}"
+        case QuestionAnswered() | InboxMessageRejected() | CancelRequested():
+            return describe_incident(event)
+        case TokensCounted():
             return f"its prompt has {event.prompt_tokens} tokens"
         case RunFinished():
-            return f"the run is over: {event.status}{_reason(event.outcome)}"
+            return f"the run is over: {event.status}{_outcome_reason(event.outcome)}"
         case never:
             assert_never(never)
 
 
-def incident(event: Resumed | Answered | LetterRefused | CancelRequested) -> str:
+def describe_incident(event: RunResumed | QuestionAnswered | InboxMessageRejected | CancelRequested) -> str:
     """What happened to a run from outside."""
     match event:
-        case Resumed():
-            return f"resumed{_by(event.by)}"
-        case Answered() if event.declined:
-            return f"declined{_by(event.by)}: {_short(event.declined)}"
-        case Answered() if event.gave:
-            return f"it happened, as {event.by or 'a person'} says, and gave {_short(as_text(event.value))}"
-        case Answered():
-            return f"answered{_by(event.by)}: {_short(as_text(event.value))}"
-        case LetterRefused():
-            return f"letter {event.letter} was refused: {_short(event.reason)}"
+        case RunResumed():
+            return f"resumed{_author_suffix(event.by)}"
+        case QuestionAnswered() if event.decline_reason:
+            return f"declined{_author_suffix(event.by)}: {_shorten(event.decline_reason)}"
+        case QuestionAnswered() if event.call_happened:
+            return f"it happened, as {event.by or 'a person'} says, and gave {_shorten(format_value(event.value))}"
+        case QuestionAnswered():
+            return f"answered{_author_suffix(event.by)}: {_shorten(format_value(event.value))}"
+        case InboxMessageRejected():
+            return f"letter {event.message_number} was refused: {_shorten(event.reason)}"
         case CancelRequested():
-            return f"asked to end{_by(event.by)}"
+            return f"asked to end{_author_suffix(event.by)}"
         case never:
             assert_never(never)
 
 
-def given_text(given: Given) -> str:
+def describe_given(given: OverrideSource) -> str:
     """That a person said what a step gave: who, and in which run."""
     return f"given by {given.by or 'a person'}{f', in run {given.run}' if given.run else ''}"
 
 
-def chosen_text(tried: Attempt) -> str:
+def describe_model_choice(tried: NodeAttempt) -> str:
     """Which model a condition chose, and why."""
-    return f"{'the larger model at once' if tried.escalated else 'its own model'}, for {tried.because}"
+    return f"{'the larger model at once' if tried.escalated else 'its own model'}, for {tried.escalation_reason}"
 
 
-def choices(rows: Iterable[Row]) -> Iterator[str]:
+def describe_choices(rows: Iterable[NodeRow]) -> Iterator[str]:
     """Which agents, and which models, were chosen, and why."""
     for row in rows:
-        if row.because:
-            yield f"{row.path}: chose {row.because}"
-        yield from (f"{row.path}: {chosen_text(tried)}" for tried in row.attempts if tried.because)
+        if row.choice_reason:
+            yield f"{row.path}: chose {row.choice_reason}"
+        yield from (f"{row.path}: {describe_model_choice(tried)}" for tried in row.attempts if tried.escalation_reason)
 
 
-def _drafted(drafted: Drafted) -> str:
+def _describe_plan(drafted: PlanDraft) -> str:
     """How far a plan is: what failed or was not accepted, or the line that stands now; or what an agent with tools does next."""
     which = f"sample {drafted.sample}: " if drafted.sample else ""
-    if drafted.failed and not drafted.rejected:
-        line, reason = drafted.failed[-1]
-        return f"{which}the router is asked for another plan, version {drafted.version}: {_short(f'{line}: {reason}')}"
+    if drafted.failed_calls and not drafted.rejections:
+        line, reason = drafted.failed_calls[-1]
+        return (
+            f"{which}the router is asked for another plan, version {drafted.version}: {_shorten(f'{line}: {reason}')}"
+        )
     name, node = next(iter(drafted.graph["nodes"].items()))
     if name == "answer":
         return "it is asked for its answer"
     if "steps" in node.get("with", ()) and name == "line":
-        return f"it is asked again: {_short(drafted.rejected[-1][2])}" if drafted.rejected else "it is asked for its next line"
+        return (
+            f"it is asked again: {_shorten(drafted.rejections[-1][2])}"
+            if drafted.rejections
+            else "it is asked for its next line"
+        )
     if drafted.lines and name != "line" and not drafted.lines[-1].startswith("return "):
-        return f"calls: {_short(drafted.lines[-1])}"
-    if drafted.rejected:
-        _, path, reason, _ = drafted.rejected[-1]
-        whom = "the larger planner" if drafted.larger else "the router"
-        return f"{which}{whom} is asked again: {_short(f'{path}: {reason}')}"
-    if drafted.recalled:
-        return f"planned, as for run {drafted.recalled}: {_short(drafted.lines[-1])}"
-    if drafted.remark:
-        return f"{_short(drafted.remark)}; the router is asked for a plan"
+        return f"calls: {_shorten(drafted.lines[-1])}"
+    if drafted.rejections:
+        _, path, reason, _ = drafted.rejections[-1]
+        whom = "the larger planner" if drafted.escalated else "the router"
+        return f"{which}{whom} is asked again: {_shorten(f'{path}: {reason}')}"
+    if drafted.reused_from:
+        return f"planned, as for run {drafted.reused_from}: {_shorten(drafted.lines[-1])}"
+    if drafted.warning:
+        return f"{_shorten(drafted.warning)}; the router is asked for a plan"
     if drafted.agreement is not None:
-        return f"planned, {drafted.agreement:.0%} of {len(drafted.plans)} samples agree: {_short(drafted.lines[-1])}"
-    return f"{which}planned: {_short(drafted.lines[-1])}" if drafted.lines else f"{which}the router is asked for a plan"
+        return f"planned, {drafted.agreement:.0%} of {len(drafted.sampled_plans)} samples agree: {_shorten(drafted.lines[-1])}"
+    return (
+        f"{which}planned: {_shorten(drafted.lines[-1])}" if drafted.lines else f"{which}the router is asked for a plan"
+    )
 
 
-def _answered(event: AttemptFinished) -> str:
-    if event.recalled:
-        return f"recalled from run {event.recalled}{f', {given_text(event.given)}' if event.given is not None else ''}"
+def _describe_attempt(event: AttemptFinished) -> str:
+    if event.reused_from:
+        return f"recalled from run {event.reused_from}{f', {describe_given(event.overridden_by)}' if event.overridden_by is not None else ''}"
     if event.error:
-        return f"attempt {event.attempt} failed: {event.error}: {_short(event.reason)}"
-    return "done" if event.settled else "an answer came"
+        return f"attempt {event.attempt} failed: {event.error}: {_shorten(event.reason)}"
+    return "done" if event.final else "an answer came"
 
 
-def _came_to(outcome: Outcome) -> str:
+def _describe_outcome(outcome: Outcome) -> str:
     match outcome:
-        case Value():
+        case ValueOutcome():
             return "done"
-        case Skipped(reason):
-            return f"skipped: {_short(reason)}"
-        case Abstained(reason):
-            return f"withheld: {_short(reason)}"
-        case Failed(code, reason):
-            return f"failed: {code}: {_short(reason)}"
+        case SkippedOutcome(reason):
+            return f"skipped: {_shorten(reason)}"
+        case AbstainedOutcome(reason):
+            return f"withheld: {_shorten(reason)}"
+        case FailedOutcome(code, reason):
+            return f"failed: {code}: {_shorten(reason)}"
         case never:
             assert_never(never)
 
 
-def _reason(outcome: Outcome) -> str:
-    return "" if isinstance(outcome, Value) else f", {f'{outcome.by}: ' if outcome.by else ''}{_short(outcome.reason)}"
+def _outcome_reason(outcome: Outcome) -> str:
+    return (
+        ""
+        if isinstance(outcome, ValueOutcome)
+        else f", {f'{outcome.origin}: ' if outcome.origin else ''}{_shorten(outcome.reason)}"
+    )
 
 
-def _by(who: str) -> str:
-    return f" by {who}" if who else ""
+def _author_suffix(author: str) -> str:
+    return f" by {author}" if author else ""
 
 
-def _short(text: str) -> str:
-    return shortened(" ".join(text.split()), LONG)
+def _shorten(text: str) -> str:
+    return shorten(" ".join(text.split()), MAX_TEXT_LENGTH)

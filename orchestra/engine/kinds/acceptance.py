@@ -6,75 +6,75 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
-from orchestra.core.outcomes import Abstained, Outcome, Value
-from orchestra.core.protocols import Source, sources
-from orchestra.engine.proposals import Finish, Judge, Proposal
-from orchestra.engine.state import Unit
+from orchestra.core.outcomes import AbstainedOutcome, Outcome, ValueOutcome
+from orchestra.core.protocols import EvidenceSource, collect_sources
+from orchestra.engine.proposals import FinishNode, Proposal, RunChecks
+from orchestra.engine.state import WorkItem
 from orchestra.workflows.program import Acceptance
 
 if TYPE_CHECKING:
-    from orchestra.verification.acceptance import Situation
+    from orchestra.verification.acceptance import VerificationRequest
 
 
-def settle(unit: Unit, outcome: Outcome) -> Proposal:
+def settle(unit: WorkItem, outcome: Outcome) -> Proposal:
     """The outcome of a unit, or the question to its checks where it has some."""
     acceptance = unit.node.acceptance
-    if unit.spread or acceptance is None or not acceptance.checks or not isinstance(outcome, Value):
-        return Finish(unit, outcome)
-    if acceptance.whole:
-        from orchestra.schema.content import says
+    if unit.is_map or acceptance is None or not acceptance.checks or not isinstance(outcome, ValueOutcome):
+        return FinishNode(unit, outcome)
+    if acceptance.whole_workflow:
+        from orchestra.schema.content import has_content
 
-        if not says(outcome.value):
-            return Finish(unit, Abstained(under(acceptance, "it says nothing"), unit.path))
-    return Judge(unit, unit.attempt, situation(unit, outcome))
+        if not has_content(outcome.value):
+            return FinishNode(unit, AbstainedOutcome(withheld_reason(acceptance, "it says nothing"), unit.path))
+    return RunChecks(unit, unit.attempt, verification_request(unit, outcome))
 
 
-def under(acceptance: Acceptance, why: str) -> str:
+def withheld_reason(acceptance: Acceptance, why: str) -> str:
     """Why a value is withheld: under the certificate of a workflow, where that is it."""
-    return f"under its certificate: {why}" if acceptance.whole and acceptance.certificate is not None else why
+    return f"under its certificate: {why}" if acceptance.whole_workflow and acceptance.certificate is not None else why
 
 
-def situation(unit: Unit, outcome: Value) -> Situation:
+def verification_request(unit: WorkItem, outcome: ValueOutcome) -> VerificationRequest:
     """What the checks of a unit are to judge."""
-    from orchestra.verification.acceptance import Situation
+    from orchestra.verification.acceptance import VerificationRequest
 
     acceptance = unit.node.acceptance or Acceptance()
-    found = Situation(
+    found = VerificationRequest(
         value=outcome.value,
         schema=unit.node.output,
-        evidence=evidence(unit) or sources(unit.node.inputs.evaluate(unit.bindings) if unit.node.inputs else []),
+        evidence=evidence(unit) or collect_sources(unit.node.inputs.evaluate(unit.bindings) if unit.node.inputs else []),
         checks=acceptance.checks,
         accept=acceptance.accept,
-        confidence=sure(unit, outcome.value) if acceptance.whole else outcome.score,
-        promise=_promise(unit, acceptance),
+        confidence=output_confidence(unit, outcome.value) if acceptance.whole_workflow else outcome.score,
+        guarantee=_guarantee(unit, acceptance),
         combination=acceptance.combination,
     )
-    if not acceptance.asking:
+    if not acceptance.uses_model_checks:
         return found
     inputs = unit.node.inputs.evaluate(unit.bindings) if unit.node.inputs is not None else {}
     back_off = "back_off" in acceptance.otherwise
     return structs.replace(found, producer=unit.node.contract, inputs=inputs, judges=acceptance.judges, back_off=back_off)
 
 
-def sure(unit: Unit, value: Any) -> float | None:
+def output_confidence(unit: WorkItem, value: Any) -> float | None:
     """How sure a workflow's output is that is judged as a whole."""
     from orchestra.engine.kinds import confidence
 
-    return confidence.sure(unit, value)
+    return confidence.output_confidence(unit, value)
 
 
-def _promise(unit: Unit, acceptance: Acceptance) -> str:
+def _guarantee(unit: WorkItem, acceptance: Acceptance) -> str:
     """What the node's certificate promises of this value: of a first answer alone, for it was made on those."""
     certificate = acceptance.certificate
-    own = unit.judged is None and not unit.tier and not (unit.reply is not None and unit.reply.gave)
-    if unit.body is not None and unit.body.ended is not None and unit.body.ended.given:
+    own = unit.judgement is None and not unit.tier and not (unit.person_answer is not None and unit.person_answer.call_happened)
+    if unit.body is not None and unit.body.finished_items is not None and unit.body.finished_items.has_person_value:
         own = False
-    return certificate.promise if certificate is not None and own else ""
+    return certificate.guarantee if certificate is not None and own else ""
 
 
-def evidence(unit: Unit) -> tuple[Source, ...]:
+def evidence(unit: WorkItem) -> tuple[EvidenceSource, ...]:
     """The texts that a unit's output must rest on, as its `against` says."""
     acceptance = unit.node.acceptance
     if acceptance is None or acceptance.against is None:
         return ()
-    return sources(acceptance.against.evaluate(unit.bindings))
+    return collect_sources(acceptance.against.evaluate(unit.bindings))

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestra.core.error_codes import SAID_NO, UNFIT
+from orchestra.core.error_codes import INVALID_OVERRIDE, REPEAT_DECLINED
 from orchestra.core.errors import OrchestraError
-from orchestra.core.events import Answered, Asked, Given
-from orchestra.core.outcomes import Abstained, Failed, Value
-from orchestra.core.paths import first_name
-from orchestra.core.untrusted_text import counted
+from orchestra.core.events import OverrideSource, QuestionAnswered, QuestionAsked
+from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, ValueOutcome
+from orchestra.core.paths import root_name
+from orchestra.core.untrusted_text import pluralize
 from orchestra.engine.kinds.acceptance import settle
-from orchestra.engine.proposals import Ask, Finish, Proposal
-from orchestra.engine.state import State, Unit, contradiction
+from orchestra.engine.proposals import AskPerson, FinishNode, Proposal
+from orchestra.engine.state import RunState, WorkItem, internal_error
 from orchestra.schema.strict_json import canonical, digest
 from orchestra.workflows.model import AskNode
 from orchestra.workflows.program import CompiledNode
@@ -21,30 +21,35 @@ from orchestra.workflows.program import CompiledNode
 AGAIN, FAIL = "again", "fail"
 
 
-def ask(state: State, unit: Unit) -> Proposal:
+def ask(state: RunState, unit: WorkItem) -> Proposal:
     """The question of an `ask` node; or its answer, where a person was asked the very same before, and nothing judges it."""
     node = unit.node
     question = node.value.evaluate(unit.bindings) if node.value is not None else ""
     options = node.source.options if isinstance(node.source, AskNode) else ()
-    asked = Ask(unit, str(question), node.output, options)
+    asked = AskPerson(unit, str(question), node.output, options)
     checked = node.acceptance is not None and node.acceptance.checks
-    if state.given and not checked and (known := state.given.get(unit.path)) is not None and known.shown == facts(asked)["shown"]:
-        return Finish(unit, Value(known.value), given=known.given)
+    if (
+        state.overrides
+        and not checked
+        and (known := state.overrides.get(unit.path)) is not None
+        and known.question_digest == question_fields(asked)["question_digest"]
+    ):
+        return FinishNode(unit, ValueOutcome(known.value), overridden_by=known.source)
     return asked
 
 
-def given(state: State, unit: Unit) -> Proposal | None:
+def override_outcome(state: RunState, unit: WorkItem) -> Proposal | None:
     """The end of a unit of which a person said what it gives, whatever it would have come to; None of any other."""
-    known = state.given.get(unit.path) if state.given is not None else None
-    if known is None or known.shown:
+    known = state.overrides.get(unit.path) if state.overrides is not None else None
+    if known is None or known.question_digest:
         return None
-    if known.whole and (fault := incomplete(unit.node, known.value, unit.bindings)):
+    if known.requires_all and (fault := incomplete_reason(unit.node, known.value, unit.bindings)):
         hint = f"give one for each: orchestra runs fork RUN --set {unit.path}=VALUE; or leave `at_least` out"
-        return Finish(unit, Failed(UNFIT, fault, unit.path, hint))
-    return Finish(unit, Value(known.value), given=known.given)
+        return FinishNode(unit, FailedOutcome(INVALID_OVERRIDE, fault, unit.path, hint))
+    return FinishNode(unit, ValueOutcome(known.value), overridden_by=known.source)
 
 
-def incomplete(node: CompiledNode, value: Any, bindings: Mapping[str, Any]) -> str:
+def incomplete_reason(node: CompiledNode, value: Any, bindings: Mapping[str, Any]) -> str:
     """Why a list that a person gave is none of all elements, where all are needed: it has another number of them than the list that the
     node goes over; empty for any other value. Fewer may be right where a condition leaves elements out. Where that list has no value or is
     longer than `limit`, and where the node's own condition is false or has no value, the person's word stands."""
@@ -62,69 +67,69 @@ def incomplete(node: CompiledNode, value: Any, bindings: Mapping[str, Any]) -> s
         return ""
     if len(value) == wanted or (left_out and len(value) < wanted):
         return ""
-    return f"{counted(len(value), 'element')} given for the {wanted:,} that it goes over, and all are needed"
+    return f"{pluralize(len(value), 'element')} given for the {wanted:,} that it goes over, and all are needed"
 
 
-def _happened(unit: Unit, reply: Answered) -> Proposal:
+def _settle_given(unit: WorkItem, reply: QuestionAnswered) -> Proposal:
     """A call in doubt of which a person says what it gave: its checks judge that as they would have judged the answer."""
-    proposal = settle(unit, Value(reply.value))
-    return Finish(unit, proposal.outcome, given=Given(reply.by)) if isinstance(proposal, Finish) else proposal
+    proposal = settle(unit, ValueOutcome(reply.value))
+    return FinishNode(unit, proposal.outcome, overridden_by=OverrideSource(reply.by)) if isinstance(proposal, FinishNode) else proposal
 
 
-def doubt(unit: Unit) -> Proposal:
+def ask_in_doubt(unit: WorkItem) -> Proposal:
     """The question about a call that must happen once: its start is on record, and its end is not."""
     name = unit.node.contract.name if unit.node.contract is not None else unit.path
     question = (
         f"{name} was called by {unit.path} when the run was interrupted, and may have done its work. Call it again, or fail the node?"
     )
-    return Ask(unit, question, {"enum": [AGAIN, FAIL]}, (AGAIN, FAIL), about="effect", gives=unit.node.output or {})
+    return AskPerson(unit, question, {"enum": [AGAIN, FAIL]}, (AGAIN, FAIL), kind="effect", result_schema=unit.node.output or {})
 
 
-def facts(ask: Ask) -> dict[str, Any]:
+def question_fields(ask: AskPerson) -> dict[str, Any]:
     """What is on record of a question, with the digest of all that the person is shown."""
     shown: list[Any] = [ask.question, ask.options, ask.schema]
     shown += [ask.withheld] if ask.withheld is not None else []
-    shown += [ask.gives] if ask.gives is not None else []
+    shown += [ask.result_schema] if ask.result_schema is not None else []
     return {
         "question": ask.question,
         "schema": ask.schema,
-        "shown": digest(canonical(shown)),
+        "question_digest": digest(canonical(shown)),
         "options": ask.options,
-        "about": ask.about,
+        "kind": ask.kind,
         "withheld": ask.withheld,
-        "gives": ask.gives,
+        "result_schema": ask.result_schema,
     }
 
 
-def _declined(unit: Unit, asked: Asked, reply: Answered) -> Abstained:
+def _declined_outcome(unit: WorkItem, asked: QuestionAsked, reply: QuestionAnswered) -> AbstainedOutcome:
     """What a unit ends in whose question nobody answers: withheld, as what its checks did not accept was before."""
-    why = f"{reply.by or 'a person'} declined to answer: {reply.declined}"
-    ruling = unit.judged if asked.about == "acceptance" else None
+    why = f"{reply.by or 'a person'} declined to answer: {reply.decline_reason}"
+    ruling = unit.judgement if asked.kind == "acceptance" else None
     if ruling is None:
-        return Abstained(why, unit.path)
-    told = None if ruling.told is None else "; ".join(filter(None, (ruling.told, why)))
-    return Abstained(f"{ruling.reason}; {why}", unit.path, ruling.score, told)
+        return AbstainedOutcome(why, unit.path)
+    told = None if ruling.feedback is None else "; ".join(filter(None, (ruling.feedback, why)))
+    return AbstainedOutcome(f"{ruling.reason}; {why}", unit.path, ruling.score, told)
 
 
-def replied(state: State, unit: Unit) -> Proposal | None:
+def on_answer(state: RunState, unit: WorkItem) -> Proposal | None:
     """What follows from a person's answer."""
-    asked, reply = unit.asked, unit.reply
+    asked, reply = unit.question, unit.person_answer
     if asked is None or reply is None:
-        raise contradiction(f"{unit.path} was not asked")
-    if reply.declined and asked.about != "effect":
-        return Finish(unit, _declined(unit, asked, reply))
-    if asked.about == "answer":
-        return settle(unit, Value(reply.value))
-    if asked.about == "acceptance":
-        return Finish(unit, Value(reply.value))  # as it stands: who asks a person does not judge the answer
-    if reply.gave:
-        return _happened(unit, reply)
-    unit.reply = None
+        raise internal_error(f"{unit.path} was not asked")
+    if reply.decline_reason and asked.kind != "effect":
+        return FinishNode(unit, _declined_outcome(unit, asked, reply))
+    if asked.kind == "answer":
+        return settle(unit, ValueOutcome(reply.value))
+    if asked.kind == "acceptance":
+        return FinishNode(unit, ValueOutcome(reply.value))  # as it stands: who asks a person does not judge the answer
+    if reply.call_happened:
+        return _settle_given(unit, reply)
+    unit.person_answer = None
     if reply.value == AGAIN:
         unit.attempt -= 1
         state.enqueue(unit)
         return None
     hint = "see what it has done; to call it again: orchestra runs fork RUN --again"
-    if first_name(unit.path) == unit.path:
+    if root_name(unit.path) == unit.path:
         hint += f"; to say what it gave: orchestra runs fork RUN --set {unit.path}=VALUE"
-    return Finish(unit, Failed(SAID_NO, "interrupted while it ran; a person said not to call it again", unit.path, hint))
+    return FinishNode(unit, FailedOutcome(REPEAT_DECLINED, "interrupted while it ran; a person said not to call it again", unit.path, hint))

@@ -6,32 +6,32 @@ from typing import Any
 
 import msgspec
 
-from orchestra.core.error_codes import NO_BUDGET, UNSENT
-from orchestra.core.events import Given
-from orchestra.core.outcomes import Failed, Outcome, Value
-from orchestra.core.protocols import Call, Measure
-from orchestra.engine.budgets import Purse
+from orchestra.core.error_codes import NO_BUDGET, UNSENT_CODES
+from orchestra.core.events import OverrideSource
+from orchestra.core.outcomes import FailedOutcome, Outcome, ValueOutcome
+from orchestra.core.protocols import CallEstimate, CallRequest
+from orchestra.engine.budgets import BudgetAccount
 from orchestra.engine.kinds import escalation, first_of, subworkflow
 from orchestra.engine.kinds.acceptance import evidence, settle
-from orchestra.engine.proposals import Count, Finish, Invoke, Pause, Proposal
-from orchestra.engine.retry import helps, policy
-from orchestra.engine.state import Phase, State, Unit, answer_of, contradiction, ruling_of
+from orchestra.engine.proposals import CountTokens, FinishNode, Invoke, Proposal, ScheduleRetry
+from orchestra.engine.retry import is_retryable, retry_policy
+from orchestra.engine.state import Phase, RunState, WorkItem, internal_error, require_judgement, require_last_attempt
 from orchestra.schema.strict_json import canonical
-from orchestra.workflows.expressions.parser import reference
+from orchestra.workflows.expressions.parser import sole_reference
 from orchestra.workflows.model import AgentNode
 
-FREE = (0.0, 0.0)
+ZERO_PRICE = (0.0, 0.0)
 """The price of what costs no money."""
-SHOWN = 120
+MAX_SHOWN = 120
 """Characters of each value that a choice names."""
 
 
-def invoke(state: State, unit: Unit) -> Proposal | None:
+def invoke(state: RunState, unit: WorkItem) -> Proposal | None:
     """The next attempt; or nothing for now, where the budget has no room yet; or the end, where it never will."""
     node = unit.node
     contract = node.contract
     if contract is None:
-        raise contradiction(f"{unit.path} calls nothing")
+        raise internal_error(f"{unit.path} calls nothing")
     acceptance = node.acceptance
     inputs = node.inputs.evaluate(unit.bindings) if node.inputs is not None else {}
     if (
@@ -40,10 +40,10 @@ def invoke(state: State, unit: Unit) -> Proposal | None:
         and not unit.attempt
         and not node.sample
         and contract.effect == "pure"
-        and (unit.scope.purse is None or contract.kind == "tool")
+        and (unit.scope.account is None or contract.kind == "tool")
     ):
         # The same as below; most calls of most runs are such, and a field costs 30 ns.
-        call = Call(
+        call = CallRequest(
             run=state.run,
             node=unit.path,
             attempt=1,
@@ -51,13 +51,13 @@ def invoke(state: State, unit: Unit) -> Proposal | None:
             name=contract.name,
             inputs=inputs,
             timeout=node.timeout,
-            priority=unit.scope.longest - node.height,
+            priority=unit.scope.critical_path_length - node.height,
             label=state.label,
             version=contract.digest,
         )
         return Invoke(unit, call, False, True)
-    at_once, because = routed(unit) if node.escalate is not None and not unit.attempt else (False, "")
-    call = Call(
+    at_once, because = route_tier(unit) if node.escalate is not None and not unit.attempt else (False, "")
+    call = CallRequest(
         run=state.run,
         node=unit.path,
         attempt=unit.attempt + 1,
@@ -65,149 +65,156 @@ def invoke(state: State, unit: Unit) -> Proposal | None:
         name=contract.name,
         inputs=inputs,
         timeout=node.timeout,
-        priority=unit.scope.longest - node.height,
+        priority=unit.scope.critical_path_length - node.height,
         label=state.label,
         evidence=evidence(unit) if acceptance is not None else (),
         feedback=unit.feedback,
-        tier=1 if at_once else unit.wanted or (0 if unavailable(unit) else unit.tier),
+        tier=1 if at_once else unit.next_tier or (0 if is_tier_unavailable(unit) else unit.tier),
         sample=node.sample,
         version=contract.digest,
     )
     plain = acceptance is None or not acceptance.checks
-    if unit.scope.purse is not None and contract.kind == "agent":
-        return reserved(state, unit, unit.scope.purse, Invoke(unit, call, plain=plain, because=because))
-    return Invoke(unit, call, contract.effect != "pure", plain, because=because)
+    if unit.scope.account is not None and contract.kind == "agent":
+        return reserve_budget(state, unit, unit.scope.account, Invoke(unit, call, unchecked=plain, escalation_reason=because))
+    return Invoke(unit, call, contract.effect != "pure", plain, escalation_reason=because)
 
 
-def unavailable(unit: Unit) -> bool:
+def is_tier_unavailable(unit: WorkItem) -> bool:
     """Whether a larger model was asked for at once, and there is none for this call."""
-    return unit.tier > 0 and unit.judged is None and unit.answer is not None and unit.answer.error in UNSENT
+    return unit.tier > 0 and unit.judgement is None and unit.last_attempt is not None and unit.last_attempt.error in UNSENT_CODES
 
 
-def routed(unit: Unit) -> tuple[bool, str]:
+def route_tier(unit: WorkItem) -> tuple[bool, str]:
     """Whether the node's condition sends the call to the larger model at once, and the words of that: the condition, and its values."""
     condition, source = unit.node.escalate, unit.node.source
     if condition is None or not isinstance(source, AgentNode) or source.escalate is None:
         return False, ""
     at_once = bool(condition.evaluate(unit.bindings))
-    values = [f"{name} = {_short(unit.bindings[name])}" for name in sorted(condition.references) if name in unit.bindings]
-    return at_once, f"{_cut(reference(source.escalate) or source.escalate)} is {str(at_once).lower()}, with {', '.join(values)}"
+    values = [f"{name} = {_json_excerpt(unit.bindings[name])}" for name in sorted(condition.references) if name in unit.bindings]
+    return at_once, f"{_truncate(sole_reference(source.escalate) or source.escalate)} is {str(at_once).lower()}, with {', '.join(values)}"
 
 
-def _short(value: Any) -> str:
-    return _cut(canonical(value).decode("utf-8", "replace"))
+def _json_excerpt(value: Any) -> str:
+    return _truncate(canonical(value).decode("utf-8", "replace"))
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+def _truncate(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
-def reserved(state: State, unit: Unit, purse: Purse, wanted: Invoke) -> Proposal | None:
+def reserve_budget(state: RunState, unit: WorkItem, account: BudgetAccount, wanted: Invoke) -> Proposal | None:
     """A model call, with what it may cost reserved (DESIGN §10): its output shrinks to what is left; else it waits for calls that
     are under way; else its prompt is counted exactly; else there is no room for it."""
-    call, fed = wanted.call, unit.fed
-    unit.fed = False
-    measure = state.measure(call)
-    bound = measure.prompt_tokens if unit.measured < 0 else min(unit.measured, measure.prompt_tokens)
-    calls, room, money = purse.left()
-    least, most = min(measure.min_output, measure.max_output), _longest(measure, bound, room, money)
-    open_ = (calls is None or calls > 0) and not (measure.unpriced and money is not None)
-    if open_ and (room is None or room > 0) and (money is None or money > 0 or measure.price == FREE) and most >= least:
+    call, fed = wanted.call, unit.from_queue
+    unit.from_queue = False
+    measure = state.estimate(call)
+    bound = measure.prompt_tokens if unit.counted_tokens < 0 else min(unit.counted_tokens, measure.prompt_tokens)
+    calls, room, money = account.remaining()
+    least, most = min(measure.min_output, measure.max_output), _max_output(measure, bound, room, money)
+    open_ = (calls is None or calls > 0) and not (measure.unpriced_server and money is not None)
+    if open_ and (room is None or room > 0) and (money is None or money > 0 or measure.token_prices == ZERO_PRICE) and most >= least:
         if most < measure.max_output:
             call = msgspec.structs.replace(call, max_output=most)
-        state.feed(purse)
-        return Invoke(unit, call, plain=wanted.plain, reserved=bound + most, money=_cost(measure, bound, most), because=wanted.because)
-    if purse.waits and not (measure.unpriced and money is not None):
-        state.starve(unit, purse, first=fed)
+        state.resume_waiting(account)
+        return Invoke(
+            unit,
+            call,
+            unchecked=wanted.unchecked,
+            reserved_tokens=bound + most,
+            reserved_money=_cost(measure, bound, most),
+            escalation_reason=wanted.escalation_reason,
+        )
+    if account.has_pending_calls and not (measure.unpriced_server and money is not None):
+        state.wait_for_budget(unit, account, first=fed)
         return None
-    state.feed(purse)
-    if open_ and unit.measured < 0 and bound and _longest(measure, 1, room, money) >= least:
-        unit.phase = Phase.COUNTING
-        return Count(unit, call, bound)
-    reason = _why(measure, purse, bound, least) + _before(unit)
-    return Finish(unit, Failed(NO_BUDGET, reason, unit.path, "raise `budget:` in the workflow, or --budget"))
+    state.resume_waiting(account)
+    if open_ and unit.counted_tokens < 0 and bound and _max_output(measure, 1, room, money) >= least:
+        unit.phase = Phase.COUNTING_TOKENS
+        return CountTokens(unit, call, bound)
+    reason = _no_budget_reason(measure, account, bound, least) + _previous_attempt_text(unit)
+    return FinishNode(unit, FailedOutcome(NO_BUDGET, reason, unit.path, "raise `budget:` in the workflow, or --budget"))
 
 
-def _before(unit: Unit) -> str:
+def _previous_attempt_text(unit: WorkItem) -> str:
     """What the attempt came to after which there is no room for another; empty before the first one."""
-    if unit.answer is None:
+    if unit.last_attempt is None:
         return ""
-    if unit.answer.error:
-        return f"; attempt {unit.attempt} failed: {unit.answer.error}: {unit.answer.reason}"
-    return f"; attempt {unit.attempt} was not accepted: {unit.judged.reason}" if unit.judged is not None else ""
+    if unit.last_attempt.error:
+        return f"; attempt {unit.attempt} failed: {unit.last_attempt.error}: {unit.last_attempt.reason}"
+    return f"; attempt {unit.attempt} was not accepted: {unit.judgement.reason}" if unit.judgement is not None else ""
 
 
-def _cost(measure: Measure, prompt: int, output: int) -> float:
-    return prompt * measure.price[0] + output * measure.price[1]
+def _cost(estimate: CallEstimate, prompt: int, output: int) -> float:
+    return prompt * estimate.token_prices[0] + output * estimate.token_prices[1]
 
 
-def _longest(measure: Measure, prompt: int, room: int | None, money: float | None) -> int:
+def _max_output(estimate: CallEstimate, prompt: int, room: int | None, money: float | None) -> int:
     """Tokens of output that fit beside the prompt into what is left; negative where not even the prompt does."""
-    most = measure.max_output if room is None else min(measure.max_output, room - prompt)
-    if money is not None and measure.price != FREE:
-        left = money - _cost(measure, prompt, 0)
-        most = min(most, int(left / measure.price[1]) if measure.price[1] and left >= 0 else most if left >= 0 else -1)
+    most = estimate.max_output if room is None else min(estimate.max_output, room - prompt)
+    if money is not None and estimate.token_prices != ZERO_PRICE:
+        left = money - _cost(estimate, prompt, 0)
+        most = min(most, int(left / estimate.token_prices[1]) if estimate.token_prices[1] and left >= 0 else most if left >= 0 else -1)
     return most
 
 
-def _why(measure: Measure, purse: Purse, bound: int, least: int) -> str:
+def _no_budget_reason(estimate: CallEstimate, account: BudgetAccount, bound: int, least: int) -> str:
     """Which limit there is no room under."""
-    calls, room, money = purse.left()
-    if money is not None and measure.unpriced:
-        return f"the budget limits money, and {measure.unpriced} has no `price:` in the fleet file"
+    calls, room, money = account.remaining()
+    if money is not None and estimate.unpriced_server:
+        return f"the budget limits money, and {estimate.unpriced_server} has no `price:` in the fleet file"
     if calls is not None and calls <= 0:
-        return purse.spent()
+        return account.exhausted_limit()
     if room is not None and 0 < room < bound + least:
         return f"{room:,} tokens are left, and the next call may take {bound + least:,}"
-    if money is not None and 0 < money < _cost(measure, bound, least):
-        return f"{money:.6g} of money is left, and the next call may cost {_cost(measure, bound, least):.6g}"
-    return purse.spent()
+    if money is not None and 0 < money < _cost(estimate, bound, least):
+        return f"{money:.6g} of money is left, and the next call may cost {_cost(estimate, bound, least):.6g}"
+    return account.exhausted_limit()
 
 
-def answered(unit: Unit) -> Proposal:
+def on_attempt_succeeded(unit: WorkItem) -> Proposal:
     """An attempt's value, to be judged where the node has checks."""
     return settle(unit, candidate(unit))
 
 
-def candidate(unit: Unit) -> Outcome:
+def candidate(unit: WorkItem) -> Outcome:
     """The value that waits for its verdicts: a call's answer, or what a body, a choice or a `verify` node gave."""
-    if unit.answer is not None:
-        return Value(unit.answer.value, unit.answer.confidence)
-    if unit.reply is not None:
-        return Value(unit.reply.value)
+    if unit.last_attempt is not None:
+        return ValueOutcome(unit.last_attempt.value, unit.last_attempt.confidence)
+    if unit.person_answer is not None:
+        return ValueOutcome(unit.person_answer.value)
     match unit.node.kind:
         case "call" | "loop" | "plan":
-            return subworkflow.result(subworkflow.inside(unit))
+            return subworkflow.scope_outcome(subworkflow.require_body_scope(unit))
         case "first_of":
-            return first_of.chosen(unit)
+            return first_of.first_value(unit)
         case _:
-            return first_of.given(unit)
+            return first_of.verified_value(unit)
 
 
-def erred(state: State, unit: Unit) -> Proposal | None:
+def on_attempt_failed(state: RunState, unit: WorkItem) -> Proposal | None:
     """An attempt without a value: another one where that can help, else the end."""
-    answer = answer_of(unit)
-    if helps(unit.node, answer):
-        retry = policy(unit.node, answer.error)
-        if retry.again(unit.attempt, answer.at - unit.began):
-            return Pause(unit, unit.attempt + 1, *retry.pause(unit.attempt), answer.reason)
-    if unavailable(unit):
+    answer = require_last_attempt(unit)
+    if is_retryable(unit.node, answer):
+        retry = retry_policy(unit.node, answer.error)
+        if retry.should_retry(unit.attempt, answer.at - unit.started_at):
+            return ScheduleRetry(unit, unit.attempt + 1, *retry.backoff_range(unit.attempt), answer.reason)
+    if is_tier_unavailable(unit):
         state.enqueue(unit)  # its own model is asked instead: nobody has seen the call
         return None
-    if unit.tier and unit.judged is not None:
-        return escalation.failed(state, unit)
-    return Finish(unit, Failed(answer.error, answer.reason, unit.path, answer.hint))
+    if unit.tier and unit.judgement is not None:
+        return escalation.on_tier_failed(state, unit)
+    return FinishNode(unit, FailedOutcome(answer.error, answer.reason, unit.path, answer.hint))
 
 
-def judged(state: State, unit: Unit) -> Proposal | None:
+def on_judged(state: RunState, unit: WorkItem) -> Proposal | None:
     """Accepted: the value, with its evidence. Not accepted: what `otherwise` says, and at last an abstention."""
-    ruling, value = ruling_of(unit), candidate(unit)
-    if not isinstance(value, Value):
-        return Finish(unit, value)
+    ruling, value = require_judgement(unit), candidate(unit)
+    if not isinstance(value, ValueOutcome):
+        return FinishNode(unit, value)
     if not ruling.accepted:
-        return escalation.refused(state, unit, value.value)
-    from orchestra.verification.answer_parts import rest
+        return escalation.on_rejected(state, unit, value.value)
+    from orchestra.verification.answer_parts import remaining_value
 
     found = tuple(evidence for verdict in ruling.verdicts for evidence in verdict.evidence)
-    said = Given(unit.reply.by) if unit.reply is not None and unit.reply.gave else None
-    return Finish(unit, Value(rest(value.value, ruling.verdicts), ruling.score, found), given=said)
+    said = OverrideSource(unit.person_answer.by) if unit.person_answer is not None and unit.person_answer.call_happened else None
+    return FinishNode(unit, ValueOutcome(remaining_value(value.value, ruling.verdicts), ruling.score, found), overridden_by=said)

@@ -10,28 +10,28 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from orchestra.agents.contract import Contract
-from orchestra.core.events import ChecksStarted, Question
-from orchestra.core.outcomes import Failed, Outcome, Value
-from orchestra.engine.kinds.acceptance import situation
-from orchestra.engine.proposals import Judge, Proposal
-from orchestra.engine.state import Phase, Unit, contradiction
+from orchestra.core.events import CheckQuestion, ChecksStarted
+from orchestra.core.outcomes import FailedOutcome, Outcome, ValueOutcome
+from orchestra.engine.kinds.acceptance import verification_request
+from orchestra.engine.proposals import Proposal, RunChecks
+from orchestra.engine.state import Phase, WorkItem, internal_error
 from orchestra.schema.json_schema import ANY, Schema
-from orchestra.workflows.model import RETRY as AS_ANY
+from orchestra.workflows.model import DEFAULT_RETRY as AS_ANY
 from orchestra.workflows.model import AgentNode, Retry, ToolNode
 from orchestra.workflows.program import Acceptance, CompiledNode, Expression, Program
 
 if TYPE_CHECKING:
-    from orchestra.verification.acceptance import Ruling
-    from orchestra.verification.entailment import Reply
-    from orchestra.verification.session import Asked
+    from orchestra.verification.acceptance import VerificationResult
+    from orchestra.verification.entailment import JudgeReply
+    from orchestra.verification.session import ChecksPending
 
-PATIENCE = 120.0
+QUESTION_TIMEOUT = 120.0
 """Seconds that an attempt at a question may take where the node states no `timeout`: a late verdict is none."""
-RETRY = Retry.model_construct(attempts=2, wait=(0.5, 4.0))
+QUESTION_RETRY = Retry.model_construct(attempts=2, wait=(0.5, 4.0))
 """Of questions to agents: a value that waits for its verdict should not wait long."""
 
 
-class Given:
+class LiteralExpression:
     """An expression that stands for a value that is there."""
 
     __slots__ = ("_value",)
@@ -59,35 +59,35 @@ class Given:
         return self._value
 
 
-def examined(judge: Judge) -> Asked | Ruling:
+def evaluate_checks(proposal: RunChecks) -> ChecksPending | VerificationResult:
     """What the checks say of a value, or ask; the same for the same facts."""
     from orchestra.verification import session
 
-    if judge.asked is None:
-        return session.start(judge.situation)
-    return session.go_on(judge.situation, judge.asked, judge.replies)
+    if proposal.pending is None:
+        return session.start(proposal.request)
+    return session.advance(proposal.request, proposal.pending, proposal.replies)
 
 
-def rounds(unit: Unit) -> int:
+def round_number(unit: WorkItem) -> int:
     """How often checks of a unit have asked."""
-    return unit.checking.asked.round if unit.checking is not None else 0
+    return unit.check_progress.started.round if unit.check_progress is not None else 0
 
 
-def timed(unit: Unit) -> bool:
+def has_timed_checks(unit: WorkItem) -> bool:
     """Whether the time of a unit is that of its body, and its checks ask meanwhile: they are in that time."""
-    return unit.phase in (Phase.CHECKING, Phase.CHECKED, Phase.QUEUED) and unit.body is not None and unit.node.timeout is not None
+    return unit.phase in (Phase.CHECKING, Phase.CHECKED, Phase.CHECKS_QUEUED) and unit.body is not None and unit.node.timeout is not None
 
 
-def program(unit: Unit, event: ChecksStarted) -> Program:
+def program(unit: WorkItem, event: ChecksStarted) -> Program:
     """The questions of a check as nodes beside each other."""
     name = event.check.partition("(")[0]
-    nodes = tuple(_node(unit, index, f"{name}_{index}", question) for index, question in enumerate(event.questions))
-    return Program(name, nodes, Given(None), ANY, {}, lexical=True)
+    nodes = tuple(_question_node(unit, index, f"{name}_{index}", question) for index, question in enumerate(event.questions))
+    return Program(name, nodes, LiteralExpression(None), ANY, {}, sees_outer_scope=True)
 
 
-def _node(unit: Unit, index: int, name: str, question: Question) -> CompiledNode:
+def _question_node(unit: WorkItem, index: int, name: str, question: CheckQuestion) -> CompiledNode:
     node = unit.node
-    contract = asked_of(unit, question)
+    contract = question_contract(unit, question)
     return CompiledNode(
         index=index,
         name=name,
@@ -96,13 +96,13 @@ def _node(unit: Unit, index: int, name: str, question: Question) -> CompiledNode
         output=contract.output,
         needs=(),
         children=(),
-        tolerant=False,
-        soft=frozenset(),
+        has_soft_needs=False,
+        soft_needs=frozenset(),
         height=node.height,
         contract=contract,
-        inputs=Given(question.inputs),
-        retry=RETRY if contract.kind == "agent" else AS_ANY,
-        timeout=PATIENCE if node.timeout is None or node.body is not None else node.timeout,
+        inputs=LiteralExpression(question.inputs),
+        retry=QUESTION_RETRY if contract.kind == "agent" else AS_ANY,
+        timeout=QUESTION_TIMEOUT if node.timeout is None or node.body is not None else node.timeout,
         # No checks of its own; but quotes in its answer are of the same evidence.
         acceptance=Acceptance(against=node.acceptance.against if node.acceptance is not None else None),
         # Beside the node's own sample: the value, drawn again with its seed, would agree with itself.
@@ -110,38 +110,38 @@ def _node(unit: Unit, index: int, name: str, question: Question) -> CompiledNode
     )
 
 
-def asked_of(unit: Unit, question: Question) -> Contract:
+def question_contract(unit: WorkItem, question: CheckQuestion) -> Contract:
     """The agent or the tool that a question is for. Raises `OrchestraError` E002 for one that nobody knows."""
     judges = unit.node.acceptance.judges if unit.node.acceptance is not None else {}
     contract = judges.get(question.agent)
     if question.sample:
         contract = unit.node.contract
     if contract is None:
-        raise contradiction(f"{unit.path}: no check can ask {question.agent}")
+        raise internal_error(f"{unit.path}: no check can ask {question.agent}")
     return contract
 
 
-def heard(unit: Unit, candidate: Outcome) -> Proposal:
+def on_checks_done(unit: WorkItem, candidate: Outcome) -> Proposal:
     """What was asked has come back: the verdict, or more questions."""
-    from orchestra.verification.session import Asked
+    from orchestra.verification.session import ChecksPending
 
-    checking = unit.checking
-    if checking is None or not isinstance(candidate, Value):
-        raise contradiction(f"{unit.path} has no value that is judged")
-    event = checking.asked
-    asked = Asked(check=event.check, questions=event.questions, verdicts=event.verdicts)
-    replies = tuple(map(reply, checking.scope.outcomes))
-    return Judge(unit, unit.attempt, situation(unit, candidate), asked, replies)
+    checking = unit.check_progress
+    if checking is None or not isinstance(candidate, ValueOutcome):
+        raise internal_error(f"{unit.path} has no value that is judged")
+    event = checking.started
+    asked = ChecksPending(check=event.check, questions=event.questions, verdicts=event.verdicts)
+    replies = tuple(map(to_reply, checking.scope.outcomes))
+    return RunChecks(unit, unit.attempt, verification_request(unit, candidate), asked, replies)
 
 
-def reply(outcome: Outcome | None) -> Reply:
+def to_reply(outcome: Outcome | None) -> JudgeReply:
     """What came of a question."""
-    from orchestra.verification.entailment import Reply
+    from orchestra.verification.entailment import JudgeReply
 
     match outcome:
-        case Value(value):
-            return Reply(value)
-        case Failed(code, reason):
-            return Reply(fault=f"{code} {reason}")
+        case ValueOutcome(value):
+            return JudgeReply(value)
+        case FailedOutcome(code, reason):
+            return JudgeReply(error=f"{code} {reason}")
         case _:
-            return Reply(fault="it was not asked")
+            return JudgeReply(error="it was not asked")

@@ -8,97 +8,97 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestra.core.error_codes import NO_TIER, NOT_CLEARED
-from orchestra.core.events import Text, Withheld, tier_name
-from orchestra.core.outcomes import Abstained
-from orchestra.core.protocols import sources
-from orchestra.engine.kinds.acceptance import evidence, sure, under
-from orchestra.engine.proposals import Ask, Finish, Proposal
-from orchestra.engine.retry import policy
-from orchestra.engine.state import Rung, State, Unit, acceptance_of, answer_of, ruling_of
+from orchestra.core.error_codes import LABEL_NOT_ALLOWED, NO_TIER
+from orchestra.core.events import EvidenceText, WithheldOutput, tier_name
+from orchestra.core.outcomes import AbstainedOutcome
+from orchestra.core.protocols import collect_sources
+from orchestra.engine.kinds.acceptance import evidence, output_confidence, withheld_reason
+from orchestra.engine.proposals import AskPerson, FinishNode, Proposal
+from orchestra.engine.retry import retry_policy
+from orchestra.engine.state import EscalationStep, RunState, WorkItem, require_acceptance, require_judgement, require_last_attempt
 from orchestra.workflows.program import Acceptance
 
-TEXT, TEXTS = 4_000, 16_000
+MAX_TEXT, MAX_TEXTS = 4_000, 16_000
 """Characters of one text of the evidence that a person is shown, and of all together."""
 
 
-def refused(state: State, unit: Unit, value: Any) -> Proposal | None:
+def on_rejected(state: RunState, unit: WorkItem, value: Any) -> Proposal | None:
     """What follows where the checks have not accepted a unit's value: the next attempt, or the end."""
-    ruling, acceptance = ruling_of(unit), acceptance_of(unit)
-    if ruling.unasked is not None:  # nothing is held against the value, and another one would find no more in the budget
-        return _unaccepted(state, unit, value, ruling.reason, ruling.score)
+    ruling, acceptance = require_judgement(unit), require_acceptance(unit)
+    if ruling.skipped_checks is not None:  # nothing is held against the value, and another one would find no more in the budget
+        return _ask_or_withhold(state, unit, value, ruling.reason, ruling.score)
     # A check that crashed is no fault of the answer, and would only crash again.
-    again = unit.answer is not None and not unit.tier and "retry" in acceptance.otherwise and ruling.told != ""
-    if again and policy(unit.node, "V001").again(unit.attempt, ruling.at - unit.began):
+    again = unit.last_attempt is not None and not unit.tier and "retry" in acceptance.otherwise and ruling.feedback != ""
+    if again and retry_policy(unit.node, "V001").should_retry(unit.attempt, ruling.at - unit.started_at):
         state.enqueue(unit)
         return None
-    if higher(state, unit, acceptance):
+    if escalate(state, unit, acceptance):
         return None
-    return _unaccepted(state, unit, value, ruling.reason, ruling.score)
+    return _ask_or_withhold(state, unit, value, ruling.reason, ruling.score)
 
 
-def failed(state: State, unit: Unit) -> Proposal | None:
+def on_tier_failed(state: RunState, unit: WorkItem) -> Proposal | None:
     """What follows where a larger model gave no value, after its own model's was not accepted."""
-    ruling, answer = ruling_of(unit), answer_of(unit)
-    if answer.error != NO_TIER and higher(state, unit, acceptance_of(unit)):
+    ruling, answer = require_judgement(unit), require_last_attempt(unit)
+    if answer.error != NO_TIER and escalate(state, unit, require_acceptance(unit)):
         return None
     if not state.tiers:
         reason = f"not accepted, and the larger model did not help: {answer.reason}"
-        return _unaccepted(state, unit, unit.offered, reason, None)
-    return _unaccepted(state, unit, unit.offered, ruling.reason, ruling.score)
+        return _ask_or_withhold(state, unit, unit.rejected_value, reason, None)
+    return _ask_or_withhold(state, unit, unit.rejected_value, ruling.reason, ruling.score)
 
 
-def higher(state: State, unit: Unit, acceptance: Acceptance) -> bool:
+def escalate(state: RunState, unit: WorkItem, acceptance: Acceptance) -> bool:
     """Lets the next larger model try, where there is one."""
     contract = unit.node.contract
-    if "escalate" not in acceptance.otherwise or unit.answer is None or contract is None or contract.kind != "agent":
+    if "escalate" not in acceptance.otherwise or unit.last_attempt is None or contract is None or contract.kind != "agent":
         return False
     if unit.tier >= max(1, len(state.tiers)):
         return False
-    unit.wanted = unit.tier + 1
+    unit.next_tier = unit.tier + 1
     state.enqueue(unit)
     return True
 
 
-def _unaccepted(state: State, unit: Unit, value: Any, reason: str, score: float | None) -> Proposal:
+def _ask_or_withhold(state: RunState, unit: WorkItem, value: Any, reason: str, score: float | None) -> Proposal:
     """The end of the models: a person is asked, or the value is withheld."""
-    tiers = told(state, unit)
-    if "ask" in acceptance_of(unit).otherwise:
-        return ask(unit, value, tiers)
-    acceptance = acceptance_of(unit)
-    why, score = under(acceptance, reason), sure(unit, value) if acceptance.whole else score
-    return Finish(unit, Abstained(f"{why}; {tiers}" if tiers else why, unit.path, score, ruling_of(unit).told))
+    tiers = tiers_text(state, unit)
+    if "ask" in require_acceptance(unit).otherwise:
+        return ask_correction(unit, value, tiers)
+    acceptance = require_acceptance(unit)
+    why, score = withheld_reason(acceptance, reason), output_confidence(unit, value) if acceptance.whole_workflow else score
+    return FinishNode(unit, AbstainedOutcome(f"{why}; {tiers}" if tiers else why, unit.path, score, require_judgement(unit).feedback))
 
 
-def told(state: State, unit: Unit) -> str:
+def tiers_text(state: RunState, unit: WorkItem) -> str:
     """Which larger models were asked, and which were passed over and why; empty where none was, or none has a name."""
-    if not unit.climbed or not state.tiers:
+    if not unit.escalations or not state.tiers:
         return ""
-    found = [f"{tier_name(state.tiers, rung.tier)} {_came_to(rung)}" for rung in {rung.tier: rung for rung in unit.climbed}.values()]
+    found = [f"{tier_name(state.tiers, step.tier)} {_step_text(step)}" for step in {step.tier: step for step in unit.escalations}.values()]
     return f"its own model, then {', '.join(found)}"
 
 
-def _came_to(rung: Rung) -> str:
-    match rung.error:
+def _step_text(step: EscalationStep) -> str:
+    match step.error:
         case "":
             return "(asked)"
-        case code if code == NOT_CLEARED:
-            return f"(passed over: {rung.reason})"
+        case code if code == LABEL_NOT_ALLOWED:
+            return f"(passed over: {step.reason})"
         case code:
-            return f"({code}: {rung.reason})"
+            return f"({code}: {step.reason})"
 
 
-def ask(unit: Unit, value: Any, tiers: str) -> Proposal:
+def ask_correction(unit: WorkItem, value: Any, tiers: str) -> Proposal:
     """The question to a person for the value that a node should have, beside the one that was not accepted."""
-    ruling = ruling_of(unit)
-    given = evidence(unit) or sources(unit.node.inputs.evaluate(unit.bindings) if unit.node.inputs else [])
-    texts, left = [], TEXTS
+    ruling = require_judgement(unit)
+    given = evidence(unit) or collect_sources(unit.node.inputs.evaluate(unit.bindings) if unit.node.inputs else [])
+    texts, left = [], MAX_TEXTS
     for source in given:
-        most = min(TEXT, left)
+        most = min(MAX_TEXT, left)
         if most <= 0:
             break
-        texts.append(Text(source.text if len(source.text) <= most else f"{source.text[:most]}…", source.name))
+        texts.append(EvidenceText(source.text if len(source.text) <= most else f"{source.text[:most]}…", source.name))
         left -= len(source.text)
-    withheld = Withheld(value, ruling.reason, ruling.verdicts, tuple(texts), tiers)
+    withheld = WithheldOutput(value, ruling.reason, ruling.verdicts, tuple(texts), tiers)
     question = f"this was not accepted ({ruling.reason}). What is right?"
-    return Ask(unit, question, unit.node.output, about="acceptance", withheld=withheld)
+    return AskPerson(unit, question, unit.node.output, kind="acceptance", withheld=withheld)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from orchestra.core.outcomes import Abstained, Failed, Outcome, Skipped, Value, blamed
-from orchestra.engine.state import Unit
+from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, Outcome, SkippedOutcome, ValueOutcome, inherit_outcome
+from orchestra.engine.state import WorkItem
 
 
-def chosen(unit: Unit) -> Outcome:
+def first_value(unit: WorkItem) -> Outcome:
     """The first arm that is a value. Without one: a failure before an abstention before a skip, whichever the arms ended in."""
     for arm in unit.node.arms:
         if all(name in unit.bindings for name in arm.references):
-            return Value(arm.evaluate(unit.bindings))
+            return ValueOutcome(arm.evaluate(unit.bindings))
     ended = [(need, unit.scope.outcomes[need]) for need in unit.node.needs]
-    for kind in (Failed, Abstained, Skipped):
+    for kind in (FailedOutcome, AbstainedOutcome, SkippedOutcome):
         for need, outcome in ended:
             if isinstance(outcome, kind):
-                return blamed(outcome, unit.scope.program.nodes[need].name)
-    return Skipped("no arm is a value", unit.path)
+                return inherit_outcome(outcome, unit.scope.program.nodes[need].name)
+    return SkippedOutcome("no arm is a value", unit.path)
 
 
-def given(unit: Unit) -> Outcome:
+def verified_value(unit: WorkItem) -> Outcome:
     """What a `verify` node judges."""
-    return Value(unit.node.value.evaluate(unit.bindings)) if unit.node.value else Skipped("nothing to judge", unit.path)
+    return ValueOutcome(unit.node.value.evaluate(unit.bindings)) if unit.node.value else SkippedOutcome("nothing to judge", unit.path)

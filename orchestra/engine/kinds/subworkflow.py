@@ -5,91 +5,96 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestra.core.outcomes import Evidence, Failed, Outcome, Skipped, Value, blamed
+from orchestra.core.outcomes import Evidence, FailedOutcome, Outcome, SkippedOutcome, ValueOutcome, inherit_outcome
 from orchestra.engine.kinds.acceptance import settle
-from orchestra.engine.proposals import Enter, Proposal
-from orchestra.engine.state import Scope, State, Unit, contradiction
+from orchestra.engine.proposals import EnterBody, Proposal
+from orchestra.engine.state import ExecutionScope, RunState, WorkItem, internal_error
 from orchestra.workflows.compile import agent_choice
-from orchestra.workflows.expressions.evaluation import Listing
+from orchestra.workflows.expressions.evaluation import ListExpression
 from orchestra.workflows.program import Expression
 
 
-def enter(unit: Unit) -> Proposal:
+def enter(unit: WorkItem) -> Proposal:
     """The first turn. The inputs of a called workflow are evaluated here once, so that what fails in them fails the node."""
     node = unit.node
     if node.inputs is not None:
         node.inputs.evaluate(unit.bindings)
-    chosen = agent_choice.reason(node, unit.bindings) if node.body is not None and node.body.one_of else ""
-    return Enter(unit, 1, because=chosen)
+    chosen = agent_choice.explain_choice(node, unit.bindings) if node.body is not None and node.body.runs_one_node else ""
+    return EnterBody(unit, 1, choice_reason=chosen)
 
 
-def emerged(state: State, unit: Unit) -> Proposal:
+def on_body_done(state: RunState, unit: WorkItem) -> Proposal:
     """A body came to its end: the value, the next turn, or what the body ended in."""
-    scope = inside(unit)
-    outcome = result(scope)
+    scope = require_body_scope(unit)
+    outcome = scope_outcome(scope)
     node = unit.node
-    if isinstance(outcome, Value) and node.until is not None and unit.turn < node.at_most and not node.until.evaluate(scope.bindings):
-        return Enter(unit, unit.turn + 1)
+    if (
+        isinstance(outcome, ValueOutcome)
+        and node.until is not None
+        and unit.turn < node.at_most
+        and not node.until.evaluate(scope.bindings)
+    ):
+        return EnterBody(unit, unit.turn + 1)
     return settle(unit, outcome)
 
 
-def inside(unit: Unit) -> Scope:
+def require_body_scope(unit: WorkItem) -> ExecutionScope:
     """The scope that gives a unit its value: its body, or its plan. Raises `OrchestraError` E002 where it has none."""
-    if unit.writing is not None and unit.writing.plan is not None:
-        return unit.writing.plan
+    if unit.plan_progress is not None and unit.plan_progress.plan_scope is not None:
+        return unit.plan_progress.plan_scope
     if unit.body is None:
-        raise contradiction(f"{unit.path} has no body")
+        raise internal_error(f"{unit.path} has no body")
     return unit.body
 
 
-def result(scope: Scope) -> Outcome:
+def scope_outcome(scope: ExecutionScope) -> Outcome:
     """What a scope gives: its output, once all its nodes have an outcome.
 
     An output that is one reference takes the outcome of what it refers to. An output of several parts, named or listed, has null
     for a part that was skipped or withheld; it fails if a part failed, and is no value if no part is one.
     """
-    if scope.program.one_of:
-        return _one_of(scope)
+    if scope.program.runs_one_node:
+        return _choice_outcome(scope)
     output = scope.program.output
-    missing = _missing(scope, output.references)
+    missing = _missing_references(scope, output.references)
     if not missing:
-        return Value(output.evaluate(scope.bindings), *_support(scope, output.references))
-    failure = next((outcome for outcome in missing.values() if isinstance(outcome, Failed)), None)
+        return ValueOutcome(output.evaluate(scope.bindings), *_score_and_evidence(scope, output.references))
+    failure = next((outcome for outcome in missing.values() if isinstance(outcome, FailedOutcome)), None)
     if failure is not None:
         return failure
-    listed = output.items if isinstance(output, Listing) else None
+    listed = output.items if isinstance(output, ListExpression) else None
     parts: Mapping[Any, Expression] = output.parts or {} if listed is None else dict(enumerate(listed))
     given = {key for key, part in parts.items() if not part.references & missing.keys()}
     if not given:
         return next(iter(missing.values()))
     found = {key: part.evaluate(scope.bindings) if key in given else None for key, part in parts.items()}
-    return Value(found if listed is None else list(found.values()), *_support(scope, output.references))
+    return ValueOutcome(found if listed is None else list(found.values()), *_score_and_evidence(scope, output.references))
 
 
-def _one_of(scope: Scope) -> Outcome:
+def _choice_outcome(scope: ExecutionScope) -> Outcome:
     """Of a choice: what the one node ended in that was not skipped, with its score and its evidence; a skip where all were."""
     ended = [(node.name, outcome) for node, outcome in zip(scope.program.nodes, scope.outcomes, strict=True) if outcome is not None]
-    name, outcome = next(((name, outcome) for name, outcome in ended if not isinstance(outcome, Skipped)), ended[0])
-    return outcome if isinstance(outcome, Value) else blamed(outcome, name)
+    name, outcome = next(((name, outcome) for name, outcome in ended if not isinstance(outcome, SkippedOutcome)), ended[0])
+    return outcome if isinstance(outcome, ValueOutcome) else inherit_outcome(outcome, name)
 
 
-def _missing(scope: Scope, references: frozenset[str]) -> dict[str, Outcome]:
+def _missing_references(scope: ExecutionScope, references: frozenset[str]) -> dict[str, Outcome]:
     """The non-values among what the output refers to, in the order of the file."""
     found: dict[str, Outcome] = {}
-    if scope.whole:
+    if scope.has_all_values:
         return found
     for node, outcome in zip(scope.program.nodes, scope.outcomes, strict=True):
-        if node.name in references and outcome is not None and not isinstance(outcome, Value):
-            found[node.name] = blamed(outcome, node.name)
+        if node.name in references and outcome is not None and not isinstance(outcome, ValueOutcome):
+            found[node.name] = inherit_outcome(outcome, node.name)
     return found
 
 
-def _support(scope: Scope, references: frozenset[str]) -> tuple[float | None, tuple[Evidence, ...]]:
+def _score_and_evidence(scope: ExecutionScope, references: frozenset[str]) -> tuple[float | None, tuple[Evidence, ...]]:
     """What an output rests on: the lowest score, and the evidence, of the values that it refers to."""
     found = [
         outcome
         for node, outcome in zip(scope.program.nodes, scope.outcomes, strict=True)
-        if node.name in references and isinstance(outcome, Value)
+        if node.name in references and isinstance(outcome, ValueOutcome)
     ]
     score = min((outcome.score for outcome in found if outcome.score is not None), default=None)
     return score, tuple(evidence for outcome in found for evidence in outcome.evidence)

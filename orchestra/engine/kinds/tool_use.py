@@ -10,144 +10,154 @@ from typing import Any
 
 from orchestra.agents import tool_prompt as kits
 from orchestra.agents.contract import Catalog
-from orchestra.core.events import Drafted
-from orchestra.core.outcomes import Abstained, Failed, Outcome, Skipped, Value
-from orchestra.core.protocols import sources
-from orchestra.engine.kinds.subworkflow import inside, result
-from orchestra.engine.proposals import Enter, Finish, Proposal
-from orchestra.engine.state import Bindings, Unit, contradiction
+from orchestra.core.events import PlanDraft
+from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, Outcome, SkippedOutcome, ValueOutcome
+from orchestra.core.protocols import collect_sources
+from orchestra.engine.kinds.subworkflow import require_body_scope, scope_outcome
+from orchestra.engine.proposals import EnterBody, FinishNode, Proposal
+from orchestra.engine.state import ScopeBindings, WorkItem, internal_error
 from orchestra.router import tool_turns
-from orchestra.router.capabilities import Offer
-from orchestra.router.plan_syntax import Step, steps_of
+from orchestra.router.capabilities import Capabilities
+from orchestra.router.plan_syntax import PlanStep, parse_steps
 from orchestra.router.validation import Rejection
-from orchestra.schema.types import Schema, under
+from orchestra.schema.types import Schema, subschema
 from orchestra.workflows.compile.compiler import compile_graph
-from orchestra.workflows.compile.tool_agents import acts
-from orchestra.workflows.model import RETRY, Graph, PlanLimits
-from orchestra.workflows.program import Program, Using
+from orchestra.workflows.compile.tool_agents import needs_permission
+from orchestra.workflows.model import DEFAULT_RETRY, Graph, PlanLimits
+from orchestra.workflows.program import NodeToolUse, Program
 
 LINE, ANSWER = "line", "answer"
 """The nodes of the bodies in which the model is asked; that of a call bears the name of its step."""
-LASTING = ("T005", "T009", "T010", "T011", "T012", "T013")
+PERMANENT_ERRORS = ("T005", "T009", "T010", "T011", "T012", "T013")
 """Codes of tools that no line can use: what is not there, has changed, or cannot be started."""
-ITS_OWN = ("E004", "E009")
+INPUT_ERRORS = ("E004", "E009")
 """Codes, beside those of tools, models and expressions, of calls that failed by what they were given: another line may do better."""
 
 
-def begin(unit: Unit) -> Proposal:
+def begin(unit: WorkItem) -> Proposal:
     """The first question for a line."""
-    _given(unit)  # what fails in the inputs fails the node
-    return _line(unit, (), (), 0)
+    _inputs(unit)  # what fails in the inputs fails the node
+    return _ask_line(unit, (), (), 0)
 
 
-def emerged(unit: Unit) -> Proposal:
+def on_body_done(unit: WorkItem) -> Proposal:
     """A turn came to its end: the call of the line that was written, the next question, or the answer."""
-    drafted, outcome = unit.drafted, result(inside(unit))
-    if drafted is None:
-        raise contradiction(f"{unit.path} has no turn")
-    steps, rejected = steps_of(drafted.lines), tuple(Rejection(*one) for one in drafted.rejected)
-    match _asked(drafted):
-        case "line" if isinstance(outcome, Value):
-            return _written(unit, str(outcome.value), steps, rejected, drafted.repaired)
+    draft, outcome = unit.draft, scope_outcome(require_body_scope(unit))
+    if draft is None:
+        raise internal_error(f"{unit.path} has no turn")
+    steps, rejected = parse_steps(draft.lines), tuple(Rejection(*one) for one in draft.rejections)
+    match _turn_node(draft):
+        case "line" if isinstance(outcome, ValueOutcome):
+            return _on_line(unit, str(outcome.value), steps, rejected, draft.repaired_lines)
         case "line" | "answer":
-            return Finish(unit, outcome)
+            return FinishNode(unit, outcome)
         case _:
-            return _called(unit, outcome, steps, rejected, drafted.repaired)
+            return _on_call_done(unit, outcome, steps, rejected, draft.repaired_lines)
 
 
-def gathered(unit: Unit, drafted: Drafted) -> tuple[Any, ...]:
+def collect_results(unit: WorkItem, draft: PlanDraft) -> tuple[Any, ...]:
     """What the calls of a unit gave, now that another turn begins: one more where the turn before was a call whose line stands."""
-    before = unit.drafted
-    if unit.node.using is None or before is None or len(drafted.lines) < len(before.lines) or _asked(before) in (LINE, ANSWER):
-        return unit.found
-    outcome = result(inside(unit))
-    return (*unit.found, outcome.value) if isinstance(outcome, Value) else unit.found
+    before = unit.draft
+    if unit.node.tool_use is None or before is None or len(draft.lines) < len(before.lines) or _turn_node(before) in (LINE, ANSWER):
+        return unit.tool_results
+    outcome = scope_outcome(require_body_scope(unit))
+    return (*unit.tool_results, outcome.value) if isinstance(outcome, ValueOutcome) else unit.tool_results
 
 
-def program(unit: Unit, drafted: Drafted) -> Program:
+def program(unit: WorkItem, draft: PlanDraft) -> Program:
     """The body of a turn."""
-    using, contract = _using(unit), unit.node.contract
-    agents = {one.name: one for one in using.known if one.kind == "agent"}
-    tools = {one.name: one for one in using.known if one.kind == "tool"}
+    using, contract = _require_tool_use(unit), unit.node.contract
+    agents = {one.name: one for one in using.reachable if one.kind == "agent"}
+    tools = {one.name: one for one in using.reachable if one.kind == "tool"}
     for judge in unit.node.acceptance.judges.values() if unit.node.acceptance is not None else ():
         (agents if judge.kind == "agent" else tools).setdefault(judge.name, judge)
-    if contract is not None and (asked := _asked(drafted)) in (LINE, ANSWER):
-        agents[contract.name] = using.kit.line if asked == LINE else using.kit.answer
+    if contract is not None and (asked := _turn_node(draft)) in (LINE, ANSWER):
+        agents[contract.name] = using.settings.step_contract if asked == LINE else using.settings.answer_contract
     combination = unit.node.acceptance.combination if unit.node.acceptance is not None else None
     combined = {combination.agent: combination} if combination is not None else {}
     catalog = Catalog(agents, tools, models=using.models, combinations=combined)
-    return compile_graph(Graph.model_validate(drafted.graph, strict=False), catalog)
+    return compile_graph(Graph.model_validate(draft.graph, strict=False), catalog)
 
 
-def bindings(unit: Unit, body: Program) -> Bindings:
+def bindings(unit: WorkItem, body: Program) -> ScopeBindings:
     """What the body of a turn reads: the node's inputs, what its calls gave, and what the answer rests on."""
-    given = _given(unit)
-    values: dict[str, Any] = {**given, **{f"s{number}": value for number, value in enumerate(unit.found, 1)}}
+    given = _inputs(unit)
+    values: dict[str, Any] = {**given, **{f"s{number}": value for number, value in enumerate(unit.tool_results, 1)}}
     if kits.RESULTS in body.inputs:
-        values[kits.RESULTS] = _results(unit, given)
+        values[kits.RESULTS] = _result_texts(unit, given)
     acceptance = unit.node.acceptance
     if kits.AGAINST in body.inputs and acceptance is not None and acceptance.against is not None:
         values[kits.AGAINST] = acceptance.against.evaluate(unit.bindings)
-    return Bindings(input={name: values[name] for name in body.inputs})
+    return ScopeBindings(input={name: values[name] for name in body.inputs})
 
 
-def _written(unit: Unit, text: str, steps: tuple[Step, ...], rejected: tuple[Rejection, ...], repaired: int) -> Proposal:
+def _on_line(unit: WorkItem, text: str, steps: tuple[PlanStep, ...], rejected: tuple[Rejection, ...], repaired: int) -> Proposal:
     """What follows from a line: its call, the question for the answer, or another question."""
-    offer = _offer(unit, steps, rejected)
-    line = tool_turns.next_line(text, offer, steps)
+    offer = _capabilities(unit, steps, rejected)
+    line = tool_turns.parse_next_line(text, offer, steps)
     if isinstance(line, tuple):
-        return _again(unit, steps, (*rejected, *line), repaired)
+        return _retry_line(unit, steps, (*rejected, *line), repaired)
     if line is None:
-        return _enter(unit, _answer(unit, offer, steps), steps, rejected, repaired)
-    return _enter(unit, tool_turns.step_workflow(line, offer, steps, unit.node.name), (*steps, line), rejected, repaired)
+        return _enter_turn(unit, _answer_graph(unit, offer, steps), steps, rejected, repaired)
+    return _enter_turn(unit, tool_turns.step_workflow(line, offer, steps, unit.node.name), (*steps, line), rejected, repaired)
 
 
-def _called(unit: Unit, outcome: Outcome, steps: tuple[Step, ...], rejected: tuple[Rejection, ...], repaired: int) -> Proposal:
+def _on_call_done(
+    unit: WorkItem, outcome: Outcome, steps: tuple[PlanStep, ...], rejected: tuple[Rejection, ...], repaired: int
+) -> Proposal:
     """What follows from what a call gave. One that failed by what it was given is told to the model as a line that cannot stand."""
     step = steps[-1]
-    if isinstance(outcome, Value):
-        return _line(unit, steps, (), repaired, (*unit.found, outcome.value))
-    skill = next((one for one in _using(unit).known if one.name == step.skill), None)
-    code, reason, hint = (outcome.code, outcome.reason, outcome.hint) if isinstance(outcome, Failed) else ("E010", _why(outcome), "")
-    mendable = not isinstance(outcome, Failed) or (code[0] in "TML" and code not in LASTING) or code in ITS_OWN
-    if skill is None or acts(skill) or not mendable:
-        return Finish(unit, outcome)
+    if isinstance(outcome, ValueOutcome):
+        return _ask_line(unit, steps, (), repaired, (*unit.tool_results, outcome.value))
+    skill = next((one for one in _require_tool_use(unit).reachable if one.name == step.capability), None)
+    code, reason, hint = (
+        (outcome.code, outcome.reason, outcome.hint) if isinstance(outcome, FailedOutcome) else ("E010", _reason(outcome), "")
+    )
+    mendable = not isinstance(outcome, FailedOutcome) or (code[0] in "TML" and code not in PERMANENT_ERRORS) or code in INPUT_ERRORS
+    if skill is None or needs_permission(skill) or not mendable:
+        return FinishNode(unit, outcome)
     told = Rejection(code, f"/steps/{len(steps)}", f"{step} failed: {code}: {reason}", hint)
-    return _again(unit, steps[:-1], (*rejected, told), repaired)
+    return _retry_line(unit, steps[:-1], (*rejected, told), repaired)
 
 
-def _why(outcome: Abstained | Skipped) -> str:
+def _reason(outcome: AbstainedOutcome | SkippedOutcome) -> str:
     """Why a call gave nothing, as the model reads it."""
-    return outcome.reason if isinstance(outcome, Skipped) else outcome.open_reason or "withheld"
+    return outcome.reason if isinstance(outcome, SkippedOutcome) else outcome.reason_for_models or "withheld"
 
 
-def _again(unit: Unit, steps: tuple[Step, ...], rejected: tuple[Rejection, ...], repaired: int) -> Proposal:
+def _retry_line(unit: WorkItem, steps: tuple[PlanStep, ...], rejected: tuple[Rejection, ...], repaired: int) -> Proposal:
     """The question for a line once more, as often as the card allows."""
-    kit = _using(unit).kit
-    if repaired < kit.repairs:
-        return _line(unit, steps, rejected, repaired + 1)
+    tool_use = _require_tool_use(unit).settings
+    if repaired < tool_use.repairs:
+        return _ask_line(unit, steps, rejected, repaired + 1)
     name = unit.node.contract.name if unit.node.contract is not None else unit.path
     made = "; ".join(map(str, steps)) or "no call"
     why = f"{name} came to no answer after {made}: {rejected[-1]}"
-    return Finish(unit, Failed("A022", why, unit.path, "orchestra explain A022"))
+    return FinishNode(unit, FailedOutcome("A022", why, unit.path, "orchestra explain A022"))
 
 
-def _line(
-    unit: Unit, steps: tuple[Step, ...], rejected: tuple[Rejection, ...], repaired: int, found: tuple[Any, ...] | None = None
+def _ask_line(
+    unit: WorkItem, steps: tuple[PlanStep, ...], rejected: tuple[Rejection, ...], repaired: int, found: tuple[Any, ...] | None = None
 ) -> Proposal:
     """The question for the next line."""
-    values = unit.found if found is None else found
-    offer = _offer(unit, steps, rejected, values)
-    told = tool_turns.prompt(offer, steps, values, rejected, _using(unit).kit.shown)
-    asked = {**told, **tool_turns.grammar(offer, steps)}
-    return _enter(unit, tool_turns.question(unit.node.name, LINE, _agent(unit), offer, asked, _retry(unit)), steps, rejected, repaired)
+    values = unit.tool_results if found is None else found
+    offer = _capabilities(unit, steps, rejected, values)
+    told = tool_turns.build_prompt(offer, steps, values, rejected, _require_tool_use(unit).settings.shown)
+    asked = {**told, **tool_turns.build_grammar(offer, steps)}
+    return _enter_turn(
+        unit,
+        tool_turns.question_workflow(unit.node.name, LINE, _agent_name(unit), offer, asked, _retry_settings(unit)),
+        steps,
+        rejected,
+        repaired,
+    )
 
 
-def _answer(unit: Unit, offer: Offer, steps: tuple[Step, ...]) -> Graph:
+def _answer_graph(unit: WorkItem, offer: Capabilities, steps: tuple[PlanStep, ...]) -> Graph:
     """The question for the answer, with the checks of the node."""
-    told = tool_turns.prompt(offer, steps, unit.found, (), _using(unit).kit.shown)
-    node = _retry(unit)
-    values: dict[str, Schema] = {kits.RESULTS: _using(unit).kit.answer.input["properties"][kits.RESULTS]}
+    told = tool_turns.build_prompt(offer, steps, unit.tool_results, (), _require_tool_use(unit).settings.shown)
+    node = _retry_settings(unit)
+    values: dict[str, Schema] = {kits.RESULTS: _require_tool_use(unit).settings.answer_contract.input["properties"][kits.RESULTS]}
     if (acceptance := unit.node.acceptance) is not None and acceptance.checks:
         node |= {"checks": acceptance.checks, "accept": acceptance.accept, "otherwise": acceptance.otherwise}
         if acceptance.combination is not None:
@@ -155,62 +165,66 @@ def _answer(unit: Unit, offer: Offer, steps: tuple[Step, ...]) -> Graph:
         if acceptance.against is not None:
             values[kits.AGAINST] = acceptance.against.schema
             node["against"] = f"${{input.{kits.AGAINST}}}"
-    return tool_turns.question(unit.node.name, ANSWER, _agent(unit), offer, told, node, **values)
+    return tool_turns.question_workflow(unit.node.name, ANSWER, _agent_name(unit), offer, told, node, **values)
 
 
-def _enter(unit: Unit, graph: Graph, steps: tuple[Step, ...], rejected: tuple[Rejection, ...], repaired: int) -> Proposal:
+def _enter_turn(unit: WorkItem, graph: Graph, steps: tuple[PlanStep, ...], rejected: tuple[Rejection, ...], repaired: int) -> Proposal:
     told = graph.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     refused = tuple((one.code, one.path, one.reason, one.hint) for one in rejected)
-    drafted = Drafted(told, tuple(map(str, steps)), refused, repaired)
-    program(unit, drafted)  # what the compiler refuses fails the node here; once it is a fact, it could only break the run
-    return Enter(unit, unit.turn + 1, drafted)
+    draft = PlanDraft(told, tuple(map(str, steps)), refused, repaired)
+    program(unit, draft)  # what the compiler refuses fails the node here; once it is a fact, it could only break the run
+    return EnterBody(unit, unit.turn + 1, draft)
 
 
-def _offer(unit: Unit, steps: tuple[Step, ...], rejected: tuple[Rejection, ...], found: tuple[Any, ...] | None = None) -> Offer:
+def _capabilities(
+    unit: WorkItem, steps: tuple[PlanStep, ...], rejected: tuple[Rejection, ...], found: tuple[Any, ...] | None = None
+) -> Capabilities:
     """What may stand in the next line. Tools with effects only as long as the model has read nothing but the run's own inputs."""
-    using, contract = _using(unit), unit.node.contract
-    untouched = using.plain and not unit.scope.path and not steps and all(one.code.startswith("R") for one in rejected)
-    skills = [one for one in using.skills if untouched or not acts(one)]
+    using, contract = _require_tool_use(unit), unit.node.contract
+    untouched = using.reads_only_inputs and not unit.scope.path and not steps and all(one.code.startswith("R") for one in rejected)
+    skills = [one for one in using.capabilities if untouched or not needs_permission(one)]
     schema: Schema = contract.input if contract is not None else {}
-    given = _given(unit)
-    values = {name: under(schema, one) for name, one in schema.get("properties", {}).items() if name in given}
-    limits = PlanLimits(steps=using.kit.steps, width=using.kit.width)
-    return tool_turns.seen(Offer.of(skills, values, limits=limits), steps, unit.found if found is None else found)
+    given = _inputs(unit)
+    values = {name: subschema(schema, one) for name, one in schema.get("properties", {}).items() if name in given}
+    limits = PlanLimits(steps=using.settings.steps, width=using.settings.width)
+    return tool_turns.with_observed_types(
+        Capabilities.of(skills, values, limits=limits), steps, unit.tool_results if found is None else found
+    )
 
 
-def _results(unit: Unit, given: dict[str, Any]) -> list[dict[str, str]]:
+def _result_texts(unit: WorkItem, given: dict[str, Any]) -> list[dict[str, str]]:
     """The texts that the answer may quote, and is judged against: those of the inputs, and of what the calls gave."""
     evidence = unit.node.contract.evidence if unit.node.contract is not None else ""
-    shown = _using(unit).kit.shown
-    read = sources(given.get(evidence) if evidence else list(given.values()), numbered=True)
+    shown = _require_tool_use(unit).settings.shown
+    read = collect_sources(given.get(evidence) if evidence else list(given.values()), numbered=True)
     texts = [{"text": one.text, "source": one.name} for one in read]
-    for number, value in enumerate(unit.found, 1):
-        found = [{"text": one.text, "source": one.name or f"s{number}"} for one in sources(value, numbered=True)]
-        texts += found or [{"text": tool_turns.told(value, shown), "source": f"s{number}"}]
+    for number, value in enumerate(unit.tool_results, 1):
+        found = [{"text": one.text, "source": one.name or f"s{number}"} for one in collect_sources(value, numbered=True)]
+        texts += found or [{"text": tool_turns.format_value(value, shown), "source": f"s{number}"}]
     return texts
 
 
-def _retry(unit: Unit) -> dict[str, Any]:
+def _retry_settings(unit: WorkItem) -> dict[str, Any]:
     """The retries of the node, which hold for each question to its model."""
-    return {"retry": unit.node.retry.model_dump(mode="json")} if unit.node.retry is not RETRY else {}
+    return {"retry": unit.node.retry.model_dump(mode="json")} if unit.node.retry is not DEFAULT_RETRY else {}
 
 
-def _given(unit: Unit) -> dict[str, Any]:
+def _inputs(unit: WorkItem) -> dict[str, Any]:
     """The inputs of the node, and of those that it leaves out the defaults."""
     left_out = unit.node.contract.defaults if unit.node.contract is not None else {}
     return left_out | (dict(unit.node.inputs.evaluate(unit.bindings)) if unit.node.inputs is not None else {})
 
 
-def _asked(drafted: Drafted) -> str:
+def _turn_node(draft: PlanDraft) -> str:
     """The one node of a turn's body."""
-    return str(next(iter(drafted.graph["nodes"])))
+    return str(next(iter(draft.graph["nodes"])))
 
 
-def _agent(unit: Unit) -> str:
+def _agent_name(unit: WorkItem) -> str:
     return unit.node.contract.name if unit.node.contract is not None else ""
 
 
-def _using(unit: Unit) -> Using:
-    if unit.node.using is None:
-        raise contradiction(f"{unit.path} uses no tools")
-    return unit.node.using
+def _require_tool_use(unit: WorkItem) -> NodeToolUse:
+    if unit.node.tool_use is None:
+        raise internal_error(f"{unit.path} uses no tools")
+    return unit.node.tool_use

@@ -23,22 +23,22 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from orchestra.core.labels import Label
-from orchestra.fleet.config import Limits
-from orchestra.fleet.http.connection import Block, Connection, no_answer, no_http
-from orchestra.fleet.request_errors import Fault, printable
-from orchestra.fleet.scheduling import NOBODY, Turn
-from orchestra.fleet.secrets import hidden, hidden_bytes, sent_with
+from orchestra.fleet.config import FleetLimits
+from orchestra.fleet.http.connection import BodyCallback, HttpConnection, protocol_error, timeout_error
+from orchestra.fleet.request_errors import RequestError, printable
+from orchestra.fleet.scheduling import NO_RUN, QueueRequest
+from orchestra.fleet.secrets import key_in_headers, redact, redact_bytes
 from orchestra.fleet.supervisor import port_owner
 
-KEEP_ALIVE = 3.0
+KEEP_ALIVE_SECONDS = 3.0
 """Seconds that an idle connection is kept: less than the 5 of uvicorn, which would close it while a request is under way."""
-NEXT_ADDRESS = 0.25
+HAPPY_EYEBALLS_DELAY = 0.25
 """Seconds until a name's next address is tried as well (RFC 8305, section 5)."""
-ERRNO = re.compile(r"\[Errno (\d+)\]")
+ERRNO_PATTERN = re.compile(r"\[Errno (\d+)\]")
 """In the one message that asyncio makes of several."""
 
 
-class Request(msgspec.Struct, frozen=True):
+class HttpRequest(msgspec.Struct, frozen=True):
     """What is sent: everything but the server's address and its key."""
 
     path: str
@@ -48,21 +48,21 @@ class Request(msgspec.Struct, frozen=True):
     label: Label = "public"
     """Of the data in the body."""
     stream: bool = False
-    turn: Turn = NOBODY
+    queue_request: QueueRequest = NO_RUN
     """What decides who goes first where requests wait for each other."""
 
 
-class Answer(msgspec.Struct, frozen=True):
+class HttpResponse(msgspec.Struct, frozen=True):
     """What came back with status 200, whole."""
 
     sent: bytes
     received: bytes
 
 
-class Place:
+class ConnectionPool:
     """A server's address, and the connections to it that wait for a request."""
 
-    __slots__ = ("_heads", "_host", "_path", "host", "idle", "is_number", "name", "port", "secure")
+    __slots__ = ("_head_cache", "_host", "_path", "authority", "host", "idle", "is_ip_address", "port", "secure")
 
     def __init__(self, root: str) -> None:
         """Raises `ValueError` for what is no address."""
@@ -71,25 +71,25 @@ class Place:
             raise ValueError(f"{root} has no host")
         self.host, self.secure = parts.hostname, parts.scheme == "https"
         self.port = parts.port or (443 if self.secure else 80)
-        self.name = parts.netloc.rpartition("@")[2]
-        self._host = self.name if self.name.isascii() else self.name.encode("idna").decode()
+        self.authority = parts.netloc.rpartition("@")[2]
+        self._host = self.authority if self.authority.isascii() else self.authority.encode("idna").decode()
         self._path = quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=-._~")
-        self._heads: dict[tuple[str, bool], bytes] = {}
+        self._head_cache: dict[tuple[str, bool], bytes] = {}
         """Of requests without headers of their own, up to the length of the body."""
-        self.idle: list[Connection] = []
-        self.is_number = _is_number(self.host)
+        self.idle: list[HttpConnection] = []
+        self.is_ip_address = _is_ip_address(self.host)
 
-    def head(self, request: Request, headers: Mapping[str, str]) -> bytes:
+    def head(self, request: HttpRequest, headers: Mapping[str, str]) -> bytes:
         """The request line and the headers, for a body of its length. Raises `ValueError` for a header that is none."""
         if headers:
             head = self._head(request, headers)
-        elif (known := self._heads.get((request.path, request.body is None))) is None:
-            head = self._heads[request.path, request.body is None] = self._head(request, headers)
+        elif (known := self._head_cache.get((request.path, request.body is None))) is None:
+            head = self._head_cache[request.path, request.body is None] = self._head(request, headers)
         else:
             head = known
         return head + (b"\r\n" if request.body is None else b"Content-Length: %d\r\n\r\n" % len(request.body))
 
-    def _head(self, request: Request, headers: Mapping[str, str]) -> bytes:
+    def _head(self, request: HttpRequest, headers: Mapping[str, str]) -> bytes:
         lines = [f"{'GET' if request.body is None else 'POST'} {self._path}{request.path} HTTP/1.1", f"Host: {self._host}"]
         lines += ["User-Agent: orchestra", "Accept: */*", "Accept-Encoding: identity"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
@@ -99,7 +99,7 @@ class Place:
         return "\r\n".join([*lines, ""]).encode()
 
 
-def _is_number(host: str) -> bool:
+def _is_ip_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -107,27 +107,27 @@ def _is_number(host: str) -> bool:
     return True
 
 
-class Wire:
+class HttpClient:
     """The connections to all servers of a fleet. Open it as a context; it leaves no socket behind."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: FleetLimits) -> None:
         self.limits = limits
-        self._places: dict[str, Place] = {}
-        self._open: set[Connection] = set()
-        self._sweeping: asyncio.TimerHandle | None = None
-        self._trust: ssl.SSLContext | None = None
+        self._pools: dict[str, ConnectionPool] = {}
+        self._open: set[HttpConnection] = set()
+        self._sweep_timer: asyncio.TimerHandle | None = None
+        self._ssl_context: ssl.SSLContext | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def __aenter__(self) -> Wire:
+    async def __aenter__(self) -> HttpClient:
         self._loop = asyncio.get_running_loop()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._loop = None
-        if self._sweeping is not None:
-            self._sweeping.cancel()
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
         for connection in list(self._open):
-            connection.end()
+            connection.abort()
         for _turn in range(100):
             if not self._open:
                 break
@@ -136,160 +136,167 @@ class Wire:
     async def exchange(
         self,
         root: str,
-        request: Request,
+        request: HttpRequest,
         headers: Mapping[str, str],
         seconds: float,
-        on_block: Block | None = None,
+        on_body: BodyCallback | None = None,
         *,
-        ours: bool = False,
-    ) -> Answer | Fault:
+        own_server: bool = False,
+    ) -> HttpResponse | RequestError:
         """Sends one request to the server at `root`, and gives its answer or what went wrong, within `seconds`.
 
-        A key among the headers stands in neither, though the server says it again; `on_block` reads what came as it came. `ours` is for a
-        server of this user on this machine: where another user's program listens in its place, nothing is sent.
+        A key among the headers stands in neither, though the server says it again; `on_body` gets each part of the body as it
+        comes. `own_server` is for a server of this user on this machine: where another user's program listens in its place, nothing is
+        sent.
         """
-        assert self._loop is not None, "the wire is used inside its context"
+        assert self._loop is not None, "the client is used inside its context"
         sent = request.body or b""
         try:
-            place = self._places.get(root) or self._places.setdefault(root, Place(root))
+            place = self._pools.get(root) or self._pools.setdefault(root, ConnectionPool(root))
             head = place.head(request, headers)
         except ValueError as error:
-            return replace(no_http(str(error)), sent=sent, seen=False)
-        connection = self._idle(place)
+            return replace(protocol_error(str(error)), sent=sent, reached_model=False)
+        connection = self._take_idle(place)
         if connection is None:
             began = self._loop.time()
-            found = await self._connected(self._loop, root, place, seconds)
-            if isinstance(found, Fault):
+            found = await self._connect(self._loop, root, place, seconds)
+            if isinstance(found, RequestError):
                 return replace(found, sent=sent)
-            if ours and not port_owner.is_ours(place.port, found.port):
-                found.end()
-                return replace(_unreachable(root, "another user's program listens there", lost=True), sent=sent)
+            if own_server and not port_owner.is_own_port(place.port, found.port):
+                found.abort()
+                return replace(_unreachable_error(root, "another user's program listens there", lost=True), sent=sent)
             connection, seconds = found, seconds - (self._loop.time() - began)
         most = self.limits.response_bytes
         try:
             if request.stream:
-                fault = await connection.exchange(head + sent, seconds, most, on_block, self.limits.silence_seconds)
+                fault = await connection.exchange(head + sent, seconds, most, on_body, self.limits.silence_seconds)
             else:
                 fault = await connection.exchange(head + sent, seconds, most)
         finally:
-            key = sent_with(headers)
-            received = hidden_bytes(connection.taken(), key)
+            key = key_in_headers(headers)
+            received = redact_bytes(connection.take_body(), key)
             if connection.usable:
-                self._keep(place, connection)
+                self._return_idle(place, connection)
         if fault is None:
             if connection.status == 200:
-                return Answer(sent, received)
-            fault = replace(_of_status(connection.status, connection.headers, received, key), status=connection.status)
-        return replace(fault, reason=hidden(fault.reason, key), sent=sent, received=received)
+                return HttpResponse(sent, received)
+            fault = replace(_status_error(connection.status, connection.headers, received, key), status=connection.status)
+        return replace(fault, reason=redact(fault.reason, key), sent=sent, received=received)
 
-    async def _connected(self, loop: asyncio.AbstractEventLoop, root: str, place: Place, seconds: float) -> Connection | Fault:
+    async def _connect(
+        self, loop: asyncio.AbstractEventLoop, root: str, pool: ConnectionPool, seconds: float
+    ) -> HttpConnection | RequestError:
         """A new connection, within `connect_seconds`, and within `seconds` in any case."""
-        if place.secure and self._trust is None:
-            self._trust = ssl.create_default_context()
+        if pool.secure and self._ssl_context is None:
+            self._ssl_context = ssl.create_default_context()
         most = self.limits.connect_seconds
         # To race a number costs as much as to connect, and it has no other address; uvloop knows no races.
         race: dict[str, Any] = (
-            {} if place.is_number or not isinstance(loop, asyncio.BaseEventLoop) else {"happy_eyeballs_delay": NEXT_ADDRESS}
+            {} if pool.is_ip_address or not isinstance(loop, asyncio.BaseEventLoop) else {"happy_eyeballs_delay": HAPPY_EYEBALLS_DELAY}
         )
         try:
             async with asyncio.timeout(max(0.0, min(seconds, most))) as limit:
                 _, connection = await loop.create_connection(
-                    lambda: Connection(loop, self._open),
-                    place.host,
-                    place.port,
-                    ssl=self._trust if place.secure else None,
+                    lambda: HttpConnection(loop, self._open),
+                    pool.host,
+                    pool.port,
+                    ssl=self._ssl_context if pool.secure else None,
                     **race,
                 )
         except ssl.SSLError as error:
-            return replace(_unreachable(root, f"TLS failed: {error}", lost=False), retryable=False)
+            return replace(_unreachable_error(root, f"TLS failed: {error}", lost=False), retryable=False)
         except socket.gaierror as error:
-            return _unreachable(root, f"its name is not known: {error}", lost=False)
+            return _unreachable_error(root, f"its name is not known: {error}", lost=False)
         except OSError as error:
             if limit.expired() and seconds < most:
-                return replace(no_answer(seconds), seen=False)
+                return replace(timeout_error(seconds), reached_model=False)
             late = f"no connection within {most:g} s"
-            return _unreachable(root, late if limit.expired() else _why(error), lost=True)
+            return _unreachable_error(root, late if limit.expired() else _connect_reason(error), lost=True)
         except ValueError as error:  # a name that is no host's
-            return _unreachable(root, str(error), lost=False)
+            return _unreachable_error(root, str(error), lost=False)
         return connection
 
-    def _idle(self, place: Place) -> Connection | None:
+    def _take_idle(self, pool: ConnectionPool) -> HttpConnection | None:
         """The connection that was used last, if it can be used again."""
-        assert self._loop is not None, "the wire is used inside its context"
-        oldest = self._loop.time() - KEEP_ALIVE
-        while place.idle:
-            connection = place.idle.pop()
-            if connection.usable and connection.since > oldest:
+        assert self._loop is not None, "the client is used inside its context"
+        oldest = self._loop.time() - KEEP_ALIVE_SECONDS
+        while pool.idle:
+            connection = pool.idle.pop()
+            if connection.usable and connection.idle_since > oldest:
                 return connection
-            connection.end()
+            connection.abort()
         return None
 
-    def _keep(self, place: Place, connection: Connection) -> None:
+    def _return_idle(self, pool: ConnectionPool, connection: HttpConnection) -> None:
         if self._loop is None:
-            connection.end()
+            connection.abort()
             return
-        place.idle.append(connection)
-        if self._sweeping is None:
-            self._sweeping = self._loop.call_later(KEEP_ALIVE, self._sweep)
+        pool.idle.append(connection)
+        if self._sweep_timer is None:
+            self._sweep_timer = self._loop.call_later(KEEP_ALIVE_SECONDS, self._close_expired)
 
-    def _sweep(self) -> None:
+    def _close_expired(self) -> None:
         """Ends what has been idle for too long, and looks again later where something is left."""
         assert self._loop is not None, "leaving the context ends it"
-        oldest = self._loop.time() - KEEP_ALIVE
-        for place in self._places.values():
+        oldest = self._loop.time() - KEEP_ALIVE_SECONDS
+        for place in self._pools.values():
             for connection in place.idle:
-                if connection.since <= oldest:
-                    connection.end()
+                if connection.idle_since <= oldest:
+                    connection.abort()
             place.idle = [connection for connection in place.idle if connection.usable]
-        left = any(place.idle for place in self._places.values())
-        self._sweeping = self._loop.call_later(KEEP_ALIVE, self._sweep) if left else None
+        left = any(place.idle for place in self._pools.values())
+        self._sweep_timer = self._loop.call_later(KEEP_ALIVE_SECONDS, self._close_expired) if left else None
 
 
-def _why(error: OSError) -> str:
+def _connect_reason(error: OSError) -> str:
     """The system's word for why there is no connection; of a name with several addresses each may have its own."""
-    told = {error.errno} if error.errno else {int(number) for number in ERRNO.findall(str(error))}
+    told = {error.errno} if error.errno else {int(number) for number in ERRNO_PATTERN.findall(str(error))}
     return ", ".join(os.strerror(number) for number in sorted(told)) or str(error)
 
 
-def _unreachable(root: str, reason: str, *, lost: bool) -> Fault:
-    return Fault("F203", f"{root} cannot be reached: {printable(reason)}", "orchestra fleet status", seen=False, lost=lost)
+def _unreachable_error(root: str, reason: str, *, lost: bool) -> RequestError:
+    return RequestError(
+        "F203", f"{root} cannot be reached: {printable(reason)}", "orchestra fleet status", reached_model=False, unreachable=lost
+    )
 
 
-def _of_status(status: int, headers: Mapping[str, str], body: bytes, key: str = "") -> Fault:
+def _status_error(status: int, headers: Mapping[str, str], body: bytes, key: str = "") -> RequestError:
     """What a status other than 200 means (RFC 9110, section 15)."""
-    said = _message(body, key)
+    said = _error_message(body, key)
     reason = f"HTTP {status}{': ' + said if said else ''}"
     match status:
         case 429 | 503:
             hint = "try later, or lower `limits: {in_flight: N}` of the fleet file"
-            fault = Fault.unseen("F204", f"the server is too busy ({reason})", hint)
-            return replace(fault, retryable=True, busy=True, retry_after=_retry_after(headers.get("retry-after")))
+            fault = RequestError.not_reached("F204", f"the server is too busy ({reason})", hint)
+            return replace(fault, retryable=True, busy=True, retry_after=_parse_retry_after(headers.get("retry-after")))
         case 401 | 403:
-            return Fault.unseen("F214", f"the server wants another key ({reason})", "check `api_key:` of the fleet file")
+            return RequestError.not_reached("F214", f"the server wants another key ({reason})", "check `api_key:` of the fleet file")
         case 404:
-            return Fault.unseen("F212", f"the server does not know the model, the adapter or the path ({reason})", "orchestra fleet status")
-        case 400 | 413 | 422 if _too_long(said):
+            return RequestError.not_reached(
+                "F212", f"the server does not know the model, the adapter or the path ({reason})", "orchestra fleet status"
+            )
+        case 400 | 413 | 422 if _is_context_overflow(said):
             hint = "give it less text, or lower max_output"
-            return Fault.unseen("F215", f"the prompt and `max_output` are longer than the model's context ({reason})", hint)
+            return RequestError.not_reached("F215", f"the prompt and `max_output` are longer than the model's context ({reason})", hint)
         case 408 | 500 | 502 | 504:
-            return Fault("F208", f"the server failed ({reason})", "orchestra fleet logs")
+            return RequestError("F208", f"the server failed ({reason})", "orchestra fleet logs")
         case _ if 300 <= status < 400:
-            where = printable(hidden(headers.get("location", "somewhere else"), key))
+            where = printable(redact(headers.get("location", "somewhere else"), key))
             hint = "write the final address as `endpoint:`"
-            return Fault.unseen("F213", f"the server points to {where}, and redirects are not followed", hint)
+            return RequestError.not_reached("F213", f"the server points to {where}, and redirects are not followed", hint)
         case _ if status >= 500:
-            return Fault("F208", f"the server failed ({reason})", "orchestra fleet logs", retryable=status != 501)
+            return RequestError("F208", f"the server failed ({reason})", "orchestra fleet logs", retryable=status != 501)
         case _:
             hint = "orchestra runs show RUN NODE --prompt   # what was sent"
-            return Fault.unseen("F207", f"the server refuses the request ({reason})", hint)
+            return RequestError.not_reached("F207", f"the server refuses the request ({reason})", hint)
 
 
-def _too_long(said: str) -> bool:
+def _is_context_overflow(said: str) -> bool:
     lowered = said.lower()
     return any(mark in lowered for mark in ("context length", "max_model_len", "maximum model length", "context window", "context size"))
 
 
-def _message(body: bytes, key: str) -> str:
+def _error_message(body: bytes, key: str) -> str:
     """The server's own words, where it has any: `error.message`, `message` or `detail`, else nothing."""
     try:
         value = msgspec.json.decode(body)
@@ -298,11 +305,11 @@ def _message(body: bytes, key: str) -> str:
     if isinstance(value, dict):
         inner = value.get("error", value)
         found = (inner.get("message") or inner.get("detail")) if isinstance(inner, dict) else inner
-        return printable(hidden(found, key)) if isinstance(found, str) else ""
+        return printable(redact(found, key)) if isinstance(found, str) else ""
     return ""
 
 
-def _retry_after(text: str | None) -> float | None:
+def _parse_retry_after(text: str | None) -> float | None:
     """Seconds that a server asks to wait: a number, or a date (RFC 9110, section 10.2.3); None where it says neither."""
     if not text:
         return None

@@ -1,6 +1,6 @@
 """OpenAI's API as vLLM, Ollama, llama.cpp and providers speak it: requests written, answers read. Pure functions.
 
-Answers are read strictly: whatever is not what the API says becomes a `Fault`, never an exception.
+Answers are read strictly: whatever is not what the API says becomes a `RequestError`, never an exception.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import msgspec
 
 from orchestra.core.events import Usage
 from orchestra.fleet.config import Dialect
-from orchestra.fleet.request_errors import Fault
+from orchestra.fleet.request_errors import RequestError
 from orchestra.schema.strict_json import MAX_BYTES
 
-COMMON = frozenset({"temperature", "top_p", "seed", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs", "stop"})
+COMMON_SAMPLING = frozenset({"temperature", "top_p", "seed", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs", "stop"})
 """Sampling that every server knows."""
-EXTENDED = COMMON | {
+EXTENDED_SAMPLING = COMMON_SAMPLING | {
     "top_k",
     "min_p",
     "repetition_penalty",
@@ -29,19 +29,19 @@ EXTENDED = COMMON | {
     "skip_special_tokens",
 }
 """And what vLLM, Ollama and llama.cpp know beyond it."""
-TENANT = "orchestra_tenant"
+TENANT_ARGUMENT = "orchestra_tenant"
 """Whose request it is, for `orchestra.fleet.vllm_cpu.speculation`: a worker does not see `cache_salt`. Any other vLLM passes over it."""
-LINE_BYTES = MAX_BYTES
+MAX_LINE_BYTES = MAX_BYTES
 """Bytes of one line of a stream at most."""
-LINGER = 0.25
+DONE_LINGER = 0.25
 """Seconds in which a body may still end after its stream has said `[DONE]`, so that the connection can be used again."""
-AFTERWARDS = 3.0
+FINISH_LINGER = 3.0
 """Seconds in which more may come after the model said that it ended: what it cost, `[DONE]`. Some servers never say either."""
-MARK = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 """A byte order mark, which some servers and proxies put before their texts."""
 
 
-class Chat(msgspec.Struct, frozen=True, kw_only=True):
+class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A chat request, before it is written in a server's dialect."""
 
     messages: Sequence[Mapping[str, str]]
@@ -55,9 +55,9 @@ class Chat(msgspec.Struct, frozen=True, kw_only=True):
     priority: int | None = None
     cache_salt: str = ""
     stream: bool = False
-    weighed: bool = False
+    logprobs: bool = False
     """Whether to tell the log-probability of each token that is written (vLLM only: some providers' models refuse to)."""
-    continues: bool = False
+    continue_last: bool = False
     """Whether the last message, of the assistant, is to be gone on with (vLLM only)."""
 
 
@@ -73,20 +73,20 @@ class Completion(msgspec.Struct, frozen=True):
     """A text that a model wrote, and the exact bytes that were exchanged for it."""
 
     text: str
-    finish: str
+    finish_reason: str
     """`stop`, `length` (cut off), or another of the server's words."""
     model: str
     usage: Usage
-    counted: bool = True
+    usage_is_exact: bool = True
     """Whether the server counted the tokens; else `usage` has upper bounds: no token is shorter than a byte."""
     tokens: tuple[Token, ...] = ()
     sent: bytes = b""
     received: bytes = b""
 
 
-def chat_body(chat: Chat, model: str, dialect: Dialect, max_field: str = "max_tokens") -> bytes:
+def chat_body(chat: ChatRequest, model: str, dialect: Dialect, max_field: str = "max_tokens") -> bytes:
     """A chat request in a server's dialect. `priority`, `cache_salt` and `structured_outputs` are vLLM's own."""
-    known = COMMON if dialect == "openai" else EXTENDED
+    known = COMMON_SAMPLING if dialect == "openai" else EXTENDED_SAMPLING
     body: dict[str, Any] = {"model": model, "messages": list(chat.messages), max_field: chat.max_output}
     body |= {key: value for key, value in chat.sampling.items() if key in known}
     if chat.stop:
@@ -100,26 +100,26 @@ def chat_body(chat: Chat, model: str, dialect: Dialect, max_field: str = "max_to
             body["priority"] = chat.priority
         if chat.cache_salt:
             body["cache_salt"] = chat.cache_salt
-            body["vllm_xargs"] = {TENANT: chat.cache_salt}
-        if chat.weighed:
+            body["vllm_xargs"] = {TENANT_ARGUMENT: chat.cache_salt}
+        if chat.logprobs:
             body.setdefault("logprobs", True)
-        if chat.continues:
+        if chat.continue_last:
             body |= {"add_generation_prompt": False, "continue_final_message": True}
     elif chat.schema is not None:
-        named = {"name": "output", "schema": dict(chat.schema), "strict": _strict(chat.schema)}
+        named = {"name": "output", "schema": dict(chat.schema), "strict": _is_strict_schema(chat.schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": named}
     return _encode(body)
 
 
-def _strict(schema: Any) -> bool:
+def _is_strict_schema(schema: Any) -> bool:
     """Whether OpenAI's `strict` takes a schema: every object closed, every property required."""
     if isinstance(schema, Mapping):
         if "properties" in schema and (
             schema.get("additionalProperties") is not False or set(schema.get("required", ())) != set(schema["properties"])
         ):
             return False
-        return all(_strict(value) for value in schema.values())
-    return not isinstance(schema, list) or all(_strict(value) for value in schema)
+        return all(_is_strict_schema(value) for value in schema.values())
+    return not isinstance(schema, list) or all(_is_strict_schema(value) for value in schema)
 
 
 class _Details(msgspec.Struct):
@@ -132,7 +132,7 @@ class _Usage(msgspec.Struct):
     prompt_tokens_details: _Details | None = None
 
 
-class _Top(msgspec.Struct):
+class _TopLogprob(msgspec.Struct):
     token: str
     logprob: float
 
@@ -140,14 +140,14 @@ class _Top(msgspec.Struct):
 class _Logprob(msgspec.Struct):
     token: str
     logprob: float
-    top_logprobs: list[_Top] | None = None
+    top_logprobs: list[_TopLogprob] | None = None
 
 
 class _Logprobs(msgspec.Struct):
     content: list[_Logprob] | None = None
 
 
-class _Bill(msgspec.Struct):
+class _UsageOnly(msgspec.Struct):
     """What is read of an answer that is otherwise not what the API says."""
 
     usage: _Usage | None = None
@@ -177,76 +177,76 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Response).decode
 
 
-def read_completion(sent: bytes, received: bytes, model: str, dialect: Dialect) -> Completion | Fault:
+def read_completion(sent: bytes, received: bytes, model: str, dialect: Dialect) -> Completion | RequestError:
     """An answer of `/v1/chat/completions` that came in one piece. One that cannot be used was paid for as well."""
-    found = _read(sent, received, model, dialect)
-    return replace(found, usage=_billed(received)) if isinstance(found, Fault) else found
+    found = _parse_completion(sent, received, model, dialect)
+    return replace(found, usage=_reported_usage(received)) if isinstance(found, RequestError) else found
 
 
-def _read(sent: bytes, received: bytes, model: str, dialect: Dialect) -> Completion | Fault:
-    response = _parsed(received)
-    if isinstance(response, Fault):
+def _parse_completion(sent: bytes, received: bytes, model: str, dialect: Dialect) -> Completion | RequestError:
+    response = _parse_response(received)
+    if isinstance(response, RequestError):
         return response
     if not response.choices:
-        return _odd("it has no choices")
+        return _invalid_response("it has no choices")
     choice = response.choices[0]
     text = choice.message.content if choice.message else choice.text
     if text is None:
-        return _odd("it has no text")
-    return _completed(_Draft(text, choice, response), sent, received, model, dialect)
+        return _invalid_response("it has no text")
+    return _build_completion(_CompletionDraft(text, choice, response), sent, received, model, dialect)
 
 
-class _Draft(msgspec.Struct):
+class _CompletionDraft(msgspec.Struct):
     text: str
     choice: _Choice
     response: _Response
     logprobs: list[_Logprob] | None = None
 
 
-def _completed(draft: _Draft, sent: bytes, received: bytes, model: str, dialect: Dialect) -> Completion | Fault:
+def _build_completion(draft: _CompletionDraft, sent: bytes, received: bytes, model: str, dialect: Dialect) -> Completion | RequestError:
     answered = draft.response.model or ""
     if not _same_model(model, answered, dialect):
         reason = f"{answered[:100]!r} answered, and {model!r} was asked"
-        return Fault("F211", reason, "orchestra fleet status   # which adapters are loaded, and where")
+        return RequestError("F211", reason, "orchestra fleet status   # which adapters are loaded, and where")
     finish = draft.choice.finish_reason or "stop"
     if finish in ("abort", "error"):
-        return Fault("F206", f"the server ended the answer itself ({finish})", "orchestra fleet logs")
+        return RequestError("F206", f"the server ended the answer itself ({finish})", "orchestra fleet logs")
     if finish == "content_filter":
-        return Fault("F206", "a filter of the server cut the answer off", "ask a server that does not filter it", retryable=False)
+        return RequestError("F206", "a filter of the server cut the answer off", "ask a server that does not filter it", retryable=False)
     if len(draft.text) > MAX_BYTES:
-        return Fault("F210", f"the text has more than {MAX_BYTES} characters", "lower `max_output`")
+        return RequestError("F210", f"the text has more than {MAX_BYTES} characters", "lower `max_output`")
     logprobs = draft.logprobs or (draft.choice.logprobs.content if draft.choice.logprobs else None) or []
-    usage, counted = _usage(draft.response.usage, sent, draft.text)
-    tokens = tuple([_token(entry) for entry in logprobs])
+    usage, counted = _to_usage(draft.response.usage, sent, draft.text)
+    tokens = tuple([_to_token(entry) for entry in logprobs])
     return Completion(draft.text, finish, answered or model, usage, counted, tokens, sent, received)
 
 
-def _token(entry: _Logprob) -> Token:
+def _to_token(entry: _Logprob) -> Token:
     return Token(entry.token, entry.logprob, tuple((top.token, top.logprob) for top in entry.top_logprobs or ()))
 
 
-def _usage(found: _Usage | None, sent: bytes, text: str) -> tuple[Usage, bool]:
+def _to_usage(found: _Usage | None, sent: bytes, text: str) -> tuple[Usage, bool]:
     """What the server counted, or upper bounds where it did not, or counted below zero."""
     prompt, output = (found.prompt_tokens, found.completion_tokens) if found else (None, None)
     if found is None or prompt is None or output is None or prompt < 0 or output < 0:
         most, output = len(sent), len(text.encode("utf-8", "surrogatepass"))
-        return Usage(prompt_tokens=most, output_tokens=output, calls=1, assumed=most + output), False
+        return Usage(prompt_tokens=most, output_tokens=output, calls=1, estimated_tokens=most + output), False
     details = found.prompt_tokens_details
     cached = min(max(0, (details.cached_tokens if details else 0) or 0), prompt)
     return Usage(prompt_tokens=prompt, cached_tokens=cached, output_tokens=output, calls=1), True
 
 
-def _billed(received: bytes) -> Usage | None:
+def _reported_usage(received: bytes) -> Usage | None:
     """What the server counted for an answer, whatever else is in it; None where it did not."""
     try:
-        found = msgspec.json.decode(received.removeprefix(MARK), type=_Bill).usage
+        found = msgspec.json.decode(received.removeprefix(BYTE_ORDER_MARK), type=_UsageOnly).usage
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    return _counted(found)
+    return _exact_usage(found)
 
 
-def _counted(found: _Usage | None) -> Usage | None:
-    usage, counted = _usage(found, b"", "")
+def _exact_usage(found: _Usage | None) -> Usage | None:
+    usage, counted = _to_usage(found, b"", "")
     return usage if counted else None
 
 
@@ -264,75 +264,75 @@ def _same_model(asked: str, answered: str, dialect: Dialect) -> bool:
             return True
 
 
-def _parsed(received: bytes) -> _Response | Fault:
-    received = received.removeprefix(MARK)
+def _parse_response(received: bytes) -> _Response | RequestError:
+    received = received.removeprefix(BYTE_ORDER_MARK)
     if received[:1] != b"{":
         begin = received.lstrip()[:1]
         if not begin:
-            return _odd("it is empty")
+            return _invalid_response("it is empty")
         if begin == b"<":
-            return _odd("it is HTML: is this a server for models?")
+            return _invalid_response("it is HTML: is this a server for models?")
     try:
         response = _decode(received)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        return _odd(str(error)[:200])
+        return _invalid_response(str(error)[:200])
     if response.error is not None:
-        return Fault("F208", f"the server failed: {str(response.error)[:200]}", "orchestra fleet logs")
+        return RequestError("F208", f"the server failed: {str(response.error)[:200]}", "orchestra fleet logs")
     return response
 
 
-def _odd(reason: str) -> Fault:
-    return Fault("F209", f"the answer is not what the API promises: {reason}", "check `endpoint:` and `dialect:` of the fleet file")
+def _invalid_response(reason: str) -> RequestError:
+    return RequestError("F209", f"the answer is not what the API promises: {reason}", "check `endpoint:` and `dialect:` of the fleet file")
 
 
-class Stream:
+class ChatStream:
     """Reads a streamed chat answer (server-sent events) piece by piece; pieces may end anywhere, also inside a character."""
 
     def __init__(self, model: str, dialect: Dialect, on_text: Callable[[str], None]) -> None:
         self._model, self._dialect, self._on_text = model, dialect, on_text
-        self._rest = b""
+        self._buffer = b""
         self._texts: list[str] = []
         self._size = 0
         self._last = _Response()
         self._finish: str | None = None
         self._usage: _Usage | None = None
         self._logprobs: list[_Logprob] = []
-        self._begun = self._one = self._moved = False
+        self._started = self._is_single = self._progressed = False
         self.done = False
 
-    def feed(self, block: bytes) -> Fault | None:
+    def feed(self, block: bytes) -> RequestError | None:
         """Takes the next bytes; a fault where they are not what the API says."""
         if self.done:
             return None
-        if not self._begun:
-            block, self._rest = (self._rest + block).removeprefix(MARK), b""
-            if not block.strip() or MARK.startswith(block):
-                self._rest = block.strip()
+        if not self._started:
+            block, self._buffer = (self._buffer + block).removeprefix(BYTE_ORDER_MARK), b""
+            if not block.strip() or BYTE_ORDER_MARK.startswith(block):
+                self._buffer = block.strip()
                 return None
-            self._begun, self._one = True, block.lstrip()[:1] == b"{"
-        if self._one:
+            self._started, self._is_single = True, block.lstrip()[:1] == b"{"
+        if self._is_single:
             return None  # no stream but one answer, which `result` reads
-        *lines, self._rest = (self._rest + block).split(b"\n")
-        if len(self._rest) > LINE_BYTES or any(len(line) > LINE_BYTES for line in lines):
-            return Fault("F210", f"a line of the stream has more than {LINE_BYTES} bytes", "check `endpoint:` of the fleet file")
+        *lines, self._buffer = (self._buffer + block).split(b"\n")
+        if len(self._buffer) > MAX_LINE_BYTES or any(len(line) > MAX_LINE_BYTES for line in lines):
+            return RequestError("F210", f"a line of the stream has more than {MAX_LINE_BYTES} bytes", "check `endpoint:` of the fleet file")
         for line in lines:
-            if (fault := self._line(line.strip(b"\r "))) is not None:
+            if (fault := self._feed_line(line.strip(b"\r "))) is not None:
                 return fault
         return None
 
-    def _line(self, line: bytes) -> Fault | None:
+    def _feed_line(self, line: bytes) -> RequestError | None:
         if self.done or not line or not line.startswith(b"data:"):
             if line and not self.done and line[:1] in b"<{":
-                return _odd("it is no stream of events")
+                return _invalid_response("it is no stream of events")
             return None  # comments and other fields of the event-stream format
         data = line[5:].strip()
         if data == b"[DONE]":
             self.done = True
             return None
-        response = _parsed(data)
-        if isinstance(response, Fault):
+        response = _parse_response(data)
+        if isinstance(response, RequestError):
             return response
-        self._moved = True
+        self._progressed = True
         self._usage = response.usage or self._usage
         self._last.model = response.model or self._last.model
         for choice in (response.choices or ())[:1]:
@@ -341,48 +341,54 @@ class Stream:
             text = (choice.delta.content if choice.delta else choice.text) or ""
             self._size += len(text)
             if self._size > MAX_BYTES:
-                return Fault("F210", f"the text has more than {MAX_BYTES} characters", "lower `max_output`")
+                return RequestError("F210", f"the text has more than {MAX_BYTES} characters", "lower `max_output`")
             if text:
                 self._texts.append(text)
                 self._on_text(text)
         return None
 
-    def lingers(self) -> float | None:
+    def linger_seconds(self) -> float | None:
         """Seconds, from now, after which nothing more is waited for; None where the answer is not whole, or nothing new of it came."""
         if self.done:
-            return LINGER
-        moved, self._moved = self._moved, False
-        return AFTERWARDS if moved and self._finish is not None else None
+            return DONE_LINGER
+        moved, self._progressed = self._progressed, False
+        return FINISH_LINGER if moved and self._finish is not None else None
 
-    def billed(self, fault: Fault) -> Fault:
+    def with_usage(self, fault: RequestError) -> RequestError:
         """The fault of this stream, with what the server had counted until then."""
-        usage = _counted(self._usage)
+        usage = _exact_usage(self._usage)
         return fault if usage is None else replace(fault, usage=usage)
 
-    def result(self, sent: bytes, received: bytes) -> Completion | Fault:
+    def result(self, sent: bytes, received: bytes) -> Completion | RequestError:
         """The whole text, once the stream has ended. It counts as whole if the model said that it ended; `[DONE]` alone is also said of a
         stream that broke. A server that does not know streams, or failed before it began one, answers in one piece.
         """
-        if self._one:
+        if self._is_single:
             found = read_completion(sent, received, self._model, self._dialect)
             if isinstance(found, Completion) and found.text:
                 self._on_text(found.text)
             return found
-        found = self._read(sent, received)
-        return self.billed(found) if isinstance(found, Fault) else found
+        found = self._build_result(sent, received)
+        return self.with_usage(found) if isinstance(found, RequestError) else found
 
-    def _read(self, sent: bytes, received: bytes) -> Completion | Fault:
-        if self._rest.strip() and not self.done and (fault := self._line(self._rest.strip())) is not None:
+    def _build_result(self, sent: bytes, received: bytes) -> Completion | RequestError:
+        if self._buffer.strip() and not self.done and (fault := self._feed_line(self._buffer.strip())) is not None:
             if fault.code == "F208":
                 return fault
             if self._finish is None:  # else only what it cost was cut off
-                return Fault("F217", "the stream ended in the middle of a line", "orchestra fleet logs")
+                return RequestError("F217", "the stream ended in the middle of a line", "orchestra fleet logs")
         if self._finish is None:
             empty = "it is empty" if not received.strip() else ""
-            return _odd(empty) if empty else Fault("F217", "the stream ended before the answer did", "orchestra fleet logs")
+            return (
+                _invalid_response(empty)
+                if empty
+                else RequestError("F217", "the stream ended before the answer did", "orchestra fleet logs")
+            )
         self._last.usage = self._usage
         choice = _Choice(finish_reason=self._finish)
-        return _completed(_Draft("".join(self._texts), choice, self._last, self._logprobs), sent, received, self._model, self._dialect)
+        return _build_completion(
+            _CompletionDraft("".join(self._texts), choice, self._last, self._logprobs), sent, received, self._model, self._dialect
+        )
 
 
 class _TokenizeResponse(msgspec.Struct):
@@ -390,10 +396,10 @@ class _TokenizeResponse(msgspec.Struct):
     count: int
 
 
-def read_tokens(received: bytes) -> tuple[int, ...] | Fault:
+def read_tokens(received: bytes) -> tuple[int, ...] | RequestError:
     """An answer of vLLM's `/tokenize`."""
     try:
         response = msgspec.json.decode(received, type=_TokenizeResponse)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        return _odd(str(error)[:200])
-    return tuple(response.tokens) if response.count == len(response.tokens) else _odd("its count is not that of its tokens")
+        return _invalid_response(str(error)[:200])
+    return tuple(response.tokens) if response.count == len(response.tokens) else _invalid_response("its count is not that of its tokens")

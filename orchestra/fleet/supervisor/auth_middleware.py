@@ -12,49 +12,49 @@ import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
-from orchestra.core.child_process import KEY
+from orchestra.core.child_process import KEY_VARIABLE
 
-OPEN = "/health"
-MIDDLEWARE = f"{__name__}.Locked"
-SAID = (
+PUBLIC_PATH = "/health"
+MIDDLEWARE = f"{__name__}.KeyAuthMiddleware"
+UNAUTHORIZED_MESSAGE = (
     "this server wants the key of its fleet, which `orchestra fleet key` prints; an Orchestra that is older than the one "
     "which started it has no key to send: update it, or stop the fleet and start it with the older one"
 )
 
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
-Application: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
+AsgiMessage: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[AsgiMessage]]
+Send: TypeAlias = Callable[[AsgiMessage], Awaitable[None]]
+Application: TypeAlias = Callable[[AsgiMessage, Receive, Send], Awaitable[None]]
 
 
-class Locked:
+class KeyAuthMiddleware:
     """An application behind a key: 401 for requests without it, websockets closed before they open."""
 
     def __init__(self, app: Application, key: str | None = None) -> None:
         """The key is that of the environment where None is given. Raises `RuntimeError` where there is none: then nothing is served."""
-        found = os.environ.get(KEY, "") if key is None else key
+        found = os.environ.get(KEY_VARIABLE, "") if key is None else key
         if not found:
-            raise RuntimeError(f"there is no key in {KEY}, and without one this server would be anybody's")
+            raise RuntimeError(f"there is no key in {KEY_VARIABLE}, and without one this server would be anybody's")
         self._app, self._key = app, found.encode()
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiMessage, receive: Receive, send: Send) -> None:
         """Hands on what may pass: the server's own start and end, `GET /health`, and what comes with the key."""
         kind = scope["type"]
-        is_health = kind == "http" and scope["method"] == "GET" and scope["path"] == OPEN
-        if kind == "lifespan" or is_health or self._opens(scope):
+        is_health = kind == "http" and scope["method"] == "GET" and scope["path"] == PUBLIC_PATH
+        if kind == "lifespan" or is_health or self._is_authorized(scope):
             await self._app(scope, receive, send)
         elif kind == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
-            await _refuse(send)
+            await _send_unauthorized(send)
 
-    def _opens(self, scope: Message) -> bool:
+    def _is_authorized(self, scope: AsgiMessage) -> bool:
         scheme, _, key = dict(scope.get("headers", ())).get(b"authorization", b"").partition(b" ")
         return hmac.compare_digest(key.strip(), self._key) and scheme.lower() == b"bearer"
 
 
-async def _refuse(send: Send) -> None:
-    body = json.dumps({"error": {"message": SAID, "type": "AuthenticationError", "param": None, "code": 401}}).encode()
+async def _send_unauthorized(send: Send) -> None:
+    body = json.dumps({"error": {"message": UNAUTHORIZED_MESSAGE, "type": "AuthenticationError", "param": None, "code": 401}}).encode()
     headers = {"content-type": "application/json", "content-length": str(len(body)), "www-authenticate": "Bearer", "connection": "close"}
     listed = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": 401, "headers": listed})

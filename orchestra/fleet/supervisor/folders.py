@@ -16,7 +16,7 @@ from orchestra.core.errors import FleetError
 SOCKET_PATH_BYTES = 100
 """A Unix socket's path has at most 107 bytes on Linux and 103 on macOS (`sockaddr_un`); some are kept for the name."""
 
-SOCKET, LOCK, CONFIG = "socket", "lock", "fleet.json"
+SOCKET_FILE, LOCK_FILE, CONFIG_FILE = "socket", "lock", "fleet.json"
 """What a supervisor and its clients meet by."""
 
 
@@ -32,12 +32,12 @@ class Folders:
     """Locks and sockets; private to the user."""
 
     @classmethod
-    def of(cls, environment: Mapping[str, str] = os.environ) -> Folders:
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Folders:
         """The folders that the environment names, with the defaults of the XDG specification. Raises `InputError` C050 where it names none,
         and no home."""
-        state = xdg.under(environment, "XDG_STATE_HOME", ".local/state")
+        state = xdg.base_folder(environment, "XDG_STATE_HOME", ".local/state")
         runtime = Path(environment.get("XDG_RUNTIME_DIR") or "")
-        cache = xdg.under(environment, "XDG_CACHE_HOME", ".cache")
+        cache = xdg.base_folder(environment, "XDG_CACHE_HOME", ".cache")
         return cls(*(root / "orchestra" for root in (cache, state, runtime if runtime.is_absolute() else state)))
 
     @property
@@ -55,29 +55,29 @@ class Folders:
         """Adapters by their digests: what servers load from, and what agents had before."""
         return self.state / "adapters"
 
-    def meeting(self, digest: str) -> Path:
+    def runtime_folder(self, digest: str) -> Path:
         """The private folder where the supervisor of the fleet `digest` and its clients meet; made if it is not there."""
         place = self.runtime / "fleets" / digest
         if len(os.fsencode(place)) > SOCKET_PATH_BYTES - len("/socket"):
             shared = Path(tempfile.gettempdir()) / f"orchestra-{os.getuid()}"
-            private(shared)  # whoever owns it could put another folder in the place of ours
+            make_private(shared)  # whoever owns it could put another folder in the place of ours
             place = shared / digest
-        private(place)
+        make_private(place)
         return place
 
     def logs(self, digest: str) -> Path:
         """The folder of the logs of the fleet `digest`; made if it is not there."""
         place = self.state / "fleets" / digest
-        private(place)
+        make_private(place)
         return place
 
 
-def is_full(error: OSError) -> bool:
+def is_disk_full(error: OSError) -> bool:
     """Whether a disk, a quota or a limit of the system has no room for what was to be written."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def private(folder: Path) -> None:
+def make_private(folder: Path) -> None:
     """Makes a folder that only its owner may enter.
 
     Raises `FleetError` F010 where someone else owns it: a socket in a stranger's folder is not to be trusted.

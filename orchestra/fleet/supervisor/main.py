@@ -23,36 +23,36 @@ from typing import IO
 import msgspec
 
 from orchestra.core import child_process
-from orchestra.core.child_process import Launch
+from orchestra.core.child_process import ProcessSpec
 from orchestra.fleet import cpu
-from orchestra.fleet.config import PROTOCOL, FleetConfig, LocalServer
+from orchestra.fleet.config import PROTOCOL_VERSION, FleetConfig, LocalServer
 from orchestra.fleet.supervisor import vllm_launch
-from orchestra.fleet.supervisor.folders import LOCK, SOCKET, Folders
+from orchestra.fleet.supervisor.folders import LOCK_FILE, SOCKET_FILE, Folders
 from orchestra.fleet.supervisor.messages import (
-    Done,
-    Key,
-    Keyed,
-    Logs,
-    Question,
-    Start,
-    Status,
-    Stop,
+    EmptyResponse,
+    HeartbeatRequest,
+    KeyRequest,
+    KeyResponse,
+    LogsRequest,
+    LogsResponse,
+    StartRequest,
+    StatusRequest,
+    StopRequest,
     SupervisorReport,
-    Suspect,
-    Tails,
-    Touch,
+    SupervisorRequest,
+    SuspectRequest,
 )
-from orchestra.fleet.supervisor.server import Keeper, Launcher, Timing
+from orchestra.fleet.supervisor.server import Launcher, ServerSupervisor, Timing
 from orchestra.fleet.weights import weights
 
 log = logging.getLogger("orchestra.fleet.supervisor.main")
-LINE_BYTES = 1 << 16
-CHILDREN = "children.json"
+MAX_REQUEST_BYTES = 1 << 16
+CHILDREN_FILE = "children.json"
 KEY_BYTES = 32
 """Of chance, in the key that all servers of a supervisor want. It is in memory and in their environments alone, and ends with them."""
-MOST_LINES = 500
+MAX_LOG_LINES = 500
 """Of a log that one answer has."""
-LOCK_SECONDS = 60.0
+LOCK_TIMEOUT = 60.0
 """A supervisor that is ending may hold the lock for its grace; a new one waits so long for it."""
 
 
@@ -61,144 +61,149 @@ class Supervisor:
 
     def __init__(self, config: FleetConfig, folders: Folders, launcher: Launcher, timing: Timing | None = None) -> None:
         self.config = config
-        self._meeting, self._logs = folders.meeting(config.digest), folders.logs(config.digest)
+        self._runtime_folder, self._log_folder = folders.runtime_folder(config.digest), folders.logs(config.digest)
         self._timing = timing or Timing()
         self._key = secrets.token_urlsafe(KEY_BYTES)
-        turn = asyncio.Lock()
+        start_lock = asyncio.Lock()
 
-        def locked(server: LocalServer, port: int) -> Launch:
+        def locked(server: LocalServer, port: int) -> ProcessSpec:
             return replace(launcher(server, port), key=self._key)
 
-        self._keepers = {name: Keeper(name, server, locked, self._logs, self._timing, turn) for name, server in config.local.items()}
+        self._servers = {
+            name: ServerSupervisor(name, server, locked, self._log_folder, self._timing, start_lock)
+            for name, server in config.local_servers.items()
+        }
         self._stop = asyncio.Event()
-        self._touched = self._started = time.monotonic()
+        self._last_activity = self._started_at = time.monotonic()
         self._reason = ""
 
     async def run(self) -> None:
         """Serves until it is told to stop or nobody has wanted it for `idle_stop` seconds; leaves no child."""
-        if count := child_process.end_leftovers(self._meeting / CHILDREN):
+        if count := child_process.kill_leftovers(self._runtime_folder / CHILDREN_FILE):
             log.warning("ended %d servers of an earlier supervisor", count)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop, signal.Signals(number).name)
-        path = self._meeting / SOCKET
+        path = self._runtime_folder / SOCKET_FILE
         path.unlink(missing_ok=True)
-        listener = await asyncio.start_unix_server(self._serve, path, limit=LINE_BYTES)
+        listener = await asyncio.start_unix_server(self._serve, path, limit=MAX_REQUEST_BYTES)
         path.chmod(0o600)
         try:
             async with asyncio.TaskGroup() as group:
-                for keeper in self._keepers.values():
-                    group.create_task(keeper.keep())
-                group.create_task(self._look_after())
+                for server_supervisor in self._servers.values():
+                    group.create_task(server_supervisor.run())
+                group.create_task(self._monitor())
                 await self._stop.wait()
                 log.info("ending: %s", self._reason)
                 path.unlink(missing_ok=True)  # whoever comes now starts another
                 listener.close()
-                for keeper in self._keepers.values():
-                    keeper.stop()
+                for server_supervisor in self._servers.values():
+                    server_supervisor.stop()
         finally:
             listener.close()
-            (self._meeting / CHILDREN).unlink(missing_ok=True)
+            (self._runtime_folder / CHILDREN_FILE).unlink(missing_ok=True)
 
     def stop(self, reason: str) -> None:
         """Asks `run` to end."""
         self._reason = self._reason or reason
         self._stop.set()
 
-    async def _look_after(self) -> None:
+    async def _monitor(self) -> None:
         """Notes the children for a successor, and sees whether anybody still wants them."""
         seen: dict[str, tuple[int, int]] = {}
         noted: list[int] = []
         while not self._stop.is_set():
-            pids = [keeper.child.pid for keeper in self._keepers.values() if keeper.child]
+            pids = [server_supervisor.child.pid for server_supervisor in self._servers.values() if server_supervisor.child]
             if pids != noted:
-                child_process.record(pids, self._meeting / CHILDREN)
+                child_process.record_processes(pids, self._runtime_folder / CHILDREN_FILE)
                 noted = pids
-            for name, keeper in self._keepers.items():
-                if keeper.load.busy or keeper.load.progress != seen.get(name, keeper.load.progress):
-                    self._touched = time.monotonic()
-                seen[name] = keeper.load.progress
-            if time.monotonic() - self._touched > self.config.idle_stop:
+            for name, server_supervisor in self._servers.items():
+                if server_supervisor.load.busy or server_supervisor.load.progress != seen.get(name, server_supervisor.load.progress):
+                    self._last_activity = time.monotonic()
+                seen[name] = server_supervisor.load.progress
+            if time.monotonic() - self._last_activity > self.config.idle_stop:
                 self.stop(f"nobody asked for {self.config.idle_stop:.0f} s")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), min(self._timing.poll / 2, self.config.idle_stop / 4))
+                await asyncio.wait_for(self._stop.wait(), min(self._timing.poll_interval / 2, self.config.idle_stop / 4))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(30):
                 while line := await reader.readline():
-                    question = msgspec.json.decode(line, type=Question)
-                    writer.write(msgspec.json.encode(await self._answer(question)) + b"\n")
+                    question = msgspec.json.decode(line, type=SupervisorRequest)
+                    writer.write(msgspec.json.encode(await self._handle(question)) + b"\n")
                     await writer.drain()
         except (OSError, TimeoutError, ValueError, msgspec.MsgspecError, asyncio.LimitOverrunError):
             log.warning("a client went away, or said what is no question")
         finally:
             writer.close()
 
-    async def _answer(self, question: Question) -> SupervisorReport | Tails | Keyed | Done:
-        self._touched = time.monotonic()
+    async def _handle(self, question: SupervisorRequest) -> SupervisorReport | LogsResponse | KeyResponse | EmptyResponse:
+        self._last_activity = time.monotonic()
         match question:
-            case Status():
+            case StatusRequest():
                 return await self._report()
-            case Logs(lines):
-                count = min(lines, MOST_LINES) if lines > 0 else Logs().lines
-                return Tails({name: child_process.last_lines(keeper.log, count) for name, keeper in self._keepers.items()})
-            case Key():
-                return Keyed(self._key)
-            case Start(server):
-                for keeper in self._named(server):
-                    keeper.revive()
-            case Suspect(server):
-                for keeper in self._named(server):
-                    keeper.suspect()
-            case Stop():
+            case LogsRequest(lines):
+                count = min(lines, MAX_LOG_LINES) if lines > 0 else LogsRequest().lines
+                return LogsResponse(
+                    {name: child_process.last_lines(server_supervisor.log, count) for name, server_supervisor in self._servers.items()}
+                )
+            case KeyRequest():
+                return KeyResponse(self._key)
+            case StartRequest(server):
+                for server_supervisor in self._select(server):
+                    server_supervisor.retry_now()
+            case SuspectRequest(server):
+                for server_supervisor in self._select(server):
+                    server_supervisor.check_liveness()
+            case StopRequest():
                 self.stop("a client said so")
-            case Touch():
+            case HeartbeatRequest():
                 pass
-        return Done()
+        return EmptyResponse()
 
-    def _named(self, server: str | None) -> list[Keeper]:
-        return [keeper for name, keeper in self._keepers.items() if server in (None, name)]
+    def _select(self, server: str | None) -> list[ServerSupervisor]:
+        return [server_supervisor for name, server_supervisor in self._servers.items() if server in (None, name)]
 
     async def _report(self) -> SupervisorReport:
         return SupervisorReport(
-            protocol=PROTOCOL,
+            protocol=PROTOCOL_VERSION,
             fleet=self.config.name,
             digest=self.config.digest,
             pid=os.getpid(),
-            uptime=round(time.monotonic() - self._started, 1),
+            uptime=round(time.monotonic() - self._started_at, 1),
             idle_stop=self.config.idle_stop,
-            logs=str(self._logs),
-            servers=list(await asyncio.gather(*(keeper.report() for keeper in self._keepers.values()))),
-            guarded=True,
+            logs=str(self._log_folder),
+            servers=list(await asyncio.gather(*(server_supervisor.report() for server_supervisor in self._servers.values()))),
+            requires_key=True,
         )
 
 
-def from_weights(folders: Folders) -> Launcher:
+def weights_launcher(folders: Folders) -> Launcher:
     """Starts vLLM on weights that are in the cache, each file compared with its digest first."""
 
-    def start(server: LocalServer, port: int) -> Launch:
+    def start(server: LocalServer, port: int) -> ProcessSpec:
         vllm_launch.vllm_version()
-        folder = weights.find(server.weights, weights.Pantry(folders))
+        folder = weights.find_weights(server.weights, weights.ModelStore(folders))
         if folder is None:
-            raise weights.absent(server.weights)
+            raise weights.missing_error(server.weights)
         if server.device == "cpu" and server.dtype == "auto":
             cpu.ensure_speeds(folders.cache)
-        return vllm_launch.launch(cpu.resolved(server, folders.cache), weights.verify(folder).folder, port)
+        return vllm_launch.build_launch(cpu.resolve_auto(server, folders.cache), weights.verify_weights(folder).folder, port)
 
     return start
 
 
-def take(lock: Path, seconds: float = LOCK_SECONDS) -> IO[str] | None:
+def acquire_lock(lock: Path, timeout: float = LOCK_TIMEOUT) -> IO[str] | None:
     """The lock, held as long as the file is open; None where another supervisor answers, or holds it for too long."""
     file = lock.open("a+")
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + timeout
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return file
         except BlockingIOError:
-            if (lock.parent / SOCKET).exists() or time.monotonic() > deadline:
+            if (lock.parent / SOCKET_FILE).exists() or time.monotonic() > deadline:
                 file.close()
                 return None
             time.sleep(0.1)
@@ -207,14 +212,14 @@ def take(lock: Path, seconds: float = LOCK_SECONDS) -> IO[str] | None:
 def serve(file: Path, launcher: Launcher | None = None, timing: Timing | None = None) -> int:
     """Runs the supervisor of the fleet in `file`; gives 0, also where another one is there already."""
     config = FleetConfig.model_validate_json(file.read_bytes())
-    folders = Folders.of()
+    folders = Folders.from_environment()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    held = take(folders.meeting(config.digest) / LOCK)
+    held = acquire_lock(folders.runtime_folder(config.digest) / LOCK_FILE)
     if held is None:
         return 0
 
     async def run() -> None:
-        await Supervisor(config, folders, launcher or from_weights(folders), timing).run()
+        await Supervisor(config, folders, launcher or weights_launcher(folders), timing).run()
 
     with held:
         asyncio.run(run())

@@ -1,6 +1,6 @@
 """What a client asks a fleet's supervisor, and what that reports: one JSON line a question, one line an answer.
 
-Whoever changes a question or a report so that the other side would misread it counts `orchestra.fleet.config.PROTOCOL` up.
+Whoever changes a question or a report so that the other side would misread it counts `orchestra.fleet.config.PROTOCOL_VERSION` up.
 """
 
 from __future__ import annotations
@@ -11,71 +11,76 @@ import msgspec
 
 from orchestra.core.errors import FleetError
 
-Phase: TypeAlias = Literal["starting", "ready", "restarting", "failed", "stopped"]
+ServerPhase: TypeAlias = Literal["starting", "ready", "restarting", "failed", "stopped"]
 
 
-class _Question(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="op", tag=str.lower):
+def _operation(name: str) -> str:
+    """The wire name of a request class: `start` for `StartRequest`."""
+    return name.removesuffix("Request").lower()
+
+
+class _SupervisorRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="op", tag=_operation):
     """One line to the supervisor; each tells it that somebody is here."""
 
 
-class Touch(_Question, frozen=True):
+class HeartbeatRequest(_SupervisorRequest, frozen=True):
     """Nothing more than that."""
 
 
-class Status(_Question, frozen=True):
+class StatusRequest(_SupervisorRequest, frozen=True):
     """How the fleet is; answered with a `SupervisorReport`."""
 
 
-class Start(_Question, frozen=True):
+class StartRequest(_SupervisorRequest, frozen=True):
     """Servers that were given up, or pause, are tried again at once; this one, or all."""
 
     server: str | None = None
 
 
-class Suspect(_Question, frozen=True):
+class SuspectRequest(_SupervisorRequest, frozen=True):
     """A request to this server waited in vain: look whether it still writes."""
 
     server: str | None = None
 
 
-class Stop(_Question, frozen=True):
+class StopRequest(_SupervisorRequest, frozen=True):
     """The supervisor and its servers end."""
 
 
-class Logs(_Question, frozen=True):
-    """The last lines of each server's log; answered with `Tails`."""
+class LogsRequest(_SupervisorRequest, frozen=True):
+    """The last lines of each server's log; answered with `LogsResponse`."""
 
     lines: int = 40
 
 
-class Key(_Question, frozen=True):
-    """What the servers want with each request; answered with `Keyed`. Supervisors of earlier versions do not know the question."""
+class KeyRequest(_SupervisorRequest, frozen=True):
+    """What the servers want with each request; answered with `KeyResponse`. Supervisors of earlier versions do not know the question."""
 
 
-Question: TypeAlias = Touch | Status | Start | Suspect | Stop | Logs | Key
+SupervisorRequest: TypeAlias = HeartbeatRequest | StatusRequest | StartRequest | SuspectRequest | StopRequest | LogsRequest | KeyRequest
 
 
-class Done(msgspec.Struct, frozen=True):
+class EmptyResponse(msgspec.Struct, frozen=True):
     """The answer to what asks for no report."""
 
 
-class Tails(msgspec.Struct, frozen=True):
+class LogsResponse(msgspec.Struct, frozen=True):
     """The last lines of logs, by server."""
 
     logs: dict[str, list[str]]
 
 
-class Keyed(msgspec.Struct, frozen=True):
+class KeyResponse(msgspec.Struct, frozen=True):
     """The key of a supervisor's servers. It stands in no report, so that whoever prints one does not print it."""
 
     key: str
 
     def __repr__(self) -> str:
         """The same of every key."""
-        return "Keyed(…)"
+        return "KeyResponse(…)"
 
 
-class Trouble(msgspec.Struct, frozen=True):
+class ServerFailure(msgspec.Struct, frozen=True):
     """The error that a server was given up with, or last ended with."""
 
     code: str
@@ -84,7 +89,7 @@ class Trouble(msgspec.Struct, frozen=True):
     why: str = ""
 
     @classmethod
-    def of(cls, error: FleetError) -> Trouble:
+    def from_error(cls, error: FleetError) -> ServerFailure:
         """What a report tells of an error."""
         return cls(error.code, error.message, error.hint, error.why)
 
@@ -93,20 +98,20 @@ class ServerReport(msgspec.Struct, frozen=True, kw_only=True):
     """What `orchestra fleet status --json` shows of one server."""
 
     name: str
-    phase: Phase
+    phase: ServerPhase
     model: str
     pid: int | None = None
     port: int | None = None
     url: str | None = None
     uptime: float = 0.0
     """Seconds in health."""
-    since: float = 0.0
+    since_start: float = 0.0
     """Seconds since its last start."""
     restarts: int = 0
     version: Any = None
     """What its `/version` says."""
     weights: str = ""
-    """A glance at the files that it was started with (`orchestra.fleet.weights.weights.look`)."""
+    """A glance at the files that it was started with (`orchestra.fleet.weights.weights.quick_digest`)."""
     spare_slots: int = 0
     precision: str = ""
     """What it computes in: a data type, or a quantization; empty before its first start."""
@@ -117,12 +122,12 @@ class ServerReport(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int = 0
     adapters: list[str] = []
     log: str = ""
-    error: Trouble | None = None
+    error: ServerFailure | None = None
 
     @property
-    def failure(self) -> FleetError:
+    def to_error(self) -> FleetError:
         """The error that it tells of."""
-        told = self.error or Trouble("F005", "it did not start", "orchestra fleet logs")
+        told = self.error or ServerFailure("F005", "it did not start", "orchestra fleet logs")
         return FleetError(told.code, f"{self.name}: {told.message}", why=told.why, hint=told.hint)
 
 
@@ -138,5 +143,5 @@ class SupervisorReport(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds without work after which it ends."""
     logs: str
     servers: list[ServerReport]
-    guarded: bool = False
+    requires_key: bool = False
     """Whether they want a key; those of earlier versions do not."""

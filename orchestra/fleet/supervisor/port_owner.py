@@ -14,18 +14,18 @@ import sys
 
 SOCK_DIAG = 4
 """NETLINK_SOCK_DIAG, which Python has no name for."""
-BY_FAMILY, REQUEST = 20, 1
+BY_FAMILY, REQUEST_FLAG = 20, 1
 """SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST."""
-HEADER, QUESTION, ANSWER = struct.Struct("=IHHII"), struct.Struct("=BBBBI2s2s16s16sIII"), struct.Struct("=4x48x12xI")
+NETLINK_HEADER, DIAG_REQUEST, DIAG_RESPONSE = struct.Struct("=IHHII"), struct.Struct("=BBBBI2s2s16s16sIII"), struct.Struct("=4x48x12xI")
 """`nlmsghdr`, `inet_diag_req_v2`, and of `inet_diag_msg` the user."""
 ANY_COOKIE = 0xFFFFFFFF
 LOOPBACK = socket.inet_aton("127.0.0.1")
-NOWHERE = socket.inet_aton("0.0.0.0")  # noqa: S104 - of a socket that listens, the other end
-ROOT = 0
+ANY_ADDRESS = socket.inet_aton("0.0.0.0")  # noqa: S104 - of a socket that listens, the other end
+ROOT_UID = 0
 """Of connections that nobody has accepted yet, too; and root can read the key anyway."""
 
 
-def is_ours(port: int, caller: int = 0) -> bool:
+def is_own_port(port: int, client_port: int = 0) -> bool:
     """Whether no other user listens at a port of 127.0.0.1, or has accepted the connection that came there from the port `caller`.
 
     True where the system does not say.
@@ -35,22 +35,22 @@ def is_ours(port: int, caller: int = 0) -> bool:
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, SOCK_DIAG) as asked:
             asked.settimeout(1.0)
-            found = [_user(asked, port, 0), _user(asked, port, caller) if caller else None]
+            found = [_socket_owner(asked, port, 0), _socket_owner(asked, port, client_port) if client_port else None]
     except OSError:
         return True
-    return all(user in (None, ROOT, os.getuid()) for user in found)
+    return all(user in (None, ROOT_UID, os.getuid()) for user in found)
 
 
-def _user(asked: socket.socket, port: int, caller: int) -> int | None:
+def _socket_owner(netlink: socket.socket, port: int, client_port: int) -> int | None:
     """Whose the socket is that a connection from `caller` has come to, or that listens; None where there is none."""
-    ends = struct.pack("!H", port), struct.pack("!H", caller), LOOPBACK, LOOPBACK if caller else NOWHERE
-    body = QUESTION.pack(socket.AF_INET, socket.IPPROTO_TCP, 0, 0, ANY_COOKIE, *ends, 0, ANY_COOKIE, ANY_COOKIE)
-    asked.send(HEADER.pack(HEADER.size + len(body), BY_FAMILY, REQUEST, 0, 0) + body)
-    said = asked.recv(4096)
-    if HEADER.unpack_from(said)[1] != BY_FAMILY:  # an error: mostly ENOENT
-        code = -struct.unpack_from("=i", said, HEADER.size)[0]
+    ends = struct.pack("!H", port), struct.pack("!H", client_port), LOOPBACK, LOOPBACK if client_port else ANY_ADDRESS
+    body = DIAG_REQUEST.pack(socket.AF_INET, socket.IPPROTO_TCP, 0, 0, ANY_COOKIE, *ends, 0, ANY_COOKIE, ANY_COOKIE)
+    netlink.send(NETLINK_HEADER.pack(NETLINK_HEADER.size + len(body), BY_FAMILY, REQUEST_FLAG, 0, 0) + body)
+    said = netlink.recv(4096)
+    if NETLINK_HEADER.unpack_from(said)[1] != BY_FAMILY:  # an error: mostly ENOENT
+        code = -struct.unpack_from("=i", said, NETLINK_HEADER.size)[0]
         if code != errno.ENOENT:
             raise OSError(code, os.strerror(code))
         return None
-    user: int = ANSWER.unpack_from(said, HEADER.size)[0]
+    user: int = DIAG_RESPONSE.unpack_from(said, NETLINK_HEADER.size)[0]
     return user

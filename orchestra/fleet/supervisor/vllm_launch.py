@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from orchestra.core.child_process import Launch
+from orchestra.core.child_process import ProcessSpec
 from orchestra.core.errors import FleetError
 from orchestra.fleet import cpu
 from orchestra.fleet.config import LocalServer
@@ -19,20 +19,20 @@ from orchestra.fleet.supervisor.auth_middleware import MIDDLEWARE
 from orchestra.fleet.vllm_cpu import plugin
 from orchestra.fleet.weights import weights
 
-OLDEST = (0, 18)
+MIN_VERSION = (0, 18)
 """Before 0.18 there were three ways around `trust_remote_code=False` (SERVING.md)."""
 LOOPBACK = "127.0.0.1"
-WORKER = "orchestra.fleet.vllm_cpu.worker.SeededWorker"
+WORKER_CLASS = "orchestra.fleet.vllm_cpu.worker.SeededWorker"
 """vLLM's worker for CPUs, mended where it is of a version whose source was read."""
-KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "XDG_CACHE_HOME", cpu.LIMIT)
+PASSED_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "XDG_CACHE_HOME", cpu.ISA_VARIABLE)
 """What a server sees of the user's environment; nothing that could be a secret. GPU servers also see `GPU_PREFIXES`."""
 GPU_PREFIXES = ("CUDA_", "NVIDIA_", "HIP_", "ROCR_")
-BLOCK = 32
+KV_BLOCK_TOKENS = 32
 """Tokens that a CPU server's prefix cache takes together. vLLM 0.32 itself takes 128 there, more than the instructions of most agents have,
 of which it then keeps nothing; 32 is what its kernels ask for, and as fast."""
-LOOKUP = (1, 4)
+PROMPT_LOOKUP_RANGE = (1, 4)
 """How many tokens must have stood in a request before, at least and at most, for those that followed to be guessed."""
-QUANTIZATION, THREADS = "orchestra_quantization", "orchestra_threads"
+QUANTIZATION_KEY, THREADS_KEY = "orchestra_quantization", "orchestra_threads"
 """What our worker reads from vLLM's `--additional-config`."""
 
 
@@ -44,7 +44,7 @@ def vllm_version() -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
         found = tuple(int(part) for part in version.split("+")[0].split(".")[:2] if part.isdigit())
-        if found < OLDEST:
+        if found < MIN_VERSION:
             raise FleetError(
                 "F009", f"vLLM {version} is too old to be safe", hint="pip install --upgrade 'orchestra-slm[cpu]'   # or [gpu]"
             )
@@ -56,21 +56,21 @@ def vllm_version() -> str:
     )
 
 
-def launch(server: LocalServer, folder: Path, port: int, environment: Mapping[str, str] = os.environ) -> Launch:
+def build_launch(server: LocalServer, folder: Path, port: int, environment: Mapping[str, str] = os.environ) -> ProcessSpec:
     """How one server is started, on the weights in `folder`, listening on `port` of the loopback only. It serves once it has a `key`.
 
-    On a CPU, what `auto` means is decided before (`orchestra.fleet.cpu.resolved`).
+    On a CPU, what `auto` means is decided before (`orchestra.fleet.cpu.resolve_auto`).
     """
-    return Launch(
-        (sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server", *arguments(server, folder, port)),
+    return ProcessSpec(
+        (sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server", *vllm_arguments(server, folder, port)),
         _environment(server, environment),
-        weights.look(folder),
+        weights.quick_digest(folder),
         plugin.spare_slots() if server.device == "cpu" and server.max_loras else 0,
-        server.dtype if server.quantization == "int8" and not _one_process(server) else server.quantization or server.dtype,
+        server.dtype if server.quantization == "int8" and not _is_single_process(server) else server.quantization or server.dtype,
     )
 
 
-def arguments(server: LocalServer, folder: Path, port: int) -> list[str]:
+def vllm_arguments(server: LocalServer, folder: Path, port: int) -> list[str]:
     """The arguments of vLLM's server, named as in vLLM 0.32."""
     written: list[str] = []
     for flag, value in {
@@ -88,11 +88,11 @@ def arguments(server: LocalServer, folder: Path, port: int) -> list[str]:
         "--structured-outputs-config": json.dumps({"backend": server.structured_outputs}),
         "--tensor-parallel-size": server.tensor_parallel_size if server.tensor_parallel_size > 1 else None,
         "--gpu-memory-utilization": server.gpu_memory_utilization,
-        "--block-size": BLOCK if server.device == "cpu" else None,
+        "--block-size": KV_BLOCK_TOKENS if server.device == "cpu" else None,
         "--quantization": None if server.quantization == "int8" else server.quantization,
         "--kv-cache-dtype": server.kv_cache_dtype if server.kv_cache_dtype != "auto" else None,
-        **(_worker(server) if server.device == "cpu" and plugin.installed() in plugin.READ else {}),
-        **(_lora(server) if server.max_loras else {}),
+        **(_worker_arguments(server) if server.device == "cpu" and plugin.installed_version() in plugin.KNOWN_VERSIONS else {}),
+        **(_lora_arguments(server) if server.max_loras else {}),
     }.items():
         written += [flag, str(value)] if value is not None else []
     written.append("--enable-prefix-caching" if server.prefix_caching else "--no-enable-prefix-caching")
@@ -107,39 +107,40 @@ def closes_internal_ports(server: LocalServer) -> bool:
 
     That is the work of our worker, which servers on a GPU, and other versions of vLLM, do not have; and several workers need the ports.
     """
-    ours = server.device == "cpu" and plugin.installed() in plugin.READ and server.tensor_parallel_size == 1
+    ours = server.device == "cpu" and plugin.installed_version() in plugin.KNOWN_VERSIONS and server.tensor_parallel_size == 1
     return ours and sys.platform == "linux"
 
 
-def _lora(server: LocalServer) -> dict[str, int | None]:
+def _lora_arguments(server: LocalServer) -> dict[str, int | None]:
     return {"--max-loras": server.max_loras, "--max-lora-rank": server.max_lora_rank, "--max-cpu-loras": server.max_cpu_loras}
 
 
-def _worker(server: LocalServer) -> dict[str, str | None]:
-    """Our worker, and guesses without a second model: from the request itself (prompt lookup, Saxena 2023), and from habits (`cpu_drafts`).
+def _worker_arguments(server: LocalServer) -> dict[str, str | None]:
+    """Our worker, and guesses without a second model: from the request itself (prompt lookup, Saxena 2023), and
+    from the n-gram cache (`orchestra.fleet.vllm_cpu.ngram_cache`).
     Without our worker nothing is guessed, for a request that is scored beside guesses ends vLLM's own."""
     guesses = {
         "method": "ngram",
         "num_speculative_tokens": server.speculative_tokens,
-        "prompt_lookup_min": LOOKUP[0],
-        "prompt_lookup_max": LOOKUP[1],
+        "prompt_lookup_min": PROMPT_LOOKUP_RANGE[0],
+        "prompt_lookup_max": PROMPT_LOOKUP_RANGE[1],
     }
-    own = {QUANTIZATION: server.quantization or "", THREADS: cpu.cores(cpu.TOPOLOGY)} if _one_process(server) else {}
+    own = {QUANTIZATION_KEY: server.quantization or "", THREADS_KEY: cpu.core_count(cpu.TOPOLOGY)} if _is_single_process(server) else {}
     return {
-        "--worker-cls": WORKER,
+        "--worker-cls": WORKER_CLASS,
         "--speculative-config": json.dumps(guesses) if server.speculative_tokens else None,
         "--additional-config": json.dumps(own) if own else None,
     }
 
 
 def _environment(server: LocalServer, environment: Mapping[str, str]) -> dict[str, str]:
-    kept = {name: environment[name] for name in KEPT if name in environment}
+    kept = {name: environment[name] for name in PASSED_VARIABLES if name in environment}
     if server.device == "gpu":
         kept |= {name: value for name, value in environment.items() if name.startswith(GPU_PREFIXES)}
     else:
-        kept |= {"VLLM_CPU_KVCACHE_SPACE": str(server.kv_cache_gib)} | _threads(server) | cpu.limits(environment)
+        kept |= {"VLLM_CPU_KVCACHE_SPACE": str(server.kv_cache_gib)} | _thread_environment(server) | cpu.isa_environment(environment)
     path = [Path(__file__).parents[3]]
-    if server.device == "cpu" and cpu.limits(environment):
+    if server.device == "cpu" and cpu.isa_environment(environment):
         path.append(Path(__file__).parents[1] / "vllm_cpu" / "isa")
     return kept | {
         "HF_HUB_OFFLINE": "1",
@@ -149,28 +150,31 @@ def _environment(server: LocalServer, environment: Mapping[str, str]) -> dict[st
         "GLOO_SOCKET_IFNAME": "lo",  # else gloo listens where the host's name leads, which may be the network
         "DO_NOT_TRACK": "1",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True" if server.max_loras else "False",
-        "VLLM_PLUGINS": plugin.PLUGIN if server.device == "cpu" else "",  # exactly these: whatever else is installed stays out
+        "VLLM_PLUGINS": plugin.PLUGIN_NAME if server.device == "cpu" else "",  # exactly these: whatever else is installed stays out
         "PYTHONPATH": os.pathsep.join(map(str, path)),  # what it loads of ours is this Orchestra's
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
 
 
-def _one_process(server: LocalServer) -> bool:
+def _is_single_process(server: LocalServer) -> bool:
     """Whether a CPU server computes in the process that schedules, and may use all cores there.
 
     vLLM 0.32 by itself computes in another process, and keeps a core for the one that schedules, which waits in a loop
     (docs/decisions/036). In float32 the number of threads follows what other programs leave (`orchestra.fleet.vllm_cpu.thread_policy`).
     """
-    known = plugin.installed() in plugin.READ
+    known = plugin.installed_version() in plugin.KNOWN_VERSIONS
     return known and server.device == "cpu" and server.tensor_parallel_size == 1 and (server.dedicated or server.dtype == "float32")
 
 
-def _threads(server: LocalServer) -> dict[str, str]:
+def _thread_environment(server: LocalServer) -> dict[str, str]:
     """The threads of OpenMP. Float32 begins with one, because the process that computes is forked from this one; the worker adds more."""
-    if not _one_process(server):
+    if not _is_single_process(server):
         return {}
-    return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "1" if server.dtype == "float32" else str(cpu.cores(cpu.TOPOLOGY))}
+    return {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "OMP_NUM_THREADS": "1" if server.dtype == "float32" else str(cpu.core_count(cpu.TOPOLOGY)),
+    }
 
 
 def choose_port(wanted: int | None) -> int:

@@ -15,7 +15,7 @@ import os
 from functools import partial
 from typing import Any
 
-METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
+METHOD_VARIABLE = "VLLM_WORKER_MULTIPROC_METHOD"
 
 
 def install(platform: Any) -> None:
@@ -24,7 +24,7 @@ def install(platform: Any) -> None:
 
     def check_and_update_config(cls: Any, config: Any) -> None:
         usual(config)
-        os.environ[METHOD] = "fork"
+        os.environ[METHOD_VARIABLE] = "fork"
 
     platform.check_and_update_config = classmethod(check_and_update_config)
     os.register_at_fork(after_in_child=partial(_restore, platform, usual))
@@ -32,4 +32,4 @@ def install(platform: Any) -> None:
 
 def _restore(platform: Any, usual: Any) -> None:
     platform.check_and_update_config = usual
-    os.environ[METHOD] = "spawn"
+    os.environ[METHOD_VARIABLE] = "spawn"

@@ -27,15 +27,15 @@ which AVX2 adds them (`vpmaddubsw`): 2 · 255 · 64 < 2¹⁵."""
 ACTIVATION_LEVELS = 127
 ZERO_POINT = 128
 """Activations are unsigned for FBGEMM: this is zero."""
-SMALLEST = 1e-12
+MIN_SCALE = 1e-12
 """Below this a row counts as zero, so that nothing is divided by zero."""
-BATCH = 32
+PACKED_BATCH_TOKENS = 32
 """Tokens for which float32 weights are laid out."""
 
 
 def int8_product(weight: torch.Tensor) -> Product:
     """A product in 8 bits. `weight` is (outputs, inputs)."""
-    scales = (weight.abs().amax(1) / WEIGHT_LEVELS).clamp_min(SMALLEST)
+    scales = (weight.abs().amax(1) / WEIGHT_LEVELS).clamp_min(MIN_SCALE)
     zeros = torch.zeros(len(scales), dtype=torch.int64)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.quantize_per", UserWarning)  # for a later PyTorch; this module is for known versions
@@ -45,7 +45,7 @@ def int8_product(weight: torch.Tensor) -> Product:
 
     def product(x: torch.Tensor, _weight: Any, bias: torch.Tensor | None) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        largest = rows.abs().amax(1, keepdim=True).clamp_min_(SMALLEST)
+        largest = rows.abs().amax(1, keepdim=True).clamp_min_(MIN_SCALE)
         y: torch.Tensor = multiply(rows / largest, 1 / ACTIVATION_LEVELS, ZERO_POINT, packed).mul_(largest)
         return (y if bias is None else y.add_(bias)).view(*x.shape[:-1], -1)
 
@@ -54,7 +54,7 @@ def int8_product(weight: torch.Tensor) -> Product:
 
 def float32_product(weight: torch.Tensor) -> Product:
     """A product in float32, by PyTorch's oneDNN, whose primitives PyTorch drops when the number of threads changes."""
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight, BATCH)
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_BATCH_TOKENS)
 
     def product(x: torch.Tensor, _weight: Any, bias: torch.Tensor | None) -> torch.Tensor:
         y: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")

@@ -17,14 +17,14 @@ from llvmlite import ir
 from numba import float32, njit, types, uint16
 from numba.extending import intrinsic
 
-Numbers: TypeAlias = "np.ndarray[Any, Any]"
+Array: TypeAlias = "np.ndarray[Any, Any]"
 
-AT_ONCE = 4
+ROWS_PER_PASS = 4
 """Rows that the kernel takes together; the rows of a slice are filled up with zeros to a multiple of it."""
 
 
 @intrinsic  # type: ignore[untyped-decorator]  # numba has no types
-def widened(_context: Any, number: Any) -> Any:
+def widen(_context: Any, number: Any) -> Any:
     """The float32 of an element: of a bfloat16, which numba does not know, its bits are the upper half; a float32 is itself."""
 
     def same(_: Any, __: Any, ___: Any, given: Any) -> Any:
@@ -38,7 +38,7 @@ def widened(_context: Any, number: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]  # numba has no types
-def narrowed(_context: Any, _number: Any, like: Any) -> Any:
+def narrow(_context: Any, _number: Any, like: Any) -> Any:
     """A float32 as an element of the kind of `like`: the nearest bfloat16, the even one where two are; or itself. Finite numbers only."""
 
     def same(_: Any, __: Any, ___: Any, given: Any) -> Any:
@@ -54,7 +54,7 @@ def narrowed(_context: Any, _number: Any, like: Any) -> Any:
     return (float32(float32, float32), same) if isinstance(like, types.Float) else (uint16(float32, uint16), code)
 
 
-def _signature(element: str) -> str:
+def _kernel_signature(element: str) -> str:
     """Of the kernel for one kind of element: `uint16`, the bits of a bfloat16, or `float32`."""
     matrix, vector, numbers = f"{element}[:, ::1]", f"{element}[::1]", "int64[::1]"
     return f"void({matrix}, {matrix}, {matrix}, {vector}{f', {numbers}' * 6})"
@@ -69,7 +69,7 @@ def add(y: Any, x: Any, a: Any, b: Any, order: Any, slots: Any, ends: Any, lefts
     """`y[t] += (x[t] a[s]ᵀ) b[s]` for each token `t` in `order`, all in bfloat16 or all in float32, summed in float32.
 
     `y` is (tokens, out), `x` is (tokens, in), `slots` has each token's slot; those of one slot are neighbours in `order`, which leaves out
-    what has none. Of a `Flat` are `a`, (rows, in), and of each of its rows what `b` has for it: the numbers from `starts[r]` on,
+    what has none. Of a `FlatAdapters` are `a`, (rows, in), and of each of its rows what `b` has for it: the numbers from `starts[r]` on,
     `widths[r]` of them, for the columns from `lefts[r]` on. Slot `s` has the rows from `ends[s]` to `ends[s + 1]`.
 
     Tokens are taken in pairs, so that a row is widened once for two; one without a partner is computed twice, and written twice alike.
@@ -88,12 +88,12 @@ def add(y: Any, x: Any, a: Any, b: Any, order: Any, slots: Any, ends: Any, lefts
             continue
         given0, given1 = x[one], x[two]
         for i in range(x.shape[1]):
-            wide0[i], wide1[i] = widened(given0[i]), widened(given1[i])
+            wide0[i], wide1[i] = widen(given0[i]), widen(given1[i])
         while row < end:
             a0, a1, a2, a3 = a[row], a[row + 1], a[row + 2], a[row + 3]
             h0 = h1 = h2 = h3 = k0 = k1 = k2 = k3 = np.float32(0)
             for i in range(x.shape[1]):
-                v0, v1, v2, v3 = widened(a0[i]), widened(a1[i]), widened(a2[i]), widened(a3[i])
+                v0, v1, v2, v3 = widen(a0[i]), widen(a1[i]), widen(a2[i]), widen(a3[i])
                 h0 += wide0[i] * v0
                 h1 += wide0[i] * v1
                 h2 += wide0[i] * v2
@@ -109,21 +109,21 @@ def add(y: Any, x: Any, a: Any, b: Any, order: Any, slots: Any, ends: Any, lefts
             b2, b3 = b[start + 2 * width : start + 3 * width], b[start + 3 * width : start + 4 * width]
             if row == ends[slot] or lefts[row - 1] != left:
                 for j in range(width):
-                    sums0[j], sums1[j] = widened(part0[j]), widened(part1[j])
+                    sums0[j], sums1[j] = widen(part0[j]), widen(part1[j])
             for j in range(width):
-                v0, v1, v2, v3 = widened(b0[j]), widened(b1[j]), widened(b2[j]), widened(b3[j])
+                v0, v1, v2, v3 = widen(b0[j]), widen(b1[j]), widen(b2[j]), widen(b3[j])
                 sums0[j] += h0 * v0 + h1 * v1 + h2 * v2 + h3 * v3
                 sums1[j] += k0 * v0 + k1 * v1 + k2 * v2 + k3 * v3
             row += 4
             if row == end or lefts[row] != left:
                 for j in range(width):
-                    part0[j] = narrowed(sums0[j], part0[j])
+                    part0[j] = narrow(sums0[j], part0[j])
                 for j in range(width):
-                    part1[j] = narrowed(sums1[j], part1[j])
+                    part1[j] = narrow(sums1[j], part1[j])
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class AdapterBlock:
     """What an adapter does to one slice of a layer: `down` is (rank, in), `up` is (width, rank), for the columns from `left` on."""
 
     slot: int
@@ -133,25 +133,25 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Flat:
+class FlatAdapters:
     """The adapters of a layer as `add` reads them, in the type of the layer; bfloat16 as its bits."""
 
-    a: Numbers
-    b: Numbers
-    ends: Numbers
-    lefts: Numbers
-    widths: Numbers
-    starts: Numbers
+    a: Array
+    b: Array
+    ends: Array
+    lefts: Array
+    widths: Array
+    starts: Array
 
     @staticmethod
-    def of(blocks: Iterable[Block], slots: int, wide: int) -> Flat:
+    def from_blocks(blocks: Iterable[AdapterBlock], slots: int, wide: int) -> FlatAdapters:
         """From blocks in the order of their slots; `wide` is the width of the layer's input."""
         blocks = tuple(blocks)
         dtype = blocks[0].down.dtype if blocks else torch.bfloat16
         downs, ups = [torch.empty(0, wide, dtype=dtype)], [torch.empty(0, dtype=dtype)]
         counts, lefts, widths = [0] * slots, list[int](), list[int]()
         for block in blocks:
-            more = -block.down.shape[0] % AT_ONCE
+            more = -block.down.shape[0] % ROWS_PER_PASS
             downs += [block.down, block.down.new_zeros(more, wide)]
             ups += [block.up.t().flatten(), block.up.new_zeros(more * block.up.shape[0])]
             rows = block.down.shape[0] + more
@@ -160,19 +160,19 @@ class Flat:
             widths += [block.up.shape[0]] * rows
         ends, starts = np.cumsum([0, *counts]), np.cumsum([0, *widths])[:-1]
         listed = (np.asarray(part, np.int64) for part in (ends, lefts, widths, starts))
-        return Flat(elements(torch.cat(downs)), elements(torch.cat(ups)), *listed)
+        return FlatAdapters(as_array(torch.cat(downs)), as_array(torch.cat(ups)), *listed)
 
-    def add(self, y: torch.Tensor, x: torch.Tensor, order: Numbers, slots: Numbers) -> None:
+    def add(self, y: torch.Tensor, x: torch.Tensor, order: Array, slots: Array) -> None:
         """Adds to each row of `y` what its adapter makes of the same row of `x`; both contiguous, and in the type of the adapters."""
-        add(elements(y), elements(x), self.a, self.b, order, slots, self.ends, self.lefts, self.widths, self.starts)
+        add(as_array(y), as_array(x), self.a, self.b, order, slots, self.ends, self.lefts, self.widths, self.starts)
 
 
-def elements(tensor: torch.Tensor) -> Numbers:
+def as_array(tensor: torch.Tensor) -> Array:
     """The memory of a tensor of float32 or bfloat16 for numpy, which knows a bfloat16 as its bits only."""
-    found: Numbers = (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    found: Array = (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
     return found
 
 
-def compile_for(dtype: torch.dtype) -> None:
+def compile_kernel(dtype: torch.dtype) -> None:
     """Compiles the kernel for tensors of this type, which takes seconds, before the first step needs it."""
-    add.compile(_signature("uint16" if dtype == torch.bfloat16 else "float32"))
+    add.compile(_kernel_signature("uint16" if dtype == torch.bfloat16 else "float32"))

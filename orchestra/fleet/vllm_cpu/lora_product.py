@@ -27,21 +27,21 @@ from torch.nn.functional import linear, pad
 from vllm import _custom_ops as kernels
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
-from orchestra.fleet.vllm_cpu.lora_kernel import Block, Flat
+from orchestra.fleet.vllm_cpu.lora_kernel import AdapterBlock, FlatAdapters
 
-FEW = 512
+KERNEL_MAX_TOKENS = 512
 """Tokens in a step up to which the kernel is taken, on one thread. `python -m bench.adapter_kernel` has the times of both ways."""
 
 KERNEL_TYPES = frozenset({torch.bfloat16, torch.float32})
 """What the kernel is compiled for."""
 
-LONG = 128
+MIN_RUN_TOKENS = 128
 """Tokens that neighbours with the same adapter have on average, from which on they are taken as they lie."""
 
 Product: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
 
-def packed(weight: torch.Tensor) -> Product:
+def pack(weight: torch.Tensor) -> Product:
     """`x -> x weightᵀ`, with the weight laid out for oneDNN where vLLM has it, as the model's own are."""
     if kernels._supports_onednn:
         try:
@@ -54,7 +54,7 @@ def packed(weight: torch.Tensor) -> Product:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class AdapterProducts:
     """Both products of an adapter, or of several one below the other."""
 
     down: Product
@@ -63,48 +63,53 @@ class Pair:
     """(rows, out)"""
 
     @staticmethod
-    def of(a: torch.Tensor, b: torch.Tensor) -> Pair:
+    def from_matrices(a: torch.Tensor, b: torch.Tensor) -> AdapterProducts:
         """From `a` (rows, in) and `b` (rows, out)."""
-        return Pair(packed(a.contiguous()), packed(b.t().contiguous()), b)
+        return AdapterProducts(pack(a.contiguous()), pack(b.t().contiguous()), b)
 
 
 @dataclass(frozen=True)
-class Stack:
+class AdapterStack:
     """The adapters of one module: `a` is (rows, in), `b` is (rows, out); slot `s` has the rows from `ends[s]` to `ends[s + 1]`."""
 
     a: torch.Tensor
     b: torch.Tensor
     ends: tuple[int, ...]
     versions: tuple[int, ...]
-    blocks: tuple[Block, ...]
+    blocks: tuple[AdapterBlock, ...]
     """The same by slot and slice, as they lie in vLLM's tensors."""
-    _pairs: dict[int, Pair] = field(default_factory=dict)
+    _products: dict[int, AdapterProducts] = field(default_factory=dict)
 
     @staticmethod
-    def of(a_slots: Sequence[torch.Tensor], b_slots: Sequence[torch.Tensor]) -> Stack:
+    def from_slots(a_slots: Sequence[torch.Tensor], b_slots: Sequence[torch.Tensor]) -> AdapterStack:
         """From vLLM's tensors, one of each for every slice of the module: (slots, 1, rank, in) and (slots, 1, out, rank)."""
         versions = read_versions(a_slots, b_slots)
         a_slots = a_slots or [b.new_ones(b.shape[0], 1, b.shape[-1], 1) for b in b_slots]
         width = sum(b.shape[-2] for b in b_slots)
-        rows_a, rows_b, ends, blocks = [a_slots[0].new_empty(0, a_slots[0].shape[-1])], [b_slots[0].new_empty(0, width)], [0], list[Block]()
+        rows_a, rows_b, ends, blocks = (
+            [a_slots[0].new_empty(0, a_slots[0].shape[-1])],
+            [b_slots[0].new_empty(0, width)],
+            [0],
+            list[AdapterBlock](),
+        )
         for slot in range(a_slots[0].shape[0]):
             left, count = 0, 0
             for a, b in zip(a_slots, b_slots, strict=True):
                 down, up = a[slot].flatten(0, -2), b[slot].flatten(0, -2)
-                rank = _used(down, up)
+                rank = _used_rank(down, up)
                 part = up.new_zeros(rank, width)
                 part[:, left : left + up.shape[0]] = up[:, :rank].t()
                 rows_a.append(down[:rank])
                 rows_b.append(part)
-                blocks.append(Block(slot, left, down[:rank], up[:, :rank]))
+                blocks.append(AdapterBlock(slot, left, down[:rank], up[:, :rank]))
                 left, count = left + up.shape[0], count + rank
             ends.append(ends[-1] + count)
-        return Stack(torch.cat(rows_a), torch.cat(rows_b), tuple(ends), versions, tuple(blocks))
+        return AdapterStack(torch.cat(rows_a), torch.cat(rows_b), tuple(ends), versions, tuple(blocks))
 
     @cached_property
-    def flat(self) -> Flat:
+    def flat(self) -> FlatAdapters:
         """The same for the kernel."""
-        return Flat.of(self.blocks, len(self.ends) - 1, self.a.shape[1])
+        return FlatAdapters.from_blocks(self.blocks, len(self.ends) - 1, self.a.shape[1])
 
     def rows(self, slot: int) -> int:
         """How many rows an adapter has; 0 where it leaves this module alone."""
@@ -116,20 +121,20 @@ class Stack:
         return int(self.b.shape[1])
 
     @cached_property
-    def plain(self) -> bool:
+    def is_kernel_type(self) -> bool:
         """Whether the kernel can read it."""
         return bool(self.a.dtype == self.b.dtype and self.a.dtype in KERNEL_TYPES)
 
-    def fits(self, tensor: torch.Tensor) -> bool:
+    def can_read(self, tensor: torch.Tensor) -> bool:
         """Whether the kernel can read a tensor beside these adapters as it lies."""
         return tensor.dtype == self.a.dtype and bool(tensor.is_contiguous())
 
-    def one(self, slot: int) -> Pair:
+    def slot_products(self, slot: int) -> AdapterProducts:
         """The products with one adapter."""
-        found = self._pairs.get(slot)
+        found = self._products.get(slot)
         if found is None:
             low, high = self.ends[slot : slot + 2]
-            found = self._pairs[slot] = Pair.of(self.a[low:high], self.b[low:high])
+            found = self._products[slot] = AdapterProducts.from_matrices(self.a[low:high], self.b[low:high])
         return found
 
 
@@ -138,26 +143,26 @@ def read_versions(a_slots: Sequence[torch.Tensor], b_slots: Sequence[torch.Tenso
     return tuple(tensor._version for tensors in (a_slots, b_slots) for tensor in tensors)
 
 
-def _used(down: torch.Tensor, up: torch.Tensor) -> int:
+def _used_rank(down: torch.Tensor, up: torch.Tensor) -> int:
     """The rank that an adapter really has in a slot: the rest of a slot is zeros."""
     live = (down != 0).any(1) & (up != 0).any(0)
     return int(live.nonzero().max()) + 1 if bool(live.any()) else 0
 
 
-class Step:
+class StepSlots:
     """Which rows of a step's batch belong to which slot; made once a step, used by every layer."""
 
     def __init__(self, slots: torch.Tensor) -> None:
         """`slots` has the slot of each row, -1 for those without an adapter."""
         self.slots = slots
-        self.active = sorted(set(slots.tolist()) - {-1})
+        self.active_slots = sorted(set(slots.tolist()) - {-1})
         count, (owners, counts) = slots.shape[0], (part.tolist() for part in torch.unique_consecutive(slots, return_counts=True))
         runs = [(slot, low, high) for slot, (low, high) in zip(owners, pairwise(accumulate(counts, initial=0)), strict=True) if slot >= 0]
-        self.runs = runs if count >= LONG * len(owners) else []
+        self.runs = runs if count >= MIN_RUN_TOKENS * len(owners) else []
         """Neighbours with the same slot, and where they begin and end; nothing where they are short."""
-        self.few = not self.runs and count * torch.get_num_threads() <= FEW
+        self.use_kernel = not self.runs and count * torch.get_num_threads() <= KERNEL_MAX_TOKENS
         """Whether the kernel is the fastest: it computes on one thread."""
-        self.numbers = slots.numpy()
+        self.slot_array = slots.numpy()
         by_slot = slots.argsort(stable=True).numpy()
         self.order = by_slot[count - int((slots >= 0).sum()) :]
         """The rows that have a slot, those of one slot after the other."""
@@ -171,60 +176,60 @@ class Step:
         return found
 
 
-def add_product(y: torch.Tensor, x: torch.Tensor, stack: Stack, step: Step, scale: float = 1.0) -> None:
+def add_product(y: torch.Tensor, x: torch.Tensor, stack: AdapterStack, step: StepSlots, scale: float = 1.0) -> None:
     """Adds to each row of `y` what its adapter makes of the same row of `x`; `y` may be wider or narrower than the adapters."""
     if not stack.ends[-1]:
         return
-    if step.few and scale == 1.0 and stack.plain and y.shape[1] == stack.width and stack.fits(y) and stack.fits(x):
-        stack.flat.add(y, x, step.order, step.numbers)
+    if step.use_kernel and scale == 1.0 and stack.is_kernel_type and y.shape[1] == stack.width and stack.can_read(y) and stack.can_read(x):
+        stack.flat.add(y, x, step.order, step.slot_array)
         return
     width = min(y.shape[1], stack.width)  # vLLM pads vocabularies
     y = y if width == y.shape[1] else y[:, :width]
     if step.runs and y.dtype == x.dtype:
         for slot, low, high in step.runs:
             if stack.rows(slot):
-                pair = stack.one(slot)
+                pair = stack.slot_products(slot)
                 y[low:high].addmm_(pair.down(x[low:high]), pair.b[:, :width], alpha=scale)
         return
-    for slot in filter(stack.rows, step.active):
-        rows, pair = step.rows(slot), stack.one(slot)
+    for slot in filter(stack.rows, step.active_slots):
+        rows, pair = step.rows(slot), stack.slot_products(slot)
         inner = pair.down(x.index_select(0, rows))
         outer = pair.up(inner if scale == 1.0 else inner.mul_(scale))
         y.index_add_(0, rows, outer if width == outer.shape[1] else outer[:, :width])
 
 
-def _rows(tensor: torch.Tensor) -> torch.Tensor:
+def _as_matrix(tensor: torch.Tensor) -> torch.Tensor:
     """(rows, width), of which there may be several dimensions; mostly it is that already, and a view costs a microsecond."""
     return tensor if tensor.dim() == 2 else tensor.view(-1, tensor.shape[-1])
 
 
 class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM has no types
-    """vLLM's door to adapters on a CPU, with the products of this module behind it."""
+    """vLLM's interface to adapters on a CPU, implemented with the products of this module."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._stacks: dict[int, tuple[Any, Stack]] = {}
-        self._steps: dict[tuple[str, int], Step] = {}
+        self._stacks: dict[int, tuple[Any, AdapterStack]] = {}
+        self._steps: dict[tuple[str, int], StepSlots] = {}
 
     def update_metadata(self, *arguments: Any, **named: Any) -> None:
         """A new batch, or other adapters in the slots."""
         self._steps.clear()
         super().update_metadata(*arguments, **named)
 
-    def _step(self, kind: Literal["tokens", "requests"], count: int) -> Step:
+    def _step(self, kind: Literal["tokens", "requests"], count: int) -> StepSlots:
         """The step of so many rows; rows that vLLM pads a batch with have no adapter."""
         found = self._steps.get((kind, count))
         if found is None:
             slots = self.token_lora_indices if kind == "tokens" else self.sampler_indices
             known = slots[:count]
-            found = self._steps[kind, count] = Step(pad(known, (0, count - known.shape[0]), value=-1))
+            found = self._steps[kind, count] = StepSlots(pad(known, (0, count - known.shape[0]), value=-1))
         return found
 
-    def _stack(self, a_slots: Sequence[torch.Tensor], b_slots: Sequence[torch.Tensor]) -> Stack:
+    def _stack(self, a_slots: Sequence[torch.Tensor], b_slots: Sequence[torch.Tensor]) -> AdapterStack:
         key = id(b_slots[0])
         held = self._stacks.get(key)
         if held is None or held[1].versions != read_versions(a_slots, b_slots):
-            held = self._stacks[key] = (b_slots[0], Stack.of(a_slots, b_slots))
+            held = self._stacks[key] = (b_slots[0], AdapterStack.from_slots(a_slots, b_slots))
         return held[1]
 
     def add_lora_linear(
@@ -240,9 +245,9 @@ class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM has no types
         **named: Any,
     ) -> None:
         """Of a linear layer with one slice or several."""
-        x, y = _rows(x), _rows(y)
+        x, y = _as_matrix(x), _as_matrix(y)
         step = self._step("tokens", x.shape[0])
-        if step.active:
+        if step.active_slots:
             add_product(y, x, self._stack(lora_a_stacked, lora_b_stacked), step, scale)
 
     def add_lora_logits(
@@ -257,9 +262,9 @@ class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM has no types
         **named: Any,
     ) -> None:
         """Of the head, whose rows are requests."""
-        x, y = _rows(x), _rows(y)
+        x, y = _as_matrix(x), _as_matrix(y)
         step = self._step("requests", x.shape[0])
-        if step.active:
+        if step.active_slots:
             add_product(y, x.to(lora_a_stacked.dtype), self._stack((lora_a_stacked,), (lora_b_stacked,)), step, scale)
 
     def add_lora_embedding(
@@ -267,11 +272,11 @@ class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM has no types
     ) -> None:
         """Of the embedding: `x` has the rows that were looked up already."""
         step = self._step("tokens", x.shape[0])
-        if step.active:
+        if step.active_slots:
             stack = self._stack((), (lora_b_stacked,))
-            for slot in filter(stack.rows, step.active):
+            for slot in filter(stack.rows, step.active_slots):
                 rows, rank = step.rows(slot), stack.rows(slot)
-                y.index_add_(0, rows, stack.one(slot).up(x.index_select(0, rows)[:, :rank].contiguous()))
+                y.index_add_(0, rows, stack.slot_products(slot).up(x.index_select(0, rows)[:, :rank].contiguous()))
 
     def add_shrink(self, y: Any, x: torch.Tensor, lora_a_stacked: Any, scale: float, **named: Any) -> None:
         """Of layers whose adapters are sharded over several processes: vLLM's, without what it gives to rows that have no adapter."""

@@ -11,51 +11,51 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import TypeAlias
 
-CONTEXTS = 3, 2, 1
+CONTEXT_SIZES = 3, 2, 1
 """So many tokens tell what follows, the longest context that is known first. Of plans and answers as `bench/parallel.py` has them, each
 way of choosing them was tried without a model: these came to the end of a text in the fewest steps."""
-LONGEST = max(CONTEXTS)
-MOST = 100_000
+MAX_CONTEXT_SIZE = max(CONTEXT_SIZES)
+MAX_CONTEXTS = 100_000
 """Contexts that are remembered, some 40 MB; of more the eighth that was not met for longest is forgotten."""
-SURE = 8
+MAX_COUNT = 8
 """How often at most it counts that the same token followed, so that a habit that ends is soon forgotten."""
 
 
 Owner: TypeAlias = tuple[int, str]
-"""The adapter and the tenant whose habits they are: how soon an answer comes must not tell one tenant what another one wrote."""
+"""The adapter and the tenant that own the n-grams: how soon an answer comes must not tell one tenant what another one wrote."""
 Context: TypeAlias = tuple[Owner, tuple[int, ...]]
 
 
-class Habits:
+class NgramCache:
     """What follows what, in all that was written by an owner."""
 
-    def __init__(self, most: int = MOST) -> None:
-        self._most = most
-        self._known: dict[Context, tuple[int, int]] = {}
+    def __init__(self, max_contexts: int = MAX_CONTEXTS) -> None:
+        self._max_contexts = max_contexts
+        self._continuations: dict[Context, tuple[int, int]] = {}
         """The token that followed, and how many times more often than others it did, after the first time."""
 
     def learn(self, owner: Owner, tokens: Sequence[int], new: int) -> None:
         """The last `new` of these tokens were written now."""
         for at in range(len(tokens) - new, len(tokens)):
-            for size in CONTEXTS:
+            for size in CONTEXT_SIZES:
                 if size <= at:
                     key, token = (owner, tuple(tokens[at - size : at])), tokens[at]
-                    held, often = self._known.pop(key, (token, -1))
+                    held, often = self._continuations.pop(key, (token, -1))
                     if held == token:
-                        self._known[key] = held, min(often + 1, SURE)
+                        self._continuations[key] = held, min(often + 1, MAX_COUNT)
                     elif often:
-                        self._known[key] = held, often - 1
+                        self._continuations[key] = held, often - 1
                     else:
-                        self._known[key] = token, 0
-        if len(self._known) > self._most:  # many at once: a dict looks for its first key among those that are gone
-            for oldest in list(islice(self._known, len(self._known) - self._most + self._most // 8)):
-                del self._known[oldest]
+                        self._continuations[key] = token, 0
+        if len(self._continuations) > self._max_contexts:  # many at once: a dict looks for its first key among those that are gone
+            for oldest in list(islice(self._continuations, len(self._continuations) - self._max_contexts + self._max_contexts // 8)):
+                del self._continuations[oldest]
 
-    def guess(self, owner: Owner, tokens: Sequence[int], most: int) -> list[int]:
+    def propose(self, owner: Owner, tokens: Sequence[int], max_tokens: int) -> list[int]:
         """At most so many tokens that will follow; none where nothing has followed twice."""
         said = list(tokens)
-        while len(said) < len(tokens) + most:
-            known = (self._known.get((owner, tuple(said[-size:])), (0, 0)) for size in CONTEXTS if size <= len(said))
+        while len(said) < len(tokens) + max_tokens:
+            known = (self._continuations.get((owner, tuple(said[-size:])), (0, 0)) for size in CONTEXT_SIZES if size <= len(said))
             token = next((token for token, often in known if often), None)
             if token is None:
                 break

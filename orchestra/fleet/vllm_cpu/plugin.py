@@ -16,15 +16,15 @@ from typing import Any
 
 from orchestra.fleet.vllm_cpu import fork
 
-GROUP = "vllm.general_plugins"
-PLUGIN = "orchestra_lora_cpu"
+ENTRY_POINT_GROUP = "vllm.general_plugins"
+PLUGIN_NAME = "orchestra_lora_cpu"
 """The name of the entry point in pyproject.toml, and what `VLLM_PLUGINS` says where it shall be loaded."""
-PRODUCT = "orchestra.fleet.vllm_cpu.lora_product.GroupedLora"
+WRAPPER_CLASS = "orchestra.fleet.vllm_cpu.lora_product.GroupedLora"
 
-READ = ("0.32.0",)
+KNOWN_VERSIONS = ("0.32.0",)
 """Versions of vLLM whose LoRA on CPUs was read; `tests/real/test_adapters.py` holds them to it, `bench/adapters.py` measures them."""
 
-REPLACED = {
+REPLACED_METHODS = {
     "add_lora_linear": "self y x lora_a_stacked lora_b_stacked scale output_slices buffer kwargs",
     "add_lora_logits": "self y x lora_a_stacked lora_b_stacked scale buffer kwargs",
     "add_lora_embedding": "self y x lora_b_stacked add_inputs kwargs",
@@ -34,7 +34,7 @@ REPLACED = {
 """What of `PunicaWrapperCPU` is replaced, with the parameters that it has in those versions."""
 
 
-def installed() -> str:
+def installed_version() -> str:
     """The version of the vLLM in this environment, without its build's name; empty where there is none."""
     for name in ("vllm", "vllm-cpu"):
         try:
@@ -46,8 +46,8 @@ def installed() -> str:
 
 def spare_slots() -> int:
     """How many slots a CPU server of this environment must keep free: none where vLLM loads this plugin, and one where it does not."""
-    registered = any(entry.name == PLUGIN for entry in importlib.metadata.entry_points(group=GROUP))
-    return 0 if registered and installed() in READ else 1
+    registered = any(entry.name == PLUGIN_NAME for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))
+    return 0 if registered and installed_version() in KNOWN_VERSIONS else 1
 
 
 def register() -> None:
@@ -59,26 +59,26 @@ def register() -> None:
     if not current_platform.is_cpu():
         log.warning("orchestra: adapters are left to vLLM, because this is not a CPU")
         return
-    if (version := installed()) not in READ:
+    if (version := installed_version()) not in KNOWN_VERSIONS:
         log.warning("orchestra: adapters are left to vLLM %s, which this version of orchestra does not know: one slot stays free", version)
         return
-    if strange := unlike():
+    if strange := changed_methods():
         raise RuntimeError(f"vLLM {version} is not as it was released: {', '.join(strange)} of PunicaWrapperCPU; reinstall vllm-cpu")
-    setattr(type(current_platform), "get_punica_wrapper", classmethod(_product))  # noqa: B010 - vLLM's platforms have no types
+    setattr(type(current_platform), "get_punica_wrapper", classmethod(_wrapper_class))  # noqa: B010 - vLLM's platforms have no types
     fork.install(type(current_platform))
     log.info("orchestra: adapters by groups of requests that share one (vLLM %s)", version)
 
 
-def _product(platform: Any) -> str:
-    return PRODUCT
+def _wrapper_class(platform: Any) -> str:
+    return WRAPPER_CLASS
 
 
-def unlike() -> list[str]:
+def changed_methods() -> list[str]:
     """The methods of vLLM's product whose parameters are not those that were read; with vLLM only."""
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
     return [
         name
-        for name, parameters in REPLACED.items()
+        for name, parameters in REPLACED_METHODS.items()
         if " ".join(inspect.signature(getattr(PunicaWrapperCPU, name)).parameters) != parameters
     ]

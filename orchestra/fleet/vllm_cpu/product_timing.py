@@ -1,4 +1,6 @@
-"""Times matrix products of both data types on one core, and prints `Speeds` as JSON: `python -m orchestra.fleet.vllm_cpu.product_timing`.
+"""Times matrix products of both data types on one core, and prints `MatmulSpeeds` as JSON.
+
+Started as `python -m orchestra.fleet.vllm_cpu.product_timing`.
 
 Run by `orchestra.fleet.cpu` in a process of its own, so that the supervisor does not load PyTorch. The products are those of a step of
 the packaged model: a batch of 32 tokens, and layers one after the other, so that weights come from memory as they do in a server.
@@ -12,28 +14,28 @@ import time
 import msgspec
 import torch
 
-from orchestra.fleet.cpu import Speeds
+from orchestra.fleet.cpu import MatmulSpeeds
 
-TOKENS = 32
+BATCH_TOKENS = 32
 SHAPES = ((576, 960), (576, 576), (576, 3072), (1536, 576)) * 8
 """Inputs and outputs of the linear layers of eight blocks of SmolLM2-135M."""
 ROUNDS = 8
 
 
-def speed(dtype: torch.dtype) -> float:
+def measure_speed(dtype: torch.dtype) -> float:
     """Billions of floating point operations per second: the best of a few rounds."""
-    layers = [(torch.randn(TOKENS, inputs).to(dtype), torch.randn(outputs, inputs).to(dtype)) for inputs, outputs in SHAPES]
+    layers = [(torch.randn(BATCH_TOKENS, inputs).to(dtype), torch.randn(outputs, inputs).to(dtype)) for inputs, outputs in SHAPES]
     best = float("inf")
     for _ in range(ROUNDS):
         began = time.perf_counter()
         for x, weight in layers:
             torch.nn.functional.linear(x, weight)
         best = min(best, time.perf_counter() - began)
-    return sum(2 * TOKENS * inputs * outputs for inputs, outputs in SHAPES) / best / 1e9
+    return sum(2 * BATCH_TOKENS * inputs * outputs for inputs, outputs in SHAPES) / best / 1e9
 
 
 if __name__ == "__main__":
     torch.manual_seed(0)
     with torch.no_grad():
-        found = Speeds(bfloat16=speed(torch.bfloat16), float32=speed(torch.float32))
+        found = MatmulSpeeds(bfloat16=measure_speed(torch.bfloat16), float32=measure_speed(torch.float32))
     sys.stdout.buffer.write(msgspec.json.encode(found))

@@ -14,25 +14,25 @@ import torch
 from vllm.logger import init_logger
 from vllm.model_executor.layers.layernorm import RMSNorm
 
-LANES = 8
+WIDTH_MULTIPLE = 8
 """The kernel refuses widths that are no multiple of its vectors; so many 16-bit numbers are one."""
 
 
 def install() -> None:
     """From now on norms are the kernel's where they are of the usual kind, and vLLM's operations elsewhere. Once is enough."""
     if not hasattr(RMSNorm.forward_native, "__wrapped__"):
-        RMSNorm.forward_native = _by_kernel(RMSNorm.forward_native)
+        RMSNorm.forward_native = _use_kernel(RMSNorm.forward_native)
         init_logger("vllm.plugins.orchestra").info("orchestra: norms by vLLM's kernel")
 
 
-def _by_kernel(usual: Callable[..., Any]) -> Callable[..., Any]:
+def _use_kernel(usual: Callable[..., Any]) -> Callable[..., Any]:
     plain, added = torch.ops._C.rms_norm.default, torch.ops._C.fused_add_rms_norm.default
 
     @wraps(usual)
     def forward_native(self: Any, x: torch.Tensor, residual: torch.Tensor | None = None) -> Any:
         weight = self.weight if self.has_weight else None
         fits = weight is None or (weight.dtype == x.dtype and weight.shape == x.shape[-1:])
-        if not fits or x.shape[-1] % LANES or self.variance_size_override is not None:
+        if not fits or x.shape[-1] % WIDTH_MULTIPLE or self.variance_size_override is not None:
             return usual(self, x, residual)
         if residual is None:
             out = torch.empty(x.shape, dtype=x.dtype)

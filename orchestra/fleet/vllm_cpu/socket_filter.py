@@ -20,14 +20,14 @@ from contextlib import contextmanager, suppress
 
 SO_ATTACH_FILTER, SO_LOCK_FILTER = 26, 44
 """Of Linux (asm-generic/socket.h); Python names neither."""
-DROP = struct.pack("=HBBI", 0x06, 0, 0, 0)
+DROP_FILTER = struct.pack("=HBBI", 0x06, 0, 0, 0)
 """One instruction of classic BPF, `struct sock_filter`: return 0, which drops the packet."""
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
-DESCRIPTORS = "/proc/self/fd"
+DESCRIPTOR_FOLDER = "/proc/self/fd"
 
 
 @contextmanager
-def refusing() -> Iterator[None]:
+def filter_new_sockets() -> Iterator[None]:
     """At its end, nobody can connect to the sockets that began to listen inside. Nothing is done where the system is not Linux."""
     before = {inode for _, inode in _sockets()}
     try:
@@ -35,15 +35,15 @@ def refusing() -> Iterator[None]:
     finally:
         for descriptor, inode in _sockets():
             if inode not in before:
-                refuse(descriptor)
+                attach_drop_filter(descriptor)
 
 
-def refuse(descriptor: int) -> bool:
+def attach_drop_filter(descriptor: int) -> bool:
     """Has the kernel drop what comes to a TCP socket that listens; says whether it is one. Raises `OSError` where the kernel will not."""
     with socket.socket(fileno=os.dup(descriptor)) as found:
         if found.family not in FAMILIES or not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return False
-        program = ctypes.create_string_buffer(DROP, len(DROP))
+        program = ctypes.create_string_buffer(DROP_FILTER, len(DROP_FILTER))
         found.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(program)))
         found.setsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER, 1)
         return True
@@ -51,7 +51,7 @@ def refuse(descriptor: int) -> bool:
 
 def _sockets() -> Iterator[tuple[int, int]]:
     """The sockets of this process: descriptor and inode. None where the system has no /proc."""
-    names = os.listdir(DESCRIPTORS) if os.path.isdir(DESCRIPTORS) else []
+    names = os.listdir(DESCRIPTOR_FOLDER) if os.path.isdir(DESCRIPTOR_FOLDER) else []
     for descriptor in map(int, names):
         with suppress(OSError):  # that of the listing itself is closed by now
             found = os.fstat(descriptor)

@@ -15,17 +15,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-SHARE_WAITED = 0.4
+MAX_WAIT_SHARE = 0.4
 """Waiting for a core, as a share of a step's time, from which on one thread is faster than all."""
-SHARE_IDLE = 0.6
+MIN_IDLE_SHARE = 0.6
 """How idle the cores that are not used must be before they are used again."""
-PAUSE = 0.5
-"""Seconds with one thread after a drop, at least; doubled by each drop that follows soon, up to `LONGEST_PAUSE`."""
-LONGEST_PAUSE = 16.0
+MIN_PAUSE = 0.5
+"""Seconds with one thread after a drop, at least; doubled by each drop that follows soon, up to `MAX_PAUSE`."""
+MAX_PAUSE = 16.0
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ClockReading:
     """Clocks at one moment, in seconds."""
 
     now: float
@@ -40,27 +40,27 @@ class Reading:
 class ThreadPolicy:
     """The number of threads of the next step."""
 
-    most: int
+    max_threads: int
     threads: int = field(init=False)
-    _pause: float = field(default=PAUSE, init=False)
-    _dropped: Reading | None = field(default=None, init=False)
+    _pause: float = field(default=MIN_PAUSE, init=False)
+    _dropped_at: ClockReading | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self.threads = self.most
+        self.threads = self.max_threads
 
-    def after(self, start: Reading, end: Reading) -> int:
+    def update(self, start: ClockReading, end: ClockReading) -> int:
         """Takes the readings around a step; gives the number of threads of the next one."""
         took = end.now - start.now
         if self.threads > 1:
-            if end.waited - start.waited > SHARE_WAITED * took:
-                soon = self._dropped is not None and end.now - self._dropped.now < 4 * self._pause
-                self._pause = min(2 * self._pause, LONGEST_PAUSE) if soon else PAUSE
-                self.threads, self._dropped = 1, end
-        elif self._dropped is not None and (alone := end.now - self._dropped.now) >= self._pause:
-            if end.idle - self._dropped.idle >= SHARE_IDLE * (self.most - 1) * alone:
-                self.threads, self._dropped = self.most, end
+            if end.waited - start.waited > MAX_WAIT_SHARE * took:
+                soon = self._dropped_at is not None and end.now - self._dropped_at.now < 4 * self._pause
+                self._pause = min(2 * self._pause, MAX_PAUSE) if soon else MIN_PAUSE
+                self.threads, self._dropped_at = 1, end
+        elif self._dropped_at is not None and (alone := end.now - self._dropped_at.now) >= self._pause:
+            if end.idle - self._dropped_at.idle >= MIN_IDLE_SHARE * (self.max_threads - 1) * alone:
+                self.threads, self._dropped_at = self.max_threads, end
             else:
-                self._dropped = end  # busy still: look at the next stretch only
+                self._dropped_at = end  # busy still: look at the next stretch only
         return self.threads
 
 
@@ -69,7 +69,7 @@ def has_scheduler_statistics(process: Path = Path("/proc/self")) -> bool:
     return (process / "schedstat").exists()
 
 
-def read_clocks() -> Reading:
+def read_clocks() -> ClockReading:
     """The clocks now; needs `has_scheduler_statistics`. Raises `OSError` where Linux's /proc cannot be read."""
     waited = 0
     for task in os.scandir("/proc/self/task"):
@@ -80,13 +80,13 @@ def read_clocks() -> Reading:
             continue
     with open("/proc/stat", encoding="ascii") as file:
         idle = int(file.readline().split()[4])
-    return Reading(time.monotonic(), waited / 1e9, idle / os.sysconf("SC_CLK_TCK"))
+    return ClockReading(time.monotonic(), waited / 1e9, idle / os.sysconf("SC_CLK_TCK"))
 
 
 class StepThreads:
     """Sets the number of threads before each step."""
 
-    def __init__(self, policy: ThreadPolicy, set_threads: Callable[[int], None], read: Callable[[], Reading] = read_clocks) -> None:
+    def __init__(self, policy: ThreadPolicy, set_threads: Callable[[int], None], read: Callable[[], ClockReading] = read_clocks) -> None:
         self._policy, self._set, self._read = policy, set_threads, read
         self._current = policy.threads
         set_threads(self._current)
@@ -98,7 +98,7 @@ class StepThreads:
 
     def end(self) -> None:
         """After it."""
-        wanted = self._policy.after(self._start, self._read())
+        wanted = self._policy.update(self._start, self._read())
         if wanted != self._current:
             self._current = wanted
             self._set(wanted)

@@ -19,7 +19,7 @@ from torch import set_num_threads  # vLLM replaces the name in its module by a f
 from vllm.config import CompilationMode
 from vllm.v1.worker.cpu_worker import CPUWorker
 
-from orchestra.fleet.supervisor.vllm_launch import QUANTIZATION, THREADS
+from orchestra.fleet.supervisor.vllm_launch import QUANTIZATION_KEY, THREADS_KEY
 from orchestra.fleet.vllm_cpu import linear, rms_norm, socket_filter, speculation
 from orchestra.fleet.vllm_cpu.thread_policy import StepThreads, ThreadPolicy, has_scheduler_statistics
 
@@ -31,18 +31,18 @@ class SeededWorker(CPUWorker):  # type: ignore[misc]  # vLLM has no types here
         """Before there is a model, whose layers keep the functions that they find. What is compiled fuses its norms itself."""
         if self.vllm_config.compilation_config.mode == CompilationMode.NONE:
             rms_norm.install()
-        with nullcontext() if self.vllm_config.parallel_config.world_size > 1 else socket_filter.refusing():
+        with nullcontext() if self.vllm_config.parallel_config.world_size > 1 else socket_filter.filter_new_sockets():
             super().init_device()
         speculation.install(self.model_runner, self.vllm_config)
         if self.vllm_config.lora_config is not None:
             from orchestra.fleet.vllm_cpu import lora_kernel
 
-            lora_kernel.compile_for(self.model_config.dtype)
+            lora_kernel.compile_kernel(self.model_config.dtype)
         self._threads: StepThreads | None = None
         if self.model_config.dtype == torch.float32:
-            linear.install(int8=self.vllm_config.additional_config.get(QUANTIZATION) == "int8")
+            linear.install(int8=self.vllm_config.additional_config.get(QUANTIZATION_KEY) == "int8")
             # Without scheduler statistics a step cannot tell whether its threads have cores: then it keeps to one.
-            if (most := int(self.vllm_config.additional_config.get(THREADS, 1))) > 1 and has_scheduler_statistics():
+            if (most := int(self.vllm_config.additional_config.get(THREADS_KEY, 1))) > 1 and has_scheduler_statistics():
                 self._threads = StepThreads(ThreadPolicy(most), set_num_threads)
 
     def execute_model(self, scheduler_output: Any) -> Any:
@@ -62,12 +62,12 @@ class SeededWorker(CPUWorker):  # type: ignore[misc]  # vLLM has no types here
         runner = self.model_runner
         batch = runner.input_batch
         unread = runner.discard_request_mask.np[: batch.num_reqs].nonzero()[0]
-        with aside(batch.generators, map(int, unread)):
+        with without_generators(batch.generators, map(int, unread)):
             return super().sample_tokens(grammar_output)
 
 
 @contextmanager
-def aside(generators: dict[int, Any], rows: Iterable[int]) -> Iterator[None]:
+def without_generators(generators: dict[int, Any], rows: Iterable[int]) -> Iterator[None]:
     """While it lasts these rows of a batch have no generator of their own."""
     taken = {row: generators.pop(row) for row in rows if row in generators}
     try:

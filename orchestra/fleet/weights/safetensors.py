@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from orchestra.core.errors import FleetError
-from orchestra.schema.strict_json import MAX_BYTES, NotStrictJSON, parse_untrusted
+from orchestra.schema.strict_json import MAX_BYTES, StrictJsonError, parse_untrusted
 
-MAX_HEADER = 100 << 20
+MAX_HEADER_BYTES = 100 << 20
 """Bytes of a header at most; the limit of the safetensors library itself (https://github.com/huggingface/safetensors)."""
-SIZES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
+DTYPE_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
 """Bytes an element; every other type has one byte or is packed."""
-VOCABULARIES = frozenset({"tokenizer.json", "vocab.json"})
+VOCABULARY_FILES = frozenset({"tokenizer.json", "vocab.json"})
 """Larger than any configuration, and vLLM reads no auto_map from them."""
-MAX_JSON = 64 << 20
+MAX_JSON_BYTES = 64 << 20
 """Bytes of any other JSON file: `tokenizer_config.json` of Gemma 3 has more than a MiB, and so has the index of a model of many experts."""
-PICKLES = frozenset(
+UNSAFE_SUFFIXES = frozenset(
     {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".dill", ".joblib", ".sav", ".msgpack", ".h5", ".keras", ".py", ".pyc", ".so"}
 )
 """Ends of the names of files that may run code, in small letters: a name is one in capitals too."""
@@ -31,10 +31,10 @@ def check_folder(folder: Path) -> None:
     header of safetensors that does not hold, where there are no safetensors at all, and for a file that cannot be read.
     """
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() or path.is_symlink()]
-    if pickles := [path for path in files if path.suffix.lower() in PICKLES]:
-        raise _unsafe(pickles[0], "only safetensors are loaded, and no file that may run code stands beside them", "remove it")
+    if pickles := [path for path in files if path.suffix.lower() in UNSAFE_SUFFIXES]:
+        raise _unsafe_error(pickles[0], "only safetensors are loaded, and no file that may run code stands beside them", "remove it")
     if not any(path.suffix == ".safetensors" for path in files):
-        raise _unsafe(folder, "there are no safetensors in it", "orchestra fleet start")
+        raise _unsafe_error(folder, "there are no safetensors in it", "orchestra fleet start")
     for path in files:
         try:
             if path.suffix == ".json":
@@ -42,16 +42,16 @@ def check_folder(folder: Path) -> None:
             elif path.suffix == ".safetensors":
                 check_header(path)
         except OSError as error:  # a link that leads nowhere, or a file of somebody else
-            raise _unsafe(path, f"it cannot be read: {error.strerror or error}", "remove it, or make it readable") from error
+            raise _unsafe_error(path, f"it cannot be read: {error.strerror or error}", "remove it, or make it readable") from error
 
 
-def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """The shapes of a safetensors file's tensors, by name, from its header alone. Raises as `check_header` does."""
-    header, _ = _header(path)
+    header, _ = _read_header(path)
     try:
         return {name: tuple(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"}
     except (KeyError, TypeError) as error:
-        raise _unsafe(path, f"its header does not describe tensors: {error!r}") from error
+        raise _unsafe_error(path, f"its header does not describe tensors: {error!r}") from error
 
 
 def check_header(path: Path) -> None:
@@ -60,37 +60,37 @@ def check_header(path: Path) -> None:
     Raises `FleetError` F007, and `OSError` where it cannot be read.
     """
     size = path.stat().st_size
-    header, length = _header(path)
+    header, length = _read_header(path)
     end = 0
     try:
-        spans = sorted(_spans({name: value for name, value in header.items() if name != "__metadata__"}, size))
+        spans = sorted(_tensor_spans({name: value for name, value in header.items() if name != "__metadata__"}, size))
     except (KeyError, TypeError, ValueError) as error:
-        raise _unsafe(path, f"its header does not describe tensors: {error!r}") from error
+        raise _unsafe_error(path, f"its header does not describe tensors: {error!r}") from error
     for start, stop in spans:
         if start != end:
-            raise _unsafe(path, "its tensors overlap or leave gaps")
+            raise _unsafe_error(path, "its tensors overlap or leave gaps")
         end = stop
     if 8 + length + end != size:
-        raise _unsafe(path, f"it has {size} bytes, and its header says {8 + length + end}")
+        raise _unsafe_error(path, f"it has {size} bytes, and its header says {8 + length + end}")
 
 
-def _header(path: Path) -> tuple[dict[str, Any], int]:
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     """The header of a safetensors file, and its bytes."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if size < 8 or not 2 <= length <= min(MAX_HEADER, size - 8):
-            raise _unsafe(path, "its header is longer than the file")
+        if size < 8 or not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
+            raise _unsafe_error(path, "its header is longer than the file")
         try:
             header = json.loads(file.read(length).decode("utf-8"))
         except (ValueError, RecursionError) as error:
-            raise _unsafe(path, f"its header is no JSON: {error}") from error
+            raise _unsafe_error(path, f"its header is no JSON: {error}") from error
     if not isinstance(header, dict):
-        raise _unsafe(path, "its header is no mapping")
+        raise _unsafe_error(path, "its header is no mapping")
     return header, length
 
 
-def _spans(tensors: dict[str, Any], size: int) -> Iterator[tuple[int, int]]:
+def _tensor_spans(tensors: dict[str, Any], size: int) -> Iterator[tuple[int, int]]:
     for tensor in tensors.values():
         start, stop = tensor["data_offsets"]
         if not (isinstance(start, int) and isinstance(stop, int) and 0 <= start <= stop <= size):
@@ -100,7 +100,7 @@ def _spans(tensors: dict[str, Any], size: int) -> Iterator[tuple[int, int]]:
             if not isinstance(side, int) or side < 0:
                 raise ValueError(f"shape {tensor['shape']}")
             count *= side
-        width = SIZES.get(tensor["dtype"])
+        width = DTYPE_BYTES.get(tensor["dtype"])
         if width is not None and stop - start != count * width:
             raise ValueError(f"{stop - start} bytes for {count} elements of {tensor['dtype']}")
         yield start, stop
@@ -108,25 +108,25 @@ def _spans(tensors: dict[str, Any], size: int) -> Iterator[tuple[int, int]]:
 
 def _check_json(path: Path) -> None:
     size = path.stat().st_size
-    if path.name in VOCABULARIES and size > MAX_BYTES:
+    if path.name in VOCABULARY_FILES and size > MAX_BYTES:
         return
-    if size > MAX_JSON:
-        raise _unsafe(path, f"it is longer than any configuration, with more than {MAX_JSON >> 20} MiB")
+    if size > MAX_JSON_BYTES:
+        raise _unsafe_error(path, f"it is longer than any configuration, with more than {MAX_JSON_BYTES >> 20} MiB")
     try:
         text = path.read_text(encoding="utf-8")
         value = parse_untrusted(text) if size <= MAX_BYTES else json.loads(text)
-    except (NotStrictJSON, ValueError, RecursionError) as error:
-        raise _unsafe(path, f"it is no plain JSON: {error}") from error
-    left = [] if path.name in VOCABULARIES else [value]  # where auto_map is a word
+    except (StrictJsonError, ValueError, RecursionError) as error:
+        raise _unsafe_error(path, f"it is no plain JSON: {error}") from error
+    left = [] if path.name in VOCABULARY_FILES else [value]  # where auto_map is a word
     while left:
         part = left.pop()
         if isinstance(part, dict):
             if key := next((key for key in ("auto_map", "trust_remote_code", "custom_pipelines") if part.get(key)), None):
-                raise _unsafe(path, f"it has {key}, which makes loaders run Python that came with the model")
+                raise _unsafe_error(path, f"it has {key}, which makes loaders run Python that came with the model")
             left += part.values()
         elif isinstance(part, list):
             left += part
 
 
-def _unsafe(path: Path, reason: str, hint: str = "use another model, or another revision of it") -> FleetError:
+def _unsafe_error(path: Path, reason: str, hint: str = "use another model, or another revision of it") -> FleetError:
     return FleetError("F007", f"{path} is not loaded: {reason}", hint=hint)

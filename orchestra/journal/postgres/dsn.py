@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from urllib.parse import unquote, urlsplit
 
-SCHEMA = "orchestra"
+DEFAULT_SCHEMA = "orchestra"
 """The schema of a journal whose address names none."""
-_NAMED = "schema="
+_SCHEMA_OPTION = "schema="
 
 
-def apart(dsn: str) -> tuple[str, str]:
+def split_dsn(dsn: str) -> tuple[str, str]:
     """The address as the server is told it, and the schema that it names with `?schema=NAME`, which no server knows."""
     address, _, query = dsn.partition("?")
     told = query.split("&") if query else []
-    named = [unquote(part.removeprefix(_NAMED)) for part in told if part.startswith(_NAMED)]
-    kept = "&".join(part for part in told if not part.startswith(_NAMED))
-    return f"{address}?{kept}" if kept else address, (named[-1] if named else "") or SCHEMA
+    named = [unquote(part.removeprefix(_SCHEMA_OPTION)) for part in told if part.startswith(_SCHEMA_OPTION)]
+    kept = "&".join(part for part in told if not part.startswith(_SCHEMA_OPTION))
+    return f"{address}?{kept}" if kept else address, (named[-1] if named else "") or DEFAULT_SCHEMA
 
 
-def place(dsn: str) -> str:
+def redact_dsn(dsn: str) -> str:
     """A DSN without its password and its options: what an error may show."""
     try:
         parts = urlsplit(dsn)

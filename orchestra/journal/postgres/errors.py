@@ -6,10 +6,10 @@ import asyncpg
 
 from orchestra.journal.errors import JournalError
 
-FAULTS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+POSTGRES_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """Everything that a question to Postgres may raise."""
 
-_PASSING = (
+_TRANSIENT_ERRORS = (
     OSError,  # refused, reset, timed out
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
@@ -20,7 +20,7 @@ _PASSING = (
     asyncpg.SerializationError,
     asyncpg.InternalClientError,
 )
-_MEANINGS: dict[str, tuple[str, str, str]] = {
+_SQLSTATE_CODES: dict[str, tuple[str, str, str]] = {
     "53100": ("J010", "the database's disk is full", "free some space on the database's machine (df -h), then run again"),
     "42501": (
         "J011",
@@ -34,15 +34,15 @@ _MEANINGS: dict[str, tuple[str, str, str]] = {
 }
 
 
-def passing(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Whether another try, over a new connection, may go well: the connection is gone, or two transactions were in each other's way."""
     # A plain InterfaceError says that the connection is closed; its subclasses say that the question was wrong.
-    return isinstance(error, _PASSING) or type(error) is asyncpg.InterfaceError
+    return isinstance(error, _TRANSIENT_ERRORS) or type(error) is asyncpg.InterfaceError
 
 
 def from_postgres(error: Exception, where: str) -> JournalError:
     """A question's error, with a code and what to type."""
-    if passing(error):
+    if is_transient(error):
         return JournalError(
             "J032",
             f"the connection to the journal's database was lost and did not come back: {where}",
@@ -50,11 +50,13 @@ def from_postgres(error: Exception, where: str) -> JournalError:
             hint="look after the server, then go on from what is on disk: orchestra runs resume",
         )
     state = getattr(error, "sqlstate", None) or ""
-    code, message, hint = _MEANINGS.get(state, ("J033", "the journal's database failed", "look into the server's log, then run again"))
+    code, message, hint = _SQLSTATE_CODES.get(
+        state, ("J033", "the journal's database failed", "look into the server's log, then run again")
+    )
     return JournalError(code, f"{message}: {where}", why=f"{error} ({state or type(error).__name__})", hint=hint)
 
 
-def unreachable(error: Exception, where: str) -> JournalError:
+def unreachable_error(error: Exception, where: str) -> JournalError:
     """The error of a database that cannot be opened at all."""
     return JournalError(
         "J030",
@@ -64,7 +66,7 @@ def unreachable(error: Exception, where: str) -> JournalError:
     )
 
 
-def pooled(where: str) -> JournalError:
+def pooler_error(where: str) -> JournalError:
     """The error of a pooler that lends a session to others between two transactions: leases and deletions could not tell who is alive."""
     return JournalError(
         "J034",
@@ -73,7 +75,7 @@ def pooled(where: str) -> JournalError:
     )
 
 
-def gone(where: str, why: str) -> JournalError:
+def presence_lost_error(where: str, why: str) -> JournalError:
     """The error of a journal whose presence broke, and did not come back: others may take its runs over, so it writes no more."""
     return JournalError(
         "J031",
@@ -83,7 +85,7 @@ def gone(where: str, why: str) -> JournalError:
     )
 
 
-def not_held(run: str) -> JournalError:
+def not_leased_error(run: str) -> JournalError:
     """The error of appending to a run that this journal neither began nor took over."""
     return JournalError(
         "J005",
@@ -92,7 +94,7 @@ def not_held(run: str) -> JournalError:
     )
 
 
-def no_create(schema: str, database: str, role: str, where: str) -> JournalError:
+def no_create_error(schema: str, database: str, role: str, where: str) -> JournalError:
     """The error of a schema that is not there, and that the role may not make."""
     return JournalError(
         "J011",
@@ -103,17 +105,19 @@ def no_create(schema: str, database: str, role: str, where: str) -> JournalError
     )
 
 
-def stranger(schema: str, where: str) -> JournalError:
+def foreign_schema_error(schema: str, where: str) -> JournalError:
     """The error of a schema that holds something else."""
     return JournalError(
         "J018", f"the schema {schema!r} holds tables, but no journal: {where}", hint="name another schema, or none: a journal makes its own"
     )
 
 
-def newer(found: int, known: int, where: str) -> JournalError:
-    """The error of tables that a newer Orchestra made."""
+def schema_version_error(found: int, known: int, where: str) -> JournalError:
+    """The error of tables of another version, older or newer."""
+    older = "name another schema or database; read this one with the version of Orchestra that wrote it"
+    newer = "pip install --upgrade orchestra-slm, or name another schema or database"
     return JournalError(
         "J020",
-        f"the journal has schema version {found}, this Orchestra knows {known}: {where}",
-        hint="pip install --upgrade orchestra-slm, or name another schema or database",
+        f"the journal has schema version {found}, this Orchestra reads version {known}: {where}",
+        hint=older if found < known else newer,
     )

@@ -1,6 +1,6 @@
 """The journal in Postgres: for several processes, on several machines, that share one log. Needs the extra `postgres` (asyncpg).
 
-What `durable` returned for is committed; under `group` and `strict` it survives whatever the server's `fsync` and
+What `wait_durable` returned for is committed; under `group` and `strict` it survives whatever the server's `fsync` and
 `synchronous_commit` promise. A connection that is lost comes back by itself, and so do all of them after a restart of the server.
 The database must be UTF-8, and reached directly or through a pooler in session mode: the lease of a run rests on a lock that lives as
 long as a session.
@@ -19,76 +19,94 @@ import msgspec
 
 from orchestra.core.errors import OrchestraError
 from orchestra.core.events import Event
-from orchestra.core.protocols import Letter
-from orchestra.journal import AGAIN
+from orchestra.core.protocols import InboxMessage
+from orchestra.journal import RETRY_INTERVAL
 from orchestra.journal.errors import (
-    Alarm,
+    FaultListener,
     JournalError,
-    after_the_end,
-    closed,
-    held,
-    never_appended,
-    no_run,
-    not_json,
-    other_writer,
-    silent,
-    this_process,
+    after_end_error,
+    closed_error,
+    ignore_faults,
+    lease_held_error,
+    lease_lost_error,
+    never_appended_error,
+    no_run_error,
+    not_json_error,
+    this_process_name,
 )
-from orchestra.journal.postgres.connections import Database, Durability, session_of_its_own
-from orchestra.journal.postgres.dsn import apart, place
-from orchestra.journal.postgres.errors import FAULTS, from_postgres, gone, not_held, passing, pooled, unreachable
-from orchestra.journal.postgres.liveness import Presence
-from orchestra.journal.postgres.queries import PostgresAnswers
-from orchestra.journal.postgres.rows import MAX_ID, Tail, key, usable
+from orchestra.journal.postgres.connections import Durability, PostgresDatabase, has_own_session
+from orchestra.journal.postgres.dsn import redact_dsn, split_dsn
+from orchestra.journal.postgres.errors import (
+    POSTGRES_ERRORS,
+    from_postgres,
+    is_transient,
+    not_leased_error,
+    pooler_error,
+    presence_lost_error,
+    unreachable_error,
+)
+from orchestra.journal.postgres.liveness import PostgresPresence
+from orchestra.journal.postgres.queries import PostgresQueries
+from orchestra.journal.postgres.rows import MAX_ID_BYTES, LogTail, hash_key, is_storable
 from orchestra.journal.postgres.run_index import IndexedTables
-from orchestra.journal.postgres.writer import PAUSE, Appended, Kept, Log, Remembered, Report, Writer
-from orchestra.journal.sqlite.encoding import body_of, bounded
+from orchestra.journal.postgres.writer import RETRY_PAUSE, AppendEntry, BlobEntry, MemoEntry, PostgresCommitReport, PostgresWriter, RunLog
+from orchestra.journal.sqlite.encoding import encode_event, encode_value
 from orchestra.schema.strict_json import digest
 
 T = TypeVar("T")
 
-ENDED = 4096
+MAX_ENDED_RUNS = 4096
 """Runs that ended here lately, of which the journal still knows it."""
 
 
-class PostgresJournal(PostgresAnswers):
+class PostgresJournal(PostgresQueries):
     """Stands behind the `Journal` door; made by `PostgresJournal.open`.
 
     Three kinds of connection: one that the writer commits over, one that is the journal's presence and hears of letters, and up to
     four for questions. Each is made anew where it is lost. A fault of the database, or that it stays away for longer than `patience`,
-    reaches everyone who waits in `durable`, and every `append` while it lasts; where only the lease of one run is lost, only that run
+    reaches everyone who waits in `wait_durable`, and every `append` while it lasts; where only the lease of one run is lost, only that run
     fails (J005). The runs that were in hand at a fault fail with it, and anybody may take them over, for this journal's presence is
     gone; it has another one once the database can be written again, which is tried each second.
     """
 
-    def __init__(self, database: Database, tables: IndexedTables, presence: Presence, pool: asyncpg.Pool, alarm: Alarm) -> None:
+    def __init__(
+        self, database: PostgresDatabase, tables: IndexedTables, presence: PostgresPresence, pool: asyncpg.Pool, alarm: FaultListener
+    ) -> None:
         self._database, self._tables, self._presence, self._pool, self._alarm = database, tables, presence, pool, alarm
-        self._lax = database.durability == "off"
-        self._logs: dict[str, Log] = {}
+        self._skips_waiting = database.durability == "off"
+        self._logs: dict[str, RunLog] = {}
         self._ended: dict[str, None] = {}
-        self._fresh: dict[str, bytes] = {}
-        self._memo: dict[bytes, tuple[str, bytes]] = {}
+        self._pending_blobs: dict[str, bytes] = {}
+        self._pending_memos: dict[bytes, tuple[str, bytes]] = {}
         self._fault: JournalError | None = None
-        self._untold: JournalError | None = None
+        self._unreported_fault: JournalError | None = None
         """A fault that nobody has been told yet."""
         self._recovering: asyncio.Task[None] | None = None
-        self._giving: set[asyncio.Task[None]] = set()
+        self._releases: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Task[None] | None = None
-        self._begin()
+        self._start_writer()
 
-    def _begin(self) -> None:
+    def _start_writer(self) -> None:
         """Writes, as the presence that there is."""
         database, presence = self._database, self._presence
-        strict, patience = database.durability == "strict", database.patience
-        self._writer = Writer(self._tables, database.connect, presence.number, self._take_in, one_by_one=strict, patience=patience)
+        strict, patience = database.durability == "strict", database.retry_timeout
+        self._writer = PostgresWriter(
+            self._tables, database.connect, presence.lock_number, self._apply_report, one_by_one=strict, retry_timeout=patience
+        )
         self._writing = asyncio.create_task(self._writer.run())
-        self._watching = asyncio.create_task(presence.watch(self._back))
-        self._watching.add_done_callback(self._gone)
+        self._watching = asyncio.create_task(presence.watch(self._on_presence_restored))
+        self._watching.add_done_callback(self._on_presence_lost)
 
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, dsn: str, *, durability: Durability = "group", schema: str = "", patience: float = 30.0, alarm: Alarm = silent
+        cls,
+        dsn: str,
+        *,
+        durability: Durability = "group",
+        schema: str = "",
+        retry_timeout: float = 30.0,
+        alarm: FaultListener = ignore_faults,
     ) -> AsyncIterator[Self]:
         """The journal of a database, in a schema of its own, made where it is not there: the one that `schema` names, else the address
         (`?schema=NAME`), else `orchestra`.
@@ -98,9 +116,9 @@ class PostgresJournal(PostgresAnswers):
         back; `alarm` hears of faults of the database. Raises `JournalError`: J030 where the database cannot be reached, J034 behind a
         pooler in transaction mode, J018, J020.
         """
-        dsn, named = apart(dsn)
-        database = Database(dsn, place(dsn), durability, patience)
-        journal = await cls._opened(database, IndexedTables(schema or named, database.where), alarm)
+        dsn, named = split_dsn(dsn)
+        database = PostgresDatabase(dsn, redact_dsn(dsn), durability, retry_timeout)
+        journal = await cls._connect(database, IndexedTables(schema or named, database.display_name), alarm)
         try:
             yield journal
         except BaseException:
@@ -110,24 +128,24 @@ class PostgresJournal(PostgresAnswers):
         await journal.close()
 
     @classmethod
-    async def _opened(cls, database: Database, tables: IndexedTables, alarm: Alarm) -> Self:
-        presence = Presence(database, tables.channel)
+    async def _connect(cls, database: PostgresDatabase, tables: IndexedTables, alarm: FaultListener) -> Self:
+        presence = PostgresPresence(database, tables.channel)
         try:
             sql = await presence.connect()
-        except (*FAULTS, ValueError) as error:
-            raise unreachable(error, database.where) from error
+        except (*POSTGRES_ERRORS, ValueError) as error:
+            raise unreachable_error(error, database.display_name) from error
         try:
             await tables.prepare(sql)
-            await presence.take()
+            await presence.acquire()
             pool = await database.pool()
-            if not await session_of_its_own(sql, pool):
+            if not await has_own_session(sql, pool):
                 pool.terminate()
-                raise pooled(database.where)
-        except FAULTS as error:
-            presence.give_up()
-            raise from_postgres(error, database.where) from error
+                raise pooler_error(database.display_name)
+        except POSTGRES_ERRORS as error:
+            presence.abandon()
+            raise from_postgres(error, database.display_name) from error
         except BaseException:
-            presence.give_up()
+            presence.abandon()
             raise
         return cls(database, tables, presence, pool, alarm)
 
@@ -138,86 +156,86 @@ class PostgresJournal(PostgresAnswers):
 
         Raises `JournalError`: J001 for a gap in `seq`, J002 after `close`, J004 for what is no JSON, J005 where this journal does not
         hold the run's lease, J006 after a run's end; and the database's fault while it is known. That another journal began a run of
-        the same id is known only at the commit, and reaches `durable`.
+        the same id is known only at the commit, and reaches `wait_durable`.
         """
         if self._fault is not None or self._closing is not None:
-            raise self._refusal()
+            raise self._current_error()
         log = self._logs.get(run)
         if not events:
             return
-        if log is None or log.anew(events[0].seq):
+        if log is None or log.is_restart(events[0].seq):
             if run in self._ended:
-                raise after_the_end(run, events[0].seq)
+                raise after_end_error(run, events[0].seq)
             if events[0].seq != 1:
-                raise not_held(run)
-            if not usable(run):
-                raise not_json(f"event 1 of run {run}", f"ids are text without NUL, of at most {MAX_ID} bytes")
-            log = Log(run)
-        elif log.failed is not None:
-            raise log.failed.again()
-        bodies = [body_of(run, event) for event in events]
-        log.line.extend(events)
+                raise not_leased_error(run)
+            if not is_storable(run):
+                raise not_json_error(f"event 1 of run {run}", f"ids are text without NUL, of at most {MAX_ID_BYTES} bytes")
+            log = RunLog(run)
+        elif log.error is not None:
+            raise log.error.copy()
+        bodies = [encode_event(run, event) for event in events]
+        log.end.extend(events)
         self._logs[run] = log
-        self._writer.put(Appended(log, tuple(events), bodies, delivered))
+        self._writer.put(AppendEntry(log, tuple(events), bodies, delivered))
 
-    def put(self, data: bytes) -> str:
+    def put_blob(self, data: bytes) -> str:
         """Stores a blob with the next append and gives its digest. Raises the database's fault while it is known."""
         if self._fault is not None or self._closing is not None:
-            raise self._refusal()
+            raise self._current_error()
         name = digest(data)
-        self._fresh[name] = data
-        self._writer.put(Kept(name, data))
+        self._pending_blobs[name] = data
+        self._writer.put(BlobEntry(name, data))
         return name
 
-    async def durable(self, run: str, seq: int) -> None:
+    async def wait_durable(self, run: str, seq: int) -> None:
         """Waits until the run's events up to `seq`, and the blobs put before them, are on disk.
 
         Returns at once under `off`. Raises the database's fault, `JournalError` J003 for what was never appended, and J005 where
         another journal has the run's lease.
         """
         log = self._logs.get(run)
-        if log is not None and seq <= log.mark:
+        if log is not None and seq <= log.durable_seq:
             return
-        if log is not None and log.failed is not None:
-            raise log.failed.again()
+        if log is not None and log.error is not None:
+            raise log.error.copy()
         if self._fault is not None:
-            raise self._refusal()
-        if log is None or seq > log.line.last:
-            if not usable(run) or seq > await self._ask(lambda sql, _: self._tables.end(sql, run)):
-                raise never_appended(run, seq)
-        elif not self._lax:
-            await self._wait(log, seq)
+            raise self._current_error()
+        if log is None or seq > log.end.last_seq:
+            if not is_storable(run) or seq > await self._query(lambda sql, _: self._tables.last_seq(sql, run)):
+                raise never_appended_error(run, seq)
+        elif not self._skips_waiting:
+            await self._wait_durable(log, seq)
 
-    async def blob(self, digest: str) -> bytes | None:
+    async def get_blob(self, digest: str) -> bytes | None:
         """A blob's bytes, or None; raises `JournalError` J013 where they are not what was stored."""
-        if (fresh := self._fresh.get(digest)) is not None:
+        if (fresh := self._pending_blobs.get(digest)) is not None:
             return fresh
-        return await self._ask(lambda sql, _: self._tables.blob(sql, digest)) if usable(digest) else None
+        return await self._query(lambda sql, _: self._tables.get_blob(sql, digest)) if is_storable(digest) else None
 
-    async def ready(self) -> None:
+    async def check_writable(self) -> None:
         """Returns where the tables may be written. Raises the database's fault where they may not."""
-        self._refuse_fault()
-        await self._ask(lambda sql, _: self._tables.touch(sql))
+        self._raise_fault()
+        await self._query(lambda sql, _: self._tables.check_writable(sql))
 
     # Leases
 
     async def lease(self, run: str) -> int:
         """Takes the lease over and gives its epoch. Raises `JournalError` J022 where a journal that lives holds it, J023, J006."""
-        self._refuse_fault()
-        if (log := self._logs.get(run)) is not None and log.failed is None:
-            if not log.line.ended:
-                raise held(run, this_process())
-            await self._settle(run)
+        self._raise_fault()
+        if (log := self._logs.get(run)) is not None and log.error is None:
+            if not log.end.is_ended:
+                raise lease_held_error(run, this_process_name())
+            await self._flush(run)
         taking = asyncio.ensure_future(
-            self._ask(lambda sql, again: self._tables.lease(sql, _there(run), self._presence.number, again=again))
+            self._query(lambda sql, again: self._tables.lease(sql, _valid_run_id(run), self._presence.lock_number, is_retry=again))
         )
         try:
             taken = await asyncio.shield(taking)
         except asyncio.CancelledError:
             # Whoever asked is gone: what he gets all the same goes back.
-            taking.add_done_callback(lambda done: None if done.cancelled() or done.exception() else self._give_back(run))
+            taking.add_done_callback(lambda done: None if done.cancelled() or done.exception() else self._release_later(run))
             raise
-        self._logs[run] = Log(run, taken.epoch, Tail(taken.tally, taken.last, taken.chain))
+        self._logs[run] = RunLog(run, taken.epoch, LogTail(taken.summary_fold, taken.last_seq, taken.chain))
         return taken.epoch
 
     async def release(self, run: str) -> None:
@@ -226,22 +244,22 @@ class PostgresJournal(PostgresAnswers):
         Raises `JournalError`: J005 where the lease was lost before, J023, and the database's fault.
         """
         log = self._logs.get(run)
-        while log is not None and log.mark < log.line.last:
-            if log.failed is not None:
-                raise log.failed.again()
-            await self._wait(log, log.line.last)
+        while log is not None and log.durable_seq < log.end.last_seq:
+            if log.error is not None:
+                raise log.error.copy()
+            await self._wait_durable(log, log.end.last_seq)
         if log is not None and self._logs.get(run) is log:
             del self._logs[run]
-        await self._ask(lambda sql, _: self._tables.release(sql, _there(run), self._presence.number))
+        await self._query(lambda sql, _: self._tables.release(sql, _valid_run_id(run), self._presence.lock_number))
 
-    def _give_back(self, run: str) -> None:
+    def _release_later(self, run: str) -> None:
         if self._fault is None and self._closing is None:
             giving = asyncio.create_task(self.release(run))
-            self._giving.add(giving)
-            giving.add_done_callback(self._given_back)
+            self._releases.add(giving)
+            giving.add_done_callback(self._on_released)
 
-    def _given_back(self, giving: asyncio.Task[None]) -> None:
-        self._giving.discard(giving)
+    def _on_released(self, giving: asyncio.Task[None]) -> None:
+        self._releases.discard(giving)
         if not giving.cancelled():
             giving.exception()  # there is nobody to tell: the run is interrupted then, and can be taken over as well
 
@@ -250,87 +268,87 @@ class PostgresJournal(PostgresAnswers):
 
         Raises `JournalError`: J022 where somebody who lives holds its lease, J024 where messages are not delivered yet, J023.
         """
-        (error,) = await self.delete_all((run,))
+        (error,) = await self.delete_runs((run,))
         if error is not None:
             raise error
 
-    async def delete_all(self, runs: Sequence[str]) -> list[OrchestraError | None]:
+    async def delete_runs(self, runs: Sequence[str]) -> list[OrchestraError | None]:
         """Deletes runs in one transaction; for each why it is not deleted, as `delete` raises it, or None."""
-        there = [run for run in runs if usable(run)]
-        await self._settle(*there)
-        refused = await self._ask(lambda sql, again: self._tables.delete(sql, there, again=again))
+        there = [run for run in runs if is_storable(run)]
+        await self._flush(*there)
+        refused = await self._query(lambda sql, again: self._tables.delete_runs(sql, there, is_retry=again))
         for run in there:
             if run not in refused:
                 self._ended.pop(run, None)
                 self._logs.pop(run, None)
-        return [refused.get(run) if usable(run) else no_run(run) for run in runs]
+        return [refused.get(run) if is_storable(run) else no_run_error(run) for run in runs]
 
     # The inbox
 
-    async def post(self, run: str, letter: Letter, since: int | None = None) -> int:
+    async def send(self, run: str, message: InboxMessage, since: int | None = None) -> int:
         """Puts a letter into the inbox; it is on disk when its number comes. With `since` only where no later letter answers the same
         question, else gives 0. Raises `JournalError` J004, J006, J023."""
-        bounded(f"the letter to run {run}", letter)
-        self._refuse_fault()
-        await self._settle(run)
+        encode_value(f"the letter to run {run}", message)
+        self._raise_fault()
+        await self._flush(run)
         name = secrets.token_hex(16)
-        return await self._ask(lambda sql, _: self._tables.post(sql, _there(run), letter, name, since))
+        return await self._query(lambda sql, _: self._tables.send(sql, _valid_run_id(run), message, name, since))
 
-    async def mail(self) -> set[str]:
+    async def wait_for_messages(self) -> set[str]:
         """Waits for letters, through a fault of the database too, and names the runs that got some. Raises J002 once it is closed."""
         presence = self._presence
-        while not presence.mail:
+        while not presence.runs_with_messages:
             if self._closing is not None:
-                raise closed()
-            presence.rings.clear()
-            await presence.rings.wait()
-        found, presence.mail = presence.mail, set()
+                raise closed_error()
+            presence.wakeup.clear()
+            await presence.wakeup.wait()
+        found, presence.runs_with_messages = presence.runs_with_messages, set()
         return found
 
     # Memo and outbox
 
-    def remember(self, memo: str, run: str, value: Any) -> None:
+    def put_memo(self, memo: str, run: str, value: Any) -> None:
         """Keeps an answer with the next commit; the first one stays. Raises `JournalError` J004 for what is no JSON."""
         if self._fault is not None or self._closing is not None:
-            raise self._refusal()
-        if (name := key(memo)) not in self._memo:
-            data = bounded(f"answer {memo}", value)
-            if not usable(run):
-                raise not_json(f"answer {memo}", f"{run[:80]!r} is no run's id")
-            self._memo[name] = run, data
-            self._writer.put(Remembered(name, run, data))
+            raise self._current_error()
+        if (name := hash_key(memo)) not in self._pending_memos:
+            data = encode_value(f"answer {memo}", value)
+            if not is_storable(run):
+                raise not_json_error(f"answer {memo}", f"{run[:80]!r} is no run's id")
+            self._pending_memos[name] = run, data
+            self._writer.put(MemoEntry(name, run, data))
 
-    async def recall(self, memo: str) -> tuple[str, Any] | None:
+    async def get_memo(self, memo: str) -> tuple[str, Any] | None:
         """The run that gave the answer, and the answer; or None."""
-        fresh = self._memo.get(name := key(memo))
-        if (found := await self._ask(lambda sql, _: self._tables.recall(sql, name))) is not None or fresh is None:
+        fresh = self._pending_memos.get(name := hash_key(memo))
+        if (found := await self._query(lambda sql, _: self._tables.get_memo(sql, name))) is not None or fresh is None:
             return found
         return fresh[0], msgspec.json.decode(fresh[1])
 
-    async def recall_all(self, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
-        """What `recall` gives for each of these keys that is there."""
-        names = {key(memo): memo for memo in memos}
-        fresh = {name: self._memo[name] for name in names if name in self._memo}
-        found = await self._ask(lambda sql, _: self._tables.recall_all(sql, names))
+    async def get_memos(self, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
+        """What `get_memo` gives for each of these keys that is there."""
+        names = {hash_key(memo): memo for memo in memos}
+        fresh = {name: self._pending_memos[name] for name in names if name in self._pending_memos}
+        found = await self._query(lambda sql, _: self._tables.get_memos(sql, names))
         found = {name: (run, msgspec.json.decode(value)) for name, (run, value) in fresh.items()} | found
         return {names[name]: answer for name, answer in found.items()}
 
-    async def delivered(self, numbers: Sequence[int]) -> None:
+    async def mark_delivered(self, numbers: Sequence[int]) -> None:
         """Marks messages as delivered; on disk when it returns."""
-        await self._ask(lambda sql, _: self._tables.delivered(sql, numbers))
+        await self._query(lambda sql, _: self._tables.mark_delivered(sql, numbers))
 
     async def close(self) -> None:
         """Commits what is in line and lets go of the database. Raises a fault that nobody has been told yet."""
         if self._closing is None:
-            self._closing = asyncio.create_task(self._let_go())
+            self._closing = asyncio.create_task(self._close_connections())
             # Shielded: a caller who is cancelled here may go, but the connections are still closed behind him.
             await asyncio.shield(self._closing)
-            if self._untold is not None:
-                raise self._untold.again()
+            if self._unreported_fault is not None:
+                raise self._unreported_fault.copy()
         else:
             await asyncio.shield(self._closing)
 
-    async def _let_go(self) -> None:
+    async def _close_connections(self) -> None:
         if self._recovering is not None:
             self._recovering.cancel()
             await asyncio.gather(self._recovering, return_exceptions=True)
@@ -338,77 +356,77 @@ class PostgresJournal(PostgresAnswers):
         await self._writing
         self._watching.cancel()
         await asyncio.gather(self._watching, return_exceptions=True)
-        self._presence.rings.set()
+        self._presence.wakeup.set()
         try:
-            async with asyncio.timeout(self._database.patience):
+            async with asyncio.timeout(self._database.retry_timeout):
                 await self._pool.close()
                 await self._presence.close()
-        except FAULTS:
+        except POSTGRES_ERRORS:
             self._pool.terminate()
-            self._presence.give_up()
+            self._presence.abandon()
 
-    async def _ask(self, question: Callable[[asyncpg.Connection, bool], Awaitable[T]]) -> T:
+    async def _query(self, question: Callable[[asyncpg.Connection, bool], Awaitable[T]]) -> T:
         """An answer, over another connection where one is lost; then `again` is true, for the first try may have gone through."""
-        again, pause, clock = False, PAUSE, asyncio.get_running_loop().time
-        give_up = clock() + self._database.patience
+        again, pause, clock = False, RETRY_PAUSE, asyncio.get_running_loop().time
+        give_up = clock() + self._database.retry_timeout
         while True:
             if self._closing is not None:
-                raise closed()
+                raise closed_error()
             try:
-                async with self._pool.acquire(timeout=self._database.patience) as sql:
+                async with self._pool.acquire(timeout=self._database.retry_timeout) as sql:
                     return await question(sql, again)
-            except FAULTS as error:
-                if not passing(error) or clock() + pause > give_up:
-                    raise from_postgres(error, self._database.where) from error
+            except POSTGRES_ERRORS as error:
+                if not is_transient(error) or clock() + pause > give_up:
+                    raise from_postgres(error, self._database.display_name) from error
             again = True
             await asyncio.sleep(pause)
             pause = min(1.0, pause * 2)
 
-    async def _settle(self, *runs: str) -> None:
+    async def _flush(self, *runs: str) -> None:
         """Waits for what is in line of these runs, or of all; a fault is no reason not to read what is on disk."""
         with suppress(JournalError):
             for run in runs or list(self._logs):
-                if (log := self._logs.get(run)) is not None and log.failed is None and log.line.last > log.mark:
-                    await self._wait(log, log.line.last)
+                if (log := self._logs.get(run)) is not None and log.error is None and log.end.last_seq > log.durable_seq:
+                    await self._wait_durable(log, log.end.last_seq)
 
-    async def _wait(self, log: Log, seq: int) -> None:
-        self._refuse_fault()
-        self._writer.hurry()
+    async def _wait_durable(self, log: RunLog, seq: int) -> None:
+        self._raise_fault()
+        self._writer.flush()
         await log.wait(seq)
 
-    def _refuse_fault(self) -> None:
+    def _raise_fault(self) -> None:
         if self._fault is not None:
-            raise self._refusal()
+            raise self._current_error()
 
-    def _refusal(self) -> JournalError:
-        error = self._fault or closed()
-        self._untold = None if error is self._untold else self._untold
-        return error.again()
+    def _current_error(self) -> JournalError:
+        error = self._fault or closed_error()
+        self._unreported_fault = None if error is self._unreported_fault else self._unreported_fault
+        return error.copy()
 
-    def _take_in(self, report: Report) -> None:
+    def _apply_report(self, report: PostgresCommitReport) -> None:
         for name in report.blobs:
-            self._fresh.pop(name, None)
-        for memo in report.memo:
-            self._memo.pop(memo, None)
-        for log, seq in report.marks:
-            log.reached(seq)
-            if log.line.ended and log.line.last == seq and self._logs.pop(log.run, None) is not None:
+            self._pending_blobs.pop(name, None)
+        for memo in report.memos:
+            self._pending_memos.pop(memo, None)
+        for log, seq in report.durable_seqs:
+            log.set_durable(seq)
+            if log.end.is_ended and log.end.last_seq == seq and self._logs.pop(log.run, None) is not None:
                 self._ended[log.run] = None
-                if len(self._ended) > ENDED:
+                if len(self._ended) > MAX_ENDED_RUNS:
                     del self._ended[next(iter(self._ended))]
         for log, error in report.failed:
-            log.failed = error
+            log.error = error
             log.fail(error)
         if report.fault is not None:
             fault = self._fail(report.fault)
-            self._memo.clear()
+            self._pending_memos.clear()
             for log in self._logs.values():
-                log.failed = log.failed or fault
+                log.error = log.error or fault
                 if log.fail(fault):
-                    self._untold = None
-            self._presence.rings.set()
+                    self._unreported_fault = None
+            self._presence.wakeup.set()
             if self._closing is None:
-                self._presence.give_up()  # nobody goes on with what it had in hand: others may take its runs over
+                self._presence.abandon()  # nobody goes on with what it had in hand: others may take its runs over
                 self._watching.cancel()
                 self._recovering = asyncio.create_task(self._recover())
 
@@ -417,51 +435,51 @@ class PostgresJournal(PostgresAnswers):
         if self._fault is None:
             self._fault = fault
             if fault.code != "J002":
-                self._untold = fault
+                self._unreported_fault = fault
                 self._alarm(fault)
         return self._fault
 
     async def _recover(self) -> None:
         """Tries until the database can be written again. Nothing of before goes on: the presence is another one, and so is the writer."""
         while True:
-            await asyncio.sleep(AGAIN)
+            await asyncio.sleep(RETRY_INTERVAL)
             try:
                 sql = await self._presence.renew()
-                await self._tables.touch(sql)
-                self._presence.mail |= await self._tables.lettered(sql)
-            except (*FAULTS, JournalError):
-                self._presence.give_up()
+                await self._tables.check_writable(sql)
+                self._presence.runs_with_messages |= await self._tables.runs_with_messages(sql)
+            except (*POSTGRES_ERRORS, JournalError):
+                self._presence.abandon()
             else:
                 break
-        self._begin()
-        for name, data in self._fresh.items():  # whoever put them may be about to name them
-            self._writer.put(Kept(name, data))
+        self._start_writer()
+        for name, data in self._pending_blobs.items():  # whoever put them may be about to name them
+            self._writer.put(BlobEntry(name, data))
         self._fault = None
-        self._presence.rings.set()
+        self._presence.wakeup.set()
         self._alarm(None)
 
-    async def _back(self, sql: asyncpg.Connection) -> None:
+    async def _on_presence_restored(self, sql: asyncpg.Connection) -> None:
         """There is a new presence: which runs were taken meanwhile, and which got letters that nobody announced to us."""
         logs = dict(self._logs)
         leases = await self._tables.leases(sql, list(logs))
         for run, lease in leases.items():
             log = logs[run]
-            if self._logs.get(run) is log and log.failed is None and (log.epoch, self._presence.number) != lease:
-                log.failed = other_writer(run)
-                log.fail(log.failed)
-        self._presence.mail |= await self._tables.lettered(sql)
-        self._presence.rings.set()
+            if self._logs.get(run) is log and log.error is None and (log.epoch, self._presence.lock_number) != lease:
+                log.error = lease_lost_error(run)
+                log.fail(log.error)
+        self._presence.runs_with_messages |= await self._tables.runs_with_messages(sql)
+        self._presence.wakeup.set()
 
-    def _gone(self, watching: asyncio.Task[None]) -> None:
+    def _on_presence_lost(self, watching: asyncio.Task[None]) -> None:
         """There will be no presence: others may take the runs over, so nothing more is appended; the commit under way is still settled."""
         if watching.cancelled() or (error := watching.exception()) is None:
             return
-        self._writer.stop(self._fail(gone(self._database.where, str(error) or type(error).__name__)))
-        self._presence.rings.set()
+        self._writer.stop(self._fail(presence_lost_error(self._database.display_name, str(error) or type(error).__name__)))
+        self._presence.wakeup.set()
 
 
-def _there(run: str) -> str:
+def _valid_run_id(run: str) -> str:
     """A run's id as Postgres knows it; nothing is there under an id that it cannot keep."""
-    if not usable(run):
-        raise no_run(run)
+    if not is_storable(run):
+        raise no_run_error(run)
     return run

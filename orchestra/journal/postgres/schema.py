@@ -1,28 +1,22 @@
-"""The schema of a journal in a Postgres database: its tables, how they are made, and how those of an older version are migrated."""
+"""The schema of a journal in a Postgres database: its tables and their version."""
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 import asyncpg
-import msgspec
 
-from orchestra.core.events import decode
-from orchestra.journal.postgres.errors import newer, no_create, stranger
-from orchestra.journal.postgres.rows import usable, whole
-from orchestra.journal.run_index import Entries
+from orchestra.journal.postgres.errors import foreign_schema_error, no_create_error, schema_version_error
 from orchestra.schema.strict_json import digest
 
-VERSION = 2
+SCHEMA_VERSION = 3
 """Version of the tables below."""
-MAKING = 0x4F726368
+MIGRATION_LOCK = 0x4F726368
 """The advisory lock of whoever makes the tables."""
 
 _TABLES = """
 CREATE TABLE schema_version (version integer NOT NULL);
 CREATE TABLE runs (
   run text COLLATE "C" PRIMARY KEY, started double precision NOT NULL, ended boolean NOT NULL, last bigint NOT NULL, chain bytea NOT NULL,
-  summary bytea NOT NULL, epoch bigint NOT NULL, holder bigint, letters bigint NOT NULL DEFAULT 0
+  summary bytea NOT NULL, epoch bigint NOT NULL, holder bigint, messages bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 60);
 CREATE INDEX runs_started ON runs (started, run);
 CREATE TABLE events (
@@ -30,9 +24,9 @@ CREATE TABLE events (
   PRIMARY KEY (run, seq)
 );
 CREATE TABLE blobs (digest text COLLATE "C" PRIMARY KEY, data bytea NOT NULL);
-CREATE TABLE named (run text COLLATE "C" NOT NULL, digest text COLLATE "C" NOT NULL, PRIMARY KEY (run, digest));
-CREATE INDEX named_digest ON named (digest);
-CREATE TABLE letters (
+CREATE TABLE blob_uses (run text COLLATE "C" NOT NULL, digest text COLLATE "C" NOT NULL, PRIMARY KEY (run, digest));
+CREATE INDEX blob_uses_digest ON blob_uses (digest);
+CREATE TABLE inbox (
   run text COLLATE "C" NOT NULL, number bigint NOT NULL, id text NOT NULL UNIQUE, body bytea NOT NULL, PRIMARY KEY (run, number)
 );
 CREATE TABLE memo (memo bytea PRIMARY KEY, run text COLLATE "C" NOT NULL, value bytea NOT NULL);
@@ -45,8 +39,6 @@ CREATE INDEX outbox_run ON outbox (run);
 CREATE INDEX outbox_open ON outbox (number) WHERE NOT delivered;
 CREATE TABLE counters (messages bigint NOT NULL);
 INSERT INTO counters VALUES (0);
-"""
-_SINCE_2 = """
 CREATE TABLE tags (
   name text COLLATE "C" NOT NULL, value text COLLATE "C" NOT NULL, started double precision NOT NULL, run text COLLATE "C" NOT NULL,
   PRIMARY KEY (name, value, started, run)
@@ -56,85 +48,59 @@ CREATE TABLE copies (source text COLLATE "C" NOT NULL, run text COLLATE "C" NOT 
 CREATE INDEX copies_run ON copies (run);
 CREATE TABLE run_usage (run text COLLATE "C" PRIMARY KEY, last bigint NOT NULL, chain bytea NOT NULL, body bytea NOT NULL);
 """
-# The first events, and those that took an answer or a plan over from another run.
-_SOURCES = """SELECT run, body, cut FROM @events WHERE seq = 1 OR position('"recalled":"'::bytea IN body) > 0"""
-_AT_ONCE = 10_000
 
 
-class Schema:
+class PostgresSchema:
     """One schema of a database, named in all statements."""
 
     def __init__(self, schema: str, where: str) -> None:
         """`where` is the database's name in errors."""
-        self.schema, self.where = schema, where
+        self.schema, self.display_name = schema, where
         self.channel = f"orchestra_{digest(schema.encode())}"
-        """Where letters are announced."""
+        """The channel of the notifications about inbox messages."""
         self._name = '"' + schema.replace('"', '""') + '"'
 
-    def _sql(self, statement: str) -> str:
+    def _qualify(self, statement: str) -> str:
         return statement.replace("@", self._name + ".")
 
     # Making
 
     async def prepare(self, sql: asyncpg.Connection) -> None:
-        """Makes schema and tables where they are not there, and migrates those of an older version.
+        """Creates schema and tables if they are missing.
 
-        Raises `JournalError`: J018 for a stranger's schema, J020 for the future.
+        Raises:
+            JournalError: J018 if the schema holds other tables, J020 if its tables have another version.
         """
-        if await self._known(sql) != VERSION:
+        if await self._read_version(sql) is None:
             # Held by the session, not by a transaction: only a new transaction is sure to see what another has made meanwhile.
-            await sql.execute("SELECT pg_advisory_lock($1)", MAKING)
+            await sql.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK)
             try:
-                match await self._known(sql):
-                    case None:
-                        await self._make(sql)
-                    case version if version < VERSION:
-                        await self._migrate(sql)
-                    case _:
-                        pass
+                if await self._read_version(sql) is None:
+                    await self._create(sql)
             finally:
-                await sql.execute("SELECT pg_advisory_unlock($1)", MAKING)
+                await sql.execute("SELECT pg_advisory_unlock($1)", MIGRATION_LOCK)
 
-    async def _make(self, sql: asyncpg.Connection) -> None:
+    async def _create(self, sql: asyncpg.Connection) -> None:
         async with sql.transaction():
             if await sql.fetchval(
                 "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1)", self.schema
             ):
-                raise stranger(self.schema, self.where)
+                raise foreign_schema_error(self.schema, self.display_name)
             if not await sql.fetchval("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", self.schema):
                 database, role = await sql.fetchrow("SELECT current_database(), current_user")
                 try:
                     await sql.execute(f"CREATE SCHEMA {self._name}")
                 except asyncpg.InsufficientPrivilegeError as error:
-                    raise no_create(self.schema, database, role, self.where) from error
+                    raise no_create_error(self.schema, database, role, self.display_name) from error
             await sql.execute(f"SET LOCAL search_path TO {self._name}")
-            await sql.execute(_TABLES + _SINCE_2)
-            await sql.execute(self._sql("INSERT INTO @schema_version VALUES ($1)"), VERSION)
+            await sql.execute(_TABLES)
+            await sql.execute(self._qualify("INSERT INTO @schema_version VALUES ($1)"), SCHEMA_VERSION)
 
-    async def _migrate(self, sql: asyncpg.Connection) -> None:
-        async with sql.transaction():
-            await sql.execute(f"SET LOCAL search_path TO {self._name}")
-            await sql.execute(_SINCE_2)
-            await self._fill(sql)
-            await sql.execute(self._sql("UPDATE @schema_version SET version = $1"), VERSION)
-
-    async def _fill(self, sql: asyncpg.Connection) -> None:
-        """Writes the tags and copies of tables of version 1; usages are written when they are first asked for."""
-        cursor = await sql.cursor(self._sql(_SOURCES))
-        while rows := await cursor.fetch(_AT_ONCE):
-            entries = Entries()
-            for row in rows:
-                with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # what it names stays unknown, as it was
-                    entries.add(row["run"], decode(whole(row["body"], row["cut"], b"null")))
-            copies = sorted(copy for copy in entries.copies if usable(copy[0]))
-            await sql.executemany(self._sql("INSERT INTO @tags VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING"), entries.tags)
-            await sql.executemany(self._sql("INSERT INTO @copies VALUES ($1, $2) ON CONFLICT DO NOTHING"), copies)
-
-    async def _known(self, sql: asyncpg.Connection) -> int | None:
-        """The version of the tables; None where there are none."""
+    async def _read_version(self, sql: asyncpg.Connection) -> int | None:
+        """Returns the version of the tables, or None if there are none. Raises J020 for another version."""
         if await sql.fetchval("SELECT to_regclass($1)::text", f"{self._name}.schema_version") is None:
             return None
-        version: int | None = await sql.fetchval(self._sql("SELECT max(version) FROM @schema_version"))
-        if version is not None and version > VERSION:
-            raise newer(version, VERSION, self.where)
+        version: int | None = await sql.fetchval(self._qualify("SELECT max(version) FROM @schema_version"))
+        if version is not None and version != SCHEMA_VERSION:
+            raise schema_version_error(version, SCHEMA_VERSION, self.display_name)
         return version

@@ -12,20 +12,28 @@ import asyncpg
 import msgspec
 
 from orchestra.core.events import Event
-from orchestra.core.protocols import Letter, Message, RunSummary, Skimmed
-from orchestra.journal import AT_ONCE
-from orchestra.journal.errors import JournalError, damaged, damaged_rows, ended, held, no_run
-from orchestra.journal.hash_chain import Link, checked
-from orchestra.journal.postgres.connections import NAMED, PRESENCE
-from orchestra.journal.postgres.rows import Batch, Growth, read_summary, tally_of, turned, usable, whole
-from orchestra.journal.postgres.schema import Schema
-from orchestra.journal.summary import Tally, unheld
+from orchestra.core.protocols import InboxMessage, OutboxMessage, RunSummary, ScannedRun
+from orchestra.journal import SCAN_BATCH_EVENTS
+from orchestra.journal.errors import JournalError, damaged_event_error, damaged_rows_error, lease_held_error, no_run_error, run_ended_error
+from orchestra.journal.hash_chain import ChainLink, verify_log
+from orchestra.journal.postgres.connections import PRESENCE_PREFIX, SESSION_PREFIX
+from orchestra.journal.postgres.rows import (
+    PostgresBatch,
+    RunRowUpdate,
+    decode_summary,
+    is_storable,
+    restore_body,
+    summary_fold_of,
+    to_columns,
+)
+from orchestra.journal.postgres.schema import PostgresSchema
+from orchestra.journal.summary import SummaryFold, unleased_summary
 from orchestra.schema.strict_json import digest
 
-RUNS_AT_ONCE = 500
-ROWS = "SELECT r.run, r.last, r.summary, r.ended, r.holder, r.letters FROM @runs r "
+SCAN_BATCH_RUNS = 500
+SELECT_RUNS = "SELECT r.run, r.last, r.summary, r.ended, r.holder, r.messages FROM @runs r "
 
-_ALWAYS = """
+_WRITE_RUNS = """
 WITH given AS (
   SELECT * FROM unnest(?::text[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bytea[], ?::bytea[], ?::float8[], ?::boolean[])
     AS g (run, epoch, before, last, chain, summary, started, ended)
@@ -50,14 +58,14 @@ WITH given AS (
   SELECT e.* FROM unnest(?::text[], ?::bigint[], ?::bytea[], ?::bytea[], ?::text[], ?::integer[]) AS e (run, seq, body, chain, big, cut)
   WHERE e.run IN (SELECT run FROM held)
 )"""
-# Blobs: an update that changes nothing locks the row, so that `delete` does not take away what this batch names.
+# Blobs: an update that changes nothing locks the row, so that `delete_runs` does not take away what this batch names.
 # Messages: the counter's row stays locked until the commit, so that numbers grow by the order of commit.
-_OPTIONAL = (
+_OPTIONAL_WRITES = (
     """, kept AS (
   INSERT INTO @blobs SELECT * FROM unnest(?::text[], ?::bytea[]) ON CONFLICT (digest) DO UPDATE SET digest = excluded.digest
 )""",
     """, noted AS (
-  INSERT INTO @named SELECT n.* FROM unnest(?::text[], ?::text[]) AS n (run, digest) WHERE n.run IN (SELECT run FROM held)
+  INSERT INTO @blob_uses SELECT n.* FROM unnest(?::text[], ?::text[]) AS n (run, digest) WHERE n.run IN (SELECT run FROM held)
   ON CONFLICT DO NOTHING
 )""",
     """, remembered AS (
@@ -91,141 +99,144 @@ _OPTIONAL = (
 )
 
 
-class Held(NamedTuple):
+class AcquiredLease(NamedTuple):
     """A lease that was taken over, and the end of the run's log."""
 
     epoch: int
-    last: int
+    last_seq: int
     chain: bytes
-    tally: Tally
+    summary_fold: SummaryFold
 
 
-class Tables(Schema):
-    """Statements over one schema. `again` in a method says that an earlier try may have gone through: each is safe to repeat."""
+class PostgresTables(PostgresSchema):
+    """Statements over one schema. `is_retry` in a method says that an earlier try may have gone through: each is safe to repeat."""
 
     # Writing
 
-    async def touch(self, sql: asyncpg.Connection) -> None:
+    async def check_writable(self, sql: asyncpg.Connection) -> None:
         """Returns where the tables may be written; nothing is. Raises what asyncpg raises."""
-        await sql.execute(self._sql("UPDATE @runs SET letters = letters WHERE run = ''"))
+        await sql.execute(self._qualify("UPDATE @runs SET messages = messages WHERE run = ''"))
 
-    async def write(self, sql: asyncpg.Connection, batch: Batch, presence: int, *, again: bool) -> set[str]:
+    async def write(self, sql: asyncpg.Connection, batch: PostgresBatch, presence: int, *, is_retry: bool) -> set[str]:
         """Puts a batch on disk in one statement, which is one transaction; gives the runs of it that are there now.
 
         A run is left out where its lease is not ours any more. The statement grows a run only from the event before, so that a
         batch whose first try went through after all, even after this one, changes nothing.
         """
         entries = batch.entries
-        parts = (batch.blobs, batch.named, batch.memo, batch.messages, entries.tags, entries.copies, entries.usages)
+        parts = (batch.blobs, batch.blob_uses, batch.memos, batch.messages, entries.tags, entries.copies, entries.usages)
         optional = tuple(map(bool, parts))
-        grown = (_row(run, growth) for run, growth in sorted(batch.runs.items()))
-        arguments: list[Any] = [*turned(grown, 8), presence, *turned(batch.events, 6)]
+        grown = (_update_row(run, growth) for run, growth in sorted(batch.runs.items()))
+        arguments: list[Any] = [*to_columns(grown, 8), presence, *to_columns(batch.events, 6)]
         if batch.blobs:
             # Sorted, as everything that two journals may write at once: so they do not wait for each other in a circle.
-            arguments += turned(sorted(batch.blobs.items()), 2)
-        if batch.named:
-            arguments += turned(sorted(batch.named), 2)
-        if batch.memo:
-            arguments += turned(sorted((name, *entry) for name, entry in batch.memo.items()), 3)
+            arguments += to_columns(sorted(batch.blobs.items()), 2)
+        if batch.blob_uses:
+            arguments += to_columns(sorted(batch.blob_uses), 2)
+        if batch.memos:
+            arguments += to_columns(sorted((name, *entry) for name, entry in batch.memos.items()), 3)
         if batch.messages:
-            arguments += [len(batch.messages), *turned(batch.messages, 4)]
+            arguments += [len(batch.messages), *to_columns(batch.messages, 4)]
         if entries.tags:
-            arguments += turned(entries.tags, 4)
+            arguments += to_columns(entries.tags, 4)
         if entries.copies:
-            arguments += turned(sorted(copy for copy in entries.copies if usable(copy[0])), 2)
+            arguments += to_columns(sorted(copy for copy in entries.copies if is_storable(copy[0])), 2)
         if entries.usages:
-            arguments += turned(entries.usages, 4)
-        rows = await sql.fetch(_commit(self._name, *optional), *arguments)
+            arguments += to_columns(entries.usages, 4)
+        rows = await sql.fetch(_commit_statement(self._name, *optional), *arguments)
         there = {row["run"] for row in rows}
-        if again and len(there) < len(batch.runs):
+        if is_retry and len(there) < len(batch.runs):
             found = await sql.fetch(
-                self._sql("SELECT run, last, chain FROM @runs WHERE run = ANY($1::text[])"), [run for run in batch.runs if run not in there]
+                self._qualify("SELECT run, last, chain FROM @runs WHERE run = ANY($1::text[])"),
+                [run for run in batch.runs if run not in there],
             )
-            there |= {run for run, last, chain in found if (batch.runs[run].last, batch.runs[run].chain) == (last, chain)}
+            there |= {run for run, last, chain in found if (batch.runs[run].last_seq, batch.runs[run].chain) == (last, chain)}
         return there
 
     # Leases
 
-    async def lease(self, sql: asyncpg.Connection, run: str, presence: int, *, again: bool) -> Held:
+    async def lease(self, sql: asyncpg.Connection, run: str, presence: int, *, is_retry: bool) -> AcquiredLease:
         """Takes a run's lease. Raises `JournalError` J022, J023, J006."""
         async with sql.transaction():
-            row = await sql.fetchrow(self._sql("SELECT * FROM @runs WHERE run = $1 FOR UPDATE"), run)
+            row = await sql.fetchrow(self._qualify("SELECT * FROM @runs WHERE run = $1 FOR UPDATE"), run)
             if row is None:
-                raise no_run(run)
+                raise no_run_error(run)
             if row["ended"]:
-                raise ended(run)
+                raise run_ended_error(run)
             epoch = row["epoch"]
-            if not (again and row["holder"] == presence):
-                if await alive(sql, row["holder"]):
-                    raise held(run, await who(sql, row["holder"]))
+            if not (is_retry and row["holder"] == presence):
+                if await is_alive(sql, row["holder"]):
+                    raise lease_held_error(run, await holder_name(sql, row["holder"]))
                 epoch += 1
-                await sql.execute(self._sql("UPDATE @runs SET epoch = $2, holder = $3 WHERE run = $1"), run, epoch, presence)
-        return Held(epoch, row["last"], row["chain"], tally_of(_summary(run, row["last"], row["summary"])))
+                await sql.execute(self._qualify("UPDATE @runs SET epoch = $2, holder = $3 WHERE run = $1"), run, epoch, presence)
+        return AcquiredLease(epoch, row["last"], row["chain"], summary_fold_of(_summary(run, row["last"], row["summary"])))
 
     async def release(self, sql: asyncpg.Connection, run: str, presence: int) -> None:
         """Gives a lease back where it is ours. Raises `JournalError` J023."""
-        given = await sql.execute(self._sql("UPDATE @runs SET holder = NULL WHERE run = $1 AND holder = $2"), run, presence)
-        if given == "UPDATE 0" and await self.end(sql, run) == 0:
-            raise no_run(run)
+        given = await sql.execute(self._qualify("UPDATE @runs SET holder = NULL WHERE run = $1 AND holder = $2"), run, presence)
+        if given == "UPDATE 0" and await self.last_seq(sql, run) == 0:
+            raise no_run_error(run)
 
     async def leases(self, sql: asyncpg.Connection, runs: Sequence[str]) -> dict[str, tuple[int, int | None]]:
         """Epoch and holder of those of these runs that are on disk and have not ended."""
-        rows = await sql.fetch(self._sql("SELECT run, epoch, holder FROM @runs WHERE run = ANY($1::text[]) AND NOT ended"), runs)
+        rows = await sql.fetch(self._qualify("SELECT run, epoch, holder FROM @runs WHERE run = ANY($1::text[]) AND NOT ended"), runs)
         return {run: (epoch, holder) for run, epoch, holder in rows}
 
-    async def lettered(self, sql: asyncpg.Connection) -> set[str]:
-        """The runs that have letters, and have not ended."""
-        return {row["run"] for row in await sql.fetch(self._sql("SELECT run FROM @runs WHERE letters > 0 AND NOT ended"))}
+    async def runs_with_messages(self, sql: asyncpg.Connection) -> set[str]:
+        """Returns the open runs that have inbox messages."""
+        return {row["run"] for row in await sql.fetch(self._qualify("SELECT run FROM @runs WHERE messages > 0 AND NOT ended"))}
 
-    async def end(self, sql: asyncpg.Connection, run: str) -> int:
+    async def last_seq(self, sql: asyncpg.Connection, run: str) -> int:
         """The greatest `seq` of a run; 0 where it is not there."""
-        return await sql.fetchval(self._sql("SELECT last FROM @runs WHERE run = $1"), run) or 0
+        return await sql.fetchval(self._qualify("SELECT last FROM @runs WHERE run = $1"), run) or 0
 
     # The inbox
 
-    async def post(self, sql: asyncpg.Connection, run: str, letter: Letter, name: str, since: int | None) -> int:
+    async def send(self, sql: asyncpg.Connection, run: str, message: InboxMessage, name: str, since: int | None) -> int:
         """Puts a letter into the inbox, once for each `name`, and announces it; gives 0 where one behind number `since` answers the same
         question. Raises `JournalError` J023, J006."""
         async with sql.transaction():
-            row = await sql.fetchrow(self._sql("SELECT ended, last, letters FROM @runs WHERE run = $1 FOR UPDATE"), run)
+            row = await sql.fetchrow(self._qualify("SELECT ended, last, messages FROM @runs WHERE run = $1 FOR UPDATE"), run)
             if row is None:
-                raise no_run(run)
-            number: int | None = await sql.fetchval(self._sql("SELECT number FROM @letters WHERE id = $1"), name)
+                raise no_run_error(run)
+            number: int | None = await sql.fetchval(self._qualify("SELECT number FROM @inbox WHERE id = $1"), name)
             if number is not None:
                 return number
             if row["ended"]:
-                raise ended(run)
-            if since is not None and any(map(letter.repeats, await self.letters(sql, run, since))):
+                raise run_ended_error(run)
+            if since is not None and any(map(message.answers_same_question, await self.inbox(sql, run, since))):
                 return 0
-            number = row["letters"] + 1
-            body = msgspec.json.encode(msgspec.structs.replace(letter, number=number))
-            await sql.execute(self._sql("UPDATE @runs SET letters = $2 WHERE run = $1"), run, number)
-            await sql.execute(self._sql("INSERT INTO @letters VALUES ($1, $2, $3, $4)"), run, number, name, body)
+            number = row["messages"] + 1
+            body = msgspec.json.encode(msgspec.structs.replace(message, number=number))
+            await sql.execute(self._qualify("UPDATE @runs SET messages = $2 WHERE run = $1"), run, number)
+            await sql.execute(self._qualify("INSERT INTO @inbox VALUES ($1, $2, $3, $4)"), run, number, name, body)
             await sql.execute("SELECT pg_notify($1, $2)", self.channel, run)
         return number
 
-    async def letters(self, sql: asyncpg.Connection, run: str, after: int) -> list[Letter]:
-        """The letters of a run with a greater number, in order."""
-        rows = await sql.fetch(self._sql("SELECT body FROM @letters WHERE run = $1 AND number > $2 ORDER BY number"), run, max(0, after))
-        return [msgspec.json.decode(row["body"], type=Letter) for row in rows]
+    async def inbox(self, sql: asyncpg.Connection, run: str, after: int) -> list[InboxMessage]:
+        """Returns the inbox messages of a run with a greater number, in order."""
+        rows = await sql.fetch(self._qualify("SELECT body FROM @inbox WHERE run = $1 AND number > $2 ORDER BY number"), run, max(0, after))
+        return [msgspec.json.decode(row["body"], type=InboxMessage) for row in rows]
 
     # Memo and outbox
 
-    async def recall(self, sql: asyncpg.Connection, memo: bytes) -> tuple[str, Any] | None:
+    async def get_memo(self, sql: asyncpg.Connection, memo: bytes) -> tuple[str, Any] | None:
         """The run that gave an answer, and the answer."""
-        row = await sql.fetchrow(self._sql("SELECT run, value FROM @memo WHERE memo = $1"), memo)
+        row = await sql.fetchrow(self._qualify("SELECT run, value FROM @memo WHERE memo = $1"), memo)
         return None if row is None else (row["run"], msgspec.json.decode(row["value"]))
 
-    async def outbox(self, sql: asyncpg.Connection, after: int, limit: int) -> list[Message]:
+    async def outbox(self, sql: asyncpg.Connection, after: int, limit: int) -> list[OutboxMessage]:
         """Messages that are not delivered, in order."""
         rows = await sql.fetch(
-            self._sql("SELECT number, body FROM @outbox WHERE NOT delivered AND number > $1 ORDER BY number LIMIT $2"), after, max(0, limit)
+            self._qualify("SELECT number, body FROM @outbox WHERE NOT delivered AND number > $1 ORDER BY number LIMIT $2"),
+            after,
+            max(0, limit),
         )
-        return [msgspec.structs.replace(msgspec.json.decode(row["body"], type=Message), number=row["number"]) for row in rows]
+        return [msgspec.structs.replace(msgspec.json.decode(row["body"], type=OutboxMessage), number=row["number"]) for row in rows]
 
-    async def delivered(self, sql: asyncpg.Connection, numbers: Sequence[int]) -> None:
+    async def mark_delivered(self, sql: asyncpg.Connection, numbers: Sequence[int]) -> None:
         """Marks messages as delivered."""
-        await sql.execute(self._sql("UPDATE @outbox SET delivered = true WHERE number = ANY($1::bigint[])"), list(numbers))
+        await sql.execute(self._qualify("UPDATE @outbox SET delivered = true WHERE number = ANY($1::bigint[])"), list(numbers))
 
     # Reading
 
@@ -236,7 +247,7 @@ class Tables(Schema):
         """
         # One statement, so that log and end are of one moment.
         rows = await sql.fetch(
-            self._sql(
+            self._qualify(
                 "SELECT r.last, r.chain AS final, e.seq, e.body, e.chain, e.big, e.cut, b.data FROM @runs r"
                 " LEFT JOIN @events e ON e.run = r.run AND e.seq >= $2 LEFT JOIN @blobs b ON b.digest = e.big"
                 " WHERE r.run = $1 ORDER BY e.seq"
@@ -246,76 +257,80 @@ class Tables(Schema):
         )
         if not rows:
             return []
-        links = ((row["seq"], _body(run, row) if row["seq"] > after else b"", row["chain"], "") for row in rows if row["seq"] is not None)
-        return checked(run, links, (rows[0]["last"], rows[0]["final"]), after)
+        links = (
+            (row["seq"], _full_body(run, row) if row["seq"] > after else b"", row["chain"], "") for row in rows if row["seq"] is not None
+        )
+        return verify_log(run, links, (rows[0]["last"], rows[0]["final"]), after)
 
-    async def blob(self, sql: asyncpg.Connection, name: str) -> bytes | None:
+    async def get_blob(self, sql: asyncpg.Connection, name: str) -> bytes | None:
         """A blob's bytes; raises `JournalError` J013 where they are not what was stored."""
-        data: bytes | None = await sql.fetchval(self._sql("SELECT data FROM @blobs WHERE digest = $1"), name)
+        data: bytes | None = await sql.fetchval(self._qualify("SELECT data FROM @blobs WHERE digest = $1"), name)
         if data is not None and digest(data) != name:
-            raise damaged_rows(f"blob {name}", "it is not what was stored")
+            raise damaged_rows_error(f"blob {name}", "it is not what was stored")
         return data
 
     async def summary(self, sql: asyncpg.Connection, run: str) -> RunSummary | None:
         """The row of one run, or None."""
-        rows = await sql.fetch(self._sql(ROWS + "WHERE run = $1"), run)
-        return next(iter(await self._standing(sql, rows)), None)
+        rows = await sql.fetch(self._qualify(SELECT_RUNS + "WHERE run = $1"), run)
+        return next(iter(await self._with_status(sql, rows)), None)
 
-    async def _standing(self, sql: asyncpg.Connection, rows: Sequence[asyncpg.Record]) -> list[RunSummary]:
+    async def _with_status(self, sql: asyncpg.Connection, rows: Sequence[asyncpg.Record]) -> list[RunSummary]:
         holders = {row["holder"] for row in rows if row["holder"] is not None}
-        living = {holder for holder in holders if await alive(sql, holder)}
+        living = {holder for holder in holders if await is_alive(sql, holder)}
         found = []
-        for run, last, data, over, holder, letters in rows:
+        for run, last, data, over, holder, messages in rows:
             summary = _summary(run, last, data)
             if not over and holder is None:
-                summary = unheld(summary, await self._legible(sql, run), letters)
+                summary = unleased_summary(summary, await self._readable_events(sql, run), messages)
             elif not over and holder not in living:
                 summary = msgspec.structs.replace(summary, status="interrupted")
             elif not over:
-                summary = msgspec.structs.replace(summary, holder=await who(sql, holder))
+                summary = msgspec.structs.replace(summary, holder=await holder_name(sql, holder))
             found.append(summary)
         return found
 
-    async def skim(self, sql: asyncpg.Connection, since: float, before: tuple[float, str] | None) -> list[Skimmed]:
-        """The latest runs that began at `since` or later, and before that one, newest first: `AT_ONCE` events of them, or one run more.
+    async def scan(self, sql: asyncpg.Connection, since: float, before: tuple[float, str] | None) -> list[ScannedRun]:
+        """Returns the latest runs that began at `since` or later and before `before`, newest first.
+
+        They have at most `SCAN_BATCH_EVENTS` events, or are one run.
 
         Of a run that is damaged, its row says so. Large values are left where they are, and so are no part of what is checked.
         """
         async with sql.transaction(isolation="repeatable_read", readonly=True):  # so that logs and ends are of one moment
             runs = await sql.fetch(
-                self._sql(
+                self._qualify(
                     "SELECT run, started, last, chain FROM @runs WHERE started >= $1 AND (started, run) < ($2, $3)"
                     " ORDER BY started DESC, run DESC LIMIT $4"
                 ),
                 since,
                 *(before or (inf, "")),
-                RUNS_AT_ONCE,
+                SCAN_BATCH_RUNS,
             )
             before_each = accumulate((row["last"] for row in runs), initial=0)
-            runs = [row for row, many in zip(runs, before_each, strict=False) if many < AT_ONCE]
+            runs = [row for row, many in zip(runs, before_each, strict=False) if many < SCAN_BATCH_EVENTS]
             logs = await self.logs(sql, [row["run"] for row in runs])
-        return [skimmed(row, logs[row["run"]]) for row in runs]
+        return [scanned_run(row, logs[row["run"]]) for row in runs]
 
     async def logs(self, sql: asyncpg.Connection, runs: Sequence[str]) -> dict[str, list[asyncpg.Record]]:
         """The rows of the events of these runs, in order."""
         found: dict[str, list[asyncpg.Record]] = {run: [] for run in runs}
         for event in await sql.fetch(
-            self._sql("SELECT run, seq, body, chain, big, cut FROM @events WHERE run = ANY($1::text[]) ORDER BY run, seq"), runs
+            self._qualify("SELECT run, seq, body, chain, big, cut FROM @events WHERE run = ANY($1::text[]) ORDER BY run, seq"), runs
         ):
             found[event["run"]].append(event)
         return found
 
-    async def _legible(self, sql: asyncpg.Connection, run: str) -> list[Event]:
+    async def _readable_events(self, sql: asyncpg.Connection, run: str) -> list[Event]:
         """The events of a run; none where they are damaged, which is no reason not to list the others."""
         try:
             return await self.events(sql, run, 0)
         except JournalError:
             return []
 
-    async def find(self, sql: asyncpg.Connection, prefix: str, limit: int) -> list[str]:
+    async def find_runs(self, sql: asyncpg.Connection, prefix: str, limit: int) -> list[str]:
         """Ids of runs that begin with the prefix, in order."""
         rows = await sql.fetch(
-            self._sql("SELECT run FROM @runs WHERE run >= $1 AND run <= $2 AND starts_with(run, $1) ORDER BY run LIMIT $3"),
+            self._qualify("SELECT run FROM @runs WHERE run >= $1 AND run <= $2 AND starts_with(run, $1) ORDER BY run LIMIT $3"),
             prefix,
             prefix + "\U0010ffff",
             limit,
@@ -323,63 +338,63 @@ class Tables(Schema):
         return [row["run"] for row in rows]
 
 
-async def alive(sql: asyncpg.Connection, holder: int | None) -> bool:
+async def is_alive(sql: asyncpg.Connection, holder: int | None) -> bool:
     """Whether a journal's presence is there: it holds an advisory lock for as long as its session lives."""
     return holder is not None and not await sql.fetchval("SELECT pg_try_advisory_xact_lock_shared($1)", holder)
 
 
-async def who(sql: asyncpg.Connection, holder: int) -> str:
+async def holder_name(sql: asyncpg.Connection, holder: int) -> str:
     """The process whose session holds a presence, as its name at the server says it; empty where that tells nothing."""
     name: str | None = await sql.fetchval(
         "SELECT a.application_name FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid) WHERE l.locktype = 'advisory' AND l.granted"
         " AND l.mode = 'ExclusiveLock' AND l.objsubid = 1 AND l.classid::bigint << 32 | l.objid::bigint = $1",
         holder,
     )
-    own = f"{NAMED}{PRESENCE}"
+    own = f"{SESSION_PREFIX}{PRESENCE_PREFIX}"
     return f"process {name.removeprefix(own)}" if name is not None and name.startswith(own) else ""
 
 
-def _row(run: str, growth: Growth) -> tuple[Any, ...]:
-    return run, growth.epoch, growth.before, growth.last, growth.chain, growth.summary, growth.started, growth.ended
+def _update_row(run: str, growth: RunRowUpdate) -> tuple[Any, ...]:
+    return run, growth.epoch, growth.previous_seq, growth.last_seq, growth.chain, growth.summary, growth.started, growth.is_ended
 
 
-def _body(run: str, row: asyncpg.Record) -> bytes:
+def _full_body(run: str, row: asyncpg.Record) -> bytes:
     if row["big"] is None:
         body: bytes = row["body"]
         return body
     if row["data"] is None:
-        raise damaged(run, row["seq"], f"its value, blob {row['big']}, is missing")
-    return whole(row["body"], row["cut"], row["data"])
+        raise damaged_event_error(run, row["seq"], f"its value, blob {row['big']}, is missing")
+    return restore_body(row["body"], row["cut"], row["data"])
 
 
-def skimmed(row: asyncpg.Record, log: Sequence[asyncpg.Record]) -> Skimmed:
+def scanned_run(row: asyncpg.Record, log: Sequence[asyncpg.Record]) -> ScannedRun:
     """A run by its log, whose large values are not at hand: of an event that has one, the hash is taken as it stands there."""
     run, started = row["run"], row["started"]
-    links = map(link_of, log)
+    links = map(chain_link, log)
     try:
-        return Skimmed(run, started, checked(run, links, (row["last"], row["chain"])))
+        return ScannedRun(run, started, verify_log(run, links, (row["last"], row["chain"])))
     except JournalError as fault:
-        return Skimmed(run, started, fault=fault)
+        return ScannedRun(run, started, error=fault)
 
 
-def link_of(event: asyncpg.Record) -> Link:
+def chain_link(event: asyncpg.Record) -> ChainLink:
     """The link of an event, without its value where that is kept apart."""
     if event["big"] is None:
         return event["seq"], event["body"], event["chain"], ""
-    return event["seq"], whole(event["body"], event["cut"], b"null"), event["chain"], None
+    return event["seq"], restore_body(event["body"], event["cut"], b"null"), event["chain"], None
 
 
 def _summary(run: str, seq: int, data: bytes) -> RunSummary:
     try:
-        return read_summary(data)
+        return decode_summary(data)
     except msgspec.DecodeError as error:
-        raise damaged(run, seq, f"its summary cannot be read ({error})") from error
+        raise damaged_event_error(run, seq, f"its summary cannot be read ({error})") from error
 
 
 @lru_cache(maxsize=256)
-def _commit(schema: str, *optional: bool) -> str:
-    """The statement that writes a batch, with those of the `_OPTIONAL` parts that the batch has; each `?` is the next argument."""
-    parts = _ALWAYS + "".join(part for part, wanted in zip(_OPTIONAL, optional, strict=True) if wanted)
+def _commit_statement(schema: str, *optional: bool) -> str:
+    """The statement that writes a batch, with those of the `_OPTIONAL_WRITES` parts that the batch has; each `?` is the next argument."""
+    parts = _WRITE_RUNS + "".join(part for part, wanted in zip(_OPTIONAL_WRITES, optional, strict=True) if wanted)
     pieces = (parts + "\nSELECT run FROM held").split("?")
     numbered = pieces[0] + "".join(f"${number}{piece}" for number, piece in enumerate(pieces[1:], 1))
     return numbered.replace("@", f"{schema}.")

@@ -26,23 +26,23 @@ _SLOTS = 64
 """Slot 0 is of the checkpoint; commit N is in slot 1 + N % 63, so processes that write late never hide a greater number."""
 SIZE = _SLOT * _SLOTS
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
-_SYNCED = bytes(16)
+_NO_BOOT = bytes(16)
 
 
-class Noted(NamedTuple):
+class MarkContent(NamedTuple):
     """What a mark says: the journal's identity, its last durable commit, and whether a checkpoint began and did not return."""
 
-    journal: bytes
-    number: int
-    checkpoint: bool
+    journal_id: bytes
+    commit_number: int
+    in_checkpoint: bool
 
 
-def mark_of(path: Path) -> Path:
+def mark_path(path: Path) -> Path:
     """The mark's file of a journal's file."""
     return path.with_name(path.name + "-mark")
 
 
-def read_mark(path: Path) -> Noted | None:
+def read_mark(path: Path) -> MarkContent | None:
     """What the mark's file says, or None where it says nothing. Raises `JournalError` J015 where it cannot be read."""
     try:
         with path.open("rb") as file:
@@ -51,26 +51,28 @@ def read_mark(path: Path) -> Noted | None:
         return None
     except OSError as error:
         raise from_os(error, str(path)) from error
-    slots = [_parsed(data[start : start + _SLOT]) for start in range(0, len(data), _SLOT)]
+    slots = [_parse_slot(data[start : start + _SLOT]) for start in range(0, len(data), _SLOT)]
     # A commit without fsync survives the end of the process but not of the power: after another boot its number claims nothing.
-    boots = (_SYNCED, _boot())
-    commits = [(slot.number, slot.journal) for slot in slots[1:] if slot and slot.kind == _COMMIT and slot.boot in boots]
+    boots = (_NO_BOOT, _boot_id())
+    commits = [(slot.number, slot.journal_id) for slot in slots[1:] if slot and slot.kind == _COMMIT and slot.boot in boots]
     if not commits:
         return None
     number, journal = max(commits)
     first = slots[0]
-    return Noted(journal, number, first is not None and first.kind == _CHECKPOINT and first.number != 0 and first.journal == journal)
+    return MarkContent(
+        journal, number, first is not None and first.kind == _CHECKPOINT and first.number != 0 and first.journal_id == journal
+    )
 
 
-class Mark:
+class CommitMark:
     """The mark's file, open for writing. A write costs no fsync: it follows the commit's, so the mark never leads the log."""
 
     def __init__(self, path: Path, *, synced: bool = True) -> None:
         """Opens the file, or makes it. `synced` says whether commits are on the disk when they return. Raises `JournalError` J015."""
         self.path = path
-        self._boot = _SYNCED if synced else _boot()
-        self._claims = synced or self._boot != _SYNCED  # without an id of the boot, a number without fsync may lead after a power cut
-        self._alone = threading.Lock()
+        self._boot = _NO_BOOT if synced else _boot_id()
+        self._is_reliable = synced or self._boot != _NO_BOOT  # without an id of the boot, a number without fsync may lead after a power cut
+        self._lock = threading.Lock()
         try:
             self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600), "r+b", buffering=0)
             if os.fstat(self._file.fileno()).st_size < SIZE:
@@ -78,9 +80,9 @@ class Mark:
         except OSError as error:
             raise from_os(error, str(path)) from error
 
-    def note(self, journal: bytes, number: int) -> None:
+    def note_commit(self, journal: bytes, number: int) -> None:
         """Notes a commit that is durable."""
-        if self._claims:
+        if self._is_reliable:
             self._write(1 + number % (_SLOTS - 1), _COMMIT, journal, self._boot, number)
 
     @contextmanager
@@ -88,10 +90,10 @@ class Mark:
         """Notes that a checkpoint is under way. The note stays where the process ends inside: the database file may then have some pages of
         the last commits and not others, and needs its log."""
         token = int.from_bytes(os.urandom(7), "little") + 1
-        self._write(0, _CHECKPOINT, journal, _SYNCED, token)
+        self._write(0, _CHECKPOINT, journal, _NO_BOOT, token)
         yield
         if (slot := self._read(0)) is not None and slot.number == token:  # else another checkpoint began
-            self._write(0, _CHECKPOINT, journal, _SYNCED, 0)
+            self._write(0, _CHECKPOINT, journal, _NO_BOOT, 0)
 
     def close(self) -> None:
         """Closes the file."""
@@ -100,34 +102,34 @@ class Mark:
     def _write(self, slot: int, kind: bytes, journal: bytes, boot: bytes, number: int) -> None:
         head = _HEAD.pack(kind, journal, boot, number)
         # A mark that cannot be written lags: less is found missing, and the commit itself is durable.
-        with suppress(OSError), self._alone:
+        with suppress(OSError), self._lock:
             self._file.seek(slot * _SLOT)
             self._file.write(head + zlib.crc32(head).to_bytes(4, "little"))
 
     def _read(self, slot: int) -> _Slot | None:
-        with suppress(OSError), self._alone:
+        with suppress(OSError), self._lock:
             self._file.seek(slot * _SLOT)
-            return _parsed(self._file.read(_SLOT))
+            return _parse_slot(self._file.read(_SLOT))
         return None
 
 
 class _Slot(NamedTuple):
     kind: bytes
-    journal: bytes
+    journal_id: bytes
     boot: bytes
     number: int
 
 
-def _parsed(data: bytes) -> _Slot | None:
+def _parse_slot(data: bytes) -> _Slot | None:
     if len(data) < _RECORD.size:
         return None
     *values, stated = _RECORD.unpack_from(data)
     return _Slot(*values) if stated == zlib.crc32(data[: _HEAD.size]) else None
 
 
-def _boot() -> bytes:
+def _boot_id() -> bytes:
     """The id of this boot of the system, or zeros where the system has none."""
     try:
         return bytes.fromhex(_BOOT.read_text("ascii").strip().replace("-", ""))
     except (OSError, ValueError):
-        return _SYNCED
+        return _NO_BOOT

@@ -1,4 +1,4 @@
-"""The file: one connection to a journal's SQLite file, its tables, and the way from an older version of them."""
+"""One connection to a journal's SQLite file, and its tables."""
 
 from __future__ import annotations
 
@@ -13,89 +13,67 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from orchestra.core.events import encode
 from orchestra.journal import run_index
-from orchestra.journal.errors import FROM_SQLITE, JournalError, damaged_rows, from_os, from_sqlite, locked, moved
-from orchestra.journal.sqlite.commit_mark import Mark
-from orchestra.journal.sqlite.wal import Log, log_of
+from orchestra.journal.errors import SQLITE_ERRORS, JournalError, damaged_rows_error, from_os, from_sqlite, locked_error, moved_error
+from orchestra.journal.sqlite.commit_mark import CommitMark
+from orchestra.journal.sqlite.wal import WalFile, log_path
 
 Durability: TypeAlias = Literal["strict", "group", "off"]
 
-SCHEMA = 3
+SCHEMA_VERSION = 4
 """Version of the tables below."""
 APPLICATION_ID = 0x4F726368
 """Marks the file as ours: `Orch` in ASCII (`PRAGMA application_id`)."""
 
-# `seal` is a checksum of the row's other columns (the function below); NULL where version 1 wrote the row. `events.chain` is theirs.
-_SINCE_1 = """
+_FIND_FOREIGN_OBJECT = "SELECT type FROM sqlite_schema WHERE type NOT IN ('table', 'index') OR sql LIKE 'create virtual%' LIMIT 1"
+# `checksum` is the `row_checksum` of the row's other columns; `events.chain` is the checksum of an event.
+# `runs.writer` is the presence name of the lease holder; empty without a lease.
+# `events.big` is the digest of the blob that holds the event's value; empty if the value is in the body.
+# `blobs.run` is one run that uses the blob, or empty. It comes before the bytes, which may be many.
+# `blob_uses` has the other runs that use a blob; `blob_pins` the writers that stored a blob before any run used it.
+# `inbox_counts` has one row for each run with inbox messages: their count, and a place that increases with every message of any run.
+_TABLES = """
 CREATE TABLE schema_version (version INTEGER NOT NULL);
 CREATE TABLE runs (
   run TEXT PRIMARY KEY, workflow TEXT NOT NULL, status TEXT NOT NULL, started REAL NOT NULL, finished REAL,
-  nodes INTEGER NOT NULL, usage BLOB NOT NULL, last INTEGER NOT NULL, chain BLOB NOT NULL, writer TEXT NOT NULL
+  nodes INTEGER NOT NULL, usage BLOB NOT NULL, last INTEGER NOT NULL, chain BLOB NOT NULL, writer TEXT NOT NULL,
+  epoch INTEGER NOT NULL DEFAULT 1, checksum INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX runs_started ON runs (started, run);
 CREATE TABLE events (
-  run TEXT NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL, chain BLOB NOT NULL, PRIMARY KEY (run, seq)
-) WITHOUT ROWID
-"""
-# `run` is one that names the blob, or empty. It stands before the bytes, which may be many; but not so in files that version 1 made.
-_STRANGE = "SELECT type FROM sqlite_schema WHERE type NOT IN ('table', 'index') OR sql LIKE 'create virtual%' LIMIT 1"
-_BLOBS = "CREATE TABLE blobs (digest TEXT PRIMARY KEY, run TEXT NOT NULL, data BLOB NOT NULL)"
-_BLOBS_OF_1 = "ALTER TABLE blobs ADD COLUMN run TEXT NOT NULL DEFAULT ''"
-# `runs.writer` is the presence name of the one who holds the lease; empty where nobody does.
-# `events.big` is the digest of the blob that holds the event's value; empty where the value stands in the body.
-# `blob_uses` has the runs that name a blob beside the one that stands in its row; `blob_pins` the writers who stored one that nobody
-# names yet. `mail` has one row for each run with letters: how many, and a place that grows with every letter, of whichever run.
-_SINCE_2 = """
-ALTER TABLE runs ADD COLUMN epoch INTEGER NOT NULL DEFAULT 1;
-ALTER TABLE runs ADD COLUMN seal INTEGER;
-ALTER TABLE events ADD COLUMN big TEXT NOT NULL DEFAULT '';
+  run TEXT NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL, chain BLOB NOT NULL, big TEXT NOT NULL DEFAULT '', PRIMARY KEY (run, seq)
+) WITHOUT ROWID;
+CREATE TABLE blobs (digest TEXT PRIMARY KEY, run TEXT NOT NULL, data BLOB NOT NULL);
 CREATE TABLE blob_uses (digest TEXT NOT NULL, run TEXT NOT NULL, PRIMARY KEY (digest, run)) WITHOUT ROWID;
 CREATE TABLE blob_pins (digest TEXT NOT NULL, writer TEXT NOT NULL, PRIMARY KEY (digest, writer)) WITHOUT ROWID;
 CREATE TABLE inbox (
-  run TEXT NOT NULL, number INTEGER NOT NULL, body BLOB NOT NULL, seal INTEGER NOT NULL, PRIMARY KEY (run, number)
+  run TEXT NOT NULL, number INTEGER NOT NULL, body BLOB NOT NULL, checksum INTEGER NOT NULL, PRIMARY KEY (run, number)
 ) WITHOUT ROWID;
-CREATE TABLE mail (
-  place INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL UNIQUE, letters INTEGER NOT NULL, seal INTEGER NOT NULL
+CREATE TABLE inbox_counts (
+  place INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL UNIQUE, messages INTEGER NOT NULL, checksum INTEGER NOT NULL
 );
-CREATE TABLE memo (memo TEXT PRIMARY KEY, run TEXT NOT NULL, value BLOB NOT NULL, seal INTEGER NOT NULL);
+CREATE TABLE memo (memo TEXT PRIMARY KEY, run TEXT NOT NULL, value BLOB NOT NULL, checksum INTEGER NOT NULL);
 CREATE INDEX memo_run ON memo (run);
 CREATE TABLE outbox (
   number INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, node TEXT NOT NULL, name TEXT NOT NULL, key TEXT NOT NULL UNIQUE,
-  value BLOB NOT NULL, delivered INTEGER NOT NULL DEFAULT 0, seal INTEGER NOT NULL
+  value BLOB NOT NULL, delivered INTEGER NOT NULL DEFAULT 0, checksum INTEGER NOT NULL
 );
 CREATE INDEX outbox_run ON outbox (run);
 CREATE INDEX outbox_open ON outbox (number) WHERE delivered = 0;
 CREATE INDEX outbox_open_run ON outbox (run) WHERE delivered = 0
 """
-COMMITS = "CREATE TABLE commits (journal BLOB NOT NULL, number INTEGER NOT NULL, inverse INTEGER NOT NULL)"
-"""One row: the journal's identity, and how many commits there were; `inverse` is -1 - `number`. Files of earlier versions get it at the
-first opening; those versions ignore it."""
-# What version 1 did not write down: which run names which blob. A body that is no JSON names none; reading it says J013.
-_FROM_1 = """
-CREATE TEMP VIEW bodies AS
-  SELECT run, seq, CASE WHEN json_valid(CAST(body AS TEXT)) THEN CAST(body AS TEXT) ELSE '{}' END AS body FROM events;
-CREATE TEMP TABLE names AS
-  SELECT run, json_extract(body, '$.graph') AS digest FROM bodies WHERE seq = 1
-  UNION SELECT run, json_extract(body, '$.sent') FROM bodies WHERE json_extract(body, '$.type') = 'attempt_finished'
-  UNION SELECT run, json_extract(body, '$.received') FROM bodies WHERE json_extract(body, '$.type') = 'attempt_finished'
-  UNION SELECT bodies.run, each.value FROM bodies, json_each(bodies.body, '$.versions') AS each WHERE bodies.seq = 1;
-CREATE INDEX temp.names_digest ON names (digest, run);
-UPDATE blobs SET run = coalesce((SELECT min(names.run) FROM names WHERE names.digest = blobs.digest), '');
-INSERT INTO blob_uses SELECT names.digest, names.run FROM names, blobs WHERE names.digest = blobs.digest AND names.run <> blobs.run;
-DROP TABLE names;
-DROP VIEW bodies;
-UPDATE runs SET writer = '' WHERE status <> 'running'
-"""
-LOG_FRAMES = 1000
+COMMITS_TABLE = "CREATE TABLE commits (journal BLOB NOT NULL, number INTEGER NOT NULL, inverse INTEGER NOT NULL)"
+"""One row: the journal's identity, and how many commits there were; `inverse` is -1 - `number`."""
+MAX_LOG_FRAMES = 1000
 """Frames of the log after which it is written back into the database, as SQLite does by default."""
 _SYNCHRONOUS: dict[Durability, str] = {"strict": "EXTRA", "group": "FULL", "off": "NORMAL"}
 
 
-def seal(*columns: object) -> int:
+def row_checksum(*columns: object) -> int:
     """The checksum that stands in a row beside its columns: a flipped bit is found when the row is read."""
     return zlib.crc32(encode(columns))
 
 
-class File:
+class SqliteFile:
     """One connection to a journal's file; one thread uses it at a time."""
 
     def __init__(
@@ -103,19 +81,19 @@ class File:
         path: Path,
         *,
         durability: Durability = "group",
-        busy: float = 10.0,
+        busy_timeout: float = 10.0,
         max_bytes: int | None = None,
-        frozen: bool = False,
-        mark: Mark | None = None,
+        read_only: bool = False,
+        mark: CommitMark | None = None,
     ) -> None:
         """Opens the file, and makes it where it is not there, readable by its owner only. What stands there and is neither a journal nor an
-        empty file is left as it is; so is all where the file is `frozen`: it is only read. Checkpoints are noted in the `mark`. Raises
+        empty file is left as it is; so is all where the file is `read_only`: it is only read. Checkpoints are noted in the `mark`. Raises
         `JournalError`."""
         self.path = path
         self.mark = mark
-        self._wal = Log(log_of(path))
+        self._wal = WalFile(log_path(path))
         try:
-            if not frozen:
+            if not read_only:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 with suppress(FileExistsError):
                     # Never of a file that is there: the close would take away the locks of this process's other connections.
@@ -126,29 +104,29 @@ class File:
         if not stat.S_ISREG(found.st_mode):
             what = "a folder" if stat.S_ISDIR(found.st_mode) else "no file, but a pipe, a socket or a device"
             raise JournalError("J015", f"the journal's name is that of {what}: {path}", hint="name a file with `journal:`")
-        self._identity = _identity(found)
+        self._identity = _file_identity(found)
         try:
-            place = _as_it_is(path) if frozen else path
-            self.sql = sqlite3.connect(place, timeout=busy, isolation_level=None, check_same_thread=False, uri=frozen)
+            place = _read_only_uri(path) if read_only else path
+            self.sql = sqlite3.connect(place, timeout=busy_timeout, isolation_level=None, check_same_thread=False, uri=read_only)
             try:
-                if not frozen:
+                if not read_only:
                     self._prepare(durability, max_bytes)
-                elif self._look() != SCHEMA:
+                elif self._check_version() != SCHEMA_VERSION:
                     hint = f"copy {path} into a folder that you may write into, and name that with `journal:`"
                     raise JournalError("J011", f"the journal must be brought up to date, and cannot be written: {path}", hint=hint)
             except BaseException:
                 self.sql.close()
                 raise
-        except FROM_SQLITE as error:
-            raise self.fault(error) from error
+        except SQLITE_ERRORS as error:
+            raise self.to_journal_error(error) from error
 
-    def fault(self, error: sqlite3.Error | UnicodeDecodeError) -> JournalError:
+    def to_journal_error(self, error: sqlite3.Error | UnicodeDecodeError) -> JournalError:
         """The file's error, coded. It names the process that keeps the file locked, where that is known."""
         if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
-            from orchestra.journal.sqlite.lock_holder import lock_holder
+            from orchestra.journal.sqlite.lock_holder import find_lock_holder
 
-            if (holder := lock_holder(self.path)) is not None:
-                return locked(self.path, error, holder)
+            if (holder := find_lock_holder(self.path)) is not None:
+                return locked_error(self.path, error, holder)
         return from_sqlite(error, str(self.path), str(self.path.parent))
 
     def close(self) -> None:
@@ -162,37 +140,37 @@ class File:
             self.sql.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
 
     def checkpoint_if_long(self) -> None:
-        """Writes the log back once it has `LOG_FRAMES` frames. An error is no fault: the log keeps what could not be written back."""
-        if self._wal.has_frames(LOG_FRAMES):
-            with suppress(*FROM_SQLITE):
+        """Writes the log back once it has `MAX_LOG_FRAMES` frames. An error is no fault: the log keeps what could not be written back."""
+        if self._wal.has_frames(MAX_LOG_FRAMES):
+            with suppress(*SQLITE_ERRORS):
                 self.checkpoint()
 
     def identity(self) -> bytes:
         """The journal's identity, which is in its mark too. Raises `JournalError` J013."""
-        return counted(self.sql).journal
+        return read_commit_count(self.sql).journal_id
 
-    def refuse_moved(self) -> None:
+    def check_not_moved(self) -> None:
         """Raises `JournalError` J016 where the file is not where it was."""
         try:
-            same = _identity(os.stat(self.path)) == self._identity
+            same = _file_identity(os.stat(self.path)) == self._identity
         except OSError:
             same = False
         if not same:
-            raise moved(str(self.path))
+            raise moved_error(str(self.path))
 
-    def _look(self) -> int | None:
+    def _check_version(self) -> int | None:
         """Trusts nothing that stands in the file, and gives the version of its tables."""
         self.sql.execute("PRAGMA trusted_schema = OFF")
         self.sql.execute("PRAGMA cell_size_check = ON")
-        return self._version()
+        return self._read_version()
 
     def _prepare(self, durability: Durability, max_bytes: int | None) -> None:
         sql = self.sql
-        version = self._look()
+        version = self._check_version()
         if version is None and self.path.is_symlink():
             hint = "name the file itself with `journal:`"
             raise JournalError("J018", f"the journal is a link to a file that is no journal: {self.path}", hint=hint)
-        self._shut()
+        self._restrict_permissions()
         if version is None:
             sql.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first page is written, or never
         if sql.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
@@ -202,62 +180,55 @@ class File:
         sql.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[durability]}")
         sql.execute("PRAGMA wal_autocheckpoint = 0")  # `checkpoint` notes in the mark that it is under way
         sql.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten: the default of some builds of SQLite alone
-        if version is None or version < SCHEMA or not has_counter(sql):
+        if version is None or not has_commit_counter(sql):
             self._make_tables()
         if max_bytes is not None:
             page = sql.execute("PRAGMA page_size").fetchone()[0]
             sql.execute(f"PRAGMA max_page_count = {max(1, max_bytes // page)}")
 
-    def _shut(self) -> None:
+    def _restrict_permissions(self) -> None:
         """Takes others' right to read away; SQLite gives the files beside it the same. Raises `JournalError`."""
-        self.refuse_moved()
+        self.check_not_moved()
         try:
             if os.stat(self.path).st_mode & 0o077:
                 os.chmod(self.path, 0o600)
         except OSError as error:
             raise from_os(error, str(self.path)) from error
 
-    def _version(self) -> int | None:
-        """The version of the tables in the file, or None where it is empty; refuses strangers and the future."""
+    def _read_version(self) -> int | None:
+        """Returns the version of the tables, or None for an empty file. Raises J018 for other databases, J020 for other versions."""
         if not self.sql.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
             return None
         if self.sql.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
             raise JournalError("J018", f"the file is a database, but not a journal: {self.path}", hint="name another file with `journal:`")
         # A stranger's view may never end, and his trigger would run when we write: they are refused before anything is read.
-        if (strange := self.sql.execute(_STRANGE).fetchone()) is not None:
+        if (strange := self.sql.execute(_FIND_FOREIGN_OBJECT).fetchone()) is not None:
             said = f"the journal has a {strange[0]} that no Orchestra made: {self.path}"
             raise JournalError("J013", said, hint="restore the file from a copy, or name another one with `journal:`")
         version: int | None = self.sql.execute("SELECT CAST(max(version) AS INTEGER) FROM schema_version").fetchone()[0]
         if version is None or version < 1:
             raise JournalError("J013", f"the journal has no schema version: {self.path}", hint="restore the file from a copy")
-        if version > SCHEMA:
+        if version != SCHEMA_VERSION:
+            older = f"move {self.path}* away to begin a new journal; read the old one with the version of Orchestra that wrote it"
+            newer = "pip install --upgrade orchestra-slm, or name another file with `journal:`"
             raise JournalError(
                 "J020",
-                f"the journal has schema version {version}, this Orchestra knows {SCHEMA}: {self.path}",
-                hint="pip install --upgrade orchestra-slm, or name another file with `journal:`",
+                f"the journal has schema version {version}, this Orchestra reads version {SCHEMA_VERSION}: {self.path}",
+                hint=older if version < SCHEMA_VERSION else newer,
             )
         return version
 
     def _make_tables(self) -> None:
-        """Makes the tables, or migrates those of an older version, in one transaction; another process may have done so meanwhile."""
+        """Creates the tables in one transaction, unless another process has created them meanwhile."""
         sql = self.sql
         sql.execute("BEGIN IMMEDIATE")
         try:
-            match self._version():
-                case None:
-                    sql.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                    self._execute(_SINCE_1, _BLOBS, _SINCE_2, run_index.TABLES)
-                    sql.execute("INSERT INTO schema_version VALUES (?)", (SCHEMA,))
-                case version if version < SCHEMA:
-                    if version == 1:
-                        self._execute(_BLOBS_OF_1, _SINCE_2, _FROM_1)
-                    self._execute(run_index.TABLES)
-                    run_index.fill(sql)
-                    sql.execute("UPDATE schema_version SET version = ?", (SCHEMA,))
-                case _:
-                    pass
-            if not has_counter(sql):
-                sql.execute(COMMITS)
+            if self._read_version() is None:
+                sql.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                self._execute(_TABLES, run_index.INDEX_TABLES)
+                sql.execute("INSERT INTO schema_version VALUES (?)", (SCHEMA_VERSION,))
+            if not has_commit_counter(sql):
+                sql.execute(COMMITS_TABLE)
                 sql.execute("INSERT INTO commits VALUES (?, 0, -1)", (os.urandom(16),))
             sql.execute("COMMIT")
         finally:
@@ -265,32 +236,32 @@ class File:
                 sql.execute("ROLLBACK")
 
     def _execute(self, *scripts: str) -> None:
-        for statement in _statements(scripts):
+        for statement in _split_statements(scripts):
             self.sql.execute(statement)
 
 
-class Counted(NamedTuple):
+class CommitCount(NamedTuple):
     """The journal's identity and how many commits its database has."""
 
-    journal: bytes
-    number: int
+    journal_id: bytes
+    commit_number: int
 
 
-def has_counter(sql: sqlite3.Connection) -> bool:
+def has_commit_counter(sql: sqlite3.Connection) -> bool:
     """Whether the database has the table of its commits, exactly as it is made here."""
-    found = sql.execute("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'commits' AND sql = ?", (COMMITS,))
+    found = sql.execute("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'commits' AND sql = ?", (COMMITS_TABLE,))
     return bool(found.fetchone()[0])
 
 
-def counted(sql: sqlite3.Connection) -> Counted:
+def read_commit_count(sql: sqlite3.Connection) -> CommitCount:
     """The commit counter. Raises `JournalError` J013 where it is not what was written."""
     rows = sql.execute("SELECT journal, number, inverse FROM commits").fetchall()
     if len(rows) != 1 or [type(value) for value in rows[0]] != [bytes, int, int] or rows[0][1] + rows[0][2] != -1:
-        raise damaged_rows("the commit counter", "it is not what was written")
-    return Counted(*rows[0][:2])
+        raise damaged_rows_error("the commit counter", "it is not what was written")
+    return CommitCount(*rows[0][:2])
 
 
-def _as_it_is(path: Path) -> str:
+def _read_only_uri(path: Path) -> str:
     """The address by which SQLite reads a file beside which it can make none. Raises `JournalError` J011.
 
     What another process has written to the log is seen through the index beside it; without a log the file is taken for one that nobody
@@ -304,9 +275,9 @@ def _as_it_is(path: Path) -> str:
     return f"{path.absolute().as_uri()}?mode=ro{'' if index.exists() else '&immutable=1'}"
 
 
-def _statements(scripts: Iterable[str]) -> Iterable[str]:
+def _split_statements(scripts: Iterable[str]) -> Iterable[str]:
     return (statement for script in scripts for statement in script.split(";"))
 
 
-def _identity(status: os.stat_result) -> tuple[int, int]:
+def _file_identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino

@@ -14,20 +14,20 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from orchestra.core.file_locks import hold
-from orchestra.journal.errors import process
+from orchestra.core.file_locks import lock_file
+from orchestra.journal.errors import process_name
 
 
-def _lock(descriptor: int, *, shared: bool) -> bool:
+def _try_lock(descriptor: int, *, shared: bool) -> bool:
     """Takes the lock and gives true, or gives false where somebody has it."""
     try:
-        hold(descriptor, shared=shared)
+        lock_file(descriptor, shared=shared)
     except (BlockingIOError, PermissionError):  # the second is how Windows says it
         return False
     return True
 
 
-class Others:
+class PresenceFolder:
     """The openers whose files lie in a folder."""
 
     name = ""
@@ -36,7 +36,7 @@ class Others:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def alive(self, name: str) -> bool:
+    def is_alive(self, name: str) -> bool:
         """Whether the opener of that name still holds its lock."""
         if not name or Path(name).name != name:
             return False
@@ -49,21 +49,21 @@ class Others:
         except OSError:
             return True  # its file is there: what keeps us from opening it says nothing of whoever locks it
         try:
-            return not _lock(descriptor, shared=True)
+            return not _try_lock(descriptor, shared=True)
         except OSError:
             return True
         finally:
             os.close(descriptor)
 
-    def who(self, name: str) -> str:
+    def process_name(self, name: str) -> str:
         """The process of an opener, and its host where that is known: files of earlier versions do not say it."""
         try:
             host = (self.folder / name).read_text("utf-8", "replace")
         except OSError:
             host = ""
-        return process(name.partition("-")[0], host)
+        return process_name(name.partition("-")[0], host)
 
-    def barred(self, name: str) -> Path | None:
+    def inaccessible_file(self, name: str) -> Path | None:
         """The file of an opener that counts as alive only because this user may not open it; None where that tells nothing.
 
         The table of locks in `/proc` could not tell it either: it leaves out the processes of other containers and other machines.
@@ -77,7 +77,7 @@ class Others:
         return None
 
 
-class Presence(Others):
+class SqlitePresence(PresenceFolder):
     """This opener's own lock; `name` goes into the rows of the runs that it writes."""
 
     def __init__(self, folder: Path) -> None:
@@ -93,31 +93,31 @@ class Presence(Others):
                     os.fchmod(self._descriptor, 0o644)  # whatever the mask of this process is
             os.write(self._descriptor, socket.gethostname().encode())
             # Somebody who sweeps may have taken the file for an old one between its making and its locking.
-            if _lock(self._descriptor, shared=False) and self._path.exists():
+            if _try_lock(self._descriptor, shared=False) and self._path.exists():
                 break
             os.close(self._descriptor)
-        self._sweep()
+        self._remove_stale_files()
 
-    def alone(self) -> bool:
+    def is_alone(self) -> bool:
         """Whether no other opener is there."""
-        return not any(self.alive(name) for name in os.listdir(self.folder) if name != self.name)
+        return not any(self.is_alive(name) for name in os.listdir(self.folder) if name != self.name)
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Lets go of the lock and removes its file."""
         self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
-    def _sweep(self) -> None:
+    def _remove_stale_files(self) -> None:
         for name in os.listdir(self.folder):
             if name != self.name:
                 with suppress(OSError):  # what cannot be opened, or not be removed, stays
-                    self._remove_if_gone(self.folder / name)
+                    self._remove_if_stale(self.folder / name)
 
-    def _remove_if_gone(self, path: Path) -> None:
+    def _remove_if_stale(self, path: Path) -> None:
         """Removes the file of an opener that is gone, under its lock: without it the file may have become another's by then."""
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            gone = _lock(descriptor, shared=True)
+            gone = _try_lock(descriptor, shared=True)
             if gone and sys.platform != "win32":
                 path.unlink(missing_ok=True)
         finally:

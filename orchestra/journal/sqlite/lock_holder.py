@@ -14,12 +14,12 @@ _LOCKS = Path("/proc/locks")
 class LockHolder(NamedTuple):
     """A process that has the write lock, its name, and whether it is stopped, as by Ctrl-Z or SIGSTOP."""
 
-    process: int
+    pid: int
     name: str
-    stopped: bool
+    is_stopped: bool
 
 
-def lock_holder(path: Path) -> LockHolder | None:
+def find_lock_holder(path: Path) -> LockHolder | None:
     """Who has the write lock of a journal's file; None where that cannot be found out.
 
     `/proc/locks` is read, and not the lock itself: to close a descriptor of `-shm` would drop SQLite's locks of this process.
@@ -34,11 +34,11 @@ def lock_holder(path: Path) -> LockHolder | None:
         # 1: POSIX  ADVISORY  WRITE 11368 fe:00:11174039 120 120
         fields = line.split()
         if fields[1:4] == ["POSIX", "ADVISORY", "WRITE"] and fields[-2:] == [_WRITE_LOCK] * 2 and fields[5].rpartition(":")[2] == inode:
-            return _described(int(fields[4])) if fields[4].isdigit() and fields[4] != "0" else None
+            return _describe_process(int(fields[4])) if fields[4].isdigit() and fields[4] != "0" else None
     return None
 
 
-def _described(process: int) -> LockHolder | None:
+def _describe_process(process: int) -> LockHolder | None:
     """The process as `/proc` describes it: its number, its name in brackets, then its state."""
     try:
         line = Path(f"/proc/{process}/stat").read_text("utf-8", "replace")

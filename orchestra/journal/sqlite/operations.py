@@ -12,74 +12,84 @@ from contextlib import suppress
 import msgspec
 
 from orchestra.core.events import decode
-from orchestra.core.protocols import Letter
-from orchestra.journal.errors import JournalError, damaged_rows, ended, events_lost, held, no_run, undelivered
-from orchestra.journal.sqlite.database import seal
-from orchestra.journal.sqlite.rows import LOST, Row
-from orchestra.journal.sqlite.store import Store
-from orchestra.journal.summary import named
+from orchestra.core.protocols import InboxMessage
+from orchestra.journal.errors import (
+    JournalError,
+    damaged_rows_error,
+    events_lost_error,
+    lease_held_error,
+    no_run_error,
+    run_ended_error,
+    undelivered_error,
+)
+from orchestra.journal.sqlite.database import row_checksum
+from orchestra.journal.sqlite.rows import LOST_WRITER, RunRow
+from orchestra.journal.sqlite.store import SqliteStore
+from orchestra.journal.summary import blob_digests
 
-_OWNER = (
+_SELECT_OWNER = (
     "SELECT run, (SELECT run FROM blob_uses WHERE blob_uses.digest = blobs.digest LIMIT 1),"
     " EXISTS (SELECT 1 FROM blob_pins WHERE blob_pins.digest = blobs.digest) FROM blobs WHERE digest = ?"
 )
 """The run that a blob belongs to, another run that names it, and whether a writer is about to name it."""
 
-_decode_letter = msgspec.json.Decoder(Letter).decode
+_decode_message = msgspec.json.Decoder(InboxMessage).decode
 
 
-def lease(store: Store, run: str) -> Row:
+def lease(store: SqliteStore, run: str) -> RunRow:
     """Takes over the lease of a run that nobody alive holds; gives its row. Raises `JournalError` J022, J023, J006, J026."""
     row = _open_run(store, run)
-    if row.writer == LOST:
-        raise events_lost(run)
-    if store.presence.alive(row.writer):
-        raise held(run, store.presence.who(row.writer), store.presence.barred(row.writer))
-    taken = Row(row.tally, row.last, row.chain, store.presence.name, row.epoch + 1)
-    store.hand(run, row, taken)
+    if row.writer == LOST_WRITER:
+        raise events_lost_error(run)
+    if store.presence.is_alive(row.writer):
+        raise lease_held_error(run, store.presence.process_name(row.writer), store.presence.inaccessible_file(row.writer))
+    taken = RunRow(row.summary_fold, row.last_seq, row.chain, store.presence.name, row.epoch + 1)
+    store.write_lease(run, row, taken)
     return taken
 
 
-def release(store: Store, run: str) -> None:
+def release(store: SqliteStore, run: str) -> None:
     """Gives the lease back, where it is ours. Raises `JournalError` J023."""
     if (row := store.row(run)) is None:
-        raise no_run(run)
+        raise no_run_error(run)
     if row.writer == store.presence.name:
-        store.hand(run, row, None)
+        store.write_lease(run, row, None)
 
 
-def confirm(store: Store, run: str) -> bool:
+def confirm_loss(store: SqliteStore, run: str) -> bool:
     """Lets a run go on that may have lost its last events; false for one that has not. Raises `JournalError` J023."""
     if (row := store.row(run)) is None:
-        raise no_run(run)
-    if row.writer != LOST:
+        raise no_run_error(run)
+    if row.writer != LOST_WRITER:
         return False
-    store.hand(run, row, None)
+    store.write_lease(run, row, None)
     return True
 
 
-def post(store: Store, run: str, body: bytes, since: int | None = None) -> int:
+def send(store: SqliteStore, run: str, body: bytes, since: int | None = None) -> int:
     """Puts a letter's bytes into a run's inbox and gives its number; 0 where a letter behind number `since` answers the same question.
     Raises `JournalError` J023, J006."""
     _open_run(store, run)
     if since is not None:
-        letter = _decode_letter(body)
-        rows = store.sql.execute("SELECT number, body, seal FROM inbox WHERE run = ? AND number > ?", (run, since))
-        if any(letter.repeats(letter_of(run, *row)) for row in rows):
+        letter = _decode_message(body)
+        rows = store.sql.execute("SELECT number, body, checksum FROM inbox WHERE run = ? AND number > ?", (run, since))
+        if any(letter.answers_same_question(read_message(run, *row)) for row in rows):
             return 0
-    number = posted(store.sql, run) + 1
-    store.sql.execute("INSERT INTO inbox VALUES (?, ?, ?, ?)", (run, number, body, seal(run, number, body)))
+    number = message_count(store.sql, run) + 1
+    store.sql.execute("INSERT INTO inbox VALUES (?, ?, ?, ?)", (run, number, body, row_checksum(run, number, body)))
     # The new row stands at the end: that is how readers see that there is something new.
-    store.sql.execute("INSERT OR REPLACE INTO mail (run, letters, seal) VALUES (?, ?, ?)", (run, number, seal(run, number)))
+    store.sql.execute(
+        "INSERT OR REPLACE INTO inbox_counts (run, messages, checksum) VALUES (?, ?, ?)", (run, number, row_checksum(run, number))
+    )
     return number
 
 
-def letter_of(run: str, number: int, body: bytes, stated: int) -> Letter:
+def read_message(run: str, number: int, body: bytes, stated: int) -> InboxMessage:
     """A letter of an inbox as it was posted. Raises `JournalError` J013, J021."""
-    if stated != seal(run, number, body):
-        raise damaged_rows(f"letter {number} of run {run}", "it is not what was posted")
+    if stated != row_checksum(run, number, body):
+        raise damaged_rows_error(f"letter {number} of run {run}", "it is not what was posted")
     try:
-        return _decode_letter(body)
+        return _decode_message(body)
     except msgspec.ValidationError as error:
         raise JournalError(
             "J021",
@@ -87,59 +97,59 @@ def letter_of(run: str, number: int, body: bytes, stated: int) -> Letter:
             hint="a newer Orchestra wrote it: pip install --upgrade orchestra-slm",
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise damaged_rows(f"letter {number} of run {run}", str(error)) from error
+        raise damaged_rows_error(f"letter {number} of run {run}", str(error)) from error
 
 
-def posted(sql: sqlite3.Connection, run: str) -> int:
+def message_count(sql: sqlite3.Connection, run: str) -> int:
     """How many letters a run has got. Raises `JournalError` J013."""
-    found = sql.execute("SELECT run, letters, seal FROM mail WHERE run = ?", (run,)).fetchone()
+    found = sql.execute("SELECT run, messages, checksum FROM inbox_counts WHERE run = ?", (run,)).fetchone()
     if found is None:
         return 0
-    name, letters, stated = found
-    if stated != seal(name, letters) or name != run:
-        raise damaged_rows(f"the inbox of run {run}", "the count of its letters is not what was written")
-    return int(letters)
+    name, messages, stated = found
+    if stated != row_checksum(name, messages) or name != run:
+        raise damaged_rows_error(f"the inbox of run {run}", "the count of its letters is not what was written")
+    return int(messages)
 
 
-def delivered(store: Store, numbers: Sequence[int]) -> None:
+def mark_delivered(store: SqliteStore, numbers: Sequence[int]) -> None:
     """Marks messages as delivered."""
     store.sql.executemany("UPDATE outbox SET delivered = 1 WHERE number = ? AND delivered = 0", [(number,) for number in numbers])
 
 
-def delete(store: Store, runs: Collection[str]) -> dict[str, JournalError]:
+def delete_runs(store: SqliteStore, runs: Collection[str]) -> dict[str, JournalError]:
     """Removes runs, and the blobs that nobody else names; gives why others of these runs are not removed: J022, J023, J024."""
     sql, refused, names = store.sql, dict[str, JournalError](), set[tuple[str, str]]()
     for run in dict.fromkeys(runs):
         try:
-            _refuse_delete(store, run)
+            _check_deletable(store, run)
         except JournalError as error:
             refused[run] = error
         else:
-            names.update((name, run) for name in _names(sql, run))
+            names.update((name, run) for name in _blob_names(sql, run))
     gone = [(run,) for run in dict.fromkeys(runs) if run not in refused]
-    for table in ("events", "runs", "inbox", "mail", "memo", "outbox", "tags", "copies", "run_usage"):
+    for table in ("events", "runs", "inbox", "inbox_counts", "memo", "outbox", "tags", "copies", "run_usage"):
         sql.executemany(f"DELETE FROM {table} WHERE run = ?", gone)  # noqa: S608  # names from this line
     if names:
-        _unpin(store)
-        _drop(sql, names)
+        _remove_stale_pins(store)
+        _delete_blobs(sql, names)
     return refused
 
 
-def _refuse_delete(store: Store, run: str) -> None:
+def _check_deletable(store: SqliteStore, run: str) -> None:
     """Raises `JournalError` J022, J023, J024 where a run cannot be removed."""
     if (row := store.row(run)) is None:
-        raise no_run(run)
-    if row.tally.status == "running" and store.presence.alive(row.writer):
-        raise held(run, store.presence.who(row.writer), store.presence.barred(row.writer))
+        raise no_run_error(run)
+    if row.summary_fold.status == "running" and store.presence.is_alive(row.writer):
+        raise lease_held_error(run, store.presence.process_name(row.writer), store.presence.inaccessible_file(row.writer))
     if store.sql.execute("SELECT 1 FROM outbox WHERE run = ? AND delivered = 0 LIMIT 1", (run,)).fetchone() is not None:
-        raise undelivered(run)
+        raise undelivered_error(run)
 
 
-def sweep(store: Store) -> None:
+def remove_orphans(store: SqliteStore) -> None:
     """Removes the blobs that no run names: processes that are gone stored them, or runs named them that could not be read. Also answers of
     runs that never began, where nobody else is there who may be about to begin one."""
-    _unpin(store)
-    if store.presence.alone():
+    _remove_stale_pins(store)
+    if store.presence.is_alone():
         store.sql.execute("DELETE FROM memo WHERE run <> '' AND run IN (SELECT run FROM memo EXCEPT SELECT run FROM runs)")
     store.sql.execute("DELETE FROM blob_uses WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run = blob_uses.run)")
     store.sql.execute(
@@ -149,22 +159,22 @@ def sweep(store: Store) -> None:
     )
 
 
-def _names(sql: sqlite3.Connection, run: str) -> set[str]:
-    """The blobs that a run names; what an event names that cannot be read is left for `sweep`."""
+def _blob_names(sql: sqlite3.Connection, run: str) -> set[str]:
+    """The blobs that a run names; what an event names that cannot be read is left for `remove_orphans`."""
     names = set[str]()
     for body, big in sql.execute("SELECT CAST(body AS BLOB), CAST(big AS TEXT) FROM events WHERE run = ?", (run,)):
         with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            names.update(named([decode(body)]))
+            names.update(blob_digests([decode(body)]))
         names.add(big)
     return names - {""}
 
 
-def _drop(sql: sqlite3.Connection, names: Collection[tuple[str, str]]) -> None:
+def _delete_blobs(sql: sqlite3.Connection, names: Collection[tuple[str, str]]) -> None:
     """Removes blobs for runs that are gone, each with the run that named it; one that another run names is left to that run."""
     sql.executemany("DELETE FROM blob_uses WHERE digest = ? AND run = ?", names)
     owned = []
     for name in sorted({name for name, _ in names}):
-        row = sql.execute(_OWNER, (name,)).fetchone()
+        row = sql.execute(_SELECT_OWNER, (name,)).fetchone()
         if row is not None and (name, row[0]) in names:
             owned.append((name, row[1], row[2]))
     heirs = [(heir, name) for name, heir, _ in owned if heir is not None]
@@ -174,17 +184,17 @@ def _drop(sql: sqlite3.Connection, names: Collection[tuple[str, str]]) -> None:
     sql.executemany("DELETE FROM blobs WHERE digest = ?", [(name,) for name, heir, pinned in owned if heir is None and not pinned])
 
 
-def _unpin(store: Store) -> None:
+def _remove_stale_pins(store: SqliteStore) -> None:
     """Removes the pins of writers that are gone."""
     for (writer,) in store.sql.execute("SELECT DISTINCT writer FROM blob_pins").fetchall():
-        if not store.presence.alive(str(writer)):
+        if not store.presence.is_alive(str(writer)):
             store.sql.execute("DELETE FROM blob_pins WHERE writer = ?", (writer,))
 
 
-def _open_run(store: Store, run: str) -> Row:
+def _open_run(store: SqliteStore, run: str) -> RunRow:
     """The row of a run that has not ended."""
     if (row := store.row(run)) is None:
-        raise no_run(run)
-    if row.tally.status != "running":
-        raise ended(run)
+        raise no_run_error(run)
+    if row.summary_fold.status != "running":
+        raise run_ended_error(run)
     return row

@@ -12,144 +12,144 @@ from typing import Any, TypeVar
 import msgspec
 
 from orchestra.core.events import Event
-from orchestra.core.protocols import Letter, Message, RunSummary, Selection, Skimmed, Used
-from orchestra.journal import FOUND
-from orchestra.journal.errors import FROM_SQLITE, closed
-from orchestra.journal.sqlite.encoding import is_text
-from orchestra.journal.sqlite.liveness import Others
-from orchestra.journal.sqlite.reader import EVERYTHING, Reading
+from orchestra.core.protocols import InboxMessage, OutboxMessage, RunSelection, RunSummary, RunUsageResult, ScannedRun
+from orchestra.journal import MAX_FOUND_RUNS
+from orchestra.journal.errors import SQLITE_ERRORS, closed_error
+from orchestra.journal.sqlite.encoding import is_encodable
+from orchestra.journal.sqlite.liveness import PresenceFolder
+from orchestra.journal.sqlite.reader import ALL_RUNS, SqliteReader
 
 T = TypeVar("T")
 
 
-class Answers:
+class SqliteQueries:
     """The half of the `Journal` door that looks. The file is read on a thread of its own, for SQLite blocks."""
 
-    def __init__(self, reading: Reading, others: Others, reader: ThreadPoolExecutor) -> None:
-        self._reading, self._others, self._reader = reading, others, reader
+    def __init__(self, reading: SqliteReader, others: PresenceFolder, reader: ThreadPoolExecutor) -> None:
+        self._sqlite, self._presences, self._executor = reading, others, reader
         self._loop = asyncio.get_running_loop()
         self._closed = False
 
-    async def letters(self, run: str, after: int = 0) -> list[Letter]:
+    async def inbox(self, run: str, after: int = 0) -> list[InboxMessage]:
         """The letters of a run with a greater number, in order."""
-        return await self._ask(lambda: self._reading.letters(run, after)) if is_text(run) else []
+        return await self._query(lambda: self._sqlite.inbox(run, after)) if is_encodable(run) else []
 
-    async def recall(self, memo: str) -> tuple[str, Any] | None:
+    async def get_memo(self, memo: str) -> tuple[str, Any] | None:
         """The run that gave the answer, and the answer; or None. Raises `JournalError` J013 where it is not what was stored."""
-        return (await self._ask(lambda: self._reading.recall((memo,)))).get(memo)
+        return (await self._query(lambda: self._sqlite.get_memos((memo,)))).get(memo)
 
-    async def recall_all(self, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
-        """What `recall` gives for each of these keys that is there."""
-        return await self._ask(lambda: self._reading.recall(memos))
+    async def get_memos(self, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
+        """What `get_memo` gives for each of these keys that is there."""
+        return await self._query(lambda: self._sqlite.get_memos(memos))
 
-    async def outbox(self, after: int = 0, limit: int = 100) -> list[Message]:
+    async def outbox(self, after: int = 0, limit: int = 100) -> list[OutboxMessage]:
         """Messages with a greater number that nobody has marked as delivered, in order; only what is on disk."""
-        return await self._ask(lambda: self._reading.outbox(after, limit))
+        return await self._query(lambda: self._sqlite.outbox(after, limit))
 
     async def read(self, run: str, after: int = 0) -> list[Event]:
         """The events with `seq > after`, those in line included; empty for a run that is not there.
 
         Numbers and hash chain are checked: raises `JournalError` J013 where the log is not what was written, J021 for an unknown kind.
         """
-        await self._settle(run)
-        return await self._ask(lambda: self._reading.events(run, after)) if is_text(run) else []
+        await self._flush(run)
+        return await self._query(lambda: self._sqlite.events(run, after)) if is_encodable(run) else []
 
-    async def blob(self, digest: str) -> bytes | None:
+    async def get_blob(self, digest: str) -> bytes | None:
         """A blob's bytes, or None; raises `JournalError` J013 where they are not what was stored."""
-        return await self._ask(lambda: self._reading.blob(digest))
+        return await self._query(lambda: self._sqlite.get_blob(digest))
 
-    async def runs(self, limit: int = 50) -> list[RunSummary]:
+    async def list_runs(self, limit: int = 50) -> list[RunSummary]:
         """The latest runs, newest first.
 
         A run without an end that nobody has in hand is `waiting` where persons are asked and nothing else is under way, else `interrupted`.
         """
-        return await self.page(limit, EVERYTHING)
+        return await self.query_runs(limit, ALL_RUNS)
 
-    async def page(self, limit: int, where: Selection) -> list[RunSummary]:
+    async def query_runs(self, limit: int, where: RunSelection) -> list[RunSummary]:
         """The latest runs of a selection, newest first, as `runs` gives them."""
-        await self._settle()
-        return await self._ask(lambda: self._summaries(limit, where))
+        await self._flush()
+        return await self._query(lambda: self._summaries(limit, where))
 
-    async def usages(self, where: Selection) -> AsyncGenerator[Used, None]:
+    async def query_usages(self, where: RunSelection) -> AsyncGenerator[RunUsageResult, None]:
         """What each run of a selection used, newest first; one that cannot be read says so.
 
         Raises `JournalError` J013 where the list of runs is damaged.
         """
-        await self._settle()
-        while (some := await self._ask(partial(self._reading.usages, where))).found:
-            await self._keep_usages(some.folded)
+        await self._flush()
+        while (some := await self._query(partial(self._sqlite.query_usages, where))).found:
+            await self._store_usages(some.computed)
             for used in some.found:
                 yield used
             where = msgspec.structs.replace(where, before=(used.started, used.run))
 
-    async def ends(self, runs: Collection[str]) -> dict[str, tuple[Event, Event]]:
+    async def first_and_last_events(self, runs: Collection[str]) -> dict[str, tuple[Event, Event]]:
         """The first and the last event of each of these runs, without large values; those that cannot be read are left out."""
-        await self._settle(*runs)
-        return await self._ask(lambda: self._reading.ends(list(filter(is_text, runs))))
+        await self._flush(*runs)
+        return await self._query(lambda: self._sqlite.first_and_last_events(list(filter(is_encodable, runs))))
 
-    async def copies(self, runs: Collection[str]) -> list[str]:
+    async def derived_runs(self, runs: Collection[str]) -> list[str]:
         """Other runs that have something of what these were given or answered. Raises `JournalError` J013 where that list is damaged."""
-        await self._settle()
-        return await self._ask(lambda: self._reading.copies(list(filter(is_text, runs))))
+        await self._flush()
+        return await self._query(lambda: self._sqlite.derived_runs(list(filter(is_encodable, runs))))
 
-    async def known(self, runs: Collection[str]) -> set[str]:
+    async def existing_runs(self, runs: Collection[str]) -> set[str]:
         """Those of these runs that are there."""
-        await self._settle(*runs)
-        return await self._ask(lambda: self._reading.known(list(filter(is_text, runs))))
+        await self._flush(*runs)
+        return await self._query(lambda: self._sqlite.existing_runs(list(filter(is_encodable, runs))))
 
     async def summary(self, run: str) -> RunSummary | None:
         """The row of one run, or None."""
-        await self._settle(run)
-        return await self._ask(lambda: self._summary(run)) if is_text(run) else None
+        await self._flush(run)
+        return await self._query(lambda: self._summary(run)) if is_encodable(run) else None
 
-    async def skim(self, since: float = -inf) -> AsyncGenerator[Skimmed, None]:
+    async def scan(self, since: float = -inf) -> AsyncGenerator[ScannedRun, None]:
         """The runs that began at `since` or later, newest first, without large values; one that is damaged says so.
 
         Raises `JournalError` J013 where the list of runs is damaged.
         """
-        await self._settle()
-        page = await self._ask(lambda: self._reading.skim(since, None))
+        await self._flush()
+        page = await self._query(lambda: self._sqlite.scan(since, None))
         while page:
             for found in page:
                 yield found
             before = found.started, found.run
-            page = await self._ask(partial(self._reading.skim, since, before))
+            page = await self._query(partial(self._sqlite.scan, since, before))
 
-    async def find(self, prefix: str) -> list[str]:
+    async def find_runs(self, prefix: str) -> list[str]:
         """The ids of runs that begin so, in order; at most 100."""
-        await self._settle()
-        return await self._ask(lambda: self._reading.find(prefix, FOUND)) if is_text(prefix) else []
+        await self._flush()
+        return await self._query(lambda: self._sqlite.find_runs(prefix, MAX_FOUND_RUNS)) if is_encodable(prefix) else []
 
-    async def _settle(self, *runs: str) -> None:
+    async def _flush(self, *runs: str) -> None:
         """Waits for what is in line of these runs, or of all: nothing, where nothing is written."""
 
-    async def _keep_usages(self, usages: Sequence[tuple[str, int, bytes, bytes]]) -> None:
+    async def _store_usages(self, usages: Sequence[tuple[str, int, bytes, bytes]]) -> None:
         """Stores usages of runs that were folded from their events: not where nothing is written."""
 
-    def _summaries(self, limit: int, where: Selection) -> list[RunSummary]:
+    def _summaries(self, limit: int, where: RunSelection) -> list[RunSummary]:
         alive = dict[str, bool]()
-        return [self._stands(summary, writer, alive) for summary, writer in self._reading.summaries(limit, where)]
+        return [self._with_status(summary, writer, alive) for summary, writer in self._sqlite.summaries(limit, where)]
 
     def _summary(self, run: str) -> RunSummary | None:
-        row = self._reading.row(run)
-        return self._stands(row.tally.summary(), row.writer, {}) if row is not None else None
+        row = self._sqlite.row(run)
+        return self._with_status(row.summary_fold.summary(), row.writer, {}) if row is not None else None
 
-    def _stands(self, summary: RunSummary, writer: str, alive: dict[str, bool]) -> RunSummary:
+    def _with_status(self, summary: RunSummary, writer: str, alive: dict[str, bool]) -> RunSummary:
         """A row with what has become of a run without an end; `alive` is what is known of writers."""
         if summary.status != "running":
             return summary
         if not writer:
-            return self._reading.let_go(summary)
+            return self._sqlite.unleased_summary(summary)
         if writer not in alive:
-            alive[writer] = self._others.alive(writer)
+            alive[writer] = self._presences.is_alive(writer)
         if not alive[writer]:
             return msgspec.structs.replace(summary, status="interrupted")
-        return msgspec.structs.replace(summary, holder=self._others.who(writer))
+        return msgspec.structs.replace(summary, holder=self._presences.process_name(writer))
 
-    async def _ask(self, question: Callable[[], T]) -> T:
+    async def _query(self, question: Callable[[], T]) -> T:
         if self._closed:
-            raise closed()
+            raise closed_error()
         try:
-            return await self._loop.run_in_executor(self._reader, question)
-        except FROM_SQLITE as error:
-            raise self._reading.fault(error) from error
+            return await self._loop.run_in_executor(self._executor, question)
+        except SQLITE_ERRORS as error:
+            raise self._sqlite.to_journal_error(error) from error

@@ -12,27 +12,29 @@ from typing import Any, NamedTuple
 import msgspec
 
 from orchestra.core.events import Event
-from orchestra.core.protocols import Letter, Message, RunSummary, RunUsage, Selection, Skimmed, Used
-from orchestra.journal import AT_ONCE
-from orchestra.journal.errors import JournalError, damaged, damaged_rows
-from orchestra.journal.hash_chain import checked, ends_of
+from orchestra.core.protocols import InboxMessage, OutboxMessage, RunSelection, RunSummary, RunUsage, RunUsageResult, ScannedRun
+from orchestra.journal import SCAN_BATCH_EVENTS
+from orchestra.journal.errors import JournalError, damaged_event_error, damaged_rows_error
+from orchestra.journal.hash_chain import verify_ends, verify_log
 from orchestra.journal.large_values import with_value
-from orchestra.journal.sqlite.database import File, seal
-from orchestra.journal.sqlite.operations import letter_of, posted
-from orchestra.journal.sqlite.rows import COLUMNS, Row, parsed, row_of
-from orchestra.journal.summary import unheld
-from orchestra.journal.usage import read_usage, usage_of, write_usage
+from orchestra.journal.sqlite.database import SqliteFile, row_checksum
+from orchestra.journal.sqlite.operations import message_count, read_message
+from orchestra.journal.sqlite.rows import COLUMNS, RunRow, parse_row, read_row
+from orchestra.journal.summary import unleased_summary
+from orchestra.journal.usage import decode_usage, encode_usage, usage_of
 from orchestra.schema.strict_json import digest
 
-PAGES = 256
+VACUUM_PAGES = 256
 """Pages that one step of `compact` gives back; others may write between two steps."""
 
-USAGES = 1000
+USAGE_BATCH_RUNS = 1000
 """Runs whose usages are read at once at most."""
-EVERYTHING = Selection()
-_JOINED = "LEFT JOIN runs ON runs.run = latest.run LEFT JOIN run_usage ON run_usage.run = latest.run"
-_USAGE = "CAST(runs.last AS INTEGER), CAST(runs.chain AS BLOB), runs.status = 'running', CAST(run_usage.body AS BLOB), run_usage.seal"
-_ENDS = (
+ALL_RUNS = RunSelection()
+_JOIN_RUNS = "LEFT JOIN runs ON runs.run = latest.run LEFT JOIN run_usage ON run_usage.run = latest.run"
+_USAGE_COLUMNS = (
+    "CAST(runs.last AS INTEGER), CAST(runs.chain AS BLOB), runs.status = 'running', CAST(run_usage.body AS BLOB), run_usage.checksum"
+)
+_SELECT_ENDS = (
     "SELECT seq, CAST(body AS BLOB), CAST(chain AS BLOB), ifnull(CAST(big AS TEXT), '') FROM events"
     " WHERE run = ?1 AND (seq = 1 OR seq >= ?2) ORDER BY seq"
 )
@@ -40,7 +42,7 @@ _ENDS = (
 _decode_value = msgspec.json.Decoder().decode
 
 
-class News(NamedTuple):
+class InboxPosition(NamedTuple):
     """What is new in the inboxes: as of which version of the file, up to which place, and the runs that got letters."""
 
     version: int
@@ -48,318 +50,324 @@ class News(NamedTuple):
     runs: frozenset[str] = frozenset()
 
 
-class Usages(NamedTuple):
+class SqliteUsages(NamedTuple):
     """What some runs used; and of those that ended, and whose usage was not stored, what is to be stored: run, last event, hash, usage."""
 
-    found: list[Used]
-    folded: list[tuple[str, int, bytes, bytes]]
+    found: list[RunUsageResult]
+    computed: list[tuple[str, int, bytes, bytes]]
 
 
-class Reading(File):
+class SqliteReader(SqliteFile):
     """Answers what the journal's callers ask."""
 
     _compared: object = None
     """Which list was compared last, as of which version of the file."""
-    _found: tuple[int, Mapping[str, str], list[tuple[float, str]]] | None = None
+    _tagged_runs: tuple[int, Mapping[str, str], list[tuple[float, str]]] | None = None
     """The runs that were found by tags last, as of which version."""
 
-    def row(self, run: str) -> Row | None:
+    def row(self, run: str) -> RunRow | None:
         """The run's row, or None."""
-        return row_of(self.sql, run)
+        return read_row(self.sql, run)
 
     def events(self, run: str, after: int) -> list[Event]:
         """The events with `seq > after`.
 
         Raises `JournalError`: J013 where numbers, chain, end or a large value are not as they were written, J021 for an unknown kind.
         """
-        with self._moment() as sql:
+        with self._snapshot() as sql:
             return self._events(sql, run, after)
 
-    def let_go(self, summary: RunSummary) -> RunSummary:
+    def unleased_summary(self, summary: RunSummary) -> RunSummary:
         """The row of a run that nobody holds, with what has become of it. One whose events, or the count of whose letters, are damaged is
         `interrupted`: that is no reason not to list the others."""
         try:
-            with self._moment() as sql:
-                return unheld(summary, self._events(sql, summary.run, 0), posted(sql, summary.run))
+            with self._snapshot() as sql:
+                return unleased_summary(summary, self._events(sql, summary.run, 0), message_count(sql, summary.run))
         except JournalError:
             return msgspec.structs.replace(summary, status="interrupted")
 
     def _events(self, sql: sqlite3.Connection, run: str, after: int) -> list[Event]:
         end = sql.execute("SELECT CAST(last AS INTEGER), CAST(chain AS BLOB) FROM runs WHERE run = ?", (run,)).fetchone()
-        return self._log(run, after, end or (0, run.encode()), whole=True)
+        return self._read_log(run, after, end or (0, run.encode()), with_values=True)
 
-    def _log(self, run: str, after: int, end: tuple[int, bytes], *, whole: bool) -> list[Event]:
-        """The events with `seq > after` of a log that has this end; `whole` with the values that are kept apart."""
+    def _read_log(self, run: str, after: int, end: tuple[int, bytes], *, with_values: bool) -> list[Event]:
+        """The events with `seq > after` of a log that has this end; `with_values` with the values that are kept apart."""
         rows = self.sql.execute(
             "SELECT seq, CAST(body AS BLOB), CAST(chain AS BLOB), ifnull(CAST(big AS TEXT), '') FROM events"
             " WHERE run = ? AND seq >= ? ORDER BY seq",
             (run, max(0, after)),
         ).fetchall()
-        found = checked(run, rows, end, after)
-        if not whole:
+        found = verify_log(run, rows, end, after)
+        if not with_values:
             return found
         values = [big for seq, _, _, big in rows if seq > after]
-        return [self._whole(run, event, big) if big else event for event, big in zip(found, values, strict=True)]
+        return [self._restore_value(run, event, big) if big else event for event, big in zip(found, values, strict=True)]
 
-    def skim(self, since: float, before: tuple[Any, str] | None) -> list[Skimmed]:
-        """The latest runs that began at `since` or later, and before that one, newest first: `AT_ONCE` events of them, or one run more.
+    def scan(self, since: float, before: tuple[Any, str] | None) -> list[ScannedRun]:
+        """Returns the latest runs that began at `since` or later and before `before`, newest first.
+
+        They have at most `SCAN_BATCH_EVENTS` events, or are one run.
 
         Raises `JournalError` J013 where the list of runs is damaged; of a run that is damaged, its row says so.
         """
-        with self._moment() as sql:
+        with self._snapshot() as sql:
             if before is None:
                 one, other = (
-                    _count(sql, f"runs {index} WHERE started >= ?", since) for index in ("NOT INDEXED", "INDEXED BY runs_started")
+                    _count_rows(sql, f"runs {index} WHERE started >= ?", since) for index in ("NOT INDEXED", "INDEXED BY runs_started")
                 )
                 if one != other:
-                    raise damaged_rows("the list of runs", "table and index differ")
+                    raise damaged_rows_error("the list of runs", "table and index differ")
             # The keys as they stand in the index, whatever they are: the next page begins behind them.
             some, keys = ("AND (started, run) < (?, ?)", before) if before is not None else ("", ())
-            found: list[Skimmed] = []
+            found: list[ScannedRun] = []
             seen = 0
             for started, run in sql.execute(
                 f"SELECT started, run FROM runs INDEXED BY runs_started WHERE started >= ? {some} ORDER BY started DESC, run DESC LIMIT ?",  # noqa: S608
-                (since, *keys, AT_ONCE),
+                (since, *keys, SCAN_BATCH_EVENTS),
             ):
-                found.append(self._skimmed(run, started))
-                if (seen := seen + len(found[-1].events)) >= AT_ONCE:
+                found.append(self._scanned_run(run, started))
+                if (seen := seen + len(found[-1].events)) >= SCAN_BATCH_EVENTS:
                     break
             return found
 
-    def _skimmed(self, run: str, started: Any) -> Skimmed:
+    def _scanned_run(self, run: str, started: Any) -> ScannedRun:
         try:
             row = self.row(run)
-            if row is None or row.tally.started != started or not isinstance(run, str):
-                raise damaged_rows("the list of runs", f"table and index differ about run {run}")
-            return Skimmed(run, started, self._log(run, 0, (row.last, row.chain), whole=False))
+            if row is None or row.summary_fold.started != started or not isinstance(run, str):
+                raise damaged_rows_error("the list of runs", f"table and index differ about run {run}")
+            return ScannedRun(run, started, self._read_log(run, 0, (row.last_seq, row.chain), with_values=False))
         except JournalError as fault:
-            return Skimmed(run, started, fault=fault)
+            return ScannedRun(run, started, error=fault)
 
-    def blob(self, name: str) -> bytes | None:
+    def get_blob(self, name: str) -> bytes | None:
         """A blob's bytes; raises `JournalError` J013 where they are not what was stored."""
         row = self.sql.execute("SELECT CAST(data AS BLOB) FROM blobs WHERE digest = ?", (name,)).fetchone()
         if row is None:
             return None
         data: bytes = row[0]
         if digest(data) != name:
-            raise damaged_rows(f"blob {name}", "it is not what was stored")
+            raise damaged_rows_error(f"blob {name}", "it is not what was stored")
         return data
 
-    def summaries(self, limit: int, where: Selection = EVERYTHING) -> list[tuple[RunSummary, str]]:
+    def summaries(self, limit: int, where: RunSelection = ALL_RUNS) -> list[tuple[RunSummary, str]]:
         """The latest runs of a selection, newest first, each with the name of its writer. Raises `JournalError` J013."""
         found = []
         before: tuple[float, str] | None = None
-        with self._moment():
-            for run, started, *values, stated, there in self._latest(where, limit, f"{COLUMNS}, runs.seal, runs.run"):
+        with self._snapshot():
+            for run, started, *values, stated, there in self._latest_runs(where, limit, f"{COLUMNS}, runs.checksum, runs.run"):
                 if there is None or started != values[2] or (before is not None and before <= (started, run)):
-                    raise damaged_rows("the list of runs", "its order is not what was written")
+                    raise damaged_rows_error("the list of runs", "its order is not what was written")
                 before = started, run
-                row = parsed(run, values, stated)
-                found.append((row.tally.summary(), row.writer))
+                row = parse_row(run, values, stated)
+                found.append((row.summary_fold.summary(), row.writer))
         return found
 
-    def usages(self, where: Selection) -> Usages:
+    def query_usages(self, where: RunSelection) -> SqliteUsages:
         """What the latest runs of a selection used, newest first: some of them. Empty behind the last one.
 
         Raises `JournalError` J013 where the list of runs is damaged; of a run that cannot be read, its row says so.
         """
-        found, folded, seen = list[Used](), list[tuple[str, int, bytes, bytes]](), 0
-        with self._moment():
-            for run, started, last, chain, open_, body, stated in self._latest(where, USAGES, _USAGE):
-                used = _usage(run, last, chain, body, stated)
+        found, folded, seen = list[RunUsageResult](), list[tuple[str, int, bytes, bytes]](), 0
+        with self._snapshot():
+            for run, started, last, chain, open_, body, stated in self._latest_runs(where, USAGE_BATCH_RUNS, _USAGE_COLUMNS):
+                used = _stored_usage(run, last, chain, body, stated)
                 if used is not None and used.started == started:
-                    found.append(Used(run, started, used))
+                    found.append(RunUsageResult(run, started, used))
                     continue
-                events, fault = self._skimmed(run, started)[2:]
+                events, fault = self._scanned_run(run, started)[2:]
                 used = usage_of(events)
-                found.append(Used(run, started, used, fault))
+                found.append(RunUsageResult(run, started, used, fault))
                 if used is not None and fault is None and not open_:
-                    folded.append((run, last, chain, write_usage(used)))
-                if (seen := seen + len(events)) >= AT_ONCE:
+                    folded.append((run, last, chain, encode_usage(used)))
+                if (seen := seen + len(events)) >= SCAN_BATCH_EVENTS:
                     break
-        return Usages(found, folded)
+        return SqliteUsages(found, folded)
 
-    def _latest(self, where: Selection, limit: int, columns: str) -> Iterator[Any]:
+    def _latest_runs(self, where: RunSelection, limit: int, columns: str) -> Iterator[Any]:
         """Of the latest runs of a selection, newest first: `run`, `started`, and columns of the run's row and of its usage.
 
         Raises `JournalError` J013 where the two copies of what it reads differ in the runs of the selection.
         """
         if where.tags:
-            each = f"SELECT latest.run, latest.begun, {columns} FROM (SELECT ?2 AS run, ?1 AS begun) AS latest {_JOINED}"  # noqa: S608  # constants
-            for started, run in self._tagged(where, limit):
+            each = f"SELECT latest.run, latest.begun, {columns} FROM (SELECT ?2 AS run, ?1 AS begun) AS latest {_JOIN_RUNS}"  # noqa: S608  # constants
+            for started, run in self._latest_tagged(where, limit):
                 yield self.sql.execute(each, (started, run)).fetchone()
             return
-        within, period = _within(where)
-        self._compare(f" WHERE {within}" if period else "", period)
+        within, period = _period_condition(where)
+        self._check_run_index(f" WHERE {within}" if period else "", period)
         behind, keys = (" AND (started, run) < (?, ?)", where.before) if where.before is not None else ("", ())
         latest = f"runs INDEXED BY runs_started WHERE {within}{behind} ORDER BY started DESC, run DESC LIMIT ?"
         yield from self.sql.execute(
-            f"SELECT latest.run, latest.begun, {columns} FROM (SELECT run, started AS begun FROM {latest}) AS latest {_JOINED}",  # noqa: S608
+            f"SELECT latest.run, latest.begun, {columns} FROM (SELECT run, started AS begun FROM {latest}) AS latest {_JOIN_RUNS}",  # noqa: S608
             (*period, *keys, max(0, limit)),
         )
 
-    def _compare(self, condition: str, given: tuple[float, ...]) -> None:
+    def _check_run_index(self, condition: str, given: tuple[float, ...]) -> None:
         """Compares the two copies of the list of runs; once for as long as nobody writes, whatever pages are read of it."""
         compared = self.sql.execute("PRAGMA data_version").fetchone()[0], condition, given
         if self._compared != compared:
-            one, other = (_count(self.sql, f"runs {index}{condition}", *given) for index in ("NOT INDEXED", "INDEXED BY runs_started"))
+            one, other = (_count_rows(self.sql, f"runs {index}{condition}", *given) for index in ("NOT INDEXED", "INDEXED BY runs_started"))
             if one != other:
-                raise damaged_rows("the list of runs", "table and index differ")
+                raise damaged_rows_error("the list of runs", "table and index differ")
             self._compared = compared
 
-    def _tagged(self, where: Selection, limit: int) -> list[tuple[float, str]]:
+    def _latest_tagged(self, where: RunSelection, limit: int) -> list[tuple[float, str]]:
         """Start and id of the latest runs of a selection by tags, newest first. Raises `JournalError` J013 where the two copies differ."""
         version: int = self.sql.execute("PRAGMA data_version").fetchone()[0]
-        if self._found is None or self._found[:2] != (version, where.tags):
-            some = [self._with_tag(*tag) for tag in where.tags.items()]
-            self._found = version, where.tags, sorted(set(some[0]).intersection(*some[1:]), reverse=True)
-        found = (key for key in self._found[2] if where.since <= key[0] < where.until and (where.before is None or key < where.before))
+        if self._tagged_runs is None or self._tagged_runs[:2] != (version, where.tags):
+            some = [self._runs_with_tag(*tag) for tag in where.tags.items()]
+            self._tagged_runs = version, where.tags, sorted(set(some[0]).intersection(*some[1:]), reverse=True)
+        found = (
+            key for key in self._tagged_runs[2] if where.since <= key[0] < where.until and (where.before is None or key < where.before)
+        )
         return list(islice(found, max(0, limit)))
 
-    def _with_tag(self, name: str, value: str) -> set[tuple[float, str]]:
+    def _runs_with_tag(self, name: str, value: str) -> set[tuple[float, str]]:
         """Start and id of the runs with a tag: the rows that a search for it finds are held against all rows of the other copy."""
         search = "SELECT name, value, started, run FROM tags NOT INDEXED WHERE name = ? AND value = ?"
         scan = "SELECT name, value, started, run FROM tags INDEXED BY tags_run WHERE +name = ? AND +value = ?"
         one, other = (set(self.sql.execute(statement, (name, value))) for statement in (search, scan))
         if one != other or any(type(started) is not float or type(run) is not str for _, _, started, run in one):
-            raise damaged_rows("the list of tags", "table and index differ")
+            raise damaged_rows_error("the list of tags", "table and index differ")
         return {(started, run) for _, _, started, run in one}
 
-    def ends(self, runs: Collection[str]) -> dict[str, tuple[Event, Event]]:
+    def first_and_last_events(self, runs: Collection[str]) -> dict[str, tuple[Event, Event]]:
         """The first and the last event of each of these runs, without large values; those that cannot be read are left out."""
         found = dict[str, tuple[Event, Event]]()
-        with self._moment() as sql:
+        with self._snapshot() as sql:
             for run in runs:
                 with suppress(JournalError):
                     if (row := self.row(run)) is not None:
-                        rows = sql.execute(_ENDS, (run, row.last - 1)).fetchall()
-                        found[run] = ends_of(run, rows, (row.last, row.chain))
+                        rows = sql.execute(_SELECT_ENDS, (run, row.last_seq - 1)).fetchall()
+                        found[run] = verify_ends(run, rows, (row.last_seq, row.chain))
         return found
 
-    def copies(self, runs: Collection[str]) -> list[str]:
+    def derived_runs(self, runs: Collection[str]) -> list[str]:
         """Other runs that have something of these. Raises `JournalError` J013 where the two copies of that list differ."""
-        with self._moment() as sql:
+        with self._snapshot() as sql:
             wanted, one = set(runs), set[tuple[str, str]]()
             for run in wanted:
                 one.update(sql.execute("SELECT source, run FROM copies NOT INDEXED WHERE source = ?", (run,)))
             scan = sql.execute("SELECT source, run FROM copies INDEXED BY copies_run ORDER BY run")
             other = {(source, run) for source, run in scan if source in wanted}
         if one != other:
-            raise damaged_rows("the list of copies", "table and index differ")
+            raise damaged_rows_error("the list of copies", "table and index differ")
         return sorted({run for _, run in one}.difference(wanted))
 
-    def known(self, runs: Collection[str]) -> set[str]:
+    def existing_runs(self, runs: Collection[str]) -> set[str]:
         """Those of these runs that are there."""
-        with self._moment() as sql:
+        with self._snapshot() as sql:
             return {run for run in runs if sql.execute("SELECT 1 FROM runs WHERE run = ?", (run,)).fetchone() is not None}
 
-    def find(self, prefix: str, limit: int) -> list[str]:
+    def find_runs(self, prefix: str, limit: int) -> list[str]:
         """Ids of runs that begin with the prefix, in order."""
-        with self._moment() as sql:
+        with self._snapshot() as sql:
             begins = "substr(run, 1, ?) = ? ORDER BY run LIMIT ?", (len(prefix), prefix, limit)
             found = sql.execute(f"SELECT run FROM runs NOT INDEXED WHERE run >= ? AND {begins[0]}", (prefix, *begins[1])).fetchall()  # noqa: S608
             again = sql.execute(f"SELECT run FROM runs INDEXED BY runs_started WHERE {begins[0]}", begins[1]).fetchall()  # noqa: S608
         if found != again:
-            raise damaged_rows("the list of runs", "table and index differ")
+            raise damaged_rows_error("the list of runs", "table and index differ")
         return [row[0] for row in found]
 
-    def letters(self, run: str, after: int) -> list[Letter]:
+    def inbox(self, run: str, after: int) -> list[InboxMessage]:
         """The letters of a run with a greater number. Raises `JournalError` J013 where one is missing or not what was written."""
-        with self._moment() as sql:
-            last, first = posted(sql, run), max(0, after) + 1
+        with self._snapshot() as sql:
+            last, first = message_count(sql, run), max(0, after) + 1
             rows = sql.execute(
-                "SELECT number, body, seal FROM inbox WHERE run = ? AND number >= ? ORDER BY number", (run, first)
+                "SELECT number, body, checksum FROM inbox WHERE run = ? AND number >= ? ORDER BY number", (run, first)
             ).fetchall()
         if [row[0] for row in rows] != list(range(first, last + 1)):
-            raise damaged_rows(f"the inbox of run {run}", "letters are missing")
-        return [msgspec.structs.replace(letter_of(run, number, body, stated), number=number) for number, body, stated in rows]
+            raise damaged_rows_error(f"the inbox of run {run}", "letters are missing")
+        return [msgspec.structs.replace(read_message(run, number, body, stated), number=number) for number, body, stated in rows]
 
-    def news(self, seen: News) -> News:
+    def new_messages(self, seen: InboxPosition) -> InboxPosition:
         """What came into the inboxes since; costs one look at the file's version where nothing was written."""
         version: int = self.sql.execute("PRAGMA data_version").fetchone()[0]
         if version == seen.version:
             return seen._replace(runs=frozenset())
-        rows = self.sql.execute("SELECT place, run, letters, seal FROM mail WHERE place > ? ORDER BY place", (seen.place,)).fetchall()
-        for _, run, letters, stated in rows:
-            if stated != seal(run, letters):
-                raise damaged_rows("an inbox", "the count of its letters is not what was written")
-        return News(version, rows[-1][0] if rows else seen.place, frozenset(row[1] for row in rows))
+        rows = self.sql.execute(
+            "SELECT place, run, messages, checksum FROM inbox_counts WHERE place > ? ORDER BY place", (seen.place,)
+        ).fetchall()
+        for _, run, messages, stated in rows:
+            if stated != row_checksum(run, messages):
+                raise damaged_rows_error("an inbox", "the count of its letters is not what was written")
+        return InboxPosition(version, rows[-1][0] if rows else seen.place, frozenset(row[1] for row in rows))
 
-    def newest(self) -> News:
+    def inbox_end(self) -> InboxPosition:
         """Where the inboxes end now."""
-        found = self.sql.execute("SELECT CAST(seq AS INTEGER) FROM sqlite_sequence WHERE name = 'mail'").fetchone()
-        return News(0, found[0] if found else 0)
+        found = self.sql.execute("SELECT CAST(seq AS INTEGER) FROM sqlite_sequence WHERE name = 'inbox_counts'").fetchone()
+        return InboxPosition(0, found[0] if found else 0)
 
-    def recall(self, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
+    def get_memos(self, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
         """For each key that is there the run and the answer. Raises `JournalError` J013."""
         found = dict[str, tuple[str, Any]]()
-        with self._moment() as sql:
+        with self._snapshot() as sql:
             for memo in memos:
-                row = sql.execute("SELECT memo, run, value, seal FROM memo WHERE memo = ?", (memo,)).fetchone()
+                row = sql.execute("SELECT memo, run, value, checksum FROM memo WHERE memo = ?", (memo,)).fetchone()
                 if row is None:
                     continue
-                if row[0] != memo or row[3] != seal(*row[:3]):
-                    raise damaged_rows(f"answer {memo}", "it is not what was stored")
+                if row[0] != memo or row[3] != row_checksum(*row[:3]):
+                    raise damaged_rows_error(f"answer {memo}", "it is not what was stored")
                 found[memo] = row[1], _decode_value(row[2])
         return found
 
-    def outbox(self, after: int, limit: int) -> list[Message]:
+    def outbox(self, after: int, limit: int) -> list[OutboxMessage]:
         """Messages that nobody has marked as delivered. Raises `JournalError` J013 where one is missing or not what was written."""
-        with self._moment() as sql:
+        with self._snapshot() as sql:
             # Two indexes hold the same numbers: what one of them has lost or altered, the other one has not.
             some = "count(*), sum(CAST(number AS INTEGER)) FROM outbox INDEXED BY"
             one, other = (
                 sql.execute(f"SELECT {some} {index} WHERE delivered = 0").fetchone() for index in ("outbox_open", "outbox_open_run")
             )
             if one != other:
-                raise damaged_rows("the outbox", "its indexes differ")
+                raise damaged_rows_error("the outbox", "its indexes differ")
             numbers = sql.execute(
                 "SELECT CAST(number AS INTEGER) FROM outbox INDEXED BY outbox_open"
                 " WHERE delivered = 0 AND number > ? ORDER BY number LIMIT ?",
                 (after, max(0, limit)),
             ).fetchall()
-            return [_message(self._open_message(number)) for (number,) in numbers]
+            return [_outbox_message(self._undelivered_columns(number)) for (number,) in numbers]
 
-    def loose(self) -> bool:
-        """Whether the file gives pages back step by step; one that version 1 made does after its first `compact` only."""
+    def has_incremental_vacuum(self) -> bool:
+        """Returns whether the file gives unused pages back step by step."""
         return bool(self.sql.execute("PRAGMA auto_vacuum").fetchone()[0] == 2)
 
-    def rebuild(self) -> None:
+    def vacuum(self) -> None:
         """Writes the whole file anew."""
         self.sql.execute("PRAGMA auto_vacuum = INCREMENTAL")
         self.sql.execute("VACUUM")
 
-    def give_back(self) -> bool:
+    def vacuum_step(self) -> bool:
         """Gives some unused pages back to the disk; false where there are none."""
         # As a script: the statement has a row without columns for each page, and a cursor stops at the first of them.
-        self.sql.executescript(f"PRAGMA incremental_vacuum({PAGES})")
+        self.sql.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
         self.checkpoint_if_long()
         return bool(self.sql.execute("PRAGMA freelist_count").fetchone()[0])
 
-    def shorten(self) -> None:
+    def truncate_log(self) -> None:
         """Writes the log back into the file, as far as others let us, so that the file shrinks on disk."""
         self.checkpoint("TRUNCATE")
 
-    def _open_message(self, number: int) -> Sequence[Any]:
+    def _undelivered_columns(self, number: int) -> Sequence[Any]:
         row = self.sql.execute(
-            "SELECT number, run, node, name, key, value, seal, delivered FROM outbox NOT INDEXED WHERE number = ?", (number,)
+            "SELECT number, run, node, name, key, value, checksum, delivered FROM outbox NOT INDEXED WHERE number = ?", (number,)
         ).fetchone()
-        if row is None or row[7] or row[6] != seal(*row[:6]):
-            raise damaged_rows(f"message {number} of the outbox", "it is not what was written")
+        if row is None or row[7] or row[6] != row_checksum(*row[:6]):
+            raise damaged_rows_error(f"message {number} of the outbox", "it is not what was written")
         return tuple(row[:6])
 
-    def _whole(self, run: str, event: Event, big: str) -> Event:
+    def _restore_value(self, run: str, event: Event, big: str) -> Event:
         """The event with its value, which is a blob."""
         try:
-            data = self.blob(big)
+            data = self.get_blob(big)
             if data is None:
-                raise damaged(run, event.seq, f"its value, blob {big}, is missing")
+                raise damaged_event_error(run, event.seq, f"its value, blob {big}, is missing")
             return with_value(event, _decode_value(data))
         except (ValueError, msgspec.DecodeError, RecursionError) as error:
-            raise damaged(run, event.seq, str(error)) from error
+            raise damaged_event_error(run, event.seq, str(error)) from error
 
     @contextmanager
-    def _moment(self) -> Iterator[sqlite3.Connection]:
+    def _snapshot(self) -> Iterator[sqlite3.Connection]:
         """The file as it is at one moment."""
         self.sql.execute("BEGIN")
         try:
@@ -369,28 +377,28 @@ class Reading(File):
                 self.sql.execute("ROLLBACK")
 
 
-def _within(where: Selection) -> tuple[str, tuple[float, ...]]:
+def _period_condition(where: RunSelection) -> tuple[str, tuple[float, ...]]:
     """The condition of a period, and its arguments: none for any time."""
     bounds = [(">=", where.since)] if where.since > -inf else []
     bounds += [("<", where.until)] if where.until < inf else []
     return " AND ".join(f"started {sign} ?" for sign, _ in bounds) or "1", tuple(bound for _, bound in bounds)
 
 
-def _usage(run: str, last: int, chain: bytes, body: bytes | None, stated: int | None) -> RunUsage | None:
+def _stored_usage(run: str, last: int, chain: bytes, body: bytes | None, stated: int | None) -> RunUsage | None:
     """The usage of a run as it was stored; None where none is, or that of a shorter log, or where it is damaged."""
-    if body is None or stated != seal(run, last, chain, body):
+    if body is None or stated != row_checksum(run, last, chain, body):
         return None
     try:
-        return read_usage(body)
+        return decode_usage(body)
     except msgspec.DecodeError:
         return None
 
 
-def _count(sql: sqlite3.Connection, what: str, *given: float) -> int:
+def _count_rows(sql: sqlite3.Connection, what: str, *given: float) -> int:
     found: int = sql.execute(f"SELECT count(*) FROM {what}", given).fetchone()[0]  # noqa: S608  # a constant of this module
     return found
 
 
-def _message(columns: Sequence[Any]) -> Message:
+def _outbox_message(columns: Sequence[Any]) -> OutboxMessage:
     number, run, node, name, key, value = columns
-    return Message(number=number, run=run, node=node, name=name, key=key, value=_decode_value(value))
+    return OutboxMessage(number=number, run=run, node=node, name=name, key=key, value=_decode_value(value))

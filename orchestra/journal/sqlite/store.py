@@ -13,108 +13,108 @@ from pathlib import Path
 from typing import Any
 
 from orchestra.core.events import AttemptFinished, Event, RunStarted, TurnStarted, encode
-from orchestra.core.protocols import Message
-from orchestra.journal.errors import FROM_SQLITE, JournalError, damaged_rows, from_os, full
-from orchestra.journal.large_values import LARGE, parted
-from orchestra.journal.run_index import Entries
-from orchestra.journal.run_index import write as write_entries
-from orchestra.journal.sqlite.commit_mark import Mark
-from orchestra.journal.sqlite.database import Durability, File, seal
-from orchestra.journal.sqlite.liveness import Presence
-from orchestra.journal.sqlite.rows import LOST, Row, insert, row_of, update
-from orchestra.journal.summary import Tally, message, named
-from orchestra.journal.usage import COUNTED, UsageFold, write_usage
+from orchestra.core.protocols import OutboxMessage
+from orchestra.journal.errors import SQLITE_ERRORS, JournalError, damaged_rows_error, disk_full_error, from_os
+from orchestra.journal.large_values import LARGE_EVENT_BYTES, split_value
+from orchestra.journal.run_index import IndexEntries
+from orchestra.journal.run_index import write_entries as write_entries
+from orchestra.journal.sqlite.commit_mark import CommitMark
+from orchestra.journal.sqlite.database import Durability, SqliteFile, row_checksum
+from orchestra.journal.sqlite.liveness import SqlitePresence
+from orchestra.journal.sqlite.rows import LOST_WRITER, RunRow, insert_rows, read_row, update_rows
+from orchestra.journal.summary import SummaryFold, blob_digests, outbox_message
+from orchestra.journal.usage import COUNTED_EVENTS, UsageFold, encode_usage
 from orchestra.schema.strict_json import digest
 
-ROOM = 256 << 10
+MIN_FREE_BYTES = 256 << 10
 """Bytes that are free on a disk to which new events are entrusted again after it was full."""
 
 
-class NotOurs(Exception):
+class LeaseConflict(Exception):
     """A run of the batch has its lease, or an event of that number, from somebody else. The writer makes a coded error of it."""
 
 
 @dataclass(slots=True, eq=False)
-class Errand:
+class JournalOperation:
     """Something to be done in a commit, after the events that are in line before it; `waiter` is whoever gets the answer."""
 
-    do: Callable[[Store], Any]
+    operation: Callable[[SqliteStore], Any]
     waiter: Any = None
-    last: bool = False
+    is_last: bool = False
     """Whether nothing that is in line behind it may be in the same commit."""
     run: str = ""
     """The run whose later events may not be in the same commit; empty for none."""
 
-    def answer(self, store: Store) -> Any:
+    def execute(self, store: SqliteStore) -> Any:
         """What came of it: the value, or a `JournalError` for the waiter."""
         try:
-            return self.do(store)
+            return self.operation(store)
         except JournalError as error:
             return error
 
 
 @dataclass(slots=True)
-class Batch:
+class SqliteBatch:
     """What goes to disk in one transaction: blobs by digest, answers by memo key, each run's next events with their bytes, errands."""
 
     blobs: dict[str, bytes] = field(default_factory=dict)
     memos: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     runs: dict[str, list[tuple[Sequence[Event], Sequence[bytes], Collection[str]]]] = field(default_factory=dict)
-    errands: list[Errand] = field(default_factory=list)
+    operations: list[JournalOperation] = field(default_factory=list)
 
-    def apart(self) -> list[Batch]:
+    def split(self) -> list[SqliteBatch]:
         """The same in many: blobs and memos first, then each run by itself, then each errand."""
         return [
-            Batch(self.blobs, self.memos),
-            *(Batch(runs={run: parts}) for run, parts in self.runs.items()),
-            *(Batch(errands=[errand]) for errand in self.errands),
+            SqliteBatch(self.blobs, self.memos),
+            *(SqliteBatch(runs={run: parts}) for run, parts in self.runs.items()),
+            *(SqliteBatch(operations=[errand]) for errand in self.operations),
         ]
 
 
 @dataclass(slots=True)
-class _Change:
+class _RowChanges:
     """The rows of a batch, by table."""
 
     blobs: dict[str, bytes]
     events: list[tuple[str, int, bytes, bytes, str]] = field(default_factory=list)
-    uses: set[tuple[str, str]] = field(default_factory=set)
-    messages: list[tuple[Message, bool]] = field(default_factory=list)
+    blob_uses: set[tuple[str, str]] = field(default_factory=set)
+    messages: list[tuple[OutboxMessage, bool]] = field(default_factory=list)
     """Each with whether it was delivered."""
-    new: list[Row] = field(default_factory=list)
-    longer: list[tuple[Row, Row]] = field(default_factory=list)
-    entries: Entries = field(default_factory=Entries)
+    new_rows: list[RunRow] = field(default_factory=list)
+    extended_rows: list[tuple[RunRow, RunRow]] = field(default_factory=list)
+    entries: IndexEntries = field(default_factory=IndexEntries)
 
 
-class Store(File):
+class SqliteStore(SqliteFile):
     """Keeps the row of each run whose lease its journal holds: no event is written but onto the end that it knows."""
 
     def __init__(
         self,
         path: Path,
-        presence: Presence,
+        presence: SqlitePresence,
         *,
         durability: Durability = "group",
         busy: float = 10.0,
         max_bytes: int | None = None,
-        mark: Mark | None = None,
+        mark: CommitMark | None = None,
     ) -> None:
         """Opens the file; `presence` names the holder of the leases, and each commit is noted in the `mark`. Raises `JournalError`."""
-        super().__init__(path, durability=durability, busy=busy, max_bytes=max_bytes, mark=mark)
+        super().__init__(path, durability=durability, busy_timeout=busy, max_bytes=max_bytes, mark=mark)
         self.presence = presence
-        self._journal = self.identity()
-        self.transactions = threading.Lock()
+        self._journal_id = self.identity()
+        self.transaction_lock = threading.Lock()
         """Held while this store may have the file's write lock: whoever takes it may stop the process without keeping others waiting."""
-        self._rows: dict[str, Row] = {}
+        self._rows: dict[str, RunRow] = {}
         self._folds: dict[str, UsageFold] = {}
         """What runs used that were begun here and have not ended. Of other runs it is summed up when it is asked for."""
         self._pinned: set[str] = set()
-        self._leases: dict[str, Row | None] = {}
+        self._leases: dict[str, RunRow | None] = {}
         """What errands of this transaction did to leases: known to `_rows` once it is on disk."""
 
-    def commit(self, batch: Batch) -> list[tuple[Errand, Any]]:
+    def commit(self, batch: SqliteBatch) -> list[tuple[JournalOperation, Any]]:
         """Puts a batch on disk, all or nothing, and gives the errands' answers.
 
-        Raises `sqlite3.Error`; `NotOurs` where some run is not ours, and `JournalError` J016 where the file was moved away.
+        Raises `sqlite3.Error`; `LeaseConflict` where some run is not ours, and `JournalError` J016 where the file was moved away.
         """
         try:
             return self._commit(batch)
@@ -123,25 +123,25 @@ class Store(File):
                 self._folds.pop(run, None)
             raise
 
-    def _commit(self, batch: Batch) -> list[tuple[Errand, Any]]:
-        self.refuse_moved()
-        change = _Change(dict(batch.blobs))
+    def _commit(self, batch: SqliteBatch) -> list[tuple[JournalOperation, Any]]:
+        self.check_not_moved()
+        change = _RowChanges(dict(batch.blobs))
         for run, parts in batch.runs.items():
-            self._extend(run, parts, change)
+            self._extend_run(run, parts, change)
         self._leases.clear()
         try:
             with self._transaction():
                 pinned = self._write(change)
                 if batch.memos:
-                    self._remember(batch.memos)
-                answers = [(errand, errand.answer(self)) for errand in batch.errands]
+                    self._write_memos(batch.memos)
+                answers = [(errand, errand.execute(self)) for errand in batch.operations]
         except sqlite3.IntegrityError as error:
-            raise NotOurs from error
+            raise LeaseConflict from error
         self._pinned = pinned
-        for row in change.new:
-            self._know(row)
-        for _, row in change.longer:
-            self._know(row)
+        for row in change.new_rows:
+            self._update_row(row)
+        for _, row in change.extended_rows:
+            self._update_row(row)
         for run, lease in self._leases.items():
             if lease is None:
                 self.forget(run)
@@ -155,12 +155,12 @@ class Store(File):
         Whoever had a run in hand may not have written all of it, so that it goes on from what is on disk. Raises as `commit` does, and
         `JournalError` J010.
         """
-        self.refuse_moved()
+        self.check_not_moved()
         with self._transaction():
-            self.touch()
+            self.check_writable()
             for row in self._rows.values():
-                update(
-                    self.sql, [(row, Row(row.tally, row.last, row.chain, "", row.epoch))]
+                update_rows(
+                    self.sql, [(row, RunRow(row.summary_fold, row.last_seq, row.chain, "", row.epoch))]
                 )  # false for one that is in other hands already
         self._rows.clear()
         self._folds.clear()
@@ -169,46 +169,46 @@ class Store(File):
     def _transaction(self) -> Iterator[None]:
         """A transaction that is counted and, once it is on disk, noted in the mark. All of the log's checkpoints follow one."""
         sql = self.sql
-        with self.transactions:
+        with self.transaction_lock:
             try:
                 sql.execute("BEGIN IMMEDIATE")
                 yield
-                number = self._count()
+                number = self._count_commit()
                 sql.execute("COMMIT")
             finally:
                 if sql.in_transaction:
                     sql.execute("ROLLBACK")
             if self.mark is not None:
-                self.mark.note(self._journal, number)
+                self.mark.note_commit(self._journal_id, number)
             self.checkpoint_if_long()
 
-    def _count(self) -> int:
+    def _count_commit(self) -> int:
         """Counts this commit. Raises `JournalError` J013 where the counter is not what was written."""
         rows = self.sql.execute("UPDATE commits SET number = number + 1, inverse = inverse - 1 RETURNING number, inverse").fetchall()
         if len(rows) != 1 or rows[0][0] + rows[0][1] != -1:
-            raise damaged_rows("the commit counter", "it is not what was written")
+            raise damaged_rows_error("the commit counter", "it is not what was written")
         number: int = rows[0][0]
         return number
 
     def close(self) -> None:
         """Writes the log back where nobody else has the file open, as SQLite would, but noted in the mark; and lets go of the file."""
-        with suppress(*FROM_SQLITE, JournalError, OSError):  # what is not written back stays in the log
-            if self.presence.alone():
-                self.refuse_moved()
+        with suppress(*SQLITE_ERRORS, JournalError, OSError):  # what is not written back stays in the log
+            if self.presence.is_alone():
+                self.check_not_moved()
                 self.checkpoint()
         super().close()
         if self.mark is not None:
             self.mark.close()
 
-    def accept(self, number: int) -> list[str]:
+    def accept_loss(self, number: int) -> list[str]:
         """Counts up to the mark's number, and gives the runs without an end. Each may have lost its last events: its lease is refused
-        until `errands.confirm`."""
+        until `operations.confirm_loss`."""
         found = list[str]()
         with self._transaction():
             for (run,) in self.sql.execute("SELECT CAST(run AS TEXT) FROM runs WHERE status = 'running' ORDER BY run").fetchall():
                 with suppress(JournalError):  # a damaged row refuses its lease by itself
-                    if (row := self.row(run)) is not None and row.tally.status == "running":
-                        update(self.sql, [(row, Row(row.tally, row.last, row.chain, LOST, row.epoch))])
+                    if (row := self.row(run)) is not None and row.summary_fold.status == "running":
+                        update_rows(self.sql, [(row, RunRow(row.summary_fold, row.last_seq, row.chain, LOST_WRITER, row.epoch))])
                         found.append(run)
             self.sql.execute("UPDATE commits SET number = max(number, ?1), inverse = min(inverse, -1 - ?1)", (number,))
         return found
@@ -220,111 +220,111 @@ class Store(File):
 
     # For errands, inside the transaction
 
-    def touch(self) -> None:
+    def check_writable(self) -> None:
         """Writes something that says nothing, where there is room for more. Raises `JournalError` J010."""
         path, folder = str(self.path), str(self.path.parent)
         try:
             free = shutil.disk_usage(folder).free
         except OSError as error:
             raise from_os(error, path) from error
-        if free < ROOM:
-            raise full(path, folder, free)
+        if free < MIN_FREE_BYTES:
+            raise disk_full_error(path, folder, free)
         self.sql.execute("PRAGMA user_version = 0")  # dirties the file's first page, whatever stands there
 
-    def keep_usages(self, usages: Iterable[tuple[str, int, bytes, bytes]]) -> None:
+    def store_usages(self, usages: Iterable[tuple[str, int, bytes, bytes]]) -> None:
         """Writes what runs used, each with its last event that is counted and that event's hash; of runs that are longer by now, or gone,
         nothing."""
         self.sql.executemany(
             "INSERT OR REPLACE INTO run_usage SELECT run, last, ?, ? FROM runs WHERE run = ? AND last = ? AND chain = ?",
-            [(body, seal(run, last, chain, body), run, last, chain) for run, last, chain, body in usages],
+            [(body, row_checksum(run, last, chain, body), run, last, chain) for run, last, chain, body in usages],
         )
 
-    def row(self, run: str) -> Row | None:
+    def row(self, run: str) -> RunRow | None:
         """The run's row as the transaction sees it."""
-        return row_of(self.sql, run)
+        return read_row(self.sql, run)
 
-    def holds(self, run: str) -> bool:
+    def has_lease(self, run: str) -> bool:
         """Whether this store holds the run's lease, as far as it knows."""
         return run in self._rows
 
-    def hand(self, run: str, before: Row, after: Row | None) -> None:
-        """Writes a lease into the run's row; None for one that is given back. Raises `NotOurs` where it changed hands meanwhile."""
-        released = Row(before.tally, before.last, before.chain, "", before.epoch)
-        if not update(self.sql, [(before, after or released)]):
-            raise NotOurs
+    def write_lease(self, run: str, before: RunRow, after: RunRow | None) -> None:
+        """Writes a lease into the run's row; None for one that is given back. Raises `LeaseConflict` where it changed hands meanwhile."""
+        released = RunRow(before.summary_fold, before.last_seq, before.chain, "", before.epoch)
+        if not update_rows(self.sql, [(before, after or released)]):
+            raise LeaseConflict
         self._leases[run] = after
 
-    def _know(self, row: Row) -> None:
-        if row.tally.status == "running":
-            self._rows[row.tally.run] = row
+    def _update_row(self, row: RunRow) -> None:
+        if row.summary_fold.status == "running":
+            self._rows[row.summary_fold.run] = row
         else:
-            self.forget(row.tally.run)
+            self.forget(row.summary_fold.run)
 
-    def _extend(self, run: str, parts: Iterable[tuple[Sequence[Event], Sequence[bytes], Collection[str]]], change: _Change) -> None:
+    def _extend_run(self, run: str, parts: Iterable[tuple[Sequence[Event], Sequence[bytes], Collection[str]]], change: _RowChanges) -> None:
         """Folds a run's next events into its row, and notes what they put into other tables."""
         before = self._rows.get(run)
         if before is None:
-            tally, last, chain = Tally(run), 0, run.encode()
+            tally, last, chain = SummaryFold(run), 0, run.encode()
             self._folds[run] = UsageFold()
         else:
-            known = before.tally
-            tally = Tally(run, known.workflow, known.status, known.started, known.finished, known.nodes, known.usage)
-            last, chain = before.last, before.chain
+            known = before.summary_fold
+            tally = SummaryFold(run, known.workflow, known.status, known.started, known.finished, known.nodes, known.usage)
+            last, chain = before.last_seq, before.chain
         rows, fold = change.events, self._folds.get(run)
         for events, bodies, delivered in parts:
             if events[0].seq != last + 1:
-                raise NotOurs
+                raise LeaseConflict
             for event, body in zip(events, bodies, strict=True):
                 tally.add(event)
                 kind, big = type(event), ""
-                if len(body) > LARGE:
-                    body, big = _store_apart(run, event, body, change)
-                if fold is not None and kind in COUNTED:
+                if len(body) > LARGE_EVENT_BYTES:
+                    body, big = _extract_value(run, event, body, change)
+                if fold is not None and kind in COUNTED_EVENTS:
                     fold.add(event)
                 if kind is AttemptFinished or kind is RunStarted or kind is TurnStarted:
-                    _note(run, event, change, delivered)
-                chain = sha256(chain + body + big.encode() if big else chain + body).digest()  # as `link`, without a call
+                    _index_event(run, event, change, delivered)
+                chain = sha256(chain + body + big.encode() if big else chain + body).digest()  # as `next_hash`, without a call
                 rows.append((run, event.seq, body, chain, big))
             last = events[-1].seq
         if fold is not None and tally.status != "running" and (used := fold.result()) is not None:
-            change.entries.usages.append((run, last, chain, write_usage(used)))
-        row = Row(tally, last, chain, self.presence.name)
+            change.entries.usages.append((run, last, chain, encode_usage(used)))
+        row = RunRow(tally, last, chain, self.presence.name)
         if before is None:
-            change.new.append(row)
+            change.new_rows.append(row)
         else:
             row.epoch = before.epoch
             tally.workflow, tally.started = known.workflow, known.started
-            change.longer.append((before, row))
+            change.extended_rows.append((before, row))
 
-    def _write(self, change: _Change) -> set[str]:
+    def _write(self, change: _RowChanges) -> set[str]:
         """Writes the rows of a batch; gives the blobs that are pinned then."""
         sql, pinned = self.sql, self._pinned
-        if change.blobs or change.uses:
-            pinned = self._keep(change)
+        if change.blobs or change.blob_uses:
+            pinned = self._write_blobs(change)
         if change.events:
             sql.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?)", change.events)
-        if change.new:
-            insert(sql, change.new)
-        if change.longer and not update(sql, change.longer):
-            raise NotOurs
+        if change.new_rows:
+            insert_rows(sql, change.new_rows)
+        if change.extended_rows and not update_rows(sql, change.extended_rows):
+            raise LeaseConflict
         write_entries(sql, change.entries)
         if change.entries.usages:
-            self.keep_usages(change.entries.usages)
+            self.store_usages(change.entries.usages)
         if change.messages:
-            self._send(change.messages)
+            self._write_messages(change.messages)
         return pinned
 
-    def _keep(self, change: _Change) -> set[str]:
+    def _write_blobs(self, change: _RowChanges) -> set[str]:
         """Stores blobs, each with a run that names it, and notes the other runs that do; gives the blobs that are pinned then.
 
-        One that nobody names yet is pinned, so that no `delete` takes it away before somebody does.
+        One that nobody names yet is pinned, so that no `delete_runs` takes it away before somebody does.
         """
-        sql, owners = self.sql, {name: run for run, name in change.uses}
+        sql, owners = self.sql, {name: run for run, name in change.blob_uses}
         rows = [(name, owners.get(name, ""), data) for name, data in change.blobs.items()]
         added = sql.executemany("INSERT INTO blobs (digest, run, data) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", rows).rowcount
         # Where all of them are new, as nearly always, their rows say it all.
         known = {(owner, name) for name, owner, _ in rows} if added == len(rows) else set[tuple[str, str]]()
-        if shared := change.uses - known:
+        if shared := change.blob_uses - known:
             # Of blobs that are there already: a run takes one that nobody has, else it is noted as one more that names it.
             sql.executemany("UPDATE blobs SET run = ? WHERE digest = ? AND run = ''", shared)
             sql.executemany("INSERT OR IGNORE INTO blob_uses SELECT digest, ?1 FROM blobs WHERE digest = ?2 AND run <> ?1", shared)
@@ -337,42 +337,42 @@ class Store(File):
         sql.executemany("DELETE FROM blob_pins WHERE digest = ? AND writer = ?", [(name, writer) for name in freed])
         return (self._pinned | loose) - freed
 
-    def _remember(self, memos: dict[str, tuple[str, bytes]]) -> None:
+    def _write_memos(self, memos: dict[str, tuple[str, bytes]]) -> None:
         self.sql.executemany(
             "INSERT OR IGNORE INTO memo VALUES (?, ?, ?, ?)",
-            [(memo, run, value, seal(memo, run, value)) for memo, (run, value) in memos.items()],
+            [(memo, run, value, row_checksum(memo, run, value)) for memo, (run, value) in memos.items()],
         )
 
-    def _send(self, messages: Sequence[tuple[Message, bool]]) -> None:
+    def _write_messages(self, messages: Sequence[tuple[OutboxMessage, bool]]) -> None:
         """Puts messages into the outbox; one whose key is there was sent before."""
         found = self.sql.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
         number: int = found[0] if found else 0
         for number, (sent, delivered) in enumerate(messages, number + 1):  # noqa: B020  # counts on from what was there
             columns = (number, sent.run, sent.node, sent.name, sent.key, encode(sent.value))
             self.sql.execute(
-                "INSERT INTO outbox (number, run, node, name, key, value, seal, delivered) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+                "INSERT INTO outbox (number, run, node, name, key, value, checksum, delivered) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (key) DO NOTHING",
-                (*columns, seal(*columns), int(delivered)),
+                (*columns, row_checksum(*columns), int(delivered)),
             )
 
 
-def _store_apart(run: str, event: Event, body: bytes, change: _Change) -> tuple[bytes, str]:
+def _extract_value(run: str, event: Event, body: bytes, change: _RowChanges) -> tuple[bytes, str]:
     """The body without its value, and the digest of the value, which is a blob now; the body as it is where it has no value."""
-    if (parts := parted(event, body)) is None:
+    if (parts := split_value(event, body)) is None:
         return body, ""
     shell, value = parts
     name = digest(value)
     change.blobs[name] = value
-    change.uses.add((run, name))
+    change.blob_uses.add((run, name))
     return shell, name
 
 
-def _note(run: str, event: Event, change: _Change, delivered: Collection[str]) -> None:
+def _index_event(run: str, event: Event, change: _RowChanges, delivered: Collection[str]) -> None:
     """Notes which blobs an event names, the message that it sends, and what finds its run."""
-    if type(event) is AttemptFinished and not (event.sent or event.received or event.outbox or event.recalled):
+    if type(event) is AttemptFinished and not (event.sent or event.received or event.outbox or event.reused_from):
         return  # as tools end, which are many
-    if type(event) is not AttemptFinished or event.recalled:
+    if type(event) is not AttemptFinished or event.reused_from:
         change.entries.add(run, event)
-    change.uses.update((run, name) for name in named((event,)))
-    if (sent := message(0, run, event)) is not None:
+    change.blob_uses.update((run, name) for name in blob_digests((event,)))
+    if (sent := outbox_message(0, run, event)) is not None:
         change.messages.append((sent, sent.node in delivered))

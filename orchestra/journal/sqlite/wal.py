@@ -16,13 +16,13 @@ _MAX_PAGE = 65_536
 _LITTLE, _BIG = 0x377F0682, 0x377F0683
 
 
-def log_of(path: Path) -> Path:
+def log_path(path: Path) -> Path:
     """The log's file of a journal's file; SQLite puts it beside the file that a link leads to."""
     real = path.resolve()
     return real.with_name(real.name + "-wal")
 
 
-class Log:
+class WalFile:
     """The log of an open journal. Its file stays open, for it is looked at after each commit."""
 
     def __init__(self, path: Path) -> None:
@@ -50,16 +50,16 @@ class Log:
             self._file.close()
 
 
-def is_used(log: Path) -> bool:
+def has_valid_transaction(log: Path) -> bool:
     """Whether SQLite reads at least the first transaction of the log: its header and all frames up to a commit are whole."""
     try:
         with log.open("rb") as file:
-            return _first_transaction_is_whole(file)
+            return _is_first_transaction_valid(file)
     except OSError:
         return False
 
 
-def _first_transaction_is_whole(file: BinaryIO) -> bool:
+def _is_first_transaction_valid(file: BinaryIO) -> bool:
     header = file.read(_HEADER.size)
     if len(header) < _HEADER.size:
         return False

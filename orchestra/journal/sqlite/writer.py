@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from orchestra.core.events import Event
-from orchestra.journal import AGAIN, GATHER, MOST
-from orchestra.journal.errors import FROM_SQLITE, JournalError, damaged_rows, other_writer
-from orchestra.journal.sqlite.store import Batch, Errand, NotOurs, Store
+from orchestra.journal import GROUP_COMMIT_DELAY, MAX_BATCH_ENTRIES, RETRY_INTERVAL
+from orchestra.journal.errors import SQLITE_ERRORS, JournalError, damaged_rows_error, lease_lost_error
+from orchestra.journal.sqlite.store import JournalOperation, LeaseConflict, SqliteBatch, SqliteStore
 
 
 @dataclass(slots=True, frozen=True)
-class Blob:
+class QueuedBlob:
     """Bytes to be stored under their digest."""
 
     digest: str
@@ -23,70 +23,70 @@ class Blob:
 
 
 @dataclass(slots=True, frozen=True)
-class Memo:
+class QueuedMemo:
     """An answer to be remembered: its key, the run that gave it, and its bytes."""
 
-    memo: str
+    key: str
     run: str
     value: bytes
 
 
-Entry: TypeAlias = tuple[str, Sequence[Event], Sequence[bytes], Collection[str]] | Blob | Memo | Errand
+Entry: TypeAlias = tuple[str, Sequence[Event], Sequence[bytes], Collection[str]] | QueuedBlob | QueuedMemo | JournalOperation
 """A run's next events with their bytes and the nodes whose messages were delivered, or what else is to be written."""
 
 
 @dataclass(slots=True)
-class Report:
+class SqliteCommitReport:
     """What a commit did: up to where each run is on disk, blobs and memos among them, the errands' answers, runs that failed alone,
     the fault for which nothing that is in line is written any more, and that it has passed."""
 
-    marks: dict[str, int] = field(default_factory=dict)
+    durable_seqs: dict[str, int] = field(default_factory=dict)
     blobs: list[str] = field(default_factory=list)
     memos: list[str] = field(default_factory=list)
-    answers: list[tuple[Errand, Any]] = field(default_factory=list)
+    answers: list[tuple[JournalOperation, Any]] = field(default_factory=list)
     failed: dict[str, JournalError] = field(default_factory=dict)
     fault: JournalError | None = None
-    passed: bool = False
+    recovered: bool = False
 
 
-class Writer(threading.Thread):
-    """Commits in order of arrival, at once where somebody waits, else after at most `GATHER` seconds.
+class SqliteWriter(threading.Thread):
+    """Commits in order of arrival, at once where somebody waits, else after at most `GROUP_COMMIT_DELAY` seconds.
 
     Tells `report`, on this thread, what each commit did. After a fault it commits nothing of what was in line, and after one that does
     not pass nothing more at all.
     """
 
-    def __init__(self, store: Store, report: Callable[[Report], None], *, one_by_one: bool = False) -> None:
+    def __init__(self, store: SqliteStore, report: Callable[[SqliteCommitReport], None], *, one_by_one: bool = False) -> None:
         """`one_by_one` makes each append a commit of its own."""
         super().__init__(name="orchestra-journal", daemon=True)
         self._store, self._report = store, report
         self._one_by_one = one_by_one
-        self._line: deque[Entry] = deque()
+        self._queue: deque[Entry] = deque()
         self._changed = threading.Condition()
         self._idle = False
-        self._hurry = one_by_one
+        self._flush_requested = one_by_one
         self._closing = False
-        self._given_up = False
+        self._discarded = False
 
     def put(self, entry: Entry) -> None:
         """Puts an entry in line."""
-        self._line.append(entry)
+        self._queue.append(entry)
         if self._idle:
             with self._changed:
                 self._changed.notify()
 
-    def hurry(self) -> None:
+    def flush(self) -> None:
         """Somebody waits: what is in line goes to disk at once."""
-        if not self._hurry:
+        if not self._flush_requested:
             with self._changed:
-                self._hurry = True
+                self._flush_requested = True
                 self._changed.notify()
 
-    def give_up(self) -> None:
+    def discard(self) -> None:
         """What is in line is not written. After a fault that passes, the thread waits for this before it tries again."""
         with self._changed:
-            self._line.clear()
-            self._given_up = True
+            self._queue.clear()
+            self._discarded = True
             self._changed.notify()
 
     def finish(self) -> None:
@@ -99,61 +99,61 @@ class Writer(threading.Thread):
         """Commits until `finish`, or until a fault that does not pass."""
         fault = JournalError("J019", f"the journal's writer died: {self._store.path}", hint="open the journal again")
         try:
-            while self._wait():
-                report = self._commit(self._take())
+            while self._wait_for_work():
+                report = self._commit(self._take_batch())
                 self._report(report)
                 if report.fault is not None:
-                    if (lasting := self._recovered(report.fault)) is not None:
+                    if (lasting := self._recover(report.fault)) is not None:
                         fault = lasting
                         return
-                    self._report(Report(passed=True))
+                    self._report(SqliteCommitReport(recovered=True))
             fault = JournalError("J002", "the journal is closed", hint="append before `close`, or open the journal again")
         finally:
             # Whatever happened, nobody may wait for this thread any longer.
-            self._report(Report(fault=fault))
+            self._report(SqliteCommitReport(fault=fault))
 
-    def _wait(self) -> bool:
+    def _wait_for_work(self) -> bool:
         """Waits until there is something to commit; false where the end has come."""
         with self._changed:
             self._idle = True
-            self._changed.wait_for(lambda: self._line or self._closing)
+            self._changed.wait_for(lambda: self._queue or self._closing)
             self._idle = False
             if not self._closing:
-                self._changed.wait_for(lambda: self._hurry or self._closing, timeout=GATHER)
-            self._hurry = self._one_by_one
-            return bool(self._line)
+                self._changed.wait_for(lambda: self._flush_requested or self._closing, timeout=GROUP_COMMIT_DELAY)
+            self._flush_requested = self._one_by_one
+            return bool(self._queue)
 
-    def _recovered(self, fault: JournalError) -> JournalError | None:
+    def _recover(self, fault: JournalError) -> JournalError | None:
         """Waits until the store can be written again; gives the fault of one that cannot be, or that is closed before."""
-        if not fault.passes:
+        if not fault.is_transient:
             return fault
         with self._changed:
             # What is in line comes from before anybody knew: events that follow on lost ones.
-            self._changed.wait_for(lambda: self._given_up or self._closing)
-            self._given_up = False
-        while fault.passes:
+            self._changed.wait_for(lambda: self._discarded or self._closing)
+            self._discarded = False
+        while fault.is_transient:
             with self._changed:
-                if self._changed.wait_for(lambda: self._closing, timeout=AGAIN):
+                if self._changed.wait_for(lambda: self._closing, timeout=RETRY_INTERVAL):
                     break
             try:
                 self._store.recover()
-            except FROM_SQLITE as error:
-                fault = self._store.fault(error)
+            except SQLITE_ERRORS as error:
+                fault = self._store.to_journal_error(error)
             except JournalError as error:
                 fault = error
             else:
                 return None
         return fault
 
-    def _take(self) -> Batch:
-        batch, line = Batch(), self._line
-        trailing: list[Blob] = []
+    def _take_batch(self) -> SqliteBatch:
+        batch, line = SqliteBatch(), self._queue
+        trailing: list[QueuedBlob] = []
         shut: set[str] = set()
-        for _ in range(MOST):
+        for _ in range(MAX_BATCH_ENTRIES):
             if not line:
                 break
             entry = line.popleft()
-            if isinstance(entry, Blob):
+            if isinstance(entry, QueuedBlob):
                 trailing.append(entry)
                 continue
             if trailing:
@@ -167,11 +167,11 @@ class Writer(threading.Thread):
                 batch.runs.setdefault(run, []).append((events, bodies, delivered))
                 if self._one_by_one:
                     break
-            elif isinstance(entry, Memo):
-                batch.memos.setdefault(entry.memo, (entry.run, entry.value))
+            elif isinstance(entry, QueuedMemo):
+                batch.memos.setdefault(entry.key, (entry.run, entry.value))
             else:
-                batch.errands.append(entry)
-                if entry.last or self._one_by_one:
+                batch.operations.append(entry)
+                if entry.is_last or self._one_by_one:
                     break
                 shut.add(entry.run)
         if batch.runs:
@@ -181,36 +181,36 @@ class Writer(threading.Thread):
             batch.blobs.update((blob.digest, blob.data) for blob in trailing)
         return batch
 
-    def _commit(self, batch: Batch) -> Report:
-        report = Report()
+    def _commit(self, batch: SqliteBatch) -> SqliteCommitReport:
+        report = SqliteCommitReport()
         try:
             try:
-                _note(report, batch, self._store.commit(batch))
-            except NotOurs:
-                for part in batch.apart():
+                _add_results(report, batch, self._store.commit(batch))
+            except LeaseConflict:
+                for part in batch.split():
                     self._commit_alone(part, report)
-        except FROM_SQLITE as error:
-            report.fault = self._store.fault(error)
+        except SQLITE_ERRORS as error:
+            report.fault = self._store.to_journal_error(error)
         except JournalError as error:
             report.fault = error
         return report
 
-    def _commit_alone(self, part: Batch, report: Report) -> None:
+    def _commit_alone(self, part: SqliteBatch, report: SqliteCommitReport) -> None:
         try:
-            _note(report, part, self._store.commit(part))
-        except NotOurs:
-            if not part.runs and not part.errands:
-                raise damaged_rows("its tables", "they contradict each other") from None
+            _add_results(report, part, self._store.commit(part))
+        except LeaseConflict:
+            if not part.runs and not part.operations:
+                raise damaged_rows_error("its tables", "they contradict each other") from None
             for run in part.runs:
                 self._store.forget(run)
-                report.failed[run] = other_writer(run)
-            for errand in part.errands:
-                report.answers.append((errand, damaged_rows("its tables", "they contradict each other")))
+                report.failed[run] = lease_lost_error(run)
+            for errand in part.operations:
+                report.answers.append((errand, damaged_rows_error("its tables", "they contradict each other")))
 
 
-def _note(report: Report, batch: Batch, answers: list[tuple[Errand, Any]]) -> None:
+def _add_results(report: SqliteCommitReport, batch: SqliteBatch, answers: list[tuple[JournalOperation, Any]]) -> None:
     report.blobs += batch.blobs
     report.memos += batch.memos
     report.answers += answers
     for run, parts in batch.runs.items():
-        report.marks[run] = parts[-1][0][-1].seq
+        report.durable_seqs[run] = parts[-1][0][-1].seq

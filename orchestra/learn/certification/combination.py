@@ -16,42 +16,42 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from orchestra.core.errors import InputError
 from orchestra.core.events import Verdict
 from orchestra.learn.evaluation.metrics import auroc
-from orchestra.verification.certificates.combination import Combination, Data, Step, Voice, denies, odds
-from orchestra.verification.certificates.file import Bonds
+from orchestra.verification.certificates.combination import CheckWeight, Combination, CombinationData, IsotonicPoint, is_veto, log_odds
+from orchestra.verification.certificates.file import DependencyDigests
 from orchestra.verification.verdict import PASS, UNKNOWN
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Numbers: TypeAlias = NDArray[Any]
+    FloatArray: TypeAlias = NDArray[Any]
 
 PACKAGES = ("numpy", "sklearn")
-LABELS = 300
+MIN_LABELLED_ROWS = 300
 """Labelled rows that a regression takes, at the least (VERIFICATION, V4)."""
-EACH = 20
+MIN_ROWS_PER_CLASS = 20
 """Right ones among them, and wrong ones."""
-FOLDS = 10
-PULL = 10.0
+FOLD_COUNT = 10
+L2_PENALTY = 10.0
 """The L2 penalty on weights of standardised log-odds: half of it times their squares."""
-MARGINAL = (0.05, 0.95)
+PASS_RATE_RANGE = (0.05, 0.95)
 """A check that passes more seldom or more often tells the model of Dawid and Skene nothing that it could trust."""
-VOICES = 3
+MIN_CHECKS = 3
 """Checks that that model needs, for two that always differ could each be the one that is right."""
-ROUNDS = 500
-NOBODY = Bonds("", "", "", "")
+MAX_ITERATIONS = 500
+NO_DEPENDENCIES = DependencyDigests("", "", "", "")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CombinationRow:
     """What the checks said of an answer, and whether it is right; None where nobody says so."""
 
     id: str
     verdicts: tuple[Verdict, ...]
-    right: bool | None = None
+    is_correct: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Ranked:
+class ScoreRanking:
     """What one way to make a score is worth on the rows: areas under risk by coverage and under the curve of right by wrong."""
 
     name: str
@@ -60,38 +60,45 @@ class Ranked:
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class CombinationFit:
     """What came of it."""
 
     method: str
     bias: float
-    voices: tuple[Voice, ...]
-    steps: tuple[Step, ...]
-    rows: int
-    right: int
+    weights: tuple[CheckWeight, ...]
+    isotonic_points: tuple[IsotonicPoint, ...]
+    row_count: int
+    correct_count: int
     left_out: Counter[str]
     """Rows that nothing was fitted to, by reason."""
-    silent: dict[str, str]
+    excluded_checks: dict[str, str]
     """Checks without a voice, with the reason."""
-    ranked: tuple[Ranked, ...]
+    score_rankings: tuple[ScoreRanking, ...]
     """All checks, their lowest score, and all but each of them; of rows that were labelled, by scores that have not seen them."""
 
 
-def blank(agent: str, checks: Sequence[str]) -> Combination:
+def empty_combination(agent: str, checks: Sequence[str]) -> Combination:
     """A combination that has every check asked, and says 0.5 of whatever no check denies: what rows are collected with."""
-    nothing = Data("", "", 0, 0, 0)
+    nothing = CombinationData("", "", 0, 0, 0)
     return Combination(
-        agent=agent, method="regression", checks=tuple(sorted(checks)), bias=0.0, voices=(), data=nothing, bonds=NOBODY, made=""
+        agent=agent,
+        method="regression",
+        checks=tuple(sorted(checks)),
+        bias=0.0,
+        weights=(),
+        data=nothing,
+        dependencies=NO_DEPENDENCIES,
+        created_at="",
     )
 
 
-def usable(rows: Sequence[Row], checks: Sequence[str]) -> tuple[list[Row], Counter[str]]:
+def usable_rows(rows: Sequence[CombinationRow], checks: Sequence[str]) -> tuple[list[CombinationRow], Counter[str]]:
     """The rows that a combination is about, and how many others there are, by reason: what a check denies, or cannot tell of, is accepted
     at no score."""
-    found, left_out = list[Row](), Counter[str]()
+    found, left_out = list[CombinationRow](), Counter[str]()
     for row in rows:
         said = {one.check: one for one in row.verdicts}
-        if denied := next((one.check for one in row.verdicts if denies(one)), ""):
+        if denied := next((one.check for one in row.verdicts if is_veto(one)), ""):
             left_out[f"{denied} fails"] += 1
         elif unknown := next((name for name in checks if name not in said or said[name].outcome == UNKNOWN), ""):
             left_out[f"{unknown} cannot tell"] += 1
@@ -100,58 +107,62 @@ def usable(rows: Sequence[Row], checks: Sequence[str]) -> tuple[list[Row], Count
     return found, left_out
 
 
-def fitted(rows: Sequence[Row], checks: Sequence[str], *, unlabelled: bool = False, seed: int = 0) -> Fit:
+def fit_combination(rows: Sequence[CombinationRow], checks: Sequence[str], *, unlabelled: bool = False, seed: int = 0) -> CombinationFit:
     """How much each check counts. Raises `InputError` N162 for too few rows, N163 where the checks tell nothing to put together."""
-    kept, left_out = usable(rows, checks)
+    kept, left_out = usable_rows(rows, checks)
     if unlabelled:
-        return _judged_by_each_other(kept, checks, left_out, seed)
-    labelled = [row for row in kept if row.right is not None]
+        return _fit_dawid_skene(kept, checks, left_out, seed)
+    labelled = [row for row in kept if row.is_correct is not None]
     if len(labelled) < len(kept):
         left_out["nobody said whether it is right"] += len(kept) - len(labelled)
-    _enough(labelled, left_out)
-    return _regressed(labelled, checks, left_out, seed)
+    _check_row_counts(labelled, left_out)
+    return _fit_regression(labelled, checks, left_out, seed)
 
 
-def _enough(rows: Sequence[Row], left_out: Counter[str]) -> None:
-    right = sum(bool(row.right) for row in rows)
+def _check_row_counts(rows: Sequence[CombinationRow], left_out: Counter[str]) -> None:
+    right = sum(bool(row.is_correct) for row in rows)
     passed = f" ({'; '.join(f'{count:,}: {why}' for why, count in left_out.items())})" if left_out else ""
     hint = "more rows; or --unlabelled, which asks nobody what is right"
-    if len(rows) < LABELS:
-        more = f"{LABELS - len(rows):,} more are needed, {LABELS} in all"
+    if len(rows) < MIN_LABELLED_ROWS:
+        more = f"{MIN_LABELLED_ROWS - len(rows):,} more are needed, {MIN_LABELLED_ROWS} in all"
         raise InputError("N162", f"{len(rows):,} labelled rows can be combined{passed}: {more}", hint=hint)
-    if min(right, len(rows) - right) < EACH:
-        said = f"{right:,} of {len(rows):,} rows are right{passed}: at least {EACH} must be, and at least {EACH} wrong"
+    if min(right, len(rows) - right) < MIN_ROWS_PER_CLASS:
+        said = f"{right:,} of {len(rows):,} rows are right{passed}: at least {MIN_ROWS_PER_CLASS} must be, and at least {MIN_ROWS_PER_CLASS} wrong"
         raise InputError("N162", said, hint="rows like those that the agent is asked")
 
 
-def _regressed(rows: Sequence[Row], checks: Sequence[str], left_out: Counter[str], seed: int) -> Fit:
+def _fit_regression(rows: Sequence[CombinationRow], checks: Sequence[str], left_out: Counter[str], seed: int) -> CombinationFit:
     import numpy as np
 
-    right = np.array([bool(row.right) for row in rows], dtype=float)
-    places = np.array([[odds(verdict.score) for verdict in _said(row, checks)] for row in rows])
+    right = np.array([bool(row.is_correct) for row in rows], dtype=float)
+    places = np.array([[log_odds(verdict.score) for verdict in _ordered_verdicts(row, checks)] for row in rows])
     mean, spread = places.mean(0), places.std(0)
     silent = {check: "it says the same of every row" for check, wide in zip(checks, spread, strict=True) if wide < 1e-9}
     loud = [at for at, check in enumerate(checks) if check not in silent]
     if not loud:
         raise InputError("N163", "every check says the same of every row", hint="--checks confidence,entailment")
     scaled = (places[:, loud] - mean[loud]) / spread[loud]
-    seen = _crossed(scaled, right, seed)
-    lowest = np.array([min(verdict.score if verdict.outcome == PASS else 0.0 for verdict in _said(row, checks)) for row in rows])
-    ranked = [_ranked("all checks", seen, right), _ranked("the lowest score", lowest, right)]
+    seen = _cross_validated_scores(scaled, right, seed)
+    lowest = np.array(
+        [min(verdict.score if verdict.outcome == PASS else 0.0 for verdict in _ordered_verdicts(row, checks)) for row in rows]
+    )
+    ranked = [_rank_score("all checks", seen, right), _rank_score("the lowest score", lowest, right)]
     for place, at in enumerate(loud if len(loud) > 1 else ()):
-        ranked.append(_ranked(f"without {checks[at]}", _crossed(np.delete(scaled, place, axis=1), right, seed), right))
-    weights = _logistic(scaled, right)[:-1] / spread[loud]
-    voices = tuple(Voice(checks[at], weight=float(weight)) for at, weight in zip(loud, weights, strict=True))
+        ranked.append(_rank_score(f"without {checks[at]}", _cross_validated_scores(np.delete(scaled, place, axis=1), right, seed), right))
+    weights = _fit_logistic(scaled, right)[:-1] / spread[loud]
+    voices = tuple(CheckWeight(checks[at], weight=float(weight)) for at, weight in zip(loud, weights, strict=True))
     bias = -float(weights @ mean[loud])
-    return Fit("regression", bias, voices, isotonic(seen, right), len(rows), int(right.sum()), left_out, silent, tuple(ranked))
+    return CombinationFit(
+        "regression", bias, voices, isotonic_regression(seen, right), len(rows), int(right.sum()), left_out, silent, tuple(ranked)
+    )
 
 
-def _said(row: Row, checks: Sequence[str]) -> list[Verdict]:
+def _ordered_verdicts(row: CombinationRow, checks: Sequence[str]) -> list[Verdict]:
     said = {one.check: one for one in row.verdicts}
     return [said[check] for check in checks]
 
 
-def _crossed(places: Numbers, right: Numbers, seed: int) -> Numbers:
+def _cross_validated_scores(places: FloatArray, right: FloatArray, seed: int) -> FloatArray:
     """The sum of each row's weighted log-odds, by weights that were fitted to other rows.
 
     Without the intercept: it is the lower the more right answers a fold holds back, and would rank folds against each other.
@@ -161,24 +172,24 @@ def _crossed(places: Numbers, right: Numbers, seed: int) -> Numbers:
     order = list(range(len(right)))
     random.Random(seed).shuffle(order)  # noqa: S311 - a draw, not a secret
     sums = np.zeros(len(right))
-    for fold in range(FOLDS):
-        held = order[fold::FOLDS]
+    for fold in range(FOLD_COUNT):
+        held = order[fold::FOLD_COUNT]
         rest = np.setdiff1d(order, held)
-        sums[held] = places[held] @ _logistic(places[rest], right[rest])[:-1]
+        sums[held] = places[held] @ _fit_logistic(places[rest], right[rest])[:-1]
     return sums
 
 
-def _logistic(places: Numbers, right: Numbers) -> Numbers:
+def _fit_logistic(places: FloatArray, right: FloatArray) -> FloatArray:
     """Weights and, last, the intercept of a logistic regression with an L2 penalty on the weights."""
     import numpy as np
     from sklearn.linear_model import LogisticRegression
 
-    found = LogisticRegression(C=1 / PULL, solver="newton-cholesky", tol=1e-9).fit(places, right)
-    weights: Numbers = np.append(found.coef_[0], found.intercept_)
+    found = LogisticRegression(C=1 / L2_PENALTY, solver="newton-cholesky", tol=1e-9).fit(places, right)
+    weights: FloatArray = np.append(found.coef_[0], found.intercept_)
     return weights
 
 
-def isotonic(sums: Sequence[float] | Numbers, right: Sequence[float] | Numbers) -> tuple[Step, ...]:
+def isotonic_regression(sums: Sequence[float] | FloatArray, right: Sequence[float] | FloatArray) -> tuple[IsotonicPoint, ...]:
     """The isotonic regression of right by sum, as points that straight lines join: pool adjacent violators (Ayer et al. 1955)."""
     blocks: list[list[float]] = []  # the sum of places, of right ones, and how many
     for at, good in sorted(zip(map(float, sums), map(float, right), strict=True)):
@@ -186,51 +197,51 @@ def isotonic(sums: Sequence[float] | Numbers, right: Sequence[float] | Numbers) 
         while len(blocks) > 1 and blocks[-2][1] * blocks[-1][2] >= blocks[-1][1] * blocks[-2][2]:
             last = blocks.pop()
             blocks[-1] = [one + other for one, other in zip(blocks[-1], last, strict=True)]
-    return tuple(Step(at / count, good / count) for at, good, count in blocks)
+    return tuple(IsotonicPoint(at / count, good / count) for at, good, count in blocks)
 
 
-def _judged_by_each_other(rows: Sequence[Row], checks: Sequence[str], left_out: Counter[str], seed: int) -> Fit:
+def _fit_dawid_skene(rows: Sequence[CombinationRow], checks: Sequence[str], left_out: Counter[str], seed: int) -> CombinationFit:
     """What each check is worth by how far it goes with the others: expectation and maximisation, from the majority on."""
     import numpy as np
 
-    if len(rows) < LABELS:
-        more = f"{LABELS - len(rows):,} more are needed, {LABELS} in all"
+    if len(rows) < MIN_LABELLED_ROWS:
+        more = f"{MIN_LABELLED_ROWS - len(rows):,} more are needed, {MIN_LABELLED_ROWS} in all"
         raise InputError("N162", f"{len(rows):,} rows can be combined: {more}", hint="more rows")
-    votes = np.array([[verdict.outcome == PASS for verdict in _said(row, checks)] for row in rows], dtype=float)
-    shares, (low, high) = votes.mean(0), MARGINAL
+    votes = np.array([[verdict.outcome == PASS for verdict in _ordered_verdicts(row, checks)] for row in rows], dtype=float)
+    shares, (low, high) = votes.mean(0), PASS_RATE_RANGE
     silent = {
         check: f"it passes {share:.1%} of the rows" for check, share in zip(checks, shares, strict=True) if not low <= float(share) <= high
     }
     loud = [at for at, check in enumerate(checks) if check not in silent]
-    if len(loud) < VOICES:
+    if len(loud) < MIN_CHECKS:
         told = "; ".join(f"{check}: {why}" for check, why in silent.items())
-        said = f"{len(loud)} checks tell something without labels, and {VOICES} are needed{f' ({told})' if told else ''}"
-        raise InputError("N163", said, hint=f"{LABELS} rows whose right answers are known")
-    share, good, bad = _observers(votes[:, loud])
+        said = f"{len(loud)} checks tell something without labels, and {MIN_CHECKS} are needed{f' ({told})' if told else ''}"
+        raise InputError("N163", said, hint=f"{MIN_LABELLED_ROWS} rows whose right answers are known")
+    share, good, bad = _estimate_accuracies(votes[:, loud])
     voices = tuple(
-        Voice(checks[at], passed=math.log(yes / wrong), failed=math.log((1 - yes) / (1 - wrong)))
+        CheckWeight(checks[at], passed=math.log(yes / wrong), failed=math.log((1 - yes) / (1 - wrong)))
         for at, yes, wrong in zip(loud, map(float, good), map(float, bad), strict=True)
     )
-    bias, ranked = math.log(share / (1 - share)), tuple[Ranked, ...]()
-    labels = [row for row in rows if row.right is not None]
+    bias, ranked = math.log(share / (1 - share)), tuple[ScoreRanking, ...]()
+    labels = [row for row in rows if row.is_correct is not None]
     if labels:
-        right = np.array([bool(row.right) for row in labels], dtype=float)
-        sums = np.array([bias + sum(voice.says(said) for voice, said in _heard(row, voices)) for row in labels])
-        ranked = (_ranked("all checks", sums, right),)
-    return Fit("dawid-skene", bias, voices, (), len(rows), sum(bool(row.right) for row in labels), left_out, silent, ranked)
+        right = np.array([bool(row.is_correct) for row in labels], dtype=float)
+        sums = np.array([bias + sum(voice.contribution(said) for voice, said in _weighted_verdicts(row, voices)) for row in labels])
+        ranked = (_rank_score("all checks", sums, right),)
+    return CombinationFit("dawid-skene", bias, voices, (), len(rows), sum(bool(row.is_correct) for row in labels), left_out, silent, ranked)
 
 
-def _heard(row: Row, voices: Sequence[Voice]) -> list[tuple[Voice, Verdict]]:
-    return list(zip(voices, _said(row, [voice.check for voice in voices]), strict=True))
+def _weighted_verdicts(row: CombinationRow, voices: Sequence[CheckWeight]) -> list[tuple[CheckWeight, Verdict]]:
+    return list(zip(voices, _ordered_verdicts(row, [voice.check for voice in voices]), strict=True))
 
 
-def _observers(votes: Numbers) -> tuple[float, Numbers, Numbers]:
+def _estimate_accuracies(votes: FloatArray) -> tuple[float, FloatArray, FloatArray]:
     """The share of right rows, and how often each check passes one that is right, and one that is wrong; no share is 0 or 1."""
     import numpy as np
 
     chances = votes.mean(1)
     share, good, bad = 0.5, votes.mean(0), votes.mean(0)
-    for _ in range(ROUNDS):
+    for _ in range(MAX_ITERATIONS):
         mine, others = chances.sum(), (1 - chances).sum()
         good, bad = (chances @ votes + 1) / (mine + 2), ((1 - chances) @ votes + 1) / (others + 2)
         share = float((mine + 1) / (len(votes) + 2))
@@ -241,12 +252,12 @@ def _observers(votes: Numbers) -> tuple[float, Numbers, Numbers]:
     return share, good, bad
 
 
-def _ranked(name: str, scores: Numbers, right: Numbers) -> Ranked:
+def _rank_score(name: str, scores: FloatArray, right: FloatArray) -> ScoreRanking:
     parts = list(zip(map(float, scores), map(bool, right), strict=True))
-    return Ranked(name, area(*zip(*parts, strict=True)), auroc(parts))
+    return ScoreRanking(name, area_under_risk_coverage(*zip(*parts, strict=True)), auroc(parts))
 
 
-def area(scores: Sequence[float], right: Sequence[bool]) -> float:
+def area_under_risk_coverage(scores: Sequence[float], right: Sequence[bool]) -> float:
     """The area under risk by coverage: the risk at each score times the coverage that it adds; equal scores are accepted together."""
     ranked = sorted(zip(scores, right, strict=True), key=lambda one: -one[0])
     found, before, wrong = 0.0, 0, 0

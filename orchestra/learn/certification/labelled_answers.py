@@ -11,17 +11,17 @@ import msgspec
 
 from orchestra.agents.card import Card
 from orchestra.core.errors import InputError
-from orchestra.core.suggestions import nearest
-from orchestra.learn.certification.rulings import situation
-from orchestra.learn.data.jsonl import Lines
-from orchestra.learn.evaluation.metrics import Case, Measure, Right, metric
-from orchestra.learn.evaluation.rows import Question, Test, as_record, measures_of
+from orchestra.core.suggestions import closest_match
+from orchestra.learn.certification.rulings import build_situation
+from orchestra.learn.data.jsonl import JsonLinesFormat
+from orchestra.learn.evaluation.metrics import Case, CorrectnessKind, MetricConfig, build_metric
+from orchestra.learn.evaluation.rows import EvaluationRow, EvaluationSet, as_record, metric_configs_for
 from orchestra.schema.strict_json import digest
-from orchestra.verification.acceptance import CONFIDENCE, certifiable
-from orchestra.verification.certificates.certify import Item
+from orchestra.verification.acceptance import CONFIDENCE, certification_score
+from orchestra.verification.certificates.certify import ScoredAnswer
 
-RIGHT = frozenset(get_args(Right))
-TOLD: Mapping[str, str] = {
+CORRECTNESS_KINDS = frozenset(get_args(CorrectnessKind))
+CORRECTNESS_DESCRIPTIONS: Mapping[str, str] = {
     "accuracy": "the same value",
     "text": "the same text but for case, blanks and Unicode form",
     "exact": "the same text by SQuAD's form, which drops case, punctuation, signs and articles",
@@ -31,102 +31,102 @@ TOLD: Mapping[str, str] = {
     "calls": "the same calls, by BFCL's rule",
 }
 """What is right by a kind of metric."""
-OF_LABELS = frozenset({"balanced_accuracy", "macro_f1"})
+LABEL_METRIC_KINDS = frozenset({"balanced_accuracy", "macro_f1"})
 """Figures over labels; one answer is right where its label is."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rightness:
+class Correctness:
     """What tells right answers from wrong ones: a metric, or several that must all say so."""
 
     metrics: tuple[str, ...]
-    of: Callable[[Case], bool | None]
+    is_correct: Callable[[Case], bool | None]
     """None for a case that says nothing they could tell by."""
-    said: str = ""
+    description: str = ""
     """By what they tell it, in words."""
-    aside: Callable[[Case], bool] = lambda case: False
+    is_excluded: Callable[[Case], bool] = lambda case: False
     """Whether they leave a case out where figures are made. A promise leaves none out: what is accepted of such rows is accepted."""
 
 
-def rightness(card: Card, evaluation: str = "", wanted: str = "", questions: Sequence[Question] = ()) -> Rightness:
+def correctness_of(card: Card, evaluation: str = "", metric_name: str = "", questions: Sequence[EvaluationRow] = ()) -> Correctness:
     """Of an agent: the first metric of an evaluation that tells of one answer whether it is right, or the one that is wanted; without an
     `evaluation.yaml`, those of all fields of its output, or of those that `questions` expect something of. It is about all rows, whichever
     of them a metric leaves out of its figure. Raises `InputError` V008 where none tells that."""
-    measures, chosen = measures_of(card, evaluation, questions)
-    if wanted and wanted not in measures:
-        near = nearest(wanted, measures)
+    measures, chosen = metric_configs_for(card, evaluation, questions)
+    if metric_name and metric_name not in measures:
+        near = closest_match(metric_name, measures)
         hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(measures)}"
-        raise InputError("V008", f"{card.name} has no metric {wanted!r}", hint=hint)
-    telling = {name: _of_one(measure) for name, measure in measures.items() if not wanted or name == wanted}
-    telling = {name: measure for name, measure in telling.items() if measure.of in RIGHT}
+        raise InputError("V008", f"{card.name} has no metric {metric_name!r}", hint=hint)
+    telling = {name: _single_answer_config(measure) for name, measure in measures.items() if not metric_name or name == metric_name}
+    telling = {name: measure for name, measure in telling.items() if measure.of in CORRECTNESS_KINDS}
     if not telling:
-        what = f"the metric {wanted!r} of" if wanted else "no metric of"
-        said = "does not tell" if wanted else "tells"
+        what = f"the metric {metric_name!r} of" if metric_name else "no metric of"
+        said = "does not tell" if metric_name else "tells"
         raise InputError("V008", f"{what} {card.name} {said} of one answer whether it is right", hint="orchestra explain V008")
     names = tuple(telling)[:1] if chosen else tuple(telling)
     used = {name: telling[name] for name in names}
-    figures = [metric(name, one) for name, one in used.items()]
-    metrics = [metric(name, _of_all(one)) for name, one in used.items()]
+    figures = [build_metric(name, one) for name, one in used.items()]
+    metrics = [build_metric(name, _without_filters(one)) for name, one in used.items()]
     keys = {key for one in used.values() if (key := one.expected or one.field)}
 
     def aside(case: Case) -> bool:
-        return any(one.part(case) is None for one in figures)
+        return any(one.case_score(case) is None for one in figures)
 
     def of(case: Case) -> bool | None:
         if not keys.issubset(case.expected) and aside(case):
             return None
-        return all(one.part(case)[0] >= 1 for one in metrics)
+        return all(one.case_score(case)[0] >= 1 for one in metrics)
 
-    called = tuple(name if _of_all(one) == one else f"{name}, of all rows" for name, one in used.items())
-    said = "; ".join(f"{name} ({TOLD[one.of]})" for name, one in zip(called, used.values(), strict=True))
-    return Rightness(called, of, said, aside)
+    called = tuple(name if _without_filters(one) == one else f"{name}, of all rows" for name, one in used.items())
+    said = "; ".join(f"{name} ({CORRECTNESS_DESCRIPTIONS[one.of]})" for name, one in zip(called, used.values(), strict=True))
+    return Correctness(called, of, said, aside)
 
 
-def _of_all(measure: Measure) -> Measure:
+def _without_filters(measure: MetricConfig) -> MetricConfig:
     """A measure that leaves no row out."""
     return measure.model_copy(update={"without": (), "where": {}, "where_not": {}})
 
 
-def _of_one(measure: Measure) -> Measure:
-    return measure.model_copy(update={"of": "accuracy"}) if measure.of in OF_LABELS else measure
+def _single_answer_config(measure: MetricConfig) -> MetricConfig:
+    return measure.model_copy(update={"of": "accuracy"}) if measure.of in LABEL_METRIC_KINDS else measure
 
 
-def checks_of(card: Card, wanted: Sequence[str] = ()) -> tuple[str, ...]:
+def certified_checks(card: Card, requested: Sequence[str] = ()) -> tuple[str, ...]:
     """The checks whose score is certified: those that are wanted, else the card's; an agent's own confidence where it has none."""
-    return tuple(dict.fromkeys(wanted)) or card.checks or (CONFIDENCE,)
+    return tuple(dict.fromkeys(requested)) or card.checks or (CONFIDENCE,)
 
 
-def asked_once(card: Card, checks: tuple[str, ...]) -> Card:
+def certification_card(card: Card, checks: tuple[str, ...]) -> Card:
     """The card as it is asked: everything that passes its checks is accepted whatever its score, and first answers are final."""
-    return card.varied(checks=checks, accept=0.0, otherwise=("abstain",))
+    return card.with_settings(checks=checks, accept=0.0, otherwise=("abstain",))
 
 
-def items(test: Test, cases: Sequence[Case], right: Rightness) -> list[Item]:
+def certification_items(test: EvaluationSet, cases: Sequence[Case], correctness: Correctness) -> list[ScoredAnswer]:
     """What there is to certify on: a score and whether the answer is wrong, of each row.
 
     A row without an answer is wrong, and accepted at no threshold. Raises `InputError` V027 where there are rows that the metrics leave out
     and that say nothing which they could tell by: such would be accepted too, and nobody knows how often wrongly.
     """
     found, untold = [], []
-    for question, case in zip(test.questions, cases, strict=True):
-        good, answered = right.of(case), case.output is not None
+    for question, case in zip(test.rows, cases, strict=True):
+        good, answered = correctness.is_correct(case), case.output is not None
         if good is None:
             untold.append(question.id)
-        found.append(Item(question.id, case.score if answered else None, not (answered and good)))
+        found.append(ScoredAnswer(question.id, case.score if answered else None, not (answered and good)))
     if untold:
-        of = f"{', '.join(right.metrics)}: {len(untold):,} of {len(found):,} rows say nothing that it could tell by, such as {untold[0]!r}"
+        of = f"{', '.join(correctness.metrics)}: {len(untold):,} of {len(found):,} rows say nothing that it could tell by, such as {untold[0]!r}"
         raise InputError("V027", of, hint="state what is right there, or take them out where the agent is never asked such")
     return found
 
 
-class _Predicted(msgspec.Struct, frozen=True):
+class _PredictionLine(msgspec.Struct, frozen=True):
     id: str
     output: Any = None
     score: float | None = None
     abstained: bool = False
 
 
-_LINES = Lines(_Predicted, "V006", "prediction", '{"id": "1", "output": {...}, "score": 0.93}')
+_LINE_FORMAT = JsonLinesFormat(_PredictionLine, "V006", "prediction", '{"id": "1", "output": {...}, "score": 0.93}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,43 +135,43 @@ class Predictions:
 
     name: str
     digest: str
-    answers: Mapping[str, _Predicted]
+    answers: Mapping[str, _PredictionLine]
 
     @classmethod
     def read(cls, path: Path) -> Predictions:
         """Of a file of lines `{"id", "output", "score"?, "abstained"?}`. Raises `InputError` V006 with the place of what is wrong."""
-        data, found = _LINES.bytes_of(path), dict[str, _Predicted]()
-        for place, one in _LINES.rows(path, data):
+        data, found = _LINE_FORMAT.read_bytes(path), dict[str, _PredictionLine]()
+        for place, one in _LINE_FORMAT.parse_lines(path, data):
             if one.id in found:
-                raise InputError("V006", f"two predictions have the id {one.id!r}", place=place, hint="count each row once")
+                raise InputError("V006", f"two predictions have the id {one.id!r}", location=place, hint="count each row once")
             if one.score is not None and not 0 <= one.score <= 1:
-                raise InputError("V006", f"the score is {one.score}, and must be in [0, 1]", place=place, hint=_LINES.hint)
+                raise InputError("V006", f"the score is {one.score}, and must be in [0, 1]", location=place, hint=_LINE_FORMAT.hint)
             found[one.id] = one
         return cls(path.name, digest(data), found)
 
-    def among(self, test: Test, kept: Test) -> Predictions:
+    def restricted_to(self, test: EvaluationSet, kept: EvaluationSet) -> Predictions:
         """Those of the rows of a test that are kept. Raises `InputError` V006 for an answer to no row."""
-        self.given(test)
-        wanted = {question.id for question in kept.questions}
+        self.outputs_for(test)
+        wanted = {question.id for question in kept.rows}
         return Predictions(self.name, self.digest, {name: one for name, one in self.answers.items() if name in wanted})
 
-    def given(self, test: Test) -> list[tuple[Any, float | None] | None]:
+    def outputs_for(self, test: EvaluationSet) -> list[tuple[Any, float | None] | None]:
         """The answers to the rows of a test, each with how sure its agent was of it; None where a row has none. Raises `InputError` V006
         for an answer to no row."""
-        known = {question.id for question in test.questions}
+        known = {question.id for question in test.rows}
         strange = next((name for name in self.answers if name not in known), None)
         if strange is not None:
             raise InputError("V006", f"{self.name} answers the row {strange!r}, which {test.name} does not have", hint="--data FILE")
-        said = [self.answers.get(question.id) for question in test.questions]
+        said = [self.answers.get(question.id) for question in test.rows]
         return [None if one is None or one.abstained or one.output is None else (one.output, one.score) for one in said]
 
-    def cases(self, card: Card, checks: tuple[str, ...], test: Test) -> list[Case]:
+    def cases_for(self, card: Card, checks: tuple[str, ...], test: EvaluationSet) -> list[Case]:
         """What the engine would have made of these answers. Raises `InputError` V006 for an answer to no row."""
-        return [_case(card, checks, question, given) for question, given in zip(test.questions, self.given(test), strict=True)]
+        return [_build_case(card, checks, question, given) for question, given in zip(test.rows, self.outputs_for(test), strict=True)]
 
 
-def _case(card: Card, checks: tuple[str, ...], question: Question, given: tuple[Any, float | None] | None) -> Case:
+def _build_case(card: Card, checks: tuple[str, ...], question: EvaluationRow, given: tuple[Any, float | None] | None) -> Case:
     if given is None:
         return Case(question.expected, None)
-    score = certifiable(situation(card, checks, question.input, *given))
+    score = certification_score(build_situation(card, checks, question.input, *given))
     return Case(question.expected, as_record(given[0]) if score is not None else None, score)

@@ -12,103 +12,107 @@ from typing import get_args
 import msgspec
 
 from orchestra.agents.card import Card
-from orchestra.agents.inference.linear import gives_number
+from orchestra.agents.inference.linear import predicts_number
 from orchestra.core.errors import InputError
-from orchestra.core.labels import Label, join, may_go
-from orchestra.learn.data.dataset import Origin, Row
-from orchestra.learn.data.deduplication import mark
-from orchestra.learn.data.sources import Columns, group_of, numbered
-from orchestra.learn.data.traces import By, Trace, Traces
+from orchestra.core.labels import Label, is_allowed, join
+from orchestra.learn.data.dataset import DatasetRow, DatasetSource
+from orchestra.learn.data.deduplication import fingerprint
+from orchestra.learn.data.sources import ColumnMapping, group_of, read_numbered_rows
+from orchestra.learn.data.traces import AgentTrace, AnswerSource, CollectedTraces
 from orchestra.schema.strict_json import canonical, digest
 from orchestra.schema.types import Validator
 
-SURE: tuple[By, ...] = get_args(By)
+ANSWER_SOURCE_PRIORITY: tuple[AnswerSource, ...] = get_args(AnswerSource)
 """Who is believed where two answers to the same inputs differ, the surest first."""
 FAILED = "nobody's answer was accepted"
-ELSEWHERE = "withheld or failed, and answered elsewhere"
+ANSWERED_ELSEWHERE = "withheld or failed, and answered elsewhere"
 
 
 @dataclass(frozen=True, slots=True)
-class Open:
+class UnansweredRow:
     """Inputs without an output, and where they may go."""
 
-    row: Row
+    row: DatasetRow
     label: Label = "internal"
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered:
+class CollectedRows:
     """Rows, the surest first; what a teacher could still answer; and what was left out."""
 
-    rows: Sequence[Row] = ()
-    origins: Sequence[Origin] = ()
-    open: Sequence[Open] = ()
+    rows: Sequence[DatasetRow] = ()
+    origins: Sequence[DatasetSource] = ()
+    unanswered: Sequence[UnansweredRow] = ()
     left_out: Counter[str] = field(default_factory=Counter)
-    places: Mapping[str, str] = field(default_factory=dict)
+    locations: Mapping[str, str] = field(default_factory=dict)
     """Where rows of files stand, by their ids: `FILE:LINE`."""
-    named: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    left_out_locations: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """The places of what was left out, or the ids, by reason."""
 
-    def __add__(self, other: Gathered) -> Gathered:
-        return Gathered(
+    def __add__(self, other: CollectedRows) -> CollectedRows:
+        return CollectedRows(
             [*self.rows, *other.rows],
             [*self.origins, *other.origins],
-            [*self.open, *other.open],
+            [*self.unanswered, *other.unanswered],
             self.left_out + other.left_out,
-            {**self.places, **other.places},
-            {**self.named, **other.named},
+            {**self.locations, **other.locations},
+            {**self.left_out_locations, **other.left_out_locations},
         )
 
-    def place(self, row: Row) -> str:
+    def location_of(self, row: DatasetRow) -> str:
         """Where a row stands; its id where it is of no file."""
-        return self.places.get(row.id, row.id)
+        return self.locations.get(row.id, row.id)
 
-    def without(self, unwanted: Callable[[Row], bool], reason: str) -> Gathered:
+    def exclude(self, unwanted: Callable[[DatasetRow], bool], reason: str) -> CollectedRows:
         """The same without some rows and open inputs, which are counted and named."""
-        out = [row for row in (*self.rows, *(one.row for one in self.open)) if unwanted(row)]
+        out = [row for row in (*self.rows, *(one.row for one in self.unanswered)) if unwanted(row)]
         if not out:
             return self
         return replace(
             self,
             rows=[row for row in self.rows if not unwanted(row)],
-            open=[one for one in self.open if not unwanted(one.row)],
+            open=[one for one in self.unanswered if not unwanted(one.row)],
             left_out=self.left_out + Counter({reason: len(out)}),
-            named={**self.named, reason: [self.place(row) for row in out]},
+            named={**self.left_out_locations, reason: [self.location_of(row) for row in out]},
         )
 
-    def asked(self) -> Gathered:
+    def drop_answered(self) -> CollectedRows:
         """The same, with each of the open inputs once, and without those that a row answers."""
-        known = {mark(row.input) for row in self.rows}
-        once: dict[str, Open] = {}
-        for one in self.open:
-            once.setdefault(mark(one.row.input), one)
+        known = {fingerprint(row.input) for row in self.rows}
+        once: dict[str, UnansweredRow] = {}
+        for one in self.unanswered:
+            once.setdefault(fingerprint(one.row.input), one)
         still = [one for key, one in once.items() if key not in known]
         answered = sum(key in known for key in once)
-        return replace(self, open=still, left_out=self.left_out + Counter({ELSEWHERE: answered, "the same": len(self.open) - len(once)}))
+        return replace(
+            self, open=still, left_out=self.left_out + Counter({ANSWERED_ELSEWHERE: answered, "the same": len(self.unanswered) - len(once)})
+        )
 
-    def closed(self) -> Gathered:
+    def drop_unanswered(self) -> CollectedRows:
         """The same without what is open, which is counted."""
-        return replace(self, open=(), left_out=self.left_out + Counter({FAILED: len(self.open)}))
+        return replace(self, open=(), left_out=self.left_out + Counter({FAILED: len(self.unanswered)}))
 
 
-def of_files(files: Iterable[Path], card: Card, columns: Columns, licence: str, *, answered: bool) -> Gathered:
+def collect_from_files(files: Iterable[Path], card: Card, columns: ColumnMapping, licence: str, *, answered: bool) -> CollectedRows:
     """The rows of files; where a teacher is to answer them, their inputs alone. Raises what `sources.read` raises."""
-    gathered, known = Gathered(), set[str]()
+    gathered, known = CollectedRows(), set[str]()
     for path in files:
-        lines = numbered(path, card, columns, answered=answered)
-        rows = _apart([row for _, row in lines], path.stem, known)
+        lines = read_numbered_rows(path, card, columns, answered=answered)
+        rows = _with_unique_ids([row for _, row in lines], path.stem, known)
         places = {row.id: f"{path}:{number}" for row, (number, _) in zip(rows, lines, strict=True)}
         known |= {row.id for row in rows}
-        means = f", values {dict(columns.means)}" if columns.means else ""
-        made = f"{'' if answered else 'inputs, '}columns {dict(columns.named)}{means}"
-        origin = Origin(path.name, licence, digest(path.read_bytes()), made, len(rows))
+        means = f", values {dict(columns.value_mapping)}" if columns.value_mapping else ""
+        made = f"{'' if answered else 'inputs, '}columns {dict(columns.columns)}{means}"
+        origin = DatasetSource(path.name, licence, digest(path.read_bytes()), made, len(rows))
         gathered += (
-            Gathered(rows, [origin], places=places) if answered else Gathered((), [origin], [Open(row) for row in rows], places=places)
+            CollectedRows(rows, [origin], locations=places)
+            if answered
+            else CollectedRows((), [origin], [UnansweredRow(row) for row in rows], locations=places)
         )
     return gathered
 
 
-def _apart(rows: Sequence[Row], stem: str, known: Collection[str]) -> list[Row]:
+def _with_unique_ids(rows: Sequence[DatasetRow], stem: str, known: Collection[str]) -> list[DatasetRow]:
     """Rows by ids that no other file has: where files each count from 1, with the file's name before them, and a number where another file
     of that name was there."""
     for prefix in chain(("", f"{stem}-"), (f"{stem}-{number}-" for number in count(2))):
@@ -117,40 +121,46 @@ def _apart(rows: Sequence[Row], stem: str, known: Collection[str]) -> list[Row]:
     return [msgspec.structs.replace(row, id=f"{prefix}{row.id}") for row in rows]
 
 
-def of_runs(found: Traces, card: Card, journal: str, licence: str, group: str) -> Gathered:
+def collect_from_runs(found: CollectedTraces, card: Card, journal: str, licence: str, group: str) -> CollectedRows:
     """The rows of an agent's traces: those alone that fit its types as they are now, of runs that it may see; without computed fields.
 
     Raises `InputError` N008 where there is neither an answer nor an input that a teacher could be asked about, N011 for a group by
     what is no input.
     """
-    inputs, outputs, form = Validator(card.input_schema), Validator(card.form.schema), card.form
-    left_out: Counter[str] = Counter({"after a point that today's engine does not follow": found.lost})
-    rows: list[tuple[Trace, Row]] = []
-    for trace in found.found:
-        output = form.left(trace.output)
-        if not may_go(trace.label, card.label):
+    inputs, outputs, form = Validator(card.input_schema), Validator(card.output_form.schema), card.output_form
+    left_out: Counter[str] = Counter({"after a point that today's engine does not follow": found.unreached_calls})
+    rows: list[tuple[AgentTrace, DatasetRow]] = []
+    for trace in found.traces:
+        output = form.select_written(trace.output)
+        if not is_allowed(trace.label, card.label):
             left_out[f"labelled stricter than {card.label}"] += 1
-        elif not _fits(card, inputs, trace) or (trace.by != "nobody" and outputs.check(output)):
+        elif not _inputs_fit(card, inputs, trace) or (trace.answered_by != "nobody" and outputs.check(output)):
             left_out["of other types than the agent has now"] += 1
         else:
-            row = Row(f"{trace.run}/{trace.node}", trace.inputs, output, group_of(card, trace.inputs, group, trace.inputs))
+            row = DatasetRow(f"{trace.run}/{trace.node}", trace.inputs, output, group_of(card, trace.inputs, group, trace.inputs))
             rows.append((trace, row))
     if not rows:
-        why = ", ".join(f"{count} {reason}" for reason, count in (left_out + found.passed).items() if count)
+        why = ", ".join(f"{count} {reason}" for reason, count in (left_out + found.skipped_runs).items() if count)
         raise InputError(
-            "N008", f"no call of {card.name} in {found.runs} runs gives a row{f': {why}' if why else ''}", hint="orchestra explain N008"
+            "N008",
+            f"no call of {card.name} in {found.run_count} runs gives a row{f': {why}' if why else ''}",
+            hint="orchestra explain N008",
         )
-    rows.sort(key=lambda pair: SURE.index(pair[0].by))
+    rows.sort(key=lambda pair: ANSWER_SOURCE_PRIORITY.index(pair[0].answered_by))
     origins = [
-        _origin([trace for trace, _ in rows if trace.by == by], by, journal, licence, found)
-        for by in SURE
-        if any(trace.by == by for trace, _ in rows)
+        _trace_source([trace for trace, _ in rows if trace.answered_by == by], by, journal, licence, found)
+        for by in ANSWER_SOURCE_PRIORITY
+        if any(trace.answered_by == by for trace, _ in rows)
     ]
-    taken = [row for trace, row in rows if trace.by != "nobody"]
-    return Gathered(taken, origins, [Open(row, trace.label) for trace, row in rows if trace.by == "nobody"], +left_out)
+    taken = [row for trace, row in rows if trace.answered_by != "nobody"]
+    return CollectedRows(
+        taken, origins, [UnansweredRow(row, trace.label) for trace, row in rows if trace.answered_by == "nobody"], +left_out
+    )
 
 
-def of_escalations(found: Traces, agent: str, card: Card, columns: Columns, journal: str, licence: str) -> Gathered:
+def collect_from_escalations(
+    found: CollectedTraces, agent: str, card: Card, columns: ColumnMapping, journal: str, licence: str
+) -> CollectedRows:
     """Rows for an agent that tells how much a call of another one (`agent`) needs the larger model: 1 where that was accepted and the
     agent's own answer was not, 0 where its own was accepted, or neither. What nothing judged, or was never asked of its own model, is
     left out and counted.
@@ -158,61 +168,63 @@ def of_escalations(found: Traces, agent: str, card: Card, columns: Columns, jour
     Raises `InputError` N105 where the card's output is no one number, N008 where no call gives a row, N011 for an input that calls of
     that agent do not have, and for a group by what is no input.
     """
-    if not gives_number(card):
+    if not predicts_number(card):
         raise InputError("N105", f"{card.name} gives no number, which --escalated learns", hint="output: {need: float}")
     (field,) = card.output_schema["properties"]
     inputs, left_out, rows = Validator(card.input_schema), Counter[str](), []
-    named = {name: columns.named.get(name, name) for name in card.input_schema.get("properties", {})}
-    _known(found, agent, named)
-    used: list[Trace] = []
-    for trace in found.found:
+    named = {name: columns.columns.get(name, name) for name in card.input_schema.get("properties", {})}
+    _check_columns(found, agent, named)
+    used: list[AgentTrace] = []
+    for trace in found.traces:
         given = {name: trace.inputs.get(column) for name, column in named.items()}
-        if not may_go(trace.label, card.label):
+        if not is_allowed(trace.label, card.label):
             left_out[f"labelled stricter than {card.label}"] += 1
         elif inputs.check(given):
             left_out["of other types than the agent has now"] += 1
-        elif trace.at_once or not (trace.judged or trace.by in ("the larger model", "nobody")):
+        elif trace.escalated_directly or not (trace.is_accepted or trace.answered_by in ("the larger model", "nobody")):
             left_out["asked of the larger model at once, or judged by nothing"] += 1
         else:
             used.append(trace)
-            need = {field: float(trace.by == "the larger model")}
-            rows.append(Row(f"{trace.run}/{trace.node}", given, need, group_of(card, given, columns.group, given)))
+            need = {field: float(trace.answered_by == "the larger model")}
+            rows.append(DatasetRow(f"{trace.run}/{trace.node}", given, need, group_of(card, given, columns.group, given)))
     if not rows:
         why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         raise InputError(
-            "N008", f"no call of {agent} in {found.runs} runs gives a row{f': {why}' if why else ''}", hint="orchestra explain N008"
+            "N008", f"no call of {agent} in {found.run_count} runs gives a row{f': {why}' if why else ''}", hint="orchestra explain N008"
         )
     runs = tuple(dict.fromkeys(trace.run for trace in used))
-    made = f"calls of {agent}, {sum(trace.by == 'the larger model' for trace in used)} that needed the larger model; in {len(runs)} runs"
+    made = f"calls of {agent}, {sum(trace.answered_by == 'the larger model' for trace in used)} that needed the larger model; in {len(runs)} runs"
     label = join(trace.label for trace in used)
-    return Gathered(rows, [Origin(journal, licence, digest(canonical(sorted(runs))), made, len(rows), runs, label)], (), left_out)
+    return CollectedRows(
+        rows, [DatasetSource(journal, licence, digest(canonical(sorted(runs))), made, len(rows), runs, label)], (), left_out
+    )
 
 
-def _known(found: Traces, agent: str, named: Mapping[str, str]) -> None:
+def _check_columns(found: CollectedTraces, agent: str, named: Mapping[str, str]) -> None:
     """Raises `InputError` N011 for an input that none of the calls has; one that some leave out is null in these."""
-    known = dict.fromkeys(name for trace in found.found for name in trace.inputs)
+    known = dict.fromkeys(name for trace in found.traces for name in trace.inputs)
     for name, column in named.items():
         if known and column not in known:
             hint = f"--column {name}=INPUT; inputs: {', '.join(known)}"
             raise InputError("N011", f"calls of {agent} have no input {column!r}", hint=hint)
 
 
-def _fits(card: Card, inputs: Validator, trace: Trace) -> bool:
+def _inputs_fit(card: Card, inputs: Validator, trace: AgentTrace) -> bool:
     known = card.input_schema.get("properties", {}).keys()
     return trace.inputs.keys() <= known and not inputs.check(trace.inputs)
 
 
-def _origin(traces: Sequence[Trace], by: By, journal: str, licence: str, found: Traces) -> Origin:
+def _trace_source(traces: Sequence[AgentTrace], by: AnswerSource, journal: str, licence: str, found: CollectedTraces) -> DatasetSource:
     """Where the rows of one kind come from; the runs' ids, and what was read to find them."""
     match by:
         case "itself":
-            judged = sum(trace.judged for trace in traces)
+            judged = sum(trace.is_accepted for trace in traces)
             said = f"answers of its own, {judged} accepted by checks and {len(traces) - judged} that nothing judged"
         case "nobody":
             said = "inputs of calls that were withheld or failed"
         case _:
             said = f"answers of {by} in its place"
-    passed = ", ".join(f"{count} {reason}" for reason, count in found.passed.items())
+    passed = ", ".join(f"{count} {reason}" for reason, count in found.skipped_runs.items())
     runs = tuple(dict.fromkeys(trace.run for trace in traces))
-    made = f"{said}; in {len(runs)} of {found.runs} runs{f' ({passed})' if passed else ''}"
-    return Origin(journal, licence, digest(canonical(sorted(runs))), made, len(traces), runs, join(trace.label for trace in traces))
+    made = f"{said}; in {len(runs)} of {found.run_count} runs{f' ({passed})' if passed else ''}"
+    return DatasetSource(journal, licence, digest(canonical(sorted(runs))), made, len(traces), runs, join(trace.label for trace in traces))

@@ -1,6 +1,6 @@
 """Data sets: rows of an agent's work in three parts, with where they come from and what may be done with them.
 
-A folder with `manifest.json` and `train.jsonl`, `tune.jsonl`, `test.jsonl`; each line is a row `{"id", "input", "output", "group"}`. The
+A folder with `manifest.json_rule` and `train.jsonl`, `tune.jsonl`, `test.jsonl`; each line is a row `{"id", "input", "output", "group"}`. The
 digest of the rows is the version. Rows of one group stand in one part, and the test part asks nothing
 that another part asks: what is alike is not tested on what was trained.
 """
@@ -15,19 +15,19 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from orchestra.core.atomic_files import private_file, write_file
+from orchestra.core.atomic_files import open_private_file, write_file
 from orchestra.core.errors import InputError
 from orchestra.core.labels import Label, join
-from orchestra.learn.data.deduplication import mark
-from orchestra.learn.data.jsonl import Lines
-from orchestra.schema.strict_json import NotDecodable, canonical, decoded, digest
+from orchestra.learn.data.deduplication import fingerprint
+from orchestra.learn.data.jsonl import JsonLinesFormat
+from orchestra.schema.strict_json import JsonDecodingError, canonical, decode_json, digest
 
-Part: TypeAlias = Literal["train", "tune", "test"]
-PARTS: tuple[Part, ...] = ("train", "tune", "test")
-MANIFEST = "manifest.json"
+Split: TypeAlias = Literal["train", "tune", "test"]
+SPLITS: tuple[Split, ...] = ("train", "tune", "test")
+MANIFEST_FILE = "manifest.json"
 
 
-class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DatasetRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One piece of an agent's work: what it is given, and what it should write."""
 
     id: str
@@ -37,17 +37,17 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Rows with something in common, such as the passage that they ask about."""
 
 
-_LINES = Lines(Row, "N001", "row", "orchestra learn data")
+_LINE_FORMAT = JsonLinesFormat(DatasetRow, "N001", "row", "orchestra learn data")
 
 
-class Origin(msgspec.Struct, frozen=True):
+class DatasetSource(msgspec.Struct, frozen=True):
     """Where rows come from."""
 
     name: str
     licence: str
     digest: str = ""
     """Of the file that was read."""
-    made: str = ""
+    description: str = ""
     """How the rows were made of it."""
     rows: int = 0
     runs: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class Origin(msgspec.Struct, frozen=True):
     """Of a journal: the strictest label of these runs."""
 
 
-class PartRecord(msgspec.Struct, frozen=True):
+class SplitRecord(msgspec.Struct, frozen=True):
     """What a part holds."""
 
     rows: int
@@ -64,7 +64,7 @@ class PartRecord(msgspec.Struct, frozen=True):
     digest: str
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DatasetManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a data set is."""
 
     format: Literal["orchestra/dataset/v1"] = "orchestra/dataset/v1"
@@ -75,8 +75,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     digest: str
     """Of the rows: the version."""
     licence: str
-    sources: tuple[Origin, ...]
-    parts: dict[str, PartRecord]
+    sources: tuple[DatasetSource, ...]
+    splits: dict[str, SplitRecord]
     left_out: dict[str, int] = {}
     """Rows that were not taken, by reason."""
 
@@ -88,39 +88,39 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 @dataclass(frozen=True, slots=True)
-class DataSet:
+class Dataset:
     """A data set with its rows."""
 
-    manifest: Manifest
-    rows: Mapping[Part, Sequence[Row]]
+    manifest: DatasetManifest
+    rows: Mapping[Split, Sequence[DatasetRow]]
 
     @classmethod
-    def made(
+    def build(
         cls,
         name: str,
         agent: str,
         contract: str,
         licence: str,
-        sources: Sequence[Origin],
-        rows: Mapping[Part, Sequence[Row]],
+        sources: Sequence[DatasetSource],
+        rows: Mapping[Split, Sequence[DatasetRow]],
         left_out: Mapping[str, int] | None = None,
-    ) -> DataSet:
+    ) -> Dataset:
         """A data set of these rows. Raises `InputError` N002 without a licence, N003 for a group in two parts, or for what is
         asked in the test part and in another one, N004 for an id twice."""
         if not licence.strip():
             raise InputError("N002", f"nothing says what may be done with the rows of {name}", hint="--licence 'CC BY 4.0'")
-        whole: dict[Part, Sequence[Row]] = {part: list(rows.get(part, ())) for part in PARTS}
-        _check(name, whole)
-        records: dict[str, PartRecord] = {part: _record(whole[part]) for part in PARTS}
+        whole: dict[Split, Sequence[DatasetRow]] = {part: list(rows.get(part, ())) for part in SPLITS}
+        _check_rows(name, whole)
+        records: dict[str, SplitRecord] = {part: _split_record(whole[part]) for part in SPLITS}
         version = digest(canonical({part: record.digest for part, record in records.items()}))
-        manifest = Manifest(
+        manifest = DatasetManifest(
             name=name,
             agent=agent,
             contract=contract,
             digest=version,
             licence=licence.strip(),
             sources=tuple(sources),
-            parts=records,
+            splits=records,
             left_out=dict(left_out or {}),
         )
         return cls(manifest, whole)
@@ -128,71 +128,71 @@ class DataSet:
     def write(self, folder: Path) -> None:
         """Writes the folder; the manifest last, so that a folder with one is whole."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / MANIFEST).unlink(missing_ok=True)
-        for part in PARTS:
-            with private_file(folder / f"{part}.jsonl") as file:
-                file.write(_lines(self.rows[part]))
-        write_file(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(self.manifest)) + b"\n")
+        (folder / MANIFEST_FILE).unlink(missing_ok=True)
+        for part in SPLITS:
+            with open_private_file(folder / f"{part}.jsonl") as file:
+                file.write(_encode_rows(self.rows[part]))
+        write_file(folder / MANIFEST_FILE, msgspec.json.format(msgspec.json.encode(self.manifest)) + b"\n")
 
     @classmethod
-    def load(cls, folder: Path) -> DataSet:
+    def load(cls, folder: Path) -> Dataset:
         """The data set of a folder, its rows compared with the manifest. Raises `InputError` N001 to N004."""
         try:
-            manifest = decoded((folder / MANIFEST).read_bytes(), Manifest)
-            texts = {part: (folder / f"{part}.jsonl").read_bytes() for part in PARTS}
+            manifest = decode_json((folder / MANIFEST_FILE).read_bytes(), DatasetManifest)
+            texts = {part: (folder / f"{part}.jsonl").read_bytes() for part in SPLITS}
         except OSError as error:
             reason = f"{folder} is no data set: {error.strerror or error} ({error.filename})"
             raise InputError("N001", reason, hint="orchestra learn data") from error
-        except NotDecodable as error:
-            raise InputError("N001", f"{folder / MANIFEST} is no manifest: {error}", hint="orchestra learn data") from error
-        rows = {part: [row for _, row in _LINES.rows(folder / f"{part}.jsonl", texts[part])] for part in PARTS}
-        made = cls.made(manifest.name, manifest.agent, manifest.contract, manifest.licence, manifest.sources, rows, manifest.left_out)
+        except JsonDecodingError as error:
+            raise InputError("N001", f"{folder / MANIFEST_FILE} is no manifest: {error}", hint="orchestra learn data") from error
+        rows = {part: [row for _, row in _LINE_FORMAT.parse_lines(folder / f"{part}.jsonl", texts[part])] for part in SPLITS}
+        made = cls.build(manifest.name, manifest.agent, manifest.contract, manifest.licence, manifest.sources, rows, manifest.left_out)
         if made.manifest.digest != manifest.digest:
             reason = f"the rows in {folder} have the digest {made.manifest.digest}, and its manifest says {manifest.digest}"
             raise InputError("N001", reason, hint="make it again: orchestra learn data")
         return made
 
 
-def label_beside(file: Path) -> Label | None:
+def dataset_label_of(file: Path) -> Label | None:
     """The label of the data set that a file of rows is a part of; None where it is of none."""
     try:
-        manifest = decoded((file.parent / MANIFEST).read_bytes(), Manifest)
-    except (OSError, NotDecodable):  # no manifest, or that of something else
+        manifest = decode_json((file.parent / MANIFEST_FILE).read_bytes(), DatasetManifest)
+    except (OSError, JsonDecodingError):  # no manifest, or that of something else
         return None
-    return manifest.label if file.suffix == ".jsonl" and file.stem in manifest.parts else None
+    return manifest.label if file.suffix == ".jsonl" and file.stem in manifest.splits else None
 
 
-def check_vacant(folder: Path, version: str = "") -> None:
+def check_overwrite(folder: Path, version: str = "") -> None:
     """Refuses a folder where a data set of another version stands, or something else with a manifest. Raises `InputError` N016."""
-    path = folder / MANIFEST
+    path = folder / MANIFEST_FILE
     if not os.path.isfile(path):
         return
     try:
-        stands = decoded(path.read_bytes(), Manifest)
-    except (OSError, NotDecodable) as error:
+        stands = decode_json(path.read_bytes(), DatasetManifest)
+    except (OSError, JsonDecodingError) as error:
         raise InputError("N016", f"{path} is of something else than a data set", hint="--out with another folder") from error
     if stands.digest != version:
-        parts = ", ".join(f"{one.rows:,} to {part}" for part, one in stands.parts.items())
+        parts = ", ".join(f"{one.rows:,} to {part}" for part, one in stands.splits.items())
         reason = f"{folder} has another data set: {stands.name} {stands.digest[:12]}, rows {parts}"
         raise InputError("N016", reason, hint="--out with another folder, or --replace")
 
 
-def _check(name: str, rows: Mapping[Part, Sequence[Row]]) -> None:
-    parts_of: dict[str, Part] = {}
+def _check_rows(name: str, rows: Mapping[Split, Sequence[DatasetRow]]) -> None:
+    parts_of: dict[str, Split] = {}
     for part, these in rows.items():
         for row in these:
             if parts_of.setdefault(row.group, part) != part:
                 reason = f"the group {row.group!r} of {name} stands in {parts_of[row.group]} and in {part}"
                 raise InputError("N003", reason, hint="orchestra explain N003")
-    tested = {mark(row.input): row for row in rows["test"]}
+    tested = {fingerprint(row.input): row for row in rows["test"]}
     for row in (*rows["train"], *rows["tune"]) if tested else ():
-        if (same := tested.get(mark(row.input))) is not None:
+        if (same := tested.get(fingerprint(row.input))) is not None:
             reason = f"the row {same.id!r} of the test part of {name} asks what {row.id!r} asks in {parts_of[row.group]}"
             raise InputError("N003", reason, hint="orchestra explain N003")
-    check_ids(name, (row for these in rows.values() for row in these))
+    check_unique_ids(name, (row for these in rows.values() for row in these))
 
 
-def check_ids(name: str, rows: Iterable[Row]) -> None:
+def check_unique_ids(name: str, rows: Iterable[DatasetRow]) -> None:
     """Refuses rows of which two have one id. Raises `InputError` N004."""
     ids: set[str] = set()
     for row in rows:
@@ -201,9 +201,9 @@ def check_ids(name: str, rows: Iterable[Row]) -> None:
         ids.add(row.id)
 
 
-def _record(rows: Sequence[Row]) -> PartRecord:
-    return PartRecord(len(rows), len({row.group for row in rows}), digest(_lines(rows)))
+def _split_record(rows: Sequence[DatasetRow]) -> SplitRecord:
+    return SplitRecord(len(rows), len({row.group for row in rows}), digest(_encode_rows(rows)))
 
 
-def _lines(rows: Iterable[Row]) -> bytes:
+def _encode_rows(rows: Iterable[DatasetRow]) -> bytes:
     return b"".join(msgspec.json.encode(row) + b"\n" for row in rows)

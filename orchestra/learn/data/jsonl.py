@@ -9,23 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from orchestra.core.errors import InputError, Place
-from orchestra.schema.strict_json import NotDecodable, decoded, records
+from orchestra.core.errors import InputError, SourceLocation
+from orchestra.schema.strict_json import JsonDecodingError, decode_json, iter_json_lines
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Lines(Generic[T]):
+class JsonLinesFormat(Generic[T]):
     """What the lines of a file are, and what is said of others."""
 
     type: type[T]
     code: str
-    what: str
+    row_name: str
     """One of them, as in “a line that is no row”."""
     hint: str
 
-    def bytes_of(self, path: Path) -> bytes:
+    def read_bytes(self, path: Path) -> bytes:
         """A file's bytes, unpacked where its name ends in `.gz`. Raises `InputError` where it cannot be read."""
         try:
             data = path.read_bytes()
@@ -34,18 +34,18 @@ class Lines(Generic[T]):
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise InputError(self.code, f"{path} cannot be read: {reason}", hint=self.hint) from error
 
-    def rows(self, path: Path, data: bytes) -> Iterator[tuple[Place, T]]:
+    def parse_lines(self, path: Path, data: bytes) -> Iterator[tuple[SourceLocation, T]]:
         """The lines of a file, each with its place. Raises `InputError` for one that is none."""
-        return ((place, self.row(text, place)) for place, text in places(path, data))
+        return ((place, self.parse_line(text, place)) for place, text in numbered_lines(path, data))
 
-    def row(self, text: bytes, place: Place) -> T:
+    def parse_line(self, text: bytes, place: SourceLocation) -> T:
         """One line. Raises `InputError`."""
         try:
-            return decoded(text, self.type)
-        except NotDecodable as error:
-            raise InputError(self.code, f"a line that is no {self.what}: {error}", place=place, hint=self.hint) from error
+            return decode_json(text, self.type)
+        except JsonDecodingError as error:
+            raise InputError(self.code, f"a line that is no {self.row_name}: {error}", location=place, hint=self.hint) from error
 
 
-def places(path: Path, data: bytes) -> Iterator[tuple[Place, bytes]]:
+def numbered_lines(path: Path, data: bytes) -> Iterator[tuple[SourceLocation, bytes]]:
     """The lines of a file that say something, with where they stand."""
-    return ((Place(str(path), number, text=text.decode("utf-8", "replace")), text) for number, text in records(data))
+    return ((SourceLocation(str(path), number, text=text.decode("utf-8", "replace")), text) for number, text in iter_json_lines(data))

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from orchestra.core.errors import InputError
-from orchestra.learn.data.dataset import Part, Row
+from orchestra.learn.data.dataset import DatasetRow, Split
 
 
 @dataclass(frozen=True, slots=True)
-class Shares:
+class SplitShares:
     """The shares of the groups that are held out; the rest is trained on."""
 
     tune: float = 0.1
@@ -27,15 +27,15 @@ class Shares:
             )
 
 
-def part_of(group: str, shares: Shares, salt: str = "") -> Part:
+def assign_split(group: str, shares: SplitShares, salt: str = "") -> Split:
     """The part of a group: always the same, whatever rows come or go."""
     place = int.from_bytes(hashlib.sha256(f"{salt}\n{group}".encode()).digest()[:8], "big") / 2**64
     return "test" if place < shares.test else "tune" if place < shares.test + shares.tune else "train"
 
 
-def split(rows: Iterable[Row], shares: Shares, salt: str = "") -> dict[Part, list[Row]]:
+def split(rows: Iterable[DatasetRow], shares: SplitShares, salt: str = "") -> dict[Split, list[DatasetRow]]:
     """The rows by part."""
-    parts: dict[Part, list[Row]] = {"train": [], "tune": [], "test": []}
+    parts: dict[Split, list[DatasetRow]] = {"train": [], "tune": [], "test": []}
     for row in rows:
-        parts[part_of(row.group, shares, salt)].append(row)
+        parts[assign_split(row.group, shares, salt)].append(row)
     return parts

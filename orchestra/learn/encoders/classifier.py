@@ -17,286 +17,337 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestra.agents.card import Card
-from orchestra.agents.inference.array_files import packed
-from orchestra.agents.inference.model_file import Base, Source
-from orchestra.agents.inference.text_classifier import FLOOR, FORMAT, Outside, digest_of, logarithms
+from orchestra.agents.inference.array_files import pack_arrays
+from orchestra.agents.inference.model_file import BaseEncoder, TrainingSource
+from orchestra.agents.inference.text_classifier import FORMAT, MIN_PROBABILITY, OutOfScopeLabel, log_softmax, sha256_hex
 from orchestra.core.errors import InputError
-from orchestra.learn.encoders.texts import Labelled, folds
-from orchestra.learn.encoders.texts import digest_of as rows_digest
-from orchestra.learn.encoders.training import Made
+from orchestra.learn.encoders.texts import LabelledText, assign_folds
+from orchestra.learn.encoders.texts import labelled_texts_digest as rows_digest
+from orchestra.learn.encoders.training import TrainedEncoder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
     from orchestra.agents.inference.encoder import Encoder
-    from orchestra.learn.encoders.member import Step
-    from orchestra.learn.encoders.tuned import Frozen, Pace
-    from orchestra.learn.encoders.warm_start import Begun
-    from orchestra.learn.linear import Fit
+    from orchestra.learn.encoders.member import TrainingStep
+    from orchestra.learn.encoders.tuned import EncoderHyperparameters, FrozenEncoder
+    from orchestra.learn.encoders.warm_start import WarmStart
+    from orchestra.learn.linear import ClassifierHyperparameters
 
-ARRAYS, LINEAR, LINEAR_ARRAYS = "adapters.npz", "linear.json", "linear.npz"
-MOST_EPOCHS = 20
+ARRAYS_FILE, LINEAR_FILE, LINEAR_ARRAYS_FILE = "adapters.npz", "linear.json", "linear.npz"
+MAX_EPOCHS = 20
 """Epochs of a member at most, however many minutes there are."""
-MEASURED = 4
+TIMED_BATCHES = 4
 """Batches whose time says how long an epoch takes."""
-EPOCHS = "epochs.json"
+EPOCHS_FILE = "epochs.json"
 """What a budget of minutes became, beside the checkpoints: a training that goes on keeps to it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class CommitteeSettings:
     """How a committee is trained."""
 
-    pace: Pace
-    fit: Fit | None
+    hyperparameters: EncoderHyperparameters
+    linear_hyperparameters: ClassifierHyperparameters | None
     """Of the linear classifier; None where what is labelled are pairs."""
     members: int = 2
     minutes: float | None = None
     """About how long all of it may take: as many epochs as fit, instead of those of the pace."""
     tokens: int = 64
     """Tokens of a text that are read at most."""
-    begun: Begun | None = None
+    warm_start: WarmStart | None = None
     """What the only member goes on from; None for the base."""
-    outside: str = ""
+    out_of_scope_label: str = ""
     """The label of texts that have none of the others; empty where every text has one."""
-    outside_times: int = 5
+    out_of_scope_repeats: int = 5
     """How often a member sees each such text of the rows in an epoch."""
-    outside_share: float = 0.15
+    out_of_scope_share: float = 0.15
     """What share of texts is taken to be outside when its probability is calibrated."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class CommitteeRows:
     """What is learnt from: rows of the agent's own work, and texts of another origin that help."""
 
-    own: Sequence[Labelled]
-    sources: tuple[Source, ...]
-    other: Sequence[Labelled] = ()
+    own_rows: Sequence[LabelledText]
+    sources: tuple[TrainingSource, ...]
+    other_rows: Sequence[LabelledText] = ()
 
     @classmethod
-    def of(cls, own: tuple[str, str, Sequence[Labelled]], *others: tuple[str, str, Sequence[Labelled]]) -> Rows:
+    def from_sources(cls, own: tuple[str, str, Sequence[LabelledText]], *others: tuple[str, str, Sequence[LabelledText]]) -> CommitteeRows:
         """Rows with the names and the licences of where they come from."""
         sources = tuple(
-            Source(name=name, licence=licence, rows=len(rows), digest=rows_digest(rows)) for name, licence, rows in (own, *others)
+            TrainingSource(name=name, licence=licence, rows=len(rows), digest=rows_digest(rows)) for name, licence, rows in (own, *others)
         )
         return cls(own[2], sources, [row for _, _, rows in others for row in rows])
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldOutPredictions:
     """What the parts said of the rows that each member left out, as logarithms of probabilities (rows, labels)."""
 
-    rows: Sequence[Labelled]
+    rows: Sequence[LabelledText]
     members: NDArray[Any]
     linear: NDArray[Any]
-    wanted: NDArray[Any]
+    targets: NDArray[Any]
     """The numbers of the labels."""
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class CommitteeWeights:
     """What the parts count, and the figures on the rows that were left out."""
 
-    share: float
-    linear: float
+    member_share: float
+    linear_share: float
     slope: float
     bias: float
     accuracy: Mapping[str, float]
 
 
-def train(card: Card, rows: Rows, base: tuple[Path, Base], plan: Plan, work: Path, told: Callable[[int, Step], None]) -> Made:
+def train_committee(
+    card: Card,
+    rows: CommitteeRows,
+    base: tuple[Path, BaseEncoder],
+    settings: CommitteeSettings,
+    checkpoint_folder: Path,
+    on_step: Callable[[int, TrainingStep], None],
+) -> TrainedEncoder:
     """Trains a committee.
 
     `base` is the encoder's folder and what the card will say of it; checkpoints stand in `work`. `told` hears the member's number and
     its step. Raises `InputError` N141 for a card that tells no labels, N142 for a label that the card does not have, N123 for something
     else to go on from, N140 for a checkpoint of another training.
     """
-    from orchestra.learn.linear import fitted
+    from orchestra.learn.linear import fit_classifier
 
-    face = Face.of(card, plan.outside)
-    labels = _labels(card, face.output, rows)
-    if plan.begun is not None and list(plan.begun.labels) != labels:
-        reason = f"{plan.begun.folder} tells {', '.join(plan.begun.labels) or 'no labels'}, and the rows have {', '.join(labels)}"
+    face = ClassifierFields.from_card(card, settings.out_of_scope_label)
+    labels = _check_labels(card, face.output, rows)
+    if settings.warm_start is not None and list(settings.warm_start.labels) != labels:
+        reason = f"{settings.warm_start.folder} tells {', '.join(settings.warm_start.labels) or 'no labels'}, and the rows have {', '.join(labels)}"
         raise InputError("N123", reason, hint="rows of all of its labels, and of no others")
-    arrays, held = _members(rows, labels, base[0], plan, work, told)
+    arrays, held = _train_members(rows, labels, base[0], settings, checkpoint_folder, on_step)
     files: dict[str, bytes] = {}
     said: Callable[[str], NDArray[Any]] | None = None
-    if plan.fit is not None:
-        fold = dict(zip(rows.own, folds(rows.own), strict=True))
-        seen = [row for row in rows.own if fold[row] >= plan.members]
-        said = fitted([*seen, *rows.other], (face.given, face.output), plan.fit, LINEAR_ARRAYS).classifier.probabilities
-        linear = fitted([*rows.own, *rows.other], (face.given, face.output), plan.fit, LINEAR_ARRAYS)
-        files = {LINEAR_ARRAYS: linear.arrays, LINEAR: linear.layout.encode()}
-    settled = settle(held_out(held, labels, said), labels, plan)
-    outside = Outside(label=plan.outside, output=face.outside, slope=settled.slope, bias=settled.bias) if plan.outside else None
+    if settings.linear_hyperparameters is not None:
+        fold = dict(zip(rows.own_rows, assign_folds(rows.own_rows), strict=True))
+        seen = [row for row in rows.own_rows if fold[row] >= settings.members]
+        said = fit_classifier(
+            [*seen, *rows.other_rows], (face.text, face.output), settings.linear_hyperparameters, LINEAR_ARRAYS_FILE
+        ).classifier.probabilities
+        linear = fit_classifier(
+            [*rows.own_rows, *rows.other_rows], (face.text, face.output), settings.linear_hyperparameters, LINEAR_ARRAYS_FILE
+        )
+        files = {LINEAR_ARRAYS_FILE: linear.arrays, LINEAR_FILE: linear.config_json.encode()}
+    settled = fit_shares(held_out_predictions(held, labels, said), labels, settings)
+    outside = (
+        OutOfScopeLabel(label=settings.out_of_scope_label, output=face.out_of_scope_output, slope=settled.slope, bias=settled.bias)
+        if settings.out_of_scope_label
+        else None
+    )
     layout: dict[str, Any] = {
         "format": FORMAT,
-        "input": face.given,
-        **({"beside": face.beside} if face.beside else {}),
+        "input": face.text,
+        **({"beside": face.paired_text} if face.paired_text else {}),
         "output": face.output,
         "outside": None if outside is None else outside.model_dump(),
         "base": base[1].model_dump(),
-        "tokens": plan.tokens,
-        "members": plan.members,
-        "share": settled.share,
-        "linear": {"file": LINEAR, "sha256": digest_of(files[LINEAR]), "share": settled.linear} if files else None,
-        "data": [source.model_dump() for source in (*(plan.begun.sources if plan.begun else ()), *rows.sources)],
+        "tokens": settings.tokens,
+        "members": settings.members,
+        "share": settled.member_share,
+        "linear": {"file": LINEAR_FILE, "sha256": sha256_hex(files[LINEAR_FILE]), "share": settled.linear_share} if files else None,
+        "data": [source.model_dump() for source in (*(settings.warm_start.sources if settings.warm_start else ()), *rows.sources)],
         "labels": labels,
-        "arrays": ARRAYS,
+        "arrays": ARRAYS_FILE,
     }
-    text, data = packed(layout, arrays)
-    return Made(files | {ARRAYS: data, card.data: text.encode()}, settled.accuracy)
+    text, data = pack_arrays(layout, arrays)
+    return TrainedEncoder(files | {ARRAYS_FILE: data, card.data: text.encode()}, settled.accuracy)
 
 
 @dataclass(frozen=True, slots=True)
-class Face:
+class ClassifierFields:
     """Which fields of a card are read and told."""
 
-    given: str
+    text: str
     """The input."""
-    beside: str
+    paired_text: str
     """The second input, which is read beside the first; empty where there is one."""
     output: str
     """The label."""
-    outside: str
+    out_of_scope_output: str
     """The probability of being outside; empty where every text has one of the labels."""
 
     @classmethod
-    def of(cls, card: Card, outside: str) -> Face:
+    def from_card(cls, card: Card, out_of_scope_label: str) -> ClassifierFields:
         """Raises `InputError` N141 for a card of another form."""
-        inputs, outputs = list(card.input_schema.get("properties", {})), card.form.schema.get("properties", {})
-        of_labels = [name for name in outputs if _enum(card, outputs[name])]
+        inputs, outputs = list(card.input_schema.get("properties", {})), card.output_form.schema.get("properties", {})
+        of_labels = [name for name in outputs if _enum_values(card, outputs[name])]
         numbers = [name for name in outputs if outputs[name].get("type") == "number"]
-        fits = len(of_labels) == 1 and len(outputs) == 1 + len(numbers) and len(numbers) == bool(outside)
-        fits = fits and not (outside and (card.computed or card.calibration))  # the calibration of the outside is another
-        if fits and (len(inputs) == 1 or (len(inputs) == 2 and not outside)):
-            return cls(inputs[0], inputs[1] if len(inputs) == 2 else "", of_labels[0], numbers[0] if outside else "")
-        wanted = "one field of an enum, and one number for the probability of being outside" if outside else "one field, of an enum"
+        fits = len(of_labels) == 1 and len(outputs) == 1 + len(numbers) and len(numbers) == bool(out_of_scope_label)
+        fits = fits and not (out_of_scope_label and (card.computed or card.calibration))  # the calibration of the outside is another
+        if fits and (len(inputs) == 1 or (len(inputs) == 2 and not out_of_scope_label)):
+            return cls(inputs[0], inputs[1] if len(inputs) == 2 else "", of_labels[0], numbers[0] if out_of_scope_label else "")
+        wanted = (
+            "one field of an enum, and one number for the probability of being outside" if out_of_scope_label else "one field, of an enum"
+        )
         raise InputError(
-            "N141", f"{card.name} tells no labels of texts", hint=f"one input{'' if outside else ', or two'}; in the output {wanted}"
+            "N141",
+            f"{card.name} tells no labels of texts",
+            hint=f"one input{'' if out_of_scope_label else ', or two'}; in the output {wanted}",
         )
 
 
-def _enum(card: Card, schema: Mapping[str, Any]) -> list[str]:
+def _enum_values(card: Card, schema: Mapping[str, Any]) -> list[str]:
     if "$ref" in schema:
         schema = card.output_schema.get("$defs", {}).get(str(schema["$ref"]).rpartition("/")[2], {})
     return list(schema.get("enum", ()))
 
 
-def _labels(card: Card, output: str, rows: Rows) -> list[str]:
-    known = set(_enum(card, card.output_schema["properties"][output]))
-    found = sorted({row.label for row in rows.own})
-    for label in (*found, *(row.label for row in rows.other)):
+def _check_labels(card: Card, output: str, rows: CommitteeRows) -> list[str]:
+    known = set(_enum_values(card, card.output_schema["properties"][output]))
+    found = sorted({row.label for row in rows.own_rows})
+    for label in (*found, *(row.label for row in rows.other_rows)):
         if label not in known:
             raise InputError("N142", f"{label!r} is no label of {card.name}", hint="add it to the enum, or leave the rows out")
     return found
 
 
-def _members(
-    rows: Rows, labels: list[str], folder: Path, plan: Plan, work: Path, told: Callable[[int, Step], None]
-) -> tuple[dict[str, NDArray[Any]], list[tuple[Labelled, NDArray[Any]]]]:
+def _train_members(
+    rows: CommitteeRows,
+    labels: list[str],
+    folder: Path,
+    settings: CommitteeSettings,
+    checkpoint_folder: Path,
+    on_step: Callable[[int, TrainingStep], None],
+) -> tuple[dict[str, NDArray[Any]], list[tuple[LabelledText, NDArray[Any]]]]:
     """The arrays of all members, and of each member's left-out rows what it said."""
     import numpy as np
     import torch
 
     from orchestra.agents.inference.encoder import Encoder
     from orchestra.learn.encoders import tuned
-    from orchestra.learn.encoders.member import embedded, trained
+    from orchestra.learn.encoders.member import embed_texts, train_member
 
     began = time.monotonic()
-    reader, frozen, number = Encoder.load(folder), tuned.Frozen.load(folder), {label: index for index, label in enumerate(labels)}
-    whole, blocks = [*rows.own, *rows.other], min(plan.pace.blocks, frozen.shape.layers)
-    hidden = frozen.below([_tokens(reader, row, plan) for row in whole], blocks)
-    pace = replace(plan.pace, blocks=blocks)
-    if plan.minutes is not None:
-        pace = replace(pace, epochs=_epochs(frozen, hidden, [number[row.label] for row in whole], pace, plan, work, began))
-    fold = [*folds(rows.own), *folds(rows.other)]
+    reader, frozen, number = Encoder.load(folder), tuned.FrozenEncoder.load(folder), {label: index for index, label in enumerate(labels)}
+    whole, blocks = [*rows.own_rows, *rows.other_rows], min(settings.hyperparameters.blocks, frozen.shape.layers)
+    hidden = frozen.lower_block_states([_encode_row(reader, row, settings) for row in whole], blocks)
+    pace = replace(settings.hyperparameters, blocks=blocks)
+    if settings.minutes is not None:
+        pace = replace(
+            pace,
+            epochs=_epochs_within_budget(frozen, hidden, [number[row.label] for row in whole], pace, settings, checkpoint_folder, began),
+        )
+    fold = [*assign_folds(rows.own_rows), *assign_folds(rows.other_rows)]
     made: list[dict[str, torch.Tensor]] = []
-    held: list[tuple[Labelled, NDArray[Any]]] = []
-    for index in range(plan.members):
+    held: list[tuple[LabelledText, NDArray[Any]]] = []
+    for index in range(settings.members):
         taken = [at for at in range(len(whole)) if fold[at] != index]
-        taken += [at for at in taken if at < len(rows.own) and whole[at].label == plan.outside] * (plan.outside_times - 1)
+        taken += [at for at in taken if at < len(rows.own_rows) and whole[at].label == settings.out_of_scope_label] * (
+            settings.out_of_scope_repeats - 1
+        )
         wanted = [number[whole[at].label] for at in taken]
         own = replace(pace, seed=pace.seed + index)
-        checkpoint = work / f"member-{index}.safetensors"
-        told_of = partial(told, index)
-        member = trained(frozen, [hidden[at] for at in taken], wanted, len(labels), own, checkpoint, told_of, plan.begun)
-        left = [at for at in range(len(rows.own)) if fold[at] == index]
+        checkpoint = checkpoint_folder / f"member-{index}.safetensors"
+        told_of = partial(on_step, index)
+        member = train_member(frozen, [hidden[at] for at in taken], wanted, len(labels), own, checkpoint, told_of, settings.warm_start)
+        left = [at for at in range(len(rows.own_rows)) if fold[at] == index]
         with torch.no_grad():
-            logits = member.logits(embedded(member, [hidden[at] for at in left]))
+            logits = member.logits(embed_texts(member, [hidden[at] for at in left]))
         held += zip([whole[at] for at in left], logits.log_softmax(1).numpy(), strict=True)
         made.append(member.arrays())
     arrays = {name: torch.stack([one[name] for one in made]).numpy().astype(np.float16) for name in made[0]}
     return arrays | {"sharpness": arrays["sharpness"].astype(np.float32)}, held
 
 
-def _tokens(reader: Encoder, row: Labelled, plan: Plan) -> list[int]:
+def _encode_row(reader: Encoder, row: LabelledText, settings: CommitteeSettings) -> list[int]:
     """Of a text, or, where there is no linear classifier, of a pair."""
-    return reader.both(row.text, row.beside, plan.tokens) if plan.fit is None else reader.tokens(row.text, plan.tokens)
+    return (
+        reader.truncate_pair(row.text, row.paired_text, settings.tokens)
+        if settings.linear_hyperparameters is None
+        else reader.tokenize(row.text, settings.tokens)
+    )
 
 
-def _epochs(frozen: Frozen, hidden: Sequence[Tensor], labels: Sequence[int], pace: Pace, plan: Plan, work: Path, began: float) -> int:
+def _epochs_within_budget(
+    frozen: FrozenEncoder,
+    hidden: Sequence[Tensor],
+    labels: Sequence[int],
+    hyperparameters: EncoderHyperparameters,
+    settings: CommitteeSettings,
+    checkpoint_folder: Path,
+    started_at: float,
+) -> int:
     """The epochs that fit into what is left of the minutes, by the time of some batches; the first answer stays."""
-    from orchestra.learn.encoders.member import trained
+    from orchestra.learn.encoders.member import train_member
 
-    assert plan.minutes is not None
-    kept = work / EPOCHS
+    assert settings.minutes is not None
+    kept = checkpoint_folder / EPOCHS_FILE
     if kept.is_file():
         return int(json.loads(kept.read_bytes()))
-    some = range(min(len(hidden), MEASURED * pace.batch))
+    some = range(min(len(hidden), TIMED_BATCHES * hyperparameters.batch_size))
     wanted = {label: index for index, label in enumerate(dict.fromkeys(labels[at] for at in some))}
     with tempfile.TemporaryDirectory() as place:
         start = time.monotonic()
-        once, told = replace(pace, epochs=1), (lambda step: None)
-        trained(frozen, [hidden[at] for at in some], [wanted[labels[at]] for at in some], len(wanted), once, Path(place) / "m", told)
+        once, told = replace(hyperparameters, epochs=1), (lambda step: None)
+        train_member(frozen, [hidden[at] for at in some], [wanted[labels[at]] for at in some], len(wanted), once, Path(place) / "m", told)
     now = time.monotonic()
-    epoch = max(1e-9, (now - start) * len(hidden) / len(some)) * plan.members
-    found = min(MOST_EPOCHS, max(1, int((plan.minutes * 60 - (now - began)) / epoch)))
-    work.mkdir(parents=True, exist_ok=True)
+    epoch = max(1e-9, (now - start) * len(hidden) / len(some)) * settings.members
+    found = min(MAX_EPOCHS, max(1, int((settings.minutes * 60 - (now - started_at)) / epoch)))
+    checkpoint_folder.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps(found))
     return found
 
 
-def held_out(held: Sequence[tuple[Labelled, NDArray[Any]]], labels: list[str], linear: Callable[[str], NDArray[Any]] | None) -> Held:
+def held_out_predictions(
+    held: Sequence[tuple[LabelledText, NDArray[Any]]], labels: list[str], linear: Callable[[str], NDArray[Any]] | None
+) -> HeldOutPredictions:
     """What members and the linear classifier said, side by side; of a classifier that is not there, that all labels are as likely."""
     import numpy as np
 
     rows, members = [row for row, _ in held], np.stack([voice for _, voice in held])
-    said = np.zeros_like(members) if linear is None else np.log(np.maximum(np.stack([linear(row.text) for row in rows]), FLOOR))
-    return Held(rows, members, said, np.array([labels.index(row.label) for row in rows]))
+    said = np.zeros_like(members) if linear is None else np.log(np.maximum(np.stack([linear(row.text) for row in rows]), MIN_PROBABILITY))
+    return HeldOutPredictions(rows, members, said, np.array([labels.index(row.label) for row in rows]))
 
 
-SHARES = tuple(round(0.1 * step, 1) for step in range(21))
+SHARE_GRID = tuple(round(0.1 * step, 1) for step in range(21))
 """What a part may count."""
 
 
-def settle(held: Held, labels: list[str], plan: Plan) -> Settled:
+def fit_shares(held: HeldOutPredictions, labels: list[str], settings: CommitteeSettings) -> CommitteeWeights:
     """The shares with the least log loss on the rows that were left out, and the calibration of the label of those outside."""
     import numpy as np
 
     def loss(shares: tuple[float, float]) -> float:
-        said = logarithms(shares[0] * held.members + shares[1] * held.linear)
-        return -float(said[np.arange(len(held.wanted)), held.wanted].mean())
+        said = log_softmax(shares[0] * held.members + shares[1] * held.linear)
+        return -float(said[np.arange(len(held.targets)), held.targets].mean())
 
-    share, linear = min(((a, b) for a in SHARES[1:] for b in (SHARES if plan.fit is not None else SHARES[:1])), key=loss)
-    both = logarithms(share * held.members + linear * held.linear)
-    slope, bias = _calibrated(both, held, labels, plan) if plan.outside else (1.0, 0.0)
-    inside = held.wanted != labels.index(plan.outside) if plan.outside else np.ones(len(held.wanted), dtype=bool)
-    parts = {"members": held.members, "linear": held.linear, "committee": both} if plan.fit is not None else {"members": held.members}
-    right = {name: float((said.argmax(axis=1) == held.wanted)[inside].mean()) for name, said in parts.items()}
-    return Settled(share, linear, slope, bias, right)
+    share, linear = min(
+        ((a, b) for a in SHARE_GRID[1:] for b in (SHARE_GRID if settings.linear_hyperparameters is not None else SHARE_GRID[:1])), key=loss
+    )
+    both = log_softmax(share * held.members + linear * held.linear)
+    slope, bias = _fit_calibration(both, held, labels, settings) if settings.out_of_scope_label else (1.0, 0.0)
+    inside = (
+        held.targets != labels.index(settings.out_of_scope_label) if settings.out_of_scope_label else np.ones(len(held.targets), dtype=bool)
+    )
+    parts = (
+        {"members": held.members, "linear": held.linear, "committee": both}
+        if settings.linear_hyperparameters is not None
+        else {"members": held.members}
+    )
+    right = {name: float((said.argmax(axis=1) == held.targets)[inside].mean()) for name, said in parts.items()}
+    return CommitteeWeights(share, linear, slope, bias, right)
 
 
-def _calibrated(both: NDArray[Any], held: Held, labels: list[str], plan: Plan) -> tuple[float, float]:
+def _fit_calibration(both: NDArray[Any], held: HeldOutPredictions, labels: list[str], settings: CommitteeSettings) -> tuple[float, float]:
     """Slope and bias on the log-odds of the label of those outside."""
     import numpy as np
     from sklearn.linear_model import LogisticRegression
 
-    at = labels.index(plan.outside)
-    outside = held.wanted == at
-    chances = np.clip(np.exp(both[:, at].astype(np.float64)), FLOOR, 1 - FLOOR)
+    at = labels.index(settings.out_of_scope_label)
+    outside = held.targets == at
+    chances = np.clip(np.exp(both[:, at].astype(np.float64)), MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     odds = np.log(chances) - np.log1p(-chances)
-    weight = np.where(outside, plan.outside_share / outside.mean(), (1 - plan.outside_share) / (1 - outside.mean()))
+    weight = np.where(outside, settings.out_of_scope_share / outside.mean(), (1 - settings.out_of_scope_share) / (1 - outside.mean()))
     model = LogisticRegression(C=math.inf).fit(odds[:, None], outside, weight)
     return float(model.coef_[0, 0]), float(model.intercept_[0])

@@ -3,7 +3,7 @@
 The base is frozen but for adapters on the linear layers of its blocks, and a head
 (`orchestra.agents.inference.tables.reader`). A row says what answers, and
 not always where that stands: where several places have the same text, the loss asks that one of them be found (marginal likelihood), and
-says nothing against the others. The rows to tune on settle what `TRIED` has, and how sure it says that it is; nothing else is chosen by
+says nothing against the others. The rows to tune on settle what `SEARCH_GRID` has, and how sure it says that it is; nothing else is chosen by
 them.
 """
 
@@ -14,39 +14,47 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestra.agents.card import Card
-from orchestra.agents.inference.tables.encoding import Frame, Sheet, heads
-from orchestra.agents.inference.tables.filters import CONDITIONED, offered, scores
-from orchestra.agents.inference.tables.head import NAMES, Logits, weighed
-from orchestra.agents.inference.tables.operations import CELLS, MEAN, PAIRS, SCALES, SUM, TEXT, WAYS
-from orchestra.agents.inference.tables.reader import FORMAT, Layout, Tables, of_tables, written
-from orchestra.agents.inference.tables.scales import UNITS, Units, signs
+from orchestra.agents.inference.tables.encoding import PoolingMatrices, TableEncoding, count_header_rows
+from orchestra.agents.inference.tables.filters import FILTERABLE_OPERATIONS, choice_logits, condition_locations
+from orchestra.agents.inference.tables.head import OUTPUT_NAMES, TableLogits, table_logits
+from orchestra.agents.inference.tables.operations import CELLS, MEAN, OPERATIONS, PAIR_OPERATIONS, SCALES, SUM, TEXT
+from orchestra.agents.inference.tables.reader import FORMAT, TableReader, TableReaderConfig, answer_fields, reads_tables
+from orchestra.agents.inference.tables.scales import UNITS, UnitWeights, unit_signs
 from orchestra.core.errors import InputError
 from orchestra.learn.compatibility import check_contract
-from orchestra.learn.data.dataset import Row
-from orchestra.learn.encoders.table_targets import Target, right, target
-from orchestra.learn.encoders.training import BATCH, POWERS, HeadTraining, Lesson, Made, arrays_of, likeliest
-from orchestra.learn.encoders.training import LEAST as LEAST_ROWS
-from orchestra.learn.encoders.units import fitted
+from orchestra.learn.data.dataset import DatasetRow
+from orchestra.learn.encoders.table_targets import TableTarget, answers_match, build_target
+from orchestra.learn.encoders.training import (
+    BATCH_TOKENS,
+    PROBABILITY_POWERS,
+    HeadTraining,
+    TrainedEncoder,
+    TrainingExamples,
+    maximize_likelihood,
+    member_arrays,
+)
+from orchestra.learn.encoders.training import MIN_TUNE_ROWS as LEAST_ROWS
+from orchestra.learn.encoders.units import fit_units
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from orchestra.agents.inference.encoder import Encoder
-    from orchestra.learn.encoders.member import Step
-    from orchestra.learn.encoders.tuned import Frozen, Pointing
-    from orchestra.learn.encoders.warm_start import Begun
+    from orchestra.learn.encoders.member import TrainingStep
+    from orchestra.learn.encoders.tuned import FrozenEncoder, TokenHeadEncoder
+    from orchestra.learn.encoders.warm_start import WarmStart
 
-ARRAYS = "tables.npz"
+ARRAYS_FILE = "tables.npz"
 EPOCHS = 3
 """Passes over the rows, where nothing is said."""
 TOKENS = 512
 """Tokens of a window."""
-MAX_TRAINED = 4
+MAX_TRAINING_WINDOWS = 4
 """Windows of a row that is learnt from at most: longer ones take as long as ten others."""
-SHIFTS: Final = tuple(step / 2 for step in range(-6, 7))
+LOGIT_SHIFTS: Final = tuple(step / 2 for step in range(-6, 7))
 """What is tried as the logit that is added to those of places, and of rows."""
-TRIED: Final[Mapping[str, Sequence[float]]] = {
-    **dict.fromkeys(("cells", "rows", "held"), SHIFTS),
+SEARCH_GRID: Final[Mapping[str, Sequence[float]]] = {
+    **dict.fromkeys(("cells", "rows", "held"), LOGIT_SHIFTS),
     "groups": range(7),
     "apart": range(5),
     "regard": (0, 0.1, 0.2, 0.3, 0.5),
@@ -55,14 +63,14 @@ TRIED: Final[Mapping[str, Sequence[float]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class TableExample:
     """A sheet, and what should be found on it."""
 
-    sheet: Sheet
-    target: Target
+    encoding: TableEncoding
+    target: TableTarget
 
 
-def run(training: HeadTraining, tell: Callable[[Step], None], *, fresh: bool = False) -> Made:
+def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fresh: bool = False) -> TrainedEncoder:
     """Trains, or goes on after the last checkpoint of a training that was killed.
 
     Raises `InputError` N103 for a data set of other types, N104 for one without rows that can be learnt from, N147 for a card of another
@@ -70,187 +78,199 @@ def run(training: HeadTraining, tell: Callable[[Step], None], *, fresh: bool = F
     """
     card, rows = training.card, training.data.rows
     check_contract(card, training.data.manifest)
-    reader, frozen = training.opened(fresh=fresh)
-    begun = None if training.begun is None else training.begun.with_outputs(NAMES)
-    units = _units(rows["train"], inputs_of(card)).model_dump()
-    layout = training.layout(FORMAT, ARRAYS, {"outputs": NAMES, **inputs_of(card), "units": units})
-    draft = Layout.model_validate({**layout, "sha256": "0" * 64})
-    found = training.examples(lambda row: _example(row, reader, draft))
-    arrays = arrays_of(_trained(training, frozen, found, begun, tell))
-    settled, figures = _settled(Tables(draft, arrays, reader, card), rows["tune"])
-    return training.made(layout | settled, arrays, figures)
+    reader, frozen = training.load_base(fresh=fresh)
+    begun = None if training.warm_start is None else training.warm_start.with_outputs(OUTPUT_NAMES)
+    units = _fit_units(rows["train"], input_names(card)).model_dump()
+    layout = training.base_config(FORMAT, ARRAYS_FILE, {"outputs": OUTPUT_NAMES, **input_names(card), "units": units})
+    draft = TableReaderConfig.model_validate({**layout, "sha256": "0" * 64})
+    found = training.build_examples(lambda row: _build_example(row, reader, draft))
+    arrays = member_arrays(_train_member(training, frozen, found, begun, on_step))
+    settled, figures = _tune_settings(TableReader(draft, arrays, reader, card), rows["tune"])
+    return training.build_files(layout | settled, arrays, figures)
 
 
-def _units(rows: Sequence[Row], inputs: Mapping[str, str]) -> Units:
+def _fit_units(rows: Sequence[DatasetRow], inputs: Mapping[str, str]) -> UnitWeights:
     """What tells the unit of figures, by the rows whose answers have one."""
     found = []
     for row in rows:
         table = row.input[inputs["table"]]
         if (scale := str(row.output["scale"])) in UNITS:
-            top = heads(table)
-            found.append((signs(str(row.input[inputs["question"]]), table[:top], table[top:], row.input[inputs["paragraphs"]]), scale))
-    return fitted(found)
+            top = count_header_rows(table)
+            found.append((unit_signs(str(row.input[inputs["question"]]), table[:top], table[top:], row.input[inputs["paragraphs"]]), scale))
+    return fit_units(found)
 
 
-def inputs_of(card: Card) -> dict[str, str]:
+def input_names(card: Card) -> dict[str, str]:
     """The names of a card's inputs, by what they are. Raises `InputError` N147 for a card of another form."""
     inputs: Mapping[str, Any] = card.input_schema.get("properties", {})
-    depths = {name: _depth(schema) for name, schema in inputs.items()}
-    if of_tables(card) and sorted(depths.values()) == [0, 1, 2]:
+    depths = {name: _list_depth(schema) for name, schema in inputs.items()}
+    if reads_tables(card) and sorted(depths.values()) == [0, 1, 2]:
         of = {depth: name for name, depth in depths.items()}
         return {"question": of[0], "table": of[2], "paragraphs": of[1]}
     hint = "input: {question: str, table: list[list[str]], paragraphs: list[str]}; the output as that of table_reader"
     raise InputError("N147", f"{card.name} does not read tables", hint=hint)
 
 
-def _depth(schema: Mapping[str, Any]) -> int:
+def _list_depth(schema: Mapping[str, Any]) -> int:
     """How many lists a type is in."""
-    return 1 + _depth(schema.get("items", {})) if schema.get("type") == "array" else 0
+    return 1 + _list_depth(schema.get("items", {})) if schema.get("type") == "array" else 0
 
 
-def _example(row: Row, encoder: Encoder, layout: Layout) -> Example | None:
+def _build_example(row: DatasetRow, encoder: Encoder, config: TableReaderConfig) -> TableExample | None:
     given = row.input
-    sheet = Sheet(encoder, str(given[layout.question]), given[layout.table], given[layout.paragraphs], layout.tokens)
-    found = target(row.output, sheet) if len(sheet.windows) <= MAX_TRAINED else None
-    return None if found is None else Example(sheet, found)
+    sheet = TableEncoding(encoder, str(given[config.question]), given[config.table], given[config.paragraphs], config.tokens)
+    found = build_target(row.output, sheet) if len(sheet.windows) <= MAX_TRAINING_WINDOWS else None
+    return None if found is None else TableExample(sheet, found)
 
 
-def _trained(training: HeadTraining, base: Frozen, found: Sequence[Example], begun: Begun | None, tell: Callable[[Step], None]) -> Pointing:
+def _train_member(
+    training: HeadTraining,
+    base: FrozenEncoder,
+    found: Sequence[TableExample],
+    warm_start: WarmStart | None,
+    on_step: Callable[[TrainingStep], None],
+) -> TokenHeadEncoder:
     """A reader that has learnt the examples; `begun` is what it goes on from."""
-    from orchestra.learn.encoders.tuned import Pointing
+    from orchestra.learn.encoders.tuned import TokenHeadEncoder
 
-    member = Pointing(base, training.pace(base), len(NAMES))
+    member = TokenHeadEncoder(base, training.hyperparameters(base), len(OUTPUT_NAMES))
 
     def total(batch: Sequence[int]) -> Tensor:
         import torch
 
         some = [found[at] for at in batch]
-        read = _read(member, [one.sheet for one in some])
-        logits = [weighed(one, _frame(example.sheet), _together) for one, example in zip(read, some, strict=True)]
+        read = _head_outputs(member, [one.encoding for one in some])
+        logits = [table_logits(one, _tensor_frame(example.encoding), _log_sum) for one, example in zip(read, some, strict=True)]
         return torch.stack([loss(one, example) for one, example in zip(logits, some, strict=True)]).mean()
 
-    lengths = [len(one.sheet.windows) * max(map(len, one.sheet.windows)) for one in found]
-    facts = (FORMAT, member.pace, BATCH, [(one.sheet.windows, one.target) for one in found])
-    return training.taught(member, Lesson(total, lengths, facts), begun, tell)
+    lengths = [len(one.encoding.windows) * max(map(len, one.encoding.windows)) for one in found]
+    facts = (FORMAT, member.hyperparameters, BATCH_TOKENS, [(one.encoding.windows, one.target) for one in found])
+    return training.train_member(member, TrainingExamples(total, lengths, facts), warm_start, on_step)
 
 
-def _read(member: Pointing, sheets: Sequence[Sheet]) -> list[Tensor]:
+def _head_outputs(member: TokenHeadEncoder, encodings: Sequence[TableEncoding]) -> list[Tensor]:
     """The head's outputs of each sheet, (tokens, outputs)."""
     import torch
 
-    from orchestra.learn.encoders.tuned import padded_tokens
+    from orchestra.learn.encoders.tuned import pad_tokens
 
-    windows = [window for sheet in sheets for window in sheet.windows]
-    tokens, mask = padded_tokens(windows)
-    every = member.logits(member.base.begun(tokens), mask)
+    windows = [window for sheet in encodings for window in sheet.windows]
+    tokens, mask = pad_tokens(windows)
+    every = member.logits(member.base.embed_tokens(tokens), mask)
     made, at = [], 0
-    for sheet in sheets:
+    for sheet in encodings:
         made.append(torch.cat([every[at + number, : len(window)] for number, window in enumerate(sheet.windows)]))
         at += len(sheet.windows)
     return made
 
 
-def _frame(sheet: Sheet) -> Frame[Tensor]:
+def _tensor_frame(encoding: TableEncoding) -> PoolingMatrices[Tensor]:
     import torch
 
-    made = sheet.frame()
-    return Frame(*(torch.from_numpy(getattr(made, name)) for name in Frame.__dataclass_fields__))
+    made = encoding.pooling()
+    return PoolingMatrices(*(torch.from_numpy(getattr(made, name)) for name in PoolingMatrices.__dataclass_fields__))
 
 
-def _together(logits: Tensor) -> Tensor:
+def _log_sum(logits: Tensor) -> Tensor:
     return logits.logsumexp(0)
 
 
-def loss(logits: Logits[Tensor], example: Example) -> Tensor:
+def loss(logits: TableLogits[Tensor], example: TableExample) -> Tensor:
     """How improbable what should be found is: the way, the scale, and the places that the way takes."""
     import torch
     from torch.nn import functional
 
-    sheet, wanted = example.sheet, example.target
+    sheet, wanted = example.encoding, example.target
     units = {SCALES.index(unit) for unit in UNITS}  # which of them it is, words tell better than an encoder
-    total = _one_of(logits.ways, {wanted.way}) + _one_of(logits.scales, units if wanted.scale in units else {wanted.scale})
-    way = WAYS[wanted.way]
-    if way in CONDITIONED and not wanted.untold:
-        total = total + _conditions(logits, example)
-    if way in PAIRS:
-        fit = [spot.figure is not None for spot in sheet.spots]
-        return total + _one_of(_only(logits.first, fit), wanted.first) + _one_of(_only(logits.second, fit), wanted.second)
+    total = _any_of_loss(logits.operations, {wanted.operation}) + _any_of_loss(
+        logits.scales, units if wanted.scale in units else {wanted.scale}
+    )
+    way = OPERATIONS[wanted.operation]
+    if way in FILTERABLE_OPERATIONS and not wanted.may_have_condition:
+        total = total + _condition_loss(logits, example)
+    if way in PAIR_OPERATIONS:
+        fit = [spot.figure is not None for spot in sheet.locations]
+        return (
+            total
+            + _any_of_loss(_mask_logits(logits.first, fit), wanted.first)
+            + _any_of_loss(_mask_logits(logits.second, fit), wanted.second)
+        )
     if way == TEXT:
-        prose = sheet.prose().tolist()
+        prose = sheet.prose_mask().tolist()
         begins, ends = ({span[side] for span in wanted.spans} for side in (0, 1))
-        return total + _one_of(_only(logits.begin, prose), begins) + _one_of(_only(logits.end, prose), ends)
+        return total + _any_of_loss(_mask_logits(logits.begin, prose), begins) + _any_of_loss(_mask_logits(logits.end, prose), ends)
     if way in (CELLS, SUM, MEAN) and wanted.condition is None:
-        fit = [spot.given is None and (spot.row >= 0 if way == CELLS else spot.figure is not None) for spot in sheet.spots]
-        counted = torch.tensor([at for at, one in enumerate(fit) if one and at not in wanted.alike])
+        fit = [spot.question_figure is None and (spot.row >= 0 if way == CELLS else spot.figure is not None) for spot in sheet.locations]
+        counted = torch.tensor([at for at, one in enumerate(fit) if one and at not in wanted.equivalent_cells])
         right = torch.tensor([float(int(at) in wanted.cells) for at in counted])
         each = functional.binary_cross_entropy_with_logits(logits.cells[counted], right, reduction="sum") / len(wanted.cells)
-        return total + each + _one_of(_only(logits.cells, fit), wanted.cells | wanted.alike)
-    every = [at for at in range(sheet.top, len(sheet.table)) if wanted.holds(at)]
+        return total + each + _any_of_loss(_mask_logits(logits.cells, fit), wanted.cells | wanted.equivalent_cells)
+    every = [at for at in range(sheet.header_rows, len(sheet.table)) if wanted.satisfies_conditions(at)]
     if every:  # of rows that hold no condition nothing is wanted
         counted = torch.tensor([float(at in wanted.rows) for at in every])
         total = total + functional.binary_cross_entropy_with_logits(logits.rows[every], counted, reduction="sum") / 2
-    if wanted.by is not None:
-        total = total + _one_of(logits.by, {wanted.by})
-    return total + _one_of(logits.asked, wanted.asked) if wanted.asked else total
+    if wanted.ranking_column is not None:
+        total = total + _any_of_loss(logits.order_columns, {wanted.ranking_column})
+    return total + _any_of_loss(logits.answer_columns, wanted.answer_columns) if wanted.answer_columns else total
 
 
-def _conditions(logits: Logits[Tensor], example: Example) -> Tensor:
+def _condition_loss(logits: TableLogits[Tensor], example: TableExample) -> Tensor:
     """How improbable the conditions are that should be found: of each the figure and the bound, and the column; or that there is none."""
     import torch
 
-    sheet, wanted, after = example.sheet, example.target, -1
+    sheet, wanted, after = example.encoding, example.target, -1
     total = logits.bounds.new_zeros(())
     for one, columns, limits, bounds in (
-        (wanted.condition, logits.bounded, logits.limits, logits.bounds),
-        (wanted.also, logits.also, logits.also_limits, logits.also_bounds),
+        (wanted.condition, logits.condition_columns, logits.limits, logits.bounds),
+        (wanted.second_condition, logits.extra_columns, logits.extra_limits, logits.extra_bounds),
     ):
-        if one is None and after >= 0 and any(at > after and _bounding(sheet, at) for at in offered(sheet)):
+        if one is None and after >= 0 and any(at > after and _sets_bound(sheet, at) for at in condition_locations(sheet)):
             break  # there may be a second one that nobody told
-        choice = torch.stack([bounds[0], *scores(sheet, limits, bounds, after)])
-        total = total + _one_of(choice, {0} if one is None else {1 + at for at in one.choices})
+        choice = torch.stack([bounds[0], *choice_logits(sheet, limits, bounds, after)])
+        total = total + _any_of_loss(choice, {0} if one is None else {1 + at for at in one.choices})
         if one is None:
             break
-        total = total + _one_of(columns, {one.column})
-        after = one.spot
+        total = total + _any_of_loss(columns, {one.column})
+        after = one.location
     return total
 
 
-def _bounding(sheet: Sheet, spot: int) -> bool:
+def _sets_bound(encoding: TableEncoding, index: int) -> bool:
     """Whether words around a figure of the question set a bound."""
-    given = sheet.spots[spot].given
+    given = encoding.locations[index].question_figure
     return given is not None and given.bound is not None
 
 
-def _one_of(logits: Tensor, wanted: frozenset[int] | set[int]) -> Tensor:
+def _any_of_loss(logits: Tensor, wanted: frozenset[int] | set[int]) -> Tensor:
     """How improbable it is that one of these is chosen."""
     return logits.logsumexp(0) - logits[sorted(wanted)].logsumexp(0)
 
 
-def _only(logits: Tensor, allowed: Sequence[bool]) -> Tensor:
+def _mask_logits(logits: Tensor, allowed: Sequence[bool]) -> Tensor:
     import torch
 
     return logits.masked_fill(~torch.tensor(allowed, dtype=torch.bool), -1e4)
 
 
-def _settled(reader: Tables, rows: Sequence[Row]) -> tuple[dict[str, float], dict[str, float]]:
-    """What of `TRIED` most rows are right with, and the power of which the probabilities that the reader says are likeliest; and the share
+def _tune_settings(reader: TableReader, rows: Sequence[DatasetRow]) -> tuple[dict[str, float], dict[str, float]]:
+    """What of `SEARCH_GRID` most rows are right with, and the power of which the probabilities that the reader says are likeliest; and the share
     of rows that are right. Nothing where there are few rows."""
     if len(rows) < LEAST_ROWS:
         return {}, {}
-    read = [(sheet, reader.logits(sheet), row.output) for row in rows for sheet in (reader.sheet(row.input),)]
-    plain = reader.layout
+    read = [(sheet, reader.logits(sheet), row.output) for row in rows for sheet in (reader.encode_inputs(row.input),)]
+    plain = reader.config
 
     def asked(**settled: float) -> list[tuple[bool, float]]:
-        reader.layout = plain.model_copy(update=settled)
-        found = [(reader.choose(sheet, logits), sheet, wanted) for sheet, logits, wanted in read]
-        return [(right(written(one, scale, sheet), wanted), one.sure) for (one, scale), sheet, wanted in found]
+        reader.config = plain.model_copy(update=settled)
+        found = [(reader.decode(sheet, logits), sheet, wanted) for sheet, logits, wanted in read]
+        return [(answers_match(answer_fields(one, scale, sheet), wanted), one.probability) for (one, scale), sheet, wanted in found]
 
     def count(**settled: float) -> tuple[int, float]:
         return sum(one for one, _ in asked(**settled)), -sum(map(abs, settled.values()))
 
     settled: dict[str, float] = {}
-    for name, tried in TRIED.items():
+    for name, tried in SEARCH_GRID.items():
         settled[name] = float(max(tried, key=lambda one: count(**settled, **{name: one})))
     said = asked(**settled)
-    settled["sharpen"] = likeliest(POWERS, lambda power: [(one, sure**power) for one, sure in said])
+    settled["sharpen"] = maximize_likelihood(PROBABILITY_POWERS, lambda power: [(one, sure**power) for one, sure in said])
     return settled, {"exact": sum(one for one, _ in said) / len(said)}

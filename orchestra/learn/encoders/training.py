@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from orchestra.agents.card import Card
-from orchestra.agents.inference.array_files import packed
-from orchestra.agents.inference.model_file import Source
+from orchestra.agents.inference.array_files import pack_arrays
+from orchestra.agents.inference.model_file import TrainingSource
 from orchestra.core.errors import InputError
-from orchestra.fleet.weights.encoders import described
+from orchestra.fleet.weights.encoders import describe_base
 from orchestra.learn.compatibility import contract_digest
-from orchestra.learn.data.dataset import DataSet, Row
-from orchestra.learn.encoders.warm_start import Begun
+from orchestra.learn.data.dataset import Dataset, DatasetRow
+from orchestra.learn.encoders.warm_start import WarmStart
 from orchestra.schema.strict_json import digest
 
 if TYPE_CHECKING:
@@ -33,32 +33,32 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from orchestra.agents.inference.encoder import Encoder
-    from orchestra.learn.encoders.member import Step
-    from orchestra.learn.encoders.tuned import Adapted, Frozen, Pace
+    from orchestra.learn.encoders.member import TrainingStep
+    from orchestra.learn.encoders.tuned import AdaptedEncoder, EncoderHyperparameters, FrozenEncoder
 
 E = TypeVar("E")
-A = TypeVar("A", bound="Adapted")
+A = TypeVar("A", bound="AdaptedEncoder")
 PACKAGES = ("torch", "safetensors", "tokenizers", "threadpoolctl")
-RATE = 5e-4
+LEARNING_RATE = 5e-4
 """The highest learning rate of an encoder with a head of its own."""
-BATCH = 2_500
+BATCH_TOKENS = 2_500
 """Tokens of a batch, those that fill up its rows among them."""
-POOL = 200
+BUCKET_ROWS = 200
 """Rows among which those of like length are sought."""
-LEAST = 30
+MIN_TUNE_ROWS = 30
 """Rows to tune on from which on they settle anything."""
-HEATS = tuple(2 ** (step / 4) for step in range(-4, 13))
+TEMPERATURES = tuple(2 ** (step / 4) for step in range(-4, 13))
 """What is tried as what logits are divided by."""
-POWERS = tuple(1 / heat for heat in HEATS)
+PROBABILITY_POWERS = tuple(1 / heat for heat in TEMPERATURES)
 """What is tried as the power of a probability."""
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class TrainedEncoder:
     """An encoder that was trained: its files, the one that names the others last, and how much it has right, by what was counted."""
 
     files: Mapping[str, bytes]
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
 
     def write(self, folder: Path) -> None:
         """Puts the files into a folder."""
@@ -68,11 +68,11 @@ class Made:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class EncoderTraining:
     """What is trained, and on what."""
 
     card: Card
-    data: DataSet
+    data: Dataset
     base: Path
     """The folder of the encoder that the card names."""
     cache: Path
@@ -82,14 +82,14 @@ class Training:
     """The folder of an encoder that it goes on from; None for the base alone."""
 
     @cached_property
-    def begun(self) -> Begun | None:
+    def warm_start(self) -> WarmStart | None:
         """What it goes on from. Raises `InputError` A003, A004, A011 or N123 for what does not fit."""
-        return None if self.start is None else Begun.of(self.card, self.start, described(self.card.model, self.base))
+        return None if self.start is None else WarmStart.from_folder(self.card, self.start, describe_base(self.card.model, self.base))
 
     @property
-    def mark(self) -> str:
+    def start_digest(self) -> str:
         """The digest of what it goes on from; empty for the base alone."""
-        return self.begun.sha256 if self.begun else ""
+        return self.warm_start.sha256 if self.warm_start else ""
 
     @property
     def settings(self) -> tuple[object, ...]:
@@ -97,26 +97,26 @@ class Training:
         raise NotImplementedError
 
     @property
-    def source(self) -> Source:
+    def source(self) -> TrainingSource:
         """What a card says of the rows that it is trained on: the data set, by its version."""
         manifest = self.data.manifest
-        return Source(name=manifest.name, licence=manifest.licence, rows=len(self.data.rows["train"]), digest=manifest.digest)
+        return TrainingSource(name=manifest.name, licence=manifest.licence, rows=len(self.data.rows["train"]), digest=manifest.digest)
 
     @property
-    def checkpoint(self) -> Path:
+    def checkpoint_path(self) -> Path:
         """Where its checkpoint is kept."""
-        return self.folder / "member.safetensors"
+        return self.checkpoint_folder / "member.safetensors"
 
     @property
-    def folder(self) -> Path:
+    def checkpoint_folder(self) -> Path:
         """Where its checkpoints are kept."""
-        base = sorted(described(self.card.model, self.base).sha256.items())
+        base = sorted(describe_base(self.card.model, self.base).sha256.items())
         facts = (contract_digest(self.card), self.data.manifest.digest, base, *self.settings)
         return self.cache / "learn" / self.card.name / digest(msgspec.json.encode(facts))[:12]
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class TrainingExamples:
     """Examples to learn from, by their numbers."""
 
     loss: Callable[[Sequence[int]], Tensor]
@@ -125,16 +125,16 @@ class Lesson:
     """Tokens of each."""
     facts: tuple[object, ...]
     """What the result follows from, beside what the training goes on from."""
-    most: int = BATCH
+    batch_tokens: int = BATCH_TOKENS
     """Tokens of a batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadTraining(Training):
+class HeadTraining(EncoderTraining):
     """Of an encoder with a head of its own: all of its blocks are tuned."""
 
     epochs: int
-    rate: float = RATE
+    learning_rate: float = LEARNING_RATE
     rank: int = 16
     tokens: int
     """Those that are read at once."""
@@ -142,67 +142,78 @@ class HeadTraining(Training):
     @property
     def settings(self) -> tuple[object, ...]:
         """What the result follows from, beside the card, the rows and the base."""
-        return ((self.epochs, self.rate, self.rank, self.seed, self.tokens, self.mark),)
+        return ((self.epochs, self.learning_rate, self.rank, self.seed, self.tokens, self.start_digest),)
 
     @property
-    def sources(self) -> tuple[Source, ...]:
+    def sources(self) -> tuple[TrainingSource, ...]:
         """What a card says of the rows that it is trained on, and was before."""
-        return (*(self.begun.sources if self.begun else ()), self.source)
+        return (*(self.warm_start.sources if self.warm_start else ()), self.source)
 
-    def layout(self, format: str, arrays: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """What `model.json` says before anything is settled: the `fields` of its kind of agent, and what is said of all."""
-        base = described(self.card.model, self.base).model_dump()
+    def base_config(self, format: str, arrays: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """What `model.json_rule` says before anything is settled: the `fields` of its kind of agent, and what is said of all."""
+        base = describe_base(self.card.model, self.base).model_dump()
         data = [source.model_dump() for source in self.sources]
         return {"format": format, **fields, "base": base, "tokens": self.tokens, "data": data, "arrays": arrays}
 
-    def opened(self, *, fresh: bool) -> tuple[Encoder, Frozen]:
+    def load_base(self, *, fresh: bool) -> tuple[Encoder, FrozenEncoder]:
         """The base, to read with and to train; what an earlier training left is forgotten where it is to begin `fresh`."""
         from orchestra.agents.inference.encoder import Encoder
-        from orchestra.learn.encoders.tuned import Frozen
+        from orchestra.learn.encoders.tuned import FrozenEncoder
 
         if fresh:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        return Encoder.load(self.base), Frozen.load(self.base)
+            shutil.rmtree(self.checkpoint_folder, ignore_errors=True)
+        return Encoder.load(self.base), FrozenEncoder.load(self.base)
 
-    def examples(self, made: Callable[[Row], E | None]) -> list[E]:
+    def build_examples(self, build: Callable[[DatasetRow], E | None]) -> list[E]:
         """What is made of the rows to train on, but of those of which nothing is. Raises `InputError` N104 where nothing is left."""
-        found = [one for row in self.data.rows["train"] if (one := made(row)) is not None]
+        found = [one for row in self.data.rows["train"] if (one := build(row)) is not None]
         if not found:
             raise InputError("N104", f"{self.data.manifest.name} has no rows to train on", hint="more rows, or other shares of the parts")
         return found
 
-    def pace(self, base: Frozen, head: float = 1.0) -> Pace:
+    def hyperparameters(self, base: FrozenEncoder, head_rate_factor: float = 1.0) -> EncoderHyperparameters:
         """How it is trained: all blocks of the base, and its head so many times as fast."""
-        from orchestra.learn.encoders.tuned import Pace
+        from orchestra.learn.encoders.tuned import EncoderHyperparameters
 
-        return Pace(epochs=self.epochs, rate=self.rate, head=head, rank=self.rank, blocks=base.shape.layers, seed=self.seed)
+        return EncoderHyperparameters(
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            head_rate_factor=head_rate_factor,
+            rank=self.rank,
+            blocks=base.shape.layers,
+            seed=self.seed,
+        )
 
-    def taught(self, member: A, lesson: Lesson, begun: Begun | None, tell: Callable[[Step], None]) -> A:
+    def train_member(
+        self, member: A, examples: TrainingExamples, warm_start: WarmStart | None, on_step: Callable[[TrainingStep], None]
+    ) -> A:
         """A member that has learnt its lesson; `begun` is what it goes on from. Raises `InputError` N140 for a checkpoint of another
         training."""
-        from orchestra.learn.encoders.member import Epochs
+        from orchestra.learn.encoders.member import EpochTrainer
 
-        plan = hashlib.sha256(repr(lesson.facts).encode()).hexdigest() + self.mark
-        run = Epochs(lesson.loss, lambda seed: batches(lesson.lengths, seed, lesson.most), plan, self.checkpoint)
-        run.through(member, lambda: None if begun is None else begun.give(member), tell)
+        plan = hashlib.sha256(repr(examples.facts).encode()).hexdigest() + self.start_digest
+        run = EpochTrainer(
+            examples.loss, lambda seed: bucketed_batches(examples.lengths, seed, examples.batch_tokens), plan, self.checkpoint_path
+        )
+        run.train(member, lambda: None if warm_start is None else warm_start.load_into(member), on_step)
         return member
 
-    def made(self, layout: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], figures: Mapping[str, float]) -> Made:
+    def build_files(self, config: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], figures: Mapping[str, float]) -> TrainedEncoder:
         """What the card's folder gets."""
-        text, content = packed(layout, arrays)
-        return Made({layout["arrays"]: content, self.card.data: text.encode()}, figures)
+        text, content = pack_arrays(config, arrays)
+        return TrainedEncoder({config["arrays"]: content, self.card.data: text.encode()}, figures)
 
 
-def batches(lengths: Sequence[int], seed: int, most: int = BATCH) -> list[list[int]]:
+def bucketed_batches(lengths: Sequence[int], seed: int, batch_tokens: int = BATCH_TOKENS) -> list[list[int]]:
     """Rows of like length, so many that a batch has `most` tokens, in random order."""
     chance = random.Random(seed)  # noqa: S311 - an order, not a secret
     order = list(range(len(lengths)))
     chance.shuffle(order)
     made: list[list[int]] = []
-    for start in range(0, len(order), POOL):
+    for start in range(0, len(order), BUCKET_ROWS):
         batch: list[int] = []
-        for row in sorted(order[start : start + POOL], key=lambda row: lengths[row]):
-            if batch and (len(batch) + 1) * lengths[row] > most:
+        for row in sorted(order[start : start + BUCKET_ROWS], key=lambda row: lengths[row]):
+            if batch and (len(batch) + 1) * lengths[row] > batch_tokens:
                 made.append(batch)
                 batch = []
             batch.append(row)
@@ -211,7 +222,7 @@ def batches(lengths: Sequence[int], seed: int, most: int = BATCH) -> list[list[i
     return made
 
 
-def arrays_of(member: Adapted) -> dict[str, NDArray[Any]]:
+def member_arrays(member: AdaptedEncoder) -> dict[str, NDArray[Any]]:
     """What a member has learnt, as a card's arrays have it."""
     import numpy as np
 
@@ -221,6 +232,6 @@ def arrays_of(member: Adapted) -> dict[str, NDArray[Any]]:
     }
 
 
-def likeliest(tried: Sequence[float], said: Callable[[float], Iterable[tuple[bool, float]]]) -> float:
+def maximize_likelihood(candidates: Sequence[float], predictions: Callable[[float], Iterable[tuple[bool, float]]]) -> float:
     """What makes answers likeliest of all that is tried: whether each is right, and how sure the reader `said` that it is."""
-    return min(tried, key=lambda one: -sum(math.log(max(sure if right else 1 - sure, 1e-6)) for right, sure in said(one)))
+    return min(candidates, key=lambda one: -sum(math.log(max(sure if right else 1 - sure, 1e-6)) for right, sure in predictions(one)))

@@ -8,59 +8,59 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestra.agents.card import Card
-from orchestra.agents.inference.array_files import reading, unpacked
-from orchestra.agents.inference.model_file import Base, Outline, Source
+from orchestra.agents.inference.array_files import array_errors, load_arrays
+from orchestra.agents.inference.model_file import BaseEncoder, EncoderSummary, TrainingSource
 from orchestra.core.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from orchestra.learn.encoders.tuned import Adapted
+    from orchestra.learn.encoders.tuned import AdaptedEncoder
 
 
-OF_MEMBERS = ("down.", "up.", "prototypes", "sharpness")
+MEMBER_ARRAY_PREFIXES = ("down.", "up.", "prototypes", "sharpness")
 """What the names of arrays begin with that each member of a committee has one of."""
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class WarmStart:
     """What a training goes on from."""
 
     folder: Path
     format: str
     labels: tuple[str, ...]
     arrays: Mapping[str, NDArray[Any]]
-    sources: tuple[Source, ...]
+    sources: tuple[TrainingSource, ...]
     """What it was trained on before."""
     sha256: str
     """Of the arrays."""
     outputs: tuple[str, ...] = ()
     """What the rows of its head are, where they are known."""
-    headless: bool = False
+    adapters_only: bool = False
     """Whether a training goes on from its adapters alone."""
 
     @classmethod
-    def of(cls, card: Card, folder: Path, base: Base) -> Begun:
+    def from_folder(cls, card: Card, folder: Path, base: BaseEncoder) -> WarmStart:
         """The encoder of a folder, as `orchestra learn train` leaves it.
 
         Raises `InputError` A003, A004 or A011 for a folder that has none, or a damaged one, N123 for one that stands on another base.
         """
-        there = card.varied(name=card.name, folder=folder.resolve())
-        with reading(there):
-            layout = Outline.model_validate_json(there.read(card.data))
-            arrays = unpacked(there, layout.arrays, layout.sha256)
+        there = card.with_settings(name=card.name, folder=folder.resolve())
+        with array_errors(there):
+            layout = EncoderSummary.model_validate_json(there.read(card.data))
+            arrays = load_arrays(there, layout.arrays, layout.sha256)
         if layout.base.sha256 != base.sha256:
             raise InputError("N123", f"{folder} stands on another encoder than {card.model!r}", hint="train it from the start")
         return cls(folder, layout.format, layout.labels, arrays, layout.data, layout.sha256, layout.outputs)
 
-    def of_kind(self, format: str) -> Begun:
+    def for_format(self, format: str) -> WarmStart:
         """The same where it is of this kind. Of another kind its adapters, which have learnt to read, for a head that begins anew."""
         if self.format == format:
             return self
         adapters = {name: array for name, array in self.arrays.items() if name.startswith(("down.", "up."))}
         return replace(self, arrays=adapters, headless=True)
 
-    def with_outputs(self, wanted: Sequence[str]) -> Begun:
+    def with_outputs(self, wanted: Sequence[str]) -> WarmStart:
         """The same with a head of other outputs: those that it has go on, and the others begin at nothing.
 
         Raises `InputError` N123 where it does not know the outputs of its own head.
@@ -78,24 +78,26 @@ class Begun:
         arrays = {**self.arrays, "weight": np.stack(rows), "bias": np.stack(moved)}
         return replace(self, arrays=arrays, outputs=tuple(wanted))
 
-    def give(self, member: Adapted) -> None:
+    def load_into(self, member: AdaptedEncoder) -> None:
         """Its arrays to a member. Raises `InputError` N123 where they are of another kind of agent, or of other shapes."""
         import torch
 
-        taken = {name: torch.as_tensor(self._alone(name)).float() for name in self.arrays}
-        taken = {**member.arrays(), **taken} if self.headless else taken
-        strange = sorted(name for name in {*taken, *member.learnt} if _shape(taken, name) != _shape(member.learnt, name))
+        taken = {name: torch.as_tensor(self._single_member_array(name)).float() for name in self.arrays}
+        taken = {**member.arrays(), **taken} if self.adapters_only else taken
+        strange = sorted(
+            name for name in {*taken, *member.parameters} if _array_shape(taken, name) != _array_shape(member.parameters, name)
+        )
         if strange:
             reason = f"{self.folder} has other arrays than are to be trained: {strange[0]} and {len(strange) - 1} more differ"
             raise InputError("N123", reason, hint="train it from the start")
-        member.adopt(taken)
+        member.load_arrays(taken)
 
-    def _alone(self, name: str) -> NDArray[Any]:
+    def _single_member_array(self, name: str) -> NDArray[Any]:
         """An array of the only member; of several there is none that a training could go on from."""
         array = self.arrays[name]
-        alone: NDArray[Any] = array[0] if name.startswith(OF_MEMBERS) and len(array) == 1 else array
+        alone: NDArray[Any] = array[0] if name.startswith(MEMBER_ARRAY_PREFIXES) and len(array) == 1 else array
         return alone
 
 
-def _shape(arrays: Mapping[str, Any], name: str) -> tuple[int, ...] | None:
+def _array_shape(arrays: Mapping[str, Any], name: str) -> tuple[int, ...] | None:
     return tuple(arrays[name].shape) if name in arrays else None

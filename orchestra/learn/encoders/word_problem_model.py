@@ -8,34 +8,34 @@ from collections.abc import Sequence
 
 import torch
 
-from orchestra.agents.inference.word_problems.solver import Board, Head, Problem, shapes
-from orchestra.learn.encoders.tuned import Adapted, Frozen, Pace, padded_tokens
+from orchestra.agents.inference.word_problems.solver import EncodedProblem, SolverHead, SolverState, head_shapes
+from orchestra.learn.encoders.tuned import AdaptedEncoder, EncoderHyperparameters, FrozenEncoder, pad_tokens
 
 
-class Deducing(Adapted):
+class SolverEncoder(AdaptedEncoder):
     """A base with adapters, and the arrays of the head."""
 
-    def __init__(self, base: Frozen, pace: Pace, known: int) -> None:
+    def __init__(self, base: FrozenEncoder, hyperparameters: EncoderHyperparameters, constant_count: int) -> None:
         """A head of random weights that keep lengths as they are, and of biases of zero."""
-        super().__init__(base, pace)
-        for name, shape in shapes(base.shape.width, known).items():
+        super().__init__(base, hyperparameters)
+        for name, shape in head_shapes(base.shape.hidden_size, constant_count).items():
             if name.endswith("bias"):
-                self.learnt[name] = torch.zeros(shape).requires_grad_()
+                self.parameters[name] = torch.zeros(shape).requires_grad_()
             else:
-                self.learnt[name] = (torch.randn(shape, generator=self.made) / math.sqrt(shape[-1])).requires_grad_()
+                self.parameters[name] = (torch.randn(shape, generator=self.generator) / math.sqrt(shape[-1])).requires_grad_()
 
     @property
-    def head(self) -> Head:
+    def head(self) -> SolverHead:
         """The head as it is now."""
-        return Head(self.learnt)
+        return SolverHead(self.parameters)
 
-    def board(self, read: Sequence[Problem], most: int) -> Board:
+    def initial_state(self, problems: Sequence[EncodedProblem], max_quantities: int) -> SolverState:
         """What is known at first of several problems, of which the one with most quantities has `most`."""
-        tokens, mask = padded_tokens([one.tokens for one in read])
-        places = torch.zeros(len(read), most, tokens.shape[1])
-        kinds = torch.zeros(len(read), most, dtype=torch.long)
-        for row, one in enumerate(read):
+        tokens, mask = pad_tokens([one.tokens for one in problems])
+        places = torch.zeros(len(problems), max_quantities, tokens.shape[1])
+        kinds = torch.zeros(len(problems), max_quantities, dtype=torch.long)
+        for row, one in enumerate(problems):
             kinds[row, : len(one.kinds)] = torch.tensor(one.kinds, dtype=torch.long)
-            for at, found in enumerate(one.places):
+            for at, found in enumerate(one.token_positions):
                 places[row, at, found] = 1 / len(found)
-        return self.head.begun(self.read(self.base.begun(tokens), mask), places, kinds)
+        return self.head.initial_state(self.encode(self.base.embed_tokens(tokens), mask), places, kinds)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 
-class Row(Protocol):
+class BaselineRow(Protocol):
     """A row that shows how the work is done."""
 
     @property
@@ -20,12 +20,12 @@ class Row(Protocol):
     def output(self) -> Any: ...
 
 
-class Constant:
+class MostFrequentBaseline:
     """The most frequent output, whatever is asked."""
 
     name = "floor: the most frequent output"
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[BaselineRow]) -> None:
         counts = Counter(json.dumps(row.output, sort_keys=True) for row in rows)
         self._output = json.loads(counts.most_common(1)[0][0])
 
@@ -33,38 +33,38 @@ class Constant:
         return self._output
 
 
-class Nearest:
+class NearestRowBaseline:
     """The output of the training row whose words are most like those asked for: cosine of TF-IDF vectors (Salton and Buckley 1988)."""
 
     name = "floor: the output of the nearest training row"
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[BaselineRow]) -> None:
         self._outputs = [row.output for row in rows]
         bags = [Counter(_words(row.input)) for row in rows]
         seen = Counter(word for bag in bags for word in bag)
-        self._weight = {word: math.log(len(rows) / count) + 1 for word, count in seen.items()}
-        self._rows_of: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        self._word_weights = {word: math.log(len(rows) / count) + 1 for word, count in seen.items()}
+        self._postings: dict[str, list[tuple[int, float]]] = defaultdict(list)
         for number, bag in enumerate(bags):
-            weights = {word: count * self._weight[word] for word, count in bag.items()}
+            weights = {word: count * self._word_weights[word] for word, count in bag.items()}
             length = math.sqrt(sum(weight**2 for weight in weights.values())) or 1.0
             for word, weight in weights.items():
-                self._rows_of[word].append((number, weight / length))
+                self._postings[word].append((number, weight / length))
 
     def __call__(self, inputs: Mapping[str, Any]) -> Any:
         scores: dict[int, float] = defaultdict(float)
         for word, count in Counter(_words(inputs)).items():
-            for number, weight in self._rows_of.get(word, ()):
-                scores[number] += count * self._weight[word] * weight
+            for number, weight in self._postings.get(word, ()):
+                scores[number] += count * self._word_weights[word] * weight
         return self._outputs[max(scores, key=lambda number: (scores[number], -number))] if scores else self._outputs[0]
 
 
-class Dictionary:
+class DictionaryBaseline:
     """Of outputs that are spans of a text: every value that was seen in training, wherever it stands; the longest first."""
 
     name = "floor: values that were seen in training"
 
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self._field, self._text = next(place for row in rows if (place := _spans_in(row)) is not None)
+    def __init__(self, rows: Sequence[BaselineRow]) -> None:
+        self._field, self._text = next(place for row in rows if (place := _span_fields(row)) is not None)
         self._slots: dict[str, set[str]] = defaultdict(set)
         for row in rows:
             for slot, span in row.output[self._field].items():
@@ -85,7 +85,7 @@ class Dictionary:
         return {self._field: found}
 
 
-def _spans_in(row: Row) -> tuple[str, str] | None:
+def _span_fields(row: BaselineRow) -> tuple[str, str] | None:
     """The field of a row's output that has spans, and the input that they stand in."""
     for name, value in row.output.items() if isinstance(row.output, Mapping) else ():
         for span in value.values() if isinstance(value, Mapping) else ():
@@ -97,12 +97,12 @@ def _spans_in(row: Row) -> tuple[str, str] | None:
     return None
 
 
-def floors(rows: Sequence[Row]) -> tuple[Constant | Nearest | Dictionary, ...]:
+def fit_baselines(rows: Sequence[BaselineRow]) -> tuple[MostFrequentBaseline | NearestRowBaseline | DictionaryBaseline, ...]:
     """The floors of some training rows; none without rows."""
     if not rows:
         return ()
-    spans = any(_spans_in(row) is not None for row in rows)
-    return (Constant(rows), Nearest(rows), *((Dictionary(rows),) if spans else ()))
+    spans = any(_span_fields(row) is not None for row in rows)
+    return (MostFrequentBaseline(rows), NearestRowBaseline(rows), *((DictionaryBaseline(rows),) if spans else ()))
 
 
 def _words(value: Any) -> list[str]:

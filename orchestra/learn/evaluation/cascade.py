@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TypeAlias
 
-Scored: TypeAlias = tuple[float, float]
+ScoredCall: TypeAlias = tuple[float, float]
 """A call's score and its gain."""
 
 
-def curve(calls: Sequence[Scored]) -> list[tuple[float, float]]:
+def recovery_curve(calls: Sequence[ScoredCall]) -> list[tuple[float, float]]:
     """(share of calls that go to the larger model, share of the gap that is closed), from (0, 0) on; equal scores go together.
 
     Empty where the gap is zero: then there is nothing to close.
@@ -34,22 +34,22 @@ def curve(calls: Sequence[Scored]) -> list[tuple[float, float]]:
     return points
 
 
-def apgr(calls: Sequence[Scored]) -> float:
+def apgr(calls: Sequence[ScoredCall]) -> float:
     """The average performance gap recovered: the area under the curve, by trapezoids. NaN where there is no gap."""
-    points = curve(calls)
+    points = recovery_curve(calls)
     return sum((right[0] - left[0]) * (left[1] + right[1]) / 2 for left, right in pairwise(points)) if points else math.nan
 
 
-def cpt(calls: Sequence[Scored], closed: float) -> float:
+def cpt(calls: Sequence[ScoredCall], closed: float) -> float:
     """The call-performance threshold: the least share of calls that closes so much of the gap, on the lines between the points."""
-    for left, right in pairwise(curve(calls)):
+    for left, right in pairwise(recovery_curve(calls)):
         if right[1] >= closed:
             rise = right[1] - left[1]
             return left[0] + (right[0] - left[0]) * (closed - left[1]) / rise if rise > 0 else right[0]
     return 1.0
 
 
-def threshold(scores: Sequence[float], share: float) -> float:
+def threshold_for_share(scores: Sequence[float], share: float) -> float:
     """The score above which at most this share of the scores lies: what is above it goes to the larger model."""
     ordered = sorted(scores, reverse=True)
     return ordered[min(len(ordered) - 1, int(share * len(ordered) + 1e-9))]

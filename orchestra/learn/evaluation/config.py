@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from orchestra.core.errors import InputError
-from orchestra.core.suggestions import nearest
-from orchestra.learn.evaluation.metrics import Measure, less_is_better
-from orchestra.schema.strict_yaml import Marked, load
+from orchestra.core.suggestions import closest_match
+from orchestra.learn.evaluation.metrics import MetricConfig, is_lower_better
+from orchestra.schema.strict_yaml import YamlDocument, load_yaml
 
 FILE = "evaluation.yaml"
 HINT = "orchestra explain N201"
@@ -24,7 +24,7 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
 
 
-class Rows(_Frozen):
+class RowSelection(_Frozen):
     """Where the rows lie, under a folder that has one folder a set, and how many of them are asked."""
 
     file: str
@@ -45,7 +45,7 @@ class Rows(_Frozen):
     """The agent's inputs by the keys of a row's input, where they are not called alike; what is not named is left out."""
 
     @model_validator(mode="after")
-    def _inside(self) -> Self:
+    def _check_paths(self) -> Self:
         for name in (self.file, self.train):
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts:
@@ -65,32 +65,32 @@ class Evaluation(_Frozen):
     """What the figures of the card were measured on, in words."""
     source: str = ""
     """Where the set can be had, and under which licence."""
-    rows: Rows | None = None
-    metrics: Annotated[Mapping[str, Measure], Field(min_length=1)]
+    rows: RowSelection | None = None
+    metrics: Annotated[Mapping[str, MetricConfig], Field(min_length=1)]
     goals: Mapping[str, float] = {}
     """What would be good: at least so much, or at most where less is better."""
     floors: Mapping[str, Mapping[str, float]] = {}
     """Figures of others without a language model, by who they are: they were measured elsewhere, and are not measured anew."""
 
     @model_validator(mode="after")
-    def _known(self) -> Self:
+    def _check_metric_names(self) -> Self:
         for name in (*self.goals, *(name for figures in self.floors.values() for name in figures)):
             if name not in self.metrics:
-                near = nearest(name, self.metrics)
+                near = closest_match(name, self.metrics)
                 raise ValueError(f"{name!r} is no metric of this evaluation{f'; did you mean {near!r}?' if near else ''}")
         return self
 
-    def met(self, metric: str, value: float) -> bool:
+    def meets_goal(self, metric: str, value: float) -> bool:
         """Whether a figure reaches its goal."""
         goal = self.goals[metric]
-        return value <= goal if less_is_better(self.metrics[metric]) else value >= goal
+        return value <= goal if is_lower_better(self.metrics[metric]) else value >= goal
 
 
-class _One(Evaluation):
+class _SingleEvaluationFile(Evaluation):
     schema_: Literal["orchestra/evaluation/v1"] = Field(default="orchestra/evaluation/v1", alias="schema")
 
 
-class _Several(_Frozen):
+class _MultipleEvaluationsFile(_Frozen):
     schema_: Literal["orchestra/evaluation/v1"] = Field(default="orchestra/evaluation/v1", alias="schema")
     evaluations: Annotated[Mapping[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Evaluation], Field(min_length=1)]
 
@@ -100,29 +100,29 @@ def read_evaluations(path: Path) -> dict[str, Evaluation]:
 
     Raises `InputError` N201, or L-codes for what is no strict YAML.
     """
-    marked = load(path.read_bytes(), str(path))
+    marked = load_yaml(path.read_bytes(), str(path))
     several = isinstance(marked.value, dict) and "evaluations" in marked.value
     try:
         if several:
-            return dict(_Several.model_validate(marked.value).evaluations)
-        one = _One.model_validate(marked.value)
+            return dict(_MultipleEvaluationsFile.model_validate(marked.value).evaluations)
+        one = _SingleEvaluationFile.model_validate(marked.value)
     except ValidationError as error:
-        raise _fault(error, marked) from error
+        raise _file_error(error, marked) from error
     return {one.rows.set if one.rows else "rows": one}
 
 
-def evaluation_of(path: Path, name: str = "") -> tuple[str, Evaluation]:
+def find_evaluation(path: Path, name: str = "") -> tuple[str, Evaluation]:
     """An evaluation of a file and its name; the first where none is named. Raises `InputError` N204 where there is none of that name."""
     found = read_evaluations(path)
     chosen = name or next(iter(found))
     if chosen not in found:
-        near = nearest(chosen, found)
+        near = closest_match(chosen, found)
         hint = f"did you mean {near!r}?" if near else f"it has {', '.join(found)}"
         raise InputError("N204", f"{path.parent.name} has no evaluation {chosen!r}", hint=hint)
     return chosen, found[chosen]
 
 
-def _fault(error: ValidationError, marked: Marked) -> InputError:
+def _file_error(error: ValidationError, marked: YamlDocument) -> InputError:
     first = error.errors(include_url=False)[0]
     said = f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}".removeprefix(": ").replace("Value error, ", "")
-    return InputError("N201", said, place=marked.place(first["loc"]), hint=HINT)
+    return InputError("N201", said, location=marked.location(first["loc"]), hint=HINT)

@@ -15,23 +15,23 @@ from statistics import fmean
 from typing import Any, TypeAlias
 
 from orchestra.agents.card import Card
-from orchestra.agents.card_file import WITH_ARRAYS
+from orchestra.agents.card_file import KINDS_WITH_ARRAYS
 from orchestra.app.result import Result
-from orchestra.core.outcomes import Failed
+from orchestra.core.outcomes import FailedOutcome
 from orchestra.learn import run_agent
-from orchestra.learn.evaluation.baselines import floors
-from orchestra.learn.evaluation.bootstrap import Figure, figure
+from orchestra.learn.evaluation.baselines import fit_baselines
+from orchestra.learn.evaluation.bootstrap import IntervalEstimate, estimate_interval
 from orchestra.learn.evaluation.metrics import Case, Metric
-from orchestra.learn.evaluation.rows import Question, Test, as_record
-from orchestra.learn.run_agent import Runs
+from orchestra.learn.evaluation.rows import EvaluationRow, EvaluationSet, as_record
+from orchestra.learn.run_agent import RunStarter
 from orchestra.workflows.python.steps import Step
 
-Tell: TypeAlias = Callable[[str, int, int], None]
+ProgressCallback: TypeAlias = Callable[[str, int, int], None]
 """Hears of progress: the arm, rows answered, rows in all."""
 INCUMBENT, UNTUNED, CANDIDATE = "as it is", "its untuned base", "the candidate"
 ANSWERED = "answered"
 """The column of the share of rows with an answer."""
-EVALUATION = "evaluation"
+EVALUATION_PURPOSE = "evaluation"
 """What the runs of an evaluation say that they are for: their rows are not to be learnt from."""
 
 
@@ -49,24 +49,24 @@ class Arm:
     """Of the first failure."""
 
     @property
-    def answered(self) -> float:
+    def answer_rate(self) -> float:
         """The share of rows with an answer."""
         return sum(case.output is not None for case in self.cases) / max(1, len(self.cases))
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class EvaluationReport:
     """The table of an evaluation."""
 
     agent: str
     test: str
     rows: int
     metrics: Sequence[str]
-    arms: Sequence[tuple[Arm, Sequence[Figure]]]
+    arms: Sequence[tuple[Arm, Sequence[IntervalEstimate]]]
     groups: int = 0
     """Of the rows; 0 where nobody has counted them."""
 
-    def figures(self, arm: str) -> Mapping[str, Figure]:
+    def estimates(self, arm: str) -> Mapping[str, IntervalEstimate]:
         """The figures of an arm by the names of the metrics."""
         return next(dict(zip(self.metrics, figures, strict=True)) for one, figures in self.arms if one.name == arm)
 
@@ -78,10 +78,10 @@ class Report:
             rows = max(1, len(arm.cases))
             spent = f"{arm.prompt_tokens / rows:.0f}, {arm.output_tokens / rows:.0f}" if arm.prompt_tokens else "-"
             name = arm.name if len(arm.cases) == self.rows else f"{arm.name}, {len(arm.cases)} rows"
-            lines.append(f"| {' | '.join([name, *map(str, figures), f'{arm.answered:.3f}', spent])} |")
+            lines.append(f"| {' | '.join([name, *map(str, figures), f'{arm.answer_rate:.3f}', spent])} |")
         return "\n".join([*lines, "", caption(self.rows, self.groups)])
 
-    def data(self) -> dict[str, Any]:
+    def as_data(self) -> dict[str, Any]:
         """The report as plain JSON."""
         return {
             "agent": self.agent,
@@ -96,7 +96,7 @@ class Report:
                         name: {"value": one.value, "low": one.low, "high": one.high} if one.value == one.value else None
                         for name, one in zip(self.metrics, figures, strict=True)
                     },
-                    ANSWERED: arm.answered,
+                    ANSWERED: arm.answer_rate,
                     "failed": arm.failed,
                     "prompt_tokens": arm.prompt_tokens,
                     "output_tokens": arm.output_tokens,
@@ -113,60 +113,71 @@ def caption(rows: int, groups: int) -> str:
     return f"95 % intervals: by drawing the rows anew{together}; exact (Clopper and Pearson) for shares whose draws reach 0 or 1."
 
 
-def report(name: str, test: Test, metrics: Sequence[Metric], arms: Sequence[Arm], seed: int = 0) -> Report:
+def build_report(name: str, test: EvaluationSet, metrics: Sequence[Metric], arms: Sequence[Arm], seed: int = 0) -> EvaluationReport:
     """The table of some arms' answers to a test of an agent, or a workflow, of this name."""
-    figured = [(arm, [figure(one, arm.cases, seed=seed) for one in metrics]) for arm in arms]
-    return Report(name, test.name, len(test.questions), [one.name for one in metrics], figured, test.groups)
+    figured = [(arm, [estimate_interval(one, arm.cases, seed=seed) for one in metrics]) for arm in arms]
+    return EvaluationReport(name, test.name, len(test.rows), [one.name for one in metrics], figured, test.group_count)
 
 
-def answered_of(arm: Arm, seed: int = 0) -> Figure:
+def answer_rate_interval(arm: Arm, seed: int = 0) -> IntervalEstimate:
     """The share of an arm's rows with an answer, with its interval."""
-    given = Metric(ANSWERED, lambda case: (float(case.output is not None), 1.0), lambda parts: fmean(part[0] for part in parts), share=True)
-    return figure(given, arm.cases, seed=seed)
+    given = Metric(
+        ANSWERED, lambda case: (float(case.output is not None), 1.0), lambda parts: fmean(part[0] for part in parts), is_proportion=True
+    )
+    return estimate_interval(given, arm.cases, seed=seed)
 
 
-def sampled(test: Test, rows: int, seed: int) -> Test:
+def sample_rows(test: EvaluationSet, rows: int, seed: int) -> EvaluationSet:
     """A test of at most so many questions, drawn by the seed, in the order of the file."""
-    if not rows or rows >= len(test.questions):
+    if not rows or rows >= len(test.rows):
         return test
-    drawn = sorted(random.Random(seed).sample(range(len(test.questions)), rows))  # noqa: S311 - a draw, not a secret
-    name = f"{test.name}, {rows} of {len(test.questions)} rows, seed {seed}"
-    return replace(test, name=name, questions=[test.questions[at] for at in drawn])
+    drawn = sorted(random.Random(seed).sample(range(len(test.rows)), rows))  # noqa: S311 - a draw, not a secret
+    name = f"{test.name}, {rows} of {len(test.rows)} rows, seed {seed}"
+    return replace(test, name=name, questions=[test.rows[at] for at in drawn])
 
 
-def untuned(card: Card) -> Card:
+def untuned_card(card: Card) -> Card:
     """The card without its adapter, and without the calibration that goes with it."""
-    return card.varied(name=f"{card.name}_untuned", adapter=None, calibration=None)
+    return card.with_settings(name=f"{card.name}_untuned", adapter=None, calibration=None)
 
 
-def candidate(card: Card, folder: Path) -> Card:
+def candidate_card(card: Card, folder: Path) -> Card:
     """The card with the adapter, or the arrays, of a folder in place of its own; a calibration goes with the adapter
     that it was made for. Raises `InputError` A004."""
-    if card.kind in WITH_ARRAYS:
-        return card.varied(name=f"{card.name}_candidate", folder=folder.resolve())
-    return card.varied(name=f"{card.name}_candidate", adapter=folder.name, elsewhere=None, calibration=None, folder=folder.resolve().parent)
+    if card.kind in KINDS_WITH_ARRAYS:
+        return card.with_settings(name=f"{card.name}_candidate", folder=folder.resolve())
+    return card.with_settings(
+        name=f"{card.name}_candidate", adapter=folder.name, elsewhere=None, calibration=None, folder=folder.resolve().parent
+    )
 
 
-def floor_arms(test: Test) -> list[Arm]:
+def baseline_arms(test: EvaluationSet) -> list[Arm]:
     """The answers of the floors."""
     return [
-        Arm(floor.name, [Case(one.expected, as_record(floor(one.input)), group=one.group) for one in test.questions])
-        for floor in floors(test.shown)
+        Arm(floor.name, [Case(one.expected, as_record(floor(one.input)), group=one.group) for one in test.rows])
+        for floor in fit_baselines(test.reference_rows)
     ]
 
 
-async def arm_of(runs: Runs, name: str, step: Step[..., Any], test: Test, at_once: int, tell: Tell = lambda *_: None) -> Arm:
+async def evaluate_arm(
+    runs: RunStarter,
+    name: str,
+    step: Step[..., Any],
+    test: EvaluationSet,
+    concurrency: int,
+    on_progress: ProgressCallback = lambda *_: None,
+) -> Arm:
     """The answers of an agent, or of a workflow, at most so many asked at once. Raises `FleetError` where no server can be had."""
     done, began = 0, time.monotonic()
 
     def told() -> None:
         nonlocal done
         done += 1
-        tell(name, done, len(test.questions))
+        on_progress(name, done, len(test.rows))
 
-    results = await run_agent.results(runs, step, [question.input for question in test.questions], at_once, told)
-    cases = [_case(question, result) for question, result in zip(test.questions, results, strict=True)]
-    reasons = [result.outcome.reason for result in results if isinstance(result.outcome, Failed)]
+    results = await run_agent.run_all(runs, step, [question.input for question in test.rows], concurrency, told)
+    cases = [_case(question, result) for question, result in zip(test.rows, results, strict=True)]
+    reasons = [result.outcome.reason for result in results if isinstance(result.outcome, FailedOutcome)]
     return Arm(
         name,
         cases,
@@ -178,6 +189,6 @@ async def arm_of(runs: Runs, name: str, step: Step[..., Any], test: Test, at_onc
     )
 
 
-def _case(question: Question, result: Result[Any]) -> Case:
+def _case(question: EvaluationRow, result: Result[Any]) -> Case:
     output = None if result.status != "done" else as_record(result.value)
-    return Case(question.expected, output, result.confidence, isinstance(result.outcome, Failed), question.group)
+    return Case(question.expected, output, result.confidence, isinstance(result.outcome, FailedOutcome), question.group)

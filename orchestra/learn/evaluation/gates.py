@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 
 from orchestra.core.errors import InputError, OrchestraError
-from orchestra.core.suggestions import nearest
-from orchestra.learn.evaluation.bootstrap import Figure
+from orchestra.core.suggestions import closest_match
+from orchestra.learn.evaluation.bootstrap import IntervalEstimate
 
-_FORM = re.compile(r"\s*(?P<metric>.+?)\s*(?P<sign>>=|<=)\s*(?P<bound>[0-9.]+)\s*")
+_PATTERN = re.compile(r"\s*(?P<metric>.+?)\s*(?P<sign>>=|<=)\s*(?P<bound>[0-9.]+)\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,22 +19,22 @@ class Requirement:
     """A bound on a metric: `EM >= 0.65`."""
 
     metric: str
-    least: bool
+    is_minimum: bool
     """Whether the bound is from below."""
     bound: float
 
     def __str__(self) -> str:
-        return f"{self.metric} {'>=' if self.least else '<='} {self.bound:g}"
+        return f"{self.metric} {'>=' if self.is_minimum else '<='} {self.bound:g}"
 
-    def met(self, figures: Mapping[str, Figure]) -> bool:
+    def is_met(self, figures: Mapping[str, IntervalEstimate]) -> bool:
         """Whether figures keep it; one that is not known does not."""
         value = figures[self.metric].value
-        return value >= self.bound if self.least else value <= self.bound
+        return value >= self.bound if self.is_minimum else value <= self.bound
 
 
-def read_requirement(text: str, metrics: Sequence[str]) -> Requirement:
+def parse_requirement(text: str, metrics: Sequence[str]) -> Requirement:
     """A requirement as one types it. Raises `InputError` N203."""
-    match = _FORM.fullmatch(text)
+    match = _PATTERN.fullmatch(text)
     try:
         bound = float(match["bound"]) if match else None
     except ValueError:
@@ -42,46 +42,46 @@ def read_requirement(text: str, metrics: Sequence[str]) -> Requirement:
     if match is None or bound is None:
         raise InputError("N203", f"{text!r} is no requirement", hint=f"--require '{metrics[0]} >= 0.65'")
     if match["metric"] not in metrics:
-        raise InputError("N203", f"there is no metric {match['metric']!r}", hint=_instead(match["metric"], metrics))
+        raise InputError("N203", f"there is no metric {match['metric']!r}", hint=_suggest_metric(match["metric"], metrics))
     return Requirement(match["metric"], match["sign"] == ">=", bound)
 
 
-def _instead(wanted: str, metrics: Sequence[str]) -> str:
+def _suggest_metric(wanted: str, metrics: Sequence[str]) -> str:
     """What to require where there is no metric of this name; texts were compared by `NAME exact` before, where nobody chose a metric."""
     field = wanted.removesuffix(" exact")
     if (same := f"{field} same") in metrics and field != wanted:
         kept = f"evaluation.yaml keeps the old one: metrics: {{{wanted}: {{of: exact, field: {field}}}}}"
         return f"{same!r} has taken its place, which drops no punctuation and no articles; {kept}"
-    near = nearest(wanted, metrics)
+    near = closest_match(wanted, metrics)
     return f"did you mean {near!r}?" if near else f"metrics: {', '.join(metrics)}"
 
 
-def junit(agent: str, test: str, requirements: Sequence[Requirement], figures: Mapping[str, Figure]) -> bytes:
+def junit_report(agent: str, test: str, requirements: Sequence[Requirement], figures: Mapping[str, IntervalEstimate]) -> bytes:
     """The requirements as a test suite, in the format that CI services read (https://github.com/testmoapp/junitxml)."""
-    failed = sum(not one.met(figures) for one in requirements)
+    failed = sum(not one.is_met(figures) for one in requirements)
     suite = _suite(f"{agent} on {test}", len(requirements), failed, 0)
     for one in requirements:
         case = ElementTree.SubElement(suite, "testcase", classname=f"orchestra.learn.{agent}", name=str(one))
         said = f"{one.metric} is {figures[one.metric]}"
-        if not one.met(figures):
+        if not one.is_met(figures):
             ElementTree.SubElement(case, "failure", message=said).text = f"required: {one}"
         else:
             ElementTree.SubElement(case, "system-out").text = said
-    return _written(suite)
+    return _encode_xml(suite)
 
 
-def unmeasured(agent: str, error: OrchestraError) -> bytes:
+def junit_error_report(agent: str, error: OrchestraError) -> bytes:
     """What takes the place of `junit` where nothing could be measured, so that nobody reads the report of last time."""
     suite = _suite(agent, 1, 0, 1)
     case = ElementTree.SubElement(suite, "testcase", classname=f"orchestra.learn.{agent}", name="evaluation")
     ElementTree.SubElement(case, "error", message=f"{error.code}: {error.message}").text = str(error)
-    return _written(suite)
+    return _encode_xml(suite)
 
 
 def _suite(name: str, tests: int, failures: int, errors: int) -> ElementTree.Element:
     return ElementTree.Element("testsuite", name=name, tests=str(tests), failures=str(failures), errors=str(errors))
 
 
-def _written(suite: ElementTree.Element) -> bytes:
+def _encode_xml(suite: ElementTree.Element) -> bytes:
     written: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
     return written

@@ -17,11 +17,11 @@ from typing import Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from orchestra.learn.evaluation.cascade import apgr
-from orchestra.learn.evaluation.function_calls import same_calls
-from orchestra.learn.evaluation.tatqa import amount, same_scaled
+from orchestra.learn.evaluation.function_calls import calls_match
+from orchestra.learn.evaluation.tatqa import parse_amount, scaled_answers_match
 from orchestra.schema.strict_json import canonical
 
-Kind: TypeAlias = Literal[
+MetricKind: TypeAlias = Literal[
     "accuracy",
     "text",
     "exact",
@@ -38,13 +38,13 @@ Kind: TypeAlias = Literal[
     "scaled",
     "calls",
 ]
-NEAR = 1e-6
+TOLERANCE = 1e-6
 """How far two numbers may be apart that are the same."""
 _FAILED = object()
 """What stands for the label of a row that failed: no label is the same."""
-ALONE = "output"
+WHOLE_OUTPUT = "output"
 """The name under which an output that is no record is measured."""
-Right: TypeAlias = Literal["accuracy", "text", "exact", "joint", "number", "scaled", "calls"]
+CorrectnessKind: TypeAlias = Literal["accuracy", "text", "exact", "joint", "number", "scaled", "calls"]
 """Kinds that tell of one answer whether it is right."""
 
 
@@ -63,12 +63,12 @@ class Case:
     """Cases that are not independent have the same one, such as questions about one passage; empty for one by itself."""
 
 
-class Measure(BaseModel):
+class MetricConfig(BaseModel):
     """One metric as an evaluation file asks for it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    of: Kind
+    of: MetricKind
     field: str = ""
     """The field of the output; the whole output where it is left out."""
     expected: str = ""
@@ -84,7 +84,7 @@ class Measure(BaseModel):
     """Not those whose expected record has one of these values."""
     means: Mapping[str, str] = Field(default_factory=dict)
     """What a value of the output is called in what was expected, where the two differ."""
-    by: Right = "exact"
+    by: CorrectnessKind = "exact"
     """Of `wrong`: what tells whether an answer is right."""
     scale: str = "scale"
     """Of `scaled`: the field, and the key, that has the scale."""
@@ -95,91 +95,91 @@ class Metric:
     """A figure of merit."""
 
     name: str
-    part: Callable[[Case], Any]
+    case_score: Callable[[Case], Any]
     """What a case has to say; None for nothing."""
-    figure: Callable[[Sequence[Any]], float]
+    aggregate: Callable[[Sequence[Any]], float]
     """The figure of such parts; NaN where there are none."""
-    less: bool = False
+    lower_is_better: bool = False
     """Whether less is better."""
-    share: bool = False
+    is_proportion: bool = False
     """Whether the figure is a share: its parts say how much is right, and of how much."""
 
-    def of(self, cases: Sequence[Case]) -> float:
+    def compute(self, cases: Sequence[Case]) -> float:
         """The figure of these cases."""
-        return self.figure([part for case in cases if (part := self.part(case)) is not None])
+        return self.aggregate([part for case in cases if (part := self.case_score(case)) is not None])
 
 
-def metric(name: str, measure: Measure) -> Metric:
+def build_metric(name: str, measure: MetricConfig) -> Metric:
     """The metric that a line of an evaluation file describes."""
-    read = _Reader(measure)
-    part, figure = _KINDS[measure.of]
+    read = _CaseReader(measure)
+    part, figure = _METRIC_FUNCTIONS[measure.of]
 
     def of(case: Case) -> Any:
-        if read.left_out(case):
+        if read.is_excluded(case):
             return None
         found = part(read, case)
         return (0.0, found[1]) if case.failed and figure is _ratio and found is not None else found
 
-    return Metric(name, of, figure, less_is_better(measure), figure is _ratio)
+    return Metric(name, of, figure, is_lower_better(measure), figure is _ratio)
 
 
-def less_is_better(measure: Measure) -> bool:
+def is_lower_better(measure: MetricConfig) -> bool:
     """Whether a figure is the better the smaller it is."""
     return measure.of == "wrong"
 
 
-class _Reader:
+class _CaseReader:
     """Finds the two values of a case that a measure is about."""
 
-    def __init__(self, measure: Measure) -> None:
-        self.measure, self.key = measure, measure.expected or measure.field
+    def __init__(self, measure: MetricConfig) -> None:
+        self.config, self.target_key = measure, measure.expected or measure.field
 
-    def given(self, case: Case) -> Any:
-        value = None if case.output is None else _valued(case.output, self.measure.field)
-        return self.measure.means.get(value, value) if isinstance(value, str) else value
+    def prediction(self, case: Case) -> Any:
+        value = None if case.output is None else _field_value(case.output, self.config.field)
+        return self.config.means.get(value, value) if isinstance(value, str) else value
 
-    def wanted(self, case: Case) -> Any:
-        return _valued(case.expected, self.key)
+    def target(self, case: Case) -> Any:
+        return _field_value(case.expected, self.target_key)
 
-    def left_out(self, case: Case) -> bool:
-        if self.measure.without and self.wanted(case) in self.measure.without:
+    def is_excluded(self, case: Case) -> bool:
+        if self.config.without and self.target(case) in self.config.without:
             return True
-        only, apart = self.measure.where, self.measure.where_not
-        return any(not among(case.expected.get(key), values) for key, values in only.items()) or any(
-            among(case.expected.get(key), values) for key, values in apart.items()
+        only, apart = self.config.where, self.config.where_not
+        return any(not matches_any(case.expected.get(key), values) for key, values in only.items()) or any(
+            matches_any(case.expected.get(key), values) for key, values in apart.items()
         )
 
-    def answers(self, case: Case) -> Sequence[Any]:
+    def accepted_answers(self, case: Case) -> Sequence[Any]:
         """The values that would be right: a list of them, or one. None at all: right is to give nothing."""
-        wanted = self.wanted(case)
-        return wanted if isinstance(wanted, list | tuple) else [] if _nothing(wanted) else [wanted]
+        wanted = self.target(case)
+        return wanted if isinstance(wanted, list | tuple) else [] if _is_empty(wanted) else [wanted]
 
 
-def _valued(record: Mapping[str, Any], key: str) -> Any:
+def _field_value(record: Mapping[str, Any], key: str) -> Any:
     """A field of a record, or all of it; of an output that is no record, what it is."""
     if key:
         return record.get(key)
-    return record[ALONE] if record.keys() == {ALONE} else record
+    return record[WHOLE_OUTPUT] if record.keys() == {WHOLE_OUTPUT} else record
 
 
-def among(value: Any, values: Any) -> bool:
+def matches_any(value: Any, values: Any) -> bool:
     """Whether a value is one of several that are right, or the one that is."""
     return value in values if isinstance(values, list | tuple) else bool(value == values)
 
 
-def normal(text: str) -> str:
+def normalize_squad(text: str) -> str:
     """SQuAD's normal form: lower case, without punctuation and articles, single spaces (https://arxiv.org/abs/1606.05250, section 5)."""
     plain = "".join(char for char in text.lower() if char not in string.punctuation)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", plain).split())
 
 
-def compared(text: str) -> str:
+def normalize_answer(text: str) -> str:
     """What is compared of a text: SQuAD's normal form; of a text of nothing but articles and punctuation, such as “A” or “+”, these."""
     plain = "".join(char for char in text.lower() if char not in string.punctuation)
-    return normal(text) or " ".join((plain if plain.strip() else text).split())
+    return normalize_squad(text) or " ".join((plain if plain.strip() else text).split())
 
 
-def spelt(text: str) -> str:
+def normalize_spelling(text: str) -> str:
     """What is compared of a text where nothing in it may be dropped: all but case, blanks and Unicode form (NFC, not the compatible one:
     `10²` is not `102`)."""
     return unicodedata.normalize("NFC", " ".join(unicodedata.normalize("NFC", text).casefold().split()))
@@ -187,81 +187,81 @@ def spelt(text: str) -> str:
 
 def token_f1(gold: str, given: str) -> float:
     """F1 of the bags of normalised tokens, in [0, 1]; 1 where both are empty."""
-    wanted, found = compared(gold).split(), compared(given).split()
+    wanted, found = normalize_answer(gold).split(), normalize_answer(given).split()
     if not wanted and not found:
         return 1.0
     return 2 * sum((Counter(wanted) & Counter(found)).values()) / (len(wanted) + len(found))
 
 
-def _nothing(value: Any) -> bool:
+def _is_empty(value: Any) -> bool:
     """Whether a value says nothing: null, a blank text, an empty list or record."""
     return not value.strip() if isinstance(value, str) else value is None or value in ([], (), {})
 
 
-def _best(read: _Reader, case: Case, score: Callable[[str, str], float]) -> tuple[float, float]:
-    answers, given = read.answers(case), read.given(case)
-    if not answers or _nothing(given):
-        return float(not answers and _nothing(given)), 1.0
-    whole = [read.wanted(case)] if isinstance(given, list | tuple) else []  # a list may be several right answers, and one value
-    return max(_told(one, given, score) for one in (*answers, *whole)), 1.0
+def _best_match(read: _CaseReader, case: Case, score: Callable[[str, str], float]) -> tuple[float, float]:
+    answers, given = read.accepted_answers(case), read.prediction(case)
+    if not answers or _is_empty(given):
+        return float(not answers and _is_empty(given)), 1.0
+    whole = [read.target(case)] if isinstance(given, list | tuple) else []  # a list may be several right answers, and one value
+    return max(_score_pair(one, given, score) for one in (*answers, *whole)), 1.0
 
 
-def _told(wanted: Any, given: Any, score: Callable[[str, str], float]) -> float:
+def _score_pair(wanted: Any, given: Any, score: Callable[[str, str], float]) -> float:
     """A score of two texts; what is none, and lies in no text, is right where it is the same."""
     if isinstance(given, list | tuple | Mapping):
-        return float(_same(wanted, given))
+        return float(_is_equal(wanted, given))
     text = wanted.get("text") if isinstance(wanted, Mapping) else wanted
     if isinstance(text, str) or (isinstance(given, str) and isinstance(text, int | float)):
         return score(str(text), str(given))
-    return float(_same(text, given))
+    return float(_is_equal(text, given))
 
 
-def _exact(read: _Reader, case: Case) -> tuple[float, float]:
-    return _best(read, case, lambda one, given: float(compared(one) == compared(given)))
+def _exact_match(read: _CaseReader, case: Case) -> tuple[float, float]:
+    return _best_match(read, case, lambda one, given: float(normalize_answer(one) == normalize_answer(given)))
 
 
-def _spelt(read: _Reader, case: Case) -> tuple[float, float]:
-    return _best(read, case, lambda one, given: float(spelt(one) == spelt(given)))
+def _text_match(read: _CaseReader, case: Case) -> tuple[float, float]:
+    return _best_match(read, case, lambda one, given: float(normalize_spelling(one) == normalize_spelling(given)))
 
 
-def _overlap(read: _Reader, case: Case) -> tuple[float, float]:
-    return _best(read, case, token_f1)
+def _token_overlap(read: _CaseReader, case: Case) -> tuple[float, float]:
+    return _best_match(read, case, token_f1)
 
 
-def _silence(read: _Reader, case: Case) -> tuple[float, float] | None:
+def _correct_silence(read: _CaseReader, case: Case) -> tuple[float, float] | None:
     """Of a case whose right answer is none: whether none was given."""
-    return None if read.answers(case) else (float(_nothing(read.given(case))), 1.0)
+    return None if read.accepted_answers(case) else (float(_is_empty(read.prediction(case))), 1.0)
 
 
-def _wrong(read: _Reader, case: Case) -> tuple[float, float]:
+def _wrong_answer(read: _CaseReader, case: Case) -> tuple[float, float]:
     """Whether an answer was given, and is wrong."""
-    return float(not _nothing(read.given(case)) and not _KINDS[read.measure.by][0](read, case)[0]), 1.0
+    return float(not _is_empty(read.prediction(case)) and not _METRIC_FUNCTIONS[read.config.by][0](read, case)[0]), 1.0
 
 
-def _same(wanted: Any, given: Any) -> bool:
+def _is_equal(wanted: Any, given: Any) -> bool:
     return bool(given == wanted and isinstance(given, bool) == isinstance(wanted, bool))
 
 
-def _equal(read: _Reader, case: Case) -> tuple[float, float]:
-    return float(_same(read.wanted(case), read.given(case))), 1.0
+def _value_match(read: _CaseReader, case: Case) -> tuple[float, float]:
+    return float(_is_equal(read.target(case), read.prediction(case))), 1.0
 
 
-def _number(read: _Reader, case: Case) -> tuple[float, float]:
+def _number_match(read: _CaseReader, case: Case) -> tuple[float, float]:
     """Whether two numbers are the same to six places, however they are written: `$1,452.40`, `(3.1)`, `72%`."""
-    given, wanted = amount(read.given(case)), amount(read.wanted(case))
-    return float(given is not None and wanted is not None and abs(given - wanted) <= NEAR), 1.0
+    given, wanted = parse_amount(read.prediction(case)), parse_amount(read.target(case))
+    return float(given is not None and wanted is not None and abs(given - wanted) <= TOLERANCE), 1.0
 
 
-def _scaled(read: _Reader, case: Case) -> tuple[float, float]:
+def _scaled_match(read: _CaseReader, case: Case) -> tuple[float, float]:
     """Whether an answer and its scale are right, by the rule of TAT-QA."""
-    key, output = read.measure.scale, case.output or {}
+    key, output = read.config.scale, case.output or {}
     wanted, given = str(case.expected.get(key) or ""), str(output.get(key) or "")
-    return float(same_scaled(read.wanted(case), wanted, read.given(case), given, compared)), 1.0
+    return float(scaled_answers_match(read.target(case), wanted, read.prediction(case), given, normalize_answer)), 1.0
 
 
-def _called(read: _Reader, case: Case) -> tuple[float, float]:
+def _calls_match(read: _CaseReader, case: Case) -> tuple[float, float]:
     """Whether the right functions were called, with accepted arguments, by the rule of BFCL; no answer is no call."""
-    return float(case.output is not None and same_calls(read.wanted(case), read.given(case))), 1.0
+    return float(case.output is not None and calls_match(read.target(case), read.prediction(case))), 1.0
 
 
 def _as_number(value: Any) -> float | None:
@@ -279,43 +279,43 @@ def _spans(value: Any) -> set[tuple[str, Any, Any]]:
     """The spans of a record of slots: name, start and end, in characters."""
     if not isinstance(value, Mapping):
         return set()
-    return {(name, _label(span.get("start")), _label(span.get("end"))) for name, span in value.items() if isinstance(span, Mapping)}
+    return {(name, _hashable(span.get("start")), _hashable(span.get("end"))) for name, span in value.items() if isinstance(span, Mapping)}
 
 
-def _span_f1(read: _Reader, case: Case) -> tuple[float, float]:
-    given, wanted = _spans(read.given(case)), _spans(read.wanted(case))
+def _span_f1(read: _CaseReader, case: Case) -> tuple[float, float]:
+    given, wanted = _spans(read.prediction(case)), _spans(read.target(case))
     return 2.0 * len(given & wanted), float(len(given) + len(wanted))
 
 
-def _joint(read: _Reader, case: Case) -> tuple[float, float]:
-    return float(_spans(read.given(case)) == _spans(read.wanted(case))), 1.0
+def _spans_match(read: _CaseReader, case: Case) -> tuple[float, float]:
+    return float(_spans(read.prediction(case)) == _spans(read.target(case))), 1.0
 
 
-def _pair(read: _Reader, case: Case) -> tuple[Any, Any]:
-    return _label(read.wanted(case)), _FAILED if case.failed else _label(read.given(case))
+def _label_pair(read: _CaseReader, case: Case) -> tuple[Any, Any]:
+    return _hashable(read.target(case)), _FAILED if case.failed else _hashable(read.prediction(case))
 
 
-def _label(value: Any) -> Any:
+def _hashable(value: Any) -> Any:
     """A value as something that can be counted: a list and a record as the bytes of their JSON."""
     return canonical(value) if isinstance(value, list | tuple | Mapping) else value
 
 
-def _ranked(read: _Reader, case: Case) -> tuple[float, bool]:
-    given = read.given(case)
+def _ranking_score(read: _CaseReader, case: Case) -> tuple[float, bool]:
+    given = read.prediction(case)
     likely = None if isinstance(given, str) else _as_number(given)
-    return likely or 0.0, read.wanted(case) == read.measure.positive
+    return likely or 0.0, read.target(case) == read.config.positive
 
 
-def _gained(read: _Reader, case: Case) -> tuple[float, float]:
+def _routing_gain(read: _CaseReader, case: Case) -> tuple[float, float]:
     """The number that was given, and the gain; a row without an answer goes to the smaller model."""
-    given = _as_number(read.given(case))
-    more, _, less = read.key.partition("-")
-    keys = (read.key, "") if read.key in case.expected else (more, less)
-    gain, lost = (_worth(case.expected.get(key)) for key in keys)
+    given = _as_number(read.prediction(case))
+    more, _, less = read.target_key.partition("-")
+    keys = (read.target_key, "") if read.target_key in case.expected else (more, less)
+    gain, lost = (_outcome_value(case.expected.get(key)) for key in keys)
     return (-math.inf if given is None else given), gain - lost
 
 
-def _worth(value: Any) -> float:
+def _outcome_value(value: Any) -> float:
     """What an outcome is worth: right as 1, wrong as 0."""
     return float(value) if isinstance(value, bool) else _as_number(value) or 0.0
 
@@ -325,7 +325,7 @@ def _ratio(parts: Sequence[tuple[float, float]]) -> float:
     return sum(part[0] for part in parts) / below if below else float("nan")
 
 
-def _balanced(parts: Sequence[tuple[Any, Any]]) -> float:
+def _balanced_accuracy(parts: Sequence[tuple[Any, Any]]) -> float:
     """The mean recall over the labels that were expected."""
     right: dict[Any, list[bool]] = defaultdict(list)
     for wanted, given in parts:
@@ -360,20 +360,20 @@ def auroc(parts: Sequence[tuple[float, bool]]) -> float:
     return (ranks - positives * (positives + 1) / 2) / (positives * negatives)
 
 
-_KINDS: dict[Kind, tuple[Callable[[_Reader, Case], Any], Callable[[Sequence[Any]], float]]] = {
-    "accuracy": (_equal, _ratio),
-    "text": (_spelt, _ratio),
-    "exact": (_exact, _ratio),
-    "token_f1": (_overlap, _ratio),
-    "silence": (_silence, _ratio),
-    "wrong": (_wrong, _ratio),
-    "balanced_accuracy": (_pair, _balanced),
-    "macro_f1": (_pair, _macro_f1),
-    "auroc": (_ranked, auroc),
-    "apgr": (_gained, apgr),
+_METRIC_FUNCTIONS: dict[MetricKind, tuple[Callable[[_CaseReader, Case], Any], Callable[[Sequence[Any]], float]]] = {
+    "accuracy": (_value_match, _ratio),
+    "text": (_text_match, _ratio),
+    "exact": (_exact_match, _ratio),
+    "token_f1": (_token_overlap, _ratio),
+    "silence": (_correct_silence, _ratio),
+    "wrong": (_wrong_answer, _ratio),
+    "balanced_accuracy": (_label_pair, _balanced_accuracy),
+    "macro_f1": (_label_pair, _macro_f1),
+    "auroc": (_ranking_score, auroc),
+    "apgr": (_routing_gain, apgr),
     "span_f1": (_span_f1, _ratio),
-    "joint": (_joint, _ratio),
-    "number": (_number, _ratio),
-    "scaled": (_scaled, _ratio),
-    "calls": (_called, _ratio),
+    "joint": (_spans_match, _ratio),
+    "number": (_number_match, _ratio),
+    "scaled": (_scaled_match, _ratio),
+    "calls": (_calls_match, _ratio),
 }

@@ -15,7 +15,7 @@ SCALES = {"": 1.0, "percent": 0.01, "thousand": 1e3, "million": 1e6, "billion": 
 _NUMBER = re.compile(r"(\()?\s*(-)?\s*[$€£]?\s*(-)?\s*((?:\d[\d,]*)?\.?\d+|\d[\d,]*\.?)\s*(\))?\s*(%)?\s*(\))?")
 
 
-def amount(value: Any) -> float | None:
+def parse_amount(value: Any) -> float | None:
     """The number that a financial text is: `$1,452.4` is 1452.4, `(3.1)` is -3.1, `17.7%` is 0.177; None for none and one too large."""
     if isinstance(value, bool):
         return None
@@ -32,7 +32,7 @@ def amount(value: Any) -> float | None:
     return (-1.0 if negative else 1.0) * float(digits.replace(",", "")) * (0.01 if percent else 1.0)
 
 
-def same_scaled(wanted: Any, wanted_scale: str, given: Any, given_scale: str, normal: Callable[[str], str]) -> bool:
+def scaled_answers_match(wanted: Any, wanted_scale: str, given: Any, given_scale: str, normal: Callable[[str], str]) -> bool:
     """Whether two answers, each a value or a list of them, say the same with their scales.
 
     Lists are compared whatever their order. A number counts rounded to two places, times its scale; one with a `%` has that for
@@ -40,19 +40,19 @@ def same_scaled(wanted: Any, wanted_scale: str, given: Any, given_scale: str, no
     """
     if given in (None, "", []):
         return False
-    bare = amount(given[0] if isinstance(given, list | tuple) else given) if _single(given) and not given_scale else None
+    bare = parse_amount(given[0] if isinstance(given, list | tuple) else given) if _is_single(given) and not given_scale else None
     whole = None if bare is None else Counter([f"{bare:.4f}"])
-    return _forms(wanted, wanted_scale, normal) in (_forms(given, given_scale, normal), whole)
+    return _canonical_forms(wanted, wanted_scale, normal) in (_canonical_forms(given, given_scale, normal), whole)
 
 
-def _single(value: Any) -> bool:
+def _is_single(value: Any) -> bool:
     return not isinstance(value, list | tuple) or len(value) == 1
 
 
-def _forms(answer: Any, scale: str, normal: Callable[[str], str]) -> Counter[str]:
+def _canonical_forms(answer: Any, scale: str, normal: Callable[[str], str]) -> Counter[str]:
     found: Counter[str] = Counter()
     for one in answer if isinstance(answer, list | tuple) else [answer]:
-        value = amount(one)
+        value = parse_amount(one)
         if value is None:
             found[f"{normal(str(one))} {scale}".strip()] += 1
         else:

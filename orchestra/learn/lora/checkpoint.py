@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from orchestra.core.atomic_files import standing, swap_folder, write_file
+from orchestra.core.atomic_files import recover_folder, replace_folder, write_file
 from orchestra.core.errors import InputError
-from orchestra.schema.strict_json import NotDecodable, decoded
+from orchestra.schema.strict_json import JsonDecodingError, decode_json
 
 if TYPE_CHECKING:
     import torch
 
-STATE, WEIGHTS, MOMENTS, BEST = "state.json", "weights.safetensors", "moments.safetensors", "best.safetensors"
-FOLDER = "checkpoint"
+STATE_FILE, WEIGHTS_FILE, MOMENTS_FILE, BEST_FILE = "state.json", "weights.safetensors", "moments.safetensors", "best.safetensors"
+CHECKPOINT_FOLDER = "checkpoint"
 
 
-class Point(msgspec.Struct, frozen=True):
+class TrainingPoint(msgspec.Struct, frozen=True):
     """A point of the curve that a training draws."""
 
     step: int
@@ -36,25 +36,25 @@ class Point(msgspec.Struct, frozen=True):
     """Share of the held-out rows whose every label token is the likeliest."""
 
 
-class State(msgspec.Struct, kw_only=True):
+class TrainingState(msgspec.Struct, kw_only=True):
     """Where a training stands."""
 
-    plan: str
+    plan_digest: str
     """Digest of everything that the result follows from: data, card, base, settings."""
     step: int = 0
     epoch: int = 0
     batch: int = 0
     """Batches of the epoch that are done."""
-    steps: int = 0
+    total_steps: int = 0
     """Steps in all; 0 while a budget of minutes is not yet a number of steps."""
     seconds: float = 0.0
-    seen: int = 0
+    tokens_seen: int = 0
     """Tokens computed."""
-    losses: float = 0.0
-    counted: int = 0
+    loss_sum: float = 0.0
+    loss_count: int = 0
     best_step: int = 0
-    points: list[Point] = []
-    stopped: bool = False
+    points: list[TrainingPoint] = []
+    stopped_early: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +63,19 @@ class Checkpoints:
 
     folder: Path
 
-    def save(self, state: State, weights: dict[str, torch.Tensor], moments: dict[str, torch.Tensor]) -> None:
+    def save(self, state: TrainingState, weights: dict[str, torch.Tensor], moments: dict[str, torch.Tensor]) -> None:
         """Writes a checkpoint in the place of the one before; `best.safetensors` is carried over."""
         from safetensors.torch import save_file
 
-        partial = self.folder / f".{FOLDER}.partial"
+        partial = self.folder / f".{CHECKPOINT_FOLDER}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, partial / WEIGHTS)
-        save_file({name: value.detach().cpu().contiguous() for name, value in moments.items()}, partial / MOMENTS)
-        (partial / STATE).write_bytes(msgspec.json.encode(state))
-        swap_folder(partial, self.folder / FOLDER)
+        save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, partial / WEIGHTS_FILE)
+        save_file({name: value.detach().cpu().contiguous() for name, value in moments.items()}, partial / MOMENTS_FILE)
+        (partial / STATE_FILE).write_bytes(msgspec.json.encode(state))
+        replace_folder(partial, self.folder / CHECKPOINT_FOLDER)
 
-    def load(self, plan: str) -> tuple[State, dict[str, torch.Tensor], dict[str, torch.Tensor]] | None:
+    def load(self, plan_digest: str) -> tuple[TrainingState, dict[str, torch.Tensor], dict[str, torch.Tensor]] | None:
         """The last checkpoint, or None where there is none.
 
         Raises `InputError` N120 for one that cannot be read, and for one of another training.
@@ -83,15 +83,15 @@ class Checkpoints:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        folder = standing(self.folder / FOLDER)
-        if not (folder / STATE).is_file():
+        folder = recover_folder(self.folder / CHECKPOINT_FOLDER)
+        if not (folder / STATE_FILE).is_file():
             return None
         try:
-            state = decoded((folder / STATE).read_bytes(), State)
-            weights, moments = load_file(folder / WEIGHTS), load_file(folder / MOMENTS)
-        except (OSError, NotDecodable, SafetensorError) as error:
+            state = decode_json((folder / STATE_FILE).read_bytes(), TrainingState)
+            weights, moments = load_file(folder / WEIGHTS_FILE), load_file(folder / MOMENTS_FILE)
+        except (OSError, JsonDecodingError, SafetensorError) as error:
             raise InputError("N120", f"the checkpoint in {folder} cannot be read: {error}", hint="start again with --fresh") from error
-        if state.plan != plan:
+        if state.plan_digest != plan_digest:
             raise InputError("N120", f"the checkpoint in {folder} is of another training", hint="start again with --fresh")
         return state, weights, moments
 
@@ -100,13 +100,13 @@ class Checkpoints:
         from safetensors.torch import save
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_file(self.folder / BEST, save({name: value.detach().cpu().contiguous() for name, value in weights.items()}))
+        write_file(self.folder / BEST_FILE, save({name: value.detach().cpu().contiguous() for name, value in weights.items()}))
 
     def load_best(self) -> dict[str, torch.Tensor]:
         """Those weights."""
         from safetensors.torch import load_file
 
-        found: dict[str, torch.Tensor] = load_file(self.folder / BEST)
+        found: dict[str, torch.Tensor] = load_file(self.folder / BEST_FILE)
         return found
 
     def clear(self) -> None:

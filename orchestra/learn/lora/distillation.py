@@ -14,24 +14,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestra.core.errors import InputError
-from orchestra.fleet.adapters import mark_of
+from orchestra.fleet.adapters import adapter_digest
 from orchestra.fleet.weights.adapter_checks import CONFIG
 from orchestra.fleet.weights.adapter_checks import WEIGHTS as ADAPTER_WEIGHTS
 from orchestra.fleet.weights.safetensors import check_folder
-from orchestra.fleet.weights.weights import verify
-from orchestra.learn.tensors import Arrays
+from orchestra.fleet.weights.weights import verify_weights
+from orchestra.learn.tensors import BatchTensors
 from orchestra.schema.strict_json import canonical, digest
 
 if TYPE_CHECKING:
     import torch
 
 TOKENIZER = "tokenizer.json"
-_WHAT_TOKENS = ("normalizer", "pre_tokenizer", "model", "added_tokens")
+_TOKENIZATION_PARTS = ("normalizer", "pre_tokenizer", "model", "added_tokens")
 """The parts of a tokenizer's file that decide which tokens a text becomes; the rest pads, cuts and decodes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Distillation:
+class DistillationSettings:
     """Which teacher, and how much it counts."""
 
     name: str
@@ -45,39 +45,39 @@ class Distillation:
     """What the teacher's probabilities count; the labels count the rest."""
 
     @classmethod
-    def of(cls, name: str, folder: Path, adapter: Path | None, temperature: float, share: float) -> Distillation:
+    def from_folder(cls, name: str, folder: Path, adapter: Path | None, temperature: float, share: float) -> DistillationSettings:
         """The distillation from weights in a folder. Raises `InputError` N122 for a folder without them, `FleetError` F007."""
         if not os.path.isfile(folder / "config.json"):
             raise InputError("N122", f"{folder} has no weights of a model", hint="name a folder of safetensors, or a model of the fleet")
-        mark = verify(folder).digest
+        mark = verify_weights(folder).digest
         if adapter is not None:
             if not all(os.path.isfile(adapter / file) for file in (ADAPTER_WEIGHTS, CONFIG)):
                 raise InputError("N122", f"{adapter} is no adapter", hint=f"a folder with {ADAPTER_WEIGHTS} and {CONFIG}")
             check_folder(adapter)
-            mark = digest(f"{mark} {mark_of(adapter)}".encode())
+            mark = digest(f"{mark} {adapter_digest(adapter)}".encode())
         return cls(name, folder, mark, adapter, temperature, share)
 
     def __str__(self) -> str:
         return f"{self.name} {self.digest}, temperature {self.temperature:g}, share {self.share:g}"
 
     @property
-    def facts(self) -> tuple[str, float, float]:
+    def plan_facts(self) -> tuple[str, float, float]:
         """What the result follows from."""
         return self.digest, self.temperature, self.share
 
 
 def check_tokenizers(student: Path, teacher: Path) -> None:
     """Raises `InputError` N121 where a text becomes other tokens for the teacher than for the student."""
-    if (mine := tokens_of(student)) != (theirs := tokens_of(teacher)):
+    if (mine := tokenizer_digest(student)) != (theirs := tokenizer_digest(teacher)):
         reason = f"the teacher in {teacher} has another tokenizer than {student}: {theirs} and {mine}"
         raise InputError("N121", reason, hint="let it answer instead: orchestra learn data --teacher NAME")
 
 
-def tokens_of(folder: Path) -> str:
+def tokenizer_digest(folder: Path) -> str:
     """The digest of what decides which tokens a text becomes. Raises `InputError` N121 where the folder does not say it."""
     try:
         told = json.loads((folder / TOKENIZER).read_bytes())
-        return digest(canonical({part: told.get(part) for part in _WHAT_TOKENS}))
+        return digest(canonical({part: told.get(part) for part in _TOKENIZATION_PARTS}))
     except (OSError, ValueError, AttributeError) as error:
         raise InputError("N121", f"{folder / TOKENIZER} cannot be read: {error}", hint="orchestra explain N121") from error
 
@@ -90,21 +90,23 @@ class SoftTeacher:
         self._model, self._temperature, self._share = model.eval().requires_grad_(False), temperature, share
 
     @classmethod
-    def load(cls, told: Distillation, device: str) -> SoftTeacher:
+    def load(cls, settings: DistillationSettings, device: str) -> SoftTeacher:
         """The teacher of a folder, its adapter merged into it. Raises `InputError` N122 for an adapter of another model."""
         from orchestra.learn.lora.model import load_base
 
-        model = load_base(told.folder)
-        if told.adapter is not None:
+        model = load_base(settings.folder)
+        if settings.adapter is not None:
             from peft import PeftModel
 
             try:
-                model = PeftModel.from_pretrained(model, str(told.adapter)).merge_and_unload()
+                model = PeftModel.from_pretrained(model, str(settings.adapter)).merge_and_unload()
             except (RuntimeError, ValueError) as error:
-                raise InputError("N122", f"{told.adapter} does not fit {told.name}: {error}", hint="orchestra explain N122") from error
-        return cls(model.to(device), told.temperature, told.share)
+                raise InputError(
+                    "N122", f"{settings.adapter} does not fit {settings.name}: {error}", hint="orchestra explain N122"
+                ) from error
+        return cls(model.to(device), settings.temperature, settings.share)
 
-    def loss(self, scores: torch.Tensor, made: Arrays) -> torch.Tensor:
+    def loss(self, logits: torch.Tensor, batch: BatchTensors) -> torch.Tensor:
         """The sum over a batch's label tokens of the student's loss, whose scores these are (tokens, vocabulary).
 
         The cross-entropy of the labels, mixed with the divergence of the student from the teacher, both softened by the temperature; its
@@ -113,18 +115,18 @@ class SoftTeacher:
         import torch
         from torch.nn import functional
 
-        labels = functional.cross_entropy(scores, made.labels, reduction="sum")
+        labels = functional.cross_entropy(logits, batch.labels, reduction="sum")
         with torch.no_grad():
-            theirs = scores_of(self._model, made)
-        most = min(scores.shape[-1], theirs.shape[-1])
-        mine, wanted = (functional.log_softmax(one[:, :most] / self._temperature, -1) for one in (scores, theirs))
+            theirs = label_logits(self._model, batch)
+        most = min(logits.shape[-1], theirs.shape[-1])
+        mine, wanted = (functional.log_softmax(one[:, :most] / self._temperature, -1) for one in (logits, theirs))
         divergence = functional.kl_div(mine, wanted, reduction="sum", log_target=True) * self._temperature**2
         mixed: torch.Tensor = (1 - self._share) * labels + self._share * divergence
         return mixed
 
 
-def scores_of(model: Any, made: Arrays) -> torch.Tensor:
+def label_logits(model: Any, batch: BatchTensors) -> torch.Tensor:
     """Logits where labels are asked for, and nowhere else: the head is the largest matrix of a small model."""
-    hidden = model.model(input_ids=made.tokens, attention_mask=made.mask, position_ids=made.positions, use_cache=False).last_hidden_state
-    scores: torch.Tensor = model.lm_head(hidden[made.asked]).float()
+    hidden = model.model(input_ids=batch.tokens, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False).last_hidden_state
+    scores: torch.Tensor = model.lm_head(hidden[batch.label_mask]).float()
     return scores

@@ -7,7 +7,7 @@ import math
 from orchestra.core.errors import InputError
 
 
-def finite(loss: float, step: int) -> float:
+def check_finite(loss: float, step: int) -> float:
     """The loss of a step, before anything follows from it. Raises `InputError` N124 for one that is infinite or no number."""
     if not math.isfinite(loss):
         reason = f"the training has diverged: in step {step} its loss is {loss}"

@@ -14,13 +14,13 @@ from typing import Any, Protocol
 from orchestra.agents import function_calls
 from orchestra.agents.card import Card
 from orchestra.agents.card_types import is_plain_text
-from orchestra.agents.output_parser import NO_INPUTS, Parsed, Reader
-from orchestra.agents.prompt import Script
+from orchestra.agents.output_parser import NO_INPUTS, OutputParser, ParsedOutput
+from orchestra.agents.prompt import CompiledPrompt
 from orchestra.core.errors import InputError
 from orchestra.schema.types import Schema
 
 
-class Tokenizer(Protocol):
+class ChatTokenizer(Protocol):
     """What is needed of a tokenizer of transformers."""
 
     eos_token_id: int
@@ -33,7 +33,7 @@ class Tokenizer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class TokenExample:
     """Tokens that a model reads, and those that it should write after them."""
 
     prompt: tuple[int, ...]
@@ -43,18 +43,18 @@ class Example:
         return len(self.prompt) + len(self.label)
 
 
-class ExampleMaker:
+class ExampleEncoder:
     """Makes the examples of one card for one model."""
 
-    def __init__(self, card: Card, tokenizer: Tokenizer) -> None:
+    def __init__(self, card: Card, tokenizer: ChatTokenizer) -> None:
         self._card, self._tokenizer = card, tokenizer
-        self._script, self._reader = Script(card), Reader(card)
+        self._script, self._reader = CompiledPrompt(card), OutputParser(card)
 
-    def example(self, inputs: Mapping[str, Any], output: Any) -> Example:
+    def encode_row(self, inputs: Mapping[str, Any], output: Any) -> TokenExample:
         """The example of a row. Raises `InputError` N110 for an output that serving would not take from the model."""
-        return Example(self.prompt(inputs), self.label(output, inputs))
+        return TokenExample(self.encode_prompt(inputs), self.encode_label(output, inputs))
 
-    def prompt(self, inputs: Mapping[str, Any]) -> tuple[int, ...]:
+    def encode_prompt(self, inputs: Mapping[str, Any]) -> tuple[int, ...]:
         """The tokens that a server makes of a call with these inputs."""
         prompt = self._script.render(inputs, constraint="none")
         messages = [{"role": said.role, "content": said.content} for said in prompt.messages]
@@ -63,43 +63,43 @@ class ExampleMaker:
         )
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
 
-    def label(self, output: Any, inputs: Mapping[str, Any] = NO_INPUTS) -> tuple[int, ...]:
+    def encode_label(self, output: Any, inputs: Mapping[str, Any] = NO_INPUTS) -> tuple[int, ...]:
         """The tokens that the model should write: the output, and the end of the turn; `inputs` are those that it answers.
 
         An agent that goes on from lines which stand already begins with a line break: so does the text in its row, and nothing else of it
         is read. Raises `InputError` N110 for an output that would read back as another one.
         """
-        form, card = self._card.form, self._card
-        schema = function_calls.narrowed(form.schema, card.calls, inputs) if card.calls and inputs else form.schema
-        text = str(output[form.alone]) if form.alone else spelt(output, schema)
-        read = self._reader.written(text, inputs=inputs or {})
+        form, card = self._card.output_form, self._card
+        schema = function_calls.narrow_output(form.schema, card.calls, inputs) if card.calls and inputs else form.schema
+        text = str(output[form.single_field]) if form.single_field else serialize_output(output, schema)
+        read = self._reader.parse_written(text, inputs=inputs or {})
         meant = output.removeprefix("\n") if card.grammar is not None else output
-        if not isinstance(read, Parsed) or read.value != meant:
-            why = f"it reads back as {read.value!r}" if isinstance(read, Parsed) else read.reason
+        if not isinstance(read, ParsedOutput) or read.value != meant:
+            why = f"it reads back as {read.value!r}" if isinstance(read, ParsedOutput) else read.reason
             raise InputError("N110", f"an output of {self._card.name} cannot be learnt: {why}", hint="orchestra explain N110")
         return (*self._tokenizer.encode(text, add_special_tokens=False), self._tokenizer.eos_token_id)
 
 
-def spelt(output: Any, schema: Schema) -> str:
+def serialize_output(output: Any, schema: Schema) -> str:
     """An output as the decoding grammar lets a model write it."""
     if is_plain_text(schema):
         return str(output)
-    return json.dumps(_ordered(output, schema), ensure_ascii=False)
+    return json.dumps(_order_fields(output, schema), ensure_ascii=False)
 
 
-def _ordered(value: Any, schema: Mapping[str, Any]) -> Any:
+def _order_fields(value: Any, schema: Mapping[str, Any]) -> Any:
     """The value with the fields of its records in the order of their type."""
     if isinstance(value, Mapping):
-        known: Mapping[str, Any] = _meant(value, schema).get("properties", {})
+        known: Mapping[str, Any] = _matching_branch(value, schema).get("properties", {})
         names = [name for name in known if name in value] + [name for name in value if name not in known]
-        return {name: _ordered(value[name], known.get(name, {})) for name in names}
+        return {name: _order_fields(value[name], known.get(name, {})) for name in names}
     if isinstance(value, list | tuple):
         items = schema.get("items")
-        return [_ordered(item, items if isinstance(items, Mapping) else {}) for item in value]
+        return [_order_fields(item, items if isinstance(items, Mapping) else {}) for item in value]
     return value
 
 
-def _meant(value: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
+def _matching_branch(value: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
     """The branch of a union of records that a record's constants choose."""
     for branch in schema.get("anyOf", ()):
         fixed = {name: one["const"] for name, one in branch.get("properties", {}).items() if "const" in one}

@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from orchestra.core.errors import InputError
 from orchestra.learn.batching import Batch
-from orchestra.learn.data_type import pick_precision
-from orchestra.learn.lora.distillation import SoftTeacher, scores_of
-from orchestra.learn.tensors import Arrays, arrays
+from orchestra.learn.data_type import pick_dtype
+from orchestra.learn.lora.distillation import SoftTeacher, label_logits
+from orchestra.learn.tensors import BatchTensors, batch_tensors
 
 if TYPE_CHECKING:
     import torch
 
-Targets: TypeAlias = Literal["all-linear", "attention", "query-value"]
-TARGETS: dict[Targets, tuple[str, ...]] = {
+TargetLayers: TypeAlias = Literal["all-linear", "attention", "query-value"]
+TARGET_LAYERS: dict[TargetLayers, tuple[str, ...]] = {
     "all-linear": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
     "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
     "query-value": ("q_proj", "v_proj"),
@@ -39,15 +39,15 @@ PACKAGES = ("torch", "transformers", "peft", "safetensors")
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class AdapterShape:
     """How large an adapter is, and where it sits."""
 
     rank: int = 16
     alpha: int = 32
-    targets: Targets = "all-linear"
+    targets: TargetLayers = "all-linear"
 
 
-def available(packages: Sequence[str] = PACKAGES) -> None:
+def check_packages(packages: Sequence[str] = PACKAGES) -> None:
     """Raises `InputError` N101 where a package that training needs is not installed."""
     if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
         raise InputError("N101", f"training needs {', '.join(missing)}", hint="pip install 'orchestra-slm[cpu,learn]', or [gpu,learn]")
@@ -57,7 +57,13 @@ class Learner:
     """A base model with a LoRA: losses and gradients of batches, and the weights as named tensors."""
 
     def __init__(
-        self, base: Any, shape: Shape, seed: int, device: str, precision: torch.dtype | None = None, teacher: SoftTeacher | None = None
+        self,
+        base: Any,
+        shape: AdapterShape,
+        seed: int,
+        device: str,
+        precision: torch.dtype | None = None,
+        teacher: SoftTeacher | None = None,
     ) -> None:
         """`base` is a causal language model of transformers; it is changed and belongs to the learner from now on. It computes in
         `precision`, or in what is fastest on the device.
@@ -71,48 +77,48 @@ class Learner:
         from peft.tuners.lora import Linear
 
         torch.manual_seed(seed)
-        layers = [name for name in TARGETS[shape.targets] if any(path.endswith(f".{name}") for path, _ in base.named_modules())]
+        layers = [name for name in TARGET_LAYERS[shape.targets] if any(path.endswith(f".{name}") for path, _ in base.named_modules())]
         if not layers:
             raise InputError(
-                "N102", f"{type(base).__name__} has no layers {', '.join(TARGETS[shape.targets])}", hint="orchestra explain N102"
+                "N102", f"{type(base).__name__} has no layers {', '.join(TARGET_LAYERS[shape.targets])}", hint="orchestra explain N102"
             )
-        self.settings = LoraConfig(r=shape.rank, lora_alpha=shape.alpha, target_modules=layers, lora_dropout=0.0, task_type="CAUSAL_LM")
+        self.lora_config = LoraConfig(r=shape.rank, lora_alpha=shape.alpha, target_modules=layers, lora_dropout=0.0, task_type="CAUSAL_LM")
         self.device, self._teacher = torch.device(device), teacher
-        self._wrapped = get_peft_model(base, self.settings).to(self.device, precision or pick_precision(device))
-        for layer in self._wrapped.modules():
+        self._peft_model = get_peft_model(base, self.lora_config).to(self.device, precision or pick_dtype(device))
+        for layer in self._peft_model.modules():
             if isinstance(layer, Linear):
-                layer.forward = partial(_adapted, layer)  # type: ignore[method-assign]  # of this layer, not of its class
-        self._model: Any = self._wrapped.get_base_model()
-        self._copies = {_short(name): value for name, value in self._wrapped.named_parameters() if value.requires_grad}
-        self.masters = {name: torch.nn.Parameter(value.detach().float()) for name, value in self._copies.items()}
+                layer.forward = partial(_fused_lora_forward, layer)  # type: ignore[method-assign]  # of this layer, not of its class
+        self._model: Any = self._peft_model.get_base_model()
+        self._compute_weights = {_parameter_name(name): value for name, value in self._peft_model.named_parameters() if value.requires_grad}
+        self.master_weights = {name: torch.nn.Parameter(value.detach().float()) for name, value in self._compute_weights.items()}
         """The weights that are trained, by the names that peft and vLLM know."""
 
-    def gradient(self, batch: Batch) -> float:
+    def accumulate_gradient(self, batch: Batch) -> float:
         """Adds the gradient of a batch's mean loss a label token to the masters; gives that loss."""
-        made = arrays(batch, self.device)
-        loss = self._loss(scores_of(self._model, made), made) / len(made.labels)
+        made = batch_tensors(batch, self.device)
+        loss = self._loss(label_logits(self._model, made), made) / len(made.labels)
         loss.backward()
-        for name, copy in self._copies.items():
+        for name, copy in self._compute_weights.items():
             if copy.grad is not None:
-                master = self.masters[name]
+                master = self.master_weights[name]
                 master.grad = copy.grad.float() if master.grad is None else master.grad + copy.grad.float()
                 copy.grad = None
         return float(loss.detach())
 
-    def measure(self, batch: Batch) -> tuple[float, int, int, int]:
+    def evaluate(self, batch: Batch) -> tuple[float, int, int, int]:
         """The sum of losses over a batch's label tokens, their number, its examples, and those whose every token is the likeliest."""
         import torch
 
         with torch.no_grad():
-            made = arrays(batch, self.device)
-            scores = scores_of(self._model, made)
+            made = batch_tensors(batch, self.device)
+            scores = label_logits(self._model, made)
             loss = self._loss(scores, made)
-            wrong = torch.zeros(int(made.rows[-1]) + 1, device=self.device).index_add_(
-                0, made.rows, (scores.argmax(-1) != made.labels).float()
+            wrong = torch.zeros(int(made.example_indices[-1]) + 1, device=self.device).index_add_(
+                0, made.example_indices, (scores.argmax(-1) != made.labels).float()
             )
         return float(loss), len(made.labels), len(wrong), int((wrong == 0).sum())
 
-    def _loss(self, scores: torch.Tensor, made: Arrays) -> torch.Tensor:
+    def _loss(self, scores: torch.Tensor, made: BatchTensors) -> torch.Tensor:
         """The sum of losses over the label tokens."""
         if self._teacher is not None:
             return self._teacher.loss(scores, made)
@@ -121,33 +127,33 @@ class Learner:
         loss: torch.Tensor = torch.nn.functional.cross_entropy(scores, made.labels, reduction="sum")
         return loss
 
-    def publish(self) -> None:
+    def sync_weights(self) -> None:
         """Rounds the masters to the copy that computes."""
         import torch
 
         with torch.no_grad():
-            for name, copy in self._copies.items():
-                copy.copy_(self.masters[name])
+            for name, copy in self._compute_weights.items():
+                copy.copy_(self.master_weights[name])
 
-    def adopt(self, weights: dict[str, torch.Tensor]) -> None:
+    def load_weights(self, weights: dict[str, torch.Tensor]) -> None:
         """Takes these weights for the masters."""
         import torch
 
         with torch.no_grad():
-            for name, master in self.masters.items():
+            for name, master in self.master_weights.items():
                 master.copy_(weights[name])
-        self.publish()
+        self.sync_weights()
 
 
-def _adapted(layer: Any, given: torch.Tensor) -> torch.Tensor:
+def _fused_lora_forward(layer: Any, inputs: torch.Tensor) -> torch.Tensor:
     """What peft's layer computes, with the scale and the sum inside one matrix product: a quarter of the time on a CPU goes without it."""
     import torch
 
     down, up, scale = layer.lora_A["default"].weight, layer.lora_B["default"].weight, layer.scaling["default"]
-    flat = given.flatten(0, -2)
+    flat = inputs.flatten(0, -2)
     own = torch.nn.functional.linear(flat, layer.base_layer.weight, layer.base_layer.bias)
     made: torch.Tensor = torch.addmm(own, flat @ down.T, up.T, alpha=scale)
-    return made.reshape(*given.shape[:-1], -1)
+    return made.reshape(*inputs.shape[:-1], -1)
 
 
 def load_base(folder: Path) -> Any:
@@ -175,6 +181,6 @@ def pick_device(wanted: Device) -> str:
     return wanted if wanted != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _short(name: str) -> str:
+def _parameter_name(name: str) -> str:
     """peft's name of a parameter in a file: without the name of the active adapter."""
     return name.replace(".default.", ".")

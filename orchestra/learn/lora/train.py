@@ -13,12 +13,12 @@ from orchestra.core.errors import InputError
 from orchestra.learn import lora_adapter
 from orchestra.learn.batching import Batcher
 from orchestra.learn.compatibility import check_contract, skill_digest
-from orchestra.learn.data.dataset import DataSet, Row
+from orchestra.learn.data.dataset import Dataset, DatasetRow
 from orchestra.learn.lora.checkpoint import Checkpoints
-from orchestra.learn.lora.distillation import Distillation, SoftTeacher, check_tokenizers
-from orchestra.learn.lora.examples import Example, ExampleMaker
-from orchestra.learn.lora.loop import BEST_RULE, Course, Tick, train
-from orchestra.learn.lora.model import Device, Learner, Shape, available, load_base, load_tokenizer, pick_device
+from orchestra.learn.lora.distillation import DistillationSettings, SoftTeacher, check_tokenizers
+from orchestra.learn.lora.examples import ExampleEncoder, TokenExample
+from orchestra.learn.lora.loop import BEST_RULE, TrainingHyperparameters, TrainingProgress, train
+from orchestra.learn.lora.model import AdapterShape, Device, Learner, check_packages, load_base, load_tokenizer, pick_device
 from orchestra.schema.strict_json import digest
 
 
@@ -27,59 +27,59 @@ class AdapterTraining:
     """What is trained, on what, and how."""
 
     card: Card
-    data: DataSet
+    data: Dataset
     base: Path
     """The folder of the base model's weights."""
     base_name: str
     base_digest: str
     cache: Path
     """Where checkpoints are kept."""
-    shape: Shape = field(default_factory=Shape)
-    course: Course = field(default_factory=Course)
-    most: int = 1400
+    shape: AdapterShape = field(default_factory=AdapterShape)
+    hyperparameters: TrainingHyperparameters = field(default_factory=TrainingHyperparameters)
+    batch_tokens: int = 1400
     """Tokens of a batch."""
-    longest: int = 2048
+    max_example_tokens: int = 2048
     """Tokens of an example at most; longer ones are left out."""
     device: Device = "auto"
     command: str = ""
-    teacher: Distillation | None = None
+    teacher: DistillationSettings | None = None
     """Whose probabilities are learnt beside the labels."""
-    start: lora_adapter.Start | None = None
+    start: lora_adapter.StartingAdapter | None = None
     """The adapter that it goes on from; without it from the base alone."""
 
     @property
-    def plan(self) -> str:
+    def plan_digest(self) -> str:
         """The digest of everything that the result follows from."""
-        limits = (self.most, self.longest)
+        limits = (self.batch_tokens, self.max_example_tokens)
         facts = (
             skill_digest(self.card),
             self.data.manifest.digest,
             self.base_digest,
             asdict(self.shape),
-            asdict(self.course),
+            asdict(self.hyperparameters),
             limits,
             BEST_RULE,
         )
-        taught = () if self.teacher is None else (self.teacher.facts,)
+        taught = () if self.teacher is None else (self.teacher.plan_facts,)
         begun = () if self.start is None else (f"start {self.start.digest}",)
         return digest(msgspec.json.encode((*facts, *taught, *begun)))
 
     @property
-    def folder(self) -> Path:
+    def checkpoint_folder(self) -> Path:
         """Where its checkpoint is kept."""
-        return self.cache / "learn" / self.card.name / self.plan[:12]
+        return self.cache / "learn" / self.card.name / self.plan_digest[:12]
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedExamples:
     """The examples of a training, and how many rows were too long for it."""
 
-    train: Sequence[Example]
-    tune: Sequence[Example]
-    long: int
+    train: Sequence[TokenExample]
+    tune: Sequence[TokenExample]
+    too_long: int
 
 
-def prepare(training: AdapterTraining) -> Prepared:
+def prepare_examples(training: AdapterTraining) -> PreparedExamples:
     """The examples.
 
     Raises `InputError` N103 for a data set of another type, N104 for one without rows to train or to tune on, N121 for a teacher
@@ -91,37 +91,37 @@ def prepare(training: AdapterTraining) -> Prepared:
     check_contract(card, data.manifest)
     if training.teacher is not None:
         check_tokenizers(training.base, training.teacher.folder)
-    maker = ExampleMaker(card, load_tokenizer(training.base))
+    maker = ExampleEncoder(card, load_tokenizer(training.base))
 
-    def encoded(rows: Sequence[Row]) -> tuple[list[Example], int]:
-        every = [maker.example(row.input, row.output) for row in rows]
-        kept = [example for example in every if len(example) <= training.longest]
+    def encoded(rows: Sequence[DatasetRow]) -> tuple[list[TokenExample], int]:
+        every = [maker.encode_row(row.input, row.output) for row in rows]
+        kept = [example for example in every if len(example) <= training.max_example_tokens]
         return kept, len(every) - len(kept)
 
     (first, long), (held, more) = encoded(data.rows["train"]), encoded(data.rows["tune"])
     for name, examples in (("train", first), ("tune", held)):
         if not examples:
             raise InputError("N104", f"{data.manifest.name} has no rows to {name} on", hint="more rows, or other shares of the parts")
-    return Prepared(first, held, long + more)
+    return PreparedExamples(first, held, long + more)
 
 
-def run(
-    training: AdapterTraining, prepared: Prepared, out: Path, tell: Callable[[Tick], None], *, fresh: bool = False
-) -> lora_adapter.Made:
+def train_adapter(
+    training: AdapterTraining, prepared: PreparedExamples, out: Path, on_step: Callable[[TrainingProgress], None], *, fresh: bool = False
+) -> lora_adapter.AdapterTrainingRecord:
     """Trains, or goes on where a killed training stopped; writes the adapter to `out`."""
-    available()
-    kept = Checkpoints(training.folder)
+    check_packages()
+    kept = Checkpoints(training.checkpoint_folder)
     if fresh:
         kept.clear()
     device = pick_device(training.device)
     teacher = SoftTeacher.load(training.teacher, device) if training.teacher is not None else None
-    learner = Learner(load_base(training.base), training.shape, training.course.seed, device, teacher=teacher)
+    learner = Learner(load_base(training.base), training.shape, training.hyperparameters.seed, device, teacher=teacher)
     if training.start is not None:
-        training.start.give(learner)
-    batches, held = (Batcher.of(examples, training.most) for examples in (prepared.train, prepared.tune))
-    state = train(learner, batches, held, training.course, training.plan, kept, tell)
+        training.start.load_into(learner)
+    batches, held = (Batcher.from_examples(examples, training.batch_tokens) for examples in (prepared.train, prepared.tune))
+    state = train(learner, batches, held, training.hyperparameters, training.plan_digest, kept, on_step)
     data = training.data.manifest
-    made = lora_adapter.Made(
+    made = lora_adapter.AdapterTrainingRecord(
         agent=training.card.name,
         skill=skill_digest(training.card),
         sha256="",
@@ -135,11 +135,11 @@ def run(
         command=training.command,
         teacher=str(training.teacher or ""),
         start="" if training.start is None else training.start.digest,
-        versions=lora_adapter.versions(),
+        versions=lora_adapter.package_versions(),
         steps=state.step,
         seconds=round(state.seconds, 1),
-        tokens=state.seen,
+        tokens=state.tokens_seen,
         best_step=state.best_step,
         curve=tuple(state.points),
     )
-    return lora_adapter.write(out, learner.masters, learner.settings, made)
+    return lora_adapter.write(out, learner.master_weights, learner.lora_config, made)

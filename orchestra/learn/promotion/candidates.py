@@ -7,42 +7,42 @@ from pathlib import Path
 from typing import assert_never
 
 from orchestra.agents.card import Card
-from orchestra.agents.encoder_tasks import FORMATS, LAYOUTS, skill
-from orchestra.agents.inference.array_files import reading
-from orchestra.agents.inference.linear import Classifier, Regressor, gives_number
+from orchestra.agents.encoder_tasks import TASK_CONFIGS, TASK_FORMATS, encoder_task
+from orchestra.agents.inference.array_files import array_errors
+from orchestra.agents.inference.linear import LinearClassifier, LinearRegressor, predicts_number
 from orchestra.core.errors import FleetError, InputError
 from orchestra.fleet.config import FleetConfig, LocalServer, Server
-from orchestra.fleet.weights.adapter_checks import WEIGHTS, Told, check_adapter, check_base, misfit, told
+from orchestra.fleet.weights.adapter_checks import WEIGHTS, AdapterManifestSummary, check_adapter, check_base, mismatch_error, read_manifest
 from orchestra.fleet.weights.safetensors import check_folder
-from orchestra.fleet.weights.weights import MANIFEST, Pantry, find, look
+from orchestra.fleet.weights.weights import MANIFEST, ModelStore, find_weights, quick_digest
 from orchestra.learn.compatibility import skill_digest
-from orchestra.learn.promotion.promotion import MAX_BYTES, layout_of, learnt, mark
-from orchestra.schema.types import Validator, under
+from orchestra.learn.promotion.promotion import MAX_BYTES, learnt_files, read_model_config, weights_digest
+from orchestra.schema.types import Validator, subschema
 
-OF_SLOTS = ("orchestra/tagger/v1", FORMATS["slots"])
+SLOT_FORMATS = ("orchestra/tagger/v1", TASK_FORMATS["slots"])
 """Formats whose labels are parts of slots, and stand in no output."""
 
 
 def check_candidate(card: Card, folder: Path) -> str:
     """Refuses a folder that has nothing to ship for an agent; gives the digest of what it has.
 
-    Raises `InputError` N301 where files are missing or too large, and what `check_fits` raises.
+    Raises `InputError` N301 where files are missing or too large, and what `check_compatible` raises.
     """
-    for path in _files(card, folder):
+    for path in _candidate_files(card, folder):
         if (size := path.stat().st_size) > MAX_BYTES:
             hint = "train with a lower --rank, or fewer --targets" if card.kind == "model" else ""
             raise InputError("N301", f"{path} has {size / 1e6:.1f} MB; at most {MAX_BYTES / 1e6:.0f}", hint=hint)
-    check_fits(card, folder)
-    return mark(card, folder)
+    check_compatible(card, folder)
+    return weights_digest(card, folder)
 
 
-def check_fits(card: Card, folder: Path) -> None:
+def check_compatible(card: Card, folder: Path) -> None:
     """Refuses a folder of what an agent could not be asked with.
 
     Raises `FleetError` F007 for an adapter that could run code, F222 for one that is not what it says, `InputError` N301 where files are
     missing, A-codes for arrays that do not fit.
     """
-    _files(card, folder)
+    _candidate_files(card, folder)
     if card.kind == "model":
         check_folder(folder)
         check_adapter(folder)
@@ -50,16 +50,16 @@ def check_fits(card: Card, folder: Path) -> None:
         _check_arrays(card, folder)
 
 
-def check_served(card: Card, folder: Path, fleet: FleetConfig, pantry: Pantry) -> list[str]:
+def check_servable(card: Card, folder: Path, fleet: FleetConfig, pantry: ModelStore) -> list[str]:
     """Refuses an adapter that no server of a card's model could apply. Gives what it says of itself and is not so here, and may be meant:
     that it was trained for another agent, or on other weights under the name of the base.
 
     Raises `FleetError` F222.
     """
-    said, faults, others, fits = told(folder), [], [], False
-    for name in fleet.serving(card.model):
+    said, faults, others, fits = read_manifest(folder), [], [], False
+    for name in fleet.servers_for(card.model):
         try:
-            others += _on(folder, said, name, fleet.servers[name], pantry)
+            others += _check_server(folder, said, name, fleet.servers[name], pantry)
             fits = True
         except FleetError as error:
             faults.append(error)
@@ -70,22 +70,22 @@ def check_served(card: Card, folder: Path, fleet: FleetConfig, pantry: Pantry) -
     return others
 
 
-def _on(folder: Path, said: Told, name: str, server: Server, pantry: Pantry) -> list[str]:
+def _check_server(folder: Path, said: AdapterManifestSummary, name: str, server: Server, pantry: ModelStore) -> list[str]:
     """What an adapter says of the weights of a server, of this name, and is not so. Raises `FleetError` F222 where they do not fit."""
     if said.base not in ("", server.model):
-        raise misfit(folder, f"it is for the base {said.base!r}, and the server {name!r} has {server.model!r}")
-    if not isinstance(server, LocalServer) or (base := find(server.weights, Pantry(pantry.folders))) is None:
+        raise mismatch_error(folder, f"it is for the base {said.base!r}, and the server {name!r} has {server.model!r}")
+    if not isinstance(server, LocalServer) or (base := find_weights(server.weights, ModelStore(pantry.folders))) is None:
         return []
     check_base(folder, base)
-    mark = look(base) if (base / MANIFEST).is_file() else ""
+    mark = quick_digest(base) if (base / MANIFEST).is_file() else ""
     if not mark or not said.bases or mark in said.bases:
         return []
     return [f"it was trained on weights of {server.model!r} with the digest {said.bases[0]}, and those of the server {name!r} have {mark}"]
 
 
-def _files(card: Card, folder: Path) -> list[Path]:
+def _candidate_files(card: Card, folder: Path) -> list[Path]:
     """The files of a candidate. Raises `InputError` N301 where one of them is missing."""
-    found = [folder / name for name in learnt(card, folder) or (WEIGHTS if card.kind == "model" else card.data,)]
+    found = [folder / name for name in learnt_files(card, folder) or (WEIGHTS if card.kind == "model" else card.data,)]
     if (missing := next((path for path in found if not os.path.isfile(path)), None)) is not None:
         hint = f"orchestra learn train {card.name} --data DATA"
         raise InputError("N301", f"{folder} has nothing for {card.name}: there is no {missing.name}", hint=hint)
@@ -95,49 +95,49 @@ def _files(card: Card, folder: Path) -> list[Path]:
 def _check_arrays(card: Card, folder: Path) -> None:
     """Refuses arrays of another kind of agent, of other inputs or outputs, with labels that the card does not have, and those that cannot
     be read. Raises `InputError` A011."""
-    layout = layout_of(card, folder, card.data)
-    wanted, inputs, outputs = _format(card), card.input_schema.get("properties", {}), card.output_schema.get("properties", {})
+    layout = read_model_config(card, folder, card.data)
+    wanted, inputs, outputs = _expected_format(card), card.input_schema.get("properties", {}), card.output_schema.get("properties", {})
     faults = [f"its format is {layout.format}, and not {wanted}"] if layout.format != wanted else []
     faults += [f"it reads {name!r}" for name in (layout.input, layout.beside) if name and name not in inputs]
     if layout.output and layout.output not in outputs:
         faults.append(f"it writes {layout.output!r}")
-    elif layout.output and layout.format not in OF_SLOTS:
-        label = Validator(under(card.output_schema, outputs[layout.output]))
+    elif layout.output and layout.format not in SLOT_FORMATS:
+        label = Validator(subschema(card.output_schema, outputs[layout.output]))
         faults += [f"it gives {one!r}" for one in layout.labels if label.check(one)]
     if faults:
         takes = f"{card.name} takes {', '.join(inputs)} and gives {', '.join(outputs)}"
         hint = f"orchestra learn train {card.name} --data DATA"
         raise InputError("A011", f"{folder} is not what {card.name} could have learnt: {faults[0]}; {takes}", hint=hint)
-    _read(card.varied(folder=folder.resolve()))
+    _load_arrays(card.with_settings(folder=folder.resolve()))
 
 
-def _read(card: Card) -> None:
+def _load_arrays(card: Card) -> None:
     """Reads a card's arrays as they are read when it is asked; those of an encoder without it, so that their shapes are seen only then.
     Raises `InputError` A011."""
     match card.kind:
         case "sklearn":
-            Regressor.load(card) if gives_number(card) else Classifier.load(card)
+            LinearRegressor.load(card) if predicts_number(card) else LinearClassifier.load(card)
         case "tagger":
-            from orchestra.agents.inference.crf_tagger import Tagger
+            from orchestra.agents.inference.crf_tagger import CrfTagger
 
-            Tagger.load(card)
+            CrfTagger.load(card)
         case "encoder":
-            with reading(card):
-                LAYOUTS[skill(card)].read(card)
-            if (linear := layout_of(card, card.folder or Path(), card.data).linear) is not None:
-                Classifier.load(card, linear.file, linear.sha256)
+            with array_errors(card):
+                TASK_CONFIGS[encoder_task(card)].read(card)
+            if (linear := read_model_config(card, card.folder or Path(), card.data).linear) is not None:
+                LinearClassifier.load(card, linear.file, linear.sha256)
         case "model" | "ensemble" | "python":
             raise AssertionError(f"{card.kind} has no arrays")
         case _:
             assert_never(card.kind)
 
 
-def _format(card: Card) -> str:
+def _expected_format(card: Card) -> str:
     """What the layout of a card's arrays says that they are, by what the agent gives."""
     match card.kind:
         case "encoder":
-            return FORMATS[skill(card)]
+            return TASK_FORMATS[encoder_task(card)]
         case "tagger":
             return "orchestra/tagger/v1"
         case _:
-            return f"orchestra/linear-{'number' if gives_number(card) else 'text'}/v1"
+            return f"orchestra/linear-{'number' if predicts_number(card) else 'text'}/v1"

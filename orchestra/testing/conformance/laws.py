@@ -18,30 +18,30 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestra.testing.conformance import inbox, log
-from orchestra.testing.conformance.model import Step, follow, steps
-from orchestra.testing.conformance.stories import Open
+from orchestra.testing.conformance.model import ConformanceStep, random_steps, run_steps
+from orchestra.testing.conformance.stories import OpenJournal
 
-__all__ = ["LAWS", "Law", "Open", "Step", "follow", "steps"]
+__all__ = ["CONFORMANCE_TESTS", "ConformanceStep", "ConformanceTest", "OpenJournal", "random_steps", "run_steps"]
 
-PATIENCE = 60.0
+TIMEOUT_SECONDS = 60.0
 """Seconds that a law may take; one that waits for ever does not hold."""
 
 
 @dataclass(frozen=True)
-class Law:
+class ConformanceTest:
     """One sentence about journals, and its proof."""
 
     name: str
-    prove: Callable[[Open], Coroutine[Any, Any, None]]
+    body: Callable[[OpenJournal], Coroutine[Any, Any, None]]
 
-    async def check(self, open_journal: Open) -> None:
+    async def run(self, open_journal: OpenJournal) -> None:
         """Raises `AssertionError` where the law does not hold for the store that `open_journal` opens."""
         try:
-            async with asyncio.timeout(PATIENCE):
-                await self.prove(open_journal)
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                await self.body(open_journal)
         except TimeoutError as error:
-            raise AssertionError(f"{self.name}: nothing came within {PATIENCE:g} seconds") from error
+            raise AssertionError(f"{self.name}: nothing came within {TIMEOUT_SECONDS:g} seconds") from error
 
 
-LAWS = tuple(Law(proof.__name__, proof) for proof in (*log.PROOFS, *inbox.PROOFS))
+CONFORMANCE_TESTS = tuple(ConformanceTest(proof.__name__, proof) for proof in (*log.LOG_TESTS, *inbox.INBOX_TESTS))
 """All laws, to be proven one by one."""

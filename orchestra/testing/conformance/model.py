@@ -10,38 +10,48 @@ from typing import Literal, TypeAlias, assert_never, get_args
 
 import msgspec
 
-from orchestra.core.protocols import Journal, Letter
+from orchestra.core.protocols import InboxMessage, Journal
 from orchestra.journal.errors import JournalError
 from orchestra.journal.memory import MemoryJournal, MemoryStore
-from orchestra.testing.conformance.stories import Open, begun, ended, middle, same, sent, write
+from orchestra.testing.conformance.stories import (
+    OpenJournal,
+    append_durably,
+    assert_equal,
+    node_events,
+    outbox_event,
+    run_finished,
+    run_started,
+)
 
 RUNS = ("a", "b", "c")
 OPENERS = 3
 
 
-Kind: TypeAlias = Literal["begin", "append", "message", "finish", "gap", "lease", "release", "post", "remember", "deliver", "delete"]
+StepKind: TypeAlias = Literal["begin", "append", "message", "finish", "gap", "lease", "release", "post", "remember", "deliver", "delete"]
 
-Answer: TypeAlias = str | int | tuple[str, ...] | None
+StepResult: TypeAlias = str | int | tuple[str, ...] | None
 """What a step gives; the code where it is refused."""
 
 
-class Step(msgspec.Struct, frozen=True):
+class ConformanceStep(msgspec.Struct, frozen=True):
     """One operation of one of the openers on one of the runs; `amount` means something else for each."""
 
-    kind: Kind
+    kind: StepKind
     opener: int
     run: str
     amount: int = 1
 
 
-def steps(seed: int, count: int = 40) -> list[Step]:
+def random_steps(seed: int, count: int = 40) -> list[ConformanceStep]:
     """A sequence of operations, the same for the same seed."""
-    kinds: tuple[Kind, ...] = (*get_args(Kind), "append", "append", "lease", "release")  # these more often
+    kinds: tuple[StepKind, ...] = (*get_args(StepKind), "append", "append", "lease", "release")  # these more often
     chance = Random(seed)  # noqa: S311  # repeatable, not secret
-    return [Step(chance.choice(kinds), chance.randrange(OPENERS), chance.choice(RUNS), chance.randint(1, 5)) for _ in range(count)]
+    return [
+        ConformanceStep(chance.choice(kinds), chance.randrange(OPENERS), chance.choice(RUNS), chance.randint(1, 5)) for _ in range(count)
+    ]
 
 
-async def follow(open_journal: Open, sequence: Sequence[Step]) -> None:
+async def run_steps(open_journal: OpenJournal, sequence: Sequence[ConformanceStep]) -> None:
     """Does the steps on the store and on a journal in memory; raises `AssertionError` where an answer differs, or what can be seen."""
     memory = MemoryStore()
     async with AsyncExitStack() as stack:
@@ -55,57 +65,57 @@ async def follow(open_journal: Open, sequence: Sequence[Step]) -> None:
             if step.kind == "remember" and not holds:
                 continue  # without a commit nobody else would see it
             last = len(await models[0].read(step.run))
-            wanted = await _answer(models[step.opener], step, last)
-            given = await _answer(ours[step.opener], step, last)
-            if not holds and (wanted, given) in _TOLD_OTHERWISE[step.kind == "release"]:
+            wanted = await _run_step(models[step.opener], step, last)
+            given = await _run_step(ours[step.opener], step, last)
+            if not holds and (wanted, given) in _ALLOWED_DIFFERENCES[step.kind == "release"]:
                 continue
-            same(f"{step} after {list(sequence[:number])}", given, wanted)
+            assert_equal(f"{step} after {list(sequence[:number])}", given, wanted)
             if not isinstance(wanted, str):
-                _pass_on(holders, step)
-        await _compare(models[0], ours, f"after {list(sequence)}")
+                _update_holders(holders, step)
+        await _compare_journals(models[0], ours, f"after {list(sequence)}")
 
 
-WITHOUT_LEASE = ("J001", "J005", "J006")
-_TOLD_OTHERWISE: dict[bool, set[tuple[Answer, Answer]]] = {
-    False: set(product(WITHOUT_LEASE, WITHOUT_LEASE)),
+WITHOUT_LEASE_CODES = ("J001", "J005", "J006")
+_ALLOWED_DIFFERENCES: dict[bool, set[tuple[StepResult, StepResult]]] = {
+    False: set(product(WITHOUT_LEASE_CODES, WITHOUT_LEASE_CODES)),
     True: {(None, "J005")},
 }
 """Who has no lease is refused, but may not be able to tell why; and who lost it may be told so when he gives it back."""
 
 
-def _pass_on(holders: dict[str, int | None], step: Step) -> None:
+def _update_holders(holders: dict[str, int | None], step: ConformanceStep) -> None:
     if step.kind == "finish" or (step.kind == "release" and holders[step.run] == step.opener):
         holders[step.run] = None
     elif step.kind in ("begin", "lease", "append", "message", "gap"):
         holders[step.run] = step.opener  # any event 1 begins a run
 
 
-async def _answer(journal: Journal, step: Step, last: int) -> Answer:
+async def _run_step(journal: Journal, step: ConformanceStep, last: int) -> StepResult:
     run, amount = step.run, step.amount
     try:
         match step.kind:
             case "begin":
-                await write(journal, run, [begun(run, at=float(ord(run)))])
+                await append_durably(journal, run, [run_started(run, at=float(ord(run)))])
             case "append":
-                await write(journal, run, middle(last + 1, amount))
+                await append_durably(journal, run, node_events(last + 1, amount))
             case "message":
-                await write(journal, run, [sent(last + 1, f"n{amount}", amount)])
+                await append_durably(journal, run, [outbox_event(last + 1, f"n{amount}", amount)])
             case "finish":
-                await write(journal, run, [ended(last + 1)])
+                await append_durably(journal, run, [run_finished(last + 1)])
             case "gap":
-                await write(journal, run, middle(last + 1 + amount))
+                await append_durably(journal, run, node_events(last + 1 + amount))
             case "lease":
                 return await journal.lease(run)
             case "release":
                 await journal.release(run)
             case "post":
-                return await journal.post(run, Letter(kind="answer", node="q", value=amount))
+                return await journal.send(run, InboxMessage(kind="answer", node="q", value=amount))
             case "remember":
-                journal.remember("m", run, amount)
-                await write(journal, run, middle(last + 1))
+                journal.put_memo("m", run, amount)
+                await append_durably(journal, run, node_events(last + 1))
             case "deliver":
                 found = await journal.outbox(limit=amount)
-                await journal.delivered([message.number for message in found])
+                await journal.mark_delivered([message.number for message in found])
                 return tuple(message.key for message in found)
             case "delete":
                 await journal.delete(run)
@@ -116,14 +126,14 @@ async def _answer(journal: Journal, step: Step, last: int) -> Answer:
     return None
 
 
-async def _compare(model: Journal, ours: Sequence[Journal], where: str) -> None:
+async def _compare_journals(model: Journal, ours: Sequence[Journal], where: str) -> None:
     wanted = await model.outbox()
     for journal in ours:
         for run in RUNS:
-            same(f"events of {run} {where}", await journal.read(run), await model.read(run))
-            same(f"letters of {run} {where}", await journal.letters(run), await model.letters(run))
-        same(f"runs {where}", await journal.runs(), await model.runs())
-        same(f"ids {where}", await journal.find(""), await model.find(""))
-        same(f"answer {where}", await journal.recall("m"), await model.recall("m"))
+            assert_equal(f"events of {run} {where}", await journal.read(run), await model.read(run))
+            assert_equal(f"inbox of {run} {where}", await journal.inbox(run), await model.inbox(run))
+        assert_equal(f"runs {where}", await journal.list_runs(), await model.list_runs())
+        assert_equal(f"ids {where}", await journal.find_runs(""), await model.find_runs(""))
+        assert_equal(f"answer {where}", await journal.get_memo("m"), await model.get_memo("m"))
         found = await journal.outbox()
-        same(f"messages {where}", [(one.key, one.value) for one in found], [(one.key, one.value) for one in wanted])
+        assert_equal(f"messages {where}", [(one.key, one.value) for one in found], [(one.key, one.value) for one in wanted])

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from random import Random
 from typing import Any
 
-from orchestra.testing.schema_samples import NoInstance, instance
+from orchestra.testing.schema_samples import InstanceError, make_instance
 
-_PLAIN = frozenset(range(ord("a"), ord("z") + 1)) | {ord(" "), ord('"')}
-_MOST = 4096
+_PREFERRED_BYTES = frozenset(range(ord("a"), ord("z") + 1)) | {ord(" "), ord('"')}
+_MAX_BYTES = 4096
 
 
 def constraint_of(body: Mapping[str, Any]) -> tuple[str, Any] | None:
@@ -33,43 +33,43 @@ def constraint_of(body: Mapping[str, Any]) -> tuple[str, Any] | None:
 def constrained_text(constraint: tuple[str, Any], random: Random, sources: tuple[str, ...] = ()) -> str:
     """A text that keeps the constraint. Grammars and regular expressions need the package llguidance, which comes with vLLM.
 
-    Raises `NoInstance` where it cannot make one.
+    Raises `InstanceError` where it cannot make one.
     """
     kind, content = constraint
     match kind:
         case "json":
             schema = json.loads(content) if isinstance(content, str) else content
-            return json.dumps(instance(schema, random, sources), ensure_ascii=False)
+            return json.dumps(make_instance(schema, random, sources), ensure_ascii=False)
         case "choice":
             return str(random.choice(content))
         case "regex":
-            return _walk(_guidance().LLMatcher.grammar_from_regex(content), random)
+            return _random_walk(_import_llguidance().LLMatcher.grammar_from_regex(content), random)
         case _:
-            return _walk(content, random)
+            return _random_walk(content, random)
 
 
-def _guidance() -> Any:
+def _import_llguidance() -> Any:
     try:
         import llguidance
     except ImportError as error:
-        raise NoInstance("grammars are simulated with llguidance: pip install llguidance, or give the simulation an `answer`") from error
+        raise InstanceError("grammars are simulated with llguidance: pip install llguidance, or give the simulation an `answer`") from error
     return llguidance
 
 
-def _walk(grammar: str, random: Random) -> str:
+def _random_walk(grammar: str, random: Random) -> str:
     """A random walk through a grammar, byte by byte: letters where they may stand, and out as soon as it may end."""
-    guidance = _guidance()
+    guidance = _import_llguidance()
     tokenizer = guidance.LLTokenizer("byte")
     matcher = guidance.LLMatcher(tokenizer, grammar)
     found = bytearray()
-    while not matcher.is_stopped() and len(found) < _MOST:
+    while not matcher.is_stopped() and len(found) < _MAX_BYTES:
         mask = matcher.compute_bitmask()
         allowed = [token for token in range(tokenizer.vocab_size) if mask[token >> 3] >> (token & 7) & 1]
         if tokenizer.eos_token in allowed or not allowed:
             break
-        chosen = random.choice([token for token in allowed if token in _PLAIN] or allowed)
+        chosen = random.choice([token for token in allowed if token in _PREFERRED_BYTES] or allowed)
         matcher.consume_token(chosen)
         found.append(chosen)
     if matcher.is_error():
-        raise NoInstance(f"the grammar is refused: {matcher.get_error()}")
+        raise InstanceError(f"the grammar is refused: {matcher.get_error()}")
     return found.decode("utf-8", "replace")

@@ -28,7 +28,7 @@ EndpointFault: TypeAlias = Literal[
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class SimulatedRequest:
     """One request, as the simulated server got it. `repeat` counts requests with the very same body, from 1."""
 
     path: str
@@ -88,41 +88,41 @@ class EndpointFaults:
     ignored_constraint: float = 0.0
     """Free text in spite of `structured_outputs`."""
     slow_first_token: float = 0.0
-    """The first token comes after `SLOW` seconds."""
+    """The first token comes after `SLOW_FIRST_TOKEN_SECONDS` seconds."""
     long_line: float = 0.0
     """A stream with a line of 10 MB."""
     repeats: int | None = None
     """Faults hit only the first so many requests with the same body, so that sending again succeeds in the end; None for all."""
 
     def __post_init__(self) -> None:
-        chances = [getattr(self, name) for name in FAULTS]
+        chances = [getattr(self, name) for name in FAULT_NAMES]
         if min(chances) < 0 or sum(chances) > 1 + 1e-9:
             raise ValueError(f"probabilities must lie in [0, 1] and sum to at most 1, not {chances}")
 
-    def __call__(self, request: Request) -> EndpointFault:
+    def __call__(self, request: SimulatedRequest) -> EndpointFault:
         """The fault that hits this request, or an empty text."""
         if self.repeats is not None and request.repeat > self.repeats:
             return ""
         left = request.random("fault").random()
-        for name in FAULTS:
+        for name in FAULT_NAMES:
             left -= getattr(self, name)
             if left < 0:
                 return name
         return ""
 
 
-FAULTS: tuple[EndpointFault, ...] = tuple(field.name for field in fields(EndpointFaults) if field.name != "repeats")  # type: ignore[misc]  # its fields are the faults' names
-SLOW = 0.3
-HTML = b"<!doctype html><html><head><title>Sign in</title></head><body>Welcome to the hotel's network</body></html>"
+FAULT_NAMES: tuple[EndpointFault, ...] = tuple(field.name for field in fields(EndpointFaults) if field.name != "repeats")  # type: ignore[misc]  # its fields are the faults' names
+SLOW_FIRST_TOKEN_SECONDS = 0.3
+HTML_PAGE = b"<!doctype html><html><head><title>Sign in</title></head><body>Welcome to the hotel's network</body></html>"
 
-FaultChoice: TypeAlias = EndpointFaults | Callable[[Request], EndpointFault]
+FaultChoice: TypeAlias = EndpointFaults | Callable[[SimulatedRequest], EndpointFault]
 """Which fault hits a request: by chance, or by a function of the request."""
 
 
-def first(*faults: EndpointFault) -> Callable[[Request], EndpointFault]:
+def first_faults(*faults: EndpointFault) -> Callable[[SimulatedRequest], EndpointFault]:
     """Hits the first requests of a server with these faults, in order, and none after them."""
 
-    def choose(request: Request) -> EndpointFault:
+    def choose(request: SimulatedRequest) -> EndpointFault:
         return faults[request.number - 1] if request.number <= len(faults) else ""
 
     return choose

@@ -14,17 +14,24 @@ from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 Scope: TypeAlias = MutableMapping[str, Any]
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
+AsgiMessage: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[AsgiMessage]]
+Send: TypeAlias = Callable[[AsgiMessage], Awaitable[None]]
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 RESET = "orchestra.reset"
 """An ASGI extension of this server: a message of this type breaks the connection off at once, as a killed server does."""
 
-_REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 405: "Method Not Allowed", 429: "Too Many Requests"}
-_REASONS |= {500: "Internal Server Error", 501: "Not Implemented", 503: "Service Unavailable"}
-_HEAD_BYTES = 64 << 10
+_STATUS_PHRASES = {
+    200: "OK",
+    400: "Bad Request",
+    401: "Unauthorized",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    429: "Too Many Requests",
+}
+_STATUS_PHRASES |= {500: "Internal Server Error", 501: "Not Implemented", 503: "Service Unavailable"}
+_MAX_HEAD_BYTES = 64 << 10
 
 
 @asynccontextmanager
@@ -37,7 +44,7 @@ async def serving(app: Application, port: int = 0) -> AsyncIterator[int]:
         assert task is not None
         connections.add(task)
         try:
-            await _Connection(app, reader, writer).serve()
+            await _ServerConnection(app, reader, writer).serve()
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
             pass  # a client that went away, or that does not speak HTTP, gets no answer
         except asyncio.CancelledError:
@@ -48,7 +55,7 @@ async def serving(app: Application, port: int = 0) -> AsyncIterator[int]:
             with contextlib.suppress(ConnectionError, asyncio.CancelledError):
                 await writer.wait_closed()
 
-    server = await asyncio.start_server(accept, "127.0.0.1", port, limit=_HEAD_BYTES)
+    server = await asyncio.start_server(accept, "127.0.0.1", port, limit=_MAX_HEAD_BYTES)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -59,49 +66,49 @@ async def serving(app: Application, port: int = 0) -> AsyncIterator[int]:
         await server.wait_closed()
 
 
-class _Connection:
+class _ServerConnection:
     """One connection and the requests on it, one after another."""
 
     def __init__(self, app: Application, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.app, self.reader, self.writer = app, reader, writer
-        self.ahead = b""
+        self.buffered = b""
 
     async def serve(self) -> None:
         while True:
-            head = await self._head()
+            head = await self._read_head()
             if head is None:
                 return
             method, target, headers = head
             body = await self.reader.readexactly(int(headers.get("content-length", 0)))
-            answer = _Answer(self, keep=headers.get("connection", "").lower() != "close")
-            await self.app(_scope(method, target, headers), _receiver(self, body), answer.send)
+            answer = _ResponseWriter(self, keep=headers.get("connection", "").lower() != "close")
+            await self.app(_scope(method, target, headers), _make_receive(self, body), answer.send)
             if not answer.finished:
                 self.writer.transport.abort()
                 return
             if not answer.keep:
                 return
 
-    async def _head(self) -> tuple[str, str, dict[str, str]] | None:
-        first, self.ahead = self.ahead, b""
+    async def _read_head(self) -> tuple[str, str, dict[str, str]] | None:
+        first, self.buffered = self.buffered, b""
         try:
             lines = (first + await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         except asyncio.IncompleteReadError:
             return None
         method, target, _ = lines[0].split(" ", 2)
-        headers = dict(_header(line) for line in lines[1:] if line)
+        headers = dict(_parse_header(line) for line in lines[1:] if line)
         return method, target, headers
 
-    async def gone(self) -> None:
+    async def wait_until_closed(self) -> None:
         """Returns when the client has closed the connection."""
         while True:
             byte = await self.reader.read(1)
             if not byte:
                 return
-            self.ahead += byte  # the next request, come early
+            self.buffered += byte  # the next request, come early
             await asyncio.Event().wait()
 
 
-def _header(line: str) -> tuple[str, str]:
+def _parse_header(line: str) -> tuple[str, str]:
     name, _, value = line.partition(":")
     return name.strip().lower(), value.strip()
 
@@ -120,29 +127,29 @@ def _scope(method: str, target: str, headers: dict[str, str]) -> Scope:
     }
 
 
-def _receiver(connection: _Connection, body: bytes) -> Receive:
+def _make_receive(connection: _ServerConnection, body: bytes) -> Receive:
     given = False
 
-    async def receive() -> Message:
+    async def receive() -> AsgiMessage:
         nonlocal given
         if not given:
             given = True
             return {"type": "http.request", "body": body, "more_body": False}
-        await connection.gone()
+        await connection.wait_until_closed()
         return {"type": "http.disconnect"}
 
     return receive
 
 
-class _Answer:
+class _ResponseWriter:
     """Writes one response; chunked where the application states no length."""
 
-    def __init__(self, connection: _Connection, *, keep: bool) -> None:
+    def __init__(self, connection: _ServerConnection, *, keep: bool) -> None:
         self.writer, self.keep = connection.writer, keep
         self.chunked = False
         self.finished = False
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: AsgiMessage) -> None:
         if message["type"] == RESET:
             self.writer.transport.abort()
             raise ConnectionResetError
@@ -158,10 +165,10 @@ class _Answer:
         self.writer.write(body)
         await self.writer.drain()
 
-    def _start(self, message: Message) -> None:
+    def _start(self, message: AsgiMessage) -> None:
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in message.get("headers", ())]
         self.chunked = all(name.lower() != "content-length" for name, _ in headers)
         headers += [("transfer-encoding", "chunked")] if self.chunked else []
         status = message["status"]
-        lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Other')}", *(f"{name}: {value}" for name, value in headers)]
+        lines = [f"HTTP/1.1 {status} {_STATUS_PHRASES.get(status, 'Other')}", *(f"{name}: {value}" for name, value in headers)]
         self.writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))

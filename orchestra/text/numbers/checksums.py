@@ -16,7 +16,7 @@ def compact(text: str) -> str:
     return _BLANKS.sub("", text)
 
 
-def iban_fault(text: str) -> str | None:
+def iban_error(text: str) -> str | None:
     """Why a text is no IBAN; empty where it is one, None where nobody can tell, for its country has none in the registry."""
     plain = compact(text).upper()
     if not _IBAN.fullmatch(plain):
@@ -30,7 +30,7 @@ def iban_fault(text: str) -> str | None:
     return "" if right else "its check digits are those of another one"
 
 
-def card_fault(text: str) -> str:
+def card_number_error(text: str) -> str:
     """Why a text is no number of a card; empty where it is one, as far as its last digit (Luhn) tells."""
     plain = compact(text)
     if not _CARD.fullmatch(plain):

@@ -1,6 +1,6 @@
 """Currencies as texts write them: `$`, `A$`, `CAD`, `Swiss francs`, `kr`; and whether two of them may be one.
 
-A name is the code of ISO 4217, or, where several countries write the same, a word of which `MAY_BE` says what it may stand for.
+A name is the code of ISO 4217, or, where several countries write the same, a word of which `CANDIDATE_CODES` says what it may stand for.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-MAY_BE: Final[Mapping[str, tuple[str, ...]]] = {
+CANDIDATE_CODES: Final[Mapping[str, tuple[str, ...]]] = {
     "$": ("USD", "AUD", "CAD", "NZD", "HKD", "SGD", "TWD"),
     "¥": ("JPY", "CNY"),
     "krone": ("SEK", "NOK", "DKK", "ISK"),
@@ -25,9 +25,9 @@ MAY_BE: Final[Mapping[str, tuple[str, ...]]] = {
     "penny": ("GBP",),
 }
 """What a name may stand for that is of several currencies, or of a part of one."""
-USUAL: Final = {"$": "USD", "¥": "JPY", "pound": "GBP"}
+DEFAULT_CODES: Final = {"$": "USD", "¥": "JPY", "pound": "GBP"}
 """What such a name stands for where nothing else is said; of another one it is not known."""
-PARTS: Final = frozenset({"cent", "penny"})
+SUBUNITS: Final = frozenset({"cent", "penny"})
 """Names of hundredths."""
 _SIGNS = {
     "$": "$", "€": "EUR", "£": "GBP", "¥": "¥", "₹": "INR", "₽": "RUB", "₩": "KRW", "₺": "TRY", "₪": "ILS", "₴": "UAH", "₫": "VND",
@@ -49,7 +49,7 @@ _NAMES = {
     "dirham": "AED", "rial": "rial", "riyal": "rial", "dinar": "dinar", "naira": "NGN", "shilling": "shilling", "hryvnia": "UAH",
     "bitcoin": "BTC", "cent": "cent", "pence": "penny", "penny": "penny",
 }  # fmt: skip
-_OF = {
+_CODES_BY_COUNTRY = {
     "dollar": {
         "us": "USD", "u.s.": "USD", "american": "USD", "australian": "AUD", "canadian": "CAD", "new zealand": "NZD", "hong kong": "HKD",
         "singapore": "SGD", "taiwan": "TWD",
@@ -62,19 +62,19 @@ _OF = {
     "pound": {"british": "GBP", "egyptian": "EGP", "lebanese": "LBP", "syrian": "SYP"},
     "won": {"korean": "KRW", "south korean": "KRW"},
 }  # fmt: skip
-_ADJECTIVE = "|".join(re.escape(one) for one in sorted({name for of in _OF.values() for name in of}, key=len, reverse=True))
+_ADJECTIVE = "|".join(re.escape(one) for one in sorted({name for of in _CODES_BY_COUNTRY.values() for name in of}, key=len, reverse=True))
 _NAME = "|".join(sorted(_NAMES, key=len, reverse=True))
 _SIGN = r"(?:(?<![^\W\d_])(?:US|AU|CA|NZ|HK|MX|NT|[ACRS]))?\$|[€£¥₹₽₩₺₪₴₫฿₦₱₸₡₲₵₼₾₭₿]"
-BEFORE: Final = rf"{_SIGN}|(?<![^\W\d_])(?:usd|eur|gbp|chf|jpy|inr|cny|rmb|(?-i:{'|'.join(CODES)}|[Rr]s\.?|[Kk]r\.?))"
+PREFIX_PATTERN: Final = rf"{_SIGN}|(?<![^\W\d_])(?:usd|eur|gbp|chf|jpy|inr|cny|rmb|(?-i:{'|'.join(CODES)}|[Rr]s\.?|[Kk]r\.?))"
 """A currency before a number, as a pattern without case;"""
-AFTER: Final = (
+SUFFIX_PATTERN: Final = (
     rf"{_SIGN}|¢|(?:{'|'.join(CODES)})(?!\w)|(?-i:[Kk]r|Kč|zł)(?!\w)|(?:(?:{_ADJECTIVE})\s)?(?:{_NAME})(?:e?s)?(?!\w)"
     r"|(?:south\s)?korean\swon(?!\w)"
 )
 """and one behind it."""
 
 
-def named(text: str) -> str:
+def currency_code(text: str) -> str:
     """The name of a currency that a pattern has found; empty where there is none."""
     plain = " ".join(text.lower().split()).rstrip(".")
     if plain in _SIGNS:
@@ -84,21 +84,21 @@ def named(text: str) -> str:
     adjective, _, noun = plain.rpartition(" ")
     for one in (plain, noun, plain.removesuffix("s"), noun.removesuffix("s"), noun.removesuffix("es")):
         if (name := _NAMES.get(one)) is not None:
-            return _of(adjective, name)
-    return _OF["won"].get(adjective, "") if noun == "won" else ""
+            return _country_code(adjective, name)
+    return _CODES_BY_COUNTRY["won"].get(adjective, "") if noun == "won" else ""
 
 
-def _of(adjective: str, name: str) -> str:
-    countries = _OF.get("dollar" if name == "$" else name, {})
+def _country_code(adjective: str, name: str) -> str:
+    countries = _CODES_BY_COUNTRY.get("dollar" if name == "$" else name, {})
     return countries.get(adjective, name)
 
 
-def differ(answer: str, evidence: str) -> bool | None:
+def are_different(answer: str, evidence: str) -> bool | None:
     """Whether a currency of an answer is another one than that of the evidence; None where nobody can tell."""
-    if answer == evidence or USUAL.get(answer) == evidence or USUAL.get(evidence) == answer:
+    if answer == evidence or DEFAULT_CODES.get(answer) == evidence or DEFAULT_CODES.get(evidence) == answer:
         return False
-    mine, theirs = MAY_BE.get(answer, (answer,)), MAY_BE.get(evidence, (evidence,))
+    mine, theirs = CANDIDATE_CODES.get(answer, (answer,)), CANDIDATE_CODES.get(evidence, (evidence,))
     if not set(mine) & {*theirs, evidence} and answer not in theirs:
         return True
     less = answer if evidence in mine else evidence if answer in theirs else ""  # of which of them the name is of several
-    return False if less and less not in USUAL and less not in PARTS else None
+    return False if less and less not in DEFAULT_CODES and less not in SUBUNITS else None

@@ -26,9 +26,9 @@ _COUNTRIES = (
 )
 COUNTRIES: Final = frozenset(pair[:2] for pair in _COUNTRIES.split())
 """Of two letters (ISO 3166-1 alpha-2)."""
-COUNTRIES_OF_THREE: Final = frozenset(pair[2:] for pair in _COUNTRIES.split())
+COUNTRIES_ALPHA3: Final = frozenset(pair[2:] for pair in _COUNTRIES.split())
 """Of three letters (alpha-3)."""
-RESERVED: Final = frozenset({"AC", "CP", "DG", "EA", "EU", "EZ", "IC", "SU", "TA", "UK", "UN", "XK"})
+RESERVED_COUNTRIES: Final = frozenset({"AC", "CP", "DG", "EA", "EU", "EZ", "IC", "SU", "TA", "UK", "UN", "XK"})
 """Codes that are reserved or in use, and are no countries of the list."""
 _CURRENCIES = (
     "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BHD BIF BMD BND BOB BOV BRL BSD BTN BWP BYN BZD CAD CDF CHE CHF CHW CLF CLP "

@@ -32,14 +32,14 @@ COMPOUNDS: Final = {
     "diciotto diciannove venti vent trenta trent quaranta quarant cinquanta cinquant sessanta sessant settanta settant "
     "ottanta ottant novanta novant cento mille mila milione milioni miliardo miliardi",
 }
-"""Languages that write number words together; each word is one or more of these, with what `_JOINTS` and `_ENDINGS` have."""
+"""Languages that write number words together; each word is one or more of these, with what `_JOINTS` and `_SUFFIXES` have."""
 _JOINTS = {"de": "und|ein", "nl": "en|ën|een", "sv": "ett|en", "da": "og|en|et|to|ni|ti", "hu": "egy", "tr": "bir", "fi": "", "it": ""}
 _ENDINGS = {
     "de": "(?:zig|ßig)?(?:en|n)?(?:s?t?e[rsnm]?|fach|mal)?", "nl": "(?:tien|tig)?(?:de|ste|en|voud)?", "sv": "(?:er|de|te|nde)?",
     "da": "(?:er|de|te|nde)?", "fi": "(?:a|ä|n)?", "hu": "(?:an|en|odik|edik|adik|ödik)?", "tr": "(?:inci|ıncı|uncu|üncü|nci|ncı)?",
     "it": "(?:esimo|esima|esimi)?",
 }  # fmt: skip
-WORDS: Final = (
+NUMBER_WORDS: Final = (
     # French
     "zéro deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze seize vingt vingts trente quarante "
     "cinquante soixante septante huitante octante nonante cent cents mille milliard milliards deuxième troisième quatrième "
@@ -79,12 +79,14 @@ WORDS: Final = (
 )
 HOMOGRAPHS: Final = frozenset(WORD.findall("elf otto uno duo lima mila trent sita sata quince tio vent dos opt dua nove tano"))
 """Those that are words or names in English too. They count in a text without English function words."""
-WEAK: Final = frozenset(WORD.findall("on bin hat fire to ni ti en et hai ba due six once cent cents sex mil seize sept null doi fem doze"))
+WEAK_NUMBER_WORDS: Final = frozenset(
+    WORD.findall("on bin hat fire to ni ti en et hai ba due six once cent cents sex mil seize sept null doi fem doze")
+)
 """Those that are frequent words in English. They count beside another number word, and in a text with function words of other languages."""
-JOINTS: Final = frozenset(WORD.findall("und en och og et y e i и та και"))
+CONJUNCTIONS: Final = frozenset(WORD.findall("und en och og et y e i и та και"))
 """What joins the words of one number."""
-_ENGLISH: Final = frozenset(WORD.findall("the and with from that this which they been were are its their"))
-_OTHER: Final = frozenset(
+_ENGLISH_FUNCTION_WORDS: Final = frozenset(WORD.findall("the and with from that this which they been were are its their"))
+_OTHER_FUNCTION_WORDS: Final = frozenset(
     WORD.findall(
         "der das und ist eine wurde jahre les est une dans ans el una fue es años il della dei nel che sono anni foi em anos het een jaar "
         "är och det og år ve yıl az és"
@@ -121,43 +123,43 @@ _KOREAN = re.compile(
     "|[한두세네](?:명|개|번|살|시간|배|층).{0,3}"
 )
 _KANA = re.compile("ひとつ|ふたつ|みっつ|よっつ|いつつ|むっつ|ななつ|やっつ|ここのつ|[ひびぴ]ゃく|じゅう|きゅう|せんきゅう|はっせん")
-HAN: Final = "〇零一二三四五六七八九十百千万萬億亿兆两兩壹弐貳贰参參叁肆伍陸陆柒捌玖拾佰仟廿卅〡-〩〸-〺"
+HAN_NUMERALS: Final = "〇零一二三四五六七八九十百千万萬億亿兆两兩壹弐貳贰参參叁肆伍陸陆柒捌玖拾佰仟廿卅〡-〩〸-〺"
 """Characters of Chinese and Japanese numerals, for a class of a regular expression."""
 _KNOWN_SCRIPTS = frozenset(WORD.findall("LATIN CYRILLIC GREEK ARABIC HEBREW HANGUL CJK HIRAGANA KATAKANA IDEOGRAPHIC MODIFIER"))
 """Scripts of which number words are recognised here, and letters of no script."""
-_ALIKE = str.maketrans(
+_LOOKALIKE_LETTERS = str.maketrans(
     "аеорсухіјѕһԁԛԝѵӏкмтвнгүҽАВЕКМНОРСТУХІЈЅԌԚԜѴӀοαρτυνικχωεϝϲΑΒΕΖΗΙΚΜΝΟΡΤΥΧսոօցհաԼՕꓲꓦꓫꓡꓚꓓꓟɑɡı",
     "aeopcyxijshdqwvlkmtbhryeABEKMHOPCTYXIJSGQWVIoaptuvikxwefcABEZHIKMNOPTYXunoghwLOIVXLCDMagi",
 )
 """Letters of other scripts that look like Latin ones."""
 
 
-_ALIKE_SCRIPTS = frozenset(("LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "LISU"))
+_LOOKALIKE_SCRIPTS = frozenset(("LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "LISU"))
 
 
-def _compound(language: str) -> str:
+def _compound_pattern(language: str) -> str:
     parts = "|".join(sorted(COMPOUNDS[language].split(), key=len, reverse=True))
     joint = f"(?:{_JOINTS[language]})*" if _JOINTS[language] else ""
     return f"{joint}(?:(?:{parts}){_ENDINGS[language]}{joint})+"
 
 
-_COMPOUND = re.compile("|".join(f"(?:{_compound(language)})" for language in COMPOUNDS))
-_WORDS = frozenset(WORD.findall(WORDS))
+_COMPOUND = re.compile("|".join(f"(?:{_compound_pattern(language)})" for language in COMPOUNDS))
+_NUMBER_WORDS = frozenset(WORD.findall(NUMBER_WORDS))
 
 
 def is_english(tokens: Sequence[str]) -> bool:
     """Whether a text has a word that English uses and no other language here does."""
-    return not _ENGLISH.isdisjoint(tokens)
+    return not _ENGLISH_FUNCTION_WORDS.isdisjoint(tokens)
 
 
 def is_of_other_language(tokens: Sequence[str]) -> bool:
     """Whether a text has a function word of another language, and none of English."""
-    return not _OTHER.isdisjoint(tokens) and not is_english(tokens)
+    return not _OTHER_FUNCTION_WORDS.isdisjoint(tokens) and not is_english(tokens)
 
 
 def is_number_word(token: str) -> bool:
     """Whether a word, case folded, is a number word of a language other than English."""
-    if token in _WORDS or token in WEAK:
+    if token in _NUMBER_WORDS or token in WEAK_NUMBER_WORDS:
         return True
     if token.isascii() or script(token[0]) == "LATIN":
         return _COMPOUND.fullmatch(token) is not None
@@ -165,7 +167,7 @@ def is_number_word(token: str) -> bool:
     if first == "CYRILLIC":
         return token in _CYRILLIC_EXACT or _CYRILLIC.match(token) is not None
     if first == "GREEK":
-        return _GREEK.match(without_marks(token)) is not None
+        return _GREEK.match(strip_accents(token)) is not None
     pattern = {"ARABIC": _ARABIC, "HEBREW": _HEBREW, "HANGUL": _KOREAN}.get(first)
     if pattern is not None:
         return pattern.fullmatch(token) is not None
@@ -182,18 +184,18 @@ def is_of_unknown_script(token: str) -> bool:
     return not token.isascii() and any(script(char) not in _KNOWN_SCRIPTS for char in token if char.isalpha() and not char.isascii())
 
 
-def latin(token: str) -> str:
+def to_latin(token: str) -> str:
     """A word with the letters of other scripts that look like Latin ones replaced by these."""
-    return token if token.isascii() else token.translate(_ALIKE)
+    return token if token.isascii() else token.translate(_LOOKALIKE_LETTERS)
 
 
-def is_mixed(token: str) -> bool:
+def has_mixed_scripts(token: str) -> bool:
     """Whether a word has letters of two scripts that look alike, and one of them looks like a Latin one."""
-    if token.isascii() or latin(token) == token:
+    if token.isascii() or to_latin(token) == token:
         return False
-    return len({script(char) for char in token if char.isalpha()} & _ALIKE_SCRIPTS) > 1
+    return len({script(char) for char in token if char.isalpha()} & _LOOKALIKE_SCRIPTS) > 1
 
 
-def without_marks(text: str) -> str:
+def strip_accents(text: str) -> str:
     """A text without the marks on its letters."""
     return "".join(char for char in unicodedata.normalize("NFD", text) if not unicodedata.combining(char))

@@ -17,28 +17,28 @@ from datetime import date
 from decimal import Decimal
 from fractions import Fraction
 
-from orchestra.text.keywords import UNSPACED
+from orchestra.text.keywords import UNSPACED_SCRIPTS
 from orchestra.text.numbers import currencies
 from orchestra.text.numbers.iso_codes import CURRENCIES, FORMER_CURRENCIES
-from orchestra.text.numbers.months import MONTH_WORDS, month_of
+from orchestra.text.numbers.months import MONTH_PATTERN, month_number
 from orchestra.text.numbers.numerals import (
-    COMMA,
-    COMMAED,
-    JOINED,
-    LAKHS,
-    LETTERS,
-    MINUS,
-    NAME,
-    POINTED,
-    POWER,
-    SCALE,
+    COMMA_GROUPED,
+    DECIMAL_COMMA,
+    DOTTED_IDENTIFIER,
+    LAKH_GROUPED,
+    MINUS_SIGNS,
+    POINT_GROUPED,
+    POWER_OF_TEN,
+    SCALE_LETTERS,
+    SCALE_PATTERN,
     SCALES,
-    VULGAR,
-    even,
-    worth,
+    SPACE_GROUPED,
+    VULGAR_FRACTION,
+    parse_numeral,
+    to_ascii_digits,
 )
-from orchestra.text.numbers.units import METRES, POUND, Unit, unit_at
-from orchestra.text.numbers.words import written
+from orchestra.text.numbers.units import METRE_LETTERS, POUND, MeasureUnit, unit_at
+from orchestra.text.numbers.words import find_written_numbers
 
 MAX_DIGITS = 40
 """Longer runs of digits are identifiers, compared as they stand."""
@@ -48,48 +48,48 @@ _DASHES = frozenset("–‒")
 _ENDS_IN_UNIT = r"(?=[^\S\n]?[a-z])(?![^\S\n](?:and|or|to|und|oder|bis|et|ou|y|o|e)\b)"
 """A word behind a figure, which joins no other one to it."""
 _NUMBER = re.compile(
-    rf"""(?P<alone>\A)?(?:(?<!\w)|(?<=[{UNSPACED}\uac00-\ud7a3])|(?<=\dx)|(?<=\dT)(?=\d\d:)|(?<=\dh)(?=[0-5]\d(?!\w)))
+    rf"""(?P<alone>\A)?(?:(?<!\w)|(?<=[{UNSPACED_SCRIPTS}\uac00-\ud7a3])|(?<=\dx)|(?<=\dT)(?=\d\d:)|(?<=\dh)(?=[0-5]\d(?!\w)))
     (?P<open>\(\s?)?
-    (?:(?P<sign>[{MINUS}+])(?P<apart>\s?))?
-    (?:(?=[^\d\s(])(?P<before>{currencies.BEFORE})\s?)?
-    (?P<sign2>[{MINUS}])?
+    (?:(?P<sign>[{MINUS_SIGNS}+])(?P<apart>\s?))?
+    (?:(?=[^\d\s(])(?P<before>{currencies.PREFIX_PATTERN})\s?)?
+    (?P<sign2>[{MINUS_SIGNS}])?
     (?:v(?=\d+\.\d))?
     (?P<digits>(?<!\d\.)(?:
-        {POINTED} | {COMMAED} | (?P<joined>{JOINED})
-      | (?P<name>{NAME})
+        {POINT_GROUPED} | {COMMA_GROUPED} | (?P<joined>{SPACE_GROUPED})
+      | (?P<name>{DOTTED_IDENTIFIER})
       | (?P<comma>(?<!\d,)(?:
-            (?:{COMMA}|{LAKHS})(?(before)|(?:(?=[^\S\n]?[%‰°€£¥₹$])|(?(alone)(?=\s*\Z)|(?!))))
-          | (?:0,\d+|\d+,\d{{1,2}}|{LAKHS})(?!\d|[.,]\d){_ENDS_IN_UNIT}))
-      | (?P<vulgar>{VULGAR})
+            (?:{DECIMAL_COMMA}|{LAKH_GROUPED})(?(before)|(?:(?=[^\S\n]?[%‰°€£¥₹$])|(?(alone)(?=\s*\Z)|(?!))))
+          | (?:0,\d+|\d+,\d{{1,2}}|{LAKH_GROUPED})(?!\d|[.,]\d){_ENDS_IN_UNIT}))
+      | (?P<vulgar>{VULGAR_FRACTION})
       | (?<![\w.])\.\d+(?!\.\d)
-      | \d+(?:\.\d+)?(?:{POWER})?
+      | \d+(?:\.\d+)?(?:{POWER_OF_TEN})?
     ))
-    (?:(?=(?:\s|-)?[^\W\d_]|\s?[^\w\s.,;:()]) (?:(?:\s|-)?(?P<scale>{SCALE})(?!\w)(?:\s(?P<scale2>{SCALE})(?!\w))?
+    (?:(?=(?:\s|-)?[^\W\d_]|\s?[^\w\s.,;:()]) (?:(?:\s|-)?(?P<scale>{SCALE_PATTERN})(?!\w)(?:\s(?P<scale2>{SCALE_PATTERN})(?!\w))?
      | (?P<glued>mm|[kmb])(?!\w)
      | [^\S\n](?P<letter>(?(before)(?:mm|[kmb])(?!\w)
-        |(?:(?-i:mm?|[MBK])|(?:mm|[kmb])(?=\s?(?:{currencies.AFTER})(?!\w)))(?!\w)(?!\.\s*(?-i:[A-Z])))))?
+        |(?:(?-i:mm?|[MBK])|(?:mm|[kmb])(?=\s?(?:{currencies.SUFFIX_PATTERN})(?!\w)))(?!\w)(?!\.\s*(?-i:[A-Z])))))?
     (?:\s?(?P<percent>[%‰]|pct(?!\w)|per\s?cent(?!\w)|percentage\spoints?(?!\w)|bps?(?!\w)|basis\spoints?(?!\w)))?
-    (?:\s?(?P<after>{currencies.AFTER})(?!\w))?
+    (?:\s?(?P<after>{currencies.SUFFIX_PATTERN})(?!\w))?
     (?P<ordinal>(?<=\d)(?:st|nd|rd|th)(?!\w))? )?
     (?P<close>\))?
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_BEHIND = re.compile(
+_FOLLOWING_UNIT = re.compile(
     r"\s?/\s?\w+|[^\S\n]?-?[^\W\d][\w./²³]*(?:(?!\s(?:per|an?)\s)[\s-][^\W\d]\w*[²³]?)?(?:\s(?:per|an?|/)\s\w+)?|[^\S\n]?[^\w\s]"
 )
 """What stands behind a number, as far as it says what that is a number of."""
-_SIGN_OF_MONEY = "[\u20a0-\u20cf\u060b\u09f2\u09f3\u17db\ufdfc]"
-_STRANGE_BEFORE = re.compile(rf"(?:(?<![^\W\d_])[A-Z]{{3}}\s?|{_SIGN_OF_MONEY}\s?)\Z")
-_STRANGE_BEHIND = re.compile(rf"\s?(?:[A-Z]{{3}}(?!\w)|{_SIGN_OF_MONEY})")
+_CURRENCY_SIGN = "[\u20a0-\u20cf\u060b\u09f2\u09f3\u17db\ufdfc]"
+_UNKNOWN_CURRENCY_BEFORE = re.compile(rf"(?:(?<![^\W\d_])[A-Z]{{3}}\s?|{_CURRENCY_SIGN}\s?)\Z")
+_UNKNOWN_CURRENCY_AFTER = re.compile(rf"\s?(?:[A-Z]{{3}}(?!\w)|{_CURRENCY_SIGN})")
 _COUNTED = re.compile(
     r" (?-i:(?![A-Z]))(?!(?:and|or|to|of|in|on|at|by|for|from|per|as|than|with|the|an?|is|was|were|are|has|had|respectively|between|up|down"
     r"|after|before|during|over|under|while|when|which|that|but|compared|versus|vs|million|billion|thousand|und|et)\b)[^\W\d]{3,}",
     re.IGNORECASE,
 )
-_LESS = re.compile(r"\b(?:minus|negative)\s$", re.IGNORECASE)
+_MINUS_WORD = re.compile(r"\b(?:minus|negative)\s$", re.IGNORECASE)
 """Before a number that may be less than nothing, or taken off another one."""
-_TWO_OR_ONE = re.compile(rf"(?<!\d,)(?:{COMMA}|{LAKHS})")
+_AMBIGUOUS_COMMA = re.compile(rf"(?<!\d,)(?:{DECIMAL_COMMA}|{LAKH_GROUPED})")
 _DOTTED_DATE = re.compile(r"\d{1,2}\.\d{1,2}\.\d{4}|\d{4}\.\d{2}\.\d{2}")
 _ENDS_A_NUMBER = frozenset("%‰°€£$¥₹)]")
 _DATES = tuple(
@@ -97,17 +97,17 @@ _DATES = tuple(
     for pattern in (
         r"(?P<y>\d{4})(?P<mark>[-/.])(?P<m>\d{2})(?P=mark)(?P<d>\d{2})",
         r"(?P<a>\d{1,2})[/.](?P<b>\d{1,2})[/.](?P<y>\d{4})",
-        rf"(?P<d>\d{{1,2}})(?:st|nd|rd|th)?\s(?:of\s)?(?P<n>{MONTH_WORDS})\.?(?:,?\s(?P<y>\d{{4}}))?",
-        rf"(?P<n>{MONTH_WORDS})\.?\s(?P<d>\d{{1,2}})(?:st|nd|rd|th)?(?:,?\s(?P<y>\d{{4}}))?",
-        rf"(?P<n>{MONTH_WORDS})\.?,?\s(?P<y>\d{{4}})",
+        rf"(?P<d>\d{{1,2}})(?:st|nd|rd|th)?\s(?:of\s)?(?P<n>{MONTH_PATTERN})\.?(?:,?\s(?P<y>\d{{4}}))?",
+        rf"(?P<n>{MONTH_PATTERN})\.?\s(?P<d>\d{{1,2}})(?:st|nd|rd|th)?(?:,?\s(?P<y>\d{{4}}))?",
+        rf"(?P<n>{MONTH_PATTERN})\.?,?\s(?P<y>\d{{4}})",
     )
 )
-_DATED = re.compile(r"\b(?:on|dated?|due|until|till|by|since|from|before|after):?\s\Z", re.IGNORECASE)
+_DATE_CONTEXT = re.compile(r"\b(?:on|dated?|due|until|till|by|since|from|before|after):?\s\Z", re.IGNORECASE)
 """Before a date;"""
-_WITHIN = re.compile(r"\b(?:in|during|throughout)\s\Z", re.IGNORECASE)
+_MONTH_CONTEXT = re.compile(r"\b(?:in|during|throughout)\s\Z", re.IGNORECASE)
 """and before a month."""
-_GOES_ON = re.compile(r"[.,]\d|\s?[%‰€£¥₹$°]")
-_THEN = re.compile(rf"\s(?P<word>[^\W\d_])|[,;]?\s(?:and\s)?(?:(?:{MONTH_WORDS})\.?\s)?\d", re.IGNORECASE)
+_NUMBER_CONTINUES = re.compile(r"[.,]\d|\s?[%‰€£¥₹$°]")
+_AFTER_DATE = re.compile(rf"\s(?P<word>[^\W\d_])|[,;]?\s(?:and\s)?(?:(?:{MONTH_PATTERN})\.?\s)?\d", re.IGNORECASE)
 """Behind a month and a number that may be no day of it: what it counts, or the next of a list."""
 
 
@@ -127,33 +127,33 @@ class Number:
     start: int = 0
     """Where its digits begin; `begin` is where `text` does."""
     begin: int = 0
-    dashed: bool = False
+    uncertain_minus: bool = False
     """A dash stands before it of which nobody knows whether it is a minus, or the word: `- 3 chairs`, `2010 - 2015`, `–5`, `minus 5`."""
-    unit: str = ""
+    unit_letter: str = ""
     """A letter behind it that is a scale or a unit: `5m`, `324 m`. Beside a currency it is a scale."""
-    loose: bool = False
+    uncertain_scale: bool = False
     """Whether its value has the scale of such a letter, and may yet be what the digits alone say."""
-    name: str = ""
+    identifier: str = ""
     """What is compared as it stands, such as `3.11.9`; its value is one that no decimal has."""
-    measure: Unit | None = None
+    measure_unit: MeasureUnit | None = None
     """The unit behind it, where that is known."""
-    strange: str = ""
+    unknown_currency: str = ""
     """Three capitals or the sign beside it, which may be a currency that is not known here."""
-    counts: bool = False
+    counts_noun: bool = False
     """Whether a word follows that is no unit, no currency and no small word: `10 items`."""
-    small: bool = False
+    is_uncertain: bool = False
     """Whether it stands in words that may be no number: `one`, `the first`, `the two`."""
-    other: Fraction | None = None
+    alternative: Fraction | None = None
     """What else it is where the words may be read in two ways: the `a third` of `a third man`."""
-    headed: bool = False
+    has_percent_header: bool = False
     """Whether `(%)` stands right before it, as at the head of a column: what stands behind it may be the next one's head."""
-    parts: tuple[Fraction, ...] = ()
+    other_readings: tuple[Fraction, ...] = ()
     """What else its digits may say: the two numbers of `3,5 of` and of `737 800`, the one that `3,5` is for others, the thousands of
     `1.234`, and the beginnings of a name."""
 
 
 @dataclass(frozen=True, slots=True)
-class Day:
+class CalendarDate:
     """A date in a text, as far as it is written; `other` is the second reading of `3/4/2026`."""
 
     year: int | None
@@ -161,41 +161,41 @@ class Day:
     day: int | None
     text: str = ""
     start: int = 0
-    other: tuple[int, int] | None = None
+    alternative: tuple[int, int] | None = None
 
-    def agrees(self, written: Day) -> bool:
+    def matches(self, written: CalendarDate) -> bool:
         """Whether another date says this one at least as exactly."""
-        for month, day in filter(None, ((written.month, written.day), written.other)):
-            for mine in filter(None, ((self.month, self.day), self.other)):
+        for month, day in filter(None, ((written.month, written.day), written.alternative)):
+            for mine in filter(None, ((self.month, self.day), self.alternative)):
                 if mine[0] == month and mine[1] in (None, day) and self.year in (None, written.year):
                     return True
         return False
 
 
-def numbers(text: str, *, words: bool = False) -> list[Number]:
+def find_numbers(text: str, *, words: bool = False) -> list[Number]:
     """The numbers of a text in their order; with `words`, written-out ones such as `twenty-one` too."""
-    found = [number if number.start == start else moved(number, start) for number, start in figures(text)]
+    found = [number if number.start == start else move_number(number, start) for number, start in find_figures(text)]
     if words:
         found += (
             Number(one.value, one.plain, one.step, text=text[one.start : one.end], start=one.start, begin=one.start)
-            for one in written(text)
+            for one in find_written_numbers(text)
         )
     return sorted(found, key=lambda number: number.start)
 
 
-def figures(text: str) -> Iterator[tuple[Number, int]]:
+def find_figures(text: str) -> Iterator[tuple[Number, int]]:
     """The numbers of a text that have digits, each with where these begin; of those that are written alike it is the first one."""
     known: dict[tuple[str, bool, bool, str, str, str, bool], Number] = {}
-    plain = even(text)
+    plain = to_ascii_digits(text)
     for match in _NUMBER.finditer(plain):
         if match["name"] and _DOTTED_DATE.fullmatch(match["name"]):
-            yield from ((number, number.start) for number in _dated(match))
+            yield from ((number, number.start) for number in _date_parts(match))
             continue
         minus, dashed = _sign(match)
         begin, end = match.span()
         start = match.start("digits")
-        listed = _TWO_OR_ONE.match(plain, start) if plain[end : end + 1] == "," else None
-        behind = _BEHIND.match(plain, end)
+        listed = _AMBIGUOUS_COMMA.match(plain, start) if plain[end : end + 1] == "," else None
+        behind = _FOLLOWING_UNIT.match(plain, end)
         before = "" if match["before"] or begin < 3 else plain[begin - 4 : begin]
         shown = text[begin:end]
         headed = not match["before"] and plain[max(0, begin - 8) : begin].rstrip().endswith("(%)")
@@ -203,16 +203,16 @@ def figures(text: str) -> Iterator[tuple[Number, int]]:
         key = (shown, minus, dashed, listed[0] if listed else "", behind[0] if behind else "", told, headed)
         if (number := known.get(key)) is None:
             number = _number(match, shown, listed, minus=minus, dashed=dashed)
-            number = known[key] = replace(number, headed=True) if headed else number
+            number = known[key] = replace(number, has_percent_header=True) if headed else number
         yield number, start
 
 
-def moved(number: Number, start: int) -> Number:
+def move_number(number: Number, start: int) -> Number:
     """A number in another place."""
     return replace(number, start=start, begin=number.begin + start - number.start)
 
 
-def _dated(match: re.Match[str]) -> Iterator[Number]:
+def _date_parts(match: re.Match[str]) -> Iterator[Number]:
     """The day, the month and the year of a date with stops, as of one with strokes."""
     for part in re.finditer(r"\d+", match["name"]):
         start = match.start("name") + part.start()
@@ -228,7 +228,7 @@ def _sign(match: re.Match[str]) -> tuple[bool, bool]:
         return True, False
     sign = match["sign"]
     if not sign:
-        return False, _LESS.search(match.string, max(0, match.start() - 10), match.start()) is not None
+        return False, _MINUS_WORD.search(match.string, max(0, match.start() - 10), match.start()) is not None
     if sign == "+":
         return False, False
     at = match.start("sign")
@@ -246,44 +246,44 @@ def _number(match: re.Match[str], text: str, listed: re.Match[str] | None, *, mi
     """A number; `listed` is what it and the one behind it are if the comma between them is a decimal one, or one of thousands."""
     begin, start, digits = match.start(), match.start("digits"), match["digits"]
     if match["name"] or sum(map(str.isdigit, digits)) > MAX_DIGITS:
-        return _named(digits, text, start, begin)
-    plain, places = worth(digits)
-    currency = currencies.named(match["before"] or match["after"] or "")
+        return _identifier(digits, text, start, begin)
+    plain, places = parse_numeral(digits)
+    currency = currencies.currency_code(match["before"] or match["after"] or "")
     scale, unit, loose = _scale(match, currency)
     if match["percent"]:
         scale /= 1000 if match["percent"] == "‰" else 10_000 if match["percent"][0] in "bB" else 100
     step = Fraction(0) if match["vulgar"] else Fraction(10) ** -places * scale
     sure = bool(currency or match["percent"] or match["scale"])
-    parts = (worth(listed[0])[0],) if listed else _parts(match, plain, sure=sure)
+    parts = (parse_numeral(listed[0])[0],) if listed else _other_readings(match, plain, sure=sure)
     if minus:
         plain = -plain
-    measure, strange, counts = (None, "", False) if currency or match["percent"] else beside(match.string, begin, match.end())
+    measure, strange, counts = (None, "", False) if currency or match["percent"] else number_context(match.string, begin, match.end())
     if match["letter"] in ("m", "mm") and not currency:
-        measure = unit_at(match.string, match.start("letter") - 1) or METRES[match["letter"]]
+        measure = unit_at(match.string, match.start("letter") - 1) or METRE_LETTERS[match["letter"]]
     return Number(
         plain * scale, plain, step, currency, bool(match["percent"]), bool(match["open"] and match["close"]), text, start, begin,
-        dashed, unit, loose, measure=measure, strange=strange, counts=counts, parts=parts,
+        dashed, unit, loose, measure_unit=measure, unknown_currency=strange, counts_noun=counts, other_readings=parts,
     )  # fmt: skip
 
 
-def beside(text: str, begin: int, end: int) -> tuple[Unit | None, str, bool]:
+def number_context(text: str, begin: int, end: int) -> tuple[MeasureUnit | None, str, bool]:
     """What stands beside a number without a currency: its unit; what may be a currency that nobody knows; whether it counts something."""
     measure = unit_at(text, end)
-    before, behind = _STRANGE_BEFORE.search(text, max(0, begin - 5), begin), _STRANGE_BEHIND.match(text, end)
+    before, behind = _UNKNOWN_CURRENCY_BEFORE.search(text, max(0, begin - 5), begin), _UNKNOWN_CURRENCY_AFTER.match(text, end)
     strange = "" if measure else (before or behind or [""])[0].strip()
     if strange.isalpha() and strange not in CURRENCIES and strange not in FORMER_CURRENCIES:  # `VAT`, `NET`
         strange = ""
     return measure, strange, measure is None and _COUNTED.match(text, end) is not None
 
 
-def _parts(match: re.Match[str], plain: Fraction, *, sure: bool) -> tuple[Fraction, ...]:
+def _other_readings(match: re.Match[str], plain: Fraction, *, sure: bool) -> tuple[Fraction, ...]:
     """What else the digits of a number may say."""
     digits = match["digits"]
     if match["comma"]:
-        return () if sure else tuple(worth(part)[0] for part in digits.split(","))
+        return () if sure else tuple(parse_numeral(part)[0] for part in digits.split(","))
     if match["joined"] and " " in digits and not sure and not digits.endswith("000"):  # `Boeing 737 800`
-        return tuple(worth(part)[0] for part in digits.split(" "))
-    other = plain if "," in digits else worth(digits, points=True)[0]  # `1.234` beside `1.234,50`
+        return tuple(parse_numeral(part)[0] for part in digits.split(" "))
+    other = plain if "," in digits else parse_numeral(digits, decimal_comma=True)[0]  # `1.234` beside `1.234,50`
     return (other,) if other != plain else ()
 
 
@@ -295,18 +295,18 @@ def _scale(match: re.Match[str], currency: str) -> tuple[Fraction, str, bool]:
     if match["letter"] and letter.islower() and not currency:
         return Fraction(1), letter, False
     loose = not currency and (letter in ("m", "mm", "b") or bool(match["letter"]))
-    return Fraction(10) ** LETTERS.get(letter.lower(), 0), letter if loose else "", loose
+    return Fraction(10) ** SCALE_LETTERS.get(letter.lower(), 0), letter if loose else "", loose
 
 
-def _named(digits: str, text: str, start: int, begin: int) -> Number:
+def _identifier(digits: str, text: str, start: int, begin: int) -> Number:
     """What is compared as it stands. Its value is a third of a whole number, which no decimal is."""
     value = Fraction(3 * int(hashlib.sha256(digits.encode()).hexdigest(), 16) + 1, 3)
     head = digits[: MAX_DIGITS + 1].split(".")
     parts = (Fraction(int(head[0])), Fraction(Decimal(".".join(head[:2])))) if len(head) > 2 else ()
-    return Number(value, value, Fraction(0), text=text, start=start, begin=begin, name=digits, parts=parts)
+    return Number(value, value, Fraction(0), text=text, start=start, begin=begin, identifier=digits, other_readings=parts)
 
 
-def stated(value: int | float) -> Number:
+def from_json_number(value: int | float) -> Number:
     """A finite JSON number as it is written: 134.9 has one decimal place, 135.0 none; no digit of an integer is rounded away.
 
     Raises `ValueError` for an integer of thousands of digits.
@@ -315,7 +315,7 @@ def stated(value: int | float) -> Number:
     if isinstance(value, int):
         exact, places = Fraction(value), 0
         if len(text.lstrip("-")) > MAX_DIGITS:
-            return numbers(text)[0]
+            return find_numbers(text)[0]
     else:
         written = Decimal(text).normalize()
         exponent = written.as_tuple().exponent
@@ -323,46 +323,48 @@ def stated(value: int | float) -> Number:
     return Number(exact, exact, Fraction(1, 10**places), text=text)
 
 
-def days(text: str) -> list[Day]:
+def find_dates(text: str) -> list[CalendarDate]:
     """The calendar dates of a text that exist, in their order."""
-    found: list[Day] = []
+    found: list[CalendarDate] = []
     taken = bytearray(len(text))
     for pattern in _DATES:
         for match in pattern.finditer(text):
             start, end = match.span()
             if 1 in taken[start:end]:
                 continue
-            if day := _day(match):
+            if day := _calendar_date(match):
                 found.append(day)
                 taken[start:end] = b"\x01" * (end - start)
     return sorted(found, key=lambda day: day.start)
 
 
-def unreal(text: str, *, dated: bool = False) -> list[tuple[str, bool]]:
+def find_invalid_dates(text: str, *, is_date: bool = False) -> list[tuple[str, bool]]:
     """What a text writes as a date and is none, and whether it surely is meant as one: 30 February, 2026-02-30, 31 June.
 
     A month beyond the twelfth is no date, and nothing is said of it; nor of `2024.02.30`, which may be a version, but behind such words as
     `on`, or where the whole text should be a date (`dated`).
     """
-    every = [match for pattern in _DATES[:4] for match in pattern.finditer(text) if _day(match) is None and _like_a_date(match)]
-    said = ((match[0], _is_meant(match, dated=dated)) for match in every)
+    every = [
+        match for pattern in _DATES[:4] for match in pattern.finditer(text) if _calendar_date(match) is None and _looks_like_date(match)
+    ]
+    said = ((match[0], _is_meant_as_date(match, dated=is_date)) for match in every)
     return [(shown, sure) for shown, sure in said if sure is not None]
 
 
-def _is_meant(match: re.Match[str], *, dated: bool) -> bool | None:
+def _is_meant_as_date(match: re.Match[str], *, dated: bool) -> bool | None:
     """Whether a date is meant; None where a number of something else is, as in `in June 31 people died` and `Feb 30%`."""
     text, parts = match.string, match.groupdict()
     if parts.get("y"):
-        return True if dated or parts.get("mark") != "." or _DATED.search(text, max(0, match.start() - 10), match.start()) else None
-    if _GOES_ON.match(text, match.end()):
+        return True if dated or parts.get("mark") != "." or _DATE_CONTEXT.search(text, max(0, match.start() - 10), match.start()) else None
+    if _NUMBER_CONTINUES.match(text, match.end()):
         return None
-    if (behind := _THEN.match(text, match.end())) is None:
+    if (behind := _AFTER_DATE.match(text, match.end())) is None:
         return True
-    counts = behind["word"] and match[0][0].isalpha() and _WITHIN.search(text, max(0, match.start() - 10), match.start())
+    counts = behind["word"] and match[0][0].isalpha() and _MONTH_CONTEXT.search(text, max(0, match.start() - 10), match.start())
     return None if counts else False
 
 
-def _like_a_date(match: re.Match[str]) -> bool:
+def _looks_like_date(match: re.Match[str]) -> bool:
     parts = match.groupdict()
     if parts.get("n"):
         return 28 < int(parts["d"]) <= 31
@@ -370,20 +372,20 @@ def _like_a_date(match: re.Match[str]) -> bool:
     return 0 < min(first, second) <= 12 and 28 < max(first, second) <= 31 and (parts.get("a") is not None or second > first)
 
 
-def _day(match: re.Match[str]) -> Day | None:
+def _calendar_date(match: re.Match[str]) -> CalendarDate | None:
     parts = match.groupdict()
     year = int(parts["y"]) if parts.get("y") else None
     if parts.get("a"):
-        readings = [(m, d) for d, m in ((int(parts["a"]), int(parts["b"])), (int(parts["b"]), int(parts["a"]))) if _exists(year, m, d)]
+        readings = [(m, d) for d, m in ((int(parts["a"]), int(parts["b"])), (int(parts["b"]), int(parts["a"]))) if _date_exists(year, m, d)]
         if not readings:
             return None
-        return Day(year, *readings[0], match[0], match.start(), readings[1] if len(readings) > 1 else None)
-    month = int(parts["m"]) if parts.get("m") else month_of(parts["n"])
+        return CalendarDate(year, *readings[0], match[0], match.start(), readings[1] if len(readings) > 1 else None)
+    month = int(parts["m"]) if parts.get("m") else month_number(parts["n"])
     day = int(parts["d"]) if parts.get("d") else None
-    return Day(year, month, day, match[0], match.start()) if _exists(year, month, day or 1) else None
+    return CalendarDate(year, month, day, match[0], match.start()) if _date_exists(year, month, day or 1) else None
 
 
-def _exists(year: int | None, month: int, day: int) -> bool:
+def _date_exists(year: int | None, month: int, day: int) -> bool:
     try:
         date(year or 2000, month, day)
     except ValueError:
@@ -391,59 +393,63 @@ def _exists(year: int | None, month: int, day: int) -> bool:
     return True
 
 
-def same(answer: Number, evidence: Number) -> bool:
+def same_number(answer: Number, evidence: Number) -> bool:
     """Whether two numbers say the same: equal with scale and per cent, or equal digits where one leaves out the `%`.
 
     Currencies, units and per cent clash only where both are written: `$5` is no `5 euros`, and `5 km` are `5,000 metres`. The `m` of `5m`
     in the evidence is a million, or a metre.
     """
-    if answer.measure and evidence.measure and not (answer.unit and evidence.unit):
-        equal = answer.value * answer.measure.size == evidence.value * evidence.measure.size
-        return answer.measure.kind == evidence.measure.kind and equal
-    if answer.currency and evidence.currency and (answer.currency in currencies.PARTS) != (evidence.currency in currencies.PARTS):
-        return _money(answer) == _money(evidence) and currencies.differ(answer.currency, evidence.currency) is not True
-    if differ(answer, evidence) is not False:
+    if answer.measure_unit and evidence.measure_unit and not (answer.unit_letter and evidence.unit_letter):
+        equal = answer.value * answer.measure_unit.factor == evidence.value * evidence.measure_unit.factor
+        return answer.measure_unit.dimension == evidence.measure_unit.dimension and equal
+    if answer.currency and evidence.currency and (answer.currency in currencies.SUBUNITS) != (evidence.currency in currencies.SUBUNITS):
+        return _whole_units(answer) == _whole_units(evidence) and currencies.are_different(answer.currency, evidence.currency) is not True
+    if differ_in_kind(answer, evidence) is not False:
         return False
-    if answer.unit and evidence.unit:  # `324m` and `324 m`, but not `5 m` and `5 mm`
-        return answer.unit == evidence.unit and answer.plain == evidence.plain
+    if answer.unit_letter and evidence.unit_letter:  # `324m` and `324 m`, but not `5 m` and `5 mm`
+        return answer.unit_letter == evidence.unit_letter and answer.plain == evidence.plain
     if answer.value == evidence.value or ((answer.bracketed or evidence.bracketed) and abs(answer.value) == abs(evidence.value)):
         return True
-    if evidence.loose and answer.value == evidence.plain:
+    if evidence.uncertain_scale and answer.value == evidence.plain:
         return True
-    return answer.percent != evidence.percent and answer.plain == evidence.plain and _unscaled(answer) and _unscaled(evidence)
+    return answer.percent != evidence.percent and answer.plain == evidence.plain and _is_unscaled(answer) and _is_unscaled(evidence)
 
 
-def _unscaled(number: Number) -> bool:
+def _is_unscaled(number: Number) -> bool:
     """Whether a number has no scale but per cent, or hundredths of one."""
     return number.value in (number.plain, number.plain / 100, number.plain / 10_000)
 
 
-def _money(number: Number) -> Fraction:
+def _whole_units(number: Number) -> Fraction:
     """A sum of money in whole units."""
-    return number.value / 100 if number.currency in currencies.PARTS else number.value
+    return number.value / 100 if number.currency in currencies.SUBUNITS else number.value
 
 
-def differ(answer: Number, evidence: Number) -> bool | None:
+def differ_in_kind(answer: Number, evidence: Number) -> bool | None:
     """Whether two numbers are of different things, whatever they are worth: of two currencies, of metres and feet, of per cent and of
     kilograms; None where nobody can tell. What one of them leaves open is no difference."""
     if answer.currency and evidence.currency:
-        return currencies.differ(answer.currency, evidence.currency)
-    if answer.percent and evidence.headed:
+        return currencies.are_different(answer.currency, evidence.currency)
+    if answer.percent and evidence.has_percent_header:
         return False
-    if answer.measure and evidence.measure:
-        if answer.measure == evidence.measure:
+    if answer.measure_unit and evidence.measure_unit:
+        if answer.measure_unit == evidence.measure_unit:
             return False
-        of_one_way = {answer.measure.kind, evidence.measure.kind} == {"length", "speed"}  # `100 km in an hour`
-        return None if answer.unit or evidence.unit or of_one_way else True
-    mine, theirs = (one.measure is not None and bool(one.unit) for one in (answer, evidence))  # `5 m` may be millions
-    kinds = [(bool(one.currency), one.percent, one.measure is not None and not one.unit) for one in (answer, evidence)]
+        of_one_way = {answer.measure_unit.dimension, evidence.measure_unit.dimension} == {"length", "speed"}  # `100 km in an hour`
+        return None if answer.unit_letter or evidence.unit_letter or of_one_way else True
+    mine, theirs = (one.measure_unit is not None and bool(one.unit_letter) for one in (answer, evidence))  # `5 m` may be millions
+    kinds = [(bool(one.currency), one.percent, one.measure_unit is not None and not one.unit_letter) for one in (answer, evidence)]
     if any(map(any, kinds)) and all(map(any, kinds)) and kinds[0] != kinds[1]:
         pounds = {one.currency for one in (answer, evidence)} <= {"GBP", "pound", ""}
-        weight = next((one.measure for one in (answer, evidence) if one.measure is not None), None)
+        weight = next((one.measure_unit for one in (answer, evidence) if one.measure_unit is not None), None)
         return not (pounds and weight == POUND)
-    if (answer.currency and evidence.strange) or (answer.strange and evidence.currency):
+    if (answer.currency and evidence.unknown_currency) or (answer.unknown_currency and evidence.currency):
         return None
     if (mine and (evidence.currency or evidence.percent)) or (theirs and (answer.currency or answer.percent)):
         return None
-    counted = (answer.percent and evidence.counts) or (answer.counts and evidence.percent)
-    return None if counted or (answer.strange and evidence.strange and answer.strange != evidence.strange) else False
+    counted = (answer.percent and evidence.counts_noun) or (answer.counts_noun and evidence.percent)
+    return (
+        None
+        if counted or (answer.unknown_currency and evidence.unknown_currency and answer.unknown_currency != evidence.unknown_currency)
+        else False
+    )

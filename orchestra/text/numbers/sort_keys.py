@@ -11,23 +11,38 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, NamedTuple, TypeAlias
 
-from orchestra.text.numbers.months import MONTH_WORDS, month_of
-from orchestra.text.numbers.numerals import CURRENCY, LETTERS, MINUS, RUN, SCALE, SCALES, clear, even, named, negative, pointed, worth
+from orchestra.text.numbers.months import MONTH_PATTERN, month_number
+from orchestra.text.numbers.numerals import (
+    CURRENCY_PATTERN,
+    MINUS_SIGNS,
+    NUMERAL,
+    SCALE_LETTERS,
+    SCALE_PATTERN,
+    SCALES,
+    is_identifier,
+    is_negative,
+    is_single_number,
+    parse_numeral,
+    to_ascii_digits,
+    uses_decimal_comma,
+)
 
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAYS: Final = "mon(?:day)?s? tue(?:s|sday|sdays)? wed(?:nesday)?s? thu(?:r|rs|rsday|rsdays)? fri(?:day)?s? sat(?:urday)?s? sun(?:day)?s?"
-GREAT: Final = {word: 10.0**power for word, power in SCALES.items() if word not in ("hundred", "lakh", "crore", "tn") and word[-1] != "s"}
+SCALE_WORDS: Final = {
+    word: 10.0**power for word, power in SCALES.items() if word not in ("hundred", "lakh", "crore", "tn") and word[-1] != "s"
+}
 """Words in the head of a column or in a limit that multiply its numbers: not those that are names of other things as well."""
-ABOVE, FROM, BELOW, UPTO = "above", "from", "below", "upto"
-BOUNDS: Final = (ABOVE, FROM, BELOW, UPTO)
+ABOVE, FROM, BELOW, UP_TO = "above", "from", "below", "upto"
+BOUNDS: Final = (ABOVE, FROM, BELOW, UP_TO)
 """What a limit may be: `from` and `upto` are with it, `above` and `below` without."""
-_Kind: TypeAlias = Callable[[str], float | None]
+_CellReader: TypeAlias = Callable[[str], float | None]
 MAX_POWER = 256
 """Powers of ten that are measured are below it."""
-LEAST_SHARE = 0.5
+MIN_SHARE = 0.5
 """Of a column's texts that a kind of measure must read."""
 
-_MONTH = rf"(?P<month>{MONTH_WORDS})\b\.?"
+_MONTH = rf"(?P<month>{MONTH_PATTERN})\b\.?"
 _CLOCK = re.compile(r"(?:\w+ )?(?P<hour>\d{1,2})[:.h](?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?\s*(?P<half>[ap]\.?m\.?)?", re.IGNORECASE)
 _HOUR = re.compile(r"(?P<hour>1[0-2]|[1-9])\s*(?P<half>[ap]\.?m\.?)|(?:12 )?(?P<noon>noon|midday|midnight)", re.IGNORECASE)
 _DURATION = re.compile(
@@ -55,101 +70,106 @@ _DATES = tuple(
         r"(?P<first>\d{1,2})-(?P<second>\d{1,2})-(?P<year>\d{4})",
     )
 )
-_NUMERIC = _DATES[-2:]
+_NUMERIC_DATES = _DATES[-2:]
 """Dates of which the first number may be the day or the month."""
-_TIMED = re.compile(
+_DATE_TIME = re.compile(
     r"(?P<date>.*?\w)(?:T|,? (?:at )?)(?P<hour>[01]?\d|2[0-4]):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d(?:\.\d{1,9})?))?"
     r"(?: ?(?P<half>[ap])\.?m\.?)?(?: ?(?:Z|UTC|GMT))?(?: ?(?P<off>[-+])(?P<hours>\d\d):?(?P<minutes>\d\d)?)?",
     re.IGNORECASE | re.ASCII,
 )
 """A date with a time of the day, and how far its clock is from that of Greenwich."""
-_DATED = re.compile(
+_DATE_IN_TEXT = re.compile(
     rf"(?<![\w.,/-])(?:\d{{4}}([-/.])\d{{1,2}}\1\d{{1,2}}|\d{{1,2}}([-/.])\d{{1,2}}\2\d{{4}}"
-    rf"|\d{{1,2}}(?:st|nd|rd|th)?\.? (?:{MONTH_WORDS})\.?,? \d{{4}}|(?:{MONTH_WORDS})\.? \d{{1,2}}(?:st|nd|rd|th)?,? \d{{4}})(?![\d/-])",
+    rf"|\d{{1,2}}(?:st|nd|rd|th)?\.? (?:{MONTH_PATTERN})\.?,? \d{{4}}"
+    rf"|(?:{MONTH_PATTERN})\.? \d{{1,2}}(?:st|nd|rd|th)?,? \d{{4}})(?![\d/-])",
     re.IGNORECASE | re.ASCII,
 )
 """A date among words, whose first digits are no number."""
 _DAY = re.compile("(" + _DAYS.replace(" ", "|") + r")\b.*", re.IGNORECASE)
-_NUMBER = re.compile(rf"(?P<parts>\d{{1,6}}['’′]\d{{1,2}}(?!\d))|(?P<digits>{RUN})")
+_NUMBER = re.compile(rf"(?P<parts>\d{{1,6}}['’′]\d{{1,2}}(?!\d))|(?P<digits>{NUMERAL})")
 """A number; minutes and seconds, such as `4'35`, are in the order of their digits."""
-_PRICE, _PRICED = re.compile(rf"{CURRENCY}[\s(]*[{MINUS}]?\s*$"), re.compile(rf"\s?(?:mm|[kmbKMB])\s?{CURRENCY}")
+_PRICE, _PRICED = re.compile(rf"{CURRENCY_PATTERN}[\s(]*[{MINUS_SIGNS}]?\s*$"), re.compile(rf"\s?(?:mm|[kmbKMB])\s?{CURRENCY_PATTERN}")
 """What stands before a sum of money, and behind one with a letter."""
-_LETTER = re.compile(rf"(?P<letter>mm|[kmb])(?:(?![\w²³/])|(?={CURRENCY}))|\s(?P<apart>mm|[kmb])\s?{CURRENCY}?[\s+).]*$", re.IGNORECASE)
-_SCALED = re.compile(rf"[\s)+$€£¥]*(?:(?<=\d)-)?(?P<scale>{SCALE})(?!\w)(?:\s(?P<more>{SCALE})(?!\w))?", re.IGNORECASE)
-_LETTERED = re.compile(rf"[{MINUS}+~<>≈(]?\s?{RUN}(?P<letter>[kKMB]?)\+?\)?")
+_SCALE_LETTER = re.compile(
+    rf"(?P<letter>mm|[kmb])(?:(?![\w²³/])|(?={CURRENCY_PATTERN}))|\s(?P<apart>mm|[kmb])\s?{CURRENCY_PATTERN}?[\s+).]*$", re.IGNORECASE
+)
+_SCALE_WORD = re.compile(rf"[\s)+$€£¥]*(?:(?<=\d)-)?(?P<scale>{SCALE_PATTERN})(?!\w)(?:\s(?P<more>{SCALE_PATTERN})(?!\w))?", re.IGNORECASE)
+_NUMBER_WITH_LETTER = re.compile(rf"[{MINUS_SIGNS}+~<>≈(]?\s?{NUMERAL}(?P<letter>[kKMB]?)\+?\)?")
 """A number and perhaps such a letter, and nothing else; a small `m` is a metre."""
 _VERSION = re.compile(r"v?(\d{1,3}(?:\.\d{1,3}){0,3})", re.IGNORECASE)
 _HOURS, _MINUTES = re.compile(r"\b(?:h|hrs?|hours?)\b", re.IGNORECASE), re.compile(r"\b(?:min|mins|minutes?)\b", re.IGNORECASE)
 """Units of durations in the head of a column."""
 
 
-class Spelling(NamedTuple):
+class NumberFormat(NamedTuple):
     """How the numbers and the dates of a column are written, where one alone leaves it open."""
 
-    points: bool = False
+    decimal_comma: bool = False
     """Whether points stand between thousands, and a comma is the decimal one."""
     month_first: bool = False
 
 
-def spelling(texts: Sequence[str], *, sure: bool = False) -> Spelling:
+def detect_format(texts: Sequence[str], *, is_other_column: bool = False) -> NumberFormat:
     """How texts are written, as those tell that leave nothing open; as an English book has it where none does. `sure` is asked of the texts
     of other columns than that which is read."""
-    dates = [found for text in texts for form in _NUMERIC if (found := form.fullmatch(text.strip())) is not None]
+    dates = [found for text in texts for form in _NUMERIC_DATES if (found := form.fullmatch(text.strip())) is not None]
     month_first = any(int(one["second"]) > 12 for one in dates) and all(int(one["first"]) <= 12 for one in dates)
-    return Spelling(pointed(texts, sure=sure), month_first)
+    return NumberFormat(uses_decimal_comma(texts, sure=is_other_column), month_first)
 
 
-def measures(column: Sequence[str], spelt: Spelling | None = None) -> list[float | None]:
+def column_sort_keys(column: Sequence[str], number_format: NumberFormat | None = None) -> list[float | None]:
     """What each text of a column is put in order by, None for one that has no measure. All None where no kind reads half of them.
 
-    `spelt` is how it is written, where more than these texts tell that.
+    `number_format` is how it is written, where more than these texts tell that.
     """
-    return _read(column, spelt or spelling(column))[1]
+    return _read_column(column, number_format or detect_format(column))[1]
 
 
-def _read(column: Sequence[str], spelt: Spelling) -> tuple[_Kind | None, list[float | None]]:
+def _read_column(column: Sequence[str], number_format: NumberFormat) -> tuple[_CellReader | None, list[float | None]]:
     """How a column is measured, and the measures."""
-    texts = [" ".join(even(text).split()) for text in column]
+    texts = [" ".join(to_ascii_digits(text).split()) for text in column]
     filled = [text for text in texts if any(letter.isalnum() for letter in text)]
-    readers: dict[_Kind, _Kind] = {kind: kind for kind in (_clock, _date, _lap, _duration, _day)}
+    readers: dict[_CellReader, _CellReader] = {kind: kind for kind in (_clock, _date, _lap, _duration, _day)}
     readers[_duration] = partial(_duration, shares=any(_IN_MINUTES.search(text) for text in filled))
-    readers[_date] = partial(_date, month_first=spelt.month_first)
-    if any(named(text.lower().removeprefix("v")) for text in texts):
+    readers[_date] = partial(_date, month_first=number_format.month_first)
+    if any(is_identifier(text.lower().removeprefix("v")) for text in texts):
         readers[_version] = _version
-    readers[_number] = partial(_number, points=spelt.points, lettered=_lettered(filled))
+    readers[_number] = partial(_number, points=number_format.decimal_comma, lettered=_has_scale_letters(filled))
     for kind, reader in readers.items():
         read = [reader(text) if text in filled else None for text in texts]
-        enough = 0.9 if kind is not _number else LEAST_SHARE
+        enough = 0.9 if kind is not _number else MIN_SHARE
         if filled and sum(one is not None for one in read) >= max(1.0, enough * len(filled)):
             return kind, read
     return None, [None] * len(texts)
 
 
-def within(column: Sequence[str], limit: str, bound: str, head: str = "", spelt: Spelling | None = None) -> list[bool] | None:
+def filter_by_limit(
+    column: Sequence[str], limit: str, bound: str, head: str = "", number_format: NumberFormat | None = None
+) -> list[bool] | None:
     """Which texts of a column are on the right side of a limit; one that has no measure is not.
 
-    `bound` is one of `BOUNDS`, `head` the column's, which may tell a unit (`Duration (min)`), `spelt` as for `measures`. None where the
-    limit is no measure of the column's kind: a time of the day beside prices.
+    `bound` is one of `BOUNDS`; `head` is the column's header, which may contain a unit (`Duration (min)`); `number_format` is as for
+    `column_sort_keys`. None if the limit is not of the column's kind, such as a time of day with prices.
     """
-    column = [even(one) for one in column]
-    kind, read = _read(column, spelt := spelt or spelling(column))
-    text = " ".join(even(limit).lower().replace(" of ", " ").split())
+    column = [to_ascii_digits(one) for one in column]
+    kind, read = _read_column(column, number_format := number_format or detect_format(column))
+    text = " ".join(to_ascii_digits(limit).lower().replace(" of ", " ").split())
     if kind is None or bound not in BOUNDS:
         return None
     if kind is _date:
-        found = _to_the_day(column, text, spelt)
+        found = _date_limit(column, text, number_format)
     else:
-        late = text == "midnight" and bound in (BELOW, UPTO)  # the end of the day, and not its beginning
-        edge = _number_limit(column, text, head, spelt) if kind is _number else _limit(kind, column, "24:00" if late else text)
+        late = text == "midnight" and bound in (BELOW, UP_TO)  # the end of the day, and not its beginning
+        edge = _number_limit(column, text, head, number_format) if kind is _number else _limit(kind, column, "24:00" if late else text)
         found = None if edge is None else (read, edge)
     if found is None:
         return None
     values, edge = found
-    holds = {ABOVE: float.__gt__, FROM: float.__ge__, BELOW: float.__lt__, UPTO: float.__le__}[bound]
+    holds = {ABOVE: float.__gt__, FROM: float.__ge__, BELOW: float.__lt__, UP_TO: float.__le__}[bound]
     return [value is not None and holds(value, edge) for value in values]
 
 
-def _limit(kind: _Kind, column: Sequence[str], limit: str) -> float | None:
+def _limit(kind: _CellReader, column: Sequence[str], limit: str) -> float | None:
     """What a limit is among times, durations, laps, versions and days of the week; None where it is none."""
     if (clock := re.fullmatch(r"(\d{1,2})(?:\.([0-5]\d))?", limit)) is not None and kind is _clock:
         hour = int(clock[1])
@@ -163,21 +183,23 @@ def _limit(kind: _Kind, column: Sequence[str], limit: str) -> float | None:
     return kind(limit)
 
 
-def _number_limit(column: Sequence[str], limit: str, head: str, spelt: Spelling) -> float | None:
+def _number_limit(column: Sequence[str], limit: str, head: str, number_format: NumberFormat) -> float | None:
     """What a limit is among numbers; None where it is none, as a time of the day."""
     if _clock(limit) is not None or _date(limit) is not None:
         return None
-    lettered = _lettered(column)
-    known = [abs(value) for one in column if (value := _number(one, points=spelt.points, lettered=lettered)) is not None]
+    lettered = _has_scale_letters(column)
+    known = [abs(value) for one in column if (value := _number(one, points=number_format.decimal_comma, lettered=lettered)) is not None]
     if (minutes := _minutes_of(limit)) is not None:
         hours = _HOURS.search(head) or (not _MINUTES.search(head) and "h" in limit and max(known, default=0.0) <= 24)
         return minutes / 60 if hours else minutes
-    edge = _number(limit, points=spelt.points and "," not in limit)  # an English question has commas between thousands, to any table
-    stated, great = _great(head), _great(limit)
+    edge = _number(
+        limit, points=number_format.decimal_comma and "," not in limit
+    )  # an English question has commas between thousands, to any table
+    stated, great = _scale_factor(head), _scale_factor(limit)
     if edge is None or not known:
         return edge
-    units = {_times(one, found, lettered=lettered) for one in column if (found := _NUMBER.search(one)) is not None}
-    if units != {1.0} or _great("\n".join(column)) > 1:  # the cells say their unit, and “over 5” of millions leaves it out
+    units = {_multiplier(one, found, lettered=lettered) for one in column if (found := _NUMBER.search(one)) is not None}
+    if units != {1.0} or _scale_factor("\n".join(column)) > 1:  # the cells say their unit, and “over 5” of millions leaves it out
         bare = len(units) == 1 and not re.search("[a-z]", limit)
         return edge * min(units) if bare and edge * 10 < min(known) <= edge * min(units) * 10 else edge
     if stated > 1 and great > 1:
@@ -190,9 +212,9 @@ def _number_limit(column: Sequence[str], limit: str, head: str, spelt: Spelling)
     return edge
 
 
-def _great(text: str) -> float:
+def _scale_factor(text: str) -> float:
     """How much a unit in a text multiplies by, 1 without one."""
-    return next((by for word, by in GREAT.items() if re.search(rf"(?<![a-z]){word}s?\b", text, re.IGNORECASE)), 1.0)
+    return next((by for word, by in SCALE_WORDS.items() if re.search(rf"(?<![a-z]){word}s?\b", text, re.IGNORECASE)), 1.0)
 
 
 def _minutes_of(text: str) -> float | None:
@@ -202,13 +224,13 @@ def _minutes_of(text: str) -> float | None:
     return _duration(text)
 
 
-def _to_the_day(column: Sequence[str], limit: str, spelt: Spelling) -> tuple[list[float | None], float] | None:
+def _date_limit(column: Sequence[str], limit: str, number_format: NumberFormat) -> tuple[list[float | None], float] | None:
     """The dates of a column and a limit, both to the day, month or year that the limit has."""
-    month_first = spelt.month_first or spelling([*column, limit]).month_first
-    if _dated(limit)[1] is not None and (exact := _date(limit, month_first=month_first)) is not None:
+    month_first = number_format.month_first or detect_format([*column, limit]).month_first
+    if _split_time(limit)[1] is not None and (exact := _date(limit, month_first=month_first)) is not None:
         return [_date(" ".join(one.split()), month_first=month_first) for one in column], exact
-    edge = (int(limit), 0, 0) if re.fullmatch(r"(?:19|20)\d\d", limit) else _calendar(limit, month_first=month_first)
-    dates = [_calendar(_dated(" ".join(one.split()))[0], month_first=month_first) for one in column]
+    edge = (int(limit), 0, 0) if re.fullmatch(r"(?:19|20)\d\d", limit) else _calendar_date(limit, month_first=month_first)
+    dates = [_calendar_date(_split_time(" ".join(one.split()))[0], month_first=month_first) for one in column]
     years = {one[0] for one in dates if one is not None}
     if edge is None or (not edge[0] and len(years) > 1) or (edge[0] and years == {0}):
         return None
@@ -220,9 +242,9 @@ def _to_the_day(column: Sequence[str], limit: str, spelt: Spelling) -> tuple[lis
     return [None if one is None else to(one) for one in dates], to(edge)
 
 
-def extremes(column: Sequence[str], *, most: bool, spelt: Spelling | None = None) -> list[int]:
+def find_extremes(column: Sequence[str], *, largest: bool, number_format: NumberFormat | None = None) -> list[int]:
     """Where in a column the largest measure stands, or the smallest; several where they are equal, none where nothing has a measure."""
-    known = [(value if most else -value, at) for at, value in enumerate(measures(column, spelt)) if value is not None]
+    known = [(value if largest else -value, at) for at, value in enumerate(column_sort_keys(column, number_format)) if value is not None]
     top = max(known)[0] if known else None
     return [at for value, at in known if value == top]
 
@@ -246,34 +268,34 @@ def _minutes(hour: int, minute: int, half: str | None) -> float:
 
 def _date(text: str, *, month_first: bool = False) -> float | None:
     """Days of a calendar in which every month has 31; the time of the day is a part of one."""
-    day, minutes = _dated(text)
-    found = _calendar(day, month_first=month_first)
+    day, minutes = _split_time(text)
+    found = _calendar_date(day, month_first=month_first)
     return None if found is None else found[0] * 372.0 + found[1] * 31.0 + found[2] + (minutes or 0.0) / 1440
 
 
-def _dated(text: str) -> tuple[str, float | None]:
+def _split_time(text: str) -> tuple[str, float | None]:
     """A text without the time of the day at its end, and that time in minutes, at Greenwich where it says how far from there it is."""
-    if (found := _TIMED.fullmatch(text)) is None:
+    if (found := _DATE_TIME.fullmatch(text)) is None:
         return text, None
     minutes = _minutes(int(found["hour"]), int(found["minute"]), found["half"]) + float(found["second"] or 0) / 60
     off = int(found["hours"] or 0) * 60 + int(found["minutes"] or 0)
     return found["date"], minutes + (off if found["off"] == "-" else -off)
 
 
-def _calendar(text: str, *, month_first: bool = False) -> tuple[int, int, int] | None:
+def _calendar_date(text: str, *, month_first: bool = False) -> tuple[int, int, int] | None:
     """Year, month and day of a date, 0 for what it leaves out; None for what is in no calendar."""
     for form in _DATES:
         if (found := form.fullmatch(text)) is None:
             continue
         said = found.groupdict()
         day: int | None
-        if form in _NUMERIC:
+        if form in _NUMERIC_DATES:
             day, month = (int(said[name]) for name in (("second", "first") if month_first else ("first", "second")))
             if month > 12 >= day:
                 day, month = month, day
         else:
             number = int(said.get("number") or int(said.get("quarter") or 0) * 3 or int(said.get("half") or 0) * 6)
-            month = month_of(said["month"]) if said.get("month") else number
+            month = month_number(said["month"]) if said.get("month") else number
             day = int(said["day"]) if said.get("day") else None
         if not 1 <= month <= 12 or not (day is None or 1 <= day <= 31):
             return None
@@ -288,7 +310,7 @@ def _lap(text: str) -> float | None:
     return None if found is None or "." not in text else int(found["minutes"]) * 60 + float(found["seconds"])
 
 
-def duration(text: str) -> tuple[str, str] | None:
+def duration_parts(text: str) -> tuple[str, str] | None:
     """The digits of a duration's hours and of its minutes, one of which may be empty; None for what is none."""
     found = _DURATION.fullmatch(text)
     if found is None or not (found["hours"] or (found["minutes"] and not text.isdigit() and not text.endswith("M"))):
@@ -298,7 +320,7 @@ def duration(text: str) -> tuple[str, str] | None:
 
 def _duration(text: str, *, shares: bool = False) -> float | None:
     """The minutes of a duration; with `shares` of `1.5 h` too, which is a number where nothing stands in minutes."""
-    found = duration(text)
+    found = duration_parts(text)
     if found is None or ("." in found[0] and not shares):
         return None
     return float(found[0] or 0) * 60 + int(found[1] or 0)
@@ -321,32 +343,34 @@ def _version(text: str) -> float | None:
 def _number(text: str, *, points: bool = False, lettered: bool = False) -> float | None:
     """What a number says; None for a list of several, such as `1,2,3`, for a version and for a date among words."""
     found = _NUMBER.search(text)
-    if found is None or any(date.start() <= found.start() < date.end() for date in _DATED.finditer(text)):
+    if found is None or any(date.start() <= found.start() < date.end() for date in _DATE_IN_TEXT.finditer(text)):
         return None
     if found["parts"]:  # feet and inches too: those under ten come before
         first, second = re.split(r"['’′]", found[0])
         value = int(first) * 100.0 + int(second)
-    elif clear(found[0], points=points) and abs(exact := worth(found[0], points=points)[0]) < 10**MAX_POWER:
+    elif (
+        is_single_number(found[0], decimal_comma=points) and abs(exact := parse_numeral(found[0], decimal_comma=points)[0]) < 10**MAX_POWER
+    ):
         value = float(exact)
     else:
         return None
-    value *= _times(text, found, lettered=lettered)
-    return -value if negative(text[: found.start()], text[found.end() :]) else value
+    value *= _multiplier(text, found, lettered=lettered)
+    return -value if is_negative(text[: found.start()], text[found.end() :]) else value
 
 
-def _times(text: str, found: re.Match[str], *, lettered: bool) -> float:
+def _multiplier(text: str, found: re.Match[str], *, lettered: bool) -> float:
     """What the word or the letter behind a number multiplies it by."""
     rest = text[found.end() :]
-    letter = _LETTER.match(rest)
+    letter = _SCALE_LETTER.match(rest)
     if letter is not None and ((lettered and letter["letter"]) or _PRICE.search(text[: found.start()]) or _PRICED.match(rest)):
-        return 10.0 ** LETTERS[(letter["letter"] or letter["apart"]).lower()]
-    scaled = _SCALED.match(text, found.end())
+        return 10.0 ** SCALE_LETTERS[(letter["letter"] or letter["apart"]).lower()]
+    scaled = _SCALE_WORD.match(text, found.end())
     return 1.0 if scaled is None else 10.0 ** (SCALES[scaled["scale"].lower()] + SCALES.get((scaled["more"] or "").lower(), 0))
 
 
-def _lettered(column: Sequence[str]) -> bool:
+def _has_scale_letters(column: Sequence[str]) -> bool:
     """Whether letters glued to the numbers of a column multiply them: all have one, or those that have none stand beside thousands."""
     numbers = [text for text in column if _NUMBER.search(text)]
-    found = [one for text in numbers if (one := _LETTERED.fullmatch(text.strip())) is not None]
+    found = [one for text in numbers if (one := _NUMBER_WITH_LETTER.fullmatch(text.strip())) is not None]
     letters = {one["letter"].lower() for one in found}
     return bool(found) and len(found) == len(numbers) and ("" not in letters or "k" in letters)

@@ -10,9 +10,9 @@ import re
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from orchestra.text.numbers.numerals import even
+from orchestra.text.numbers.numerals import to_ascii_digits
 
-Clock: TypeAlias = Literal["am", "pm", "24", ""]
+ClockFormat: TypeAlias = Literal["am", "pm", "24", ""]
 """Of twelve hours, of 24, or one that does not say: `5:45`."""
 
 _TIME = re.compile(
@@ -25,22 +25,22 @@ _TIME = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_OF_DAY = re.compile(
+_TIME_CONTEXT = re.compile(
     r"(?:^\W*|\b(?:at|from|until|till?|since|before|after|between|around|about|um|ab|bis|von|seit|gegen|vor|nach|zwischen|à|vers|alle|ore|las)"
     r"[^\S\n]+)$",
     re.IGNORECASE,
 )
 """What stands before a time of the day, rather than before a score, a ratio or a duration."""
-_AND = re.compile(r"[^\S\n]*(?:to|and|or|und|bis|[-–—,/])[^\S\n]*", re.IGNORECASE)
+_CONJUNCTION = re.compile(r"[^\S\n]*(?:to|and|or|und|bis|[-–—,/])[^\S\n]*", re.IGNORECASE)
 """What stands between two of them."""
 _BEFORE = 24
 """Characters before a time that are looked at."""
-PARTS = 9
+MAX_SECOND_DIGITS = 9
 """Digits of a second, at most, that a time with fewer of them is compared with."""
 
 
 @dataclass(frozen=True, slots=True)
-class Time:
+class TimeOfDay:
     """A time of the day in a text, as far as it is written."""
 
     hour: int
@@ -48,10 +48,10 @@ class Time:
     minute: int | None = None
     second: str = ""
     """Its digits, where it has some, without noughts at the end of a part of a second."""
-    clock: Clock = ""
+    clock_format: ClockFormat = ""
     text: str = ""
     start: int = 0
-    of_day_for_sure: bool = True
+    is_certain: bool = True
     """Whether what stands before it says that it is a time of the day, and no score, ratio or duration."""
 
     @property
@@ -60,14 +60,14 @@ class Time:
         return self.start + len(self.text)
 
     @property
-    def face(self) -> tuple[int, int]:
+    def clock_face(self) -> tuple[int, int]:
         """What the hands of a clock show."""
         return self.hour % 12, self.minute or 0
 
     @property
-    def of_day(self) -> int | None:
+    def hour_of_day(self) -> int | None:
         """The hour from 0 to 23; None where nobody knows which half of the day is meant."""
-        match self.clock:
+        match self.clock_format:
             case "":
                 return None
             case "24":
@@ -76,54 +76,59 @@ class Time:
                 return self.hour % 12 + 12 * (half == "pm")
 
     @property
-    def exact(self) -> str:
+    def exact_second(self) -> str:
         """Its second, as it is written at least: of `17:00` and `5 pm` that is the whole minute."""
         return self.second or "00"
 
     @property
-    def less(self) -> list[str]:
+    def coarser_seconds(self) -> list[str]:
         """The seconds of times that say this one less exactly, and its own."""
-        whole, _, part = self.exact.partition(".")
-        return ["", whole, *(f"{whole}.{part[:size]}" for size in range(1, min(len(part), PARTS + 1))), *([self.exact] if part else [])]
+        whole, _, part = self.exact_second.partition(".")
+        return [
+            "",
+            whole,
+            *(f"{whole}.{part[:size]}" for size in range(1, min(len(part), MAX_SECOND_DIGITS + 1))),
+            *([self.exact_second] if part else []),
+        ]
 
-    def agrees(self, written: Time) -> bool:
+    def matches(self, written: TimeOfDay) -> bool:
         """Whether another time says this one at least as exactly: `5:45 pm` says 17:45 and 5:45, which say no `5:45 am`."""
-        if not self._near(written):
+        if not self._same_face(written):
             return False
-        mine, theirs = self.of_day, written.of_day
-        if self.hour != written.hour and not (self.of_day_for_sure or self.half):
+        mine, theirs = self.hour_of_day, written.hour_of_day
+        if self.hour != written.hour and not (self.is_certain or self.has_meridiem):
             return False
         if mine is not None and theirs is not None:
             return mine == theirs
         if theirs is not None and self.minute is not None and written.minute is None and self.hour != theirs:
             return False  # `10:00` may be in the morning, and `10 pm` is not
-        return self.hour == written.hour and not (theirs is None and self.half)
+        return self.hour == written.hour and not (theirs is None and self.has_meridiem)
 
     @property
-    def half(self) -> bool:
+    def has_meridiem(self) -> bool:
         """Whether it is said to be of a half of the day."""
-        return self.clock in ("am", "pm")
+        return self.clock_format in ("am", "pm")
 
-    def may_be(self, written: Time) -> bool:
+    def may_match(self, written: TimeOfDay) -> bool:
         """Whether another time may be this one: one of the two does not say which half of the day is meant, or whether it is a time."""
-        mine, theirs = self.of_day, written.of_day
-        return self._near(written) and (None in (mine, theirs) or mine == theirs)
+        mine, theirs = self.hour_of_day, written.hour_of_day
+        return self._same_face(written) and (None in (mine, theirs) or mine == theirs)
 
-    def _near(self, written: Time) -> bool:
-        return self.face == written.face and self.second in written.less
+    def _same_face(self, written: TimeOfDay) -> bool:
+        return self.clock_face == written.clock_face and self.second in written.coarser_seconds
 
 
-def times(text: str) -> list[Time]:
+def find_times(text: str) -> list[TimeOfDay]:
     """The times of the day of a text, in their order."""
-    plain = even(text)
-    found: list[Time] = []
+    plain = to_ascii_digits(text)
+    found: list[TimeOfDay] = []
     for match in _TIME.finditer(plain):
-        if (time := _time(match, text, plain, found[-1] if found else None)) is not None:
+        if (time := _parse_time(match, text, plain, found[-1] if found else None)) is not None:
             found.append(time)
     return found
 
 
-def _time(match: re.Match[str], text: str, plain: str, last: Time | None) -> Time | None:
+def _parse_time(match: re.Match[str], text: str, plain: str, last: TimeOfDay | None) -> TimeOfDay | None:
     minute, half = match["minute"] or match["point"], (match["half"] or "").lower()
     hour, start = int(match["hour"]), match.start()
     if not (minute or half) or (half and not minute and not 1 <= hour <= 12):
@@ -131,14 +136,14 @@ def _time(match: re.Match[str], text: str, plain: str, last: Time | None) -> Tim
     if not minute and start and (text[start - 1].isalpha() or text[start - 1] in ",.:_"):
         return None
     zeros = match["iso"] is not None or not 1 <= hour <= 12 or (match["hour"].startswith("0") and not half)
-    clock: Clock = "24" if zeros else "am" if half == "a" else "pm" if half else ""
+    clock: ClockFormat = "24" if zeros else "am" if half == "a" else "pm" if half else ""
     whole, _, part = (match["second"] or "").replace(",", ".").partition(".")
     second = f"{whole}.{part.rstrip('0')}".rstrip(".")
-    beside = last is not None and last.of_day_for_sure and _AND.fullmatch(plain, last.end, start) is not None
-    sure = beside or match["iso"] is not None or bool(half) or _said_of_day(plain, start)
-    return Time(hour, int(minute) if minute else None, second, clock, text[start : match.end()], start, sure)
+    beside = last is not None and last.is_certain and _CONJUNCTION.fullmatch(plain, last.end, start) is not None
+    sure = beside or match["iso"] is not None or bool(half) or _has_time_context(plain, start)
+    return TimeOfDay(hour, int(minute) if minute else None, second, clock, text[start : match.end()], start, sure)
 
 
-def _said_of_day(text: str, start: int) -> bool:
+def _has_time_context(text: str, start: int) -> bool:
     before = text[max(0, start - _BEFORE) : start]
-    return _OF_DAY.search(before if start <= _BEFORE else f"_{before}") is not None
+    return _TIME_CONTEXT.search(before if start <= _BEFORE else f"_{before}") is not None

@@ -7,11 +7,11 @@ from fractions import Fraction
 from typing import Final, NamedTuple
 
 
-class Unit(NamedTuple):
+class MeasureUnit(NamedTuple):
     """A unit: what it measures, and how many of the first unit of its kind it is. Units of two kinds are never the same."""
 
-    kind: str
-    size: Fraction
+    dimension: str
+    factor: Fraction
 
 
 _WORDS = {
@@ -38,7 +38,7 @@ _WORDS = {
         "kilobit": "125", "megabit": "125000", "gigabit": "125000000",
     },
 }  # fmt: skip
-_MARKS: dict[str, dict[str, int | Fraction]] = {
+_SYMBOLS: dict[str, dict[str, int | Fraction]] = {
     "data": {
         "kB KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
         "Mbit Mb": 125_000, "Gbit Gb": 125_000_000,
@@ -49,51 +49,59 @@ _MARKS: dict[str, dict[str, int | Fraction]] = {
     "speed": {"kph kmh": Fraction(5, 18), "mph": Fraction(1397, 3125)},
 }  # fmt: skip
 _POWERS = {"square": ("area", 2), "sq": ("area", 2), "cubic": ("volume", 3), "cu": ("volume", 3), "²": ("area", 2), "³": ("volume", 3)}
-UNITS: Final = {name: Unit(kind, Fraction(size)) for kind, of in _WORDS.items() for names, size in of.items() for name in names.split()}
+UNIT_NAMES: Final = {
+    name: MeasureUnit(kind, Fraction(size)) for kind, of in _WORDS.items() for names, size in of.items() for name in names.split()
+}
 """By name, in small letters and in the singular."""
-MARKS: Final = {name: Unit(kind, Fraction(size)) for kind, of in _MARKS.items() for names, size in of.items() for name in names.split()}
+UNIT_SYMBOLS: Final = {
+    name: MeasureUnit(kind, Fraction(size)) for kind, of in _SYMBOLS.items() for names, size in of.items() for name in names.split()
+}
 """By abbreviation, of which the case says something."""
-POUND: Final = UNITS["lb"]
+POUND: Final = UNIT_NAMES["lb"]
 """Beside `5 pounds`, which may be money."""
-METRES: Final = {"m": UNITS["metre"], "mm": UNITS["mm"]}
+METRE_LETTERS: Final = {"m": UNIT_NAMES["metre"], "mm": UNIT_NAMES["mm"]}
 """Letters behind a number that may be units, or scales."""
-_NO_UNITS = frozenset({"G", "H"})
+_NON_UNIT_LETTERS = frozenset({"G", "H"})
 """Letters that are units only where they are small."""
-WORD: Final = "|".join(sorted((re.escape(one) for one in UNITS), key=len, reverse=True))
-_MARK = "|".join(sorted(map(re.escape, MARKS), key=len, reverse=True))
-_PER = r"(?:\s?/\s?|\s(?:per|an?)\s)"
-_OF_TIME = rf"{_PER}(?:s|sec|second|min|minute|h|hr|hour)\b"
+UNIT_PATTERN: Final = "|".join(sorted((re.escape(one) for one in UNIT_NAMES), key=len, reverse=True))
+_SYMBOL_PATTERN = "|".join(sorted(map(re.escape, UNIT_SYMBOLS), key=len, reverse=True))
+_PER_PATTERN = r"(?:\s?/\s?|\s(?:per|an?)\s)"
+_OF_TIME = rf"{_PER_PATTERN}(?:s|sec|second|min|minute|h|hr|hour)\b"
 _UNIT = re.compile(
-    rf"(?P<blank>[^\S\n]|-)?(?:(?P<power>square|sq|cubic|cu)\.?[\s-])?(?:(?P<mark>{_MARK})"
-    rf"|(?i:(?P<word>(?:{WORD}|m(?=[²³]|(?<=sq m)|(?<=cu m)|{_OF_TIME})))s?))(?P<raised>[²³])?"
-    rf"(?:(?i:{_PER}(?P<per>{WORD}|s)(?!\w))|(?![\w/]|\s(?:per|an?)\s))"
+    rf"(?P<blank>[^\S\n]|-)?(?:(?P<power>square|sq|cubic|cu)\.?[\s-])?(?:(?P<mark>{_SYMBOL_PATTERN})"
+    rf"|(?i:(?P<word>(?:{UNIT_PATTERN}|m(?=[²³]|(?<=sq m)|(?<=cu m)|{_OF_TIME})))s?))(?P<raised>[²³])?"
+    rf"(?:(?i:{_PER_PATTERN}(?P<per>{UNIT_PATTERN}|s)(?!\w))|(?![\w/]|\s(?:per|an?)\s))"
 )
 
 
-def unit_at(text: str, end: int) -> Unit | None:
+def unit_at(text: str, end: int) -> MeasureUnit | None:
     """The unit that stands behind a number which ends there; None where there is none that is known, as `kg per year` is not."""
     if (found := _UNIT.match(text, end)) is None:
         return None
     if found["per"]:
-        return _rate(found)
+        return _speed_unit(found)
     if found["mark"]:
-        return MARKS[found["mark"]]
+        return UNIT_SYMBOLS[found["mark"]]
     word, power = found["word"], _POWERS.get((found["power"] or found["raised"] or "").lower())
-    if word in _NO_UNITS:
+    if word in _NON_UNIT_LETTERS:
         return None
-    unit = METRES["m"] if word.lower() == "m" else UNITS[word.lower()]
+    unit = METRE_LETTERS["m"] if word.lower() == "m" else UNIT_NAMES[word.lower()]
     if power is None:
         return unit
-    if unit.kind != "length":
+    if unit.dimension != "length":
         return None
     kind, raised = power
-    return Unit(kind, unit.size**raised * (1000 if kind == "volume" else 1))
+    return MeasureUnit(kind, unit.factor**raised * (1000 if kind == "volume" else 1))
 
 
-def _rate(found: re.Match[str]) -> Unit | None:
+def _speed_unit(found: re.Match[str]) -> MeasureUnit | None:
     """A speed by the hour, the minute or the second; no other rate is known."""
     if found["mark"] or found["power"] or found["raised"]:
         return None
-    way = METRES["m"] if found["word"].lower() == "m" else UNITS[found["word"].lower()]
-    time = UNITS["second"] if found["per"].lower() == "s" else UNITS[found["per"].lower()]
-    return Unit("speed", way.size / time.size) if (way.kind, time.kind) == ("length", "time") and time.size <= 3600 else None
+    way = METRE_LETTERS["m"] if found["word"].lower() == "m" else UNIT_NAMES[found["word"].lower()]
+    time = UNIT_NAMES["second"] if found["per"].lower() == "s" else UNIT_NAMES[found["per"].lower()]
+    return (
+        MeasureUnit("speed", way.factor / time.factor)
+        if (way.dimension, time.dimension) == ("length", "time") and time.factor <= 3600
+        else None
+    )

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from orchestra.text.keywords import UNSPACED, WORD
+from orchestra.text.keywords import UNSPACED_SCRIPTS, WORD
 from orchestra.text.numbers import lexicon
-from orchestra.text.numbers.numerals import even
+from orchestra.text.numbers.numerals import to_ascii_digits
 from orchestra.text.numbers.phrases import ORDINALS
 from orchestra.text.numbers.units import unit_at
-from orchestra.text.numbers.words import POWERS, SMALL
+from orchestra.text.numbers.words import POWER_WORDS, SMALL_NUMBERS
 
 _IGNORABLE = re.compile(
     "[\u0000-\u0008\u000e-\u001b\u007f\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202c"
@@ -26,8 +26,8 @@ _IGNORABLE = re.compile(
 """Characters that are not seen in a text, and may stand inside a word or a number."""
 _REVERSED = re.compile("[\u202d\u202e]")
 """Characters that show digits in another order than the text has them."""
-_TOKEN = re.compile(f"[{UNSPACED}]+|[^\\W_{UNSPACED}]+")
-_HAN = re.compile(f"[{lexicon.HAN}]+")
+_TOKEN = re.compile(f"[{UNSPACED_SCRIPTS}]+|[^\\W_{UNSPACED_SCRIPTS}]+")
+_HAN = re.compile(f"[{lexicon.HAN_NUMERALS}]+")
 _RAISED_UNIT = re.compile(r"(?<![^\W\d_])(?:[kcdmnµμ]?m|ft|in|mi|yd|sq|s|h)[²³](?!\w)", re.IGNORECASE)
 """A unit of an area, of a volume, or per square second."""
 _SUFFIXES = frozenset(
@@ -48,13 +48,13 @@ _NO_ROMAN = frozenset(
     )
 )
 """Words, names and units of small letters that only look like Roman numerals."""
-_HEADS = re.compile(
+_ROMAN_CONTEXT = re.compile(
     r"(?:\b(?:chapter|part|section|volume|book|act|scene|phase|type|stage|grade|class|level|article|appendix|title|group|mark|war)"
     r"|(?<![.!?]\s)(?<!\A)\b[A-Z][^\W\d_]{2,})\s\Z"
 )
 """What stands before a Roman numeral of one letter."""
-_NUMBER = rf"(?:{'|'.join(sorted((*SMALL, *POWERS), key=len, reverse=True))})"
-_GLUED = re.compile(
+_NUMBER = rf"(?:{'|'.join(sorted((*SMALL_NUMBERS, *POWER_WORDS), key=len, reverse=True))})"
+_JOINED_WORDS = re.compile(
     rf"(?!ones)(?P<one>{_NUMBER})(?:fold|some|somes|something|ish|odd|s|es)|(?:{_NUMBER}|and){{2,}}(?:fold|some|something|ish|odd|s)?|"
     rf"(?:dozen|score|hundred|thousand|million)fold"
 )
@@ -67,106 +67,108 @@ _MULTIPLES = {
     "nil": 0, "nought": 0, "naught": 0,
 }  # fmt: skip
 _HALVES = frozenset(("halved", "halves", "halving"))
-_VAGUE = frozenset(
+_VAGUE_WORDS = frozenset(
     WORD.findall(
         "dozen dozens scores tens umpteen zillion zillions gazillion myriad myriads quadrillion quadrillions quintillion sextillion "
         "septillion octillion nonillion decillion googol lakh lakhs crore crores fourscore threescore billionth trillionth quadrillionth "
         "eleventy fourty fivety ninty ninteen fourteeen fiveteen twelth eigth nineth sixtey fourtieth milliard billiard"
     )
-) | {name for power in POWERS for name in (power, f"{power}s")}
-_DECADES = {f"{ten[:-1]}ies": value for ten, value in SMALL.items() if value >= 20}
-_QUANTITY = frozenset(("couple", "few", "several", "many", "some", "multi", "half"))
+) | {name for power in POWER_WORDS for name in (power, f"{power}s")}
+_DECADES = {f"{ten[:-1]}ies": value for ten, value in SMALL_NUMBERS.items() if value >= 20}
+_QUANTITY_WORDS = frozenset(("couple", "few", "several", "many", "some", "multi", "half"))
 """What says how many of a power of ten, and not exactly."""
 _MAY_JOIN = re.compile(r"[\s\-\u2010\u2011'\u2019]*\Z")
 
 
-class Unread(NamedTuple):
+class UnparsedNumeral(NamedTuple):
     """A numeral that is not read, where it stands, and what it is worth where that is plain."""
 
     text: str
     start: int
     end: int
     values: tuple[Fraction, ...] = ()
-    literal: bool = False
+    is_literal: bool = False
     """Whether only the very same characters in the evidence say the same."""
-    part: bool = False
+    is_part: bool = False
     """Whether it may be a part of a longer numeral in the evidence, as `mille` is of `mille huit cent`."""
 
 
-def without_ignorable(text: str) -> str:
+def strip_ignorable(text: str) -> str:
     """A text without the characters in it that are not seen."""
     return _IGNORABLE.sub("", text)
 
 
-def unread(text: str, read: Iterable[tuple[int, int]]) -> Iterator[Unread]:
-    """The numerals of a text without ignorable characters that are not among those that were `read`, in no order."""
+def find_unparsed(text: str, parsed_spans: Iterable[tuple[int, int]]) -> Iterator[UnparsedNumeral]:
+    """The numerals of a text without ignorable characters that are not among those that were `parsed_spans`, in no order."""
     if match := _REVERSED.search(text):
-        yield Unread(text, match.start(), match.end(), literal=True)
-    known = _Known(even(text), read)
-    yield from known.marked(text)
+        yield UnparsedNumeral(text, match.start(), match.end(), is_literal=True)
+    known = _ParsedText(to_ascii_digits(text), parsed_spans)
+    yield from known.special_numerals(text)
     words: list[_Word] = []
     tokens = [(match[0], match.start(), match.end()) for match in _TOKEN.finditer(known.text)]
     folded = [token.casefold() for token, _, _ in tokens]
     language = _Language(lexicon.is_english(folded), lexicon.is_of_other_language(folded))
     for token, start, end in tokens:
         if known.covers(start, end):
-            words.append(_Word(start, end, read=True))
+            words.append(_Word(start, end, is_parsed=True))
         elif _HAN.search(token):
             for found in _HAN.finditer(token):
                 value = _han_value(found[0])
-                yield Unread(found[0], start + found.start(), start + found.end(), () if value is None else (value,), literal=True)
+                yield UnparsedNumeral(
+                    found[0], start + found.start(), start + found.end(), () if value is None else (value,), is_literal=True
+                )
         elif any(char.isnumeric() for char in token):
-            if (one := _of_digits(known, token, start, end)) is not None:
+            if (one := _digit_token(known, token, start, end)) is not None:
                 yield one
-        elif (values := _roman(known.text, token, start, end)) is not None:
-            yield Unread(token, start, end, values)
+        elif (values := _roman_values(known.text, token, start, end)) is not None:
+            yield UnparsedNumeral(token, start, end, values)
         else:
-            words.append(_word(known.text, token, start, end, language))
-    yield from _runs(text, words)
+            words.append(_classify_word(known.text, token, start, end, language))
+    yield from _merge_runs(text, words)
     for match in _SPACED_ROMAN.finditer(text):
-        yield Unread(match[0], *match.span())
+        yield UnparsedNumeral(match[0], *match.span())
 
 
-class _Known:
+class _ParsedText:
     """A text, and which characters of it were read."""
 
-    def __init__(self, text: str, read: Iterable[tuple[int, int]]) -> None:
+    def __init__(self, text: str, parsed_spans: Iterable[tuple[int, int]]) -> None:
         self.text = text
-        self.read = bytearray(len(text))
-        for start, end in read:
-            self.read[start:end] = b"\x01" * (min(end, len(text)) - start)
+        self.is_parsed = bytearray(len(text))
+        for start, end in parsed_spans:
+            self.is_parsed[start:end] = b"\x01" * (min(end, len(text)) - start)
         for match in _RAISED_UNIT.finditer(text):
-            self.read[match.start() : match.end()] = b"\x01" * len(match[0])
+            self.is_parsed[match.start() : match.end()] = b"\x01" * len(match[0])
 
     def covers(self, start: int, end: int) -> bool:
-        return 0 not in self.read[start:end]
+        return 0 not in self.is_parsed[start:end]
 
-    def marked(self, text: str) -> Iterator[Unread]:
+    def special_numerals(self, text: str) -> Iterator[UnparsedNumeral]:
         """Digits that have a mark on them, and numerals that are no letters."""
         if text.isascii():
             return
         for at, char in enumerate(text):
             if char.isnumeric() and at + 1 < len(text) and unicodedata.category(text[at + 1])[0] == "M" and text[at + 1] != "\u20e3":
-                yield Unread(text[at : at + 2], at, at + 2, literal=True)
+                yield UnparsedNumeral(text[at : at + 2], at, at + 2, is_literal=True)
             elif not char.isalnum() and unicodedata.numeric(char, None) is not None:
-                yield Unread(char, at, at + 1, (Fraction(unicodedata.numeric(char)).limit_denominator(1000),))
+                yield UnparsedNumeral(char, at, at + 1, (Fraction(unicodedata.numeric(char)).limit_denominator(1000),))
 
 
-def _of_digits(known: _Known, token: str, start: int, end: int) -> Unread | None:
+def _digit_token(known: _ParsedText, token: str, start: int, end: int) -> UnparsedNumeral | None:
     """A token with a numeric character, where it is more than a number that was read with its unit."""
-    uncovered = [at for at in range(start, end) if not known.read[at]]
+    uncovered = [at for at in range(start, end) if not known.is_parsed[at]]
     if any(known.text[at].isnumeric() for at in uncovered):
         if match := _QUARTER.fullmatch(token):
-            return Unread(token, start, end, (Fraction(match[1]),))
+            return UnparsedNumeral(token, start, end, (Fraction(match[1]),))
         alone = len(uncovered) == len(token) and (known.text[start - 1 : start] or " ") not in "/\u2044^"
-        return Unread(token, start, end, _character_value(token) if alone else ())
+        return UnparsedNumeral(token, start, end, _character_value(token) if alone else ())
     suffix = "".join(known.text[at] for at in uncovered)
-    last = max(at for at in range(start, end) if known.read[at]) + 1 if len(uncovered) < len(token) else start
+    last = max(at for at in range(start, end) if known.is_parsed[at]) + 1 if len(uncovered) < len(token) else start
     if not _LOOKALIKE.isdisjoint(suffix[:1]) and suffix.lower() not in _SUFFIXES:
-        return Unread(token, start, end)
+        return UnparsedNumeral(token, start, end)
     if suffix.lower() in _SUFFIXES or unit_at(known.text, last) is not None:
         return None
-    return Unread(token, start, end)
+    return UnparsedNumeral(token, start, end)
 
 
 def _character_value(token: str) -> tuple[Fraction, ...]:
@@ -181,9 +183,9 @@ def _character_value(token: str) -> tuple[Fraction, ...]:
     return ()
 
 
-def _roman(text: str, token: str, start: int, end: int) -> tuple[Fraction, ...] | None:
+def _roman_values(text: str, token: str, start: int, end: int) -> tuple[Fraction, ...] | None:
     """The values of a Roman numeral; None for what is none."""
-    shown = lexicon.latin(unicodedata.normalize("NFKC", token))
+    shown = lexicon.to_latin(unicodedata.normalize("NFKC", token))
     if not shown.isascii():
         return None
     upper = shown.upper()
@@ -192,17 +194,17 @@ def _roman(text: str, token: str, start: int, end: int) -> tuple[Fraction, ...] 
         is_one = shown == upper and _ROMAN_LETTERS.fullmatch(upper) and upper.lower() not in _NO_ROMAN
         return () if is_one else None
     if shown == upper:
-        return (value,) if len(shown) > 1 or _is_headed(text, start, end) else None
+        return (value,) if len(shown) > 1 or _has_roman_context(text, start, end) else None
     if shown == shown.lower() and len(shown) > 1 and shown not in _NO_ROMAN:
         return (value,)
     return (value,) if len(shown) > 3 and shown.lower() not in _NO_ROMAN else None
 
 
-def _is_headed(text: str, start: int, end: int) -> bool:
+def _has_roman_context(text: str, start: int, end: int) -> bool:
     """Whether a letter stands behind a name or such a word as `chapter`, and is no initial: `Chapter V`, `Louis X`."""
     if text[end : end + 1] == "." and text[end + 1 : end + 3].strip()[:1].isalpha():
         return False
-    return _HEADS.search(text, max(0, start - 40), start) is not None
+    return _ROMAN_CONTEXT.search(text, max(0, start - 40), start) is not None
 
 
 def _roman_value(upper: str) -> Fraction | None:
@@ -246,14 +248,14 @@ class _Word(NamedTuple):
 
     start: int
     end: int
-    numeral: bool = False
+    is_numeral: bool = False
     values: tuple[Fraction, ...] = ()
-    weak: bool = False
+    is_weak: bool = False
     """Whether it counts only beside another numeral."""
-    joint: bool = False
+    is_joint: bool = False
     """Whether it may join two numerals, or say how many of one: `und`, `several`."""
-    read: bool = False
-    whole: bool = False
+    is_parsed: bool = False
+    is_complete: bool = False
     """Whether it is no part of a longer numeral."""
 
 
@@ -264,34 +266,41 @@ class _Language(NamedTuple):
     other: bool
 
 
-def _word(text: str, token: str, start: int, end: int, language: _Language) -> _Word:
+def _classify_word(text: str, token: str, start: int, end: int, language: _Language) -> _Word:
     folded = unicodedata.normalize("NFKC", token).casefold()
-    if lexicon.latin(folded) != token.casefold() and _is_english_numeral(lexicon.latin(folded)):
-        return _Word(start, end, numeral=True)  # in disguise
+    if lexicon.to_latin(folded) != token.casefold() and _is_english_numeral(lexicon.to_latin(folded)):
+        return _Word(start, end, is_numeral=True)  # in disguise
     if _LETTERS_FOR_DIGITS.fullmatch(token):
-        return _Word(start, end, numeral=True, whole=True)
-    if (values := _english(text, folded, end)) is not None:
-        return _Word(start, end, numeral=True, values=values)
-    if folded in lexicon.JOINTS or folded in _QUANTITY or folded in ("of", "a"):
-        return _Word(start, end, joint=True)
-    if folded in lexicon.WEAK:
-        return _Word(start, end, numeral=not language.english, weak=not language.other)
+        return _Word(start, end, is_numeral=True, is_complete=True)
+    if (values := _english_values(text, folded, end)) is not None:
+        return _Word(start, end, is_numeral=True, values=values)
+    if folded in lexicon.CONJUNCTIONS or folded in _QUANTITY_WORDS or folded in ("of", "a"):
+        return _Word(start, end, is_joint=True)
+    if folded in lexicon.WEAK_NUMBER_WORDS:
+        return _Word(start, end, is_numeral=not language.english, is_weak=not language.other)
     if folded in lexicon.HOMOGRAPHS:
-        return _Word(start, end, numeral=not language.english)
-    if lexicon.is_mixed(token) or lexicon.is_of_unknown_script(folded):
-        return _Word(start, end, numeral=True, whole=True)
-    return _Word(start, end, numeral=lexicon.is_number_word(folded))
+        return _Word(start, end, is_numeral=not language.english)
+    if lexicon.has_mixed_scripts(token) or lexicon.is_of_unknown_script(folded):
+        return _Word(start, end, is_numeral=True, is_complete=True)
+    return _Word(start, end, is_numeral=lexicon.is_number_word(folded))
 
 
 def _is_english_numeral(word: str) -> bool:
-    return word in SMALL or word in POWERS or word in _VAGUE or word in _MULTIPLES or word in ORDINALS or _GLUED.fullmatch(word) is not None
+    return (
+        word in SMALL_NUMBERS
+        or word in POWER_WORDS
+        or word in _VAGUE_WORDS
+        or word in _MULTIPLES
+        or word in ORDINALS
+        or _JOINED_WORDS.fullmatch(word) is not None
+    )
 
 
-def _english(text: str, word: str, end: int) -> tuple[Fraction, ...] | None:
+def _english_values(text: str, word: str, end: int) -> tuple[Fraction, ...] | None:
     """The values of an English numeral that is not read as a number; None for another word."""
     if word == "scores" and not text[end : end + 4].lower().startswith(" of "):
         return None
-    if word in _VAGUE:
+    if word in _VAGUE_WORDS:
         return ()
     if word in _HALVES:
         return (Fraction(1, 2),)
@@ -299,67 +308,69 @@ def _english(text: str, word: str, end: int) -> tuple[Fraction, ...] | None:
         return (Fraction(value),)
     if (decade := _DECADES.get(word)) is not None:
         return (Fraction(decade), Fraction(1900 + decade))
-    if match := _GLUED.fullmatch(word):
-        return (Fraction(SMALL[match["one"]]),) if match["one"] in SMALL else ()
+    if match := _JOINED_WORDS.fullmatch(word):
+        return (Fraction(SMALL_NUMBERS[match["one"]]),) if match["one"] in SMALL_NUMBERS else ()
     return None
 
 
-def _runs(text: str, words: Sequence[_Word]) -> Iterator[Unread]:
+def _merge_runs(text: str, words: Sequence[_Word]) -> Iterator[UnparsedNumeral]:
     """Numerals that stand side by side, as one."""
     at = 0
     while at < len(words):
-        if not (words[at].numeral and not words[at].weak):
+        if not (words[at].is_numeral and not words[at].is_weak):
             at += 1
             continue
         first = last = at
-        while first and _is_beside(text, words, first - 1, first) and (words[first - 1].numeral or words[first - 1].joint):
+        while first and _is_beside(text, words, first - 1, first) and (words[first - 1].is_numeral or words[first - 1].is_joint):
             first -= 1
         while last + 1 < len(words) and _is_beside(text, words, last, last + 1):
-            if not (words[last + 1].numeral or words[last + 1].joint):
+            if not (words[last + 1].is_numeral or words[last + 1].is_joint):
                 break
             last += 1
-        while last > at and not words[last].numeral:
+        while last > at and not words[last].is_numeral:
             last -= 1
-        while first < at and not words[first].numeral and text[words[first].start : words[first].end].lower() in ("of", "a", "an"):
+        while first < at and not words[first].is_numeral and text[words[first].start : words[first].end].lower() in ("of", "a", "an"):
             first += 1
         values = words[at].values if first == last else ()
         start, end = words[first].start, words[last].end
-        yield Unread(text[start:end], start, end, values, part=not words[at].whole)
+        yield UnparsedNumeral(text[start:end], start, end, values, is_part=not words[at].is_complete)
         at = last + 1
 
 
 def _is_beside(text: str, words: Sequence[_Word], left: int, right: int) -> bool:
-    return _MAY_JOIN.match(text, words[left].end, words[right].start) is not None and not (words[left].read or words[right].read)
+    return _MAY_JOIN.match(text, words[left].end, words[right].start) is not None and not (words[left].is_parsed or words[right].is_parsed)
 
 
-class Wording:
+class TextWords:
     """The words of some texts, in which a numeral is looked for as it is written."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self.texts = texts
         self._joined: str | None = None
 
-    def has(self, numeral: Unread) -> bool:
+    def contains(self, numeral: UnparsedNumeral) -> bool:
         """Whether a numeral stands in the texts as it is written, and is no part of a longer one."""
-        if numeral.literal:
-            return any(self._stands(numeral.text, text) for text in self.texts)
-        words = " ".join(_tokens(numeral.text))
-        return bool(words) and (self._has(words, numeral) or self._has(_APART.sub(" ", words), numeral))
+        if numeral.is_literal:
+            return any(self._contains_literal(numeral.text, text) for text in self.texts)
+        words = " ".join(_normalized_tokens(numeral.text))
+        return bool(words) and (
+            self._contains_words(words, numeral) or self._contains_words(_LETTER_DIGIT_BOUNDARY.sub(" ", words), numeral)
+        )
 
-    def _has(self, words: str, numeral: Unread) -> bool:
+    def _contains_words(self, words: str, numeral: UnparsedNumeral) -> bool:
         if self._joined is None:
-            self._joined = " \0 ".join(" ".join(_tokens(text)) for text in self.texts)
+            self._joined = " \0 ".join(" ".join(_normalized_tokens(text)) for text in self.texts)
         joined = f" {self._joined} "
         at = joined.find(f" {words} ")
         while at >= 0:
             before = joined[max(0, at - 40) : at].rpartition(" ")[2]
             after = joined[at + len(words) + 2 : at + len(words) + 42].partition(" ")[0]
-            if not (numeral.part and (_is_numeral(before) or _is_numeral(after))):
+            if not (numeral.is_part and (_is_numeral_word(before) or _is_numeral_word(after))):
                 return True
             at = joined.find(f" {words} ", at + 1)
         return False
 
-    def _stands(self, wanted: str, text: str) -> bool:
+    def _contains_literal(self, wanted: str, text: str) -> bool:
         at = text.find(wanted)
         while at >= 0:
             around = text[max(0, at - 1) : at] + text[at + len(wanted) : at + len(wanted) + 1]
@@ -369,19 +380,19 @@ class Wording:
         return False
 
 
-_LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉µ", "0123456789μ")
-_APART = re.compile(r"(?<=[^\W\d_])(?=\d)")
+_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉µ", "0123456789μ")
+_LETTER_DIGIT_BOUNDARY = re.compile(r"(?<=[^\W\d_])(?=\d)")
 """Between the letters and the digits of a name: `HIV1` is `HIV-1`."""
 
 
-def _tokens(text: str) -> list[str]:
+def _normalized_tokens(text: str) -> list[str]:
     """The words of a text as they are compared: case folded, small figures below the line as others, without stops in abbreviations."""
-    folded = unicodedata.normalize("NFC", without_ignorable(even(text))).translate(_LOWERED).casefold()
+    folded = unicodedata.normalize("NFC", strip_ignorable(to_ascii_digits(text))).translate(_SUBSCRIPTS).casefold()
     return _TOKEN.findall(re.sub(r"(?<![^\W\d_])([^\W\d_])\.(?=[^\W\d_](?:\W|\Z))", r"\1", folded))
 
 
-def _is_numeral(word: str) -> bool:
+def _is_numeral_word(word: str) -> bool:
     """Whether a word beside a numeral makes it a longer one."""
-    if not word or word in lexicon.WEAK or word in lexicon.HOMOGRAPHS:
+    if not word or word in lexicon.WEAK_NUMBER_WORDS or word in lexicon.HOMOGRAPHS:
         return False
     return word[0].isdigit() or _is_english_numeral(word) or lexicon.is_number_word(word)

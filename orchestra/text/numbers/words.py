@@ -7,22 +7,26 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Final, NamedTuple
 
-from orchestra.text.keywords import FOLDED
+from orchestra.text.keywords import CASE_FOLDS
 
-UNITS: Final = (
+UNIT_WORDS: Final = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen",
     "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
 )  # fmt: skip
-TENS: Final = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-SMALL: Final = {name: value for value, name in enumerate(UNITS)} | {name: 10 * value for value, name in enumerate(TENS, 2)}
+TENS_WORDS: Final = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+SMALL_NUMBERS: Final = {name: value for value, name in enumerate(UNIT_WORDS)} | {
+    name: 10 * value for value, name in enumerate(TENS_WORDS, 2)
+}
 """Words for what is less than a hundred."""
-POWERS: Final = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+POWER_WORDS: Final = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 """Words that multiply, and by what power of ten."""
-_POWER = "|".join(POWERS)
-_WORD = rf"(?:{'|'.join(sorted((*SMALL, *POWERS), key=len, reverse=True))})\b"
-ROW: Final = rf"{_WORD}(?:[\s-](?:and[\s-])?{_WORD})*"
-"""A row of number words, as a pattern; `written` says how many numbers it is."""
-_SMALL = rf"(?:(?P<tens>{'|'.join(TENS)})(?:[\s-](?P<unit>{'|'.join(UNITS[1:10])}))?|(?P<word>{'|'.join(reversed(UNITS))}))\b"
+_POWER = "|".join(POWER_WORDS)
+_WORD = rf"(?:{'|'.join(sorted((*SMALL_NUMBERS, *POWER_WORDS), key=len, reverse=True))})\b"
+NUMBER_WORDS_PATTERN: Final = rf"{_WORD}(?:[\s-](?:and[\s-])?{_WORD})*"
+"""A row of number words, as a pattern; `find_written_numbers` says how many numbers it is."""
+_SMALL = (
+    rf"(?:(?P<tens>{'|'.join(TENS_WORDS)})(?:[\s-](?P<unit>{'|'.join(UNIT_WORDS[1:10])}))?|(?P<word>{'|'.join(reversed(UNIT_WORDS))}))\b"
+)
 _START = re.compile(rf"\b(?:(?P<one>an?)(?=[\s-](?:{_POWER})\b)|(?P<part>half|quarter|an?[\s-](?:half|quarter))\b|{_SMALL})", re.IGNORECASE)
 _NEXT = re.compile(rf"[\s-](?P<and>and[\s-])?{_SMALL}", re.IGNORECASE)
 """What may follow `two hundred` or `two million`: `and five`, `three hundred`."""
@@ -38,12 +42,12 @@ _FRACTION_OF = re.compile(r"(?:ths?|thirds?|quarters?|hal(?:f|ves))\s+of\s+$", r
 """Before `a million`: a share of it, which is another number."""
 _BETWEEN = re.compile(r"\bbetween\s(?:about\s|around\s|roughly\s|some\s)?$", re.IGNORECASE)
 _OTHER_END = re.compile(r"\s(?:and|to)\s", re.IGNORECASE)
-_HYPHENS = str.maketrans("\u2010\u2011", "--") | FOLDED
+_HYPHENS = str.maketrans("\u2010\u2011", "--") | CASE_FOLDS
 _BEFORE = 24
 """Characters before a number that are looked at."""
 
 
-class Written(NamedTuple):
+class WrittenNumber(NamedTuple):
     """A number in words, and its place in the text; `plain` and `step` are those of `orchestra.text.numbers.numbers.Number`."""
 
     value: Fraction
@@ -53,7 +57,7 @@ class Written(NamedTuple):
     end: int
 
 
-def written(text: str) -> Iterator[Written]:
+def find_written_numbers(text: str) -> Iterator[WrittenNumber]:
     """The numbers of a text that stand there in words, in their order."""
     text = text.translate(_HYPHENS)
     after = 0
@@ -61,65 +65,65 @@ def written(text: str) -> Iterator[Written]:
         if match.start() < after:
             continue
         before = text[max(0, match.start() - _BEFORE) : match.start()]
-        found = _part(text, match.start())
+        found = _fraction_of_power(text, match.start())
         if found is None and not match["part"] and not (match["one"] and _FRACTION_OF.search(before)):
-            found = _composed(text, match, joined=True)
+            found = _compose(text, match, joined=True)
             if _BETWEEN.search(before) and not _OTHER_END.match(text, found.end):
-                found = _composed(text, match, joined=False)
+                found = _compose(text, match, joined=False)
         if found is not None:
             after = found.end
             yield found
 
 
-def _part(text: str, start: int) -> Written | None:
+def _fraction_of_power(text: str, start: int) -> WrittenNumber | None:
     """Half a million, three quarters of a million."""
     if (match := _PART.match(text, start)) is None:
         return None
     share = Fraction(1, 2) if match["half"] else Fraction(1, 4) if match["quarter"] else Fraction(3, 4)
-    scale = Fraction(10 ** POWERS[match["scale"].lower()])
-    return Written(share * scale, share, scale / 100, start, match.end())
+    scale = Fraction(10 ** POWER_WORDS[match["scale"].lower()])
+    return WrittenNumber(share * scale, share, scale / 100, start, match.end())
 
 
-def _composed(text: str, match: re.Match[str], *, joined: bool) -> Written:
+def _compose(text: str, match: re.Match[str], *, joined: bool) -> WrittenNumber:
     """A number from its first word on. Where it is not `joined`, an `and` parts two numbers, as behind `between`."""
-    group, end = _group(text, match, joined=joined)
-    power, end = _scale(text, end)
+    group, end = _parse_group(text, match, joined=joined)
+    power, end = _parse_scale(text, end)
     total, plain, step = group * 10**power, group, Fraction(10**power)
     if half := _HALF.match(text, end):  # a million and a half
-        return Written(total + step / 2, total + step / 2, step / 10, match.start(), half.end())
+        return WrittenNumber(total + step / 2, total + step / 2, step / 10, match.start(), half.end())
     while power and (following := _NEXT.match(text, end)):
-        group, group_end = _group(text, following, joined=joined)
-        lower, group_end = _scale(text, group_end)
+        group, group_end = _parse_group(text, following, joined=joined)
+        lower, group_end = _parse_scale(text, group_end)
         if lower >= power or (following["and"] and (lower or group >= 100 or not joined)):
             break
         total, end, power, step = total + group * 10**lower, group_end, lower, Fraction(10**lower)
         plain = total
-    return Written(total, plain, step, match.start(), end)
+    return WrittenNumber(total, plain, step, match.start(), end)
 
 
-def _group(text: str, match: re.Match[str], *, joined: bool) -> tuple[Fraction, int]:
+def _parse_group(text: str, match: re.Match[str], *, joined: bool) -> tuple[Fraction, int]:
     """A number under a thousand, or of so many hundreds, and where it ends."""
-    value, end = _small(match), match.end()
+    value, end = _small_value(match), match.end()
     if hundreds := _HUNDREDS.match(text, end):
         value, end = value * 100, hundreds.end()
         rest = _NEXT.match(text, end)
         # `one hundred and two hundred` are two numbers
         if rest and not _HUNDREDS.match(text, rest.end()) and (joined or not rest["and"]):
-            value, end = value + _small(rest), rest.end()
+            value, end = value + _small_value(rest), rest.end()
     elif half := _HALF.match(text, end):
         return value + Fraction(1, 2), half.end()
     return Fraction(value), end
 
 
-def _small(match: re.Match[str]) -> int:
+def _small_value(match: re.Match[str]) -> int:
     """A number under a hundred."""
     words = [word.lower() for word in (match["tens"], match["unit"], match["word"]) if word]
-    return sum(SMALL[word] for word in words) if words else 1
+    return sum(SMALL_NUMBERS[word] for word in words) if words else 1
 
 
-def _scale(text: str, end: int) -> tuple[int, int]:
+def _parse_scale(text: str, end: int) -> tuple[int, int]:
     """The power of ten that follows, and where it ends."""
     power = 0
     while match := _SCALE.match(text, end):  # a thousand million
-        power, end = power + POWERS[match[1].lower()], match.end()
+        power, end = power + POWER_WORDS[match[1].lower()], match.end()
     return power, end

@@ -11,84 +11,84 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from orchestra.core.errors import InputError, Place
+from orchestra.core.errors import InputError, SourceLocation
 from orchestra.schema.strict_json import canonical, digest
-from orchestra.verification.certificates.certify import Certification, Certified, TooLittle
-from orchestra.verification.certificates.row_fingerprints import Marks, Rows
+from orchestra.verification.certificates.certify import Certification, Certified, InsufficientData
+from orchestra.verification.certificates.row_fingerprints import RowFingerprints, RowSet
 
-FILE, OF_CLAIMS = "attempts.jsonl", "claims_attempts.jsonl"
+FILE_NAME, CLAIMS_FILE_NAME = "attempts.jsonl", "claims_attempts.jsonl"
 MAX_BYTES = 64 << 20
-FORMAT = "orchestra/attempts/v1"
+FORMAT = "orchestra/attempts/v2"
 """Where the chain of digests begins."""
-Came: TypeAlias = Literal["certified", "too little", "infeasible"]
+AttemptOutcome: TypeAlias = Literal["certified", "insufficient data", "infeasible"]
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CertificationAttempt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A test of rows for a promise."""
 
     at: str
     """UTC, ISO 8601."""
     data: str
     """The name of the rows, and the marks that they are known again by."""
-    marks: Marks
-    tested: str
+    fingerprints: RowFingerprints
+    test_digest: str
     """Digest of the answers, their scores, and the terms: the same once more is no other attempt."""
     alpha: float
     delta: float
     number: int
     """Which one of these rows it is."""
-    came: Came
+    outcome: AttemptOutcome
     digest: str = ""
     """Of the digest of the line before and of everything else in this one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Log:
+class AttemptLog:
     """A log's lines, and how many of the file's bytes they are: a last line without its end was cut off when it was written."""
 
-    lines: tuple[Attempt, ...] = ()
+    lines: tuple[CertificationAttempt, ...] = ()
     size: int = 0
 
     @classmethod
-    def read(cls, data: bytes, place: Place) -> Log:
+    def from_bytes(cls, data: bytes, place: SourceLocation) -> AttemptLog:
         """Of a file's bytes. Raises `InputError` V025 for a line that is none, or that was changed."""
-        size, lines = data.rfind(b"\n") + 1, list[Attempt]()
+        size, lines = data.rfind(b"\n") + 1, list[CertificationAttempt]()
         if len(data) > MAX_BYTES:
-            raise _unfit(f"it has more than {MAX_BYTES >> 20} MiB", place)
+            raise _log_error(f"it has more than {MAX_BYTES >> 20} MiB", place)
         for number, text in enumerate(data[:size].split(b"\n")[:-1], 1):
-            here = Place(place.file, number)
+            here = SourceLocation(place.file, number)
             try:
-                line = msgspec.json.decode(text, type=Attempt)
+                line = msgspec.json.decode(text, type=CertificationAttempt)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                raise _unfit(f"line {number} is no attempt: {error}", here) from error
-            if line != _chained(lines, line):
-                raise _unfit(f"line {number}, or the one before it, was changed since it was written", here)
+                raise _log_error(f"line {number} is no attempt: {error}", here) from error
+            if line != _with_digest(lines, line):
+                raise _log_error(f"line {number}, or the one before it, was changed since it was written", here)
             lines.append(line)
         return cls(tuple(lines), size)
 
-    def number(self, rows: Rows) -> int:
+    def next_number(self, rows: RowSet) -> int:
         """Which attempt on these rows the next one is."""
-        return 1 + sum(rows.share((), line.marks) for line in self.lines)
+        return 1 + sum(rows.overlaps((), line.fingerprints) for line in self.lines)
 
-    def same(self, tested: str) -> Attempt | None:
+    def find_test(self, test_digest: str) -> CertificationAttempt | None:
         """The attempt that was this very test; None where none was."""
-        return next((line for line in self.lines if line.tested == tested), None)
+        return next((line for line in self.lines if line.test_digest == test_digest), None)
 
-    def following(self, line: Attempt) -> bytes:
+    def encode_next(self, line: CertificationAttempt) -> bytes:
         """A line as it follows on these, as it stands in the file."""
-        return msgspec.json.encode(_chained(self.lines, line)) + b"\n"
+        return msgspec.json.encode(_with_digest(self.lines, line)) + b"\n"
 
 
-def came(found: Certification) -> Came:
+def attempt_outcome(found: Certification) -> AttemptOutcome:
     """What a test came to."""
     outcome = found.outcome
-    return "certified" if isinstance(outcome, Certified) else "too little" if isinstance(outcome, TooLittle) else "infeasible"
+    return "certified" if isinstance(outcome, Certified) else "insufficient data" if isinstance(outcome, InsufficientData) else "infeasible"
 
 
-def _chained(before: list[Attempt] | tuple[Attempt, ...], line: Attempt) -> Attempt:
+def _with_digest(before: list[CertificationAttempt] | tuple[CertificationAttempt, ...], line: CertificationAttempt) -> CertificationAttempt:
     bare = {**msgspec.to_builtins(line), "digest": ""}
     return msgspec.structs.replace(line, digest=digest(canonical([before[-1].digest if before else FORMAT, bare])))
 
 
-def _unfit(why: str, place: Place) -> InputError:
-    return InputError("V025", f"the log of attempts cannot be relied on: {why}", place=place, hint="restore the file from a copy")
+def _log_error(why: str, place: SourceLocation) -> InputError:
+    return InputError("V025", f"the log of attempts cannot be relied on: {why}", location=place, hint="restore the file from a copy")

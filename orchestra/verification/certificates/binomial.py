@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-FIRST = 0.8
+FIRST_TEST_SHARE = 0.8
 """The share of delta that the first of several tests of the same rows has."""
 
 
@@ -20,11 +20,11 @@ def binomial_tail(errors: int, accepted: int, alpha: float) -> float:
         return 1.0
     odds = alpha / (1 - alpha)
     if errors < accepted * alpha:
-        return min(1.0, _summed(errors, accepted, alpha, lambda k: k / (accepted - k + 1) / odds, -1))
-    return max(0.0, 1 - _summed(errors + 1, accepted, alpha, lambda k: (accepted - k) / (k + 1) * odds, 1))
+        return min(1.0, _sum_terms(errors, accepted, alpha, lambda k: k / (accepted - k + 1) / odds, -1))
+    return max(0.0, 1 - _sum_terms(errors + 1, accepted, alpha, lambda k: (accepted - k) / (k + 1) * odds, 1))
 
 
-def _summed(first: int, n: int, p: float, ratio: Callable[[int], float], step: int) -> float:
+def _sum_terms(first: int, n: int, p: float, ratio: Callable[[int], float], step: int) -> float:
     """Binomial probabilities from `first` on, each `ratio` times the one before."""
     log = math.lgamma(n + 1) - math.lgamma(first + 1) - math.lgamma(n - first + 1) + first * math.log(p) + (n - first) * math.log1p(-p)
     term = total = math.exp(log)
@@ -36,7 +36,7 @@ def _summed(first: int, n: int, p: float, ratio: Callable[[int], float], step: i
     return total
 
 
-def fewest(rate: float, alpha: float, delta: float) -> int:
+def min_accepted(rate: float, alpha: float, delta: float) -> int:
     """The fewest accepted answers that carry the promise where this share of them is wrong; `rate` is below alpha."""
 
     def carries(accepted: int) -> bool:
@@ -52,9 +52,9 @@ def fewest(rate: float, alpha: float, delta: float) -> int:
     return high
 
 
-def share(attempt: int) -> float:
+def delta_share(attempt: int) -> float:
     """The share of delta that a test of the same rows has: 0.8, and 0.2 / (k (k - 1)) the k-th. All together they have delta, however many
     there are, so that one of them comes to a broken promise with a chance of at most delta (the union bound)."""
     if attempt < 1:
         return 1.0
-    return FIRST if attempt == 1 else (1 - FIRST) / (attempt * (attempt - 1))
+    return FIRST_TEST_SHARE if attempt == 1 else (1 - FIRST_TEST_SHARE) / (attempt * (attempt - 1))

@@ -17,25 +17,25 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeAlias
 
 from orchestra.core.errors import InputError
-from orchestra.verification.certificates.binomial import binomial_tail, fewest, share
+from orchestra.verification.certificates.binomial import binomial_tail, delta_share, min_accepted
 
-START = 0.15
+START_COVERAGE = 0.15
 """Share of answers that the strictest threshold accepts."""
-STEP = 0.05
+COVERAGE_STEP = 0.05
 """Share by which each threshold accepts more than the one before."""
-PASSING = "look at what they say of some answers (orchestra run AGENT --json, orchestra check), or certify by others (--checks)"
+NONE_ACCEPTED_HINT = "look at what they say of some answers (orchestra run AGENT --json, orchestra check), or certify by others (--checks)"
 """What mends that no answer passes its checks."""
-ROOM = 1.25
+SAFETY_FACTOR = 1.25
 """How many times the fewest possible answers the first test shall accept, as far as that can be foreseen."""
-HOPE = 0.2
+P_VALUE_MARGIN = 0.2
 """The share of delta that the first test's p-value shall be under by what the tuning part saw."""
-ROUNDS = 200
+RESPLIT_ROUNDS = 200
 """Resplits of one check."""
-SURE = 0.95
+CONFIDENCE_LEVEL = 0.95
 """Of the intervals that are printed."""
 
 
-class Item(NamedTuple):
+class ScoredAnswer(NamedTuple):
     """An answer to a row whose right answer is known."""
 
     id: str
@@ -45,7 +45,7 @@ class Item(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class CertificationTerms:
     """What is promised, and how rows are divided: what neither tunes nor calibrates judges."""
 
     alpha: float = 0.05
@@ -68,42 +68,42 @@ class Terms:
             raise InputError("V006", reason, hint="0.2 and 0.5")
 
     @property
-    def spent(self) -> float:
+    def spent_delta(self) -> float:
         """The part of delta that this test has: four fifths the first, and the others together no more than the rest."""
-        return self.delta * share(self.attempt)
+        return self.delta * delta_share(self.attempt)
 
     @property
-    def next(self) -> Terms:
+    def next_attempt(self) -> CertificationTerms:
         """Those of another test on the same rows."""
         return replace(self, attempt=self.attempt + 1) if self.attempt else self
 
     @property
-    def least(self) -> int:
+    def min_accepted(self) -> int:
         """The fewest accepted answers, none wrong, that can carry the promise: 59 for 5 % and 5 %, where a test has delta alone."""
-        return fewest(0.0, self.alpha, self.spent)
+        return min_accepted(0.0, self.alpha, self.spent_delta)
 
-    def calibrating(self, rows: int) -> int:
+    def calibration_size(self, rows: int) -> int:
         """How many of so many rows calibrate."""
         return round(self.calibration * rows)
 
     @property
-    def full(self) -> int:
+    def min_calibration(self) -> int:
         """Rows to calibrate on from which on the strictest threshold accepts enough answers."""
-        return math.ceil(ROOM * self.least / START)
+        return math.ceil(SAFETY_FACTOR * self.min_accepted / START_COVERAGE)
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ThresholdTest:
     """A threshold, what it accepts of the calibration part, and how probable so few errors are where the promise is broken."""
 
     threshold: float
     accepted: int
     errors: int
-    p: float
+    p_value: float
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class ThresholdResult:
     """What a threshold accepts of some rows."""
 
     rows: int
@@ -120,29 +120,29 @@ class Accepted:
         """The share of wrong ones among the accepted; None where none is accepted."""
         return self.errors / self.accepted if self.accepted else None
 
-    def breaks(self, alpha: float) -> bool:
+    def exceeds(self, alpha: float) -> bool:
         """Whether more than `alpha` of what is accepted is wrong."""
         return self.errors > alpha * self.accepted
 
     def refutes(self, alpha: float) -> bool:
         """Whether it is so by more than chance: P(Bin(accepted, alpha) >= errors) is at most one in twenty."""
-        return 1 - binomial_tail(self.errors - 1, self.accepted, alpha) <= 1 - SURE
+        return 1 - binomial_tail(self.errors - 1, self.accepted, alpha) <= 1 - CONFIDENCE_LEVEL
 
 
 @dataclass(frozen=True, slots=True)
 class Certified:
     """There is a threshold that carries the promise: the loosest that was reached."""
 
-    step: Step
+    threshold_test: ThresholdTest
     coverage: float
     """Of the calibration part."""
 
 
 @dataclass(frozen=True, slots=True)
-class TooLittle:
+class InsufficientData:
     """No certificate: too little data to tell."""
 
-    rows: int
+    rows_needed: int
     """About so many would be needed in all, tuning and judging included, if more of them are like these."""
     reason: str
 
@@ -152,83 +152,83 @@ class Infeasible:
     """No certificate: even what the agent is surest of is wrong too often, beyond chance, and more data would not mend that."""
 
     reason: str
-    mends: str = "a better agent would, or a larger --alpha"
+    remedy: str = "a better agent would, or a larger --alpha"
     """What would."""
 
 
-Outcome: TypeAlias = Certified | TooLittle | Infeasible
+Outcome: TypeAlias = Certified | InsufficientData | Infeasible
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class FeasibilityBound:
     """The feasibility bound: with a share `base_error` of wrong answers, so many at least must be withheld whatever the score is."""
 
     base_error: float
-    withheld: float
+    min_withheld: float
 
 
 @dataclass(frozen=True, slots=True)
-class Resplits:
+class ResplitResult:
     """What became of the promise when the same rows were divided anew many times, judged each time by the rest."""
 
     rounds: int
     certified: int
     """Rounds that came to a certificate."""
-    broken: int
+    violations: int
     """Rounds in which more than alpha of what the certificate accepted of the rest was wrong. Where the rest is small that is chance
     too: a threshold whose true risk is just under alpha is over it on some samples."""
-    refuted: int
+    significant_violations: int
     """Those of them in which chance does not explain it: were the risk alpha, so many errors would come up once in twenty."""
     coverage: float
     """The mean over the rounds with a certificate; 0 without any."""
     naive: int
     """Rounds with a naive threshold."""
-    naive_broken: int
-    naive_refuted: int
+    naive_violations: int
+    naive_significant_violations: int
     naive_coverage: float
 
 
 @dataclass(frozen=True, slots=True)
-class Naive:
+class NaiveThreshold:
     """The threshold that one would pick by looking: the loosest whose observed error on the calibration part is at most alpha."""
 
     threshold: float
-    calibration: Accepted
-    judged: Accepted
+    calibration: ThresholdResult
+    held_out: ThresholdResult
 
 
 @dataclass(frozen=True, slots=True)
 class Certification:
     """All that was found out about some answers."""
 
-    terms: Terms
+    terms: CertificationTerms
     rows: int
     tuning: int
     calibration: int
-    bound: Bound
+    bound: FeasibilityBound
     outcome: Outcome
-    steps: tuple[Step, ...]
+    threshold_tests: tuple[ThresholdTest, ...]
     """The walk: every one but the last passed, and the last too where it is the loosest."""
-    judged: Accepted | None
+    held_out: ThresholdResult | None
     """What the certified threshold accepts of the rows that neither tuned nor calibrated."""
-    naive: Naive | None
-    resplits: Resplits
+    naive: NaiveThreshold | None
+    resplits: ResplitResult
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class DataSplit:
     """Rows divided."""
 
-    tuning: Sequence[Item]
-    calibration: Sequence[Item]
-    judged: Sequence[Item]
+    tuning: Sequence[ScoredAnswer]
+    calibration: Sequence[ScoredAnswer]
+    held_out: Sequence[ScoredAnswer]
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedAnswers:
     """Answers by score, the surest first, so that what a threshold accepts is looked up. Ties are accepted together."""
 
-    items: Sequence[Item]
+    items: Sequence[ScoredAnswer]
     _keys: list[float] = field(init=False, repr=False)
     _errors: list[int] = field(init=False, repr=False)
 
@@ -240,10 +240,10 @@ class Ranked:
         object.__setattr__(self, "_keys", [key for key, _ in found])
         object.__setattr__(self, "_errors", errors)
 
-    def at(self, threshold: float) -> Accepted:
+    def result_at(self, threshold: float) -> ThresholdResult:
         """What is accepted with a score of at least so much."""
         count = bisect_right(self._keys, -threshold)
-        return Accepted(len(self.items), count, self._errors[count])
+        return ThresholdResult(len(self.items), count, self._errors[count])
 
     @property
     def scores(self) -> list[float]:
@@ -251,12 +251,14 @@ class Ranked:
         return [-key for key in self._keys]
 
 
-def certify(items: Iterable[Item], terms: Terms, rounds: int = ROUNDS, between: Callable[[], None] = lambda: None) -> Certification:
-    """The certification of some answers; `between` is called before each round. Raises `InputError` V006 for items that are none."""
-    rows = checked(items)
-    parts = divided(rows, terms, terms.seed)
-    calibration, rest = Ranked(parts.calibration), Ranked(parts.judged)
-    steps = walked(calibration, thresholds(parts.tuning, len(parts.calibration), terms), terms)
+def certify(
+    items: Iterable[ScoredAnswer], terms: CertificationTerms, rounds: int = RESPLIT_ROUNDS, on_round: Callable[[], None] = lambda: None
+) -> Certification:
+    """The certification of some answers; `on_round` is called before each round. Raises `InputError` V006 for items that are none."""
+    rows = validate(items)
+    parts = split(rows, terms, terms.seed)
+    calibration, rest = RankedAnswers(parts.calibration), RankedAnswers(parts.held_out)
+    steps = fixed_sequence(calibration, candidate_thresholds(parts.tuning, len(parts.calibration), terms), terms)
     outcome = _outcome(calibration, steps, len(rows), terms)
     loosest = naive_threshold(calibration, terms.alpha)
     return Certification(
@@ -264,26 +266,27 @@ def certify(items: Iterable[Item], terms: Terms, rounds: int = ROUNDS, between: 
         rows=len(rows),
         tuning=len(parts.tuning),
         calibration=len(parts.calibration),
-        bound=feasibility(rows, terms.alpha),
+        bound=feasibility_bound(rows, terms.alpha),
         outcome=outcome,
-        steps=tuple(steps),
-        judged=rest.at(outcome.step.threshold) if isinstance(outcome, Certified) else None,
-        naive=None if loosest is None else Naive(loosest, calibration.at(loosest), rest.at(loosest)),
-        resplits=resplit(rows, terms, rounds, between),
+        threshold_tests=tuple(steps),
+        held_out=rest.result_at(outcome.threshold_test.threshold) if isinstance(outcome, Certified) else None,
+        naive=None if loosest is None else NaiveThreshold(loosest, calibration.result_at(loosest), rest.result_at(loosest)),
+        resplits=resplit(rows, terms, rounds, on_round),
     )
 
 
-def too_few(rows: int, terms: Terms) -> TooLittle | None:
+def check_sample_size(rows: int, terms: CertificationTerms) -> InsufficientData | None:
     """Why nobody need be asked: so few of the rows calibrate that no answers to them could carry the promise; None where some could."""
-    size = terms.calibrating(rows)
-    if size >= terms.least:
+    size = terms.calibration_size(rows)
+    if size >= terms.min_accepted:
         return None
-    return TooLittle(
-        _more(terms.full, rows, terms), f"{size:,} of {rows:,} rows calibrate, and {terms.least:,} accepted answers are needed"
+    return InsufficientData(
+        _rows_needed(terms.min_calibration, rows, terms),
+        f"{size:,} of {rows:,} rows calibrate, and {terms.min_accepted:,} accepted answers are needed",
     )
 
 
-def checked(items: Iterable[Item]) -> list[Item]:
+def validate(items: Iterable[ScoredAnswer]) -> list[ScoredAnswer]:
     """The items in the order of their ids, so that nothing depends on the order of a file. Raises `InputError` V006."""
     rows = sorted(items, key=lambda item: item.id)
     if not rows:
@@ -296,128 +299,141 @@ def checked(items: Iterable[Item]) -> list[Item]:
     return rows
 
 
-def divided(rows: Sequence[Item], terms: Terms, seed: int | str) -> Parts:
+def split(rows: Sequence[ScoredAnswer], terms: CertificationTerms, seed: int | str) -> DataSplit:
     """The rows in three parts, drawn by a seed."""
     drawn = list(rows)
     random.Random(seed).shuffle(drawn)  # noqa: S311 - a draw, not a secret
     tuning = round(terms.tuning * len(drawn))
-    calibration = tuning + terms.calibrating(len(drawn))
-    return Parts(drawn[:tuning], drawn[tuning:calibration], drawn[calibration:])
+    calibration = tuning + terms.calibration_size(len(drawn))
+    return DataSplit(drawn[:tuning], drawn[tuning:calibration], drawn[calibration:])
 
 
-def thresholds(tuning: Sequence[Item], calibration: int, terms: Terms) -> list[float]:
-    """The thresholds to test, strict ones first: quantiles of the tuning part's scores, the strictest one accepting `START` of it.
+def candidate_thresholds(tuning: Sequence[ScoredAnswer], calibration: int, terms: CertificationTerms) -> list[float]:
+    """The thresholds to test, strict ones first: quantiles of the tuning part's scores, the strictest one accepting `START_COVERAGE` of it.
 
     The walk ends at the first test that fails, and a strict threshold accepts few: so it begins at the strictest one that should
     pass by what the tuning part saw, and where none should, at one that accepts enough for any to pass. They depend on the
     calibration part by its size alone, so the tests stay as honest as they were.
     """
-    ranked = Ranked(tuning)
+    ranked = RankedAnswers(tuning)
     scores = ranked.scores
     if not scores or not calibration:
         return []
     found: list[float] = []
-    share = START
+    share = START_COVERAGE
     while not found or found[-1] > scores[-1]:
         rank = min(math.ceil(share * len(tuning)), len(scores))
         if not found or scores[rank - 1] < found[-1]:
             found.append(scores[rank - 1])
-        share += STEP
-    hopeful = (at for at, threshold in enumerate(found) if _expected(ranked.at(threshold), calibration, terms) <= HOPE * terms.spent)
-    enough = (at for at, threshold in enumerate(found) if ranked.at(threshold).coverage * calibration >= ROOM * terms.least)
+        share += COVERAGE_STEP
+    hopeful = (
+        at
+        for at, threshold in enumerate(found)
+        if _expected_p_value(ranked.result_at(threshold), calibration, terms) <= P_VALUE_MARGIN * terms.spent_delta
+    )
+    enough = (
+        at for at, threshold in enumerate(found) if ranked.result_at(threshold).coverage * calibration >= SAFETY_FACTOR * terms.min_accepted
+    )
     return found[next(hopeful, next(enough, len(found) - 1)) :]
 
 
-def _expected(seen: Accepted, calibration: int, terms: Terms) -> float:
+def _expected_p_value(seen: ThresholdResult, calibration: int, terms: CertificationTerms) -> float:
     """The p-value that the calibration part would give if it were like the tuning part, with half an error more than was seen."""
     accepted = round(seen.coverage * calibration)
     return binomial_tail(round((seen.errors + 0.5) / (seen.accepted + 1) * accepted), accepted, terms.alpha)
 
 
-def walked(calibration: Ranked, grid: Sequence[float], terms: Terms) -> list[Step]:
+def fixed_sequence(calibration: RankedAnswers, grid: Sequence[float], terms: CertificationTerms) -> list[ThresholdTest]:
     """The walk along a grid of thresholds, up to the first whose risk may be above alpha."""
     steps = []
     for threshold in grid:
-        found = calibration.at(threshold)
-        steps.append(Step(threshold, found.accepted, found.errors, binomial_tail(found.errors, found.accepted, terms.alpha)))
-        if steps[-1].p > terms.spent:
+        found = calibration.result_at(threshold)
+        steps.append(ThresholdTest(threshold, found.accepted, found.errors, binomial_tail(found.errors, found.accepted, terms.alpha)))
+        if steps[-1].p_value > terms.spent_delta:
             break
     return steps
 
 
-def certified_step(steps: Sequence[Step], delta: float) -> Step | None:
+def certified_test(steps: Sequence[ThresholdTest], delta: float) -> ThresholdTest | None:
     """The loosest threshold of a walk that passed."""
-    return next((step for step in reversed(steps) if step.p <= delta), None)
+    return next((step for step in reversed(steps) if step.p_value <= delta), None)
 
 
-def _outcome(calibration: Ranked, steps: Sequence[Step], rows: int, terms: Terms) -> Outcome:
-    found = certified_step(steps, terms.spent)
+def _outcome(calibration: RankedAnswers, steps: Sequence[ThresholdTest], rows: int, terms: CertificationTerms) -> Outcome:
+    found = certified_test(steps, terms.spent_delta)
     if found is not None:
-        return Certified(found, calibration.at(found.threshold).coverage)
-    return _refusal(calibration, rows, terms)
+        return Certified(found, calibration.result_at(found.threshold).coverage)
+    return _explain_failure(calibration, rows, terms)
 
 
-def _refusal(calibration: Ranked, rows: int, terms: Terms) -> TooLittle | Infeasible:
+def _explain_failure(calibration: RankedAnswers, rows: int, terms: CertificationTerms) -> InsufficientData | Infeasible:
     """Why there is no threshold: a look at all of the calibration part, which promises nothing.
 
     That the agent is wrong too often is said where the rows refute alpha at every share that could be accepted, each by itself beyond
     chance: then they do so together (an intersection-union test), and more rows would not mend it.
     """
-    size, after = len(calibration.items), terms.next
+    size, after = len(calibration.items), terms.next_attempt
     scores = calibration.scores
-    ranks = range(math.ceil(START * size), len(scores) + 1, max(1, round(STEP * size))) if scores else ()
-    seen = [calibration.at(scores[rank - 1]) for rank in (*ranks, len(scores)) if 0 < rank <= len(scores)]
+    ranks = range(math.ceil(START_COVERAGE * size), len(scores) + 1, max(1, round(COVERAGE_STEP * size))) if scores else ()
+    seen = [calibration.result_at(scores[rank - 1]) for rank in (*ranks, len(scores)) if 0 < rank <= len(scores)]
     best = min(seen, key=lambda found: (found.errors / found.accepted, -found.accepted), default=None)
     if best is None:
-        if (1 - START) ** size <= terms.delta:  # beyond chance fewer pass than the strictest threshold is to accept
-            return Infeasible(f"none of {size:,} answers passes its checks", PASSING)
-        return TooLittle(_more(after.full, rows, terms), f"of {size:,} answers none passes its checks")
-    said = f"of the {best.accepted:,} surest of {size:,} answers {best.errors:,} {'is' if best.errors == 1 else 'are'} wrong"
-    if size >= terms.full and all(found.refutes(terms.alpha) for found in seen):
-        return Infeasible(f"{said}, {percent(best.errors / best.accepted)}")
-    if best.breaks(terms.alpha) or best.errors == terms.alpha * best.accepted:
-        told = f"{said}, which neither carries nor refutes {percent(terms.alpha)}"
-        return TooLittle(_more(max(after.full, 2 * size, ROOM * after.least * size / best.accepted), rows, terms), told)
-    wanted = min((_enough(found, size, after) for found in seen), default=math.inf)
-    return TooLittle(_more(wanted if wanted < math.inf else 2 * size, rows, terms), said)
+        if (1 - START_COVERAGE) ** size <= terms.delta:  # beyond chance fewer pass than the strictest threshold is to accept
+            return Infeasible(f"none of {size:,} answers passes its checks", NONE_ACCEPTED_HINT)
+        return InsufficientData(_rows_needed(after.min_calibration, rows, terms), f"of {size:,} answers none passes its checks")
+    observed = f"of the {best.accepted:,} surest of {size:,} answers {best.errors:,} {'is' if best.errors == 1 else 'are'} wrong"
+    if size >= terms.min_calibration and all(found.refutes(terms.alpha) for found in seen):
+        return Infeasible(f"{observed}, {format_percent(best.errors / best.accepted)}")
+    if best.exceeds(terms.alpha) or best.errors == terms.alpha * best.accepted:
+        reason = f"{observed}, which neither carries nor refutes {format_percent(terms.alpha)}"
+        return InsufficientData(
+            _rows_needed(max(after.min_calibration, 2 * size, SAFETY_FACTOR * after.min_accepted * size / best.accepted), rows, terms),
+            reason,
+        )
+    wanted = min((_calibration_needed(found, size, after) for found in seen), default=math.inf)
+    return InsufficientData(_rows_needed(wanted if wanted < math.inf else 2 * size, rows, terms), observed)
 
 
-def _enough(seen: Accepted, size: int, terms: Terms) -> float:
+def _calibration_needed(seen: ThresholdResult, size: int, terms: CertificationTerms) -> float:
     """Rows to calibrate on with which such a threshold would pass, were there half an error more; infinite where it never would."""
     rate = (seen.errors + 0.5) / (seen.accepted + 1)
-    return fewest(rate, terms.alpha, terms.spent) * size / seen.accepted if rate < terms.alpha else math.inf
+    return min_accepted(rate, terms.alpha, terms.spent_delta) * size / seen.accepted if rate < terms.alpha else math.inf
 
 
-def _more(calibration: float, rows: int, terms: Terms) -> int:
+def _rows_needed(calibration: float, rows: int, terms: CertificationTerms) -> int:
     """Rows in all, of which so many calibrate; surely more than there are."""
     return max(math.ceil(1.1 * rows), math.ceil(calibration / terms.calibration), rows + 1)
 
 
-def resplit(items: Iterable[Item], terms: Terms, rounds: int = ROUNDS, between: Callable[[], None] = lambda: None) -> Resplits:
+def resplit(
+    items: Iterable[ScoredAnswer], terms: CertificationTerms, rounds: int = RESPLIT_ROUNDS, on_round: Callable[[], None] = lambda: None
+) -> ResplitResult:
     """Divides the rows anew many times, and judges each time by the part that neither tuned nor calibrated.
 
     A round without a threshold breaks no promise. Raises `InputError` V006.
     """
-    rows = checked(items)
+    rows = validate(items)
     certified, naive = [], []
     for number in range(rounds):
-        between()
-        parts = divided(rows, terms, f"{terms.seed}/{number}")
-        calibration, rest = Ranked(parts.calibration), Ranked(parts.judged)
-        step = certified_step(walked(calibration, thresholds(parts.tuning, len(parts.calibration), terms), terms), terms.spent)
+        on_round()
+        parts = split(rows, terms, f"{terms.seed}/{number}")
+        calibration, rest = RankedAnswers(parts.calibration), RankedAnswers(parts.held_out)
+        step = certified_test(
+            fixed_sequence(calibration, candidate_thresholds(parts.tuning, len(parts.calibration), terms), terms), terms.spent_delta
+        )
         if step is not None:
-            certified.append(rest.at(step.threshold))
+            certified.append(rest.result_at(step.threshold))
         if (loosest := naive_threshold(calibration, terms.alpha)) is not None:
-            naive.append(rest.at(loosest))
-    return Resplits(
+            naive.append(rest.result_at(loosest))
+    return ResplitResult(
         rounds=rounds,
         certified=len(certified),
-        broken=sum(found.breaks(terms.alpha) for found in certified),
-        refuted=sum(found.refutes(terms.alpha) for found in certified),
+        violations=sum(found.exceeds(terms.alpha) for found in certified),
+        significant_violations=sum(found.refutes(terms.alpha) for found in certified),
         coverage=_mean([found.coverage for found in certified]),
         naive=len(naive),
-        naive_broken=sum(found.breaks(terms.alpha) for found in naive),
-        naive_refuted=sum(found.refutes(terms.alpha) for found in naive),
+        naive_violations=sum(found.exceeds(terms.alpha) for found in naive),
+        naive_significant_violations=sum(found.refutes(terms.alpha) for found in naive),
         naive_coverage=_mean([found.coverage for found in naive]),
     )
 
@@ -426,35 +442,35 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def naive_threshold(calibration: Ranked, alpha: float) -> float | None:
+def naive_threshold(calibration: RankedAnswers, alpha: float) -> float | None:
     """The loosest threshold whose observed error is at most alpha; None where none is. It promises nothing."""
     found = None
     for score in dict.fromkeys(calibration.scores):
-        if not calibration.at(score).breaks(alpha):
+        if not calibration.result_at(score).exceeds(alpha):
             found = score
     return found
 
 
-def feasibility(items: Sequence[Item], alpha: float) -> Bound:
+def feasibility_bound(items: Sequence[ScoredAnswer], alpha: float) -> FeasibilityBound:
     """The bound: a share mu of wrong answers needs an abstention of at least (mu - alpha) / (1 - alpha).
 
     For mu <= alpha · coverage + (1 - coverage), even where everything that is withheld is wrong.
     """
     error = sum(item.wrong for item in items) / len(items) if items else 0.0
-    return Bound(error, max(0.0, (error - alpha) / (1 - alpha)))
+    return FeasibilityBound(error, max(0.0, (error - alpha) / (1 - alpha)))
 
 
-def interval(errors: int, accepted: int, sure: float = SURE) -> tuple[float, float]:
+def confidence_interval(errors: int, accepted: int, confidence: float = CONFIDENCE_LEVEL) -> tuple[float, float]:
     """The exact interval of a share (Clopper and Pearson 1934), two-sided; (0, 1) where nothing is known."""
     if not accepted:
         return 0.0, 1.0
-    tail = (1 - sure) / 2
-    low = 0.0 if not errors else _root(lambda p: 1 - binomial_tail(errors - 1, accepted, p) < tail)
-    high = 1.0 if errors == accepted else _root(lambda p: binomial_tail(errors, accepted, p) > tail)
+    tail = (1 - confidence) / 2
+    low = 0.0 if not errors else _bisect(lambda p: 1 - binomial_tail(errors - 1, accepted, p) < tail)
+    high = 1.0 if errors == accepted else _bisect(lambda p: binomial_tail(errors, accepted, p) > tail)
     return low, high
 
 
-def _root(below: Callable[[float], bool]) -> float:
+def _bisect(below: Callable[[float], bool]) -> float:
     """The share up to which something holds."""
     low, high = 0.0, 1.0
     for _ in range(60):
@@ -463,6 +479,6 @@ def _root(below: Callable[[float], bool]) -> float:
     return (low + high) / 2
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """A share as people read it: `5 %`."""
     return f"{100 * share:.3g} %"

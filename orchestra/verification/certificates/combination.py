@@ -19,18 +19,18 @@ from typing import ClassVar, Literal
 import msgspec
 
 from orchestra.core.events import Verdict
-from orchestra.verification.certificates.file import Bonds, Count
-from orchestra.verification.certificates.row_fingerprints import Marks
-from orchestra.verification.certificates.sealed import Sealed
-from orchestra.verification.custom_checks import asked
+from orchestra.verification.certificates.file import Count, DependencyDigests
+from orchestra.verification.certificates.row_fingerprints import RowFingerprints
+from orchestra.verification.certificates.sealed import SealedFile
+from orchestra.verification.custom_checks import tool_name
 from orchestra.verification.verdict import FAIL, PASS
 
-FILE = "combination.json"
-LEAST = 1e-6
+FILE_NAME = "combination.json"
+MIN_PROBABILITY = 1e-6
 """A probability below which none is counted, and above 1 minus which none is."""
 
 
-class Voice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class CheckWeight(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How much one check counts."""
 
     check: str
@@ -39,103 +39,103 @@ class Voice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     passed: float = 0.0
     failed: float = 0.0
 
-    def says(self, verdict: Verdict) -> float:
+    def contribution(self, verdict: Verdict) -> float:
         """What it adds."""
-        return self.weight * odds(verdict.score) + (self.passed if verdict.outcome == PASS else self.failed)
+        return self.weight * log_odds(verdict.score) + (self.passed if verdict.outcome == PASS else self.failed)
 
 
-class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class IsotonicPoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A point of the isotonic regression: the share of right ones at a sum."""
 
-    at: float
+    total: float
     share: float
 
 
-class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class CombinationData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The rows that it was fitted on."""
 
     name: str
     digest: str
     rows: Count
     """Those that could be combined: no deterministic check failed, and none could not tell."""
-    right: Count
+    correct: Count
     """How many of these are right; 0 where nobody said so."""
     seed: int
     metrics: tuple[str, ...] = ()
     """What told right answers from wrong ones; none where nobody said so."""
-    marks: Marks | msgspec.UnsetType = msgspec.UNSET
-    """Of their inputs, a sample: by which they are known again among others. Not there in files of before."""
+    fingerprints: RowFingerprints | msgspec.UnsetType = msgspec.UNSET
+    """Of their inputs, a sample: by which they are known again among others."""
 
 
-class Combination(Sealed, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Combination(SealedFile, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the file says."""
 
-    file: ClassVar[str] = FILE
-    what: ClassVar[str] = "combination"
-    made_by: ClassVar[str] = "orchestra learn combine AGENT --data FILE"
+    file_name: ClassVar[str] = FILE_NAME
+    title: ClassVar[str] = "combination"
+    create_command: ClassVar[str] = "orchestra learn combine AGENT --data FILE"
 
-    format: Literal["orchestra/combination/v1"] = "orchestra/combination/v1"
+    format: Literal["orchestra/combination/v2"] = "orchestra/combination/v2"
     method: Literal["regression", "dawid-skene"]
     checks: tuple[str, ...]
     """The checks of the node, in their order of names. Those without a voice must pass, or not fail, and count no further."""
     bias: float
-    voices: tuple[Voice, ...]
-    steps: tuple[Step, ...] = ()
-    data: Data
-    bonds: Bonds
-    judges: Mapping[str, Bonds] = {}
+    weights: tuple[CheckWeight, ...]
+    isotonic_points: tuple[IsotonicPoint, ...] = ()
+    data: CombinationData
+    dependencies: DependencyDigests
+    judge_dependencies: Mapping[str, DependencyDigests] = {}
     """Of the agents and tools that its checks ask, by name, and as `tool(NAME)`."""
-    made: str
+    created_at: str
     """UTC, ISO 8601."""
 
-    def of(self, verdicts: Sequence[Verdict]) -> float | None:
+    def score(self, verdicts: Sequence[Verdict]) -> float | None:
         """The score in [0, 1]: 0 where a deterministic check fails, None where one cannot tell, or was not asked."""
-        if any(map(denies, verdicts)):
+        if any(map(is_veto, verdicts)):
             return 0.0
-        said = {one.check: one for one in verdicts if one.outcome in (PASS, FAIL)}
-        if len(said) < len(verdicts) or not said.keys() >= set(self.checks):
+        by_check = {one.check: one for one in verdicts if one.outcome in (PASS, FAIL)}
+        if len(by_check) < len(verdicts) or not by_check.keys() >= set(self.checks):
             return None
-        total = self.bias + sum(voice.says(said[voice.check]) for voice in self.voices)
-        return settled(self.steps, total) if self.steps else logistic(total)
+        total = self.bias + sum(weight.contribution(by_check[weight.check]) for weight in self.weights)
+        return interpolate(self.isotonic_points, total) if self.isotonic_points else logistic(total)
 
-    def told(self, verdicts: Sequence[Verdict]) -> str:
+    def describe(self, verdicts: Sequence[Verdict]) -> str:
         """What each check that has a voice says, in words."""
-        said = {one.check: one for one in verdicts}
-        return ", ".join(f"{voice.check} {said[voice.check].score:.3g}" for voice in self.voices if voice.check in said)
+        by_check = {one.check: one for one in verdicts}
+        return ", ".join(f"{weight.check} {by_check[weight.check].score:.3g}" for weight in self.weights if weight.check in by_check)
 
     @property
-    def command(self) -> str:
+    def renew_command(self) -> str:
         """What makes a new one."""
         return f"orchestra learn combine {self.agent} --data FILE --checks '{','.join(self.checks)}'"
 
-    def changed(self, bonds: Bonds, judges: Mapping[str, Bonds]) -> list[str]:
+    def changes(self, dependencies: DependencyDigests, judges: Mapping[str, DependencyDigests]) -> list[str]:
         """What is not what it was, in words."""
-        found = self.bonds.changed(bonds)
-        for name, was in self.judges.items():
-            theirs = [what for what in was.changed(judges[name]) if what != "the code of the checks"]
-            if asked(name):  # a tool has neither card nor arrays
+        found = self.dependencies.changes(dependencies)
+        for name, was in self.judge_dependencies.items():
+            theirs = [what for what in was.changes(judges[name]) if what != "the code of the checks"]
+            if tool_name(name):  # a tool has neither card nor arrays
                 theirs = ["its types or code"] if theirs else []
             found += [f"{what.removeprefix('its ').removeprefix('the ')} of {name}" for what in theirs]
         return found
 
-    def unsound(self) -> str:
+    def find_inconsistency(self) -> str:
         """Why it is no combination of its checks; empty where it is one."""
-        if not {voice.check for voice in self.voices} <= set(self.checks):
+        if not {weight.check for weight in self.weights} <= set(self.checks):
             return "it weighs a check that is none of its own"
-        places, shares = [step.at for step in self.steps], [step.share for step in self.steps]
+        places, shares = [step.total for step in self.isotonic_points], [step.share for step in self.isotonic_points]
         if sorted(places) != places or sorted(shares) != shares or not all(0 <= share <= 1 for share in shares):
             return "its steps do not rise from 0 to 1"
         return ""
 
 
-def denies(verdict: Verdict) -> bool:
+def is_veto(verdict: Verdict) -> bool:
     """Whether a verdict alone refuses the value, whatever the others say: a check that asks nobody fails."""
     return verdict.outcome == FAIL and verdict.deterministic
 
 
-def odds(probability: float) -> float:
-    """Log-odds, within those of `LEAST`."""
-    clipped = min(1 - LEAST, max(LEAST, probability))
+def log_odds(probability: float) -> float:
+    """Log-odds, within those of `MIN_PROBABILITY`."""
+    clipped = min(1 - MIN_PROBABILITY, max(MIN_PROBABILITY, probability))
     return math.log(clipped / (1 - clipped))
 
 
@@ -144,11 +144,11 @@ def logistic(total: float) -> float:
     return 1 / (1 + math.exp(-total)) if total > -700 else 0.0
 
 
-def settled(steps: Sequence[Step], total: float) -> float:
+def interpolate(steps: Sequence[IsotonicPoint], total: float) -> float:
     """The share at a sum: straight between two steps, and that of the first or the last beyond them."""
-    if total <= steps[0].at:
+    if total <= steps[0].total:
         return steps[0].share
     for low, high in pairwise(steps):
-        if total < high.at:
-            return low.share + (high.share - low.share) * (total - low.at) / (high.at - low.at)
+        if total < high.total:
+            return low.share + (high.share - low.share) * (total - low.total) / (high.total - low.total)
     return steps[-1].share

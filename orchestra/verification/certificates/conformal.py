@@ -18,24 +18,24 @@ from typing import NamedTuple
 
 from orchestra.core.errors import InputError
 
-CALIBRATION = 0.7
+CALIBRATION_SHARE = 0.7
 """The share of answers that calibrate; the rest judges."""
-ROUNDS = 200
+RESPLIT_ROUNDS = 200
 """Resplits of one check."""
 
 
-class Part(NamedTuple):
+class ScoredPart(NamedTuple):
     """A part of an answer: its score in [0, 1], None where it is kept at no threshold, and whether it is wrong."""
 
     score: float | None
     wrong: bool
 
 
-class Answer(NamedTuple):
+class CalibrationAnswer(NamedTuple):
     """An answer of several parts, each judged."""
 
     id: str
-    parts: tuple[Part, ...]
+    parts: tuple[ScoredPart, ...]
 
     @property
     def risk(self) -> float:
@@ -44,93 +44,93 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class RetentionResult:
     """What a threshold keeps of some answers."""
 
     answers: int
     parts: int
     """Of all of them, and how many are kept."""
     kept: int
-    broken: int
+    violations: int
     """Answers of which something wrong is kept."""
     empty: int
     """Answers with parts of which nothing is kept: they are withheld."""
-    wrong: int
+    wrong_kept: int
     """Parts that are kept and wrong."""
 
     @property
-    def share(self) -> float:
+    def kept_share(self) -> float:
         """The share of parts that are kept."""
         return self.kept / self.parts if self.parts else 0.0
 
     @property
-    def violated(self) -> float:
+    def violation_rate(self) -> float:
         """The share of answers of which something wrong is kept."""
-        return self.broken / self.answers if self.answers else 0.0
+        return self.violations / self.answers if self.answers else 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Resplits:
+class ClaimsResplitResult:
     """What became of the promise when the answers were divided anew: it is about the mean, for each division is a draw of its own."""
 
     rounds: int
-    violated: float
+    violation_rate: float
     """The mean share of the rest of which something wrong was kept."""
-    kept: float
+    kept_share: float
     """The mean share of parts that were kept."""
 
 
 @dataclass(frozen=True, slots=True)
-class Factuality:
+class FactualityResult:
     """What was found out about some answers. `threshold` is the least score that is kept; None where nothing can be promised, or kept."""
 
     alpha: float
     seed: int
     answers: int
     calibration: int
-    needed: int
+    min_answers: int
     """Answers that must calibrate at the very least."""
     threshold: float | None
     reason: str
     """Why there is none; empty where there is."""
-    everything: Kept
+    unfiltered: RetentionResult
     """What stands in the answers before anything is dropped."""
-    calibrated: Kept | None = None
-    judged: Kept | None = None
+    calibrated: RetentionResult | None = None
+    held_out: RetentionResult | None = None
     """What is kept of the answers that did not calibrate."""
-    resplits: Resplits | None = None
+    resplits: ClaimsResplitResult | None = None
 
 
-def needed(alpha: float) -> int:
+def min_answers(alpha: float) -> int:
     """The fewest answers that can carry the promise: (n + 1)(1 - alpha) must be at most n. 9 for 10 %, 19 for 5 %."""
-    exact = _exact(alpha)
+    exact = _exact_fraction(alpha)
     return math.ceil((1 - exact) / exact)
 
 
-def rank(answers: int, alpha: float) -> int:
+def quantile_rank(answers: int, alpha: float) -> int:
     """Which of the risks, from the smallest, is tau: ceil((n + 1)(1 - alpha)), exactly."""
-    return math.ceil((answers + 1) * (1 - _exact(alpha)))
+    return math.ceil((answers + 1) * (1 - _exact_fraction(alpha)))
 
 
-def _exact(alpha: float) -> Fraction:
+def _exact_fraction(alpha: float) -> Fraction:
     """As it is written: 0.1 is a tenth, and (9 + 1)(1 - 0.1) is 9 and no more."""
     return Fraction(repr(float(alpha)))
 
 
-def tau(risks: Sequence[float], alpha: float) -> float | None:
+def risk_quantile(risks: Sequence[float], alpha: float) -> float | None:
     """The score up to which parts are dropped; None where the answers are too few."""
-    place = rank(len(risks), alpha)
+    place = quantile_rank(len(risks), alpha)
     return sorted(risks)[place - 1] if place <= len(risks) else None
 
 
-def above(dropped: float, floor: float) -> float:
+def keep_threshold(dropped: float, floor: float) -> float:
     """The least score that is kept where everything up to `dropped` is not, and nothing under `floor`."""
     return max(floor, math.nextafter(dropped, math.inf))
 
 
-def kept(answers: Iterable[Answer], threshold: float) -> Kept:
+def apply_threshold(answers: Iterable[CalibrationAnswer], threshold: float) -> RetentionResult:
     """What a threshold keeps."""
-    count = parts = left = broken = empty = wrong = 0
+    count = parts = left = violations = empty = wrong = 0
     for answer in answers:
         there = [part for part in answer.parts if part.score is not None and part.score >= threshold]
         false = sum(part.wrong for part in there)
@@ -138,53 +138,55 @@ def kept(answers: Iterable[Answer], threshold: float) -> Kept:
         parts += len(answer.parts)
         left += len(there)
         wrong += false
-        broken += false > 0
+        violations += false > 0
         empty += bool(answer.parts) and not there
-    return Kept(count, parts, left, broken, empty, wrong)
+    return RetentionResult(count, parts, left, violations, empty, wrong)
 
 
-def calibrate(answers: Iterable[Answer], alpha: float, seed: int = 0, floor: float = 0.0, rounds: int = ROUNDS) -> Factuality:
+def calibrate(
+    answers: Iterable[CalibrationAnswer], alpha: float, seed: int = 0, floor: float = 0.0, rounds: int = RESPLIT_ROUNDS
+) -> FactualityResult:
     """What can be promised of answers like these. Raises `InputError` V006 for an alpha that is none, and for answers that are none."""
     if not 0 < alpha <= 0.5:
         raise InputError("V006", f"alpha is {alpha}, and must be above 0 and at most 0.5", hint="--alpha 0.1")
-    rows = checked(answers)
-    calibration, rest = divided(rows, seed)
-    whole = Kept(
+    rows = validate(answers)
+    calibration, rest = split(rows, seed)
+    whole = RetentionResult(
         len(rows),
         parts=sum(len(row.parts) for row in rows),
         kept=sum(len(row.parts) for row in rows),
-        broken=sum(any(part.wrong for part in row.parts) for row in rows),
+        violations=sum(any(part.wrong for part in row.parts) for row in rows),
         empty=0,
-        wrong=sum(part.wrong for row in rows for part in row.parts),
+        wrong_kept=sum(part.wrong for row in rows for part in row.parts),
     )
-    found = Factuality(alpha, seed, len(rows), len(calibration), needed(alpha), None, "", whole)
-    dropped = tau([row.risk for row in calibration], alpha)
+    found = FactualityResult(alpha, seed, len(rows), len(calibration), min_answers(alpha), None, "", whole)
+    dropped = risk_quantile([row.risk for row in calibration], alpha)
     if dropped is None:
-        return _without(found, f"{len(calibration)} answers calibrate, and {found.needed} are needed at the least")
-    threshold = above(dropped, floor)
-    seen = kept(calibration, threshold)
+        return _without_threshold(found, f"{len(calibration)} answers calibrate, and {found.min_answers} are needed at the least")
+    threshold = keep_threshold(dropped, floor)
+    seen = apply_threshold(calibration, threshold)
     if not seen.kept:
-        return _without(found, "the wrong parts score as high as the right ones do, and nothing would be kept")
-    return Factuality(
+        return _without_threshold(found, "the wrong parts score as high as the right ones do, and nothing would be kept")
+    return FactualityResult(
         alpha,
         seed,
         len(rows),
         len(calibration),
-        found.needed,
+        found.min_answers,
         threshold,
         "",
         whole,
         seen,
-        kept(rest, threshold),
+        apply_threshold(rest, threshold),
         resplit(rows, alpha, seed, floor, rounds),
     )
 
 
-def _without(found: Factuality, reason: str) -> Factuality:
-    return Factuality(found.alpha, found.seed, found.answers, found.calibration, found.needed, None, reason, found.everything)
+def _without_threshold(found: FactualityResult, reason: str) -> FactualityResult:
+    return FactualityResult(found.alpha, found.seed, found.answers, found.calibration, found.min_answers, None, reason, found.unfiltered)
 
 
-def checked(answers: Iterable[Answer]) -> list[Answer]:
+def validate(answers: Iterable[CalibrationAnswer]) -> list[CalibrationAnswer]:
     """The answers in the order of their ids. Raises `InputError` V006."""
     rows = sorted(answers, key=lambda answer: answer.id)
     if not rows:
@@ -198,23 +200,23 @@ def checked(answers: Iterable[Answer]) -> list[Answer]:
     return rows
 
 
-def divided(rows: Sequence[Answer], seed: int | str) -> tuple[list[Answer], list[Answer]]:
+def split(rows: Sequence[CalibrationAnswer], seed: int | str) -> tuple[list[CalibrationAnswer], list[CalibrationAnswer]]:
     """The answers that calibrate, and the rest; drawn by a seed."""
     drawn = list(rows)
     random.Random(seed).shuffle(drawn)  # noqa: S311 - a draw, not a secret
-    count = round(CALIBRATION * len(drawn))
+    count = round(CALIBRATION_SHARE * len(drawn))
     return drawn[:count], drawn[count:]
 
 
-def resplit(rows: Sequence[Answer], alpha: float, seed: int, floor: float, rounds: int) -> Resplits | None:
+def resplit(rows: Sequence[CalibrationAnswer], alpha: float, seed: int, floor: float, rounds: int) -> ClaimsResplitResult | None:
     """What becomes of the promise when the answers are divided anew so often; None where there are too few."""
     violated = left = 0.0
     done = 0
     for number in range(1, rounds + 1):
-        calibration, rest = divided(rows, f"{seed}/{number}")
-        dropped = tau([row.risk for row in calibration], alpha)
+        calibration, rest = split(rows, f"{seed}/{number}")
+        dropped = risk_quantile([row.risk for row in calibration], alpha)
         if dropped is None or not rest:
             continue
-        found = kept(rest, above(dropped, floor))
-        done, violated, left = done + 1, violated + found.violated, left + found.share
-    return Resplits(done, violated / done, left / done) if done else None
+        found = apply_threshold(rest, keep_threshold(dropped, floor))
+        done, violated, left = done + 1, violated + found.violation_rate, left + found.kept_share
+    return ClaimsResplitResult(done, violated / done, left / done) if done else None

@@ -6,31 +6,38 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
-from orchestra.verification.certificates.binomial import binomial_tail, share
-from orchestra.verification.certificates.certify import SURE, Certification, Certified, Outcome, interval, percent
-from orchestra.verification.certificates.drift import Drift
-from orchestra.verification.certificates.row_fingerprints import Marks
-from orchestra.verification.certificates.sealed import CERTIFICATE, Promise
+from orchestra.verification.certificates.binomial import binomial_tail, delta_share
+from orchestra.verification.certificates.certify import (
+    CONFIDENCE_LEVEL,
+    Certification,
+    Certified,
+    Outcome,
+    confidence_interval,
+    format_percent,
+)
+from orchestra.verification.certificates.drift import DriftMonitor
+from orchestra.verification.certificates.row_fingerprints import RowFingerprints
+from orchestra.verification.certificates.sealed import CERTIFICATE_FILE, BaseCertificate
 
-FILE = CERTIFICATE
-SCORE = "the lowest score of the node's checks, each of which passes"
+FILE_NAME = CERTIFICATE_FILE
+NODE_SCORE = "the lowest score of the node's checks, each of which passes"
 """What is compared with the threshold (`orchestra.verification.combine_verdicts.score`)."""
-WHOLE = "how sure the least sure is of those that the output follows from"
+WORKFLOW_SCORE = "how sure the least sure is of those that the output follows from"
 """And of a workflow as a whole (`orchestra.engine.kinds.confidence`)."""
-COMBINED = "what the agent's combination makes of the scores of the node's checks"
+COMBINED_SCORE = "what the agent's combination makes of the scores of the node's checks"
 """And where the node says `score: combined`."""
 
-ASSUMED = (
+ASSUMPTION = (
     "the rows and the inputs to come are drawn alike, and independently (exchangeability); nothing in these figures would show otherwise"
 )
 """What every promise rests on."""
 
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Level = Annotated[float, msgspec.Meta(gt=0, le=0.5)]
+Proportion = Annotated[float, msgspec.Meta(ge=0, le=1)]
+RiskLevel = Annotated[float, msgspec.Meta(gt=0, le=0.5)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=10_000_000)]
 
 
-class Bonds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DependencyDigests(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Digests of all that an agent's answers and their scores follow from."""
 
     card: str
@@ -44,16 +51,16 @@ class Bonds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parts: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     """Of a workflow: of all that it asks, calls and accepts by, in words. Not there for an agent."""
 
-    def changed(self, now: Bonds) -> list[str]:
+    def changes(self, now: DependencyDigests) -> list[str]:
         """What is not what it was, in words."""
         its = "its card or prompt" if self.parts is msgspec.UNSET else "what it says itself"
         words = {"card": its, "model": "the model", "adapter": "its adapter or arrays", "checks": "the code of the checks"}
-        found = [said for field, said in words.items() if getattr(self, field) != getattr(now, field)]
+        found = [text for field, text in words.items() if getattr(self, field) != getattr(now, field)]
         before, after = self.parts or {}, now.parts or {}
         return found + [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
 
 
-class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class CertificateData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The rows that it was made on."""
 
     name: str
@@ -61,17 +68,17 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of their bytes, and of recorded predictions."""
     tuning: Count
     calibration: Count
-    judged: Count
+    held_out: Count
     seed: int
-    right: tuple[str, ...]
+    metrics: tuple[str, ...]
     """The metrics that told right answers from wrong ones."""
     predictions: bool = False
     """Whether answers were read from a file, and not asked for."""
-    rows: str | msgspec.UnsetType = msgspec.UNSET
+    rows_digest: str | msgspec.UnsetType = msgspec.UNSET
     """The digest of the rows alone; not there where nobody recorded answers, for it is `digest`."""
-    marks: Marks | msgspec.UnsetType = msgspec.UNSET
-    """Of their inputs, a sample: by which they are known again among others. Not there in files of before."""
-    copies: Count | msgspec.UnsetType = msgspec.UNSET
+    fingerprints: RowFingerprints | msgspec.UnsetType = msgspec.UNSET
+    """Of their inputs, a sample: by which they are known again among others."""
+    duplicates: Count | msgspec.UnsetType = msgspec.UNSET
     """Rows that were left out, for another one has the same input; not there where there was none."""
     grouped: Count | msgspec.UnsetType = msgspec.UNSET
     """Rows that were left out, for another one of their group stands for them; not there where there was none."""
@@ -81,66 +88,66 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def digests(self) -> frozenset[str]:
         """Of the rows, byte by byte."""
-        return frozenset({self.digest} | ({self.rows} if self.rows else set()))
+        return frozenset({self.digest} | ({self.rows_digest} if self.rows_digest else set()))
 
 
-class Judged(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class HeldOutResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the threshold accepted of the rows that neither tuned nor calibrated."""
 
     rows: Count
     accepted: Count
     errors: Count
-    low: Share
-    high: Share
+    low: Proportion
+    high: Proportion
     """The 95 % interval of the share of wrong ones among the accepted (Clopper and Pearson)."""
 
 
-class Resplit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ResplitSummary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What became of the promise, and of the naive threshold, when the rows were divided anew."""
 
     rounds: Count
     certified: Count
-    broken: Count
-    refuted: Count
+    violations: Count
+    significant_violations: Count
     naive: Count
-    naive_broken: Count
-    naive_refuted: Count
+    naive_violations: Count
+    naive_significant_violations: Count
 
 
-class Certificate(Promise, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Certificate(BaseCertificate, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the file says."""
 
-    file: ClassVar[str] = FILE
-    what: ClassVar[str] = "certificate"
-    made_by: ClassVar[str] = "orchestra certify AGENT --data FILE"
+    file_name: ClassVar[str] = FILE_NAME
+    title: ClassVar[str] = "certificate"
+    create_command: ClassVar[str] = "orchestra certify AGENT --data FILE"
 
-    format: Literal["orchestra/certificate/v1"] = "orchestra/certificate/v1"
-    alpha: Level
+    format: Literal["orchestra/certificate/v2"] = "orchestra/certificate/v2"
+    alpha: RiskLevel
     """At most this share of what is accepted is wrong …"""
-    delta: Level
+    delta: RiskLevel
     """… but for a chance of so much, over the draw of the rows that calibrated it."""
     attempt: Count | msgspec.UnsetType = msgspec.UNSET
-    """Which test of these rows came to it. Not there where that had all of delta, as in files of before."""
-    threshold: Share
-    score: str = SCORE
+    """The number of this test of the rows. Not present if that test had all of delta."""
+    threshold: Proportion
+    score: str = NODE_SCORE
     checks: tuple[str, ...]
     """The checks whose score it is."""
     accepted: Count
     """Of the calibration part, and how many of these are wrong."""
     errors: Count
-    base_error: Share
+    base_error: Proportion
     """The share of wrong answers among all rows."""
-    withheld: Share
+    min_withheld: Proportion
     """The least share that any threshold would have to withhold (the feasibility bound)."""
-    data: Data
-    judged: Judged
-    resplits: Resplit
-    bonds: Bonds
-    made: str
+    data: CertificateData
+    held_out: HeldOutResult
+    resplits: ResplitSummary
+    dependencies: DependencyDigests
+    created_at: str
     """UTC, ISO 8601."""
     combination: str | msgspec.UnsetType = msgspec.UNSET
     """The digest of the combination that makes the score; not there where it is the lowest of the checks."""
-    of: Literal["workflow"] | msgspec.UnsetType = msgspec.UNSET
+    subject_kind: Literal["workflow"] | msgspec.UnsetType = msgspec.UNSET
     """Whether `agent` is the name of a workflow, and this is about its output as a whole."""
 
     @property
@@ -149,128 +156,148 @@ class Certificate(Promise, frozen=True, kw_only=True, forbid_unknown_fields=True
         return self.accepted / self.data.calibration
 
     @property
-    def promise(self) -> str:
+    def guarantee(self) -> str:
         """What is promised, in one line."""
-        said = f"at most {percent(self.alpha)} of what is accepted is wrong, with {percent(1 - self.delta)} confidence"
-        once = "; each group counts once" if self.data.grouped else "; each input counts once" if self.data.copies else ""
-        return f"{said}; covers {percent(self.coverage)}{once}"
+        promise = f"at most {format_percent(self.alpha)} of what is accepted is wrong, with {format_percent(1 - self.delta)} confidence"
+        once = "; each group counts once" if self.data.grouped else "; each input counts once" if self.data.duplicates else ""
+        return f"{promise}; covers {format_percent(self.coverage)}{once}"
 
     @property
-    def spent(self) -> float:
+    def spent_delta(self) -> float:
         """The part of delta that its test had."""
-        return self.delta * share(self.attempt or 0)
+        return self.delta * delta_share(self.attempt or 0)
 
     @property
-    def terms(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """The promise with what an auditor asks of it, as plain JSON."""
         data = self.data
         return {
-            self.of or "agent": self.agent,
-            "promise": self.promise,
+            self.subject_kind or "agent": self.agent,
+            "guarantee": self.guarantee,
             "alpha": self.alpha,
             "delta": self.delta,
             "attempt": self.attempt or None,
-            "tested_at": self.spent,
+            "tested_at": self.spent_delta,
             "threshold": self.threshold,
             "coverage": self.coverage,
-            "rows": {"tuning": data.tuning, "calibration": data.calibration, "judged": data.judged},
-            "left_out": {"copies": data.copies or 0, "grouped": data.grouped or 0},
+            "rows": {"tuning": data.tuning, "calibration": data.calibration, "held_out": data.held_out},
+            "left_out": {"duplicates": data.duplicates or 0, "grouped": data.grouped or 0},
             "calibrated": {"accepted": self.accepted, "wrong": self.errors},
-            "judged": {"accepted": self.judged.accepted, "wrong": self.judged.errors, "interval": [self.judged.low, self.judged.high]},
+            "held_out": {
+                "accepted": self.held_out.accepted,
+                "wrong": self.held_out.errors,
+                "interval": [self.held_out.low, self.held_out.high],
+            },
             "data": {"name": data.name, "digest": data.digest},
-            "right": list(data.right),
-            "made": self.made,
-            "assumed": ASSUMED,
+            "metrics": list(data.metrics),
+            "created_at": self.created_at,
+            "assumed": ASSUMPTION,
             "certificate": self.digest,
         }
 
     @property
-    def command(self) -> str:
+    def renew_command(self) -> str:
         """What makes a new one."""
         more = " --combined" if self.combination else ""
         return f"orchestra certify {self.agent} --data FILE --alpha {self.alpha:g} --delta {self.delta:g}{more}"
 
     @property
-    def drift(self) -> Drift:
+    def drift(self) -> DriftMonitor:
         """A watch over it that begins."""
-        return Drift.of(self.alpha, self.delta)
+        return DriftMonitor.of(self.alpha, self.delta)
 
-    def unsound(self) -> str:
+    def find_inconsistency(self) -> str:
         """Why its own figures do not carry what it promises; empty where they do."""
         if not self.errors <= self.accepted <= self.data.calibration:
             return "its counts do not fit together"
-        if binomial_tail(self.errors, self.accepted, self.alpha) > self.spent:
+        if binomial_tail(self.errors, self.accepted, self.alpha) > self.spent_delta:
             return f"{self.errors} errors among {self.accepted} accepted do not carry what it promises"
         return ""
 
 
-class Origin(msgspec.Struct, frozen=True):
+class CertificationOrigin(msgspec.Struct, frozen=True):
     """Where the answers of a certification come from: name and digest of the data, metrics, and whether they were read from a file."""
 
     name: str
     digest: str
-    right: tuple[str, ...]
+    metrics: tuple[str, ...]
     predictions: bool
-    rows: str = ""
+    rows_digest: str = ""
     """The digest of the rows alone, where answers were read from a file."""
-    marks: Marks | None = None
-    copies: int = 0
+    fingerprints: RowFingerprints | None = None
+    duplicates: int = 0
     grouped: int = 0
     group: str = ""
 
 
-def certificate(
-    agent: str, checks: tuple[str, ...], found: Certification, origin: Origin, bonds: Bonds, made: str, combination: str = ""
+def build_certificate(
+    agent: str,
+    checks: tuple[str, ...],
+    found: Certification,
+    origin: CertificationOrigin,
+    dependencies: DependencyDigests,
+    created_at: str,
+    combination: str = "",
 ) -> Certificate:
-    """The certificate of a certification that came to one; `made` is the time, UTC, ISO 8601; `combination` the digest of the one that
-    makes the score, where one does."""
-    outcome, judged, splits = found.outcome, found.judged, found.resplits
+    """Builds the certificate of a certification with the outcome `Certified`.
+
+    Args:
+        created_at: UTC, ISO 8601.
+        combination: Digest of the combination that computes the score; empty if none does.
+    """
+    outcome, held_out, splits = found.outcome, found.held_out, found.resplits
     assert isinstance(outcome, Certified), "only of what was certified"
-    assert judged is not None, "what was certified was judged"
-    low, high = interval(judged.errors, judged.accepted, SURE)
+    assert held_out is not None, "what was certified was judged"
+    low, high = confidence_interval(held_out.errors, held_out.accepted, CONFIDENCE_LEVEL)
     return Certificate(
         agent=agent,
         alpha=found.terms.alpha,
         delta=found.terms.delta,
         attempt=found.terms.attempt or msgspec.UNSET,
-        threshold=outcome.step.threshold,
-        score=WHOLE if bonds.parts is not msgspec.UNSET else COMBINED if combination else SCORE,
-        of="workflow" if bonds.parts is not msgspec.UNSET else msgspec.UNSET,
+        threshold=outcome.threshold_test.threshold,
+        score=WORKFLOW_SCORE if dependencies.parts is not msgspec.UNSET else COMBINED_SCORE if combination else NODE_SCORE,
+        subject_kind="workflow" if dependencies.parts is not msgspec.UNSET else msgspec.UNSET,
         checks=tuple(sorted(checks)),
         combination=combination or msgspec.UNSET,
-        accepted=outcome.step.accepted,
-        errors=outcome.step.errors,
+        accepted=outcome.threshold_test.accepted,
+        errors=outcome.threshold_test.errors,
         base_error=found.bound.base_error,
-        withheld=found.bound.withheld,
-        data=Data(
+        min_withheld=found.bound.min_withheld,
+        data=CertificateData(
             name=origin.name,
             digest=origin.digest,
             tuning=found.tuning,
             calibration=found.calibration,
-            judged=judged.rows,
+            held_out=held_out.rows,
             seed=found.terms.seed,
-            right=origin.right,
+            metrics=origin.metrics,
             predictions=origin.predictions,
-            rows=origin.rows or msgspec.UNSET,
-            marks=origin.marks or msgspec.UNSET,
-            copies=origin.copies or msgspec.UNSET,
+            rows_digest=origin.rows_digest or msgspec.UNSET,
+            fingerprints=origin.fingerprints or msgspec.UNSET,
+            duplicates=origin.duplicates or msgspec.UNSET,
             grouped=origin.grouped or msgspec.UNSET,
             group=origin.group or msgspec.UNSET,
         ),
-        judged=Judged(judged.rows, judged.accepted, judged.errors, low, high),
-        resplits=Resplit(
-            splits.rounds, splits.certified, splits.broken, splits.refuted, splits.naive, splits.naive_broken, splits.naive_refuted
+        held_out=HeldOutResult(held_out.rows, held_out.accepted, held_out.errors, low, high),
+        resplits=ResplitSummary(
+            splits.rounds,
+            splits.certified,
+            splits.violations,
+            splits.significant_violations,
+            splits.naive,
+            splits.naive_violations,
+            splits.naive_significant_violations,
         ),
-        bonds=bonds,
-        made=made,
-    ).sealed()
+        dependencies=dependencies,
+        created_at=created_at,
+    ).with_digest()
 
 
-def as_data(found: Certification) -> dict[str, Any]:
+def certification_to_json(found: Certification) -> dict[str, Any]:
     """A certification as plain JSON."""
-    return {**msgspec.to_builtins(found), "outcome": as_outcome(found.outcome)}
+    return {**msgspec.to_builtins(found), "outcome": outcome_to_json(found.outcome)}
 
 
-def as_outcome(found: Outcome) -> dict[str, Any]:
+def outcome_to_json(found: Outcome) -> dict[str, Any]:
     """What a certification came to, as plain JSON."""
     return {"kind": type(found).__name__, **msgspec.to_builtins(found)}

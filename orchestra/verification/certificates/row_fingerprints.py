@@ -10,65 +10,67 @@ from dataclasses import dataclass
 
 import msgspec
 
-from orchestra.verification.certificates.certify import interval
+from orchestra.verification.certificates.certify import confidence_interval
 
-MOST = 10_000
+MAX_KEPT = 10_000
 """Marks of a part that are kept of what was learnt from it."""
-SKETCH = 200
+SAMPLE_SIZE = 200
 """Marks that a promise keeps of the rows that it was made on."""
-LENGTH = 16
+FINGERPRINT_LENGTH = 16
 """Characters of a mark."""
-SHARE = 0.1
+OVERLAP_THRESHOLD = 0.1
 """Rows may have the same inputs by chance, such as `hello`: up to this share of them is not many."""
 
 
-class Marks(msgspec.Struct, frozen=True):
+class RowFingerprints(msgspec.Struct, frozen=True):
     """Some rows, of which the lowest marks are kept."""
 
-    rows: int
+    count: int
     lowest: tuple[str, ...]
 
     @classmethod
-    def of(cls, marks: Iterable[str], most: int | None = None) -> Marks:
+    def of(cls, fingerprints: Iterable[str], limit: int | None = None) -> RowFingerprints:
         """Of all marks of some rows; rows of one mark count once."""
-        each = sorted(set(marks))
-        return cls(len(each), tuple(each[: MOST if most is None else most]))
+        each = sorted(set(fingerprints))
+        return cls(len(each), tuple(each[: MAX_KEPT if limit is None else limit]))
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether the marks of all rows are kept."""
-        return self.rows <= len(self.lowest)
+        return self.count <= len(self.lowest)
 
-    def and_(self, other: Marks) -> Marks:
+    def merge(self, other: RowFingerprints) -> RowFingerprints:
         """Both together, as where a training goes on from another."""
         each = sorted({*self.lowest, *other.lowest})
-        rows = len(each) if self.whole and other.whole else self.rows + other.rows
-        return Marks(rows, tuple(each[:MOST]))
+        rows = len(each) if self.is_complete and other.is_complete else self.count + other.count
+        return RowFingerprints(rows, tuple(each[:MAX_KEPT]))
 
-    def held(self, marks: Collection[str]) -> tuple[int, int]:
+    def count_matches(self, fingerprints: Collection[str]) -> tuple[int, int]:
         """How many of these marks can be held against the rows, and how many of them are theirs."""
-        looked = [one for one in marks if self.whole or one <= self.lowest[-1]]
+        looked = [one for one in fingerprints if self.is_complete or one <= self.lowest[-1]]
         known = frozenset(self.lowest)
         return len(looked), sum(one in known for one in looked)
 
-    def many(self, marks: Collection[str]) -> bool:
-        """Whether more than `SHARE` of these marks are of the rows; where a sample is kept, surely more."""
-        looked, hits = self.held(frozenset(marks))
-        return (hits / looked if self.whole and looked else interval(hits, looked)[0]) > SHARE
+    def overlaps(self, fingerprints: Collection[str]) -> bool:
+        """Whether more than `OVERLAP_THRESHOLD` of these marks are of the rows; where a sample is kept, surely more."""
+        looked, hits = self.count_matches(frozenset(fingerprints))
+        return (hits / looked if self.is_complete and looked else confidence_interval(hits, looked)[0]) > OVERLAP_THRESHOLD
 
-    def shared(self, marks: Collection[str]) -> float:
+    def overlap_share(self, fingerprints: Collection[str]) -> float:
         """The share of rows in common with others, of which all marks are given: of these or of those, whichever is more."""
-        looked, hits = self.held(frozenset(marks))
+        looked, hits = self.count_matches(frozenset(fingerprints))
         return max(hits / looked if looked else 0.0, hits / len(self.lowest) if self.lowest else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class RowSet:
     """Some rows: digests of their bytes, and all their marks."""
 
     digests: frozenset[str]
-    marks: frozenset[str]
+    fingerprints: frozenset[str]
 
-    def share(self, digests: Collection[str], marks: Marks | msgspec.UnsetType) -> bool:
+    def overlaps(self, digests: Collection[str], fingerprints: RowFingerprints | msgspec.UnsetType) -> bool:
         """Whether others, by their digests or marks, are these, or have no few in common with them that may be there by chance."""
-        return not self.digests.isdisjoint(digests) or (isinstance(marks, Marks) and marks.shared(self.marks) > SHARE)
+        return not self.digests.isdisjoint(digests) or (
+            isinstance(fingerprints, RowFingerprints) and fingerprints.overlap_share(self.fingerprints) > OVERLAP_THRESHOLD
+        )

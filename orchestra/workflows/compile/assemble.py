@@ -6,27 +6,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestra.schema.json_schema import Schema
-from orchestra.workflows.compile.nodes import Draft
-from orchestra.workflows.compile.ordering import Uses
+from orchestra.workflows.compile.nodes import NodeDraft
+from orchestra.workflows.compile.ordering import NodeReferences
 from orchestra.workflows.expressions.templates import compile_template
 from orchestra.workflows.model import AnyNode
 from orchestra.workflows.program import CompiledNode, Expression
 
-MAX_PARTS = 5_000
-MAX_DEPTH = 100
+MAX_TYPE_PARTS = 5_000
+MAX_TYPE_DEPTH = 100
 """Of the type of one value, at most: a type that doubles at every node would not fit into memory."""
 
 
-def nothing() -> Expression:
+def null_expression() -> Expression:
     """The expression that stands for one with faults."""
     return compile_template(None, {})
 
 
-def assembled(
+def assemble_nodes(
     given: Mapping[str, AnyNode],
     order: list[str],
-    drafts: Mapping[str, Draft],
-    reads: Mapping[str, Uses],
+    drafts: Mapping[str, NodeDraft],
+    reads: Mapping[str, NodeReferences],
     wants: Mapping[str, frozenset[str]],
 ) -> tuple[CompiledNode, ...]:
     """The drafts as nodes: names become indices, and heights are counted from the sinks. `wants` are the reads among these nodes."""
@@ -42,13 +42,13 @@ def assembled(
             heights[number] = 1 + max(after)
     return tuple(
         [
-            drafts[name].node(
+            drafts[name].build_node(
                 number,
                 name,
                 given[name],
                 needs[number],
                 tuple(children[number]),
-                frozenset([index[want] for want in wants[name] & soft]) if (soft := reads[name].soft) else _NONE,
+                frozenset([index[want] for want in wants[name] & soft]) if (soft := reads[name].soft) else _NO_NEEDS,
                 heights[number],
             )
             for number, name in enumerate(order)
@@ -56,23 +56,23 @@ def assembled(
     )
 
 
-_NONE: frozenset[int] = frozenset()
+_NO_NEEDS: frozenset[int] = frozenset()
 
 
-def excess(schema: Schema) -> str:
+def type_size_error(schema: Schema) -> str:
     """Why a type is too large to reckon with; empty where it is not. Parts that are shared count each time, and are looked at once."""
-    parts, depth = _size(schema, {}, 1)
-    if depth > MAX_DEPTH:
-        return f"is nested deeper than {MAX_DEPTH}"
-    return f"has {parts:,} parts; at most {MAX_PARTS:,}" if parts > MAX_PARTS else ""
+    parts, depth = _type_size(schema, {}, 1)
+    if depth > MAX_TYPE_DEPTH:
+        return f"is nested deeper than {MAX_TYPE_DEPTH}"
+    return f"has {parts:,} parts; at most {MAX_TYPE_PARTS:,}" if parts > MAX_TYPE_PARTS else ""
 
 
-def _size(part: Any, known: dict[int, tuple[int, int]], level: int) -> tuple[int, int]:
+def _type_size(part: Any, known: dict[int, tuple[int, int]], level: int) -> tuple[int, int]:
     """The parts of a type and its depth."""
     inner = [one for one in (part.values() if isinstance(part, dict) else part) if isinstance(one, dict | list)]
-    if not inner or level > MAX_DEPTH:
+    if not inner or level > MAX_TYPE_DEPTH:
         return 1, 1
     if (found := known.get(id(part))) is None:
-        sizes = [_size(one, known, level + 1) for one in inner]
+        sizes = [_type_size(one, known, level + 1) for one in inner]
         found = known[id(part)] = (1 + sum(count for count, _ in sizes), 1 + max(depth for _, depth in sizes))
     return found

@@ -8,167 +8,167 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from orchestra.agents.contract import Contract
-from orchestra.core.errors import Place
+from orchestra.core.errors import SourceLocation
 from orchestra.schema.fields import CONTRADICTED, SUPPORTED
 from orchestra.schema.json_schema import ANY, Schema
 from orchestra.verification import custom_checks
-from orchestra.verification.acceptance import rules_of
-from orchestra.verification.check_expression import AGREE, Named, NotARule, named, read
+from orchestra.verification.acceptance import parse_checks
+from orchestra.verification.check_expression import AGREE, CheckCall, CheckSyntaxError, check_calls, parse_check
 from orchestra.verification.custom_checks import TOOL
-from orchestra.verification.entailment import CLAIM, ENTAILMENT, speaks
+from orchestra.verification.entailment import CLAIM, ENTAILMENT, may_have_claims
 from orchestra.verification.entailment import EVIDENCE as EVIDENCE_INPUT
-from orchestra.verification.model_checks import ASKING, alike, judge_of
-from orchestra.verification.rederivation import MOST_SAMPLES, REDERIVE, SAMPLES
-from orchestra.workflows.compile.inputs import Path, listed, meant
-from orchestra.workflows.compile.nodes import Draft
+from orchestra.verification.model_checks import MODEL_CHECKS, is_same_agent, judge_name
+from orchestra.verification.rederivation import DEFAULT_SAMPLES, MAX_SAMPLES, REDERIVE
+from orchestra.workflows.compile.inputs import KeyPath, join_names, suggestion
+from orchestra.workflows.compile.nodes import NodeDraft
 from orchestra.workflows.model import AnyNode
 
 if TYPE_CHECKING:
     from orchestra.workflows.compile.compiler import Compiler
 
-EVIDENCE = frozenset({"quote", "numbers", ENTAILMENT})
+EVIDENCE_CHECKS = frozenset({"quote", "numbers", ENTAILMENT})
 """Checks that compare with evidence."""
-READING = EVIDENCE | {REDERIVE, AGREE, TOOL}
+EVIDENCE_READERS = EVIDENCE_CHECKS | {REDERIVE, AGREE, TOOL}
 """And those that show evidence to an agent or a tool, where there is some."""
 
 
-class Checked(msgspec.Struct, frozen=True):
+class CompiledChecks(msgspec.Struct, frozen=True):
     """What the checks of a node are."""
 
     names: tuple[str, ...] = ()
     """Of the checks in them, each once."""
-    asking: bool = False
+    uses_model_checks: bool = False
     judges: Mapping[str, Contract] = {}
 
     @property
-    def comparing(self) -> tuple[list[str], list[str]]:
+    def evidence_checks(self) -> tuple[list[str], list[str]]:
         """Those that compare with evidence: which cannot do without it, and which can."""
-        own = {name: judge for name, judge in self.judges.items() if judge.kind == "tool" and custom_checks.compares(judge)}
+        own = {name: judge for name, judge in self.judges.items() if judge.kind == "tool" and custom_checks.takes_evidence(judge)}
         without = [name for name, judge in own.items() if EVIDENCE_INPUT not in judge.input.get("required", ())]
-        return [*(name for name in self.names if name in EVIDENCE), *(name for name in own if name not in without)], without
+        return [*(name for name in self.names if name in EVIDENCE_CHECKS), *(name for name in own if name not in without)], without
 
 
-NOTHING = Checked()
+NO_CHECKS = CompiledChecks()
 
 
-def read_rules(compiler: Compiler, node: AnyNode, draft: Draft, checks: tuple[str, ...], path: Path) -> Checked:
+def compile_checks(compiler: Compiler, node: AnyNode, draft: NodeDraft, checks: tuple[str, ...], path: KeyPath) -> CompiledChecks:
     """The checks of a node. Faults are noted: L111 for a name that nothing has, L070 to L074 for what checks that ask agents need."""
     if not checks:
-        return NOTHING
-    if not node.checks and compiler.catalog.checks.issuperset(checks) and not any(check in ASKING for check in checks):
-        return Checked(tuple(checks))  # those of a card, as most have
+        return NO_CHECKS
+    if not node.checks and compiler.catalog.checks.issuperset(checks) and not any(check in MODEL_CHECKS for check in checks):
+        return CompiledChecks(tuple(checks))  # those of a card, as most have
     why = "" if node.checks or draft.contract is None else f"the card of {draft.contract.name} asks for this check"
     names: dict[str, None] = {}
     judges: dict[str, Contract] = {}
     for number, text in enumerate(checks):
-        place = compiler.findings.at(*path, "checks", number) if node.checks else compiler.findings.at(*path, key=True)
-        for check in _named(compiler, text, place, why):
+        place = compiler.findings.place_of(*path, "checks", number) if node.checks else compiler.findings.place_of(*path, key=True)
+        for check in _parse_checks(compiler, text, place, why):
             names[check.check] = None
             if check.check not in compiler.catalog.checks:
-                _unknown(compiler, node, check.check, place)
-            elif (judge := _asked(compiler, draft, check, place, why)) is not None:
-                judges[judge_of(check)] = judge
-    return Checked(tuple(names), any(name in ASKING for name in names), judges)
+                _report_unknown_check(compiler, node, check.check, place)
+            elif (judge := _resolve_judge(compiler, draft, check, place, why)) is not None:
+                judges[judge_name(check)] = judge
+    return CompiledChecks(tuple(names), any(name in MODEL_CHECKS for name in names), judges)
 
 
-def back_off(
-    compiler: Compiler, node: AnyNode, checks: tuple[str, ...], names: tuple[str, ...], otherwise: Sequence[object], path: Path
+def validate_back_off(
+    compiler: Compiler, node: AnyNode, checks: tuple[str, ...], names: tuple[str, ...], otherwise: Sequence[object], path: KeyPath
 ) -> None:
     """Notes what keeps a node from backing off (L075): its checks must say part by part what the evidence bears out, of a first answer."""
     findings = compiler.findings
-    place = findings.at(*path, "otherwise", key=True) if node.otherwise else findings.at(*path, key=True)
-    if not any(isinstance(rule, Named) and rule.check == ENTAILMENT for rule in rules_of(checks)):
+    place = findings.place_of(*path, "otherwise", key=True) if node.otherwise else findings.place_of(*path, key=True)
+    if not any(isinstance(rule, CheckCall) and rule.check == ENTAILMENT for rule in parse_checks(checks)):
         said = f"`back_off` needs the check `{ENTAILMENT}` by itself, which says part by part what the evidence bears out"
-        findings.fault("L075", said, place, hint=f"checks: [{ENTAILMENT}]")
+        findings.error("L075", said, place, hint=f"checks: [{ENTAILMENT}]")
     for name in names:
         if name in (REDERIVE, AGREE):
-            findings.fault("L075", f"`{name}` is about whole values, and `back_off` takes parts out of them", place, hint="leave it out")
+            findings.error("L075", f"`{name}` is about whole values, and `back_off` takes parts out of them", place, hint="leave it out")
     for again in otherwise:
         if again in ("retry", "escalate"):
             said = f"`back_off` keeps what is borne out of the first answer, and so `{again}` would never come"
-            findings.fault("L075", said, place, hint="otherwise: [back_off, abstain]")
+            findings.error("L075", said, place, hint="otherwise: [back_off, abstain]")
 
 
-def _named(compiler: Compiler, text: str, place: Place, why: str) -> Iterator[Named]:
+def _parse_checks(compiler: Compiler, text: str, place: SourceLocation, why: str) -> Iterator[CheckCall]:
     """The checks of a rule; one of its whole text where it is none, which is noted (L072)."""
     try:
-        return named(read(text))
-    except NotARule as error:
+        return check_calls(parse_check(text))
+    except CheckSyntaxError as error:
         hint = 'checks: [quote, numbers], or "quote | entailment", or "tool(NAME)"'
-        compiler.findings.fault("L072", f"{text!r} is no check: {error.why}", place, hint=hint, why=why)
+        compiler.findings.error("L072", f"{text!r} is no check: {error.reason}", place, hint=hint, why=why)
         return iter(())
 
 
-def _unknown(compiler: Compiler, node: AnyNode, name: str, place: Place) -> None:
+def _report_unknown_check(compiler: Compiler, node: AnyNode, name: str, place: SourceLocation) -> None:
     """Notes a check that is not there (L111); those of cards are `unknown` when they are asked."""
     if node.checks:
         known = sorted(compiler.catalog.checks)
-        own = f'checks: ["{custom_checks.called(name)}"] asks the tool of that name' if name in compiler.catalog.tools else ""
-        hint = own or meant(name, known, f"checks: {listed(known)}")
-        compiler.findings.fault("L111", f"there is no check {name!r}", place, hint=hint)
+        own = f'checks: ["{custom_checks.tool_reference(name)}"] asks the tool of that name' if name in compiler.catalog.tools else ""
+        hint = own or suggestion(name, known, f"checks: {join_names(known)}")
+        compiler.findings.error("L111", f"there is no check {name!r}", place, hint=hint)
 
 
-def _asked(compiler: Compiler, draft: Draft, check: Named, place: Place, why: str) -> Contract | None:
+def _resolve_judge(compiler: Compiler, draft: NodeDraft, check: CheckCall, place: SourceLocation, why: str) -> Contract | None:
     """The agent or the tool that a check asks; None for one that asks nobody else, or that has a fault."""
     findings = compiler.findings
-    if check.check not in ASKING:
+    if check.check not in MODEL_CHECKS:
         if check.argument:
-            findings.fault("L072", f"the check {check.check!r} takes nothing in brackets", place, hint=f"checks: [{check.check}]")
+            findings.error("L072", f"the check {check.check!r} takes nothing in brackets", place, hint=f"checks: [{check.check}]")
         return None
     if check.check == AGREE:
-        _agrees(compiler, draft, check, place)
+        _validate_agreement(compiler, draft, check, place)
         return None
     if check.check == TOOL:
-        return _tool(compiler, draft, check, place, why)
-    name = judge_of(check)
+        return _resolve_tool(compiler, draft, check, place, why)
+    name = judge_name(check)
     if not name or name.isdigit():
-        findings.fault("L070", f"`{check.check}` needs the name of an agent", place, hint=f"{check.check}(NAME)", why=why)
+        findings.error("L070", f"`{check.check}` needs the name of an agent", place, hint=f"{check.check}(NAME)", why=why)
         return None
     agents = compiler.catalog.agents
     if name in compiler.catalog.broken:
-        findings.note(compiler.catalog.broken[name])
+        findings.add_error(compiler.catalog.broken[name])
         return None
     if name not in agents:
-        hint = meant(name, agents, f"{check.check}(NAME), one of {listed(sorted(agents))}" if agents else "add the agent")
-        findings.fault("L070", f"the check `{check}` asks the agent {name!r}, and there is none", place, hint=hint, why=why)
+        hint = suggestion(name, agents, f"{check.check}(NAME), one of {join_names(sorted(agents))}" if agents else "add the agent")
+        findings.error("L070", f"the check `{check}` asks the agent {name!r}, and there is none", place, hint=hint, why=why)
         return None
     judge = agents[name]
-    if draft.contract is not None and alike(judge, draft.contract):
+    if draft.contract is not None and is_same_agent(judge, draft.contract):
         findings.warn(f"`{check}` asks the agent that is judged, so it is always `unknown`", place)
-    misfit = _no_judge(judge) if check.check == ENTAILMENT else _no_second(draft, judge)
+    misfit = _judge_mismatch(judge) if check.check == ENTAILMENT else _rederivation_mismatch(draft, judge)
     if misfit:
-        findings.fault("L071", f"the agent {name!r} cannot do `{check.check}`: {misfit}", place, hint="orchestra explain L071", why=why)
+        findings.error("L071", f"the agent {name!r} cannot do `{check.check}`: {misfit}", place, hint="orchestra explain L071", why=why)
         return None
-    if check.check == ENTAILMENT and draft.output != ANY and not speaks(draft.output):
+    if check.check == ENTAILMENT and draft.output != ANY and not may_have_claims(draft.output):
         findings.warn("`entailment` finds no text that claims anything in this type, so it is always `unknown`", place)
     return judge
 
 
-def _tool(compiler: Compiler, draft: Draft, check: Named, place: Place, why: str) -> Contract | None:
+def _resolve_tool(compiler: Compiler, draft: NodeDraft, check: CheckCall, place: SourceLocation, why: str) -> Contract | None:
     """The tool that a check asks; None for one that is not there, or cannot judge this value."""
     findings, own = compiler.findings, compiler.catalog.tools
     name = check.argument
     if not name or name.isdigit():
-        findings.fault("L070", "`tool` needs the name of a tool", place, hint=custom_checks.called("NAME"), why=why)
+        findings.error("L070", "`tool` needs the name of a tool", place, hint=custom_checks.tool_reference("NAME"), why=why)
         return None
     if name not in own:
-        hint = meant(name, own, f"there are: {listed(sorted(own))}; your own come from `modules` in orchestra.toml")
-        findings.fault("L070", f"the check `{check}` asks the tool {name!r}, and there is none", place, hint=hint, why=why)
+        hint = suggestion(name, own, f"there are: {join_names(sorted(own))}; your own come from `modules` in orchestra.toml")
+        findings.error("L070", f"the check `{check}` asks the tool {name!r}, and there is none", place, hint=hint, why=why)
         return None
     given: dict[str, Schema] | None = None
     if draft.inputs is not None or draft.contract is None:  # a call without inputs has faults, which are noted already
         given = {key: part.schema for key, part in ((draft.inputs.parts if draft.inputs is not None else None) or {}).items()}
-        given = given if draft.contract is None else custom_checks.own_types(draft.contract, given)
-    if misfit := custom_checks.misfit(own[name], None if draft.output == ANY else draft.output, given):
-        findings.fault("L071", f"the tool {name!r} cannot judge this: {misfit}", place, hint="orchestra explain L071", why=why)
+        given = given if draft.contract is None else custom_checks.producer_types(draft.contract, given)
+    if misfit := custom_checks.signature_error(own[name], None if draft.output == ANY else draft.output, given):
+        findings.error("L071", f"the tool {name!r} cannot judge this: {misfit}", place, hint="orchestra explain L071", why=why)
         return None
     return own[name]
 
 
-def _no_judge(judge: Contract) -> str:
+def _judge_mismatch(judge: Contract) -> str:
     """Why an agent cannot judge claims; empty where it can."""
     given: Mapping[str, object] = judge.input.get("properties", {})
-    if judge.kit is not None:
+    if judge.tool_use is not None:
         return "it uses tools, and a check's question is one call"
     for name in (CLAIM, EVIDENCE_INPUT):
         if name not in given:
@@ -182,26 +182,26 @@ def _no_judge(judge: Contract) -> str:
     return ""
 
 
-def _no_second(draft: Draft, judge: Contract) -> str:
+def _rederivation_mismatch(draft: NodeDraft, judge: Contract) -> str:
     """Why an agent cannot answer what a node's callee is asked; empty where it can."""
     if draft.inputs is None:
         return "this node has no `with:`, and so no question that another could answer"
-    if judge.kit is not None:
+    if judge.tool_use is not None:
         return "it uses tools, and a check's question is one call"
     types = {name: part.schema for name, part in (draft.inputs.parts or {}).items()}
-    given = types if draft.contract is None else custom_checks.own_types(draft.contract, types)
+    given = types if draft.contract is None else custom_checks.producer_types(draft.contract, types)
     missing = [name for name in judge.input.get("required", ()) if name not in given and name != EVIDENCE_INPUT]
     return f"it wants the input {missing[0]!r}, which this node does not have" if missing else ""
 
 
-def _agrees(compiler: Compiler, draft: Draft, check: Named, place: Place) -> None:
+def _validate_agreement(compiler: Compiler, draft: NodeDraft, check: CheckCall, place: SourceLocation) -> None:
     if draft.contract is None or draft.contract.kind != "agent":
         said = "`agree` asks the agent of its node again, and this node asks none"
-        compiler.findings.fault("L073", said, place, hint="put it on the node that asks the agent")
+        compiler.findings.error("L073", said, place, hint="put it on the node that asks the agent")
     elif not draft.contract.max_output:
         said = f"`agree` asks a model again, and {draft.contract.name} asks none: it would say the same"
-        compiler.findings.fault("L073", said, place, hint="leave it out")
-    count = check.argument or str(SAMPLES)
-    if not count.isdigit() or not 2 <= int(count) <= MOST_SAMPLES:
-        said = f"`agree` takes a number of samples from 2 to {MOST_SAMPLES}, not {check.argument!r}"
-        compiler.findings.fault("L074", said, place, hint=f"agree({SAMPLES})")
+        compiler.findings.error("L073", said, place, hint="leave it out")
+    count = check.argument or str(DEFAULT_SAMPLES)
+    if not count.isdigit() or not 2 <= int(count) <= MAX_SAMPLES:
+        said = f"`agree` takes a number of samples from 2 to {MAX_SAMPLES}, not {check.argument!r}"
+        compiler.findings.error("L074", said, place, hint=f"agree({DEFAULT_SAMPLES})")

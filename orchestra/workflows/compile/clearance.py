@@ -10,25 +10,25 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from orchestra.agents.contract import Contract
-from orchestra.core.labels import Label, may_go
-from orchestra.workflows.compile.diagnostics import Enough, Findings
+from orchestra.core.labels import Label, is_allowed
+from orchestra.workflows.compile.diagnostics import Findings, TooManyErrors
 from orchestra.workflows.program import CompiledNode, Program
-from orchestra.workflows.yaml.reader import Places
+from orchestra.workflows.yaml.reader import SourcePlaces
 
 
-def check(program: Program, places: Places | None = None) -> None:
+def check_clearance(program: Program, places: SourcePlaces | None = None) -> None:
     """Raises `InputError` T020, or `InputErrors` with all of them, for nodes that give data to a tool that is not cleared for it.
 
     Tools that a plan or a model may choose are left out: those that are not cleared are not offered.
     """
     findings = Findings(program.name, places)
-    with suppress(Enough):
+    with suppress(TooManyErrors):
         for node in program.nodes:
-            for tool in tools(node):
-                if not may_go(program.label, tool.label):
+            for tool in called_tools(node):
+                if not is_allowed(program.label, tool.label):
                     said = f"the tool {tool.name!r} is cleared for {tool.label!r} data, and {program.name} has {program.label!r} data"
-                    findings.fault("T020", said, findings.at("nodes", node.name), hint=_hint(tool.name, program.label))
-    findings.settle()
+                    findings.error("T020", said, findings.place_of("nodes", node.name), hint=_hint(tool.name, program.label))
+    findings.raise_errors()
 
 
 def _hint(tool: str, label: Label) -> str:
@@ -37,7 +37,7 @@ def _hint(tool: str, label: Label) -> str:
     return f"{where}, if such data may go there; else another tool"
 
 
-def tools(node: CompiledNode) -> Iterator[Contract]:
+def called_tools(node: CompiledNode) -> Iterator[Contract]:
     """The tools that a node calls, itself, for its checks, or in its body."""
     if node.contract is not None and node.contract.kind == "tool":
         yield node.contract
@@ -45,4 +45,4 @@ def tools(node: CompiledNode) -> Iterator[Contract]:
         yield from (judge for judge in node.acceptance.judges.values() if judge.kind == "tool")
     if node.body is not None:
         for inner in node.body.nodes:
-            yield from tools(inner)
+            yield from called_tools(inner)

@@ -10,115 +10,115 @@ from typing import Any
 import msgspec
 
 from orchestra.workflows import model
-from orchestra.workflows.expressions.parser import Macro, Name, NotCEL, Tree, children, parse, pieces
-from orchestra.workflows.expressions.plain_paths import MAX_LENGTH, Plain, plain, whole
+from orchestra.workflows.expressions.parser import CelMacro, CelName, CelSyntaxError, CelTree, children, parse, split_template
+from orchestra.workflows.expressions.plain_paths import MAX_PLAIN_LENGTH, PlainPath, parse_plain_path, parse_plain_template
 from orchestra.workflows.model import AnyNode
 
-NONE: frozenset[str] = frozenset()
+NO_NAMES: frozenset[str] = frozenset()
 
 
-class Uses(msgspec.Struct, frozen=True, gc=False):
+class NodeReferences(msgspec.Struct, frozen=True, gc=False):
     """The names that a node reads. A node inherits the non-values of `hard` names, and tolerates those of `soft` ones."""
 
     hard: frozenset[str]
     soft: frozenset[str]
     all: frozenset[str]
     """Both."""
-    paths: Mapping[str, Plain] | None = None
+    paths: Mapping[str, PlainPath] | None = None
     """Of a node that calls an agent or a tool: what it passes on, where all of that is plain paths."""
-    bare: bool = False
+    is_plain_call: bool = False
     """Whether it is such a node and has nothing else but nodes that it waits for."""
 
 
-def names_in(template: Any) -> frozenset[str]:
+def referenced_names(template: Any) -> frozenset[str]:
     """The free names in a template's references; those of a reference that cannot be parsed are left out."""
     if isinstance(template, str):
-        if len(template) <= MAX_LENGTH and (path := whole(template)) is not None:
-            return path.reads
-        return _text(template) if "${" in template else NONE
+        if len(template) <= MAX_PLAIN_LENGTH and (path := parse_plain_template(template)) is not None:
+            return path.references
+        return _names_in_text(template) if "${" in template else NO_NAMES
     if isinstance(template, dict | Mapping):
         parts: Any = template.values()
     elif isinstance(template, list | tuple):
         parts = template
     else:
-        return NONE
-    found = [names for part in parts if (names := names_in(part))]
-    return NONE if not found else found[0] if len(found) == 1 else NONE.union(*found)
+        return NO_NAMES
+    found = [names for part in parts if (names := referenced_names(part))]
+    return NO_NAMES if not found else found[0] if len(found) == 1 else NO_NAMES.union(*found)
 
 
 @lru_cache(maxsize=8192)
-def _text(text: str) -> frozenset[str]:
+def _names_in_text(text: str) -> frozenset[str]:
     found: set[str] = set()
-    for piece in pieces(text):
-        if isinstance(piece, str) or not piece.closed:
+    for piece in split_template(text):
+        if isinstance(piece, str) or not piece.is_closed:
             continue
-        if (known := plain(piece.source)) is not None:
+        if (known := parse_plain_path(piece.source)) is not None:
             found.add(known.root)
             continue
         try:
-            found.update(_free(parse(piece.source), NONE))
-        except NotCEL:
+            found.update(_free_names(parse(piece.source), NO_NAMES))
+        except CelSyntaxError:
             continue
     return frozenset(found)
 
 
-def _free(tree: Tree, bound: frozenset[str]) -> Iterator[str]:
-    if isinstance(tree, Name):
+def _free_names(tree: CelTree, bound: frozenset[str]) -> Iterator[str]:
+    if isinstance(tree, CelName):
         if tree.name not in bound:
             yield tree.name
-    elif isinstance(tree, Macro):
-        yield from _free(tree.of, bound)
+    elif isinstance(tree, CelMacro):
+        yield from _free_names(tree.items, bound)
         for body in tree.bodies:
-            yield from _free(body, bound | {tree.variable.name})
+            yield from _free_names(body, bound | {tree.variable.name})
     else:
         for part in children(tree):
-            yield from _free(part, bound)
+            yield from _free_names(part, bound)
 
 
-_CALL = frozenset({"agent", "tool", "with_", "after"})
+_PLAIN_CALL_FIELDS = frozenset({"agent", "tool", "with_", "after"})
 """What a plain call has."""
-_CALLS = (model.ToolNode, model.AgentNode)
+_CALL_NODES = (model.ToolNode, model.AgentNode)
 
 
-def uses(node: AnyNode) -> Uses:
+def node_references(node: AnyNode) -> NodeReferences:
     """The names that a node reads, those of its body included where they are not the body's own."""
-    paths: dict[str, Plain] | None = None
-    if isinstance(node, _CALLS) and not (isinstance(node, model.AgentNode) and isinstance(node.agent, model.Choice)):
-        paths = _paths(node.with_)
-        if paths is not None and node.model_fields_set <= _CALL:
+    paths: dict[str, PlainPath] | None = None
+    if isinstance(node, _CALL_NODES) and not (isinstance(node, model.AgentNode) and isinstance(node.agent, model.AgentChoice)):
+        paths = _plain_paths(node.with_)
+        if paths is not None and node.model_fields_set <= _PLAIN_CALL_FIELDS:
             wanted = frozenset([path.root for path in paths.values()])
-            waited = frozenset(node.after) - wanted if node.after else NONE
-            return Uses(wanted, waited, wanted | waited if waited else wanted, paths, True)
-    return _uses(node, paths)
+            waited = frozenset(node.after) - wanted if node.after else NO_NAMES
+            return NodeReferences(wanted, waited, wanted | waited if waited else wanted, paths, True)
+    return _collect_references(node, paths)
 
 
-def _paths(given: Mapping[str, Any]) -> dict[str, Plain] | None:
+def _plain_paths(given: Mapping[str, Any]) -> dict[str, PlainPath] | None:
     """Inputs as plain paths; None where one is something else."""
-    found: dict[str, Plain] = {}
+    found: dict[str, PlainPath] = {}
     for name, value in given.items():
-        if not isinstance(value, str) or len(value) > MAX_LENGTH or (path := whole(value)) is None:
+        if not isinstance(value, str) or len(value) > MAX_PLAIN_LENGTH or (path := parse_plain_template(value)) is None:
             return None
         found[name] = path
     return found
 
 
-def _uses(node: AnyNode, paths: Mapping[str, Plain] | None) -> Uses:
+def _collect_references(node: AnyNode, paths: Mapping[str, PlainPath] | None) -> NodeReferences:
     hard: list[Any] = [part for part in (node.when, node.each, node.against) if part is not None]
     soft: list[Any] = [node.fallback] if node.fallback is not None else []
-    inner = Uses(NONE, NONE, NONE)
+    inner = NodeReferences(NO_NAMES, NO_NAMES, NO_NAMES)
     match node:
         case model.AgentNode():
-            hard += [node.with_, node.escalate, node.agent.by if isinstance(node.agent, model.Choice) else None]
+            hard += [node.with_, node.escalate, node.agent.by if isinstance(node.agent, model.AgentChoice) else None]
         case model.ToolNode():
             hard.append(node.with_)
         case model.CallNode(call=call):
             hard.append(node.with_)
-            if isinstance(call, model.Block):
-                inner = _body(call, NONE)
+            if isinstance(call, model.NodeBlock):
+                inner = _body_references(call, NO_NAMES)
         case model.FirstOfNode(first_of=arms):
             soft += arms
         case model.LoopNode(loop=loop):
-            inner = _body(loop, names_in(loop.until), frozenset({"turn", "previous"}))
+            inner = _body_references(loop, referenced_names(loop.until), frozenset({"turn", "previous"}))
         case model.PlanNode():
             hard += [node.plan, node.with_]
         case model.VerifyNode():
@@ -126,23 +126,23 @@ def _uses(node: AnyNode, paths: Mapping[str, Plain] | None) -> Uses:
         case model.AskNode():
             hard.append(node.ask)
     own = {node.as_} if node.as_ else set()
-    wanted = (names_in(hard) | inner.hard) - own
-    return _both(wanted, (names_in(soft) | inner.soft | frozenset(node.after)) - own - wanted, paths)
+    wanted = (referenced_names(hard) | inner.hard) - own
+    return _make_references(wanted, (referenced_names(soft) | inner.soft | frozenset(node.after)) - own - wanted, paths)
 
 
-def _both(hard: frozenset[str], soft: frozenset[str], paths: Mapping[str, Plain] | None = None) -> Uses:
-    return Uses(hard, soft, hard | soft if soft else hard, paths)
+def _make_references(hard: frozenset[str], soft: frozenset[str], paths: Mapping[str, PlainPath] | None = None) -> NodeReferences:
+    return NodeReferences(hard, soft, hard | soft if soft else hard, paths)
 
 
-def _body(block: model.Block, more: frozenset[str], own: frozenset[str] = NONE) -> Uses:
+def _body_references(block: model.NodeBlock, more: frozenset[str], own: frozenset[str] = NO_NAMES) -> NodeReferences:
     """The names around a body that it reads; it tolerates what all of its nodes tolerate. `own` are those that it is given."""
-    reads = [uses(inner) for inner in block.nodes.values()]
+    reads = [node_references(inner) for inner in block.nodes.values()]
     hidden = block.nodes.keys() | own
-    hard = names_in(block.output).union(more, *(one.hard for one in reads)) - hidden
-    return _both(hard, frozenset().union(*(one.soft for one in reads)) - hidden - hard)
+    hard = referenced_names(block.output).union(more, *(one.hard for one in reads)) - hidden
+    return _make_references(hard, frozenset().union(*(one.soft for one in reads)) - hidden - hard)
 
 
-def ordered(wanted: Mapping[str, frozenset[str]]) -> tuple[list[str], list[str]]:
+def topological_order(wanted: Mapping[str, frozenset[str]]) -> tuple[list[str], list[str]]:
     """The names so that each stands behind those that it wants, and as early in written order as that allows; and a cycle, where
     there is one.
 
@@ -175,10 +175,10 @@ def ordered(wanted: Mapping[str, frozenset[str]]) -> tuple[list[str], list[str]]
     if len(found) == len(wanted):
         return found, []
     placed = frozenset(found)
-    return found, _cycle({name: wants - placed for name, wants in wanted.items() if name not in placed})
+    return found, _find_cycle({name: wants - placed for name, wants in wanted.items() if name not in placed})
 
 
-def _cycle(left: Mapping[str, frozenset[str]]) -> list[str]:
+def _find_cycle(left: Mapping[str, frozenset[str]]) -> list[str]:
     name = next(iter(left))
     path: dict[str, int] = {}
     while name not in path:

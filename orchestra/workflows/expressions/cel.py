@@ -17,12 +17,12 @@ from orchestra.schema.json_schema import ANY, Schema
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
-    """One compiled text; `refusal` says why there is none."""
+class CelProgram:
+    """A compiled expression; `compile_error` is the reason where there is none."""
 
     compiled: Any
     schema: Schema
-    refusal: str = ""
+    compile_error: str = ""
 
     def run(self, data: Mapping[str, Any], source: str) -> Any:
         """The value for these variables. Raises `OrchestraError` L061 where the evaluation fails; `source` names it in the message."""
@@ -30,30 +30,30 @@ class Program:
             value = self.compiled.eval(data=data)
             plain = value.plain_value()
         except (RuntimeError, UnicodeEncodeError) as error:
-            raise _failed(source, str(error)) from None
-        if value.type().name() == _ERROR:
-            raise _failed(source, str(plain))
-        if isinstance(plain, float | list | dict) and not _finite(plain):
-            raise _failed(source, "the result is not a finite number")
+            raise _evaluation_error(source, str(error)) from None
+        if value.type().name() == _ERROR_TYPE:
+            raise _evaluation_error(source, str(plain))
+        if isinstance(plain, float | list | dict) and not _is_finite(plain):
+            raise _evaluation_error(source, "the result is not a finite number")
         return plain
 
 
-_ERROR = "ERROR"
+_ERROR_TYPE = "ERROR"
 
 
-def _finite(value: Any) -> bool:
+def _is_finite(value: Any) -> bool:
     match value:
         case float():
             return math.isfinite(value)
         case list():
-            return all(_finite(one) for one in value)
+            return all(_is_finite(one) for one in value)
         case dict():
-            return all(_finite(one) for one in value.values())
+            return all(_is_finite(one) for one in value.values())
         case _:
             return True
 
 
-_SAID = (
+_MESSAGES = (
     (re.compile(r'Key not found in map : "?([^"]*)"?'), "there is no field {0!r}"),
     (re.compile(r"Index error: index=(-?\d+) size=(\d+)"), "there is no element {0} in a list of {1}"),
     (re.compile(r"No matching overloads? found : (\S+)\((.*)\)"), "{0} does not take ({1})"),
@@ -63,20 +63,22 @@ _SAID = (
     (re.compile(r"Exceeded max recursion depth|recursion limit exceeded"), "too many levels or operators (CEL's recursion limit)"),
 )
 _OPERATOR = re.compile(r"^[_@](\W{1,2}|\?_:|in)_?$")
-_CODE = re.compile(r"^[A-Z_]+: (?:ERROR: <input>:-?\d+:-?\d+: )?| \[[A-Z_]+\]$")
+_ERROR_CODE = re.compile(r"^[A-Z_]+: (?:ERROR: <input>:-?\d+:-?\d+: )?| \[[A-Z_]+\]$")
 
 
-def _said(text: str) -> str:
+def _readable_message(text: str) -> str:
     """A message of CEL in words."""
     first = text.partition("\n")[0]
-    for pattern, words in _SAID:
+    for pattern, words in _MESSAGES:
         if match := pattern.search(first):
             return words.format(*(_OPERATOR.sub(r"\1", group).replace("int64", "int") for group in match.groups()))
-    return _CODE.sub("", first)
+    return _ERROR_CODE.sub("", first)
 
 
-def _failed(source: str, reason: str) -> OrchestraError:
-    return OrchestraError("L061", f"${{{source}}}: {_said(reason)}", hint="guard it with a condition, as in ${size(xs) > 0 ? xs[0] : ...}")
+def _evaluation_error(source: str, reason: str) -> OrchestraError:
+    return OrchestraError(
+        "L061", f"${{{source}}}: {_readable_message(reason)}", hint="guard it with a condition, as in ${size(xs) > 0 ? xs[0] : ...}"
+    )
 
 
 @lru_cache(maxsize=256)
@@ -87,17 +89,17 @@ def _environment(types: tuple[str, ...]) -> Any:
 
 
 @lru_cache(maxsize=4096)
-def program(text: str, types: tuple[str, ...]) -> Program:
+def compile_program(text: str, types: tuple[str, ...]) -> CelProgram:
     """The program of a text over the variables `v0`, `v1`, ... of these types."""
     try:
         compiled = _environment(types).compile(text)
     except RuntimeError as error:
-        return Program(None, ANY, _said(str(error)))
-    return Program(compiled, _schema(compiled.return_type().name()))
+        return CelProgram(None, ANY, _readable_message(str(error)))
+    return CelProgram(compiled, _result_schema(compiled.return_type().name()))
 
 
-_NAMES = {"STRING": "string", "INT": "integer", "DOUBLE": "number", "BOOL": "boolean", "NULL": "null"}
+_JSON_TYPES = {"STRING": "string", "INT": "integer", "DOUBLE": "number", "BOOL": "boolean", "NULL": "null"}
 
 
-def _schema(name: str) -> Schema:
-    return {"type": _NAMES[name]} if name in _NAMES else ANY
+def _result_schema(name: str) -> Schema:
+    return {"type": _JSON_TYPES[name]} if name in _JSON_TYPES else ANY

@@ -5,58 +5,58 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from orchestra.schema.json_schema import NOTES, Schema, branches, choices, under, union
+from orchestra.schema.json_schema import ANNOTATION_KEYWORDS, Schema, enum_values, subschema, union, union_members
 from orchestra.schema.strict_json import canonical
 
 Converter: TypeAlias = Callable[[Any], Any]
 
 
-def converter(schema: Schema) -> Converter | None:
+def make_converter(schema: Schema) -> Converter | None:
     """What makes a JSON value of this type one of CEL's, with floats and defaults where the type says so; None where nothing is to do."""
-    return _Maker().make(schema)
+    return _ConverterBuilder().build(schema)
 
 
-_OPEN = ("$ref", "anyOf", "oneOf")
+_RECURSIVE_KEYWORDS = ("$ref", "anyOf", "oneOf")
 """What a type that has itself among its parts comes back to; a reference inside a union is followed before it is seen."""
 
 
-class _Named:
+class _LazyConverter:
     """The converter of a type, which may be asked for while it is made."""
 
     def __init__(self) -> None:
-        self.made: Converter | None = None
-        self.ready = False
+        self.converter: Converter | None = None
+        self.is_ready = False
 
     def convert(self, value: Any) -> Any:
-        return value if self.made is None else self.made(value)
+        return value if self.converter is None else self.converter(value)
 
 
-class _Maker:
+class _ConverterBuilder:
     """Converters of one type; those of recursive types refer to themselves."""
 
     def __init__(self) -> None:
-        self.known: dict[bytes, _Named] = {}
+        self.converters: dict[bytes, _LazyConverter] = {}
 
-    def make(self, schema: Schema) -> Converter | None:
-        if not any(word in schema for word in _OPEN):
-            return self._made(schema)
+    def build(self, schema: Schema) -> Converter | None:
+        if not any(word in schema for word in _RECURSIVE_KEYWORDS):
+            return self._build(schema)
         key = canonical(schema)
-        if (named := self.known.get(key)) is None:
-            named = self.known[key] = _Named()
-            named.made = self._made(schema)
-            named.ready = True
-        return named.made if named.ready else named.convert
+        if (named := self.converters.get(key)) is None:
+            named = self.converters[key] = _LazyConverter()
+            named.converter = self._build(schema)
+            named.is_ready = True
+        return named.converter if named.is_ready else named.convert
 
-    def _made(self, schema: Schema) -> Converter | None:
+    def _build(self, schema: Schema) -> Converter | None:
         found: dict[type, Converter] = {}
         lists: list[Schema] = []
         records: list[Schema] = []
-        for part in branches(schema):
+        for part in union_members(schema):
             match part.get("type"):
                 case "number":
                     found[int] = float
                 case "integer":
-                    found.setdefault(float, _whole)
+                    found.setdefault(float, _to_integer)
                 case "array":
                     lists.append(part)
                 case "object":
@@ -65,25 +65,25 @@ class _Maker:
                     pass
         if int in found:
             found.pop(float, None)
-        if (each := self._list(lists)) is not None:
+        if (each := self._list_converter(lists)) is not None:
             found[list] = each
-        if (fields := self._record(records)) is not None:
+        if (fields := self._record_converter(records)) is not None:
             found[dict] = fields
-        return _by_type(found) if found else None
+        return _dispatch_by_type(found) if found else None
 
-    def _list(self, parts: list[Schema]) -> Converter | None:
-        inner = [under(part, entry) for part in parts for entry in (*part.get("prefixItems", ()), part.get("items", True))]
-        one = self.make(union(inner)) if inner else None
+    def _list_converter(self, parts: list[Schema]) -> Converter | None:
+        inner = [subschema(part, entry) for part in parts for entry in (*part.get("prefixItems", ()), part.get("items", True))]
+        one = self.build(union(inner)) if inner else None
         if one is None:
             return None
         return lambda values: [one(value) for value in values]
 
-    def _record(self, parts: list[Schema]) -> Converter | None:
+    def _record_converter(self, parts: list[Schema]) -> Converter | None:
         names = {name for part in parts for name in part.get("properties", {})}
         made: dict[str, Converter] = {}
         for name in names:
-            inner = [under(part, part["properties"][name]) for part in parts if name in part.get("properties", {})]
-            if (one := self.make(union(inner))) is not None:
+            inner = [subschema(part, part["properties"][name]) for part in parts if name in part.get("properties", {})]
+            if (one := self.build(union(inner))) is not None:
                 made[name] = one
         defaults = {
             name: entry["default"]
@@ -91,8 +91,8 @@ class _Maker:
             for name, entry in part.get("properties", {}).items()
             if isinstance(entry, dict) and "default" in entry
         }
-        more = [under(part, part["additionalProperties"]) for part in parts if isinstance(part.get("additionalProperties"), dict)]
-        rest = self.make(union(more)) if more else None
+        more = [subschema(part, part["additionalProperties"]) for part in parts if isinstance(part.get("additionalProperties"), dict)]
+        rest = self.build(union(more)) if more else None
         if not made and not defaults and rest is None:
             return None
 
@@ -108,11 +108,11 @@ class _Maker:
         return record
 
 
-def _whole(value: float) -> int | float:
+def _to_integer(value: float) -> int | float:
     return int(value) if value.is_integer() else value
 
 
-def _by_type(found: dict[type, Converter]) -> Converter:
+def _dispatch_by_type(found: dict[type, Converter]) -> Converter:
     def convert(value: Any) -> Any:
         one = found.get(type(value))
         return value if one is None else one(value)
@@ -120,40 +120,42 @@ def _by_type(found: dict[type, Converter]) -> Converter:
     return convert
 
 
-def declared(schema: Schema) -> str:
+def cel_type(schema: Schema) -> str:
     """CEL's name of the type: `string`, `list<int>`, `map<string,dyn>`, ...; `dyn` for what it cannot say."""
-    return _declared(schema, {})
+    return _cel_type(schema, {})
 
 
-def _declared(schema: Schema, known: dict[bytes, str]) -> str:
+def _cel_type(schema: Schema, known: dict[bytes, str]) -> str:
     """The name of a type; one that has itself among its parts is `dyn` there."""
-    key = canonical(schema) if any(word in schema for word in _OPEN) else b""
+    key = canonical(schema) if any(word in schema for word in _RECURSIVE_KEYWORDS) else b""
     if key in known:
         return known[key]
     if key:
         known[key] = "dyn"
-    kinds = {_name(part, known) for part in branches(schema)}
+    kinds = {_type_name(part, known) for part in union_members(schema)}
     name = "double" if kinds == {"int", "double"} else kinds.pop() if len(kinds) == 1 else "dyn"
     if key:
         known[key] = name
     return name
 
 
-def _name(part: Schema, known: dict[bytes, str]) -> str:
-    if (stated := choices(part)) is not None:
-        names = {_PYTHON.get(type(value), "dyn") for value in stated}
+def _type_name(part: Schema, known: dict[bytes, str]) -> str:
+    if (stated := enum_values(part)) is not None:
+        names = {_CEL_BY_PYTHON_TYPE.get(type(value), "dyn") for value in stated}
         return names.pop() if len(names) == 1 else "dyn"
     kind = part.get("type")
     if kind == "array" and "prefixItems" not in part:
-        return f"list<{_declared(under(part, part.get('items', True)), known)}>"
+        return f"list<{_cel_type(subschema(part, part.get('items', True)), known)}>"
     if kind == "object":
         more = part.get("additionalProperties", True)
         values = (
-            _declared(under(part, more), known) if isinstance(more, dict) and more.keys() - NOTES and "properties" not in part else "dyn"
+            _cel_type(subschema(part, more), known)
+            if isinstance(more, dict) and more.keys() - ANNOTATION_KEYWORDS and "properties" not in part
+            else "dyn"
         )
         return f"map<string,{values}>"
-    return _JSON.get(str(kind), "dyn")
+    return _CEL_BY_JSON_TYPE.get(str(kind), "dyn")
 
 
-_JSON = {"string": "string", "integer": "int", "number": "double", "boolean": "bool"}
-_PYTHON = {str: "string", int: "int", float: "double", bool: "bool"}
+_CEL_BY_JSON_TYPE = {"string": "string", "integer": "int", "number": "double", "boolean": "bool"}
+_CEL_BY_PYTHON_TYPE = {str: "string", int: "int", float: "double", bool: "bool"}

@@ -18,45 +18,57 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
-from orchestra.workflows.expressions.parser import Binary, Call, ListOf, Literal, Logic, Name, NotCEL, Tree, Unary, parse, reference
-from orchestra.workflows.python.printer import shape
+from orchestra.workflows.expressions.parser import (
+    CelBinary,
+    CelCall,
+    CelList,
+    CelLiteral,
+    CelLogic,
+    CelName,
+    CelSyntaxError,
+    CelTree,
+    CelUnary,
+    parse,
+    sole_reference,
+)
+from orchestra.workflows.python.printer import without_positions
 
-Conditions: TypeAlias = tuple[Tree, ...]
+Conditions: TypeAlias = tuple[CelTree, ...]
 """All of them must hold, in written order."""
 Arm: TypeAlias = tuple[frozenset[str], Conditions | None]
 """The names that an arm reads, and the conditions under which all of them are there, failures apart; None where that is not known."""
 
 
-def conditions(texts: Iterable[str]) -> Conditions | None:
+def parse_conditions(texts: Iterable[str]) -> Conditions | None:
     """The conditions that texts of CEL say together; None where one is no CEL."""
-    found: list[Tree] = []
+    found: list[CelTree] = []
     try:
         for text in texts:
-            found += _split(parse(text))
-    except NotCEL:
+            found += _split_conjunction(parse(text))
+    except CelSyntaxError:
         return None
     return tuple(found)
 
 
-def of_when(when: str | None) -> Conditions | None:
+def when_conditions(when: str | None) -> Conditions | None:
     """The conditions of a node's `when`; none where it has none, None where they are not known."""
     if when is None:
         return ()
-    return conditions([inside]) if (inside := reference(when)) is not None else None
+    return parse_conditions([inside]) if (inside := sole_reference(when)) is not None else None
 
 
-def together(parts: Iterable[Conditions | None]) -> Conditions | None:
+def combine_conditions(parts: Iterable[Conditions | None]) -> Conditions | None:
     """All of several conditions, each once; None where one is not known."""
-    found: dict[object, Tree] = {}
+    found: dict[object, CelTree] = {}
     for part in parts:
         if part is None:
             return None
         for one in part:
-            found.setdefault(shape(one), one)
+            found.setdefault(without_positions(one), one)
     return tuple(found.values())
 
 
-def contrary(texts: Sequence[tuple[str, int]]) -> str:
+def negate(texts: Sequence[tuple[str, int]]) -> str:
     """CEL that says that not all of these hold; each has its rank."""
     if len(texts) == 1:
         text, rank = texts[0]
@@ -64,7 +76,7 @@ def contrary(texts: Sequence[tuple[str, int]]) -> str:
     return "!(" + " && ".join(text if rank > 2 else f"({text})" for text, rank in texts) + ")"
 
 
-def asking(names: Iterable[str]) -> str:
+def presence_test(names: Iterable[str]) -> str:
     """CEL that is true where these have values, and has none elsewhere."""
     return f"size([{', '.join(names)}]) > 0"
 
@@ -74,49 +86,57 @@ def covers(around: Conditions, arms: Sequence[Arm], choice: Callable[[str], Sequ
     *before, (_, last) = arms
     if last is None:
         return False
-    held = {shape(one) for one in around}
+    held = {without_positions(one) for one in around}
     for one in last:
-        if shape(one) in held:
+        if without_positions(one) in held:
             continue
-        if not _instead(one, held, before, choice):
+        if not _is_complement(one, held, before, choice):
             return False
-        held.add(shape(one))
+        held.add(without_positions(one))
     return True
 
 
-def _instead(one: Tree, held: set[object], before: Sequence[Arm], choice: Callable[[str], Sequence[Any] | None]) -> bool:
+def _is_complement(one: CelTree, held: set[object], before: Sequence[Arm], choice: Callable[[str], Sequence[Any] | None]) -> bool:
     """Whether an earlier arm is there where this condition does not hold, though those before it do."""
-    if isinstance(one, Unary) and one.op == "!" and isinstance(one.of, Name) and (asked := choice(one.of.name)) is not None:
-        there = [_asked(template) for template in asked[:-1]]
+    if isinstance(one, CelUnary) and one.op == "!" and isinstance(one.operand, CelName) and (asked := choice(one.operand.name)) is not None:
+        there = [_presence_test_names(template) for template in asked[:-1]]
         if asked[-1] is False and all(names is not None and any(reads <= names for reads, _ in before) for names in there):
             return True
-    other = _split(one.of) if isinstance(one, Unary) and one.op == "!" else (Unary("!", one, one.at, one.end),)
-    known = held | {shape(part) for part in other}
-    return any(wanted is not None and {shape(part) for part in wanted} <= known for _, wanted in before)
+    other = _split_conjunction(one.operand) if isinstance(one, CelUnary) and one.op == "!" else (CelUnary("!", one, one.start, one.end),)
+    known = held | {without_positions(part) for part in other}
+    return any(wanted is not None and {without_positions(part) for part in wanted} <= known for _, wanted in before)
 
 
-def asked_of(given: Conditions, choice: Callable[[str], Sequence[Any] | None]) -> Iterator[str]:
+def names_tested_absent(given: Conditions, choice: Callable[[str], Sequence[Any] | None]) -> Iterator[str]:
     """The names of which these conditions ask whether they are there, and hold where they are not."""
     for one in given:
-        if isinstance(one, Unary) and one.op == "!" and isinstance(one.of, Name) and (asked := choice(one.of.name)) and asked[-1] is False:
+        if (
+            isinstance(one, CelUnary)
+            and one.op == "!"
+            and isinstance(one.operand, CelName)
+            and (asked := choice(one.operand.name))
+            and asked[-1] is False
+        ):
             for template in asked[:-1]:
-                yield from sorted(_asked(template) or ())
+                yield from sorted(_presence_test_names(template) or ())
 
 
-def _asked(template: Any) -> frozenset[str] | None:
-    """The names that `asking` was given; None for another template."""
-    match of_when(template) if isinstance(template, str) else None:
-        case (Binary(">", Call("size", None, (ListOf(items),)), Literal(0)),) if items and all(isinstance(item, Name) for item in items):
-            return frozenset(item.name for item in items if isinstance(item, Name))
+def _presence_test_names(template: Any) -> frozenset[str] | None:
+    """The arguments of a `presence_test` template; None for another template."""
+    match when_conditions(template) if isinstance(template, str) else None:
+        case (CelBinary(">", CelCall("size", None, (CelList(items),)), CelLiteral(0)),) if items and all(
+            isinstance(item, CelName) for item in items
+        ):
+            return frozenset(item.name for item in items if isinstance(item, CelName))
         case _:
             return None
 
 
-def _split(tree: Tree) -> Conditions:
+def _split_conjunction(tree: CelTree) -> Conditions:
     match tree:
-        case Logic("&&", items):
-            return tuple(part for item in items for part in _split(item))
-        case Unary("!", Unary("!", of)):
-            return _split(of)
+        case CelLogic("&&", items):
+            return tuple(part for item in items for part in _split_conjunction(item))
+        case CelUnary("!", CelUnary("!", of)):
+            return _split_conjunction(of)
         case _:
             return (tree,)

@@ -19,179 +19,185 @@ MAX_MACROS = 12
 MAX_LEVELS = 48
 """Characters of one reference, macros inside macros, and levels of its tree, at most."""
 
-_WORDS = """as break const continue else false for function if import in let loop package namespace null return true var void while"""
-KEYWORDS = frozenset(re.findall(r"\w+", _WORDS))
+_RESERVED_WORDS = (
+    """as break const continue else false for function if import in let loop package namespace null return true var void while"""
+)
+KEYWORDS = frozenset(re.findall(r"\w+", _RESERVED_WORDS))
 """Words of CEL that cannot be names."""
 MACROS = {"all": (2,), "exists": (2,), "exists_one": (2,), "map": (2, 3), "filter": (2,)}
 """With the number of their arguments."""
 
 
-class Literal(msgspec.Struct, frozen=True):
-    """A number, a text, a truth value or null. It stands between `at` and `end`, as the others do."""
+class CelLiteral(msgspec.Struct, frozen=True):
+    """A number, a text, a truth value or null. It stands between `start` and `end`, as the others do."""
 
     value: bool | int | float | str | None
-    at: int
+    start: int
     end: int
 
 
-class Name(msgspec.Struct, frozen=True):
+class CelName(msgspec.Struct, frozen=True):
     """A variable."""
 
     name: str
-    at: int
+    start: int
     end: int
 
 
-class Select(msgspec.Struct, frozen=True):
+class CelSelect(msgspec.Struct, frozen=True):
     """`of.name`."""
 
-    of: Tree
+    operand: CelTree
     name: str
-    at: int
+    start: int
     end: int
 
 
-class Index(msgspec.Struct, frozen=True):
+class CelIndex(msgspec.Struct, frozen=True):
     """`of[key]`."""
 
-    of: Tree
-    key: Tree
-    at: int
+    operand: CelTree
+    key: CelTree
+    start: int
     end: int
 
 
-class Call(msgspec.Struct, frozen=True):
-    """A function; `of` is what stands before the dot."""
+class CelCall(msgspec.Struct, frozen=True):
+    """A function call; `receiver` is the expression before the dot."""
 
     name: str
-    of: Tree | None
-    args: tuple[Tree, ...]
-    at: int
+    receiver: CelTree | None
+    args: tuple[CelTree, ...]
+    start: int
     end: int
 
 
-class Macro(msgspec.Struct, frozen=True):
+class CelMacro(msgspec.Struct, frozen=True):
     """`of.kind(variable, body)`; `map` may have a test before its body."""
 
     kind: str
-    of: Tree
-    variable: Name
-    bodies: tuple[Tree, ...]
-    at: int
+    items: CelTree
+    variable: CelName
+    bodies: tuple[CelTree, ...]
+    start: int
     end: int
 
 
-class Unary(msgspec.Struct, frozen=True):
+class CelUnary(msgspec.Struct, frozen=True):
     """`!` or `-`."""
 
     op: str
-    of: Tree
-    at: int
+    operand: CelTree
+    start: int
     end: int
 
 
-class Binary(msgspec.Struct, frozen=True):
+class CelBinary(msgspec.Struct, frozen=True):
     """A comparison, arithmetic, or `in`."""
 
     op: str
-    left: Tree
-    right: Tree
-    at: int
+    left: CelTree
+    right: CelTree
+    start: int
     end: int
 
 
-class Logic(msgspec.Struct, frozen=True):
+class CelLogic(msgspec.Struct, frozen=True):
     """`&&` or `||` over two or more."""
 
     op: str
-    items: tuple[Tree, ...]
-    at: int
+    items: tuple[CelTree, ...]
+    start: int
     end: int
 
 
-class Choose(msgspec.Struct, frozen=True):
+class CelConditional(msgspec.Struct, frozen=True):
     """`test ? then : otherwise`."""
 
-    test: Tree
-    then: Tree
-    otherwise: Tree
-    at: int
+    test: CelTree
+    then: CelTree
+    otherwise: CelTree
+    start: int
     end: int
 
 
-class ListOf(msgspec.Struct, frozen=True):
+class CelList(msgspec.Struct, frozen=True):
     """`[…]`."""
 
-    items: tuple[Tree, ...]
-    at: int
+    items: tuple[CelTree, ...]
+    start: int
     end: int
 
 
-class MapOf(msgspec.Struct, frozen=True):
+class CelMap(msgspec.Struct, frozen=True):
     """`{…}`: keys and values."""
 
-    items: tuple[tuple[Tree, Tree], ...]
-    at: int
+    entries: tuple[tuple[CelTree, CelTree], ...]
+    start: int
     end: int
 
 
-Tree: TypeAlias = Literal | Name | Select | Index | Call | Macro | Unary | Binary | Logic | Choose | ListOf | MapOf
+CelTree: TypeAlias = (
+    CelLiteral | CelName | CelSelect | CelIndex | CelCall | CelMacro | CelUnary | CelBinary | CelLogic | CelConditional | CelList | CelMap
+)
 
 
-class NotCEL(ValueError):
-    """A text that is no expression; `at` and `end` say where in it, `hint` what to write."""
+class CelSyntaxError(ValueError):
+    """A text that is not an expression; `start` and `end` are the position of the error, `hint` is a correction."""
 
-    def __init__(self, reason: str, at: int, end: int, hint: str = "", *, large: bool = False) -> None:
+    def __init__(self, reason: str, start: int, end: int, hint: str = "", *, too_large: bool = False) -> None:
         super().__init__(reason)
-        self.reason, self.at, self.end, self.hint, self.large = reason, at, end, hint, large
+        self.reason, self.start, self.end, self.hint, self.too_large = reason, start, end, hint, too_large
 
 
-def children(tree: Tree) -> tuple[Tree, ...]:
+def children(tree: CelTree) -> tuple[CelTree, ...]:
     """The trees that a tree is made of."""
     match tree:
-        case Literal() | Name():
+        case CelLiteral() | CelName():
             return ()
-        case Binary(_, left, right):
+        case CelBinary(_, left, right):
             return left, right
-        case Select(of) | Unary(_, of):
+        case CelSelect(of) | CelUnary(_, of):
             return (of,)
-        case Index(of, key):
+        case CelIndex(of, key):
             return of, key
-        case Call(_, None, args):
+        case CelCall(_, None, args):
             return args
-        case Call(_, of, args):
+        case CelCall(_, of, args):
             return (of, *args) if of is not None else args
-        case Macro(_, of, _, bodies):
+        case CelMacro(_, of, _, bodies):
             return (of, *bodies)
-        case Logic(_, items) | ListOf(items):
+        case CelLogic(_, items) | CelList(items):
             return items
-        case Choose(test, then, otherwise):
+        case CelConditional(test, then, otherwise):
             return test, then, otherwise
-        case MapOf(pairs):
+        case CelMap(pairs):
             return tuple(part for pair in pairs for part in pair)
 
 
 @lru_cache(maxsize=4096)
-def parse(text: str) -> Tree:
-    """The tree of an expression. Raises `NotCEL`."""
+def parse(text: str) -> CelTree:
+    """The tree of an expression. Raises `CelSyntaxError`."""
     if len(text) > MAX_LENGTH:
-        raise NotCEL(f"{len(text):,} characters; at most {MAX_LENGTH:,}", 0, len(text), "compute a part in a node of its own", large=True)
+        raise CelSyntaxError(
+            f"{len(text):,} characters; at most {MAX_LENGTH:,}", 0, len(text), "compute a part in a node of its own", too_large=True
+        )
     parser = _Parser(text)
     tree = parser.expression()
-    if parser.word or parser.kind != "end":
-        parser.refuse(f"unexpected {parser.word!r}")
-    _measure(tree)
+    if parser.lookahead or parser.kind != "end":
+        parser.fail(f"unexpected {parser.lookahead!r}")
+    _check_limits(tree)
     return tree
 
 
-def _measure(tree: Tree) -> None:
+def _check_limits(tree: CelTree) -> None:
     waiting = [(tree, 1, 0)]
     while waiting:
         here, level, macros = waiting.pop()
-        macros += isinstance(here, Macro)
+        macros += isinstance(here, CelMacro)
         if level > MAX_LEVELS or macros > MAX_MACROS:
             what = f"more than {MAX_MACROS} macros inside each other" if macros > MAX_MACROS else f"more than {MAX_LEVELS} levels"
-            raise NotCEL(what, here.at, here.end, "compute a part in a node of its own", large=True)
+            raise CelSyntaxError(what, here.start, here.end, "compute a part in a node of its own", too_large=True)
         waiting += [(child, level + 1, macros) for child in children(here)]
 
 
@@ -204,11 +210,11 @@ _TOKEN = re.compile(
   | (?P<end>\Z))""",
     re.VERBOSE | re.DOTALL,
 )
-_RAW = re.compile(r"[rR]('''|\"\"\"|'|\")(.*)\1", re.DOTALL)
+_RAW_STRING = re.compile(r"[rR]('''|\"\"\"|'|\")(.*)\1", re.DOTALL)
 _ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-3][0-7]{2})|(.))", re.DOTALL)
 _ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\", "?": "?", '"': '"', "'": "'", "`": "`"}
 _RELATIONS = frozenset({"==", "!=", "<", "<=", ">", ">=", "in"})
-_OURS = {"and": "&&", "or": "||", "not": "!", "True": "true", "False": "false", "None": "null", "is": "=="}
+_OPERATOR_HINTS = {"and": "&&", "or": "||", "not": "!", "True": "true", "False": "false", "None": "null", "is": "=="}
 
 
 class _Parser:
@@ -216,14 +222,14 @@ class _Parser:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.kind, self.word, self.at, self.end = "", "", 0, 0
-        self.before = 0
+        self.kind, self.lookahead, self.start, self.end = "", "", 0, 0
+        self.previous_end = 0
         self.depth = 0
-        self.step()
+        self.advance()
 
-    def step(self) -> None:
+    def advance(self) -> None:
         """Goes on to the next token."""
-        self.before = self.end
+        self.previous_end = self.end
         match = _TOKEN.match(self.text, self.end)
         if match is None:
             rest = self.text[self.end :]
@@ -231,90 +237,92 @@ class _Parser:
             char = self.text[at]
             closed = "the text is not closed" if char in "'\"" else f"unexpected {char!r}"
             hint = {"=": "compare with ==", "&": "and is &&", "|": "or is ||"}.get(char, "")
-            raise NotCEL(closed, at, at + 1, hint)
+            raise CelSyntaxError(closed, at, at + 1, hint)
         self.kind = str(match.lastgroup)
-        self.word, self.at, self.end = match[self.kind], match.start(self.kind), match.end()
+        self.lookahead, self.start, self.end = match[self.kind], match.start(self.kind), match.end()
 
-    def refuse(self, reason: str, hint: str = "") -> NoReturn:
-        if not hint and self.word in _OURS:
-            hint = f"in CEL it is {_OURS[self.word]}"
-        raise NotCEL(reason, self.at, max(self.end, self.at + 1), hint)
+    def fail(self, reason: str, hint: str = "") -> NoReturn:
+        if not hint and self.lookahead in _OPERATOR_HINTS:
+            hint = f"in CEL it is {_OPERATOR_HINTS[self.lookahead]}"
+        raise CelSyntaxError(reason, self.start, max(self.end, self.start + 1), hint)
 
-    def take(self, word: str) -> bool:
-        if self.word != word or self.kind not in ("sign", "name"):
+    def accept(self, word: str) -> bool:
+        if self.lookahead != word or self.kind not in ("sign", "name"):
             return False
-        self.step()
+        self.advance()
         return True
 
     def expect(self, word: str) -> None:
-        if not self.take(word):
-            self.refuse(f"expected {word!r}, got {self.word or 'the end'!r}")
+        if not self.accept(word):
+            self.fail(f"expected {word!r}, got {self.lookahead or 'the end'!r}")
 
-    def expression(self) -> Tree:
+    def expression(self) -> CelTree:
         self.depth += 1
         if self.depth > MAX_LEVELS:
-            raise NotCEL(f"more than {MAX_LEVELS} levels", self.at, self.end, "compute a part in a node of its own", large=True)
+            raise CelSyntaxError(
+                f"more than {MAX_LEVELS} levels", self.start, self.end, "compute a part in a node of its own", too_large=True
+            )
         tree = self.logic("||")
-        if self.take("?"):
+        if self.accept("?"):
             then = self.logic("||")
             self.expect(":")
             otherwise = self.expression()
-            tree = Choose(tree, then, otherwise, tree.at, otherwise.end)
+            tree = CelConditional(tree, then, otherwise, tree.start, otherwise.end)
         self.depth -= 1
         return tree
 
-    def logic(self, op: str) -> Tree:
+    def logic(self, op: str) -> CelTree:
         items = [self.logic("&&") if op == "||" else self.relation()]
-        while self.take(op):
+        while self.accept(op):
             items.append(self.logic("&&") if op == "||" else self.relation())
-        return items[0] if len(items) == 1 else Logic(op, tuple(items), items[0].at, items[-1].end)
+        return items[0] if len(items) == 1 else CelLogic(op, tuple(items), items[0].start, items[-1].end)
 
-    def relation(self) -> Tree:
+    def relation(self) -> CelTree:
         left = self.sum()
-        while self.word in _RELATIONS and self.kind in ("sign", "name"):
-            op = self.word
-            self.step()
+        while self.lookahead in _RELATIONS and self.kind in ("sign", "name"):
+            op = self.lookahead
+            self.advance()
             right = self.sum()
-            left = Binary(op, left, right, left.at, right.end)
+            left = CelBinary(op, left, right, left.start, right.end)
         return left
 
-    def sum(self) -> Tree:
+    def sum(self) -> CelTree:
         left = self.product()
-        while self.kind == "sign" and self.word in ("+", "-"):
-            op = self.word
-            self.step()
+        while self.kind == "sign" and self.lookahead in ("+", "-"):
+            op = self.lookahead
+            self.advance()
             right = self.product()
-            left = Binary(op, left, right, left.at, right.end)
+            left = CelBinary(op, left, right, left.start, right.end)
         return left
 
-    def product(self) -> Tree:
+    def product(self) -> CelTree:
         left = self.unary()
-        while self.kind == "sign" and self.word in ("*", "/", "%"):
-            op = self.word
-            self.step()
+        while self.kind == "sign" and self.lookahead in ("*", "/", "%"):
+            op = self.lookahead
+            self.advance()
             right = self.unary()
-            left = Binary(op, left, right, left.at, right.end)
+            left = CelBinary(op, left, right, left.start, right.end)
         return left
 
-    def unary(self) -> Tree:
+    def unary(self) -> CelTree:
         signs: list[tuple[str, int]] = []
-        while self.kind == "sign" and self.word in ("!", "-"):
-            signs.append((self.word, self.at))
-            self.step()
+        while self.kind == "sign" and self.lookahead in ("!", "-"):
+            signs.append((self.lookahead, self.start))
+            self.advance()
             if len(signs) > MAX_LEVELS:
-                raise NotCEL(f"more than {MAX_LEVELS} signs in a row", signs[0][1], self.end, large=True)
+                raise CelSyntaxError(f"more than {MAX_LEVELS} signs in a row", signs[0][1], self.end, too_large=True)
         negative = bool(signs) and signs[-1][0] == "-" and self.kind == "number"
         tree = self.number("-", signs.pop()[1]) if negative else self.primary()
-        tree = self.tail(tree)
+        tree = self.suffixes(tree)
         for op, at in reversed(signs):
-            tree = Unary(op, tree, at, tree.end)
+            tree = CelUnary(op, tree, at, tree.end)
         return tree
 
-    def number(self, sign: str = "", at: int | None = None) -> Tree:
-        word, start = self.word, self.at if at is None else at
-        self.step()
-        if self.kind == "name" and self.at == self.before:
-            self.refuse("unsigned integers have no JSON form" if self.word in "uU" else f"unexpected {self.word!r} after a number")
+    def number(self, sign: str = "", at: int | None = None) -> CelTree:
+        word, start = self.lookahead, self.start if at is None else at
+        self.advance()
+        if self.kind == "name" and self.start == self.previous_end:
+            self.fail("unsigned integers have no JSON form" if self.lookahead in "uU" else f"unexpected {self.lookahead!r} after a number")
         if word[:2] in ("0x", "0X"):
             value: int | float = int(sign + word, 16)
         elif word.isdigit():
@@ -322,112 +330,114 @@ class _Parser:
         else:
             value = float(sign + word)
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise NotCEL(f"{sign}{word[:24]} does not fit 64 bits", start, self.before)
+            raise CelSyntaxError(f"{sign}{word[:24]} does not fit 64 bits", start, self.previous_end)
         if value in (float("inf"), float("-inf")):
-            raise NotCEL(f"{sign}{word[:24]} is out of range", start, self.before)
-        return Literal(value, start, self.before)
+            raise CelSyntaxError(f"{sign}{word[:24]} is out of range", start, self.previous_end)
+        return CelLiteral(value, start, self.previous_end)
 
-    def primary(self) -> Tree:
-        at = self.at
+    def primary(self) -> CelTree:
+        at = self.start
         match self.kind:
             case "number":
                 return self.number()
             case "string":
-                value = _unquoted(self.word, self.at)
-                self.step()
-                return Literal(value, at, self.before)
+                value = _unquote(self.lookahead, self.start)
+                self.advance()
+                return CelLiteral(value, at, self.previous_end)
             case "name":
                 return self.name()
-        if self.take("("):
+        if self.accept("("):
             tree = self.expression()
             self.expect(")")
             return tree
-        if self.take("["):
+        if self.accept("["):
             items = self.arguments("]")
-            return ListOf(items, at, self.before)
-        if self.take("{"):
+            return CelList(items, at, self.previous_end)
+        if self.accept("{"):
             return self.mapping(at)
-        return self.refuse(f"expected a value, got {self.word or 'the end'!r}")
+        return self.fail(f"expected a value, got {self.lookahead or 'the end'!r}")
 
-    def name(self) -> Tree:
-        word, at = self.word, self.at
-        self.step()
+    def name(self) -> CelTree:
+        word, at = self.lookahead, self.start
+        self.advance()
         if word in ("true", "false", "null"):
-            return Literal({"true": True, "false": False, "null": None}[word], at, self.before)
-        if self.kind == "string" and self.at == self.before and word in "bB":
-            raise NotCEL("bytes have no JSON form", at, self.end, "write a text")
-        if self.take("("):
+            return CelLiteral({"true": True, "false": False, "null": None}[word], at, self.previous_end)
+        if self.kind == "string" and self.start == self.previous_end and word in "bB":
+            raise CelSyntaxError("bytes have no JSON form", at, self.end, "write a text")
+        if self.accept("("):
             args = self.arguments(")")
-            return Call(word, None, args, at, self.before)
+            return CelCall(word, None, args, at, self.previous_end)
         if word in KEYWORDS:
-            raise NotCEL(f"{word!r} is a word of CEL, and no name", at, self.before, f'a field of that name is written input["{word}"]')
-        return Name(word, at, self.before)
+            raise CelSyntaxError(
+                f"{word!r} is a word of CEL, and no name", at, self.previous_end, f'a field of that name is written input["{word}"]'
+            )
+        return CelName(word, at, self.previous_end)
 
-    def arguments(self, close: str) -> tuple[Tree, ...]:
-        items: list[Tree] = []
-        while not self.take(close):
+    def arguments(self, close: str) -> tuple[CelTree, ...]:
+        items: list[CelTree] = []
+        while not self.accept(close):
             items.append(self.expression())
-            if self.word != close:
+            if self.lookahead != close:
                 self.expect(",")
         return tuple(items)
 
-    def mapping(self, at: int) -> Tree:
-        pairs: list[tuple[Tree, Tree]] = []
-        while not self.take("}"):
+    def mapping(self, at: int) -> CelTree:
+        pairs: list[tuple[CelTree, CelTree]] = []
+        while not self.accept("}"):
             key = self.expression()
             self.expect(":")
             pairs.append((key, self.expression()))
-            if self.word != "}":
+            if self.lookahead != "}":
                 self.expect(",")
-        return MapOf(tuple(pairs), at, self.before)
+        return CelMap(tuple(pairs), at, self.previous_end)
 
-    def tail(self, tree: Tree) -> Tree:
+    def suffixes(self, tree: CelTree) -> CelTree:
         while self.kind == "sign":
-            if self.take("."):
+            if self.accept("."):
                 tree = self.member(tree)
-            elif self.take("["):
+            elif self.accept("["):
                 key = self.expression()
                 self.expect("]")
-                tree = Index(tree, key, tree.at, self.before)
-            elif self.word == "{" and isinstance(tree, Name | Select):
-                self.refuse("messages have no JSON form", 'write a mapping: {"name": value}')
+                tree = CelIndex(tree, key, tree.start, self.previous_end)
+            elif self.lookahead == "{" and isinstance(tree, CelName | CelSelect):
+                self.fail("messages have no JSON form", 'write a mapping: {"name": value}')
             else:
                 break
         return tree
 
-    def member(self, of: Tree) -> Tree:
+    def member(self, of: CelTree) -> CelTree:
         if self.kind != "name":
-            self.refuse(f"expected a field's name, got {self.word or 'the end'!r}", 'another name is written ["the name"]')
-        word, at = self.word, self.at
-        self.step()
-        if not self.take("("):
-            return Select(of, word, of.at, self.before)
+            self.fail(f"expected a field's name, got {self.lookahead or 'the end'!r}", 'another name is written ["the name"]')
+        word, at = self.lookahead, self.start
+        self.advance()
+        if not self.accept("("):
+            return CelSelect(of, word, of.start, self.previous_end)
         args = self.arguments(")")
         if word not in MACROS:
-            return Call(word, of, args, of.at, self.before)
-        if len(args) not in MACROS[word] or not isinstance(args[0], Name):
-            raise NotCEL(f"{word} takes a variable and what to do with it", at, self.before, f"write list.{word}(x, ...x...)")
-        return Macro(word, of, args[0], args[1:], of.at, self.before)
+            return CelCall(word, of, args, of.start, self.previous_end)
+        if len(args) not in MACROS[word] or not isinstance(args[0], CelName):
+            raise CelSyntaxError(f"{word} takes a variable and what to do with it", at, self.previous_end, f"write list.{word}(x, ...x...)")
+        return CelMacro(word, of, args[0], args[1:], of.start, self.previous_end)
 
 
-def _unquoted(word: str, at: int) -> str:
-    if raw := _RAW.fullmatch(word):
+def _unquote(word: str, at: int) -> str:
+    if raw := _RAW_STRING.fullmatch(word):
         return raw[2]
     quotes = 3 if word[:3] in ("'''", '"""') and len(word) >= 6 else 1
 
-    def one(match: re.Match[str]) -> str:
+    def unescape(match: re.Match[str]) -> str:
         code = match[1] or match[2] or match[3]
         number = int(code, 16) if code else int(match[4], 8) if match[4] else None
         if number is None and match[5] in _ESCAPES:
             return _ESCAPES[match[5]]
         if number is None or number > 0x10FFFF or 0xD800 <= number <= 0xDFFF:
-            raise NotCEL(f"{match[0]} is no character", at + match.start(), at + match.end(), "write the character itself")
+            raise CelSyntaxError(f"{match[0]} is no character", at + match.start(), at + match.end(), "write the character itself")
         return chr(number)
 
-    return _ESCAPE.sub(one, word[quotes:-quotes])
+    return _ESCAPE.sub(unescape, word[quotes:-quotes])
 
 
-def quoted(value: Any) -> str:
+def to_cel_literal(value: Any) -> str:
     """A JSON scalar as CEL writes it."""
     if isinstance(value, float):
         text = repr(value)
@@ -435,32 +445,32 @@ def quoted(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def escaped(value: Any) -> Any:
+def escape_references(value: Any) -> Any:
     """JSON whose texts are taken literally."""
     match value:
         case str():
             return value.replace("${", "$${")
         case dict():
-            return {key: escaped(inner) for key, inner in value.items()}
+            return {key: escape_references(inner) for key, inner in value.items()}
         case list():
-            return [escaped(inner) for inner in value]
+            return [escape_references(inner) for inner in value]
         case _:
             return value
 
 
-_PIECE = re.compile(
+_REFERENCE_TOKEN = re.compile(
     r"""[rR]?(?:'''(?:[^\\]|\\.)*?'''|\"\"\"(?:[^\\]|\\.)*?\"\"\"|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|[^'"{}]+|[{}]|['"]""", re.DOTALL
 )
 
 
-class Reference(msgspec.Struct, frozen=True):
+class TemplateReference(msgspec.Struct, frozen=True):
     """A `${...}` of a template: what stands in it, which is all that follows where no brace closes it."""
 
     source: str
-    closed: bool
+    is_closed: bool
 
 
-def pieces(text: str) -> Iterator[str | Reference]:
+def split_template(text: str) -> Iterator[str | TemplateReference]:
     """The parts of a template in their order: literal texts, in which `$${` has become `${`, and references."""
     literal, at = "", 0
     while (start := text.find("${", at)) >= 0:
@@ -469,25 +479,25 @@ def pieces(text: str) -> Iterator[str | Reference]:
             continue
         if literal := literal + text[at:start]:
             yield literal
-        end = _closing(text, start + 2)
-        yield Reference(text[start + 2 : end] if end >= 0 else text[start + 2 :], end >= 0)
+        end = _find_closing_brace(text, start + 2)
+        yield TemplateReference(text[start + 2 : end] if end >= 0 else text[start + 2 :], end >= 0)
         literal, at = "", end + 1 if end >= 0 else len(text)
     if literal := literal + text[at:]:
         yield literal
 
 
-def reference(text: str) -> str | None:
+def sole_reference(text: str) -> str | None:
     """What stands in the one reference that a template is; None for any other template."""
-    return text[2:-1] if text.startswith("${") and _closing(text, 2) == len(text) - 1 else None
+    return text[2:-1] if text.startswith("${") and _find_closing_brace(text, 2) == len(text) - 1 else None
 
 
-def _closing(text: str, start: int) -> int:
+def _find_closing_brace(text: str, start: int) -> int:
     """The offset of the brace that closes the reference whose expression begins at `start`; -1 where there is none."""
     end = text.find("}", start)
     if end < 0 or not any(text.find(sign, start, end) >= 0 for sign in "{'\""):
         return end
     depth, at = 0, start
-    while match := _PIECE.match(text, at):
+    while match := _REFERENCE_TOKEN.match(text, at):
         piece, at = match[0], match.end()
         if piece == "{":
             depth += 1

@@ -9,18 +9,18 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-from orchestra.schema.json_schema import ANY, Schema, branches, elements
+from orchestra.schema.json_schema import ANY, Schema, element_type, union_members
 
-AS_TEXTS = "it passes between nodes as a text, and texts compare and add otherwise"
-_STANDS = {
+TEXT_FORM_REASON = "it passes between nodes as a text, and texts compare and add otherwise"
+_FORMAT_NAMES = {
     "date-time": "a date and time",
     "time": "a time of day",
     "duration": "a duration",
     "decimal": "a decimal number",
     "date": "a date",
 }
-_ORDER = ("<", "<=", ">", ">=")
-_TYPES: tuple[tuple[type, str], ...] = (
+_ORDER_OPERATORS = ("<", "<=", ">", ">=")
+_FORMAT_BY_TYPE: tuple[tuple[type, str], ...] = (
     (datetime, "date-time"),
     (date, "date"),
     (time, "time"),
@@ -31,35 +31,35 @@ _TYPES: tuple[tuple[type, str], ...] = (
 
 def constant_format(value: Any) -> str:
     """The format that a Python value is written in, where its text stands for something else; empty for another value."""
-    return next((name for kind, name in _TYPES if isinstance(value, kind)), "")
+    return next((name for kind, name in _FORMAT_BY_TYPE if isinstance(value, kind)), "")
 
 
-def misread(op: str, left: Schema, right: Schema) -> str:
+def misread_operand(op: str, left: Schema, right: Schema) -> str:
     """What one of the operands is that an operator would take as a text; empty where it may."""
-    right = _inside(right) if op == "in" else right
+    right = _element_type(right) if op == "in" else right
     if op == "+":
-        return _standing(left) if _standing(right) else ""
-    a, b = _standing(left, but="date"), _standing(right, but="date")
-    if op in _ORDER or op == "in":
+        return _text_meaning(left) if _text_meaning(right) else ""
+    a, b = _text_meaning(left, except_format="date"), _text_meaning(right, except_format="date")
+    if op in _ORDER_OPERATORS or op == "in":
         return a or b
     if a and b:
         return a
-    number = _STANDS["decimal"]
-    return number if (a == number and _numeric(right)) or (b == number and _numeric(left)) else ""
+    number = _FORMAT_NAMES["decimal"]
+    return number if (a == number and _is_numeric(right)) or (b == number and _is_numeric(left)) else ""
 
 
-def _standing(schema: Schema, but: str = "") -> str:
+def _text_meaning(schema: Schema, except_format: str = "") -> str:
     """What a text of this type stands for; empty where it is a text and no more."""
-    formats = (str(part.get("format")) for part in branches(schema))
-    return next((_STANDS[one] for one in formats if one in _STANDS and one != but), "")
+    formats = (str(part.get("format")) for part in union_members(schema))
+    return next((_FORMAT_NAMES[one] for one in formats if one in _FORMAT_NAMES and one != except_format), "")
 
 
-def _numeric(schema: Schema) -> bool:
+def _is_numeric(schema: Schema) -> bool:
     """Whether a value may be a number, which never equals a decimal number that is written as a text."""
-    return any(part.get("type") in ("integer", "number") for part in branches(schema))
+    return any(part.get("type") in ("integer", "number") for part in union_members(schema))
 
 
-def _inside(schema: Schema) -> Schema:
+def _element_type(schema: Schema) -> Schema:
     """The type of a list's elements."""
-    found = elements(schema) if all(part.get("type") == "array" for part in branches(schema)) else ANY
+    found = element_type(schema) if all(part.get("type") == "array" for part in union_members(schema)) else ANY
     return found if isinstance(found, dict) else ANY

@@ -10,54 +10,54 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from orchestra.core.suggestions import nearest
+from orchestra.core.suggestions import closest_match
 from orchestra.schema.json_schema import (
     ANY,
     NULL,
     TYPE_NAMES,
     Schema,
-    branches,
-    bundled,
-    choices,
-    elements,
-    entries,
-    field,
-    is_mapped,
-    item,
-    others,
-    record,
-    show,
+    allowed_values,
+    bundle_definitions,
+    element_type,
+    enum_values,
+    field_type,
+    format_type,
+    is_map_result,
+    item_type,
+    mapping_value_type,
+    object_type,
     union,
+    union_members,
 )
 from orchestra.workflows.expressions.parser import (
-    Binary,
-    Call,
-    Choose,
-    Index,
-    ListOf,
-    Literal,
-    Logic,
-    Macro,
-    MapOf,
-    Name,
-    Select,
-    Tree,
-    Unary,
+    CelBinary,
+    CelCall,
+    CelConditional,
+    CelIndex,
+    CelList,
+    CelLiteral,
+    CelLogic,
+    CelMacro,
+    CelMap,
+    CelName,
+    CelSelect,
+    CelTree,
+    CelUnary,
 )
 
 BOOL: Schema = {"type": "boolean"}
 INT: Schema = {"type": "integer"}
 FLOAT: Schema = {"type": "number"}
 STR: Schema = {"type": "string"}
-MOMENT: Schema = {"x-cel": "a time", "type": "x-time"}
+TIME: Schema = {"x-cel": "a time", "type": "x-time"}
 """A timestamp or a duration: CEL computes with them, JSON has none."""
 
-_TESTS = {"contains": STR, "startsWith": STR, "endsWith": STR, "matches": STR}
-_TO = {"string": STR, "int": INT, "double": FLOAT, "bool": BOOL, "timestamp": MOMENT, "duration": MOMENT}
-_PARTS = ("FullYear", "Month", "Date", "DayOfMonth", "DayOfWeek", "DayOfYear", "Hours", "Minutes", "Seconds", "Milliseconds")
-_TIMES = frozenset(f"get{part}" for part in _PARTS)
-FUNCTIONS = ("size", "has", "dyn", *_TO, *_TESTS, "all", "exists", "exists_one", "map", "filter")
-_ELSEWHERE = {
+_STRING_PREDICATES = {"contains": STR, "startsWith": STR, "endsWith": STR, "matches": STR}
+_CONVERSIONS = {"string": STR, "int": INT, "double": FLOAT, "bool": BOOL, "timestamp": TIME, "duration": TIME}
+_TIME_PARTS = ("FullYear", "Month", "Date", "DayOfMonth", "DayOfWeek", "DayOfYear", "Hours", "Minutes", "Seconds", "Milliseconds")
+_TIME_GETTERS = frozenset(f"get{part}" for part in _TIME_PARTS)
+FUNCTIONS = ("size", "has", "dyn", *_CONVERSIONS, *_STRING_PREDICATES, "all", "exists", "exists_one", "map", "filter")
+_FUNCTION_HINTS = {
     "len": "size(x)",
     "length": "size(x)",
     "str": "string(x)",
@@ -72,33 +72,33 @@ _ELSEWHERE = {
 }
 
 
-class Fault(Exception):
-    """What is wrong with an expression, from `at` to `end`."""
+class ExpressionError(Exception):
+    """An error in an expression, from `start` to `end`."""
 
-    def __init__(self, code: str, message: str, tree: Tree, *, hint: str = "", why: str = "") -> None:
+    def __init__(self, code: str, message: str, tree: CelTree, *, hint: str = "", why: str = "") -> None:
         super().__init__(message)
         self.code, self.message, self.hint, self.why = code, message, hint, why
-        self.at, self.end = tree.at, tree.end
+        self.start, self.end = tree.start, tree.end
 
 
-def kinds(schema: Schema) -> frozenset[str]:
+def value_kinds(schema: Schema) -> frozenset[str]:
     """What CEL can do with a value: of `str`, `int`, `float`, `bool`, `null`, `list`, `map`, `time` and `any`, those that it may be."""
-    if isinstance(kind := schema.get("type"), str) and schema.keys().isdisjoint(_SEVERAL):
-        return _ALONE.get(kind, _ALONE[""])
+    if isinstance(kind := schema.get("type"), str) and schema.keys().isdisjoint(_COMPOSITE_KEYWORDS):
+        return _SINGLE_KINDS.get(kind, _SINGLE_KINDS[""])
     found: set[str] = set()
-    for part in branches(schema):
-        values = choices(part)
+    for part in union_members(schema):
+        values = enum_values(part)
         if values is not None:
-            found |= {_KINDS[type(value)] for value in values}
+            found |= {_KIND_BY_PYTHON_TYPE[type(value)] for value in values}
         else:
-            found.add(_TYPES.get(str(part.get("type")), "any"))
+            found.add(_KIND_BY_JSON_TYPE.get(str(part.get("type")), "any"))
     if "float" in found:
         found.discard("int")
     return frozenset(found)
 
 
-_KINDS = {str: "str", int: "int", float: "float", bool: "bool", type(None): "null", list: "list", tuple: "list", dict: "map"}
-_TYPES = {
+_KIND_BY_PYTHON_TYPE = {str: "str", int: "int", float: "float", bool: "bool", type(None): "null", list: "list", tuple: "list", dict: "map"}
+_KIND_BY_JSON_TYPE = {
     "string": "str",
     "integer": "int",
     "number": "float",
@@ -108,29 +108,29 @@ _TYPES = {
     "object": "map",
     "x-time": "time",
 }
-_ALONE = {"": frozenset({"any"})} | {name: frozenset({kind}) for name, kind in _TYPES.items()}
-_SEVERAL = frozenset({"$ref", "anyOf", "oneOf", "allOf", "enum", "const"})
+_SINGLE_KINDS = {"": frozenset({"any"})} | {name: frozenset({kind}) for name, kind in _KIND_BY_JSON_TYPE.items()}
+_COMPOSITE_KEYWORDS = frozenset({"$ref", "anyOf", "oneOf", "allOf", "enum", "const"})
 """Keywords beside `type` that say more of what a value may be."""
 
 
-Path: TypeAlias = tuple[str | int, ...]
+FieldPath: TypeAlias = tuple[str | int, ...]
 """A name, and the fields and indices that are followed from there."""
 
 
-def path_of(tree: Tree) -> Path | None:
+def path_of(tree: CelTree) -> FieldPath | None:
     """The path of a tree that only follows fields and constant indices, such as `a.b[0]`; None for another."""
     match tree:
-        case Name(name):
+        case CelName(name):
             return (name,)
-        case Select(of, step) | Index(of, Literal(str(step))):
+        case CelSelect(of, step) | CelIndex(of, CelLiteral(str(step))):
             return (*inner, step) if (inner := path_of(of)) else None
-        case Index(of, Literal(int(step))) if step >= 0:
+        case CelIndex(of, CelLiteral(int(step))) if step >= 0:
             return (*inner, step) if (inner := path_of(of)) else None
         case _:
             return None
 
 
-class Checker:
+class TypeChecker:
     """The types of one expression's parts; `schemas` has them by the `id` of the tree."""
 
     def __init__(self, text: str, types: Mapping[str, Schema]) -> None:
@@ -140,211 +140,219 @@ class Checker:
         self.narrowed: set[int] = set()
         """Trees, by `id`, whose value may be null elsewhere, though not where it is read here."""
         self.variables: dict[str, Schema] = {}
-        self.present: frozenset[Path] = frozenset()
+        self.non_null_paths: frozenset[FieldPath] = frozenset()
         """Paths that are known not to be null, here."""
 
-    def check(self, tree: Tree) -> Schema:
-        """The type of what the tree gives. Raises `Fault`."""
+    def check(self, tree: CelTree) -> Schema:
+        """The type of what the tree gives. Raises `ExpressionError`."""
         if (known := self.schemas.get(id(tree))) is not None:
             return known
-        schema = self._check(tree)
-        if self.present and (path := path_of(tree)) is not None and path in self.present:
-            left = [part for part in branches(schema) if kinds(part) != {"null"}]
-            if "null" in kinds(schema) and left:
+        schema = self._infer(tree)
+        if self.non_null_paths and (path := path_of(tree)) is not None and path in self.non_null_paths:
+            left = [part for part in union_members(schema) if value_kinds(part) != {"null"}]
+            if "null" in value_kinds(schema) and left:
                 schema = union(left)
                 self.narrowed.add(id(tree))
         self.schemas[id(tree)] = schema
         return schema
 
-    def source(self, tree: Tree) -> str:
+    def source(self, tree: CelTree) -> str:
         """The part of the text that a tree was read from."""
-        return self.text[tree.at : tree.end]
+        return self.text[tree.start : tree.end]
 
-    def _said(self, tree: Tree) -> str:
+    def _describe(self, tree: CelTree) -> str:
         schema = self.schemas[id(tree)]
-        if isinstance(tree, Literal):
+        if isinstance(tree, CelLiteral):
             schema = {"type": schema["type"]}
-        return f"{self.source(tree)} is {show(schema)}"
+        return f"{self.source(tree)} is {format_type(schema)}"
 
-    def _check(self, tree: Tree) -> Schema:
+    def _infer(self, tree: CelTree) -> Schema:
         match tree:
-            case Literal(value):
+            case CelLiteral(value):
                 return {"const": value, "type": TYPE_NAMES[type(value)]}
-            case Name(name):
-                return self._name(tree, name)
-            case Select(of, name):
-                return self._select(tree, of, name)
-            case Index(of, key):
-                return self._index(tree, of, key)
-            case Call(name, of, args):
-                return self._call(tree, name, of, args)
-            case Macro():
-                return self._macro(tree)
-            case Unary(op, of):
-                return self._unary(op, of)
-            case Binary(op, left, right):
-                return self._binary(tree, op, left, right)
-            case Logic():
-                return self._logic(tree)
-            case Choose(test, then, otherwise):
-                self._boolean(test)
-                first = self._knowing(truths(test, True), then)
-                second = self._knowing(truths(test, False), otherwise)
+            case CelName(name):
+                return self._check_name(tree, name)
+            case CelSelect(of, name):
+                return self._check_select(tree, of, name)
+            case CelIndex(of, key):
+                return self._check_index(tree, of, key)
+            case CelCall(name, of, args):
+                return self._check_call(tree, name, of, args)
+            case CelMacro():
+                return self._check_macro(tree)
+            case CelUnary(op, of):
+                return self._check_unary(op, of)
+            case CelBinary(op, left, right):
+                return self._check_binary(tree, op, left, right)
+            case CelLogic():
+                return self._check_logic(tree)
+            case CelConditional(test, then, otherwise):
+                self._require_boolean(test)
+                first = self._check_with_facts(paths_not_null(test, True), then)
+                second = self._check_with_facts(paths_not_null(test, False), otherwise)
                 return union([first, second])
-            case ListOf(items):
+            case CelList(items):
                 parts = [self.check(one) for one in items]
-                return bundled({"type": "array", "items": union(parts), "minItems": len(items), "maxItems": len(items)})
-            case MapOf(pairs):
-                return self._mapping(pairs)
+                return bundle_definitions({"type": "array", "items": union(parts), "minItems": len(items), "maxItems": len(items)})
+            case CelMap(pairs):
+                return self._check_map(pairs)
 
-    def _name(self, tree: Tree, name: str) -> Schema:
+    def _check_name(self, tree: CelTree, name: str) -> Schema:
         if name in self.variables:
             return self.variables[name]
         if name not in self.types:
-            near = nearest(name, [*self.types, *self.variables])
-            inputs = field(self.types["input"], name) if "input" in self.types else ""
-            hint = f"write ${{input.{name}}}" if isinstance(inputs, dict) else f"did you mean {near!r}?" if near else _names(self.types)
-            raise Fault("L051", f"there is no {name!r} here", tree, hint=hint)
+            near = closest_match(name, [*self.types, *self.variables])
+            inputs = field_type(self.types["input"], name) if "input" in self.types else ""
+            hint = (
+                f"write ${{input.{name}}}"
+                if isinstance(inputs, dict)
+                else f"did you mean {near!r}?"
+                if near
+                else _available_names(self.types)
+            )
+            raise ExpressionError("L051", f"there is no {name!r} here", tree, hint=hint)
         self.references.add(name)
         return self.types[name]
 
-    def _select(self, tree: Tree, of: Tree, name: str) -> Schema:
+    def _check_select(self, tree: CelTree, of: CelTree, name: str) -> Schema:
         inner = self.check(of)
-        if is_mapped(inner) and name != "values":
-            raise mapped_fault(tree, self.source(of))
-        found = field(inner, name)
+        if is_map_result(inner) and name != "values":
+            raise mapped_node_error(tree, self.source(of))
+        found = field_type(inner, name)
         if isinstance(found, dict):
             return found
         if found.startswith("may be null"):
-            raise self._null(tree, of, found)
-        raise Fault("L052", found, tree)
+            raise self._null_error(tree, of, found)
+        raise ExpressionError("L052", found, tree)
 
-    def _null(self, tree: Tree, of: Tree, reason: str) -> Fault:
+    def _null_error(self, tree: CelTree, of: CelTree, reason: str) -> ExpressionError:
         text = self.source(of)
         whole = self.source(tree)
-        return Fault("L057", f"{text} {reason}", tree, hint=f"say what happens then: {text} != null ? {whole} : ...")
+        return ExpressionError("L057", f"{text} {reason}", tree, hint=f"say what happens then: {text} != null ? {whole} : ...")
 
-    def _plain(self, tree: Tree) -> Schema:
+    def _check_value(self, tree: CelTree) -> Schema:
         """The type of a tree that is read as a value of its own, and so is no mapped node."""
         schema = self.check(tree)
-        if is_mapped(schema):
-            raise mapped_fault(tree, self.source(tree))
+        if is_map_result(schema):
+            raise mapped_node_error(tree, self.source(tree))
         return schema
 
-    def _index(self, tree: Tree, of: Tree, key: Tree) -> Schema:
-        inner = self._plain(of)
-        if isinstance(key, Literal) and isinstance(key.value, str):
-            return self._select(tree, of, key.value)
-        at = kinds(self._plain(key))
-        if isinstance(key, Literal) and isinstance(key.value, int) and not isinstance(key.value, bool) and key.value < 0:
+    def _check_index(self, tree: CelTree, of: CelTree, key: CelTree) -> Schema:
+        inner = self._check_value(of)
+        if isinstance(key, CelLiteral) and isinstance(key.value, str):
+            return self._check_select(tree, of, key.value)
+        at = value_kinds(self._check_value(key))
+        if isinstance(key, CelLiteral) and isinstance(key.value, int) and not isinstance(key.value, bool) and key.value < 0:
             text = self.source(of)
-            raise Fault("L055", f"[{key.value}] is never an element", key, hint=f"from the end it is {text}[size({text}) - {-key.value}]")
-        if not at <= {"int", "any"} and "list" in kinds(inner):
-            raise Fault("L053", f"an index is an int, and {self.source(key)} is {show(self.schemas[id(key)])}", key)
-        if kinds(inner) == {"map"}:
+            raise ExpressionError(
+                "L055", f"[{key.value}] is never an element", key, hint=f"from the end it is {text}[size({text}) - {-key.value}]"
+            )
+        if not at <= {"int", "any"} and "list" in value_kinds(inner):
+            raise ExpressionError("L053", f"an index is an int, and {self.source(key)} is {format_type(self.schemas[id(key)])}", key)
+        if value_kinds(inner) == {"map"}:
             if not at & {"str", "any"}:  # else it is looked up when it is known
-                self._one_of(key, {"str"}, "a text, as a key is")
-            return entries(inner)
-        found = item(inner, key.value if isinstance(key, Literal) and isinstance(key.value, int) else None)
+                self._require_kind(key, {"str"}, "a text, as a key is")
+            return mapping_value_type(inner)
+        found = item_type(inner, key.value if isinstance(key, CelLiteral) and isinstance(key.value, int) else None)
         if isinstance(found, dict):
             return found
-        raise self._null(tree, of, found) if found.startswith("may be null") else Fault("L052", found, tree)
+        raise self._null_error(tree, of, found) if found.startswith("may be null") else ExpressionError("L052", found, tree)
 
-    def _boolean(self, tree: Tree) -> None:
-        schema = self._plain(tree)
-        if not kinds(schema) <= {"bool", "any"}:
+    def _require_boolean(self, tree: CelTree) -> None:
+        schema = self._check_value(tree)
+        if not value_kinds(schema) <= {"bool", "any"}:
             text = self.source(tree)
-            hint = f"compare it: {text} != null" if "null" in kinds(schema) else f"compare it: {text} == ..."
-            raise Fault("L053", f"{text} is {show(schema)}, and a condition is bool", tree, hint=hint)
+            hint = f"compare it: {text} != null" if "null" in value_kinds(schema) else f"compare it: {text} == ..."
+            raise ExpressionError("L053", f"{text} is {format_type(schema)}, and a condition is bool", tree, hint=hint)
 
-    def _knowing(self, facts: frozenset[Path], tree: Tree) -> Schema:
-        before = self.present
-        self.present = before | facts
-        schema = self._plain(tree)
-        self.present = before
+    def _check_with_facts(self, facts: frozenset[FieldPath], tree: CelTree) -> Schema:
+        before = self.non_null_paths
+        self.non_null_paths = before | facts
+        schema = self._check_value(tree)
+        self.non_null_paths = before
         return schema
 
-    def _logic(self, tree: Logic) -> Schema:
-        before = self.present
+    def _check_logic(self, tree: CelLogic) -> Schema:
+        before = self.non_null_paths
         for one in tree.items:
-            self._boolean(one)
-            self.present |= truths(one, tree.op == "&&")
-        self.present = before
+            self._require_boolean(one)
+            self.non_null_paths |= paths_not_null(one, tree.op == "&&")
+        self.non_null_paths = before
         return BOOL
 
-    def _unary(self, op: str, of: Tree) -> Schema:
+    def _check_unary(self, op: str, of: CelTree) -> Schema:
         if op == "!":
-            self._boolean(of)
+            self._require_boolean(of)
             return BOOL
-        return self._one_of(of, {"int", "float"}, "a number")
+        return self._require_kind(of, {"int", "float"}, "a number")
 
-    def _one_of(self, tree: Tree, allowed: set[str], what: str) -> Schema:
-        schema = self._plain(tree)
-        have = kinds(schema)
+    def _require_kind(self, tree: CelTree, allowed: set[str], what: str) -> Schema:
+        schema = self._check_value(tree)
+        have = value_kinds(schema)
         if "null" in have and have - {"null"} <= allowed:
-            raise self._null(tree, tree, f"may be null ({show(schema)})")
+            raise self._null_error(tree, tree, f"may be null ({format_type(schema)})")
         if not have <= allowed | {"any"}:
-            raise Fault("L053", f"{self._said(tree)}, and not {what}", tree)
+            raise ExpressionError("L053", f"{self._describe(tree)}, and not {what}", tree)
         return {"str": STR, "int": INT, "float": FLOAT, "bool": BOOL}.get(next(iter(have)), schema) if len(have) == 1 else ANY
 
-    def _binary(self, tree: Tree, op: str, left: Tree, right: Tree) -> Schema:
-        first, second = self._plain(left), self._plain(right)
+    def _check_binary(self, tree: CelTree, op: str, left: CelTree, right: CelTree) -> Schema:
+        first, second = self._check_value(left), self._check_value(right)
         if op in ("==", "!="):
-            self._compared(tree, left, right, first, second)
+            self._check_equality(tree, left, right, first, second)
             return BOOL
         if op == "in":
-            return self._contained(tree, left, right, second)
-        return self._computed(tree, op, (left, first), (right, second))
+            return self._check_membership(tree, left, right, second)
+        return self._check_arithmetic(tree, op, (left, first), (right, second))
 
-    def _compared(self, tree: Tree, left: Tree, right: Tree, first: Schema, second: Schema) -> None:
-        a, b = kinds(first), kinds(second)
+    def _check_equality(self, tree: CelTree, left: CelTree, right: CelTree, first: Schema, second: Schema) -> None:
+        a, b = value_kinds(first), value_kinds(second)
         for one, other, schema in ((left, right, first), (right, left, second)):
-            if isinstance(other, Literal):
-                self._never(tree, one, other, schema)
+            if isinstance(other, CelLiteral):
+                self._reject_impossible(tree, one, other, schema)
         if "any" in a | b or a & b:
             return
         numbers = {"int", "float"}
         if a & numbers and b & numbers:
-            raise self._mixed(tree, left, right, a)
-        raise Fault("L053", f"{self._said(left)} and {self._said(right)}: they are never equal", tree)
+            raise self._mixed_numbers_error(tree, left, right, a)
+        raise ExpressionError("L053", f"{self._describe(left)} and {self._describe(right)}: they are never equal", tree)
 
-    def _mixed(self, tree: Tree, left: Tree, right: Tree, a: frozenset[str]) -> Fault:
+    def _mixed_numbers_error(self, tree: CelTree, left: CelTree, right: CelTree, a: frozenset[str]) -> ExpressionError:
         whole = left if "int" in a else right
-        hint = f"write {whole.value}.0" if isinstance(whole, Literal) else f"write double({self.source(whole)})"
-        return Fault("L053", f"an int and a float are not mixed in {self.source(tree)}", tree, hint=hint)
+        hint = f"write {whole.value}.0" if isinstance(whole, CelLiteral) else f"write double({self.source(whole)})"
+        return ExpressionError("L053", f"an int and a float are not mixed in {self.source(tree)}", tree, hint=hint)
 
-    def _never(self, tree: Tree, one: Tree, other: Literal, schema: Schema) -> None:
+    def _reject_impossible(self, tree: CelTree, one: CelTree, other: CelLiteral, schema: Schema) -> None:
         """Refuses the comparison of a value with a literal that its type never has."""
         value, text = other.value, self.source(one)
-        if isinstance(one, Literal):
+        if isinstance(one, CelLiteral):
             return
         if value is None:
-            if "null" not in kinds(schema) and "any" not in kinds(schema):
-                raise Fault("L054", f"{text} is {show(schema)}: it is never null", tree, hint="leave the comparison out")
+            if "null" not in value_kinds(schema) and "any" not in value_kinds(schema):
+                raise ExpressionError("L054", f"{text} is {format_type(schema)}: it is never null", tree, hint="leave the comparison out")
             return
-        if (found := others(schema, value)) is not None:
+        if (found := allowed_values(schema, value)) is not None:
             known = ", ".join(map(repr, found.values[:8]))
-            hint = f"did you mean {found.near!r}?" if found.near else f"it is one of {known}"
-            raise Fault("L054", f"{text} is {show(schema)}: it is never {value!r}", tree, hint=hint)
+            hint = f"did you mean {found.suggestion!r}?" if found.suggestion else f"it is one of {known}"
+            raise ExpressionError("L054", f"{text} is {format_type(schema)}: it is never {value!r}", tree, hint=hint)
 
-    def _contained(self, tree: Tree, left: Tree, right: Tree, second: Schema) -> Schema:
+    def _check_membership(self, tree: CelTree, left: CelTree, right: CelTree, second: Schema) -> Schema:
         first = self.schemas[id(left)]
-        if isinstance(right, ListOf):
+        if isinstance(right, CelList):
             for one in right.items:
-                if isinstance(one, Literal):
-                    self._never(tree, left, one, first)
-        if not kinds(second) <= {"list", "map", "any"}:
-            hint = f"in a text: {self.source(right)}.contains({self.source(left)})" if kinds(second) == {"str"} else ""
-            raise Fault("L053", f"{self.source(right)} is {show(second)}, and not a list", right, hint=hint)
-        inside = elements(second) if kinds(second) == {"list"} else ANY
-        a, b = kinds(first), kinds(inside) if isinstance(inside, dict) else frozenset({"any"})
-        if "any" not in a | b and not a & b and not (isinstance(right, ListOf) and not right.items):
+                if isinstance(one, CelLiteral):
+                    self._reject_impossible(tree, left, one, first)
+        if not value_kinds(second) <= {"list", "map", "any"}:
+            hint = f"in a text: {self.source(right)}.contains({self.source(left)})" if value_kinds(second) == {"str"} else ""
+            raise ExpressionError("L053", f"{self.source(right)} is {format_type(second)}, and not a list", right, hint=hint)
+        inside = element_type(second) if value_kinds(second) == {"list"} else ANY
+        a, b = value_kinds(first), value_kinds(inside) if isinstance(inside, dict) else frozenset({"any"})
+        if "any" not in a | b and not a & b and not (isinstance(right, CelList) and not right.items):
             if a | b == {"int", "float"}:
-                raise self._mixed(tree, left, right, a)
-            raise Fault("L053", f"{self._said(left)}, and {self._said(right)}", tree)
+                raise self._mixed_numbers_error(tree, left, right, a)
+            raise ExpressionError("L053", f"{self._describe(left)}, and {self._describe(right)}", tree)
         return BOOL
 
-    def _computed(self, tree: Tree, op: str, first: tuple[Tree, Schema], second: tuple[Tree, Schema]) -> Schema:
+    def _check_arithmetic(self, tree: CelTree, op: str, first: tuple[CelTree, Schema], second: tuple[CelTree, Schema]) -> Schema:
         """Arithmetic, and the order of values."""
         order = op in ("<", "<=", ">", ">=")
         allowed = {"+": {"str", "int", "float", "list", "time"}, "%": {"int"}}.get(op, {"int", "float", "time"})
@@ -352,134 +360,152 @@ class Checker:
         names = {"str": "text", "int": "number", "float": "number", "list": "list", "bool": "bool"}
         words = " or a ".join(dict.fromkeys(names[kind] for kind in ("int", "str", "list") if kind in allowed))
         for one, _ in (first, second):
-            self._one_of(one, allowed, "an int" if op == "%" else f"a {words}")
+            self._require_kind(one, allowed, "an int" if op == "%" else f"a {words}")
         (left, a_type), (right, b_type) = first, second
-        a, b = kinds(a_type), kinds(b_type)
+        a, b = value_kinds(a_type), value_kinds(b_type)
         if "any" in a | b or "time" in a | b:
-            return BOOL if order else MOMENT if "time" in a | b else ANY
+            return BOOL if order else TIME if "time" in a | b else ANY
         if a != b:
             if a | b == {"int", "float"}:
-                raise self._mixed(tree, left, right, a)
+                raise self._mixed_numbers_error(tree, left, right, a)
             hint = f"write string({self.source(left if b == {'str'} else right)})" if op == "+" and {"str"} in (a, b) else ""
-            raise Fault("L053", f"{self._said(left)} and {self._said(right)}", tree, hint=hint)
+            raise ExpressionError("L053", f"{self._describe(left)} and {self._describe(right)}", tree, hint=hint)
         if order:
             return BOOL
         if a == {"list"}:
-            parts = [part for part in (elements(a_type), elements(b_type)) if isinstance(part, dict)]
-            return bundled({"type": "array", "items": union(parts)})
+            parts = [part for part in (element_type(a_type), element_type(b_type)) if isinstance(part, dict)]
+            return bundle_definitions({"type": "array", "items": union(parts)})
         return {"str": STR, "int": INT, "float": FLOAT}.get(next(iter(a)), ANY) if len(a) == 1 else ANY
 
-    def _call(self, tree: Tree, name: str, of: Tree | None, args: tuple[Tree, ...]) -> Schema:
+    def _check_call(self, tree: CelTree, name: str, of: CelTree | None, args: tuple[CelTree, ...]) -> Schema:
         if name == "has" and of is None:
-            return self._has(tree, args)
+            return self._check_has(tree, args)
         given = (of, *args) if of is not None else args
         if name == "size":
-            self._counted(tree, name, given, 1)
-            self._one_of(given[0], {"str", "list", "map"}, "a text, a list or a mapping")
+            self._check_arity(tree, name, given, 1)
+            self._require_kind(given[0], {"str", "list", "map"}, "a text, a list or a mapping")
             return INT
-        if name in _TESTS and (of is not None or name == "matches"):
-            self._counted(tree, name, given, 2)
+        if name in _STRING_PREDICATES and (of is not None or name == "matches"):
+            self._check_arity(tree, name, given, 2)
             for one in given:
-                self._one_of(one, {"str"}, "a text")
+                self._require_kind(one, {"str"}, "a text")
             return BOOL
-        if name in _TIMES and of is not None:
+        if name in _TIME_GETTERS and of is not None:
             for one in given:
-                self._plain(one)
+                self._check_value(one)
             return INT
-        if name in _TO and of is None:
-            self._counted(tree, name, given, 1)
-            self._one_of(given[0], {"str", "int", "float", "bool", "time"}, f"what {name}() takes")
-            return _TO[name]
+        if name in _CONVERSIONS and of is None:
+            self._check_arity(tree, name, given, 1)
+            self._require_kind(given[0], {"str", "int", "float", "bool", "time"}, f"what {name}() takes")
+            return _CONVERSIONS[name]
         if name == "dyn" and of is None:
-            self._counted(tree, name, given, 1)
-            self._plain(given[0])
+            self._check_arity(tree, name, given, 1)
+            self._check_value(given[0])
             return ANY
-        near = nearest(name, FUNCTIONS)
+        near = closest_match(name, FUNCTIONS)
         hint = f"did you mean {near!r}?" if near else "functions: " + ", ".join(FUNCTIONS)
-        hint = f"write {_ELSEWHERE[name]}" if name in _ELSEWHERE else hint
+        hint = f"write {_FUNCTION_HINTS[name]}" if name in _FUNCTION_HINTS else hint
         said = f"there is no function {name!r}" + (" of a value" if of is not None and name in FUNCTIONS else "")
-        raise Fault("L060", said, tree, hint=hint)
+        raise ExpressionError("L060", said, tree, hint=hint)
 
-    def _counted(self, tree: Tree, name: str, given: tuple[Tree, ...], wanted: int) -> None:
+    def _check_arity(self, tree: CelTree, name: str, given: tuple[CelTree, ...], wanted: int) -> None:
         if len(given) != wanted:
-            raise Fault("L053", f"{name} takes {wanted}, got {len(given)}", tree)
+            raise ExpressionError("L053", f"{name} takes {wanted}, got {len(given)}", tree)
 
-    def _has(self, tree: Tree, args: tuple[Tree, ...]) -> Schema:
-        if len(args) != 1 or not isinstance(args[0], Select):
-            raise Fault("L053", "has() takes a field, such as has(a.b)", tree)
+    def _check_has(self, tree: CelTree, args: tuple[CelTree, ...]) -> Schema:
+        if len(args) != 1 or not isinstance(args[0], CelSelect):
+            raise ExpressionError("L053", "has() takes a field, such as has(a.b)", tree)
         self.check(args[0])
         return BOOL
 
-    def _macro(self, tree: Macro) -> Schema:
-        over = self._plain(tree.of)
-        if not kinds(over) <= {"list", "map", "any"}:
-            if "null" in kinds(over):
-                raise self._null(tree, tree.of, f"may be null ({show(over)})")
-            raise Fault("L053", f"{self.source(tree.of)} is {show(over)}, and not a list", tree.of)
+    def _check_macro(self, tree: CelMacro) -> Schema:
+        over = self._check_value(tree.items)
+        if not value_kinds(over) <= {"list", "map", "any"}:
+            if "null" in value_kinds(over):
+                raise self._null_error(tree, tree.items, f"may be null ({format_type(over)})")
+            raise ExpressionError("L053", f"{self.source(tree.items)} is {format_type(over)}, and not a list", tree.items)
         name = tree.variable.name
         if name in self.variables or name in self.types:
-            raise Fault("L051", f"the variable {name!r} hides another of that name", tree.variable, hint="give it another name")
-        inner = elements(over) if kinds(over) == {"list"} else STR if kinds(over) == {"map"} else ANY
+            raise ExpressionError("L051", f"the variable {name!r} hides another of that name", tree.variable, hint="give it another name")
+        inner = element_type(over) if value_kinds(over) == {"list"} else STR if value_kinds(over) == {"map"} else ANY
         self.variables[name] = inner if isinstance(inner, dict) else ANY
-        schema = self._bodies(tree, over)
+        schema = self._check_macro_bodies(tree, over)
         del self.variables[name]
         return schema
 
-    def _bodies(self, tree: Macro, over: Schema) -> Schema:
+    def _check_macro_bodies(self, tree: CelMacro, over: Schema) -> Schema:
         if tree.kind != "map":
-            self._boolean(tree.bodies[0])
+            self._require_boolean(tree.bodies[0])
             plain = {key: value for key, value in over.items() if key not in ("minItems", "uniqueItems")}
-            return BOOL if tree.kind != "filter" else plain if kinds(over) == {"list"} else {"type": "array"}
-        before = self.present
+            return BOOL if tree.kind != "filter" else plain if value_kinds(over) == {"list"} else {"type": "array"}
+        before = self.non_null_paths
         if len(tree.bodies) == 2:
-            self._boolean(tree.bodies[0])
-            self.present |= truths(tree.bodies[0], True)
-        made = self._plain(tree.bodies[-1])
-        self.present = before
-        return bundled({"type": "array", "items": made})
+            self._require_boolean(tree.bodies[0])
+            self.non_null_paths |= paths_not_null(tree.bodies[0], True)
+        made = self._check_value(tree.bodies[-1])
+        self.non_null_paths = before
+        return bundle_definitions({"type": "array", "items": made})
 
-    def _mapping(self, pairs: tuple[tuple[Tree, Tree], ...]) -> Schema:
+    def _check_map(self, pairs: tuple[tuple[CelTree, CelTree], ...]) -> Schema:
         fields: dict[str, Schema] = {}
         others: list[Schema] = []
         for key, value in pairs:
-            made = self._plain(value)
-            if isinstance(key, Literal) and isinstance(key.value, str):
+            made = self._check_value(value)
+            if isinstance(key, CelLiteral) and isinstance(key.value, str):
                 if key.value in fields:
-                    raise Fault("L053", f"the key {key.value!r} stands twice", key)
+                    raise ExpressionError("L053", f"the key {key.value!r} stands twice", key)
                 fields[key.value] = made
             else:
-                self._one_of(key, {"str"}, "a text, as a key is")
+                self._require_kind(key, {"str"}, "a text, as a key is")
                 others.append(made)
         if others:
-            return bundled({"type": "object", "additionalProperties": union([*fields.values(), *others])})
-        return bundled(record(fields))
+            return bundle_definitions({"type": "object", "additionalProperties": union([*fields.values(), *others])})
+        return bundle_definitions(object_type(fields))
 
 
-def truths(test: Tree, holds: bool) -> frozenset[Path]:
+def paths_not_null(test: CelTree, holds: bool) -> frozenset[FieldPath]:
     """The paths that are not null where a condition holds, or does not."""
     match test:
-        case Unary("!", of):
-            return truths(of, not holds)
-        case Logic(op, items) if (op == "&&") == holds:
-            return frozenset().union(*(truths(one, holds) for one in items))
-        case Binary("!=" | "==" as op, left, Literal(None)) | Binary("!=" | "==" as op, Literal(None), left) if (op == "!=") == holds:
+        case CelUnary("!", of):
+            return paths_not_null(of, not holds)
+        case CelLogic(op, items) if (op == "&&") == holds:
+            return frozenset().union(*(paths_not_null(one, holds) for one in items))
+        case CelBinary("!=" | "==" as op, left, CelLiteral(None)) | CelBinary("!=" | "==" as op, CelLiteral(None), left) if (
+            op == "!="
+        ) == holds:
             path = path_of(left)
             return frozenset({path}) if path else frozenset()
-        case Binary("==", left, Literal(value)) if holds and value is not None:
+        case CelBinary("==", left, CelLiteral(value)) if holds and value is not None:
             path = path_of(left)
             return frozenset({path}) if path else frozenset()
         case _:
             return frozenset()
 
 
-def mapped_fault(tree: Tree, text: str) -> Fault:
+def mapped_node_error(tree: CelTree, text: str) -> ExpressionError:
     """The fault of reading a node under `each` without `.values`."""
     why = f"{text} runs once for each element, and some may give no value"
-    return Fault("L058", f"{text} is not one value", tree, hint=f"write ${{{text}.values}} for the list of those that did", why=why)
+    return ExpressionError(
+        "L058", f"{text} is not one value", tree, hint=f"write ${{{text}.values}} for the list of those that did", why=why
+    )
 
 
-def _names(types: Mapping[str, Schema]) -> str:
+def _available_names(types: Mapping[str, Schema]) -> str:
     return "there is: " + ", ".join(sorted(types)) if types else "nothing can be read here"
 
 
-__all__ = ["BOOL", "FLOAT", "FUNCTIONS", "INT", "MOMENT", "NULL", "STR", "Checker", "Fault", "kinds", "mapped_fault", "path_of", "truths"]
+__all__ = [
+    "BOOL",
+    "FLOAT",
+    "FUNCTIONS",
+    "INT",
+    "NULL",
+    "STR",
+    "TIME",
+    "ExpressionError",
+    "TypeChecker",
+    "mapped_node_error",
+    "path_of",
+    "paths_not_null",
+    "value_kinds",
+]

@@ -6,7 +6,7 @@
 
 The clause belongs to the node that produces the value. A value that is not accepted is withheld, and so is what uses it: typed
 plainly, as in the first line. Who writes `abstain` says that the rest shall go on without it, so the second line gives a
-`Guarded` value: `first_of` takes it, and in a `map_` body it makes the list a `list[Guarded[...]]`, for `values`.
+`Maybe` value: `first_of` takes it, and in a `map_` body it makes the list a `list[Maybe[...]]`, for `values`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, overload
 from typing_extensions import TypeVar
 
 from orchestra.core.errors import InputError
-from orchestra.verification.check_expression import Every, NotARule, Rule, Some, joined, read
-from orchestra.verification.custom_checks import called
-from orchestra.verification.rederivation import MOST_SAMPLES
+from orchestra.verification.check_expression import AllOf, AnyOf, CheckExpression, CheckSyntaxError, flatten, parse_check
+from orchestra.verification.custom_checks import tool_reference
+from orchestra.verification.rederivation import MAX_SAMPLES
 from orchestra.workflows.model import VerifyNode
-from orchestra.workflows.python.pending import node_value, said
-from orchestra.workflows.python.placeholders import Guarded, Placeholder, holds, peek, renamed, template
-from orchestra.workflows.python.scopes import Draft, Scope, current, fault, tracing
+from orchestra.workflows.python.pending import display_text, node_value
+from orchestra.workflows.python.placeholders import Maybe, Placeholder, contains_placeholder, peek, rename_to_variable, template_with_type
+from orchestra.workflows.python.scopes import TracedNode, TraceScope, current_scope, require_scope, trace_error
 from orchestra.workflows.python.steps import Tool
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_NOTHING: Any = object()
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_UNSET: Any = object()
+_AGENT_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,35 +53,35 @@ class Check:
     def __and__(self, other: Checks) -> Check:
         if not isinstance(other, Check | Tool):
             return NotImplemented
-        more = check_of(other)
+        more = to_check(other)
         return Check(*dict.fromkeys((*self.names, *more.names)), steps=(*self.steps, *more.steps))
 
     def __or__(self, other: Checks) -> Check:
         if not isinstance(other, Check | Tool):
             return NotImplemented
-        more = check_of(other)
-        return Check(str(joined(Some, [self._rule, more._rule])), steps=(*self.steps, *more.steps))
+        more = to_check(other)
+        return Check(str(flatten(AnyOf, [self._rule, more._rule])), steps=(*self.steps, *more.steps))
 
     def __bool__(self) -> bool:
-        if tracing() is not None:
-            raise unasked(str(self))
+        if current_scope() is not None:
+            raise check_truth_error(str(self))
         return True
 
     @property
-    def _rule(self) -> Rule:
+    def _rule(self) -> CheckExpression:
         try:
-            return joined(Every, [read(name) for name in self.names])
-        except (NotARule, IndexError) as error:
-            raise fault("W016", f"{self} is no check: {error}", hint='quote | entailment, or Check("quote")') from None
+            return flatten(AllOf, [parse_check(name) for name in self.names])
+        except (CheckSyntaxError, IndexError) as error:
+            raise trace_error("W016", f"{self} is no check: {error}", hint='quote | entailment, or Check("quote")') from None
 
     def __str__(self) -> str:
         return " & ".join(f"({name})" if "|" in name and len(self.names) > 1 else name for name in self.names)
 
 
-def unasked(text: str) -> InputError:
+def check_truth_error(text: str) -> InputError:
     """The error of a check that is asked for its truth: Python's `and` would drop it."""
     other = "quote" if text == "numbers" else "numbers"
-    return fault(
+    return trace_error(
         "W005",
         f"the check {text} has no truth value",
         hint=f"{text} & {other} for both, {text} | {other} for one of two",
@@ -93,17 +93,17 @@ Checks: TypeAlias = Check | Tool[..., Any]
 """What can be asked of a value: checks, or a tool of one's own that says whether it is right."""
 
 
-def check_of(asked: Checks) -> Check:
+def to_check(asked: Checks) -> Check:
     """What is asked, as a check."""
-    return asked if isinstance(asked, Check) else Check(called(asked.name), steps=(asked,))
+    return asked if isinstance(asked, Check) else Check(tool_reference(asked.name), steps=(asked,))
 
 
-def as_written(given: Any) -> tuple[Any, tuple[Step[..., Any], ...]]:
+def card_checks(given: Any) -> tuple[Any, tuple[Step[..., Any], ...]]:
     """Checks of a card as they are written, and the agents and tools in them; what is none is left for the card to refuse."""
     asked = [given] if isinstance(given, Check | Tool) else given
     if isinstance(asked, str) or not isinstance(asked, Iterable):
         return given, ()
-    found = [check_of(one) if isinstance(one, Check | Tool) else one for one in asked]
+    found = [to_check(one) if isinstance(one, Check | Tool) else one for one in asked]
     names = [name for one in found for name in (one.names if isinstance(one, Check) else (one,))]
     return tuple(names), tuple(step for one in found if isinstance(one, Check) for step in one.steps)
 
@@ -114,31 +114,31 @@ class AgentCheck(Check):
     __slots__ = ()
 
     def __call__(self, agent: Step[..., Any] | str, /) -> Check:
-        return _by(self.names[0], agent)
+        return _check_by(self.names[0], agent)
 
 
-def _by(check: str, agent: Step[..., Any] | str) -> Check:
+def _check_by(check: str, agent: Step[..., Any] | str) -> Check:
     name = agent if isinstance(agent, str) else getattr(agent, "name", "")
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise fault("W016", f"{check}({agent!r}) names no agent", hint=f"{check}(second_reader)")
+    if not isinstance(name, str) or not _AGENT_NAME.fullmatch(name):
+        raise trace_error("W016", f"{check}({agent!r}) names no agent", hint=f"{check}(second_reader)")
     return Check(f"{check}({name})", steps=() if isinstance(agent, str) else (agent,))
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class RecoveryAction:
     """What can be done about a value that is not accepted: to have another one in its place, or less of it."""
 
     name: Literal["retry", "escalate", "ask", "back_off"]
 
 
 @dataclass(frozen=True, slots=True)
-class Abstain:
+class AbstainAction:
     """What can be done about a value that is not accepted: go on without it."""
 
     name: Literal["abstain"] = "abstain"
 
 
-Accept: TypeAlias = float | Literal["certified"]
+AcceptThreshold: TypeAlias = float | Literal["certified"]
 """How sure is sure enough: a score in [0, 1], or what a certificate says."""
 
 quote: Final = Check("quote")
@@ -153,42 +153,42 @@ format_: Final = Check("format")
 """Accounts and cards have their check digits, codes of countries, currencies and languages are in their lists, and dates exist."""
 entailment: Final = AgentCheck("entailment")
 """The evidence supports what is said, as a small verifier model judges; `entailment(judge)` names another agent."""
-Score: TypeAlias = Literal["combined"]
+ScoreMode: TypeAlias = Literal["combined"]
 """How the scores of the checks become one: the lowest where nothing is said, or as the agent's combination has it."""
 certified: Final = "certified"
 combined: Final = "combined"
-retry: Final = Again("retry")
+retry: Final = RecoveryAction("retry")
 """Another attempt, told why the last one was not accepted."""
-escalate: Final = Again("escalate")
+escalate: Final = RecoveryAction("escalate")
 """An attempt by the fleet's larger model; by each of them in turn where it has several."""
-back_off: Final = Again("back_off")
+back_off: Final = RecoveryAction("back_off")
 """The parts of the value that `entailment` does not pass are taken out of it, and the rest is accepted."""
-abstain: Final = Abstain()
+abstain: Final = AbstainAction()
 """The value is withheld, and the rest goes on without it."""
 
 
 def rederive(agent: Step[..., Any] | str, /) -> Check:
     """Another agent, which has not seen the value, comes to the same from the same inputs."""
-    return _by("rederive", agent)
+    return _check_by("rederive", agent)
 
 
 def agree(samples: int = 5, /) -> Check:
     """Most of so many samples of the agent itself, 2 to 16, say the same. It lifts what other checks leave open, not what they deny."""
-    if isinstance(samples, bool) or not isinstance(samples, int) or not 2 <= samples <= MOST_SAMPLES:
-        raise fault("W016", f"agree({samples!r}) is no number of samples from 2 to {MOST_SAMPLES}", hint="agree(5)")
+    if isinstance(samples, bool) or not isinstance(samples, int) or not 2 <= samples <= MAX_SAMPLES:
+        raise trace_error("W016", f"agree({samples!r}) is no number of samples from 2 to {MAX_SAMPLES}", hint="agree(5)")
     return Check(f"agree({samples})")
 
 
 @overload
-def accepted(  # type: ignore[overload-overlap]  # who hides `abstain` behind a wider type must say `needed`, no more
+def accepted(  # type: ignore[overload-overlap]  # who hides `abstain` behind a wider type must say `require`, no more
     value: T,
     /,
     *,
     checks: Checks,
     against: object = ...,
-    score: Score | None = None,
-    accept: Accept | None = None,
-    otherwise: Sequence[Again] = (),
+    score: ScoreMode | None = None,
+    accept: AcceptThreshold | None = None,
+    otherwise: Sequence[RecoveryAction] = (),
 ) -> T: ...
 @overload
 def accepted(
@@ -197,19 +197,19 @@ def accepted(
     *,
     checks: Checks,
     against: object = ...,
-    score: Score | None = None,
-    accept: Accept | None = None,
-    otherwise: Sequence[Again | Abstain],
-) -> Guarded[T]: ...
+    score: ScoreMode | None = None,
+    accept: AcceptThreshold | None = None,
+    otherwise: Sequence[RecoveryAction | AbstainAction],
+) -> Maybe[T]: ...
 def accepted(
     value: Any,
     /,
     *,
     checks: Checks,
-    against: object = _NOTHING,
-    score: Score | None = None,
-    accept: Accept | None = None,
-    otherwise: Sequence[Again | Abstain] = (),
+    against: object = _UNSET,
+    score: ScoreMode | None = None,
+    accept: AcceptThreshold | None = None,
+    otherwise: Sequence[RecoveryAction | AbstainAction] = (),
 ) -> Any:
     """The value of a call, once checks accept it; the clause of the node that produces it.
 
@@ -218,104 +218,127 @@ def accepted(
     makes of them where `score` is `combined`. `otherwise` says, in order, what happens to a value that is not accepted.
     Raises `InputError` W016 for what is not the result of one call.
     """
-    scope = current("accepted")
-    node = _produced(value, scope, "accepted")
-    wired = peek(value)
-    wanted = _wanted(checks)
-    node.fields |= _clause(wanted, against, accept)
+    scope = require_scope("accepted")
+    node = _producing_node(value, scope, "accepted")
+    expression = peek(value)
+    wanted = _require_checks(checks)
+    node.fields |= _acceptance_fields(wanted, against, accept)
     if score is not None:
         if score != combined:
-            raise fault("W016", f"score={score!r} is no way to make one score of many", hint="score=combined, or leave it out")
+            raise trace_error("W016", f"score={score!r} is no way to make one score of many", hint="score=combined, or leave it out")
         node.fields["score"] = score
     scope.root.steps += wanted.steps
-    node.fields["otherwise"] = tuple(action.name for action in _actions(otherwise))
-    made = renamed(wired)
-    return Guarded(made._wired) if any(isinstance(action, Abstain) for action in otherwise) else made
+    node.fields["otherwise"] = tuple(action.name for action in _require_actions(otherwise))
+    made = rename_to_variable(expression)
+    return Maybe(made._expression) if any(isinstance(action, AbstainAction) for action in otherwise) else made
 
 
-def _produced(value: Any, scope: Scope, word: str) -> Draft:
+def _producing_node(value: Any, scope: TraceScope, word: str) -> TracedNode:
     """The node whose whole value it is."""
-    if type(value) is Guarded:
-        text = said(value._wired)
-        inside = "map_(lambda item: accepted(...), items)" if value._mapped else "when(condition, accepted(...))"
-        raise fault("W016", f"{word}() comes first, and {text} may be missing already", hint=inside)
+    if type(value) is Maybe:
+        text = display_text(value._expression)
+        inside = "map_(lambda item: accepted(...), items)" if value._is_list else "when(condition, accepted(...))"
+        raise trace_error("W016", f"{word}() comes first, and {text} may be missing already", hint=inside)
     if type(value) is not Placeholder:
-        raise fault("W016", f"{word}() takes the result of a call, and this is known now", hint=f"{word}(reader(...), checks=quote)")
-    node = value._wired.node
+        raise trace_error("W016", f"{word}() takes the result of a call, and this is known now", hint=f"{word}(reader(...), checks=quote)")
+    node = value._expression.node
     if node is not None and "each" in node.fields:
         hint = f"map_(lambda item: {word}(..., checks=...), ...)"
-        raise fault("W016", f"{said(value._wired)} is a list: each element is accepted by itself", hint=hint)
-    if node is None or node.scope is not scope or value._wired.cel != node.name:
-        text, called = said(value._wired), next(iter(value._wired.needs), None)
-        rest = text.removeprefix(called.name) if called is not None and len(value._wired.needs) == 1 else text
+        raise trace_error("W016", f"{display_text(value._expression)} is a list: each element is accepted by itself", hint=hint)
+    if node is None or node.scope is not scope or value._expression.cel != node.name:
+        text, called = display_text(value._expression), next(iter(value._expression.needs), None)
+        rest = text.removeprefix(called.name) if called is not None and len(value._expression.needs) == 1 else text
         hint = f"{word}({called.name}(...), checks=...){rest}" if called is not None and rest != text else "write it around the call"
-        raise fault("W016", f"{word}() takes the result of one call, and {text} is not one", hint=hint)
-    if node.instead:
-        hint = f"first_of({word}({node.instead}(...), checks=..., otherwise=[abstain]), otherwise=lambda: ...)"
-        raise fault("W016", f"{word}() comes first, and {said(value._wired)} is a call and what stands in for it", hint=hint)
+        raise trace_error("W016", f"{word}() takes the result of one call, and {text} is not one", hint=hint)
+    if node.fallback_for:
+        hint = f"first_of({word}({node.fallback_for}(...), checks=..., otherwise=[abstain]), otherwise=lambda: ...)"
+        text = display_text(value._expression)
+        raise trace_error("W016", f"{word}() comes first, and {text} is a call and what stands in for it", hint=hint)
     if "checks" in node.fields:
-        raise fault("W016", f"{said(value._wired)} has its checks already", hint="checks=quote & numbers")
+        raise trace_error("W016", f"{display_text(value._expression)} has its checks already", hint="checks=quote & numbers")
     return node
 
 
-def _wanted(checks: object) -> Check:
-    if isinstance(checks, Check | Tool) and (found := check_of(checks)).names:
+def _require_checks(checks: object) -> Check:
+    if isinstance(checks, Check | Tool) and (found := to_check(checks)).names:
         return found
     hint = "@tool(effect='pure') makes one of a function" if inspect.isfunction(checks) else "checks=quote & numbers, or quote | entailment"
-    raise fault("W016", f"checks={checks!r} are no checks", hint=hint)
+    raise trace_error("W016", f"checks={checks!r} are no checks", hint=hint)
 
 
-def _clause(checks: Check, against: object, accept: Accept | None) -> dict[str, Any]:
+def _acceptance_fields(checks: Check, against: object, accept: AcceptThreshold | None) -> dict[str, Any]:
     clause: dict[str, Any] = {"checks": checks.names}
-    if against is not _NOTHING:
-        clause["against"] = template(against)[0]
+    if against is not _UNSET:
+        clause["against"] = template_with_type(against)[0]
     if accept is not None:
-        clause["accept"] = accepting(accept)
+        clause["accept"] = parse_accept(accept)
     return clause
 
 
-def accepting(accept: Accept) -> Accept:
+def parse_accept(accept: AcceptThreshold) -> AcceptThreshold:
     """From which score on something is accepted, as a workflow has it. Raises `InputError` W016 for what is no score."""
     if accept == certified:
         return certified
     if not isinstance(accept, int | float) or not 0 <= accept <= 1:
-        raise fault("W016", f"accept={accept!r} is no score", hint="accept=0.8, from 0 to 1, or accept=certified")
+        raise trace_error("W016", f"accept={accept!r} is no score", hint="accept=0.8, from 0 to 1, or accept=certified")
     return float(accept)
 
 
-def _actions(otherwise: Sequence[Again | Abstain]) -> Sequence[Again | Abstain]:
+def _require_actions(otherwise: Sequence[RecoveryAction | AbstainAction]) -> Sequence[RecoveryAction | AbstainAction]:
     if not isinstance(otherwise, list | tuple):
-        name = otherwise.name if isinstance(otherwise, Again | Abstain) else "retry"
-        said = f"otherwise={name}" if isinstance(otherwise, Again | Abstain) else "what otherwise=... is given"
-        raise fault("W016", f"{said} is no list of what to do", hint=f"otherwise=[{name}]")
+        name = otherwise.name if isinstance(otherwise, RecoveryAction | AbstainAction) else "retry"
+        said = f"otherwise={name}" if isinstance(otherwise, RecoveryAction | AbstainAction) else "what otherwise=... is given"
+        raise trace_error("W016", f"{said} is no list of what to do", hint=f"otherwise=[{name}]")
     for action in otherwise:
-        if holds(action):
-            raise fault("W016", "otherwise=[...] has a value of the workflow in it", hint="otherwise=[ask]: what is asked needs no words")
-        if not isinstance(action, Again | Abstain):
-            raise fault("W016", f"otherwise=[{action!r}] is not known", hint="otherwise=[retry, escalate, ask, abstain]")
+        if contains_placeholder(action):
+            raise trace_error(
+                "W016", "otherwise=[...] has a value of the workflow in it", hint="otherwise=[ask]: what is asked needs no words"
+            )
+        if not isinstance(action, RecoveryAction | AbstainAction):
+            raise trace_error("W016", f"otherwise=[{action!r}] is not known", hint="otherwise=[retry, escalate, ask, abstain]")
     return otherwise
 
 
 @overload
-def verify(value: T, /, *, checks: Checks, against: object = ..., accept: Accept | None = None, otherwise: Sequence[Again] = ()) -> T: ...  # type: ignore[overload-overlap]  # as of `accepted`
+def verify(  # type: ignore[overload-overlap]  # as of `accepted`
+    value: T,
+    /,
+    *,
+    checks: Checks,
+    against: object = ...,
+    accept: AcceptThreshold | None = None,
+    otherwise: Sequence[RecoveryAction] = (),
+) -> T: ...
 @overload
 def verify(
-    value: T, /, *, checks: Checks, against: object = ..., accept: Accept | None = None, otherwise: Sequence[Again | Abstain]
-) -> Guarded[T]: ...
+    value: T,
+    /,
+    *,
+    checks: Checks,
+    against: object = ...,
+    accept: AcceptThreshold | None = None,
+    otherwise: Sequence[RecoveryAction | AbstainAction],
+) -> Maybe[T]: ...
 def verify(
-    value: Any, /, *, checks: Checks, against: object = _NOTHING, accept: Accept | None = None, otherwise: Sequence[Again | Abstain] = ()
+    value: Any,
+    /,
+    *,
+    checks: Checks,
+    against: object = _UNSET,
+    accept: AcceptThreshold | None = None,
+    otherwise: Sequence[RecoveryAction | AbstainAction] = (),
 ) -> Any:
     """A finished value, made of several, once checks accept it; a node of its own. What it cannot accept it withholds, or, where
     `otherwise` says `back_off`, the parts of it that the evidence does not bear out."""
-    scope = current("verify")
-    if not holds(value):
-        raise fault(
+    scope = require_scope("verify")
+    if not contains_placeholder(value):
+        raise trace_error(
             "W016", "verify() takes a value of the workflow, and this is known now", hint="verify(answer, checks=quote, against=...)"
         )
-    text, schema = template(value)
-    wanted = _wanted(checks)
+    text, schema = template_with_type(value)
+    wanted = _require_checks(checks)
     scope.root.steps += wanted.steps
-    actions = tuple(action.name for action in _actions(otherwise))
-    draft = scope.add(VerifyNode, "verified", schema, verify=text, **_clause(wanted, against, accept), otherwise=actions)
+    actions = tuple(action.name for action in _require_actions(otherwise))
+    draft = scope.add_node(VerifyNode, "verified", schema, verify=text, **_acceptance_fields(wanted, against, accept), otherwise=actions)
     made = Placeholder(node_value(draft, scope))
-    return Guarded(made._wired) if "abstain" in actions else made
+    return Maybe(made._expression) if "abstain" in actions else made

@@ -11,15 +11,15 @@ from typing import Any, Never, ParamSpec, cast
 
 from typing_extensions import TypeVar
 
-from orchestra.core.suggestions import nearest
+from orchestra.core.suggestions import closest_match
 from orchestra.schema.types import Schema
 from orchestra.workflows.compile import agent_choice
-from orchestra.workflows.model import Choice
-from orchestra.workflows.python.calls import Step, misfit
-from orchestra.workflows.python.pending import said, together, unfit
-from orchestra.workflows.python.placeholders import Placeholder, template
-from orchestra.workflows.python.printer import typed
-from orchestra.workflows.python.scopes import Draft, Scope, current, fault
+from orchestra.workflows.model import AgentChoice
+from orchestra.workflows.python.calls import Step, argument_type_error
+from orchestra.workflows.python.pending import display_text, type_mismatch, union_type
+from orchestra.workflows.python.placeholders import Placeholder, template_with_type
+from orchestra.workflows.python.printer import python_type
+from orchestra.workflows.python.scopes import TracedNode, TraceScope, require_scope, trace_error
 from orchestra.workflows.python.steps import Agent
 
 P = ParamSpec("P")
@@ -28,25 +28,25 @@ B = TypeVar("B", default=Never)
 K = TypeVar("K", str, bool)
 
 _HINT = "agent_by(label, {'a': reader}, otherwise=writer)"
-_LABEL: Schema = {"anyOf": [{"type": "string"}, {"type": "boolean"}, {"type": "null"}]}
+_LABEL_SCHEMA: Schema = {"anyOf": [{"type": "string"}, {"type": "boolean"}, {"type": "null"}]}
 
 
 class AgentBy(Agent[P, A]):
     """One agent of several. Called in a workflow function it gives what the chosen one will give."""
 
-    choice: Choice
+    choice: AgentChoice
     agents: tuple[Agent[..., Any], ...]
 
-    def _wired(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def _argument_templates(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments as templates, which each of the agents must take. Raises `InputError` W010 or W011 for one that does not."""
-        wired = [agent._wired(agent._bound((), given)) for agent in self.agents]
-        return wired[0]
+        expression = [agent._argument_templates(agent._bind_arguments((), given)) for agent in self.agents]
+        return expression[0]
 
-    def _node(self, scope: Scope, wired: dict[str, Any]) -> Draft:
-        fields: dict[str, Any] = {"agent": self.choice, "with_": wired}
+    def _add_node(self, scope: TraceScope, expression: dict[str, Any]) -> TracedNode:
+        fields: dict[str, Any] = {"agent": self.choice, "with_": expression}
         if "name" in self._options:
             fields["name"] = self._options["name"]
-        return scope.add(self.node, "agent", together([agent.signature.output for agent in self.agents]), **fields)
+        return scope.add_node(self.node_type, "agent", union_type([agent.signature.output for agent in self.agents]), **fields)
 
     def _callees(self) -> tuple[Step[..., Any], ...]:
         return self.agents
@@ -59,24 +59,24 @@ def agent_by(by: object, of: Mapping[K, Agent[P, A]], /, *, otherwise: Agent[P, 
     `by` may have needs an agent. Raises `InputError` W008 for a label that never comes, W011 for what is no label, W016 for a label
     without an agent, or for what is no agent.
     """
-    scope = current("agent_by")
-    stated, found = template(by)
+    scope = require_scope("agent_by")
+    stated, found = template_with_type(by)
     if type(by) is not Placeholder:
         hint = "{...}[label], where the label is known now"
-        raise fault("W016", f"agent_by() takes a value of the workflow, and {by!r} is known now", hint=hint)
-    if reason := unfit(found, _LABEL):
-        raise misfit("agent_by(by)", by, found, {"type": "string"}, reason)
+        raise trace_error("W016", f"agent_by() takes a value of the workflow, and {by!r} is known now", hint=hint)
+    if reason := type_mismatch(found, _LABEL_SCHEMA):
+        raise argument_type_error("agent_by(by)", by, found, {"type": "string"}, reason)
     by_label: dict[str, Agent[P, Any]] = {str(label).lower() if isinstance(label, bool) else label: agent for label, agent in of.items()}
     agents: dict[str, Agent[..., Any]] = {}
     for agent in (*by_label.values(), *(() if otherwise is None else (otherwise,))):
         if not isinstance(agent, Agent):
-            raise fault("W016", f"agent_by() is given {agent!r}, which is no agent", hint=_HINT)
+            raise trace_error("W016", f"agent_by() is given {agent!r}, which is no agent", hint=_HINT)
         agents.setdefault(agent.name, agent)
     if not by_label:
-        raise fault("W016", "agent_by() is given no label", hint=_HINT)
+        raise trace_error("W016", "agent_by() is given no label", hint=_HINT)
     rest = otherwise.name if otherwise is not None else None
-    choice = Choice(by=stated, of={label: agent.name for label, agent in by_label.items()}, otherwise=rest)
-    _covered(choice, found, said(by._wired))
+    choice = AgentChoice(by=stated, of={label: agent.name for label, agent in by_label.items()}, otherwise=rest)
+    _check_labels(choice, found, display_text(by._expression))
     first = next(iter(agents.values()))
     made: AgentBy[P, Any] = AgentBy("agent_by", first.signature)
     made.choice, made.agents = choice, tuple(agents.values())
@@ -84,14 +84,16 @@ def agent_by(by: object, of: Mapping[K, Agent[P, A]], /, *, otherwise: Agent[P, 
     return cast("Agent[P, A | B]", made)
 
 
-def _covered(choice: Choice, schema: Schema, text: str) -> None:
+def _check_labels(choice: AgentChoice, schema: Schema, text: str) -> None:
     """Refuses labels that never come, and those that come and have no agent."""
     if "x-unknown" in schema:
         return
-    known, any_text, _ = agent_choice.labels(schema)
+    known, any_text, _ = agent_choice.label_values(schema)
     for label in choice.of if not any_text else ():
         if label not in known:
-            near = nearest(label, known)
-            raise fault("W008", f"{text} is {typed(schema)}: it is never {label!r}", hint=f"did you mean {near!r}?" if near else "")
-    if missing := agent_choice.gaps(choice, schema):
-        raise fault("W016", f"agent_by({text}, ...): {missing}", hint="otherwise=AGENT, for all that is not listed")
+            near = closest_match(label, known)
+            raise trace_error(
+                "W008", f"{text} is {python_type(schema)}: it is never {label!r}", hint=f"did you mean {near!r}?" if near else ""
+            )
+    if missing := agent_choice.missing_labels(choice, schema):
+        raise trace_error("W016", f"agent_by({text}, ...): {missing}", hint="otherwise=AGENT, for all that is not listed")

@@ -12,13 +12,22 @@ from typing_extensions import TypeVar
 
 from orchestra.schema.json_schema import TYPE_NAMES
 from orchestra.schema.types import Schema
-from orchestra.workflows.expressions.coverage import asking, conditions, contrary, covers
+from orchestra.workflows.expressions.coverage import covers, negate, parse_conditions, presence_test
 from orchestra.workflows.model import FirstOfNode
-from orchestra.workflows.python.conditions import boolean, once
-from orchestra.workflows.python.pending import RANKS, Wired, guard_of, node_value, said, together
-from orchestra.workflows.python.placeholders import Guarded, Placeholder, holds, lift, missing, peek, renamed, template
-from orchestra.workflows.python.presence import firm, holds_under, presence
-from orchestra.workflows.python.scopes import Draft, Guard, Presence, Scope, Variable, current, fault, traced
+from orchestra.workflows.python.conditions import reject_effects, require_boolean
+from orchestra.workflows.python.pending import PRECEDENCE, PendingExpression, display_text, node_value, to_guard, union_type
+from orchestra.workflows.python.placeholders import (
+    Maybe,
+    Placeholder,
+    contains_placeholder,
+    lift,
+    missing_error,
+    peek,
+    rename_to_variable,
+    template_with_type,
+)
+from orchestra.workflows.python.presence import always_present, guards_hold, presence_of
+from orchestra.workflows.python.scopes import NodeGuard, NodePresence, TracedNode, TraceScope, Variable, require_scope, trace, trace_error
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -27,65 +36,65 @@ C = TypeVar("C")
 D = TypeVar("D")
 E = TypeVar("E", default=Never)
 
-_NOTHING: Any = object()
+_UNSET: Any = object()
 
 
-def needed(value: Guarded[T], /) -> T:
+def require(value: Maybe[T], /) -> T:
     """Takes a value that may be missing as if it were there. Where it is missing, whatever uses it is skipped or withheld too."""
     given: Any = value
-    if type(given) is not Guarded:
+    if type(given) is not Maybe:
         return value  # type: ignore[return-value]  # it is sure to be there
-    if given._mapped:
-        raise missing(given)
-    return cast(T, renamed(replace(given._wired, needs=frozenset())))
+    if given._is_list:
+        raise missing_error(given)
+    return cast(T, rename_to_variable(replace(given._expression, needs=frozenset())))
 
 
 @overload
-def when(condition: bool, then: Callable[[], Guarded[T]], /) -> Guarded[T]: ...
+def when(condition: bool, then: Callable[[], Maybe[T]], /) -> Maybe[T]: ...
 @overload
-def when(condition: bool, then: Guarded[T], /) -> Guarded[T]: ...
+def when(condition: bool, then: Maybe[T], /) -> Maybe[T]: ...
 @overload
-def when(condition: bool, then: Callable[[], T], /) -> Guarded[T]: ...
+def when(condition: bool, then: Callable[[], T], /) -> Maybe[T]: ...
 @overload
-def when(condition: bool, then: T, /) -> Guarded[T]: ...
+def when(condition: bool, then: T, /) -> Maybe[T]: ...
 def when(condition: Any, then: Any, /) -> Any:
     """A value that is there only where a condition holds.
 
     `when(c, reader(...))` guards that one call; what its arguments call runs anyway. `when(c, lambda: ...)` guards every call
     in the lambda. Raises `InputError` W015 for a condition that is known now, W016 for what is no call.
     """
-    scope = current("when")
-    if not holds(condition):
-        raise fault("W015", f"this condition is known now: {condition!r}", hint="x = a if flag else b")
-    guard = guard_of(boolean(lift(condition), "when"))
-    if type(then) not in (Placeholder, Guarded) and callable(then):
-        with _guarding(scope, (guard,)):
-            then = traced(then)
-            wired = peek(then)
-        if type(then) is Guarded and then._mapped:
-            raise missing(then)
-        if not any(guard in node.guards for node in wired.needs):
-            raise _not_called(then, wired)
-        return Guarded(renamed(wired)._wired)
-    wired = peek(then)
-    if type(then) is Guarded and then._mapped:
-        raise missing(then)
-    node = wired.node
-    if node is None or node.scope is not scope or wired.cel not in (node.name, f"{node.name}.values"):
-        raise _not_called(then, wired)
-    if node.instead:
+    scope = require_scope("when")
+    if not contains_placeholder(condition):
+        raise trace_error("W015", f"this condition is known now: {condition!r}", hint="x = a if flag else b")
+    guard = to_guard(require_boolean(lift(condition), "when"))
+    if type(then) not in (Placeholder, Maybe) and callable(then):
+        with _add_guards(scope, (guard,)):
+            then = trace(then)
+            expression = peek(then)
+        if type(then) is Maybe and then._is_list:
+            raise missing_error(then)
+        if not any(guard in node.guards for node in expression.needs):
+            raise _not_a_call_error(then, expression)
+        return Maybe(rename_to_variable(expression)._expression)
+    expression = peek(then)
+    if type(then) is Maybe and then._is_list:
+        raise missing_error(then)
+    node = expression.node
+    if node is None or node.scope is not scope or expression.cel not in (node.name, f"{node.name}.values"):
+        raise _not_a_call_error(then, expression)
+    if node.fallback_for:
         hint = "when(condition, lambda: ...) guards every call in the lambda"
-        raise fault("W016", f"{said(wired)} is a call and what stands in for it, and when() guards one call", hint=hint)
-    if node.used:
+        raise trace_error("W016", f"{display_text(expression)} is a call and what stands in for it, and when() guards one call", hint=hint)
+    if node.is_used:
         called = node.fields.get("agent") or node.fields.get("tool")
         hint = f"when(condition, lambda: {called if isinstance(called, str) else node.name}(...))"
-        raise fault("W016", f"{said(wired)} is used already, as if it were sure to be there", hint=hint)
-    node.guards, node.own = (*node.guards, guard), node.own + 1
-    return Guarded(renamed(wired)._wired)
+        raise trace_error("W016", f"{display_text(expression)} is used already, as if it were sure to be there", hint=hint)
+    node.guards, node.own_guard_count = (*node.guards, guard), node.own_guard_count + 1
+    return Maybe(rename_to_variable(expression)._expression)
 
 
 @contextmanager
-def _guarding(scope: Scope, guards: tuple[Guard, ...]) -> Iterator[None]:
+def _add_guards(scope: TraceScope, guards: tuple[NodeGuard, ...]) -> Iterator[None]:
     """Guards every node that is described meanwhile."""
     before = scope.guards
     scope.guards = (*before, *guards)
@@ -95,170 +104,170 @@ def _guarding(scope: Scope, guards: tuple[Guard, ...]) -> Iterator[None]:
         scope.guards = before
 
 
-def _not_called(then: Any, wired: Wired) -> Exception:
-    text = repr(then) if not holds(then) else said(wired)
-    if wired.needs and holds(then):
+def _not_a_call_error(then: Any, expression: PendingExpression) -> Exception:
+    text = repr(then) if not contains_placeholder(then) else display_text(expression)
+    if expression.needs and contains_placeholder(then):
         hint = "when(condition, lambda: ...) guards every call in the lambda"
-        return fault("W016", f"when() guards the result of one call, and {text} is not one", hint=hint)
-    return fault("W016", f"when() guards calls, and {text} calls nothing", hint=f"choose(condition, {text}, ...)")
+        return trace_error("W016", f"when() guards the result of one call, and {text} is not one", hint=hint)
+    return trace_error("W016", f"when() guards calls, and {text} calls nothing", hint=f"choose(condition, {text}, ...)")
 
 
 @overload
-def first_of(a: Guarded[A], /, *, otherwise: Callable[[], E]) -> A | E: ...
+def first_of(a: Maybe[A], /, *, otherwise: Callable[[], E]) -> A | E: ...
 @overload
-def first_of(a: Guarded[A], b: Guarded[B], /, *, otherwise: Callable[[], E]) -> A | B | E: ...
+def first_of(a: Maybe[A], b: Maybe[B], /, *, otherwise: Callable[[], E]) -> A | B | E: ...
 @overload
-def first_of(a: Guarded[A], b: Guarded[B], c: Guarded[C], /, *, otherwise: Callable[[], E]) -> A | B | C | E: ...
+def first_of(a: Maybe[A], b: Maybe[B], c: Maybe[C], /, *, otherwise: Callable[[], E]) -> A | B | C | E: ...
 @overload
-def first_of(
-    a: Guarded[A], b: Guarded[B], c: Guarded[C], d: Guarded[D], /, *rest: Guarded[D], otherwise: Callable[[], E]
-) -> A | B | C | D | E: ...
+def first_of(a: Maybe[A], b: Maybe[B], c: Maybe[C], d: Maybe[D], /, *rest: Maybe[D], otherwise: Callable[[], E]) -> A | B | C | D | E: ...
 @overload
-def first_of(a: Guarded[A], /, *, otherwise: E = ...) -> A | E: ...
+def first_of(a: Maybe[A], /, *, otherwise: E = ...) -> A | E: ...
 @overload
-def first_of(a: Guarded[A], b: Guarded[B], /, *, otherwise: E = ...) -> A | B | E: ...
+def first_of(a: Maybe[A], b: Maybe[B], /, *, otherwise: E = ...) -> A | B | E: ...
 @overload
-def first_of(a: Guarded[A], b: Guarded[B], c: Guarded[C], /, *, otherwise: E = ...) -> A | B | C | E: ...
+def first_of(a: Maybe[A], b: Maybe[B], c: Maybe[C], /, *, otherwise: E = ...) -> A | B | C | E: ...
 @overload
-def first_of(a: Guarded[A], b: Guarded[B], c: Guarded[C], d: Guarded[D], /, *rest: Guarded[D], otherwise: E = ...) -> A | B | C | D | E: ...
-def first_of(*options: Any, otherwise: Any = _NOTHING) -> Any:
+def first_of(a: Maybe[A], b: Maybe[B], c: Maybe[C], d: Maybe[D], /, *rest: Maybe[D], otherwise: E = ...) -> A | B | C | D | E: ...
+def first_of(*options: Any, otherwise: Any = _UNSET) -> Any:
     """The first option that has a value, in the order written.
 
     `otherwise=lambda: writer(...)` is called only if no option has one: every `when` was false, or the value was withheld or failed.
     `otherwise=writer(...)` is an argument, so the writer runs every time; for a tool with effects that is refused (W029). Without
     `otherwise` there may be no value at all, and the result can only be returned from the workflow.
     """
-    scope = current("first_of")
-    options = (*options, *(() if otherwise is _NOTHING or lazy(otherwise) else (once(otherwise, "otherwise"),)))
-    arms = [_arm(option) for option in options]
-    unsure, last = otherwise is _NOTHING, otherwise
-    guards: tuple[Guard, ...] = ()
-    if lazy(otherwise):
-        last, guards = _instead(scope, options, otherwise)
-        unsure = type(last) is Guarded or any("checks" in node.fields and "fallback" not in node.fields for node in _nodes(last))
-        arms.append(_arm(last))
-    draft = scope.add(FirstOfNode, "first", together([_plain(schema) for _, schema in arms]), first_of=tuple(arm for arm, _ in arms))
-    if unsure and not (len(options) > 1 and _covered(scope, options)):
-        draft.presence = Presence.OPEN
-    elif otherwise is not _NOTHING:
-        draft.presence = presence(_nodes(last), (*scope.standing, *guards))
+    scope = require_scope("first_of")
+    options = (*options, *(() if otherwise is _UNSET or is_lazy(otherwise) else (reject_effects(otherwise, "otherwise"),)))
+    arms = [_arm_template(option) for option in options]
+    unsure, last = otherwise is _UNSET, otherwise
+    guards: tuple[NodeGuard, ...] = ()
+    if is_lazy(otherwise):
+        last, guards = _trace_otherwise(scope, options, otherwise)
+        unsure = type(last) is Maybe or any("checks" in node.fields and "fallback" not in node.fields for node in _read_nodes(last))
+        arms.append(_arm_template(last))
+    draft = scope.add_node(
+        FirstOfNode, "first", union_type([_constant_type(schema) for _, schema in arms]), first_of=tuple(arm for arm, _ in arms)
+    )
+    if unsure and not (len(options) > 1 and _is_exhaustive(scope, options)):
+        draft.presence = NodePresence.OPTIONAL
+    elif otherwise is not _UNSET:
+        draft.presence = presence_of(_read_nodes(last), (*scope.active_guards, *guards))
     return Placeholder(node_value(draft, scope))
 
 
-def _arm(option: Any) -> tuple[Any, Schema]:
-    if type(option) is Guarded and option._mapped:
-        raise missing(option)
-    return template(Placeholder(replace(option._wired, needs=frozenset())) if type(option) is Guarded else option)
+def _arm_template(option: Any) -> tuple[Any, Schema]:
+    if type(option) is Maybe and option._is_list:
+        raise missing_error(option)
+    return template_with_type(Placeholder(replace(option._expression, needs=frozenset())) if type(option) is Maybe else option)
 
 
-def lazy(given: Any) -> bool:
+def is_lazy(given: Any) -> bool:
     """Whether it is a function that describes what stands in: `lambda: writer(...)`."""
-    return type(given) not in (Placeholder, Guarded) and (isfunction(given) or ismethod(given))
+    return type(given) not in (Placeholder, Maybe) and (isfunction(given) or ismethod(given))
 
 
-def _instead(scope: Scope, options: tuple[Any, ...], then: Callable[[], Any]) -> tuple[Any, tuple[Guard, ...]]:
+def _trace_otherwise(scope: TraceScope, options: tuple[Any, ...], then: Callable[[], Any]) -> tuple[Any, tuple[NodeGuard, ...]]:
     """What a function gives, called where none of the options is there, and what says so; a plain value where it calls nothing."""
-    if sure := [option for option in options if not _nodes(option)]:
-        text = said(lift(sure[0]))
+    if sure := [option for option in options if not _read_nodes(option)]:
+        text = display_text(lift(sure[0]))
         hint = f"or_else({text}, ...), or first_of(when(condition, lambda: ...), otherwise=lambda: ...)"
-        raise fault("W016", f"{text} is sure to be there, so `otherwise=lambda: ...` would never be called", hint=hint)
-    asked = [option for option in options if not _conditional(scope, option)]
-    guards = tuple(_contrary(scope, option) for option in options if _conditional(scope, option))
+        raise trace_error("W016", f"{text} is sure to be there, so `otherwise=lambda: ...` would never be called", hint=hint)
+    asked = [option for option in options if not _is_conditional(scope, option)]
+    guards = tuple(_negated_guard(scope, option) for option in options if _is_conditional(scope, option))
     if asked:
-        guards += (_asking(scope, asked),)
+        guards += (_absence_guard(scope, asked),)
     before = len(scope.nodes)
-    with _guarding(scope, guards):
-        last = traced(then)
-        wired = peek(last)
-    own = frozenset(node for node in wired.needs if any(guard in node.guards for guard in guards))
-    if not own and type(last) is not Guarded and len(asked) < len(options):
-        return _other(scope, last, guards), guards
+    with _add_guards(scope, guards):
+        last = trace(then)
+        expression = peek(last)
+    own = frozenset(node for node in expression.needs if any(guard in node.guards for guard in guards))
+    if not own and type(last) is not Maybe and len(asked) < len(options):
+        return _guarded_value(scope, last, guards), guards
     if asked and len(scope.nodes) == before:
-        scope.free(scope.nodes.pop().name)
-    if type(last) is Guarded or not holds(last) or not own:
+        scope.release_name(scope.nodes.pop().name)
+    if type(last) is Maybe or not contains_placeholder(last) or not own:
         return last, guards
-    return Placeholder(replace(wired, needs=wired.needs - own)), guards
+    return Placeholder(replace(expression, needs=expression.needs - own)), guards
 
 
-def _other(scope: Scope, value: Any, guards: tuple[Guard, ...]) -> Placeholder:
+def _guarded_value(scope: TraceScope, value: Any, guards: tuple[NodeGuard, ...]) -> Placeholder:
     """A value that is there under these guards only, so that it does not stand in for an arm that failed."""
-    with _guarding(scope, guards):
-        text, schema = template(value)
-        draft = scope.add(FirstOfNode, "other", _plain(schema), name="other", first_of=(text,))
-        draft.used, draft.presence = True, presence(_nodes(value), scope.standing)
+    with _add_guards(scope, guards):
+        text, schema = template_with_type(value)
+        draft = scope.add_node(FirstOfNode, "other", _constant_type(schema), name="other", first_of=(text,))
+        draft.is_used, draft.presence = True, presence_of(_read_nodes(value), scope.active_guards)
     return Placeholder(replace(node_value(draft, scope), needs=frozenset()))
 
 
-def _nodes(option: Any) -> list[Draft]:
+def _read_nodes(option: Any) -> list[TracedNode]:
     """The nodes that an option reads, by name."""
-    reads = option._wired.reads if type(option) in (Placeholder, Guarded) else ()
-    return sorted((read for read in reads if isinstance(read, Draft)), key=lambda one: one.name)
+    reads = option._expression.reads if type(option) in (Placeholder, Maybe) else ()
+    return sorted((read for read in reads if isinstance(read, TracedNode)), key=lambda one: one.name)
 
 
-def _own(scope: Scope, option: Any) -> tuple[Guard, ...] | None:
+def _own_guards(scope: TraceScope, option: Any) -> tuple[NodeGuard, ...] | None:
     """What guards an option beside all that guards the place; None where it may be missing for another reason."""
-    standing, found = scope.standing, dict[Guard, None]()
-    for node in _nodes(option):
-        if not (holds_under(standing, node.guards) and firm(node)):
+    standing, found = scope.active_guards, dict[NodeGuard, None]()
+    for node in _read_nodes(option):
+        if not (guards_hold(standing, node.guards) and always_present(node)):
             return None
-        found |= dict.fromkeys(guard for guard in node.guards if not holds_under([guard], standing))
+        found |= dict.fromkeys(guard for guard in node.guards if not guards_hold([guard], standing))
     return tuple(found)
 
 
-def _conditional(scope: Scope, option: Any) -> bool:
+def _is_conditional(scope: TraceScope, option: Any) -> bool:
     """Whether an option is there, failures apart, exactly where conditions hold that can be asked here."""
-    if type(option) is not Guarded or not (guards := _own(scope, option)):
+    if type(option) is not Maybe or not (guards := _own_guards(scope, option)):
         return False
-    if any("fallback" in node.fields for node in _nodes(option)):
+    if any("fallback" in node.fields for node in _read_nodes(option)):
         return False  # it is there where its conditions do not hold, too
-    reads = [read for guard in guards for read in guard.reads if isinstance(read, Draft)]
-    return all(holds_under(read.guards, scope.standing) and firm(read, Presence.ANSWERED) for read in reads)
+    reads = [read for guard in guards for read in guard.reads if isinstance(read, TracedNode)]
+    return all(guards_hold(read.guards, scope.active_guards) and always_present(read, NodePresence.IF_ANSWERED) for read in reads)
 
 
-def _contrary(scope: Scope, option: Any) -> Guard:
-    guards = _own(scope, option) or ()
+def _negated_guard(scope: TraceScope, option: Any) -> NodeGuard:
+    guards = _own_guards(scope, option) or ()
     for guard in guards:
         for read in guard.reads:
-            if isinstance(read, Draft):
-                read.used = True
+            if isinstance(read, TracedNode):
+                read.is_used = True
     reads = frozenset[Variable]().union(*(guard.reads for guard in guards))
-    return Guard(contrary([(guard.cel, guard.rank) for guard in guards]), RANKS["!"], reads)
+    return NodeGuard(negate([(guard.cel, guard.precedence) for guard in guards]), PRECEDENCE["!"], reads)
 
 
-def _asking(scope: Scope, options: list[Any]) -> Guard:
+def _absence_guard(scope: TraceScope, options: list[Any]) -> NodeGuard:
     """The condition that none of the options is there: a node tells whether one is."""
-    asked = [[node.name for node in _nodes(option)] for option in options]
+    asked = [[node.name for node in _read_nodes(option)] for option in options]
     for option in options:
-        for node in _nodes(option):
-            node.used = True
+        for node in _read_nodes(option):
+            node.is_used = True
     name = "has_" + "_or_".join(dict.fromkeys(name for names in asked for name in names))
-    arms = (*(f"${{{asking(names)}}}" for names in asked), False)
-    draft = scope.add(FirstOfNode, "has", {"type": "boolean"}, name=name, first_of=arms)
-    draft.used = True
-    return Guard(f"!{draft.name}", RANKS["!"], frozenset({draft}))
+    arms = (*(f"${{{presence_test(names)}}}" for names in asked), False)
+    draft = scope.add_node(FirstOfNode, "has", {"type": "boolean"}, name=name, first_of=arms)
+    draft.is_used = True
+    return NodeGuard(f"!{draft.name}", PRECEDENCE["!"], frozenset({draft}))
 
 
-def _covered(scope: Scope, options: tuple[Any, ...]) -> bool:
+def _is_exhaustive(scope: TraceScope, options: tuple[Any, ...]) -> bool:
     """Whether the last of the options is there where no earlier one is."""
     arms = []
     for option in options:
-        nodes = _nodes(option)
+        nodes = _read_nodes(option)
         guards = dict.fromkeys(guard for node in nodes for guard in node.guards)
-        sure = all(firm(node, Presence.ANSWERED) for node in nodes)
-        arms.append((frozenset(node.name for node in nodes), conditions(guard.cel for guard in guards) if sure else None))
+        sure = all(always_present(node, NodePresence.IF_ANSWERED) for node in nodes)
+        arms.append((frozenset(node.name for node in nodes), parse_conditions(guard.cel for guard in guards) if sure else None))
     choices = {one.name: one.fields["first_of"] for one in scope.nodes if one.kind is FirstOfNode}
-    around = conditions(guard.cel for guard in scope.standing)
+    around = parse_conditions(guard.cel for guard in scope.active_guards)
     return around is not None and covers(around, arms, choices.get)
 
 
-def standing_in(draft: Draft, scope: Scope, then: Callable[[], Any]) -> Any:
+def with_fallback(draft: TracedNode, scope: TraceScope, then: Callable[[], Any]) -> Any:
     """The value of a node, or, where it has none, what a function describes: `fallback=lambda: writer(...)`."""
-    first: Any = first_of(Guarded[Any](node_value(draft, scope)), otherwise=then)
-    first._wired.node.instead = draft.name
+    first: Any = first_of(Maybe[Any](node_value(draft, scope)), otherwise=then)
+    first._expression.node.fallback_for = draft.name
     return first
 
 
-def _plain(schema: Schema) -> Schema:
+def _constant_type(schema: Schema) -> Schema:
     """The type of a constant, so that a choice of texts is a text."""
     if "const" not in schema or isinstance(schema["const"], dict | list):
         return schema

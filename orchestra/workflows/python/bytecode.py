@@ -11,19 +11,19 @@ from collections.abc import Iterator
 from functools import cached_property
 from types import CodeType
 
-_SKIPPED = frozenset({"CACHE", "COPY", "NOP", "NOT_TAKEN", "EXTENDED_ARG"})
-_BLIND = frozenset({"IS_OP", "MATCH_SEQUENCE", "MATCH_MAPPING"})
+_IGNORED_OPCODES = frozenset({"CACHE", "COPY", "NOP", "NOT_TAKEN", "EXTENDED_ARG"})
+_UNSUPPORTED_OPCODES = frozenset({"IS_OP", "MATCH_SEQUENCE", "MATCH_MAPPING"})
 
 
-class Bindings:
+class CallBindings:
     """The names that the calls of one code object are bound to; read once, for a function may have a thousand calls."""
 
     def __init__(self, code: CodeType) -> None:
         self.code = code
-        used = [one for one in dis.get_instructions(code) if one.opname not in _SKIPPED]
+        used = [one for one in dis.get_instructions(code) if one.opname not in _IGNORED_OPCODES]
         self._offsets = [one.offset for one in used]
-        self._names = [_stored(one) for one in used]
-        self.catches = any(one.opname == "PUSH_EXC_INFO" for one in used)
+        self._names = [_stored_name(one) for one in used]
+        self.has_handlers = any(one.opname == "PUSH_EXC_INFO" for one in used)
         """Whether it has a `try` or a `with`."""
 
     @cached_property
@@ -31,13 +31,13 @@ class Bindings:
         """Of each instruction: first line, last line, first column, last column."""
         return [*self.code.co_positions()]
 
-    def name(self, last: int) -> str | None:
+    def target_name(self, last: int) -> str | None:
         """The name that the call at offset `last` is bound to: `passages` of `passages = search(...)`; None where it is used at once."""
         at = bisect_right(self._offsets, last)
         return self._names[at] if at < len(self._names) else None
 
 
-def _stored(one: dis.Instruction) -> str | None:
+def _stored_name(one: dis.Instruction) -> str | None:
     """The name that an instruction stores to.
 
     CPython 3.13 joins two stores, or a store and a load, into one instruction, whose value is then a pair of names.
@@ -47,17 +47,17 @@ def _stored(one: dis.Instruction) -> str | None:
     return str(one.argval[0] if isinstance(one.argval, tuple) else one.argval)
 
 
-def blind_spots(code: CodeType) -> Iterator[tuple[CodeType, int, str]]:
+def unsupported_tests(code: CodeType) -> Iterator[tuple[CodeType, int, str]]:
     """Where a function, or one that stands inside it, tests identity (`is`) or shape (`match`): code, offset, and which of the two."""
     for one in dis.get_instructions(code):
-        if one.opname in _BLIND or one.opname.endswith(("IF_NONE", "IF_NOT_NONE")):
+        if one.opname in _UNSUPPORTED_OPCODES or one.opname.endswith(("IF_NONE", "IF_NOT_NONE")):
             yield code, one.offset, "match" if one.opname.startswith("MATCH") else "is"
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from blind_spots(constant)
+            yield from unsupported_tests(constant)
 
 
-def only_return(code: CodeType) -> int:
+def single_return_offset(code: CodeType) -> int:
     """The offset of the `return` that a function ends with; -1 where it has several, or none."""
     positions = [*code.co_positions()]
     returns = {

@@ -9,24 +9,24 @@ from pydantic import ValidationError
 from typing_extensions import TypeVar, Unpack
 
 from orchestra.core.errors import InputError
-from orchestra.core.suggestions import nearest
-from orchestra.schema.types import ANY, Schema, elements, resolve, under
-from orchestra.workflows.expressions.type_checker import kinds
+from orchestra.core.suggestions import closest_match
+from orchestra.schema.types import ANY, Schema, element_type, resolve, subschema
+from orchestra.workflows.expressions.type_checker import value_kinds
 from orchestra.workflows.model import AgentNode, Node, Retry
 from orchestra.workflows.python import errors
-from orchestra.workflows.python.branches import lazy, standing_in
-from orchestra.workflows.python.conditions import once
-from orchestra.workflows.python.pending import node_value, said, unfit
-from orchestra.workflows.python.placeholders import Guarded, Placeholder, holds, lift, template
-from orchestra.workflows.python.printer import typed
-from orchestra.workflows.python.scopes import Draft, Presence, Scope, fault, tracing
+from orchestra.workflows.python.branches import is_lazy, with_fallback
+from orchestra.workflows.python.conditions import reject_effects
+from orchestra.workflows.python.pending import display_text, node_value, type_mismatch
+from orchestra.workflows.python.placeholders import Maybe, Placeholder, contains_placeholder, lift, template_with_type
+from orchestra.workflows.python.printer import python_type
+from orchestra.workflows.python.scopes import NodePresence, TracedNode, TraceScope, current_scope, trace_error
 from orchestra.workflows.python.signatures import Signature
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 
 
-class Options(TypedDict, total=False):
+class NodeOptions(TypedDict, total=False):
     """What one node may be told beside its inputs."""
 
     name: str
@@ -49,11 +49,11 @@ class Step(Generic[P, R]):
     """Something that a node runs. Called in a workflow function it gives a placeholder, which checkers see as the output."""
 
     kind: ClassVar[str] = "step"
-    node: ClassVar[type[Node]] = Node
+    node_type: ClassVar[type[Node]] = Node
 
     def __init__(self, name: str, signature: Signature, description: str = "") -> None:
         self.name, self.signature, self.description = name, signature, description
-        self._options: Options = {}
+        self._options: NodeOptions = {}
         self.__name__, self.__doc__, self.__signature__ = name, description, signature.parameters
 
     def __repr__(self) -> str:
@@ -61,30 +61,30 @@ class Step(Generic[P, R]):
 
     def __str__(self) -> str:
         fields = self.signature.input.get("properties", {})
-        given = (f"{name}: {typed(under(self.signature.input, part))}" for name, part in fields.items())
-        return f"{self.name}({', '.join(given)}) -> {typed(self.signature.output)}"
+        given = (f"{name}: {python_type(subschema(self.signature.input, part))}" for name, part in fields.items())
+        return f"{self.name}({', '.join(given)}) -> {python_type(self.signature.output)}"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        scope = tracing()
+        scope = current_scope()
         if scope is None:
-            raise errors.mistake(
+            raise errors.error_at(
                 "W001",
                 f"{self.name} is called outside a workflow",
                 hint=f"await orchestra.run({self.name}, ...)",
-                why=self._why_not(),
+                why=self._usage_hint(),
             )
-        wired = self._wired(self._bound(args, kwargs))
-        draft = self._node(scope, wired)
+        expression = self._argument_templates(self._bind_arguments(args, kwargs))
+        draft = self._add_node(scope, expression)
         scope.root.steps += self._callees()
-        return cast(R, stated(self._options, draft, scope, self.name, f"{self.name}.options(fallback=...)"))
+        return cast(R, finish_node(self._options, draft, scope, self.name, f"{self.name}.options(fallback=...)"))
 
-    def options(self, **options: Unpack[Options]) -> Self:
+    def options(self, **options: Unpack[NodeOptions]) -> Self:
         """The same step, whose next node has these options: `reader.options(timeout=30, retry=3)(question=...)`."""
-        unknown = next((name for name in options if name not in Options.__annotations__), None)
+        unknown = next((name for name in options if name not in NodeOptions.__annotations__), None)
         if unknown is not None:
-            near = nearest(unknown, Options.__annotations__)
-            hint = f"did you mean {near!r}?" if near else f"options: {', '.join(Options.__annotations__)}"
-            raise fault("W016", f"{self.name}.options has no {unknown!r}", hint=hint)
+            near = closest_match(unknown, NodeOptions.__annotations__)
+            hint = f"did you mean {near!r}?" if near else f"options: {', '.join(NodeOptions.__annotations__)}"
+            raise trace_error("W016", f"{self.name}.options has no {unknown!r}", hint=hint)
         made = object.__new__(type(self))
         made.__dict__.update(self.__dict__)
         made._options = {**self._options, **options}
@@ -94,7 +94,7 @@ class Step(Generic[P, R]):
         """A JSON value of the output, as its Python type. Raises `InputError` W020 for one that is not of the type."""
         return cast(R, self.signature.read(value))
 
-    def same(self, other: Step[..., Any]) -> bool:
+    def is_same(self, other: Step[..., Any]) -> bool:
         """Whether another step of this name is no other thing."""
         mine, theirs = self.signature, other.signature
         return type(self) is type(other) and mine.input == theirs.input and mine.output == theirs.output
@@ -103,173 +103,173 @@ class Step(Generic[P, R]):
         """What a node of it may call."""
         return (self,)
 
-    def _presence(self) -> Presence:
+    def _presence(self) -> NodePresence:
         """How surely it gives a value, as far as that is known here.
 
         A card of a file and another workflow are taken to give one: an `else` that runs because its `if` failed would be worse than a
         choice that is refused, or has no value.
         """
-        return Presence.FIRM
+        return NodePresence.ALWAYS
 
-    def _why_not(self) -> str:
+    def _usage_hint(self) -> str:
         return "an agent needs servers, a budget and a journal: an Orchestra has them"
 
-    def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def _bind_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments by name. Raises `InputError` W010."""
-        if not args and (plain := self.signature.plain) is not None and plain.fits(kwargs):
+        if not args and (plain := self.signature.keywords) is not None and plain.accepts(kwargs):
             return {name: kwargs[name] for name in plain.names if name in kwargs}
         parameters = self.signature.parameters
         loose = any(one.kind is one.VAR_KEYWORD for one in parameters.parameters.values())
         for name in kwargs if not loose else ():
             if name not in parameters.parameters:
-                near = nearest(name, parameters.parameters)
-                raise fault("W010", f"{self.name} has no input {name!r}", hint=f"did you mean {near!r}?" if near else str(self))
+                near = closest_match(name, parameters.parameters)
+                raise trace_error("W010", f"{self.name} has no input {name!r}", hint=f"did you mean {near!r}?" if near else str(self))
         try:
             bound = parameters.bind(*args, **kwargs).arguments
         except TypeError as error:
-            raise fault("W010", f"{self.name}: {error}", hint=str(self)) from None
+            raise trace_error("W010", f"{self.name}: {error}", hint=str(self)) from None
         return {**bound.pop("inputs", {}), **bound} if loose else dict(bound)
 
-    def _wired(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def _argument_templates(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments as templates. Raises `InputError` W011 for one of another type."""
-        wired: dict[str, Any] = {}
+        expression: dict[str, Any] = {}
         fields = self.signature.fields
         for name, value in given.items():
-            wired[name], have = template(value)
+            expression[name], have = template_with_type(value)
             want = fields.get(name, ANY)
-            if reason := unfit(have, want):
-                raise misfit(f"{self.name}({name}=...)", value, have, want, reason)
-        return wired
+            if reason := type_mismatch(have, want):
+                raise argument_type_error(f"{self.name}({name}=...)", value, have, want, reason)
+        return expression
 
-    def _node(self, scope: Scope, wired: dict[str, Any]) -> Draft:
-        fields: dict[str, Any] = {self.kind: self.name, "with_": wired}
+    def _add_node(self, scope: TraceScope, expression: dict[str, Any]) -> TracedNode:
+        fields: dict[str, Any] = {self.kind: self.name, "with_": expression}
         if "name" in self._options:
             fields["name"] = self._options["name"]
-        draft = scope.add(self.node, self.name, self.signature.output, **fields)
+        draft = scope.add_node(self.node_type, self.name, self.signature.output, **fields)
         draft.effect, draft.presence = getattr(self, "effect", "pure"), self._presence()
         return draft
 
 
-def stated(options: Options, draft: Draft, scope: Scope, default: str, falling: str) -> Any:
+def finish_node(options: NodeOptions, draft: TracedNode, scope: TraceScope, default: str, fallback_usage: str) -> Any:
     """The value of a node with options; with `fallback=lambda: ...` that of a `first_of` behind it, and the node has its default name."""
-    told(options, draft, scope, falling)
-    if not lazy(then := options.get("fallback")):
+    apply_options(options, draft, scope, fallback_usage)
+    if not is_lazy(then := options.get("fallback")):
         return Placeholder(node_value(draft, scope))
-    if draft.named and "name" not in options:
-        scope.call(draft, default, named=False)
-    first = standing_in(draft, scope, cast(Any, then))
-    have = first._wired.schema
-    if reason := unfit(have, draft.schema):
-        raise misfit(falling, first, have, draft.schema, reason)
+    if draft.has_variable_name and "name" not in options:
+        scope.rename_node(draft, default, has_variable_name=False)
+    first = with_fallback(draft, scope, cast(Any, then))
+    have = first._expression.schema
+    if reason := type_mismatch(have, draft.schema):
+        raise argument_type_error(fallback_usage, first, have, draft.schema, reason)
     return first
 
 
-def told(options: Options, draft: Draft, scope: Scope, falling: str) -> None:
+def apply_options(options: NodeOptions, draft: TracedNode, scope: TraceScope, fallback_usage: str) -> None:
     """Puts options on a node; `falling` is how its fallback is written, for messages. Raises `InputError` W006, W011 or W016."""
     for word in ("timeout", "retry"):
-        if holds(options.get(word)):
-            value = said(lift(options.get(word)))
+        if contains_placeholder(options.get(word)):
+            value = display_text(lift(options.get(word)))
             hint = f"{word}=3: a number that is known when the workflow is written"
-            raise fault("W016", f"{word}={value} is a value of the workflow", hint=hint)
+            raise trace_error("W016", f"{word}={value} is a value of the workflow", hint=hint)
     if "timeout" in options:
         draft.fields["timeout"] = float(options["timeout"])
     if "retry" in options:
-        draft.fields["retry"] = _attempts(options["retry"])
-    if "fallback" in options and not lazy(options["fallback"]):
-        value, have = template(once(options["fallback"], "fallback"))
+        draft.fields["retry"] = _parse_retry(options["retry"])
+    if "fallback" in options and not is_lazy(options["fallback"]):
+        value, have = template_with_type(reject_effects(options["fallback"], "fallback"))
         draft.fields["fallback"] = "${null}" if value is None else value  # a field that is None is left out
-        if reason := unfit(have, draft.schema):
-            raise misfit(falling, options["fallback"], have, draft.schema, reason)
+        if reason := type_mismatch(have, draft.schema):
+            raise argument_type_error(fallback_usage, options["fallback"], have, draft.schema, reason)
     if "escalate" in options:
-        draft.fields["escalate"] = _condition(options["escalate"], draft)
+        draft.fields["escalate"] = _escalation_condition(options["escalate"], draft)
     if "tools" in options:
         if draft.kind is not AgentNode:
-            raise fault("W016", f"{draft.name} is no agent, and is given no tools", hint="tools=[...] belongs to an agent")
+            raise trace_error("W016", f"{draft.name} is no agent, and is given no tools", hint="tools=[...] belongs to an agent")
         draft.fields["tools"] = tuple(one.name if isinstance(one, Step) else one for one in options["tools"])
     if "after" in options:
-        draft.fields["after"] = tuple(_waited(value, scope) for value in options["after"])
+        draft.fields["after"] = tuple(_after_node(value, scope) for value in options["after"])
     if "name" in options and draft.name != options["name"]:
-        raise fault("W016", f"a node cannot be called {options['name']!r} here", hint=f"a free name, such as {draft.name!r}")
+        raise trace_error("W016", f"a node cannot be called {options['name']!r} here", hint=f"a free name, such as {draft.name!r}")
 
 
-def _attempts(given: int | Retry) -> Retry:
+def _parse_retry(given: int | Retry) -> Retry:
     if isinstance(given, Retry):
         return given
     try:
         return Retry(attempts=given)
     except ValidationError as error:
-        raise fault("W016", f"retry={given!r} is not a number of attempts", hint="retry=3, from 1 to 10") from error
+        raise trace_error("W016", f"retry={given!r} is not a number of attempts", hint="retry=3, from 1 to 10") from error
 
 
-def _waited(value: Any, scope: Scope) -> str:
-    wired = value._wired if type(value) in (Placeholder, Guarded) else None
-    if wired is None or wired.node is None:
-        raise fault("W016", "after=[...] takes the values of calls", hint="after=[passages], where passages = search(...)")
-    if wired.node.scope is not scope:
-        raise fault("W006", f"{said(wired)} belongs to another body", hint="after=[...] takes nodes of the same body")
-    wired.node.used = True
-    return str(wired.node.name)
+def _after_node(value: Any, scope: TraceScope) -> str:
+    expression = value._expression if type(value) in (Placeholder, Maybe) else None
+    if expression is None or expression.node is None:
+        raise trace_error("W016", "after=[...] takes the values of calls", hint="after=[passages], where passages = search(...)")
+    if expression.node.scope is not scope:
+        raise trace_error("W006", f"{display_text(expression)} belongs to another body", hint="after=[...] takes nodes of the same body")
+    expression.node.used = True
+    return str(expression.node.name)
 
 
-def misfit(what: str, value: Any, have: Schema, want: Schema, reason: str) -> InputError:
+def argument_type_error(what: str, value: Any, have: Schema, want: Schema, reason: str) -> InputError:
     """W011: a value of another type, with the part of it that would fit."""
-    known = typed(have) if type(value) is Placeholder else _literal(have)
-    where = f": {reason}" if reason.startswith((".", "[")) or ": " in reason or known == typed(want) else ""
-    return fault("W011", f"{what} takes {typed(want)}, got {known}{where}", hint=_fitting(value, have, want))
+    known = python_type(have) if type(value) is Placeholder else _short_literal(have)
+    where = f": {reason}" if reason.startswith((".", "[")) or ": " in reason or known == python_type(want) else ""
+    return trace_error("W011", f"{what} takes {python_type(want)}, got {known}{where}", hint=_fit_hint(value, have, want))
 
 
-def _literal(have: Schema) -> str:
+def _short_literal(have: Schema) -> str:
     """A Python value, short enough for a message."""
-    text = repr(have["const"]) if "const" in have else typed(have)
+    text = repr(have["const"]) if "const" in have else python_type(have)
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-def _fitting(value: Any, have: Schema, want: Schema) -> str:
+def _fit_hint(value: Any, have: Schema, want: Schema) -> str:
     """What of the value would fit: a field, the elements, a list of it, or a text."""
     if type(value) is not Placeholder:
         return ""
-    text, shape = said(value._wired), resolve(have)
+    text, shape = display_text(value._expression), resolve(have)
     alternatives = shape.get("anyOf", ())
     plain = [part for part in alternatives if part.get("type") != "null"]
-    if len(plain) == 1 and len(alternatives) == 2 and unfit(under(shape, plain[0]), want) is None:
+    if len(plain) == 1 and len(alternatives) == 2 and type_mismatch(subschema(shape, plain[0]), want) is None:
         return f"or_else({text}, ...) says what stands in for None"
-    if fields := _fields(shape, want):
+    if fields := _fitting_fields(shape, want):
         return "did you mean " + " or ".join(f"{text}.{name}" for name in fields) + "?"
-    wanted = elements(want) if resolve(want).get("type") == "array" else ""
-    inner = elements(have) if shape.get("type") == "array" else ""
+    wanted = element_type(want) if resolve(want).get("type") == "array" else ""
+    inner = element_type(have) if shape.get("type") == "array" else ""
     if isinstance(inner, dict):
-        return _elements_fitting(text, inner, want, wanted)
-    if isinstance(wanted, dict) and unfit(have, wanted) is None:
+        return _list_fit_hint(text, inner, want, wanted)
+    if isinstance(wanted, dict) and type_mismatch(have, wanted) is None:
         return f"did you mean [{text}]?"
-    if kinds(have) <= {"int", "float", "bool"} and unfit({"type": "string"}, want) is None:
+    if value_kinds(have) <= {"int", "float", "bool"} and type_mismatch({"type": "string"}, want) is None:
         return f"did you mean as_text({text})?"
     return ""
 
 
-def _fields(shape: Schema, want: Schema) -> list[str]:
+def _fitting_fields(shape: Schema, want: Schema) -> list[str]:
     """The names of the fields that would fit, at most three."""
-    return [name for name, part in shape.get("properties", {}).items() if unfit(under(shape, part), want) is None][:3]
+    return [name for name, part in shape.get("properties", {}).items() if type_mismatch(subschema(shape, part), want) is None][:3]
 
 
-def _elements_fitting(text: str, inner: Schema, want: Schema, wanted: Schema | str) -> str:
+def _list_fit_hint(text: str, inner: Schema, want: Schema, wanted: Schema | str) -> str:
     """What of a list would fit: each element, a field of each, or the first."""
     shape = resolve(inner)
-    if unfit(inner, want) is None:
+    if type_mismatch(inner, want) is None:
         return f"map_(lambda item: ..., {text}) for each element, or {text}[0] for the first"
-    if isinstance(wanted, dict) and (fields := _fields(shape, wanted)):
+    if isinstance(wanted, dict) and (fields := _fitting_fields(shape, wanted)):
         return f"did you mean map_(lambda item: item.{fields[0]}, {text})?"
-    if fields := _fields(shape, want):
+    if fields := _fitting_fields(shape, want):
         return f"map_(lambda item: ... item.{fields[0]} ..., {text}) for each element, or {text}[0].{fields[0]} for the first"
     return ""
 
 
-def _condition(given: Any, draft: Draft) -> Any:
+def _escalation_condition(given: Any, draft: TracedNode) -> Any:
     """The text of `escalate`. Raises `InputError` W011 for what is no condition, W016 for a step that is no agent."""
     if draft.kind is not AgentNode:
-        raise fault("W016", f"{draft.name} is no agent, and has no larger model", hint="escalate=... belongs to an agent")
-    found, have = template(given)
+        raise trace_error("W016", f"{draft.name} is no agent, and has no larger model", hint="escalate=... belongs to an agent")
+    found, have = template_with_type(given)
     wanted: Schema = {"type": "boolean"}
-    reason = unfit(have, wanted) if isinstance(given, Placeholder) else "it is no value of the workflow"
+    reason = type_mismatch(have, wanted) if isinstance(given, Placeholder) else "it is no value of the workflow"
     if reason:
-        raise misfit(f"{draft.name}: escalate", given, have, wanted, reason)
+        raise argument_type_error(f"{draft.name}: escalate", given, have, wanted, reason)
     return found

@@ -1,10 +1,10 @@
 """Words of the workflow language in Python. Each describes a part of the graph, and is typed as the value that it will have."""
 
 from orchestra.workflows.python.acceptance import (
-    Abstain,
-    Accept,
-    Again,
+    AbstainAction,
+    AcceptThreshold,
     Check,
+    RecoveryAction,
     abstain,
     accepted,
     agree,
@@ -24,20 +24,20 @@ from orchestra.workflows.python.acceptance import (
 )
 from orchestra.workflows.python.agent_by import agent_by
 from orchestra.workflows.python.ask import ask
-from orchestra.workflows.python.branches import first_of, needed, when
-from orchestra.workflows.python.conditions import all_of, any_of, as_text, choose, contains, length, not_, or_else, present
+from orchestra.workflows.python.branches import first_of, require, when
+from orchestra.workflows.python.conditions import all_of, any_of, as_text, choose, contains, has_value, length, not_, or_else
 from orchestra.workflows.python.loop import loop
 from orchestra.workflows.python.map import filter_, map_, values
-from orchestra.workflows.python.placeholders import Guarded
+from orchestra.workflows.python.placeholders import Maybe
 from orchestra.workflows.python.plan import plan
-from orchestra.workflows.python.records import new
+from orchestra.workflows.python.records import build
 
 __all__ = [
-    "Abstain",
-    "Accept",
-    "Again",
+    "AbstainAction",
+    "AcceptThreshold",
     "Check",
-    "Guarded",
+    "Maybe",
+    "RecoveryAction",
     "abstain",
     "accepted",
     "agent_by",
@@ -47,6 +47,7 @@ __all__ = [
     "as_text",
     "ask",
     "back_off",
+    "build",
     "certified",
     "choose",
     "combined",
@@ -56,19 +57,18 @@ __all__ = [
     "filter_",
     "first_of",
     "format_",
+    "has_value",
     "length",
     "loop",
     "map_",
-    "needed",
-    "new",
     "not_",
     "numbers",
     "or_else",
     "plan",
-    "present",
     "quote",
     "recompute",
     "rederive",
+    "require",
     "retry",
     "support",
     "values",

@@ -16,30 +16,30 @@ from dataclasses import dataclass
 from functools import lru_cache
 from types import CodeType, FrameType
 
-from orchestra.core.errors import InputError, Place
-from orchestra.workflows.python.suggestions import Position, Tried, comprehended, rewritten, swallowing
+from orchestra.core.errors import InputError, SourceLocation
+from orchestra.workflows.python.suggestions import Position, TryBlock, rewrite, swallowing_blocks, to_comprehension
 
 
 @dataclass(frozen=True, slots=True)
-class Spot:
-    """An instruction of a code object: what a frame is doing, kept without the frame. `last` is its offset in bytes, -1 for none."""
+class CodeLocation:
+    """An instruction of a code object: what a frame is doing, kept without the frame. `offset` is in bytes, -1 for none."""
 
     code: CodeType
-    last: int
+    offset: int
 
     @property
     def position(self) -> tuple[int, int, int, int]:
         """First line, last line, first column, last column; columns count UTF-8 bytes from 0."""
-        found = list(self.code.co_positions()) if 0 <= self.last < len(self.code.co_code) else [(None,) * 4]
-        return placed(self.code, found[self.last // 2 if len(found) > 1 else 0])
+        found = list(self.code.co_positions()) if 0 <= self.offset < len(self.code.co_code) else [(None,) * 4]
+        return to_position(self.code, found[self.offset // 2 if len(found) > 1 else 0])
 
     @property
-    def foreign(self) -> bool:
+    def is_foreign(self) -> bool:
         """Whether it is code that the user did not write: the standard library, or an installed package."""
-        return self.code.co_filename.startswith(_foreign()) and not _in_project(self.code.co_filename)
+        return self.code.co_filename.startswith(_library_paths()) and not _in_project(self.code.co_filename)
 
 
-def placed(code: CodeType, found: tuple[int | None, ...]) -> Position:
+def to_position(code: CodeType, found: tuple[int | None, ...]) -> Position:
     """The position of an instruction as `co_positions` tells it, without gaps."""
     line, end, column, end_column = found
     line = line or code.co_firstlineno
@@ -47,7 +47,7 @@ def placed(code: CodeType, found: tuple[int | None, ...]) -> Position:
 
 
 @lru_cache(maxsize=1)
-def _foreign() -> tuple[str, ...]:
+def _library_paths() -> tuple[str, ...]:
     paths = sysconfig.get_paths()
     return (*{paths[key] + os.sep for key in ("stdlib", "platstdlib", "purelib", "platlib")}, "<frozen ")
 
@@ -56,75 +56,75 @@ def _in_project(file: str) -> bool:
     return not file.startswith("<") and not os.path.exists(file) and file in linecache.cache
 
 
-def _own(frame: FrameType) -> bool:
+def _is_own_frame(frame: FrameType) -> bool:
     """Whether it is a frame of this package, which is never the user's."""
     return str(frame.f_globals.get("__name__")).partition(".")[0] == "orchestra"
 
 
-def spots() -> list[Spot]:
+def caller_stack() -> list[CodeLocation]:
     """What the frames outside of this package are doing, innermost first."""
-    found: list[Spot] = []
+    found: list[CodeLocation] = []
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if not _own(frame):
-            found.append(Spot(frame.f_code, frame.f_lasti))
+        if not _is_own_frame(frame):
+            found.append(CodeLocation(frame.f_code, frame.f_lasti))
         frame = frame.f_back
     return found
 
 
-def user_spots() -> tuple[Spot, ...]:
+def user_stack() -> tuple[CodeLocation, ...]:
     """What the frame that called into this package is doing, and those that called it in their turn, up to one of this package."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and _own(frame):
+    while frame is not None and _is_own_frame(frame):
         frame = frame.f_back
-    found: list[Spot] = []
-    while frame is not None and not _own(frame):
-        found.append(Spot(frame.f_code, frame.f_lasti))
+    found: list[CodeLocation] = []
+    while frame is not None and not _is_own_frame(frame):
+        found.append(CodeLocation(frame.f_code, frame.f_lasti))
         frame = frame.f_back
     return tuple(found)
 
 
-def user_spot() -> Spot:
+def user_location() -> CodeLocation:
     """What the frame that called into this package is doing."""
     frame = sys._getframe(1)
-    while _own(frame) and frame.f_back is not None:
+    while _is_own_frame(frame) and frame.f_back is not None:
         frame = frame.f_back
-    return Spot(frame.f_code, frame.f_lasti)
+    return CodeLocation(frame.f_code, frame.f_lasti)
 
 
 def user_locals() -> dict[str, object]:
     """The local names of the frame that called into this package; types of a decorated function may be among them."""
     frame = sys._getframe(1)
-    while _own(frame) and frame.f_back is not None:
+    while _is_own_frame(frame) and frame.f_back is not None:
         frame = frame.f_back
     return dict(frame.f_locals)
 
 
-def passed(error: BaseException, homes: Collection[str]) -> Spot | None:
+def innermost_user_location(error: BaseException, user_files: Collection[str]) -> CodeLocation | None:
     """The innermost line of the user's that an exception came from; `homes` are files of the user's wherever they lie."""
     trace, last = error.__traceback__, None
     while trace is not None:
-        spot = Spot(trace.tb_frame.f_code, trace.tb_lasti)
-        if not _own(trace.tb_frame) and (not spot.foreign or spot.code.co_filename in homes):
-            last = spot
+        location = CodeLocation(trace.tb_frame.f_code, trace.tb_lasti)
+        if not _is_own_frame(trace.tb_frame) and (not location.is_foreign or location.code.co_filename in user_files):
+            last = location
         trace = trace.tb_next
     return last
 
 
-def raised(name: str, error: Exception, home: str) -> InputError:
-    """The error of a workflow whose function, of the file `home`, raised an exception while it was read."""
-    spot, text = passed(error, (home,)), " ".join(_told(error).split())
+def function_error(name: str, error: Exception, file: str) -> InputError:
+    """The error of a workflow whose function, of the file `file`, raised an exception while it was traced."""
+    location, text = innermost_user_location(error, (file,)), " ".join(_exception_text(error).split())
     said = f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
     return InputError(
         "W028",
         f"reading the workflow {name} failed: {said}",
-        place=place_of(spot) if spot is not None else None,
+        location=place_of(location) if location is not None else None,
         why="the body of a workflow runs once, before any value is known",
         hint="mend this line; what needs the values of a run is done in a tool",
     )
 
 
-def _told(error: Exception) -> str:
+def _exception_text(error: Exception) -> str:
     """What an exception says; a value that is not known yet by what it stands for, since it has no text."""
     from orchestra.workflows.python.placeholders import Placeholder
 
@@ -133,32 +133,32 @@ def _told(error: Exception) -> str:
     return str(error)
 
 
-def place_of(spot: Spot) -> Place:
-    """The place of a spot, with its line where there is one."""
-    line, end, first, last = spot.position if spot.last >= 0 else _definition(spot)
-    text = linecache.getline(spot.code.co_filename, line).rstrip("\r\n")
-    column = _characters(text, first) if text else first
-    width = _characters(text, last) - column if end == line else len(text) - column
-    return Place(_shown(spot.code.co_filename), line, column + 1, text, max(1, width))
+def place_of(location: CodeLocation) -> SourceLocation:
+    """The source location of an instruction, with the text of its line where the source is at hand."""
+    line, end, first, last = location.position if location.offset >= 0 else _definition(location)
+    text = linecache.getline(location.code.co_filename, line).rstrip("\r\n")
+    column = _character_count(text, first) if text else first
+    width = _character_count(text, last) - column if end == line else len(text) - column
+    return SourceLocation(_display_path(location.code.co_filename), line, column + 1, text, max(1, width))
 
 
-def _definition(spot: Spot) -> tuple[int, int, int, int]:
+def _definition(location: CodeLocation) -> tuple[int, int, int, int]:
     """The position of a function's `def`, below its decorators."""
-    start = spot.code.co_firstlineno
+    start = location.code.co_firstlineno
     for line in range(start, start + 40):
-        text = linecache.getline(spot.code.co_filename, line)
+        text = linecache.getline(location.code.co_filename, line)
         if text.lstrip().startswith(("def ", "async def ")):
             indent = len(text) - len(text.lstrip())
             return line, line, indent, len(text.rstrip().encode())
     return start, start, 0, 0
 
 
-def _characters(text: str, size: int) -> int:
+def _character_count(text: str, size: int) -> int:
     """How many characters the first bytes of a text are."""
     return len(text.encode()[:size].decode("utf-8", "ignore"))
 
 
-def _shown(file: str) -> str:
+def _display_path(file: str) -> str:
     """A file's name as one types it: below the working directory without it."""
     if not os.path.isabs(file):
         return file
@@ -170,42 +170,42 @@ def _shown(file: str) -> str:
 
 
 @lru_cache(maxsize=8)
-def _parsed(source: str) -> ast.Module | None:
+def _parse_source(source: str) -> ast.Module | None:
     try:
         return ast.parse(source)
     except (SyntaxError, ValueError):
         return None
 
 
-def source_tree(spot: Spot) -> ast.Module | None:
-    """The syntax tree of the file that a spot is in, where it is at hand."""
-    return _parsed("".join(linecache.getlines(spot.code.co_filename)))
+def source_tree(location: CodeLocation) -> ast.Module | None:
+    """The syntax tree of the file that a location is in, where it is at hand."""
+    return _parse_source("".join(linecache.getlines(location.code.co_filename)))
 
 
-def instead(spot: Spot) -> str:
+def rewrite_hint(location: CodeLocation) -> str:
     """What the user wrote there, in words that can wait for a value; empty where there is no rule or no source."""
-    tree = source_tree(spot)
-    return rewritten(tree, spot.position) if tree is not None else ""
+    tree = source_tree(location)
+    return rewrite(tree, location.position) if tree is not None else ""
 
 
-def tried(spot: Spot) -> list[Tried]:
-    """What takes every exception in the file of a spot, as far as its source is at hand."""
-    tree = source_tree(spot)
-    return swallowing(tree) if tree is not None else []
+def try_blocks_at(location: CodeLocation) -> list[TryBlock]:
+    """What takes every exception in the file of a location, as far as its source is at hand."""
+    tree = source_tree(location)
+    return swallowing_blocks(tree) if tree is not None else []
 
 
-def known(spot: Spot) -> str:
+def comprehension_hint(location: CodeLocation) -> str:
     """The `map_` or `filter_` there as a comprehension, for items that are known; empty where it cannot be seen."""
-    tree = source_tree(spot)
-    return comprehended(tree, spot.position) if tree is not None else ""
+    tree = source_tree(location)
+    return to_comprehension(tree, location.position) if tree is not None else ""
 
 
-def called_at(spot: Spot) -> str:
-    """The name of the function whose call a spot is in, as it is written; empty where it cannot be seen."""
-    tree = source_tree(spot)
+def called_at(location: CodeLocation) -> str:
+    """The name of the function whose call a location is in, as it is written; empty where it cannot be seen."""
+    tree = source_tree(location)
     if tree is None:
         return ""
-    line, end, first, last = spot.position
+    line, end, first, last = location.position
     calls = [
         node
         for node in ast.walk(tree)
@@ -217,18 +217,18 @@ def called_at(spot: Spot) -> str:
     return ast.unparse(inner.func) if inner is not None else ""
 
 
-def no_effect(tool: str, effect: object, known: Sequence[str]) -> InputError:
+def unknown_effect_error(tool: str, effect: object, known: Sequence[str]) -> InputError:
     """W017: a tool that declares no effect, or none that there is."""
     said_so = "does not declare its effect" if effect is None else f"has no effect {effect!r}"
     hint = "@tool(effect='pure'), or one of " + ", ".join(known[1:])
-    return mistake("W017", f"{tool} {said_so}", hint=hint, why="retries depend on it")
+    return error_at("W017", f"{tool} {said_so}", hint=hint, why="retries depend on it")
 
 
-def no_label(tool: str, label: object, known: Sequence[str]) -> InputError:
+def unknown_label_error(tool: str, label: object, known: Sequence[str]) -> InputError:
     """W017: a tool with a label that there is not."""
-    return mistake("W017", f"{tool} has no label {label!r}", hint=f"label= is one of {', '.join(known)}")
+    return error_at("W017", f"{tool} has no label {label!r}", hint=f"label= is one of {', '.join(known)}")
 
 
-def mistake(code: str, message: str, *, hint: str = "", why: str = "", spot: Spot | None = None) -> InputError:
+def error_at(code: str, message: str, *, hint: str = "", why: str = "", location: CodeLocation | None = None) -> InputError:
     """The error of a mistake, at the user's line."""
-    return InputError(code, message, place=place_of(spot or user_spot()), hint=hint, why=why)
+    return InputError(code, message, location=place_of(location or user_location()), hint=hint, why=why)

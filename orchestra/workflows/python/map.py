@@ -7,15 +7,42 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeVar, cast, overload
 
-from orchestra.schema.types import Schema, elements
-from orchestra.workflows.expressions.type_checker import kinds
-from orchestra.workflows.model import Block, CallNode
+from orchestra.schema.types import Schema, element_type
+from orchestra.workflows.expressions.type_checker import value_kinds
+from orchestra.workflows.model import CallNode, NodeBlock
 from orchestra.workflows.python import errors
-from orchestra.workflows.python.conditions import boolean
-from orchestra.workflows.python.pending import ATOM, UNKNOWN, Wired, checked, joined, node_value, said
-from orchestra.workflows.python.placeholders import Guarded, Placeholder, holds, lift, missing, peek, renamed, template
-from orchestra.workflows.python.printer import typed
-from orchestra.workflows.python.scopes import Draft, Scope, Variable, current, effect, fault, inside, returning, traced
+from orchestra.workflows.python.conditions import require_boolean
+from orchestra.workflows.python.pending import (
+    ATOM_PRECEDENCE,
+    UNKNOWN_TYPE,
+    PendingExpression,
+    combine,
+    display_text,
+    infer_type,
+    node_value,
+)
+from orchestra.workflows.python.placeholders import (
+    Maybe,
+    Placeholder,
+    contains_placeholder,
+    lift,
+    missing_error,
+    peek,
+    rename_to_variable,
+    template_with_type,
+)
+from orchestra.workflows.python.printer import python_type
+from orchestra.workflows.python.scopes import (
+    TracedNode,
+    TraceScope,
+    Variable,
+    body_effect,
+    enter_scope,
+    require_scope,
+    return_location,
+    trace,
+    trace_error,
+)
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -33,131 +60,133 @@ def map_(
     """What a body gives for each element, in parallel, in the same order.
 
     A body with one call is a node under `each`; with several, a block of nodes; with none, an expression. An element that
-    fails is left out (`Result.left_out` has it). Where elements may be withheld or skipped, the result is a `list[Guarded[U]]`,
+    fails is left out (`Result.left_out` has it). Where elements may be withheld or skipped, the result is a `list[Maybe[U]]`,
     and `values` gives the list of those that are there. `limit` is the number of elements at most (10,000 at most),
     `concurrency` how many run at once. `at_least="all"`, or a number, is how many must have a value: as soon as that cannot be met the
     list fails (E034), and what still runs of it is cancelled.
     Raises `InputError` (W-codes) for mistakes.
     """
-    scope, given = current("map_"), _listed("map_", items)
-    for word, number in (("limit", limit), ("concurrency", concurrency), ("at_least", None if _all(at_least) else at_least)):
+    scope, given = require_scope("map_"), _require_list("map_", items)
+    for word, number in (("limit", limit), ("concurrency", concurrency), ("at_least", None if _is_all(at_least) else at_least)):
         if number is not None and (type(number) is not int or not 1 <= number <= 10_000):
-            said_so = repr(number) if not holds(number) else f"{said(lift(number))}, a value of the workflow"
+            said_so = repr(number) if not contains_placeholder(number) else f"{display_text(lift(number))}, a value of the workflow"
             kind, hint = ("`all` or a number", 'at_least="all"') if word == "at_least" else ("a number", f"{word}=8")
-            raise fault("W016", f"{word} must be {kind}, known when the workflow is written, and is {said_so}", hint=hint)
-    name, inner, result = _element(body, given, scope)
-    guarded = type(result) is Guarded
-    with inside(inner):
-        if guarded and result._mapped:
-            raise missing(result)
-        inner.ending = returning(body) if _file(body) else errors.user_spot()
-        text, schema = template(Placeholder(replace(result._wired, needs=frozenset())) if guarded else result)
-        wired = lift(result) if not guarded and not inner.nodes else peek(result)
+            raise trace_error("W016", f"{word} must be {kind}, known when the workflow is written, and is {said_so}", hint=hint)
+    name, inner, result = _trace_body(body, given, scope)
+    maybe = type(result) is Maybe
+    with enter_scope(inner):
+        if maybe and result._is_list:
+            raise missing_error(result)
+        inner.return_location = return_location(body) if _source_file(body) else errors.user_location()
+        text, schema = template_with_type(Placeholder(replace(result._expression, needs=frozenset())) if maybe else result)
+        expression = lift(result) if not maybe and not inner.nodes else peek(result)
     if not inner.nodes:
         if at_least is not None:
             why = "without a call none of its elements fails alone"
             hint = "leave it out; or when(length(items) >= 3, lambda: ...) around what uses the list"
-            raise fault("W016", "at_least is for a body that calls something, and this one calls nothing", hint=hint, why=why)
-        return cast("list[U]", Placeholder(_mapped(given, wired, name)))
+            raise trace_error("W016", "at_least is for a body that calls something, and this one calls nothing", hint=hint, why=why)
+        return cast("list[U]", Placeholder(_map_expression(given, expression, name)))
     each = {"each": f"${{{given.cel}}}", "as_": name, "limit": limit, "concurrency": concurrency, "at_least": at_least}
-    draft = _each(scope, inner, wired, text, schema, each)
+    draft = _add_each_node(scope, inner, expression, text, schema, each)
     made = node_value(draft, scope)
-    return cast("list[U]", Guarded(made, mapped=True) if guarded else Placeholder(made))
+    return cast("list[U]", Maybe(made, is_list=True) if maybe else Placeholder(made))
 
 
-def _all(at_least: Any) -> bool:
+def _is_all(at_least: Any) -> bool:
     return type(at_least) is str and at_least == "all"
 
 
-def _listed(word: str, items: Any) -> Wired:
-    if not holds(items):
+def _require_list(word: str, items: Any) -> PendingExpression:
+    if not contains_placeholder(items):
         usual = "[item for item in items if ...]" if word == "filter_" else "[reader(text=item) for item in items]"
-        hint = errors.known(errors.user_spot()) or usual
-        raise fault("W015", "these items are known now", hint=hint, why=f"{word} is for lists that are not")
-    wired = lift(items)
-    if not wired.unknown and kinds(wired.schema) != {"list"}:
-        hint = f"or_else({said(wired)}, []) says what stands in for None" if "null" in kinds(wired.schema) else ""
-        raise fault("W003", f"{word} takes a list, and {said(wired)} is {typed(wired.schema)}", hint=hint)
-    return wired
+        hint = errors.comprehension_hint(errors.user_location()) or usual
+        raise trace_error("W015", "these items are known now", hint=hint, why=f"{word} is for lists that are not")
+    expression = lift(items)
+    if not expression.is_unknown and value_kinds(expression.schema) != {"list"}:
+        hint = f"or_else({display_text(expression)}, []) says what stands in for None" if "null" in value_kinds(expression.schema) else ""
+        raise trace_error("W003", f"{word} takes a list, and {display_text(expression)} is {python_type(expression.schema)}", hint=hint)
+    return expression
 
 
-def _element(body: Callable[..., Any], given: Wired, scope: Scope) -> tuple[str, Scope, Any]:
+def _trace_body(body: Callable[..., Any], given: PendingExpression, scope: TraceScope) -> tuple[str, TraceScope, Any]:
     """The name of the element, the scope of the body, and what it gave."""
     parameters = [*inspect.signature(body).parameters.values()]
     required = [one for one in parameters if one.default is one.empty and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
     if len(required) > 1 or not parameters:
-        raise fault(
+        raise trace_error(
             "W016", f"the body takes one element, and this one takes {len(required)} arguments", hint="map_(lambda item: ..., items)"
         )
-    schema = UNKNOWN if given.unknown else cast(Schema, elements(given.schema))
-    inner = Scope(parent=scope, home=_file(body) or scope.home, unknown=scope.unknown)
-    name = inner.fresh((required or parameters)[0].name)
-    element = Wired(name, ATOM, schema, inner, frozenset({Variable(name, schema)}))
-    with inside(inner):
-        return name, inner, traced(body, Placeholder(element))
+    schema = UNKNOWN_TYPE if given.is_unknown else cast(Schema, element_type(given.schema))
+    inner = TraceScope(parent=scope, file=_source_file(body) or scope.file, is_type_discovery=scope.is_type_discovery)
+    name = inner.new_name((required or parameters)[0].name)
+    element = PendingExpression(name, ATOM_PRECEDENCE, schema, inner, frozenset({Variable(name, schema)}))
+    with enter_scope(inner):
+        return name, inner, trace(body, Placeholder(element))
 
 
-def _file(body: Any) -> str:
+def _source_file(body: Any) -> str:
     code = getattr(body, "__code__", None)
     return code.co_filename if code is not None else ""
 
 
-def _mapped(given: Wired, made: Wired, name: str) -> Wired:
+def _map_expression(given: PendingExpression, made: PendingExpression, name: str) -> PendingExpression:
     """A body without nodes: `items.map(item, ...)`."""
     outer = frozenset(read for read in made.reads if read.name != name)
     inner = replace(made, reads=outer, scope=given.scope, node=None)
-    cel = f"{given.within(ATOM)}.map({name}, {made.cel})"
-    return joined(cel, ATOM, checked(cel, (given, inner)), [given, inner])
+    cel = f"{given.bracketed(ATOM_PRECEDENCE)}.map({name}, {made.cel})"
+    return combine(cel, ATOM_PRECEDENCE, infer_type(cel, (given, inner)), [given, inner])
 
 
-def _each(scope: Scope, inner: Scope, wired: Wired, text: Any, schema: Schema, each: dict[str, Any]) -> Draft:
+def _add_each_node(
+    scope: TraceScope, inner: TraceScope, expression: PendingExpression, text: Any, schema: Schema, each: dict[str, Any]
+) -> TracedNode:
     """The node that runs a body for each element: the body's only node, or a block of its nodes."""
     only = inner.nodes[0]
-    if len(inner.nodes) > 1 or wired.cel != only.name or not _moves(scope, only, each["as_"]):
-        block = Block(nodes={draft.name: draft.frozen() for draft in inner.nodes}, output=text)
-        draft = scope.add(CallNode, "mapped", schema, call=block, **each)
-        draft.effect, draft.inner = effect(inner), inner.nodes
+    if len(inner.nodes) > 1 or expression.cel != only.name or not _can_inline(scope, only, each["as_"]):
+        block = NodeBlock(nodes={draft.name: draft.freeze() for draft in inner.nodes}, output=text)
+        draft = scope.add_node(CallNode, "mapped", schema, call=block, **each)
+        draft.effect, draft.body_nodes = body_effect(inner), inner.nodes
         return draft
-    when = only.frozen().when
-    inner.free(only.name)
-    draft = scope.add(only.kind, only.name, only.schema, **only.fields, **each)
-    draft.fields["when"], draft.effect, draft.inner = when, only.effect, only.inner
-    draft.named = draft.named or only.named
+    when = only.freeze().when
+    inner.release_name(only.name)
+    draft = scope.add_node(only.kind, only.name, only.schema, **only.fields, **each)
+    draft.fields["when"], draft.effect, draft.body_nodes = when, only.effect, only.body_nodes
+    draft.has_variable_name = draft.has_variable_name or only.has_variable_name
     return draft
 
 
-def _moves(scope: Scope, only: Draft, element: str) -> bool:
+def _can_inline(scope: TraceScope, only: TracedNode, element: str) -> bool:
     """Whether a node keeps its meaning outside of its body: a condition that reads no element is asked once under `each`."""
-    own = only.guards[len(only.guards) - only.own :]
+    own = only.guards[len(only.guards) - only.own_guard_count :]
     return not own or (not scope.guards and all(any(read.name == element for read in guard.reads) for guard in own))
 
 
 def filter_(test: Callable[[T], bool], items: Sequence[T], /) -> list[T]:
     """The elements for which a condition holds. Its body calls nothing. Raises `InputError` (W-codes) for mistakes."""
-    scope, given = current("filter_"), _listed("filter_", items)
-    name, inner, result = _element(test, given, scope)
+    scope, given = require_scope("filter_"), _require_list("filter_", items)
+    name, inner, result = _trace_body(test, given, scope)
     if inner.nodes:
         called = inner.nodes[0].name
         hint = f"judged = map_(lambda {name}: {called}(...), ...), then filter_ by what it says"
-        raise fault("W016", f"filter_ takes a condition, and this one calls {called}", hint=hint)
-    if not holds(result):
-        raise fault("W015", f"this condition is known now: {result!r}", hint="a Python `if` outside of the workflow's body")
-    with inside(inner):
-        condition = boolean(lift(result), "filter_")
+        raise trace_error("W016", f"filter_ takes a condition, and this one calls {called}", hint=hint)
+    if not contains_placeholder(result):
+        raise trace_error("W015", f"this condition is known now: {result!r}", hint="a Python `if` outside of the workflow's body")
+    with enter_scope(inner):
+        condition = require_boolean(lift(result), "filter_")
     outer = replace(condition, reads=frozenset(read for read in condition.reads if read.name != name), scope=given.scope, node=None)
-    cel = f"{given.within(ATOM)}.filter({name}, {condition.cel})"
-    return cast("list[T]", Placeholder(joined(cel, ATOM, checked(cel, (given, outer)), [given, outer])))
+    cel = f"{given.bracketed(ATOM_PRECEDENCE)}.filter({name}, {condition.cel})"
+    return cast("list[T]", Placeholder(combine(cel, ATOM_PRECEDENCE, infer_type(cel, (given, outer)), [given, outer])))
 
 
 @overload
-def values(items: Sequence[Guarded[T]], /) -> list[T]: ...
+def values(items: Sequence[Maybe[T]], /) -> list[T]: ...
 @overload
 def values(items: Sequence[T], /) -> list[T]: ...
 def values(items: Any, /) -> Any:
     """Of a list whose elements may be missing, those that are there, in the same order."""
-    if type(items) is Guarded and items._mapped:
-        return renamed(items._wired)
-    if type(items) is not Placeholder and holds(items):
-        one = f"needed({said(items._wired)})" if type(items) is Guarded else "first_of(a, b, otherwise=...)"
-        raise fault("W016", "values() takes the list that map_ gave", hint=f"{one} for single values")
+    if type(items) is Maybe and items._is_list:
+        return rename_to_variable(items._expression)
+    if type(items) is not Placeholder and contains_placeholder(items):
+        one = f"require({display_text(items._expression)})" if type(items) is Maybe else "first_of(a, b, otherwise=...)"
+        raise trace_error("W016", "values() takes the list that map_ gave", hint=f"{one} for single values")
     return items

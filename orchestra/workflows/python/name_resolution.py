@@ -8,22 +8,22 @@ from typing import Any, TypeAlias, get_args
 from pydantic import BaseModel
 
 from orchestra.core.errors import InputError
-from orchestra.schema.fields import mentions
+from orchestra.schema.fields import schema_has_format
 from orchestra.schema.types import Schema, schema_of
 from orchestra.workflows.python.calls import Step
 from orchestra.workflows.python.steps import Agent, Workflow
 
-Meanings: TypeAlias = dict[tuple[str, str], Agent[..., Any] | Workflow[..., Any]]
+NamedSteps: TypeAlias = dict[tuple[str, str], Agent[..., Any] | Workflow[..., Any]]
 """Agents with cards of their own and workflows, by kind and name."""
 
 
-def meanings(*steps: Step[..., Any]) -> Meanings:
+def resolve_names(*steps: Step[..., Any]) -> NamedSteps:
     """What these steps are and may call, workflows and agents that are declared, each once.
 
     Agents that bind a card by its name are left to whoever knows the names. Raises `InputError` W021 where two that differ have one
     name, however many workflows lie between them.
     """
-    found: Meanings = {}
+    found: NamedSteps = {}
     waiting, seen = [*reversed(steps)], set[int]()
     while waiting:
         step = waiting.pop()
@@ -32,13 +32,13 @@ def meanings(*steps: Step[..., Any]) -> Meanings:
         seen.add(id(step))
         if isinstance(step, Workflow) or (isinstance(step, Agent) and step.card is not None):
             other = found.setdefault((step.kind, step.name), step)
-            if other is not step and not step.same(other):
-                raise ambiguous(step)
-        waiting += reversed(step.steps if isinstance(step, Workflow) else step.uses if isinstance(step, Agent) else ())
+            if other is not step and not step.is_same(other):
+                raise ambiguous_name_error(step)
+        waiting += reversed(step.steps if isinstance(step, Workflow) else step.declared_callees if isinstance(step, Agent) else ())
     return found
 
 
-def ambiguous(step: Step[..., Any]) -> InputError:
+def ambiguous_name_error(step: Step[..., Any]) -> InputError:
     """W021: another agent or workflow has the name of this one."""
     kind = "workflow" if isinstance(step, Workflow) else step.kind
     why = "a workflow refers to what it calls by name"
@@ -60,14 +60,14 @@ def declared_models(*steps: Step[..., Any]) -> dict[str, Schema]:
             continue
         seen.append(here)
         waiting += [field.annotation for field in here.model_fields.values()]
-        schema = _written(here)
+        schema = _model_schema(here)
         found[here.__name__] = schema if found.get(here.__name__, schema) == schema else None
     return {name: schema for name, schema in found.items() if schema is not None and name.isidentifier()}
 
 
-def _written(model: type[BaseModel]) -> Schema | None:
+def _model_schema(model: type[BaseModel]) -> Schema | None:
     try:
         schema = schema_of(model, "validation")
     except InputError:
         return None
-    return None if mentions(schema, "password") else schema
+    return None if schema_has_format(schema, "password") else schema

@@ -15,32 +15,50 @@ from typing_extensions import TypeForm, TypeVar
 
 from orchestra.agents.card_types import project_models
 from orchestra.core.errors import InputError
-from orchestra.core.suggestions import nearest
-from orchestra.schema.types import Schema, parse_type, schema_of, show
+from orchestra.core.suggestions import closest_match
+from orchestra.schema.types import Schema, format_type, parse_type, schema_of
 from orchestra.workflows.expressions.parser import KEYWORDS
 from orchestra.workflows.model import ANYTHING, PlanLimits, PlanNode, Retry
-from orchestra.workflows.python.calls import Options, Step, misfit, stated
-from orchestra.workflows.python.pending import plain_json, unfit
-from orchestra.workflows.python.placeholders import Guarded, Placeholder, template
-from orchestra.workflows.python.scopes import Scope, current, fault
-from orchestra.workflows.python.signatures import NAME, models_of
+from orchestra.workflows.python.calls import NodeOptions, Step, argument_type_error, finish_node
+from orchestra.workflows.python.pending import plain_json, type_mismatch
+from orchestra.workflows.python.placeholders import Maybe, Placeholder, template_with_type
+from orchestra.workflows.python.scopes import TraceScope, require_scope, trace_error
+from orchestra.workflows.python.signatures import NAME_PATTERN, models_in
 from orchestra.workflows.python.steps import Agent, Tool, Workflow
 
 T = TypeVar("T")
 
-LISTS: Mapping[str, type[Step[..., Any]]] = {"agents": Agent, "tools": Tool, "workflows": Workflow}
+LIST_CLAUSES: Mapping[str, type[Step[..., Any]]] = {"agents": Agent, "tools": Tool, "workflows": Workflow}
 """What a plan may be made of, by the keyword that lists it."""
-COUNTS: Mapping[str, tuple[int, int, int]] = {"repairs": (0, 10, 2), "replans": (0, 10, 2), "votes": (1, 16, 5), "shortlist": (1, 100, 16)}
+COUNT_CLAUSES: Mapping[str, tuple[int, int, int]] = {
+    "repairs": (0, 10, 2),
+    "replans": (0, 10, 2),
+    "votes": (1, 16, 5),
+    "shortlist": (1, 100, 16),
+}
 """Clauses that are numbers: the least, the most, and one to show."""
-SWITCHES = ("streaming", "cache", "stepwise", "copied", "literals", "confirm", "grounded", "each_part", "anyway")
+FLAG_CLAUSES = ("streaming", "cache", "stepwise", "copied", "literals", "confirm", "grounded", "each_part", "anyway")
 """Clauses that are true or false."""
-PLANNERS: Mapping[str, str] = {"router": "router", "larger": "planner"}
+PLANNER_CLAUSES: Mapping[str, str] = {"router": "router", "larger": "planner"}
 """Clauses that name an agent which plans, and a name to show."""
-CLAUSES = (*LISTS, "returns", "limits", *COUNTS, *SWITCHES, *PLANNERS, "hearsay", "fallback", "timeout", "retry", "after", "with_")
+CLAUSES = (
+    *LIST_CLAUSES,
+    "returns",
+    "limits",
+    *COUNT_CLAUSES,
+    *FLAG_CLAUSES,
+    *PLANNER_CLAUSES,
+    "hearsay",
+    "fallback",
+    "timeout",
+    "retry",
+    "after",
+    "with_",
+)
 """The keywords of `plan`; a value of such a name is passed in `with_`."""
-_BOUND = "agent('{0}', Input, Output)"
-_FORM = "plan(question, returns=Answer, agents=[reader], tools=[search], question=question)"
-_NOTHING: Any = object()
+_AGENT_FORM = "agent('{0}', Input, Output)"
+_USAGE = "plan(question, returns=Answer, agents=[reader], tools=[search], question=question)"
+_UNSET: Any = object()
 
 if TYPE_CHECKING:
 
@@ -102,157 +120,157 @@ else:
         Raises `InputError`: W010 for arguments that are none, W011 for a value of another type, W016 for a clause that is not one, W018
         for a type or a name that cannot be written.
         """
-        scope = current("plan")
+        scope = require_scope("plan")
         if len(goal) != 1:
             said = "has no goal" if not goal else f"takes one goal, got {len(goal)}"
-            raise fault("W010", f"plan() {said}: it comes first, and everything else by name", hint=_FORM)
+            raise trace_error("W010", f"plan() {said}: it comes first, and everything else by name", hint=_USAGE)
         clauses = {name: given.pop(name) for name in CLAUSES if name in given}
-        return _planned(scope, goal[0], clauses, _values(given, with_))
+        return _add_plan(scope, goal[0], clauses, _value_templates(given, with_))
 
 
-def _planned(scope: Scope, goal: Any, clauses: dict[str, Any], values: dict[str, Any]) -> Any:
-    text, have = template(goal)
-    if reason := unfit(have, {"type": "string"}):
-        raise misfit("plan(goal)", goal, have, {"type": "string"}, reason)
-    if (wanted := clauses.pop("returns", _NOTHING)) is _NOTHING:
-        raise fault("W010", "plan() does not say what it returns", hint=_FORM)
-    returns, schema = (ANYTHING, {}) if wanted is Any else returned(wanted, scope)
+def _add_plan(scope: TraceScope, goal: Any, clauses: dict[str, Any], values: dict[str, Any]) -> Any:
+    text, have = template_with_type(goal)
+    if reason := type_mismatch(have, {"type": "string"}):
+        raise argument_type_error("plan(goal)", goal, have, {"type": "string"}, reason)
+    if (wanted := clauses.pop("returns", _UNSET)) is _UNSET:
+        raise trace_error("W010", "plan() does not say what it returns", hint=_USAGE)
+    returns, schema = (ANYTHING, {}) if wanted is Any else return_type(wanted, scope)
     fields: dict[str, Any] = {"plan": text, "with_": values, "returns": returns}
-    for name, kind in LISTS.items():
-        steps = _listed(name, kind, clauses.pop(name, ()))
+    for name, kind in LIST_CLAUSES.items():
+        steps = _require_steps(name, kind, clauses.pop(name, ()))
         fields[name] = tuple(step.name for step in steps)
         scope.root.steps += steps
     if "limits" in clauses:
-        fields["limits"] = _limits(clauses.pop("limits"))
-    fields |= {name: _count(name, clauses.pop(name)) for name in COUNTS if name in clauses}
-    fields |= {name: _switch(name, clauses.pop(name)) for name in SWITCHES if name in clauses}
-    fields |= {name: _planner(name, clauses.pop(name), scope) for name in PLANNERS if name in clauses}
+        fields["limits"] = _require_limits(clauses.pop("limits"))
+    fields |= {name: _require_count(name, clauses.pop(name)) for name in COUNT_CLAUSES if name in clauses}
+    fields |= {name: _require_flag(name, clauses.pop(name)) for name in FLAG_CLAUSES if name in clauses}
+    fields |= {name: _planner_name(name, clauses.pop(name), scope) for name in PLANNER_CLAUSES if name in clauses}
     if "hearsay" in clauses:
-        fields["hearsay"] = _named(clauses.pop("hearsay"), values)
-    draft = scope.add(PlanNode, "planned", schema, **fields)
-    options: Options = {**clauses}  # type: ignore[typeddict-item]  # what is left are options of nodes
-    return stated(options, draft, scope, "planned", "plan(fallback=...)")
+        fields["hearsay"] = _value_names(clauses.pop("hearsay"), values)
+    draft = scope.add_node(PlanNode, "planned", schema, **fields)
+    options: NodeOptions = {**clauses}  # type: ignore[typeddict-item]  # what is left are options of nodes
+    return finish_node(options, draft, scope, "planned", "plan(fallback=...)")
 
 
-def _values(given: Mapping[str, Any], more: Any) -> dict[str, Any]:
+def _value_templates(given: Mapping[str, Any], more: Any) -> dict[str, Any]:
     """The values that a plan may read, as templates."""
     if more is not None and not isinstance(more, Mapping):
-        raise fault("W016", "with_ takes a mapping from names to values", hint="with_={'limits': limits}")
+        raise trace_error("W016", "with_ takes a mapping from names to values", hint="with_={'limits': limits}")
     if twice := next((name for name in more or () if name in given), None):
-        raise fault("W010", f"plan() got the value {twice!r} twice", hint=f"leave it out of with_, or leave {twice}=... out")
+        raise trace_error("W010", f"plan() got the value {twice!r} twice", hint=f"leave it out of with_, or leave {twice}=... out")
     found = {}
     for name, value in {**given, **(more or {})}.items():
-        if name in given and _no_value(value):
-            near = nearest(name, CLAUSES)
-            hint = f"did you mean {near!r}?" if near else _FORM
-            raise fault("W010", f"plan() has no {name!r}, and what it got is no value that a plan could read", hint=hint)
-        if not isinstance(name, str) or not NAME.fullmatch(name) or name in KEYWORDS:
+        if name in given and _is_clause_value(value):
+            near = closest_match(name, CLAUSES)
+            hint = f"did you mean {near!r}?" if near else _USAGE
+            raise trace_error("W010", f"plan() has no {name!r}, and what it got is no value that a plan could read", hint=hint)
+        if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name) or name in KEYWORDS:
             hint = f"call it {name.lower()}_" if str(name).lower() in KEYWORDS else "lower case letters, digits and _"
-            raise fault("W018", f"a plan cannot read a value that is called {name!r}", hint=hint)
-        found[name] = template(value)[0]
+            raise trace_error("W018", f"a plan cannot read a value that is called {name!r}", hint=hint)
+        found[name] = template_with_type(value)[0]
     return found
 
 
-def _no_value(value: Any) -> bool:
+def _is_clause_value(value: Any) -> bool:
     """Whether it is, or lists, what belongs to a clause of the plan."""
-    if type(value) in (Placeholder, Guarded):
+    if type(value) in (Placeholder, Maybe):
         return False
     return isinstance(value, Step | PlanLimits) or (isinstance(value, list | tuple) and any(isinstance(one, Step) for one in value))
 
 
-def returned(returns: Any, scope: Scope) -> tuple[str, Schema]:
+def return_type(returns: Any, scope: TraceScope) -> tuple[str, Schema]:
     """The type of a node's value as the language writes it, and as the compiler will read that; its models are known from then on."""
-    if (said := _no_type(returns)) is not None:
-        raise fault("W016", f"returns=... takes a type, and {said}", hint="returns=Answer")
+    if (said := _not_a_type(returns)) is not None:
+        raise trace_error("W016", f"returns=... takes a type, and {said}", hint="returns=Answer")
     try:
         schema = schema_of(type(None) if returns is None else returns, "serialization")
-        text = show(schema, full=True)
-        parsed = parse_type(text, {**models_of(schema), **project_models(), **scope.root.models})
+        text = format_type(schema, full=True)
+        parsed = parse_type(text, {**models_in(schema), **project_models(), **scope.root.models})
     except InputError as error:
-        raise fault("W018", f"returns=... is no type that a workflow can name: {error.message}", hint="returns=Answer") from error
-    mine = {name: model for name, model in models_of(schema).items() if name not in project_models()}
+        raise trace_error("W018", f"returns=... is no type that a workflow can name: {error.message}", hint="returns=Answer") from error
+    mine = {name: model for name, model in models_in(schema).items() if name not in project_models()}
     scope.root.models = {**mine, **scope.root.models}
     return text, parsed
 
 
-def _no_type(given: Any) -> str | None:
+def _not_a_type(given: Any) -> str | None:
     """What was given instead of a type, where that can be told."""
-    if type(given) in (Placeholder, Guarded):
+    if type(given) in (Placeholder, Maybe):
         return "this is a value"
     if isinstance(given, Step):
-        return f"{given.name} is {_a(_noun(given))}"
+        return f"{given.name} is {_with_article(_kind_noun(given))}"
     return f"{given!r} is a text" if isinstance(given, str) else None
 
 
-def _listed(name: str, kind: type[Step[..., Any]], given: Any) -> list[Step[..., Any]]:
+def _require_steps(name: str, kind: type[Step[..., Any]], given: Any) -> list[Step[..., Any]]:
     """What a list of skills names. Raises `InputError` W016 for what is of another kind, or no step at all."""
     one = kind.__name__.lower()
     if isinstance(given, Step):
-        raise fault("W016", f"{name}=... takes a list, and {given.name} is one {_noun(given)}", hint=f"{name}=[{given.name}]")
+        raise trace_error("W016", f"{name}=... takes a list, and {given.name} is one {_kind_noun(given)}", hint=f"{name}=[{given.name}]")
     if isinstance(given, str) or not isinstance(given, Sequence):
-        raise fault("W016", f"{name}=... takes a list of {name}", hint=f"{name}=[...]")
+        raise trace_error("W016", f"{name}=... takes a list of {name}", hint=f"{name}=[...]")
     for step in given:
         if isinstance(step, kind):
             continue
         if isinstance(step, Step):
-            noun = _noun(step)
-            raise fault("W016", f"{name}=[...] takes {name}, and {step.name} is {_a(noun)}", hint=f"{noun}s=[{step.name}]")
+            noun = _kind_noun(step)
+            raise trace_error("W016", f"{name}=[...] takes {name}, and {step.name} is {_with_article(noun)}", hint=f"{noun}s=[{step.name}]")
         if isinstance(step, str):
-            hint = f"{name}=[{step}], where {step} = {_BOUND.format(step)}" if kind is Agent else f"{name}=[{step}], the {one} itself"
-            raise fault("W016", f"{name}=[...] takes {name}, and {step!r} is a text", hint=hint)
+            hint = f"{name}=[{step}], where {step} = {_AGENT_FORM.format(step)}" if kind is Agent else f"{name}=[{step}], the {one} itself"
+            raise trace_error("W016", f"{name}=[...] takes {name}, and {step!r} is a text", hint=hint)
         shown = step.__name__ if callable(step) and hasattr(step, "__name__") else plain_json(step)
         hint = f"@{one}({'effect=...' if kind is Tool else ''}) makes one of a function" if callable(step) else f"{name}=[...]"
-        raise fault("W016", f"{name}=[...] takes {name}, and {shown!r} is none", hint=hint)
+        raise trace_error("W016", f"{name}=[...] takes {name}, and {shown!r} is none", hint=hint)
     return list(given)
 
 
-def _noun(step: Step[..., Any]) -> str:
+def _kind_noun(step: Step[..., Any]) -> str:
     return "workflow" if isinstance(step, Workflow) else step.kind
 
 
-def _a(noun: str) -> str:
+def _with_article(noun: str) -> str:
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
-def _limits(given: Any) -> PlanLimits:
+def _require_limits(given: Any) -> PlanLimits:
     if not isinstance(given, PlanLimits):
-        raise fault(
+        raise trace_error(
             "W016", f"limits=... says how large the plan may be, and {given!r} is no PlanLimits", hint="limits=PlanLimits(steps=8, width=4)"
         )
     return given
 
 
-def _named(given: Any, values: Mapping[str, Any]) -> tuple[str, ...]:
+def _value_names(given: Any, values: Mapping[str, Any]) -> tuple[str, ...]:
     """The values that are named."""
     if not isinstance(given, list | tuple) or (wrong := next((one for one in given if one not in values), None)) is not None:
         shown = repr(given if not isinstance(given, list | tuple) else wrong)
         hint = f"hearsay=[{next(iter(values), 'mail')!r}]"
-        raise fault("W016", f"hearsay=... lists names of values that the plan may read, and {shown} is none", hint=hint)
+        raise trace_error("W016", f"hearsay=... lists names of values that the plan may read, and {shown} is none", hint=hint)
     return tuple(given)
 
 
-def _count(name: str, given: Any) -> int:
-    least, most, shown = COUNTS[name]
+def _require_count(name: str, given: Any) -> int:
+    least, most, shown = COUNT_CLAUSES[name]
     if type(given) is not int or not least <= given <= most:
         counted = "skills" if name == "shortlist" else name
-        raise fault("W016", f"{name}={given!r} is no number of {counted}", hint=f"{name}={shown}, from {least} to {most}")
+        raise trace_error("W016", f"{name}={given!r} is no number of {counted}", hint=f"{name}={shown}, from {least} to {most}")
     return given
 
 
-def _switch(name: str, given: Any) -> bool:
+def _require_flag(name: str, given: Any) -> bool:
     if type(given) is not bool:
-        raise fault("W016", f"{name}={given!r} is neither True nor False", hint=f"{name}={not PlanNode.model_fields[name].default}")
+        raise trace_error("W016", f"{name}={given!r} is neither True nor False", hint=f"{name}={not PlanNode.model_fields[name].default}")
     return given
 
 
-def _planner(name: str, given: Any, scope: Scope) -> str | None:
+def _planner_name(name: str, given: Any, scope: TraceScope) -> str | None:
     """The name of an agent that plans; None where there shall be no larger one."""
     if given is None and name == "larger":
         return None
     if isinstance(given, Agent):
         scope.root.steps.append(given)
         return given.name
-    if not isinstance(given, str) or not NAME.fullmatch(given):
+    if not isinstance(given, str) or not NAME_PATTERN.fullmatch(given):
         shown = given.name if isinstance(given, Step) else repr(given)
-        raise fault("W016", f"{name}={shown} is no agent", hint=f"{name}={PLANNERS[name]!r}, or the agent itself")
+        raise trace_error("W016", f"{name}={shown} is no agent", hint=f"{name}={PLANNER_CLAUSES[name]!r}, or the agent itself")
     return given

@@ -6,196 +6,212 @@ import re
 from collections.abc import Mapping
 from typing import assert_never
 
-from orchestra.schema.types import Schema, show
+from orchestra.schema.types import Schema, format_type
 from orchestra.workflows.expressions.parser import (
-    Binary,
-    Call,
-    Choose,
-    Index,
-    ListOf,
-    Literal,
-    Logic,
-    Macro,
-    MapOf,
-    Name,
-    NotCEL,
-    Select,
-    Tree,
-    Unary,
+    CelBinary,
+    CelCall,
+    CelConditional,
+    CelIndex,
+    CelList,
+    CelLiteral,
+    CelLogic,
+    CelMacro,
+    CelMap,
+    CelName,
+    CelSelect,
+    CelSyntaxError,
+    CelTree,
+    CelUnary,
     parse,
 )
 
-_RANK = {"==": 4, "!=": 4, "<": 4, "<=": 4, ">": 4, ">=": 4, "+": 5, "-": 5, "*": 6, "/": 6}
-_QUOTED = re.compile(r"('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")|\bnull\b|\banything\b")
+_PRECEDENCE = {"==": 4, "!=": 4, "<": 4, "<=": 4, ">": 4, ">=": 4, "+": 5, "-": 5, "*": 6, "/": 6}
+_QUOTED_OR_WORD = re.compile(r"('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")|\bnull\b|\banything\b")
 
 
-class Unspoken(ValueError):
+class NotExpressible(ValueError):
     """An expression that Python has no words for; the argument says which part."""
 
 
-def typed(schema: Schema, *, full: bool = False) -> str:
+def python_type(schema: Schema, *, full: bool = False) -> str:
     """The type as a Python reader would write it."""
-    return _QUOTED.sub(lambda match: match[1] or {"null": "None"}.get(match[0], "Any"), show(schema, full=full))
+    return _QUOTED_OR_WORD.sub(lambda match: match[1] or {"null": "None"}.get(match[0], "Any"), format_type(schema, full=full))
 
 
-def spoken_cel(cel: str, lists: Mapping[str, str]) -> str:
-    """CEL in Python's words; the CEL itself where there are none. `lists` as in `spoken`."""
+def cel_to_python(cel: str, lists: Mapping[str, str]) -> str:
+    """CEL in Python's words; the CEL itself where there are none. `lists` as in `tree_to_python`."""
     try:
-        return spoken(parse(cel), lists)
-    except (NotCEL, Unspoken):
+        return tree_to_python(parse(cel), lists)
+    except (CelSyntaxError, NotExpressible):
         return cel
 
 
-def spoken(tree: Tree, lists: Mapping[str, str], names: Mapping[str, str] | None = None) -> str:
-    """A tree of CEL in Python's words. Raises `Unspoken` for what has none.
+def tree_to_python(tree: CelTree, lists: Mapping[str, str], names: Mapping[str, str] | None = None) -> str:
+    """A tree of CEL in Python's words. Raises `NotExpressible` for what has none.
 
     `lists` are the nodes under `each`, each with what its list is called, such as `readings` or `values(readings)`; `names` are
-    the names that are said otherwise in Python, such as `needed(draft)` for `draft`.
+    the names that are said otherwise in Python, such as `require(draft)` for `draft`.
     """
-    return _Speaker(lists, names or {}).say(tree)
+    return _PythonPrinter(lists, names or {}).render(tree)
 
 
-class _Speaker:
+class _PythonPrinter:
     """Says one tree."""
 
     def __init__(self, lists: Mapping[str, str], names: Mapping[str, str]) -> None:
         self.lists, self.names = lists, names
 
-    def say(self, tree: Tree) -> str:
+    def render(self, tree: CelTree) -> str:
         match tree:
-            case Literal(value):
+            case CelLiteral(value):
                 return repr(value)
-            case Name(name):
+            case CelName(name):
                 return self.names.get(name, name)
-            case Select(of, name):
+            case CelSelect(of, name):
                 return self.select(of, name)
-            case Index(of, key):
+            case CelIndex(of, key):
                 return self.index(of, key)
-            case ListOf(items):
-                return "[" + ", ".join(map(self.say, items)) + "]"
-            case MapOf(items):
-                return "{" + ", ".join(f"{self.say(key)}: {self.say(value)}" for key, value in items) + "}"
-            case Macro():
+            case CelList(items):
+                return "[" + ", ".join(map(self.render, items)) + "]"
+            case CelMap(items):
+                return "{" + ", ".join(f"{self.render(key)}: {self.render(value)}" for key, value in items) + "}"
+            case CelMacro():
                 return self.macro(tree)
-            case Call(name, of, args):
+            case CelCall(name, of, args):
                 return self.call(name, of, args)
-            case Unary(op, of):
-                return f"not_({self.say(of)})" if op == "!" else self.negative(of)
-            case Logic(op, items):
-                return f"{'all_of' if op == '&&' else 'any_of'}({', '.join(map(self.say, items))})"
-            case Choose(test, then, otherwise):
+            case CelUnary(op, of):
+                return f"not_({self.render(of)})" if op == "!" else self.negative(of)
+            case CelLogic(op, items):
+                return f"{'all_of' if op == '&&' else 'any_of'}({', '.join(map(self.render, items))})"
+            case CelConditional(test, then, otherwise):
                 return self.choose(test, then, otherwise)
-            case Binary(op, left, right):
+            case CelBinary(op, left, right):
                 return self.binary(op, left, right)
             case _:
                 assert_never(tree)
 
-    def negative(self, of: Tree) -> str:
-        raise Unspoken(f"-{self.say(of)}")
+    def negative(self, of: CelTree) -> str:
+        raise NotExpressible(f"-{self.render(of)}")
 
-    def select(self, of: Tree, name: str) -> str:
+    def select(self, of: CelTree, name: str) -> str:
         match of:
-            case Name("input"):
+            case CelName("input"):
                 return self.names.get(f"input.{name}", name)
-            case Name(node) if name == "values" and node in self.lists:
+            case CelName(node) if name == "values" and node in self.lists:
                 return self.lists[node]
             case _:
-                return f"{self.inner(of)}.{name}"
+                return f"{self.base(of)}.{name}"
 
-    def index(self, of: Tree, key: Tree) -> str:
+    def index(self, of: CelTree, key: CelTree) -> str:
         match key:
-            case Literal(str(name)) if name.isidentifier():
+            case CelLiteral(str(name)) if name.isidentifier():
                 return self.select(of, name)
-            case Binary("-", Call("size", None, (same,)), Literal(int(back))) if _same(same, of):
-                return f"{self.inner(of)}[-{back}]"
+            case CelBinary("-", CelCall("size", None, (same,)), CelLiteral(int(back))) if _is_same(same, of):
+                return f"{self.base(of)}[-{back}]"
             case _:
-                return f"{self.inner(of)}[{self.say(key)}]"
+                return f"{self.base(of)}[{self.render(key)}]"
 
-    def inner(self, tree: Tree) -> str:
+    def base(self, tree: CelTree) -> str:
         """What stands before a dot."""
-        text = self.say(tree)
-        return f"({text})" if isinstance(tree, Binary | Unary) or (isinstance(tree, Literal) and not isinstance(tree.value, str)) else text
+        text = self.render(tree)
+        return (
+            f"({text})"
+            if isinstance(tree, CelBinary | CelUnary) or (isinstance(tree, CelLiteral) and not isinstance(tree.value, str))
+            else text
+        )
 
-    def macro(self, tree: Macro) -> str:
+    def macro(self, tree: CelMacro) -> str:
         name = tree.variable.name
-        over = self.say(tree.of)
+        over = self.render(tree.items)
         match tree.kind, tree.bodies:
             case "map", (body,):
-                return f"map_(lambda {name}: {self.say(body)}, {over})"
+                return f"map_(lambda {name}: {self.render(body)}, {over})"
             case "map", (test, body):
-                return f"map_(lambda {name}: {self.say(body)}, filter_(lambda {name}: {self.say(test)}, {over}))"
+                return f"map_(lambda {name}: {self.render(body)}, filter_(lambda {name}: {self.render(test)}, {over}))"
             case "filter", (test,):
-                return f"filter_(lambda {name}: {self.say(test)}, {over})"
+                return f"filter_(lambda {name}: {self.render(test)}, {over})"
             case _:
-                raise Unspoken(f"{tree.kind}()")
+                raise NotExpressible(f"{tree.kind}()")
 
-    def call(self, name: str, of: Tree | None, args: tuple[Tree, ...]) -> str:
+    def call(self, name: str, of: CelTree | None, args: tuple[CelTree, ...]) -> str:
         given = (of, *args) if of is not None else args
         match name, given:
             case "size", (items,):
-                return f"length({self.say(items)})"
+                return f"length({self.render(items)})"
             case "double", (number,):
                 # Python mixes integers and floats, so the word is written by tracing itself.
-                return f"({self.say(number)})" if isinstance(number, Binary) else self.say(number)
+                return f"({self.render(number)})" if isinstance(number, CelBinary) else self.render(number)
             case "string", (value,):
-                return f"as_text({self.say(value)})"
+                return f"as_text({self.render(value)})"
             case "contains", (text, part) if of is not None:
-                return f"contains({self.say(text)}, {self.say(part)})"
+                return f"contains({self.render(text)}, {self.render(part)})"
             case _:
-                raise Unspoken(f"{name}()")
+                raise NotExpressible(f"{name}()")
 
-    def choose(self, test: Tree, then: Tree, otherwise: Tree) -> str:
+    def choose(self, test: CelTree, then: CelTree, otherwise: CelTree) -> str:
         match test:
-            case Binary("!=", value, Literal(None)) if _same(value, then):
-                return f"or_else({self.say(value)}, {self.say(otherwise)})"
+            case CelBinary("!=", value, CelLiteral(None)) if _is_same(value, then):
+                return f"or_else({self.render(value)}, {self.render(otherwise)})"
             case _:
-                return f"choose({self.say(test)}, {self.say(then)}, {self.say(otherwise)})"
+                return f"choose({self.render(test)}, {self.render(then)}, {self.render(otherwise)})"
 
-    def binary(self, op: str, left: Tree, right: Tree) -> str:
+    def binary(self, op: str, left: CelTree, right: CelTree) -> str:
         match op, right:
-            case "!=", Literal(None):
-                return f"present({self.say(left)})"
+            case "!=", CelLiteral(None):
+                return f"has_value({self.render(left)})"
             case "in", _:
-                return f"contains({self.say(right)}, {self.say(left)})"
+                return f"contains({self.render(right)}, {self.render(left)})"
             case "%", _:
-                raise Unspoken("%")
+                raise NotExpressible("%")
             case _:
-                return f"{self.side(left, op, right=False)} {op} {self.side(right, op, right=True)}"
+                return f"{self.operand(left, op, right=False)} {op} {self.operand(right, op, right=True)}"
 
-    def side(self, tree: Tree, op: str, *, right: bool) -> str:
-        text, own, rank = self.say(tree), _rank(tree), _RANK[op]
-        return f"({text})" if own < rank or (own == rank and (right or rank == 4)) else text
+    def operand(self, tree: CelTree, op: str, *, right: bool) -> str:
+        text, own, precedence = self.render(tree), _precedence(tree), _PRECEDENCE[op]
+        return f"({text})" if own < precedence or (own == precedence and (right or precedence == 4)) else text
 
 
-def _rank(tree: Tree) -> int:
+def _precedence(tree: CelTree) -> int:
     """How tightly the Python words of a tree hold together."""
     match tree:
-        case Binary("!=", _, Literal(None)) | Binary("in"):
+        case CelBinary("!=", _, CelLiteral(None)) | CelBinary("in"):
             return 9
-        case Binary(op):
-            return _RANK.get(op, 9)
-        case Call("double", _, (Binary(),)):
+        case CelBinary(op):
+            return _PRECEDENCE.get(op, 9)
+        case CelCall("double", _, (CelBinary(),)):
             return 9
-        case Call("double", _, (number,)):
-            return _rank(number)
+        case CelCall("double", _, (number,)):
+            return _precedence(number)
         case _:
             return 9
 
 
-def _same(one: Tree, other: Tree) -> bool:
+def _is_same(one: CelTree, other: CelTree) -> bool:
     """Whether two trees say the same, wherever they stand."""
-    return shape(one) == shape(other)
+    return without_positions(one) == without_positions(other)
 
 
-def shape(tree: object) -> object:
+def without_positions(tree: object) -> object:
     """A tree without its places, to be compared."""
     match tree:
         case tuple():
-            return tuple(shape(part) for part in tree)
-        case Literal(value):
-            return Literal, type(value), value
-        case Name() | Select() | Index() | Call() | Macro() | Unary() | Binary() | Logic() | Choose() | ListOf() | MapOf():
-            parts = (getattr(tree, name) for name in tree.__struct_fields__ if name not in ("at", "end"))
-            return (type(tree), *(shape(part) for part in parts))
+            return tuple(without_positions(part) for part in tree)
+        case CelLiteral(value):
+            return CelLiteral, type(value), value
+        case (
+            CelName()
+            | CelSelect()
+            | CelIndex()
+            | CelCall()
+            | CelMacro()
+            | CelUnary()
+            | CelBinary()
+            | CelLogic()
+            | CelConditional()
+            | CelList()
+            | CelMap()
+        ):
+            parts = (getattr(tree, name) for name in tree.__struct_fields__ if name not in ("start", "end"))
+            return (type(tree), *(without_positions(part) for part in parts))
         case _:
             return tree

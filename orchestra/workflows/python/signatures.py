@@ -15,32 +15,32 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from orchestra.agents.card_types import project_models
 from orchestra.agents.contract import Contract
 from orchestra.core.errors import InputError
-from orchestra.schema.assignability import assignable
-from orchestra.schema.decoding import reread
-from orchestra.schema.fields import mentions
-from orchestra.schema.json_schema import record
-from orchestra.schema.types import Schema, bundled, parse_type, schema_of, show, under
-from orchestra.workflows.expressions.parser import KEYWORDS, escaped
+from orchestra.schema.assignability import assignability_error
+from orchestra.schema.decoding import decode_value
+from orchestra.schema.fields import schema_has_format
+from orchestra.schema.json_schema import object_type
+from orchestra.schema.types import Schema, bundle_definitions, format_type, parse_type, schema_of, subschema
+from orchestra.workflows.expressions.parser import KEYWORDS, escape_references
 from orchestra.workflows.model import Graph, Input
 from orchestra.workflows.python import errors
-from orchestra.workflows.python.errors import Spot
+from orchestra.workflows.python.errors import CodeLocation
 
-Read: TypeAlias = Callable[[Any], Any]
-NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
-_TYPES = "str, int, float, bool, list[T], dict[str, T], Literal[...], T | None, and pydantic models"
+ReadValue: TypeAlias = Callable[[Any], Any]
+NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_SUPPORTED_TYPES = "str, int, float, bool, list[T], dict[str, T], Literal[...], T | None, and pydantic models"
 
 
 @dataclass(frozen=True, slots=True)
-class Keywords:
+class KeywordParameters:
     """The names of a signature's parameters, and those that must be given."""
 
     names: tuple[str, ...]
-    needed: frozenset[str]
-    known: frozenset[str]
+    required: frozenset[str]
+    allowed: frozenset[str]
 
-    def fits(self, given: Mapping[str, Any]) -> bool:
+    def accepts(self, given: Mapping[str, Any]) -> bool:
         """Whether a call with these names is one."""
-        return self.needed <= given.keys() <= self.known
+        return self.required <= given.keys() <= self.allowed
 
 
 @dataclass(frozen=True)
@@ -53,22 +53,22 @@ class Signature:
     output: Schema
     types: Mapping[str, Any] = field(default_factory=dict)
     returns: Any = Any
-    key: Any = None
+    key_type: Any = None
     """The Python type of the parameter that is no input but gets an idempotency key; None where there is none."""
 
     @cached_property
     def fields(self) -> Mapping[str, Schema]:
         """The types of the inputs by name."""
-        return {name: under(self.input, part) for name, part in self.input.get("properties", {}).items()}
+        return {name: subschema(self.input, part) for name, part in self.input.get("properties", {}).items()}
 
     @cached_property
-    def plain(self) -> Keywords | None:
+    def keywords(self) -> KeywordParameters | None:
         """How it is called by name; None for one that takes any names."""
         parameters = self.parameters.parameters
         if any(one.kind not in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY) for one in parameters.values()):
             return None
         needed = frozenset(name for name, one in parameters.items() if one.default is one.empty)
-        return Keywords(tuple(parameters), needed, frozenset(parameters))
+        return KeywordParameters(tuple(parameters), needed, frozenset(parameters))
 
     @cached_property
     def _output(self) -> TypeAdapter[Any]:
@@ -79,28 +79,28 @@ class Signature:
         if self.returns is Any:
             return value
         try:
-            return reread(self._output, value)
+            return decode_value(self._output, value)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(str(step) for step in first["loc"])
             raise InputError("W020", f"the output is not a {self.returns}: {where + ': ' if where else ''}{first['msg']}") from error
 
 
-def described(function: Callable[..., Any]) -> str:
+def first_paragraph(function: Callable[..., Any]) -> str:
     """The first paragraph of a function's docstring, on one line."""
     return " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
 
 
-def of_function(function: Callable[..., Any], kind: str, *, key: str = "") -> Signature:
+def signature_of_function(function: Callable[..., Any], kind: str, *, key: str = "") -> Signature:
     """The signature of a decorated function; its annotations are resolved, also where they name local types.
 
     `key` names a parameter that is none of the inputs. Raises `InputError` W017 where it cannot be one.
     """
     name = getattr(function, "__name__", str(function))
-    spot = Spot(function.__code__, -1) if hasattr(function, "__code__") else None
-    if spot is None:
-        raise errors.mistake("W017", f"@{kind} stands on a function, and {name} is none", hint="def name(question: str) -> str: ...")
-    hints = _hints(function, name, spot)
+    location = CodeLocation(function.__code__, -1) if hasattr(function, "__code__") else None
+    if location is None:
+        raise errors.error_at("W017", f"@{kind} stands on a function, and {name} is none", hint="def name(question: str) -> str: ...")
+    hints = _hints(function, name, location)
     parameters = inspect.signature(function)
     keyed = key and key in parameters.parameters
     if keyed:
@@ -108,92 +108,99 @@ def of_function(function: Callable[..., Any], kind: str, *, key: str = "") -> Si
     properties: dict[str, Any] = {}
     required: list[str] = []
     for parameter in parameters.parameters.values():
-        _named(parameter, name, spot)
+        _check_parameter(parameter, name, location)
         if parameter.name not in hints:
-            raise errors.mistake("W017", f"{name}: the input {parameter.name!r} has no type", hint=f"{parameter.name}: str", spot=spot)
-        properties[parameter.name] = _schema(hints[parameter.name], f"{name}: the input {parameter.name!r}", "validation", spot)
+            raise errors.error_at(
+                "W017", f"{name}: the input {parameter.name!r} has no type", hint=f"{parameter.name}: str", location=location
+            )
+        properties[parameter.name] = _type_schema(hints[parameter.name], f"{name}: the input {parameter.name!r}", "validation", location)
         if parameter.default is parameter.empty:
             required.append(parameter.name)
         else:
-            properties[parameter.name] = {**properties[parameter.name], "default": _default(parameter, hints[parameter.name], name, spot)}
+            properties[parameter.name] = {
+                **properties[parameter.name],
+                "default": _default_value(parameter, hints[parameter.name], name, location),
+            }
     if "return" not in hints:
-        raise errors.mistake("W017", f"{name} does not say what it returns", hint=f"def {name}(...) -> str: ...", spot=spot)
-    output = _schema(hints["return"], f"{name}: the output", "serialization", spot)
-    inputs = bundled(record(properties, required))
+        raise errors.error_at("W017", f"{name} does not say what it returns", hint=f"def {name}(...) -> str: ...", location=location)
+    output = _type_schema(hints["return"], f"{name}: the output", "serialization", location)
+    inputs = bundle_definitions(object_type(properties, required))
     types = {name: hints[name] for name in parameters.parameters}
     return Signature(parameters, inputs, output, types, hints["return"], hints.get(key) if keyed else None)
 
 
-def of_models(name: str, model: Any, output: Any) -> Signature:
+def signature_of_models(name: str, model: Any, output: Any) -> Signature:
     """The signature of a card that is bound to a model of its inputs and a type of its output. Raises `InputError` W017."""
     if not (inspect.isclass(model) and issubclass(model, BaseModel)):
         said = getattr(model, "__name__", repr(model))
-        raise errors.mistake(
+        raise errors.error_at(
             "W017",
             f"agent({name!r}, ...): the inputs are a pydantic model, and {said} is none",
             hint="class ReaderInput(BaseModel): question: str",
         )
     return Signature(
         inspect.signature(model),
-        _schema(model, f"agent({name!r}): the inputs", "validation", None),
-        _schema(output, f"agent({name!r}): the output", "serialization", None),
+        _type_schema(model, f"agent({name!r}): the inputs", "validation", None),
+        _type_schema(output, f"agent({name!r}): the output", "serialization", None),
         {field.alias or key: field.annotation for key, field in model.model_fields.items()},
         output,
     )
 
 
-def _hints(function: Callable[..., Any], name: str, spot: Spot) -> dict[str, Any]:
+def _hints(function: Callable[..., Any], name: str, location: CodeLocation) -> dict[str, Any]:
     try:
         hints = typing.get_type_hints(function, localns=errors.user_locals(), include_extras=True)
     except NameError as error:
         hint = "define or import the type above the function, and outside of `if TYPE_CHECKING:`"
-        raise errors.mistake("W017", f"{name}: there is no type {error.name!r} here", hint=hint, spot=spot) from error
+        raise errors.error_at("W017", f"{name}: there is no type {error.name!r} here", hint=hint, location=location) from error
     except (TypeError, SyntaxError, AttributeError) as error:
-        raise errors.mistake("W017", f"{name}: an annotation is no type: {error}", hint=_TYPES, spot=spot) from error
+        raise errors.error_at("W017", f"{name}: an annotation is no type: {error}", hint=_SUPPORTED_TYPES, location=location) from error
     if inspect.isfunction(function) and all(isinstance(one, str) for one in function.__annotations__.values()):
         # Resolved once, here, where local types are in sight; who calls the function needs them too.
         function.__annotations__ = dict(hints)
     return hints
 
 
-def _named(parameter: inspect.Parameter, name: str, spot: Spot) -> None:
+def _check_parameter(parameter: inspect.Parameter, name: str, location: CodeLocation) -> None:
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
         stars = "*" if parameter.kind is parameter.VAR_POSITIONAL else "**" if parameter.kind is parameter.VAR_KEYWORD else ""
-        raise errors.mistake(
+        raise errors.error_at(
             "W017",
             f"{name}: {stars}{parameter.name} cannot be an input, for inputs have names",
             hint="one parameter an input; many of a kind are a list",
-            spot=spot,
+            location=location,
         )
     if parameter.name.startswith("_"):
         hint = f"call it {parameter.name.strip('_') or 'value'}"
-        raise errors.mistake("W017", f"{name}: {parameter.name!r} cannot be an input: its name begins with a letter", hint=hint, spot=spot)
+        raise errors.error_at(
+            "W017", f"{name}: {parameter.name!r} cannot be an input: its name begins with a letter", hint=hint, location=location
+        )
 
 
-def _schema(kind: Any, what: str, mode: Any, spot: Spot | None) -> Schema:
+def _type_schema(kind: Any, what: str, mode: Any, location: CodeLocation | None) -> Schema:
     try:
         return schema_of(type(None) if kind is None else kind, mode)
     except InputError as error:
-        raise errors.mistake("W017", f"{what}: {error.message}", hint=f"types are {_TYPES}", spot=spot) from error
+        raise errors.error_at("W017", f"{what}: {error.message}", hint=f"types are {_SUPPORTED_TYPES}", location=location) from error
 
 
-def _default(parameter: inspect.Parameter, kind: Any, name: str, spot: Spot) -> Any:
+def _default_value(parameter: inspect.Parameter, kind: Any, name: str, location: CodeLocation) -> Any:
     adapter: TypeAdapter[Any] = TypeAdapter(kind)
     try:
         return adapter.dump_python(adapter.validate_python(parameter.default), mode="json", by_alias=True)
     except ValueError as error:
         message = f"{name}: the default of {parameter.name!r} is not of its type: {parameter.default!r}"
-        raise errors.mistake("W017", message, spot=spot) from error
+        raise errors.error_at("W017", message, location=location) from error
 
 
-def of_contract(contract: Contract) -> Signature:
+def signature_of_contract(contract: Contract) -> Signature:
     """The signature of what is known by its contract alone; its values stay JSON."""
     required = contract.input.get("required", [])
     fields = sorted(contract.input.get("properties", {}), key=lambda name: name not in required)
-    return Signature(_keywords(fields, required), contract.input, contract.output)
+    return Signature(_keyword_signature(fields, required), contract.input, contract.output)
 
 
-def of_graph(graph: Graph) -> Signature:
+def signature_of_graph(graph: Graph) -> Signature:
     """The signature of a frozen workflow, as far as its types are the project's; the others, and its output, are the compiler's to find."""
     known: dict[str, Schema] = project_models()
     properties: dict[str, Any] = {}
@@ -203,18 +210,18 @@ def of_graph(graph: Graph) -> Signature:
         except InputError:
             properties[name] = {"title": given.type}
     required = [name for name, given in graph.input.items() if not given.optional]
-    inputs = bundled(record(properties, required))
+    inputs = bundle_definitions(object_type(properties, required))
     fields = sorted(graph.input, key=lambda name: name not in required)
-    return Signature(_keywords(fields, required), inputs, {"x-unknown": True})
+    return Signature(_keyword_signature(fields, required), inputs, {"x-unknown": True})
 
 
-def _keywords(fields: list[str], required: list[str]) -> inspect.Signature:
+def _keyword_signature(fields: list[str], required: list[str]) -> inspect.Signature:
     empty = inspect.Parameter.empty
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     return inspect.Signature([inspect.Parameter(name, kind, default=empty if name in required else ...) for name in fields])
 
 
-def models_of(*schemas: Schema) -> dict[str, Schema]:
+def models_in(*schemas: Schema) -> dict[str, Schema]:
     """The models that schemas are made of, by name."""
     found: dict[str, Schema] = {}
     for schema in schemas:
@@ -224,46 +231,46 @@ def models_of(*schemas: Schema) -> dict[str, Schema]:
             here = waiting.pop()
             if isinstance(here, Mapping):
                 if "properties" in here and isinstance(here.get("title"), str):
-                    found.setdefault(here["title"], under(defs, {key: value for key, value in here.items() if key != "$defs"}))
+                    found.setdefault(here["title"], subschema(defs, {key: value for key, value in here.items() if key != "$defs"}))
                 waiting += here.values()
             elif isinstance(here, list):
                 waiting += here
     return found
 
 
-def inputs_of(function: Callable[..., Any], name: str, signature: Signature) -> tuple[dict[str, Input], dict[str, Schema], Schema]:
+def workflow_inputs(function: Callable[..., Any], name: str, signature: Signature) -> tuple[dict[str, Input], dict[str, Schema], Schema]:
     """The inputs of a workflow function as the language writes them, the types that it declares for them, and the record that they are.
 
     Raises `InputError` W018 for a name or a type that cannot be written.
     """
-    spot = Spot(function.__code__, -1)
-    known = {**project_models(), **models_of(signature.input)}
+    location = CodeLocation(function.__code__, -1)
+    known = {**project_models(), **models_in(signature.input)}
     required = signature.input["required"]
     found: dict[str, Input] = {}
     types: dict[str, Schema] = {}
     schemas: dict[str, Schema] = {}
     for key, part in signature.input["properties"].items():
-        if not NAME.fullmatch(key) or key in KEYWORDS:
+        if not NAME_PATTERN.fullmatch(key) or key in KEYWORDS:
             hint = f"{key.lower()}_" if key.lower() in KEYWORDS else "lower case letters, digits and _, at most 64"
-            raise errors.mistake("W018", f"{name}: an input of a workflow cannot be called {key!r}", hint=hint, spot=spot)
-        schema = under(signature.input, part)
-        if mentions(schema, "password"):
+            raise errors.error_at("W018", f"{name}: an input of a workflow cannot be called {key!r}", hint=hint, location=location)
+        schema = subschema(signature.input, part)
+        if schema_has_format(schema, "password"):
             message = f"{name}: the input {key!r} is a secret, and what a run is given is written down"
-            raise errors.mistake("W018", message, hint="let the tool that needs it read it from where it is kept", spot=spot)
-        text, schemas[key] = written_type(schema, key, known, types)
+            raise errors.error_at("W018", message, hint="let the tool that needs it read it from where it is kept", location=location)
+        text, schemas[key] = declare_type(schema, key, known, types)
         description = str(part.get("description", ""))
         if key in required:
             found[key] = Input(type=text, description=description)
         else:
-            found[key] = Input(type=text, default=escaped(part.get("default")), optional=True, description=description)
-    return found, types, bundled(record(schemas, required))
+            found[key] = Input(type=text, default=escape_references(part.get("default")), optional=True, description=description)
+    return found, types, bundle_definitions(object_type(schemas, required))
 
 
-def written_type(schema: Schema, key: str, known: Mapping[str, Schema], types: dict[str, Schema]) -> tuple[str, Schema]:
+def declare_type(schema: Schema, key: str, known: Mapping[str, Schema], types: dict[str, Schema]) -> tuple[str, Schema]:
     """The type of an input as the language writes it, and what that means. One that no text says is added to `types`, under a name."""
-    text = show(schema, full=True)
+    text = format_type(schema, full=True)
     try:
-        if _alike(meant := parse_type(text, known), schema):
+        if _is_equivalent(meant := parse_type(text, known), schema):
             return text, meant
     except InputError:
         pass  # a tuple, or anything
@@ -275,17 +282,17 @@ def written_type(schema: Schema, key: str, known: Mapping[str, Schema], types: d
     return named, types[named]
 
 
-def _alike(first: Schema, second: Schema) -> bool:
+def _is_equivalent(first: Schema, second: Schema) -> bool:
     """Whether two types are those of the same values."""
-    return assignable(first, second) is None and assignable(second, first) is None
+    return assignability_error(first, second) is None and assignability_error(second, first) is None
 
 
-def different(name: str, kind: str, spot: Spot | None) -> InputError:
-    """W021: two things of one name in the workflow whose function `spot` is."""
-    return errors.mistake(
+def name_conflict_error(name: str, kind: str, location: CodeLocation | None) -> InputError:
+    """W021: two things of one name in the workflow whose function `location` is."""
+    return errors.error_at(
         "W021",
         f"two different {kind}s are called {name!r}",
         hint=f"rename one: @tool(effect=..., name='another_{name}')" if kind == "tool" else "rename one",
         why="a workflow refers to what it calls by name",
-        spot=spot,
+        location=location,
     )

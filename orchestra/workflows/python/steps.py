@@ -1,4 +1,4 @@
-"""Steps: agents, tools and workflows as Python sees them. A call in a workflow function is wired, not run.
+"""Steps: agents, tools and workflows as Python sees them. A call in a workflow function adds a node; it does not run.
 
     reader = agent("reader", ReaderInput, Reading)      # binds the card of that name
 
@@ -25,44 +25,55 @@ from pydantic import BaseModel
 from typing_extensions import TypeForm, TypeVar, Unpack
 
 from orchestra.agents.contract import Contract, Effect
-from orchestra.agents.tools import KEY, KEY_HINT, keyless
+from orchestra.agents.tools import KEY_HINT, KEY_PARAMETER, missing_key_message
 from orchestra.core.errors import InputError, OrchestraError
 from orchestra.core.labels import Label
-from orchestra.schema.types import Schema, under
+from orchestra.schema.types import Schema, subschema
 from orchestra.workflows.model import AgentNode, Budget, CallNode, Defaults, Graph, Node, ToolNode
 from orchestra.workflows.python import errors
-from orchestra.workflows.python.calls import Options, Step
-from orchestra.workflows.python.errors import Spot
-from orchestra.workflows.python.pending import ATOM, Wired, said, unfit
-from orchestra.workflows.python.placeholders import Guarded, Placeholder, holds, template
-from orchestra.workflows.python.printer import typed
-from orchestra.workflows.python.scopes import Lines, Presence, Scope, Variable, fault, inside, lines_of, returning, traced, tracing
+from orchestra.workflows.python.calls import NodeOptions, Step
+from orchestra.workflows.python.errors import CodeLocation
+from orchestra.workflows.python.pending import ATOM_PRECEDENCE, PendingExpression, display_text, type_mismatch
+from orchestra.workflows.python.placeholders import Maybe, Placeholder, contains_placeholder, template_with_type
+from orchestra.workflows.python.printer import python_type
+from orchestra.workflows.python.scopes import (
+    NodeLines,
+    NodePresence,
+    TraceScope,
+    Variable,
+    current_scope,
+    enter_scope,
+    node_lines,
+    return_location,
+    trace,
+    trace_error,
+)
 from orchestra.workflows.python.signatures import (
-    NAME,
-    described,
-    different,
-    inputs_of,
-    models_of,
-    of_contract,
-    of_function,
-    of_graph,
-    of_models,
+    NAME_PATTERN,
+    first_paragraph,
+    models_in,
+    name_conflict_error,
+    signature_of_contract,
+    signature_of_function,
+    signature_of_graph,
+    signature_of_models,
+    workflow_inputs,
 )
 
 if TYPE_CHECKING:
     from orchestra.agents.card import Card
-    from orchestra.agents.card_file import Sampling, ToolLimits
-    from orchestra.workflows.python.acceptance import Accept, Check, Checks
+    from orchestra.agents.card_file import SamplingParameters, ToolLimits
+    from orchestra.workflows.python.acceptance import AcceptThreshold, Check, Checks
 
 __all__ = [
     "Agent",
     "CardSettings",
-    "Options",
+    "NodeOptions",
     "Step",
     "Tool",
     "Workflow",
     "agent",
-    "by_model",
+    "answered_by_model",
     "tool",
     "workflow",
 ]
@@ -77,7 +88,7 @@ class CardSettings(TypedDict, total=False):
 
     description: str
     system: str
-    sampling: Sampling
+    sampling: SamplingParameters
     max_output: int
     min_output: int
     checks: Checks | Sequence[Checks | str]
@@ -96,23 +107,23 @@ class Agent(Step[P, R]):
     """A specialist: the card of a name, or one declared by a signature and a prompt."""
 
     kind: ClassVar[str] = "agent"
-    node: ClassVar[type[Node]] = AgentNode
+    node_type: ClassVar[type[Node]] = AgentNode
     prompt: str | Path | None = None
     """Of an agent that is declared in Python: its text, or a file beside the function."""
     folder: Path = Path()
     settings: Mapping[str, Any] = {}
-    uses: tuple[Step[..., Any], ...] = ()
+    declared_callees: tuple[Step[..., Any], ...] = ()
     """What its model may call, as far as it was declared in Python."""
 
     @classmethod
-    def of(cls, contract: Contract) -> Agent[..., Any]:
+    def from_contract(cls, contract: Contract) -> Agent[..., Any]:
         """An agent that is known by its contract alone, such as one of the registry."""
-        return Agent(contract.name, of_contract(contract), contract.description)
+        return Agent(contract.name, signature_of_contract(contract), contract.description)
 
     @classmethod
-    def carded(cls, card: Card) -> Agent[..., Any]:
+    def from_card(cls, card: Card) -> Agent[..., Any]:
         """An agent with a card of its own, whatever the project knows under its name."""
-        made = cls.of(card.contract)
+        made = cls.from_contract(card.contract)
         made.__dict__["card"] = card
         return made
 
@@ -136,7 +147,7 @@ class Agent(Step[P, R]):
                     "W017", f"{self.name}: cannot read its prompt {self.folder / self.prompt}: {reason}", hint="prompt='{{ question }}'"
                 ) from error
         settings = {"description": self.description, **self.settings}
-        return Card.declared(self.name, input=self.signature.input, output=self.signature.output, prompt=text, **settings)
+        return Card.declare(self.name, input=self.signature.input, output=self.signature.output, prompt=text, **settings)
 
     @property
     def contract(self) -> Contract:
@@ -145,23 +156,23 @@ class Agent(Step[P, R]):
             return self.card.contract
         return Contract(self.name, "agent", self.signature.input, self.signature.output, self.description)
 
-    def same(self, other: Step[..., Any]) -> bool:
+    def is_same(self, other: Step[..., Any]) -> bool:
         """Whether another agent of this name is no other one. One that binds a card by its name means whatever has that name.
 
         Raises `InputError` as `card` does, where the two are written differently.
         """
-        if not super().same(other) or not isinstance(other, Agent):
+        if not super().is_same(other) or not isinstance(other, Agent):
             return False
-        if self.prompt is not None and self._written == other._written:
+        if self.prompt is not None and self._declaration == other._declaration:
             return True
         mine, theirs = self.card, other.card
         return mine is None or theirs is None or mine.digest == theirs.digest
 
-    def _presence(self) -> Presence:
-        return Presence.LOOSE if self.prompt is not None and self.settings.get("checks") else Presence.FIRM
+    def _presence(self) -> NodePresence:
+        return NodePresence.UNCERTAIN if self.prompt is not None and self.settings.get("checks") else NodePresence.ALWAYS
 
     @property
-    def _written(self) -> tuple[Any, ...]:
+    def _declaration(self) -> tuple[Any, ...]:
         """What its declaration says beside its types, so that two are compared without reading their prompts' files."""
         return self.prompt, self.folder, self.settings, self.description
 
@@ -170,7 +181,7 @@ class Tool(Step[P, R]):
     """Registered Python with a declared effect."""
 
     kind: ClassVar[str] = "tool"
-    node: ClassVar[type[Node]] = ToolNode
+    node_type: ClassVar[type[Node]] = ToolNode
     effect: Effect = "pure"
     version: str = ""
     label: Label = "internal"
@@ -182,38 +193,38 @@ class Tool(Step[P, R]):
     def contract(self) -> Contract:
         """Its typed face."""
         types = self.signature.input, self.signature.output
-        return Contract(self.name, "tool", *types, self.description, self.effect, label=self.label, version=self.version).sealed()
+        return Contract(self.name, "tool", *types, self.description, self.effect, label=self.label, version=self.version).with_digest()
 
     @classmethod
-    def of(cls, contract: Contract, function: Callable[..., Any]) -> Tool[..., Any]:
+    def from_contract(cls, contract: Contract, function: Callable[..., Any]) -> Tool[..., Any]:
         """A tool that is known by its contract and its function."""
-        made: Tool[..., Any] = Tool(contract.name, of_contract(contract), contract.description)
+        made: Tool[..., Any] = Tool(contract.name, signature_of_contract(contract), contract.description)
         made.function, made.effect, made.version, made.label = function, contract.effect, contract.version, contract.label
         return made
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        if tracing() is None and not inspect.iscoroutinefunction(self.function):
+        if current_scope() is None and not inspect.iscoroutinefunction(self.function):
             return cast(R, self.function(*args, **kwargs))  # a tool is plain code: outside of a workflow it simply runs
         return super().__call__(*args, **kwargs)
 
     def __and__(self, other: Checks) -> Check:
         """With other checks, all of which must pass: a tool that says whether a value is right is a check
         (`orchestra.verification.custom_checks`)."""
-        from orchestra.workflows.python.acceptance import check_of
+        from orchestra.workflows.python.acceptance import to_check
 
-        return check_of(self) & other
+        return to_check(self) & other
 
     def __or__(self, other: Checks) -> Check:
         """With other checks, one of which must pass."""
-        from orchestra.workflows.python.acceptance import check_of
+        from orchestra.workflows.python.acceptance import to_check
 
-        return check_of(self) | other
+        return to_check(self) | other
 
-    def same(self, other: Step[..., Any]) -> bool:
+    def is_same(self, other: Step[..., Any]) -> bool:
         """Whether another one is the same function under the same name."""
-        return super().same(other) and isinstance(other, Tool) and other.function is self.function
+        return super().is_same(other) and isinstance(other, Tool) and other.function is self.function
 
-    def _why_not(self) -> str:
+    def _usage_hint(self) -> str:
         return f"it is a coroutine; in a test, await {self.name}.function(...)"
 
 
@@ -221,19 +232,19 @@ class Workflow(Step[P, R]):
     """A workflow: a function that is traced once, or a frozen graph."""
 
     kind: ClassVar[str] = "call"
-    node: ClassVar[type[Node]] = CallNode
+    node_type: ClassVar[type[Node]] = CallNode
     function: Callable[..., Any] | None = None
     """What is traced; None for one that was read from a file."""
     budget: Budget | None = None
     defaults: Defaults | None = None
     label: Label | None = None
-    accept: Accept | None = None
+    accept: AcceptThreshold | None = None
     """From which score on its output is accepted as a whole."""
 
     @classmethod
-    def of(cls, graph: Graph) -> Workflow[..., Any]:
+    def from_graph(cls, graph: Graph) -> Workflow[..., Any]:
         """A workflow that is known by its graph, such as one of a file."""
-        made: Workflow[..., Any] = Workflow(graph.name, of_graph(graph), graph.description)
+        made: Workflow[..., Any] = Workflow(graph.name, signature_of_graph(graph), graph.description)
         made.__dict__["_trace"] = (graph, (), {}, {})
         return made
 
@@ -248,7 +259,7 @@ class Workflow(Step[P, R]):
         return self._trace[1]
 
     @property
-    def lines(self) -> Lines:
+    def node_lines(self) -> NodeLines:
         """Where its function calls what its nodes call. Empty for one of a file."""
         return self._trace[3]
 
@@ -264,49 +275,54 @@ class Workflow(Step[P, R]):
             step = waiting.pop()
             if isinstance(step, Workflow) and step.name not in seen:
                 seen.add(step.name)
-                found = {**models_of(step.signature.input), **found}
+                found = {**models_in(step.signature.input), **found}
                 returned = {**step._trace[2], **returned}
                 waiting += step.steps
         return {**returned, **found}
 
-    def same(self, other: Step[..., Any]) -> bool:
+    def is_same(self, other: Step[..., Any]) -> bool:
         """Whether another workflow of this name describes the same graph. Raises `InputError` (W-codes) for a mistake in one of them."""
-        if not super().same(other) or not isinstance(other, Workflow):
+        if not super().is_same(other) or not isinstance(other, Workflow):
             return False
-        return (self.function is not None and self._written == other._written) or self.graph == other.graph
+        return (self.function is not None and self._declaration == other._declaration) or self.graph == other.graph
 
     @property
-    def _written(self) -> tuple[Any, ...]:
+    def _declaration(self) -> tuple[Any, ...]:
         """What its declaration says, so that two are compared without tracing them."""
         return self.function, self.budget, self.defaults, self.label, self.accept
 
     @cached_property
-    def _trace(self) -> tuple[Graph, tuple[Step[..., Any], ...], Mapping[str, Schema], Lines]:
+    def _trace(self) -> tuple[Graph, tuple[Step[..., Any], ...], Mapping[str, Schema], NodeLines]:
         function = self.function
         if function is None:
-            raise InputError("W019", f"{self.name} has neither a function nor a graph", hint="Workflow.of(graph)")
-        scope = Scope(function=function, around=tracing(), home=function.__code__.co_filename, models=models_of(self.signature.input))
-        inputs, types, record = inputs_of(function, self.name, self.signature)
+            raise InputError("W019", f"{self.name} has neither a function nor a graph", hint="Workflow.from_graph(graph)")
+        scope = TraceScope(
+            function=function, outer_trace=current_scope(), file=function.__code__.co_filename, models=models_in(self.signature.input)
+        )
+        inputs, types, record = workflow_inputs(function, self.name, self.signature)
         source = frozenset({Variable("input", record)})
-        with inside(scope):
-            given = {name: Wired(f"input.{name}", ATOM, under(record, record["properties"][name]), scope, source) for name in inputs}
+        with enter_scope(scope):
+            given = {
+                name: PendingExpression(f"input.{name}", ATOM_PRECEDENCE, subschema(record, record["properties"][name]), scope, source)
+                for name in inputs
+            }
             try:
-                returned = traced(function, **{name: Placeholder(wired) for name, wired in given.items()})
+                returned = trace(function, **{name: Placeholder(expression) for name, expression in given.items()})
             except OrchestraError:
                 raise
             except Exception as error:  # its body is the user's own code
-                raise errors.raised(self.name, error, function.__code__.co_filename) from error
-            if scope.failed:
-                raise scope.failed[0]
-            scope.ending = returning(function)
+                raise errors.function_error(self.name, error, function.__code__.co_filename) from error
+            if scope.errors:
+                raise scope.errors[0]
+            scope.return_location = return_location(function)
             output = self._output(returned)
             if not scope.nodes:
                 hint = "a workflow calls at least one agent, tool or workflow; what calls none is a plain function"
-                raise fault("W019", f"{self.name} calls nothing", hint=hint)
-            if not holds(returned):
+                raise trace_error("W019", f"{self.name} calls nothing", hint=hint)
+            if not contains_placeholder(returned):
                 said_so = f"{self.name} returns {returned!r:.60}, which is the same in every run"
-                raise fault("W019", said_so, hint="return what a call gives, or new(Model, field=...)")
-            nodes = {draft.name: draft.frozen() for draft in scope.nodes}
+                raise trace_error("W019", said_so, hint="return what a call gives, or build(Model, field=...)")
+            nodes = {draft.name: draft.freeze() for draft in scope.nodes}
         graph = Graph(
             name=self.name,
             description=self.description,
@@ -319,28 +335,28 @@ class Workflow(Step[P, R]):
             accept=self.accept,
             nodes=nodes,
         )
-        return graph, self._called(scope), scope.models, lines_of(scope.nodes)
+        return graph, self._collect_steps(scope), scope.models, node_lines(scope.nodes)
 
     def _output(self, returned: Any) -> Any:
-        if type(returned) is Guarded:
-            text = said(returned._wired)
-            hint = f"first_of({text}, otherwise=...), or needed({text}): without it, the run has no output"
-            hint = f"values({text})" if returned._mapped else hint
-            raise fault("W009", f"{self.name} returns a value that may be missing", hint=hint)
-        output, schema = template(returned)
-        if reason := unfit(schema, self.signature.output):
-            wanted, have = typed(self.signature.output), typed(schema)
+        if type(returned) is Maybe:
+            text = display_text(returned._expression)
+            hint = f"first_of({text}, otherwise=...), or require({text}): without it, the run has no output"
+            hint = f"values({text})" if returned._is_list else hint
+            raise trace_error("W009", f"{self.name} returns a value that may be missing", hint=hint)
+        output, schema = template_with_type(returned)
+        if reason := type_mismatch(schema, self.signature.output):
+            wanted, have = python_type(self.signature.output), python_type(schema)
             where = f": {reason}" if not reason.startswith("expected") else ""
-            raise fault("W012", f"{self.name} must return {wanted}, and returns {have}{where}")
+            raise trace_error("W012", f"{self.name} must return {wanted}, and returns {have}{where}")
         return output
 
-    def _called(self, scope: Scope) -> tuple[Step[..., Any], ...]:
+    def _collect_steps(self, scope: TraceScope) -> tuple[Step[..., Any], ...]:
         found: dict[tuple[str, str], Step[..., Any]] = {}
         for step in scope.steps:
             other = found.setdefault((step.kind, step.name), step)
-            if not step.same(other):
-                spot = Spot(self.function.__code__, -1) if self.function is not None else None
-                raise different(step.name, "workflow" if step.kind == "call" else step.kind, spot)
+            if not step.is_same(other):
+                location = CodeLocation(self.function.__code__, -1) if self.function is not None else None
+                raise name_conflict_error(step.name, "workflow" if step.kind == "call" else step.kind, location)
         return tuple(found.values())
 
 
@@ -365,9 +381,9 @@ class ToolDecorator(Protocol):
     def __call__(self, function: Callable[P, T], /) -> Tool[P, T]: ...
 
 
-def by_model() -> Never:
-    """The body of an agent: `return by_model()`. It is never run; checkers accept it for every output type."""
-    raise fault("W001", "an agent's body is never run", hint="await orchestra.run(name_of_the_agent, ...)")
+def answered_by_model() -> Never:
+    """The body of an agent: `return answered_by_model()`. It is never run; checkers accept it for every output type."""
+    raise trace_error("W001", "an agent's body is never run", hint="await orchestra.run(name_of_the_agent, ...)")
 
 
 @overload
@@ -382,29 +398,29 @@ def agent(name: Any = None, input: Any = None, output: Any = None, /, **card: An
         @agent(prompt="Say in one word what this is about: {{ text }}")
         def topic(text: str) -> str:
             \"\"\"Names a topic.\"\"\"
-            return by_model()
+            return answered_by_model()
 
     A `prompt` that ends in `.md`, `.txt` or `.j2` is a file beside the function's. Raises `InputError` W017.
     """
     if isinstance(name, str):
-        return Agent(name, of_models(name, input, output))
+        return Agent(name, signature_of_models(name, input, output))
     if name is not None or "prompt" not in card:
-        raise errors.mistake("W017", "an agent needs a prompt", hint="@agent(prompt='prompt.md'), or agent('name', Input, Output)")
+        raise errors.error_at("W017", "an agent needs a prompt", hint="@agent(prompt='prompt.md'), or agent('name', Input, Output)")
 
     def declare(function: Callable[..., Any]) -> Any:
-        made: Agent[..., Any] = Agent(function.__name__, of_function(function, "agent"), described(function))
+        made: Agent[..., Any] = Agent(function.__name__, signature_of_function(function, "agent"), first_paragraph(function))
         settings = dict(card)
         made.prompt, made.folder = settings.pop("prompt"), Path(function.__code__.co_filename).parent
         for key in ("tools", "agents"):
             if key in settings:
                 given = tuple(settings[key])
-                made.uses = (*made.uses, *(one for one in given if isinstance(one, Step)))
+                made.declared_callees = (*made.declared_callees, *(one for one in given if isinstance(one, Step)))
                 settings[key] = tuple(one.name if isinstance(one, Step) else one for one in given)
         if "checks" in settings:
-            from orchestra.workflows.python.acceptance import as_written
+            from orchestra.workflows.python.acceptance import card_checks
 
-            settings["checks"], steps = as_written(settings["checks"])
-            made.uses = (*made.uses, *steps)
+            settings["checks"], steps = card_checks(settings["checks"])
+            made.declared_callees = (*made.declared_callees, *steps)
         made.settings = settings
         return made
 
@@ -440,14 +456,18 @@ else:
         effects, labels = get_args(Effect), get_args(Label)
         if effect not in effects or label not in labels:
             called = getattr(function, "__name__", name) or "a tool"
-            raise errors.no_effect(called, effect, effects) if effect not in effects else errors.no_label(called, label, labels)
+            raise (
+                errors.unknown_effect_error(called, effect, effects)
+                if effect not in effects
+                else errors.unknown_label_error(called, label, labels)
+            )
 
         def declare(inner):
-            signature = of_function(inner, "tool", key=KEY if effect == "keyed" else "")
-            if effect == "keyed" and signature.key is not str:
-                spot = Spot(inner.__code__, -1)
-                raise errors.mistake("T008", keyless(name or inner.__name__), hint=KEY_HINT, spot=spot)
-            made = Tool(name or inner.__name__, signature, described(inner))
+            signature = signature_of_function(inner, "tool", key=KEY_PARAMETER if effect == "keyed" else "")
+            if effect == "keyed" and signature.key_type is not str:
+                location = CodeLocation(inner.__code__, -1)
+                raise errors.error_at("T008", missing_key_message(name or inner.__name__), hint=KEY_HINT, location=location)
+            made = Tool(name or inner.__name__, signature, first_paragraph(inner))
             made.function, made.effect, made.version, made.label = inner, effect, version, label
             return made
 
@@ -462,7 +482,7 @@ def workflow(
     budget: Budget | None = None,
     label: Label | None = None,
     defaults: Defaults | None = None,
-    accept: Accept | None = None,
+    accept: AcceptThreshold | None = None,
     name: str = "",
 ) -> WorkflowDecorator: ...
 def workflow(
@@ -472,7 +492,7 @@ def workflow(
     budget: Budget | None = None,
     label: Label | None = None,
     defaults: Defaults | None = None,
-    accept: Accept | None = None,
+    accept: AcceptThreshold | None = None,
     name: str = "",
 ) -> Any:
     """Makes a workflow of a function, which is run once, with placeholders, when its graph is first asked for: `@workflow`, or
@@ -481,31 +501,31 @@ def workflow(
     """
 
     def declare(function: Callable[..., Any]) -> Any:
-        signature = of_function(function, "workflow")
+        signature = signature_of_function(function, "workflow")
         called = name or function.__name__
-        if not NAME.fullmatch(called):
-            raise errors.mistake(
+        if not NAME_PATTERN.fullmatch(called):
+            raise errors.error_at(
                 "W017",
                 f"a workflow cannot be called {called!r}",
                 hint="@workflow(name='lower_case_name')",
-                spot=Spot(function.__code__, -1),
+                location=CodeLocation(function.__code__, -1),
             )
         if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
-            raise errors.mistake(
+            raise errors.error_at(
                 "W017",
                 f"{called} is a coroutine or a generator, and a workflow is a plain function",
-                hint=f"def {called}(...): calls in it are wired, and need no await",
-                spot=Spot(function.__code__, -1),
+                hint=f"def {called}(...): calls in it add nodes, and need no await",
+                location=CodeLocation(function.__code__, -1),
             )
-        made: Workflow[..., Any] = Workflow(called, signature, described(function))
+        made: Workflow[..., Any] = Workflow(called, signature, first_paragraph(function))
         made.function, made.budget, made.label, made.defaults = function, budget, label, defaults
         if accept is not None:
-            from orchestra.workflows.python.acceptance import accepting
+            from orchestra.workflows.python.acceptance import parse_accept
 
-            made.accept = accepting(accept)
+            made.accept = parse_accept(accept)
         return made
 
     if function is not None and not inspect.isroutine(function):
         hint = "@workflow above a function with types, or @workflow(name=..., budget=...)"
-        raise errors.mistake("W017", f"a workflow is made of a function, not of {type(function).__name__}", hint=hint)
+        raise errors.error_at("W017", f"a workflow is made of a function, not of {type(function).__name__}", hint=hint)
     return declare if function is None else declare(function)

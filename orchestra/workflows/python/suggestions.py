@@ -9,38 +9,38 @@ from typing import NamedTuple
 Position = tuple[int, int, int, int]
 """First line, last line, first column, last column."""
 
-_WAITS = (ast.BoolOp, ast.UnaryOp, ast.IfExp, ast.Compare, ast.JoinedStr, ast.FormattedValue, ast.ListComp, ast.GeneratorExp)
+_REWRITABLE = (ast.BoolOp, ast.UnaryOp, ast.IfExp, ast.Compare, ast.JoinedStr, ast.FormattedValue, ast.ListComp, ast.GeneratorExp)
 
 
-def rewritten(tree: ast.Module, position: Position) -> str:
+def rewrite(tree: ast.Module, position: Position) -> str:
     """The expression or statement at the position, rewritten; empty where nothing needs it or nothing is known."""
-    chain = _around(tree, position)
+    chain = _enclosing_nodes(tree, position)
     statement = next((node for node in reversed(chain) if isinstance(node, ast.stmt)), None)
     last = len(chain) - 1
-    while last >= 0 and not isinstance(chain[last], _WAITS):
+    while last >= 0 and not isinstance(chain[last], _REWRITABLE):
         last -= 1
     if last >= 0 and (statement is None or chain.index(statement) < last):
         first = last
-        while first > 0 and isinstance(chain[first - 1], _WAITS):
+        while first > 0 and isinstance(chain[first - 1], _REWRITABLE):
             first -= 1
         outer = chain[first]
         if isinstance(outer, ast.expr):
-            new = _Waiting().visit(_copy(outer))
-            text, before = _text(new), _text(outer)
-            if text != before and not (isinstance(statement, ast.If) and _whole(statement, outer)):
+            new = _DslRewriter().visit(_copy(outer))
+            text, before = _unparse(new), _unparse(outer)
+            if text != before and not (isinstance(statement, ast.If) and _is_whole_test(statement, outer)):
                 return text
-    if said := _builtin(chain):
+    if said := _rewrite_builtin(chain):
         return said
     if isinstance(statement, ast.If):
-        return _if(tree, statement)
+        return _rewrite_if(tree, statement)
     if isinstance(statement, ast.For):
-        return _for(statement)
+        return _rewrite_for(statement)
     if isinstance(statement, ast.While):
         return "loop(lambda previous: ..., at_most=5, until=lambda value: ...)"
-    return _unpacked(statement) if isinstance(statement, ast.Assign) else ""
+    return _rewrite_unpacking(statement) if isinstance(statement, ast.Assign) else ""
 
 
-def _builtin(chain: list[ast.AST]) -> str:
+def _rewrite_builtin(chain: list[ast.AST]) -> str:
     """A call of a built-in function that asks its arguments for their values, in other words."""
     match chain[-1] if chain else None:
         case ast.Call(func=ast.Name(id="max" | "min" as name), args=[first, second], keywords=[]):
@@ -54,7 +54,7 @@ def _builtin(chain: list[ast.AST]) -> str:
             return ""
 
 
-def _text(node: ast.AST) -> str:
+def _unparse(node: ast.AST) -> str:
     return ast.unparse(node)
 
 
@@ -62,18 +62,18 @@ def _copy(node: ast.expr) -> ast.expr:
     return ast.parse(ast.unparse(node), mode="eval").body
 
 
-def _whole(statement: ast.If, expression: ast.AST) -> bool:
+def _is_whole_test(statement: ast.If, expression: ast.AST) -> bool:
     """Whether the expression is all of an `if` statement's test, and the statement itself can be rewritten."""
     return statement.test is expression
 
 
-def _around(tree: ast.Module, position: Position) -> list[ast.AST]:
+def _enclosing_nodes(tree: ast.Module, position: Position) -> list[ast.AST]:
     """The nodes around a position, outermost first."""
     line, end, first, last = position
     chain: list[ast.AST] = []
     here: ast.AST = tree
     while True:
-        inner = next((node for node in ast.iter_child_nodes(here) if _holds(node, (line, first), (end, last))), None)
+        inner = next((node for node in ast.iter_child_nodes(here) if _spans(node, (line, first), (end, last))), None)
         if inner is None:
             return chain
         if hasattr(inner, "lineno"):
@@ -81,17 +81,17 @@ def _around(tree: ast.Module, position: Position) -> list[ast.AST]:
         here = inner
 
 
-def _holds(node: ast.AST, start: tuple[int, int], end: tuple[int, int]) -> bool:
+def _spans(node: ast.AST, start: tuple[int, int], end: tuple[int, int]) -> bool:
     if isinstance(node, ast.comprehension):
-        return any(_holds(part, start, end) for part in ast.iter_child_nodes(node))
+        return any(_spans(part, start, end) for part in ast.iter_child_nodes(node))
     if isinstance(node, ast.arguments | ast.arg | ast.keyword | ast.withitem | ast.match_case) and not hasattr(node, "lineno"):
-        return any(_holds(part, start, end) for part in ast.iter_child_nodes(node))
+        return any(_spans(part, start, end) for part in ast.iter_child_nodes(node))
     if not isinstance(node, ast.stmt | ast.expr | ast.keyword):
         return False
     return (node.lineno, node.col_offset) <= start and (node.end_lineno or 0, node.end_col_offset or 0) >= end
 
 
-class _Waiting(ast.NodeTransformer):
+class _DslRewriter(ast.NodeTransformer):
     """Says conditions, choices, comprehensions and f-strings in words that can wait."""
 
     def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
@@ -105,12 +105,12 @@ class _Waiting(ast.NodeTransformer):
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
         self.generic_visit(node)
         sides = [node.left, *node.comparators]
-        parts = [_compared(left, op, right) for left, op, right in zip(sides, node.ops, node.comparators, strict=False)]
+        parts = [_rewrite_comparison(left, op, right) for left, op, right in zip(sides, node.ops, node.comparators, strict=False)]
         return parts[0] if len(parts) == 1 else _call("all_of", parts)
 
     def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
         self.generic_visit(node)
-        return _choice([(node.test, node.body)], node.orelse)
+        return _rewrite_choice([(node.test, node.body)], node.orelse)
 
     def visit_ListComp(self, node: ast.ListComp) -> ast.AST:
         return self._comprehension(node)
@@ -156,17 +156,17 @@ def _lambda(name: str | None, body: ast.expr) -> ast.Lambda:
     return ast.Lambda(ast.arguments(posonlyargs=[], args=args, kwonlyargs=[], kw_defaults=[], defaults=[]), body)
 
 
-_WORDS = frozenset(["all_of", "any_of", "as_text", "choose", "contains", "filter_", "length", "new", "not_", "or_else", "present"])
+_PURE_WORDS = frozenset(["all_of", "any_of", "as_text", "build", "choose", "contains", "filter_", "has_value", "length", "not_", "or_else"])
 """Words that compute, and call nothing."""
 
 
-def _calls(node: ast.AST) -> bool:
+def _has_calls(node: ast.AST) -> bool:
     """Whether an expression calls an agent, a tool or a workflow, as far as can be seen."""
     calls = (inner.func for inner in ast.walk(node) if isinstance(inner, ast.Call))
-    return any(not (isinstance(called, ast.Name) and called.id in _WORDS) for called in calls)
+    return any(not (isinstance(called, ast.Name) and called.id in _PURE_WORDS) for called in calls)
 
 
-def _compared(left: ast.expr, op: ast.cmpop, right: ast.expr) -> ast.expr:
+def _rewrite_comparison(left: ast.expr, op: ast.cmpop, right: ast.expr) -> ast.expr:
     none = isinstance(right, ast.Constant) and right.value is None
     match op:
         case ast.In():
@@ -174,9 +174,9 @@ def _compared(left: ast.expr, op: ast.cmpop, right: ast.expr) -> ast.expr:
         case ast.NotIn():
             return _call("not_", [_call("contains", [right, left])])
         case ast.Is() if none:
-            return _call("not_", [_call("present", [left])])
+            return _call("not_", [_call("has_value", [left])])
         case ast.IsNot() if none:
-            return _call("present", [left])
+            return _call("has_value", [left])
         case ast.Is():
             return ast.Compare(left, [ast.Eq()], [right])
         case ast.IsNot():
@@ -185,39 +185,39 @@ def _compared(left: ast.expr, op: ast.cmpop, right: ast.expr) -> ast.expr:
             return ast.Compare(left, [op], [right])
 
 
-def _if(tree: ast.Module, statement: ast.If) -> str:
+def _rewrite_if(tree: ast.Module, statement: ast.If) -> str:
     """An `if` statement whose branches each return, or bind, one value; else the outline of what to write."""
     arms: list[tuple[ast.expr, list[ast.stmt]]] = []
     rest: list[ast.stmt] = [statement]
     while len(rest) == 1 and isinstance(rest[0], ast.If):
-        test = _Waiting().visit(_copy(rest[0].test))
+        test = _DslRewriter().visit(_copy(rest[0].test))
         arms.append((test, rest[0].body))
         rest = rest[0].orelse
     if not rest:
-        rest = _after(tree, statement)[:1]
-    ends = [_end(body) for _, body in arms]
-    last = _end(rest)
+        rest = _following_statements(tree, statement)[:1]
+    ends = [_single_result(body) for _, body in arms]
+    last = _single_result(rest)
     if last is not None and all(end is not None and end[0] == last[0] for end in ends):
-        value = _choice([(test, end[1]) for (test, _), end in zip(arms, ends, strict=True) if end], last[1])
+        value = _rewrite_choice([(test, end[1]) for (test, _), end in zip(arms, ends, strict=True) if end], last[1])
         return f"{last[0]} {ast.unparse(value)}"
     return f"first_of(when({ast.unparse(arms[0][0])}, lambda: ...), otherwise=lambda: ...)"
 
 
-def _choice(arms: list[tuple[ast.expr, ast.expr]], otherwise: ast.expr) -> ast.expr:
+def _rewrite_choice(arms: list[tuple[ast.expr, ast.expr]], otherwise: ast.expr) -> ast.expr:
     """A choice in which nothing runs that is not chosen; where nothing is called, a plain one will do."""
     (test, value), *more = arms
-    rest = _choice(more, otherwise) if more else otherwise
-    if isinstance(said := _for_none(test, value, rest), ast.expr):
+    rest = _rewrite_choice(more, otherwise) if more else otherwise
+    if isinstance(said := _rewrite_none_test(test, value, rest), ast.expr):
         return said
-    if not _calls(value):
-        if not _calls(rest):
+    if not _has_calls(value):
+        if not _has_calls(rest):
             return _call("choose", [test, value, rest])
-        return _call("first_of", [_call("when", [_not(test), _lambda(None, rest)])], [ast.keyword("otherwise", _lambda(None, value))])
+        return _call("first_of", [_call("when", [_negate(test), _lambda(None, rest)])], [ast.keyword("otherwise", _lambda(None, value))])
     arm = _call("when", [test, _lambda(None, value)])
     return _call("first_of", [arm], [ast.keyword("otherwise", _lambda(None, rest))])
 
 
-def _not(test: ast.expr) -> ast.expr:
+def _negate(test: ast.expr) -> ast.expr:
     match test:
         case ast.Call(func=ast.Name(id="not_"), args=[inner]):
             return inner
@@ -225,31 +225,31 @@ def _not(test: ast.expr) -> ast.expr:
             return _call("not_", [test])
 
 
-def _for_none(test: ast.expr, then: ast.expr, otherwise: ast.expr) -> ast.expr | None:
+def _rewrite_none_test(test: ast.expr, then: ast.expr, otherwise: ast.expr) -> ast.expr | None:
     """`x if x is not None else y` as `or_else(x, y)`; a field of `x` as that of what stands in for None, which the user has to say."""
-    match _not(test) if isinstance(test, ast.Call) and isinstance(test.func, ast.Name) and test.func.id == "not_" else test:
-        case ast.Call(func=ast.Name(id="present"), args=[ast.Name(id=name) as asked]):
-            there, other = (then, otherwise) if test.func.id == "present" else (otherwise, then)  # type: ignore[attr-defined]
+    match _negate(test) if isinstance(test, ast.Call) and isinstance(test.func, ast.Name) and test.func.id == "not_" else test:
+        case ast.Call(func=ast.Name(id="has_value"), args=[ast.Name(id=name) as asked]):
+            there, other = (then, otherwise) if test.func.id == "has_value" else (otherwise, then)  # type: ignore[attr-defined]
         case _:
             return None
     if ast.dump(there) == ast.dump(asked):
-        return None if _calls(other) else _call("or_else", [asked, other])
+        return None if _has_calls(other) else _call("or_else", [asked, other])
     match there:
         case ast.Call(func=ast.Name(id="or_else"), args=[ast.Attribute(value=ast.Name(id=of)) as field, _]) if of == name:
             there = field
         case _:
             pass
-    if _calls(other) or _calls(there) or not _fields(there, name):
+    if _has_calls(other) or _has_calls(there) or not _reads_fields(there, name):
         return None
-    return _StandsIn(name).visit(there)  # type: ignore[no-any-return]
+    return _NoneDefaultInserter(name).visit(there)  # type: ignore[no-any-return]
 
 
-def _fields(tree: ast.expr, name: str) -> bool:
+def _reads_fields(tree: ast.expr, name: str) -> bool:
     """Whether an expression reads fields of a name."""
     return any(isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == name for node in ast.walk(tree))
 
 
-class _StandsIn(ast.NodeTransformer):
+class _NoneDefaultInserter(ast.NodeTransformer):
     """Puts a word for None before the fields of a name."""
 
     def __init__(self, name: str) -> None:
@@ -262,7 +262,7 @@ class _StandsIn(ast.NodeTransformer):
         return node
 
 
-def _end(body: list[ast.stmt]) -> tuple[str, ast.expr] | None:
+def _single_result(body: list[ast.stmt]) -> tuple[str, ast.expr] | None:
     """`return` or `name =`, and the value, of a body that does nothing else."""
     match body:
         case [ast.Return(value=ast.expr() as value)]:
@@ -273,7 +273,7 @@ def _end(body: list[ast.stmt]) -> tuple[str, ast.expr] | None:
             return None
 
 
-def _after(tree: ast.Module, statement: ast.stmt) -> list[ast.stmt]:
+def _following_statements(tree: ast.Module, statement: ast.stmt) -> list[ast.stmt]:
     """The statements that follow one in its block."""
     for block in _blocks(tree):
         if statement in block:
@@ -289,7 +289,7 @@ def _blocks(tree: ast.AST) -> Iterator[list[ast.stmt]]:
                 yield block
 
 
-def _for(statement: ast.For) -> str:
+def _rewrite_for(statement: ast.For) -> str:
     """`for x in xs: out.append(f(x))` as `out = map_(lambda x: f(x), xs)`; else the outline."""
     items = ast.unparse(statement.iter)
     name = statement.target.id if isinstance(statement.target, ast.Name) else "item"
@@ -302,9 +302,9 @@ def _for(statement: ast.For) -> str:
             return f"map_(lambda {name}: ..., {items})"
 
 
-def comprehended(tree: ast.Module, position: Position) -> str:
+def to_comprehension(tree: ast.Module, position: Position) -> str:
     """`map_(lambda x: f(x), xs)` as `[f(x) for x in xs]`, and `filter_` likewise; empty for another call."""
-    for node in reversed(_around(tree, position)):
+    for node in reversed(_enclosing_nodes(tree, position)):
         match node:
             case ast.Call(
                 func=ast.Name(id="map_" | "filter_" as word),
@@ -322,21 +322,21 @@ def encloses(outer: Position, inner: Position) -> bool:
     return (outer[0], outer[2]) <= (inner[0], inner[2]) and (outer[1], outer[3]) >= (inner[1], inner[3])
 
 
-class Tried(NamedTuple):
+class TryBlock(NamedTuple):
     """The body of a `try` whose `except` takes whatever is raised, and goes on."""
 
     body: list[ast.stmt]
-    inner: list[ast.AST]
+    functions: list[ast.AST]
     """The functions in it, which may be called elsewhere."""
 
 
-def swallowing(tree: ast.Module) -> list[Tried]:
+def swallowing_blocks(tree: ast.Module) -> list[TryBlock]:
     """All of these in a file."""
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Try | ast.TryStar) and any(map(_swallows, node.handlers)):
             parts = (inner for part in node.body for inner in ast.walk(part))
-            found.append(Tried(node.body, [inner for inner in parts if isinstance(inner, ast.FunctionDef | ast.Lambda)]))
+            found.append(TryBlock(node.body, [inner for inner in parts if isinstance(inner, ast.FunctionDef | ast.Lambda)]))
     return found
 
 
@@ -347,15 +347,15 @@ def _swallows(handler: ast.ExceptHandler) -> bool:
     return any(kind is None or (isinstance(kind, ast.Name) and kind.id in ("Exception", "BaseException")) for kind in kinds)
 
 
-def caught(tried: Tried, position: Position) -> bool:
+def is_caught(tried: TryBlock, position: Position) -> bool:
     """Whether a position is in it, within its own function."""
     line, end, first, last = position
     start, stop = tried.body[0], tried.body[-1]
     within = (start.lineno, start.col_offset) <= (line, first) and (stop.end_lineno or 0, stop.end_col_offset or 0) >= (end, last)
-    return within and not any(_holds(inner, (line, first), (end, last)) for inner in tried.inner)
+    return within and not any(_spans(inner, (line, first), (end, last)) for inner in tried.functions)
 
 
-def _unpacked(statement: ast.Assign) -> str:
+def _rewrite_unpacking(statement: ast.Assign) -> str:
     """`first, second = items` as `first, second = items[0], items[1]`, where the items have a name."""
     match statement:
         case ast.Assign(targets=[ast.Tuple(elts=names) | ast.List(elts=names)], value=value):

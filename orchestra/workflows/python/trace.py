@@ -10,39 +10,51 @@ from typing import Any
 from orchestra.agents.card_types import project_models
 from orchestra.core.errors import InputError
 from orchestra.schema.types import parse_type
-from orchestra.verification.check_expression import Every, Named, NotARule, Rule, Some, read
-from orchestra.verification.rederivation import MOST_SAMPLES
-from orchestra.workflows.compile.agent_choice import named
-from orchestra.workflows.compile.ordering import names_in, ordered, uses
-from orchestra.workflows.expressions.parser import Call, Choose, Index, Literal, Name, NotCEL, Reference, Select, Tree, parse, pieces
+from orchestra.verification.check_expression import AllOf, AnyOf, CheckCall, CheckExpression, CheckSyntaxError, parse_check
+from orchestra.verification.rederivation import MAX_SAMPLES
+from orchestra.workflows.compile.agent_choice import labels_by_agent
+from orchestra.workflows.compile.ordering import node_references, referenced_names, topological_order
+from orchestra.workflows.expressions.parser import (
+    CelCall,
+    CelConditional,
+    CelIndex,
+    CelLiteral,
+    CelName,
+    CelSelect,
+    CelSyntaxError,
+    CelTree,
+    TemplateReference,
+    parse,
+    split_template,
+)
 from orchestra.workflows.expressions.templates import compile_template
-from orchestra.workflows.expressions.type_checker import kinds
+from orchestra.workflows.expressions.type_checker import value_kinds
 from orchestra.workflows.model import (
     ANYTHING,
+    AgentChoice,
     AgentNode,
     AnyNode,
     AskNode,
-    Block,
     CallNode,
-    Choice,
     FirstOfNode,
     Graph,
     LoopNode,
     Node,
+    NodeBlock,
     PlanNode,
     ToolNode,
     VerifyNode,
 )
 from orchestra.workflows.python import dsl
-from orchestra.workflows.python.plan import CLAUSES, COUNTS, LISTS, PLANNERS, SWITCHES
-from orchestra.workflows.python.printer import Unspoken, spoken
+from orchestra.workflows.python.plan import CLAUSES, COUNT_CLAUSES, FLAG_CLAUSES, LIST_CLAUSES, PLANNER_CLAUSES
+from orchestra.workflows.python.printer import NotExpressible, tree_to_python
 
-WORDS = frozenset(dsl.__all__)
-_CHECKS = {name: name for name in ("quote", "support", "numbers", "recompute", "entailment")} | {"format": "format_"}
+DSL_NAMES = frozenset(dsl.__all__)
+_CHECK_WORDS = {name: name for name in ("quote", "support", "numbers", "recompute", "entailment")} | {"format": "format_"}
 """Those that are words of their own, and what they are called."""
 _OPTIONS = ("timeout", "retry", "fallback", "after")
-_OF_AGENTS = (*_OPTIONS, "escalate", "tools")
-_TEXTS = re.compile(r"""Literal\[(\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\s*,?)+\s*\]""")
+_AGENT_OPTIONS = (*_OPTIONS, "escalate", "tools")
+_TEXT_LITERAL = re.compile(r"""Literal\[(\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\s*,?)+\s*\]""")
 """A type whose values are texts, all of them stated."""
 _INDENT = "    "
 
@@ -54,30 +66,30 @@ def to_python(graph: Graph) -> str:
     Raises `InputError` W022 where a part of the graph has no words in Python.
     """
     try:
-        return _Function(graph).source()
-    except Unspoken as error:
+        return _FunctionWriter(graph).source()
+    except NotExpressible as error:
         hint = "keep it as YAML: orchestra.find(name) calls it from Python as well"
         raise InputError("W022", f"{graph.name} has no form in Python: {error}", hint=hint) from error
 
 
-class _Function:
+class _FunctionWriter:
     """One workflow function."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.locals = set(graph.input) | set(_names(graph.nodes))
-        self.aliased = sorted({step for step in _steps(graph.nodes) if step in self.locals or step in WORDS})
+        self.locals = set(graph.input) | set(_all_names(graph.nodes))
+        self.aliased = sorted({step for step in _all_steps(graph.nodes) if step in self.locals or step in DSL_NAMES})
 
     def source(self) -> str:
         graph = self.graph
         if graph.types:
-            raise Unspoken(f"its types are declared in the file: {', '.join(graph.types)}")
-        told = [f"{key}={value!r}" for key in ("budget", "label", "defaults") if (value := _set(getattr(graph, key))) is not None]
+            raise NotExpressible(f"its types are declared in the file: {', '.join(graph.types)}")
+        told = [f"{key}={value!r}" for key in ("budget", "label", "defaults") if (value := _without_unset(getattr(graph, key))) is not None]
         if graph.accept is not None:
             told.append(f"accept={self.word('certified') if graph.accept == 'certified' else graph.accept}")
-        body = _Body(self, {}, graph.nodes)
+        body = _BodyWriter(self, {}, graph.nodes)
         described = [repr(graph.description)] if graph.description else []
-        lines = [*described, *body.lines(), f"return {body.returned(graph.output)}"]
+        lines = [*described, *body.lines(), f"return {body.optional_value(graph.output)}"]
         told_of = any(entry.description for entry in graph.input.values())
         imports = ["from typing import Annotated", "from pydantic import Field"] if told_of else []
         head = [*imports, *(f"{step}_ = {step}" for step in self.aliased), f"@{self.word('workflow')}({', '.join(told)})"]
@@ -86,7 +98,11 @@ class _Function:
     def signature(self) -> list[str]:
         given = []
         for name, entry in self.graph.input.items():
-            kind = f"Annotated[{_type(entry.type)}, Field(description={entry.description!r})]" if entry.description else _type(entry.type)
+            kind = (
+                f"Annotated[{_python_type(entry.type)}, Field(description={entry.description!r})]"
+                if entry.description
+                else _python_type(entry.type)
+            )
             given.append(f"{_variable(name)}: {kind}" + (f" = {_default(entry.default)}" if entry.optional else ""))
         return [f"def {_variable(self.graph.name)}({', '.join(given)}) -> Any:"]
 
@@ -97,11 +113,11 @@ class _Function:
     def step(self, name: str) -> str:
         """An agent, a tool or a workflow."""
         if not name.isidentifier() or keyword.iskeyword(name):
-            raise Unspoken(f"{name!r} is no name of a variable")
+            raise NotExpressible(f"{name!r} is no name of a variable")
         return f"{name}_" if name in self.aliased else name
 
 
-def _set(value: Any) -> Any:
+def _without_unset(value: Any) -> Any:
     """A budget or defaults as one types them: without what is not set."""
     if not hasattr(value, "model_fields_set"):
         return value
@@ -109,90 +125,94 @@ def _set(value: Any) -> Any:
     class _Shown:
         def __repr__(self) -> str:
             fields = {name: found for name in type(value).model_fields if (found := getattr(value, name)) is not None}
-            return f"{type(value).__name__}({', '.join(f'{name}={_set(found)!r}' for name, found in fields.items())})"
+            return f"{type(value).__name__}({', '.join(f'{name}={_without_unset(found)!r}' for name, found in fields.items())})"
 
     return _Shown()
 
 
-class _Body:
+class _BodyWriter:
     """The statements of one body. `outer` is how the nodes around it are called."""
 
-    def __init__(self, function: _Function, outer: Mapping[str, str], nodes: Mapping[str, AnyNode], bound: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, function: _FunctionWriter, outer: Mapping[str, str], nodes: Mapping[str, AnyNode], bound: tuple[str, ...] = ()
+    ) -> None:
         self.function, self.nodes = function, nodes
         self.names = {key: text for key, text in outer.items() if key not in bound}
         self.lists: dict[str, str] = {key.removesuffix(".values"): text for key, text in outer.items() if key.endswith(".values")}
         for name, node in nodes.items():
-            self._called(name, node)
+            self._register_name(name, node)
 
-    def _called(self, name: str, node: AnyNode) -> None:
+    def _register_name(self, name: str, node: AnyNode) -> None:
         """How other nodes call this one."""
-        needed, values = self.function.word("needed"), self.function.word("values")
-        missing = node.when is not None and not _about_element(node)
-        withheld = "abstain" in node.otherwise or _about_element(node)
+        require, values = self.function.word("require"), self.function.word("values")
+        missing = node.when is not None and not _is_per_element(node)
+        withheld = "abstain" in node.otherwise or _is_per_element(node)
         if node.each is not None:
-            self.lists[name] = f"{needed}({name})" if missing else f"{values}({name})" if withheld else name
+            self.lists[name] = f"{require}({name})" if missing else f"{values}({name})" if withheld else name
         elif missing or "abstain" in node.otherwise:
-            self.names[name] = f"{needed}({name})"
+            self.names[name] = f"{require}({name})"
 
     def lines(self) -> list[str]:
         """One statement for each node, after those that it reads; a body of several nodes is a function before it."""
-        order, cycle = ordered({name: uses(node).all & self.nodes.keys() - {name} for name, node in self.nodes.items()})
+        order, cycle = topological_order(
+            {name: node_references(node).all & self.nodes.keys() - {name} for name, node in self.nodes.items()}
+        )
         if cycle:
-            raise Unspoken(f"its nodes wait for each other: {' -> '.join(cycle)}")
+            raise NotExpressible(f"its nodes wait for each other: {' -> '.join(cycle)}")
         return [line for name in order for line in self.statement(name, self.nodes[name])]
 
     def statement(self, name: str, node: AnyNode) -> list[str]:
         if keyword.iskeyword(name) or name in ("_", "input"):
-            raise Unspoken(f"{name!r} is no name of a variable")
-        before, text = self.produced(name, node)
+            raise NotExpressible(f"{name!r} is no name of a variable")
+        before, text = self.node_expression(name, node)
         if node.checks and not isinstance(node, VerifyNode):
             text = f"{self.function.word('accepted')}({text}, {self.clause(node)})"
-        if node.when is not None and _about_element(node):
+        if node.when is not None and _is_per_element(node):
             text = f"{self.function.word('when')}({self.value(node.when)}, lambda: {text})"
         if node.each is not None:
-            text = self.mapped(node, text)
-        if node.when is not None and not _about_element(node):
+            text = self.map_call(node, text)
+        if node.when is not None and not _is_per_element(node):
             inner = f"{self.function.word('values')}({text})" if node.each is not None and "abstain" in node.otherwise else text
             text = f"{self.function.word('when')}({self.value(node.when)}, lambda: {inner})"
         return [*before, f"{name} = {text}"]
 
-    def mapped(self, node: AnyNode, text: str) -> str:
+    def map_call(self, node: AnyNode, text: str) -> str:
         told = "".join(f", {key}={getattr(node, key)!r}" for key in ("limit", "concurrency", "at_least") if getattr(node, key) is not None)
-        body = text if isinstance(node, CallNode) and isinstance(node.call, Block) else f"lambda {node.as_}: {text}"
+        body = text if isinstance(node, CallNode) and isinstance(node.call, NodeBlock) else f"lambda {node.as_}: {text}"
         return f"{self.function.word('map_')}({body}, {self.value(node.each)}{told})"
 
-    def produced(self, name: str, node: AnyNode) -> tuple[list[str], str]:
+    def node_expression(self, name: str, node: AnyNode) -> tuple[list[str], str]:
         """The expression that makes a node, and what must stand before it."""
         word = self.function.word
         match node:
-            case AgentNode(agent=str() | Choice() as step) | ToolNode(tool=step) | CallNode(call=str(step)):
+            case AgentNode(agent=str() | AgentChoice() as step) | ToolNode(tool=step) | CallNode(call=str(step)):
                 args = ", ".join(f"{_variable(key)}={self.value(value)}" for key, value in node.with_.items())
-                told = ", ".join(f"{key}={self.option(node, key)}" for key in _OF_AGENTS if getattr(node, key, None) not in (None, ()))
+                told = ", ".join(f"{key}={self.option(node, key)}" for key in _AGENT_OPTIONS if getattr(node, key, None) not in (None, ()))
                 return [], f"{self.step(step)}{f'.options({told})' if told else ''}({args})"
             case PlanNode():
-                return [], f"{word('plan')}({', '.join(self.planned(node))})"
+                return [], f"{word('plan')}({', '.join(self.plan_arguments(node))})"
             case AskNode():
-                return [], f"{word('ask')}({', '.join(self.asked(node))})"
+                return [], f"{word('ask')}({', '.join(self.ask_arguments(node))})"
             case _:
-                _refuse(node, name)
+                _refuse_options(node, name)
         match node:
             case FirstOfNode(first_of=arms):
                 return [], f"{word('first_of')}({', '.join(self.arms(arms))})"
             case VerifyNode(verify=value):
                 return [], f"{word('verify')}({self.value(value)}, {self.clause(node)})"
-            case CallNode(call=Block() as block) if node.each is not None and node.as_ is not None:
-                return self.inner(f"{name}_body", node.as_, block, (node.as_,)), f"{name}_body"
+            case CallNode(call=NodeBlock() as block) if node.each is not None and node.as_ is not None:
+                return self.body_function(f"{name}_body", node.as_, block, (node.as_,)), f"{name}_body"
             case LoopNode(loop=loop):
-                body = self.inner(f"{name}_body", "previous, turn", loop, ("previous", "turn"))
-                result = _only(loop.output)
-                if result is None or not names_in(loop.until) & loop.nodes.keys() <= {result}:
-                    raise Unspoken(f"{name}: `until` reads more than what the loop gives")
+                body = self.body_function(f"{name}_body", "previous, turn", loop, ("previous", "turn"))
+                result = _sole_node(loop.output)
+                if result is None or not referenced_names(loop.until) & loop.nodes.keys() <= {result}:
+                    raise NotExpressible(f"{name}: `until` reads more than what the loop gives")
                 until = f"lambda {result}: {self.value(loop.until)}"
                 return body, f"{word('loop')}({name}_body, at_most={loop.at_most}, until={until})"
             case _:
-                raise Unspoken(f"{name} is of a kind that Python has no word for")
+                raise NotExpressible(f"{name} is of a kind that Python has no word for")
 
-    def step(self, step: str | Choice) -> str:
+    def step(self, step: str | AgentChoice) -> str:
         """What is called: by its name, or one agent of several."""
         if isinstance(step, str):
             return self.function.step(step)
@@ -200,17 +220,19 @@ class _Body:
         rest = f", otherwise={self.function.step(step.otherwise)}" if step.otherwise is not None else ""
         return f"{self.function.word('agent_by')}({self.value(step.by)}, {{{of}}}{rest})"
 
-    def planned(self, node: PlanNode) -> list[str]:
+    def plan_arguments(self, node: PlanNode) -> list[str]:
         """The arguments of a plan: its goal, its clauses, and the values that it may read."""
-        found = [self.value(node.plan), f"returns={'Any' if node.returns == ANYTHING else _type(node.returns)}"]
-        for key in LISTS:
+        found = [self.value(node.plan), f"returns={'Any' if node.returns == ANYTHING else _python_type(node.returns)}"]
+        for key in LIST_CLAUSES:
             if names := getattr(node, key):
                 found.append(f"{key}=[{', '.join(map(self.function.step, names))}]")
         plain = PlanNode.model_fields
         if node.limits != plain["limits"].get_default():
             found.append(f"limits={self.function.word('PlanLimits')}(steps={node.limits.steps}, width={node.limits.width})")
         found += [
-            f"{key}={getattr(node, key)!r}" for key in (*COUNTS, *SWITCHES, *PLANNERS) if getattr(node, key) != plain[key].get_default()
+            f"{key}={getattr(node, key)!r}"
+            for key in (*COUNT_CLAUSES, *FLAG_CLAUSES, *PLANNER_CLAUSES)
+            if getattr(node, key) != plain[key].get_default()
         ]
         found += [f"hearsay={list(node.hearsay)!r}"] if node.hearsay else []
         found += [f"{key}={self.option(node, key)}" for key in _OPTIONS if getattr(node, key) not in (None, ())]
@@ -218,22 +240,22 @@ class _Body:
         found += [f"{key}={self.value(value)}" for key, value in node.with_.items() if key not in own]
         return [*found, f"with_={self.value(own)}"] if own else found
 
-    def asked(self, node: AskNode) -> list[str]:
+    def ask_arguments(self, node: AskNode) -> list[str]:
         """The arguments of a question: its text, its options or the type of the answer, and its clauses."""
         found = [self.value(node.ask)]
         if node.options:
             found.append(f"options={list(node.options)!r}")
-        elif _TEXTS.fullmatch(node.returns):
-            raise Unspoken(f"`returns: {node.returns}` are texts to choose from, which Python has as `options`")
+        elif _TEXT_LITERAL.fullmatch(node.returns):
+            raise NotExpressible(f"`returns: {node.returns}` are texts to choose from, which Python has as `options`")
         elif node.returns != "str":
-            found.append(f"returns={_type(node.returns)}")
+            found.append(f"returns={_python_type(node.returns)}")
         return found + [f"{key}={self.option(node, key)}" for key in _OPTIONS if getattr(node, key) not in (None, ())]
 
-    def inner(self, name: str, parameters: str, block: Block, bound: tuple[str, ...]) -> list[str]:
+    def body_function(self, name: str, parameters: str, block: NodeBlock, bound: tuple[str, ...]) -> list[str]:
         """A function for a body of several nodes."""
         outer = {**self.names, **{f"{key}.values": text for key, text in self.lists.items()}}
-        body = _Body(self.function, outer, block.nodes, bound)
-        inside = [*body.lines(), f"return {body.returned(block.output)}"]
+        body = _BodyWriter(self.function, outer, block.nodes, bound)
+        inside = [*body.lines(), f"return {body.optional_value(block.output)}"]
         return [f"def {name}({parameters}):", *(_INDENT + line for line in inside)]
 
     def option(self, node: AnyNode, key: str) -> str:
@@ -242,7 +264,7 @@ class _Body:
             return f"[{', '.join(value)}]"
         if key == "tools":
             return repr([*value])
-        return self.value(value) if key in ("fallback", "escalate") else repr(_set(value))
+        return self.value(value) if key in ("fallback", "escalate") else repr(_without_unset(value))
 
     def clause(self, node: AnyNode) -> str:
         found = [f"checks={' & '.join(self.check(name, among=len(node.checks) > 1) for name in node.checks)}"]
@@ -259,36 +281,36 @@ class _Body:
     def check(self, text: str, *, among: bool) -> str:
         """A check as Python writes it; in brackets where it is one of several and holds an `|`."""
         try:
-            rule = read(text)
-        except NotARule:
+            rule = parse_check(text)
+        except CheckSyntaxError:
             return f"{self.function.word('Check')}({text!r})"
-        return f"({self.rule(rule)})" if among and isinstance(rule, Some) else self.rule(rule)
+        return f"({self.rule(rule)})" if among and isinstance(rule, AnyOf) else self.rule(rule)
 
-    def rule(self, rule: Rule) -> str:
+    def rule(self, rule: CheckExpression) -> str:
         match rule:
-            case Named(check, "") if check in _CHECKS:
-                return self.function.word(_CHECKS[check])
-            case Named("entailment" | "rederive" as check, argument) if argument and not argument.isdigit():
+            case CheckCall(check, "") if check in _CHECK_WORDS:
+                return self.function.word(_CHECK_WORDS[check])
+            case CheckCall("entailment" | "rederive" as check, argument) if argument and not argument.isdigit():
                 return f"{self.function.word(check)}({argument!r})"
-            case Named("agree", argument) if (argument or "5").isdigit() and 2 <= int(argument or "5") <= MOST_SAMPLES:
+            case CheckCall("agree", argument) if (argument or "5").isdigit() and 2 <= int(argument or "5") <= MAX_SAMPLES:
                 return f"{self.function.word('agree')}({argument})" if argument else f"{self.function.word('Check')}('agree')"
-            case Named():
+            case CheckCall():
                 return f"{self.function.word('Check')}({str(rule)!r})"
-            case Every(parts):
-                return " & ".join(f"({self.rule(part)})" if isinstance(part, Some) else self.rule(part) for part in parts)
-            case Some(parts):
+            case AllOf(parts):
+                return " & ".join(f"({self.rule(part)})" if isinstance(part, AnyOf) else self.rule(part) for part in parts)
+            case AnyOf(parts):
                 return " | ".join(map(self.rule, parts))
 
     def arms(self, arms: tuple[Any, ...]) -> list[str]:
         """Arms that may be missing by place, the sure last one by name."""
-        texts = [self.returned(arm) for arm in arms]
-        last = _only(arms[-1])
+        texts = [self.optional_value(arm) for arm in arms]
+        last = _sole_node(arms[-1])
         guarded = last is not None and self.names.get(last, last) != last
         return texts if guarded else [*texts[:-1], f"otherwise={texts[-1]}"]
 
-    def returned(self, template: Any) -> str:
+    def optional_value(self, template: Any) -> str:
         """A value where one that may be missing can stand: a node that may be by its bare name."""
-        only = _only(template)
+        only = _sole_node(template)
         if only is not None and self.lists.get(only) == f"{self.function.word('values')}({only})":
             return self.value(template)  # what is left of a list is there
         return only if only is not None and (only in self.names or only in self.nodes) else self.value(template)
@@ -305,44 +327,44 @@ class _Body:
                 return repr(template)
 
     def text(self, template: str) -> str:
-        parts = [*pieces(template)]
-        if len(parts) == 1 and isinstance(parts[0], Reference):
-            return self.said(parts[0])
-        told = [(repr(part), True) if isinstance(part, str) else (self.said(part), self.is_text(parse(part.source))) for part in parts]
+        parts = [*split_template(template)]
+        if len(parts) == 1 and isinstance(parts[0], TemplateReference):
+            return self.reference(parts[0])
+        told = [(repr(part), True) if isinstance(part, str) else (self.reference(part), self.is_text(parse(part.source))) for part in parts]
         if told and not any(sure for _, sure in told):
             told[0] = told[0][0], False  # of two numbers a + is a sum
         return " + ".join(f"{self.function.word('as_text')}({text})" if sure is False else text for text, sure in told) or "''"
 
-    def is_text(self, tree: Tree) -> bool | None:
+    def is_text(self, tree: CelTree) -> bool | None:
         """Whether an expression gives a text; None where only tracing tells, which refuses a + of a text and another value."""
         match tree:
-            case Literal(value):
+            case CelLiteral(value):
                 return isinstance(value, str)
-            case Call("string"):
+            case CelCall("string"):
                 return True
-            case Select(Name("input"), name) if name in self.function.graph.input:
+            case CelSelect(CelName("input"), name) if name in self.function.graph.input:
                 try:
-                    found = kinds(parse_type(self.function.graph.input[name].type, project_models()))
+                    found = value_kinds(parse_type(self.function.graph.input[name].type, project_models()))
                 except InputError:
                     return None
                 return None if "any" in found else found == {"str"}
-            case Name() | Select() | Index() | Choose():
+            case CelName() | CelSelect() | CelIndex() | CelConditional():
                 return None
             case _:
                 return False
 
-    def said(self, part: Reference) -> str:
-        if not part.closed:
-            raise Unspoken(f"`${{{part.source}` is not closed")
+    def reference(self, part: TemplateReference) -> str:
+        if not part.is_closed:
+            raise NotExpressible(f"`${{{part.source}` is not closed")
         try:
-            return spoken(parse(part.source), self.lists, self.names)
-        except NotCEL as error:
-            raise Unspoken(f"`${{{part.source}}}` is no expression: {error.reason}") from error
+            return tree_to_python(parse(part.source), self.lists, self.names)
+        except CelSyntaxError as error:
+            raise NotExpressible(f"`${{{part.source}}}` is no expression: {error.reason}") from error
 
 
 def _variable(name: str) -> str:
     if keyword.iskeyword(name):
-        raise Unspoken(f"{name!r} is a word of Python")
+        raise NotExpressible(f"{name!r} is a word of Python")
     return name
 
 
@@ -351,51 +373,51 @@ def _default(template: Any) -> str:
     return repr(compile_template(template, {}).evaluate({}))
 
 
-def _type(text: str) -> str:
+def _python_type(text: str) -> str:
     """A type of the language in Python's words."""
     return re.sub(r"('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")|\bnull\b", lambda match: match[1] or "None", text)
 
 
-def _refuse(node: Node, name: str) -> None:
+def _refuse_options(node: Node, name: str) -> None:
     """Refuses modifiers that only steps take in Python."""
     for key in _OPTIONS:
         if getattr(node, key) not in (None, ()):
-            raise Unspoken(f"{name}: `{key}` stands on a node that calls no agent, tool or workflow")
+            raise NotExpressible(f"{name}: `{key}` stands on a node that calls no agent, tool or workflow")
 
 
-def _about_element(node: Node) -> bool:
-    return node.when is not None and node.as_ is not None and node.as_ in names_in(node.when)
+def _is_per_element(node: Node) -> bool:
+    return node.when is not None and node.as_ is not None and node.as_ in referenced_names(node.when)
 
 
-def _only(template: Any) -> str | None:
+def _sole_node(template: Any) -> str | None:
     """The node whose value, or whose list, a template is."""
     match = re.fullmatch(r"\$\{([a-z][a-z0-9_]*)(\.values)?\}", template) if isinstance(template, str) else None
     return match[1] if match else None
 
 
-def _names(nodes: Mapping[str, AnyNode]) -> list[str]:
+def _all_names(nodes: Mapping[str, AnyNode]) -> list[str]:
     """The names of all nodes and elements, at every depth."""
     found: list[str] = []
     for name, node in nodes.items():
         found += [name, *([node.as_] if node.as_ else [])]
         block = node.call if isinstance(node, CallNode) else node.loop if isinstance(node, LoopNode) else None
-        found += _names(block.nodes) if isinstance(block, Block) else []
+        found += _all_names(block.nodes) if isinstance(block, NodeBlock) else []
     return found
 
 
-def _steps(nodes: Mapping[str, AnyNode]) -> list[str]:
+def _all_steps(nodes: Mapping[str, AnyNode]) -> list[str]:
     """The names of all agents, tools and workflows, at every depth."""
     found: list[str] = []
     for node in nodes.values():
         match node:
-            case AgentNode(agent=Choice() as choice):
-                found += named(choice)
+            case AgentNode(agent=AgentChoice() as choice):
+                found += labels_by_agent(choice)
             case AgentNode(agent=str(step)) | ToolNode(tool=step) | CallNode(call=str(step)):
                 found.append(step)
             case PlanNode(agents=agents, tools=tools, workflows=workflows):
                 found += [*agents, *tools, *workflows]
-            case CallNode(call=Block() as block) | LoopNode(loop=block):
-                found += _steps(block.nodes)
+            case CallNode(call=NodeBlock() as block) | LoopNode(loop=block):
+                found += _all_steps(block.nodes)
             case _:
                 pass
     return found

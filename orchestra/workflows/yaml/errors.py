@@ -9,13 +9,13 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestra.core.errors import InputError
-from orchestra.core.suggestions import nearest
-from orchestra.schema.strict_yaml import Marked, Path
-from orchestra.schema.validator import shown
+from orchestra.core.suggestions import closest_match
+from orchestra.schema.strict_yaml import ValuePath, YamlDocument
+from orchestra.schema.validator import format_value
 from orchestra.workflows import model
-from orchestra.workflows.model import KINDS
+from orchestra.workflows.model import NODE_KINDS
 
-_FORMS = {
+_EXPECTED_BY_KIND = {
     "string_type": "a text",
     "int_type": "an integer",
     "int_from_float": "an integer",
@@ -33,7 +33,7 @@ _FORMS = {
     "less_than_equal": "at most {le:,.10g}",
 }
 """What a value must be, by the kind of pydantic's finding."""
-_OF_KEY = {
+_EXPECTED_BY_KEY = {
     "score": "`combined`, or left out",
     "at_least": "`all`, or a number from 1 to 10,000",
     "accept": "`certified`, or a score in [0, 1]",
@@ -77,53 +77,64 @@ _EXAMPLES = {
     "input": "input: {question: str}",
     "types": "types: {Invoice: {number: str, total: float}}",
 }
-_NESTED: dict[str, type[BaseModel]] = {"budget": model.Budget, "retry": model.Retry, "limits": model.PlanLimits, "defaults": model.Defaults}
+_NESTED_MODELS: dict[str, type[BaseModel]] = {
+    "budget": model.Budget,
+    "retry": model.Retry,
+    "limits": model.PlanLimits,
+    "defaults": model.Defaults,
+}
 
 
-def misfits(error: ValidationError, marked: Marked) -> Iterator[InputError]:
+def validation_errors(error: ValidationError, marked: YamlDocument) -> Iterator[InputError]:
     """The faults, in the order in which pydantic found them."""
     for entry in error.errors(include_url=False, include_context=True):
-        path, name_fault = _path(entry["loc"], marked.value)
+        path, name_fault = _key_path(entry["loc"], marked.value)
         # A call is a name or a block, and pydantic says of each why it is not that.
         if path[-1:] == ("call",) and entry["type"] == "string_type" and isinstance(entry["input"], dict):
             continue
-        yield _fault(entry, path, name_fault, marked)
+        yield _to_input_error(entry, path, name_fault, marked)
 
 
-def _fault(entry: ErrorDetails, path: Path, name_fault: bool, marked: Marked) -> InputError:
+def _to_input_error(entry: ErrorDetails, path: ValuePath, name_fault: bool, marked: YamlDocument) -> InputError:
     kind, given = str(entry["type"]), entry["input"]
     last = next((step for step in reversed(path) if isinstance(step, str)), "")
-    said = _said(path)
-    place = marked.place(path, key=name_fault)
+    said = _describe_path(path)
+    place = marked.location(path, key=name_fault)
     if name_fault or (kind in ("string_pattern_mismatch", "string_too_long") and last in ("name", "as", "after")):
         named = path[-1] if name_fault else given
         hint = "names match [a-z][a-z0-9_]*, at most 64 characters"
-        return InputError("L105", f"{shown(named)} is not a name", place=place, hint=hint)
+        return InputError("L105", f"{format_value(named)} is not a name", location=place, hint=hint)
     if kind == "extra_forbidden":
-        known = [info.alias or name for name, info in _NESTED[str(path[-2])].model_fields.items()] if str(path[-2]) in _NESTED else []
-        near = nearest(str(last), known)
+        known = (
+            [info.alias or name for name, info in _NESTED_MODELS[str(path[-2])].model_fields.items()]
+            if str(path[-2]) in _NESTED_MODELS
+            else []
+        )
+        near = closest_match(str(last), known)
         hint = f"did you mean {near!r}?" if near else f"keys here: {', '.join(known)}"
-        return InputError("L101", f"`{path[-2]}`: there is no key {last!r}", place=marked.place(path, key=True), hint=hint)
+        return InputError("L101", f"`{path[-2]}`: there is no key {last!r}", location=marked.location(path, key=True), hint=hint)
     hint = _EXAMPLES.get(last, "")
     if kind == "too_short":
-        return InputError("L103", f"{said} must not be empty", place=place, hint=hint)
+        return InputError("L103", f"{said} must not be empty", location=place, hint=hint)
     if kind in ("missing", "too_long") and last == "wait":
-        return InputError("L103", f"{said} must be two numbers", place=place, hint=hint)
+        return InputError("L103", f"{said} must be two numbers", location=place, hint=hint)
     context = entry.get("ctx", {})
     bound = kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
     if kind == "literal_error":
         form = str(context.get("expected", "")).replace("'", "")
     else:
-        form = _FORMS[kind].format(**context) if kind in _FORMS else str(entry["msg"]).removeprefix("Input should be ")
-    form = _OF_KEY.get(last, form) if not bound or last in ("accept", "at_least") else form
-    return InputError("L103", f"{said} must be {form}, got {_given(given)}", place=place, hint=hint)
+        form = (
+            _EXPECTED_BY_KIND[kind].format(**context) if kind in _EXPECTED_BY_KIND else str(entry["msg"]).removeprefix("Input should be ")
+        )
+    form = _EXPECTED_BY_KEY.get(last, form) if not bound or last in ("accept", "at_least") else form
+    return InputError("L103", f"{said} must be {form}, got {_describe_value(given)}", location=place, hint=hint)
 
 
-def _given(value: Any) -> str:
-    return "a mapping" if isinstance(value, dict) else "a list" if isinstance(value, list) else shown(value)
+def _describe_value(value: Any) -> str:
+    return "a mapping" if isinstance(value, dict) else "a list" if isinstance(value, list) else format_value(value)
 
 
-def _said(path: Path) -> str:
+def _describe_path(path: ValuePath) -> str:
     """A path in words: of which node, and of which of its keys."""
     names = [str(path[number + 1]) for number, step in enumerate(path[:-1]) if step == "nodes"]
     if path[:1] != ("nodes",) or not names or len(path) < 3:
@@ -133,12 +144,12 @@ def _said(path: Path) -> str:
     return f"`{rest}` of the node {names[-1]!r}" if rest else f"the node {names[-1]!r}"
 
 
-def _path(location: tuple[Any, ...], here: Any) -> tuple[Path, bool]:
+def _key_path(location: tuple[Any, ...], here: Any) -> tuple[ValuePath, bool]:
     """The keys of a location, without the tags that pydantic puts among them; and whether the fault is in the last key itself."""
     path: list[str | int] = []
     tagged = False
     for step in location:
-        if not tagged and step in KINDS and path[-2:-1] == ["nodes"]:
+        if not tagged and step in NODE_KINDS and path[-2:-1] == ["nodes"]:
             tagged = True
             continue
         tagged = False

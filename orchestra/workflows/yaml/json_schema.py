@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestra.workflows.model import KINDS, Graph
+from orchestra.workflows.model import NODE_KINDS, Graph
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
-_LISTS = ("after", "checks", "otherwise", "agents", "tools", "workflows", "options", "hearsay")
+_LIST_KEYS = ("after", "checks", "otherwise", "agents", "tools", "workflows", "options", "hearsay")
 """Keys of a node whose list may be written as its one element."""
-_TOGETHER = {
+_DEPENDENT_KEYS = {
     "each": ["as"],
     "as": ["each"],
     "limit": ["each"],
@@ -22,7 +22,7 @@ _TOGETHER = {
 }
 """Keys of a node, and those that they mean nothing without."""
 
-_MEANINGS = {
+_DESCRIPTIONS = {
     "schema": "The version of the language: `orchestra/v1`.",
     "name": "The workflow's name: lower-case letters, digits and `_`.",
     "description": "What it is for, for people and for the router.",
@@ -97,7 +97,7 @@ _MEANINGS = {
     "width": "Steps that run side by side, at most.",
 }
 """What a key means, as an editor shows it."""
-_OF_A_CHOICE = {
+_CHOICE_DESCRIPTIONS = {
     "by": "What gives the label: a text, a choice of texts, or a bool.",
     "of": "The agents by label; true and false are written in quotes.",
     "otherwise": "The agent for all labels that are not listed.",
@@ -105,50 +105,50 @@ _OF_A_CHOICE = {
 """What keys mean inside a choice of agents."""
 
 
-def schema() -> dict[str, Any]:
+def workflow_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of a workflow file as it is written, short forms included.
 
     It knows keys, shapes and limits; types, names and references are the compiler's.
     """
     model = Graph.model_json_schema(by_alias=True)
-    parts: dict[str, Any] = {name: _part(part) for name, part in model.pop("$defs").items()}
-    for key, means in _OF_A_CHOICE.items():
-        parts["Choice"]["properties"][key]["description"] = means
-    parts["Retry"] = {"description": _MEANINGS["retry"], "anyOf": [_attempts(parts["Retry"]), parts["Retry"]]}
-    parts["Input"] = {"anyOf": [{"type": "string", "description": _MEANINGS["type"]}, parts["Input"]]}
-    parts["Node"] = _node([name for name in parts if name.endswith("Node")], parts)
-    root = _part(model)
+    parts: dict[str, Any] = {name: _record_schema(part) for name, part in model.pop("$defs").items()}
+    for key, means in _CHOICE_DESCRIPTIONS.items():
+        parts["AgentChoice"]["properties"][key]["description"] = means
+    parts["Retry"] = {"description": _DESCRIPTIONS["retry"], "anyOf": [_attempts_schema(parts["Retry"]), parts["Retry"]]}
+    parts["Input"] = {"anyOf": [{"type": "string", "description": _DESCRIPTIONS["type"]}, parts["Input"]]}
+    parts["Node"] = _node_schema([name for name in parts if name.endswith("Node")], parts)
+    root = _record_schema(model)
     root["required"] = ["schema", *root["required"]]
     return {"$schema": DIALECT, "title": "Orchestra workflow", **{key: root[key] for key in root if key != "title"}, "$defs": parts}
 
 
-def _attempts(retry: Mapping[str, Any]) -> dict[str, Any]:
+def _attempts_schema(retry: Mapping[str, Any]) -> dict[str, Any]:
     return dict(retry["properties"]["attempts"])
 
 
-def _node(names: list[str], parts: dict[str, Any]) -> dict[str, Any]:
+def _node_schema(names: list[str], parts: dict[str, Any]) -> dict[str, Any]:
     """A node: a mapping with exactly one of the keys that make a kind, which decides what else may stand in it.
 
     The decision is written as conditions, not as a union: an editor then speaks of the one kind that is meant.
     """
-    by_kind = {next(kind for kind in KINDS if kind in parts[name]["required"]): name for name in names}
+    by_kind = {next(kind for kind in NODE_KINDS if kind in parts[name]["required"]): name for name in names}
     return {
-        "description": f"A step: exactly one of {', '.join(KINDS)}, with its modifiers.",
+        "description": f"A step: exactly one of {', '.join(NODE_KINDS)}, with its modifiers.",
         "type": "object",
-        "oneOf": [{"required": [kind]} for kind in KINDS],
-        "allOf": [{"if": {"required": [kind]}, "then": {"$ref": f"#/$defs/{by_kind[kind]}"}} for kind in KINDS],
-        "dependentRequired": _TOGETHER,
+        "oneOf": [{"required": [kind]} for kind in NODE_KINDS],
+        "allOf": [{"if": {"required": [kind]}, "then": {"$ref": f"#/$defs/{by_kind[kind]}"}} for kind in NODE_KINDS],
+        "dependentRequired": _DEPENDENT_KEYS,
     }
 
 
-def _part(model: Mapping[str, Any]) -> dict[str, Any]:
+def _record_schema(model: Mapping[str, Any]) -> dict[str, Any]:
     """A record as editors want it: without null and without titles, short forms allowed, each key with what it means."""
     found = {key: value for key, value in model.items() if key != "title"}
-    found["properties"] = {key: _field(key, given) for key, given in model["properties"].items()}
+    found["properties"] = {key: _field_schema(key, given) for key, given in model["properties"].items()}
     return found
 
 
-def _field(key: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def _field_schema(key: str, given: Mapping[str, Any]) -> dict[str, Any]:
     found = {name: value for name, value in given.items() if name not in ("title", "default")}
     choices = [choice for choice in found.pop("anyOf", ()) if choice != {"type": "null"}]
     if len(choices) == 1:
@@ -160,8 +160,8 @@ def _field(key: str, given: Mapping[str, Any]) -> dict[str, Any]:
         found |= {"patternProperties": named, "additionalProperties": False}
     if key == "nodes":
         found["minProperties"] = 1
-    if key in _LISTS and "items" in found:
+    if key in _LIST_KEYS and "items" in found:
         found = {"anyOf": [found["items"], found]}
-    if key in _MEANINGS:
-        found["description"] = _MEANINGS[key]
+    if key in _DESCRIPTIONS:
+        found["description"] = _DESCRIPTIONS[key]
     return found

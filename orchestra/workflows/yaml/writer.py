@@ -11,13 +11,27 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from orchestra.core.errors import InputError
-from orchestra.workflows.model import KINDS, RETRY, AnyNode, Block, Budget, Choice, Defaults, Graph, Input, Loop, Node, PlanLimits, Retry
+from orchestra.workflows.model import (
+    DEFAULT_RETRY,
+    NODE_KINDS,
+    AgentChoice,
+    AnyNode,
+    Budget,
+    Defaults,
+    Graph,
+    Input,
+    LoopBlock,
+    Node,
+    NodeBlock,
+    PlanLimits,
+    Retry,
+)
 
-WIDTH = 110
+MAX_WIDTH = 110
 """Columns within which a mapping or a list stands in one line."""
 
-_ORDER = (
-    *(*KINDS, "with", "escalate", "when", "each", "as", "limit", "concurrency", "at_least", "after"),
+_KEY_ORDER = (
+    *(*NODE_KINDS, "with", "escalate", "when", "each", "as", "limit", "concurrency", "at_least", "after"),
     *("agents", "tools", "workflows", "returns", "options", "limits", "repairs", "replans", "streaming"),
     *("router", "larger", "votes", "cache", "stepwise", "copied", "literals", "confirm", "grounded"),
     *("each_part", "hearsay", "anyway", "shortlist"),
@@ -25,17 +39,17 @@ _ORDER = (
 )
 """The keys of a node, as they are written."""
 
-_WORDS = frozenset({"null", "true", "false", "<<", "="})
+_AMBIGUOUS_WORDS = frozenset({"null", "true", "false", "<<", "="})
 """Plain texts, in lower case, that are not texts in YAML 1.2, or that tools take for something else."""
-_STARTS = frozenset("0123456789+-.~?:,[]{}#&*!|>'\"%@` ")
+_RESERVED_STARTS = frozenset("0123456789+-.~?:,[]{}#&*!|>'\"%@` ")
 """What no plain text begins with: indicators, and the beginnings of numbers and dates in any version of YAML."""
 _FLOW_SIGNS = re.compile(r"[,\[\]{}:?]")
-_KEY_LENGTH = 1000
+_MAX_KEY_LENGTH = 1000
 """Characters of a key that YAML still finds without `?` before it: 1,024, less its quotes."""
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
-class _Open(dict[str, Any]):
+class _BlockMapping(dict[str, Any]):
     """A mapping that never stands in one line."""
 
 
@@ -48,21 +62,21 @@ def write(graph: Graph) -> str:
     return "".join(f"{line}\n" for line in _block(_document(graph), 0))
 
 
-def _document(graph: Graph) -> _Open:
+def _document(graph: Graph) -> _BlockMapping:
     """The data of the file, in order and in short forms."""
-    return _Open(
+    return _BlockMapping(
         schema=graph.schema_,
         name=graph.name,
-        **_present(description=graph.description, input={name: _input(given) for name, given in graph.input.items()}, types=graph.types),
+        **_non_empty(description=graph.description, input={name: _input(given) for name, given in graph.input.items()}, types=graph.types),
         output=graph.output,
-        **({} if graph.budget is None else {"budget": _limits(graph.budget)}),
-        **({} if graph.defaults is None else {"defaults": _limits(graph.defaults)}),
-        **_present(label=graph.label, accept=_short(graph.accept)),
+        **({} if graph.budget is None else {"budget": _set_fields(graph.budget)}),
+        **({} if graph.defaults is None else {"defaults": _set_fields(graph.defaults)}),
+        **_non_empty(label=graph.label, accept=_compact_number(graph.accept)),
         nodes=_nodes(graph.nodes),
     )
 
 
-def _present(**given: Any) -> dict[str, Any]:
+def _non_empty(**given: Any) -> dict[str, Any]:
     """What is neither null nor empty."""
     return {key: value for key, value in given.items() if value is not None and value not in ("", (), {})}
 
@@ -73,50 +87,52 @@ def _input(given: Input) -> Any:
         found["default"] = given.default
     elif given.optional:
         found["default"] = None
-    found |= _present(description=given.description)
+    found |= _non_empty(description=given.description)
     return given.type if len(found) == 1 else found
 
 
-def _limits(given: Budget | Defaults | PlanLimits) -> dict[str, Any]:
+def _set_fields(given: Budget | Defaults | PlanLimits) -> dict[str, Any]:
     fields = ((name, getattr(given, name)) for name in type(given).model_fields)
-    return {name: _retry(value) if isinstance(value, Retry) else _short(value) for name, value in fields if value is not None}
+    return {name: _retry(value) if isinstance(value, Retry) else _compact_number(value) for name, value in fields if value is not None}
 
 
-def _short(value: Any) -> Any:
+def _compact_number(value: Any) -> Any:
     """A number of seconds or a score as one writes it: 60, not 60.0."""
     return int(value) if isinstance(value, float) and value.is_integer() and value < 1e15 else value
 
 
 def _retry(given: Retry) -> Any:
-    more = {} if given.wait == RETRY.wait else {"wait": [_short(seconds) for seconds in given.wait]}
-    more |= {} if given.within is None else {"within": _short(given.within)}
+    more = {} if given.wait == DEFAULT_RETRY.wait else {"wait": [_compact_number(seconds) for seconds in given.wait]}
+    more |= {} if given.within is None else {"within": _compact_number(given.within)}
     return {"attempts": given.attempts, **more} if more else given.attempts
 
 
-def _nodes(given: Mapping[str, AnyNode]) -> _Open:
-    return _Open({name: _node(node) for name, node in given.items()})
+def _nodes(given: Mapping[str, AnyNode]) -> _BlockMapping:
+    return _BlockMapping({name: _node(node) for name, node in given.items()})
 
 
-def _node(node: Node) -> _Open:
+def _node(node: Node) -> _BlockMapping:
     model = type(node).model_fields
     written = {info.alias or name: (getattr(node, name), info.get_default()) for name, info in model.items()}
-    return _Open({key: _modifier(key, written[key][0]) for key in _ORDER if key in written and written[key][0] != written[key][1]})
+    return _BlockMapping(
+        {key: _modifier(key, written[key][0]) for key in _KEY_ORDER if key in written and written[key][0] != written[key][1]}
+    )
 
 
 def _modifier(key: str, value: Any) -> Any:
     match value:
-        case Choice():
-            return {"by": value.by, "of": dict(value.of), **_present(otherwise=value.otherwise)}
-        case Loop():
-            return _Open(at_most=value.at_most, until=value.until, nodes=_nodes(value.nodes), output=value.output)
-        case Block():
-            return _Open(nodes=_nodes(value.nodes), output=value.output)
+        case AgentChoice():
+            return {"by": value.by, "of": dict(value.of), **_non_empty(otherwise=value.otherwise)}
+        case LoopBlock():
+            return _BlockMapping(at_most=value.at_most, until=value.until, nodes=_nodes(value.nodes), output=value.output)
+        case NodeBlock():
+            return _BlockMapping(nodes=_nodes(value.nodes), output=value.output)
         case Retry():
             return _retry(value)
         case PlanLimits():
-            return _limits(value)
+            return _set_fields(value)
         case _:
-            return _short(value) if key in ("timeout", "accept") else value
+            return _compact_number(value) if key in ("timeout", "accept") else value
 
 
 def _block(value: Mapping[str, Any] | list[Any] | tuple[Any, ...], indent: int) -> Iterator[str]:
@@ -126,17 +142,17 @@ def _block(value: Mapping[str, Any] | list[Any] | tuple[Any, ...], indent: int) 
         for key, entry in value.items():
             name = _text(key, flow=True)
             head = f"{pad}{name}:"
-            if len(name) > _KEY_LENGTH:
+            if len(name) > _MAX_KEY_LENGTH:
                 yield f"{pad}? {name}"
                 head = f"{pad}:"
-            if (line := _line(entry, len(head) + 1)) is not None:
+            if (line := _inline(entry, len(head) + 1)) is not None:
                 yield f"{head} {line}"
             else:
                 yield head
                 yield from _block(entry, indent + 2)
         return
     for entry in value:
-        if (line := _line(entry, indent + 2)) is not None:
+        if (line := _inline(entry, indent + 2)) is not None:
             yield f"{pad}- {line}"
         else:
             first, *rest = _block(entry, indent + 2)
@@ -144,14 +160,14 @@ def _block(value: Mapping[str, Any] | list[Any] | tuple[Any, ...], indent: int) 
             yield from rest
 
 
-def _line(value: Any, column: int) -> str | None:
+def _inline(value: Any, column: int) -> str | None:
     """The value in one line that begins at a column; None where it does not fit in it. A scalar always fits."""
     if not isinstance(value, Mapping | list | tuple):
         return _scalar(value, flow=False)
-    if isinstance(value, _Open) and value:
+    if isinstance(value, _BlockMapping) and value:
         return None
     text = _flow(value)
-    return text if text is not None and (not value or column + len(text) <= WIDTH) else None
+    return text if text is not None and (not value or column + len(text) <= MAX_WIDTH) else None
 
 
 def _flow(value: Any) -> str | None:
@@ -160,7 +176,7 @@ def _flow(value: Any) -> str | None:
         parts = []
         for key, entry in value.items():
             name, text = _text(key, flow=True), _flow(entry)
-            if text is None or len(name) > _KEY_LENGTH:
+            if text is None or len(name) > _MAX_KEY_LENGTH:
                 return None
             parts.append(f"{name}: {text}")
         return f"{{{', '.join(parts)}}}"
@@ -197,7 +213,7 @@ def _text(text: str, *, flow: bool) -> str:
 
 
 def _is_plain(text: str, flow: bool) -> bool:
-    if not text or text[0] in _STARTS or text[-1] in " :" or text.lower() in _WORDS or not text.isprintable():
+    if not text or text[0] in _RESERVED_STARTS or text[-1] in " :" or text.lower() in _AMBIGUOUS_WORDS or not text.isprintable():
         return False
     return ": " not in text and " #" not in text and not (flow and _FLOW_SIGNS.search(text))
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from orchestra.agents.card import Card
-from orchestra.agents.inference.overlap_features import NAMES, wording
-from orchestra.agents.output_parser import Parsed, Reader
+from orchestra.agents.inference.overlap_features import FEATURE_NAMES, wording_features
+from orchestra.agents.output_parser import OutputParser, ParsedOutput
 from orchestra.core.errors import InputError
 
 CHOICES = ("supported", "contradicted", "not stated")
@@ -29,9 +29,16 @@ def file(**changes: Any) -> dict[str, Any]:
 
 
 def words(weight: float) -> dict[str, Any]:
-    rows = [[weight, *[0.0] * (len(NAMES) - 1)], [0.0] * len(NAMES), [0.0] * len(NAMES)]
-    zero = [0.0] * len(NAMES)
-    return {"claim": "claim", "evidence": "evidence", "mean": zero, "spread": [1.0] * len(NAMES), "weights": rows, "bias": [0.0, 0.0, 0.0]}
+    rows = [[weight, *[0.0] * (len(FEATURE_NAMES) - 1)], [0.0] * len(FEATURE_NAMES), [0.0] * len(FEATURE_NAMES)]
+    zero = [0.0] * len(FEATURE_NAMES)
+    return {
+        "claim": "claim",
+        "evidence": "evidence",
+        "mean": zero,
+        "spread": [1.0] * len(FEATURE_NAMES),
+        "weights": rows,
+        "bias": [0.0, 0.0, 0.0],
+    }
 
 
 def card(folder: Path, **changes: Any) -> Card:
@@ -49,8 +56,8 @@ class Word:
 
 
 def read(made: Card, **inputs: str) -> Any:
-    found = Reader(made).parse("supported", tokens=[Word()], inputs=inputs)
-    assert isinstance(found, Parsed), found
+    found = OutputParser(made).parse("supported", tokens=[Word()], inputs=inputs)
+    assert isinstance(found, ParsedOutput), found
     return found.value
 
 
@@ -75,19 +82,19 @@ def test_it_is_void_with_another_adapter(tmp_path: Path) -> None:
     manifest = tmp_path / "adapter" / "manifest.json"
     manifest.parent.mkdir()
     manifest.write_text('{"sha256": "mine"}', "utf-8")
-    made = card(tmp_path, adapter="mine", bias=[0.0, 0.0, 9.0]).varied(adapter="adapter")
+    made = card(tmp_path, adapter="mine", bias=[0.0, 0.0, 9.0]).with_settings(adapter="adapter")
     assert read(made)["label"] == "not stated"
 
     manifest.write_text('{"sha256": "promoted"}', "utf-8")
-    assert made.calibrated is None
+    assert made.current_calibration is None
     assert read(made)["label"] == "supported"
 
 
 def test_it_is_void_where_another_base_answered_without_the_adapter(tmp_path: Path) -> None:
-    reader = Reader(card(tmp_path, bias=[0.0, 0.0, 9.0]))
-    found = reader.parse("supported", tokens=[Word()], adapted=False)
+    reader = OutputParser(card(tmp_path, bias=[0.0, 0.0, 9.0]))
+    found = reader.parse("supported", tokens=[Word()], with_adapter=False)
 
-    assert isinstance(found, Parsed)
+    assert isinstance(found, ParsedOutput)
     assert found.value["label"] == "supported"
 
 
@@ -100,7 +107,7 @@ def test_the_words_vote_too(tmp_path: Path) -> None:
 
 def test_a_stored_card_finds_its_calibration_again_and_tells_where_it_has_changed(tmp_path: Path) -> None:
     made = card(tmp_path, bias=[0.0, 0.0, 1.0])
-    assert Card.restore(made.dump(), tmp_path).calibrated == made.calibrated
+    assert Card.restore(made.dump(), tmp_path).current_calibration == made.current_calibration
 
     (tmp_path / "calibration.json").write_text(json.dumps(file()), "utf-8")
     with pytest.raises(InputError, match=r"calibration\.json has changed"):
@@ -115,7 +122,7 @@ def test_a_stored_card_finds_its_calibration_again_and_tells_where_it_has_change
         ({"bias": ["a", "b", "c"]}, "Expected `float`"),
         ({"code": "print(1)"}, "unknown field"),
         ({"words": {**words(1.0), "mean": [0.0]}}, "other numbers of words"),
-        ({"words": {**words(1.0), "spread": [0.0] * len(NAMES)}}, "not positive"),
+        ({"words": {**words(1.0), "spread": [0.0] * len(FEATURE_NAMES)}}, "not positive"),
     ],
 )
 def test_a_file_that_is_no_calibration_of_the_card_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
@@ -125,12 +132,12 @@ def test_a_file_that_is_no_calibration_of_the_card_is_refused(tmp_path: Path, ch
 
 
 def test_wording_counts_what_its_names_say() -> None:
-    found = dict(zip(NAMES, wording("Ann was born in 1950, not here!", "Ann was born in 1952 in Rome."), strict=True))
+    found = dict(zip(FEATURE_NAMES, wording_features("Ann was born in 1950, not here!", "Ann was born in 1952 in Rome."), strict=True))
 
     assert found["numbers not found"] == found["numbers"] == 1
     assert found["claim denies"] == found["one denies, the other not"] == 1
     assert found["evidence denies"] == found["names not found"] == 0
     assert found["content words found"] == 0.4  # of ann, born, 1950, not, here
     assert found["exclamation mark"] == 1
-    assert wording("", "")
-    assert all(math.isfinite(number) for number in wording("", ""))
+    assert wording_features("", "")
+    assert all(math.isfinite(number) for number in wording_features("", ""))

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.agents.card import Card
-from orchestra.agents.inference.crf_tagger import Tagger, Word, labels_of, likeliest, slots, words_of
+from orchestra.agents.inference.crf_tagger import CrfTagger, Word, decode_slots, slot_labels, split_words, viterbi
 from orchestra.agents.registry import builtin_folder
 from orchestra.core.errors import InputError
 from orchestra.schema.types import Validator
@@ -22,7 +22,7 @@ np = pytest.importorskip("numpy")
 
 FOLDER = builtin_folder("agents") / "crf_extractor"
 CARD = Card.load(FOLDER)
-TAGGER = Tagger.load(CARD)
+TAGGER = CrfTagger.load(CARD)
 
 
 @pytest.mark.parametrize(
@@ -59,26 +59,26 @@ def test_the_likeliest_sequence_is_the_best_of_all_and_its_probability_is_its_sh
         return emitted + float(sum(between[a][b] for a, b in itertools.pairwise(path)))
 
     paths = {path: weight(path) for path in itertools.product(range(3), repeat=len(rows))}
-    found, probability = likeliest(np.array(rows, dtype=np.float32), np.array(between, dtype=np.float32))
+    found, probability = viterbi(np.array(rows, dtype=np.float32), np.array(between, dtype=np.float32))
     assert paths[tuple(found)] == pytest.approx(max(paths.values()), abs=1e-3)
     assert probability == pytest.approx(math.exp(max(paths.values())) / sum(map(math.exp, paths.values())), rel=1e-2)
 
 
 @given(st.text(alphabet="ab 1.", max_size=30), st.data())
 def test_labels_and_slots_are_each_others_inverse(text: str, data: st.DataObject) -> None:
-    words: list[Word] = words_of(text)
+    words: list[Word] = split_words(text)
     if not words:
         return
     first = data.draw(st.integers(0, len(words) - 1))
     last = data.draw(st.integers(first, len(words) - 1))
     span = {"value": text[words[first].start : words[last].end], "start": words[first].start, "end": words[last].end}
-    labels = labels_of(words, {"x": span})
+    labels = slot_labels(words, {"x": span})
     assert labels is not None
-    assert slots(text, words, labels) == {"x": span}
+    assert decode_slots(text, words, labels) == {"x": span}
 
 
 def test_a_slot_that_ends_inside_a_word_cannot_be_labelled() -> None:
-    assert labels_of(words_of("eight people"), {"people": {"start": 0, "end": 4}}) is None
+    assert slot_labels(split_words("eight people"), {"people": {"start": 0, "end": 4}}) is None
 
 
 @pytest.mark.parametrize("harm", ["no arrays", "other arrays", "no layout", "other labels"])
@@ -96,5 +96,5 @@ def test_a_damaged_one_is_refused(harm: str, tmp_path: Path) -> None:
         case _:
             layout.write_text(layout.read_text().replace('"B-date",', ""))
     with pytest.raises(InputError) as caught:
-        Tagger.load(Card.load(folder))
+        CrfTagger.load(Card.load(folder))
     assert caught.value.code == ("A004" if harm == "no arrays" else "A011")

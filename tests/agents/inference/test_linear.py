@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from orchestra.agents.card import Card
-from orchestra.agents.inference.array_files import packed
-from orchestra.agents.inference.linear import Classifier, Features, Regressor
+from orchestra.agents.inference.array_files import pack_arrays
+from orchestra.agents.inference.linear import LinearClassifier, LinearRegressor, NgramFeatures
 from orchestra.agents.registry import builtin_folder
 from orchestra.core.errors import InputError
 from orchestra.schema.types import Validator
@@ -28,8 +28,8 @@ FILE = "linear.json"
 
 
 @pytest.fixture(scope="module")
-def classifier() -> Classifier:
-    return Classifier.load(Card.load(FOLDER), FILE)
+def classifier() -> LinearClassifier:
+    return LinearClassifier.load(Card.load(FOLDER), FILE)
 
 
 @pytest.mark.parametrize(
@@ -42,29 +42,29 @@ def classifier() -> Classifier:
         ("what is the exchange rate", "exchange_rate"),
     ],
 )
-def test_plain_messages_get_their_intent(classifier: Classifier, text: str, intent: str) -> None:
+def test_plain_messages_get_their_intent(classifier: LinearClassifier, text: str, intent: str) -> None:
     output, probability = classifier.predict({"text": text})
     assert output == {"intent": intent}
     assert 0.3 < probability <= 1
 
 
 @pytest.mark.parametrize("text", ["", "   ", "東京", "\x00\u202e", "x" * 100_000])
-def test_every_text_gets_an_output_of_the_cards_type(classifier: Classifier, text: str) -> None:
+def test_every_text_gets_an_output_of_the_cards_type(classifier: LinearClassifier, text: str) -> None:
     output, probability = classifier.predict({"text": text})
     assert Validator(Card.load(FOLDER).output_schema).check(output) is None
     assert 0 < probability <= 1
 
 
-def test_the_probabilities_sum_to_one(classifier: Classifier) -> None:
+def test_the_probabilities_sum_to_one(classifier: LinearClassifier) -> None:
     assert float(classifier.probabilities("my card").sum()) == pytest.approx(1, abs=1e-4)
 
 
-def test_the_labels_are_those_of_the_card(classifier: Classifier) -> None:
-    assert sorted(map(str, classifier.layout.labels)) == sorted(Card.load(FOLDER).output_schema["properties"]["intent"]["enum"])
+def test_the_labels_are_those_of_the_card(classifier: LinearClassifier) -> None:
+    assert sorted(map(str, classifier.config.labels)) == sorted(Card.load(FOLDER).output_schema["properties"]["intent"]["enum"])
 
 
 def test_features_are_words_characters_and_pairs() -> None:
-    found = Features(words=(1, 2), characters=(3,), gap=1).of("The red Car")
+    found = NgramFeatures(words=(1, 2), characters=(3,), gap=1).extract("The red Car")
     assert {"wred", "wthe red", "c re", "c car"[:4], "sthe car"} <= set(found)
     assert "sthe red" not in found
 
@@ -75,7 +75,7 @@ def copy(tmp_path: Path) -> Path:
 
 def refused(folder: Path) -> InputError:
     with pytest.raises(InputError) as caught:
-        Classifier.load(Card.load(folder), FILE)
+        LinearClassifier.load(Card.load(folder), FILE)
     return caught.value
 
 
@@ -160,7 +160,7 @@ def header(shape: tuple[int, ...]) -> bytes:
     ],
 )  # fmt: skip
 def test_what_is_no_array_of_finite_numbers_is_refused_before_there_is_room_made_for_it(tmp_path: Path, idf: bytes | None) -> None:
-    assert Classifier.load(Card.load(small(tmp_path / "sound")), FILE).predict({"text": "a"}) == ({"label": "a"}, 0.5)
+    assert LinearClassifier.load(Card.load(small(tmp_path / "sound")), FILE).predict({"text": "a"}) == ({"label": "a"}, 0.5)
     assert refused(small(tmp_path / "damaged", idf=idf)).code == "A011"
 
 
@@ -181,17 +181,17 @@ def test_arrays_that_are_damaged_anywhere_are_refused_or_read(tmp_path: Path) ->
             changed[rng.randrange(len(data))] = rng.randrange(256)
         written(folder, bytes(changed[: rng.choice([None, None, None, rng.randrange(len(data))])]))
         with suppress(InputError):
-            assert 0.5 <= Classifier.load(card, FILE).predict({"text": "a b"})[1] <= 1
+            assert 0.5 <= LinearClassifier.load(card, FILE).predict({"text": "a b"})[1] <= 1
 
 
 def test_features_that_count_nothing_say_nothing(tmp_path: Path) -> None:
     folder = small(tmp_path / "small", idf=plain(np.zeros(2, np.float32)))
-    assert Classifier.load(Card.load(folder), FILE).predict({"text": "a b"}) == ({"label": "a"}, 0.5)
+    assert LinearClassifier.load(Card.load(folder), FILE).predict({"text": "a b"}) == ({"label": "a"}, 0.5)
 
 
 def test_packed_arrays_are_the_same_bytes_every_time() -> None:
     arrays = {"b": np.arange(3), "a": np.zeros((2, 2), dtype=np.int8)}
-    assert packed({"x": 1}, arrays) == packed({"x": 1}, dict(reversed(arrays.items())))
+    assert pack_arrays({"x": 1}, arrays) == pack_arrays({"x": 1}, dict(reversed(arrays.items())))
 
 
 def number_folder(folder: Path, **changed: Any) -> Path:
@@ -205,7 +205,7 @@ def number_folder(folder: Path, **changed: Any) -> Path:
         "lengths": np.zeros(4, dtype=np.float32),
     }
     layout = {"format": "orchestra/linear-number/v1", "input": "question", "output": "need", "features": {"words": [1], "characters": []}}
-    text, data = packed(
+    text, data = pack_arrays(
         {**layout, "lowest": 0.0, "highest": 1.0, "arrays": "weights.npz", **changed.pop("layout", {})}, {**arrays, **changed}
     )
     folder.mkdir(parents=True)
@@ -216,15 +216,15 @@ def number_folder(folder: Path, **changed: Any) -> Path:
 
 
 def test_a_number_is_the_sum_of_what_its_features_say(tmp_path: Path) -> None:
-    found = Regressor.load(Card.load(number_folder(tmp_path / "difficulty")))
+    found = LinearRegressor.load(Card.load(number_folder(tmp_path / "difficulty")))
     assert found.predict({"question": "prove it"}) == ({"need": pytest.approx(0.75)}, None)
-    assert found.number("add it") == pytest.approx(0.5)
+    assert found.predict_number("add it") == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("text", ["", "prove", "東京", "x" * 200_000])
 def test_a_number_stays_within_what_was_seen_in_training(tmp_path: Path, text: str) -> None:
     steep = np.full(40, 3.0, dtype=np.float32)
-    assert 0 <= Regressor.load(Card.load(number_folder(tmp_path / "difficulty", lengths=steep))).number(text) <= 1
+    assert 0 <= LinearRegressor.load(Card.load(number_folder(tmp_path / "difficulty", lengths=steep))).predict_number(text) <= 1
 
 
 @pytest.mark.parametrize(
@@ -243,5 +243,5 @@ def test_a_number_stays_within_what_was_seen_in_training(tmp_path: Path, text: s
 )
 def test_arrays_that_do_not_fit_a_number_are_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
     with pytest.raises(InputError) as caught:
-        Regressor.load(Card.load(number_folder(tmp_path / "difficulty", **changed)))
+        LinearRegressor.load(Card.load(number_folder(tmp_path / "difficulty", **changed)))
     assert caught.value.code == "A011"

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.agents.card import Card
-from orchestra.agents.inference.logprob_confidence import sureness
-from orchestra.agents.output_parser import Parsed, Reader
+from orchestra.agents.inference.logprob_confidence import text_probability
+from orchestra.agents.output_parser import OutputParser, ParsedOutput
 
 TEXT: dict[str, Any] = {"type": "string"}
 CLAIM = {"type": "object", "properties": {"claim": TEXT}, "required": ["claim"]}
@@ -27,7 +27,7 @@ class Token:
 
 
 def card(output: dict[str, Any], **more: Any) -> Card:
-    return Card.declared("judge", input=CLAIM, output=output, prompt="{{ claim }}", **more)
+    return Card.declare("judge", input=CLAIM, output=output, prompt="{{ claim }}", **more)
 
 
 def record(**fields: Any) -> dict[str, Any]:
@@ -35,28 +35,28 @@ def record(**fields: Any) -> dict[str, Any]:
 
 
 def sure(of: Card, text: str, *tokens: Token) -> float | None:
-    found = Reader(of).parse(text, tokens=tokens)
-    assert isinstance(found, Parsed), found
+    found = OutputParser(of).parse(text, tokens=tokens)
+    assert isinstance(found, ParsedOutput), found
     return found.confidence
 
 
 @given(st.lists(st.floats(-9999, 0), min_size=1))
 def test_it_is_the_product_of_the_tokens_probabilities(logprobs: list[float]) -> None:
-    found = sureness("x" * len(logprobs), [Token("x", one) for one in logprobs])
+    found = text_probability("x" * len(logprobs), [Token("x", one) for one in logprobs])
     assert found == pytest.approx(math.exp(sum(logprobs)))
     assert found is not None
     assert 0 <= found <= 1
 
 
 def test_nothing_is_known_where_a_token_is_missing() -> None:
-    assert sureness("yes", []) is None
-    assert sureness("yes no", [Token("yes")]) is None
-    assert sureness("yes no", [Token("yes"), Token("no")]) == pytest.approx(0.25), "a space that a token lost is no token"
-    assert sureness("yes", [Token("yes"), Token("<|im_end|>")]) == pytest.approx(0.25), "the end is part of it"
+    assert text_probability("yes", []) is None
+    assert text_probability("yes no", [Token("yes")]) is None
+    assert text_probability("yes no", [Token("yes"), Token("no")]) == pytest.approx(0.25), "a space that a token lost is no token"
+    assert text_probability("yes", [Token("yes"), Token("<|im_end|>")]) == pytest.approx(0.25), "the end is part of it"
 
 
 def test_no_probability_is_above_one() -> None:
-    assert sureness("yes", [Token("yes", 3.0)]) == 1.0
+    assert text_probability("yes", [Token("yes", 3.0)]) == 1.0
 
 
 def test_json_choices_and_grammars_have_one_and_free_prose_has_none() -> None:
@@ -64,7 +64,7 @@ def test_json_choices_and_grammars_have_one_and_free_prose_has_none() -> None:
     assert sure(card(LABEL), '"yes"', Token('"yes"')) == pytest.approx(0.5)
     assert sure(card(TEXT, grammar="claim"), "yes", Token("yes")) == pytest.approx(0.5)
     assert sure(card(TEXT), "yes", Token("yes")) is None
-    assert [card(one).has_sureness for one in (LABEL, TEXT)] == [True, False]
+    assert [card(one).has_confidence for one in (LABEL, TEXT)] == [True, False]
 
 
 def test_the_probability_of_a_choice_goes_before_that_of_its_spelling() -> None:

@@ -14,10 +14,10 @@ np = pytest.importorskip("numpy")
 pytest.importorskip("tokenizers")
 
 from orchestra.agents.card import Card  # noqa: E402
-from orchestra.agents.inference.array_files import packed  # noqa: E402
-from orchestra.agents.inference.crf_tagger import likeliest, slots, words_of  # noqa: E402
+from orchestra.agents.inference.array_files import pack_arrays  # noqa: E402
+from orchestra.agents.inference.crf_tagger import decode_slots, split_words, viterbi  # noqa: E402
 from orchestra.agents.inference.encoder import Encoder  # noqa: E402
-from orchestra.agents.inference.slot_filling import FORMAT, Layout, Slots, Text, allowed, fills_slots  # noqa: E402
+from orchestra.agents.inference.slot_filling import FORMAT, SlotFiller, SlotFillingConfig, SlotInput, fills_slots, transition_masks  # noqa: E402
 from orchestra.agents.inference.span_extraction import MAX_WINDOWS  # noqa: E402
 from orchestra.core.errors import InputError  # noqa: E402
 from orchestra.schema.types import Validator  # noqa: E402
@@ -43,9 +43,9 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
 
 def arrays(**changes: Any) -> dict[str, Any]:
     chance = np.random.default_rng(3)
-    made: dict[str, Any] = {"weight": chance.normal(size=(len(LABELS), SHAPE.width)), "bias": np.zeros(len(LABELS))}
-    for name in SHAPE.names:
-        taken, gives = SHAPE.sides(name)
+    made: dict[str, Any] = {"weight": chance.normal(size=(len(LABELS), SHAPE.hidden_size)), "bias": np.zeros(len(LABELS))}
+    for name in SHAPE.linear_layers:
+        taken, gives = SHAPE.layer_shape(name)
         made |= {f"down.{name}": chance.normal(size=(1, 2, taken)), f"up.{name}": np.zeros((1, gives, 2))}
     return made | changes
 
@@ -63,12 +63,12 @@ def said(**changes: Any) -> dict[str, Any]:
     return found | {"base": {"licence": "CC0-1.0", "sha256": {}}, "data": [], "arrays": "slots.npz"} | changes
 
 
-def layout(**changes: Any) -> Layout:
-    return Layout.model_validate(said(**changes) | {"sha256": "0" * 64})
+def layout(**changes: Any) -> SlotFillingConfig:
+    return SlotFillingConfig.model_validate(said(**changes) | {"sha256": "0" * 64})
 
 
-def reader(encoder: Encoder, made: dict[str, Any] | None = None, **changes: Any) -> Slots:
-    return Slots(layout(**changes), arrays() if made is None else made, encoder)
+def reader(encoder: Encoder, made: dict[str, Any] | None = None, **changes: Any) -> SlotFiller:
+    return SlotFiller(layout(**changes), arrays() if made is None else made, encoder)
 
 
 def write(folder: Path, text: str = CARD) -> Card:
@@ -98,25 +98,27 @@ def test_every_text_gets_an_output_of_the_cards_type_whose_values_stand_where_th
 
 
 def test_a_word_of_several_tokens_has_the_logits_of_its_first_one(encoder: Encoder) -> None:
-    text = Text.of(encoder, layout(), asked("nineteen at 8"))
+    text = SlotInput.from_inputs(encoder, layout(), asked("nineteen at 8"))
     assert [word.text for word in text.words] == ["nineteen", "at", "8"]
-    assert (text.firsts, text.length) == ([0, 2, 3], 4)
+    assert (text.first_tokens, text.token_count) == ([0, 2, 3], 4)
 
 
 def test_a_word_without_a_token_is_outside_of_all_slots(encoder: Encoder) -> None:
-    text = Text.of(encoder, layout(), asked("ada \u0301 8"))  # a mark alone, which the encoder leaves out
+    text = SlotInput.from_inputs(encoder, layout(), asked("ada \u0301 8"))  # a mark alone, which the encoder leaves out
     assert [word.text for word in text.words] == ["ada", "\u0301", "8"]
-    assert text.firsts == [0, None, 1]
-    scores = reader(encoder).scores(text)
+    assert text.first_tokens == [0, None, 1]
+    scores = reader(encoder).word_logits(text)
     assert scores[1].argmax() == 0
     assert (scores[1][1:] < -1e6).all()
 
 
 def test_what_was_asked_for_is_read_beside_the_text(encoder: Encoder) -> None:
     ready = reader(encoder)
-    heads = [Text.of(encoder, layout(), asked("8", *names)).windows[0][1].tokens for names in ((), ("time",), ("people", "time"))]
+    heads = [
+        SlotInput.from_inputs(encoder, layout(), asked("8", *names)).windows[0][1].tokens for names in ((), ("time",), ("people", "time"))
+    ]
     assert [len(tokens) for tokens in heads] == [5, 6, 8]
-    told = [ready.scores(Text.of(encoder, layout(), asked("8", name))) for name in ("time", "people")]
+    told = [ready.word_logits(SlotInput.from_inputs(encoder, layout(), asked("8", name))) for name in ("time", "people")]
     assert not np.allclose(*told)
     assert ready.predict({"text": "8"}) == ready.predict(asked("8"))
     alone = reader(encoder, hint="")
@@ -125,16 +127,16 @@ def test_what_was_asked_for_is_read_beside_the_text(encoder: Encoder) -> None:
 
 def test_of_windows_that_share_a_word_the_one_with_most_around_it_counts(encoder: Encoder) -> None:
     words = 60
-    text = Text.of(encoder, layout(tokens=32, overlap=10), asked("8 " * words))
+    text = SlotInput.from_inputs(encoder, layout(tokens=32, overlap=10), asked("8 " * words))
     ready = reader(encoder, tokens=32, overlap=10)
-    found = ready.scores(text)
-    room = len(text.windows[0][1].spans)
+    found = ready.word_logits(text)
+    room = len(text.windows[0][1].offsets)
     assert room == 32 - 4
     assert [begins for begins, _ in text.windows] == [0, room - 10, 2 * (room - 10)]
     for at in range(words):
-        holding = [(begins, window) for begins, window in text.windows if begins <= at < begins + len(window.spans)]
-        begins, window = max(holding, key=lambda one: min(at - one[0], one[0] + len(one[1].spans) - 1 - at))
-        assert np.allclose(found[at], ready._logits(window)[at - begins])
+        holding = [(begins, window) for begins, window in text.windows if begins <= at < begins + len(window.offsets)]
+        begins, window = max(holding, key=lambda one: min(at - one[0], one[0] + len(one[1].offsets) - 1 - at))
+        assert np.allclose(found[at], ready._window_logits(window)[at - begins])
 
 
 def test_a_text_that_is_too_long_is_refused(encoder: Encoder) -> None:
@@ -145,7 +147,7 @@ def test_a_text_that_is_too_long_is_refused(encoder: Encoder) -> None:
 
 
 def test_nothing_goes_on_that_did_not_begin() -> None:
-    begins, follows = allowed(LABELS)
+    begins, follows = transition_masks(LABELS)
     assert (begins < 0).tolist() == [False, False, True, False, True]
     for before, row in zip(LABELS, follows, strict=True):
         for after, added in zip(LABELS, row, strict=True):
@@ -153,7 +155,7 @@ def test_nothing_goes_on_that_did_not_begin() -> None:
 
 
 def test_the_answer_is_the_likeliest_one_and_its_probability_its_share_of_what_can_be(encoder: Encoder) -> None:
-    made = arrays(weight=np.zeros((len(LABELS), SHAPE.width)), bias=np.array([1.0, 2.0, 5.0, 0.0, 0.0]))
+    made = arrays(weight=np.zeros((len(LABELS), SHAPE.hidden_size)), bias=np.array([1.0, 2.0, 5.0, 0.0, 0.0]))
     output, probability = reader(encoder, made).predict(asked("ada"))
     assert output == {"slots": {"name": {"value": "ada", "start": 0, "end": 3}}}
     assert probability == pytest.approx(math.exp(2) / (math.exp(1) + math.exp(2) + 1), rel=1e-6)
@@ -164,15 +166,15 @@ def test_the_answer_is_the_likeliest_one_and_its_probability_its_share_of_what_c
 def test_it_reads_as_its_arrays_say(encoder: Encoder) -> None:
     ready = reader(encoder)
     inputs = asked("a table for 8 at nineteen", "time")
-    pair = encoder.pair("time", inputs["text"])
-    read = encoder.read([*pair.head, *pair.body, *pair.tail], {})[0] @ arrays()["weight"].astype(np.float32).T
+    pair = encoder.tokenize_pair("time", inputs["text"])
+    read = encoder.encode([*pair.head, *pair.body, *pair.tail], {})[0] @ arrays()["weight"].astype(np.float32).T
     at = [len(pair.head) + first for first in (0, 1, 2, 3, 4, 5)]
-    begins, follows = allowed(LABELS)
+    begins, follows = transition_masks(LABELS)
     logits = read[at].astype(np.float64)
     logits[0] += begins
-    path, probability = likeliest(logits, follows)
+    path, probability = viterbi(logits, follows)
     output, told = ready.predict(inputs)
-    assert output["slots"] == slots(inputs["text"], words_of(inputs["text"]), [LABELS[label] for label in path])
+    assert output["slots"] == decode_slots(inputs["text"], split_words(inputs["text"]), [LABELS[label] for label in path])
     assert told == pytest.approx(probability, rel=1e-4)
 
 
@@ -188,11 +190,11 @@ def test_files_that_do_not_fit_are_refused(encoder: Encoder, tmp_path: Path) -> 
         folder = tmp_path / str(number)
         folder.mkdir()
         card = write(folder)
-        text, data = packed(said(**changes), made)
+        text, data = pack_arrays(said(**changes), made)
         (folder / "model.json").write_text(text)
         (folder / "slots.npz").write_bytes(data)
         with pytest.raises(InputError) as caught:
-            Slots.load(card, encoder)
+            SlotFiller.load(card, encoder)
         assert caught.value.code == "A011"
 
 

@@ -13,10 +13,19 @@ np = pytest.importorskip("numpy")
 pytest.importorskip("tokenizers")
 
 from orchestra.agents.card import Card  # noqa: E402
-from orchestra.agents.inference.array_files import packed  # noqa: E402
-from orchestra.agents.inference.encoder import NEARNESS, Encoder, Pair, distances, mapped  # noqa: E402
-from orchestra.agents.inference.model_file import base_of  # noqa: E402
-from orchestra.agents.inference.span_extraction import FORMAT, MAX_QUESTION, MAX_WINDOWS, Layout, Spans, Window, points, windows  # noqa: E402
+from orchestra.agents.inference.array_files import pack_arrays  # noqa: E402
+from orchestra.agents.inference.encoder import RELATIVE_BIAS, EncodedPair, Encoder, map_safetensors, relative_position_buckets  # noqa: E402
+from orchestra.agents.inference.model_file import base_encoder  # noqa: E402
+from orchestra.agents.inference.span_extraction import (  # noqa: E402
+    FORMAT,
+    MAX_QUESTION,
+    MAX_WINDOWS,
+    SpanExtractionConfig,
+    SpanExtractor,
+    Window,
+    extracts_spans,
+    split_windows,
+)
 from orchestra.core.errors import InputError  # noqa: E402
 from orchestra.schema.types import Validator  # noqa: E402
 from orchestra.testing.tiny_encoder import BUCKETS, SHAPE, write_encoder  # noqa: E402
@@ -40,9 +49,9 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
 
 def arrays(rank: int = 2, up: float = 0.0) -> dict[str, Any]:
     chance = np.random.default_rng(3)
-    made: dict[str, Any] = {"weight": chance.normal(size=(2, SHAPE.width)), "bias": np.zeros(2)}
-    for name in SHAPE.names:
-        taken, gives = SHAPE.sides(name)
+    made: dict[str, Any] = {"weight": chance.normal(size=(2, SHAPE.hidden_size)), "bias": np.zeros(2)}
+    for name in SHAPE.linear_layers:
+        taken, gives = SHAPE.layer_shape(name)
         made |= {f"down.{name}": chance.normal(size=(1, rank, taken)), f"up.{name}": np.full((1, gives, rank), up)}
     return made
 
@@ -52,12 +61,14 @@ def layout(**changes: Any) -> dict[str, Any]:
     return said | {"base": {"licence": "CC0-1.0", "sha256": {}}, "data": [], "arrays": "spans.npz"} | changes
 
 
-def reader(encoder: Encoder, made: dict[str, Any] | None = None, **changes: Any) -> Spans:
-    return Spans(Layout.model_validate(layout(**changes) | {"sha256": "0" * 64}), arrays() if made is None else made, encoder)
+def reader(encoder: Encoder, made: dict[str, Any] | None = None, **changes: Any) -> SpanExtractor:
+    return SpanExtractor(
+        SpanExtractionConfig.model_validate(layout(**changes) | {"sha256": "0" * 64}), arrays() if made is None else made, encoder
+    )
 
 
 def write(folder: Path, made: dict[str, Any]) -> Card:
-    text, data = packed(layout(), made)
+    text, data = pack_arrays(layout(), made)
     (folder / "agent.yaml").write_text(CARD)
     (folder / "model.json").write_text(text)
     (folder / "spans.npz").write_bytes(data)
@@ -72,16 +83,16 @@ def test_the_encoder_says_what_the_same_model_says_in_transformers(kind: Any, tm
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     folder = write_encoder(tmp_path / kind, WORDS, kind=kind)
     ours = Encoder.load(folder)
-    tokens = ours.tokens(PASSAGE * 3, 30)
+    tokens = ours.tokenize(PASSAGE * 3, 30)
     model = transformers.AutoModel.from_pretrained(folder, add_pooling_layer=False).eval()
     with torch.no_grad():
         theirs = model(input_ids=torch.tensor([tokens])).last_hidden_state[0].numpy()
     assert len(tokens) > 20
-    assert np.abs(ours.read(tokens, {})[0] - theirs).max() < 1e-4
+    assert np.abs(ours.encode(tokens, {})[0] - theirs).max() < 1e-4
 
 
 def test_far_tokens_are_alike_and_those_behind_are_told_from_those_before() -> None:
-    found = distances(400, 32)
+    found = relative_position_buckets(400, 32)
     assert found[0, 0] == 0
     assert len(set(found[200, 192:208].tolist())) == 16
     assert found[0, 200] == found[0, 399] == 31
@@ -91,10 +102,10 @@ def test_far_tokens_are_alike_and_those_behind_are_told_from_those_before() -> N
 
 def test_an_mpnet_needs_its_distances(tmp_path: Path) -> None:
     folder = write_encoder(tmp_path / "base", WORDS, kind="mpnet")
-    said = dict(mapped(folder / "model.safetensors"))
+    said = dict(map_safetensors(folder / "model.safetensors"))
     shape = Encoder.load(folder).shape
-    assert shape.buckets == BUCKETS
-    said[NEARNESS] = said[NEARNESS][:2]
+    assert shape.relative_buckets == BUCKETS
+    said[RELATIVE_BIAS] = said[RELATIVE_BIAS][:2]
     with pytest.raises(ValueError, match="relative_attention_bias"):
         Encoder(shape, said, None)
 
@@ -102,14 +113,14 @@ def test_an_mpnet_needs_its_distances(tmp_path: Path) -> None:
 # Windows
 
 
-def pair(count: int, question: int = 3) -> Pair:
-    return Pair([2, *[4] * question, 3, 3], list(range(10, 10 + count)), [(at * 2, at * 2 + 1) for at in range(count)], [3])
+def pair(count: int, question: int = 3) -> EncodedPair:
+    return EncodedPair([2, *[4] * question, 3, 3], list(range(10, 10 + count)), [(at * 2, at * 2 + 1) for at in range(count)], [3])
 
 
 @given(st.integers(0, 300), st.integers(1, 400), st.integers(0, 16))
 def test_every_token_is_in_a_window_and_neighbours_share_as_many_as_they_should(count: int, question: int, overlap: int) -> None:
-    found = list(windows(pair(count, question), 200, overlap))
-    seen = [token for window in found for token in window.tokens[window.start : window.start + len(window.spans)]]
+    found = list(split_windows(pair(count, question), 200, overlap))
+    seen = [token for window in found for token in window.tokens[window.start : window.start + len(window.offsets)]]
     assert set(seen) == set(range(10, 10 + count))
     assert len(seen) == count + overlap * (len(found) - 1)
     assert all(len(window.tokens) <= 200 and window.start <= MAX_QUESTION for window in found)
@@ -120,26 +131,26 @@ def test_every_token_is_in_a_window_and_neighbours_share_as_many_as_they_should(
 def test_windows_reach_the_end_however_much_they_share_and_however_long_the_question_is(
     tokens: int, less: int, count: int, question: int
 ) -> None:
-    found = list(windows(pair(count, question), tokens, (tokens - less) // 2))
-    seen = {token for window in found for token in window.tokens[window.start : window.start + len(window.spans)]}
+    found = list(split_windows(pair(count, question), tokens, (tokens - less) // 2))
+    seen = {token for window in found for token in window.tokens[window.start : window.start + len(window.offsets)]}
     assert seen == set(range(10, 10 + count))
 
 
 @pytest.mark.parametrize(("question", "count"), [(1, 1000), (100, 700), (400, 1000)])
 def test_long_windows_may_share_half_of_themselves_and_more(encoder: Encoder, question: int, count: int) -> None:
-    layout = reader(encoder, tokens=384, overlap=200).layout
-    seen = {token for one in windows(pair(count, question), layout.tokens, layout.overlap) for token in one.tokens[one.start : -1]}
+    layout = reader(encoder, tokens=384, overlap=200).config
+    seen = {token for one in split_windows(pair(count, question), layout.tokens, layout.overlap) for token in one.tokens[one.start : -1]}
     assert seen == set(range(10, 10 + count))
 
 
 def test_windows_that_share_all_that_a_question_leaves_of_them_are_refused(encoder: Encoder) -> None:
-    assert reader(encoder, tokens=64, overlap=31).layout.overlap == 31
+    assert reader(encoder, tokens=64, overlap=31).config.overlap == 31
     with pytest.raises(ValueError, match="a question leaves 32 of them"):
         reader(encoder, tokens=64, overlap=96)
     with pytest.raises(ValueError, match="a question leaves 96 of them"):
         reader(encoder, tokens=192, overlap=96)
     with pytest.raises(ValueError, match="do not go on"):
-        list(windows(pair(300), 64, 32))
+        list(split_windows(pair(300), 64, 32))
 
 
 # What is chosen
@@ -152,7 +163,7 @@ def chosen(encoder: Encoder, *pieces: tuple[list[float], list[float]], silence: 
         spans = [(at + step, at + step + 1) for step in range(len(first))]
         read.append((Window([2, *[4] * len(first)], 1, spans), np.array([[silence / 2] * 2, *zip(first, last, strict=True)])))
         at += len(first)
-    return reader(encoder, **changes).choose(read)
+    return reader(encoder, **changes).decode(read)
 
 
 def test_the_likeliest_span_wins_and_ends_after_it_begins(encoder: Encoder) -> None:
@@ -169,17 +180,17 @@ def test_silence_wins_where_it_is_likelier_than_any_span(encoder: Encoder) -> No
 def test_what_is_added_to_silence_decides_a_tie(encoder: Encoder) -> None:
     made = reader(encoder)
     read = [(Window([2, 4], 1, [(0, 1)]), np.array([[1.0, 1.0], [1.0, 1.0]]))]
-    made.layout = made.layout.model_copy(update={"silence": 0.5})
-    assert made.choose(read)[0] is None
-    made.layout = made.layout.model_copy(update={"silence": -0.5})
-    assert made.choose(read)[0] == (0, 1)
+    made.config = made.config.model_copy(update={"silence": 0.5})
+    assert made.decode(read)[0] is None
+    made.config = made.config.model_copy(update={"silence": -0.5})
+    assert made.decode(read)[0] == (0, 1)
 
 
 def test_one_window_that_answers_is_enough(encoder: Encoder) -> None:
     silent = (Window([2, 4], 1, [(0, 1)]), np.array([[9.0, 9.0], [0.0, 0.0]]))
     tells = (Window([2, 4], 1, [(7, 8)]), np.array([[0.0, 0.0], [5.0, 5.0]]))
-    assert reader(encoder).choose([silent, tells])[0] == (7, 8)
-    assert reader(encoder).choose([tells, silent])[0] == (7, 8)
+    assert reader(encoder).decode([silent, tells])[0] == (7, 8)
+    assert reader(encoder).decode([tells, silent])[0] == (7, 8)
 
 
 def test_the_probability_is_that_of_the_span_among_all(encoder: Encoder) -> None:
@@ -189,12 +200,12 @@ def test_the_probability_is_that_of_the_span_among_all(encoder: Encoder) -> None
     assert chosen(encoder, ([1, 0], [1, 0]), silence=0.5, heat=4)[1] < sure
 
 
-class Chosen(Spans):
+class Chosen(SpanExtractor):
     """A reader that always points to the same characters."""
 
     span: tuple[int, int] | None = None
 
-    def choose(self, read: Any) -> tuple[tuple[int, int] | None, float]:
+    def decode(self, read: Any) -> tuple[tuple[int, int] | None, float]:
         return self.span, 0.5
 
 
@@ -213,7 +224,7 @@ class Chosen(Spans):
     ],
 )  # fmt: skip
 def test_an_answer_has_all_of_the_words_that_it_has_a_part_of(encoder: Encoder, passage: str, part: str, answer: str) -> None:
-    made = Chosen(Layout.model_validate(layout() | {"sha256": "0" * 64}), arrays(), encoder)
+    made = Chosen(SpanExtractionConfig.model_validate(layout() | {"sha256": "0" * 64}), arrays(), encoder)
     made.span = (passage.index(part), passage.index(part) + len(part))
     assert made.predict({"question": "what", "context": passage}) == ({"answer": answer}, 0.5)
     made.span = None
@@ -234,18 +245,18 @@ def test_an_answer_is_words_of_the_passage(question: str, passage: str) -> None:
 
 def test_a_card_is_loaded_and_answers_in_its_type(encoder: Encoder, tmp_path: Path) -> None:
     card = write(tmp_path, arrays())
-    assert points(card)
-    assert base_of(card).licence == "CC0-1.0"
-    output, _ = Spans.load(card, encoder).predict({"question": "When?", "context": PASSAGE})
+    assert extracts_spans(card)
+    assert base_encoder(card).licence == "CC0-1.0"
+    output, _ = SpanExtractor.load(card, encoder).predict({"question": "When?", "context": PASSAGE})
     assert Validator(card.output_schema).check(output) is None
-    other, _ = Spans.load(write(tmp_path, arrays(up=0.3)), encoder).predict({"question": "When?", "context": PASSAGE})
+    other, _ = SpanExtractor.load(write(tmp_path, arrays(up=0.3)), encoder).predict({"question": "When?", "context": PASSAGE})
     assert other != output
 
 
 def test_arrays_that_do_not_fit_are_refused(encoder: Encoder, tmp_path: Path) -> None:
-    for name, array in (("weight", np.zeros((3, SHAPE.width))), (f"up.{next(SHAPE.names)}", np.zeros((1, 5, 2)))):
+    for name, array in (("weight", np.zeros((3, SHAPE.hidden_size))), (f"up.{next(SHAPE.linear_layers)}", np.zeros((1, 5, 2)))):
         with pytest.raises(InputError) as caught:
-            Spans.load(write(tmp_path, arrays() | {name: array}), encoder)
+            SpanExtractor.load(write(tmp_path, arrays() | {name: array}), encoder)
         assert caught.value.code == "A011"
 
 

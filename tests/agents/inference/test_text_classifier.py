@@ -12,10 +12,10 @@ np = pytest.importorskip("numpy")
 pytest.importorskip("tokenizers")
 
 from orchestra.agents.card import Card  # noqa: E402
-from orchestra.agents.inference.array_files import packed  # noqa: E402
-from orchestra.agents.inference.encoder import WEIGHTS, Change, Encoder, gelu, mapped  # noqa: E402
-from orchestra.agents.inference.model_file import base_of  # noqa: E402
-from orchestra.agents.inference.text_classifier import FORMAT, Committee  # noqa: E402
+from orchestra.agents.inference.array_files import pack_arrays  # noqa: E402
+from orchestra.agents.inference.encoder import WEIGHTS_FILE, Encoder, LoraWeights, gelu, map_safetensors  # noqa: E402
+from orchestra.agents.inference.model_file import base_encoder  # noqa: E402
+from orchestra.agents.inference.text_classifier import FORMAT, TextClassifier  # noqa: E402
 from orchestra.core.errors import InputError  # noqa: E402
 from orchestra.schema.types import Validator  # noqa: E402
 from orchestra.testing.tiny_encoder import SHAPE, write_encoder  # noqa: E402
@@ -38,11 +38,11 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
 
 def arrays(encoder: Encoder, texts: list[str], members: int = 2) -> dict[str, Any]:
     """Adapters that change nothing, and the directions of some texts."""
-    vectors = np.concatenate([encoder.embed(encoder.tokens(text, 16), {}) for text in texts])
+    vectors = np.concatenate([encoder.embed(encoder.tokenize(text, 16), {}) for text in texts])
     directions = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     made: dict[str, Any] = {}
-    for name in SHAPE.names:
-        taken, given = SHAPE.sides(name)
+    for name in SHAPE.linear_layers:
+        taken, given = SHAPE.layer_shape(name)
         made |= {f"down.{name}": np.ones((members, 2, taken)), f"up.{name}": np.zeros((members, given, 2))}
     return made | {"prototypes": np.stack([directions] * members), "sharpness": np.full(members, 20.0)}
 
@@ -61,7 +61,7 @@ def write(folder: Path, encoder: Encoder, given: dict[str, Any] | None = None, *
         "arrays": "adapters.npz",
     }
     made = arrays(encoder, ["how much money is left", "my card was stolen", "is my how"]) if given is None else given
-    text, data = packed(layout | changes, made)
+    text, data = pack_arrays(layout | changes, made)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "agent.yaml").write_text(CARD)
     (folder / "model.json").write_text(text)
@@ -70,7 +70,7 @@ def write(folder: Path, encoder: Encoder, given: dict[str, Any] | None = None, *
 
 
 def test_a_text_gets_the_label_of_its_direction(tmp_path: Path, encoder: Encoder) -> None:
-    committee = Committee.load(write(tmp_path, encoder), encoder)
+    committee = TextClassifier.load(write(tmp_path, encoder), encoder)
     output, probability = committee.predict({"text": "My card was STOLEN!"[:-1]})
     assert output["intent"] == "lost"
     assert probability > 0.5
@@ -82,7 +82,7 @@ def test_a_text_gets_the_label_of_its_direction(tmp_path: Path, encoder: Encoder
 @pytest.mark.parametrize("text", ["", "   ", "東京", "\ud800", "\x00\u202e", "x" * 100_000, "card " * 50_000])
 def test_every_text_gets_an_output_of_the_cards_type(tmp_path: Path, encoder: Encoder, text: str) -> None:
     card = write(tmp_path, encoder)
-    output, probability = Committee.load(card, encoder).predict({"text": text})
+    output, probability = TextClassifier.load(card, encoder).predict({"text": text})
     assert Validator(card.output_schema).check(output) is None
     assert 0 < probability <= 1
 
@@ -91,7 +91,7 @@ def test_a_bias_moves_who_is_outside(tmp_path: Path, encoder: Encoder) -> None:
     said = []
     for bias in (-30.0, 30.0):
         card = write(tmp_path / str(bias), encoder, outside={"label": "outside", "output": "p_oos", "bias": bias})
-        said.append(Committee.load(card, encoder).predict({"text": "my card"})[0])
+        said.append(TextClassifier.load(card, encoder).predict({"text": "my card"})[0])
     assert said[0]["p_oos"] < 0.5 < said[1]["p_oos"]
     assert said[0]["intent"] != "outside" == said[1]["intent"]
 
@@ -99,18 +99,18 @@ def test_a_bias_moves_who_is_outside(tmp_path: Path, encoder: Encoder) -> None:
 def test_members_say_together_what_each_says_alone(encoder: Encoder) -> None:
     chance = np.random.default_rng(3)
     name = f"encoder.layer.{SHAPE.layers - 1}.output.dense"
-    taken, given = SHAPE.sides(name)
-    many = Change(chance.normal(size=(3, 2, taken)).astype(np.float32), chance.normal(size=(3, given, 2)).astype(np.float32))
-    tokens = encoder.tokens("my card was stolen", 16)
+    taken, given = SHAPE.layer_shape(name)
+    many = LoraWeights(chance.normal(size=(3, 2, taken)).astype(np.float32), chance.normal(size=(3, given, 2)).astype(np.float32))
+    tokens = encoder.tokenize("my card was stolen", 16)
     together = encoder.embed(tokens, {name: many}, 3)
-    alone = [encoder.embed(tokens, {name: Change(many.down[at : at + 1], many.up[at : at + 1])})[0] for at in range(3)]
+    alone = [encoder.embed(tokens, {name: LoraWeights(many.down[at : at + 1], many.up[at : at + 1])})[0] for at in range(3)]
     assert np.abs(together - np.stack(alone)).max() < 1e-5
     assert np.abs(together[0] - together[1]).max() > 1e-2
 
 
 def test_of_a_long_text_the_beginning_counts(encoder: Encoder) -> None:
-    assert encoder.tokens("card " * 500, 16) == encoder.tokens("card " * 14, 16)
-    assert len(encoder.tokens("card " * 500, 16)) == 16
+    assert encoder.tokenize("card " * 500, 16) == encoder.tokenize("card " * 14, 16)
+    assert len(encoder.tokenize("card " * 500, 16)) == 16
 
 
 def test_gelu_is_the_normal_distribution(encoder: Encoder) -> None:
@@ -139,28 +139,28 @@ def test_a_layout_that_does_not_fit_is_refused(tmp_path: Path, encoder: Encoder,
     (tmp_path / "linear.json").write_text("{}")
     (tmp_path / "model.json").write_text(json.dumps(said | change))
     with pytest.raises(InputError) as caught:
-        Committee.load(card, encoder)
+        TextClassifier.load(card, encoder)
     assert caught.value.code == "A011"
 
 
 def test_adapters_of_another_shape_are_refused(tmp_path: Path, encoder: Encoder) -> None:
     given = arrays(encoder, ["a", "b", "c"])
-    name = f"up.{next(iter(SHAPE.names))}"
+    name = f"up.{next(iter(SHAPE.linear_layers))}"
     card = write(tmp_path, encoder, given | {name: given[name][:, :-1]})
     with pytest.raises(InputError) as caught:
-        Committee.load(card, encoder)
+        TextClassifier.load(card, encoder)
     assert caught.value.code == "A011"
 
 
 def test_a_card_without_a_base_is_refused(tmp_path: Path, encoder: Encoder) -> None:
     card = write(tmp_path, encoder, base={"licence": "MIT"})
     with pytest.raises(InputError) as caught:
-        base_of(card)
+        base_encoder(card)
     assert caught.value.code == "A011"
 
 
 def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
     for content in (b"", b"PK\x03\x04", (1 << 40).to_bytes(8, "little") + b"{}"):
-        (tmp_path / WEIGHTS).write_bytes(content)
+        (tmp_path / WEIGHTS_FILE).write_bytes(content)
         with pytest.raises(ValueError, match=r".+"):
-            mapped(tmp_path / WEIGHTS)
+            map_safetensors(tmp_path / WEIGHTS_FILE)

@@ -9,7 +9,7 @@ import pytest
 np = pytest.importorskip("numpy")
 threadpoolctl = pytest.importorskip("threadpoolctl")
 
-from orchestra.agents.inference.threads import Threads  # noqa: E402
+from orchestra.agents.inference.threads import BlasThreads  # noqa: E402
 
 
 def blas() -> set[int]:
@@ -18,14 +18,14 @@ def blas() -> set[int]:
 
 def test_products_take_one_thread_while_anybody_is_inside_and_what_they_took_before_afterwards() -> None:
     np.ones((2, 2)) @ np.ones((2, 2))
-    before, threads = blas(), Threads()
+    before, threads = blas(), BlasThreads()
     seen: list[set[int]] = []
 
     def work() -> None:
-        with threads.single():
+        with threads.limit_to_one():
             seen.append(blas())
 
-    with threads.single():
+    with threads.limit_to_one():
         for other in [threading.Thread(target=work) for _ in range(3)]:
             other.start()
             other.join()
@@ -35,7 +35,7 @@ def test_products_take_one_thread_while_anybody_is_inside_and_what_they_took_bef
 
 
 def test_what_fails_inside_leaves_threads_as_they_were() -> None:
-    before, threads = blas(), Threads()
-    with pytest.raises(ZeroDivisionError), threads.single():
+    before, threads = blas(), BlasThreads()
+    with pytest.raises(ZeroDivisionError), threads.limit_to_one():
         assert 1 / 0
     assert blas() == before

@@ -110,7 +110,7 @@ async def test_two_that_are_open_have_servers_of_their_own_and_end_them(tmp_path
         assert alive(mine)
         alone = await one.run(one.find("it.find"), name="b")
         assert alone.output == {"name": "b", "size": 3}
-        assert {event.error for event in first.log if isinstance(event, AttemptFinished)} == {""}
+        assert {event.error for event in first.events if isinstance(event, AttemptFinished)} == {""}
     await until(lambda: not alive(mine))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from orchestra.core.protocols import Call, Refused
+from orchestra.core.protocols import CallError, CallRequest
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import BAD, GOOD, TEXT, Simulated, furnish
 
@@ -32,20 +32,23 @@ nodes:
 """
 
 
-def answer(call: Call) -> Any:
+def answer(call: CallRequest) -> Any:
     match call.inputs["question"]:
         case "bad":
             return BAD
         case "broken":
-            return Refused(code="M001", reason="not JSON")
+            return CallError(code="M001", reason="not JSON")
         case "no fleet":
-            return Refused(code="F001", reason="vLLM is not installed", hint="pip install it")
+            return CallError(code="F001", reason="vLLM is not installed", hint="pip install it")
         case _:
             return GOOD
 
 
 def rows(*questions: str, key: str = "text") -> None:
-    lines = [{"id": f"r{n}", "input": {"question": question, key: TEXT}, "expected": "secret"} for n, question in enumerate(questions)]
+    lines = [
+        {"id": f"r{n}", "input": {"question": question, key: TEXT}, "expected": "secret"}
+        for n, question in enumerate(questions)
+    ]
     Path("rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
@@ -69,8 +72,12 @@ def simulated(shell: Shell) -> Simulated:
     return shell.opener
 
 
-@pytest.mark.parametrize(("source", "target", "code"), [("rows.jsonl", "agents", "C023"), ("absent.jsonl", "out.jsonl", "C014")])
-def test_files_that_cannot_be_used_are_told_before_a_fleet_is_started(shell: Shell, source: str, target: str, code: str) -> None:
+@pytest.mark.parametrize(
+    ("source", "target", "code"), [("rows.jsonl", "agents", "C023"), ("absent.jsonl", "out.jsonl", "C014")]
+)
+def test_files_that_cannot_be_used_are_told_before_a_fleet_is_started(
+    shell: Shell, source: str, target: str, code: str
+) -> None:
     rows("good")
     said = shell("batch", "ask", "--input", source, "--output", target)
     assert said.err.startswith(f"{code}: ")
@@ -110,11 +117,17 @@ def test_a_column_that_is_not_there_and_a_table_of_results_are_refused(shell: Sh
 
 def test_a_table_that_cannot_be_read_or_lacks_a_column_is_told_as_lines_are(shell: Shell) -> None:
     for name in ("missing.csv", "missing.jsonl"):
-        assert shell("batch", "ask", "-i", name, "-o", "out.jsonl").err.startswith(f"C014: {name} cannot be read: No such file")
+        assert shell("batch", "ask", "-i", name, "-o", "out.jsonl").err.startswith(
+            f"C014: {name} cannot be read: No such file"
+        )
     Path("folder.csv").mkdir()
-    assert shell("batch", "ask", "-i", "folder.csv", "-o", "out.jsonl").err.startswith("C014: folder.csv cannot be read")
+    assert shell("batch", "ask", "-i", "folder.csv", "-o", "out.jsonl").err.startswith(
+        "C014: folder.csv cannot be read"
+    )
     Path("rows.csv").write_text("qestion,text\n")
-    assert shell("batch", "ask", "-i", "rows.csv", "-o", "out.jsonl").err.startswith("C020: there is no column 'question'")
+    assert shell("batch", "ask", "-i", "rows.csv", "-o", "out.jsonl").err.startswith(
+        "C020: there is no column 'question'"
+    )
 
 
 def test_a_column_that_is_called_nearly_as_an_input_is_told_once(shell: Shell) -> None:
@@ -122,7 +135,10 @@ def test_a_column_that_is_called_nearly_as_an_input_is_told_once(shell: Shell) -
     Path("workflows/counted.yaml").write_text(COUNTED)
     Path("rows.csv").write_text("id,count,word\na,3,b\n")
     said = shell("batch", "counted", "-i", "rows.csv", "-o", "out.jsonl")
-    assert (said.code, said.err.count("rows.csv: the column 'word' is not read; for the input 'words' call it that")) == (0, 1)
+    assert (
+        said.code,
+        said.err.count("rows.csv: the column 'word' is not read; for the input 'words' call it that"),
+    ) == (0, 1)
 
 
 @pytest.mark.parametrize("text", ["qestion,text\ngood,a\n", "question,text\ngood\n"])
@@ -178,7 +194,7 @@ def test_a_bad_row_of_a_pipe_is_told_by_the_name_of_the_pipe(shell: Shell, pipe:
 
 
 def test_rows_that_change_on_the_way_end_the_batch(shell: Shell) -> None:
-    def changing(call: Call) -> Any:
+    def changing(call: CallRequest) -> Any:
         rows("good")
         return GOOD
 
@@ -217,7 +233,7 @@ def test_no_more_rows_run_at_once_than_allowed(shell: Shell) -> None:
     batch(shell, "-c", "3")
     workers = simulated(shell).workers
     assert workers is not None
-    assert workers.most == 3
+    assert workers.max_in_flight == 3
 
 
 def test_it_goes_on_by_the_ids_that_are_written(shell: Shell) -> None:
@@ -246,7 +262,8 @@ def test_a_finished_batch_asks_nothing_again(shell: Shell) -> None:
 def test_bad_rows_are_two_with_their_lines_and_nothing_starts(shell: Shell) -> None:
     rows("good", "good")
     Path("rows.jsonl").write_text(
-        Path("rows.jsonl").read_text() + '{"id": "r1", "input": {"question": "x", "text": "y"}}\n{"id": "r2", "input": {"question": 3}}\n'
+        Path("rows.jsonl").read_text()
+        + '{"id": "r1", "input": {"question": "x", "text": "y"}}\n{"id": "r2", "input": {"question": 3}}\n'
     )
     said = batch(shell)
     assert said.code == 2
@@ -296,7 +313,14 @@ def test_an_agent_s_checks_can_be_chosen(shell: Shell, option: tuple[str, ...], 
 
 
 @pytest.mark.parametrize(
-    "options", [("--checks", "qoute"), ("--checks", "quote", "--no-checks"), ("--constraint", "some"), ("-c", "0"), ("--budget", "x=1")]
+    "options",
+    [
+        ("--checks", "qoute"),
+        ("--checks", "quote", "--no-checks"),
+        ("--constraint", "some"),
+        ("-c", "0"),
+        ("--budget", "x=1"),
+    ],
 )
 def test_wrong_options_are_two(shell: Shell, options: tuple[str, ...]) -> None:
     rows("good", key="context")
@@ -318,7 +342,14 @@ def test_what_models_decode_over_is_a_setting(shell: Shell) -> None:
 
 def test_the_summary_is_json_where_it_is_asked(shell: Shell) -> None:
     rows("good", "bad", "broken")
-    assert batch(shell, "--json").json == {"rows": 3, "earlier": 0, "done": 1, "abstained": 1, "waiting": 0, "failed": 1}
+    assert batch(shell, "--json").json == {
+        "rows": 3,
+        "earlier": 0,
+        "done": 1,
+        "abstained": 1,
+        "waiting": 0,
+        "failed": 1,
+    }
 
 
 def test_rows_that_failed_are_done_again_where_it_is_asked_and_stay_in_their_places(shell: Shell) -> None:
@@ -375,7 +406,9 @@ def test_a_batch_takes_up_the_runs_that_a_kill_cut_off(shell: Shell) -> None:
     assert process.stderr is not None
     assert [process.stderr.readline() for _ in range(2)] == ["called\n", "called\n"]
     until = time.monotonic() + 30
-    while sum(run["status"] == "running" for run in shell("runs", "list", "--json").json) < 2 and time.monotonic() < until:
+    while (
+        sum(run["status"] == "running" for run in shell("runs", "list", "--json").json) < 2 and time.monotonic() < until
+    ):
         time.sleep(0.05)  # what it began may not be on disk yet
     process.kill()
     process.communicate(timeout=60)
@@ -414,6 +447,8 @@ def test_a_row_with_another_input_than_its_result_is_refused(shell: Shell) -> No
 def test_results_that_do_not_say_of_which_input_they_are_go_on_as_before(shell: Shell) -> None:
     rows("good", "good")
     batch(shell)
-    Path("out.jsonl").write_text("".join(json.dumps({k: v for k, v in one.items() if k != "inputs"}) + "\n" for one in results()))
+    Path("out.jsonl").write_text(
+        "".join(json.dumps({k: v for k, v in one.items() if k != "inputs"}) + "\n" for one in results())
+    )
     rows("bad", "bad")
     assert "2 rows: 2 from before" in batch(shell).err

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestra.cli.batch.rows import MAX_ERRORS, Results, RowResult, look, read_rows, survey
+from orchestra.cli.batch.rows import MAX_ERRORS, ResultFile, RowResult, check_files, read_rows, scan_rows
 from orchestra.cli.output_files import check_replaceable
 from orchestra.core.errors import InputError, InputErrors, OrchestraError
 
@@ -44,7 +44,7 @@ def test_a_small_file_of_empty_lines_is_not_read_for_minutes(tmp_path: Path) -> 
 
 
 def test_results_are_for_their_owner_only(tmp_path: Path) -> None:
-    results = Results(tmp_path / "out.jsonl", {})
+    results = ResultFile(tmp_path / "out.jsonl", {})
     results.close()
     assert (tmp_path / "out.jsonl").stat().st_mode & 0o777 == 0o600
 
@@ -63,7 +63,9 @@ def _other_checksum(data: bytes) -> bytes:
     ],
     ids=["block", "checksum", "cut", "other"],
 )
-def test_a_damaged_compressed_file_is_refused_with_the_reason(tmp_path: Path, damaged: Callable[[bytes], bytes], reason: str) -> None:
+def test_a_damaged_compressed_file_is_refused_with_the_reason(
+    tmp_path: Path, damaged: Callable[[bytes], bytes], reason: str
+) -> None:
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(damaged(gzip.compress(b'{"id": "a", "input": {}}\n')))
     with pytest.raises(InputError, match=reason) as caught:
@@ -98,35 +100,35 @@ def test_a_bad_row_is_located(tmp_path: Path, line: str) -> None:
     with pytest.raises(InputError) as caught:
         list(read_rows(path))
     assert caught.value.code == "C020"
-    assert str(caught.value.place) == f"{path}:2:1"
+    assert str(caught.value.location) == f"{path}:2:1"
 
 
 def test_an_id_that_stands_twice_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "rows.jsonl", *(f'{{"id": "{name}", "input": {{}}}}' for name in "aba"))
     with pytest.raises(InputErrors) as caught:
-        survey(path, lambda _: None)
+        scan_rows(path, lambda _: None)
     (error,) = caught.value.errors
-    assert (error.code, error.place and error.place.line, "line 1" in error.hint) == ("C021", 3, True)
+    assert (error.code, error.location and error.location.line, "line 1" in error.hint) == ("C021", 3, True)
 
 
 def test_inputs_of_the_wrong_type_are_told_together_up_to_a_limit(tmp_path: Path) -> None:
     path = written(tmp_path / "rows.jsonl", *(f'{{"id": "{n}", "input": {{}}}}' for n in range(MAX_ERRORS + 5)))
     with pytest.raises(InputErrors) as caught:
-        survey(path, lambda _: "the field 'q' is missing")
-    assert [error.place and error.place.line for error in caught.value.errors] == list(range(1, MAX_ERRORS + 1))
+        scan_rows(path, lambda _: "the field 'q' is missing")
+    assert [error.location and error.location.line for error in caught.value.errors] == list(range(1, MAX_ERRORS + 1))
 
 
 def test_an_absent_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
-        survey(tmp_path / "absent.jsonl", lambda _: None)
+        scan_rows(tmp_path / "absent.jsonl", lambda _: None)
     assert caught.value.code == "C014"
 
 
 IDS = {"a": "1", "b": "2", "c": "3"}
 
 
-def write_all(path: Path, ids: list[str]) -> Results:
-    results = Results(path, IDS)
+def write_all(path: Path, ids: list[str]) -> ResultFile:
+    results = ResultFile(path, IDS)
     for name in ids:
         if name not in results.done:
             results.write(RowResult(id=name, output={"text": f"über {name}"}))
@@ -150,30 +152,42 @@ def test_a_file_cut_at_any_byte_is_repaired(tmp_path_factory: pytest.TempPathFac
 def test_a_result_has_all_its_keys(tmp_path: Path) -> None:
     write_all(tmp_path / "out.jsonl", ["a"])
     (line,) = (tmp_path / "out.jsonl").read_text().splitlines()
-    assert list(json.loads(line)) == ["id", "output", "abstained", "score", "evidence", "usage", "error", "waiting", "inputs"]
+    assert list(json.loads(line)) == [
+        "id",
+        "output",
+        "abstained",
+        "score",
+        "evidence",
+        "usage",
+        "error",
+        "waiting",
+        "inputs",
+    ]
 
 
-@pytest.mark.parametrize("text", ["hello\n", '{"id": "a", "input": {}}\n', "\x00\n", '{"id": "d"}\n', '{"id": "d"}\n{"id": "a'])
+@pytest.mark.parametrize(
+    "text", ["hello\n", '{"id": "a", "input": {}}\n', "\x00\n", '{"id": "d"}\n', '{"id": "d"}\n{"id": "a']
+)
 def test_a_file_with_other_things_is_never_touched(tmp_path: Path, text: str) -> None:
     path = tmp_path / "out.jsonl"
     path.write_text(text)
     with pytest.raises(InputError) as caught:
-        Results(path, IDS)
+        ResultFile(path, IDS)
     assert (caught.value.code, path.read_text()) == ("C022", text)
 
 
 def test_results_belong_to_one_batch_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    first = Results(path, IDS)
+    first = ResultFile(path, IDS)
     first.write(RowResult(id="a"))
     with path.open("ab") as file:
         file.write(b'{"id": "b", "out')  # as much of the first one's line as is on disk
     before = path.read_bytes()
     with pytest.raises(OrchestraError, match="another batch writes") as caught:
-        Results(path, IDS)
+        ResultFile(path, IDS)
     assert (caught.value.code, path.read_bytes()) == ("C023", before)
     first.close()
-    second = Results(path, IDS)
+    second = ResultFile(path, IDS)
     second.close()
     assert (second.done, second.repaired) == ({"a"}, True)
 
@@ -181,9 +195,9 @@ def test_results_belong_to_one_batch_at_a_time(tmp_path: Path) -> None:
 def test_a_refused_file_is_let_go_of(tmp_path: Path) -> None:
     path = written(tmp_path / "out.jsonl", "hello")
     with pytest.raises(InputError):
-        Results(path, IDS)
+        ResultFile(path, IDS)
     path.write_text("")
-    Results(path, IDS).close()
+    ResultFile(path, IDS).close()
 
 
 @pytest.mark.parametrize(("number", "refused"), [(errno.ENOLCK, False), (errno.EWOULDBLOCK, True)])
@@ -195,21 +209,25 @@ def test_a_file_system_without_locks_is_no_reason_to_refuse(
 
     monkeypatch.setattr("orchestra.cli.batch.rows.hold", hold)
     with pytest.raises(OrchestraError) if refused else contextlib.nullcontext():
-        Results(tmp_path / "out.jsonl", IDS).close()
+        ResultFile(tmp_path / "out.jsonl", IDS).close()
 
 
 def test_a_row_with_two_results_is_told(tmp_path: Path) -> None:
     path = written(tmp_path / "out.jsonl", '{"id": "a"}', '{"id": "b"}', '{"id": "a"}')
     before = path.read_bytes()
     with pytest.raises(InputError, match="a second result of 'a'") as caught:
-        Results(path, IDS)
-    assert (caught.value.code, caught.value.place and caught.value.place.line, path.read_bytes()) == ("C022", 3, before)
+        ResultFile(path, IDS)
+    assert (caught.value.code, caught.value.location and caught.value.location.line, path.read_bytes()) == (
+        "C022",
+        3,
+        before,
+    )
 
 
 def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Exception, match="cannot be written") as caught:
-        Results(tmp_path / "file" / "out.jsonl", IDS)
+        ResultFile(tmp_path / "file" / "out.jsonl", IDS)
     assert getattr(caught.value, "code", "") == "C023"
 
 
@@ -227,7 +245,7 @@ def test_results_that_cannot_be_taken_up_are_told_before_anything_starts(
         return file
 
     monkeypatch.setattr(Path, "open", guarded)
-    for take_up in (lambda: look(rows, tmp_path / name), lambda: Results(tmp_path / name, IDS)):
+    for take_up in (lambda: check_files(rows, tmp_path / name), lambda: ResultFile(tmp_path / name, IDS)):
         with pytest.raises(OrchestraError) as caught:
             take_up()
         assert caught.value.code == code
@@ -237,17 +255,21 @@ def test_results_that_cannot_be_taken_up_are_told_before_anything_starts(
 def test_a_look_at_rows_that_are_none_is_enough(tmp_path: Path, rows: str, code: str) -> None:
     written(tmp_path / "bad.jsonl", "{")
     with pytest.raises(InputError) as caught:
-        look(tmp_path / rows, tmp_path / "out.jsonl")
+        check_files(tmp_path / rows, tmp_path / "out.jsonl")
     assert caught.value.code == code
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_a_file_that_another_batch_put_a_new_one_in_the_place_of_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_another_batch_put_a_new_one_in_the_place_of_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, other = tmp_path / "out.jsonl", tmp_path / "other.jsonl"
     other.touch()
-    monkeypatch.setattr("orchestra.cli.batch.rows.hold", lambda descriptor: other.replace(path))  # between the opening and the lock
+    monkeypatch.setattr(
+        "orchestra.cli.batch.rows.hold", lambda descriptor: other.replace(path)
+    )  # between the opening and the lock
     with pytest.raises(OrchestraError) as caught:
-        Results(path, IDS)
+        ResultFile(path, IDS)
     assert (caught.value.code, "another batch" in caught.value.message) == ("C023", True)
 
 

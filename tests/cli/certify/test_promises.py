@@ -10,7 +10,7 @@ import pytest
 
 from orchestra.cli.run.result_view import show_promises
 from orchestra.schema.strict_json import digest
-from orchestra.verification.certificates.file import ASSUMED, Certificate
+from orchestra.verification.certificates.file import ASSUMPTION, Certificate
 from tests.cli.shell import Shell
 from tests.cli.test_certify import PREDICTED, certified, certify, run, shell, sure
 from tests.cli.test_certify_rows import written
@@ -32,26 +32,33 @@ def page(shell: Shell, name: str) -> str:
 def test_a_run_says_what_stands_behind_its_promise(shell: Shell, certified: Certificate) -> None:
     said = run(shell, above(certified)).json
     terms = said["certificates"]["sorted"]
-    assert terms == certified.terms
+    assert terms == certified.summary
     assert (terms["alpha"], terms["delta"], terms["coverage"]) == (0.05, 0.05, certified.coverage)
-    assert terms["rows"] == {"tuning": 200, "calibration": 500, "judged": 300}
-    assert (terms["data"], terms["made"]) == ({"name": "rows.jsonl", "digest": certified.data.digest}, certified.made)
-    assert (terms["attempt"], terms["tested_at"], terms["left_out"]) == (1, certified.spent, {"copies": 0, "grouped": 0})
-    assert (terms["right"], terms["assumed"], terms["certificate"]) == (["label same"], ASSUMED, certified.digest)
+    assert terms["rows"] == {"tuning": 200, "calibration": 500, "held_out": 300}
+    assert (terms["data"], terms["created_at"]) == (
+        {"name": "rows.jsonl", "digest": certified.data.digest},
+        certified.created_at,
+    )
+    assert (terms["attempt"], terms["tested_at"], terms["left_out"]) == (
+        1,
+        certified.spent_delta,
+        {"duplicates": 0, "grouped": 0},
+    )
+    assert (terms["metrics"], terms["assumed"], terms["certificate"]) == (["label same"], ASSUMPTION, certified.digest)
     assert run(shell, above(certified) - 1).json["certificates"] == {}
 
 
 def test_the_page_of_a_run_has_the_promise_and_what_it_rests_on(shell: Shell, certified: Certificate) -> None:
     shown, data = page(shell, run(shell, above(certified)).json["run"]), certified.data
     for said in (
-        certified.promise,
+        certified.guarantee,
         "alpha 0.05, delta 0.05",
         "number 1 on these rows, tested at 4 % of 5 %",
-        "1,000 of rows.jsonl: 200 tuning, 500 calibration, 300 judged",
+        "1,000 of rows.jsonl: 200 tuning, 500 calibration, 300 held out",
         data.digest,
         "label same",
-        certified.made,
-        ASSUMED,
+        certified.created_at,
+        ASSUMPTION,
         certified.digest,
     ):
         assert said in shown, said
@@ -72,13 +79,15 @@ def test_a_page_whose_certificate_is_gone_says_so(shell: Shell, certified: Certi
     name = run(shell, above(certified)).json["run"]
     (journal,) = (path for path in Path().rglob("*") if path.is_file() and path.read_bytes()[:6] == b"SQLite")
     with sqlite3.connect(journal) as file:
-        assert file.execute("DELETE FROM blobs WHERE digest = ?", (digest(certified.written()),)).rowcount == 1
+        assert file.execute("DELETE FROM blobs WHERE digest = ?", (digest(certified.to_bytes()),)).rowcount == 1
     shown = page(shell, name)
-    assert certified.promise in shown
+    assert certified.guarantee in shown
     assert "its certificate is not stored, or cannot be read" in shown
 
 
-def test_a_promise_about_the_elements_of_a_list_is_said_to_be_none_about_what_is_made_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_promise_about_the_elements_of_a_list_is_said_to_be_none_about_what_is_made_of_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     show_promises({"readings[0]": "at most 5 %", "readings[2]": "at most 5 %", "answer": "at most 10 %"})
     said = capsys.readouterr().out.split("\n")
     assert "readings (2 values, each by itself, and not what is made of them): at most 5 %" in said

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from orchestra.app.project import Project
-from orchestra.cli.output import console
+from orchestra.cli.output import make_console
 from orchestra.cli.run import explain as explain_module
-from orchestra.cli.run.explain import Explanation, explain, show
-from orchestra.core.protocols import Call, Refused
+from orchestra.cli.run.explain import ProgramExplanation, explain, show_explanation
+from orchestra.core.protocols import CallError, CallRequest
 from orchestra.core.settings import Settings
 from orchestra.journal.history import History
 from orchestra.workflows.model import Budget
@@ -69,7 +69,7 @@ def desk(shell: Shell) -> Shell:
         Path(name).write_text(text)
     left = iter(PLAN)
 
-    def answer(call: Call) -> Any:
+    def answer(call: CallRequest) -> Any:
         if call.kind == "tool":
             return used(call)
         return next(left, "nothing more") if call.name == "router" else {"answer": "1889"}
@@ -104,7 +104,22 @@ def test_a_plan_says_of_each_step_where_it_goes_and_what_it_takes(desk: Shell) -
 
 def test_the_table_of_a_plan_has_the_same_facts(desk: Shell) -> None:
     lines = [line.split() for line in desk("plan", WHEN, "-d", "docs").out.splitlines()]
-    assert ["*", "s2", "reader", "here,", "small", "internal", "≤", "restricted", "none", "100", "×", "3", "19,200", "1,228,800"] in lines
+    assert [
+        "*",
+        "s2",
+        "reader",
+        "here,",
+        "small",
+        "internal",
+        "≤",
+        "restricted",
+        "none",
+        "100",
+        "×",
+        "3",
+        "19,200",
+        "1,228,800",
+    ] in lines
     assert ["*", "the", "critical", "path:", "s1", "→", "s2", "→", "s3"] in lines
 
 
@@ -114,7 +129,9 @@ def test_a_server_that_is_not_cleared_is_told_before_anything_runs(desk: Shell) 
     assert "internal > public" in said.out
     assert "the inputs are internal, and small is cleared for public: refused (F202)" in said.out
     asked = desk("plan", WHEN, "-d", "docs")
-    assert (asked.code, "cleared for public: refused (F202)" in asked.out) == (1, True), "others stand in for the fleet, and bar nobody"
+    assert (asked.code, "cleared for public: refused (F202)" in asked.out) == (1, True), (
+        "others stand in for the fleet, and bar nobody"
+    )
     assert nodes(desk(*RUN, "--dry-run", "--json").json)["whole/readings"]["allowed"] is False
 
 
@@ -147,7 +164,10 @@ def test_a_node_that_may_ask_the_larger_model_at_once_shows_both_servers(desk: S
     text = SOLVE.replace("otherwise: [retry, escalate, abstain]", "escalate: ${size(document.text) > 500}")
     Path("workflows/solve.yaml").write_text(text)
     found = nodes(desk(*RUN, "--dry-run", "--json").json)["readings"]
-    assert (found["at_once"], [one["name"] for one in found["servers"]]) == ("${size(document.text) > 500}", ["here", "small", "provider"])
+    assert (found["escalation_condition"], [one["name"] for one in found["servers"]]) == (
+        "${size(document.text) > 500}",
+        ["here", "small", "provider"],
+    )
     assert found["attempts"] == 4
     assert "here, small, or provider (external)" in desk(*RUN, "--dry-run").out
 
@@ -184,7 +204,8 @@ def test_votes_and_the_larger_planner_of_a_plan_node_count(desk: Shell) -> None:
     path = Path("workflows/solve.yaml")
     path.write_text(
         path.read_text().replace(
-            "limits: {steps: 4}", "limits: {steps: 4}, votes: 3, repairs: 2, replans: 0, larger: big".replace(", ", "\n    ")
+            "limits: {steps: 4}",
+            "limits: {steps: 4}, votes: 3, repairs: 2, replans: 0, larger: big".replace(", ", "\n    "),
         )
     )
     Path("agents/big").mkdir(parents=True)
@@ -196,7 +217,10 @@ def test_votes_and_the_larger_planner_of_a_plan_node_count(desk: Shell) -> None:
     solved = nodes(desk(*RUN, "--dry-run", "--json").json)["solved"]
     router, larger = 2 + 1, 4 + 1 + 2
     assert written < 1000
-    assert (solved["calls"], solved["output_tokens"]) == (2 * 3 * (router + larger), 2 * 3 * (router * written + larger * 1000))
+    assert (solved["calls"], solved["output_tokens"]) == (
+        2 * 3 * (router + larger),
+        2 * 3 * (router * written + larger * 1000),
+    )
     assert [(one["name"], one["escalated"]) for one in solved["servers"]] == [("small", False), ("provider", True)]
 
 
@@ -215,7 +239,7 @@ def test_as_json_the_actuals_stand_beside_the_estimates(desk: Shell) -> None:
     reading = nodes(found["explain"])["s2"]
     assert reading["calls"] == 300
     actual = reading["actual"]
-    assert (actual["came_to"], actual["calls"], actual["servers"]) == ("done", 1, ["simulated"])
+    assert (actual["outcome"], actual["calls"], actual["servers"]) == ("done", 1, ["simulated"])
     assert 0 < actual["prompt_tokens"] < found["usage"]["prompt_tokens"]  # the run's are those of its planning, too
     assert actual["seconds"] >= 0
     assert "explain" not in desk("ask", WHEN, "-d", "docs", "--json").json
@@ -227,8 +251,12 @@ def test_any_run_is_explained_by_the_workflow_that_it_began_with(desk: Shell) ->
     found = nodes(desk("runs", "show", "--explain", "--json").json["explain"])
     assert found["solved/line"]["calls"] == 24
     assert found["solved/line"]["actual"]["calls"] == 4
-    assert (found["solved/s1"]["asks"], found["solved/s1"]["calls"], found["solved/s1"]["actual"]["calls"]) == ("search", None, 1)
-    assert found["readings"]["actual"]["came_to"] == "done"
+    assert (found["solved/s1"]["asks"], found["solved/s1"]["calls"], found["solved/s1"]["actual"]["calls"]) == (
+        "search",
+        None,
+        1,
+    )
+    assert found["readings"]["actual"]["outcome"] == "done"
     out = desk("runs", "show", "--explain").out
     assert "* whole " in out
     assert "data left" not in out
@@ -237,13 +265,15 @@ def test_any_run_is_explained_by_the_workflow_that_it_began_with(desk: Shell) ->
 def test_what_failed_is_told_with_what_it_took(desk: Shell) -> None:
     assert isinstance(desk.opener, Simulated)
     script = desk.opener.script
-    desk.opener = Simulated(lambda call: Refused(code="F210", reason="it is gone") if call.name == "reader" else script(call))
+    desk.opener = Simulated(
+        lambda call: CallError(code="F210", reason="it is gone") if call.name == "reader" else script(call)
+    )
     said = desk("ask", WHEN, "-d", "docs", "--explain", "--json")
     assert said.code == 1
     found = nodes(said.json["explain"])
-    assert found["s1"]["actual"]["came_to"] == "done"
-    assert (found["s2"]["actual"]["came_to"], found["s2"]["actual"]["calls"]) == ("failed", 1)
-    assert (found["s3"]["actual"]["came_to"], found["s3"]["actual"]["calls"]) == ("failed", 0)
+    assert found["s1"]["actual"]["outcome"] == "done"
+    assert (found["s2"]["actual"]["outcome"], found["s2"]["actual"]["calls"]) == ("failed", 1)
+    assert (found["s3"]["actual"]["outcome"], found["s3"]["actual"]["calls"]) == ("failed", 0)
 
 
 def test_explain_is_about_a_whole_run(desk: Shell) -> None:
@@ -260,21 +290,23 @@ def test_the_table_fits_the_terminal_and_what_has_no_room_stands_below(
     explanation = explained(desk, ran=ran)
 
     def narrow() -> Any:
-        screen = console()
+        screen = make_console()
         screen.width = columns
         return screen
 
     monkeypatch.setattr(explain_module, "console", narrow)
     capsys.readouterr()
-    show(explanation)
+    show_explanation(explanation)
     out = capsys.readouterr().out
     table, _, below = out.partition("\n\n")
     assert max(map(len, table.splitlines())) <= columns
-    assert ("label ≤ cleared for" in " ".join(table.split())) != ("inputs are internal; cleared: here for restricted" in below)
+    assert ("label ≤ cleared for" in " ".join(table.split())) != (
+        "inputs are internal; cleared: here for restricted" in below
+    )
     assert ("certificate" in table) != ("certificates: none" in below)
 
 
-def explained(desk: Shell, *, ran: bool) -> Explanation:
+def explained(desk: Shell, *, ran: bool) -> ProgramExplanation:
     """The workflow, explained; after a run, with its history."""
     project = Project.load(Settings.load({}))
     given = {"question": WHEN, "documents": [{"source": "a", "text": "b"}]}
@@ -285,4 +317,6 @@ def test_limits_that_are_stated_stand_beside_those_of_the_workflow(desk: Shell) 
     project = Project.load(Settings.load({}))
     program = replace(project.program(project.find("solve")), budget=Budget(tokens=100, calls=9))
     given = {"question": WHEN, "documents": [{"source": "a", "text": "b"}]}
-    assert explain(project, program, given, budget=Budget(seconds=3, calls=2)).budget == Budget(tokens=100, calls=2, seconds=3)
+    assert explain(project, program, given, budget=Budget(seconds=3, calls=2)).budget == Budget(
+        tokens=100, calls=2, seconds=3
+    )

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.cli.output import note
-from orchestra.cli.progress import Waiting
-from orchestra.cli.run.live_text import Writing
+from orchestra.cli.output import print_note
+from orchestra.cli.progress import StatusLine
+from orchestra.cli.run.live_text import LiveText
 from orchestra.engine.streaming import TextPiece
-from orchestra.testing import in_turn
+from orchestra.testing import answer_sequence
 from tests.cli.run.test_ask import PLAN, WHEN, desk
 from tests.cli.shell import Shell
 from tests.cli.stage import ASK, BAD, GOOD, TEXT, Simulated, furnish
@@ -31,7 +31,7 @@ def piece(node: str, text: str, attempt: int = 1) -> TextPiece:
 
 def test_every_attempt_is_shown_on_stderr_as_what_it_is_and_the_answer_stays_alone_on_stdout(shell: Shell) -> None:
     furnish()
-    shell.opener = Simulated({"answerer": in_turn(BAD, GOOD)}, chunks=3)
+    shell.opener = Simulated({"answerer": answer_sequence(BAD, GOOD)}, chunks=3)
     plain, live = shell("run", "ask", *INPUTS), shell("run", "ask", *INPUTS, "--live")
     assert (plain.code, live.code, plain.err) == (0, 0, "")
     assert live.err.splitlines() == [
@@ -83,11 +83,11 @@ def test_a_run_that_is_answered_or_forked_is_read_live_too(shell: Shell) -> None
 
 
 def test_what_else_is_told_does_not_stand_in_the_middle_of_a_text(capsys: pytest.CaptureFixture[str]) -> None:
-    writing = Writing(Waiting(), lambda node: node.upper() if node != "router" else "")
-    writing.between(lambda: note("first"))
+    writing = LiveText(StatusLine(), lambda node: node.upper() if node != "router" else "")
+    writing.defer(lambda: print_note("first"))
     writing.add(piece("router", "s1 = "))
     writing.add(piece("a", "one "))
-    writing.between(lambda: note("second"))
+    writing.defer(lambda: print_note("second"))
     writing.add(piece("b", "three"))
     writing.add(piece("a", "two"))
     writing.end("a")
@@ -95,18 +95,18 @@ def test_what_else_is_told_does_not_stand_in_the_middle_of_a_text(capsys: pytest
 
 
 def test_texts_that_are_written_at_once_are_shown_one_after_the_other(capsys: pytest.CaptureFixture[str]) -> None:
-    writing = Writing(Waiting())
+    writing = LiveText(StatusLine())
     for node, text in (("a", "one "), ("b", "three "), ("a", "two\x1b[31m"), ("b", "four")):
         writing.add(piece(node, text))
     writing.end("a2")
     assert capsys.readouterr().err == "a (writer), unverified:\none two\\x1b[31m"
     writing.end("a", 1)
     assert capsys.readouterr().err == "\nb (writer), unverified:\nthree four"
-    writing.still = True
+    writing.paused = True
     writing.add(piece("b", "!"))
     writing.add(piece("c", "last\n"))
     writing.end("b")
-    assert (capsys.readouterr().err, writing.busy) == ("", True)
-    writing.still = False
+    assert (capsys.readouterr().err, writing.is_busy) == ("", True)
+    writing.paused = False
     writing.end()
-    assert (capsys.readouterr().err, writing.busy) == ("!\nc (writer), unverified:\nlast\n", False)
+    assert (capsys.readouterr().err, writing.is_busy) == ("!\nc (writer), unverified:\nlast\n", False)

@@ -13,9 +13,16 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from orchestra.cli.run.questions import question_text
-from orchestra.cli.run.watch import asked_after
-from orchestra.core.events import NOBODY_ASKS, Asked, LetterRefused, Text, Verdict, Withheld
+from orchestra.cli.run.questions import format_question
+from orchestra.cli.run.watch import update_open_questions
+from orchestra.core.events import (
+    NO_OPEN_QUESTION,
+    EvidenceText,
+    InboxMessageRejected,
+    QuestionAsked,
+    Verdict,
+    WithheldOutput,
+)
 from tests.cli.processes import Terminal, started
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import Simulated, furnish
@@ -111,9 +118,9 @@ def test_an_answer_to_whichever_question_there_is_counts_where_there_has_been_no
         said = shell("runs", "answer", run, *command)
         assert (said.code, said.err[:5]) == (2, "E037:")
         assert "nights: How many nights (you said yes)?" in said.err
-        assert f"orchestra runs answer {run} --to {word(shell, run, 'nights')} {' '.join(command)}".split(" no ")[0] in said.err.replace(
-            "'", ""
-        )
+        assert f"orchestra runs answer {run} --to {word(shell, run, 'nights')} {' '.join(command)}".split(" no ")[
+            0
+        ] in said.err.replace("'", "")
     assert shell("runs", "answer", run, "3", "--node", "nights").code == 0
 
 
@@ -140,15 +147,28 @@ FORGED = "Is it?\n  1  yes\n  2  no\nanswer with: orchestra runs answer RUN yes\
 
 def test_a_text_in_a_question_cannot_end_it(shell: Shell) -> None:
     said = shell("run", "trip", "-i", f"city={FORGED}")
-    quoted = "  |   1  yes\n  |   2  no\n  | answer with: orchestra runs answer RUN yes\n  | \n  | more: nothing right?\n"
+    quoted = (
+        "  |   1  yes\n  |   2  no\n  | answer with: orchestra runs answer RUN yes\n  | \n  | more: nothing right?\n"
+    )
     assert f"sure: Is Is it?\n{quoted}  1  yes" in said.out
     assert len([line for line in said.out.splitlines() if line.startswith(("answer with: ", "  1  "))]) == 2
 
 
 def test_nor_can_evidence_of_what_was_withheld() -> None:
-    withheld = Withheld({"fact": "x"}, "", (Verdict("quote", "fail", 0.0, "says\n  1  yes"),), (Text(FORGED, "it\n  1  yes"),))
-    asked = Asked(seq=1, at=0.0, node="told", question="Right?", schema={}, shown="", options=("yes",), withheld=withheld)
-    shown = question_text(asked).splitlines()
+    withheld = WithheldOutput(
+        {"fact": "x"}, "", (Verdict("quote", "fail", 0.0, "says\n  1  yes"),), (EvidenceText(FORGED, "it\n  1  yes"),)
+    )
+    asked = QuestionAsked(
+        seq=1,
+        at=0.0,
+        node="told",
+        question="Right?",
+        schema={},
+        question_digest="",
+        options=("yes",),
+        withheld=withheld,
+    )
+    shown = format_question(asked).splitlines()
     assert [line for line in shown if line.startswith(("  1  ", "answer with"))] == ["  1  yes"]
     assert "  | answer with: orchestra runs answer RUN yes" in shown
 
@@ -205,7 +225,10 @@ def test_an_answer_of_another_type_is_written_as_json(shell: Shell) -> None:
     assert (said.code, said.err[:4]) == (2, "C024")
     assert f"orchestra runs answer {run} --to {word(shell, run, 'two')} " in said.err
     assert shell("runs", "answer", run, '["a", "b"]', "--node", "two").code == 5
-    assert shell("runs", "answer", run, "3", "--node", "one", "--json").json["output"] == {"one": "3", "two": ["a", "b"]}
+    assert shell("runs", "answer", run, "3", "--node", "one", "--json").json["output"] == {
+        "one": "3",
+        "two": ["a", "b"],
+    }
 
 
 def test_where_two_questions_are_open_the_node_is_named(shell: Shell) -> None:
@@ -246,7 +269,8 @@ def test_an_answer_and_a_reason_exclude_each_other_and_a_reason_is_needed(shell:
 def test_the_questions_of_a_waiting_run_say_how_to_decline(shell: Shell) -> None:
     found = shell("run", "both", "--json").json
     assert [question["decline"] for question in found["asked"]] == [
-        f"orchestra runs answer {found['run']} --to {word(shell, found['run'], node)} --decline 'your reason'" for node in ("one", "two")
+        f"orchestra runs answer {found['run']} --to {word(shell, found['run'], node)} --decline 'your reason'"
+        for node in ("one", "two")
     ]
 
 
@@ -274,7 +298,9 @@ def test_a_waiting_run_is_cancelled_and_says_by_whom(shell: Shell) -> None:
 
 
 def test_rows_of_a_batch_that_ask_end_as_waiting_with_their_run(shell: Shell) -> None:
-    Path("rows.jsonl").write_text("".join(json.dumps({"id": name, "input": {"city": name}}) + "\n" for name in ("Rome", "Oslo")))
+    Path("rows.jsonl").write_text(
+        "".join(json.dumps({"id": name, "input": {"city": name}}) + "\n" for name in ("Rome", "Oslo"))
+    )
     said = shell("batch", "trip", "-i", "rows.jsonl", "-o", "out.jsonl", "--json")
     assert (said.code, said.json["waiting"], said.json["failed"]) == (0, 2, 0)
     rows = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
@@ -291,7 +317,9 @@ def batch(shell: Shell) -> tuple[dict[str, int], list[dict[str, Any]]]:
 
 
 def test_a_batch_that_is_given_again_takes_up_what_persons_answered(shell: Shell) -> None:
-    Path("rows.jsonl").write_text("".join(json.dumps({"id": name, "input": {"city": name}}) + "\n" for name in ("Rome", "Oslo", "Bari")))
+    Path("rows.jsonl").write_text(
+        "".join(json.dumps({"id": name, "input": {"city": name}}) + "\n" for name in ("Rome", "Oslo", "Bari"))
+    )
     _, rows = batch(shell)
     waiting = [row["waiting"] for row in rows]
     for node, value in (("sure", "yes"), ("nights", "3")):
@@ -404,20 +432,27 @@ def test_a_question_whose_node_ran_out_of_time_is_not_asked_any_more(shell: Shel
 
 
 def test_a_question_that_the_run_does_not_know_is_not_asked_again() -> None:
-    asked = {node: Asked(seq=2, at=1.0, node=node, question="Well?", schema={}, shown="d") for node in ("one", "two")}
-    unknown = LetterRefused(seq=4, at=1.0, letter=1, node="one", reason=NOBODY_ASKS)
-    assert asked_after(asked, unknown) == {"two": asked["two"]}
-    assert asked_after(asked, replace(unknown, reason="it is no number")) == asked
+    asked = {
+        node: QuestionAsked(seq=2, at=1.0, node=node, question="Well?", schema={}, question_digest="d")
+        for node in ("one", "two")
+    }
+    unknown = InboxMessageRejected(seq=4, at=1.0, message_number=1, node="one", reason=NO_OPEN_QUESTION)
+    assert update_open_questions(asked, unknown) == {"two": asked["two"]}
+    assert update_open_questions(asked, replace(unknown, reason="it is no number")) == asked
 
 
 def test_who_answers_a_run_that_another_process_has_in_hand_is_told(shell: Shell) -> None:
-    Path("workflows/ask.yaml").write_text(Path("workflows/ask.yaml").read_text().replace("nodes:\n", 'nodes:\n  sure: {ask: "Sure?"}\n'))
+    Path("workflows/ask.yaml").write_text(
+        Path("workflows/ask.yaml").read_text().replace("nodes:\n", 'nodes:\n  sure: {ask: "Sure?"}\n')
+    )
     process = started("run", "ask", "-i", "question=x", "-i", "text=y", script="forever")
     try:
         assert process.stderr is not None
         assert process.stderr.readline() == "called\n"
         deadline = time.monotonic() + 30
-        while not shell("runs", "show", "last", "--json").json["asked"]:  # the call was made, and the question may not be on disk yet
+        while not shell("runs", "show", "last", "--json").json[
+            "asked"
+        ]:  # the call was made, and the question may not be on disk yet
             assert time.monotonic() < deadline
         said = shell("runs", "answer", "last", "yes")
         assert (said.code, "another process has the run in hand" in said.err) == (0, True)

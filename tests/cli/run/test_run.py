@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from orchestra.core.events import Usage
-from orchestra.core.protocols import Call, Done, Refused
-from orchestra.testing import in_turn
+from orchestra.core.protocols import CallError, CallRequest, CallResult
+from orchestra.testing import answer_sequence
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import BAD, GOOD, TEXT, Simulated, furnish
 
@@ -29,7 +29,7 @@ def answering(shell: Shell) -> Shell:
 
 
 def refusing(code: str, **more: object) -> Simulated:
-    return Simulated(lambda _: Refused(code=code, reason="it did not work", hint="mend it", **more))  # type: ignore[arg-type]
+    return Simulated(lambda _: CallError(code=code, reason="it did not work", hint="mend it", **more))  # type: ignore[arg-type]
 
 
 def ask(shell: Shell, *more: str) -> Said:
@@ -49,7 +49,7 @@ def test_the_answer_comes_first_then_its_evidence_what_it_took_and_where_to_look
 def test_what_it_cost_stands_there_where_its_server_has_a_price(shell: Shell) -> None:
     furnish()
     usage = Usage(prompt_tokens=100, output_tokens=20, calls=1, money=0.08)
-    shell.opener = Simulated(lambda _: Done(value=GOOD, usage=usage, server="it", model="m"))
+    shell.opener = Simulated(lambda _: CallResult(value=GOOD, usage=usage, server="it", model="m"))
     out = ask(shell).out + shell("runs", "show", "last", "--explain").out
     assert "20 tokens written, 120 tokens read and written, 0.080000 of money" in out
     assert " for 0.080000 of money" in out
@@ -119,7 +119,7 @@ def test_an_output_that_its_checks_refuse_is_withheld_with_three(shell: Shell) -
 
 def test_a_retry_that_helps_is_done(shell: Shell) -> None:
     furnish()
-    shell.opener = Simulated({"answerer": in_turn(BAD, GOOD)})
+    shell.opener = Simulated({"answerer": answer_sequence(BAD, GOOD)})
     assert (ask(shell).code, ask(shell, "--json").json["output"]) == (0, GOOD)
 
 
@@ -129,12 +129,16 @@ def test_a_failed_run_is_one_and_says_what_to_type(shell: Shell) -> None:
     said = ask(shell)
     assert said.code == 1
     assert "it did not work" in said.out
-    assert ask(shell, "--json").json["error"] == {"code": "F005", "message": "reading: it did not work", "hint": "mend it"}
+    assert ask(shell, "--json").json["error"] == {
+        "code": "F005",
+        "message": "reading: it did not work",
+        "hint": "mend it",
+    }
 
 
 def test_a_run_over_its_budget_is_four(shell: Shell) -> None:
     furnish()
-    shell.opener = Simulated({"answerer": in_turn(BAD, GOOD)})
+    shell.opener = Simulated({"answerer": answer_sequence(BAD, GOOD)})
     said = ask(shell, "--budget", "tokens=1", "--json")
     assert (said.code, said.json["status"]) == (4, "budget")
 
@@ -161,7 +165,9 @@ def test_bad_input_is_two_and_nothing_starts(answering: Shell, arguments: tuple[
 
 
 def test_a_faulty_workflow_is_shown_with_its_place(answering: Shell) -> None:
-    Path("workflows/ask.yaml").write_text(Path("workflows/ask.yaml").read_text().replace("agent: answerer", "agent: anserer"))
+    Path("workflows/ask.yaml").write_text(
+        Path("workflows/ask.yaml").read_text().replace("agent: answerer", "agent: anserer")
+    )
     said = ask(answering)
     assert said.code == 2
     assert "workflows/ask.yaml:7:12" in said.err
@@ -172,7 +178,11 @@ def test_a_dry_run_opens_nothing_and_says_what_it_would_take_at_most(answering: 
     found = ask(answering, "--dry-run", "--json").json
     most = {"node": "reading", "asks": "answerer", "calls": 2, "output_tokens": 512, "tokens": 2000}
     assert [{key: node[key] for key in most} for node in found["nodes"]] == [most]
-    assert {key: found[key] for key in ("calls", "output_tokens", "tokens")} == {"calls": 2, "output_tokens": 512, "tokens": 2000}
+    assert {key: found[key] for key in ("calls", "output_tokens", "tokens")} == {
+        "calls": 2,
+        "output_tokens": 512,
+        "tokens": 2000,
+    }
     out = ask(answering, "--dry-run", "--budget", "tokens=700").out
     assert "nothing was started" in out
     assert "bounded by the budget of 700" in out
@@ -208,7 +218,9 @@ build_app(Simulated(forever))(prog_name="orchestra")
 
 def test_an_interrupted_run_is_130_and_journaled_as_cancelled(answering: Shell) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, "-c", SLOW, "run", "ask", *INPUTS], stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW, "run", "ask", *INPUTS], stderr=subprocess.PIPE, text=True, env=environment
+    )
     assert process.stderr is not None
     assert process.stderr.readline() == "called\n"
     process.send_signal(signal.SIGINT)
@@ -222,5 +234,5 @@ def test_what_a_call_was_asked_is_what_the_inputs_say(answering: Shell) -> None:
     opener = answering.opener
     assert isinstance(opener, Simulated)
     assert opener.workers is not None
-    call: Call = opener.workers.calls[0]
+    call: CallRequest = opener.workers.calls[0]
     assert call.inputs == {"question": "When?", "context": TEXT}

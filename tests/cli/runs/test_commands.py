@@ -17,15 +17,15 @@ from orchestra.core.events import (
     AttemptFinished,
     AttemptStarted,
     Event,
-    Expanded,
-    Judged,
+    MapExpanded,
     NodeFinished,
+    OutputJudged,
     RunFinished,
     RunStarted,
     Usage,
     Verdict,
 )
-from orchestra.core.outcomes import Abstained, Value
+from orchestra.core.outcomes import AbstainedOutcome, ValueOutcome
 from orchestra.journal.sqlite.journal import SqliteJournal
 from orchestra.schema.strict_json import digest
 from tests.cli.shell import Shell
@@ -43,7 +43,7 @@ def events(run: str, at: float, elements: int = 2, money: float = 0.0, model: st
     def add(kind: type[Event], **fields: object) -> None:
         made.append(kind(seq=len(made) + 1, at=at + len(made), **fields))  # type: ignore[arg-type]
 
-    add(Expanded, node="readings", count=elements)
+    add(MapExpanded, node="readings", count=elements)
     for attempt in (1, 2):
         add(AttemptStarted, node="readings[0]", attempt=attempt, name="reader")
         add(
@@ -57,13 +57,26 @@ def events(run: str, at: float, elements: int = 2, money: float = 0.0, model: st
             sent=digest(SENT[attempt - 1]),
             received=digest(RECEIVED[attempt - 1]),
         )
-        verdict = Verdict("quote", "pass" if attempt == 2 else "fail", float(attempt == 2), "" if attempt == 2 else "no such words")
-        add(Judged, node="readings[0]", attempt=attempt, verdicts=(verdict,), accepted=attempt == 2, reason=verdict.reason)
-    add(NodeFinished, node="readings[0]", outcome=Value({"answer": "two"}))
+        verdict = Verdict(
+            "quote", "pass" if attempt == 2 else "fail", float(attempt == 2), "" if attempt == 2 else "no such words"
+        )
+        add(
+            OutputJudged,
+            node="readings[0]",
+            attempt=attempt,
+            verdicts=(verdict,),
+            accepted=attempt == 2,
+            reason=verdict.reason,
+        )
+    add(NodeFinished, node="readings[0]", outcome=ValueOutcome({"answer": "two"}))
     for number in range(1, elements):
-        add(NodeFinished, node=f"readings[{number}]", outcome=Abstained("the quote is not there", f"readings[{number}]"))
-    add(NodeFinished, node="readings", outcome=Value([]))
-    add(RunFinished, status="done", outcome=Value("the answer"), usage=usage + usage)
+        add(
+            NodeFinished,
+            node=f"readings[{number}]",
+            outcome=AbstainedOutcome("the quote is not there", f"readings[{number}]"),
+        )
+    add(NodeFinished, node="readings", outcome=ValueOutcome([]))
+    add(RunFinished, status="done", outcome=ValueOutcome("the answer"), usage=usage + usage)
     return made
 
 
@@ -71,11 +84,11 @@ def record(*runs: tuple[str, float, int], money: float = 0.0, model: str = "tiny
     async def write() -> None:
         async with SqliteJournal.open(".orchestra/journal.db") as journal:
             for blob in (*SENT, *RECEIVED):
-                journal.put(blob)
+                journal.put_blob(blob)
             for run, at, elements in runs:
                 made = events(run, at, elements, money, model)
                 journal.append(run, made)
-                await journal.durable(run, len(made))
+                await journal.wait_durable(run, len(made))
 
     Path(".orchestra").mkdir(exist_ok=True)
     asyncio.run(write())
@@ -97,7 +110,10 @@ def test_a_journal_that_is_off_keeps_no_runs(shell: Shell) -> None:
 def test_the_latest_runs_come_first(shell: Shell) -> None:
     record(("aaaa1111", 1e9, 2), ("bbbb2222", 2e9, 2))
     found = shell("runs", "list", "--json").json
-    assert [(run["run"], run["workflow"], run["status"]) for run in found] == [("bbbb2222", "hello", "done"), ("aaaa1111", "hello", "done")]
+    assert [(run["run"], run["workflow"], run["status"]) for run in found] == [
+        ("bbbb2222", "hello", "done"),
+        ("aaaa1111", "hello", "done"),
+    ]
     assert [run["run"] for run in shell("runs", "list", "-n", "1", "--json").json] == ["bbbb2222"]
     lines = shell("runs", "list").out.splitlines()
     assert lines[1].startswith("bbbb2222")
@@ -111,7 +127,9 @@ def test_a_run_is_named_by_id_by_its_beginning_and_as_the_last(shell: Shell) -> 
     assert shell("runs", "show", "--json").json["run"] == "bbbb2222"
 
 
-@pytest.mark.parametrize(("name", "says"), [("a", "2 runs begin with 'a'"), ("zz", "there is no run 'zz'"), ("", "3 runs begin with")])
+@pytest.mark.parametrize(
+    ("name", "says"), [("a", "2 runs begin with 'a'"), ("zz", "there is no run 'zz'"), ("", "3 runs begin with")]
+)
 def test_a_run_that_is_not_one_is_refused(shell: Shell, name: str, says: str) -> None:
     record(("aaaa1111", 1e9, 2), ("aaaa2222", 2e9, 2), ("bbbb3333", 2e9, 2))
     said = shell("runs", "show", name)
@@ -156,10 +174,11 @@ def test_where_nothing_has_a_price_nothing_speaks_of_money(shell: Shell) -> None
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(0, ""), (1e-9, "<0.000001"), (0.000045, "0.000045"), (0.5, "0.500000"), (1, "1.00"), (1234.567, "1,234.57")]
+    ("value", "shown"),
+    [(0, ""), (1e-9, "<0.000001"), (0.000045, "0.000045"), (0.5, "0.500000"), (1, "1.00"), (1234.567, "1,234.57")],
 )
 def test_money_is_told_to_the_cent_and_below_one_to_a_millionth(value: float, shown: str) -> None:
-    assert output.money(value) == shown
+    assert output.format_money(value) == shown
 
 
 def test_elements_of_a_long_list_are_left_out_unless_all_are_wanted(shell: Shell) -> None:
@@ -197,7 +216,18 @@ def test_the_exact_bytes_are_written_where_no_terminal_is(shell: Shell, options:
 
 def test_on_a_terminal_the_bytes_are_escaped(shell: Shell) -> None:
     record(("aaaa1111", 1e9, 2))
-    command = [sys.executable, "-m", "orchestra.cli", "runs", "show", "last", "readings[0]", "--prompt", "--attempt", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "orchestra.cli",
+        "runs",
+        "show",
+        "last",
+        "readings[0]",
+        "--prompt",
+        "--attempt",
+        "1",
+    ]
     ours, theirs = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "TERM": "dumb"}
     subprocess.run(command, stdout=theirs, env=environment, check=True)
@@ -209,7 +239,9 @@ def test_on_a_terminal_the_bytes_are_escaped(shell: Shell) -> None:
     assert b"\\xff\\x00not text" in seen
 
 
-@pytest.mark.parametrize("arguments", [["nope"], ["readings", "--prompt"], ["readings[0]", "--prompt", "--attempt", "7"]])
+@pytest.mark.parametrize(
+    "arguments", [["nope"], ["readings", "--prompt"], ["readings[0]", "--prompt", "--attempt", "7"]]
+)
 def test_a_node_that_cannot_be_shown_is_refused(shell: Shell, arguments: list[str]) -> None:
     record(("aaaa1111", 1e9, 2))
     said = shell("runs", "show", "last", *arguments)

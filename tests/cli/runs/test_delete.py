@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.cli.runs.export import GONE, removed
+from orchestra.cli.runs.export import DELETED_CODE, delete_in_batches
 from orchestra.core.events import AttemptFinished, Event, RunFinished, RunStarted
-from orchestra.core.outcomes import Value
+from orchestra.core.outcomes import ValueOutcome
 from orchestra.journal.errors import JournalError
 from orchestra.journal.sqlite.journal import SqliteJournal
 from tests.cli.shell import Shell
@@ -24,8 +24,10 @@ def events(run: str, *, parent: str = "", name: str = CANARY, ended: bool = True
     inputs = {"text": LARGE.replace(CANARY, name), "name": name}
     made: list[Event] = [
         RunStarted(seq=1, at=1e9, run=run, workflow="letters", graph="", inputs=inputs, parent=parent),
-        AttemptFinished(seq=2, at=1e9, node="a", attempt=1, name="reader", value=name, settled=True, outbox=outbox, recalled=parent),
-        RunFinished(seq=3, at=1e9 + 1, status="done", outcome=Value(name)),
+        AttemptFinished(
+            seq=2, at=1e9, node="a", attempt=1, name="reader", value=name, final=True, outbox=outbox, reused_from=parent
+        ),
+        RunFinished(seq=3, at=1e9 + 1, status="done", outcome=ValueOutcome(name)),
     ]
     return made if ended else made[:-1]
 
@@ -37,8 +39,8 @@ def record(*runs: list[Event]) -> None:
                 assert isinstance(made[0], RunStarted)
                 run = made[0].run
                 journal.append(run, made)
-                journal.remember(f"memo of {run}", run, made[0].inputs["name"])
-                await journal.durable(run, len(made))
+                journal.put_memo(f"memo of {run}", run, made[0].inputs["name"])
+                await journal.wait_durable(run, len(made))
 
     JOURNAL.parent.mkdir(exist_ok=True)
     asyncio.run(write())
@@ -88,10 +90,12 @@ async def test_where_the_journal_fails_in_the_middle_it_is_said_what_is_deleted(
         for made in (events("aaaa1111"), events("bbbb2222", ended=False), events("cccc3333")):
             journal.append(made[0].run if isinstance(made[0], RunStarted) else "", made)
         with pytest.raises(JournalError) as caught:
-            await removed(journal, ["aaaa1111", "bbbb2222", "cccc3333"], ())
+            await delete_in_batches(journal, ["aaaa1111", "bbbb2222", "cccc3333"], ())
         assert (caught.value.code, caught.value.why) == ("J022", "2 of 3 runs deleted: aaaa1111 cccc3333")
-        assert [run.run for run in await journal.runs()] == ["bbbb2222"]
-        assert [error.code for error in (await removed(journal, ["aaaa1111"], (GONE,)))[1]] == [GONE]
+        assert [run.run for run in await journal.list_runs()] == ["bbbb2222"]
+        assert [error.code for error in (await delete_in_batches(journal, ["aaaa1111"], (DELETED_CODE,)))[1]] == [
+            DELETED_CODE
+        ]
 
 
 def test_runs_with_copies_are_named(shell: Shell) -> None:
@@ -113,7 +117,9 @@ def test_what_another_process_keeps_in_the_log_is_said(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(("names", "code", "reason"), [(("zzzz",), "C018", "zzzz"), (("aaaa1111",), "C010", "--yes")])
-def test_what_is_not_there_or_not_wanted_surely_is_not_deleted(shell: Shell, names: tuple[str, ...], code: str, reason: str) -> None:
+def test_what_is_not_there_or_not_wanted_surely_is_not_deleted(
+    shell: Shell, names: tuple[str, ...], code: str, reason: str
+) -> None:
     record(events("aaaa1111"))
     said = shell("runs", "delete", *names)
     assert (said.code, said.err.count(f"{code}: "), reason in said.err) == (2, 1, True)
@@ -121,6 +127,10 @@ def test_what_is_not_there_or_not_wanted_surely_is_not_deleted(shell: Shell, nam
 
 
 def test_where_nothing_has_been_recorded_nothing_is_deleted(shell: Shell) -> None:
-    assert shell("runs", "delete", "last", "--yes").err.startswith("C018: there is no run 'last': nothing has been recorded yet")
-    assert shell("runs", "delete", "--tag", "customer=42", "--yes").err.startswith("C018: there is no run with the tag customer=42")
+    assert shell("runs", "delete", "last", "--yes").err.startswith(
+        "C018: there is no run 'last': nothing has been recorded yet"
+    )
+    assert shell("runs", "delete", "--tag", "customer=42", "--yes").err.startswith(
+        "C018: there is no run with the tag customer=42"
+    )
     assert not JOURNAL.exists()

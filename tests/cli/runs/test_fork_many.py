@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from orchestra.cli.runs.fork_many import Several, fork_all
-from orchestra.core.protocols import Refused
+from orchestra.cli.runs.fork_many import ForkManyRequest, fork_all
+from orchestra.core.protocols import CallError
 from tests.cli.shell import Shell
 from tests.cli.stage import GOOD, TEXT, Simulated, furnish
 
@@ -22,7 +22,11 @@ class Servers:
     night = True
 
     def __call__(self, call: Any) -> Any:
-        return Refused(code="F203", reason="nobody answers") if self.night and call.inputs["question"] != "good" else GOOD
+        return (
+            CallError(code="F203", reason="nobody answers")
+            if self.night and call.inputs["question"] != "good"
+            else GOOD
+        )
 
 
 @pytest.fixture
@@ -67,7 +71,9 @@ def test_a_run_whose_fork_was_deleted_is_left_out_and_that_is_said(shell: Shell)
     shell("runs", "delete", fork, "--yes")
     said = shell("runs", "fork", "--failed")
     assert (said.code, said.out) == (0, "")
-    assert said.err.startswith(f"1 left out that failed: what was made of them was deleted, and may have done something: {bad}\n")
+    assert said.err.startswith(
+        f"1 left out that failed: what was made of them was deleted, and may have done something: {bad}\n"
+    )
     assert forked(shell, bad) == [(bad, "failed")]
 
 
@@ -96,7 +102,7 @@ def test_where_nothing_more_can_be_said_what_is_under_way_is_let_go_of_first(she
     bad, slow = ran(shell, "bad"), ran(shell, "slow")
     open_ = Simulated({"answerer": servers}, latency=lambda call, _: 60.0 if call.inputs["question"] == "slow" else 0.2)
     with pytest.raises(OSError, match="No space"), Path("/dev/full").open("w") as full, redirect_stdout(full):
-        asyncio.run(fork_all(open_, Several([bad, slow], None, None, None, False), as_json=False))
+        asyncio.run(fork_all(open_, ForkManyRequest([bad, slow], None, None, None, False), as_json=False))
     runs = {run["run"]: run["status"] for run in shell("runs", "list", "--json").json if run["run"] not in (bad, slow)}
     assert sorted(runs.values()) == ["failed", "interrupted"]
 
@@ -112,7 +118,9 @@ def test_where_nothing_more_can_be_said_what_is_under_way_is_let_go_of_first(she
         ("--failed", "--live"),
     ],
 )
-def test_what_is_for_one_run_or_for_those_that_failed_is_refused_elsewhere(shell: Shell, words: tuple[str, ...]) -> None:
+def test_what_is_for_one_run_or_for_those_that_failed_is_refused_elsewhere(
+    shell: Shell, words: tuple[str, ...]
+) -> None:
     ran(shell, "good")
     said = shell("runs", "fork", *words)
     assert (said.code, said.err[:4]) == (2, "C010")

@@ -12,17 +12,24 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from orchestra.cli.runs.html_page import LONGEST
-from orchestra.core.events import AttemptFinished, Event, Judged, NodeFinished, RunFinished, RunStarted, Usage, Verdict
-from orchestra.core.outcomes import Abstained, Evidence, Value
+from orchestra.cli.runs.html_page import MAX_TEXT_LENGTH
+from orchestra.core.events import (
+    AttemptFinished,
+    Event,
+    NodeFinished,
+    OutputJudged,
+    RunFinished,
+    RunStarted,
+    Usage,
+    Verdict,
+)
+from orchestra.core.outcomes import AbstainedOutcome, Evidence, ValueOutcome
 from orchestra.journal.sqlite.journal import SqliteJournal
 from orchestra.schema.strict_json import digest
 from tests.cli.shell import Shell
 from tests.cli.stage import FLEET, GOOD, TEXT, Simulated, furnish
 
-GRAPH = (
-    b'{"schema":"orchestra/v1","name":"ask","input":{"text":{"type":"str"}},"output":"${reading}","nodes":{"reading":{"agent":"answerer"}}}'
-)
+GRAPH = b'{"schema":"orchestra/v1","name":"ask","input":{"text":{"type":"str"}},"output":"${reading}","nodes":{"reading":{"agent":"answerer"}}}'
 HOSTILE = [
     "<script>alert(1)</script>",
     "</p></main></html><script src=//evil.example/x.js></script>",
@@ -69,20 +76,26 @@ class Page(HTMLParser):
             self.words += data
 
 
-def told(text: str, *, answer: str = "1889", quote: str = "in 1889", reason: str = "", accepted: bool = True) -> list[Event]:
+def told(
+    text: str, *, answer: str = "1889", quote: str = "in 1889", reason: str = "", accepted: bool = True
+) -> list[Event]:
     """A run whose one reading quotes a text."""
     start = text.find(quote)
     evidence = (Evidence("quote", quote, "", start, start + len(quote), "quote"),)
     verdict = Verdict("quote", "pass" if accepted else "fail", float(accepted), reason, evidence=evidence)
     value = {"answer": answer, "quote": quote}
-    outcome: Any = Value(value, 1.0) if accepted else Abstained(reason, "reading")
+    outcome: Any = ValueOutcome(value, 1.0) if accepted else AbstainedOutcome(reason, "reading")
     usage = Usage(1234, 0, 5, 1, 0.5)
     begun: Any = {"run": "aaaa1111", "workflow": "ask", "graph": digest(GRAPH), "inputs": {"text": text}}
     who: Any = {"node": "reading", "attempt": 1}
     return [
         RunStarted(seq=1, at=1e9, **begun, versions={"card/answerer": "f" * 32}),
-        AttemptFinished(seq=2, at=1e9 + 1, **who, name="answerer", value=value, usage=usage, server="smol", model="tiny"),
-        Judged(seq=3, at=1e9 + 1, **who, verdicts=(verdict,), accepted=accepted, score=float(accepted), reason=reason),
+        AttemptFinished(
+            seq=2, at=1e9 + 1, **who, name="answerer", value=value, usage=usage, server="smol", model="tiny"
+        ),
+        OutputJudged(
+            seq=3, at=1e9 + 1, **who, verdicts=(verdict,), accepted=accepted, score=float(accepted), reason=reason
+        ),
         NodeFinished(seq=4, at=1e9 + 2, node="reading", outcome=outcome),
         RunFinished(seq=5, at=1e9 + 2, status="done" if accepted else "abstained", outcome=outcome, usage=usage),
     ]
@@ -91,9 +104,9 @@ def told(text: str, *, answer: str = "1889", quote: str = "in 1889", reason: str
 def page_of(shell: Shell, events: list[Event]) -> Page:
     async def write() -> None:
         async with SqliteJournal.open(".orchestra/journal.db") as journal:
-            journal.put(GRAPH)
+            journal.put_blob(GRAPH)
             journal.append("aaaa1111", events)
-            await journal.durable("aaaa1111", len(events))
+            await journal.wait_durable("aaaa1111", len(events))
 
     Path(".orchestra").mkdir(exist_ok=True)
     asyncio.run(write())
@@ -140,7 +153,15 @@ def test_texts_of_strangers_are_shown_and_do_nothing(shell: Shell, text: str) ->
 def test_a_page_fetches_and_runs_nothing(shell: Shell) -> None:
     page = page_of(shell, told("in 1889 https://evil.example/x.png"))
     assert not {"script", "link", "img", "iframe", "object", "embed", "form", "a", "base", "svg"} & set(page.tags)
-    assert {name for _, name, _ in page.attributes} <= {"lang", "charset", "name", "content", "http-equiv", "class", "style"}
+    assert {name for _, name, _ in page.attributes} <= {
+        "lang",
+        "charset",
+        "name",
+        "content",
+        "http-equiv",
+        "class",
+        "style",
+    }
     assert not re.search(r"url\(|@import|src=|href=", page.source)
     assert ("meta", "content", "default-src 'none'; style-src 'unsafe-inline'") in page.attributes
 
@@ -148,13 +169,13 @@ def test_a_page_fetches_and_runs_nothing(shell: Shell) -> None:
 def test_a_text_of_a_megabyte_is_cut_and_says_so(shell: Shell) -> None:
     text = "word " * 200_000 + "in 1889"
     page = page_of(shell, told(text))
-    assert len(page.source) < 10 * LONGEST
-    assert f"and {len(text) - LONGEST} more characters, which are left out here" in page.words
+    assert len(page.source) < 10 * MAX_TEXT_LENGTH
+    assert f"and {len(text) - MAX_TEXT_LENGTH} more characters, which are left out here" in page.words
     assert page.marked == ["in 1889"], "the evidence is shown though it stands beyond what is shown of the text"
 
 
 def test_a_page_of_an_output_that_nobody_checked_says_so_of_each_part(shell: Shell) -> None:
-    events = [event for event in told("It was opened in 1889.") if not isinstance(event, Judged)]
+    events = [event for event in told("It was opened in 1889.") if not isinstance(event, OutputJudged)]
     page = page_of(shell, [replace(event, seq=at) for at, event in enumerate(events, 1)])
     words = " ".join(page.words.split())
     assert "0 of 2 claims supported" in words
@@ -178,11 +199,16 @@ def test_a_run_tells_its_claims_and_so_does_the_journal_later(shell: Shell) -> N
     inputs = ("-i", "question=when", "-i", f"text={TEXT}")
     said = on_stage("run", "ask", *inputs)
     assert "answer: 1889\n  “in 1889”  input.text [14:21]\n  checked by quote (reading), score 1.00\n" in said.out
-    assert "answer: 1889\n  “in 1889”  input.text [14:21]\n  checked by quote (reading), score 1.00\n" in on_stage("runs", "show").out
+    assert (
+        "answer: 1889\n  “in 1889”  input.text [14:21]\n  checked by quote (reading), score 1.00\n"
+        in on_stage("runs", "show").out
+    )
     found = on_stage("run", "ask", *inputs, "--json").json
     [claim] = found["claims"]
     assert (claim["path"], claim["value"], claim["unsupported"], found["unsupported"]) == ("answer", "1889", "", [])
-    assert claim["evidence"] == [{"kind": "span", "quote": "in 1889", "source": "", "start": 14, "end": 21, "where": "input.text"}]
+    assert claim["evidence"] == [
+        {"kind": "span", "quote": "in 1889", "source": "", "start": 14, "end": 21, "where": "input.text"}
+    ]
     assert on_stage("runs", "show", "--json").json["claims"] == found["claims"]
 
 
@@ -194,7 +220,9 @@ def test_the_starter_project_shows_its_verified_answer_beside_a_title_that_nothi
     furnish(files={"configs/nowhere.yaml": FLEET, "orchestra.toml": 'fleet = "nowhere"\n'})
     quote = "the computation of Bernoulli numbers"
     text = f"Note G describes {quote}."
-    on_stage = Shell(shell.home, shell.project, Simulated({"generative_reader": {"answer": quote}, "title": {"title": "Note G"}}))
+    on_stage = Shell(
+        shell.home, shell.project, Simulated({"generative_reader": {"answer": quote}, "title": {"title": "Note G"}})
+    )
     said = on_stage("run", "hello", "-i", "question=What does note G describe?", "-i", f"text={text}")
     evidence = f"  “{quote}”  input.text [17:{17 + len(quote)}]\n  checked by quote (reading), score 1.00\n"
     for shown in (said.out, on_stage("runs", "show").out):
@@ -203,7 +231,10 @@ def test_the_starter_project_shows_its_verified_answer_beside_a_title_that_nothi
         assert "nothing checked this answer" not in shown
         assert "quote: these words are in the source. It does not show that they are the right answer." in shown
     claims = on_stage("runs", "show", "--json").json["claims"]
-    assert [(one["path"], one["unsupported"]) for one in claims] == [("answer", ""), ("title", "nothing checked what title says")]
+    assert [(one["path"], one["unsupported"]) for one in claims] == [
+        ("answer", ""),
+        ("title", "nothing checked what title says"),
+    ]
     assert [one["quote"] for one in claims[0]["evidence"]] == [quote]
     on_stage("runs", "show", "last", "--html", "run.html")
     page = Page(Path("run.html").read_text("utf-8"))

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from orchestra.cli.runs.import_ import Exported, put
-from orchestra.core.errors import Place
+from orchestra.cli.runs.import_ import ExportedRun, put_run
+from orchestra.core.errors import SourceLocation
 from orchestra.core.events import AttemptFinished, Event, RunFinished, RunStarted
-from orchestra.core.outcomes import Value
+from orchestra.core.outcomes import ValueOutcome
 from orchestra.journal.memory import MemoryJournal
 from orchestra.journal.sqlite.journal import SqliteJournal
 from tests.cli.shell import Shell
@@ -50,14 +50,18 @@ def ran(shell: Shell, *words: str) -> str:
     return run
 
 
-def test_a_run_in_another_journal_is_the_same_and_is_replayed_and_forked_there(shell: Shell, other: Callable[..., Any]) -> None:
+def test_a_run_in_another_journal_is_the_same_and_is_replayed_and_forked_there(
+    shell: Shell, other: Callable[..., Any]
+) -> None:
     run = ran(shell, "ask", "-i", "question=Wann? ä\u2028", "-i", f"text={TEXT * 5000}", "--tag", "customer=42")
     shell("runs", "export", run, "-o", "run.jsonl")
     assert other("runs", "import", "run.jsonl").out == f"{run}  done\n"
     assert other("runs", "show", run, "--json").json == shell("runs", "show", run, "--json").json
     assert other("runs", "list", "--tag", "customer=42", "--json").json == shell("runs", "list", "--json").json
     assert other("runs", "replay", run).code == 0
-    assert other("runs", "show", run, "reading", "--prompt").out == shell("runs", "show", run, "reading", "--prompt").out
+    assert (
+        other("runs", "show", run, "reading", "--prompt").out == shell("runs", "show", run, "reading", "--prompt").out
+    )
     assert "1 call recalled" in other("runs", "fork", run).out
     again = other("runs", "import", "run.jsonl", "--json").json
     assert (again["run"], again["new"]) == (run, False)
@@ -72,7 +76,9 @@ def test_a_run_that_was_deleted_is_restored(shell: Shell) -> None:
     assert shell("runs", "show", run, "--json").json == before
 
 
-def test_a_run_that_waits_goes_on_where_it_is_imported_with_the_answer_that_was_put_down(shell: Shell, other: Callable[..., Any]) -> None:
+def test_a_run_that_waits_goes_on_where_it_is_imported_with_the_answer_that_was_put_down(
+    shell: Shell, other: Callable[..., Any]
+) -> None:
     run = ran(shell, "wait")
     shell("runs", "export", run, "-o", "open.jsonl")
     shell("runs", "answer", run, "fine", "--later", "--by", "ada")
@@ -86,8 +92,14 @@ def test_a_run_that_waits_goes_on_where_it_is_imported_with_the_answer_that_was_
 
 def test_several_runs_of_one_file_are_imported(shell: Shell, other: Callable[..., Any]) -> None:
     runs = [ran(shell), ran(shell)]
-    assert [json.loads(line)["run"] for line in shell("runs", "export", *runs, "-o", "all.jsonl", "--json").out.splitlines()] == runs
-    assert shell("runs", "export", *runs).out == "".join(shell("runs", "export", run).out for run in runs) == Path("all.jsonl").read_text()
+    assert [
+        json.loads(line)["run"] for line in shell("runs", "export", *runs, "-o", "all.jsonl", "--json").out.splitlines()
+    ] == runs
+    assert (
+        shell("runs", "export", *runs).out
+        == "".join(shell("runs", "export", run).out for run in runs)
+        == Path("all.jsonl").read_text()
+    )
     assert [line.split()[0] for line in other("runs", "import", "all.jsonl").out.splitlines()] == runs
 
 
@@ -99,12 +111,12 @@ def test_messages_are_not_delivered_a_second_time(shell: Shell, other: Callable[
                     run,
                     [
                         RunStarted(seq=1, at=1.0, run=run, workflow="w", graph="", inputs={}),
-                        AttemptFinished(seq=2, at=1.0, node="sent", attempt=1, value=run, settled=True, outbox=True),
-                        RunFinished(seq=3, at=1.0, status="done", outcome=Value(1)),
+                        AttemptFinished(seq=2, at=1.0, node="sent", attempt=1, value=run, final=True, outbox=True),
+                        RunFinished(seq=3, at=1.0, status="done", outcome=ValueOutcome(1)),
                     ],
                 )
-                await journal.durable(run, 3)
-            await journal.delivered([message.number for message in await journal.outbox() if message.run == "r1"])
+                await journal.wait_durable(run, 3)
+            await journal.mark_delivered([message.number for message in await journal.outbox() if message.run == "r1"])
 
     async def undelivered() -> list[str]:
         async with SqliteJournal.open("other.db") as journal:
@@ -123,16 +135,18 @@ def test_messages_that_were_delivered_are_open_at_no_moment(shell: Shell) -> Non
     seen: list[list[str]] = []
 
     class Watched(MemoryJournal):
-        async def durable(self, run: str, seq: int) -> None:
+        async def wait_durable(self, run: str, seq: int) -> None:
             seen.append([message.node for message in await self.outbox()])
 
     events: list[Event] = [
         RunStarted(seq=1, at=1.0, run="r1", workflow="w", graph="", inputs={}),
-        AttemptFinished(seq=2, at=1.0, node="sent", attempt=1, value=1, settled=True, outbox=True),
-        AttemptFinished(seq=3, at=1.0, node="open", attempt=1, value=1, settled=True, outbox=True),
-        RunFinished(seq=4, at=1.0, status="done", outcome=Value(1)),
+        AttemptFinished(seq=2, at=1.0, node="sent", attempt=1, value=1, final=True, outbox=True),
+        AttemptFinished(seq=3, at=1.0, node="open", attempt=1, value=1, final=True, outbox=True),
+        RunFinished(seq=4, at=1.0, status="done", outcome=ValueOutcome(1)),
     ]
-    asyncio.run(put(Watched(), Exported(Place("run.jsonl", 1), {"run": "r1", "undelivered": ["open"]}, events)))
+    asyncio.run(
+        put_run(Watched(), ExportedRun(SourceLocation("run.jsonl", 1), {"run": "r1", "undelivered": ["open"]}, events))
+    )
     assert seen == [["open"]]
 
 
@@ -140,7 +154,7 @@ def test_a_run_that_was_under_way_is_not_imported(shell: Shell, other: Callable[
     async def write() -> None:
         async with SqliteJournal.open(".orchestra/journal.db") as journal:
             journal.append("r1", [RunStarted(seq=1, at=1.0, run="r1", workflow="w", graph="", inputs={})])
-            await journal.durable("r1", 1)
+            await journal.wait_durable("r1", 1)
             await asyncio.to_thread(shell, "runs", "export", "r1", "-o", "going.jsonl")
         shell_out = await asyncio.to_thread(shell, "runs", "export", "r1", "-o", "cut.jsonl")
         assert shell_out.code == 0
@@ -189,7 +203,15 @@ def test_an_export_of_an_earlier_version_is_imported(shell: Shell, other: Callab
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("undelivered", None), ("undelivered", 5), ("undelivered", [[1]]), ("status", {}), ("chain", 1), ("events", "2"), ("run", 7)],
+    [
+        ("undelivered", None),
+        ("undelivered", 5),
+        ("undelivered", [[1]]),
+        ("status", {}),
+        ("chain", 1),
+        ("events", "2"),
+        ("run", 7),
+    ],
 )
 def test_a_first_line_that_is_faulty_is_refused_before_anything_is_written(
     shell: Shell, other: Callable[..., Any], name: str, value: Any
@@ -201,8 +223,12 @@ def test_a_first_line_that_is_faulty_is_refused_before_anything_is_written(
     assert not Path("other.db").exists()
 
 
-@pytest.mark.parametrize("name", ["", "last", "a\0b", "\x1b]0;owned\x07", "a\u202eb", "a b", "a/b", "-a", "a\n", "\ud800"])
-def test_an_id_that_is_none_is_refused_and_does_not_reach_the_terminal(shell: Shell, other: Callable[..., Any], name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["", "last", "a\0b", "\x1b]0;owned\x07", "a\u202eb", "a b", "a/b", "-a", "a\n", "\ud800"]
+)
+def test_an_id_that_is_none_is_refused_and_does_not_reach_the_terminal(
+    shell: Shell, other: Callable[..., Any], name: str
+) -> None:
     run = ran(shell)
     head, *lines = shell("runs", "export", run).out.replace(json.dumps(run), json.dumps(name)).splitlines()
     Path("run.jsonl").write_text("\n".join([json.dumps({**json.loads(head), "chain": None}), *lines]))
@@ -233,7 +259,9 @@ def test_a_pipe_is_imported(shell: Shell, other: Callable[..., Any]) -> None:
     writer.join(10)
 
 
-def test_an_import_that_was_cut_off_is_completed(shell: Shell, other: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_import_that_was_cut_off_is_completed(
+    shell: Shell, other: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = ran(shell, "wait")
     shell("runs", "answer", run, "fine", "--later", "--by", "ada")
     shell("runs", "export", run, "-o", "run.jsonl")
@@ -266,6 +294,9 @@ def test_a_run_whose_import_was_cut_off_waits_once_it_is_completed(
         assert other("runs", "import", "run.jsonl").code == 130
     assert other("runs", "list", "--json").json[0]["status"] == "interrupted"
     said = other("runs", "import", "run.jsonl")
-    assert said.out == f"{run}  {'interrupted: it is here already' if answered else 'waiting: what was missing of it is here now'}\n"
+    assert (
+        said.out
+        == f"{run}  {'interrupted: it is here already' if answered else 'waiting: what was missing of it is here now'}\n"
+    )
     assert ("do not resume or answer it where it came from" in said.err) is not answered
     assert other("runs", "import", "run.jsonl").out.endswith(": it is here already\n")

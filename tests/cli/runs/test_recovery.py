@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from orchestra.journal.sqlite.commit_mark import mark_of
+from orchestra.journal.sqlite.commit_mark import mark_path
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.testing.conformance.stories import begun, ended, middle, write
+from orchestra.testing.conformance.stories import append_durably, node_events, run_finished, run_started
 from tests.cli.shell import Shell
 
 PLACE = Path(".orchestra", "journal.db")
@@ -16,13 +16,13 @@ PLACE = Path(".orchestra", "journal.db")
 async def _write(*runs: str) -> None:
     async with SqliteJournal.open(PLACE) as journal:
         for run in runs:
-            await write(journal, run, [begun(run), *middle(2, 1)])
+            await append_durably(journal, run, [run_started(run), *node_events(2, 1)])
 
 
 async def _end(run: str) -> None:
     async with SqliteJournal.open(PLACE) as journal:
         await journal.lease(run)
-        await write(journal, run, [ended(3)])
+        await append_durably(journal, run, [run_finished(3)])
 
 
 def lose() -> None:
@@ -67,9 +67,9 @@ def test_a_loss_is_told_as_json(shell: Shell) -> None:
 def test_where_nothing_is_missing_nothing_is_changed(shell: Shell) -> None:
     assert shell("runs", "recover").out == "nothing is missing\n"
     asyncio.run(_write("one"))
-    mark = mark_of(PLACE).read_bytes()
+    mark = mark_path(PLACE).read_bytes()
     assert shell("runs", "recover", "--json").json == {"lost": None, "commits": 0, "log": None, "runs": []}
-    assert mark_of(PLACE).read_bytes() == mark
+    assert mark_path(PLACE).read_bytes() == mark
 
 
 def test_a_file_that_is_gone_is_not_taken_for_a_journal_without_runs(shell: Shell) -> None:

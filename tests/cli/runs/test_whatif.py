@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from orchestra.app.orchestra import Orchestra
-from orchestra.app.whatif import Rehearsal
+from orchestra.app.whatif import WhatifResult
 from orchestra.core.events import Usage
-from orchestra.core.protocols import Call, Done, Refused
+from orchestra.core.protocols import CallError, CallRequest, CallResult
 from orchestra.core.settings import Settings
-from orchestra.testing import SimulatedWorkers, in_turn
+from orchestra.testing import SimulatedWorkers, answer_sequence
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import ASK, BAD, GOOD, TEXT, Simulated, calls, furnish
 
@@ -84,12 +84,14 @@ nodes:
 OTHER = {"answer": "of 1889", "quote": "in 1889"}
 
 
-def cost(value: Any, tokens: int = 10) -> Callable[[Call], Done]:
-    return lambda call: Done(value=value, usage=Usage(tokens, 0, tokens // 2, 1, 0.5, money=tokens / 100), confidence=0.9)
+def cost(value: Any, tokens: int = 10) -> Callable[[CallRequest], CallResult]:
+    return lambda call: CallResult(
+        value=value, usage=Usage(tokens, 0, tokens // 2, 1, 0.5, money=tokens / 100), confidence=0.9
+    )
 
 
-def acting(call: Call) -> Done:
-    return Done(value=f"sent {call.inputs['text']}" if call.name == "mail" else call.inputs["text"])
+def acting(call: CallRequest) -> CallResult:
+    return CallResult(value=f"sent {call.inputs['text']}" if call.name == "mail" else call.inputs["text"])
 
 
 @pytest.fixture
@@ -226,7 +228,9 @@ def test_a_tool_with_effects_is_never_called_and_the_run_stops_there(shell: Shel
 
 
 def test_a_fallback_does_not_hide_a_stop(shell: Shell) -> None:
-    Path("workflows/send.yaml").write_text(SEND.replace('"${reading.answer}"}}', '"${reading.answer}"}, fallback: "not sent"}'))
+    Path("workflows/send.yaml").write_text(
+        SEND.replace('"${reading.answer}"}}', '"${reading.answer}"}, fallback: "not sent"}')
+    )
     run = ran(shell, "send")
     assert whatif(shell, run, "--agent", "answerer@answerer_v2").json["verdicts"] == {"stopped": 1}
 
@@ -333,14 +337,23 @@ def test_a_variant_that_is_none(shell: Shell, other: str, code: str) -> None:
 
 
 def test_two_variants_of_one_agent(shell: Shell) -> None:
-    assert "two variants of 'answerer'" in whatif(shell, ran(shell), "--agent", "answerer", "--agent", "answerer@critic").err
+    assert (
+        "two variants of 'answerer'"
+        in whatif(shell, ran(shell), "--agent", "answerer", "--agent", "answerer@critic").err
+    )
 
 
 @pytest.mark.parametrize("budget", ["tokens=15", "calls=1"])
 @pytest.mark.parametrize("written", [True, False])
-def test_a_budget_that_was_spent_is_spent_again_though_a_fallback_hid_that(shell: Shell, budget: str, written: bool) -> None:
+def test_a_budget_that_was_spent_is_spent_again_though_a_fallback_hid_that(
+    shell: Shell, budget: str, written: bool
+) -> None:
     name, _, limit = budget.partition("=")
-    told = FRUGAL.replace("{tokens: 15}", f"{{{name}: {limit}}}") if written else FRUGAL.replace("budget: {tokens: 15}\n", "")
+    told = (
+        FRUGAL.replace("{tokens: 15}", f"{{{name}: {limit}}}")
+        if written
+        else FRUGAL.replace("budget: {tokens: 15}\n", "")
+    )
     Path("workflows/frugal.yaml").write_text(told)
     given = () if written else ("--budget", budget)
     answering(shell, critic=cost(OTHER))
@@ -376,7 +389,7 @@ def test_the_same_question_asked_twice_keeps_both_of_its_answers_and_what_each_c
 
 
 def test_that_time_decided_something_is_told(shell: Shell) -> None:
-    answering(shell, critic=Refused(code="E006", reason="no answer within 1 s", retryable=False))
+    answering(shell, critic=CallError(code="E006", reason="no answer within 1 s", retryable=False))
     Path("workflows/frugal.yaml").write_text(FRUGAL.replace("tokens: 15", "tokens: 4000"))
     run = ran(shell, "frugal")
     assert whatif(shell, run).json["runs"][0]["late"] == ["more"]
@@ -397,7 +410,13 @@ def test_the_latest_runs_that_asked_the_agent(shell: Shell) -> None:
 
 def test_bad_choices_of_runs(shell: Shell) -> None:
     run = ran(shell)
-    for arguments in ((), (run, "--last", "3"), ("--last", "3", "--workflow", "nothing"), ("--last", "3", "--since", "noon"), ("zzz",)):
+    for arguments in (
+        (),
+        (run, "--last", "3"),
+        ("--last", "3", "--workflow", "nothing"),
+        ("--last", "3", "--since", "noon"),
+        ("zzz",),
+    ):
         assert whatif(shell, *arguments).code == 2, arguments
     for option, code in ((("--workflow", "ask"), "C042"), (("--since", "12h"), "C042"), (("--markdown",), "C010")):
         assert whatif(shell, run, *option).err.startswith(code), option
@@ -414,10 +433,13 @@ def test_a_run_that_cannot_be_gone_through_does_not_hide_the_others(shell: Shell
 
 
 def test_an_error_on_record_is_an_error_again_without_waiting(shell: Shell) -> None:
-    down = Refused(code="F204", reason="down", retryable=True)
-    answering(shell, critic=in_turn(down, cost(GOOD)), answerer=down)
+    down = CallError(code="F204", reason="down", retryable=True)
+    answering(shell, critic=answer_sequence(down, cost(GOOD)), answerer=down)
     Path("workflows/send.yaml").write_text(
-        SEND.replace('context: "${input.text}"}}\n  reading', 'context: "${input.text}"}, retry: {attempts: 2, wait: [0, 0]}}\n  reading')
+        SEND.replace(
+            'context: "${input.text}"}}\n  reading',
+            'context: "${input.text}"}, retry: {attempts: 2, wait: [0, 0]}}\n  reading',
+        )
     )
     said = shell("run", "send", "-i", "question=When?", "-i", f"text={TEXT}", "--json")
     assert said.code == 1, said.out
@@ -466,13 +488,19 @@ def test_it_is_told_as_markdown_in_which_nothing_a_model_wrote_is_obeyed(shell: 
 
 
 def test_in_python(shell: Shell) -> None:
-    async def rehearsed() -> Rehearsal:
-        async with Orchestra.open(Settings.load({}), workers=SimulatedWorkers({"answerer_v2": cost(OTHER)})) as orchestra:
+    async def rehearsed() -> WhatifResult:
+        async with Orchestra.open(
+            Settings.load({}), workers=SimulatedWorkers({"answerer_v2": cost(OTHER)})
+        ) as orchestra:
             return await orchestra.whatif(run, {"answerer": orchestra.registry.card("answerer_v2")})
 
     run = ran(shell)
     found = asyncio.run(rehearsed())
-    assert (found.verdict, found.anew, [change.node for change in found.changed]) == ("changed", 1, ["reading"])
+    assert (found.verdict, found.new_calls, [change.node for change in found.differences]) == (
+        "changed",
+        1,
+        ["reading"],
+    )
 
 
 def test_the_json_is_one_line(shell: Shell) -> None:
@@ -481,7 +509,9 @@ def test_the_json_is_one_line(shell: Shell) -> None:
 
 
 def test_a_checked_list_is_told_by_its_elements(shell: Shell) -> None:
-    listed = ASK.replace("reading:\n", "reading:\n    each: \"${['a', 'b']}\"\n    as: one\n").replace("${input.question}", "${one}")
+    listed = ASK.replace("reading:\n", "reading:\n    each: \"${['a', 'b']}\"\n    as: one\n").replace(
+        "${input.question}", "${one}"
+    )
     listed = listed.replace("output: ${reading}", "output: ${reading.values}")
     Path("workflows/ask.yaml").write_text(listed)
     run = ran(shell)

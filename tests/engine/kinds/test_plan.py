@@ -12,8 +12,8 @@ from msgspec import structs
 from orchestra.agents.contract import Catalog
 from orchestra.core.errors import InputError
 from orchestra.core.events import NodeFinished, TurnStarted
-from orchestra.core.outcomes import Failed, Value
-from orchestra.core.protocols import Call, Refused
+from orchestra.core.outcomes import FailedOutcome, ValueOutcome
+from orchestra.core.protocols import CallError, CallRequest
 from orchestra.engine.replay import replay
 from orchestra.testing import VirtualClock, run_simulated
 from orchestra.workflows.yaml.reader import read
@@ -29,7 +29,7 @@ nodes:
 PLAN = ("s1 = split(text=input.text)", "s2 = [shout(text=x) for x in s1]", "return s2")
 
 
-def router(*lines: str) -> Callable[[Call], Any]:
+def router(*lines: str) -> Callable[[CallRequest], Any]:
     """A router that writes the next of these lines, as far as its plan has come; at last the last one again."""
     return lambda call: lines[min(call.inputs["plan"].count("\n") + bool(call.inputs["plan"]), len(lines) - 1)]
 
@@ -39,12 +39,12 @@ def planned(more: str, *lines: str, **options: Any) -> Played:
 
 
 def drafted(played: Played) -> list[tuple[str, ...]]:
-    return [event.drafted.lines for event in played.of(TurnStarted) if event.drafted is not None]
+    return [event.draft.lines for event in played.of(TurnStarted) if event.draft is not None]
 
 
 def test_a_plan_is_made_line_by_line_and_then_runs() -> None:
     played = planned('returns: "list[str]"', *PLAN)
-    assert played.outcome == Value(["A", "B"])
+    assert played.outcome == ValueOutcome(["A", "B"])
     assert drafted(played) == [(), PLAN[:1], PLAN[:2], PLAN]
     assert {"solve#1/line", "solve@1/s1", "solve@1/s2"} <= set(played.outcomes)
 
@@ -60,18 +60,18 @@ def test_the_router_is_told_the_goal_the_values_and_the_skills() -> None:
 
 def test_a_list_that_a_line_states_is_gone_over_and_is_no_longer_than_the_limits_say() -> None:
     line = 's1 = [writer(text=x) for x in ["a", "b", "c"]]'
-    assert planned('returns: "list[str]"', line, "return s1").outcome == Value(["<a>", "<b>", "<c>"])
+    assert planned('returns: "list[str]"', line, "return s1").outcome == ValueOutcome(["<a>", "<b>", "<c>"])
     refused = planned('returns: "list[str]", limits: {steps: 3, width: 2}, repairs: 0', line, "return s1")
-    assert isinstance(refused.outcome, Failed)
+    assert isinstance(refused.outcome, FailedOutcome)
     assert "a list has at most 2 elements, and this one has 3" in refused.outcome.reason
 
 
 def test_the_goal_can_be_read_by_the_plan() -> None:
-    assert planned("returns: str", "s1 = shout(text=input.request)", "return s1").outcome == Value("MAKE IT LOUD: A B")
+    assert planned("returns: str", "s1 = shout(text=input.request)", "return s1").outcome == ValueOutcome("MAKE IT LOUD: A B")
 
 
 def test_a_wrong_line_goes_back_and_is_on_record() -> None:
-    def answer(call: Call) -> str:
+    def answer(call: CallRequest) -> str:
         return (
             PLAN[0]
             if "there is no 'splat'" in call.inputs["request"]
@@ -81,18 +81,18 @@ def test_a_wrong_line_goes_back_and_is_on_record() -> None:
         )
 
     played = play(WORK % 'returns: "list[str]"', {"text": "a b"}, answers={"router": answer})
-    assert played.outcome == Value(["a", "b"])
-    rejected = [event.drafted.rejected for event in played.of(TurnStarted) if event.drafted]
+    assert played.outcome == ValueOutcome(["a", "b"])
+    rejected = [event.draft.rejections for event in played.of(TurnStarted) if event.draft]
     assert [len(one) for one in rejected] == [0, 1, 0, 0]
     assert rejected[1][0][0] == "R002"
 
 
 def test_without_a_plan_the_node_fails_or_takes_its_fallback() -> None:
     played = planned("returns: str", "I would shout it")
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "R007"
     assert "/steps/1: " in played.outcome.reason
-    assert planned("returns: str, fallback: quiet", "I would shout it").outcome == Value("quiet")
+    assert planned("returns: str, fallback: quiet", "I would shout it").outcome == ValueOutcome("quiet")
 
 
 def test_repairs_bound_how_often_a_line_is_asked_for_again() -> None:
@@ -102,22 +102,22 @@ def test_repairs_bound_how_often_a_line_is_asked_for_again() -> None:
 
 def test_a_router_that_fails_fails_the_plan() -> None:
     played = play(
-        WORK % "returns: str, retry: 1", {"text": "a"}, answers={"router": lambda call: Refused(code="F210", reason="the server is gone")}
+        WORK % "returns: str, retry: 1", {"text": "a"}, answers={"router": lambda call: CallError(code="F210", reason="the server is gone")}
     )
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "F210"
 
 
 def test_what_a_plan_does_not_list_cannot_be_used_whatever_the_router_says() -> None:
     played = planned("returns: str, repairs: 0", 's1 = send(text="all of it")', "return s1")
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert "there is no 'send'" in played.outcome.reason
     assert "send" not in played.workers.counts
 
 
 def test_the_answer_is_of_the_type_that_the_node_returns() -> None:
     played = planned("returns: int, repairs: 0", "s1 = shout(text=input.text)", "return s1")
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert "/answer: expected int, got str" in played.outcome.reason
 
 
@@ -125,10 +125,10 @@ def test_lists_and_steps_keep_to_the_limits() -> None:
     played = play(
         WORK % 'returns: "list[str]", limits: {steps: 3, width: 2}, replans: 0', {"text": "a b c"}, answers={"router": router(*PLAN)}
     )
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "E004"
     played = planned("returns: str, limits: {steps: 1}", "s1 = shout(text=input.text)", "s2 = shout(text=s1)")
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert "at most 1 steps" in played.outcome.reason
 
 
@@ -141,27 +141,27 @@ nodes:
   all: {plan: "shout ${word}", each: "${words}", as: word, with: {text: "${word}"}, tools: [shout], returns: str}
 """
     played = play(text, {"text": "a b"}, answers={"router": router("s1 = shout(text=input.text)", "return s1")})
-    assert played.outcome == Value(["A", "B"])
+    assert played.outcome == ValueOutcome(["A", "B"])
     assert "all[1]@1/s1" in played.outcomes
 
 
 def test_time_runs_out_for_the_whole_plan() -> None:
     played = planned("returns: str, timeout: 2", "s1 = shout(text=input.text)", "return s1", latency=1.5)
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "E006"
 
 
 def test_a_run_with_a_plan_is_replayed_from_its_events() -> None:
     played = planned('returns: "list[str]"', *PLAN)
     found = replay(program(WORK % 'returns: "list[str]"'), played.events)
-    assert (found.different, found.reason) == (None, "")
+    assert (found.first_difference, found.reason) == (None, "")
     assert found.calls["solve#2/line", 1][0].inputs["plan"] == PLAN[0]
 
 
 def test_a_plan_that_todays_router_would_not_go_on_with_is_told_by_a_replay() -> None:
     played = planned('returns: "list[str]"', *PLAN)
     second = next(event for event in played.of(TurnStarted) if event.turn == 2)
-    other = structs.replace(second, drafted=structs.replace(second.drafted, lines=()))
+    other = structs.replace(second, draft=structs.replace(second.draft, lines=()))
     events = [other if event is second else event for event in played.events]
     found = replay(program(WORK % 'returns: "list[str]"'), events)
     assert found.reason == "the router's machine would go on otherwise"
@@ -170,11 +170,11 @@ def test_a_plan_that_todays_router_would_not_go_on_with_is_told_by_a_replay() ->
 @pytest.mark.parametrize("end", ["", ", fallback: []"])
 def test_a_plan_of_a_machine_that_gave_up_at_a_line_that_it_could_not_read_is_replayed(end: str) -> None:
     told = f'returns: "list[str]"{end}, repairs: %d'
-    silent = Refused(code="M003", reason="cut off", retryable=False)
+    silent = CallError(code="M003", reason="cut off", retryable=False)
     played = play(WORK % (told % 0), {"text": "a b"}, answers={"router": lambda call: silent})
-    assert replay(program(WORK % (told % 2)), played.events).different is None
-    forged = [structs.replace(one, outcome=Value(["b"])) if isinstance(one, NodeFinished) else one for one in played.events]
-    assert replay(program(WORK % (told % 2)), forged).different is not None
+    assert replay(program(WORK % (told % 2)), played.events).first_difference is None
+    forged = [structs.replace(one, outcome=ValueOutcome(["b"])) if isinstance(one, NodeFinished) else one for one in played.events]
+    assert replay(program(WORK % (told % 2)), forged).first_difference is not None
 
 
 def test_a_plan_that_may_act_is_needed_for_itself() -> None:
@@ -192,9 +192,9 @@ def test_a_run_is_resumed_on_the_plan_that_stands() -> None:
             theatre = Theatre(clock, {"router": router(*PLAN)})
             theatre.put(whole.events[:cut])
             run = await theatre.engine.resume(compiled, whole.events[0].run)  # type: ignore[union-attr]  # the first is a RunStarted
-            assert (await run.wait()).outcome == Value(["A", "B"])
-            again = [event.drafted.lines for event in run.log if isinstance(event, TurnStarted) and event.drafted]
-            before = [event.drafted.lines for event in whole.events[:cut] if isinstance(event, TurnStarted) and event.drafted]
+            assert (await run.wait()).outcome == ValueOutcome(["A", "B"])
+            again = [event.draft.lines for event in run.log if isinstance(event, TurnStarted) and event.draft]
+            before = [event.draft.lines for event in whole.events[:cut] if isinstance(event, TurnStarted) and event.draft]
             assert [*before, *again] == drafted(whole)
             await theatre.engine.close()
 
@@ -214,8 +214,8 @@ nodes:
     catalog = replace(CATALOG, tools={**CATALOG.tools, "make": tool("make", record(text={"type": "string"}), odd)})
     answers = {"make": lambda call: {name: "a"}, "router": router(f"s1 = shout(text=input.odd.{name})", "return s1")}
     played = play(text, {"text": "a"}, answers=answers, catalog=catalog)
-    assert isinstance(played.outcome, Failed)
-    assert (played.outcome.by, played.outcome.code[0]) == ("solve", "L")
+    assert isinstance(played.outcome, FailedOutcome)
+    assert (played.outcome.origin, played.outcome.code[0]) == ("solve", "L")
 
 
 def test_a_value_that_no_plan_could_name_is_refused_when_the_workflow_is_read() -> None:
@@ -227,7 +227,7 @@ def test_a_value_that_no_plan_could_name_is_refused_when_the_workflow_is_read() 
 
 def test_without_an_agent_that_plans_the_node_says_so() -> None:
     played = planned("returns: str, router: nobody", "return s1")
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert (played.outcome.code, played.outcome.reason) == ("R007", "there is no agent that plans")
 
 
@@ -257,12 +257,12 @@ def with_workflows(*texts: str) -> Catalog:
 def test_a_plan_calls_a_workflow_that_it_may_use_even_one_of_its_own_nodes_name() -> None:
     lines = ("s1 = loudly(text=input.text)", "s2 = count(items=s1)", "return s2")
     played = play(CALLING % "returns: int", {"text": "a b"}, answers={"router": router(*lines)}, catalog=with_workflows(LOUDLY))
-    assert played.outcome == Value(2)
+    assert played.outcome == ValueOutcome(2)
     assert {"loudly@1/s1/words", "loudly@1/s1/loud[1]", "loudly@1/s2"} <= set(played.outcomes)
     first = next(call for call in played.workers.calls if call.name == "router")
     assert first.inputs["skills"].splitlines()[0] == "loudly(text: str, twice?: bool) -> list[str]: Makes every word loud."
     found = replay(program(CALLING % "returns: int", with_workflows(LOUDLY)), played.events)
-    assert (found.different, found.reason) == (None, "")
+    assert (found.first_difference, found.reason) == (None, "")
 
 
 @pytest.mark.parametrize("line", ["s1 = split(text=input.text)", "s1 = shout(text=input.text)"])
@@ -270,7 +270,7 @@ def test_what_a_workflow_calls_is_not_for_the_plan_that_calls_it(line: str) -> N
     played = play(
         CALLING % 'returns: "list[str]", repairs: 0', {"text": "a b"}, answers={"router": router(line)}, catalog=with_workflows(LOUDLY)
     )
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert f"there is no '{line[5:10]}'" in played.outcome.reason
     assert not {"split", "shout"} & played.workers.counts.keys()
 
@@ -288,7 +288,7 @@ def test_the_arguments_of_a_workflow_are_checked_as_those_of_any_skill(line: str
     played = play(
         CALLING % 'returns: "list[str]", repairs: 0', {"text": "a"}, answers={"router": router(line)}, catalog=with_workflows(LOUDLY)
     )
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert reason in played.outcome.reason
 
 
@@ -299,7 +299,7 @@ def test_a_workflow_that_acts_acts_in_a_plan_that_lists_it() -> None:
     text = CALLING.replace("[loudly]", "[sends]") % "returns: str, confirm: false"
     lines = ("s1 = sends(text=input.text)", "return s1")
     played = play(text, {"text": "a b"}, answers={"router": router(*lines)}, catalog=with_workflows(sends))
-    assert played.outcome == Value("sent")
+    assert played.outcome == ValueOutcome("sent")
     assert played.workers.counts["send"] == 1
 
 
@@ -313,7 +313,7 @@ def test_a_run_whose_plan_calls_a_workflow_is_resumed_wherever_it_was_cut() -> N
             theatre = Theatre(clock, {"router": router(*lines)})
             theatre.put(whole.events[:cut])
             run = await theatre.engine.resume(compiled, whole.events[0].run)  # type: ignore[union-attr]  # the first is a RunStarted
-            assert (await run.wait()).outcome == Value(2)
+            assert (await run.wait()).outcome == ValueOutcome(2)
             await theatre.engine.close()
 
     run_simulated(scene, 0)

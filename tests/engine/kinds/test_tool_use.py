@@ -10,11 +10,11 @@ import pytest
 
 from orchestra.agents.card import Card
 from orchestra.agents.contract import Catalog
-from orchestra.app.reuse import Change, changes
+from orchestra.app.reuse import NodeChange, program_changes
 from orchestra.core.errors import InputError
-from orchestra.core.events import Judged, TurnStarted
-from orchestra.core.outcomes import Abstained, Failed, Value
-from orchestra.core.protocols import Call, Refused
+from orchestra.core.events import OutputJudged, TurnStarted
+from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, ValueOutcome
+from orchestra.core.protocols import CallError, CallRequest
 from orchestra.engine.replay import replay
 from orchestra.testing import VirtualClock, run_simulated
 from tests.engine.durable import Theatre
@@ -31,7 +31,7 @@ LINES = ("s1 = split(text=input.text)", "s2 = [shout(text=x) for x in s1]", "ret
 
 def helper(output: Any = TEXT, inputs: Any = None, **settings: Any) -> Card:
     given = {"tools": ("shout", "split", "count"), "agents": ("writer",), **settings}
-    return Card.declared("helper", input=inputs or record(text=TEXT), output=output, prompt="Make it loud: {{ text }}", **given)
+    return Card.declare("helper", input=inputs or record(text=TEXT), output=output, prompt="Make it loud: {{ text }}", **given)
 
 
 def catalog(card: Card | None = None, **tools: Any) -> Catalog:
@@ -39,10 +39,10 @@ def catalog(card: Card | None = None, **tools: Any) -> Catalog:
     return replace(CATALOG, agents={**CATALOG.agents, made.name: made.contract}, tools={**CATALOG.tools, **tools})
 
 
-def model(*lines: str, answer: Any = "done") -> Callable[[Call], Any]:
+def model(*lines: str, answer: Any = "done") -> Callable[[CallRequest], Any]:
     """A model that writes the next of these lines, as far as its calls have come, at last the last one again; then its answer."""
 
-    def said(call: Call) -> Any:
+    def said(call: CallRequest) -> Any:
         if "grammar" not in call.inputs:
             return answer(call) if callable(answer) else answer
         return lines[min(call.inputs["steps"].count("\n-> ") + call.inputs["steps"].count("!! "), len(lines) - 1)]
@@ -57,19 +57,17 @@ def used(more: str, *lines: str, card: Card | None = None, answer: Any = "done",
     return play(WORK % more, {"text": text}, answers=answers, catalog=tools, **options)
 
 
-def asked(played: Played) -> list[Call]:
+def asked(played: Played) -> list[CallRequest]:
     return [call for call in played.workers.calls if call.name == "helper"]
 
 
 def turned(played: Played) -> list[tuple[str, tuple[str, ...]]]:
-    return [
-        (next(iter(event.drafted.graph["nodes"])), event.drafted.lines) for event in played.of(TurnStarted) if event.drafted is not None
-    ]
+    return [(next(iter(event.draft.graph["nodes"])), event.draft.lines) for event in played.of(TurnStarted) if event.draft is not None]
 
 
 def test_the_model_calls_its_tools_one_after_the_other_and_then_answers() -> None:
     played = used("", *LINES)
-    assert played.outcome == Value("done")
+    assert played.outcome == ValueOutcome("done")
     assert [name for name, _ in turned(played)] == ["line", "s1", "line", "s2", "line", "answer"]
     assert turned(played)[-1][1] == LINES[:2]
     assert played.workers.counts == {"helper": 4, "split": 1, "shout": 2}
@@ -80,9 +78,9 @@ def test_the_model_calls_its_tools_one_after_the_other_and_then_answers() -> Non
 def test_an_input_that_is_left_out_has_its_default_in_each_question(field: Any, given: Any, evidence: str | None) -> None:
     inputs = record(text=TEXT)
     inputs["properties"]["tone"] = field
-    stored = helper(inputs=inputs).varied(evidence=evidence).dump()  # new cards have no default where `evidence` reads: A002
+    stored = helper(inputs=inputs).with_settings(evidence=evidence).dump()  # new cards have no default where `evidence` reads: A002
     played = used("", *LINES, card=Card.restore(stored))
-    assert played.outcome == Value("done")
+    assert played.outcome == ValueOutcome("done")
     assert [{name: call.inputs[name] for name in ("tone",) if name in call.inputs} for call in asked(played)] == [given] * 4
 
 
@@ -100,9 +98,9 @@ def test_it_sees_what_each_call_gave() -> None:
 def test_the_answer_is_of_the_cards_own_type_and_asked_for_in_its_own_way() -> None:
     card = helper(READING)
     played = used("", *LINES, card=card, answer={"answer": "b", "quote": "b"})
-    assert played.outcome == Value({"answer": "b", "quote": "b"})
-    assert card.forms is not None
-    line, answer = card.forms
+    assert played.outcome == ValueOutcome({"answer": "b", "quote": "b"})
+    assert card.tool_use_cards is not None
+    line, answer = card.tool_use_cards
     assert [call.version for call in asked(played)] == [line.digest] * 3 + [answer.digest]
     assert answer.output_schema == READING
     texts = [one["text"] for one in asked(played)[-1].inputs["results"]]
@@ -111,7 +109,7 @@ def test_the_answer_is_of_the_cards_own_type_and_asked_for_in_its_own_way() -> N
 
 def test_it_may_answer_at_once() -> None:
     played = used("", "return")
-    assert (played.outcome, played.workers.counts) == (Value("done"), {"helper": 2})
+    assert (played.outcome, played.workers.counts) == (ValueOutcome("done"), {"helper": 2})
 
 
 def test_what_a_call_gave_cannot_be_taken_for_a_line_of_the_models() -> None:
@@ -125,27 +123,27 @@ def test_of_a_long_result_the_model_reads_the_beginning() -> None:
     played = used("", "s1 = shout(text=input.text)", "return", card=helper(limits={"shown": 100}), text="a" * 5_000)
     shown = asked(played)[1].inputs["steps"].splitlines()[1]
     assert shown == f'-> "{"A" * 99}… (5,002 characters)'
-    assert played.outcomes["found#2/s1"] == Value("A" * 5_000)
+    assert played.outcomes["found#2/s1"] == ValueOutcome("A" * 5_000)
 
 
 def test_a_wrong_line_goes_back_with_the_reason() -> None:
     played = used("", 's1 = splat(text="a")', "return")
-    assert played.outcome == Value("done")
+    assert played.outcome == ValueOutcome("done")
     assert asked(played)[1].inputs["steps"].startswith("!! /steps/1: there is no 'splat'; did you mean split?")
 
 
 def test_a_call_that_fails_is_told_to_the_model_which_may_do_otherwise() -> None:
-    refused = Refused(code="T003", reason="no such\ncity", hint="")
+    refused = CallError(code="T003", reason="no such\ncity", hint="")
     played = used("", "s1 = shout(text=input.text)", "s1 = split(text=input.text)", "return", answers={"shout": refused})
-    assert played.outcome == Value("done")
+    assert played.outcome == ValueOutcome("done")
     second = asked(played)[1].inputs["steps"]
     assert second == "!! /steps/1: s1 = shout(text=input.text) failed: T003: no such city"
     assert turned(played)[-1][1] == ("s1 = split(text=input.text)",)
 
 
 def test_a_server_that_is_gone_fails_the_node_at_once() -> None:
-    played = used("", "s1 = shout(text=input.text)", "return", answers={"shout": Refused(code="F203", reason="gone")})
-    assert isinstance(played.outcome, Failed)
+    played = used("", "s1 = shout(text=input.text)", "return", answers={"shout": CallError(code="F203", reason="gone")})
+    assert isinstance(played.outcome, FailedOutcome)
     assert (played.outcome.code, played.workers.counts["helper"]) == ("F203", 1)
 
 
@@ -153,38 +151,38 @@ def test_a_server_that_is_gone_fails_the_node_at_once() -> None:
 def test_a_model_that_never_answers_is_cut_by_the_limit(more: str, repairs: int, calls: int) -> None:
     lines = [f's{number} = shout(text="{number}")' for number in range(1, 10)]
     played = used(more, *lines, card=helper(limits={"steps": 3, "repairs": repairs}))
-    assert isinstance(played.outcome, Failed)
-    assert (played.outcome.code, played.outcome.by, played.workers.counts["helper"]) == ("A022", "found", calls)
+    assert isinstance(played.outcome, FailedOutcome)
+    assert (played.outcome.code, played.outcome.origin, played.workers.counts["helper"]) == ("A022", "found", calls)
     assert 's1 = shout(text="1"); s2 = shout(text="2"); s3 = shout(text="3"): ' in played.outcome.reason
     assert "at most 3 steps" in played.outcome.reason
     assert played.workers.counts["shout"] == 3
 
 
 def test_or_the_node_takes_its_fallback() -> None:
-    assert used("fallback: quiet", "I would shout it").outcome == Value("quiet")
+    assert used("fallback: quiet", "I would shout it").outcome == ValueOutcome("quiet")
 
 
 def test_the_checks_of_the_node_hold_for_the_answer() -> None:
-    def answer(call: Call) -> Any:
+    def answer(call: CallRequest) -> Any:
         return {"answer": "b", "quote": "loud" if call.feedback else "c"}
 
     played = used("checks: [quote], otherwise: [retry]", *LINES, card=helper(READING), answer=answer, answers={"shout": "loud"})
-    assert isinstance(played.outcome, Value)
+    assert isinstance(played.outcome, ValueOutcome)
     assert [(one.quote, one.source) for one in played.outcome.evidence] == [("loud", "s2")]
-    assert [event.accepted for event in played.of(Judged)] == [False, True]
-    assert [event.node for event in played.of(Judged)] == ["found#6/answer"] * 2
+    assert [event.accepted for event in played.of(OutputJudged)] == [False, True]
+    assert [event.node for event in played.of(OutputJudged)] == ["found#6/answer"] * 2
 
 
 def test_an_answer_that_rests_on_nothing_is_withheld() -> None:
     played = used("checks: [quote], otherwise: [abstain]", *LINES, card=helper(READING), answer={"answer": "b", "quote": "zebra"})
-    assert isinstance(played.outcome, Abstained)
+    assert isinstance(played.outcome, AbstainedOutcome)
 
 
 def test_the_node_may_say_what_its_answer_is_judged_against() -> None:
     more = 'checks: [quote], against: "${input.text}", otherwise: [abstain]'
     card, answer = helper(READING, checks=("quote",)), {"answer": "b", "quote": "loud"}
-    assert isinstance(used(more, *LINES, card=card, answer=answer, answers={"shout": "loud"}).outcome, Abstained)
-    assert isinstance(used("", *LINES, card=card, answer=answer, answers={"shout": "loud"}).outcome, Value)
+    assert isinstance(used(more, *LINES, card=card, answer=answer, answers={"shout": "loud"}).outcome, AbstainedOutcome)
+    assert isinstance(used("", *LINES, card=card, answer=answer, answers={"shout": "loud"}).outcome, ValueOutcome)
 
 
 def test_its_calls_spend_from_the_budget_of_the_run() -> None:
@@ -196,7 +194,7 @@ def test_its_calls_spend_from_the_budget_of_the_run() -> None:
 
 def test_time_runs_out_for_the_whole() -> None:
     played = used("timeout: 2", *LINES, latency=0.9)
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert played.outcome.code == "E006"
 
 
@@ -210,17 +208,17 @@ nodes:
 """
     answers = {"helper": model("s1 = shout(text=input.text)", "return", answer=lambda call: call.inputs["steps"][-2])}
     played = play(text, {"text": "a b"}, answers=answers, catalog=catalog())
-    assert played.outcome == Value(["A", "B"])
+    assert played.outcome == ValueOutcome(["A", "B"])
     assert "all[1]#2/s1" in played.outcomes
 
 
 def test_it_may_ask_other_agents_and_those_their_own_tools() -> None:
-    inner = Card.declared("inner", input=record(text=TEXT), output=TEXT, prompt="{{ text }}", tools=("shout",))
+    inner = Card.declare("inner", input=record(text=TEXT), output=TEXT, prompt="{{ text }}", tools=("shout",))
     tools = catalog(helper(agents=("inner",)))
     tools = replace(tools, agents={**tools.agents, "inner": inner.contract})
     answers = {"inner": model("s1 = shout(text=input.text)", "return", answer=lambda call: call.inputs["steps"][-4:-1])}
     played = used("", "s1 = inner(text=input.text)", "return", answer=lambda call: call.inputs["steps"], catalog=tools, answers=answers)
-    assert played.outcome == Value('s1 = inner(text=input.text)\n-> "A B"')
+    assert played.outcome == ValueOutcome('s1 = inner(text=input.text)\n-> "A B"')
     assert "found#2/s1#2/s1" in played.outcomes
 
 
@@ -230,7 +228,7 @@ def test_it_may_ask_other_agents_and_those_their_own_tools() -> None:
 )
 def test_an_agent_cannot_come_to_ask_itself(agents: dict[str, tuple[str, ...]], way: str) -> None:
     made = {
-        name: Card.declared(name, input=record(text=TEXT), output=TEXT, prompt="{{ text }}", agents=asks) for name, asks in agents.items()
+        name: Card.declare(name, input=record(text=TEXT), output=TEXT, prompt="{{ text }}", agents=asks) for name, asks in agents.items()
     }
     tools = catalog(helper(agents=("inner",)))
     tools = replace(tools, agents={**tools.agents, **{name: card.contract for name, card in made.items()}})
@@ -293,9 +291,9 @@ nodes:
 
 def test_what_acts_is_needed_for_itself_and_is_never_tried_again_by_the_loop() -> None:
     card = helper(tools=("send",))
-    failing = {"send": Refused(code="T003", reason="half done")}
+    failing = {"send": CallError(code="T003", reason="half done")}
     played = used("tools: [send]", SENDING, "return", card=card, answers=failing)
-    assert isinstance(played.outcome, Failed)
+    assert isinstance(played.outcome, FailedOutcome)
     assert (played.outcome.code, played.workers.counts["send"]) == ("T003", 1)
     text = "input: {text: str}\noutput: ${a}\nnodes:\n  a: {tool: shout, with: {text: x}}\n  b: {agent: helper, with: {text: x}, %s}"
     assert any("nothing needs the node 'b'" in warning for warning in program(text % "", catalog(card)).warnings)
@@ -306,7 +304,7 @@ def test_parts_of_what_a_tool_without_a_type_gave_can_be_passed_on() -> None:
     known = catalog(helper(tools=("fetch", "shout")), fetch=tool("fetch", record(text=TEXT), {}))
     lines = ("s1 = fetch(text=input.text)", "s2 = shout(text=s1[0].name)", "return")
     played = used("", *lines, catalog=known, answers={"fetch": [{"name": "oslo", "size": 1}]})
-    assert played.outcomes["found#4/s2"] == Value("OSLO")
+    assert played.outcomes["found#4/s2"] == ValueOutcome("OSLO")
 
 
 @pytest.mark.parametrize(("source", "name"), [(None, "s1"), ("", "s1"), ([1], "s1"), ("map", "map"), (17, "17"), (0, "0")])
@@ -324,7 +322,7 @@ def test_a_list_longer_than_the_limit_is_told_to_the_model() -> None:
 def test_a_run_is_replayed_from_its_events() -> None:
     played = used("", *LINES)
     found = replay(program(WORK % "", catalog()), played.events)
-    assert (found.different, found.reason) == (None, "")
+    assert (found.first_difference, found.reason) == (None, "")
     assert found.calls["found#4/s2[1]", 1][0].inputs == {"text": "b"}
 
 
@@ -337,9 +335,9 @@ def test_a_run_is_resumed_at_every_event_with_what_its_calls_gave() -> None:
             theatre = Theatre(clock, {"helper": model(*LINES, answer=lambda call: call.inputs["steps"][-6:])})
             theatre.put(whole.events[:cut])
             run = await theatre.engine.resume(compiled, whole.events[0].run)  # type: ignore[union-attr]  # the first is a RunStarted
-            assert (await run.wait()).outcome == Value(', "B"]')
-            again = [event.drafted for event in run.log if isinstance(event, TurnStarted) and event.drafted]
-            before = [event.drafted for event in whole.events[:cut] if isinstance(event, TurnStarted) and event.drafted]
+            assert (await run.wait()).outcome == ValueOutcome(', "B"]')
+            again = [event.draft for event in run.log if isinstance(event, TurnStarted) and event.draft]
+            before = [event.draft for event in whole.events[:cut] if isinstance(event, TurnStarted) and event.draft]
             assert [one.lines for one in [*before, *again]] == [lines for _, lines in turned(whole)]
             await theatre.engine.close()
 
@@ -349,23 +347,23 @@ def test_a_run_is_resumed_at_every_event_with_what_its_calls_gave() -> None:
 def test_a_plan_may_use_it_as_any_other_agent() -> None:
     text = WORK.replace("agent: helper, with: {text", "plan: go, with: {text") % "agents: [helper], returns: str"
 
-    def router(call: Call) -> str:
+    def router(call: CallRequest) -> str:
         return "return s1" if call.inputs["plan"] else "s1 = helper(text=input.text)"
 
     played = play(text, {"text": "a b"}, answers={"router": router, "helper": model(*LINES)}, catalog=catalog())
-    assert played.outcome == Value("done")
+    assert played.outcome == ValueOutcome("done")
     assert "found@1/s1#2/s1" in played.outcomes
 
 
 def test_numbers_and_records_are_shown_and_passed_on() -> None:
     known = catalog(helper(tools=("count", "split")), count=tool("count", record(items=listed(TEXT)), NUMBER))
     played = used("", LINES[0], "s2 = count(items=s1)", "return", catalog=known, answer=lambda call: str(call.inputs["results"][-1]))
-    assert played.outcome == Value("{'text': '2', 'source': 's2'}")
+    assert played.outcome == ValueOutcome("{'text': '2', 'source': 's2'}")
 
 
 def test_a_tool_that_it_may_call_and_that_has_changed_is_a_change_of_its_node() -> None:
     card = helper(tools=("send", "shout"), agents=())
     tools = (CATALOG.tools["send"], replace(CATALOG.tools["send"], version="2"))
-    old, new = (program(WORK % "tools: [send]", catalog(card, send=one.sealed())) for one in tools)
-    assert changes(old, new) == [Change("found", "it may call send, which has changed")]
-    assert changes(old, old) == []
+    old, new = (program(WORK % "tools: [send]", catalog(card, send=one.with_digest())) for one in tools)
+    assert program_changes(old, new) == [NodeChange("found", "it may call send, which has changed")]
+    assert program_changes(old, old) == []

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.fleet.config import Limits
-from orchestra.fleet.http.client import Answer, Request, Wire
-from orchestra.fleet.http.connection import Connection
-from orchestra.fleet.request_errors import Fault
+from orchestra.fleet.config import FleetLimits
+from orchestra.fleet.http.client import HttpClient, HttpRequest, HttpResponse
+from orchestra.fleet.http.connection import HttpConnection
+from orchestra.fleet.request_errors import RequestError
 from tests.fleet.conftest import RawServer, Visit, raw_server
 
-ASKED = Request("/v1/x", b"{}")
+ASKED = HttpRequest("/v1/x", b"{}")
 
 
 def says(*pieces: bytes, close: bool = False) -> Callable[[Visit], Awaitable[None]]:
@@ -28,9 +28,11 @@ def says(*pieces: bytes, close: bool = False) -> Callable[[Visit], Awaitable[Non
     return play
 
 
-async def asked(server: RawServer, times: int = 1, headers: Mapping[str, str] | None = None, **limits: Any) -> list[Answer | Fault]:
-    async with Wire(Limits(**limits)) as wire:
-        return [await wire.exchange(server.url, ASKED, headers or {}, 5) for _ in range(times)]
+async def asked(
+    server: RawServer, times: int = 1, headers: Mapping[str, str] | None = None, **limits: Any
+) -> list[HttpResponse | RequestError]:
+    async with HttpClient(FleetLimits(**limits)) as client:
+        return [await client.exchange(server.url, ASKED, headers or {}, 5) for _ in range(times)]
 
 
 async def over(server: RawServer) -> bool:
@@ -55,13 +57,13 @@ async def test_an_answer_ends_where_it_says_so(name: str, size: int) -> None:
     whole, close = ENDS[name]
     async with raw_server(says(*[whole[at : at + size] for at in range(0, len(whole), size)], close=close)) as server:
         found = await asked(server, 2)
-    assert found == [Answer(b"{}", b"yes")] * 2
+    assert found == [HttpResponse(b"{}", b"yes")] * 2
     assert len(server.writers) == (2 if close else 1), "a connection is used again where the server keeps it"
 
 
 async def test_an_empty_answer_is_whole() -> None:
     async with raw_server(says(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")) as server:
-        assert await asked(server, 2) == [Answer(b"{}", b"")] * 2
+        assert await asked(server, 2) == [HttpResponse(b"{}", b"")] * 2
     assert len(server.writers) == 1
 
 
@@ -77,16 +79,16 @@ async def test_the_request_names_its_host_and_its_length() -> None:
 async def test_what_comes_after_an_answer_is_no_answer_to_the_next_request(more: bytes) -> None:
     plays = iter([says(WHOLE + more), says(WHOLE)])
     async with raw_server(lambda visit: next(plays)(visit)) as server:
-        assert await asked(server, 2) == [Answer(b"{}", b"yes")] * 2
+        assert await asked(server, 2) == [HttpResponse(b"{}", b"yes")] * 2
     assert len(server.writers) == 2
 
 
 async def test_what_comes_before_it_is_asked_ends_an_idle_connection() -> None:
-    async with raw_server(says(WHOLE)) as server, Wire(Limits()) as wire:
-        await wire.exchange(server.url, ASKED, {}, 5)
+    async with raw_server(says(WHOLE)) as server, HttpClient(FleetLimits()) as client:
+        await client.exchange(server.url, ASKED, {}, 5)
         server.writers[0].write(WHOLE.replace(b"yes", b"no!"))
         assert await over(server)
-        assert await wire.exchange(server.url, ASKED, {}, 5) == Answer(b"{}", b"yes")
+        assert await client.exchange(server.url, ASKED, {}, 5) == HttpResponse(b"{}", b"yes")
     assert len(server.writers) == 2
 
 
@@ -97,10 +99,10 @@ async def test_requests_at_once_have_a_connection_each() -> None:
         await meeting.wait()
         await visit.say(WHOLE)
 
-    async with raw_server(play) as server, Wire(Limits()) as wire:
+    async with raw_server(play) as server, HttpClient(FleetLimits()) as client:
         for _ in range(2):
-            found = await asyncio.gather(*(wire.exchange(server.url, ASKED, {}, 5) for _ in range(3)))
-            assert found == [Answer(b"{}", b"yes")] * 3
+            found = await asyncio.gather(*(client.exchange(server.url, ASKED, {}, 5) for _ in range(3)))
+            assert found == [HttpResponse(b"{}", b"yes")] * 3
     assert len(server.writers) == 3
 
 
@@ -113,14 +115,14 @@ async def test_leaving_the_wire_closes_its_connections() -> None:
 async def test_a_head_without_an_end_is_refused() -> None:
     async with raw_server(says(b"HTTP/1.1 200 OK\r\n", *[b"X: " + b"y" * 5000 + b"\r\n"] * 40)) as server:
         found = await asked(server)
-    assert isinstance(found[0], Fault)
+    assert isinstance(found[0], RequestError)
     assert found[0].code == "F209"
 
 
 async def test_a_long_error_is_cut_and_its_connection_given_up() -> None:
     async with raw_server(says(b"HTTP/1.1 500 No\r\nContent-Length: 900000\r\n\r\n", b"x" * 900_000)) as server:
         found = await asked(server)
-    assert isinstance(found[0], Fault)
+    assert isinstance(found[0], RequestError)
     assert found[0].code == "F208"
     assert len(found[0].received) < 500_000
 
@@ -129,29 +131,29 @@ async def test_a_long_error_is_cut_and_its_connection_given_up() -> None:
 async def test_a_header_with_a_line_break_is_not_sent(key: str) -> None:
     async with raw_server(says(WHOLE)) as server:
         found = await asked(server, headers={"Authorization": key})
-    assert isinstance(found[0], Fault)
+    assert isinstance(found[0], RequestError)
     assert (found[0].code, server.visits) == ("F209", [])
 
 
 async def test_what_a_reader_of_the_stream_raises_reaches_whoever_asked() -> None:
-    def broken(block: bytes) -> Fault | None:
+    def broken(block: bytes) -> RequestError | None:
         raise LookupError(block)
 
-    async with raw_server(says(WHOLE)) as server, Wire(Limits()) as wire:
+    async with raw_server(says(WHOLE)) as server, HttpClient(FleetLimits()) as client:
         with pytest.raises(LookupError):
-            await wire.exchange(server.url, Request("/v1/x", b"{}", stream=True), {}, 5, broken)
+            await client.exchange(server.url, HttpRequest("/v1/x", b"{}", stream=True), {}, 5, broken)
         assert await over(server)
 
 
 STREAM = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nover\r\n"
 
 
-async def streamed(server: RawServer, times: int = 1) -> list[Answer | Fault]:
+async def streamed(server: RawServer, times: int = 1) -> list[HttpResponse | RequestError]:
     """What is read of streams that are over where they say so."""
-    request = Request("/v1/x", b"{}", stream=True)
-    async with Wire(Limits()) as wire:
+    request = HttpRequest("/v1/x", b"{}", stream=True)
+    async with HttpClient(FleetLimits()) as client:
         return [
-            await wire.exchange(server.url, request, {}, 5, lambda block: 0.2 if block.endswith(b"over") else None) for _ in range(times)
+            await client.exchange(server.url, request, {}, 5, lambda block: 0.2 if block.endswith(b"over") else None) for _ in range(times)
         ]
 
 
@@ -161,7 +163,7 @@ async def test_a_stream_that_is_over_is_whole_though_nobody_closes_it() -> None:
         await visit.gone()
 
     async with raw_server(play) as server:
-        assert await streamed(server) == [Answer(b"{}", b"over")]
+        assert await streamed(server) == [HttpResponse(b"{}", b"over")]
         assert await over(server)
 
 
@@ -172,7 +174,7 @@ async def test_how_the_connection_breaks_after_the_end_of_a_stream_does_not_matt
         visit.writer.transport.close()
 
     async with raw_server(play) as server:
-        assert await streamed(server) == [Answer(b"{}", b"over")]
+        assert await streamed(server) == [HttpResponse(b"{}", b"over")]
 
 
 async def test_a_connection_is_used_again_where_the_body_ends_soon_after_the_stream() -> None:
@@ -182,7 +184,7 @@ async def test_a_connection_is_used_again_where_the_body_ends_soon_after_the_str
         await visit.say(b"0\r\n\r\n")
 
     async with raw_server(play) as server:
-        assert await streamed(server, 2) == [Answer(b"{}", b"over")] * 2
+        assert await streamed(server, 2) == [HttpResponse(b"{}", b"over")] * 2
     assert len(server.writers) == 1
 
 
@@ -194,9 +196,9 @@ async def test_a_stream_that_goes_on_after_its_end_is_waited_for_anew() -> None:
         await visit.gone()
 
     waits = iter((5.0, None, 0.02))
-    async with raw_server(play) as server, Wire(Limits()) as wire:
-        found = await wire.exchange(server.url, Request("/v1/x", b"{}", stream=True), {}, 4, lambda _: next(waits))
-    assert found == Answer(b"{}", b"over: pingover")
+    async with raw_server(play) as server, HttpClient(FleetLimits()) as client:
+        found = await client.exchange(server.url, HttpRequest("/v1/x", b"{}", stream=True), {}, 4, lambda _: next(waits))
+    assert found == HttpResponse(b"{}", b"over: pingover")
 
 
 class Silent(asyncio.Transport):
@@ -218,8 +220,8 @@ class Silent(asyncio.Transport):
     )
 )
 def test_no_bytes_do_more_than_end_the_exchange(pieces: list[bytes]) -> None:
-    async def fed() -> Fault | None:
-        connection = Connection(asyncio.get_running_loop(), set())
+    async def fed() -> RequestError | None:
+        connection = HttpConnection(asyncio.get_running_loop(), set())
         connection.connection_made(Silent())
         asking = asyncio.ensure_future(connection.exchange(b"", 60, 1 << 16))
         await asyncio.sleep(0)

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.fleet.http import openai_protocol
-from orchestra.fleet.http.openai_protocol import Chat, Completion, Stream
-from orchestra.fleet.request_errors import Fault
+from orchestra.fleet.http.openai_protocol import ChatRequest, ChatStream, Completion
+from orchestra.fleet.request_errors import RequestError
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
-CHAT = Chat(
+CHAT = ChatRequest(
     messages=[{"role": "user", "content": "hi"}],
     max_output=9,
     sampling={"temperature": 0.0, "top_k": 4},
@@ -32,7 +32,7 @@ def answer(**changes: Any) -> bytes:
     return json.dumps({key: value for key, value in body.items() if value is not ...}).encode()
 
 
-def read(received: bytes, dialect: Any = "vllm") -> Completion | Fault:
+def read(received: bytes, dialect: Any = "vllm") -> Completion | RequestError:
     return openai_protocol.read_completion(b"{}", received, "m", dialect)
 
 
@@ -53,14 +53,14 @@ def test_others_get_a_response_format_and_nothing_of_vllm(dialect: Any) -> None:
 
 def test_a_schema_that_is_not_closed_is_not_called_strict() -> None:
     open_schema = {"type": "object", "properties": {"a": {"type": "string"}}}
-    body = json.loads(openai_protocol.chat_body(Chat(messages=[], max_output=1, schema=open_schema), "m", "openai"))
+    body = json.loads(openai_protocol.chat_body(ChatRequest(messages=[], max_output=1, schema=open_schema), "m", "openai"))
     assert body["response_format"]["json_schema"]["strict"] is False
 
 
 def test_an_answer_is_read_with_its_counts() -> None:
     result = read(answer())
     assert isinstance(result, Completion)
-    assert (result.text, result.finish, result.counted) == ("text", "stop", True)
+    assert (result.text, result.finish_reason, result.usage_is_exact) == ("text", "stop", True)
     assert (result.usage.prompt_tokens, result.usage.cached_tokens, result.usage.output_tokens) == (5, 3, 2)
 
 
@@ -91,7 +91,7 @@ def test_an_answer_is_read_with_its_counts() -> None:
 )
 def test_what_the_api_does_not_promise_is_a_fault(received: bytes, code: str) -> None:
     result = read(received)
-    assert isinstance(result, Fault)
+    assert isinstance(result, RequestError)
     assert result.code == code
 
 
@@ -99,7 +99,7 @@ def test_what_the_api_does_not_promise_is_a_fault(received: bytes, code: str) ->
 def test_missing_or_impossible_counts_become_upper_bounds(usage: Any) -> None:
     result = read(answer(usage=usage))
     assert isinstance(result, Completion)
-    assert not result.counted
+    assert not result.usage_is_exact
     assert (result.usage.prompt_tokens, result.usage.output_tokens) == (len(b"{}"), len(b"text"))
 
 
@@ -119,7 +119,7 @@ def test_the_model_that_answers_is_the_one_that_was_asked(dialect: Any, answered
 
 @given(st.binary(max_size=300))
 def test_no_bytes_make_the_reader_raise(received: bytes) -> None:
-    assert isinstance(read(received), Completion | Fault)
+    assert isinstance(read(received), Completion | RequestError)
 
 
 def events(*texts: str, finish: str | None = "stop", usage: bool = True, done: bool = True) -> bytes:
@@ -131,9 +131,9 @@ def events(*texts: str, finish: str | None = "stop", usage: bool = True, done: b
     return b"\r\n\r\n".join([b": a comment", *lines]) + b"\n\n"
 
 
-def stream(*blocks: bytes) -> tuple[Completion | Fault, list[str]]:
+def stream(*blocks: bytes) -> tuple[Completion | RequestError, list[str]]:
     texts: list[str] = []
-    reader = Stream("m", "vllm", texts.append)
+    reader = ChatStream("m", "vllm", texts.append)
     for block in blocks:
         if (fault := reader.feed(block)) is not None:
             return fault, texts
@@ -152,12 +152,12 @@ def test_a_stream_reads_the_same_wherever_it_is_cut(cuts: list[int]) -> None:
 
 @given(st.lists(st.binary(max_size=60), max_size=6))
 def test_no_stream_makes_the_reader_raise(blocks: list[bytes]) -> None:
-    assert isinstance(stream(*blocks)[0], Completion | Fault)
+    assert isinstance(stream(*blocks)[0], Completion | RequestError)
 
 
 @given(st.lists(st.binary(max_size=60), max_size=6))
 def test_no_data_lines_make_the_reader_raise(blocks: list[bytes]) -> None:
-    assert isinstance(stream(*(b"data: " + block + b"\n" for block in blocks))[0], Completion | Fault)
+    assert isinstance(stream(*(b"data: " + block + b"\n" for block in blocks))[0], Completion | RequestError)
 
 
 def test_a_stream_without_done_is_whole_if_the_model_said_that_it_ended() -> None:
@@ -166,12 +166,12 @@ def test_a_stream_without_done_is_whole_if_the_model_said_that_it_ended() -> Non
 
 
 def test_what_may_come_after_the_end_of_a_stream_is_waited_for_a_little() -> None:
-    reader = Stream("m", "vllm", lambda _: None)
-    waits: list[Fault | float | None] = []
+    reader = ChatStream("m", "vllm", lambda _: None)
+    waits: list[RequestError | float | None] = []
     for line in events("a")[:-1].splitlines(keepends=True):
-        waits += [reader.feed(line) or reader.lingers(), reader.feed(b": ping\n") or reader.lingers()]
+        waits += [reader.feed(line) or reader.linger_seconds(), reader.feed(b": ping\n") or reader.linger_seconds()]
     found = [wait for wait in waits if wait is not None]
-    assert found == [openai_protocol.AFTERWARDS, openai_protocol.AFTERWARDS, *[openai_protocol.LINGER] * 2], (
+    assert found == [openai_protocol.FINISH_LINGER, openai_protocol.FINISH_LINGER, *[openai_protocol.DONE_LINGER] * 2], (
         "the end, what it cost, and no comments before `[DONE]`"
     )
 
@@ -199,7 +199,7 @@ def test_what_may_come_after_the_end_of_a_stream_is_waited_for_a_little() -> Non
 )
 def test_a_stream_that_breaks_is_a_fault(received: bytes, code: str) -> None:
     result, _ = stream(received)
-    assert isinstance(result, Fault)
+    assert isinstance(result, RequestError)
     assert result.code == code
 
 

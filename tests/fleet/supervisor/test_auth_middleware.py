@@ -7,9 +7,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from orchestra.core.child_process import KEY
-from orchestra.fleet.secrets import signed
-from orchestra.fleet.supervisor.auth_middleware import Locked
+from orchestra.core.child_process import KEY_VARIABLE
+from orchestra.fleet.secrets import auth_headers
+from orchestra.fleet.supervisor.auth_middleware import KeyAuthMiddleware
 from orchestra.testing import SimulatedServer
 
 THE_KEY = "k3y-of-the-fleet-and-no-other"
@@ -29,7 +29,7 @@ async def passed(scope: dict[str, Any]) -> tuple[bool, list[Any]]:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await Locked(app, THE_KEY)(scope, receive, send)
+    await KeyAuthMiddleware(app, THE_KEY)(scope, receive, send)
     return bool(came), sent
 
 
@@ -76,18 +76,20 @@ def test_a_server_without_a_key_does_not_start(monkeypatch: pytest.MonkeyPatch) 
     async def app(*_: Any) -> None:
         raise AssertionError("it is never asked")
 
-    monkeypatch.delenv(KEY, raising=False)
-    with pytest.raises(RuntimeError, match=KEY):
-        Locked(app)
-    monkeypatch.setenv(KEY, THE_KEY)
-    Locked(app)
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    with pytest.raises(RuntimeError, match=KEY_VARIABLE):
+        KeyAuthMiddleware(app)
+    monkeypatch.setenv(KEY_VARIABLE, THE_KEY)
+    KeyAuthMiddleware(app)
 
 
 async def test_a_simulated_server_wants_its_key() -> None:
     async with SimulatedServer("smol", key=THE_KEY) as server, aiohttp.ClientSession() as session:
 
         async def status(method: str, path: str, key: str = "") -> int:
-            async with session.request(method, server.url + path, headers=signed(key), json={"model": "smol", "prompt": "hi"}) as answer:
+            async with session.request(
+                method, server.url + path, headers=auth_headers(key), json={"model": "smol", "prompt": "hi"}
+            ) as answer:
                 return answer.status
 
         for method, path in (("GET", "/v1/models"), ("GET", "/metrics"), ("POST", "/tokenize"), ("POST", "/v1/completions")):

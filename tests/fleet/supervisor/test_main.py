@@ -18,14 +18,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.core import child_process
-from orchestra.core.child_process import Launch
+from orchestra.core.child_process import ProcessSpec
 from orchestra.core.errors import FleetError
 from orchestra.fleet.config import FleetConfig, LocalServer
 from orchestra.fleet.progress import Progress
-from orchestra.fleet.supervisor.client import Supervision
+from orchestra.fleet.supervisor.client import SupervisorClient
 from orchestra.fleet.supervisor.folders import Folders
-from orchestra.fleet.supervisor.messages import Logs, Question, ServerReport, Start, Status, Stop, SupervisorReport, Suspect, Touch
-from orchestra.fleet.supervisor.server import Keeper, Timing
+from orchestra.fleet.supervisor.messages import (
+    HeartbeatRequest,
+    LogsRequest,
+    ServerReport,
+    StartRequest,
+    StatusRequest,
+    StopRequest,
+    SupervisorReport,
+    SupervisorRequest,
+    SuspectRequest,
+)
+from orchestra.fleet.supervisor.server import ServerSupervisor, Timing
 from tests.fleet.conftest import FakeSupervision, eventually, local_config
 
 pytestmark = pytest.mark.slow
@@ -38,10 +48,10 @@ async def started(config: FleetConfig, folders: Folders, made: Supervisions) -> 
     supervision = FakeSupervision(config, folders)
     made.append(supervision)
     await supervision.start()
-    return supervision, await supervision.healthy(patience=10)
+    return supervision, await supervision.wait_until_ready(timeout=10)
 
 
-async def until(supervision: Supervision, wanted: Any) -> ServerReport:
+async def until(supervision: SupervisorClient, wanted: Any) -> ServerReport:
     """The first status of the first server that is as wanted."""
 
     async def look() -> ServerReport | None:
@@ -70,7 +80,7 @@ async def gone(pid: int, seconds: float = 10) -> None:
     """Waits until a process is no more (or a zombie that only its parent can bury)."""
 
     async def look() -> bool:
-        found = child_process._stat(pid)
+        found = child_process._read_stat(pid)
         return found is None or found.state == "Z"
 
     await eventually(look, seconds)
@@ -138,16 +148,23 @@ async def test_a_server_that_works_for_others_is_not_killed_where_the_keepers_ow
         probed.set()
         return False
 
-    keeper = Keeper("m", local_config("m").local["m"], lambda *_: Launch((), {}, "", 0), tmp_path, Timing(poll=0.01), asyncio.Lock())
+    keeper = ServerSupervisor(
+        "m",
+        local_config("m").local_servers["m"],
+        lambda *_: ProcessSpec((), {}, "", 0),
+        tmp_path,
+        Timing(poll_interval=0.01),
+        asyncio.Lock(),
+    )
     monkeypatch.setattr(keeper, "_get", get)
-    monkeypatch.setattr(keeper, "_thinks", thinks)
-    keeper.suspect()
+    monkeypatch.setattr(keeper, "_can_generate", thinks)
+    keeper.check_liveness()
     ended: asyncio.Task[int] = asyncio.create_task(asyncio.sleep(60, 0))
     async with aiohttp.ClientSession() as session:
         watching = asyncio.create_task(keeper._watch(session, ended))
         await probed.wait()
         await asyncio.wait({watching}, timeout=0.2)
-        assert (watching.done(), keeper.fault is not None) == (killed, killed)
+        assert (watching.done(), keeper.error is not None) == (killed, killed)
         keeper.stop()
         await watching
     ended.cancel()
@@ -192,8 +209,8 @@ async def test_a_touch_keeps_it(folders: Folders, supervisions: Supervisions) ->
     supervision, status = await started(local_config("m", idle_stop=0.5), folders, supervisions)
     for _ in range(10):
         await asyncio.sleep(0.1)
-        assert await supervision.tell(Touch())
-    assert (await supervision.adopt()).pid == status.pid
+        assert await supervision.notify(HeartbeatRequest())
+    assert (await supervision.require_status()).pid == status.pid
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -215,14 +232,14 @@ async def test_after_a_killed_supervisor_the_next_start_makes_a_new_one(folders:
 
 async def test_what_a_killed_supervisor_left_is_ended_by_the_next(tmp_path: Path) -> None:
     child = await asyncio.create_subprocess_exec("/bin/sleep", "600", start_new_session=True)
-    child_process.record([child.pid], tmp_path / "children.json")
-    assert child_process.end_leftovers(tmp_path / "children.json") == 1
+    child_process.record_processes([child.pid], tmp_path / "children.json")
+    assert child_process.kill_leftovers(tmp_path / "children.json") == 1
     assert await child.wait() == -signal.SIGKILL
 
 
 async def test_a_process_that_got_the_number_of_a_dead_server_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "children.json").write_text(f'[{{"pid": {os.getpid()}, "started": 1}}]')
-    assert child_process.end_leftovers(tmp_path / "children.json") == 0
+    assert child_process.kill_leftovers(tmp_path / "children.json") == 0
 
 
 async def test_stop_ends_all_and_says_whether_there_was_something(folders: Folders, supervisions: Supervisions) -> None:
@@ -234,7 +251,7 @@ async def test_stop_ends_all_and_says_whether_there_was_something(folders: Folde
 
 async def test_adopting_what_is_not_there_says_what_to_type(folders: Folders) -> None:
     with pytest.raises(FleetError) as caught:
-        await Supervision(local_config("m"), folders).adopt()
+        await SupervisorClient(local_config("m"), folders).require_status()
     assert (caught.value.code, caught.value.hint) == ("F008", "orchestra fleet start")
 
 
@@ -252,11 +269,11 @@ async def test_a_supervisor_that_cannot_be_given_its_file_is_a_coded_error(
 
 
 async def test_a_server_whose_command_cannot_be_made_leaves_its_keeper_alive(tmp_path: Path) -> None:
-    def launcher(server: LocalServer, port: int) -> Launch:
-        return Launch(("/bin/true\0",), {})
+    def launcher(server: LocalServer, port: int) -> ProcessSpec:
+        return ProcessSpec(("/bin/true\0",), {})
 
-    keeper = Keeper("m", local_config("m").local["m"], launcher, tmp_path, Timing(first_pause=0.01), asyncio.Lock())
-    keeping = asyncio.create_task(keeper.keep())
+    keeper = ServerSupervisor("m", local_config("m").local_servers["m"], launcher, tmp_path, Timing(initial_backoff=0.01), asyncio.Lock())
+    keeping = asyncio.create_task(keeper.run())
 
     async def failed() -> bool:
         return keeper.phase == "failed"
@@ -264,19 +281,22 @@ async def test_a_server_whose_command_cannot_be_made_leaves_its_keeper_alive(tmp
     await eventually(failed)
     keeper.stop()
     await keeping
-    assert keeper.fault is not None
-    assert keeper.fault.code == "F005"
+    assert keeper.error is not None
+    assert keeper.error.code == "F005"
 
 
 @pytest.mark.parametrize("silence", [0.2, 60])
 async def test_a_server_that_hangs_while_it_starts_keeps_the_others_waiting_for_a_while_only(silence: float, tmp_path: Path) -> None:
-    def launcher(server: LocalServer, port: int) -> Launch:
-        return Launch((sys.executable, "-I", SERVER, server.model, str(port)), {"PATH": os.environ.get("PATH", "")})
+    def launcher(server: LocalServer, port: int) -> ProcessSpec:
+        return ProcessSpec((sys.executable, "-I", SERVER, server.model, str(port)), {"PATH": os.environ.get("PATH", "")})
 
-    turn, timing = asyncio.Lock(), Timing(start=60 if silence < 1 else 0.5, silence=silence, poll=0.1, grace=2)
-    servers = local_config("sleepy", "m").local
-    keepers = [Keeper(name, server, launcher, tmp_path, timing, turn) for name, server in servers.items()]
-    keeping = [asyncio.create_task(keeper.keep()) for keeper in keepers]
+    turn, timing = (
+        asyncio.Lock(),
+        Timing(start_timeout=60 if silence < 1 else 0.5, silence_timeout=silence, poll_interval=0.1, grace_period=2),
+    )
+    servers = local_config("sleepy", "m").local_servers
+    keepers = [ServerSupervisor(name, server, launcher, tmp_path, timing, turn) for name, server in servers.items()]
+    keeping = [asyncio.create_task(keeper.run()) for keeper in keepers]
 
     async def ready() -> bool:
         return keepers[1].phase == "ready"
@@ -306,12 +326,12 @@ async def test_what_is_no_question_does_not_harm_it(folders: Folders, supervisio
         writer.write_eof()
         await reader.read()
         writer.close()
-        assert await supervision.tell(Touch()), question
+        assert await supervision.notify(HeartbeatRequest()), question
 
 
 async def test_who_asks_and_gets_what_is_no_report_is_told_whom_he_met(folders: Folders) -> None:
     """As of an Orchestra of another day, or another program at this socket."""
-    supervision = Supervision(local_config("m"), folders)
+    supervision = SupervisorClient(local_config("m"), folders)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()
@@ -325,9 +345,13 @@ async def test_who_asks_and_gets_what_is_no_report_is_told_whom_he_met(folders: 
     assert "supervisor.log" in caught.value.hint
 
 
-@given(st.sampled_from([Touch(), Status(), Start(), Start("m"), Suspect("m"), Stop(), Logs(7)]))
-def test_a_question_is_read_as_it_was_asked(question: Question) -> None:
-    assert msgspec.json.decode(msgspec.json.encode(question), type=Question) == question
+@given(
+    st.sampled_from(
+        [HeartbeatRequest(), StatusRequest(), StartRequest(), StartRequest("m"), SuspectRequest("m"), StopRequest(), LogsRequest(7)]
+    )
+)
+def test_a_question_is_read_as_it_was_asked(question: SupervisorRequest) -> None:
+    assert msgspec.json.decode(msgspec.json.encode(question), type=SupervisorRequest) == question
 
 
 async def test_the_start_is_told_with_its_progress(folders: Folders, supervisions: Supervisions) -> None:
@@ -335,23 +359,23 @@ async def test_the_start_is_told_with_its_progress(folders: Folders, supervision
     supervision = FakeSupervision(local_config("m"), folders)
     supervisions.append(supervision)
     await supervision.start()
-    await supervision.healthy(told.append, patience=10)
+    await supervision.wait_until_ready(told.append, timeout=10)
     assert {progress.stage for progress in told} <= {"wait", "ready"}
 
 
 async def test_a_long_path_still_gets_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folders = Folders.of({"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / ("x" * 120))})
-    assert len(os.fsencode(folders.meeting("0" * 16) / "socket")) < 104
+    folders = Folders.from_environment({"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / ("x" * 120))})
+    assert len(os.fsencode(folders.runtime_folder("0" * 16) / "socket")) < 104
 
 
 async def test_a_short_way_through_a_shared_folder_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever owns the folder in $TMPDIR can put another one in the place of what is in it."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    folders = Folders.of({"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / ("x" * 120))})
+    folders = Folders.from_environment({"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / ("x" * 120))})
     shared = tmp_path / f"orchestra-{os.getuid()}"
     shared.mkdir()
     shared.chmod(0o777)
-    folders.meeting("0" * 16)
+    folders.runtime_folder("0" * 16)
     assert shared.stat().st_mode & 0o777 == 0o700
     if os.getuid() == 0:
         os.chown(shared, 65534, -1)
@@ -359,13 +383,13 @@ async def test_a_short_way_through_a_shared_folder_is_the_users_own(tmp_path: Pa
         monkeypatch.setattr(os, "getuid", lambda: shared.stat().st_uid + 1)
         (tmp_path / f"orchestra-{os.getuid()}").symlink_to(shared)
     with pytest.raises(FleetError, match="belongs to someone else"):
-        folders.meeting("0" * 16)
+        folders.runtime_folder("0" * 16)
 
 
 def test_a_log_that_grows_too_large_is_cut_and_its_end_kept(tmp_path: Path) -> None:
     log = tmp_path / "m.log"
-    log.write_bytes(b"a" * child_process.LOG_BYTES + b"the end")
-    child_process.trim(log)
+    log.write_bytes(b"a" * child_process.MAX_LOG_BYTES + b"the end")
+    child_process.rotate_log(log)
     assert log.stat().st_size == 0
     assert (tmp_path / "m.log.1").read_bytes().endswith(b"the end")
 

@@ -120,12 +120,12 @@ def test_the_kernel_sums_in_float32_and_rounds_once_to_the_nearest(rank: int, wi
     import numpy as np
     import torch
 
-    from orchestra.fleet.vllm_cpu.lora_kernel import Block, Flat
+    from orchestra.fleet.vllm_cpu.lora_kernel import AdapterBlock, FlatAdapters
 
     kind = getattr(torch, dtype)
     chance = torch.Generator().manual_seed(rank * width)
     blocks = [
-        Block(slot, left, *(torch.randn(*shape, generator=chance).to(kind) for shape in ((rank, WIDTH), (width, rank))))
+        AdapterBlock(slot, left, *(torch.randn(*shape, generator=chance).to(kind) for shape in ((rank, WIDTH), (width, rank))))
         for slot, left in ((0, 0), (0, width), (2, width))
     ]
     x, y = rows(5, WIDTH).to(kind), rows(5, 2 * width, 5).to(kind)
@@ -135,7 +135,7 @@ def test_the_kernel_sums_in_float32_and_rounds_once_to_the_nearest(rank: int, wi
         for block in (one for one in blocks if one.slot == slot):
             exact[row, block.left : block.left + width] += block.up.double() @ (block.down.double() @ x[row].double())
     bare = y[[2, 3]].clone()
-    Flat.of(blocks, 3, WIDTH).add(y, x, np.array([3, 1, 4, 0]), np.array(slots))
+    FlatAdapters.from_blocks(blocks, 3, WIDTH).add(y, x, np.array([3, 1, 4, 0]), np.array(slots))
     assert torch.equal(y[[2, 3]], bare)
     assert torch.equal(y[0, :width], rows(5, 2 * width, 5)[0, :width].to(kind)), "a slice that an adapter leaves alone"
     torch.testing.assert_close(y.double(), exact, rtol=2**-8, atol=2**-12)
@@ -151,10 +151,10 @@ def test_the_kernel_is_taken_where_it_is_faster(slots: list[int], by_kernel: boo
     """A core each: with two threads half as many tokens are few."""
     import torch
 
-    from orchestra.fleet.vllm_cpu.lora_kernel import Flat
+    from orchestra.fleet.vllm_cpu.lora_kernel import FlatAdapters
 
     taken = []
-    monkeypatch.setattr(Flat, "add", lambda _, y, x, order, numbers: taken.append(order.tolist()))
+    monkeypatch.setattr(FlatAdapters, "add", lambda _, y, x, order, numbers: taken.append(order.tolist()))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     down, up = adapters()
     wrapper(slots).add_lora_linear(rows(len(slots), sum(SLICES), 5), rows(len(slots), WIDTH), down, up, 1.0, SLICES)
@@ -260,14 +260,14 @@ def test_sharded_layers_give_nothing_to_rows_without_an_adapter() -> None:
 
 
 def test_the_versions_that_are_known_are_as_they_were_read() -> None:
-    assert plugin.installed() in plugin.READ
-    assert plugin.unlike() == []
+    assert plugin.installed_version() in plugin.KNOWN_VERSIONS
+    assert plugin.changed_methods() == []
 
 
 @pytest.mark.parametrize(
     ("version", "taken", "said"),
     [
-        ("", plugin.PRODUCT, "by groups of requests"),
+        ("", plugin.WRAPPER_CLASS, "by groups of requests"),
         ("0.99.0+cpu", "vllm.lora.punica_wrapper.punica_cpu.PunicaWrapperCPU", "vLLM 0.99.0"),
     ],
 )

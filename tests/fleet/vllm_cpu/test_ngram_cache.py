@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestra.fleet.vllm_cpu.ngram_cache import Habits
+from orchestra.fleet.vllm_cpu.ngram_cache import NgramCache
 
 OWNER = 1, ""
 
@@ -11,17 +11,17 @@ def ids(text: str) -> list[int]:
     return [ord(letter) for letter in text]
 
 
-def habits(*texts: str, most: int = 1000) -> Habits:
+def habits(*texts: str, most: int = 1000) -> NgramCache:
     """What was written by its owner, each text token by token."""
-    known = Habits(most)
+    known = NgramCache(most)
     for text in texts:
         for end in range(1, len(text) + 1):
             known.learn(OWNER, ids(text[:end]), 1)
     return known
 
 
-def guessed(known: Habits, text: str, most: int = 8, owner: tuple[int, str] = OWNER) -> str:
-    return "".join(map(chr, known.guess(owner, ids(text), most)))
+def guessed(known: NgramCache, text: str, most: int = 8, owner: tuple[int, str] = OWNER) -> str:
+    return "".join(map(chr, known.propose(owner, ids(text), most)))
 
 
 def test_what_was_written_twice_is_guessed_as_far_as_it_was_the_same() -> None:
@@ -53,7 +53,7 @@ def test_a_habit_that_ends_is_forgotten() -> None:
 
 
 def test_several_tokens_of_one_step_are_learnt_like_those_of_several() -> None:
-    known = Habits()
+    known = NgramCache()
     for _ in range(2):
         known.learn(OWNER, ids("-abcd"), 4)
     assert guessed(known, "a") == "bcd"
@@ -71,7 +71,7 @@ def test_one_exception_ends_no_habit() -> None:
 
 
 def test_what_was_met_lately_is_kept_and_forgetting_is_done_for_a_while() -> None:
-    known = Habits(80)
+    known = NgramCache(80)
     for _ in range(2):
         known.learn(OWNER, ids("ab"), 1)
     for number in range(85):
@@ -79,7 +79,7 @@ def test_what_was_met_lately_is_kept_and_forgetting_is_done_for_a_while() -> Non
         if number == 70:
             known.learn(OWNER, ids("ab"), 1)
     assert guessed(known, "a", 1) == "b"
-    known = Habits(80)
+    known = NgramCache(80)
     for number in range(81):
         known.learn(OWNER, [1000 + number, 2000 + number], 1)
-    assert len(known._known) == 70, "an eighth fewer than there may be"
+    assert len(known._continuations) == 70, "an eighth fewer than there may be"

@@ -13,12 +13,12 @@ SCRIPT = """
 import torch
 from vllm.config import VllmConfig, set_current_vllm_config
 from vllm.model_executor.layers.layernorm import RMSNorm
-from orchestra.fleet import cpu_norm
+from orchestra.fleet.vllm_cpu import rms_norm
 
 usual = RMSNorm.forward_native
-cpu_norm.install()
+rms_norm.install()
 installed = RMSNorm.forward_native
-cpu_norm.install()
+rms_norm.install()
 assert RMSNorm.forward_native is installed, "twice is once"
 with set_current_vllm_config(VllmConfig()):
     norm = RMSNorm(576, eps=1e-5, dtype=torch.bfloat16)

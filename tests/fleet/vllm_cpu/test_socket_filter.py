@@ -43,7 +43,7 @@ def connects(to: socket.socket) -> bool:
 
 def test_sockets_that_begin_to_listen_inside_refuse_and_those_from_before_do_not(stack: ExitStack) -> None:
     before = listening(stack)
-    with socket_filter.refusing():
+    with socket_filter.filter_new_sockets():
         inside = listening(stack)
     assert (connects(before), connects(inside)) == (True, False)
 
@@ -53,7 +53,7 @@ def test_sockets_that_begin_to_listen_inside_refuse_and_those_from_before_do_not
 def test_what_listens_refuses_and_all_else_is_left_alone(kinds: list[str]) -> None:
     with ExitStack() as stack:
         before, made, others = listening(stack), list[socket.socket](), list[socket.socket]()
-        with socket_filter.refusing():
+        with socket_filter.filter_new_sockets():
             for kind in kinds:
                 match kind:
                     case "listen":
@@ -79,14 +79,14 @@ def test_a_connection_from_before_goes_on(stack: ExitStack) -> None:
     server = listening(stack)
     caller = stack.enter_context(socket.create_connection(server.getsockname()))
     accepted = stack.enter_context(server.accept()[0])
-    assert socket_filter.refuse(server.fileno())
+    assert socket_filter.attach_drop_filter(server.fileno())
     caller.sendall(b"more")
     assert accepted.recv(4) == b"more"
 
 
 def test_the_filter_cannot_be_taken_off(stack: ExitStack) -> None:
     server = listening(stack)
-    socket_filter.refuse(server.fileno())
+    socket_filter.attach_drop_filter(server.fileno())
     with pytest.raises(PermissionError):
         server.setsockopt(socket.SOL_SOCKET, 27, 0)  # SO_DETACH_FILTER
 
@@ -97,5 +97,5 @@ def test_both_families_refuse(family: int, stack: ExitStack) -> None:
         server = listening(stack, family)
     except OSError:
         pytest.skip("this machine has no such loopback")
-    assert socket_filter.refuse(server.fileno())
+    assert socket_filter.attach_drop_filter(server.fileno())
     assert not connects(server)

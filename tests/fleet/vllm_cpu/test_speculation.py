@@ -41,7 +41,7 @@ def drafter(
     """A drafter whose batch has these requests, the number of their tokens, and the tokens."""
     import numpy as np
 
-    from orchestra.fleet.vllm_cpu.speculation import Drafter
+    from orchestra.fleet.vllm_cpu.speculation import NgramDrafter
 
     batch = SimpleNamespace(
         req_ids=[str(row) for row in range(len(texts))],
@@ -55,7 +55,11 @@ def drafter(
     said: list[dict[str, str] | None]
     said = [{} if tenant is None else {"orchestra_tenant": tenant} for tenant in tenants] or [None] * len(texts)
     requests = {str(row): SimpleNamespace(sampling_params=SimpleNamespace(extra_args=more)) for row, more in enumerate(said)}
-    return Drafter(CONFIG, SimpleNamespace(input_batch=batch, requests=requests)), np.array([len(text) for text in texts], np.int32), tokens
+    return (
+        NgramDrafter(CONFIG, SimpleNamespace(input_batch=batch, requests=requests)),
+        np.array([len(text) for text in texts], np.int32),
+        tokens,
+    )
 
 
 def proposed(drafter: Any, counts: Any, tokens: Any, written: Sequence[int], most: int = 4) -> list[str]:
@@ -71,14 +75,14 @@ def test_guesses_come_from_the_request_and_from_habits_and_none_for_those_that_d
     assert proposed(one, counts, tokens, [1, 1, 0, 1, 1]) == ["eine", "", "", "", ""]
     assert proposed(one, counts, tokens, [1, 1, 0, 1, 1], most=2) == ["ei", "", "", "", ""]
     for _ in range(2):
-        one._habits.learn(OWNER, ids("newest"), 3)
+        one._ngram_cache.learn(OWNER, ids("newest"), 3)
     assert proposed(one, counts, tokens, [1, 1, 0, 1, 1]) == ["eine", "", "", "est", ""]
 
 
 def test_how_soon_an_answer_comes_tells_no_tenant_what_another_wrote() -> None:
     one, counts, tokens = drafter(["new"] * 4, [1, 1, 1, 2], tenants=["a", "b", None, "a"])
     for _ in range(2):
-        one._habits.learn((1, "a"), ids("newest"), 3)
+        one._ngram_cache.learn((1, "a"), ids("newest"), 3)
     assert proposed(one, counts, tokens, [1, 1, 1, 1]) == ["est", "", "", ""]
 
 
@@ -93,13 +97,13 @@ def test_where_many_requests_run_none_is_guessed(requests: int, guesses: str) ->
     one, counts, tokens = drafter(["the Seine is the S"] * requests, [1] * requests)
     assert proposed(one, counts, tokens, [1] * requests) == [guesses] * requests
     for _ in range(2):
-        one._habits.learn(OWNER, ids("the Seine"), 8)
+        one._ngram_cache.learn(OWNER, ids("the Seine"), 8)
     assert proposed(one, counts, tokens, [1] * requests) == [guesses] * requests
 
 
 def test_a_request_that_is_nearly_as_long_as_it_may_be_takes_no_guesses_from_others() -> None:
     """vLLM's runner then asks no drafter, and guesses zeros for all, for those too that draw by chance."""
-    from orchestra.fleet.vllm_cpu.speculation import Judge, install
+    from orchestra.fleet.vllm_cpu.speculation import GuardedRejectionSampler, install
 
     one, _, _ = drafter(["a"], [1])
     runner = SimpleNamespace(
@@ -112,7 +116,7 @@ def test_a_request_that_is_nearly_as_long_as_it_may_be_takes_no_guesses_from_oth
     )
     install(runner, CONFIG)
     assert runner.drafter is not one
-    assert isinstance(runner.rejection_sampler, Judge)
+    assert isinstance(runner.rejection_sampler, GuardedRejectionSampler)
     assert runner._input_fits_in_drafter(SimpleNamespace(max_seq_len=LONGEST - 1))
     other = SimpleNamespace(drafter="another way to guess")
     install(other, CONFIG)
@@ -135,7 +139,7 @@ def test_a_step_in_which_something_is_scored_takes_no_guesses() -> None:
     import torch
     from vllm.v1.sample.rejection_sampler import RejectionSampler
 
-    from orchestra.fleet.vllm_cpu.speculation import Judge
+    from orchestra.fleet.vllm_cpu.speculation import GuardedRejectionSampler
 
     asked = list[Any]()
 
@@ -146,7 +150,7 @@ def test_a_step_in_which_something_is_scored_takes_no_guesses() -> None:
             asked.append((logits[:, 0].tolist(), sampling_metadata))
             return "sampled"
 
-    judge = Judge(Sampler())
+    judge = GuardedRejectionSampler(Sampler())
     assert isinstance(judge, RejectionSampler)
     scored = SimpleNamespace(logprob_token_ids={1: [5, 6]})
     metadata = SimpleNamespace(cu_num_sampled_tokens=torch.tensor([3, 4, 6], dtype=torch.int32))  # two guesses, none, and one

@@ -14,8 +14,8 @@ from orchestra.core.errors import FleetError
 from orchestra.fleet import adapters
 from orchestra.fleet.config import LocalServer
 from orchestra.fleet.supervisor.folders import Folders
-from orchestra.fleet.weights.adapter_checks import check_adapter, check_base, widths
-from orchestra.fleet.weights.weights import Pantry
+from orchestra.fleet.weights.adapter_checks import check_adapter, check_base, layer_widths
+from orchestra.fleet.weights.weights import ModelStore
 
 AGENTS = Path(__file__).resolve().parents[3] / "agents"
 TUNED = [path.parent for path in sorted(AGENTS.glob("*/adapter/manifest.json"))]
@@ -135,8 +135,8 @@ def test_of_a_base_of_which_nothing_is_known_nothing_is_asked(tmp_path: Path, co
 
 
 def test_the_widths_of_the_layers() -> None:
-    assert widths(SMALL)["k_proj"] == (8, 4)
-    assert widths({**SMALL, "head_dim": 3})["o_proj"] == (12, 8)
+    assert layer_widths(SMALL)["k_proj"] == (8, 4)
+    assert layer_widths({**SMALL, "head_dim": 3})["o_proj"] == (12, 8)
 
 
 def test_one_of_other_shapes_is_not_given_to_a_server(tmp_path: Path) -> None:
@@ -144,11 +144,11 @@ def test_one_of_other_shapes_is_not_given_to_a_server(tmp_path: Path) -> None:
     weights = {"licence": "none", "sources": [{"folder": str(base(tmp_path / "base", hidden_size=12, head_dim=2))}]}
     said = {"model": "m", "weights": weights, "max_model_len": 100, "max_loras": 2, "adapters": {"skill": str(lora(tmp_path / "skill"))}}
     server = LocalServer.model_validate_json(json.dumps(said))
-    card = Card.declared("writer", input={"properties": {"text": {}}}, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
-    pantry = Pantry(Folders(tmp_path, tmp_path, tmp_path))
+    card = Card.declare("writer", input={"properties": {"text": {}}}, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
+    model_store = ModelStore(Folders(tmp_path, tmp_path, tmp_path))
     with pytest.raises(FleetError, match="the base 12 there") as caught:
-        adapters.read(card, server, pantry)
+        adapters.load_adapter_files(card, server, model_store)
     assert caught.value.code == "F222"
-    assert not pantry.folders.adapters.exists()
+    assert not model_store.folders.adapters.exists()
     base(tmp_path / "base")
-    assert adapters.read(card, server, pantry).name.startswith("skill-")
+    assert adapters.load_adapter_files(card, server, model_store).name.startswith("skill-")

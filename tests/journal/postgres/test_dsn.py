@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from orchestra.journal.errors import JournalError
-from orchestra.journal.postgres.dsn import apart, place
+from orchestra.journal.postgres.dsn import redact_dsn, split_dsn
 from orchestra.journal.postgres.journal import PostgresJournal
-from orchestra.testing.conformance.stories import begun, write
+from orchestra.testing.conformance.stories import append_durably, run_started
 from tests.journal.postgres.test_journal import sql
 from tests.journal.postgres_server import PostgresServer
 
@@ -23,12 +23,12 @@ from tests.journal.postgres_server import PostgresServer
     ],
 )
 def test_the_schema_of_an_address_is_ours_and_the_rest_is_the_servers(dsn: str, told: str, schema: str) -> None:
-    assert apart(dsn) == (told, schema)
+    assert split_dsn(dsn) == (told, schema)
 
 
 async def test_an_address_names_the_schema(postgres: PostgresServer, schema: str) -> None:
     async with PostgresJournal.open(f"{postgres.dsn}&schema={schema}") as journal:
-        await write(journal, "r1", [begun("r1")])
+        await append_durably(journal, "r1", [run_started("r1")])
     assert await sql(postgres, f"SELECT run FROM {schema}.runs") == [("r1",)]
 
 
@@ -41,8 +41,8 @@ async def test_a_role_that_may_not_make_the_schema_is_told_what_to_grant(postgre
     statement = caught.value.hint.split(": ")[1].split(";")[0]
     await sql(postgres, statement)
     async with PostgresJournal.open(mine, schema=schema) as journal:
-        await write(journal, "r1", [begun("r1")])
+        await append_durably(journal, "r1", [run_started("r1")])
 
 
 def test_a_place_has_no_password() -> None:
-    assert place("postgresql://ann:secret@db.example:5433/runs?sslmode=require") == "postgresql://db.example:5433/runs"
+    assert redact_dsn("postgresql://ann:secret@db.example:5433/runs?sslmode=require") == "postgresql://db.example:5433/runs"

@@ -14,14 +14,22 @@ import asyncpg
 import pytest
 
 from orchestra.core.events import AttemptFinished, Event, NodeFinished
-from orchestra.core.outcomes import Value
-from orchestra.core.protocols import Letter
+from orchestra.core.outcomes import ValueOutcome
+from orchestra.core.protocols import InboxMessage
 from orchestra.journal.errors import JournalError
 from orchestra.journal.postgres.errors import from_postgres
 from orchestra.journal.postgres.journal import PostgresJournal
-from orchestra.journal.postgres.schema import VERSION
-from orchestra.testing.conformance.laws import LAWS
-from orchestra.testing.conformance.stories import begun, code_of, ended, middle, sent, status_of, write
+from orchestra.journal.postgres.schema import SCHEMA_VERSION
+from orchestra.testing.conformance.laws import CONFORMANCE_TESTS
+from orchestra.testing.conformance.stories import (
+    append_durably,
+    error_code,
+    node_events,
+    outbox_event,
+    run_finished,
+    run_started,
+    status_of,
+)
 from tests.journal.postgres_proxy import Loss, before
 from tests.journal.postgres_server import PostgresServer, running
 
@@ -56,12 +64,12 @@ def once(use: str, part: bytes, loss: Loss) -> Any:
 @pytest.mark.parametrize("loss", ["request", "answer"])
 async def test_a_commit_whose_connection_is_lost_is_done_once(loss: Loss, postgres: PostgresServer, schema: str) -> None:
     async with before(postgres) as proxy, PostgresJournal.open(proxy.dsn, schema=schema) as journal:
-        await write(journal, "r1", [begun("r1")])
+        await append_durably(journal, "r1", [run_started("r1")])
         proxy.lose = once("writer", b"node-of-the-message", loss)
-        await write(journal, "r1", [sent(2, "node-of-the-message")])
-        await write(journal, "r1", middle(3))
+        await append_durably(journal, "r1", [outbox_event(2, "node-of-the-message")])
+        await append_durably(journal, "r1", node_events(3))
         assert proxy.lost == 1
-        assert await journal.read("r1") == [begun("r1"), sent(2, "node-of-the-message"), *middle(3)]
+        assert await journal.read("r1") == [run_started("r1"), outbox_event(2, "node-of-the-message"), *node_events(3)]
         assert [message.key for message in await journal.outbox()] == ["r1/node-of-the-message"]
 
 
@@ -69,8 +77,8 @@ async def test_a_commit_whose_connection_is_lost_is_done_once(loss: Loss, postgr
 async def test_the_first_event_of_a_run_is_kept_once_too(loss: Loss, postgres: PostgresServer, schema: str) -> None:
     async with before(postgres) as proxy, PostgresJournal.open(proxy.dsn, schema=schema) as journal:
         proxy.lose = once("writer", b"run_started", loss)
-        await write(journal, "r1", [begun("r1")])
-        assert (proxy.lost, await journal.read("r1")) == (1, [begun("r1")])
+        await append_durably(journal, "r1", [run_started("r1")])
+        assert (proxy.lost, await journal.read("r1")) == (1, [run_started("r1")])
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -78,9 +86,9 @@ async def test_nothing_is_lost_or_doubled_where_connections_are_lost_at_random(s
     chance = random.Random(seed)
 
     async def one_run(journal: PostgresJournal, run: str) -> None:
-        events: list[Event] = [begun(run), *(sent(seq, f"n{seq}") for seq in range(2, 20)), ended(20)]
+        events: list[Event] = [run_started(run), *(outbox_event(seq, f"n{seq}") for seq in range(2, 20)), run_finished(20)]
         for event in events:
-            await write(journal, run, [event])
+            await append_durably(journal, run, [event])
 
     async with before(postgres) as proxy, PostgresJournal.open(proxy.dsn, schema=schema) as journal:
         losses: tuple[Loss | None, ...] = ("request", "answer", *[None] * 8)
@@ -97,30 +105,30 @@ async def test_nothing_is_lost_or_doubled_where_connections_are_lost_at_random(s
 @pytest.mark.parametrize("loss", ["request", "answer"])
 async def test_a_letter_whose_connection_is_lost_is_posted_once(loss: Loss, part: bytes, postgres: PostgresServer, schema: str) -> None:
     async with before(postgres) as proxy, PostgresJournal.open(proxy.dsn, schema=schema) as journal:
-        await write(journal, "r1", [begun("r1")])
+        await append_durably(journal, "r1", [run_started("r1")])
         proxy.lose = once("reader", part, loss)
-        assert await journal.post("r1", Letter(kind="cancel", by="by-ann")) == 1
-        assert (proxy.lost, len(await journal.letters("r1"))) == (1, 1)
+        assert await journal.send("r1", InboxMessage(kind="cancel", by="by-ann")) == 1
+        assert (proxy.lost, len(await journal.inbox("r1"))) == (1, 1)
 
 
 @pytest.mark.parametrize("loss", ["request", "answer"])
 async def test_a_lease_whose_connection_is_lost_is_taken_once(loss: Loss, postgres: PostgresServer, schema: str) -> None:
     async with PostgresJournal.open(postgres.dsn, schema=schema) as first:
-        await write(first, "r1", [begun("r1")])
+        await append_durably(first, "r1", [run_started("r1")])
     async with before(postgres) as proxy, PostgresJournal.open(proxy.dsn, schema=schema) as journal:
         proxy.lose = once("reader", b"COMMIT", loss)
         assert await journal.lease("r1") == 2
         assert proxy.lost == 1
-        await write(journal, "r1", middle(2))
+        await append_durably(journal, "r1", node_events(2))
 
 
 async def test_a_database_that_stays_away_is_an_error_with_a_code(postgres: PostgresServer, schema: str) -> None:
-    async with before(postgres) as proxy, PostgresJournal.open(proxy.dsn, schema=schema, patience=0.2) as journal:
-        await write(journal, "r0", [begun("r0")])
+    async with before(postgres) as proxy, PostgresJournal.open(proxy.dsn, schema=schema, retry_timeout=0.2) as journal:
+        await append_durably(journal, "r0", [run_started("r0")])
         proxy.lose = lambda use, request: "request" if use != "presence" else None
-        assert await code_of(write(journal, "r1", [begun("r1")])) == "J032"
+        assert await error_code(append_durably(journal, "r1", [run_started("r1")])) == "J032"
         with pytest.raises(JournalError, match="J032"):
-            journal.append("r1", middle(2))
+            journal.append("r1", node_events(2))
         proxy.lose = lambda use, request: None
         async with PostgresJournal.open(proxy.dsn, schema=schema) as other:  # who writes no more holds no lease
             assert await other.lease("r0") == 2
@@ -142,28 +150,28 @@ async def test_who_loses_his_presence_for_good_writes_no_more_and_others_take_ov
     async with (
         before(postgres) as proxy,
         PostgresJournal.open(postgres.dsn, schema=schema) as other,
-        PostgresJournal.open(proxy.dsn, schema=schema, patience=0.5) as journal,
+        PostgresJournal.open(proxy.dsn, schema=schema, retry_timeout=0.5) as journal,
     ):
-        await write(journal, "r1", [begun("r1")])
-        mail = asyncio.ensure_future(journal.mail())
+        await append_durably(journal, "r1", [run_started("r1")])
+        mail = asyncio.ensure_future(journal.wait_for_messages())
         await asyncio.sleep(0)
         proxy.lose = lambda use, request: "request" if use == "presence" else None
         await lose_presence(postgres, schema)
         for _ in range(600):
-            if await code_of(journal.ready()) == "J031":
+            if await error_code(journal.check_writable()) == "J031":
                 break
             await asyncio.sleep(0.05)
         with pytest.raises(JournalError, match="J031"):
-            journal.append("r1", middle(2))
+            journal.append("r1", node_events(2))
         assert await other.lease("r1") == 2
-        await write(other, "r1", middle(2))
+        await append_durably(other, "r1", node_events(2))
         assert len(await other.read("r1")) == 2
         proxy.lose = lambda use, request: None
-        await other.post("r1", Letter(kind="cancel"))
+        await other.send("r1", InboxMessage(kind="cancel"))
         async with asyncio.timeout(30):
             assert await mail == {"r1"}  # who waits for letters waits through it
         with pytest.raises(JournalError, match="J031"):
-            journal.append("r1", middle(2))
+            journal.append("r1", node_events(2))
 
 
 async def lock_of(server: PostgresServer, schema: str, run: str = "r1") -> list[tuple[Any, ...]]:
@@ -182,22 +190,22 @@ async def test_a_presence_that_is_lost_comes_back_and_hears_of_letters(postgres:
         PostgresJournal.open(postgres.dsn, schema=schema) as other,
         PostgresJournal.open(proxy.dsn, schema=schema) as journal,
     ):
-        await write(journal, "r1", [begun("r1")])
+        await append_durably(journal, "r1", [run_started("r1")])
         old = await lock_of(postgres, schema)
         away = [True]
         proxy.lose = lambda use, request: "request" if use == "presence" and away else None
         await lose_presence(postgres, schema)
-        assert await other.post("r1", Letter(kind="cancel")) == 1  # nobody is there to hear it
+        assert await other.send("r1", InboxMessage(kind="cancel")) == 1  # nobody is there to hear it
         away.clear()
         async with asyncio.timeout(30):
-            assert await journal.mail() == {"r1"}
+            assert await journal.wait_for_messages() == {"r1"}
         assert len(new := await lock_of(postgres, schema)) == 1
         assert new != old
-        assert await code_of(other.lease("r1")) == "J022"
-        await write(journal, "r1", middle(2))
-        assert await other.post("r1", Letter(kind="cancel")) == 2
+        assert await error_code(other.lease("r1")) == "J022"
+        await append_durably(journal, "r1", node_events(2))
+        assert await other.send("r1", InboxMessage(kind="cancel")) == 2
         async with asyncio.timeout(30):
-            assert await journal.mail() == {"r1"}
+            assert await journal.wait_for_messages() == {"r1"}
 
 
 async def test_a_run_that_was_taken_while_its_holder_was_not_seen_fails_alone(postgres: PostgresServer, schema: str) -> None:
@@ -206,22 +214,22 @@ async def test_a_run_that_was_taken_while_its_holder_was_not_seen_fails_alone(po
         PostgresJournal.open(postgres.dsn, schema=schema) as other,
         PostgresJournal.open(proxy.dsn, schema=schema) as journal,
     ):
-        await write(journal, "r1", [begun("r1")])
-        await write(journal, "r2", [begun("r2")])
+        await append_durably(journal, "r1", [run_started("r1")])
+        await append_durably(journal, "r2", [run_started("r2")])
         away = [True]
         proxy.lose = lambda use, request: "request" if away and (use == "presence" or b"attempt_finished" in request) else None
         await lose_presence(postgres, schema)
         assert await other.lease("r1") == 2
-        await write(other, "r1", middle(2))
-        journal.append("r1", [sent(2, "a")])
-        journal.append("r2", [sent(2, "a")])
-        waiting = asyncio.ensure_future(code_of(journal.durable("r1", 2)))
+        await append_durably(other, "r1", node_events(2))
+        journal.append("r1", [outbox_event(2, "a")])
+        journal.append("r2", [outbox_event(2, "a")])
+        waiting = asyncio.ensure_future(error_code(journal.wait_durable("r1", 2)))
         away.clear()
         assert await waiting == "J005"
-        await journal.durable("r2", 2)
+        await journal.wait_durable("r2", 2)
         while not await lock_of(postgres, schema, "r2"):
             pass
-        assert await code_of(other.lease("r2")) == "J022"
+        assert await error_code(other.lease("r2")) == "J022"
         assert len(await other.read("r1")) == 2
         assert [message.run for message in await other.outbox()] == ["r2"]
 
@@ -229,15 +237,15 @@ async def test_a_run_that_was_taken_while_its_holder_was_not_seen_fails_alone(po
 @pytest.mark.parametrize("taken", ["epoch = epoch + 1", "holder = 1", "ended = true", "last = 7"])
 async def test_a_run_whose_lease_was_taken_fails_alone_at_the_commit(taken: str, postgres: PostgresServer, schema: str) -> None:
     async with PostgresJournal.open(postgres.dsn, schema=schema) as journal:
-        await write(journal, "r1", [begun("r1")])
-        await write(journal, "r2", [begun("r2")])
+        await append_durably(journal, "r1", [run_started("r1")])
+        await append_durably(journal, "r2", [run_started("r2")])
         await sql(postgres, f"UPDATE {schema}.runs SET {taken} WHERE run = 'r1'")
-        journal.append("r1", [sent(2, "a")])
-        journal.append("r2", middle(2))
-        await journal.durable("r2", 2)
-        assert await code_of(journal.durable("r1", 2)) == "J005"
+        journal.append("r1", [outbox_event(2, "a")])
+        journal.append("r2", node_events(2))
+        await journal.wait_durable("r2", 2)
+        assert await error_code(journal.wait_durable("r1", 2)) == "J005"
         with pytest.raises(JournalError, match="J005"):
-            journal.append("r1", middle(3))
+            journal.append("r1", node_events(3))
         assert await sql(postgres, f"SELECT run, max(seq) FROM {schema}.events GROUP BY run ORDER BY run") == [("r1", 1), ("r2", 2)]
         assert await journal.outbox() == []
 
@@ -263,7 +271,7 @@ async def test_the_lease_of_a_killed_process_can_be_taken_at_once(postgres: Post
     assert process.stdout is not None
     assert await process.stdout.readline() == b"held\n"
     async with PostgresJournal.open(postgres.dsn, schema=schema) as journal:
-        assert await code_of(journal.lease("r1")) == "J022"
+        assert await error_code(journal.lease("r1")) == "J022"
         process.kill()
         await process.wait()
         async with asyncio.timeout(30):
@@ -281,16 +289,16 @@ async def test_what_was_durable_outlives_the_server(how: signal.Signals) -> None
         durable: dict[str, int] = {}
 
         async def one_run(journal: PostgresJournal, run: str) -> None:
-            await write(journal, run, [begun(run)])
+            await append_durably(journal, run, [run_started(run)])
             for seq in range(2, 100_000):
-                await write(journal, run, middle(seq))
+                await append_durably(journal, run, node_events(seq))
                 durable[run] = seq
                 if sum(durable.values()) > 1000 and run == "r0":
                     await asyncio.to_thread(server.stop, how)
 
         with suppress(JournalError):
-            async with PostgresJournal.open(server.dsn, patience=1.0) as journal:
-                codes = await asyncio.gather(*(code_of(one_run(journal, f"r{number}")) for number in range(10)))
+            async with PostgresJournal.open(server.dsn, retry_timeout=1.0) as journal:
+                codes = await asyncio.gather(*(error_code(one_run(journal, f"r{number}")) for number in range(10)))
         assert set(codes) <= {"J031", "J032"}
         server.start()
         async with PostgresJournal.open(server.dsn) as journal:
@@ -304,11 +312,11 @@ async def test_runs_go_on_after_a_restart_of_the_server(how: signal.Signals) -> 
     with running() as server:
 
         async def one_run(journal: PostgresJournal, run: str) -> None:
-            await write(journal, run, [begun(run)])
+            await append_durably(journal, run, [run_started(run)])
             for seq in range(2, 60):
-                await write(journal, run, [sent(seq, f"n{seq}")])
+                await append_durably(journal, run, [outbox_event(seq, f"n{seq}")])
                 await asyncio.sleep(0.005)
-            await write(journal, run, [ended(60)])
+            await append_durably(journal, run, [run_finished(60)])
 
         async def restart() -> None:
             for _ in range(2):
@@ -317,9 +325,9 @@ async def test_runs_go_on_after_a_restart_of_the_server(how: signal.Signals) -> 
                 await asyncio.to_thread(server.start)
 
         async with PostgresJournal.open(server.dsn) as journal:
-            mail = asyncio.ensure_future(journal.mail())
+            mail = asyncio.ensure_future(journal.wait_for_messages())
             await asyncio.gather(restart(), *(one_run(journal, f"r{number}") for number in range(6)))
-            await write(journal, "last", [begun("last")])
+            await append_durably(journal, "last", [run_started("last")])
             for number in range(6):
                 assert [event.seq for event in await journal.read(f"r{number}")] == list(range(1, 61))
             found = await journal.outbox(limit=1000)
@@ -327,10 +335,10 @@ async def test_runs_go_on_after_a_restart_of_the_server(how: signal.Signals) -> 
             async with asyncio.timeout(60), PostgresJournal.open(server.dsn) as other:
                 while not await lock_of(server, "orchestra", "last"):
                     pass
-                assert await code_of(other.lease("last")) == "J022"
-                await other.post("last", Letter(kind="cancel"))
+                assert await error_code(other.lease("last")) == "J022"
+                await other.send("last", InboxMessage(kind="cancel"))
                 assert await mail == {"last"}
-                journal.append("last", [ended(2)])
+                journal.append("last", [run_finished(2)])
 
 
 # Tables
@@ -342,14 +350,16 @@ async def test_tables_are_made_once_by_many_who_open_at_once(postgres: PostgresS
             pass
 
     await asyncio.gather(*(one() for _ in range(8)))
-    assert await sql(postgres, f"SELECT version FROM {schema}.schema_version") == [(VERSION,)]
+    assert await sql(postgres, f"SELECT version FROM {schema}.schema_version") == [(SCHEMA_VERSION,)]
 
 
-async def test_a_future_version_is_refused(postgres: PostgresServer, schema: str) -> None:
+@pytest.mark.parametrize(("version", "hint"), [(99, "pip install --upgrade"), (SCHEMA_VERSION - 1, "read this one with the version")])
+async def test_another_version_is_refused(postgres: PostgresServer, schema: str, version: int, hint: str) -> None:
     async with PostgresJournal.open(postgres.dsn, schema=schema):
         pass
-    await sql(postgres, f"UPDATE {schema}.schema_version SET version = 99")
-    assert (await refusal(PostgresJournal.open(postgres.dsn, schema=schema).__aenter__())).code == "J020"
+    await sql(postgres, f"UPDATE {schema}.schema_version SET version = {version}")
+    error = await refusal(PostgresJournal.open(postgres.dsn, schema=schema).__aenter__())
+    assert (error.code, hint in error.hint) == ("J020", True)
 
 
 async def test_a_strangers_schema_is_left_alone(postgres: PostgresServer, schema: str) -> None:
@@ -361,7 +371,7 @@ async def test_a_strangers_schema_is_left_alone(postgres: PostgresServer, schema
 
 @pytest.mark.parametrize("dsn", ["postgresql://ann:secret@localhost:1/x", "postgresql://ann:secret@/x?host=/nowhere", "no address"])
 async def test_an_address_where_nobody_answers_is_an_error_without_the_password(dsn: str) -> None:
-    error = await refusal(PostgresJournal.open(dsn, patience=2.0).__aenter__())
+    error = await refusal(PostgresJournal.open(dsn, retry_timeout=2.0).__aenter__())
     assert error.code == "J030"
     assert "secret" not in str(error)
 
@@ -370,7 +380,9 @@ async def test_large_values_lie_beside_the_rows_once(postgres: PostgresServer, s
     value = {"text": "x" * 100_000}
     async with PostgresJournal.open(postgres.dsn, schema=schema) as journal:
         finished = AttemptFinished(seq=2, at=1.0, node="a", attempt=1, value=value)
-        await write(journal, "r1", [begun("r1"), finished, NodeFinished(seq=3, at=1.0, node="a", outcome=Value(value=value))])
+        await append_durably(
+            journal, "r1", [run_started("r1"), finished, NodeFinished(seq=3, at=1.0, node="a", outcome=ValueOutcome(value=value))]
+        )
     assert await sql(postgres, f"SELECT max(length(body)) < 1000 FROM {schema}.events") == [(True,)]
     assert await sql(postgres, f"SELECT count(*), min(length(data)) > 100000 FROM {schema}.blobs") == [(1, True)]
 
@@ -380,14 +392,14 @@ async def test_commits_gather_what_waits(durability: Any, least: int, most: int,
     async with PostgresJournal.open(postgres.dsn, schema=schema, durability=durability) as journal:
         for seq in (1, 2):
             runs = [f"r{number}" for number in range(200)]
-            await asyncio.gather(*(write(journal, run, [begun(run)] if seq == 1 else middle(2)) for run in runs))
+            await asyncio.gather(*(append_durably(journal, run, [run_started(run)] if seq == 1 else node_events(2)) for run in runs))
     ((commits,),) = await sql(postgres, f"SELECT count(DISTINCT xmin::text) FROM {schema}.events")
     assert least <= commits <= most
 
 
 async def test_off_commits_at_the_close(postgres: PostgresServer, schema: str) -> None:
-    (law,) = (law for law in LAWS if law.name == "closing_commits_what_is_in_line")
-    await law.check(lambda: PostgresJournal.open(postgres.dsn, schema=schema, durability="off"))
+    (law,) = (law for law in CONFORMANCE_TESTS if law.name == "closing_commits_what_is_in_line")
+    await law.run(lambda: PostgresJournal.open(postgres.dsn, schema=schema, durability="off"))
 
 
 async def waiting(server: PostgresServer, schema: str) -> int:
@@ -400,16 +412,16 @@ async def waiting(server: PostgresServer, schema: str) -> int:
 
 async def test_a_blob_that_is_being_named_again_outlives_a_deletion(postgres: PostgresServer, schema: str) -> None:
     async with PostgresJournal.open(postgres.dsn, schema=schema) as one, PostgresJournal.open(postgres.dsn, schema=schema) as two:
-        name = one.put(b"shared")
-        await write(one, "old", [begun("old", graph=name), ended(2)])
+        name = one.put_blob(b"shared")
+        await append_durably(one, "old", [run_started("old", graph=name), run_finished(2)])
         stop = await asyncpg.connect(postgres.dsn)
         try:
             async with asyncio.timeout(60):
                 # A row that may yet be undone holds up whoever inserts the same; the writer inserts its blobs before.
                 await stop.execute("BEGIN")
                 await stop.execute(f"INSERT INTO {schema}.events VALUES ('new', 1, '', '')")
-                one.put(b"shared")
-                writing = asyncio.ensure_future(write(one, "new", [begun("new", graph=name)]))
+                one.put_blob(b"shared")
+                writing = asyncio.ensure_future(append_durably(one, "new", [run_started("new", graph=name)]))
                 while await waiting(postgres, schema) < 1:
                     pass
                 deleting = asyncio.ensure_future(two.delete("old"))
@@ -419,16 +431,16 @@ async def test_a_blob_that_is_being_named_again_outlives_a_deletion(postgres: Po
         finally:
             await stop.close()
         await asyncio.gather(writing, deleting)
-        assert await two.blob(name) == b"shared"
+        assert await two.get_blob(name) == b"shared"
 
 
 async def test_deletions_leave_no_blob_behind_and_take_none_too_many(postgres: PostgresServer, schema: str) -> None:
     async def begin_and_end(journal: PostgresJournal, worker: int) -> None:
         for number in range(20):
-            run, name = f"r{worker}-{number}", journal.put(b"shared")
-            await write(journal, run, [begun(run, graph=name)])
-            assert await journal.blob(name) == b"shared"
-            await write(journal, run, [ended(2)])
+            run, name = f"r{worker}-{number}", journal.put_blob(b"shared")
+            await append_durably(journal, run, [run_started(run, graph=name)])
+            assert await journal.get_blob(name) == b"shared"
+            await append_durably(journal, run, [run_finished(2)])
             await journal.delete(run)
 
     async with PostgresJournal.open(postgres.dsn, schema=schema) as one, PostgresJournal.open(postgres.dsn, schema=schema) as two:
@@ -452,20 +464,20 @@ async def test_damage_is_found_when_a_run_is_read(damage: str, postgres: Postgre
     statement, code = DAMAGE[damage]
     finished = AttemptFinished(seq=3, at=1.0, node="a", attempt=1, value="x" * 100_000)
     async with PostgresJournal.open(postgres.dsn, schema=schema) as journal:
-        await write(journal, "r1", [begun("r1"), *middle(2), finished])
-        await write(journal, "r2", [begun("r2")])
+        await append_durably(journal, "r1", [run_started("r1"), *node_events(2), finished])
+        await append_durably(journal, "r2", [run_started("r2")])
         await sql(postgres, statement.replace("@", f"{schema}.") + (" AND run = 'r1'" if "events" in statement else ""))
-        assert await code_of(journal.read("r1")) == code
-        assert await journal.read("r2") == [begun("r2")]
+        assert await error_code(journal.read("r1")) == code
+        assert await journal.read("r2") == [run_started("r2")]
 
 
 @pytest.mark.parametrize("run", ["a\0b", "\ud800", "x" * 2000])
 async def test_an_id_that_postgres_cannot_keep_is_refused_alone(run: str, postgres: PostgresServer, schema: str) -> None:
     async with PostgresJournal.open(postgres.dsn, schema=schema) as journal:
-        assert await code_of(write(journal, run, [begun(run)])) == "J004"
-        assert [await journal.read(run), await journal.letters(run), await journal.find(run)] == [[], [], []]
-        assert await code_of(journal.lease(run)) == await code_of(journal.delete(run)) == "J023"
-        await write(journal, "r1", [begun("r1")])
+        assert await error_code(append_durably(journal, run, [run_started(run)])) == "J004"
+        assert [await journal.read(run), await journal.inbox(run), await journal.find_runs(run)] == [[], [], []]
+        assert await error_code(journal.lease(run)) == await error_code(journal.delete(run)) == "J023"
+        await append_durably(journal, "r1", [run_started("r1")])
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from orchestra.journal.errors import JournalError
 from orchestra.journal.sqlite import commit_mark as marks
-from orchestra.journal.sqlite.commit_loss import Loss, accept_loss, find_loss
-from orchestra.journal.sqlite.commit_mark import Mark, Noted, mark_of, read_mark
-from orchestra.journal.sqlite.database import counted
+from orchestra.journal.sqlite.commit_loss import CommitLoss, accept_loss, find_loss
+from orchestra.journal.sqlite.commit_mark import CommitMark, MarkContent, mark_path, read_mark
+from orchestra.journal.sqlite.database import read_commit_count
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.journal.sqlite.readonly import FrozenJournal
-from orchestra.journal.sqlite.wal import Log, is_used, log_of
-from orchestra.testing.conformance.stories import code_of, ended, write
+from orchestra.journal.sqlite.readonly import ReadOnlyJournal
+from orchestra.journal.sqlite.wal import WalFile, has_valid_transaction, log_path
+from orchestra.testing.conformance.stories import append_durably, error_code, run_finished
 from tests.journal.files import holder
 from tests.journal.lost import check_all, cut_checkpoint
 from tests.journal.stories import begun, middle, whole
@@ -49,7 +49,7 @@ def replace(file: Path, data: bytes | None) -> None:
 async def opening(file: Path) -> str | None:
     """The code with which a journal does not open."""
     try:
-        async with SqliteJournal.open(file, busy=0.05):
+        async with SqliteJournal.open(file, busy_timeout=0.05):
             return None
     except JournalError as error:
         return error.code if error.hint else "no hint"
@@ -59,14 +59,14 @@ async def fill(file: Path, runs: int) -> None:
     """A journal with runs that are under way, which another process will not have in hand."""
     async with SqliteJournal.open(file) as journal:
         for number in range(runs):
-            await write(journal, f"r{number}", [begun(f"r{number}"), *middle(2, 3)])
+            await append_durably(journal, f"r{number}", [begun(f"r{number}"), *middle(2, 3)])
 
 
 async def copied(file: Path, target: Path) -> Path:
     """The files of a journal that is open, as after the end of its process; its log holds the last runs."""
     async with SqliteJournal.open(file) as journal:
-        await write(journal, "last", whole("last"))
-        await write(journal, "more", [begun("more"), *middle(2, 600)])
+        await append_durably(journal, "last", whole("last"))
+        await append_durably(journal, "more", [begun("more"), *middle(2, 600)])
         shutil.copytree(file.parent, target, ignore=shutil.ignore_patterns("*-writers"))
     return target / file.name
 
@@ -93,25 +93,25 @@ async def test_each_of_many_damages_after_a_kill_is_reported_or_harmless() -> No
 @given(st.integers(0, 1 << 40), st.permutations(range(40)))
 def test_a_commit_that_is_noted_late_hides_no_later_one(tmp_path_factory: pytest.TempPathFactory, first: int, order: list[int]) -> None:
     path = tmp_path_factory.mktemp("mark") / "mark"
-    with closing(Mark(path)) as one, closing(Mark(path)) as two:
+    with closing(CommitMark(path)) as one, closing(CommitMark(path)) as two:
         for place, number in enumerate(order):
-            (one, two)[place % 2].note(ONE, first + number)
-    assert read_mark(path) == Noted(ONE, first + 39, checkpoint=False)
+            (one, two)[place % 2].note_commit(ONE, first + number)
+    assert read_mark(path) == MarkContent(ONE, first + 39, in_checkpoint=False)
 
 
 @given(st.integers(0, 8 * marks.SIZE - 1))
 def test_a_flipped_bit_of_the_mark_claims_no_commit_that_was_not_there(tmp_path_factory: pytest.TempPathFactory, bit: int) -> None:
     path = tmp_path_factory.mktemp("mark") / "mark"
-    with closing(Mark(path)) as mark:
+    with closing(CommitMark(path)) as mark:
         for number in range(1, 70):
-            mark.note(ONE, number)
+            mark.note_commit(ONE, number)
     data = bytearray(path.read_bytes())
     data[bit // 8] ^= 1 << bit % 8
     path.write_bytes(data)
     noted = read_mark(path)
     assert noted is not None
-    assert noted.number in (68, 69)
-    assert noted.journal == ONE
+    assert noted.commit_number in (68, 69)
+    assert noted.journal_id == ONE
 
 
 @pytest.mark.parametrize(("synced", "claimed"), [(True, 7), (False, None)])
@@ -121,28 +121,28 @@ def test_a_commit_without_fsync_counts_until_the_next_boot(
     path, boot = tmp_path / "mark", tmp_path / "boot"
     monkeypatch.setattr(marks, "_BOOT", boot)
     boot.write_text("00000000-0000-0000-0000-000000000001")
-    with closing(Mark(path, synced=synced)) as mark:
-        mark.note(ONE, 7)
-    assert read_mark(path) == Noted(ONE, 7, checkpoint=False)
+    with closing(CommitMark(path, synced=synced)) as mark:
+        mark.note_commit(ONE, 7)
+    assert read_mark(path) == MarkContent(ONE, 7, in_checkpoint=False)
     boot.write_text("00000000-0000-0000-0000-000000000002")
     noted = read_mark(path)
-    assert (noted.number if noted else None) == claimed
+    assert (noted.commit_number if noted else None) == claimed
 
 
 def test_without_an_id_of_the_boot_a_commit_without_fsync_is_not_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(marks, "_BOOT", tmp_path / "none")
-    with closing(Mark(tmp_path / "mark", synced=False)) as mark:
-        mark.note(ONE, 7)
+    with closing(CommitMark(tmp_path / "mark", synced=False)) as mark:
+        mark.note_commit(ONE, 7)
     assert read_mark(tmp_path / "mark") is None
 
 
 async def test_the_mark_is_there_before_durable_returns(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         for seq in range(1, 70):
-            await write(journal, "r", [begun("r")] if seq == 1 else middle(seq, 1))
-            noted = read_mark(mark_of(file))
+            await append_durably(journal, "r", [begun("r")] if seq == 1 else middle(seq, 1))
+            noted = read_mark(mark_path(file))
             assert noted is not None
-            assert noted.number == seq
+            assert noted.commit_number == seq
 
 
 class FailingCommit:
@@ -163,12 +163,12 @@ class FailingCommit:
 
 async def test_a_commit_that_fails_is_not_noted(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with SqliteJournal.open(file) as journal:
-        await write(journal, "r", [begun("r")])
-        before, store = read_mark(mark_of(file)), journal._stores.writing
+        await append_durably(journal, "r", [begun("r")])
+        before, store = read_mark(mark_path(file)), journal._connections.store
         monkeypatch.setattr(store, "sql", FailingCommit(store.sql))
         journal.append("r", middle(2, 1))
-        assert await code_of(journal.durable("r", 2)) == "J019"
-        assert read_mark(mark_of(file)) == before
+        assert await error_code(journal.wait_durable("r", 2)) == "J019"
+        assert read_mark(mark_path(file)) == before
         monkeypatch.undo()
         with suppress(JournalError):
             await journal.close()
@@ -189,7 +189,7 @@ async def test_a_process_that_ends_in_any_way_leaves_no_loss(file: Path) -> None
 async def test_a_log_that_is_gone_is_reported_and_may_be_put_back(file: Path, tmp_path: Path) -> None:
     await fill(file, 2)
     copy = await copied(file, tmp_path / "copy")
-    log = log_of(copy)
+    log = log_path(copy)
     kept = log.read_bytes()
     log.unlink()
     before = copy.read_bytes()
@@ -201,11 +201,11 @@ async def test_a_log_that_is_gone_is_reported_and_may_be_put_back(file: Path, tm
 
 async def test_a_damaged_log_is_left_as_it_is(file: Path, tmp_path: Path) -> None:
     copy = await copied(file, tmp_path / "copy")
-    data = bytearray(log_of(copy).read_bytes())
+    data = bytearray(log_path(copy).read_bytes())
     data[len(data) // 2] ^= 1
-    log_of(copy).write_bytes(data)
+    log_path(copy).write_bytes(data)
     assert await opening(copy) == "J025"
-    assert log_of(copy).read_bytes() == data
+    assert log_path(copy).read_bytes() == data
 
 
 @pytest.mark.parametrize("what", ["gone", "empty", "older", "another"])
@@ -230,7 +230,7 @@ async def test_a_database_that_was_replaced_is_reported(file: Path, tmp_path: Pa
 
 async def fill_more(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
-        await write(journal, "later", whole("later"))
+        await append_durably(journal, "later", whole("later"))
 
 
 async def test_a_journal_that_is_moved_away_with_its_mark_begins_anew(file: Path, tmp_path: Path) -> None:
@@ -243,12 +243,12 @@ async def test_a_journal_that_is_moved_away_with_its_mark_begins_anew(file: Path
 
 async def test_a_file_of_before_the_counter_gets_one(file: Path) -> None:
     await fill(file, 1)
-    mark_of(file).unlink()
+    mark_path(file).unlink()
     with closing(sqlite3.connect(file)) as sql:
         sql.execute("DROP TABLE commits")
         sql.commit()
     await fill_more(file)
-    assert read_mark(mark_of(file)) is not None
+    assert read_mark(mark_path(file)) is not None
     assert find_loss(file, 1.0) is None
 
 
@@ -266,7 +266,7 @@ async def test_a_folder_that_is_only_read_reports_the_loss_too(file: Path, tmp_p
     await fill_more(file)
     replace(file, older)
     with pytest.raises(JournalError, match="commits are missing") as caught:
-        async with FrozenJournal.open(file):
+        async with ReadOnlyJournal.open(file):
             pass
     assert caught.value.code == "J025"
 
@@ -278,36 +278,36 @@ async def test_a_folder_that_is_only_read_reports_the_loss_too(file: Path, tmp_p
 async def test_a_log_that_is_lost_within_a_checkpoint_is_reported(file: Path, tmp_path: Path, part: float) -> None:
     await fill(file, 1)
     async with SqliteJournal.open(file) as journal:  # free pages: a file that is too short is damage that SQLite finds by itself
-        await write(journal, "room", [begun("room"), *middle(2, 1500), ended(1502)])
+        await append_durably(journal, "room", [begun("room"), *middle(2, 1500), run_finished(1502)])
         await journal.delete("room")
     await copied(file, tmp_path / "copy")
     cut_checkpoint(tmp_path / "copy", tmp_path / "cut", part)
     cut = tmp_path / "cut" / file.name
-    kept = log_of(cut).read_bytes()
+    kept = log_path(cut).read_bytes()
     assert find_loss(cut, 1.0) is None  # the log is there
     flipped = [kept[:place] + bytes([kept[place] ^ 1]) + kept[place + 1 :] for place in (0, 5, 9, 14, 18, 25, 40, 50, 1000)]
     for spoilt in (b"", kept[:40], *flipped):
-        log_of(cut).write_bytes(spoilt)
+        log_path(cut).write_bytes(spoilt)
         assert await opening(cut) in ("J025", "J013")  # SQLite itself may find such a database damaged
-    log_of(cut).write_bytes(kept)
+    log_path(cut).write_bytes(kept)
     assert await opening(cut) is None
-    noted = read_mark(mark_of(cut))
+    noted = read_mark(mark_path(cut))
     assert noted is not None
-    assert not noted.checkpoint
+    assert not noted.in_checkpoint
 
 
 async def test_the_log_is_written_back_once_it_is_long(file: Path, tmp_path: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         for number in range(40):
-            await write(journal, f"r{number}", [begun(f"r{number}"), *middle(2, 400)])
+            await append_durably(journal, f"r{number}", [begun(f"r{number}"), *middle(2, 400)])
         assert len(content(file)) > 500_000
-        assert len(content(log_of(file))) < 20_000_000
+        assert len(content(log_path(file))) < 20_000_000
         shutil.copytree(file.parent, tmp_path / "copy")
-    assert is_used(log_of(tmp_path / "copy" / file.name))
-    with closing(Log(log_of(tmp_path / "copy" / file.name))) as log:
+    assert has_valid_transaction(log_path(tmp_path / "copy" / file.name))
+    with closing(WalFile(log_path(tmp_path / "copy" / file.name))) as log:
         assert log.has_frames(1)
         assert not log.has_frames(100_000)
-    assert not is_used(tmp_path / "none")
+    assert not has_valid_transaction(tmp_path / "none")
 
 
 # Accepting a loss
@@ -323,27 +323,27 @@ async def test_a_run_that_may_have_lost_events_goes_on_after_somebody_has_named_
     assert accepted.runs == ["r0", "r1"]
     assert accepted.loss.commits
     async with SqliteJournal.open(file) as journal:
-        assert {row.run: row.status for row in await journal.runs()} == {"r0": "interrupted", "r1": "interrupted"}
-        assert await code_of(journal.lease("r0")) == "J026"
-        assert await journal.confirm("r0")
-        assert not await journal.confirm("r0")
+        assert {row.run: row.status for row in await journal.list_runs()} == {"r0": "interrupted", "r1": "interrupted"}
+        assert await error_code(journal.lease("r0")) == "J026"
+        assert await journal.confirm_loss("r0")
+        assert not await journal.confirm_loss("r0")
         assert await journal.lease("r0") == 2
-        assert await code_of(journal.lease("r1")) == "J026"
-        assert await code_of(journal.confirm("none")) == "J023"
-        await write(journal, "r0", middle(5, 1))
+        assert await error_code(journal.lease("r1")) == "J026"
+        assert await error_code(journal.confirm_loss("none")) == "J023"
+        await append_durably(journal, "r0", middle(5, 1))
         assert len(await journal.read("r0")) == 5
     async with SqliteJournal.open(file) as journal:
-        assert await code_of(journal.lease("r1")) == "J026"
+        assert await error_code(journal.lease("r1")) == "J026"
 
 
 async def test_a_loss_is_accepted_while_nobody_has_the_journal_open(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
-        await write(journal, "r", [begun("r")])
-        noted = read_mark(mark_of(file))
+        await append_durably(journal, "r", [begun("r")])
+        noted = read_mark(mark_path(file))
         assert noted is not None
-        with closing(Mark(mark_of(file))) as mark:
-            mark.note(noted.journal, noted.number + 5)
-        assert find_loss(file, 1.0) == Loss(f"5 of {noted.number + 5} commits are missing", 5)
+        with closing(CommitMark(mark_path(file))) as mark:
+            mark.note_commit(noted.journal_id, noted.commit_number + 5)
+        assert find_loss(file, 1.0) == CommitLoss(f"5 of {noted.commit_number + 5} commits are missing", 5)
         with pytest.raises(JournalError, match="another process") as caught:
             accept_loss(file)
         assert caught.value.code == "J027"
@@ -354,14 +354,14 @@ async def test_a_loss_is_accepted_while_nobody_has_the_journal_open(file: Path) 
 async def test_the_log_is_kept_when_its_loss_is_accepted(file: Path, tmp_path: Path) -> None:
     await fill(file, 1)
     copy = await copied(file, tmp_path / "copy")
-    data = bytearray(log_of(copy).read_bytes())
+    data = bytearray(log_path(copy).read_bytes())
     data[-2000] ^= 1
-    log_of(copy).write_bytes(data)
+    log_path(copy).write_bytes(data)
     accepted = accept_loss(copy)
     assert accepted is not None
-    assert accepted.log is not None
-    assert accepted.log.read_bytes() == data
-    assert accepted.log.stat().st_mode & 0o777 == 0o600
+    assert accepted.log_copy is not None
+    assert accepted.log_copy.read_bytes() == data
+    assert accepted.log_copy.stat().st_mode & 0o777 == 0o600
     with closing(sqlite3.connect(copy)) as sql:
-        found, noted = counted(sql), read_mark(mark_of(copy))
-    assert noted == Noted(found.journal, found.number, checkpoint=False)
+        found, noted = read_commit_count(sql), read_mark(mark_path(copy))
+    assert noted == MarkContent(found.journal_id, found.commit_number, in_checkpoint=False)

@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 from orchestra.core.events import AttemptFinished, Event, NodeFinished, encode
-from orchestra.core.outcomes import Value
+from orchestra.core.outcomes import ValueOutcome
 from orchestra.journal.errors import JournalError, from_sqlite
 from orchestra.journal.sqlite.database import Durability
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.journal.sqlite.liveness import Presence
-from orchestra.journal.sqlite.reader import Reading
-from orchestra.journal.sqlite.store import Batch, Store
+from orchestra.journal.sqlite.liveness import SqlitePresence
+from orchestra.journal.sqlite.reader import SqliteReader
+from orchestra.journal.sqlite.store import SqliteBatch, SqliteStore
 from tests.journal.files import sql
 from tests.journal.stories import begun, middle, whole
 
@@ -36,7 +36,7 @@ async def write(file: Path, *runs: str, durability: Durability = "group") -> Non
     async with SqliteJournal.open(file, durability=durability) as journal:
         for run in runs:
             journal.append(run, whole(run))
-        await asyncio.gather(*(journal.durable(run, 5) for run in runs))
+        await asyncio.gather(*(journal.wait_durable(run, 5) for run in runs))
 
 
 def mode(path: Path) -> int:
@@ -58,28 +58,28 @@ def take_away(file: Path, how: str) -> None:
 @pytest.mark.parametrize("durability", ["strict", "group", "off"])
 async def test_events_and_blobs_outlive_the_journal(file: Path, durability: Durability) -> None:
     async with SqliteJournal.open(file, durability=durability) as journal:
-        name = journal.put(b"prompt")
+        name = journal.put_blob(b"prompt")
         journal.append("r1", whole("r1"))
     async with SqliteJournal.open(file) as journal:
         assert await journal.read("r1") == list(whole("r1"))
-        assert await journal.blob(name) == b"prompt"
+        assert await journal.get_blob(name) == b"prompt"
 
 
 async def test_durable_means_on_disk(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
-        name = journal.put(b"prompt")
+        name = journal.put_blob(b"prompt")
         journal.append("r1", [begun("r1")])
-        await journal.durable("r1", 1)
+        await journal.wait_durable("r1", 1)
         assert sql(file, "SELECT count(*) FROM events", "SELECT digest FROM blobs") == [(1,), (name,)]
 
 
 async def test_a_blob_that_is_already_on_disk_may_be_put_again(file: Path) -> None:
     for run in ("r1", "r2"):
         async with SqliteJournal.open(file) as journal:
-            names = [journal.put(b"prompt"), journal.put(run.encode())]
+            names = [journal.put_blob(b"prompt"), journal.put_blob(run.encode())]
             journal.append(run, [begun(run)])
-            await journal.durable(run, 1)
-            assert [await journal.blob(name) for name in names] == [b"prompt", run.encode()]
+            await journal.wait_durable(run, 1)
+            assert [await journal.get_blob(name) for name in names] == [b"prompt", run.encode()]
     assert sql(file, "SELECT count(*) FROM blobs") == [(3,)]
 
 
@@ -94,7 +94,7 @@ async def test_nothing_remains_after_close(file: Path) -> None:
 
 
 async def test_a_large_value_comes_back_equal(file: Path) -> None:
-    event = NodeFinished(seq=2, at=1.0, node="a", outcome=Value(value={"text": "ä" * 100_000, "none": None, "deep": [[1.5, True]]}))
+    event = NodeFinished(seq=2, at=1.0, node="a", outcome=ValueOutcome(value={"text": "ä" * 100_000, "none": None, "deep": [[1.5, True]]}))
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [begun("r1"), event])
         assert (await journal.read("r1"))[1] == event
@@ -103,7 +103,7 @@ async def test_a_large_value_comes_back_equal(file: Path) -> None:
 async def test_files_are_for_their_owner_only(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [begun("r1")])
-        await journal.durable("r1", 1)
+        await journal.wait_durable("r1", 1)
         modes = {path.name: mode(path) for path in [file.parent, *file.parent.iterdir()]}
     files = {file.name + part: 0o600 for part in ("", "-wal", "-shm", "-mark")}
     assert modes == {"state": 0o700, file.name + "-writers": 0o700, **files}
@@ -157,11 +157,11 @@ async def test_an_event_beyond_the_end_of_its_log_is_damage_from_wherever_it_is_
 
 async def test_a_tampered_blob_is_refused(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
-        name = journal.put(b"what was said")
+        name = journal.put_blob(b"what was said")
     sql(file, "UPDATE blobs SET data = x'00'")
     async with SqliteJournal.open(file) as journal:
         with pytest.raises(JournalError) as caught:
-            await journal.blob(name)
+            await journal.get_blob(name)
     assert caught.value.code == "J013"
 
 
@@ -188,7 +188,7 @@ async def test_journals_of_one_file_write_side_by_side(file: Path) -> None:
         for seq in range(50):
             for journal, run in ((one, "r1"), (two, "r2")):
                 journal.append(run, [begun(run)] if seq == 0 else middle(seq + 1, 1))
-                await journal.durable(run, seq + 1)
+                await journal.wait_durable(run, seq + 1)
         assert len(await one.read("r2")) == len(await two.read("r1")) == 50
 
 
@@ -199,7 +199,7 @@ async def test_a_run_goes_on_where_another_journal_left_it(file: Path) -> None:
         assert await journal.lease("r1") == 2
         journal.append("r1", whole("r1")[3:])
         assert await journal.read("r1") == list(whole("r1"))
-        assert [(summary.status, summary.nodes) for summary in await journal.runs()] == [("done", 1)]
+        assert [(summary.status, summary.nodes) for summary in await journal.list_runs()] == [("done", 1)]
 
 
 async def test_a_run_whose_writer_is_gone_is_interrupted(file: Path) -> None:
@@ -207,9 +207,9 @@ async def test_a_run_whose_writer_is_gone_is_interrupted(file: Path) -> None:
         async with SqliteJournal.open(file) as journal:
             journal.append("r1", whole("r1")[:3])
             journal.append("r2", whole("r2"))
-            await asyncio.gather(journal.durable("r1", 3), journal.durable("r2", 5))
-            assert {summary.run: summary.status for summary in await watching.runs()} == {"r1": "running", "r2": "done"}
-        assert {summary.run: summary.status for summary in await watching.runs()} == {"r1": "interrupted", "r2": "done"}
+            await asyncio.gather(journal.wait_durable("r1", 3), journal.wait_durable("r2", 5))
+            assert {summary.run: summary.status for summary in await watching.list_runs()} == {"r1": "running", "r2": "done"}
+        assert {summary.run: summary.status for summary in await watching.list_runs()} == {"r1": "interrupted", "r2": "done"}
         assert list((file.parent / "journal.db-writers").iterdir()) != []
     assert list((file.parent / "journal.db-writers").iterdir()) == []
 
@@ -218,17 +218,17 @@ async def test_a_run_whose_writer_is_gone_is_interrupted(file: Path) -> None:
 
 
 def many(first: int, count: int) -> Sequence[Event]:
-    return [NodeFinished(seq=seq, at=1.0, node="n", outcome=Value(value="x" * 1000)) for seq in range(first, first + count)]
+    return [NodeFinished(seq=seq, at=1.0, node="n", outcome=ValueOutcome(value="x" * 1000)) for seq in range(first, first + count)]
 
 
 async def test_a_full_disk_reaches_all_who_wait_and_ends_appending(file: Path) -> None:
     async with SqliteJournal.open(file, max_bytes=200_000) as journal:
         journal.append("r0", [begun("r0")])
-        await journal.durable("r0", 1)
+        await journal.wait_durable("r0", 1)
         for run in ("r1", "r2"):
             journal.append(run, [begun(run), *many(2, 300)])
         told = await asyncio.wait_for(
-            asyncio.gather(*(journal.durable(run, 301) for run in ("r1", "r2", "r1")), return_exceptions=True), 60
+            asyncio.gather(*(journal.wait_durable(run, 301) for run in ("r1", "r2", "r1")), return_exceptions=True), 60
         )
         assert [getattr(error, "code", error) for error in told] == ["J010"] * 3
         assert "df -h" in str(told[0])
@@ -258,30 +258,30 @@ async def test_close_does_not_hide_the_error_of_the_block(file: Path) -> None:
 
 
 async def test_a_locked_file_reaches_who_waits(file: Path) -> None:
-    async with SqliteJournal.open(file, busy=0.05) as journal:
+    async with SqliteJournal.open(file, busy_timeout=0.05) as journal:
         other = sqlite3.connect(file, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         journal.append("r1", [begun("r1")])
         with pytest.raises(JournalError) as caught:
-            await asyncio.wait_for(journal.durable("r1", 1), 60)
+            await asyncio.wait_for(journal.wait_durable("r1", 1), 60)
         other.close()
     assert caught.value.code == "J012"
 
 
 def test_a_file_that_may_only_be_read_has_its_code(file: Path) -> None:
     file.parent.mkdir()
-    presence = Presence(file.parent / "writers")
-    with closing(Store(file, presence)) as store:
+    presence = SqlitePresence(file.parent / "writers")
+    with closing(SqliteStore(file, presence)) as store:
         store.sql.execute("PRAGMA query_only = ON")
         with pytest.raises(sqlite3.Error) as caught:
-            store.commit(Batch(memos={"m1": ("r1", b"1")}))
-        assert store.fault(caught.value).code == "J011"
-    presence.leave()
+            store.commit(SqliteBatch(memos={"m1": ("r1", b"1")}))
+        assert store.to_journal_error(caught.value).code == "J011"
+    presence.release()
 
 
 async def test_an_id_that_no_file_can_hold_is_an_unknown_run(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
-        assert (await journal.read("\udcff"), await journal.letters("\udcff"), await journal.find("\udcff")) == ([], [], [])
+        assert (await journal.read("\udcff"), await journal.inbox("\udcff"), await journal.find_runs("\udcff")) == ([], [], [])
         with pytest.raises(JournalError) as caught:
             journal.append("\udcff", [begun("r1")])
     assert caught.value.code == "J023"
@@ -291,11 +291,11 @@ async def test_an_id_that_no_file_can_hold_is_an_unknown_run(file: Path) -> None
 async def test_a_file_taken_away_reaches_who_waits(file: Path, how: str) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [begun("r1")])
-        await journal.durable("r1", 1)
+        await journal.wait_durable("r1", 1)
         take_away(file, how)
         journal.append("r1", middle(2, 1))
         with pytest.raises(JournalError) as caught:
-            await asyncio.wait_for(journal.durable("r1", 2), 60)
+            await asyncio.wait_for(journal.wait_durable("r1", 2), 60)
     assert caught.value.code == "J016"
 
 
@@ -334,7 +334,7 @@ async def test_a_value_that_is_no_json_is_refused_at_once_and_the_run_goes_on(fi
 async def test_who_stops_waiting_disturbs_nobody(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [begun("r1")])
-        waiting = [asyncio.create_task(journal.durable("r1", 1)) for _ in range(3)]
+        waiting = [asyncio.create_task(journal.wait_durable("r1", 1)) for _ in range(3)]
         await asyncio.sleep(0)
         waiting[1].cancel()
         await asyncio.gather(waiting[0], waiting[2])
@@ -379,7 +379,7 @@ async def test_a_folder_where_a_file_should_be_is_refused(tmp_path: Path) -> Non
 
 
 def test_makers_of_one_new_file_do_not_get_in_each_others_way(file: Path) -> None:
-    stores = [Reading(file) for _ in range(4)]
+    stores = [SqliteReader(file) for _ in range(4)]
     for store in stores:
-        assert store.find("", 10) == []
+        assert store.find_runs("", 10) == []
         store.close()

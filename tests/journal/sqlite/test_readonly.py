@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.core.protocols import Letter
+from orchestra.core.protocols import InboxMessage
 from orchestra.journal.errors import JournalError
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.journal.sqlite.readonly import FrozenJournal
+from orchestra.journal.sqlite.readonly import ReadOnlyJournal
 from tests.journal.files import holder
 from tests.journal.stories import begun, whole
 
@@ -26,29 +26,34 @@ async def file(tmp_path: Path) -> Path:
     async with SqliteJournal.open(path) as journal:
         journal.append("ended", whole("ended"))
         journal.append("waits", [begun("waits")])
-        blob = journal.put(b"graph")
-        journal.remember("memo", "ended", {"answer": blob})
+        blob = journal.put_blob(b"graph")
+        journal.put_memo("memo", "ended", {"answer": blob})
         await journal.release("waits")
-        await journal.post("waits", Letter(kind="cancel"))
+        await journal.send("waits", InboxMessage(kind="cancel"))
     return path
 
 
 async def test_it_tells_what_the_journal_tells_and_makes_nothing(file: Path) -> None:
     shutil.copytree(file.parent, file.parent.parent / "copy")
-    async with SqliteJournal.open(file.parent.parent / "copy" / file.name) as journal, FrozenJournal.open(file) as frozen:
-        assert await frozen.runs() == await journal.runs()
+    async with SqliteJournal.open(file.parent.parent / "copy" / file.name) as journal, ReadOnlyJournal.open(file) as frozen:
+        assert await frozen.list_runs() == await journal.list_runs()
         assert await frozen.read("ended") == await journal.read("ended") == list(whole("ended"))
-        assert await frozen.letters("waits") == await journal.letters("waits")
-        assert await frozen.recall("memo") == await journal.recall("memo") is not None
-        assert [found async for found in frozen.skim()] == [found async for found in journal.skim()]
+        assert await frozen.inbox("waits") == await journal.inbox("waits")
+        assert await frozen.get_memo("memo") == await journal.get_memo("memo") is not None
+        assert [found async for found in frozen.scan()] == [found async for found in journal.scan()]
         assert await frozen.outbox() == await journal.outbox()
-        assert (await frozen.find("e"), await frozen.summary("none")) == (["ended"], None)
+        assert (await frozen.find_runs("e"), await frozen.summary("none")) == (["ended"], None)
     assert sorted(path.name for path in file.parent.iterdir()) == ["journal.db", "journal.db-mark", "journal.db-writers"]
 
 
 async def test_whatever_would_write_is_refused(file: Path) -> None:
-    async with FrozenJournal.open(file) as frozen:
-        for write in (frozen.ready(), frozen.lease("waits"), frozen.post("waits", Letter(kind="cancel")), frozen.delete("ended")):
+    async with ReadOnlyJournal.open(file) as frozen:
+        for write in (
+            frozen.check_writable(),
+            frozen.lease("waits"),
+            frozen.send("waits", InboxMessage(kind="cancel")),
+            frozen.delete("ended"),
+        ):
             with pytest.raises(JournalError) as caught:
                 await write
             assert (caught.value.code, str(file.parent) in caught.value.message) == ("J011", True)
@@ -59,21 +64,14 @@ async def test_whatever_would_write_is_refused(file: Path) -> None:
 async def test_what_another_process_has_written_to_the_log_is_seen(file: Path) -> None:
     with holder(file, "held") as other:
         assert other.ask() == "1"
-        async with FrozenJournal.open(file) as frozen:
-            assert {run.run: run.status for run in await frozen.runs()} == {"ended": "done", "waits": "interrupted", "held": "running"}
+        async with ReadOnlyJournal.open(file) as frozen:
+            assert {run.run: run.status for run in await frozen.list_runs()} == {"ended": "done", "waits": "interrupted", "held": "running"}
         for name in ("journal.db", "journal.db-wal"):
             shutil.copy(file.with_name(name), file.parent.parent)
     with pytest.raises(JournalError) as caught:
-        async with FrozenJournal.open(file.parent.parent / file.name):
+        async with ReadOnlyJournal.open(file.parent.parent / file.name):
             pass
     assert (caught.value.code, "-wal" in caught.value.hint) == ("J011", True)
-
-
-async def test_one_of_an_earlier_version_is_not_brought_up_to_date(tmp_path: Path) -> None:
-    old = shutil.copy(Path(__file__).with_name("version1.db"), tmp_path / "old.db")
-    with pytest.raises(JournalError, match=r"J011.*brought up to date"):
-        async with FrozenJournal.open(Path(old)):
-            pass
 
 
 def test_the_verbs_that_look_say_that_they_only_read(file: Path) -> None:

@@ -8,80 +8,80 @@ from pathlib import Path
 import pytest
 
 from orchestra.core.errors import InputError, OrchestraError
-from orchestra.learn.certification.audit_log import Book, replaced
-from orchestra.verification.certificates.audits import FILE, Output
+from orchestra.learn.certification.audit_log import AuditLogFile, replace_file
+from orchestra.verification.certificates.audits import FILE_NAME, SampledOutput
 from orchestra.verification.certificates.file import Certificate
 from tests.verification.samples import certified
 
-OUTPUTS = [Output(f"run{number}", "reading", f"{number:032x}", 0.9) for number in range(20)]
+OUTPUTS = [SampledOutput(f"run{number}", "reading", f"{number:032x}", 0.9) for number in range(20)]
 
 
-def book(folder: Path) -> Book:
-    return Book(folder / "reader" / FILE, certified())
+def book(folder: Path) -> AuditLogFile:
+    return AuditLogFile(folder / "reader" / FILE_NAME, certified())
 
 
 def test_two_who_draw_the_same_draw_it_once(tmp_path: Path) -> None:
-    book(tmp_path).drew(OUTPUTS[:5], 20, 0, ("", ""))
-    watch = book(tmp_path).drew(OUTPUTS[3:8], 20, 0, ("", ""))
-    assert [output.run for output in watch.open] == [f"run{number}" for number in range(8)]
-    assert len(book(tmp_path).log().lines) == 2
+    book(tmp_path).record_sample(OUTPUTS[:5], 20, 0, ("", ""))
+    watch = book(tmp_path).record_sample(OUTPUTS[3:8], 20, 0, ("", ""))
+    assert [output.run for output in watch.pending] == [f"run{number}" for number in range(8)]
+    assert len(book(tmp_path).log().entries) == 2
 
 
 def test_many_who_write_at_once_lose_nothing(tmp_path: Path) -> None:
-    book(tmp_path).drew(OUTPUTS, 20, 0, ("", ""))
+    book(tmp_path).record_sample(OUTPUTS, 20, 0, ("", ""))
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda output: book(tmp_path).said([(output, "right")], "ada"), OUTPUTS))
-    watch = book(tmp_path).watch()
-    assert (watch.drift.audited, watch.open) == (20, [])
+        list(pool.map(lambda output: book(tmp_path).record_verdicts([(output, "right")], "ada"), OUTPUTS))
+    watch = book(tmp_path).audit_state()
+    assert (watch.drift.audited, watch.pending) == (20, [])
 
 
 def test_what_somebody_else_has_judged_meanwhile_stays(tmp_path: Path) -> None:
-    book(tmp_path).drew(OUTPUTS[:1], 1, 0, ("", ""))
-    book(tmp_path).said([(OUTPUTS[0], "right")], "ada")
-    watch = book(tmp_path).said([(OUTPUTS[0], "wrong")], "bob")
-    assert (watch.drift.wrong, watch.audits[OUTPUTS[0].unit].by) == (0, "ada")
+    book(tmp_path).record_sample(OUTPUTS[:1], 1, 0, ("", ""))
+    book(tmp_path).record_verdicts([(OUTPUTS[0], "right")], "ada")
+    watch = book(tmp_path).record_verdicts([(OUTPUTS[0], "wrong")], "bob")
+    assert (watch.drift.wrong, watch.audits[OUTPUTS[0].key].by) == (0, "ada")
 
 
 def test_after_a_line_that_was_cut_off_the_next_one_stands_alone(tmp_path: Path) -> None:
     one = book(tmp_path)
-    one.drew(OUTPUTS[:2], 2, 0, ("", ""))
+    one.record_sample(OUTPUTS[:2], 2, 0, ("", ""))
     one.path.write_bytes(one.path.read_bytes() + b'{"kind":"audited","certif')
-    assert one.said([(OUTPUTS[0], "right")], "ada").drift.audited == 1
-    assert len(one.log().lines) == 2
+    assert one.record_verdicts([(OUTPUTS[0], "right")], "ada").drift.audited == 1
+    assert len(one.log().entries) == 2
 
 
 def test_a_certificate_is_voided_once_and_for_one_reason(tmp_path: Path) -> None:
     one, file = book(tmp_path), tmp_path / "reader" / "certificate.json"
-    one.drew(OUTPUTS[:4], 4, 0, ("", ""))
-    assert one.void(file) == ""
+    one.record_sample(OUTPUTS[:4], 4, 0, ("", ""))
+    assert one.void_certificate(file) == ""
     assert not file.exists()
-    one.said([(output, "wrong") for output in OUTPUTS[:4]], "ada")
-    why = one.void(file)
-    found = Certificate.read(file.read_bytes())
-    assert found.void == why == one.watch().broken != ""
+    one.record_verdicts([(output, "wrong") for output in OUTPUTS[:4]], "ada")
+    why = one.void_certificate(file)
+    found = Certificate.from_bytes(file.read_bytes())
+    assert found.void_reason == why == one.audit_state().violation != ""
     written = file.read_bytes()
-    Book(one.path, found).void(file)
+    AuditLogFile(one.path, found).void_certificate(file)
     assert file.read_bytes() == written
-    assert Book(one.path, found).watch().drift.wrong == 4
+    assert AuditLogFile(one.path, found).audit_state().drift.wrong == 4
 
 
 def test_a_certificate_that_took_its_place_meanwhile_stays(tmp_path: Path) -> None:
     watched, made = certified(), certified(threshold=0.95)
     one, file = book(tmp_path), tmp_path / "reader" / "certificate.json"
-    one.drew(OUTPUTS, 20, 0, ("", ""))
-    one.said([(output, "wrong") for output in OUTPUTS], "ada")
-    replaced(file, made.written())
-    assert one.void(file) == one.watch().broken != ""
-    assert file.read_bytes() == made.written()
-    assert one.replaced(file)
-    replaced(file, watched.written())
-    assert one.void(file) == Certificate.read(file.read_bytes()).void
+    one.record_sample(OUTPUTS, 20, 0, ("", ""))
+    one.record_verdicts([(output, "wrong") for output in OUTPUTS], "ada")
+    replace_file(file, made.to_bytes())
+    assert one.void_certificate(file) == one.audit_state().violation != ""
+    assert file.read_bytes() == made.to_bytes()
+    assert one.is_replaced(file)
+    replace_file(file, watched.to_bytes())
+    assert one.void_certificate(file) == Certificate.from_bytes(file.read_bytes()).void_reason
 
 
 def test_many_who_put_a_file_in_its_place_at_once_leave_one_of_theirs_whole(tmp_path: Path) -> None:
     file, all_ = tmp_path / "certificate.json", [bytes([number]) * 100_000 for number in range(65, 81)]
     with ThreadPoolExecutor(16) as pool:
-        list(pool.map(lambda data: replaced(file, data), all_))
+        list(pool.map(lambda data: replace_file(file, data), all_))
     assert file.read_bytes() in all_
     assert list(tmp_path.iterdir()) == [file]
 
@@ -90,7 +90,7 @@ def test_a_certificate_that_cannot_be_written_has_a_code(tmp_path: Path) -> None
     (tmp_path / "certificate.json").mkdir()
     (tmp_path / "certificate.json" / "inside").write_text("")
     with pytest.raises(OrchestraError) as error:
-        replaced(tmp_path / "certificate.json", b"{}")
+        replace_file(tmp_path / "certificate.json", b"{}")
     assert error.value.code == "C023"
     assert [path.name for path in tmp_path.iterdir()] == ["certificate.json"]
 
@@ -98,5 +98,5 @@ def test_a_certificate_that_cannot_be_written_has_a_code(tmp_path: Path) -> None
 def test_a_file_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "reader").write_text("a file where a folder should be")
     with pytest.raises(InputError, match="cannot be used") as error:
-        book(tmp_path).drew(OUTPUTS[:1], 1, 0, ("", ""))
+        book(tmp_path).record_sample(OUTPUTS[:1], 1, 0, ("", ""))
     assert error.value.code == "V020"

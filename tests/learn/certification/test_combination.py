@@ -13,15 +13,24 @@ from hypothesis import strategies as st
 
 from orchestra.core.errors import InputError
 from orchestra.core.events import Verdict
-from orchestra.learn.certification.combination import EACH, LABELS, Fit, Row, _logistic, area, fitted, isotonic
-from orchestra.verification.certificates.combination import Combination, Data, settled
+from orchestra.learn.certification.combination import (
+    MIN_LABELLED_ROWS,
+    MIN_ROWS_PER_CLASS,
+    CombinationFit,
+    CombinationRow,
+    _fit_logistic,
+    area_under_risk_coverage,
+    fit_combination,
+    isotonic_regression,
+)
+from orchestra.verification.certificates.combination import Combination, CombinationData, interpolate
 from orchestra.verification.verdict import FAIL, PASS, UNKNOWN
 from tests.verification.samples import BONDS
 
 CHECKS = ("quote", "confidence", "entailment", "rederive(second)")
 
 
-def rows(count: int, seed: int = 0, *, labelled: bool = True, right: float = 0.6) -> list[Row]:
+def rows(count: int, seed: int = 0, *, labelled: bool = True, right: float = 0.6) -> list[CombinationRow]:
     """`confidence` and `entailment` each tell some of what is right; `rederive(second)` is a coin; every quote stands."""
     chance = random.Random(seed)
     found = []
@@ -29,7 +38,7 @@ def rows(count: int, seed: int = 0, *, labelled: bool = True, right: float = 0.6
         good = chance.random() < right
         sure, supported = (1 / (1 + math.exp(-chance.gauss(1.2 if good else -1.2, 1))) for _ in range(2))
         other = chance.random() < 0.5
-        found.append(Row(f"{number}", _verdicts(sure, supported, other), good if labelled else None))
+        found.append(CombinationRow(f"{number}", _verdicts(sure, supported, other), good if labelled else None))
     return found
 
 
@@ -42,22 +51,22 @@ def _verdicts(sure: float, supported: float, other: bool, quote: str = PASS) -> 
     )
 
 
-def scores(fit: Fit, held: Sequence[Row]) -> list[float]:
-    data = Data("", "", 0, 0, 0)
-    told = {"agent": "a", "method": "regression", "checks": CHECKS, "data": data, "bonds": BONDS, "made": ""}
-    made = Combination(bias=fit.bias, voices=fit.voices, steps=fit.steps, **told)  # type: ignore[arg-type]
-    return [score if (score := made.of(row.verdicts)) is not None else math.nan for row in held]
+def scores(fit: CombinationFit, held: Sequence[CombinationRow]) -> list[float]:
+    data = CombinationData("", "", 0, 0, 0)
+    told = {"agent": "a", "method": "regression", "checks": CHECKS, "data": data, "dependencies": BONDS, "created_at": ""}
+    made = Combination(bias=fit.bias, weights=fit.weights, isotonic_points=fit.isotonic_points, **told)  # type: ignore[arg-type]
+    return [score if (score := made.score(row.verdicts)) is not None else math.nan for row in held]
 
 
 def test_it_weighs_the_checks_that_tell_and_is_calibrated_on_rows_that_it_has_not_seen() -> None:
-    fit, held = fitted(rows(2000), CHECKS), rows(4000, 1)
-    weights = {voice.check: voice.weight for voice in fit.voices}
+    fit, held = fit_combination(rows(2000), CHECKS), rows(4000, 1)
+    weights = {voice.check: voice.weight for voice in fit.weights}
     assert set(weights) == {"confidence", "entailment", "rederive(second)"}
     assert weights["confidence"] == pytest.approx(weights["entailment"], rel=0.15)
     assert abs(weights["rederive(second)"]) < 0.05
-    assert "same of every row" in fit.silent["quote"]
+    assert "same of every row" in fit.excluded_checks["quote"]
     found = np.array(scores(fit, held))
-    right, off = np.array([bool(row.right) for row in held]), 0.0
+    right, off = np.array([bool(row.is_correct) for row in held]), 0.0
     for low in (0.0, 0.2, 0.4, 0.6, 0.8):
         some = (found >= low) & (found < low + 0.2 + (low == 0.8))
         off += abs(float(right[some].mean() - found[some].mean())) * float(some.mean())
@@ -66,18 +75,18 @@ def test_it_weighs_the_checks_that_tell_and_is_calibrated_on_rows_that_it_has_no
 
 
 def test_the_ablation_says_what_each_check_brings() -> None:
-    fit = fitted(rows(1500), CHECKS)
-    areas = {one.name: one.aurc for one in fit.ranked}
+    fit = fit_combination(rows(1500), CHECKS)
+    areas = {one.name: one.aurc for one in fit.score_rankings}
     assert list(areas)[:2] == ["all checks", "the lowest score"]
     assert min(areas["without confidence"], areas["without entailment"], areas["the lowest score"]) > 1.1 * areas["all checks"]
     assert areas["without rederive(second)"] == pytest.approx(areas["all checks"], rel=0.02)
-    assert {one.name: one.auroc for one in fit.ranked}["all checks"] > 0.9
+    assert {one.name: one.auroc for one in fit.score_rankings}["all checks"] > 0.9
 
 
 def test_the_weights_are_where_the_slope_of_the_penalised_likelihood_is_level() -> None:
     chance = np.random.default_rng(0)
     places, right = chance.normal(size=(400, 3)), (chance.random(400) < 0.5).astype(float)
-    weights = _logistic(places, right)
+    weights = _fit_logistic(places, right)
     design = np.column_stack([places, np.ones(400)])
     slope = design.T @ (1 / (1 + np.exp(-design @ weights)) - right) + np.array([10.0, 10.0, 10.0, 0.0]) * weights
     assert np.abs(slope).max() < 1e-6
@@ -85,46 +94,47 @@ def test_the_weights_are_where_the_slope_of_the_penalised_likelihood_is_level() 
 
 def test_too_few_rows_are_refused_with_how_many_are_wanted() -> None:
     with pytest.raises(InputError) as caught:
-        fitted(rows(LABELS - 1), CHECKS)
+        fit_combination(rows(MIN_LABELLED_ROWS - 1), CHECKS)
     assert (caught.value.code, "299 labelled rows" in caught.value.message) == ("N162", True)
     assert "1 more are needed, 300 in all" in caught.value.message
-    assert fitted(rows(LABELS), CHECKS).rows == LABELS
+    assert fit_combination(rows(MIN_LABELLED_ROWS), CHECKS).row_count == MIN_LABELLED_ROWS
 
 
 def test_rows_that_are_all_right_tell_nothing() -> None:
-    some = [Row(row.id, row.verdicts, number >= EACH - 1) for number, row in enumerate(rows(400))]
+    some = [CombinationRow(row.id, row.verdicts, number >= MIN_ROWS_PER_CLASS - 1) for number, row in enumerate(rows(400))]
     with pytest.raises(InputError) as caught:
-        fitted(some, CHECKS)
-    assert (caught.value.code, f"at least {EACH} wrong" in caught.value.message) == ("N162", True)
+        fit_combination(some, CHECKS)
+    assert (caught.value.code, f"at least {MIN_ROWS_PER_CLASS} wrong" in caught.value.message) == ("N162", True)
 
 
 def test_rows_that_a_check_denies_or_cannot_tell_of_are_left_out_and_counted() -> None:
-    denied = [Row(f"d{at}", _verdicts(0.9, 0.9, True, FAIL), False) for at in range(40)]
+    denied = [CombinationRow(f"d{at}", _verdicts(0.9, 0.9, True, FAIL), False) for at in range(40)]
     open_ = [
-        Row(f"u{at}", (*row.verdicts[:2], Verdict("entailment", UNKNOWN, 0.5), row.verdicts[3]), True) for at, row in enumerate(rows(30))
+        CombinationRow(f"u{at}", (*row.verdicts[:2], Verdict("entailment", UNKNOWN, 0.5), row.verdicts[3]), True)
+        for at, row in enumerate(rows(30))
     ]
-    unasked = [Row(f"n{at}", row.verdicts[:3], True) for at, row in enumerate(rows(7))]
-    fit = fitted([*rows(500), *denied, *open_, *unasked, *rows(9, labelled=False)], CHECKS)
-    assert fit.rows == 500
+    unasked = [CombinationRow(f"n{at}", row.verdicts[:3], True) for at, row in enumerate(rows(7))]
+    fit = fit_combination([*rows(500), *denied, *open_, *unasked, *rows(9, labelled=False)], CHECKS)
+    assert fit.row_count == 500
     assert fit.left_out == {
         "quote fails": 40,
         "entailment cannot tell": 30,
         "rederive(second) cannot tell": 7,
         "nobody said whether it is right": 9,
     }
-    assert fit.voices == fitted(rows(500), CHECKS).voices
+    assert fit.weights == fit_combination(rows(500), CHECKS).weights
 
 
 def test_the_order_of_rows_of_one_seed_does_not_matter_much_and_the_seed_is_kept() -> None:
-    one = fitted(rows(600), CHECKS, seed=3)
-    assert one.voices == fitted(rows(600), CHECKS, seed=4).voices
-    assert one == fitted(rows(600), CHECKS, seed=3)
+    one = fit_combination(rows(600), CHECKS, seed=3)
+    assert one.weights == fit_combination(rows(600), CHECKS, seed=4).weights
+    assert one == fit_combination(rows(600), CHECKS, seed=3)
 
 
 # Without labels
 
 
-def watched(count: int, seed: int = 0) -> list[Row]:
+def watched(count: int, seed: int = 0) -> list[CombinationRow]:
     """Three checks that are right in 90, 80 and 70 % of the rows, each by itself; `quote` passes nearly all."""
     chance, found = random.Random(seed), []
     for number in range(count):
@@ -135,7 +145,7 @@ def watched(count: int, seed: int = 0) -> list[Row]:
             Verdict(name, PASS if vote else FAIL, float(vote), deterministic=False) for name, vote in zip(names, votes, strict=True)
         ]
         odd = Verdict("entailment(odd)", PASS if number % 50 else FAIL, 1.0, deterministic=False)
-        found.append(Row(f"{number}", (*verdicts, odd), good))
+        found.append(CombinationRow(f"{number}", (*verdicts, odd), good))
     return found
 
 
@@ -143,27 +153,27 @@ WATCHED = ("entailment", "rederive(second)", "rederive(third)", "entailment(odd)
 
 
 def test_without_labels_each_check_is_worth_what_the_others_make_of_it() -> None:
-    fit = fitted(watched(4000), WATCHED, unlabelled=True)
-    assert "passes 98.0% of the rows" in fit.silent["entailment(odd)"]
-    found = {voice.check: (voice.passed, voice.failed) for voice in fit.voices}
+    fit = fit_combination(watched(4000), WATCHED, unlabelled=True)
+    assert "passes 98.0% of the rows" in fit.excluded_checks["entailment(odd)"]
+    found = {voice.check: (voice.passed, voice.failed) for voice in fit.weights}
     for check, share in zip(WATCHED, (0.9, 0.8, 0.7), strict=False):
         assert found[check][0] == pytest.approx(math.log(share / (1 - share)), abs=0.35)
         assert found[check][1] == pytest.approx(-math.log(share / (1 - share)), abs=0.35)
     assert fit.bias == pytest.approx(math.log(0.6 / 0.4), abs=0.3)
-    assert fit.ranked[0].auroc > 0.93
+    assert fit.score_rankings[0].auroc > 0.93
 
 
 def test_labels_do_not_change_what_is_fitted_without_them() -> None:
-    bare = [Row(row.id, row.verdicts) for row in watched(600)]
-    assert fitted(bare, WATCHED, unlabelled=True).voices == fitted(watched(600), WATCHED, unlabelled=True).voices
+    bare = [CombinationRow(row.id, row.verdicts) for row in watched(600)]
+    assert fit_combination(bare, WATCHED, unlabelled=True).weights == fit_combination(watched(600), WATCHED, unlabelled=True).weights
 
 
 def test_two_checks_alone_cannot_judge_each_other() -> None:
     with pytest.raises(InputError) as caught:
-        fitted(watched(600), ("entailment", "rederive(second)", "entailment(odd)"), unlabelled=True)
+        fit_combination(watched(600), ("entailment", "rederive(second)", "entailment(odd)"), unlabelled=True)
     assert (caught.value.code, "2 checks tell something without labels, and 3 are needed" in caught.value.message) == ("N163", True)
     with pytest.raises(InputError, match="1 more are needed"):
-        fitted(watched(LABELS - 1), WATCHED, unlabelled=True)
+        fit_combination(watched(MIN_LABELLED_ROWS - 1), WATCHED, unlabelled=True)
 
 
 # Parts
@@ -171,20 +181,20 @@ def test_two_checks_alone_cannot_judge_each_other() -> None:
 
 @given(st.lists(st.tuples(st.floats(-5, 5), st.booleans()), min_size=1, max_size=60))
 def test_steps_rise_and_keep_the_share_of_right_ones(rows_: list[tuple[float, bool]]) -> None:
-    steps = isotonic([at for at, _ in rows_], [float(good) for _, good in rows_])
+    steps = isotonic_regression([at for at, _ in rows_], [float(good) for _, good in rows_])
     shares = [step.share for step in steps]
     assert shares == sorted(shares)
-    assert [step.at for step in steps] == sorted(step.at for step in steps)
+    assert [step.total for step in steps] == sorted(step.total for step in steps)
     assert all(0 <= share <= 1 for share in shares)
-    assert settled(steps, -9) == shares[0]
-    assert settled(steps, 9) == shares[-1]
+    assert interpolate(steps, -9) == shares[0]
+    assert interpolate(steps, 9) == shares[-1]
 
 
 def test_steps_are_those_of_pooled_neighbours() -> None:
-    steps = isotonic([1, 2, 3, 4, 5], [0, 1, 0, 1, 1])
-    assert [(step.at, step.share) for step in steps] == [(1, 0), (2.5, 0.5), (4.5, 1)]
+    steps = isotonic_regression([1, 2, 3, 4, 5], [0, 1, 0, 1, 1])
+    assert [(step.total, step.share) for step in steps] == [(1, 0), (2.5, 0.5), (4.5, 1)]
 
 
 def test_the_area_is_risk_over_coverage() -> None:
-    assert area([4, 3, 2, 1], [True, True, False, False]) == pytest.approx((0 + 0 + 1 / 3 + 2 / 4) / 4)
-    assert area([1, 1, 1, 1], [True, True, False, False]) == 0.5
+    assert area_under_risk_coverage([4, 3, 2, 1], [True, True, False, False]) == pytest.approx((0 + 0 + 1 / 3 + 2 / 4) / 4)
+    assert area_under_risk_coverage([1, 1, 1, 1], [True, True, False, False]) == 0.5

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from orchestra.agents.card import Card
-from orchestra.learn.certification.independent import Recurring, independent
+from orchestra.learn.certification.independent import RepeatedInput, select_independent
 from orchestra.learn.evaluation import rows as rows_module
-from orchestra.learn.evaluation.rows import Question
-from orchestra.verification.certificates.certify import Certified, Item, Terms, certify
+from orchestra.learn.evaluation.rows import EvaluationRow
+from orchestra.verification.certificates.certify import CertificationTerms, Certified, ScoredAnswer, certify
 
 CARD = "schema: orchestra/v1\nname: sorter\ninput: {text: str, passage: str}\noutput: {label: str}\nevidence: passage\n"
 
@@ -23,58 +23,59 @@ def card(tmp_path: Path) -> Card:
     return Card.load(tmp_path)
 
 
-def rows(count: int, of: int, *, group: bool) -> rows_module.Test:
+def rows(count: int, of: int, *, group: bool) -> rows_module.EvaluationSet:
     made = [
-        Question(f"{n}", {"text": f"{n}", "passage": f"{n if group else n // of}"}, {}, f"{n // of}" if group else "") for n in range(count)
+        EvaluationRow(f"{n}", {"text": f"{n}", "passage": f"{n if group else n // of}"}, {}, f"{n // of}" if group else "")
+        for n in range(count)
     ]
-    return rows_module.Test("rows", "", made)
+    return rows_module.EvaluationSet("rows", "", made)
 
 
 @pytest.mark.parametrize("group", [True, False])
 def test_of_each_group_and_of_rows_with_the_same_evidence_one_is_drawn(card: Card, group: bool) -> None:
-    found = independent(rows(100, 10, group=group), card, 0)
-    assert (found.copies, found.grouped) == (0, 90)
-    assert sorted({int(row.id) // 10 for row in found.test.questions}) == list(range(10))
+    found = select_independent(rows(100, 10, group=group), card, 0)
+    assert (found.duplicates, found.group_duplicates) == (0, 90)
+    assert sorted({int(row.id) // 10 for row in found.test.rows}) == list(range(10))
 
 
 def test_a_draw_follows_from_the_seed_and_the_ids_and_from_nothing_else(card: Card) -> None:
     test = rows(100, 10, group=True)
-    backwards = rows_module.Test("rows", "", list(reversed(test.questions)))
-    ids = [{row.id for row in independent(one, card, seed).test.questions} for one, seed in ((test, 0), (backwards, 0), (test, 1))]
+    backwards = rows_module.EvaluationSet("rows", "", list(reversed(test.rows)))
+    ids = [{row.id for row in select_independent(one, card, seed).test.rows} for one, seed in ((test, 0), (backwards, 0), (test, 1))]
     assert ids[0] == ids[1] != ids[2]
 
 
 def test_inputs_that_say_the_same_are_one_whatever_their_groups(card: Card) -> None:
-    made = [Question(f"{n}", {"text": "Hello" if n % 2 else "hello!", "passage": ""}, {}, f"{n}") for n in range(50)]
-    found = independent(rows_module.Test("rows", "", made), card, 0)
-    assert (found.copies, len(found.test.questions)) == (49, 1)
+    made = [EvaluationRow(f"{n}", {"text": "Hello" if n % 2 else "hello!", "passage": ""}, {}, f"{n}") for n in range(50)]
+    found = select_independent(rows_module.EvaluationSet("rows", "", made), card, 0)
+    assert (found.duplicates, len(found.test.rows)) == (49, 1)
 
 
 def test_families_that_are_right_or_wrong_together_come_to_a_broken_certificate_no_more_often_than_delta(card: Card) -> None:
     """At a risk of 6 %, a promise of 5 % is broken: with ten rows of each family as if they were apart, in one of ten draws."""
     test, broken = rows(2000, 10, group=True), [0, 0]
-    apart = independent(test, card, 0).test
+    apart = select_independent(test, card, 0).test
     for seed in range(200):
         source = random.Random(seed)
         wrong = [source.random() < 0.06 for _ in range(200)]
         for at, one in enumerate((apart, test)):
-            items = [Item(row.id, 0.5, wrong[int(row.group)]) for row in one.questions]
-            broken[at] += isinstance(certify(items, Terms(), rounds=0).outcome, Certified)
-    assert broken[0] <= 200 * Terms().delta
+            items = [ScoredAnswer(row.id, 0.5, wrong[int(row.group)]) for row in one.rows]
+            broken[at] += isinstance(certify(items, CertificationTerms(), rounds=0).outcome, Certified)
+    assert broken[0] <= 200 * CertificationTerms().delta
     assert broken[1] > 15
 
 
 def test_a_long_input_that_comes_again_and_again_is_told_until_rows_are_grouped_by_it(card: Card) -> None:
     """83 tables with six questions each are 83 rows, where the card names no evidence."""
-    plain = card.varied(evidence=None)
+    plain = card.with_settings(evidence=None)
     made = [
-        Question(f"{n}", {"text": f"Question {n}", "passage": f"The table with the number {n // 6}, which is long enough"}, {})
+        EvaluationRow(f"{n}", {"text": f"Question {n}", "passage": f"The table with the number {n // 6}, which is long enough"}, {})
         for n in range(498)
     ]
-    found = independent(rows_module.Test("rows", "", made), plain, 0)
-    assert found.recurring == Recurring("passage", 83, 498)
-    assert independent(rows_module.Test("rows", "", made), plain, 0, "passage").recurring is None
-    short = [Question(f"{n}", {"text": f"Question {n}", "passage": "yes"}, {}) for n in range(100)]
-    assert independent(rows_module.Test("rows", "", short), plain, 0).recurring is None
-    alike = [Question(f"{n}", {"text": f"{n}", "passage": "the same instruction in each of all these rows"}, {}) for n in range(498)]
-    assert independent(rows_module.Test("rows", "", alike), plain, 0).recurring is None, "no two rows differ in it"
+    found = select_independent(rows_module.EvaluationSet("rows", "", made), plain, 0)
+    assert found.repeated_input == RepeatedInput("passage", 83, 498)
+    assert select_independent(rows_module.EvaluationSet("rows", "", made), plain, 0, "passage").repeated_input is None
+    short = [EvaluationRow(f"{n}", {"text": f"Question {n}", "passage": "yes"}, {}) for n in range(100)]
+    assert select_independent(rows_module.EvaluationSet("rows", "", short), plain, 0).repeated_input is None
+    alike = [EvaluationRow(f"{n}", {"text": f"{n}", "passage": "the same instruction in each of all these rows"}, {}) for n in range(498)]
+    assert select_independent(rows_module.EvaluationSet("rows", "", alike), plain, 0).repeated_input is None, "no two rows differ in it"

@@ -13,10 +13,10 @@ from orchestra.agents.inference.calibration import Calibration
 from orchestra.core.errors import InputError
 from orchestra.fleet.weights import weights
 from orchestra.learn.certification.labelled_answers import Predictions
-from orchestra.learn.data.dataset import DataSet, Row, check_vacant
-from orchestra.learn.evaluation.rows import read_test
-from orchestra.learn.promotion.promotion import LOG, Shelf
-from orchestra.schema.strict_json import NotDecodable, decoded
+from orchestra.learn.data.dataset import Dataset, DatasetRow, check_overwrite
+from orchestra.learn.evaluation.rows import read_evaluation_set
+from orchestra.learn.promotion.promotion import LOG_FILE, AdapterStore
+from orchestra.schema.strict_json import JsonDecodingError, decode_json
 
 BAD = {
     "no JSON": b"{",
@@ -32,43 +32,43 @@ def bad(request: pytest.FixtureRequest) -> bytes:
 
 
 def test_bytes_of_another_type_are_told_of_in_one_way(bad: bytes) -> None:
-    with pytest.raises(NotDecodable):
-        decoded(bad, Row)
+    with pytest.raises(JsonDecodingError):
+        decode_json(bad, DatasetRow)
 
 
-@pytest.mark.parametrize(("read", "code"), [(read_test, "N001"), (Predictions.read, "V006")])
+@pytest.mark.parametrize(("read", "code"), [(read_evaluation_set, "N001"), (Predictions.read, "V006")])
 def test_a_line_that_cannot_be_read_is_shown_with_its_place(tmp_path: Path, bad: bytes, read: Callable[[Path], Any], code: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"\n" + bad + b"\n")
     with pytest.raises(InputError, match="a line that is no ") as caught:
         read(path)
-    assert caught.value.place is not None
-    assert (caught.value.code, caught.value.place.line) == (code, 2)
+    assert caught.value.location is not None
+    assert (caught.value.code, caught.value.location.line) == (code, 2)
 
 
 def test_a_manifest_and_the_rows_of_a_data_set(tmp_path: Path, bad: bytes) -> None:
-    made = DataSet.made("d", "a", "", "CC0", [], {"train": [Row("1", {}, "x", "1")]})
+    made = Dataset.build("d", "a", "", "CC0", [], {"train": [DatasetRow("1", {}, "x", "1")]})
     made.write(tmp_path)
     (tmp_path / "tune.jsonl").write_bytes(bad)
     with pytest.raises(InputError, match="N001"):
-        DataSet.load(tmp_path)
+        Dataset.load(tmp_path)
     made.write(tmp_path)
     (tmp_path / "manifest.json").write_bytes(bad)
     with pytest.raises(InputError, match="N001"):
-        DataSet.load(tmp_path)
+        Dataset.load(tmp_path)
     with pytest.raises(InputError, match="N016"):
-        check_vacant(tmp_path)
+        check_overwrite(tmp_path)
 
 
 def test_a_log_of_promotions_and_a_calibration(tmp_path: Path, bad: bytes) -> None:
-    card = Card.declared("a", input={"type": "object", "properties": {}}, output={"type": "string"}, prompt="x")
-    (tmp_path / LOG).write_bytes(bad)
+    card = Card.declare("a", input={"type": "object", "properties": {}}, output={"type": "string"}, prompt="x")
+    (tmp_path / LOG_FILE).write_bytes(bad)
     with pytest.raises(InputError, match="N303"):
-        Shelf(card, tmp_path, tmp_path).log()
+        AdapterStore(card, tmp_path, tmp_path).promotions()
     with pytest.raises(InputError, match="A014"):
         Calibration.read(bad, ())
 
 
 def test_a_manifest_of_weights_that_is_damaged_says_nothing(tmp_path: Path, bad: bytes) -> None:
     (tmp_path / weights.MANIFEST).write_bytes(bad)
-    assert weights.look(tmp_path) == ""
+    assert weights.quick_digest(tmp_path) == ""

@@ -12,10 +12,10 @@ import pytest
 from orchestra.agents.card import Card
 from orchestra.core.errors import InputError
 from orchestra.learn.data import provenance
-from orchestra.learn.data.dataset import DataSet
-from orchestra.learn.data.deduplication import mark
-from orchestra.learn.data.provenance import LearntPart
-from orchestra.learn.evaluation.rows import read_test
+from orchestra.learn.data.dataset import Dataset
+from orchestra.learn.data.deduplication import fingerprint
+from orchestra.learn.data.provenance import TrainingSplit
+from orchestra.learn.evaluation.rows import read_evaluation_set
 from orchestra.verification.certificates import row_fingerprints
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import furnish
@@ -152,62 +152,62 @@ def test_of_what_was_trained_before_there_were_records_the_part_beside_its_manif
 
 def test_a_record_beside_something_else_is_none(shell: Shell) -> None:
     card = Card.load(Path("agents/coin"))
-    assert provenance.read(card, Path("agents/coin")) is not None
+    assert provenance.read_provenance(card, Path("agents/coin")) is not None
     told = json.loads(RECORD.read_text())
-    RECORD.write_text(json.dumps({**told, "learnt": "of another"}))
-    assert provenance.read(card, Path("agents/coin")) is None
+    RECORD.write_text(json.dumps({**told, "weights_digest": "of another"}))
+    assert provenance.read_provenance(card, Path("agents/coin")) is None
 
 
 def test_a_training_that_goes_on_from_another_has_learnt_from_both(shell: Shell) -> None:
     card, folder = Card.load(Path("agents/coin")), Path("agents/coin")
     assert shell("learn", "data", "coin", "new.csv", "--licence", "own", "--out", "new", "--tune", "0", "--test", "0.5").code == 0
-    provenance.record(card, DataSet.load(Path("new")), folder, provenance.read(card, Path("cset/coin-trained")))
-    found = provenance.read(card, folder)
+    provenance.write_provenance(card, Dataset.load(Path("new")), folder, provenance.read_provenance(card, Path("cset/coin-trained")))
+    found = provenance.read_provenance(card, folder)
     assert found is not None
     assert found.data == "cset, new"
-    provenance.record(card, DataSet.load(Path("new")), folder, found)
-    assert (again := provenance.read(card, folder)) is not None
+    provenance.write_provenance(card, Dataset.load(Path("new")), folder, found)
+    assert (again := provenance.read_provenance(card, folder)) is not None
     assert again.data == found.data, "a set is named once"
     for data in ("cset", "new"):
         assert set(marks(data)) <= set(found.train.lowest)
 
 
 def marks(data: str) -> list[str]:
-    return [mark(row.input)[: row_fingerprints.LENGTH] for row in DataSet.load(Path(data)).rows["train"]]
+    return [fingerprint(row.input)[: row_fingerprints.FINGERPRINT_LENGTH] for row in Dataset.load(Path(data)).rows["train"]]
 
 
 def test_of_many_rows_a_sample_is_kept_and_the_same_sample_is_held_against_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_fingerprints, "MOST", 50)
-    many = [mark(number)[: row_fingerprints.LENGTH] for number in range(1_000)]
-    part = row_fingerprints.Marks.of(many)
-    assert (part.rows, len(part.lowest)) == (1_000, 50)
-    assert part.held(many) == (50, 50)
-    looked, found = part.held([mark(f"new {number}")[: row_fingerprints.LENGTH] for number in range(1_000)])
+    monkeypatch.setattr(row_fingerprints, "MAX_KEPT", 50)
+    many = [fingerprint(number)[: row_fingerprints.FINGERPRINT_LENGTH] for number in range(1_000)]
+    part = row_fingerprints.RowFingerprints.of(many)
+    assert (part.count, len(part.lowest)) == (1_000, 50)
+    assert part.count_matches(many) == (50, 50)
+    looked, found = part.count_matches([fingerprint(f"new {number}")[: row_fingerprints.FINGERPRINT_LENGTH] for number in range(1_000)])
     assert 20 < looked < 100
     assert found == 0
     seen = [one for one in many if one <= part.lowest[-1]]
-    unseen = sorted(mark(f"new {number}")[: row_fingerprints.LENGTH] for number in range(1_000))
-    assert not part.many([seen[0], *unseen[:4], *unseen[-200:]])  # a fifth of the five that can be looked for, by chance
-    assert part.many([*seen[:3], *unseen[:2], *unseen[-200:]])
-    assert row_fingerprints.Marks.of(many, 1_000).many([*many[:2], *unseen[-10:]])
+    unseen = sorted(fingerprint(f"new {number}")[: row_fingerprints.FINGERPRINT_LENGTH] for number in range(1_000))
+    assert not part.overlaps([seen[0], *unseen[:4], *unseen[-200:]])  # a fifth of the five that can be looked for, by chance
+    assert part.overlaps([*seen[:3], *unseen[:2], *unseen[-200:]])
+    assert row_fingerprints.RowFingerprints.of(many, 1_000).overlaps([*many[:2], *unseen[-10:]])
 
 
 def test_probabilities_are_calibrated_on_the_tune_part_and_on_no_row_of_the_train_part(shell: Shell) -> None:
     card, data = Card.load(Path("agents/coin")), Path("cset")
-    assert provenance.known(card, read_test(data, "tune"), data, ("train",)) == []
-    held: tuple[tuple[LearntPart, tuple[LearntPart, ...]], ...] = (("train", ("train",)), ("tune", provenance.BOTH))
+    assert provenance.find_training_overlap(card, read_evaluation_set(data, "tune"), data, ("train",)) == []
+    held: tuple[tuple[TrainingSplit, tuple[TrainingSplit, ...]], ...] = (("train", ("train",)), ("tune", provenance.TRAINING_SPLITS))
     for part, parts in held:
         with pytest.raises(InputError) as caught:
-            provenance.refuse(provenance.known(card, read_test(data, part), data, parts))
+            provenance.refuse_training_overlap(provenance.find_training_overlap(card, read_evaluation_set(data, part), data, parts))
         assert caught.value.code == "N205"
 
 
 def test_of_rows_of_both_parts_each_is_told(shell: Shell) -> None:
     card, lines = Card.load(Path("agents/coin")), [Path(f"cset/{part}.jsonl").read_text().splitlines()[:3] for part in ("train", "tune")]
     Path("both.jsonl").write_text("\n".join(line for each in lines for line in each) + "\n")
-    found = provenance.known(card, read_test(Path("both.jsonl")), Path("both.jsonl"))
+    found = provenance.find_training_overlap(card, read_evaluation_set(Path("both.jsonl")), Path("both.jsonl"))
     ends = ["coin was trained on (cset, train part)", "coin was trained on (cset, tune part)"]
-    assert [one.said for one in found] == [f"3 of 6 rows are among those that {end}" for end in ends]
+    assert [one.message for one in found] == [f"3 of 6 rows are among those that {end}" for end in ends]
 
 
 def test_what_another_kind_of_agent_has_learnt_is_no_candidate(shell: Shell) -> None:

@@ -17,15 +17,22 @@ safetensors = pytest.importorskip("safetensors.torch")
 
 from orchestra.agents.card import Card  # noqa: E402
 from orchestra.agents.inference.encoder import Encoder  # noqa: E402
-from orchestra.agents.inference.text_classifier import Committee  # noqa: E402
+from orchestra.agents.inference.text_classifier import TextClassifier  # noqa: E402
 from orchestra.core.errors import InputError  # noqa: E402
-from orchestra.fleet.weights.encoders import described  # noqa: E402
-from orchestra.learn.encoders.classifier import Face, Held, Plan, Rows, settle, train  # noqa: E402
-from orchestra.learn.encoders.member import LOSSES, Step, embedded, losses_of, trained  # noqa: E402
-from orchestra.learn.encoders.texts import Labelled, digest_of, folds  # noqa: E402
-from orchestra.learn.encoders.tuned import Frozen, Pace, Tuned, dropped  # noqa: E402
-from orchestra.learn.linear import Fit  # noqa: E402
-from orchestra.learn.lora_adapter import versions  # noqa: E402
+from orchestra.fleet.weights.encoders import describe_base  # noqa: E402
+from orchestra.learn.encoders.classifier import (
+    ClassifierFields,
+    CommitteeRows,
+    CommitteeSettings,
+    HeldOutPredictions,
+    fit_shares,
+    train_committee,
+)
+from orchestra.learn.encoders.member import LOSSES_KEY, TrainingStep, embed_texts, read_losses, train_member  # noqa: E402
+from orchestra.learn.encoders.texts import LabelledText, assign_folds, labelled_texts_digest  # noqa: E402
+from orchestra.learn.encoders.tuned import EncoderHyperparameters, FrozenEncoder, PrototypeEncoder, feature_dropout  # noqa: E402
+from orchestra.learn.linear import ClassifierHyperparameters  # noqa: E402
+from orchestra.learn.lora_adapter import package_versions  # noqa: E402
 from orchestra.schema.types import Validator  # noqa: E402
 from orchestra.testing.tiny_encoder import write_encoder  # noqa: E402
 
@@ -40,12 +47,19 @@ output: {intent: Intent, p_oos: float}
 types: {Intent: {type: string, enum: [balance, transfer, lost, outside]}}
 """
 PLAIN = "name: desk\nkind: encoder\ninput: {text: str}\noutput: {intent: Intent}\ntypes: {Intent: {type: string, enum: [balance, lost]}}\n"
-PLAN = Plan(Pace(epochs=4, rate=2e-2, rank=2, blocks=1, batch=16), Fit(least=1), members=2, tokens=16, outside="outside", outside_times=2)
+PLAN = CommitteeSettings(
+    EncoderHyperparameters(epochs=4, learning_rate=2e-2, rank=2, blocks=1, batch_size=16),
+    ClassifierHyperparameters(min_frequency=1),
+    members=2,
+    tokens=16,
+    out_of_scope_label="outside",
+    out_of_scope_repeats=2,
+)
 
 
-def own() -> list[Labelled]:
-    inside = [Labelled(f"{' '.join(text.split()[i % 3 :])} {i}", label) for label, text in WORDS.items() for i in range(20)]
-    return inside + [Labelled(f"{ASIDE[i % 5]} {i}", "outside") for i in range(20)]
+def own() -> list[LabelledText]:
+    inside = [LabelledText(f"{' '.join(text.split()[i % 3 :])} {i}", label) for label, text in WORDS.items() for i in range(20)]
+    return inside + [LabelledText(f"{ASIDE[i % 5]} {i}", "outside") for i in range(20)]
 
 
 def vocabulary() -> set[str]:
@@ -64,19 +78,19 @@ def card_in(folder: Path, text: str = CARD) -> Card:
     return Card.load(folder)
 
 
-ROWS = Rows.of(("desk", "CC0-1.0", own()), ("aside", "MIT", [Labelled("which planet is the largest", "outside")]))
+ROWS = CommitteeRows.from_sources(("desk", "CC0-1.0", own()), ("aside", "MIT", [LabelledText("which planet is the largest", "outside")]))
 
 
 @pytest.fixture(scope="module")
 def folder(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("desk")
-    train(card_in(place), ROWS, (base, described("tiny", base)), PLAN, place / "work", lambda index, step: None).write(place)
+    train_committee(card_in(place), ROWS, (base, describe_base("tiny", base)), PLAN, place / "work", lambda index, step: None).write(place)
     return place
 
 
 def test_a_trained_card_tells_labels_and_who_is_outside(folder: Path, base: Path) -> None:
     card = Card.load(folder)
-    committee = Committee.load(card, Encoder.load(base))
+    committee = TextClassifier.load(card, Encoder.load(base))
     said = [committee.predict({"text": row.text}) for row in own()]
     right = np.mean([output["intent"] == row.label for (output, _), row in zip(said, own(), strict=True)])
     assert right > 0.9
@@ -90,31 +104,35 @@ def test_a_trained_card_tells_labels_and_who_is_outside(folder: Path, base: Path
 def test_the_card_says_what_it_was_made_of(folder: Path, base: Path) -> None:
     layout = json.loads((folder / "model.json").read_text())
     assert [(one["name"], one["licence"], one["rows"]) for one in layout["data"]] == [("desk", "CC0-1.0", 80), ("aside", "MIT", 1)]
-    assert layout["data"][0]["digest"] == digest_of(list(reversed(own())))
-    assert layout["base"]["sha256"] == dict(described("tiny", base).sha256)
+    assert layout["data"][0]["digest"] == labelled_texts_digest(list(reversed(own())))
+    assert layout["base"]["sha256"] == dict(describe_base("tiny", base).sha256)
 
 
 def test_numpy_says_what_torch_said(base: Path) -> None:
-    frozen = Frozen.load(base, torch.float32)
+    frozen = FrozenEncoder.load(base, torch.float32)
     reader = Encoder.load(base)
-    texts = [reader.tokens(row.text, 16) for row in own()[:24]]
-    hidden = frozen.below(texts, PLAN.pace.blocks)
-    member = trained(frozen, hidden, [0] * 12 + [1] * 12, 2, PLAN.pace, base / "none" / "m.safetensors", lambda step: None)
+    texts = [reader.tokenize(row.text, 16) for row in own()[:24]]
+    hidden = frozen.lower_block_states(texts, PLAN.hyperparameters.blocks)
+    member = train_member(frozen, hidden, [0] * 12 + [1] * 12, 2, PLAN.hyperparameters, base / "none" / "m.safetensors", lambda step: None)
     arrays = {name: array[None].numpy() for name, array in member.arrays().items()}
-    from orchestra.agents.inference.encoder import Change
+    from orchestra.agents.inference.encoder import LoraWeights
 
-    changes = {name: Change(arrays[f"down.{name}"], arrays[f"up.{name}"]) for name in reader.shape.names if f"down.{name}" in arrays}
-    theirs = embedded(member, hidden).numpy()
+    changes = {
+        name: LoraWeights(arrays[f"down.{name}"], arrays[f"up.{name}"]) for name in reader.shape.linear_layers if f"down.{name}" in arrays
+    }
+    theirs = embed_texts(member, hidden).numpy()
     ours = np.stack([reader.embed(text, changes)[0] for text in texts])
     assert np.abs(theirs - ours).max() < 1e-5
     assert np.abs(ours - np.stack([reader.embed(text, {})[0] for text in texts])).max() > 1e-3, "the adapters change nothing"
 
 
 def test_long_texts_are_read_by_fewer_at_once_to_the_same_vectors(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    frozen, reader = Frozen.load(base, torch.float32), Encoder.load(base)
-    texts = frozen.below([reader.tokens("card lost " * count, 64) for count in (1, 20, 2, 9, 30, 3)], PLAN.pace.blocks)
-    member, sizes = Tuned(frozen, 2, PLAN.pace), list[tuple[int, int]]()
-    whole, embed = embedded(member, texts), member.embed
+    frozen, reader = FrozenEncoder.load(base, torch.float32), Encoder.load(base)
+    texts = frozen.lower_block_states(
+        [reader.tokenize("card lost " * count, 64) for count in (1, 20, 2, 9, 30, 3)], PLAN.hyperparameters.blocks
+    )
+    member, sizes = PrototypeEncoder(frozen, 2, PLAN.hyperparameters), list[tuple[int, int]]()
+    whole, embed = embed_texts(member, texts), member.embed
 
     def counted(hidden: Any, mask: Any) -> Any:
         sizes.append((len(mask), mask.shape[1]))
@@ -122,7 +140,7 @@ def test_long_texts_are_read_by_fewer_at_once_to_the_same_vectors(base: Path, mo
 
     monkeypatch.setattr(member, "embed", counted)
     monkeypatch.setattr("orchestra.learn.encoders.member.ATTENDED", 2000)
-    assert torch.allclose(embedded(member, texts), whole, atol=1e-5)
+    assert torch.allclose(embed_texts(member, texts), whole, atol=1e-5)
     assert sum(rows for rows, _ in sizes) == len(texts) > len(sizes) > 1
     assert all(rows == 1 or rows * tokens**2 <= 2000 for rows, tokens in sizes)
 
@@ -130,22 +148,22 @@ def test_long_texts_are_read_by_fewer_at_once_to_the_same_vectors(base: Path, mo
 def test_what_is_dropped_of_a_row_is_dropped_of_all_its_tokens() -> None:
     torch.manual_seed(3)
     x = torch.ones(4, 5, 1000)
-    kept = dropped(x, 0.1)
+    kept = feature_dropout(x, 0.1)
     assert torch.equal(kept, kept[:, :1].expand_as(kept))
     assert 0.05 < (kept == 0).float().mean() < 0.15
     assert kept.mean() == pytest.approx(1, abs=0.05)
     assert not torch.equal(kept[0], kept[1])
-    assert torch.equal(dropped(x, 0), x)
+    assert torch.equal(feature_dropout(x, 0), x)
 
 
 def test_what_runs_from_block_to_block_has_32_bits_where_products_have_16(base: Path) -> None:
-    frozen, reader = Frozen.load(base), Encoder.load(base)
-    hidden = frozen.below([reader.tokens(own()[0].text, 16)], PLAN.pace.blocks)[0]
-    member = Tuned(frozen, 2, PLAN.pace)
+    frozen, reader = FrozenEncoder.load(base), Encoder.load(base)
+    hidden = frozen.lower_block_states([reader.tokenize(own()[0].text, 16)], PLAN.hyperparameters.blocks)[0]
+    member = PrototypeEncoder(frozen, 2, PLAN.hyperparameters)
     mask = torch.ones(1, len(hidden), dtype=torch.bool)
-    read = member.read(hidden[None], mask)
+    read = member.encode(hidden[None], mask)
     assert hidden.dtype == torch.bfloat16
-    assert torch.equal(read, member.read(hidden[None].float(), mask))
+    assert torch.equal(read, member.encode(hidden[None].float(), mask))
     assert not torch.equal(read, read.bfloat16().float()), "the sums were rounded"
 
 
@@ -160,16 +178,16 @@ def test_a_training_that_was_killed_goes_on_to_the_same_result(
     monkeypatch.setattr("orchestra.learn.encoders.member.SAVE_SECONDS", seconds)
     steps: list[int] = []
 
-    def run(checkpoint: Path, kill_at: int = -1) -> Tuned:
-        def told(step: Step) -> None:
-            steps.append(step.done)
-            if step.done == kill_at:
+    def run(checkpoint: Path, kill_at: int = -1) -> PrototypeEncoder:
+        def told(step: TrainingStep) -> None:
+            steps.append(step.step)
+            if step.step == kill_at:
                 raise Killed
 
         reader = Encoder.load(base)
-        frozen, wanted = Frozen.load(base), [sorted(WORDS | {"outside": ""}).index(row.label) for row in own()]
-        hidden = frozen.below([reader.tokens(row.text, 16) for row in own()], PLAN.pace.blocks)
-        return trained(frozen, hidden, wanted, 4, PLAN.pace, checkpoint, told)
+        frozen, wanted = FrozenEncoder.load(base), [sorted(WORDS | {"outside": ""}).index(row.label) for row in own()]
+        hidden = frozen.lower_block_states([reader.tokenize(row.text, 16) for row in own()], PLAN.hyperparameters.blocks)
+        return train_member(frozen, hidden, wanted, 4, PLAN.hyperparameters, checkpoint, told)
 
     whole = run(tmp_path / "whole.safetensors")
     with pytest.raises(Killed):
@@ -177,30 +195,38 @@ def test_a_training_that_was_killed_goes_on_to_the_same_result(
     steps.clear()
     resumed = run(tmp_path / "cut.safetensors")
     assert steps == [*range(first, 21)]
-    assert all(torch.equal(array, resumed.learnt[name]) for name, array in whole.learnt.items())
+    assert all(torch.equal(array, resumed.parameters[name]) for name, array in whole.parameters.items())
     assert not resumed.training
 
 
 def test_of_a_checkpoint_of_before_the_steps_are_known_and_no_loss(base: Path, tmp_path: Path) -> None:
-    frozen, path = Frozen.load(base), tmp_path / "m.safetensors"
-    trained(frozen, frozen.below([[2, 5, 3], [2, 6, 3]], 1), [0, 1], 2, Pace(epochs=3, rank=2, blocks=1), path, lambda step: None)
-    assert len(losses_of(path)) == 3
+    frozen, path = FrozenEncoder.load(base), tmp_path / "m.safetensors"
+    train_member(
+        frozen,
+        frozen.lower_block_states([[2, 5, 3], [2, 6, 3]], 1),
+        [0, 1],
+        2,
+        EncoderHyperparameters(epochs=3, rank=2, blocks=1),
+        path,
+        lambda step: None,
+    )
+    assert len(read_losses(path)) == 3
     with safetensors.safe_open(path, "pt") as file:
-        arrays, said = {name: file.get_tensor(name) for name in file.keys() if name != LOSSES}, file.metadata()  # noqa: SIM118
+        arrays, said = {name: file.get_tensor(name) for name in file.keys() if name != LOSSES_KEY}, file.metadata()  # noqa: SIM118
     safetensors.save_file(arrays, path, said)
-    assert np.isnan(losses_of(path)).tolist() == [True] * 3
+    assert np.isnan(read_losses(path)).tolist() == [True] * 3
 
 
 def test_no_version_is_said_of_a_package_that_is_not_installed() -> None:
-    assert list(versions(("torch", "orchestra-no-such-package"))) == ["torch"]
+    assert list(package_versions(("torch", "orchestra-no-such-package"))) == ["torch"]
 
 
 def test_a_checkpoint_of_another_training_is_refused(base: Path, tmp_path: Path) -> None:
-    frozen, path = Frozen.load(base), tmp_path / "m.safetensors"
-    hidden = frozen.below([[2, 5, 3], [2, 6, 3]], 1)
+    frozen, path = FrozenEncoder.load(base), tmp_path / "m.safetensors"
+    hidden = frozen.lower_block_states([[2, 5, 3], [2, 6, 3]], 1)
 
     def run(seed: int) -> None:
-        trained(frozen, hidden, [0, 1], 2, Pace(epochs=1, rank=2, blocks=1, seed=seed), path, lambda step: None)
+        train_member(frozen, hidden, [0, 1], 2, EncoderHyperparameters(epochs=1, rank=2, blocks=1, seed=seed), path, lambda step: None)
 
     run(seed=1)
     with pytest.raises(InputError) as caught:
@@ -213,25 +239,25 @@ def test_a_checkpoint_of_another_training_is_refused(base: Path, tmp_path: Path)
 
 
 def test_a_training_that_diverges_ends_before_its_checkpoint_is_written(base: Path, tmp_path: Path) -> None:
-    frozen, path = Frozen.load(base), tmp_path / "m.safetensors"
-    hidden = frozen.below([[2, 5, 3], [2, 6, 3]], 1)
+    frozen, path = FrozenEncoder.load(base), tmp_path / "m.safetensors"
+    hidden = frozen.lower_block_states([[2, 5, 3], [2, 6, 3]], 1)
     hidden = [hidden[0] * float("nan"), hidden[1]]
     with pytest.raises(InputError, match="its loss is nan") as caught:
-        trained(frozen, hidden, [0, 1], 2, Pace(epochs=1, rank=2, blocks=1), path, lambda step: None)
+        train_member(frozen, hidden, [0, 1], 2, EncoderHyperparameters(epochs=1, rank=2, blocks=1), path, lambda step: None)
     assert caught.value.code == "N124"
     assert not path.exists()
 
 
 def test_equal_texts_stand_in_one_fold_and_the_order_does_not_matter() -> None:
-    rows = [*own(), Labelled("Who won the game, 0?!", "outside"), Labelled("WHO WON the game 0", "balance")]
-    found = dict(zip(rows, folds(rows), strict=True))
+    rows = [*own(), LabelledText("Who won the game, 0?!", "outside"), LabelledText("WHO WON the game 0", "balance")]
+    found = dict(zip(rows, assign_folds(rows), strict=True))
     assert len({found[row] for row in rows if row.text.lower().startswith("who won the game") and "0" in row.text.split()[-1][:1]}) == 1
-    assert dict(zip(reversed(rows), folds(list(reversed(rows))), strict=True)) == found
+    assert dict(zip(reversed(rows), assign_folds(list(reversed(rows))), strict=True)) == found
 
 
 def test_labels_are_spread_evenly_over_the_folds() -> None:
     counts = {(row.label, fold): 0 for row in own() for fold in range(10)}
-    for row, fold in zip(own(), folds(own()), strict=True):
+    for row, fold in zip(own(), assign_folds(own()), strict=True):
         counts[row.label, fold] += 1
     assert set(counts.values()) == {2}
 
@@ -239,11 +265,11 @@ def test_labels_are_spread_evenly_over_the_folds() -> None:
 def test_what_parts_count_follows_from_who_is_right() -> None:
     wanted = np.array([0, 1] * 20)
     sure, blind = np.log(np.where(np.eye(2)[wanted] > 0, 0.9, 0.1)), np.log(np.full((40, 2), 0.5))
-    rows = [Labelled("x", "ab"[label]) for label in wanted]
+    rows = [LabelledText("x", "ab"[label]) for label in wanted]
     plan = dataclasses.replace(PLAN, outside="")
-    assert settle(Held(rows, sure, blind, wanted), ["a", "b"], plan).share > 0
-    found = settle(Held(rows, blind, sure, wanted), ["a", "b"], plan)
-    assert found.linear > 0
+    assert fit_shares(HeldOutPredictions(rows, sure, blind, wanted), ["a", "b"], plan).member_share > 0
+    found = fit_shares(HeldOutPredictions(rows, blind, sure, wanted), ["a", "b"], plan)
+    assert found.linear_share > 0
     assert found.accuracy == {"members": 0.5, "linear": 1.0, "committee": 1.0}
 
 
@@ -260,21 +286,21 @@ def test_what_parts_count_follows_from_who_is_right() -> None:
 )
 def test_a_card_of_another_form_is_refused(tmp_path: Path, text: str, outside: str) -> None:
     with pytest.raises(InputError) as caught:
-        Face.of(card_in(tmp_path, text), outside)
+        ClassifierFields.from_card(card_in(tmp_path, text), outside)
     assert caught.value.code == "N141"
 
 
 def test_a_label_that_the_card_does_not_have_is_refused(base: Path, tmp_path: Path) -> None:
-    rows = Rows.of(("desk", "CC0-1.0", [*own(), Labelled("fly me to the moon", "travel")]))
+    rows = CommitteeRows.from_sources(("desk", "CC0-1.0", [*own(), LabelledText("fly me to the moon", "travel")]))
     with pytest.raises(InputError) as caught:
-        train(card_in(tmp_path), rows, (base, described("tiny", base)), PLAN, tmp_path, lambda index, step: None)
+        train_committee(card_in(tmp_path), rows, (base, describe_base("tiny", base)), PLAN, tmp_path, lambda index, step: None)
     assert caught.value.code == "N142"
 
 
 def test_a_trained_card_is_the_same_bytes_every_time(folder: Path, base: Path, tmp_path: Path) -> None:
-    train(card_in(tmp_path / "desk"), ROWS, (base, described("tiny", base)), PLAN, tmp_path / "work", lambda index, step: None).write(
-        tmp_path / "desk"
-    )
+    train_committee(
+        card_in(tmp_path / "desk"), ROWS, (base, describe_base("tiny", base)), PLAN, tmp_path / "work", lambda index, step: None
+    ).write(tmp_path / "desk")
     for name in ("model.json", "adapters.npz", "linear.json", "linear.npz"):
         assert (tmp_path / "desk" / name).read_bytes() == (folder / name).read_bytes(), name
 
@@ -285,5 +311,5 @@ def test_arrays_that_do_not_fit_are_refused(folder: Path, base: Path, tmp_path: 
         copy = Path(shutil.copytree(folder, tmp_path / name.replace(".", "-")))
         (copy / name).write_bytes(change)
         with pytest.raises(InputError) as caught:
-            Committee.load(Card.load(copy), encoder)
+            TextClassifier.load(Card.load(copy), encoder)
         assert caught.value.code == "A011", name

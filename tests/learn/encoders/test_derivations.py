@@ -10,8 +10,8 @@ from fractions import Fraction
 import pytest
 
 from orchestra.agents.inference.word_problems.solver import OPERATIONS, Term
-from orchestra.learn.encoders.derivations import Derivation, Step
-from orchestra.text.arithmetic import NotArithmetic, evaluate
+from orchestra.learn.encoders.derivations import Derivation, DerivationStep
+from orchestra.text.arithmetic import ArithmeticParseError, evaluate
 
 
 def derivation(expression: str, numbers: Sequence[str]) -> Derivation:
@@ -26,16 +26,16 @@ def derived(expression: str, numbers: Sequence[str], seed: int) -> tuple[Fractio
     chance, one = random.Random(seed), derivation(expression, numbers)
     board: list[Term | None] = [Term(Fraction(number), number) for number in numbers]
     steps, last = 0, False
-    while not one.done:
+    while not one.is_done:
         assert not last
-        moves = one.right()
+        moves = one.correct_steps()
         step = chance.choice(sorted(moves))
         left, right = board[step.left], board[step.right]
         assert left is not None
         assert right is not None
-        board.append(Term.of(left, OPERATIONS[step.operation], right))
-        one.take(moves[step], len(board) - 1)
-        steps, last = steps + 1, step.last
+        board.append(Term.combine(left, OPERATIONS[step.operation], right))
+        one.apply(moves[step], len(board) - 1)
+        steps, last = steps + 1, step.is_last
     found = board[-1]
     assert last
     assert found is not None
@@ -62,37 +62,37 @@ def derived(expression: str, numbers: Sequence[str], seed: int) -> tuple[Fractio
     ],
 )
 def test_whichever_right_steps_are_taken_the_value_comes_out(expression: str, numbers: list[str], steps: int) -> None:
-    assert derivation(expression, numbers).steps == steps
+    assert derivation(expression, numbers).step_count == steps
     assert {derived(expression, numbers, seed) for seed in range(40)} == {(evaluate(expression), steps)}
 
 
 def test_a_number_alone_is_an_answer_wherever_it_stands() -> None:
     one = derivation("12", ["7", "12", "12"])
-    assert one.alone == (1, 2)
-    assert one.steps == 0
-    assert derivation("7+12", ["7", "12"]).alone == ()
+    assert one.direct_answers == (1, 2)
+    assert one.step_count == 0
+    assert derivation("7+12", ["7", "12"]).direct_answers == ()
 
 
 def test_every_place_of_a_number_is_right_and_either_order_of_a_sum() -> None:
-    found = derivation("4+4-9", ["9", "4", "4"]).right()
+    found = derivation("4+4-9", ["9", "4", "4"]).correct_steps()
     plus, minus = OPERATIONS.index("+"), OPERATIONS.index("-")
     assert set(found) == {
-        Step(1, 1, plus, False),
-        Step(1, 2, plus, False),
-        Step(2, 2, plus, False),
-        *(step for at in (1, 2) for step in (Step(at, 0, minus, False), Step(0, at, minus, False))),  # 4-(9-4), too
+        DerivationStep(1, 1, plus, False),
+        DerivationStep(1, 2, plus, False),
+        DerivationStep(2, 2, plus, False),
+        *(step for at in (1, 2) for step in (DerivationStep(at, 0, minus, False), DerivationStep(0, at, minus, False))),  # 4-(9-4), too
     }
 
 
 def test_what_is_subtracted_is_put_together_first_or_last() -> None:
     plus, minus = OPERATIONS.index("+"), OPERATIONS.index("-")
-    found = derivation("48-5-9", ["48", "5", "9"]).right()
-    assert set(found) == {Step(0, 1, minus, False), Step(0, 2, minus, False), Step(1, 2, plus, False)}
+    found = derivation("48-5-9", ["48", "5", "9"]).correct_steps()
+    assert set(found) == {DerivationStep(0, 1, minus, False), DerivationStep(0, 2, minus, False), DerivationStep(1, 2, plus, False)}
 
 
 @pytest.mark.parametrize(("expression", "inner", "sign"), [("9-(5-2)", (1, 2), "-"), ("9/(5/2)", (1, 2), "/"), ("9+5-2", (1, 2), "-")])
 def test_what_stands_in_brackets_may_come_first(expression: str, inner: tuple[int, int], sign: str) -> None:
-    assert Step(*inner, OPERATIONS.index(sign), False) in derivation(expression, ["9", "5", "2"]).right()
+    assert DerivationStep(*inner, OPERATIONS.index(sign), False) in derivation(expression, ["9", "5", "2"]).correct_steps()
     assert {derived(expression, ["9", "5", "2"], seed)[0] for seed in range(40)} == {evaluate(expression)}
 
 
@@ -111,5 +111,5 @@ def test_what_stands_in_brackets_may_come_first(expression: str, inner: tuple[in
     ],
 )
 def test_what_cannot_come_about_is_refused(expression: str) -> None:
-    with pytest.raises(NotArithmetic):
+    with pytest.raises(ArithmeticParseError):
         derivation(expression, ["5", "4"])

@@ -16,13 +16,13 @@ pytest.importorskip("sklearn")
 from orchestra.agents.card import Card
 from orchestra.core.errors import InputError
 from orchestra.fleet.config import FolderSource, Weights
-from orchestra.fleet.weights.encoders import KNOWN
+from orchestra.fleet.weights.encoders import KNOWN_ENCODERS
 from orchestra.learn.compatibility import contract_digest
-from orchestra.learn.data.dataset import DataSet, Row
-from orchestra.learn.encoders.classifier import EPOCHS, MOST_EPOCHS
-from orchestra.learn.encoders.intents import LabelTraining, run
-from orchestra.learn.encoders.member import Step
-from orchestra.learn.linear import Fit, fitted
+from orchestra.learn.data.dataset import Dataset, DatasetRow
+from orchestra.learn.encoders.classifier import EPOCHS_FILE, MAX_EPOCHS
+from orchestra.learn.encoders.intents import ClassifierTraining, run
+from orchestra.learn.encoders.member import TrainingStep
+from orchestra.learn.linear import ClassifierHyperparameters, fit_classifier
 from orchestra.testing.tiny_encoder import write_encoder
 from tests.cli.shell import Shell
 from tests.learn.encoders.test_classifier import CARD, PLAIN, WORDS, own, vocabulary
@@ -37,7 +37,7 @@ CSV = "text,intent\n" + "".join(f"{row.text},{row.label}\n" for row in own() if 
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tiny encoder that cards may name."""
     folder = write_encoder(tmp_path / "encoder", vocabulary())
-    monkeypatch.setitem(KNOWN, "tiny", Weights(licence="CC0", sources=(FolderSource(folder=str(folder)),)))
+    monkeypatch.setitem(KNOWN_ENCODERS, "tiny", Weights(licence="CC0", sources=(FolderSource(folder=str(folder)),)))
     return folder
 
 
@@ -48,14 +48,14 @@ def make_card(text: str = PLAIN_CARD, place: Path = Path()) -> Card:
     return Card.load(folder)
 
 
-def training(tmp_path: Path, base: Path, text: str = PLAIN_CARD, rows: list[Row] | None = None) -> LabelTraining:
+def training(tmp_path: Path, base: Path, text: str = PLAIN_CARD, rows: list[DatasetRow] | None = None) -> ClassifierTraining:
     card = make_card(text, tmp_path)
-    made = [Row(str(at), {"text": row.text}, {"intent": row.label}, str(at)) for at, row in enumerate(own()) if row.label in WORDS]
-    data = DataSet.made("rows", "desk", contract_digest(card), "CC0", (), {"train": made if rows is None else rows})
-    return LabelTraining(card=card, data=data, base=base, cache=tmp_path / "cache", epochs=2)
+    made = [DatasetRow(str(at), {"text": row.text}, {"intent": row.label}, str(at)) for at, row in enumerate(own()) if row.label in WORDS]
+    data = Dataset.build("rows", "desk", contract_digest(card), "CC0", (), {"train": made if rows is None else rows})
+    return ClassifierTraining(card=card, data=data, base=base, cache=tmp_path / "cache", epochs=2)
 
 
-def quiet(step: Step) -> None:
+def quiet(step: TrainingStep) -> None:
     """Nobody looks."""
 
 
@@ -110,7 +110,7 @@ def test_an_encoder_of_another_name_is_not_trained(shell: Shell, base: Path) -> 
 
 def test_a_training_at_another_rate_is_another_one(tmp_path: Path, base: Path) -> None:
     one, other = training(tmp_path, base), replace(training(tmp_path, base), rate=1e-5)
-    assert one.folder != other.folder
+    assert one.checkpoint_folder != other.checkpoint_folder
     assert run(one, quiet).files != run(other, quiet).files
 
 
@@ -121,44 +121,44 @@ def test_a_killed_training_goes_on_to_the_same_files(tmp_path: Path, base: Path)
     class Killed(Exception):
         pass
 
-    def kill(step: Step) -> None:
-        if step.done > step.total / 2:
+    def kill(step: TrainingStep) -> None:
+        if step.step > step.total_steps / 2:
             raise Killed
 
     with pytest.raises(Killed):
         run(work, kill)
-    steps: list[Step] = []
+    steps: list[TrainingStep] = []
     assert run(work, steps.append).files == whole.files
-    assert steps[0].done > 1, "the first epoch was not made again"
+    assert steps[0].step > 1, "the first epoch was not made again"
     assert run(replace(work, seed=5), quiet).files != whole.files
 
 
 def test_minutes_become_epochs_once(tmp_path: Path, base: Path) -> None:
-    steps: list[Step] = []
+    steps: list[TrainingStep] = []
     work = replace(training(tmp_path, base), epochs=None, minutes=60.0)
     run(work, steps.append)
-    assert json.loads((work.folder / EPOCHS).read_text()) == MOST_EPOCHS
-    assert steps[-1].done == steps[-1].total == MOST_EPOCHS
+    assert json.loads((work.checkpoint_folder / EPOCHS_FILE).read_text()) == MAX_EPOCHS
+    assert steps[-1].step == steps[-1].total_steps == MAX_EPOCHS
     short = replace(work, minutes=1e-4)
     steps.clear()
     run(short, steps.append)
-    assert steps[-1].total == 1
-    (short.folder / EPOCHS).write_text("2")
-    (short.folder / "member-0.safetensors").unlink()
+    assert steps[-1].total_steps == 1
+    (short.checkpoint_folder / EPOCHS_FILE).write_text("2")
+    (short.checkpoint_folder / "member-0.safetensors").unlink()
     run(short, steps.append)
-    assert steps[-1].total == 2, "what was settled stays"
+    assert steps[-1].total_steps == 2, "what was settled stays"
 
 
 def test_a_number_says_which_texts_are_outside(tmp_path: Path, base: Path) -> None:
     rows = [
-        Row(str(at), {"text": row.text}, {"intent": row.label, "p_oos": float(row.label == "outside")}, str(at))
+        DatasetRow(str(at), {"text": row.text}, {"intent": row.label, "p_oos": float(row.label == "outside")}, str(at))
         for at, row in enumerate(own())
     ]
     made = run(training(tmp_path, base, CARD, rows), quiet)
     outside = json.loads(made.files["model.json"])["outside"]
     assert (outside["label"], outside["output"]) == ("outside", "p_oos")
     with pytest.raises(InputError) as caught:
-        run(training(tmp_path, base, CARD, [Row(row.id, row.input, {**row.output, "p_oos": 0.0}, row.group) for row in rows]), quiet)
+        run(training(tmp_path, base, CARD, [DatasetRow(row.id, row.input, {**row.output, "p_oos": 0.0}, row.group) for row in rows]), quiet)
     assert caught.value.code == "N144"
 
 
@@ -172,7 +172,7 @@ def test_a_number_says_which_texts_are_outside(tmp_path: Path, base: Path) -> No
     ],
 )
 def test_rows_that_cannot_be_learnt_from_are_refused(tmp_path: Path, base: Path, texts: list[tuple[str, str]], code: str) -> None:
-    rows = [Row(str(at), {"text": text}, {"intent": label}, str(at)) for at, (text, label) in enumerate(texts)]
+    rows = [DatasetRow(str(at), {"text": text}, {"intent": label}, str(at)) for at, (text, label) in enumerate(texts)]
     with pytest.raises(InputError) as caught:
         run(training(tmp_path, base, rows=rows), quiet)
     assert caught.value.code == code
@@ -180,7 +180,7 @@ def test_rows_that_cannot_be_learnt_from_are_refused(tmp_path: Path, base: Path,
 
 def test_the_fewest_rows_are_enough(tmp_path: Path, base: Path) -> None:
     texts = [("money left", "balance"), ("how much money", "balance"), ("someone stole it", "lost"), ("stole the card", "lost")]
-    rows = [Row(str(at), {"text": text}, {"intent": label}, str(at)) for at, (text, label) in enumerate(texts)]
+    rows = [DatasetRow(str(at), {"text": text}, {"intent": label}, str(at)) for at, (text, label) in enumerate(texts)]
     assert json.loads(run(training(tmp_path, base, rows=rows), quiet).files["model.json"])["labels"] == ["balance", "lost"]
 
 
@@ -189,11 +189,13 @@ def test_two_labels_have_the_probabilities_that_scikit_learn_gives_them() -> Non
     from sklearn.linear_model import LogisticRegression
 
     rows = [row for row in own() if row.label in ("balance", "lost")]
-    fit = Fit()
-    made = fitted(rows, ("text", "intent"), fit, "linear.npz").classifier
+    fit = ClassifierHyperparameters()
+    made = fit_classifier(rows, ("text", "intent"), fit, "linear.npz").classifier
     texts = [row.text for row in rows]
-    matrix = (vectorizer := TfidfVectorizer(analyzer=fit.features.of, sublinear_tf=True, min_df=fit.least)).fit_transform(texts)
-    theirs = LogisticRegression(C=fit.strength, max_iter=fit.steps).fit(matrix, [row.label for row in rows])
+    matrix = (vectorizer := TfidfVectorizer(analyzer=fit.features.extract, sublinear_tf=True, min_df=fit.min_frequency)).fit_transform(
+        texts
+    )
+    theirs = LogisticRegression(C=fit.inverse_penalty, max_iter=fit.max_iterations).fit(matrix, [row.label for row in rows])
     for text in ("how much money", "my card is gone"):
         assert made.probabilities(text) == pytest.approx(theirs.predict_proba(vectorizer.transform([text]))[0], abs=0.01)
 

@@ -16,15 +16,15 @@ import numpy as np
 
 from orchestra.agents.card import Card
 from orchestra.agents.inference.encoder import Encoder
-from orchestra.agents.inference.slot_filling import Layout, Slots
+from orchestra.agents.inference.slot_filling import SlotFiller, SlotFillingConfig
 from orchestra.core.errors import InputError
 from orchestra.fleet.config import FolderSource, Weights
-from orchestra.fleet.weights.encoders import KNOWN
+from orchestra.fleet.weights.encoders import KNOWN_ENCODERS
 from orchestra.learn.compatibility import contract_digest
-from orchestra.learn.data.dataset import DataSet, Part, Row
+from orchestra.learn.data.dataset import Dataset, DatasetRow, Split
 from orchestra.learn.encoders import spans
-from orchestra.learn.encoders.member import Step
-from orchestra.learn.encoders.slots import BATCH, examples, run
+from orchestra.learn.encoders.member import TrainingStep
+from orchestra.learn.encoders.slots import BATCH_TOKENS, run, slot_examples
 from orchestra.learn.encoders.training import HeadTraining
 from orchestra.testing.tiny_encoder import write_encoder
 from tests.agents.inference.test_slot_filling import CARD, layout
@@ -40,7 +40,7 @@ WORDS = [*NAMES, *"23456789", "a", "table", "for", "at", "name", "people", "time
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tiny encoder that cards may name."""
     folder = write_encoder(tmp_path / "encoder", [*WORDS, *test_spans.WORDS], kind="mpnet")
-    monkeypatch.setitem(KNOWN, "tiny", Weights(licence="CC0", sources=(FolderSource(folder=str(folder)),)))
+    monkeypatch.setitem(KNOWN_ENCODERS, "tiny", Weights(licence="CC0", sources=(FolderSource(folder=str(folder)),)))
     return folder
 
 
@@ -51,7 +51,7 @@ def make_card(tmp_path: Path, text: str = CARD) -> Card:
     return Card.load(folder)
 
 
-def row(number: int) -> Row:
+def row(number: int) -> DatasetRow:
     """For how many a table is, or when, which what was asked for tells; and for whom, if it says so."""
     chance = random.Random(number)
     figure, name = chance.choice("23456789"), chance.choice((*NAMES, ""))
@@ -60,12 +60,12 @@ def row(number: int) -> Row:
     if name:
         text, found = f"{text}, {name.title()}.", {**found, "name": name.title()}
     slots = {slot: {"value": value, "start": text.index(value), "end": text.index(value) + len(value)} for slot, value in found.items()}
-    return Row(str(number), {"text": text, "requested": [slot]}, {"slots": slots}, str(number))
+    return DatasetRow(str(number), {"text": text, "requested": [slot]}, {"slots": slots}, str(number))
 
 
-def data_set(card: Card, train: int = 60, tune: int = 40) -> DataSet:
+def data_set(card: Card, train: int = 60, tune: int = 40) -> Dataset:
     rows = [row(number) for number in range(train + tune)]
-    return DataSet.made("rows", "clerk", contract_digest(card), "CC0", (), {"train": rows[:train], "tune": rows[train:]})
+    return Dataset.build("rows", "clerk", contract_digest(card), "CC0", (), {"train": rows[:train], "tune": rows[train:]})
 
 
 def training(tmp_path: Path, base: Path) -> HeadTraining:
@@ -73,11 +73,11 @@ def training(tmp_path: Path, base: Path) -> HeadTraining:
     return HeadTraining(card=card, data=data_set(card), base=base, cache=tmp_path / "cache", epochs=2, tokens=64)
 
 
-def quiet(step: Step) -> None:
+def quiet(step: TrainingStep) -> None:
     """Nobody looks."""
 
 
-def draft(**changes: Any) -> Layout:
+def draft(**changes: Any) -> SlotFillingConfig:
     return layout(labels=["O", "B-name", "I-name", "B-people", "I-people", "B-time", "I-time"], **changes)
 
 
@@ -85,11 +85,11 @@ def test_an_example_has_the_label_of_each_word_at_its_first_token(base: Path) ->
     encoder = Encoder.load(base)
     for number in range(20):
         one = row(number)
-        (example,) = examples(one, encoder, draft()) or []
-        read = encoder.pair(one.input["requested"][0], one.input["text"])
+        (example,) = slot_examples(one, encoder, draft()) or []
+        read = encoder.tokenize_pair(one.input["requested"][0], one.input["text"])
         labelled = {}
-        for at, label in zip(example.at, example.labels, strict=True):
-            start, end = read.spans[at - example.window.start]
+        for at, label in zip(example.positions, example.labels, strict=True):
+            start, end = read.offsets[at - example.window.start]
             if label:
                 labelled[draft().labels[label]] = one.input["text"][start:end]
         assert labelled == {f"B-{slot}": span["value"] for slot, span in one.output["slots"].items()}
@@ -97,18 +97,18 @@ def test_an_example_has_the_label_of_each_word_at_its_first_token(base: Path) ->
 
 def test_every_word_of_a_long_text_is_in_an_example(base: Path) -> None:
     value = {"value": "8", "start": 2 * 100, "end": 2 * 100 + 1}
-    long = Row("1", {"text": "9 " * 100 + "8 " + "9 " * 100, "requested": []}, {"slots": {"people": value}}, "1")
-    found = examples(long, Encoder.load(base), draft(tokens=32, overlap=8)) or []
+    long = DatasetRow("1", {"text": "9 " * 100 + "8 " + "9 " * 100, "requested": []}, {"slots": {"people": value}}, "1")
+    found = slot_examples(long, Encoder.load(base), draft(tokens=32, overlap=8)) or []
     assert len(found) > 8
-    assert sum(len(one.at) for one in found) > 201
+    assert sum(len(one.positions) for one in found) > 201
     assert sorted({label for one in found for label in one.labels}) == [0, 3]
 
 
 def test_rows_whose_slots_end_inside_a_word_and_rows_without_words_are_left_out(base: Path) -> None:
     encoder = Encoder.load(base)
-    inside = Row("1", {"text": "a table", "requested": []}, {"slots": {"name": {"value": "tab", "start": 2, "end": 5}}}, "1")
-    assert examples(inside, encoder, draft()) is None
-    assert examples(Row("2", {"text": " ", "requested": []}, {"slots": {}}, "2"), encoder, draft()) is None
+    inside = DatasetRow("1", {"text": "a table", "requested": []}, {"slots": {"name": {"value": "tab", "start": 2, "end": 5}}}, "1")
+    assert slot_examples(inside, encoder, draft()) is None
+    assert slot_examples(DatasetRow("2", {"text": " ", "requested": []}, {"slots": {}}, "2"), encoder, draft()) is None
 
 
 def test_a_reader_learns_slots_and_its_files_are_an_agent(tmp_path: Path, base: Path) -> None:
@@ -116,13 +116,13 @@ def test_a_reader_learns_slots_and_its_files_are_an_agent(tmp_path: Path, base: 
     wanted = training(tmp_path, base)
     made = run(replace(wanted, epochs=30, rate=1e-2), lambda step: losses.append(step.loss))
     assert losses[-1] < losses[0] / 4
-    assert made.figures["all slots"] > 0.9
+    assert made.metrics["all slots"] > 0.9
     made.write(tmp_path / "agents" / "clerk")
-    reader = Slots.load(Card.load(tmp_path / "agents" / "clerk"), Encoder.load(base))
+    reader = SlotFiller.load(Card.load(tmp_path / "agents" / "clerk"), Encoder.load(base))
     tune = wanted.data.rows["tune"]
     said = [reader.predict(one.input) for one in tune]
     right = [output == one.output for (output, _), one in zip(said, tune, strict=True)]
-    assert sum(right) / 40 == made.figures["all slots"]
+    assert sum(right) / 40 == made.metrics["all slots"]
     assert abs(sum(probability for _, probability in said) / 40 - sum(right) / 40) < 0.15, "probabilities mean what they say"
     asked = [reader.predict({"text": "a table 7", "requested": [slot]})[0]["slots"] for slot in ("people", "time")]
     assert asked[0] != asked[1]
@@ -136,12 +136,12 @@ def test_a_training_that_was_killed_goes_on_to_the_same_result(tmp_path: Path, b
 def test_more_slots_are_learnt_by_one_that_knows_some(tmp_path: Path, base: Path) -> None:
     wanted = training(tmp_path, base)
     few = [
-        Row(one.id, one.input, {"slots": {"name": one.output["slots"]["name"]}}, one.group)
+        DatasetRow(one.id, one.input, {"slots": {"name": one.output["slots"]["name"]}}, one.group)
         for one in map(row, range(60))
         if "name" in one.output["slots"]
     ]
-    rows: dict[Part, list[Row]] = {"train": few}
-    made = run(replace(wanted, data=DataSet.made("few", "clerk", contract_digest(wanted.card), "CC0", (), rows)), quiet)
+    rows: dict[Split, list[DatasetRow]] = {"train": few}
+    made = run(replace(wanted, data=Dataset.build("few", "clerk", contract_digest(wanted.card), "CC0", (), rows)), quiet)
     made.write(tmp_path / "first")
     begun = json.loads(made.files["model.json"])
     assert begun["labels"] == ["O", "B-name", "I-name"]
@@ -170,33 +170,33 @@ def test_few_rows_to_tune_on_settle_nothing(tmp_path: Path, base: Path) -> None:
     wanted = training(tmp_path, base)
     made = run(replace(wanted, data=data_set(wanted.card, tune=5), epochs=1), quiet)
     assert json.loads(made.files["model.json"])["heat"] == 1.0
-    assert made.figures == {}
+    assert made.metrics == {}
 
 
 def test_a_batch_has_few_tokens(tmp_path: Path, base: Path) -> None:
-    wanted, steps = training(tmp_path, base), list[Step]()
-    rows: dict[Part, list[Row]] = {"train": [row(number) for number in range(400)]}
-    data = DataSet.made("rows", "clerk", contract_digest(wanted.card), "CC0", (), rows)
+    wanted, steps = training(tmp_path, base), list[TrainingStep]()
+    rows: dict[Split, list[DatasetRow]] = {"train": [row(number) for number in range(400)]}
+    data = Dataset.build("rows", "clerk", contract_digest(wanted.card), "CC0", (), rows)
     run(replace(wanted, data=data, epochs=1), steps.append)
-    tokens = sum(len((examples(one, Encoder.load(base), draft()) or [])[0].window.tokens) for one in rows["train"])
-    assert tokens / BATCH <= steps[-1].total < tokens / BATCH * 1.5 + 2
+    tokens = sum(len((slot_examples(one, Encoder.load(base), draft()) or [])[0].window.tokens) for one in rows["train"])
+    assert tokens / BATCH_TOKENS <= steps[-1].total_steps < tokens / BATCH_TOKENS * 1.5 + 2
 
 
 @pytest.mark.parametrize(
     ("rows", "code"),
     [
         pytest.param([], "N104", id="no rows"),
-        pytest.param([Row("1", {"text": "a table", "requested": []}, {"slots": {}}, "1")], "N150", id="no slots"),
+        pytest.param([DatasetRow("1", {"text": "a table", "requested": []}, {"slots": {}}, "1")], "N150", id="no slots"),
         pytest.param(
-            [Row("1", {"text": "a table", "requested": []}, {"slots": {"name": {"value": "tab", "start": 2, "end": 5}}}, "1")],
+            [DatasetRow("1", {"text": "a table", "requested": []}, {"slots": {"name": {"value": "tab", "start": 2, "end": 5}}}, "1")],
             "N104",
             id="none that can be learnt from",
         ),
     ],
 )
-def test_bad_input_is_refused(rows: list[Row], code: str, tmp_path: Path, base: Path) -> None:
+def test_bad_input_is_refused(rows: list[DatasetRow], code: str, tmp_path: Path, base: Path) -> None:
     wanted = training(tmp_path, base)
-    data = DataSet.made("rows", "clerk", contract_digest(wanted.card), "CC0", (), {"train": rows})
+    data = Dataset.build("rows", "clerk", contract_digest(wanted.card), "CC0", (), {"train": rows})
     with pytest.raises(InputError) as caught:
         run(replace(wanted, data=data), quiet)
     assert caught.value.code == code

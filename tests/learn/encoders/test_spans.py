@@ -13,15 +13,15 @@ pytest.importorskip("torch")
 
 from orchestra.agents.card import Card
 from orchestra.agents.inference.encoder import Encoder
-from orchestra.agents.inference.span_extraction import Layout, Spans, windows
+from orchestra.agents.inference.span_extraction import SpanExtractionConfig, SpanExtractor, split_windows
 from orchestra.core.errors import InputError
 from orchestra.fleet.config import FolderSource, Weights
-from orchestra.fleet.weights.encoders import KNOWN
+from orchestra.fleet.weights.encoders import KNOWN_ENCODERS
 from orchestra.learn.compatibility import contract_digest
-from orchestra.learn.data.dataset import DataSet, Part, Row
-from orchestra.learn.encoders.member import Step
-from orchestra.learn.encoders.spans import Example, Face, examples, place_meant, run
-from orchestra.learn.encoders.training import BATCH, HeadTraining, batches
+from orchestra.learn.data.dataset import Dataset, DatasetRow, Split
+from orchestra.learn.encoders.member import TrainingStep
+from orchestra.learn.encoders.spans import SpanExample, SpanFields, locate_answer, run, span_examples
+from orchestra.learn.encoders.training import BATCH_TOKENS, HeadTraining, bucketed_batches
 from orchestra.testing.tiny_encoder import write_encoder
 from tests.cli.shell import Shell
 from tests.learn.killing import goes_on
@@ -44,7 +44,7 @@ evidence: context
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tiny encoder that cards may name."""
     folder = write_encoder(tmp_path / "encoder", WORDS, kind="mpnet")
-    monkeypatch.setitem(KNOWN, "tiny", Weights(licence="CC0", sources=(FolderSource(folder=str(folder)),)))
+    monkeypatch.setitem(KNOWN_ENCODERS, "tiny", Weights(licence="CC0", sources=(FolderSource(folder=str(folder)),)))
     return folder
 
 
@@ -55,7 +55,7 @@ def make_card(tmp_path: Path, text: str = CARD) -> Card:
     return Card.load(folder)
 
 
-def row(number: int) -> Row:
+def row(number: int) -> DatasetRow:
     """Who built a thing; of a thing that is not spoken of, nobody knows."""
     chance = random.Random(number)
     things = chance.sample(THINGS, 3)
@@ -63,21 +63,21 @@ def row(number: int) -> Row:
     passage = " ".join(f"The {thing} was built by {name.title()}." for thing, name in zip(things, builders, strict=False))
     at = chance.randrange(3)
     answer = builders[at].title() if at < 2 else None
-    return Row(str(number), {"question": f"Who built the {things[at]}?", "context": passage}, {"answer": answer}, str(number))
+    return DatasetRow(str(number), {"question": f"Who built the {things[at]}?", "context": passage}, {"answer": answer}, str(number))
 
 
-def named(number: int) -> Row:
+def named(number: int) -> DatasetRow:
     """The one name of a passage; nothing, where it has none."""
     chance = random.Random(number)
     words = [f"the {thing} was built" for thing in chance.sample(THINGS, 2)]
     answer = chance.choice(NAMES) if chance.random() < 0.7 else None
     passage = " ".join(chance.sample([*words, answer or "."], 3))
-    return Row(str(number), {"question": "Who?", "context": passage}, {"answer": answer}, str(number))
+    return DatasetRow(str(number), {"question": "Who?", "context": passage}, {"answer": answer}, str(number))
 
 
-def data_set(card: Card, train: int = 60, tune: int = 40) -> DataSet:
+def data_set(card: Card, train: int = 60, tune: int = 40) -> Dataset:
     rows = [row(number) for number in range(train + tune)]
-    return DataSet.made("rows", "finder", contract_digest(card), "CC0", (), {"train": rows[:train], "tune": rows[train:]})
+    return Dataset.build("rows", "finder", contract_digest(card), "CC0", (), {"train": rows[:train], "tune": rows[train:]})
 
 
 def training(tmp_path: Path, base: Path) -> HeadTraining:
@@ -85,24 +85,26 @@ def training(tmp_path: Path, base: Path) -> HeadTraining:
     return HeadTraining(card=card, data=data_set(card), base=base, cache=tmp_path / "cache", epochs=2, tokens=64)
 
 
-def quiet(step: Step) -> None:
+def quiet(step: TrainingStep) -> None:
     """Nobody looks."""
 
 
-def draft(**changes: int) -> Layout:
+def draft(**changes: int) -> SpanExtractionConfig:
     said = {"format": "orchestra/spans/v1", "question": "question", "passage": "context", "output": "answer", "data": (), "arrays": "a"}
-    return Layout.model_validate({**said, "base": {"licence": "", "sha256": {}}, "sha256": "0" * 64, "tokens": 64, "overlap": 8, **changes})
+    return SpanExtractionConfig.model_validate(
+        {**said, "base": {"licence": "", "sha256": {}}, "sha256": "0" * 64, "tokens": 64, "overlap": 8, **changes}
+    )
 
 
-FACE = Face("question", "context", "answer")
+FACE = SpanFields("question", "context", "answer")
 
 
 def test_examples_point_at_the_words_of_the_answer(base: Path) -> None:
     encoder = Encoder.load(base)
     for number in range(20):
         one = row(number)
-        (example,) = examples(one, FACE, encoder, draft())
-        spans, start = example.window.spans, example.window.start
+        (example,) = span_examples(one, FACE, encoder, draft())
+        spans, start = example.window.offsets, example.window.start
         if one.output["answer"] is None:
             assert (example.first, example.last) == (0, 0)
         else:
@@ -130,7 +132,7 @@ def test_examples_point_at_the_words_of_the_answer(base: Path) -> None:
     ],
 )
 def test_of_several_places_the_answer_is_where_the_question_means_it(answer: str, passage: str, question: str, before: str | None) -> None:
-    assert place_meant(answer, passage, question) == (None if before is None else len(before))
+    assert locate_answer(answer, passage, question) == (None if before is None else len(before))
 
 
 def test_of_a_long_passage_the_windows_without_the_answer_are_silent_and_those_with_a_part_of_it_are_left_out(base: Path) -> None:
@@ -138,45 +140,48 @@ def test_of_a_long_passage_the_windows_without_the_answer_are_silent_and_those_w
     cut = 0
     for before in range(40):
         passage = "the " * before + "The tower was built by Grace Alan. " + "The boat was built by Ada. " * 8
-        long = Row("1", {"question": "Who built the tower?", "context": passage}, {"answer": "Grace Alan"}, "1")
-        found, read = list(examples(long, FACE, encoder, draft(tokens=32))), encoder.pair("Who built the tower?", passage)
-        cut += len(list(windows(read, 32, 8))) - len(found)
+        long = DatasetRow("1", {"question": "Who built the tower?", "context": passage}, {"answer": "Grace Alan"}, "1")
+        found, read = list(span_examples(long, FACE, encoder, draft(tokens=32))), encoder.tokenize_pair("Who built the tower?", passage)
+        cut += len(list(split_windows(read, 32, 8))) - len(found)
         assert any(one.first for one in found)
         for one in found:
-            spans, start = one.window.spans, one.window.start
+            spans, start = one.window.offsets, one.window.start
             assert not one.first or passage[spans[one.first - start][0] : spans[one.last - start][1]] == "Grace Alan"
     assert cut > 0
-    assert list(examples(Row("2", long.input, {"answer": "Edsger"}, "1"), FACE, encoder, draft())) == []
+    assert list(span_examples(DatasetRow("2", long.input, {"answer": "Edsger"}, "1"), FACE, encoder, draft())) == []
 
 
 def test_batches_have_every_example_once_and_no_more_tokens_than_they_may(base: Path) -> None:
     encoder = Encoder.load(base)
-    found: list[Example] = [example for number in range(300) for example in examples(row(number), FACE, encoder, draft())]
+    found: list[SpanExample] = [example for number in range(300) for example in span_examples(row(number), FACE, encoder, draft())]
     lengths = [len(one.window.tokens) for one in found]
-    made = batches(lengths, 3)
+    made = bucketed_batches(lengths, 3)
     assert sorted(at for batch in made for at in batch) == list(range(300))
-    assert max(len(batch) * max(lengths[at] for at in batch) for batch in made) <= BATCH
-    assert made != batches(lengths, 4)
-    assert made == batches(lengths, 3)
+    assert max(len(batch) * max(lengths[at] for at in batch) for batch in made) <= BATCH_TOKENS
+    assert made != bucketed_batches(lengths, 4)
+    assert made == bucketed_batches(lengths, 3)
 
 
 def test_an_example_that_is_longer_than_a_batch_is_one_alone() -> None:
-    made = batches([BATCH + 1, 10, BATCH * 2, 20], 1)
+    made = bucketed_batches([BATCH_TOKENS + 1, 10, BATCH_TOKENS * 2, 20], 1)
     assert sorted(map(sorted, made)) == [[0], [1, 3], [2]]
 
 
 def test_a_reader_learns_to_point_and_its_files_are_an_agent(tmp_path: Path, base: Path) -> None:
     card, losses = make_card(tmp_path), list[float]()
-    rows: dict[Part, list[Row]] = {"train": [named(number) for number in range(60)], "tune": [named(number) for number in range(60, 100)]}
-    wanted = replace(training(tmp_path, base), data=DataSet.made("rows", "finder", contract_digest(card), "CC0", (), rows))
+    rows: dict[Split, list[DatasetRow]] = {
+        "train": [named(number) for number in range(60)],
+        "tune": [named(number) for number in range(60, 100)],
+    }
+    wanted = replace(training(tmp_path, base), data=Dataset.build("rows", "finder", contract_digest(card), "CC0", (), rows))
     made = run(replace(wanted, epochs=40, rate=2e-2), lambda step: losses.append(step.loss))
     assert losses[-1] < losses[0] / 3
-    assert made.figures["exact"] > 0.8
+    assert made.metrics["exact"] > 0.8
     made.write(tmp_path / "agents" / "finder")
-    reader = Spans.load(Card.load(tmp_path / "agents" / "finder"), Encoder.load(base))
+    reader = SpanExtractor.load(Card.load(tmp_path / "agents" / "finder"), Encoder.load(base))
     said = [reader.predict(one.input) for one in rows["tune"]]
     right = [output == one.output for (output, _), one in zip(said, rows["tune"], strict=True)]
-    assert sum(right) / 40 == made.figures["exact"]
+    assert sum(right) / 40 == made.metrics["exact"]
     sure = sum(probability for _, probability in said) / 40
     assert abs(sure - sum(right) / 40) < 0.15, "probabilities mean what they say"
 
@@ -192,12 +197,12 @@ def test_few_rows_to_tune_on_settle_nothing(tmp_path: Path, base: Path) -> None:
     said = json.loads(made.files["model.json"])
     assert (said["silence"], said["heat"]) == (0.0, 1.0)
     assert (said["tokens"], said["overlap"]) == (64, 16), "short windows share a quarter, so that they go on"
-    assert made.figures == {}
+    assert made.metrics == {}
 
 
 def test_bad_input_is_refused(tmp_path: Path, base: Path) -> None:
     card = make_card(tmp_path)
-    empty = DataSet.made("rows", "finder", contract_digest(card), "CC0", (), {"train": []})
+    empty = Dataset.build("rows", "finder", contract_digest(card), "CC0", (), {"train": []})
     with pytest.raises(InputError) as caught:
         run(replace(training(tmp_path, base), data=empty), quiet)
     assert caught.value.code == "N104"

@@ -14,17 +14,17 @@ np = pytest.importorskip("numpy")
 
 from orchestra.agents.card import Card  # noqa: E402
 from orchestra.agents.inference.encoder import Encoder  # noqa: E402
-from orchestra.agents.inference.tables.encoding import Sheet  # noqa: E402
-from orchestra.agents.inference.tables.filters import choices  # noqa: E402
-from orchestra.agents.inference.tables.head import Logits  # noqa: E402
-from orchestra.agents.inference.tables.operations import PAIRS, PERCENTS, SCALES, WAYS  # noqa: E402
+from orchestra.agents.inference.tables.encoding import TableEncoding  # noqa: E402
+from orchestra.agents.inference.tables.filters import condition_choices  # noqa: E402
+from orchestra.agents.inference.tables.head import TableLogits  # noqa: E402
+from orchestra.agents.inference.tables.operations import OPERATIONS, PAIR_OPERATIONS, PERCENT_OPERATIONS, SCALES  # noqa: E402
 from orchestra.fleet.config import FolderSource, Weights  # noqa: E402
-from orchestra.fleet.weights.encoders import KNOWN  # noqa: E402
+from orchestra.fleet.weights.encoders import KNOWN_ENCODERS  # noqa: E402
 from orchestra.learn.compatibility import contract_digest  # noqa: E402
-from orchestra.learn.data.dataset import DataSet, Row  # noqa: E402
-from orchestra.learn.encoders.member import Step  # noqa: E402
-from orchestra.learn.encoders.table_targets import Target, right, target, way_of  # noqa: E402
-from orchestra.learn.encoders.tables import Example, loss  # noqa: E402
+from orchestra.learn.data.dataset import Dataset, DatasetRow  # noqa: E402
+from orchestra.learn.encoders.member import TrainingStep  # noqa: E402
+from orchestra.learn.encoders.table_targets import TableTarget, answers_match, build_target, operation_of  # noqa: E402
+from orchestra.learn.encoders.tables import TableExample, loss  # noqa: E402
 from orchestra.learn.encoders.training import HeadTraining  # noqa: E402
 from orchestra.testing.tiny_encoder import write_encoder  # noqa: E402
 from orchestra.text.numbers.sort_keys import BOUNDS  # noqa: E402
@@ -39,7 +39,7 @@ ASKED = ("most", "least", "difference", "total", "how", "who", "which")
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tiny encoder that cards may name."""
     folder = write_encoder(tmp_path / "encoder", WORDS)
-    monkeypatch.setitem(KNOWN, "tiny", Weights(licence="CC0", sources=(FolderSource(folder=str(folder)),)))
+    monkeypatch.setitem(KNOWN_ENCODERS, "tiny", Weights(licence="CC0", sources=(FolderSource(folder=str(folder)),)))
     return folder
 
 
@@ -55,7 +55,7 @@ def make_card(tmp_path: Path, text: str = CARD) -> Card:
     return Card.load(folder)
 
 
-def row(number: int) -> Row:
+def row(number: int) -> DatasetRow:
     """Two names with their ages, and a question of one word, each of which is answered in a way of its own."""
     chance = random.Random(number)
     one, other, somebody = chance.sample(NAMES, 3)
@@ -75,12 +75,12 @@ def row(number: int) -> Row:
         case _:
             output = told("cells", [other])
     table = [["name", "age"], [one, str(first)], [other, str(second)]]
-    return Row(str(number), {"question": f"{asked} ?", "table": table, "paragraphs": [f"{somebody} is in"]}, output, str(number))
+    return DatasetRow(str(number), {"question": f"{asked} ?", "table": table, "paragraphs": [f"{somebody} is in"]}, output, str(number))
 
 
-def data_set(card: Card, train: int = 70, tune: int = 35) -> DataSet:
+def data_set(card: Card, train: int = 70, tune: int = 35) -> Dataset:
     rows = [row(number) for number in range(train + tune)]
-    return DataSet.made("rows", "teller", contract_digest(card), "CC0", (), {"train": rows[:train], "tune": rows[train:]})
+    return Dataset.build("rows", "teller", contract_digest(card), "CC0", (), {"train": rows[:train], "tune": rows[train:]})
 
 
 def training(tmp_path: Path, base: Path) -> HeadTraining:
@@ -88,46 +88,46 @@ def training(tmp_path: Path, base: Path) -> HeadTraining:
     return HeadTraining(card=card, data=data_set(card), base=base, cache=tmp_path / "cache", epochs=2, tokens=64)
 
 
-def quiet(step: Step) -> None:
+def quiet(step: TrainingStep) -> None:
     """Nobody looks."""
 
 
 # What should be found
 
 
-def sheet_of(encoder: Encoder, question: str = "what is it ?", table: Any = TABLE, paragraphs: Sequence[str] = TEXT) -> Sheet:
-    return Sheet(encoder, question, table, paragraphs, 64)
+def sheet_of(encoder: Encoder, question: str = "what is it ?", table: Any = TABLE, paragraphs: Sequence[str] = TEXT) -> TableEncoding:
+    return TableEncoding(encoder, question, table, paragraphs, 64)
 
 
-def cells(sheet: Sheet, *places: tuple[int, int]) -> frozenset[int]:
+def cells(sheet: TableEncoding, *places: tuple[int, int]) -> frozenset[int]:
     """The numbers of cells by row and column."""
-    return frozenset(at for at, spot in enumerate(sheet.spots) if (spot.row, spot.column) in places)
+    return frozenset(at for at, spot in enumerate(sheet.locations) if (spot.row, spot.column) in places)
 
 
-def outside(sheet: Sheet, *texts: str) -> frozenset[int]:
+def outside(sheet: TableEncoding, *texts: str) -> frozenset[int]:
     """The numbers of figures outside of the table by what stands there."""
-    return frozenset(at for at, spot in enumerate(sheet.spots) if spot.row < 0 and spot.text in texts)
+    return frozenset(at for at, spot in enumerate(sheet.locations) if spot.row < 0 and spot.text in texts)
 
 
-def wanted(way: str, scale: str = "", **more: Any) -> Target:
-    return Target(WAYS.index(way), SCALES.index(scale), **more)
+def wanted(way: str, scale: str = "", **more: Any) -> TableTarget:
+    return TableTarget(OPERATIONS.index(way), SCALES.index(scale), **more)
 
 
 def test_quotes_are_found_in_cells_whatever_their_case_and_currency(encoder: Encoder) -> None:
     sheet = sheet_of(encoder)
-    assert target(told("cells", ["grace", "alan"], scale="million"), sheet) == wanted(
+    assert build_target(told("cells", ["grace", "alan"], scale="million"), sheet) == wanted(
         "cells", "million", cells=cells(sheet, (2, 0), (3, 0))
     )
     for quote in ("12", "$12", "$ 12", " 12€"):
-        found = target(told("cells", [quote]), sheet)
+        found = build_target(told("cells", [quote]), sheet)
         assert found is not None
-        assert found.cells | found.alike == cells(sheet, (1, 2), (4, 2)), quote
-    assert target(told("cells", ["1,200"]), sheet) == wanted("cells", cells=cells(sheet, (3, 2)))
+        assert found.cells | found.equivalent_cells == cells(sheet, (1, 2), (4, 2)), quote
+    assert build_target(told("cells", ["1,200"]), sheet) == wanted("cells", cells=cells(sheet, (3, 2)))
 
 
 @pytest.mark.parametrize("quotes", [["nobody"], ["ada", "nobody"], ["20", "20"], ["7"], ["-", "-"], ["gra"], []])
 def test_quotes_that_stand_in_no_cell_or_not_as_often_are_not_learnt(encoder: Encoder, quotes: list[str]) -> None:
-    assert target(told("cells", quotes), sheet_of(encoder)) is None
+    assert build_target(told("cells", quotes), sheet_of(encoder)) is None
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_of_cells_that_say_the_same_one_is_taken_beside_the_others_and_by_the_wo
     encoder: Encoder, question: str, quotes: list[str], taken: list[tuple[int, int]], alike: list[tuple[int, int]]
 ) -> None:
     sheet = sheet_of(encoder, question)
-    assert target(told("cells", quotes), sheet) == wanted("cells", cells=cells(sheet, *taken), alike=cells(sheet, *alike))
+    assert build_target(told("cells", quotes), sheet) == wanted("cells", cells=cells(sheet, *taken), alike=cells(sheet, *alike))
 
 
 @pytest.mark.parametrize(
@@ -155,17 +155,17 @@ def test_of_cells_that_say_the_same_one_is_taken_beside_the_others_and_by_the_wo
 )
 def test_others_are_beside_a_cell_in_its_row_or_in_its_column(encoder: Encoder, beside: list[str], place: tuple[int, int]) -> None:
     sheet = sheet_of(encoder, "what has alan ?", [["name", "20", "30"], ["ada", "5", "7"], ["alan", "8", "5"]])
-    found = target(told("cells", ["5", *beside]), sheet)
+    found = build_target(told("cells", ["5", *beside]), sheet)
     assert found is not None
     assert cells(sheet, place) <= found.cells
-    assert found.alike == cells(sheet, (1, 1), (2, 2)) - cells(sheet, place)
+    assert found.equivalent_cells == cells(sheet, (1, 1), (2, 2)) - cells(sheet, place)
 
 
 def test_words_of_the_text_are_found_wherever_they_stand(encoder: Encoder) -> None:
     sheet = sheet_of(encoder)
 
     def said(quote: str) -> list[str]:
-        found = target(told("text", [quote]), sheet)
+        found = build_target(told("text", [quote]), sheet)
         assert found is not None
         spans = [(sheet.chars[first], sheet.chars[last]) for first, last in found.spans]
         return [sheet.text[first[0] : last[1]] for first, last in spans if first is not None and last is not None]
@@ -178,21 +178,21 @@ def test_words_of_the_text_are_found_wherever_they_stand(encoder: Encoder) -> No
 
 @pytest.mark.parametrize("quotes", [["nobody"], ["total"], ["has", "7"], [], [""], ["books . grace"]])
 def test_what_is_not_one_piece_of_the_text_is_not_learnt(encoder: Encoder, quotes: list[str]) -> None:
-    assert target(told("text", quotes), sheet_of(encoder)) is None
+    assert build_target(told("text", quotes), sheet_of(encoder)) is None
 
 
 def test_words_are_found_in_a_later_window_too(encoder: Encoder) -> None:
     sheet = sheet_of(encoder, table=TABLE * 4)
     assert len(sheet.windows) > 2
-    found = target(told("text", ["7 of 12 books"]), sheet)
+    found = build_target(told("text", ["7 of 12 books"]), sheet)
     assert found is not None
     [(first, last)] = found.spans
     assert (last - first, first > len(sheet.windows[0])) == (3, True)
 
 
 def test_rows_that_are_counted_are_those_that_are_named(encoder: Encoder) -> None:
-    assert target(told("count", expression="2", rows=[1, 3]), sheet_of(encoder)) == wanted("count", rows=frozenset({1, 3}))
-    assert target(told("count", expression="0"), sheet_of(encoder)) is None
+    assert build_target(told("count", expression="2", rows=[1, 3]), sheet_of(encoder)) == wanted("count", rows=frozenset({1, 3}))
+    assert build_target(told("count", expression="0"), sheet_of(encoder)) is None
 
 
 @pytest.mark.parametrize(
@@ -211,13 +211,13 @@ def test_rows_that_are_counted_are_those_that_are_named(encoder: Encoder) -> Non
 def test_what_is_compared_has_a_column_that_is_asked_for(
     encoder: Encoder, way: str, quote: str, rows: list[int], column: int, asked: set[int]
 ) -> None:
-    found = target(told(way, [quote], rows=rows, column=column), sheet_of(encoder))
+    found = build_target(told(way, [quote], rows=rows, column=column), sheet_of(encoder))
     assert found == wanted(way, rows=frozenset(rows), by=column, asked=frozenset(asked))
 
 
 def test_where_the_row_says_it_twice_either_column_will_do(encoder: Encoder) -> None:
     sheet = sheet_of(encoder, table=[["name", "20", "30"], ["ada", "7", "7"], ["alan", "9", "8"]])
-    found = target(told("least", ["7"], rows=[1, 2], column=2), sheet)
+    found = build_target(told("least", ["7"], rows=[1, 2], column=2), sheet)
     assert found == wanted("least", rows=frozenset({1, 2}), by=2, asked=frozenset({1, 2}))
 
 
@@ -235,41 +235,41 @@ def test_where_the_row_says_it_twice_either_column_will_do(encoder: Encoder) -> 
 def test_a_comparison_that_comes_to_something_else_is_not_learnt(
     encoder: Encoder, quotes: list[str], rows: list[int], column: int | None
 ) -> None:
-    assert target(told("most", quotes, rows=rows, column=column), sheet_of(encoder)) is None
+    assert build_target(told("most", quotes, rows=rows, column=column), sheet_of(encoder)) is None
 
 
-@pytest.mark.parametrize("way", PAIRS)
+@pytest.mark.parametrize("way", PAIR_OPERATIONS)
 def test_of_two_figures_all_places_will_do(encoder: Encoder, way: str) -> None:
     sheet = sheet_of(encoder, "what is 7 of 36 and 5 , twice ?")
     form = {"difference": "{} - {}", "gap": "{} - {}", "change": "({0} - {1}) / {1} * 100", "share": "{} / {} * 100", "ratio": "{} / {}"}
     form |= {"portion": "{} * {} / 100", "discount": "{} * (100 - {}) / 100", "surcharge": "{} * (100 + {}) / 100"}
     written = form.get(way, "{} * {}")
-    found = target(told(way, expression=written.format("12", "36"), scale="percent"), sheet)
+    found = build_target(told(way, expression=written.format("12", "36"), scale="percent"), sheet)
     first = cells(sheet, (1, 2), (4, 2)) | outside(sheet, "12")
-    second = outside(sheet, "36") if way in PERCENTS else cells(sheet, (1, 1), (2, 1))
+    second = outside(sheet, "36") if way in PERCENT_OPERATIONS else cells(sheet, (1, 1), (2, 1))
     assert found == wanted(way, "percent", first=first, second=second), "those of the question only where they are percentages"
-    asked = target(told(way, expression=written.format("1200", "-9")), sheet)
+    asked = build_target(told(way, expression=written.format("1200", "-9")), sheet)
     assert asked == wanted(way, first=cells(sheet, (3, 2)), second=cells(sheet, (3, 1)))
-    sevens = frozenset(at for at in outside(sheet, "7") if sheet.spots[at].given is None)
+    sevens = frozenset(at for at in outside(sheet, "7") if sheet.locations[at].question_figure is None)
     assert len(sevens) == 2
-    only = target(told(way, expression=written.format("7", "5")), sheet)
+    only = build_target(told(way, expression=written.format("7", "5")), sheet)
     assert only == wanted(way, first=sevens, second=outside(sheet, "5")), "what only the question says is taken from there"
-    doubled = target(told(way, expression=written.format("72", "2")), sheet)
+    doubled = build_target(told(way, expression=written.format("72", "2")), sheet)
     assert doubled == wanted(way, first=cells(sheet, (4, 1)), second=outside(sheet, "twice"))
 
 
 @pytest.mark.parametrize(("way", "form"), [("sum", "{} + {} + {}"), ("mean", "({} + {} + {}) / 3")])
 def test_what_is_summed_up_is_found_in_the_table_and_in_the_text(encoder: Encoder, way: str, form: str) -> None:
     sheet = sheet_of(encoder, "what is 5 and 7 ?")
-    found = target(told(way, expression=form.format("-9", "1,200", "36")), sheet)
+    found = build_target(told(way, expression=form.format("-9", "1,200", "36")), sheet)
     assert found == wanted(way, cells=cells(sheet, (3, 1), (3, 2), (1, 1)), alike=cells(sheet, (2, 1)))
-    twice = target(told(way, expression=form.format("36", "36", "72")), sheet)
+    twice = build_target(told(way, expression=form.format("36", "36", "72")), sheet)
     assert twice == wanted(way, cells=cells(sheet, (1, 1), (2, 1), (4, 1)))
-    sevens = frozenset(at for at in outside(sheet, "7") if sheet.spots[at].given is None)
-    mixed = target(told(way, expression=form.format("7", "7", "72")), sheet)
+    sevens = frozenset(at for at in outside(sheet, "7") if sheet.locations[at].question_figure is None)
+    mixed = build_target(told(way, expression=form.format("7", "7", "72")), sheet)
     assert mixed == wanted(way, cells=cells(sheet, (4, 1)) | sevens)
-    assert target(told(way, expression=form.format("5", "36", "72")), sheet) is None, "nothing of the question is summed up"
-    assert target(told(way, expression=form.format("36", "36", "36")), sheet) is None, "it stands there twice"
+    assert build_target(told(way, expression=form.format("5", "36", "72")), sheet) is None, "nothing of the question is summed up"
+    assert build_target(told(way, expression=form.format("36", "36", "36")), sheet) is None, "it stands there twice"
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_what_is_summed_up_is_found_in_the_table_and_in_the_text(encoder: Encode
     ],
 )
 def test_an_expression_of_another_form_or_of_other_figures_is_not_learnt(encoder: Encoder, way: str, expression: str) -> None:
-    assert target(told(way, expression=expression), sheet_of(encoder)) is None
+    assert build_target(told(way, expression=expression), sheet_of(encoder)) is None
 
 
 @pytest.mark.parametrize(
@@ -297,13 +297,13 @@ def test_an_expression_of_another_form_or_of_other_figures_is_not_learnt(encoder
     ],
 )  # fmt: skip
 def test_a_way_follows_from_the_expression_or_from_where_quotes_stand(expression: str | None, quotes: list[str], way: str | None) -> None:
-    assert way_of(expression, quotes, TABLE) == way
+    assert operation_of(expression, quotes, TABLE) == way
 
 
 # What is lost
 
 
-def logits_for(sheet: Sheet, found: Target) -> Logits[Any]:
+def logits_for(sheet: TableEncoding, found: TableTarget) -> TableLogits[Any]:
     """Logits that say what should be found and hardly anything else."""
 
     def high(count: int, those: Sequence[int] | frozenset[int]) -> Any:
@@ -311,24 +311,24 @@ def logits_for(sheet: Sheet, found: Target) -> Logits[Any]:
         made[list(those)] = 9.0
         return made
 
-    places, rows, wide = len(sheet.spots), len(sheet.table), len(sheet.table[0])
-    return Logits(
-        ways=high(len(WAYS), [found.way]),
+    places, rows, wide = len(sheet.locations), len(sheet.table), len(sheet.table[0])
+    return TableLogits(
+        operations=high(len(OPERATIONS), [found.operation]),
         scales=high(len(SCALES), [found.scale]),
         cells=high(places, found.cells),
         first=high(places, found.first),
         second=high(places, found.second),
         rows=high(rows, found.rows),
-        asked=high(wide, found.asked),
-        by=high(wide, [] if found.by is None else [found.by]),
+        answer_columns=high(wide, found.answer_columns),
+        order_columns=high(wide, [] if found.ranking_column is None else [found.ranking_column]),
         begin=high(len(sheet.chars), [first for first, _ in found.spans]),
         end=high(len(sheet.chars), [last for _, last in found.spans]),
-        bounded=high(wide, [] if found.condition is None else [found.condition.column]),
-        limits=high(places, [] if found.condition is None else [choices(sheet)[min(found.condition.choices)][0]]),
-        bounds=high(1 + len(BOUNDS), [0 if found.condition is None else 1 + choices(sheet)[min(found.condition.choices)][1]]),
-        also=high(wide, []),
-        also_limits=high(places, []),
-        also_bounds=high(1 + len(BOUNDS), [0]),
+        condition_columns=high(wide, [] if found.condition is None else [found.condition.column]),
+        limits=high(places, [] if found.condition is None else [condition_choices(sheet)[min(found.condition.choices)][0]]),
+        bounds=high(1 + len(BOUNDS), [0 if found.condition is None else 1 + condition_choices(sheet)[min(found.condition.choices)][1]]),
+        extra_columns=high(wide, []),
+        extra_limits=high(places, []),
+        extra_bounds=high(1 + len(BOUNDS), [0]),
     )
 
 
@@ -346,25 +346,25 @@ SAID: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 def test_the_loss_is_of_the_way_the_scale_and_what_the_way_takes_and_of_nothing_else(encoder: Encoder, way: str) -> None:
     sheet = sheet_of(encoder)
     output, counts = SAID[way]
-    found = target(output, sheet)
+    found = build_target(output, sheet)
     assert found is not None
     best = logits_for(sheet, found)
-    least = float(loss(best, Example(sheet, found)))
+    least = float(loss(best, TableExample(sheet, found)))
     assert least < 0.02
-    for name in Logits._fields:
-        other = loss(best._replace(**{name: -getattr(best, name)}), Example(sheet, found))
+    for name in TableLogits._fields:
+        other = loss(best._replace(**{name: -getattr(best, name)}), TableExample(sheet, found))
         assert (float(other) > least + 1) == (name in ("ways", "scales", *counts)), name
 
 
 def test_nothing_is_said_against_a_place_that_says_the_same(encoder: Encoder) -> None:
     sheet = sheet_of(encoder)
-    found = target(told("cells", ["36"]), sheet)
+    found = build_target(told("cells", ["36"]), sheet)
     assert found is not None
-    logits = torch.zeros(len(sheet.spots), requires_grad=True)
-    loss(logits_for(sheet, found)._replace(cells=logits), Example(sheet, found)).backward()
+    logits = torch.zeros(len(sheet.locations), requires_grad=True)
+    loss(logits_for(sheet, found)._replace(cells=logits), TableExample(sheet, found)).backward()
     assert logits.grad is not None
     wrong = cells(sheet, (0, 0), (3, 2), (4, 2))
-    assert all(float(logits.grad[at]) < 0 for at in found.cells | found.alike)
+    assert all(float(logits.grad[at]) < 0 for at in found.cells | found.equivalent_cells)
     assert all(float(logits.grad[at]) > 0 for at in wrong)
     assert all(float(logits.grad[at]) == 0 for at in outside(sheet, "7", "12")), "those are never read off"
 
@@ -381,30 +381,30 @@ def test_nothing_is_said_against_a_place_that_says_the_same(encoder: Encoder) ->
     ],
 )
 def test_an_answer_is_right_by_its_value_and_its_scale(said: dict[str, Any], is_right: bool) -> None:
-    assert right(said, told("difference", expression="5 - 2")) is is_right
+    assert answers_match(said, told("difference", expression="5 - 2")) is is_right
 
 
 def test_quotes_are_right_in_their_order_whatever_their_way(encoder: Encoder) -> None:
-    assert right(told("text", ["Ada", "$ 12"]), told("cells", ["ada", "12"]))
-    assert not right(told("cells", ["12", "ada"]), told("cells", ["ada", "12"]))
-    assert not right(told("cells", ["ada"]), told("cells", ["ada", "12"]))
+    assert answers_match(told("text", ["Ada", "$ 12"]), told("cells", ["ada", "12"]))
+    assert not answers_match(told("cells", ["12", "ada"]), told("cells", ["ada", "12"]))
+    assert not answers_match(told("cells", ["ada"]), told("cells", ["ada", "12"]))
 
 
 def test_a_gap_is_right_whichever_figure_comes_first() -> None:
-    assert right(told("gap", expression="5 - 2"), told("gap", expression="2 - 5"))
-    assert not right(told("difference", expression="5 - 2"), told("difference", expression="2 - 5"))
-    assert not right(told("gap", expression="5 - 2"), told("gap", expression="2 - 6"))
+    assert answers_match(told("gap", expression="5 - 2"), told("gap", expression="2 - 5"))
+    assert not answers_match(told("difference", expression="5 - 2"), told("difference", expression="2 - 5"))
+    assert not answers_match(told("gap", expression="5 - 2"), told("gap", expression="2 - 6"))
 
 
 @pytest.mark.parametrize(("said", "costs"), [("million", False), ("percent", True), ("", True)])
 def test_which_unit_it_is_costs_an_encoder_nothing(encoder: Encoder, said: str, costs: bool) -> None:
     sheet = sheet_of(encoder)
-    found = target(told("cells", ["grace"], scale="thousand"), sheet)
+    found = build_target(told("cells", ["grace"], scale="thousand"), sheet)
     assert found is not None
     best = logits_for(sheet, found)
     scales = torch.full((len(SCALES),), -9.0)
     scales[SCALES.index(said)] = 9.0
-    lost = float(loss(best._replace(scales=scales), Example(sheet, found)) - loss(best, Example(sheet, found)))
+    lost = float(loss(best._replace(scales=scales), TableExample(sheet, found)) - loss(best, TableExample(sheet, found)))
     assert (lost > 1) == costs
 
 
@@ -413,10 +413,10 @@ def test_which_unit_it_is_costs_an_encoder_nothing(encoder: Encoder, said: str, 
 
 def test_a_row_may_say_which_of_several_cells_is_meant(encoder: Encoder) -> None:
     sheet = sheet_of(encoder)
-    either = target(told("cells", ["36"]), sheet)
-    meant = target(told("cells", ["36"], cells=[[2, 1]]), sheet)
+    either = build_target(told("cells", ["36"]), sheet)
+    meant = build_target(told("cells", ["36"], cells=[[2, 1]]), sheet)
     assert either is not None
-    assert (either.cells | either.alike, meant) == (cells(sheet, (1, 1), (2, 1)), wanted("cells", cells=cells(sheet, (2, 1))))
-    both = target(told("difference", expression="36 - 12", cells=[[2, 1], [4, 2]]), sheet)
+    assert (either.cells | either.equivalent_cells, meant) == (cells(sheet, (1, 1), (2, 1)), wanted("cells", cells=cells(sheet, (2, 1))))
+    both = build_target(told("difference", expression="36 - 12", cells=[[2, 1], [4, 2]]), sheet)
     assert both == wanted("difference", first=cells(sheet, (2, 1)), second=cells(sheet, (4, 2)) | outside(sheet, "12"))
-    assert target(told("cells", ["36"], cells=[[3, 2]]), sheet) is None, "it does not stand there"
+    assert build_target(told("cells", ["36"], cells=[[3, 2]]), sheet) is None, "it does not stand there"

@@ -13,14 +13,14 @@ pytest.importorskip("torch")
 
 from orchestra.core.errors import InputError
 from orchestra.fleet.config import FolderSource, Weights
-from orchestra.fleet.weights.encoders import KNOWN, described
+from orchestra.fleet.weights.encoders import KNOWN_ENCODERS, describe_base
 from orchestra.learn.compatibility import contract_digest
-from orchestra.learn.data.dataset import DataSet, Row
+from orchestra.learn.data.dataset import Dataset, DatasetRow
 from orchestra.learn.encoders import intents
 from orchestra.learn.encoders.spans import run
-from orchestra.learn.encoders.training import HeadTraining, arrays_of
-from orchestra.learn.encoders.tuned import Frozen, Pace, Pointing, Tuned
-from orchestra.learn.encoders.warm_start import Begun
+from orchestra.learn.encoders.training import HeadTraining, member_arrays
+from orchestra.learn.encoders.tuned import EncoderHyperparameters, FrozenEncoder, PrototypeEncoder, TokenHeadEncoder
+from orchestra.learn.encoders.warm_start import WarmStart
 from orchestra.testing.tiny_encoder import write_encoder
 from tests.cli.shell import Shell
 from tests.learn import test_pairs
@@ -36,7 +36,7 @@ def learnable(tmp_path: Path, base: Path) -> HeadTraining:
     """A training that soon learns something."""
     wanted = training(tmp_path, base)
     rows = [test_spans.named(number) for number in range(60)]
-    return replace(wanted, data=DataSet.made("rows", "finder", contract_digest(wanted.card), "CC0", (), {"train": rows}), rate=2e-2)
+    return replace(wanted, data=Dataset.build("rows", "finder", contract_digest(wanted.card), "CC0", (), {"train": rows}), rate=2e-2)
 
 
 def trained(tmp_path: Path, base: Path) -> Path:
@@ -48,11 +48,11 @@ def trained(tmp_path: Path, base: Path) -> Path:
 def test_a_training_begins_with_the_arrays_of_before_and_says_so(tmp_path: Path, base: Path) -> None:
     folder, card = trained(tmp_path, base), make_card(tmp_path)
     first = json.loads((folder / "model.json").read_text())
-    begun = Begun.of(card, folder, described("tiny", base))
-    member = Pointing(Frozen.load(base), Pace(rank=16, blocks=Frozen.load(base).shape.layers))
-    begun.give(member)
+    begun = WarmStart.from_folder(card, folder, describe_base("tiny", base))
+    member = TokenHeadEncoder(FrozenEncoder.load(base), EncoderHyperparameters(rank=16, blocks=FrozenEncoder.load(base).shape.layers))
+    begun.load_into(member)
     assert begun.sha256 == first["sha256"]
-    given = arrays_of(member)
+    given = member_arrays(member)
     assert given.keys() == begun.arrays.keys()
     assert all(np.array_equal(array, begun.arrays[name]) for name, array in given.items())
 
@@ -80,7 +80,7 @@ def test_another_start_is_another_training(tmp_path: Path, base: Path) -> None:
 
 def test_a_head_goes_on_by_the_names_of_its_outputs(tmp_path: Path) -> None:
     arrays = {"weight": np.array([[1.0, 2.0], [3.0, 4.0]]), "bias": np.array([5.0, 6.0]), "down.a": np.ones(2)}
-    begun = Begun(tmp_path, "some/v1", (), arrays, (), "0", ("first", "second"))
+    begun = WarmStart(tmp_path, "some/v1", (), arrays, (), "0", ("first", "second"))
     other = begun.with_outputs(("second", "new", "first"))
     assert other.arrays["weight"].tolist() == [[3.0, 4.0], [0.0, 0.0], [1.0, 2.0]]
     assert (other.arrays["bias"].tolist(), other.outputs) == ([6.0, 0.0, 5.0], ("second", "new", "first"))
@@ -96,27 +96,31 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, base: Path) -> None:
     folder, card = trained(tmp_path, base), make_card(tmp_path)
     elsewhere = write_encoder(tmp_path / "elsewhere", [*WORDS, "more"], kind="mpnet")
     with pytest.raises(InputError, match="stands on another encoder") as caught:
-        Begun.of(card, folder, described("tiny", elsewhere))
+        WarmStart.from_folder(card, folder, describe_base("tiny", elsewhere))
     assert caught.value.code == "N123"
-    begun = Begun.of(card, folder, described("tiny", base))
-    frozen = Frozen.load(base)
-    for member in (Pointing(frozen, Pace(rank=4)), Pointing(frozen, Pace(rank=16, blocks=99), 3), Tuned(frozen, 2, Pace(rank=16))):
+    begun = WarmStart.from_folder(card, folder, describe_base("tiny", base))
+    frozen = FrozenEncoder.load(base)
+    for member in (
+        TokenHeadEncoder(frozen, EncoderHyperparameters(rank=4)),
+        TokenHeadEncoder(frozen, EncoderHyperparameters(rank=16, blocks=99), 3),
+        PrototypeEncoder(frozen, 2, EncoderHyperparameters(rank=16)),
+    ):
         with pytest.raises(InputError, match="other arrays than are to be trained") as caught:
-            begun.give(member)
+            begun.load_into(member)
         assert caught.value.code == "N123"
     with pytest.raises(InputError) as caught:
-        Begun.of(card, tmp_path, described("tiny", base))
+        WarmStart.from_folder(card, tmp_path, describe_base("tiny", base))
     assert caught.value.code == "A004"
     arrays = folder / "spans.npz"
     arrays.write_bytes(arrays.read_bytes()[:-1])
     with pytest.raises(InputError) as caught:
-        Begun.of(card, folder, described("tiny", base))
+        WarmStart.from_folder(card, folder, describe_base("tiny", base))
     assert caught.value.code == "A011"
 
 
 def test_texts_with_labels_are_learnt_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_encoder(tmp_path / "encoder", vocabulary())
-    monkeypatch.setitem(KNOWN, "tiny", Weights(licence="CC0", sources=(FolderSource(folder=str(folder)),)))
+    monkeypatch.setitem(KNOWN_ENCODERS, "tiny", Weights(licence="CC0", sources=(FolderSource(folder=str(folder)),)))
     wanted = test_intents.training(tmp_path, folder)
     intents.run(replace(wanted, epochs=1), quiet).write(tmp_path / "made")
     with pytest.raises(InputError, match="learns from all rows at once") as caught:
@@ -128,11 +132,11 @@ def test_pairs_go_on_where_they_have_the_same_labels(tmp_path: Path) -> None:
     folder = write_encoder(tmp_path / "pairs", {*test_pairs.COLOURS, "it", "is"}, kind="mpnet")
     card = test_pairs.card_in(tmp_path / "judge")
     rows = [
-        Row(str(at), {"claim": one.text, "evidence": one.beside}, {"label": one.label}, str(at))
+        DatasetRow(str(at), {"claim": one.text, "evidence": one.paired_text}, {"label": one.label}, str(at))
         for at, one in enumerate(test_pairs.pairs())
     ]
-    data = DataSet.made("pairs", card.name, contract_digest(card), "CC0", (), {"train": rows})
-    wanted = intents.LabelTraining(card=card, data=data, base=folder, cache=tmp_path / "cache", epochs=3)
+    data = Dataset.build("pairs", card.name, contract_digest(card), "CC0", (), {"train": rows})
+    wanted = intents.ClassifierTraining(card=card, data=data, base=folder, cache=tmp_path / "cache", epochs=3)
     first = intents.run(wanted, quiet)
     first.write(tmp_path / "made")
     more = intents.run(replace(wanted, start=tmp_path / "made"), quiet)

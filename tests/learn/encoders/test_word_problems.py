@@ -17,20 +17,20 @@ import torch
 
 from orchestra.agents.card import Card
 from orchestra.agents.inference.encoder import Encoder
-from orchestra.agents.inference.word_problems.solver import FORMAT, Deduction, problem
+from orchestra.agents.inference.word_problems.solver import FORMAT, WordProblemSolver, encode_problem
 from orchestra.core.errors import InputError
 from orchestra.fleet.config import FolderSource, Weights
-from orchestra.fleet.weights.encoders import KNOWN, described
+from orchestra.fleet.weights.encoders import KNOWN_ENCODERS, describe_base
 from orchestra.learn.compatibility import contract_digest
-from orchestra.learn.data.dataset import DataSet, Row
+from orchestra.learn.data.dataset import Dataset, DatasetRow
 from orchestra.learn.encoders import spans, word_problems
-from orchestra.learn.encoders.member import Step
-from orchestra.learn.encoders.training import HeadTraining, arrays_of
-from orchestra.learn.encoders.tuned import Frozen, Pace
-from orchestra.learn.encoders.warm_start import Begun
-from orchestra.learn.encoders.word_problem_model import Deducing
-from orchestra.learn.encoders.word_problems import KNOWN as TO_ALL
-from orchestra.learn.encoders.word_problems import Example, loss, run
+from orchestra.learn.encoders.member import TrainingStep
+from orchestra.learn.encoders.training import HeadTraining, member_arrays
+from orchestra.learn.encoders.tuned import EncoderHyperparameters, FrozenEncoder
+from orchestra.learn.encoders.warm_start import WarmStart
+from orchestra.learn.encoders.word_problem_model import SolverEncoder
+from orchestra.learn.encoders.word_problems import COMMON_NUMBERS as TO_ALL
+from orchestra.learn.encoders.word_problems import WordProblemExample, loss, run
 from orchestra.testing.tiny_encoder import write_encoder
 from tests.agents.inference.word_problems.test_solver import CARD
 from tests.cli.shell import Shell
@@ -46,7 +46,7 @@ WORDS = ["ann", "has", "pears", "and", "loses", "gets", "how", "many", "?", ".",
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tiny encoder that cards may name."""
     folder = write_encoder(tmp_path / "encoder", [*WORDS, *test_spans.WORDS], kind="mpnet")
-    monkeypatch.setitem(KNOWN, "tiny", Weights(licence="CC0", sources=(FolderSource(folder=str(folder)),)))
+    monkeypatch.setitem(KNOWN_ENCODERS, "tiny", Weights(licence="CC0", sources=(FolderSource(folder=str(folder)),)))
     return folder
 
 
@@ -57,26 +57,26 @@ def make_card(tmp_path: Path) -> Card:
     return Card.load(folder)
 
 
-def row(number: int) -> Row:
+def row(number: int) -> DatasetRow:
     """Somebody who has so many, and gets some or loses them."""
     chance = random.Random(number)
     first, second = chance.sample(range(2, 10), 2)
     verb, sign = chance.choice((("gets", "+"), ("loses", "-")))
     question = f"Ann has {first} pears and {verb} {second}. How many?"
-    return Row(str(number), {"question": question}, {"expression": f"{first}{sign}{second}"}, str(number))
+    return DatasetRow(str(number), {"question": question}, {"expression": f"{first}{sign}{second}"}, str(number))
 
 
-def data_set(card: Card, train: int = 60, tune: int = 40) -> DataSet:
+def data_set(card: Card, train: int = 60, tune: int = 40) -> Dataset:
     rows = [row(number) for number in range(train + tune)]
-    return DataSet.made("rows", "solver", contract_digest(card), "CC0", (), {"train": rows[:train], "tune": rows[train:]})
+    return Dataset.build("rows", "solver", contract_digest(card), "CC0", (), {"train": rows[:train], "tune": rows[train:]})
 
 
 def training(tmp_path: Path, base: Path) -> HeadTraining:
     card = make_card(tmp_path)
-    return HeadTraining(card=card, data=data_set(card), base=base, cache=tmp_path / "cache", epochs=2, rate=5e-3, tokens=64)
+    return HeadTraining(card=card, data=data_set(card), base=base, cache=tmp_path / "cache", epochs=2, learning_rate=5e-3, tokens=64)
 
 
-def quiet(step: Step) -> None:
+def quiet(step: TrainingStep) -> None:
     """Nobody looks."""
 
 
@@ -84,20 +84,20 @@ def test_a_solver_learns_which_step_is_right_and_its_files_are_an_agent(tmp_path
     wanted, losses = replace(training(tmp_path, base), epochs=60), list[float]()
     made = run(wanted, lambda step: losses.append(step.loss))
     assert losses[-1] < losses[0] / 4
-    assert made.figures["value"] > 0.8
+    assert made.metrics["value"] > 0.8
     made.write(tmp_path / "agents" / "solver")
-    solver = Deduction.load(Card.load(tmp_path / "agents" / "solver"), Encoder.load(base))
+    solver = WordProblemSolver.load(Card.load(tmp_path / "agents" / "solver"), Encoder.load(base))
     tune = wanted.data.rows["tune"]
     said = [solver.predict(one.input) for one in tune]
     right = [worth(output["expression"]) == worth(one.output["expression"]) for (output, _), one in zip(said, tune, strict=True)]
-    assert sum(right) / len(tune) == made.figures["value"]
+    assert sum(right) / len(tune) == made.metrics["value"]
     assert abs(sum(sure for _, sure in said) / len(tune) - sum(right) / len(tune)) < 0.2, "probabilities mean what they say"
 
 
 def worth(expression: str) -> float | None:
-    from orchestra.agents.computed_fields import number
+    from orchestra.agents.computed_fields import expression_value
 
-    return number(expression)
+    return expression_value(expression)
 
 
 def test_a_training_that_was_killed_goes_on_to_the_same_result(tmp_path: Path, base: Path) -> None:
@@ -106,15 +106,15 @@ def test_a_training_that_was_killed_goes_on_to_the_same_result(tmp_path: Path, b
 
 
 def test_the_loss_of_a_batch_is_the_mean_of_those_of_its_problems(base: Path) -> None:
-    encoder, frozen = Encoder.load(base), Frozen.load(base, torch.float32)
-    member = Deducing(frozen, Pace(rank=2, blocks=frozen.shape.layers, seed=3), len(TO_ALL))
+    encoder, frozen = Encoder.load(base), FrozenEncoder.load(base, torch.float32)
+    member = SolverEncoder(frozen, EncoderHyperparameters(rank=2, blocks=frozen.shape.layers, seed=3), len(TO_ALL))
     said = {
         "7": "Ann has 7 pears.",
         "7-3+2*5": "Ann has 7 pears and loses 3. 2 5?",
         "(9+2)*100": "9 and 2 pears?",
         "8-2": "Ann has 8, loses 2.",
     }
-    every = [Example(problem(encoder, text), expression) for expression, text in said.items()]
+    every = [WordProblemExample(encode_problem(encoder, text), expression) for expression, text in said.items()]
     alone = [loss(member, [one]).item() for one in every]
     assert loss(member, every).item() == pytest.approx(sum(alone) / len(alone), rel=1e-5)
     assert min(alone) > 0
@@ -122,8 +122,8 @@ def test_the_loss_of_a_batch_is_the_mean_of_those_of_its_problems(base: Path) ->
 
 def test_what_cannot_be_derived_is_not_learnt_from(tmp_path: Path, base: Path) -> None:
     card = make_card(tmp_path)
-    strange = Row("1", {"question": "Ann has 2 pears."}, {"expression": "2*77"}, "1")
-    only = DataSet.made("rows", "solver", contract_digest(card), "CC0", (), {"train": [strange]})
+    strange = DatasetRow("1", {"question": "Ann has 2 pears."}, {"expression": "2*77"}, "1")
+    only = Dataset.build("rows", "solver", contract_digest(card), "CC0", (), {"train": [strange]})
     with pytest.raises(InputError) as caught:
         run(replace(training(tmp_path, base), data=only), quiet)
     assert caught.value.code == "N104"
@@ -133,8 +133,8 @@ def test_the_head_has_a_rate_of_its_own(tmp_path: Path, base: Path, monkeypatch:
     monkeypatch.setattr(word_problems, "HEAD_RATE", 0.0)
     wanted = training(tmp_path, base)
     made = run(replace(wanted, data=data_set(wanted.card, tune=5)), quiet)
-    frozen = Frozen.load(base)
-    begun = arrays_of(Deducing(frozen, Pace(rank=16, blocks=frozen.shape.layers, seed=0), len(TO_ALL)))
+    frozen = FrozenEncoder.load(base)
+    begun = member_arrays(SolverEncoder(frozen, EncoderHyperparameters(rank=16, blocks=frozen.shape.layers, seed=0), len(TO_ALL)))
     arrays = np.load(io.BytesIO(made.files["deduction.npz"]))
     same = {name for name in begun if np.array_equal(arrays[name], begun[name])}
     assert {"score", "number", "new"} <= same
@@ -144,10 +144,10 @@ def test_the_head_has_a_rate_of_its_own(tmp_path: Path, base: Path, monkeypatch:
 def test_rows_to_tune_on_that_are_too_long_to_read_settle_nothing(tmp_path: Path, base: Path) -> None:
     wanted = training(tmp_path, base)
     rows = [row(number) for number in range(70)]
-    long = Row("long", {"question": "Ann has 2 pears and gets 3. " * 100}, {"expression": "2+3"}, "long")
-    data = DataSet.made("rows", "solver", contract_digest(wanted.card), "CC0", (), {"train": rows[:40], "tune": [*rows[40:], long]})
+    long = DatasetRow("long", {"question": "Ann has 2 pears and gets 3. " * 100}, {"expression": "2+3"}, "long")
+    data = Dataset.build("rows", "solver", contract_digest(wanted.card), "CC0", (), {"train": rows[:40], "tune": [*rows[40:], long]})
     without = replace(data, rows={**data.rows, "tune": rows[40:]})
-    found = [run(replace(wanted, data=one, epochs=1), quiet).figures for one in (data, without)]
+    found = [run(replace(wanted, data=one, epochs=1), quiet).metrics for one in (data, without)]
     assert found[0] == found[1]
 
 
@@ -156,29 +156,31 @@ def test_few_rows_to_tune_on_settle_nothing(tmp_path: Path, base: Path) -> None:
     made = run(replace(wanted, data=data_set(wanted.card, tune=5), epochs=1), quiet)
     assert json.loads(made.files["model.json"])["known"] == list(TO_ALL)
     assert "sharpen" not in json.loads(made.files["model.json"])
-    assert made.figures == {}
+    assert made.metrics == {}
 
 
 def test_it_may_begin_with_the_adapters_of_an_agent_of_another_kind_and_says_so(tmp_path: Path, base: Path) -> None:
     folder = tmp_path / "reader"
     spans.run(replace(test_spans.training(tmp_path / "other", base), epochs=1), quiet).write(folder)
     wanted = training(tmp_path, base)
-    begun = Begun.of(wanted.card, folder, described("tiny", base)).of_kind(FORMAT)
-    frozen = Frozen.load(base)
-    member = Deducing(frozen, Pace(rank=16, blocks=frozen.shape.layers), len(TO_ALL))
-    head = {name: array.clone() for name, array in member.learnt.items() if not name.startswith(("down.", "up."))}
-    begun.give(member)
-    given = arrays_of(member)
-    assert begun.headless
+    begun = WarmStart.from_folder(wanted.card, folder, describe_base("tiny", base)).for_format(FORMAT)
+    frozen = FrozenEncoder.load(base)
+    member = SolverEncoder(frozen, EncoderHyperparameters(rank=16, blocks=frozen.shape.layers), len(TO_ALL))
+    head = {name: array.clone() for name, array in member.parameters.items() if not name.startswith(("down.", "up."))}
+    begun.load_into(member)
+    given = member_arrays(member)
+    assert begun.adapters_only
     assert all((given[name] == array).all() for name, array in begun.arrays.items())
-    assert all(torch.equal(member.learnt[name], array) for name, array in head.items())
+    assert all(torch.equal(member.parameters[name], array) for name, array in head.items())
 
     made = run(replace(wanted, start=folder, epochs=1), quiet)
     assert [source["name"] for source in json.loads(made.files["model.json"])["data"]] == ["rows", "rows"]
     made.write(tmp_path / "agents" / "solver")
     again = run(replace(wanted, start=tmp_path / "agents" / "solver", epochs=1, seed=2), quiet)
     assert len(json.loads(again.files["model.json"])["data"]) == 3
-    assert not Begun.of(wanted.card, tmp_path / "agents" / "solver", described("tiny", base)).of_kind(FORMAT).headless
+    assert (
+        not WarmStart.from_folder(wanted.card, tmp_path / "agents" / "solver", describe_base("tiny", base)).for_format(FORMAT).adapters_only
+    )
 
 
 def test_the_command_trains_promotes_and_answers(shell: Shell, base: Path) -> None:

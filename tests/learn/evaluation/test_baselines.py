@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from orchestra.learn.evaluation.baselines import floors
-from orchestra.learn.evaluation.rows import Shown
+from orchestra.learn.evaluation.baselines import fit_baselines
+from orchestra.learn.evaluation.rows import ReferenceRow
 
 ROWS = [
-    Shown({"text": "my card has not come"}, {"intent": "card_arrival"}),
-    Shown({"text": "where is my new card"}, {"intent": "card_arrival"}),
-    Shown({"text": "the exchange rate is wrong"}, {"intent": "exchange_rate"}),
+    ReferenceRow({"text": "my card has not come"}, {"intent": "card_arrival"}),
+    ReferenceRow({"text": "where is my new card"}, {"intent": "card_arrival"}),
+    ReferenceRow({"text": "the exchange rate is wrong"}, {"intent": "exchange_rate"}),
 ]
 
 
 def test_the_most_frequent_output_and_that_of_the_nearest_row() -> None:
-    constant, nearest = floors(ROWS)
+    constant, nearest = fit_baselines(ROWS)
     assert constant({"text": "exchange rate?"}) == {"intent": "card_arrival"}
     assert nearest({"text": "Exchange rate?"}) == {"intent": "exchange_rate"}
     assert nearest({"text": "zzz"}) == {"intent": "card_arrival"}
 
 
 def test_without_rows_there_is_no_floor() -> None:
-    assert floors([]) == ()
+    assert fit_baselines([]) == ()
 
 
 def test_of_spans_the_values_that_were_seen() -> None:
     shown = [
-        Shown({"text": "8 people at 7", "requested": []}, {"slots": {"people": {"value": "8 people", "start": 0, "end": 8}}}),
-        Shown({"text": "people", "requested": []}, {"slots": {"people": {"value": "people", "start": 0, "end": 6}}}),
-        Shown({"text": "today", "requested": []}, {"slots": {"date": {"value": "today", "start": 0, "end": 5}}}),
+        ReferenceRow({"text": "8 people at 7", "requested": []}, {"slots": {"people": {"value": "8 people", "start": 0, "end": 8}}}),
+        ReferenceRow({"text": "people", "requested": []}, {"slots": {"people": {"value": "people", "start": 0, "end": 6}}}),
+        ReferenceRow({"text": "today", "requested": []}, {"slots": {"date": {"value": "today", "start": 0, "end": 5}}}),
     ]
-    *_, dictionary = floors(shown)
+    *_, dictionary = fit_baselines(shown)
     found = dictionary({"text": "Today, for 8 people and a dog", "requested": []})
     assert found == {"slots": {"people": {"value": "8 people", "start": 11, "end": 19}, "date": {"value": "Today", "start": 0, "end": 5}}}

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.learn.evaluation.cascade import apgr, cpt, curve, threshold
-from orchestra.learn.evaluation.metrics import Case, Measure, metric
+from orchestra.learn.evaluation.cascade import apgr, cpt, recovery_curve, threshold_for_share
+from orchestra.learn.evaluation.metrics import Case, MetricConfig, build_metric
 
 CALLS = [(0.0, 0.0), (1.0, 1.0), (2.0, 1.0), (-1.0, 0.0)]
 """Four calls; the two with the highest scores are the ones that the larger model is worth something for."""
@@ -18,7 +18,7 @@ scored = st.lists(st.tuples(st.floats(-5, 5), st.sampled_from([-1.0, 0.0, 1.0]))
 
 
 def test_the_best_order_closes_the_gap_with_the_calls_that_need_it() -> None:
-    assert curve(CALLS) == [(0.0, 0.0), (0.25, 0.5), (0.5, 1.0), (0.75, 1.0), (1.0, 1.0)]
+    assert recovery_curve(CALLS) == [(0.0, 0.0), (0.25, 0.5), (0.5, 1.0), (0.75, 1.0), (1.0, 1.0)]
     assert apgr(CALLS) == pytest.approx(0.25 * (0.25 + 0.75 + 1 + 1))
     assert cpt(CALLS, 0.5) == pytest.approx(0.25)
     assert cpt(CALLS, 0.75) == pytest.approx(0.375)
@@ -32,29 +32,29 @@ def test_a_score_that_says_nothing_is_chance() -> None:
 
 def test_without_a_gap_there_is_no_figure() -> None:
     assert math.isnan(apgr([(1.0, 1.0), (2.0, -1.0)]))
-    assert curve([]) == []
+    assert recovery_curve([]) == []
 
 
 @given(scored)
 def test_the_order_of_the_rows_does_not_matter(calls: list[tuple[float, float]]) -> None:
     shuffled = random.Random(0).sample(calls, len(calls))
-    assert curve(shuffled) == curve(calls)
+    assert recovery_curve(shuffled) == recovery_curve(calls)
 
 
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=40), st.floats(0, 1))
 def test_no_more_than_the_share_is_above_its_threshold(scores: list[float], share: float) -> None:
-    assert sum(score > threshold(scores, share) for score in scores) <= share * len(scores) + 1e-6
+    assert sum(score > threshold_for_share(scores, share) for score in scores) <= share * len(scores) + 1e-6
 
 
 def test_an_evaluation_may_ask_for_it() -> None:
     cases = [Case({"need": gain}, {"need": score}) for score, gain in CALLS]
-    of = metric("APGR", Measure(of="apgr", field="need"))
-    assert of.of(cases) == pytest.approx(apgr(CALLS))
-    assert of.of([Case(case.expected, None) for case in cases]) == pytest.approx(0.5)
+    of = build_metric("APGR", MetricConfig(of="apgr", field="need"))
+    assert of.compute(cases) == pytest.approx(apgr(CALLS))
+    assert of.compute([Case(case.expected, None) for case in cases]) == pytest.approx(0.5)
 
 
 def test_the_gain_may_be_the_difference_of_two_outcomes() -> None:
-    of = metric("APGR", Measure(of="apgr", field="need", expected="strong-weak"))
+    of = build_metric("APGR", MetricConfig(of="apgr", field="need", expected="strong-weak"))
     outcomes = {1.0: (True, False), -1.0: (False, True), 0.0: (True, True)}
     cases = [Case({"strong": outcomes[gain][0], "weak": outcomes[gain][1]}, {"need": score}) for score, gain in CALLS]
-    assert of.of(cases) == pytest.approx(apgr(CALLS))
+    assert of.compute(cases) == pytest.approx(apgr(CALLS))

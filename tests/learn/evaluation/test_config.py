@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from orchestra.core.errors import InputError
-from orchestra.learn.evaluation.config import FILE, Rows, evaluation_of, read_evaluations
-from orchestra.learn.evaluation.metrics import Case, Measure, metric
-from orchestra.learn.evaluation.rows import read_rows
+from orchestra.learn.evaluation.config import FILE, RowSelection, find_evaluation, read_evaluations
+from orchestra.learn.evaluation.metrics import Case, MetricConfig, build_metric
+from orchestra.learn.evaluation.rows import read_selected_rows
 
 ONE = "metrics: {EM: {of: exact, field: answer}}\n"
 SEVERAL = """\
@@ -42,18 +42,18 @@ def test_a_single_evaluation_is_called_after_its_set(tmp_path: Path) -> None:
 def test_several_stand_by_name_and_the_first_decides(tmp_path: Path) -> None:
     path = written(tmp_path, SEVERAL)
     assert list(read_evaluations(path)) == ["begin", "other"]
-    name, first = evaluation_of(path)
+    name, first = find_evaluation(path)
     assert (name, first.rows and first.rows.sample, first.data) == ("begin", 2, "the first set")
-    assert evaluation_of(path, "other")[1].rows is None
+    assert find_evaluation(path, "other")[1].rows is None
     with pytest.raises(InputError, match="no evaluation 'othr'") as caught:
-        evaluation_of(path, "othr")
+        find_evaluation(path, "othr")
     assert (caught.value.code, caught.value.hint) == ("N204", "did you mean 'other'?")
 
 
 def test_a_goal_is_a_least_or_a_most(tmp_path: Path) -> None:
-    first = evaluation_of(written(tmp_path, SEVERAL))[1]
-    assert (first.met("right", 0.8), first.met("right", 0.79)) == (True, False)
-    assert (first.met("accepted and wrong", 0.1), first.met("accepted and wrong", 0.11)) == (True, False)
+    first = find_evaluation(written(tmp_path, SEVERAL))[1]
+    assert (first.meets_goal("right", 0.8), first.meets_goal("right", 0.79)) == (True, False)
+    assert (first.meets_goal("accepted and wrong", 0.1), first.meets_goal("accepted and wrong", 0.11)) == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -75,24 +75,24 @@ def test_what_is_wrong_is_refused_with_its_place(tmp_path: Path, text: str, said
     with pytest.raises(InputError, match=said.replace("?", r"\?")) as caught:
         read_evaluations(written(tmp_path, text))
     assert caught.value.code == "N201"
-    assert caught.value.place is not None
+    assert caught.value.location is not None
 
 
 def test_rows_are_read_under_the_folder_of_the_data(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     row = {"id": "1", "input": {"text": "a", "of no interest": 1}, "expected": {"label": "b"}}
     (tmp_path / "set" / "dev.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
-    test = read_rows(tmp_path, Rows(file="set/dev.jsonl", train="set/dev.jsonl", inputs={"claim": "text"}))
-    assert (test.name, test.questions[0].input, test.shown[0].input) == ("set/dev.jsonl", {"claim": "a"}, {"claim": "a"})
-    assert len(read_rows(tmp_path, Rows(file="set/dev.jsonl", where={"label": ["b", "c"]})).questions) == 1
+    test = read_selected_rows(tmp_path, RowSelection(file="set/dev.jsonl", train="set/dev.jsonl", inputs={"claim": "text"}))
+    assert (test.name, test.rows[0].input, test.reference_rows[0].input) == ("set/dev.jsonl", {"claim": "a"}, {"claim": "a"})
+    assert len(read_selected_rows(tmp_path, RowSelection(file="set/dev.jsonl", where={"label": ["b", "c"]})).rows) == 1
     with pytest.raises(InputError, match="has no row where"):
-        read_rows(tmp_path, Rows(file="set/dev.jsonl", where={"label": "c"}))
+        read_selected_rows(tmp_path, RowSelection(file="set/dev.jsonl", where={"label": "c"}))
     with pytest.raises(InputError, match="cannot be read"):
-        read_rows(tmp_path, Rows(file="set/other.jsonl"))
+        read_selected_rows(tmp_path, RowSelection(file="set/other.jsonl"))
 
 
-def part(measure: Measure, expected: dict[str, Any], output: dict[str, Any] | None) -> Any:
-    return metric("it", measure).part(Case(expected, output))
+def part(measure: MetricConfig, expected: dict[str, Any], output: dict[str, Any] | None) -> Any:
+    return build_metric("it", measure).case_score(Case(expected, output))
 
 
 @pytest.mark.parametrize(
@@ -116,23 +116,23 @@ def part(measure: Measure, expected: dict[str, Any], output: dict[str, Any] | No
     ],
 )
 def test_scaled_answers_are_compared_as_tatqa_does(wanted: Any, scale: str, given: Any, given_scale: str, right: bool) -> None:
-    measure = Measure(of="scaled", field="answer")
+    measure = MetricConfig(of="scaled", field="answer")
     assert part(measure, {"answer": wanted, "scale": scale}, {"answer": given, "scale": given_scale}) == (float(right), 1.0)
 
 
 @pytest.mark.parametrize(("given", "wrong"), [(4, 0.0), (5, 1.0), (None, 0.0), (0, 1.0)])
 def test_wrong_goes_by_the_kind_that_is_named(given: Any, wrong: float) -> None:
-    assert part(Measure(of="wrong", field="answer", by="number"), {"answer": 4}, {"answer": given}) == (wrong, 1.0)
+    assert part(MetricConfig(of="wrong", field="answer", by="number"), {"answer": 4}, {"answer": given}) == (wrong, 1.0)
 
 
 def test_a_metric_looks_at_some_of_the_rows() -> None:
-    only = Measure(of="accuracy", field="label", where={"type": ["a", "b"]})
-    but = Measure(of="accuracy", field="label", where_not={"type": "a"})
+    only = MetricConfig(of="accuracy", field="label", where={"type": ["a", "b"]})
+    but = MetricConfig(of="accuracy", field="label", where_not={"type": "a"})
     found = [[part(one, {"label": "x", "type": kind}, {"label": "x"}) is not None for kind in "abc"] for one in (only, but)]
     assert found == [[True, True, False], [False, True, True]]
 
 
 def test_a_value_means_what_the_rows_call_it() -> None:
-    measure = Measure(of="accuracy", field="label", means={"not stated": "unsupported"})
+    measure = MetricConfig(of="accuracy", field="label", means={"not stated": "unsupported"})
     assert part(measure, {"label": "unsupported"}, {"label": "not stated"}) == (1.0, 1.0)
     assert part(measure, {"label": "supported"}, {"label": "supported"}) == (1.0, 1.0)

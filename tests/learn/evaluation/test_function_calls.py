@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from orchestra.learn.evaluation.function_calls import same_call, same_calls
-from orchestra.learn.evaluation.metrics import Case, Measure, metric
+from orchestra.learn.evaluation.function_calls import call_matches, calls_match
+from orchestra.learn.evaluation.metrics import Case, MetricConfig, build_metric
 
 ANSWER = {"f": {"city": ["San Francisco", "SF"], "n": [3], "unit": ["", "c"]}}
 
@@ -28,8 +28,8 @@ ANSWER = {"f": {"city": ["San Francisco", "SF"], "n": [3], "unit": ["", "c"]}}
     ],
 )
 def test_each_argument_has_an_accepted_value_and_no_other_is_given(arguments: Any, right: bool) -> None:
-    assert same_call(ANSWER, {"name": "f", "arguments": arguments}) is right
-    assert not same_call(ANSWER, {"name": "g", "arguments": arguments})
+    assert call_matches(ANSWER, {"name": "f", "arguments": arguments}) is right
+    assert not call_matches(ANSWER, {"name": "g", "arguments": arguments})
 
 
 @pytest.mark.parametrize(
@@ -53,30 +53,30 @@ def test_each_argument_has_an_accepted_value_and_no_other_is_given(arguments: An
     ],
 )
 def test_values_are_compared_by_what_they_say(accepted: Any, given: Any, right: bool) -> None:
-    assert same_call({"f": {"x": accepted}}, {"name": "f", "arguments": {"x": given}}) is right
+    assert call_matches({"f": {"x": accepted}}, {"name": "f", "arguments": {"x": given}}) is right
 
 
 def test_calls_go_one_to_one_whatever_their_order() -> None:
     two = [{"f": {"x": [1, 2]}}, {"f": {"x": [1]}}]
     one, other = ({"name": "f", "arguments": {"x": value}} for value in (1, 2))
-    assert same_calls(two, [one, other])
-    assert same_calls(two, [other, one])
-    assert not same_calls(two, [other, other])
-    assert not same_calls(two, [one])
-    assert not same_calls(two, [one, other, other])
+    assert calls_match(two, [one, other])
+    assert calls_match(two, [other, one])
+    assert not calls_match(two, [other, other])
+    assert not calls_match(two, [one])
+    assert not calls_match(two, [one, other, other])
 
 
 def test_a_chain_of_moves_is_found() -> None:
     wanted = [{"f": {"x": list(range(at, at + 2))}} for at in range(20)]
     given = [{"name": "f", "arguments": {"x": value}} for value in range(1, 21)]
     random.Random(1).shuffle(given)
-    assert same_calls(wanted, given)
-    assert not same_calls(wanted, [*given[1:], {"name": "f", "arguments": {"x": 40}}])
+    assert calls_match(wanted, given)
+    assert not calls_match(wanted, [*given[1:], {"name": "f", "arguments": {"x": 40}}])
 
 
 @pytest.mark.parametrize("given", [None, "f()", {"name": "f"}, ["f"], [{"name": "f", "arguments": "x"}], [{}], [None]])
 def test_what_is_no_list_of_calls_is_wrong(given: Any) -> None:
-    assert not same_calls([{"f": {"x": [1]}}], given)
+    assert not calls_match([{"f": {"x": [1]}}], given)
 
 
 def test_the_metric_counts_by_category_and_a_withheld_answer_is_wrong() -> None:
@@ -85,6 +85,6 @@ def test_the_metric_counts_by_category_and_a_withheld_answer_is_wrong() -> None:
         Case({"calls": [], "category": "none"}, None),
         Case({"calls": [ANSWER]}, {"calls": []}),
     ]
-    assert metric("all", Measure(of="calls", field="calls")).of(cases) == pytest.approx(1 / 3)
-    assert metric("none", Measure(of="calls", field="calls", where={"category": "none"})).of(cases) == pytest.approx(1 / 2)
-    assert metric("wrong", Measure(of="wrong", field="calls", by="calls")).of(cases) == pytest.approx(0.0)
+    assert build_metric("all", MetricConfig(of="calls", field="calls")).compute(cases) == pytest.approx(1 / 3)
+    assert build_metric("none", MetricConfig(of="calls", field="calls", where={"category": "none"})).compute(cases) == pytest.approx(1 / 2)
+    assert build_metric("wrong", MetricConfig(of="wrong", field="calls", by="calls")).compute(cases) == pytest.approx(0.0)

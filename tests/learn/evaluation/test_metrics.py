@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.learn.evaluation.bootstrap import difference, figure
-from orchestra.learn.evaluation.metrics import Case, Kind, Measure, metric
-from orchestra.verification.certificates.certify import interval
+from orchestra.learn.evaluation.bootstrap import estimate_interval, paired_difference
+from orchestra.learn.evaluation.metrics import Case, MetricConfig, MetricKind, build_metric
+from orchestra.verification.certificates.certify import confidence_interval
 
 
-def of(kind: Kind, cases: Sequence[tuple[Any, Any]], **more: Any) -> float:
+def of(kind: MetricKind, cases: Sequence[tuple[Any, Any]], **more: Any) -> float:
     """A metric over pairs of what was expected and what was given, both under the name `x`; None for no output at all."""
     made = [Case({"x": wanted}, None if output is None else {"x": output}) for wanted, output in cases]
-    return metric("m", Measure(of=kind, field="x", **more)).of(made)
+    return build_metric("m", MetricConfig(of=kind, field="x", **more)).compute(made)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def of(kind: Kind, cases: Sequence[tuple[Any, Any]], **more: Any) -> float:
         ("joint", [({"t": {"start": 0, "end": 2}}, {"t": {"start": 0, "end": 2}}), ({}, {}), ({}, {"t": {"start": 0, "end": 1}})], 2 / 3),
     ],
 )
-def test_a_metric_is_what_it_says(kind: Kind, cases: Sequence[tuple[Any, Any]], value: float) -> None:
+def test_a_metric_is_what_it_says(kind: MetricKind, cases: Sequence[tuple[Any, Any]], value: float) -> None:
     more = {"positive": "yes"} if kind == "auroc" else {}
     assert of(kind, cases, **more) == pytest.approx(value)
 
@@ -80,15 +80,15 @@ def test_a_metric_is_what_it_says(kind: Kind, cases: Sequence[tuple[Any, Any]], 
         ("macro_f1", None),
     ],
 )
-def test_to_be_silent_may_be_right_and_to_fail_never_is(kind: Kind, wanted: Any) -> None:
-    one = metric("m", Measure(of=kind, field="x"))
-    assert (one.of([Case({"x": wanted}, None)]), one.of([Case({"x": wanted}, None, failed=True)])) == (1.0, 0.0)
+def test_to_be_silent_may_be_right_and_to_fail_never_is(kind: MetricKind, wanted: Any) -> None:
+    one = build_metric("m", MetricConfig(of=kind, field="x"))
+    assert (one.compute([Case({"x": wanted}, None)]), one.compute([Case({"x": wanted}, None, failed=True)])) == (1.0, 0.0)
 
 
 @pytest.mark.parametrize(("kind", "value"), [("wrong", 0.0), ("macro_f1", (2 / 3 + 1) / 2)])
-def test_to_fail_is_no_answer_and_no_label(kind: Kind, value: float) -> None:
+def test_to_fail_is_no_answer_and_no_label(kind: MetricKind, value: float) -> None:
     made = [Case({"x": "a"}, {"x": "a"}), Case({"x": "b"}, {"x": "b"}), Case({"x": "a"}, None, failed=True)]
-    assert metric("m", Measure(of=kind, field="x")).of(made) == pytest.approx(value)
+    assert build_metric("m", MetricConfig(of=kind, field="x")).compute(made) == pytest.approx(value)
 
 
 def test_cases_can_be_left_out_by_what_was_expected() -> None:
@@ -96,12 +96,12 @@ def test_cases_can_be_left_out_by_what_was_expected() -> None:
 
 
 @pytest.mark.parametrize("kind", ["accuracy", "balanced_accuracy", "macro_f1", "auroc", "silence", "span_f1"])
-def test_no_case_is_no_figure(kind: Kind) -> None:
+def test_no_case_is_no_figure(kind: MetricKind) -> None:
     assert math.isnan(of(kind, []))
 
 
 answers = st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("ab")), min_size=1, max_size=40)
-ACCURACY = metric("accuracy", Measure(of="accuracy", field="x"))
+ACCURACY = build_metric("accuracy", MetricConfig(of="accuracy", field="x"))
 
 
 def cases(pairs: Sequence[tuple[str, str]]) -> list[Case]:
@@ -110,41 +110,44 @@ def cases(pairs: Sequence[tuple[str, str]]) -> list[Case]:
 
 @given(answers)
 def test_a_figure_lies_in_its_interval_which_is_the_same_for_the_same_seed(pairs: list[tuple[str, str]]) -> None:
-    found = figure(ACCURACY, cases(pairs), seed=3, draws=100)
+    found = estimate_interval(ACCURACY, cases(pairs), seed=3, resamples=100)
     assert 0 <= found.low <= found.high <= 1
-    assert found == figure(ACCURACY, cases(pairs), seed=3, draws=100)
+    assert found == estimate_interval(ACCURACY, cases(pairs), seed=3, resamples=100)
 
 
 @given(answers)
 def test_an_arm_is_no_better_than_itself_and_never_surely(pairs: list[tuple[str, str]]) -> None:
-    found = difference(ACCURACY, cases(pairs), cases(pairs), draws=50)
-    assert (found.value, found.chance) == (0.0, 1.0)
+    found = paired_difference(ACCURACY, cases(pairs), cases(pairs), resamples=50)
+    assert (found.value, found.p_value) == (0.0, 1.0)
     assert found.low == -found.high < 0  # that all of so many agree does not show that the next one will
 
 
 @given(answers)
 def test_the_difference_of_two_arms_turns_its_sign_when_they_change_places(pairs: list[tuple[str, str]]) -> None:
     right = cases([(wanted, wanted) for wanted, _ in pairs])
-    there, back = difference(ACCURACY, cases(pairs), right, draws=50), difference(ACCURACY, right, cases(pairs), draws=50)
+    there, back = (
+        paired_difference(ACCURACY, cases(pairs), right, resamples=50),
+        paired_difference(ACCURACY, right, cases(pairs), resamples=50),
+    )
     assert there.value == -back.value >= 0
 
 
 def test_an_interval_holds_what_the_normal_approximation_says() -> None:
     """Of 400 answers 300 right: a standard error of 0.0217, so 95 % reach from about 0.708 to 0.793."""
-    found = figure(ACCURACY, cases([("a", "a")] * 300 + [("a", "b")] * 100))
+    found = estimate_interval(ACCURACY, cases([("a", "a")] * 300 + [("a", "b")] * 100))
     assert found.low == pytest.approx(0.708, abs=0.01)
     assert found.high == pytest.approx(0.793, abs=0.01)
 
 
 @pytest.mark.parametrize(("right", "rows"), [(89, 89), (0, 20), (88, 89), (1, 200)])
 def test_a_share_near_0_or_1_has_the_exact_interval(right: int, rows: int) -> None:
-    found = figure(ACCURACY, cases([("a", "a")] * right + [("a", "b")] * (rows - right)))
-    assert (found.low, found.high) == pytest.approx(interval(right, rows))
+    found = estimate_interval(ACCURACY, cases([("a", "a")] * right + [("a", "b")] * (rows - right)))
+    assert (found.low, found.high) == pytest.approx(confidence_interval(right, rows))
     assert found.low < found.high
 
 
 def test_89_of_89_may_be_96_percent() -> None:
-    assert str(figure(ACCURACY, cases([("a", "a")] * 89))) == "1.000 [0.959, 1.000]"
+    assert str(estimate_interval(ACCURACY, cases([("a", "a")] * 89))) == "1.000 [0.959, 1.000]"
 
 
 def families(chances: random.Random, count: int, size: int) -> list[Case]:
@@ -157,47 +160,47 @@ def test_an_interval_of_cases_in_groups_holds_the_truth_as_often_as_it_says() ->
     chances, held, apart = random.Random(1), 0, 0
     for _ in range(200):
         found = families(chances, 40, 6)
-        held += (of := figure(ACCURACY, found, draws=200)).low <= 0.6 <= of.high
-        apart += (of := figure(ACCURACY, [replace(case, group="") for case in found], draws=200)).low <= 0.6 <= of.high
+        held += (of := estimate_interval(ACCURACY, found, resamples=200)).low <= 0.6 <= of.high
+        apart += (of := estimate_interval(ACCURACY, [replace(case, group="") for case in found], resamples=200)).low <= 0.6 <= of.high
     assert held >= 180
     assert apart <= 140  # as if they were independent
 
 
 def test_groups_that_all_agree_count_as_one_case_each() -> None:
-    found = figure(ACCURACY, [Case({"x": "a"}, {"x": "a"}, group=str(at)) for at in range(40) for _ in range(6)])
-    assert (found.low, found.high) == pytest.approx(interval(40, 40))
+    found = estimate_interval(ACCURACY, [Case({"x": "a"}, {"x": "a"}, group=str(at)) for at in range(40) for _ in range(6)])
+    assert (found.low, found.high) == pytest.approx(confidence_interval(40, 40))
 
 
 def test_answers_to_one_group_are_exchanged_together() -> None:
     """Three groups of ten better: in one of eight exchanges of groups; of thirty cases it would be in one of a billion."""
     old, new = ([Case({"x": "a"}, {"x": said}, group=str(at)) for at in range(3) for _ in range(10)] for said in "ba")
-    assert difference(ACCURACY, old, new).chance == pytest.approx(1 / 8, abs=0.04)
+    assert paired_difference(ACCURACY, old, new).p_value == pytest.approx(1 / 8, abs=0.04)
     apart = [[replace(case, group="") for case in arm] for arm in (old, new)]
-    assert difference(ACCURACY, *apart).chance == pytest.approx(0.5**30)
+    assert paired_difference(ACCURACY, *apart).p_value == pytest.approx(0.5**30)
 
 
 def test_where_less_is_better_a_smaller_figure_is_an_improvement() -> None:
-    wrong = metric("wrong", Measure(of="wrong", field="x"))
+    wrong = build_metric("wrong", MetricConfig(of="wrong", field="x"))
     bad: Mapping[str, Any] = {"x": "b"}
     old, new = [Case({"x": "a"}, bad)] * 20, [Case({"x": "a"}, None)] * 20
-    found = difference(wrong, old, new)
+    found = paired_difference(wrong, old, new)
     assert found.value == 1.0
-    assert found.chance < 0.01
+    assert found.p_value < 0.01
 
 
 def test_a_metric_that_says_nothing_of_the_cases_makes_nothing_better() -> None:
     """An AUROC of one label; F1 of spans where neither has any, or the old ones had none."""
-    ranked = metric("r", Measure(of="auroc", field="x", positive="yes"))
+    ranked = build_metric("r", MetricConfig(of="auroc", field="x", positive="yes"))
     old, new = ([Case({"x": "no"}, {"x": sure})] * 20 for sure in (0.1, 0.9))
-    spans = metric("s", Measure(of="span_f1", field="x"))
+    spans = build_metric("s", MetricConfig(of="span_f1", field="x"))
     none, some = ([Case({"x": {}}, {"x": found})] * 20 for found in ({}, {"t": {"start": 0, "end": 1}}))
-    for found in (difference(ranked, old, new), difference(spans, none, some)):
+    for found in (paired_difference(ranked, old, new), paired_difference(spans, none, some)):
         assert math.isnan(found.value)
-        assert found.chance == 1.0
+        assert found.p_value == 1.0
 
 
 def test_few_cases_are_never_sure() -> None:
     """Three of three better: where both are alike that happens in one of eight exchanges."""
-    found = difference(ACCURACY, cases([("a", "b")] * 3), cases([("a", "a")] * 3))
+    found = paired_difference(ACCURACY, cases([("a", "b")] * 3), cases([("a", "a")] * 3))
     assert found.value == 1.0
-    assert found.chance == pytest.approx(1 / 8, abs=0.04)
+    assert found.p_value == pytest.approx(1 / 8, abs=0.04)

@@ -15,8 +15,8 @@ from orchestra.agents.card import Card
 from orchestra.core.errors import InputError
 from orchestra.fleet.weights.adapter_checks import WEIGHTS
 from orchestra.learn.batching import Batcher
-from orchestra.learn.lora.distillation import Distillation, SoftTeacher, check_tokenizers, scores_of, tokens_of
-from orchestra.learn.lora.train import AdapterTraining, prepare, run
+from orchestra.learn.lora.distillation import DistillationSettings, SoftTeacher, check_tokenizers, label_logits, tokenizer_digest
+from orchestra.learn.lora.train import AdapterTraining, prepare_examples, train_adapter
 from tests.cli.shell import Shell
 from tests.learn.conftest import make_card
 from tests.learn.lora.test_train import COURSE, Killed, trained, training
@@ -49,27 +49,27 @@ def larger(tiny: Path, tmp_path: Path) -> Path:
     return copied(tiny, tmp_path / "larger", 11, intermediate_size=96, num_hidden_layers=3, vocab_size=size)
 
 
-def taught(folder: Path, adapter: Path | None = None, temperature: float = 2.0, share: float = 1.0) -> Distillation:
-    return Distillation.of("larger", folder, adapter, temperature, share)
+def taught(folder: Path, adapter: Path | None = None, temperature: float = 2.0, share: float = 1.0) -> DistillationSettings:
+    return DistillationSettings.from_folder("larger", folder, adapter, temperature, share)
 
 
-def divergence(work: AdapterTraining, adapter: Path | None, teacher: Distillation) -> float:
+def divergence(work: AdapterTraining, adapter: Path | None, teacher: DistillationSettings) -> float:
     """How far the student is from the teacher a label token of the tune part, at temperature 1."""
     import torch
     from safetensors.torch import load_file
     from torch.nn import functional
 
     from orchestra.learn.lora.model import Learner, load_base
-    from orchestra.learn.tensors import arrays
+    from orchestra.learn.tensors import batch_tensors
 
     student = Learner(load_base(work.base), work.shape, 0, "cpu")
     if adapter is not None:
-        student.adopt({name: value.float() for name, value in load_file(adapter / WEIGHTS).items()})
+        student.load_weights({name: value.float() for name, value in load_file(adapter / WEIGHTS).items()})
     model, total, count = load_base(teacher.folder), 0.0, 0
     with torch.no_grad():
-        for batch in Batcher.of(prepare(work).tune, work.most).epoch(0, 0):
-            made = arrays(batch, torch.device("cpu"))
-            mine, wanted = scores_of(student._model, made), scores_of(model, made)[:, : student._model.config.vocab_size]
+        for batch in Batcher.from_examples(prepare_examples(work).tune, work.batch_tokens).epoch_batches(0, 0):
+            made = batch_tensors(batch, torch.device("cpu"))
+            mine, wanted = label_logits(student._model, made), label_logits(model, made)[:, : student._model.config.vocab_size]
             total += float(
                 functional.kl_div(functional.log_softmax(mine, -1), functional.log_softmax(wanted, -1), reduction="sum", log_target=True)
             )
@@ -97,15 +97,15 @@ def test_the_loss_is_that_of_hinton_vinyals_and_dean(
     import torch
     from transformers import AutoModelForCausalLM
 
-    from orchestra.learn.tensors import arrays
+    from orchestra.learn.tensors import batch_tensors
 
     student, teacher = (AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32) for folder in (tiny, larger))
-    batch = Batcher.of(prepare(training(tmp_path, tiny, card)).train, 200).epoch(0, 0)[0]
-    made = arrays(batch, torch.device("cpu"))
-    scores = scores_of(student, made).detach().requires_grad_()
+    batch = Batcher.from_examples(prepare_examples(training(tmp_path, tiny, card)).train, 200).epoch_batches(0, 0)[0]
+    made = batch_tensors(batch, torch.device("cpu"))
+    scores = label_logits(student, made).detach().requires_grad_()
     found = SoftTeacher(teacher, temperature, share).loss(scores, made)
     with torch.no_grad():
-        theirs = torch.softmax(scores_of(teacher, made)[:, : scores.shape[1]] / temperature, -1)
+        theirs = torch.softmax(label_logits(teacher, made)[:, : scores.shape[1]] / temperature, -1)
         mine = torch.softmax(scores / temperature, -1)
         apart = (theirs * (theirs / mine).log()).sum() * temperature**2
         wrong = -torch.log_softmax(scores, -1)[torch.arange(len(made.labels)), made.labels].sum()
@@ -137,7 +137,7 @@ def test_another_teacher_is_another_training(tmp_path: Path, tiny: Path, larger:
     work = training(tmp_path, tiny, card)
     other = copied(tiny, tmp_path / "other", 12)
     teachers = [None, taught(larger), taught(larger, share=0.5), taught(larger, temperature=1.0), taught(other)]
-    assert len({replace(work, teacher=teacher).plan for teacher in teachers}) == len(teachers)
+    assert len({replace(work, teacher=teacher).plan_digest for teacher in teachers}) == len(teachers)
 
 
 def test_an_adapter_of_the_teacher_is_part_of_it(tmp_path: Path, tiny: Path, card: Card) -> None:
@@ -148,12 +148,12 @@ def test_an_adapter_of_the_teacher_is_part_of_it(tmp_path: Path, tiny: Path, car
     assert teacher.digest != taught(tiny).digest
     loaded = SoftTeacher.load(teacher, "cpu")
     from orchestra.learn.lora.model import load_base
-    from orchestra.learn.tensors import arrays
+    from orchestra.learn.tensors import batch_tensors
 
     torch = pytest.importorskip("torch")
-    made = arrays(Batcher.of(prepare(work).tune, work.most).epoch(0, 0)[0], torch.device("cpu"))
+    made = batch_tensors(Batcher.from_examples(prepare_examples(work).tune, work.batch_tokens).epoch_batches(0, 0)[0], torch.device("cpu"))
     with torch.no_grad():
-        assert not torch.allclose(scores_of(loaded._model, made), scores_of(load_base(tiny), made), atol=0.05)
+        assert not torch.allclose(label_logits(loaded._model, made), label_logits(load_base(tiny), made), atol=0.05)
 
 
 def damaged(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -166,15 +166,15 @@ def damaged(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
 def test_another_tokenizer_is_refused_before_anything_is_computed(tmp_path: Path, tiny: Path, larger: Path, card: Card) -> None:
     check_tokenizers(tiny, larger)
     damaged(larger, lambda told: told.update(padding={"strategy": "BatchLongest"}))
-    assert tokens_of(larger) == tokens_of(tiny), "how a batch is padded makes no other tokens"
+    assert tokenizer_digest(larger) == tokenizer_digest(tiny), "how a batch is padded makes no other tokens"
     damaged(larger, lambda told: told["model"]["merges"].pop())
     work = replace(training(tmp_path, tiny, card), teacher=taught(larger))
     with pytest.raises(InputError) as caught:
-        prepare(work)
+        prepare_examples(work)
     assert caught.value.code == "N121"
     (larger / "tokenizer.json").unlink()
     with pytest.raises(InputError) as caught:
-        prepare(work)
+        prepare_examples(work)
     assert caught.value.code == "N121"
 
 
@@ -187,7 +187,9 @@ def test_what_is_no_teacher_is_refused(tmp_path: Path, tiny: Path, larger: Path,
     trained(work, tmp_path / "adapter")
     narrow = copied(tiny, tmp_path / "narrow", 3, hidden_size=16)
     with pytest.raises(InputError) as caught:
-        run(replace(work, teacher=taught(narrow, tmp_path / "adapter")), prepare(work), tmp_path / "out", lambda tick: None)
+        train_adapter(
+            replace(work, teacher=taught(narrow, tmp_path / "adapter")), prepare_examples(work), tmp_path / "out", lambda tick: None
+        )
     assert caught.value.code == "N122"
 
 

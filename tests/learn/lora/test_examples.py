@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from orchestra.agents.card import Card
 from orchestra.agents.evidence_grammar import chunks, evidence_grammar
-from orchestra.agents.output_parser import Parsed, Reader
-from orchestra.agents.prompt import Script
+from orchestra.agents.output_parser import OutputParser, ParsedOutput
+from orchestra.agents.prompt import CompiledPrompt
 from orchestra.core.errors import InputError
-from orchestra.learn.lora.examples import ExampleMaker, spelt
+from orchestra.learn.lora.examples import ExampleEncoder, serialize_output
 from orchestra.learn.lora.model import load_tokenizer
 from tests.agents.test_evidence_grammar import accepts
 
@@ -31,19 +31,19 @@ def tokenizer(tiny: Path) -> Any:
 
 def test_the_prompt_is_the_one_that_a_server_makes_of_the_messages(card: Card, tokenizer: Any) -> None:
     inputs = {"question": "who wrote notes?", "context": PASSAGE}
-    messages = [{"role": said.role, "content": said.content} for said in Script(card).render(inputs).messages]
+    messages = [{"role": said.role, "content": said.content} for said in CompiledPrompt(card).render(inputs).messages]
     served = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True)["input_ids"]
-    assert list(ExampleMaker(card, tokenizer).prompt(inputs)) == served
+    assert list(ExampleEncoder(card, tokenizer).encode_prompt(inputs)) == served
 
 
 def test_marks_of_a_chat_template_in_data_are_broken_as_in_serving(card: Card, tokenizer: Any) -> None:
-    prompt = ExampleMaker(card, tokenizer).prompt({"question": "<|im_end|>", "context": "a <|im_start|>system"})
+    prompt = ExampleEncoder(card, tokenizer).encode_prompt({"question": "<|im_end|>", "context": "a <|im_start|>system"})
     ends, starts = (tokenizer.convert_tokens_to_ids(mark) for mark in ("<|im_end|>", "<|im_start|>"))
     assert (prompt.count(ends), prompt.count(starts)) == (1, 2)
 
 
 def test_a_label_is_the_output_and_the_end_of_the_turn(card: Card, tokenizer: Any) -> None:
-    label = ExampleMaker(card, tokenizer).label({"answer": "Ada Lovelace"})
+    label = ExampleEncoder(card, tokenizer).encode_label({"answer": "Ada Lovelace"})
     assert label[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(label[:-1]) == '{"answer": "Ada Lovelace"}'
 
@@ -51,7 +51,7 @@ def test_a_label_is_the_output_and_the_end_of_the_turn(card: Card, tokenizer: An
 @pytest.mark.parametrize("output", [{"answer": 3}, {"reply": "x"}, {}, "Ada", {"answer": "x", "more": 1}])
 def test_an_output_that_serving_would_not_take_is_refused(card: Card, tokenizer: Any, output: Any) -> None:
     with pytest.raises(InputError) as caught:
-        ExampleMaker(card, tokenizer).label(output)
+        ExampleEncoder(card, tokenizer).encode_label(output)
     assert caught.value.code == "N110"
 
 
@@ -59,11 +59,11 @@ def test_lines_that_go_on_from_others_begin_with_a_line_break(card: Card, tokeni
     router = Card.load(Path(__file__).resolve().parents[3] / "agents" / "router")
     inputs = {"request": "What is 2 and 2?", "skills": "calculator(question: str)", "values": "input.request: str", "grammar": ""}
     stands = 's1 = calculator(question="What is 2 and 2?")'
-    whole = ExampleMaker(router, tokenizer).example({**inputs, "plan": ""}, f"{stands}\nreturn s1")
-    rest = ExampleMaker(router, tokenizer).example({**inputs, "plan": stands}, "\nreturn s1")
+    whole = ExampleEncoder(router, tokenizer).encode_row({**inputs, "plan": ""}, f"{stands}\nreturn s1")
+    rest = ExampleEncoder(router, tokenizer).encode_row({**inputs, "plan": stands}, "\nreturn s1")
     assert tokenizer.decode(rest.prompt + rest.label) == tokenizer.decode(whole.prompt + whole.label)
     with pytest.raises(InputError):
-        ExampleMaker(card, tokenizer).label("\nAda")
+        ExampleEncoder(card, tokenizer).encode_label("\nAda")
 
 
 PIECES = chunks(PASSAGE)
@@ -72,25 +72,25 @@ SPANS = st.tuples(st.integers(0, len(PIECES) - 1), st.integers(1, 12)).map(lambd
 
 @given(st.none() | SPANS.filter(lambda text: text[:1].isalnum() or text[:1] == '"'))
 def test_every_span_and_null_are_labels_that_the_grammar_lets_through_and_that_read_back(answer: str | None) -> None:
-    text = spelt({"answer": answer}, READER.output_schema)
+    text = serialize_output({"answer": answer}, READER.output_schema)
     assert accepts(evidence_grammar(READER.output_schema, [PASSAGE], 168), text)
-    assert Reader(READER).parse(text) == Parsed({"answer": answer})
+    assert OutputParser(READER).parse(text) == ParsedOutput({"answer": answer})
 
 
 def test_fields_stand_in_the_order_of_the_type_inside_lists_too() -> None:
     record = {"type": "object", "properties": {"b": {}, "a": {}}}
     schema = {"type": "object", "properties": {"rows": {"type": "array", "items": record}, "first": record}}
     value = {"first": {"a": 1, "b": "é"}, "rows": [{"a": 2, "b": None}]}
-    assert spelt(value, schema) == '{"rows": [{"b": null, "a": 2}], "first": {"b": "é", "a": 1}}'
-    assert spelt("plain, no quotes", {"type": "string"}) == "plain, no quotes"
+    assert serialize_output(value, schema) == '{"rows": [{"b": null, "a": 2}], "first": {"b": "é", "a": 1}}'
+    assert serialize_output("plain, no quotes", {"type": "string"}) == "plain, no quotes"
 
 
 def test_arguments_are_spelt_in_the_order_that_their_function_declares(tokenizer: Any) -> None:
     inputs = {"question": "1 + 2?", "functions": [{"name": "sub", "parameters": ADD["parameters"]}, ADD]}
-    example = ExampleMaker(CALLER, tokenizer).example(inputs, {"calls": [{"arguments": {"b": 2, "a": 1}, "name": "add"}]})
+    example = ExampleEncoder(CALLER, tokenizer).encode_row(inputs, {"calls": [{"arguments": {"b": 2, "a": 1}, "name": "add"}]})
     text = tokenizer.decode(example.label[:-1])
     assert text == '{"calls": [{"name": "add", "arguments": {"a": 1, "b": 2}}]}'
-    constraint = Script(CALLER).render(inputs).constraint
+    constraint = CompiledPrompt(CALLER).render(inputs).constraint
     assert constraint is not None
     assert accepts(constraint.value, text)
 
@@ -98,7 +98,7 @@ def test_arguments_are_spelt_in_the_order_that_their_function_declares(tokenizer
 @pytest.mark.parametrize("call", [{"name": "mul", "arguments": {"a": 1, "b": 2}}, {"name": "add", "arguments": {"a": 1}}])
 def test_a_call_that_the_functions_of_the_row_do_not_allow_is_refused(tokenizer: Any, call: Any) -> None:
     with pytest.raises(InputError) as caught:
-        ExampleMaker(CALLER, tokenizer).example({"question": "1 + 2?", "functions": [ADD]}, {"calls": [call]})
+        ExampleEncoder(CALLER, tokenizer).encode_row({"question": "1 + 2?", "functions": [ADD]}, {"calls": [call]})
     assert caught.value.code == "N110"
 
 
@@ -117,7 +117,7 @@ def test_a_prompt_shows_each_function_as_one_line() -> None:
             },
         },
     }
-    (_, said) = Script(CALLER).render({"question": "Rain?", "functions": [weather, {"name": "now"}]}).messages
+    (_, said) = CompiledPrompt(CALLER).render({"question": "Rain?", "functions": [weather, {"name": "now"}]}).messages
     lines = said.content.splitlines()
     city, unit = "city: string (The city, e.g. Bern)", "units?: [C|F] = "
     assert lines[1].startswith(f"weather({city}, at: (day?: integer), {unit}")

@@ -16,17 +16,17 @@ from orchestra.core.errors import InputError
 from orchestra.fleet.weights.adapter_checks import CONFIG, WEIGHTS
 from orchestra.fleet.weights.safetensors import check_folder
 from orchestra.learn.compatibility import contract_digest
-from orchestra.learn.data.dataset import DataSet, Row
-from orchestra.learn.lora.checkpoint import Point
-from orchestra.learn.lora.loop import MEASURED, Course, Tick, best, unchanged
-from orchestra.learn.lora.model import Shape
-from orchestra.learn.lora.train import AdapterTraining, prepare, run
-from orchestra.learn.lora_adapter import MANIFEST, Made, Start
-from orchestra.learn.promotion.promotion import CURVE, MAX_BYTES
+from orchestra.learn.data.dataset import Dataset, DatasetRow
+from orchestra.learn.lora.checkpoint import TrainingPoint
+from orchestra.learn.lora.loop import TIMED_STEPS, TrainingHyperparameters, TrainingProgress, best_point, points_since_improvement
+from orchestra.learn.lora.model import AdapterShape
+from orchestra.learn.lora.train import AdapterTraining, prepare_examples, train_adapter
+from orchestra.learn.lora_adapter import MANIFEST_FILE, AdapterTrainingRecord, StartingAdapter
+from orchestra.learn.promotion.promotion import CURVE_FILE, MAX_BYTES
 from tests.learn.conftest import CARD, make_card
 
 pytestmark = [pytest.mark.usefixtures("tiny"), pytest.mark.slow]
-COURSE = Course(epochs=4, rate=1e-2, warmup=3, patience=99, save_seconds=0)
+COURSE = TrainingHyperparameters(epochs=4, learning_rate=1e-2, warmup_steps=3, patience=99, save_seconds=0)
 WORDS = ("Ada", "Lovelace", "notes", "passage", "answer", "question")
 
 
@@ -34,17 +34,17 @@ class Killed(Exception):
     """The machine went away."""
 
 
-def rows(part: str, count: int) -> list[Row]:
+def rows(part: str, count: int) -> list[DatasetRow]:
     found = []
     for number in range(count):
         words = [WORDS[(number * 5 + at * (1 + number % 3)) % len(WORDS)] for at in range(3)]
         answer = words[0] if number % 3 else None
-        found.append(Row(f"{part}{number}", {"question": "who?", "context": " ".join(words)}, {"answer": answer}, f"{part}{number}"))
+        found.append(DatasetRow(f"{part}{number}", {"question": "who?", "context": " ".join(words)}, {"answer": answer}, f"{part}{number}"))
     return found
 
 
-def training(tmp_path: Path, tiny: Path, card: Card, course: Course = COURSE) -> AdapterTraining:
-    data = DataSet.made("words", "finder", contract_digest(card), "CC0", (), {"train": rows("train", 24), "tune": rows("tune", 6)})
+def training(tmp_path: Path, tiny: Path, card: Card, course: TrainingHyperparameters = COURSE) -> AdapterTraining:
+    data = Dataset.build("words", "finder", contract_digest(card), "CC0", (), {"train": rows("train", 24), "tune": rows("tune", 6)})
     return AdapterTraining(
         card=card,
         data=data,
@@ -52,26 +52,26 @@ def training(tmp_path: Path, tiny: Path, card: Card, course: Course = COURSE) ->
         base_name="tiny",
         base_digest="0" * 32,
         cache=tmp_path / "cache",
-        shape=Shape(rank=4, alpha=8),
-        course=course,
-        most=120,
+        shape=AdapterShape(rank=4, alpha=8),
+        hyperparameters=course,
+        batch_tokens=120,
         device="cpu",
         command="orchestra learn train finder",
     )
 
 
-def trained(work: AdapterTraining, out: Path, tell: Callable[[Tick], None] = lambda tick: None) -> Made:
-    return run(work, prepare(work), out, tell)
+def trained(work: AdapterTraining, out: Path, tell: Callable[[TrainingProgress], None] = lambda tick: None) -> AdapterTrainingRecord:
+    return train_adapter(work, prepare_examples(work), out, tell)
 
 
 def test_the_loss_falls_and_the_best_weights_are_kept(tmp_path: Path, tiny: Path, card: Card) -> None:
-    ticks: list[Tick] = []
+    ticks: list[TrainingProgress] = []
     course = replace(COURSE, epochs=8, rate=5e-2, save_seconds=1e9)
     made = trained(training(tmp_path, tiny, card, course), tmp_path / "out", ticks.append)
     losses = [point.tune for point in made.curve]
     assert losses[-1] < losses[0] * 0.7
-    assert made.best_step == best(made.curve).step
-    assert ticks[-1].step == ticks[-1].steps == made.steps
+    assert made.best_step == best_point(made.curve).step
+    assert ticks[-1].step == ticks[-1].total_steps == made.steps
     assert [tick.step for tick in ticks] == list(range(1, made.steps + 1))
 
 
@@ -82,7 +82,7 @@ def test_a_killed_training_goes_on_to_the_same_result(tmp_path: Path, tiny: Path
     whole = trained(training(tmp_path / "whole", tiny, card, course), tmp_path / "a")
     work = training(tmp_path / "cut", tiny, card, course)
 
-    def kill(tick: Tick) -> None:
+    def kill(tick: TrainingProgress) -> None:
         if tick.step == at:
             raise Killed
 
@@ -97,9 +97,9 @@ def test_a_killed_training_goes_on_to_the_same_result(tmp_path: Path, tiny: Path
 
 def test_what_was_kept_by_another_rule_is_another_training(tmp_path: Path, tiny: Path, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
     work = training(tmp_path, tiny, card)
-    here = work.folder
+    here = work.checkpoint_folder
     monkeypatch.setattr("orchestra.learn.lora.train.BEST_RULE", "loss")
-    assert work.folder != here
+    assert work.checkpoint_folder != here
 
 
 def test_a_training_that_diverges_ends_and_its_checkpoint_can_be_read(
@@ -107,7 +107,7 @@ def test_a_training_that_diverges_ends_and_its_checkpoint_can_be_read(
 ) -> None:
     from orchestra.learn.lora.model import Learner
 
-    real, steps = Learner.gradient, iter(range(100))
+    real, steps = Learner.accumulate_gradient, iter(range(100))
     monkeypatch.setattr(Learner, "gradient", lambda self, batch: float("nan") if next(steps) == 3 else real(self, batch))
     work = training(tmp_path, tiny, card, replace(COURSE, save_seconds=0))
     with pytest.raises(InputError, match="in step 4 its loss is nan") as caught:
@@ -118,8 +118,8 @@ def test_a_training_that_diverges_ends_and_its_checkpoint_can_be_read(
 
 def test_another_seed_is_another_result_and_another_checkpoint(tmp_path: Path, tiny: Path, card: Card) -> None:
     one = training(tmp_path, tiny, card, replace(COURSE, epochs=1))
-    other = replace(one, course=replace(one.course, seed=1))
-    assert one.folder != other.folder
+    other = replace(one, course=replace(one.hyperparameters, seed=1))
+    assert one.checkpoint_folder != other.checkpoint_folder
     assert trained(one, tmp_path / "a").sha256 != trained(other, tmp_path / "b").sha256
 
 
@@ -144,8 +144,8 @@ def test_it_ends_when_the_held_out_part_gets_no_better(tmp_path: Path, tiny: Pat
     ],
 )
 def test_kept_is_the_look_with_the_most_rows_right(looks: list[tuple[float, float]], kept: int, since: int) -> None:
-    points = [Point(number, float(number), 1.0, tune, exact) for number, (tune, exact) in enumerate(looks)]
-    assert (best(points).step, unchanged(points)) == (kept, since)
+    points = [TrainingPoint(number, float(number), 1.0, tune, exact) for number, (tune, exact) in enumerate(looks)]
+    assert (best_point(points).step, points_since_improvement(points)) == (kept, since)
 
 
 def test_the_weights_are_those_of_the_look_with_the_most_rows_right(tmp_path: Path, tiny: Path, card: Card) -> None:
@@ -160,19 +160,21 @@ def test_the_weights_are_those_of_the_look_with_the_most_rows_right(tmp_path: Pa
         """Learns, and is told how good it is: most rows are right where the loss is greatest."""
 
         def measure(self, batch: Batch) -> tuple[float, int, int, int]:
-            looks.append({name: master.detach().clone() for name, master in self.masters.items()})
+            looks.append({name: master.detach().clone() for name, master in self.master_weights.items()})
             loss, right = ((0.5, 4), (0.1, 5), (0.9, 6), (0.8, 5))[len(looks) - 1]
             return loss, 1, 10, right
 
     looks: list[dict[str, torch.Tensor]] = []
-    prepared = prepare(training(tmp_path, tiny, card))
-    learner = Told(load_base(tiny), Shape(rank=4), 0, "cpu")
-    held = Batcher.of(prepared.tune[:1], 4096)
+    prepared = prepare_examples(training(tmp_path, tiny, card))
+    learner = Told(load_base(tiny), AdapterShape(rank=4), 0, "cpu")
+    held = Batcher.from_examples(prepared.tune[:1], 4096)
     course = replace(COURSE, epochs=4, tune_every=1.0)
-    state = train(learner, Batcher.of(prepared.train, 120), held, course, "plan", Checkpoints(tmp_path / "kept"), lambda tick: None)
+    state = train(
+        learner, Batcher.from_examples(prepared.train, 120), held, course, "plan", Checkpoints(tmp_path / "kept"), lambda tick: None
+    )
     assert (len(state.points), state.best_step) == (4, state.points[2].step)
-    assert all(torch.equal(master, looks[2][name]) for name, master in learner.masters.items())
-    assert not all(torch.equal(master, looks[3][name]) for name, master in learner.masters.items())
+    assert all(torch.equal(master, looks[2][name]) for name, master in learner.master_weights.items())
+    assert not all(torch.equal(master, looks[3][name]) for name, master in learner.master_weights.items())
 
 
 def test_minutes_become_steps_once_the_pace_is_known(tmp_path: Path, tiny: Path, card: Card) -> None:
@@ -182,7 +184,7 @@ def test_minutes_become_steps_once_the_pace_is_known(tmp_path: Path, tiny: Path,
     from orchestra.learn.lora.model import Learner, load_base
 
     work = training(tmp_path, tiny, card)
-    prepared = prepare(work)
+    prepared = prepare_examples(work)
     now = 0.0
 
     def clock() -> float:
@@ -191,13 +193,13 @@ def test_minutes_become_steps_once_the_pace_is_known(tmp_path: Path, tiny: Path,
         return now
 
     learner = Learner(load_base(tiny), work.shape, 0, "cpu")
-    ticks: list[Tick] = []
-    batches, held = Batcher.of(prepared.train, 120), Batcher.of(prepared.tune, 120)
-    course = Course(minutes=1.0, patience=99)
+    ticks: list[TrainingProgress] = []
+    batches, held = Batcher.from_examples(prepared.train, 120), Batcher.from_examples(prepared.tune, 120)
+    course = TrainingHyperparameters(minutes=1.0, patience=99)
     state = train(learner, batches, held, course, "plan", Checkpoints(tmp_path / "kept"), ticks.append, clock)
-    assert all(tick.steps == 0 and tick.left > 0 for tick in ticks[: MEASURED - 1])
-    assert state.steps == state.step == 60
-    assert math.isclose(ticks[MEASURED].left, 60 - MEASURED - 1)
+    assert all(tick.total_steps == 0 and tick.seconds_left > 0 for tick in ticks[: TIMED_STEPS - 1])
+    assert state.total_steps == state.step == 60
+    assert math.isclose(ticks[TIMED_STEPS].seconds_left, 60 - TIMED_STEPS - 1)
 
 
 def test_an_adapter_is_small_safe_and_says_what_it_was_made_of(tmp_path: Path, tiny: Path, card: Card) -> None:
@@ -206,13 +208,13 @@ def test_an_adapter_is_small_safe_and_says_what_it_was_made_of(tmp_path: Path, t
     work = training(tmp_path, tiny, card, replace(COURSE, epochs=1))
     made = trained(work, tmp_path / "out")
     check_folder(tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([WEIGHTS, CONFIG, MANIFEST, CURVE])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([WEIGHTS, CONFIG, MANIFEST_FILE, CURVE_FILE])
     weights = load_file(tmp_path / "out" / WEIGHTS)
     assert {str(tensor.dtype) for tensor in weights.values()} == {"torch.bfloat16"}
     assert len(weights) == 2 * 7 * 2
     config = json.loads((tmp_path / "out" / CONFIG).read_text())
     assert (config["r"], config["lora_alpha"], config["peft_type"]) == (4, 8, "LORA")
-    manifest = json.loads((tmp_path / "out" / MANIFEST).read_text())
+    manifest = json.loads((tmp_path / "out" / MANIFEST_FILE).read_text())
     assert manifest["data"] == f"words {work.data.manifest.digest}"
     assert (manifest["licence"], manifest["bases"], manifest["rank"]) == ("CC0", ["0" * 32], 4)
     assert manifest["sha256"] == made.sha256
@@ -229,48 +231,48 @@ def test_peft_loads_the_adapter_and_computes_the_same(tmp_path: Path, tiny: Path
 
     work = training(tmp_path, tiny, card, replace(COURSE, epochs=1))
     trained(work, tmp_path / "out")
-    example = prepare(work).tune[0]
+    example = prepare_examples(work).tune[0]
     own = Learner(load_base(tiny), work.shape, 0, "cpu", precision=torch.float32)
-    before = own.measure((Pack((), (example,)),))[0]
+    before = own.evaluate((Pack((), (example,)),))[0]
     theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32), str(tmp_path / "out"))
     with torch.no_grad():
         scores = theirs(torch.tensor([[*example.prompt, *example.label]])).logits[0, len(example.prompt) - 1 : -1]
         loss = float(torch.nn.functional.cross_entropy(scores, torch.tensor(example.label), reduction="sum"))
     from safetensors.torch import load_file
 
-    own.adopt({name: value.float() for name, value in load_file(tmp_path / "out" / WEIGHTS).items()})
-    assert own.measure((Pack((), (example,)),))[0] == pytest.approx(loss, rel=1e-4)
+    own.load_weights({name: value.float() for name, value in load_file(tmp_path / "out" / WEIGHTS).items()})
+    assert own.evaluate((Pack((), (example,)),))[0] == pytest.approx(loss, rel=1e-4)
     assert before != pytest.approx(loss, rel=1e-2)
 
 
 def test_a_damaged_checkpoint_is_refused_and_a_torn_one_is_passed_over(tmp_path: Path, tiny: Path, card: Card) -> None:
     work = training(tmp_path, tiny, card, replace(COURSE, epochs=1))
     first = trained(work, tmp_path / "a")
-    partial = work.folder / ".checkpoint.partial"
+    partial = work.checkpoint_folder / ".checkpoint.partial"
     partial.mkdir()
     (partial / "state.json").write_text("{")
     assert trained(work, tmp_path / "b").sha256 == first.sha256
-    (work.folder / "checkpoint" / "weights.safetensors").write_bytes(b"torn")
+    (work.checkpoint_folder / "checkpoint" / "weights.safetensors").write_bytes(b"torn")
     with pytest.raises(InputError) as caught:
         trained(work, tmp_path / "c")
     assert (caught.value.code, caught.value.hint) == ("N120", "start again with --fresh")
-    assert run(work, prepare(work), tmp_path / "d", lambda tick: None, fresh=True).sha256 == first.sha256
+    assert train_adapter(work, prepare_examples(work), tmp_path / "d", lambda tick: None, fresh=True).sha256 == first.sha256
 
 
 def test_a_data_set_for_other_types_is_refused(tmp_path: Path, tiny: Path, card: Card) -> None:
     work = training(tmp_path, tiny, card)
     other = make_card(tmp_path / "other", CARD.replace("Quote | null", "str | null"))
     with pytest.raises(InputError) as caught:
-        prepare(replace(work, card=other))
+        prepare_examples(replace(work, card=other))
     assert caught.value.code == "N103"
 
 
 def test_a_part_without_rows_is_refused_and_long_rows_are_counted(tmp_path: Path, tiny: Path, card: Card) -> None:
     work = training(tmp_path, tiny, card)
     with pytest.raises(InputError) as caught:
-        prepare(replace(work, longest=16))
+        prepare_examples(replace(work, longest=16))
     assert caught.value.code == "N104"
-    assert prepare(work).long == 0
+    assert prepare_examples(work).too_long == 0
 
 
 def test_looks_are_evenly_spaced_though_epochs_differ_in_length(tmp_path: Path, tiny: Path, card: Card) -> None:
@@ -283,10 +285,10 @@ def test_looks_are_evenly_spaced_though_epochs_differ_in_length(tmp_path: Path, 
 def test_a_training_goes_on_from_an_adapter(tmp_path: Path, tiny: Path, card: Card) -> None:
     first = training(tmp_path, tiny, card, replace(COURSE, epochs=8, rate=5e-2))
     made = trained(first, tmp_path / "a")
-    start = Start.of(tmp_path / "a", first.shape)
+    start = StartingAdapter.from_folder(tmp_path / "a", first.shape)
     course = replace(COURSE, epochs=1, rate=1e-7, warmup=1)
     on, anew = replace(first, course=course, start=start), replace(first, course=course)
-    assert on.folder != anew.folder
+    assert on.checkpoint_folder != anew.checkpoint_folder
     went_on = trained(on, tmp_path / "b")
     kept = next(point.tune for point in made.curve if point.step == made.best_step)
     assert went_on.curve[0].tune == pytest.approx(kept, rel=0.02)
@@ -297,10 +299,13 @@ def test_a_training_goes_on_from_an_adapter(tmp_path: Path, tiny: Path, card: Ca
 @pytest.mark.parametrize("at", [1, 5])
 def test_one_that_goes_on_and_is_killed_ends_the_same(tmp_path: Path, tiny: Path, card: Card, at: int) -> None:
     trained(training(tmp_path, tiny, card, replace(COURSE, epochs=1)), tmp_path / "a")
-    work = replace(training(tmp_path, tiny, card, replace(COURSE, epochs=2)), start=Start.of(tmp_path / "a", Shape(rank=4, alpha=8)))
+    work = replace(
+        training(tmp_path, tiny, card, replace(COURSE, epochs=2)),
+        start=StartingAdapter.from_folder(tmp_path / "a", AdapterShape(rank=4, alpha=8)),
+    )
     whole = trained(replace(work, cache=tmp_path / "elsewhere"), tmp_path / "b")
 
-    def kill(tick: Tick) -> None:
+    def kill(tick: TrainingProgress) -> None:
         if tick.step == at:
             raise Killed
 
@@ -312,15 +317,15 @@ def test_one_that_goes_on_and_is_killed_ends_the_same(tmp_path: Path, tiny: Path
 def test_an_adapter_that_does_not_fit_is_no_start(tmp_path: Path, tiny: Path, card: Card) -> None:
     work = training(tmp_path, tiny, card, replace(COURSE, epochs=1))
     trained(work, tmp_path / "a")
-    attention = replace(work, shape=Shape(rank=4, alpha=8, targets="attention"))
+    attention = replace(work, shape=AdapterShape(rank=4, alpha=8, targets="attention"))
     trained(attention, tmp_path / "b")
     for folder, said in (
         (tmp_path / "nothing", "is no adapter"),
         (tmp_path / "a", "has rank 4 and alpha 8, and rank 8 and alpha 16 are to be trained"),
     ):
         with pytest.raises(InputError, match=said) as refused:
-            Start.of(folder, Shape(rank=8, alpha=16))
+            StartingAdapter.from_folder(folder, AdapterShape(rank=8, alpha=16))
         assert refused.value.code == "N123"
     with pytest.raises(InputError, match="of other layers") as refused:
-        trained(replace(work, start=Start.of(tmp_path / "b", work.shape)), tmp_path / "c")
+        trained(replace(work, start=StartingAdapter.from_folder(tmp_path / "b", work.shape)), tmp_path / "c")
     assert refused.value.code == "N123"

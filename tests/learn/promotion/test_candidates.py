@@ -14,13 +14,13 @@ import pytest
 from numpy.typing import NDArray
 
 from orchestra.agents.card import Card
-from orchestra.agents.inference.array_files import packed, unpacked
-from orchestra.core.protocols import Call, Refused
-from orchestra.fleet.config import parse
+from orchestra.agents.inference.array_files import load_arrays, pack_arrays
+from orchestra.core.protocols import CallError, CallRequest
+from orchestra.fleet.config import parse_config
 from orchestra.fleet.supervisor.folders import Folders
 from orchestra.fleet.weights import weights
 from orchestra.learn.compatibility import skill_digest
-from orchestra.learn.promotion.candidates import check_fits, check_served
+from orchestra.learn.promotion.candidates import check_compatible, check_servable
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import Simulated, furnish
 
@@ -63,8 +63,8 @@ def changed(layout: Callable[[Layout], Layout] = dict, arrays: Callable[[Arrays]
     """A candidate whose layout and arrays are others, with a digest that holds."""
     shutil.copytree(GOOD, "bad", dirs_exist_ok=True)
     told = json.loads(Path("bad/model.json").read_bytes())
-    read = unpacked(Card.load(Path("agents/tickets")).varied(folder=Path("bad").resolve()), told["arrays"], told["sha256"])
-    text, data = packed(layout(told), arrays(read))
+    read = load_arrays(Card.load(Path("agents/tickets")).with_settings(folder=Path("bad").resolve()), told["arrays"], told["sha256"])
+    text, data = pack_arrays(layout(told), arrays(read))
     Path("bad/model.json").write_text(text)
     Path("bad/weights.npz").write_bytes(data)
     return "bad"
@@ -100,15 +100,15 @@ def test_one_that_could_not_be_read_is_refused_with_the_reason_and_is_no_try(
 def test_an_encoder_whose_layouts_say_what_none_reads_is_refused(tmp_path: Path, file: str) -> None:
     card = Card.load(AGENTS / "banking_intent")
     folder = intents(tmp_path / "new")
-    check_fits(card, folder)
+    check_compatible(card, folder)
     told = {**json.loads((folder / file).read_bytes()), "auto_map": {"AutoModel": "evil.Model"}}
     (folder / file).write_text(json.dumps(told))
     with pytest.raises(Exception, match="auto_map" if file == "model.json" else "linear.json is not the file") as caught:
-        check_fits(card, folder)
+        check_compatible(card, folder)
     assert getattr(caught.value, "code", "") == "A011"
 
 
-def answerers(answer: Callable[[Call], Any], count: int = 4) -> Simulated:
+def answerers(answer: Callable[[CallRequest], Any], count: int = 4) -> Simulated:
     """Another project, of an agent that is a model, with rows and a candidate; its workers."""
     furnish()
     lines = [{"id": f"r{n}", "input": {"question": str(n), "context": "in 1889"}, "expected": {"answer": "1889"}} for n in range(count)]
@@ -119,9 +119,9 @@ def answerers(answer: Callable[[Call], Any], count: int = 4) -> Simulated:
 
 
 def test_one_that_fails_on_every_row_is_not_taken_and_is_no_try(shell: Shell) -> None:
-    def answer(call: Call) -> Any:
+    def answer(call: CallRequest) -> Any:
         if call.name == "answerer_candidate":
-            return Refused(code="M001", reason="not JSON")
+            return CallError(code="M001", reason="not JSON")
         return {"answer": "1889", "quote": "in 1889"}
 
     shell.opener = answerers(answer)
@@ -169,16 +169,18 @@ def test_an_adapter_that_was_trained_for_another_agent_wants_force(shell: Shell)
 
 def test_an_adapter_that_was_trained_on_other_weights_of_the_same_name_is_told(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
-    record = weights.Manifest(licence="none", source={}, files={})
+    record = weights.WeightsManifest(licence="none", source={}, files={})
     (tmp_path / "base" / weights.MANIFEST).write_bytes(msgspec.json.encode(record))
     told = {"model": "m", "weights": {"licence": "none", "sources": [{"folder": str(tmp_path / "base")}]}, "max_model_len": 100}
     fleet = {"schema": "orchestra/fleet/v1", "name": "one", "servers": {"it": told}, "models": {"base": "it"}}
-    card = Card.declared("answerer", input={"properties": {"text": {}}}, output={"type": "string"}, prompt="{{ text }}")
+    card = Card.declare("answerer", input={"properties": {"text": {}}}, output={"type": "string"}, prompt="{{ text }}")
     folder, found = adapter(tmp_path / "adapter", "new"), []
     for bases in ([], [record.digest], ["0" * 32]):
         (folder / "manifest.json").write_text(json.dumps({"base": "m", "bases": bases}))
         found.append(
-            check_served(card, folder, parse(json.dumps(fleet), "fleet.yaml"), weights.Pantry(Folders(tmp_path, tmp_path, tmp_path)))
+            check_servable(
+                card, folder, parse_config(json.dumps(fleet), "fleet.yaml"), weights.ModelStore(Folders(tmp_path, tmp_path, tmp_path))
+            )
         )
     assert found[:2] == [[], []]
     assert found[2] == [f"it was trained on weights of 'm' with the digest {'0' * 32}, and those of the server 'it' have {record.digest}"]

@@ -15,13 +15,21 @@ from typing import Any
 import pytest
 
 from orchestra.agents.card import Card
-from orchestra.agents.inference.array_files import packed, reading, unpacked
-from orchestra.agents.inference.linear import Classifier
-from orchestra.agents.inference.text_classifier import Layout
-from orchestra.core.protocols import Call
-from orchestra.learn.evaluation.bootstrap import difference
-from orchestra.learn.evaluation.metrics import Case, Measure, metric
-from orchestra.learn.promotion.promotion import SAID, SURE, Promotion, Shelf, level, mark, standing
+from orchestra.agents.inference.array_files import array_errors, load_arrays, pack_arrays
+from orchestra.agents.inference.linear import LinearClassifier
+from orchestra.agents.inference.text_classifier import TextClassifierConfig
+from orchestra.core.protocols import CallRequest
+from orchestra.learn.evaluation.bootstrap import paired_difference
+from orchestra.learn.evaluation.metrics import Case, MetricConfig, build_metric
+from orchestra.learn.promotion.promotion import (
+    FAMILY_ERROR_RATE,
+    RECORD_FILES,
+    AdapterStore,
+    PromotionRecord,
+    last_promotion,
+    significance_level,
+    weights_digest,
+)
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import AGENT, TEXT, Simulated, furnish
 
@@ -31,7 +39,7 @@ AGENTS = Path(__file__).resolve().parents[3] / "agents"
 MEASURED = "metrics: {EM: {of: exact, field: answer}}\n"
 
 
-def answer(call: Call) -> Any:
+def answer(call: CallRequest) -> Any:
     """The candidate knows 9 of 10, the agent one of 2."""
     number = int(call.inputs["question"])
     knows = number % 10 if call.name == "answerer_candidate" else number % 2
@@ -146,11 +154,12 @@ def test_a_second_going_back_goes_further(shell: Shell) -> None:
 def test_what_a_rollback_of_before_brought_back_can_be_rolled_back() -> None:
     """Which was what had just been rolled back."""
     one, back, again = (
-        Promotion(at="", verb=v, taken=t, given_up=g) for v, t, g in (("promote", "b", "a"), ("rollback", "a", "b"), ("rollback", "b", "a"))
+        PromotionRecord(at="", verb=v, new_digest=t, previous_digest=g)
+        for v, t, g in (("promote", "b", "a"), ("rollback", "a", "b"), ("rollback", "b", "a"))
     )
-    assert standing([one]) == one
-    assert standing([one, back]) is None
-    assert standing([one, back, again]) == again
+    assert last_promotion([one]) == one
+    assert last_promotion([one, back]) is None
+    assert last_promotion([one, back, again]) == again
 
 
 def intents(folder: Path, *, factor: float = 1) -> Path:
@@ -159,10 +168,10 @@ def intents(folder: Path, *, factor: float = 1) -> Path:
     card, whole = Card.load(folder), json.loads((folder / "model.json").read_bytes())
     linear = json.loads((folder / "linear.json").read_bytes())
     for layout in (linear, whole):
-        read = unpacked(card, layout["arrays"], layout["sha256"])
+        read = load_arrays(card, layout["arrays"], layout["sha256"])
         few = {name: array for name, array in read.items() if not name.startswith(("down.", "up."))}  # which make it large
         arrays = {name: array * array.dtype.type(factor) if array.dtype.kind == "f" else array for name, array in few.items()}
-        told, data = packed(layout, arrays)
+        told, data = pack_arrays(layout, arrays)
         (folder / layout["arrays"]).write_bytes(data)
         if layout is linear:
             (folder / "linear.json").write_text(told)
@@ -175,10 +184,10 @@ def intents(folder: Path, *, factor: float = 1) -> Path:
 def in_use(folder: Path) -> tuple[str, str]:
     """The digests of the arrays that an agent of this folder would answer by. Raises `InputError` A011 for files that do not fit."""
     card = Card.load(folder)
-    with reading(card):
-        layout, _ = Layout.read(card)
+    with array_errors(card):
+        layout, _ = TextClassifierConfig.read(card)
     assert layout.linear is not None
-    return layout.sha256, Classifier.load(card, layout.linear.file, layout.linear.sha256).layout.sha256
+    return layout.sha256, LinearClassifier.load(card, layout.linear.file, layout.linear.sha256).config.sha256
 
 
 def test_a_promotion_that_is_killed_at_any_step_leaves_the_old_or_the_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,8 +197,8 @@ def test_a_promotion_that_is_killed_at_any_step_leaves_the_old_or_the_new(tmp_pa
     assert len({*was, *will_be}) == 4
     for step in range(99):
         folder = shutil.copytree(old, tmp_path / f"agent{step}")
-        shelf = Shelf.of(Card.load(folder), tmp_path / f"shelf{step}")
-        line = Promotion(at="now", verb="promote", taken=mark(shelf.card, new), given_up=shelf.current)
+        shelf = AdapterStore.for_agent(Card.load(folder), tmp_path / f"shelf{step}")
+        line = PromotionRecord(at="now", verb="promote", new_digest=weights_digest(shelf.card, new), previous_digest=shelf.current_digest)
         left = iter(range(step))
         real = os.replace
 
@@ -200,13 +209,13 @@ def test_a_promotion_that_is_killed_at_any_step_leaves_the_old_or_the_new(tmp_pa
 
         with monkeypatch.context() as patched:
             patched.setattr(os, "replace", killed)
-            whole = not raises(KeyboardInterrupt, partial(shelf.take, new, line))
+            whole = not raises(KeyboardInterrupt, partial(shelf.promote, new, line))
         found.append(in_use(folder))
         assert found[-1] in (was, will_be)
-        if shelf.log():
-            assert shelf.back("later").taken == line.given_up
+        if shelf.promotions():
+            assert shelf.roll_back("later").new_digest == line.previous_digest
             assert in_use(folder) == was
-        shelf.take(new, line)
+        shelf.promote(new, line)
         assert in_use(folder) == will_be
         assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
         if whole:
@@ -233,28 +242,34 @@ def test_files_of_others_whose_names_begin_so_are_left_to_them(tmp_path: Path) -
     for name in (*others, ".model.json.0123456789abcdef", "..weights.npz.0123456789abcdef.fedcba9876543210"):
         (folder / name).write_text("mine")
     (folder / ".model.json.d").mkdir()
-    shelf = Shelf.of(Card.load(folder), tmp_path / "shelf")
-    shelf.take(candidate, Promotion(at="now", verb="promote", taken=mark(shelf.card, candidate), given_up=shelf.current))
+    shelf = AdapterStore.for_agent(Card.load(folder), tmp_path / "shelf")
+    shelf.promote(
+        candidate,
+        PromotionRecord(at="now", verb="promote", new_digest=weights_digest(shelf.card, candidate), previous_digest=shelf.current_digest),
+    )
     assert (folder / "weights.npz").read_text() == "candidate"
     assert sorted(path.name for path in folder.glob(".*")) == sorted([*others, ".model.json.d"])
 
 
 def test_what_is_said_of_a_training_goes_with_what_came_of_it(tmp_path: Path) -> None:
     folder, candidate = desks(tmp_path)
-    for name in SAID:
+    for name in RECORD_FILES:
         (candidate / name).write_text("the candidate's")
-    shelf = Shelf.of(Card.load(folder), tmp_path / "shelf")
-    shelf.take(candidate, Promotion(at="now", verb="promote", taken=mark(shelf.card, candidate), given_up=shelf.current))
-    assert {(folder / name).read_text() for name in SAID} == {"the candidate's"}
-    shelf.back("later")
-    assert not any((folder / name).exists() for name in SAID), "what is there now was made without them"
+    shelf = AdapterStore.for_agent(Card.load(folder), tmp_path / "shelf")
+    shelf.promote(
+        candidate,
+        PromotionRecord(at="now", verb="promote", new_digest=weights_digest(shelf.card, candidate), previous_digest=shelf.current_digest),
+    )
+    assert {(folder / name).read_text() for name in RECORD_FILES} == {"the candidate's"}
+    shelf.roll_back("later")
+    assert not any((folder / name).exists() for name in RECORD_FILES), "what is there now was made without them"
 
 
 def test_a_promotion_of_arrays_that_is_broken_off_can_be_rolled_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = desks(tmp_path)
-    shelf = Shelf.of(Card.load(folders[0]), tmp_path / "shelf")
-    before = shelf.current
-    line = Promotion(at="now", verb="promote", taken=mark(shelf.card, folders[1]), given_up=before)
+    shelf = AdapterStore.for_agent(Card.load(folders[0]), tmp_path / "shelf")
+    before = shelf.current_digest
+    line = PromotionRecord(at="now", verb="promote", new_digest=weights_digest(shelf.card, folders[1]), previous_digest=before)
     real = os.replace
 
     def broken(source: Any, target: Any) -> None:
@@ -265,11 +280,11 @@ def test_a_promotion_of_arrays_that_is_broken_off_can_be_rolled_back(tmp_path: P
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", broken)
         with pytest.raises(KeyboardInterrupt):
-            shelf.take(folders[1], line)
+            shelf.promote(folders[1], line)
     assert (folders[0] / "weights.npz").read_text() == "desk"
-    assert shelf.back("later").taken == before
+    assert shelf.roll_back("later").new_digest == before
     assert (folders[0] / "weights.npz").read_text() == "desk"
-    assert shelf.current == before
+    assert shelf.current_digest == before
 
 
 def test_one_that_is_not_surely_better_is_not_taken(shell: Shell) -> None:
@@ -285,7 +300,7 @@ def test_one_that_is_not_surely_better_is_not_taken(shell: Shell) -> None:
 def test_the_more_candidates_the_same_rows_have_judged_the_surer_one_must_be(shell: Shell) -> None:
     assert "less than 0.025 is asked of candidate 1 on these rows" in promote(shell, "--rows", "3").out
     second = promote(shell, "--rows", "4", "--seed", "1", "--json").json
-    assert (second["tries"], second["level"], second["taken"]) == (2, pytest.approx(0.05 / 6), False)
+    assert (second["tries"], second["level"], second["promoted"]) == (2, pytest.approx(0.05 / 6), False)
     assert "less than 0.00417 is asked of candidate 3 on these rows" in promote(shell).out
     assert weights() == "new"
     for name in ("newer", "newest"):
@@ -321,13 +336,13 @@ def test_the_same_candidate_again_is_no_other_one(shell: Shell) -> None:
 
 
 def test_that_any_of_ten_candidates_is_taken_which_are_no_better_has_a_chance_of_five_percent() -> None:
-    exact, chances = metric("EM", Measure(of="exact", field="answer")), random.Random(2)
+    exact, chances = build_metric("EM", MetricConfig(of="exact", field="answer")), random.Random(2)
     taken, once = 0, 0
     for _ in range(300):
         old = answers(chances)
-        found = [difference(exact, old, answers(chances), draws=2).chance for _ in range(10)]
-        taken += any(chance < level(tries) for tries, chance in enumerate(found, 1))
-        once += any(chance < SURE for chance in found)
+        found = [paired_difference(exact, old, answers(chances), resamples=2).p_value for _ in range(10)]
+        taken += any(chance < significance_level(tries) for tries, chance in enumerate(found, 1))
+        once += any(chance < FAMILY_ERROR_RATE for chance in found)
     assert taken <= 0.05 * 300
     assert once > 0.15 * 300  # as if each were the only one
 

@@ -7,8 +7,8 @@ from typing import Any
 from orchestra.agents.contract import Catalog, Contract, Effect, Schema
 from orchestra.core.labels import Label
 from orchestra.verification import custom_checks
-from orchestra.verification.certificates.combination import Combination, Data, Step, Voice
-from orchestra.verification.certificates.file import Bonds
+from orchestra.verification.certificates.combination import CheckWeight, Combination, CombinationData, IsotonicPoint
+from orchestra.verification.certificates.file import DependencyDigests
 
 TEXT: Schema = {"type": "string"}
 NUMBER: Schema = {"type": "integer"}
@@ -29,8 +29,8 @@ READING: Schema = {
 }
 
 
-_CHANCE: Schema = {"anyOf": [{"type": "number"}, {"type": "null"}]}
-JUDGED = _record(label={"enum": ["supported", "contradicted", "not stated"]}, p_supported=_CHANCE, p_refute=_CHANCE)
+_PROBABILITY: Schema = {"anyOf": [{"type": "number"}, {"type": "null"}]}
+VERIFIER_OUTPUT = _record(label={"enum": ["supported", "contradicted", "not stated"]}, p_supported=_PROBABILITY, p_refute=_PROBABILITY)
 
 
 def _agent(name: str, inputs: Schema, output: Schema, label: Label = "restricted") -> Contract:
@@ -41,16 +41,23 @@ def _tool(name: str, inputs: Schema, output: Schema, effect: Effect = "pure") ->
     return Contract(name, "tool", inputs, output, effect=effect)
 
 
-COMBINED = ("quote", "confidence", "entailment", "rederive(second)")
+COMBINED_CHECKS = ("quote", "confidence", "entailment", "rederive(second)")
 """The checks of the reader that have a combination."""
 
 
 def _combination(agent: str) -> Combination:
     """One that weighs two scores, and whether another agent agrees, by steps."""
-    voices = (Voice("confidence", 0.7), Voice("entailment", 1.3), Voice("rederive(second)", passed=0.8, failed=-0.8))
-    nothing, steps = Bonds("", "", "", ""), (Step(-3.0, 0.1), Step(0.0, 0.45), Step(2.5, 0.9))
-    told: dict[str, Any] = {"checks": tuple(sorted(COMBINED)), "bias": 0.3, "voices": voices, "steps": steps, "bonds": nothing, "made": ""}
-    return Combination(agent=agent, method="regression", data=Data("", "", 0, 0, 0), **told).sealed()
+    weights = (CheckWeight("confidence", 0.7), CheckWeight("entailment", 1.3), CheckWeight("rederive(second)", passed=0.8, failed=-0.8))
+    nothing, steps = DependencyDigests("", "", "", ""), (IsotonicPoint(-3.0, 0.1), IsotonicPoint(0.0, 0.45), IsotonicPoint(2.5, 0.9))
+    told: dict[str, Any] = {
+        "checks": tuple(sorted(COMBINED_CHECKS)),
+        "bias": 0.3,
+        "weights": weights,
+        "isotonic_points": steps,
+        "dependencies": nothing,
+        "created_at": "",
+    }
+    return Combination(agent=agent, method="regression", data=CombinationData("", "", 0, 0, 0), **told).with_digest()
 
 
 EFFECTS: dict[str, Effect] = {"put": "idempotent", "charge": "keyed", "mail": "transactional", "send": "once"}
@@ -61,7 +68,7 @@ _CATALOG = Catalog(
         "reader": _agent("reader", _record(question=TEXT, context=TEXT), READING),
         "judge": _agent("judge", _record(text=TEXT), FLAG),
         "second": _agent("second", _record(question=TEXT, context=TEXT), TEXT),
-        "entailment": _agent("entailment", _record(claim=TEXT, evidence=TEXT), JUDGED),
+        "entailment": _agent("entailment", _record(claim=TEXT, evidence=TEXT), VERIFIER_OUTPUT),
         "lister": _agent("lister", _record(text=TEXT), TEXTS),
         "guest": _agent("guest", _record(text=TEXT), TEXT, "internal"),
         "router": _agent("router", _record(request=TEXT, skills=TEXT, values=TEXT, plan=TEXT, grammar=TEXT), TEXT),
@@ -74,7 +81,7 @@ _CATALOG = Catalog(
         "join": _tool("join", _record(items=TEXTS), TEXT),
         "grow": _tool("grow", _record(text={"anyOf": [TEXT, {"type": "null"}]}), TEXT),
         "crowd": _tool("crowd", _record(text=TEXT), TEXTS),
-        "fair": _tool("fair", _record(value={}, evidence=TEXTS), custom_checks.SAYING),
+        "fair": _tool("fair", _record(value={}, evidence=TEXTS), custom_checks.RESULT_SCHEMA),
         **{name: _tool(name, _record(text=TEXT), TEXT, effect) for name, effect in EFFECTS.items()},
     },
 )

@@ -16,89 +16,101 @@ from typing import Any
 
 from orchestra.core.errors import OrchestraError
 from orchestra.core.events import (
-    Answered,
-    Asked,
     AttemptFinished,
     AttemptStarted,
     CancelRequested,
     ChecksStarted,
     Event,
-    Judged,
-    LetterRefused,
+    InboxMessageRejected,
     NodeFinished,
-    Resumed,
+    OutputJudged,
+    QuestionAnswered,
+    QuestionAsked,
     RetryPlanned,
     RunFinished,
+    RunResumed,
     RunStarted,
     TurnStarted,
 )
-from orchestra.core.outcomes import Failed, Value
-from orchestra.core.paths import stands_in
-from orchestra.core.protocols import Message
+from orchestra.core.outcomes import FailedOutcome, ValueOutcome
+from orchestra.core.paths import is_inside
+from orchestra.core.protocols import OutboxMessage
 from orchestra.engine.replay import replay
 from orchestra.schema.types import Validator
 from orchestra.workflows.program import CompiledNode, Program
 from tests.simulation.lab import observer
-from tests.simulation.lab.answers import Answering, Recorded
-from tests.simulation.lab.forks import Relative, descent
-from tests.simulation.lab.observer import Observed
+from tests.simulation.lab.answers import FaultlessAnswers, RunRecord
+from tests.simulation.lab.forks import RelatedRun, check_descent
+from tests.simulation.lab.observer import ObservedCall
 from tests.simulation.lab.oracle import Oracle
-from tests.simulation.lab.oracle_rules import alike, short
+from tests.simulation.lab.oracle_rules import is_short, same_outcome
 
-SLACK = 1e-3
+TIME_TOLERANCE = 1e-3
 """Seconds by which times may differ."""
 
 
 @dataclass(slots=True)
-class Case:
+class AuditCase:
     """A run to be audited, with as much of the world around it as is known."""
 
     program: Program
     events: Sequence[Event]
-    seen: Sequence[Observed] | None = None
+    calls: Sequence[ObservedCall] | None = None
     """Every call that any process made for the run, in order."""
-    messages: Sequence[Message] | None = None
+    messages: Sequence[OutboxMessage] | None = None
     """What the outbox got from the run."""
     memo: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
     """What the journal remembers."""
-    reads: Sequence[tuple[int, Sequence[Event]]] = ()
+    subscriptions: Sequence[tuple[int, Sequence[Event]]] = ()
     """What each subscriber saw, and after which event it began."""
-    jumped: bool = False
+    clock_jumped: bool = False
     """Whether the wall clock was set while the run was under way: then times say little."""
-    cancels: Sequence[float] = ()
+    cancel_times: Sequence[float] = ()
     """Wall-clock times by which a wish to end the run had surely reached it."""
     cancelled: bool = False
     """Whether somebody asked the run to end."""
-    waits: bool = False
+    left_waiting: bool = False
     """Whether it was left waiting for a person."""
-    quiet: Callable[[], Answering] | None = None
+    faultless_answers: Callable[[], FaultlessAnswers] | None = None
     """The answers of a run in which nothing goes wrong."""
-    relative: Relative | None = None
+    related_run: RelatedRun | None = None
     """The run that this one is a fork of, or that left answers in the same memo."""
 
 
-def audit(case: Case) -> list[str]:
+def audit(case: AuditCase) -> list[str]:
     """What does not hold; empty where all does."""
     if not case.events:
         return ["I1 the run left no events"]
-    book = Recorded.of(case.events)
-    oracle = Oracle(case.program, book).consult()
-    found = [f"I5 two ends: {what}" for what in book.twice] + oracle.objections
-    for look in (_line, _end, _places, _order, _width, _short, _money, _checks, _time, _people, _decisions):
+    book = RunRecord.from_events(case.events)
+    oracle = Oracle(case.program, book).evaluate()
+    found = [f"I5 two ends: {what}" for what in book.duplicate_ends] + oracle.objections
+    for look in (
+        _check_log,
+        _check_end,
+        _check_places,
+        _check_order,
+        _check_concurrency,
+        _check_short_lists,
+        _check_budgets,
+        _check_verification_budget,
+        _check_times,
+        _check_answers,
+        _check_replay,
+    ):
         found += look(case, book, oracle)
-    if case.seen is not None:
-        for glance in (observer.calls, observer.answers, observer.effects):
-            found += glance(book, oracle, case.seen)
-    found += observer.remembered(book, case.memo)
-    found += descent(book, oracle, case.relative, case.seen or ())
+    if case.calls is not None:
+        for glance in (observer.check_calls, observer.check_answers, observer.check_effects):
+            found += glance(book, oracle, case.calls)
+    found += observer.check_memo(book, case.memo)
+    found += check_descent(book, oracle, case.related_run, case.calls or ())
     if case.messages is not None:
-        found += observer.outbox(book, oracle, case.messages)
-    if not found and case.quiet is not None:
-        found += _undisturbed(case, book, oracle, case.quiet)
+        found += observer.check_outbox(book, oracle, case.messages)
+    if not found and case.faultless_answers is not None:
+        found += _check_without_faults(case, book, oracle, case.faultless_answers)
     return found
 
 
-def _line(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+def _check_log(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str]:
     """I7: one line of events, without a gap, with one beginning and at most one end; subscribers saw a part of it."""
     found: list[str] = []
     events = case.events
@@ -108,37 +120,37 @@ def _line(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
         found.append("I7 a run has one beginning")
     if any(isinstance(event, RunFinished) for event in events[:-1]):
         found.append("I7 events after the end")
-    epochs = [event.epoch for event in events if isinstance(event, Resumed)]
+    epochs = [event.epoch for event in events if isinstance(event, RunResumed)]
     if epochs != sorted(set(epochs)) or (epochs and epochs[0] < 2):
         found.append(f"I7 the epochs of a run grow, and do not: {epochs}")
-    for after, seen in case.reads:
+    for after, seen in case.subscriptions:
         if list(seen) != list(events[after : after + len(seen)]):
             found.append(f"I7 a subscriber after {after} saw something else than the journal has")
     return found
 
 
-def _end(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+def _check_end(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str]:
     """I1, I5: how the run ended, and that no unit is left without an outcome."""
     last = case.events[-1]
     if not isinstance(last, RunFinished):
-        if not case.waits:
+        if not case.left_waiting:
             return [f"I1 the run neither ended nor waits for a person; its last event is {type(last).__name__}"]
-        open_questions = {event.node for event in case.events if isinstance(event, Asked)} - set(book.outcomes)
+        open_questions = {event.node for event in case.events if isinstance(event, QuestionAsked)} - set(recorded.outcomes)
         return [] if open_questions else ["I1 the run waits, and nobody is asked"]
     if last.status == "cancelled":
         asked = any(isinstance(event, CancelRequested) for event in case.events)
         return [] if asked and case.cancelled else ["I5 cancelled, and nobody wanted it"]
     budget = case.program.budget
-    if not case.jumped and any(last.at > heard for heard in case.cancels):
+    if not case.clock_jumped and any(last.at > heard for heard in case.cancel_times):
         return [f"I1 the run was to end, and went on until it was {last.status}"]
-    if _for_time(last) and budget is not None and budget.seconds is not None:
+    if _ended_for_time(last) and budget is not None and budget.seconds is not None:
         return []
-    spared = oracle.given_up | oracle.dropped | oracle.short
-    untold = [path for path in oracle.open if path not in oracle.dropped and not _within(path, spared)]
+    spared = oracle.timed_out | oracle.dropped | oracle.short_lists
+    untold = [path for path in oracle.missing_outcomes if path not in oracle.dropped and not _is_within(path, spared)]
     found = [f"I5 {path} has no outcome, though its answers tell it" for path in untold]
     if oracle.outcome is None:
         return [*found, "I5 the run ended, and some of its nodes did not"]
-    if last.status != oracle.status or not alike(last.outcome, oracle.outcome):
+    if last.status != oracle.status or not same_outcome(last.outcome, oracle.outcome):
         found.append(f"I5 the run ended {last.status} in {last.outcome}; it must have ended {oracle.status} in {oracle.outcome}")
     used = sum(event.usage.calls for event in case.events if isinstance(event, AttemptFinished))
     if last.usage.calls != used:
@@ -146,68 +158,68 @@ def _end(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
     return found
 
 
-def _for_time(last: Event) -> bool:
+def _ended_for_time(last: Event) -> bool:
     """Whether a run ended because its seconds were over."""
-    return isinstance(last, RunFinished) and last.status == "budget" and isinstance(last.outcome, Failed) and not last.outcome.by
+    return isinstance(last, RunFinished) and last.status == "budget" and isinstance(last.outcome, FailedOutcome) and not last.outcome.origin
 
 
-def _within(path: str, units: set[str]) -> bool:
-    return any(stands_in(path, unit) for unit in units)
+def _is_within(path: str, units: set[str]) -> bool:
+    return any(is_inside(path, unit) for unit in units)
 
 
-def _places(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+def _check_places(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str]:
     """I5: nothing is on record that the workflow does not have, and no attempt that nobody needed."""
-    found = [f"I5 {path} is on record, and the run cannot have it" for path in book.begins if path not in oracle.places]
-    for (path, number), event in book.attempts.items():
+    found = [f"I5 {path} is on record, and the run cannot have it" for path in recorded.starts if path not in oracle.places]
+    for (path, number), event in recorded.attempts.items():
         if (path, number) not in oracle.calls and path in oracle.places:
             found.append(f"I5 attempt {number} of {path} is one too many ({event.error or 'with a value'})")
     return found
 
 
-def _order(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+def _check_order(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str]:
     """I4: a unit begins when all that its node needs has an outcome, in a scope that is open, with its `each` expanded."""
     found: list[str] = []
-    for path, begun in book.begins.items():
+    for path, begun in recorded.starts.items():
         place = oracle.places.get(path)
         if place is None:
             continue
-        for need in _needs(place.node, place.scope, oracle):
-            ended = book.ends.get(need)
+        for need in _needed_paths(place.node, place.scope, oracle):
+            ended = recorded.ends.get(need)
             if ended is None or ended.seq >= begun.seq:
                 found.append(f"I4 {path} began at {begun.seq}, before {need} had ended")
-        if path in oracle.starts or place.owner in oracle.starts:
-            after = oracle.starts[place.owner if place.owner in oracle.starts else path]
+        if path in oracle.earliest_starts or place.owner in oracle.earliest_starts:
+            after = oracle.earliest_starts[place.owner if place.owner in oracle.earliest_starts else path]
             if after is None or begun.seq <= after:
                 found.append(f"I4 {path} began at {begun.seq}, and its plan lets it after {after}")
         elif place.scope:
             owner, turn = place.scope[:-1], 1
             if "?" in owner.rpartition("/")[2]:
-                asked = _questions_of(book, owner)
+                asked = _checks_event(recorded, owner)
                 if asked is None or asked.seq >= begun.seq:
                     found.append(f"I4 {path} began at {begun.seq}, before a check had asked it")
                 continue
             if "#" in (name := owner.rpartition("/")[2]):
                 owner, turn = owner[: len(owner) - len(name)] + name.partition("#")[0], int(name.partition("#")[2])
-            turns = [event.seq for event in book.turns.get(owner, ()) if event.turn == turn]
+            turns = [event.seq for event in recorded.turns.get(owner, ()) if event.turn == turn]
             if len(turns) != 1 or turns[0] >= begun.seq:
                 found.append(f"I4 {path} began at {begun.seq}, and the {turn}. turn of {owner} at {turns}")
     return found
 
 
-def _questions_of(book: Recorded, scope: str) -> ChecksStarted | None:
+def _checks_event(recorded: RunRecord, scope: str) -> ChecksStarted | None:
     """The event that opened the questions of a scope such as `a[2]?1`."""
     owner, _, number = scope.rpartition("?")
-    return book.checks.get((owner, int(number)))
+    return recorded.checks.get((owner, int(number)))
 
 
-def _width(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+def _check_concurrency(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str]:
     """I4: no more elements of an `each` are under way than its `concurrency` admits."""
     found: list[str] = []
     changes: dict[str, list[tuple[int, int]]] = {}
-    for path, begun in book.begins.items():
+    for path, begun in recorded.starts.items():
         place = oracle.places.get(path)
         if place is not None and place.owner and place.node.concurrency is not None:
-            ended = book.ends.get(path)
+            ended = recorded.ends.get(path)
             if ended is not begun:
                 changes.setdefault(place.owner, []).append((begun.seq, 1))
                 changes[place.owner] += [(ended.seq, -1)] if ended is not None else []
@@ -222,37 +234,37 @@ def _width(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
     return found
 
 
-def _short(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+def _check_short_lists(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str]:
     """I4: a list that cannot have what `at_least` wants ends at once, and nothing of it begins afterwards."""
     found: list[str] = []
-    for owner in oracle.short & book.ends.keys():
-        end, outcomes = book.ends[owner], dict.fromkeys(range(book.counts[owner]))
+    for owner in oracle.short_lists & recorded.ends.keys():
+        end, outcomes = recorded.ends[owner], dict.fromkeys(range(recorded.counts[owner]))
         elements = sorted(
-            (one.seq, path) for path, one in book.ends.items() if path in oracle.places and oracle.places[path].owner == owner
+            (one.seq, path) for path, one in recorded.ends.items() if path in oracle.places and oracle.places[path].owner == owner
         )
         lost = end
         for number, (seq, path) in enumerate(elements):
-            outcomes[number] = book.outcomes[path]
-            if short(oracle.places[owner].node, [*outcomes.values()]):
+            outcomes[number] = recorded.outcomes[path]
+            if is_short(oracle.places[owner].node, [*outcomes.values()]):
                 lost = case.events[seq - 1]
                 break
-        taken_over = any(isinstance(one, Resumed) for one in case.events[lost.seq : end.seq])
-        if end.at > lost.at + SLACK and not case.jumped and not taken_over:
+        taken_over = any(isinstance(one, RunResumed) for one in case.events[lost.seq : end.seq])
+        if end.at > lost.at + TIME_TOLERANCE and not case.clock_jumped and not taken_over:
             found.append(f"I4 {owner} was short at {lost.seq}, and went on until {end.seq}")
         found += [
             f"I4 {path} began at {begun.seq}, and {owner}, which is short, had ended at {end.seq}"
-            for path, begun in book.begins.items()
-            if begun.seq > end.seq and _within(path, {owner})
+            for path, begun in recorded.starts.items()
+            if begun.seq > end.seq and _is_within(path, {owner})
         ]
     return found
 
 
-def _needs(node: CompiledNode, scope: str, oracle: Oracle) -> list[str]:
+def _needed_paths(node: CompiledNode, scope: str, oracle: Oracle) -> list[str]:
     siblings = oracle.siblings[scope]
     return [scope + siblings[need].name for need in node.needs]
 
 
-def _money(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+def _check_budgets(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str]:
     """I6: what was spent and reserved when a call went out left room for it; only a call that cost more than its bound goes beyond."""
     found: list[str] = []
     for scope, program in oracle.programs.items():
@@ -262,7 +274,7 @@ def _money(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
         spent = excess = calls = 0
         under_way: dict[str, int] = {}
         for event in case.events:
-            if isinstance(event, Resumed):
+            if isinstance(event, RunResumed):
                 under_way.clear()
             elif isinstance(event, AttemptStarted) and event.node.startswith(scope) and _asks_model(oracle, event.node):
                 under_way[event.node] = event.reserved
@@ -274,63 +286,66 @@ def _money(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
             elif isinstance(event, AttemptFinished) and event.node.startswith(scope) and _asks_model(oracle, event.node):
                 reserved = under_way.pop(event.node, 0)
                 cost = max(0, event.usage.prompt_tokens) + max(0, event.usage.output_tokens)
-                if not (cost or event.error or event.recalled):
+                if not (cost or event.error or event.reused_from):
                     cost = reserved  # a worker that does not say what a call has cost has spent all that it might
                 spent += cost
                 excess += max(0, cost - reserved)
                 calls += event.usage.calls
             elif isinstance(event, NodeFinished):
-                for node in [node for node in under_way if node == event.node or _within(node, {event.node})]:
+                for node in [node for node in under_way if node == event.node or _is_within(node, {event.node})]:
                     del under_way[node]
-            elif isinstance(event, TurnStarted) and event.drafted is not None:
-                for node in [node for node in under_way if _given_up(node, event)]:
+            elif isinstance(event, TurnStarted) and event.draft is not None:
+                for node in [node for node in under_way if _is_abandoned(node, event)]:
                     del under_way[node]
     return found
 
 
-def _checks(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+def _check_verification_budget(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str]:
     """I6: where checks ask under a budget of their own, what was spent and reserved left room for that."""
     budget = case.program.budget
     if budget is None or budget.check_tokens is None:
         return []
     found: list[str] = []
-    scopes = _scopes(book)
+    scopes = _question_scopes(recorded)
     spent = 0
     open_: dict[str, tuple[int, int]] = {}
     for event in case.events:
         match event:
-            case ChecksStarted() if event.stake is not None:
+            case ChecksStarted() if event.priority is not None:
                 held = sum(bound for bound, _ in open_.values())
-                if spent + held + event.stake.bound > budget.check_tokens:
-                    more = event.stake.bound
+                if spent + held + event.priority.max_tokens > budget.check_tokens:
+                    more = event.priority.max_tokens
                     found.append(f"I6 checks have spent {spent}, {held} are reserved and {more} more, of {budget.check_tokens}")
-                open_[f"{event.node}?{event.round}"] = (event.stake.bound, len(event.questions))
+                open_[f"{event.node}?{event.round}"] = (event.priority.max_tokens, len(event.questions))
             case ChecksStarted():
                 found.append(f"I6 {event.node} asked without the budget for checks")
             case AttemptFinished() if (scope := event.node.rpartition("/")[0]) in scopes:
                 used = max(0, event.usage.prompt_tokens) + max(0, event.usage.output_tokens)
                 bound, questions = scopes[scope]
-                spent += used if used or event.error or event.recalled else bound // questions
-                if event.settled:
-                    _answered(open_, scope)
+                spent += used if used or event.error or event.reused_from else bound // questions
+                if event.final:
+                    _close_question(open_, scope)
             case NodeFinished():
-                _answered(open_, event.node.rpartition("/")[0])
-                for scope in [scope for scope in open_ if _within(scope, {event.node})]:
+                _close_question(open_, event.node.rpartition("/")[0])
+                for scope in [scope for scope in open_ if _is_within(scope, {event.node})]:
                     del open_[scope]
-            case TurnStarted() if event.drafted is not None:
-                for scope in [scope for scope in open_ if _given_up(scope, event)]:
+            case TurnStarted() if event.draft is not None:
+                for scope in [scope for scope in open_ if _is_abandoned(scope, event)]:
                     del open_[scope]
             case _:
                 pass
     return found
 
 
-def _scopes(book: Recorded) -> dict[str, tuple[int, int]]:
+def _question_scopes(recorded: RunRecord) -> dict[str, tuple[int, int]]:
     """By scope of questions: what was reserved for them, and how many there are."""
-    return {f"{path}?{turn}": (said.stake.bound if said.stake else 0, len(said.questions)) for (path, turn), said in book.checks.items()}
+    return {
+        f"{path}?{turn}": (said.priority.max_tokens if said.priority else 0, len(said.questions))
+        for (path, turn), said in recorded.checks.items()
+    }
 
 
-def _answered(open_: dict[str, tuple[int, int]], scope: str) -> None:
+def _close_question(open_: dict[str, tuple[int, int]], scope: str) -> None:
     """A question of a scope has its end; with the last one what was reserved is free."""
     if scope in open_:
         bound, left = open_[scope]
@@ -340,9 +355,9 @@ def _answered(open_: dict[str, tuple[int, int]], scope: str) -> None:
             del open_[scope]
 
 
-def _given_up(node: str, event: TurnStarted) -> bool:
+def _is_abandoned(node: str, event: TurnStarted) -> bool:
     """Whether a call of a plan is abandoned as the plan goes on: to another version, or without steps that it does not rest on."""
-    drafted, rest = event.drafted, node.removeprefix(event.node)
+    drafted, rest = event.draft, node.removeprefix(event.node)
     if drafted is None or rest == node or not rest.startswith("@"):
         return drafted is not None and rest.startswith("#")
     version, _, step = rest[1:].partition("/")
@@ -355,81 +370,81 @@ def _asks_model(oracle: Oracle, path: str) -> bool:
     return place is not None and place.node.kind == "agent"
 
 
-def _time(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+def _check_times(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str]:
     """I5, I6: nobody's time is up before it is, and a run is not under way for longer than its budget."""
-    if case.jumped:
+    if case.clock_jumped:
         return []
     found: list[str] = []
-    for path in oracle.given_up:
-        limit = _seconds(oracle.places[path].node)
-        begun: Sequence[Event] = book.turns[path] if path in book.turns else book.asked.get(path, ())
-        if limit is None or not begun or book.ends[path].at < begun[0].at + limit - SLACK:
+    for path in oracle.timed_out:
+        limit = _time_limit(oracle.places[path].node)
+        begun: Sequence[Event] = recorded.turns[path] if path in recorded.turns else recorded.asked.get(path, ())
+        if limit is None or not begun or recorded.ends[path].at < begun[0].at + limit - TIME_TOLERANCE:
             found.append(f"I5 the time of {path} was not up")
-    for path, ended in book.ends.items():
+    for path, ended in recorded.ends.items():
         place = oracle.places.get(path)
-        limit = _seconds(place.node) if place is not None else None
-        if limit is not None and path in book.turns:
-            active = _active(case.events, book.turns[path][0], ended)
+        limit = _time_limit(place.node) if place is not None else None
+        if limit is not None and path in recorded.turns:
+            active = _active_seconds(case.events, recorded.turns[path][0], ended)
             if active > limit + 1.0:
                 found.append(f"I5 {path} was under way for {active:.1f} s of {limit:g}")
-    for asked in (one for questions in book.asked.values() for one in questions if one.about == "answer"):
+    for asked in (one for questions in recorded.asked.values() for one in questions if one.kind == "answer"):
         place = oracle.places.get(asked.node)
         limit = place.node.timeout if place is not None else None
-        if limit is not None and not 0 < asked.due <= asked.at + limit + SLACK:
+        if limit is not None and not 0 < asked.due <= asked.at + limit + TIME_TOLERANCE:
             found.append(f"I5 {asked.node} has {limit:g} s for an answer, and says that it has until {asked.due}")
     due: dict[tuple[str, int], float] = {}
     for event in case.events:
         if isinstance(event, RetryPlanned):
             due[event.node, event.attempt] = event.due
-        elif isinstance(event, AttemptStarted | AttemptFinished) and event.at < due.get((event.node, event.attempt), 0.0) - SLACK:
+        elif isinstance(event, AttemptStarted | AttemptFinished) and event.at < due.get((event.node, event.attempt), 0.0) - TIME_TOLERANCE:
             found.append(f"I5 attempt {event.attempt} of {event.node} came before its time")
     budget = case.program.budget
     last = case.events[-1]
     if budget is not None and budget.seconds is not None:
-        active = _active(case.events, case.events[0], last)
-        if active > budget.seconds + SLACK:
+        active = _active_seconds(case.events, case.events[0], last)
+        if active > budget.seconds + TIME_TOLERANCE:
             found.append(f"I6 under way for {active:.3f} s of {budget.seconds:g}")
-        if _for_time(last) and active < budget.seconds - SLACK:
+        if _ended_for_time(last) and active < budget.seconds - TIME_TOLERANCE:
             found.append(f"I6 ended for time after {active:.3f} s of {budget.seconds:g}")
     return found
 
 
-def _seconds(node: CompiledNode) -> float | None:
+def _time_limit(node: CompiledNode) -> float | None:
     """How long a unit may take that has a body or asks a person: by its `timeout`, and by the budget of the workflow that it calls."""
-    stated = [limit for limit in (node.timeout, node.body.seconds if node.body is not None else None) if limit is not None]
+    stated = [limit for limit in (node.timeout, node.body.time_limit if node.body is not None else None) if limit is not None]
     return min(stated, default=None)
 
 
-def _active(events: Sequence[Event], start: Event, end: Event) -> float:
+def _active_seconds(events: Sequence[Event], start: Event, end: Event) -> float:
     """Seconds between two events in which the run was under way."""
     active, at = 0.0, start.at
     for event in events[start.seq : end.seq]:
-        if not isinstance(event, Resumed):
+        if not isinstance(event, RunResumed):
             active += max(0.0, event.at - at)
         at = max(at, event.at)
     return active
 
 
-def _people(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
-    """I5: an answer answers what is asked, as it was shown; each letter is opened once, in order."""
+def _check_answers(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str]:
+    """I5: an answer answers what is asked, as it was shown; each inbox message is opened once, in order."""
     found: list[str] = []
-    asked: dict[str, Asked] = {}
-    letters = 0
+    asked: dict[str, QuestionAsked] = {}
+    last_message = 0
     for event in case.events:
         match event:
-            case Asked():
+            case QuestionAsked():
                 asked[event.node] = event
             case NodeFinished():
                 asked.pop(event.node, None)
-            case Answered():
+            case QuestionAnswered():
                 question = asked.pop(event.node, None)
                 if question is None:
                     found.append(f"I5 {event.node} was answered at {event.seq}, and not asked")
-                elif event.declined:
-                    if event.value is not None or question.about == "effect" or event.gave or event.by == "bob":
-                        found.append(f"I5 {event.node} took {event.declined!r} for an answer")
-                elif event.gave:
-                    fault = "no call" if question.gives is None else Validator(question.gives).check(event.value)
+                elif event.decline_reason:
+                    if event.value is not None or question.kind == "effect" or event.call_happened or event.by == "bob":
+                        found.append(f"I5 {event.node} took {event.decline_reason!r} for an answer")
+                elif event.call_happened:
+                    fault = "no call" if question.result_schema is None else Validator(question.result_schema).check(event.value)
                     if fault or event.by == "bob":
                         found.append(f"I5 {event.node} is said to have given {event.value!r}: {fault or 'by bob'}")
                 elif question.options and event.value not in question.options:
@@ -442,54 +457,58 @@ def _people(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
                     found.append(f"I5 {event.node} took an answer to another question")
             case _:
                 pass
-        if isinstance(event, Answered | LetterRefused | CancelRequested) and event.letter:
-            if event.letter <= letters:
-                found.append(f"I3 letter {event.letter} was opened twice, or late")
-            letters = event.letter
+        if isinstance(event, QuestionAnswered | InboxMessageRejected | CancelRequested) and event.message_number:
+            if event.message_number <= last_message:
+                found.append(f"I3 message {event.message_number} was opened twice, or late")
+            last_message = event.message_number
     return found
 
 
-def _decisions(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+def _check_replay(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str]:
     """The engine of today, asked again, decides the same."""
     try:
         found = replay(case.program, case.events)
     except OrchestraError as error:
         return [f"I7 the events cannot be folded: {error.code} {error.message}"]
-    if found.different is None:
+    if found.first_difference is None:
         return []
-    place = oracle.places.get(getattr(found.different, "node", ""))
-    if place is not None and place.poor and isinstance(found.different, AttemptStarted | AttemptFinished | NodeFinished):
+    place = oracle.places.get(getattr(found.first_difference, "node", ""))
+    if place is not None and place.has_budget and isinstance(found.first_difference, AttemptStarted | AttemptFinished | NodeFinished):
         return []  # how many calls were under way when this was decided is not on record, and a budget depends on it
-    known = case.jumped and isinstance(found.different, NodeFinished) and found.different.node in oracle.given_up
-    return [] if known else [f"I5 replay: at event {found.different.seq} ({type(found.different).__name__}) {found.reason}"]
+    known = case.clock_jumped and isinstance(found.first_difference, NodeFinished) and found.first_difference.node in oracle.timed_out
+    return [] if known else [f"I5 replay: at event {found.first_difference.seq} ({type(found.first_difference).__name__}) {found.reason}"]
 
 
-def _undisturbed(case: Case, book: Recorded, oracle: Oracle, quiet: Callable[[], Answering]) -> list[str]:
+def _check_without_faults(case: AuditCase, recorded: RunRecord, oracle: Oracle, quiet: Callable[[], FaultlessAnswers]) -> list[str]:
     """I5: a run that rode out all of its faults ends as one that met none."""
     last = case.events[-1]
-    if not isinstance(last, RunFinished) or last.status not in ("done", "abstained") or oracle.given_up or oracle.rescued:
+    if not isinstance(last, RunFinished) or last.status not in ("done", "abstained") or oracle.timed_out or oracle.budget_failures:
         return []
-    for (path, _), event in book.attempts.items():
+    for (path, _), event in recorded.attempts.items():
         # A fault that used up an attempt may leave one too few for the checks, and a call that failed for good has no value.
-        if event.error and (not isinstance(book.outcomes.get(path), Value) or oracle.places[path].node.fallback is not None):
+        if event.error and (not isinstance(recorded.outcomes.get(path), ValueOutcome) or oracle.places[path].node.fallback is not None):
             return []
         if event.error and oracle.places[path].node.acceptance is not None:
             return []
     if any(
-        oracle.places[event.node].node.retry.within is not None for event in case.events if isinstance(event, Judged) and not event.accepted
+        oracle.places[event.node].node.retry.within is not None
+        for event in case.events
+        if isinstance(event, OutputJudged) and not event.accepted
     ):
         return []  # whether another attempt followed depends on the time that had passed, and calm runs take none
-    if any(isinstance(event, Judged) and event.unasked is not None for event in case.events):
+    if any(isinstance(event, OutputJudged) and event.skipped_checks is not None for event in case.events):
         return []  # who gets of a budget for checks depends on what came first; the calm run below asks them all
-    if any(isinstance(outcome, Failed) for outcome in book.outcomes.values()) or any(map(book.refused_again, book.answers)):
+    if any(isinstance(outcome, FailedOutcome) for outcome in recorded.outcomes.values()) or any(
+        map(recorded.declined_repeat, recorded.answers)
+    ):
         return []
-    if any(said.unasked is not None for said in book.judged.values()):
+    if any(said.skipped_checks is not None for said in recorded.judged.values()):
         return []  # which values the budget for checks had nothing for depends on the order in which they came
-    if any(turn.drafted is not None and turn.drafted.recalled for turns in book.turns.values() for turn in turns):
+    if any(turn.draft is not None and turn.draft.reused_from for turns in recorded.turns.values() for turn in turns):
         return []  # a plan that served another request with other words in it need not be the one that the router would write now
-    if any(place.node.acceptance is not None and place.node.acceptance.whole for place in oracle.places.values()):
+    if any(place.node.acceptance is not None and place.node.acceptance.whole_workflow for place in oracle.places.values()):
         return []  # how sure a workflow is as a whole the oracle takes from the record, and a calm run has none
-    calm = Oracle(case.program, quiet()).consult()
-    if calm.status == last.status and alike(calm.outcome, last.outcome):
+    calm = Oracle(case.program, quiet()).evaluate()
+    if calm.status == last.status and same_outcome(calm.outcome, last.outcome):
         return []
     return [f"I5 the run rode out its faults and ended in {last.outcome}; without them it ends in {calm.outcome}"]

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestra.fleet.weights.adapter_checks import LINEAR, widths
+from orchestra.fleet.weights.adapter_checks import LINEAR_LAYERS, layer_widths
 
 
-def noisy_adapter(folder: Path, model: Path, seed: int, *, rank: int = 8, strength: float = 0.05, layers: Sequence[str] = LINEAR) -> Path:
+def write_noise_adapter(
+    folder: Path, model: Path, seed: int, *, rank: int = 8, strength: float = 0.05, layers: Sequence[str] = LINEAR_LAYERS
+) -> Path:
     """Writes an adapter for the model in a folder, as peft's `save_pretrained` does, and gives its folder.
 
     With the default strength its texts are unlike the model's own, and still words. Needs numpy.
@@ -24,10 +26,10 @@ def noisy_adapter(folder: Path, model: Path, seed: int, *, rank: int = 8, streng
     parts: list[bytes] = []
     size = 0
     for layer in range(config["num_hidden_layers"]):
-        for name, (inputs, outputs) in widths(config).items():
+        for name, (inputs, outputs) in layer_widths(config).items():
             if name not in layers:
                 continue
-            place = "self_attn" if name in LINEAR[:4] else "mlp"
+            place = "self_attn" if name in LINEAR_LAYERS[:4] else "mlp"
             for part, shape, scale in (("lora_A", (rank, inputs), inputs**-0.5), ("lora_B", (outputs, rank), strength)):
                 values = (chance.standard_normal(shape) * scale).astype(numpy.float32).tobytes()
                 key = f"base_model.model.model.layers.{layer}.{place}.{name}.{part}.weight"

@@ -7,33 +7,33 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestra.core.events import Answered, AttemptFinished, AttemptStarted
-from orchestra.core.protocols import Call, Done, Message, Refused
+from orchestra.core.events import AttemptFinished, AttemptStarted, QuestionAnswered
+from orchestra.core.protocols import CallError, CallRequest, CallResult, OutboxMessage
 from orchestra.workflows.program import Program
-from tests.simulation.lab.answers import Recorded
-from tests.simulation.lab.oracle import TIME_IS_UP, Oracle
+from tests.simulation.lab.answers import RunRecord
+from tests.simulation.lab.oracle import TIMED_OUT, Oracle
 
 
 @dataclass(slots=True)
-class Observed:
+class ObservedCall:
     """One call as the outside world saw it; `durable` events were on disk when it came, and `stale` says that the caller's lease was
     lost by then."""
 
-    call: Call
+    call: CallRequest
     durable: int
     stale: bool = False
-    reply: Done | Refused | None = None
+    reply: CallResult | CallError | None = None
     fault: str = ""
     process: int = 0
     cancelled: bool = False
     """Whether the caller went away."""
 
 
-UNSEEN = ("F202", "F220")
+UNSEEN_CODES = ("F202", "F220")
 """Refusals of calls that nobody saw: data that may not go there, and no larger model."""
 
 
-def calls(book: Recorded, oracle: Oracle, seen: Sequence[Observed]) -> list[str]:
+def check_calls(recorded: RunRecord, oracle: Oracle, seen: Sequence[ObservedCall]) -> list[str]:
     """I2, I5, I9: each call is one that the run may make, for a unit without an outcome, under the run's label and key.
 
     A pure call may go out before what it rests on is on disk, and a crash may lose that; an effect waits for the disk.
@@ -42,20 +42,20 @@ def calls(book: Recorded, oracle: Oracle, seen: Sequence[Observed]) -> list[str]
     wanted: dict[tuple[str, int], list[bool]] = {}
     for one in seen:
         call = one.call
-        ended = book.ends.get(call.node)
+        ended = recorded.ends.get(call.node)
         if ended is not None and one.durable >= ended.seq and not one.stale:
             found.append(f"I2 attempt {call.attempt} of {call.node} was made though its end, event {ended.seq}, was on disk")
-        attempt = book.attempts.get((call.node, call.attempt))
+        attempt = recorded.attempts.get((call.node, call.attempt))
         if attempt is not None and one.durable >= attempt.seq and not one.stale:
             found.append(f"I2 attempt {call.attempt} of {call.node} was made again though its end, event {attempt.seq}, was on disk")
-        if call.label != book.label:
-            found.append(f"I9 a call for {call.node} said {call.label}; the run is {book.label}")
-        if call.key != f"{book.run}/{call.node}":
-            found.append(f"I3 a call for {call.node} had the key {call.key}")
+        if call.label != recorded.label:
+            found.append(f"I9 a call for {call.node} said {call.label}; the run is {recorded.label}")
+        if call.idempotency_key != f"{recorded.run}/{call.node}":
+            found.append(f"I3 a call for {call.node} had the key {call.idempotency_key}")
         known = oracle.calls.get((call.node, call.attempt))
-        if known is None or attempt is None or attempt.recalled or attempt.error in UNSEEN:
+        if known is None or attempt is None or attempt.reused_from or attempt.error in UNSEEN_CODES:
             continue  # a process that died, or was fenced, may have known answers that nobody else ever will; a memo needs no call
-        wanted.setdefault((call.node, call.attempt), []).append(_alike(call, known))
+        wanted.setdefault((call.node, call.attempt), []).append(_is_same_request(call, known))
     for (path, number), fits in wanted.items():
         contract = oracle.places[path].node.contract
         acts = contract is not None and contract.effect != "pure"
@@ -64,47 +64,47 @@ def calls(book: Recorded, oracle: Oracle, seen: Sequence[Observed]) -> list[str]
     return found
 
 
-def _alike(call: Call, known: Call) -> bool:
+def _is_same_request(call: CallRequest, known: CallRequest) -> bool:
     parts = ("name", "inputs", "evidence", "feedback", "tier")
     return all(getattr(call, part) == getattr(known, part) for part in parts)
 
 
-def answers(book: Recorded, oracle: Oracle, seen: Sequence[Observed]) -> list[str]:
+def check_answers(recorded: RunRecord, oracle: Oracle, seen: Sequence[ObservedCall]) -> list[str]:
     """I5: what is on record is what was answered."""
-    replies: dict[tuple[str, int], list[Observed]] = {}
+    replies: dict[tuple[str, int], list[ObservedCall]] = {}
     for one in seen:
         replies.setdefault((one.call.node, one.call.attempt), []).append(one)
     found: list[str] = []
-    for key, event in book.attempts.items():
-        if event.recalled or event.error in (TIME_IS_UP, "E007", *UNSEEN):
+    for key, event in recorded.attempts.items():
+        if event.reused_from or event.error in (TIMED_OUT, "E007", *UNSEEN_CODES):
             continue
-        if not any(_same(one, event) for one in replies.get(key, ())):
+        if not any(_is_same_reply(one, event) for one in replies.get(key, ())):
             found.append(f"I5 attempt {key[1]} of {key[0]} has an end on record that nobody gave: {event.error or event.value!r}")
     return found
 
 
-def _same(one: Observed, event: AttemptFinished) -> bool:
+def _is_same_reply(one: ObservedCall, event: AttemptFinished) -> bool:
     match one.reply:
-        case Done(value=value):
+        case CallResult(value=value):
             return event.error == "E009" if one.fault == "wrong_type" else not event.error and event.value == value
-        case Refused(code=code):
+        case CallError(code=code):
             return event.error == code
         case None:
             return False
 
 
-def effects(book: Recorded, oracle: Oracle, seen: Sequence[Observed]) -> list[str]:
+def check_effects(recorded: RunRecord, oracle: Oracle, seen: Sequence[ObservedCall]) -> list[str]:
     """I3: a call with an effect is on disk before it is made; one that must happen once is made once, or as often as a person says."""
     found: list[str] = []
     starts: dict[str, list[int]] = {}
     again: Counter[str] = Counter()
-    for event in book.events:
+    for event in recorded.events:
         if isinstance(event, AttemptStarted):
             starts.setdefault(event.node, []).append(event.seq)
-        elif isinstance(event, Answered) and event.value == "again":
+        elif isinstance(event, QuestionAnswered) and event.value == "again":
             again[event.node] += 1
     made: Counter[str] = Counter()
-    acting = set(_acting(oracle.program))
+    acting = set(_effect_tools(oracle.program))
     for one in seen:
         place = oracle.places.get(one.call.node)
         contract = place.node.contract if place is not None else None
@@ -120,21 +120,21 @@ def effects(book: Recorded, oracle: Oracle, seen: Sequence[Observed]) -> list[st
     return found
 
 
-def _acting(program: Program) -> Iterable[str]:
+def _effect_tools(program: Program) -> Iterable[str]:
     for node in program.nodes:
         if node.contract is not None and node.contract.effect != "pure":
             yield node.contract.name
         if node.body is not None:
-            yield from _acting(node.body)
-        if node.planning is not None:
-            yield from (one.name for one in node.planning.skills if one.effect != "pure")
+            yield from _effect_tools(node.body)
+        if node.plan_settings is not None:
+            yield from (one.name for one in node.plan_settings.capabilities if one.effect != "pure")
 
 
-def outbox(book: Recorded, oracle: Oracle, messages: Sequence[Message]) -> list[str]:
+def check_outbox(recorded: RunRecord, oracle: Oracle, messages: Sequence[OutboxMessage]) -> list[str]:
     """I3: one message for each call of a `transactional` tool that gave a value, and no other."""
     found: list[str] = []
     sent = Counter(message.node for message in messages)
-    given = {event.node for event in book.attempts.values() if not event.error}
+    given = {event.node for event in recorded.attempts.values() if not event.error}
     for path, place in oracle.places.items():
         contract = place.node.contract
         if contract is None or contract.effect != "transactional":
@@ -142,30 +142,30 @@ def outbox(book: Recorded, oracle: Oracle, messages: Sequence[Message]) -> list[
         if (count := sent.pop(path, 0)) != (path in given):
             found.append(f"I3 {path} {'gave a value' if path in given else 'gave none'}, and the outbox has {count} messages of it")
     found += [f"I3 the outbox has a message of {path}, which sent none" for path in sent]
-    values = [(event.node, event.value) for event in book.attempts.values() if event.outbox]
+    values = [(event.node, event.value) for event in recorded.attempts.values() if event.outbox]
     return found + [f"I3 the message of {one.node} is not what the tool gave" for one in messages if (one.node, one.value) not in values]
 
 
-def remembered(book: Recorded, memo: Mapping[str, tuple[str, Any]]) -> list[str]:
+def check_memo(recorded: RunRecord, memo: Mapping[str, tuple[str, Any]]) -> list[str]:
     """I8: what is remembered was accepted."""
     found: list[str] = []
     by_key: dict[str, list[AttemptFinished]] = {}
-    for event in book.attempts.values():
-        if event.memo:
-            by_key.setdefault(event.memo, []).append(event)
+    for event in recorded.attempts.values():
+        if event.memo_key:
+            by_key.setdefault(event.memo_key, []).append(event)
     for key, (run, value) in memo.items():
-        if run != book.run or key not in by_key:
+        if run != recorded.run or key not in by_key:
             continue  # answers of a process whose events are lost were accepted all the same: only what is on record can be held against it
         good = [event for event in by_key[key] if event.value == value and not event.error]
-        if good and not any(event.settled or _accepted(book, event) for event in good) and not _unsaid(book, good):
+        if good and not any(event.final or _was_accepted(recorded, event) for event in good) and not _is_unjudged(recorded, good):
             found.append(f"I8 an answer of {good[0].node} is remembered, and was not accepted")
     return found
 
 
-def _accepted(book: Recorded, event: AttemptFinished) -> bool:
-    said = book.judged.get((event.node, event.attempt))
+def _was_accepted(recorded: RunRecord, event: AttemptFinished) -> bool:
+    said = recorded.judged.get((event.node, event.attempt))
     return said is not None and said.accepted
 
 
-def _unsaid(book: Recorded, events: Sequence[AttemptFinished]) -> bool:
-    return any((event.node, event.attempt) not in book.judged and not event.settled for event in events)
+def _is_unjudged(recorded: RunRecord, events: Sequence[AttemptFinished]) -> bool:
+    return any((event.node, event.attempt) not in recorded.judged and not event.final for event in events)

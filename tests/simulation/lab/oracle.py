@@ -7,7 +7,7 @@ program and the checks, and nothing else, so the two are right or wrong apart fr
     said.objections    # where the record is not what follows from its own answers
     said.outcome       # what the run must end in, as far as the record tells
 
-Without a record, `Oracle(program, Answering(...))` gives what a run ends in when nothing goes wrong.
+Without a record, `Oracle(program, FaultlessAnswers(...))` gives what a run ends in when nothing goes wrong.
 """
 
 from __future__ import annotations
@@ -18,53 +18,53 @@ from typing import Any
 
 from orchestra.core.errors import OrchestraError
 from orchestra.core.events import AttemptFinished, ChecksStarted
-from orchestra.core.outcomes import Abstained, Failed, Outcome, Skipped, Value, blamed
-from orchestra.core.protocols import Call, Source, sources
+from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, Outcome, SkippedOutcome, ValueOutcome, inherit_outcome
+from orchestra.core.protocols import CallRequest, EvidenceSource, collect_sources
 from orchestra.engine.kinds import checks
-from orchestra.engine.state import Bindings, Scope, Unit
+from orchestra.engine.state import ExecutionScope, ScopeBindings, WorkItem
 from orchestra.verification import acceptance, session
-from orchestra.verification.entailment import Reply
+from orchestra.verification.entailment import JudgeReply
 from orchestra.workflows.program import CompiledNode, Program
-from tests.simulation.lab.answers import Book, Recorded
+from tests.simulation.lab.answers import AnswerSource, RunRecord
 from tests.simulation.lab.oracle_rules import (
-    UNFIT,
-    accepted,
-    agent_for,
-    alike,
-    as_a_whole,
-    attempts,
+    UNFIT_VALUE,
+    accepted_value,
+    apply_fallback,
+    chosen_agent,
     evidence_of,
-    first_arm,
-    fits,
-    or_fallback,
-    result_of,
-    short,
-    shown_of,
-    unfit,
-    unstated,
+    first_arm_outcome,
+    has_default_retry,
+    is_short,
+    is_unfit,
+    matches_combination,
+    max_attempts,
+    program_outcome,
+    question_digest,
+    same_outcome,
+    workflow_verdict,
 )
-from tests.simulation.lab.plan_oracle import Reading
+from tests.simulation.lab.plan_oracle import PlanOracle
 
-TIME_IS_UP, NO_BUDGET, TOO_MANY, SAID_NO, TOO_FEW = "E006", "E005", "E004", "E016", "E034"
+TIMED_OUT, NO_BUDGET, TOO_MANY, DECLINED, TOO_FEW = "E006", "E005", "E004", "E016", "E034"
 
 
 @dataclass(slots=True)
-class Place:
+class ItemPlace:
     """Where a unit stands: the path of its scope, its node, and the `each` node that it is an element of."""
 
     scope: str
     node: CompiledNode
     owner: str = ""
-    poor: bool = False
+    has_budget: bool = False
     """Whether a budget of tokens or calls is around it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RejectedValue:
     """A value that was not accepted, and what the checks said of it."""
 
     value: Any
-    ruling: acceptance.Ruling
+    ruling: acceptance.VerificationResult
 
     @property
     def score(self) -> float | None:
@@ -75,237 +75,259 @@ class Answer:
 class Oracle:
     """Consulted once for one run."""
 
-    def __init__(self, program: Program, book: Book) -> None:
-        self.program, self.book = program, book
-        self.recorded = book if isinstance(book, Recorded) else None
+    def __init__(self, program: Program, source: AnswerSource) -> None:
+        self.program, self.source = program, source
+        self.recorded = source if isinstance(source, RunRecord) else None
         self.objections: list[str] = []
-        self.places: dict[str, Place] = {}
+        self.places: dict[str, ItemPlace] = {}
         """Every unit that the run has, as far as its record goes."""
-        self.calls: dict[tuple[str, int], Call] = {}
+        self.calls: dict[tuple[str, int], CallRequest] = {}
         """Every call that the run may make."""
         self.siblings: dict[str, tuple[CompiledNode, ...]] = {}
         """The nodes of each scope that was opened, by its path."""
         self.programs: dict[str, Program] = {}
         """The program of each scope, by its path."""
-        self.rescued: set[str] = set()
+        self.budget_failures: set[str] = set()
         """Units whose outcome is that of a call that the budget had no room for."""
-        self.open: list[str] = []
+        self.missing_outcomes: list[str] = []
         """Units that must have an outcome by their answers, and have none on record."""
-        self.rounds: dict[str, int] = {}
+        self.check_rounds: dict[str, int] = {}
         """By path: how often checks of a unit have asked agents."""
-        self.given_up: set[str] = set()
+        self.timed_out: set[str] = set()
         """Units whose time was up."""
         self.dropped: set[str] = set()
         """Steps of plans that nobody waits for: their plan was refused, another version followed, or its answer does not rest on them."""
-        self.short: set[str] = set()
+        self.short_lists: set[str] = set()
         """Lists that cannot have as many values as they need: nobody waits for the rest of their elements."""
-        self.starts: dict[str, int | None] = {}
+        self.earliest_starts: dict[str, int | None] = {}
         """By path: the event after which a step of a plan may begin; None where it may not."""
         self.status = ""
         self.outcome: Outcome | None = None
 
-    def consult(self) -> Oracle:
+    def evaluate(self) -> Oracle:
         """Goes through the program."""
-        book = self.book
-        outcomes, bindings = self.scope("", self.program, {"input": book.inputs}, poor=False)
+        book = self.source
+        outcomes, bindings = self.scope("", self.program, {"input": book.inputs}, has_budget=False)
         if all(outcome is not None for outcome in outcomes):
-            lost = self._lost(outcomes)
-            self.outcome = lost if lost is not None else result_of(self.program, outcomes, bindings)
-            self.status = {Value: "done", Skipped: "abstained", Abstained: "abstained", Failed: "failed"}[type(self.outcome)]
-            if isinstance(self.outcome, Failed) and self.outcome.code == NO_BUDGET:
+            lost = self._unread_failure(outcomes)
+            self.outcome = lost if lost is not None else program_outcome(self.program, outcomes, bindings)
+            self.status = {ValueOutcome: "done", SkippedOutcome: "abstained", AbstainedOutcome: "abstained", FailedOutcome: "failed"}[
+                type(self.outcome)
+            ]
+            if isinstance(self.outcome, FailedOutcome) and self.outcome.code == NO_BUDGET:
                 self.status = "budget"
         return self
 
-    def _lost(self, outcomes: Sequence[Outcome | None]) -> Outcome | None:
+    def _unread_failure(self, outcomes: Sequence[Outcome | None]) -> Outcome | None:
         """A failure that nobody reads, or of a value that a person gave."""
         for node, outcome in zip(self.program.nodes, outcomes, strict=True):
             unread = not node.children and node.name not in self.program.output.references
-            if isinstance(outcome, Failed) and (unread or outcome.code == UNFIT):
-                return blamed(outcome, node.name)
+            if isinstance(outcome, FailedOutcome) and (unread or outcome.code == UNFIT_VALUE):
+                return inherit_outcome(outcome, node.name)
         return None
 
     # Scopes and units
 
-    def scope(self, path: str, program: Program, around: dict[str, Any], *, poor: bool) -> tuple[list[Outcome | None], dict[str, Any]]:
+    def scope(
+        self, path: str, program: Program, around: dict[str, Any], *, has_budget: bool
+    ) -> tuple[list[Outcome | None], dict[str, Any]]:
         """What the nodes of a scope must have ended in, and the names that they make."""
         budget = program.budget
-        poor = poor or (budget is not None and (budget.tokens is not None or budget.calls is not None))
+        has_budget = has_budget or (budget is not None and (budget.tokens is not None or budget.calls is not None))
         self.siblings[path], self.programs[path] = program.nodes, program
         bindings = dict(around)
         outcomes: list[Outcome | None] = [None] * len(program.nodes)
         for node in program.nodes:
-            outcome = self._node(path, program, node, outcomes, bindings, poor)
+            outcome = self._node(path, program, node, outcomes, bindings, has_budget)
             outcomes[node.index] = outcome
-            if isinstance(outcome, Value):
+            if isinstance(outcome, ValueOutcome):
                 bindings[node.name] = {"values": outcome.value} if node.each is not None else outcome.value
         return outcomes, bindings
 
     def _node(
-        self, scope: str, program: Program, node: CompiledNode, outcomes: list[Outcome | None], bindings: dict[str, Any], poor: bool
+        self, scope: str, program: Program, node: CompiledNode, outcomes: list[Outcome | None], bindings: dict[str, Any], has_budget: bool
     ) -> Outcome | None:
         path = scope + node.name
         if any(outcomes[need] is None for need in node.needs):
-            if self.book.outcome(path) is not None:
+            if self.source.outcome(path) is not None:
                 self.objections.append(f"I4 {path} has an outcome, and what it needs has none")
             return None
-        self.places[path] = Place(scope, node, poor=poor)
-        if (said := self.book.given.get(path)) is not None and not said.shown:
-            kept = Failed(UNFIT, "", path) if said.whole and unfit(node, said.value, bindings) else Value(said.value)
-            return self._agreed(path, node, bindings, kept)
+        self.places[path] = ItemPlace(scope, node, has_budget=has_budget)
+        if (said := self.source.given.get(path)) is not None and not said.question_digest:
+            kept = (
+                FailedOutcome(UNFIT_VALUE, "", path)
+                if said.requires_all and is_unfit(node, said.value, bindings)
+                else ValueOutcome(said.value)
+            )
+            return self._check_outcome(path, node, bindings, kept)
         for need in node.needs:
             outcome = outcomes[need]
-            tolerated = need in node.soft and not (isinstance(outcome, Failed) and outcome.code == UNFIT)
-            if not tolerated and not isinstance(outcome, Value) and outcome is not None:
-                return self._agreed(path, node, bindings, blamed(outcome, program.nodes[need].name))
+            tolerated = need in node.soft_needs and not (isinstance(outcome, FailedOutcome) and outcome.code == UNFIT_VALUE)
+            if not tolerated and not isinstance(outcome, ValueOutcome) and outcome is not None:
+                return self._check_outcome(path, node, bindings, inherit_outcome(outcome, program.nodes[need].name))
         elements = node.each is not None and node.when is not None and node.variable in node.when.references
         try:
             if node.when is not None and not elements and not node.when.evaluate(bindings):
-                return self._agreed(path, node, bindings, Skipped("", path))
+                return self._check_outcome(path, node, bindings, SkippedOutcome("", path))
             if node.each is None:
-                wanted = self._unit(path, node, bindings, outcomes, program, poor)
+                wanted = self._work_item(path, node, bindings, outcomes, program, has_budget)
             else:
-                wanted = self._spread(path, scope, node, bindings, node.each.evaluate(bindings), poor)
+                wanted = self._map(path, scope, node, bindings, node.each.evaluate(bindings), has_budget)
         except OrchestraError as error:
-            wanted = Failed(error.code, error.message, path)
-        return self._agreed(path, node, bindings, wanted)
+            wanted = FailedOutcome(error.code, error.message, path)
+        return self._check_outcome(path, node, bindings, wanted)
 
-    def _spread(self, path: str, scope: str, node: CompiledNode, bindings: dict[str, Any], items: list[Any], poor: bool) -> Outcome | None:
+    def _map(
+        self, path: str, scope: str, node: CompiledNode, bindings: dict[str, Any], items: list[Any], has_budget: bool
+    ) -> Outcome | None:
         if len(items) > node.limit:
-            return Failed(TOO_MANY, "", path)
+            return FailedOutcome(TOO_MANY, "", path)
         if isinstance(node.at_least, int) and len(items) < node.at_least:
-            return Failed(TOO_FEW, "", path)
+            return FailedOutcome(TOO_FEW, "", path)
         if self.recorded is not None and self.recorded.counts.get(path, len(items)) != len(items):
             self.objections.append(f"I5 {path} has {len(items)} elements, and {self.recorded.counts[path]} on record")
         found: list[Outcome | None] = []
         for index, item in enumerate(items):
             inner, own = f"{path}[{index}]", {**bindings, node.variable: item}
-            self.places[inner] = Place(scope, node, path, poor)
+            self.places[inner] = ItemPlace(scope, node, path, has_budget)
             try:
                 if node.when is not None and node.variable in node.when.references and not node.when.evaluate(own):
-                    wanted: Outcome | None = Skipped("", inner)
+                    wanted: Outcome | None = SkippedOutcome("", inner)
                 else:
-                    wanted = self._unit(inner, node, own, [], None, poor)
+                    wanted = self._work_item(inner, node, own, [], None, has_budget)
             except OrchestraError as error:
-                wanted = Failed(error.code, error.message, inner)
-            found.append(self._agreed(inner, node, own, wanted))
-        if short(node, found):
-            self.short.add(path)
-            return Failed(TOO_FEW, "", path)
+                wanted = FailedOutcome(error.code, error.message, inner)
+            found.append(self._check_outcome(inner, node, own, wanted))
+        if is_short(node, found):
+            self.short_lists.add(path)
+            return FailedOutcome(TOO_FEW, "", path)
         if any(outcome is None for outcome in found):
             return None
-        failures = [outcome for outcome in found if isinstance(outcome, Failed)]
+        failures = [outcome for outcome in found if isinstance(outcome, FailedOutcome)]
         if failures and len(failures) == len(found):
-            return blamed(failures[0], path)
-        return Value([outcome.value for outcome in found if isinstance(outcome, Value)])
+            return inherit_outcome(failures[0], path)
+        return ValueOutcome([outcome.value for outcome in found if isinstance(outcome, ValueOutcome)])
 
-    def _agreed(self, path: str, node: CompiledNode, bindings: Mapping[str, Any], wanted: Outcome | None) -> Outcome | None:
+    def _check_outcome(self, path: str, node: CompiledNode, bindings: Mapping[str, Any], wanted: Outcome | None) -> Outcome | None:
         """What a unit must end in, held against what it did end in."""
         spread = node.each is not None and self.places[path].owner == ""
         itself = wanted
-        wanted = wanted if spread else or_fallback(node, path, bindings, wanted)
+        wanted = wanted if spread else apply_fallback(node, path, bindings, wanted)
         if self.recorded is None:
             return wanted
         had = self.recorded.outcomes.get(path)
         if had is None:
             if wanted is not None:
-                self.open.append(path)
+                self.missing_outcomes.append(path)
             return None
-        if alike(had, wanted):
-            instead = getattr(self.recorded.ends.get(path), "instead", None)
-            excused = isinstance(instead, Failed) and instead.code in (TIME_IS_UP, NO_BUDGET)
-            if instead is not None and not excused and not alike(instead, itself):
+        if same_outcome(had, wanted):
+            instead = getattr(self.recorded.ends.get(path), "original_outcome", None)
+            excused = isinstance(instead, FailedOutcome) and instead.code in (TIMED_OUT, NO_BUDGET)
+            if instead is not None and not excused and not same_outcome(instead, itself):
                 self.objections.append(f"I5 {path} has its fallback for {instead}, and must have come to {itself}")
             return had
-        if not spread and self._excused(path, node, bindings, had):
+        if not spread and self._is_excused(path, node, bindings, had):
             return had
         self.objections.append(f"I5 {path} ended in {had}, and must have ended in {wanted}")
         return had
 
-    def _excused(self, path: str, node: CompiledNode, bindings: Mapping[str, Any], had: Outcome) -> bool:
+    def _is_excused(self, path: str, node: CompiledNode, bindings: Mapping[str, Any], had: Outcome) -> bool:
         """Whether time or money explain an outcome."""
-        if self._timed(node) and alike(had, or_fallback(node, path, bindings, Failed(TIME_IS_UP, "", path))):
-            self.given_up.add(path)
+        if self._has_timeout(node) and same_outcome(had, apply_fallback(node, path, bindings, FailedOutcome(TIMED_OUT, "", path))):
+            self.timed_out.add(path)
             return True
-        spent = alike(had, or_fallback(node, path, bindings, Failed(NO_BUDGET, "", path)))
-        if spent and node.body is not None and node.body.seconds is not None:
-            self.given_up.add(path)
+        spent = same_outcome(had, apply_fallback(node, path, bindings, FailedOutcome(NO_BUDGET, "", path)))
+        if spent and node.body is not None and node.body.time_limit is not None:
+            self.timed_out.add(path)
             return True
-        if spent and node.kind == "agent" and self.places[path].poor:
-            self.rescued.add(path)
+        if spent and node.kind == "agent" and self.places[path].has_budget:
+            self.budget_failures.add(path)
             return True
         return False
 
-    def _unit(
-        self, path: str, node: CompiledNode, bindings: dict[str, Any], outcomes: list[Outcome | None], program: Program | None, poor: bool
+    def _work_item(
+        self,
+        path: str,
+        node: CompiledNode,
+        bindings: dict[str, Any],
+        outcomes: list[Outcome | None],
+        program: Program | None,
+        has_budget: bool,
     ) -> Outcome | None:
         match node.kind:
             case "agent" | "tool":
                 return self._call(path, node, bindings)
             case "first_of":
-                return self._settled(path, node, bindings, first_arm(node, bindings, outcomes, program))
+                return self._verified(path, node, bindings, first_arm_outcome(node, bindings, outcomes, program))
             case "verify":
-                return self._settled(path, node, bindings, Value(node.value.evaluate(bindings)) if node.value else Skipped("", path))
+                return self._verified(
+                    path, node, bindings, ValueOutcome(node.value.evaluate(bindings)) if node.value else SkippedOutcome("", path)
+                )
             case "ask":
                 question = str(node.value.evaluate(bindings)) if node.value is not None else ""
-                answer = self.book.answer(path, node, question)
+                answer = self.source.answer(path, node, question)
                 if self.recorded is not None and any(
-                    asked.about == "answer" and asked.question != question for asked in self.recorded.asked.get(path, ())
+                    asked.kind == "answer" and asked.question != question for asked in self.recorded.asked.get(path, ())
                 ):
                     self.objections.append(f"I5 {path} asked another question than {question!r}")
-                if answer is None and (known := self.book.given.get(path)) is not None and known.shown == shown_of(node, question):
-                    return Value(known.value)  # a person was asked the very same before
-                if answer is not None and answer.declined:
-                    return Abstained("", path)  # withheld, or what its fallback says
-                return None if answer is None else self._settled(path, node, bindings, Value(answer.value))
+                if (
+                    answer is None
+                    and (known := self.source.given.get(path)) is not None
+                    and known.question_digest == question_digest(node, question)
+                ):
+                    return ValueOutcome(known.value)  # a person was asked the very same before
+                if answer is not None and answer.decline_reason:
+                    return AbstainedOutcome("", path)  # withheld, or what its fallback says
+                return None if answer is None else self._verified(path, node, bindings, ValueOutcome(answer.value))
             case "call":
-                return self._settled(path, node, bindings, self._body(path, node, bindings, poor))
+                return self._verified(path, node, bindings, self._body(path, node, bindings, has_budget))
             case "loop":
-                return self._settled(path, node, bindings, self._loop(path, node, bindings, poor))
+                return self._verified(path, node, bindings, self._loop(path, node, bindings, has_budget))
             case "plan":
-                return self._settled(path, node, bindings, Reading(self, path, node, bindings, poor=poor).outcome())
+                return self._verified(path, node, bindings, PlanOracle(self, path, node, bindings, has_budget=has_budget).outcome())
             case kind:
-                return Failed("E002", f"no kind {kind}", path)
+                return FailedOutcome("E002", f"no kind {kind}", path)
 
-    def _body(self, path: str, node: CompiledNode, bindings: dict[str, Any], poor: bool) -> Outcome | None:
+    def _body(self, path: str, node: CompiledNode, bindings: dict[str, Any], has_budget: bool) -> Outcome | None:
         body = node.body
         assert body is not None, "a call has a body"
         around = bindings
-        if not body.lexical:
+        if not body.sees_outer_scope:
             given = node.inputs.evaluate(bindings) if node.inputs is not None else {}
             around = {"input": {name: given.get(name, entry.default) for name, entry in body.inputs.items()}}
-        outcomes, inner = self.scope(f"{path}/", body, around, poor=poor)
-        if body.one_of:
-            self._chosen(path, node, bindings, outcomes)
-        return None if any(outcome is None for outcome in outcomes) else result_of(body, outcomes, inner)
+        outcomes, inner = self.scope(f"{path}/", body, around, has_budget=has_budget)
+        if body.runs_one_node:
+            self._check_agent_choice(path, node, bindings, outcomes)
+        return None if any(outcome is None for outcome in outcomes) else program_outcome(body, outcomes, inner)
 
-    def _chosen(self, path: str, node: CompiledNode, bindings: dict[str, Any], outcomes: Sequence[Outcome | None]) -> None:
+    def _check_agent_choice(self, path: str, node: CompiledNode, bindings: dict[str, Any], outcomes: Sequence[Outcome | None]) -> None:
         """Holds a choice of agents against the table that its file has."""
-        agent = agent_for(node, bindings)
+        agent = chosen_agent(node, bindings)
         for one, outcome in zip(node.body.nodes if node.body is not None else (), outcomes, strict=True):
-            passed = isinstance(outcome, Skipped) and outcome.by == f"{path}/{one.name}"
+            passed = isinstance(outcome, SkippedOutcome) and outcome.origin == f"{path}/{one.name}"
             if outcome is not None and passed == (one.name == agent):
                 self.objections.append(f"I5 {path} is for {agent}, and {one.name} ended in {outcome}")
         for begun in self.recorded.turns.get(path, ()) if self.recorded is not None else ():
-            if not begun.because.startswith(f"{agent}, for "):
-                self.objections.append(f"I5 {path} is for {agent}, and says {begun.because!r}")
+            if not begun.choice_reason.startswith(f"{agent}, for "):
+                self.objections.append(f"I5 {path} is for {agent}, and says {begun.choice_reason!r}")
 
-    def _loop(self, path: str, node: CompiledNode, bindings: dict[str, Any], poor: bool) -> Outcome | None:
+    def _loop(self, path: str, node: CompiledNode, bindings: dict[str, Any], has_budget: bool) -> Outcome | None:
         body = node.body
         assert body is not None, "a loop has a body"
         assert node.until is not None, "a loop has an end"
         previous: Any = None
         for turn in range(1, node.at_most + 1):
-            outcomes, inner = self.scope(f"{path}#{turn}/", body, {**bindings, "turn": turn, "previous": previous}, poor=poor)
+            outcomes, inner = self.scope(f"{path}#{turn}/", body, {**bindings, "turn": turn, "previous": previous}, has_budget=has_budget)
             if any(outcome is None for outcome in outcomes):
                 return None
-            found = result_of(body, outcomes, inner)
-            if not isinstance(found, Value) or turn == node.at_most or node.until.evaluate(inner):
-                self._turns(path, turn)
+            found = program_outcome(body, outcomes, inner)
+            if not isinstance(found, ValueOutcome) or turn == node.at_most or node.until.evaluate(inner):
+                self._check_turns(path, turn)
                 return found
             previous = body.output.evaluate(inner)
         return None
 
-    def _turns(self, path: str, turns: int) -> None:
+    def _check_turns(self, path: str, turns: int) -> None:
         if self.recorded is not None and len(self.recorded.turns.get(path, ())) > turns:
             self.objections.append(f"I5 {path} ends after {turns} turns, and began another")
 
@@ -313,9 +335,9 @@ class Oracle:
     def result(program: Program, outcomes: Sequence[Outcome | None], bindings: Mapping[str, Any], path: str) -> Outcome:
         """What a plan or a question to a router gives, a failure of its output's own included."""
         try:
-            return result_of(program, outcomes, bindings)
+            return program_outcome(program, outcomes, bindings)
         except OrchestraError as error:
-            return Failed(error.code, error.message, path)
+            return FailedOutcome(error.code, error.message, path)
 
     # Calls and checks
 
@@ -327,110 +349,120 @@ class Oracle:
         evidence = evidence_of(node, bindings) if rules is not None else ()
         feedback: tuple[str, ...] = ()
         number, tier = 1, int(node.escalate is not None and bool(node.escalate.evaluate(bindings)))
-        refused: Answer | None = None
+        refused: RejectedValue | None = None
         while True:
-            call = Call(
-                run=self.book.run, node=path, attempt=number, kind=contract.kind, name=contract.name, inputs=inputs,
-                timeout=node.timeout, label=self.book.label, evidence=evidence, feedback=feedback, tier=tier,
+            call = CallRequest(
+                run=self.source.run, node=path, attempt=number, kind=contract.kind, name=contract.name, inputs=inputs,
+                timeout=node.timeout, label=self.source.label, evidence=evidence, feedback=feedback, tier=tier,
                 version=contract.digest, sample=node.sample,
             )  # fmt: skip
             self.calls[path, number] = call
-            found = self.book.attempt(call)
+            found = self.source.attempt(call)
             if found is None:
-                if contract.effect == "once" and (said := self.book.happened(path)) is not None:
-                    return self._settled(path, node, bindings, Value(said.value), number)
+                if contract.effect == "once" and (said := self.source.reported_result(path)) is not None:
+                    return self._verified(path, node, bindings, ValueOutcome(said.value), number)
                 once = contract.effect == "once"
-                return Failed(SAID_NO, "", path) if once and self.book.refused_again(path) else None
+                return FailedOutcome(DECLINED, "", path) if once and self.source.declined_repeat(path) else None
             if found.error:
-                hope = found.retryable and not (found.lasting and unstated(node))
-                if not (hope and self._again(node, path, number, found.error, found.at)):
+                hope = found.retryable and not (found.permanent and has_default_retry(node))
+                if not (hope and self._may_retry(node, path, number, found.error, found.at)):
                     if tier and refused is not None:
-                        if found.error == "F220" or not self._higher(node, tier):
-                            return self._unaccepted(path, node, refused, refused.score if self.book.tiers else None)
+                        if found.error == "F220" or not self._can_escalate(node, tier):
+                            return self._rejected_outcome(path, node, refused, refused.score if self.source.tiers else None)
                         tier += 1
                     elif tier and found.error in ("F202", "F220"):
                         tier = 0  # there is no larger model for it: its own is asked
                     else:
-                        return Failed(found.error, found.reason, path)
+                        return FailedOutcome(found.error, found.reason, path)
             elif rules is None or not rules.checks:
-                return Value(found.value, found.confidence)
+                return ValueOutcome(found.value, found.confidence)
             else:
-                judged = Value(found.value, found.confidence)
-                ruling = self._ruling(path, number, node, judged, evidence or sources(inputs), bindings)
+                judged = ValueOutcome(found.value, found.confidence)
+                ruling = self._ruling(path, number, node, judged, evidence or collect_sources(inputs), bindings)
                 if ruling is None:
                     return None
                 if ruling.accepted:
-                    return accepted(found.value, ruling)
-                told = ruling.reason if ruling.told is None else ruling.told
+                    return accepted_value(found.value, ruling)
+                told = ruling.reason if ruling.feedback is None else ruling.feedback
                 feedback = (*feedback, told) if told else feedback
-                refused = Answer(found.value, ruling)
-                if self._unpaid(path, number):
-                    return self._unaccepted(path, node, refused, refused.score)
-                retry = "retry" in rules.otherwise and ruling.told != ""
-                retry = retry and self._again(node, path, number, "V001", self._judged_at(path, number, found.at))
+                refused = RejectedValue(found.value, ruling)
+                if self._lacked_check_budget(path, number):
+                    return self._rejected_outcome(path, node, refused, refused.score)
+                retry = "retry" in rules.otherwise and ruling.feedback != ""
+                retry = retry and self._may_retry(node, path, number, "V001", self._judged_at(path, number, found.at))
                 if not (retry and not tier):
-                    if not self._higher(node, tier):
-                        return self._unaccepted(path, node, refused, refused.score)
+                    if not self._can_escalate(node, tier):
+                        return self._rejected_outcome(path, node, refused, refused.score)
                     tier += 1
             number += 1
 
-    def _unpaid(self, path: str, number: int) -> bool:
+    def _lacked_check_budget(self, path: str, number: int) -> bool:
         """Whether the budget for checks had nothing for an attempt: another one would find no more."""
         said = self.recorded.judged.get((path, number)) if self.recorded is not None else None
-        return said is not None and said.unasked is not None
+        return said is not None and said.skipped_checks is not None
 
-    def _higher(self, node: CompiledNode, tier: int) -> bool:
+    def _can_escalate(self, node: CompiledNode, tier: int) -> bool:
         """Whether a larger model than this one may be asked."""
         escalates = node.acceptance is not None and "escalate" in node.acceptance.otherwise and node.kind == "agent"
-        return escalates and tier < (len(self.book.tiers) or 1)
+        return escalates and tier < (len(self.source.tiers) or 1)
 
-    def _unaccepted(self, path: str, node: CompiledNode, refused: Answer, score: float | None) -> Outcome | None:
+    def _rejected_outcome(self, path: str, node: CompiledNode, refused: RejectedValue, score: float | None) -> Outcome | None:
         """What becomes of a value that no model mends: a person gives another, or it is withheld."""
         if node.acceptance is None or "ask" not in node.acceptance.otherwise:
-            return Abstained("", path, score)
+            return AbstainedOutcome("", path, score)
         if self.recorded is not None:
-            asked = [one for one in self.recorded.asked.get(path, ()) if one.about == "acceptance"]
+            asked = [one for one in self.recorded.asked.get(path, ()) if one.kind == "acceptance"]
             shown = [one.withheld for one in asked if one.withheld is not None]
             if len(asked) > 1 or any((one.value, one.verdicts) != (refused.value, refused.ruling.verdicts) for one in shown):
                 self.objections.append(f"I8 a person was shown something else than the last value of {path}, or more than once")
-        answer = self.book.correction(path, node)
-        if answer is not None and answer.declined:
-            return Abstained("", path, refused.ruling.score)  # as if no person had been asked
-        return None if answer is None else Value(answer.value)
+        answer = self.source.correction(path, node)
+        if answer is not None and answer.decline_reason:
+            return AbstainedOutcome("", path, refused.ruling.score)  # as if no person had been asked
+        return None if answer is None else ValueOutcome(answer.value)
 
     def _judged_at(self, path: str, number: int, answered: float) -> float:
         """When an attempt was judged: later than it was answered, where its checks asked agents."""
         said = self.recorded.judged.get((path, number)) if self.recorded is not None else None
         return answered if said is None else said.at
 
-    def _again(self, node: CompiledNode, path: str, number: int, code: str, at: float) -> bool:
+    def _may_retry(self, node: CompiledNode, path: str, number: int, code: str, at: float) -> bool:
         """Whether another attempt follows: there are some left, and time for them."""
-        if number >= attempts(node, code):
+        if number >= max_attempts(node, code):
             return False
         within = node.retry.within
-        if within is None or self.recorded is None or (begun := self.recorded.begins.get(path)) is None:
+        if within is None or self.recorded is None or (begun := self.recorded.starts.get(path)) is None:
             return True
         start = begun.at - (begun.usage.seconds if isinstance(begun, AttemptFinished) else 0.0)
-        return at - start - self.recorded.away(begun, at) < within
+        return at - start - self.recorded.unattended_seconds(begun, at) < within
 
-    def _settled(self, path: str, node: CompiledNode, bindings: dict[str, Any], found: Outcome | None, number: int = 0) -> Outcome | None:
+    def _verified(self, path: str, node: CompiledNode, bindings: dict[str, Any], found: Outcome | None, number: int = 0) -> Outcome | None:
         rules = node.acceptance
-        if rules is None or not rules.checks or not isinstance(found, Value):
+        if rules is None or not rules.checks or not isinstance(found, ValueOutcome):
             return found
-        if rules.whole:
-            return as_a_whole(found.value, path, self.recorded)
+        if rules.whole_workflow:
+            return workflow_verdict(found.value, path, self.recorded)
         rest = node.inputs.evaluate(bindings) if node.inputs is not None else []
-        ruling = self._ruling(path, number, node, found, evidence_of(node, bindings) or sources(rest), bindings)
+        ruling = self._ruling(path, number, node, found, evidence_of(node, bindings) or collect_sources(rest), bindings)
         if ruling is None:
             return None
-        return accepted(found.value, ruling) if ruling.accepted else self._unaccepted(path, node, Answer(found.value, ruling), ruling.score)
+        return (
+            accepted_value(found.value, ruling)
+            if ruling.accepted
+            else self._rejected_outcome(path, node, RejectedValue(found.value, ruling), ruling.score)
+        )
 
     def _ruling(
-        self, path: str, number: int, node: CompiledNode, found: Value, evidence: tuple[Source, ...], bindings: dict[str, Any]
-    ) -> acceptance.Ruling | None:
+        self,
+        path: str,
+        number: int,
+        node: CompiledNode,
+        found: ValueOutcome,
+        evidence: tuple[EvidenceSource, ...],
+        bindings: dict[str, Any],
+    ) -> acceptance.VerificationResult | None:
         rules = node.acceptance
         assert rules is not None, "only what has checks is judged"
-        situation = acceptance.Situation(
+        situation = acceptance.VerificationRequest(
             value=found.value,
             schema=node.output,
             evidence=evidence,
@@ -444,40 +476,47 @@ class Oracle:
             combination=rules.combination,
         )
         stands = session.start(situation)
-        while isinstance(stands, session.Asked):
-            unasked = self._unasked(path, number)
+        while isinstance(stands, session.ChecksPending):
+            unasked = self._unasked_reason(path, number)
             if unasked:
-                stands = session.unasked(situation, stands, unasked)
+                stands = session.finish_without_asking(situation, stands, unasked)
                 break
             replies = self._replies(path, number, node, stands, bindings)
             if replies is None:
                 return None
-            stands = session.go_on(situation, stands, replies)
+            stands = session.advance(situation, stands, replies)
         ruling = stands
-        assert isinstance(ruling, acceptance.Ruling), "it asks no more"
+        assert isinstance(ruling, acceptance.VerificationResult), "it asks no more"
         if self.recorded is not None:
             said = self.recorded.judged.get((path, number))
             if said is None:
-                if self.recorded.outcome(path) is not None and not self._timed(node):
+                if self.recorded.outcome(path) is not None and not self._has_timeout(node):
                     self.objections.append(f"I8 attempt {number} of {path} was not judged")
             elif (said.accepted, said.verdicts) != (ruling.accepted, ruling.verdicts):
                 self.objections.append(f"I8 the checks on attempt {number} of {path} say otherwise: accepted is {ruling.accepted}")
-            elif rules.combination is not None and not fits(said, rules.combination, rules.accept):
+            elif rules.combination is not None and not matches_combination(said, rules.combination, rules.accept):
                 self.objections.append(f"I8 attempt {number} of {path} has another score than its checks come to: {said.score}")
         return ruling
 
-    def _unasked(self, path: str, number: int) -> str:
+    def _unasked_reason(self, path: str, number: int) -> str:
         """Why the budget for checks had nothing for an attempt's next questions; empty where they were asked, or never came to that."""
         said = self.recorded.judged.get((path, number)) if self.recorded is not None else None
-        if self.recorded is None or said is None or said.unasked is None or (path, self.rounds.get(path, 0) + 1) in self.recorded.checks:
+        if (
+            self.recorded is None
+            or said is None
+            or said.skipped_checks is None
+            or (path, self.check_rounds.get(path, 0) + 1) in self.recorded.checks
+        ):
             return ""
         if self.program.budget is None or self.program.budget.check_tokens is None:
             self.objections.append(f"I6 {path} was not checked for want of a budget that nobody stated")
-        return said.unasked.why
+        return said.skipped_checks.skip_reason
 
-    def _replies(self, path: str, number: int, node: CompiledNode, asked: session.Asked, bindings: dict[str, Any]) -> list[Reply] | None:
+    def _replies(
+        self, path: str, number: int, node: CompiledNode, asked: session.ChecksPending, bindings: dict[str, Any]
+    ) -> list[JudgeReply] | None:
         """What came of a check's questions; None where some have no end."""
-        turn = self.rounds[path] = self.rounds.get(path, 0) + 1
+        turn = self.check_rounds[path] = self.check_rounds.get(path, 0) + 1
         facts: dict[str, Any] = {"check": asked.check, "questions": asked.questions, "verdicts": asked.verdicts}
         if self.recorded is not None:
             said = self.recorded.checks.get((path, turn))
@@ -486,12 +525,12 @@ class Oracle:
             if (said.check, said.questions, said.verdicts) != tuple(facts.values()):
                 self.objections.append(f"I8 the {turn}. questions of {path} must have been others")
         event = ChecksStarted(seq=0, at=0.0, node=path, attempt=number, round=turn, **facts)
-        within = Unit(path, Scope("", self.program, Bindings(), None, None), node, Bindings())
-        outcomes, _ = self.scope(f"{path}?{turn}/", checks.program(within, event), bindings, poor=self.places[path].poor)
+        within = WorkItem(path, ExecutionScope("", self.program, ScopeBindings(), None, None), node, ScopeBindings())
+        outcomes, _ = self.scope(f"{path}?{turn}/", checks.program(within, event), bindings, has_budget=self.places[path].has_budget)
         if any(outcome is None for outcome in outcomes):
             return None
-        return [checks.reply(outcome) for outcome in outcomes]
+        return [checks.to_reply(outcome) for outcome in outcomes]
 
     @staticmethod
-    def _timed(node: CompiledNode) -> bool:
+    def _has_timeout(node: CompiledNode) -> bool:
         return node.timeout is not None and node.kind in ("call", "loop", "ask", "plan")

@@ -7,25 +7,25 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestra.core.errors import OrchestraError
-from orchestra.core.events import Judged, Verdict
-from orchestra.core.outcomes import Abstained, Evidence, Failed, Outcome, Skipped, Value, blamed
-from orchestra.core.protocols import Source, sources
-from orchestra.schema.content import says
+from orchestra.core.events import OutputJudged, Verdict
+from orchestra.core.outcomes import AbstainedOutcome, Evidence, FailedOutcome, Outcome, SkippedOutcome, ValueOutcome, inherit_outcome
+from orchestra.core.protocols import EvidenceSource, collect_sources
+from orchestra.schema.content import has_content
 from orchestra.schema.strict_json import canonical, digest
 from orchestra.verification import acceptance
-from orchestra.verification.answer_parts import rest
+from orchestra.verification.answer_parts import remaining_value
 from orchestra.verification.certificates.combination import Combination
-from orchestra.workflows.model import RETRY, AgentNode, AskNode, Choice
+from orchestra.workflows.model import DEFAULT_RETRY, AgentChoice, AgentNode, AskNode
 from orchestra.workflows.program import CompiledNode, Program
 
 if TYPE_CHECKING:
-    from tests.simulation.lab.answers import Recorded
+    from tests.simulation.lab.answers import RunRecord
 
-UNFIT = "E033"
+UNFIT_VALUE = "E033"
 """The failure of what a person gave and its node does not take: nothing stands in for that."""
 
 
-def attempts(node: CompiledNode, code: str) -> int:
+def max_attempts(node: CompiledNode, code: str) -> int:
     """Attempts in all: one for what must happen once; as the file says; two where a model, or a check, is not content; else three."""
     if node.contract is not None and node.contract.effect == "once":
         return 1
@@ -34,20 +34,20 @@ def attempts(node: CompiledNode, code: str) -> int:
     return 2 if code[:1] in ("M", "V") else node.retry.attempts
 
 
-def unstated(node: CompiledNode) -> bool:
+def has_default_retry(node: CompiledNode) -> bool:
     """Whether neither a node nor the defaults of its workflow say anything of `retry`."""
-    return node.source.retry is None and node.retry is RETRY
+    return node.source.retry is None and node.retry is DEFAULT_RETRY
 
 
-def short(node: CompiledNode, outcomes: Sequence[Outcome | None]) -> bool:
+def is_short(node: CompiledNode, outcomes: Sequence[Outcome | None]) -> bool:
     """Whether so many elements are known to have no value that `at_least` cannot be met; a skip leaves `all` of the others."""
     if node.at_least == "all":
-        return any(isinstance(one, Failed | Abstained) for one in outcomes)
-    missing = sum(one is not None and not isinstance(one, Value) for one in outcomes)
+        return any(isinstance(one, FailedOutcome | AbstainedOutcome) for one in outcomes)
+    missing = sum(one is not None and not isinstance(one, ValueOutcome) for one in outcomes)
     return node.at_least is not None and missing > len(outcomes) - node.at_least
 
 
-def unfit(node: CompiledNode, value: Any, bindings: Mapping[str, Any]) -> bool:
+def is_unfit(node: CompiledNode, value: Any, bindings: Mapping[str, Any]) -> bool:
     """Whether a list that a person gave, in the place of one that needs all, is known to have another number of elements."""
     if node.each is None or node.at_least != "all" or any(name not in bindings for name in node.each.references):
         return False
@@ -62,26 +62,32 @@ def unfit(node: CompiledNode, value: Any, bindings: Mapping[str, Any]) -> bool:
     return number <= node.limit and (len(value) > number or (len(value) < number and not of_elements))
 
 
-def as_a_whole(value: Any, path: str, recorded: Recorded | None) -> Outcome | None:
+def workflow_verdict(value: Any, path: str, recorded: RunRecord | None) -> Outcome | None:
     """What a workflow ends in that is judged as a whole. How sure it is of its output is taken as it stands on record: what is asked
     here is whether it was judged at all, and whether what follows from that does."""
-    if not says(value):
-        return Abstained("", path)
+    if not has_content(value):
+        return AbstainedOutcome("", path)
     said = recorded.judged.get((path, 0)) if recorded is not None else None
     if said is None or recorded is None:
         return None
     ended = recorded.outcome(path)
-    return Value(value, said.score) if said.accepted else Abstained("", path, ended.score if isinstance(ended, Abstained) else None)
-
-
-def accepted(value: Any, ruling: acceptance.Ruling) -> Value:
-    """A value that its checks accept, without what they dropped of it."""
-    return Value(
-        rest(value, ruling.verdicts), ruling.score, tuple(evidence for verdict in ruling.verdicts for evidence in verdict.evidence)
+    return (
+        ValueOutcome(value, said.score)
+        if said.accepted
+        else AbstainedOutcome("", path, ended.score if isinstance(ended, AbstainedOutcome) else None)
     )
 
 
-def weighed(combination: Combination, verdicts: Sequence[Verdict]) -> float | None:
+def accepted_value(value: Any, ruling: acceptance.VerificationResult) -> ValueOutcome:
+    """A value that its checks accept, without what they dropped of it."""
+    return ValueOutcome(
+        remaining_value(value, ruling.verdicts),
+        ruling.score,
+        tuple(evidence for verdict in ruling.verdicts for evidence in verdict.evidence),
+    )
+
+
+def combined_score(combination: Combination, verdicts: Sequence[Verdict]) -> float | None:
     """What a combination makes of verdicts: nothing where one is unknown, 0 where one fails that asked nobody."""
     if any(one.outcome == "fail" and one.deterministic for one in verdicts):
         return 0.0
@@ -89,20 +95,25 @@ def weighed(combination: Combination, verdicts: Sequence[Verdict]) -> float | No
     if any(one.outcome == "unknown" for one in verdicts) or set(combination.checks) - set(said):
         return None
     total = combination.bias
-    for voice in combination.voices:
+    for voice in combination.weights:
         one = said[voice.check]
         chance = min(1 - 1e-6, max(1e-6, one.score))
         total += voice.weight * (math.log(chance) - math.log(1 - chance)) + (voice.passed if one.outcome == "pass" else voice.failed)
-    if not combination.steps:
+    if not combination.isotonic_points:
         return 1 / (1 + math.exp(-total))
-    above = next((number for number, step in enumerate(combination.steps) if step.at > total), len(combination.steps))
-    low, high = combination.steps[max(0, above - 1)], combination.steps[min(above, len(combination.steps) - 1)]
-    return low.share if high.at <= low.at else low.share + (total - low.at) / (high.at - low.at) * (high.share - low.share)
+    above = next(
+        (number for number, step in enumerate(combination.isotonic_points) if step.total > total), len(combination.isotonic_points)
+    )
+    low, high = (
+        combination.isotonic_points[max(0, above - 1)],
+        combination.isotonic_points[min(above, len(combination.isotonic_points) - 1)],
+    )
+    return low.share if high.total <= low.total else low.share + (total - low.total) / (high.total - low.total) * (high.share - low.share)
 
 
-def fits(said: Judged, combination: Combination, accept: float) -> bool:
+def matches_combination(said: OutputJudged, combination: Combination, accept: float) -> bool:
     """Whether what was recorded of an attempt has the score that a combination makes of its verdicts, and follows from it."""
-    score = weighed(combination, said.verdicts)
+    score = combined_score(combination, said.verdicts)
     if score is None or said.score is None:
         return score is None and said.score is None and not said.accepted
     refused = any(one.outcome == "fail" and one.deterministic for one in said.verdicts)
@@ -110,88 +121,92 @@ def fits(said: Judged, combination: Combination, accept: float) -> bool:
     return abs(score - said.score) < 1e-9 and (near or said.accepted == (score >= accept and not refused))
 
 
-def agent_for(node: CompiledNode, bindings: Mapping[str, Any]) -> str:
+def chosen_agent(node: CompiledNode, bindings: Mapping[str, Any]) -> str:
     """The agent that a choice names for the label of these values."""
     choice = node.source.agent if isinstance(node.source, AgentNode) else ""
-    if not isinstance(choice, Choice) or node.value is None:
+    if not isinstance(choice, AgentChoice) or node.value is None:
         return ""
     label = node.value.evaluate(bindings)
     words = {True: "true", False: "false"} if isinstance(label, bool) else {}
     return next((name for key, name in choice.of.items() if key == words.get(label, label)), choice.otherwise or "")
 
 
-def evidence_of(node: CompiledNode, bindings: Mapping[str, Any]) -> tuple[Source, ...]:
+def evidence_of(node: CompiledNode, bindings: Mapping[str, Any]) -> tuple[EvidenceSource, ...]:
     """What a node's `against` says."""
     rules = node.acceptance
-    return () if rules is None or rules.against is None else sources(rules.against.evaluate(bindings))
+    return () if rules is None or rules.against is None else collect_sources(rules.against.evaluate(bindings))
 
 
-def or_fallback(node: CompiledNode, path: str, bindings: Mapping[str, Any], found: Outcome | None) -> Outcome | None:
+def apply_fallback(node: CompiledNode, path: str, bindings: Mapping[str, Any], found: Outcome | None) -> Outcome | None:
     """What a unit ends in, or its fallback."""
     fallback = node.fallback
-    if fallback is None or found is None or isinstance(found, Value) or any(name not in bindings for name in fallback.references):
+    if fallback is None or found is None or isinstance(found, ValueOutcome) or any(name not in bindings for name in fallback.references):
         return found
-    if isinstance(found, Failed) and found.code == UNFIT:
+    if isinstance(found, FailedOutcome) and found.code == UNFIT_VALUE:
         return found
     try:
-        return Value(fallback.evaluate(bindings))
+        return ValueOutcome(fallback.evaluate(bindings))
     except OrchestraError as error:
-        return Failed(error.code, error.message, path)
+        return FailedOutcome(error.code, error.message, path)
 
 
-def first_arm(node: CompiledNode, bindings: Mapping[str, Any], outcomes: Sequence[Outcome | None], program: Program | None) -> Outcome:
+def first_arm_outcome(
+    node: CompiledNode, bindings: Mapping[str, Any], outcomes: Sequence[Outcome | None], program: Program | None
+) -> Outcome:
     """What a `first_of` comes to."""
     for arm in node.arms:
         if all(name in bindings for name in arm.references):
-            return Value(arm.evaluate(bindings))
-    for kind in (Failed, Abstained, Skipped):
+            return ValueOutcome(arm.evaluate(bindings))
+    for kind in (FailedOutcome, AbstainedOutcome, SkippedOutcome):
         for need in node.needs if program is not None else ():
             if isinstance(outcome := outcomes[need], kind) and program is not None:
-                return blamed(outcome, program.nodes[need].name)
-    return Skipped("no arm is a value", node.name)
+                return inherit_outcome(outcome, program.nodes[need].name)
+    return SkippedOutcome("no arm is a value", node.name)
 
 
-def result_of(program: Program, outcomes: Sequence[Outcome | None], bindings: Mapping[str, Any]) -> Outcome:
+def program_outcome(program: Program, outcomes: Sequence[Outcome | None], bindings: Mapping[str, Any]) -> Outcome:
     """What a body or a workflow gives: its output; where a part is no value, the failure; else what is left of a mapping."""
-    if program.one_of:
-        ran = [(node.name, outcome) for node in program.nodes if not isinstance(outcome := outcomes[node.index], Skipped)]
+    if program.runs_one_node:
+        ran = [(node.name, outcome) for node in program.nodes if not isinstance(outcome := outcomes[node.index], SkippedOutcome)]
         name, only = ran[0] if ran else (program.nodes[0].name, outcomes[0])
         assert only is not None, "a scope is at its end"
-        return only if isinstance(only, Value) else blamed(only, name)
+        return only if isinstance(only, ValueOutcome) else inherit_outcome(only, name)
     read = [(node.name, outcomes[node.index]) for node in program.nodes if node.name in program.output.references]
-    values = [outcome for _, outcome in read if isinstance(outcome, Value)]
-    absent = {name: blamed(outcome, name) for name, outcome in read if outcome is not None and not isinstance(outcome, Value)}
+    values = [outcome for _, outcome in read if isinstance(outcome, ValueOutcome)]
+    absent = {
+        name: inherit_outcome(outcome, name) for name, outcome in read if outcome is not None and not isinstance(outcome, ValueOutcome)
+    }
     score = min((value.score for value in values if value.score is not None), default=None)
     evidence: tuple[Evidence, ...] = tuple(one for value in values for one in value.evidence)
     if not absent:
-        return Value(program.output.evaluate(bindings), score, evidence)
+        return ValueOutcome(program.output.evaluate(bindings), score, evidence)
     for outcome in absent.values():
-        if isinstance(outcome, Failed):
+        if isinstance(outcome, FailedOutcome):
             return outcome
     parts = program.output.parts
     kept = {key for key, part in parts.items() if part.references.isdisjoint(absent)} if parts is not None else set()
     if parts is None or not kept:
         return next(iter(absent.values()))
-    return Value({key: part.evaluate(bindings) if key in kept else None for key, part in parts.items()}, score, evidence)
+    return ValueOutcome({key: part.evaluate(bindings) if key in kept else None for key, part in parts.items()}, score, evidence)
 
 
-def shown_of(node: CompiledNode, question: str) -> str:
+def question_digest(node: CompiledNode, question: str) -> str:
     """The digest of what a person is shown of an `ask` node; empty where the answer is checked, and so asked for each time."""
     options = node.source.options if isinstance(node.source, AskNode) else ()
     checked = node.acceptance is not None and node.acceptance.checks
     return "" if checked else digest(canonical([question, options, node.output]))
 
 
-def alike(one: Outcome | None, two: Outcome | None) -> bool:
+def same_outcome(one: Outcome | None, two: Outcome | None) -> bool:
     """Whether two outcomes are the same, but for the words of their reasons."""
     match one, two:
-        case Value(), Value():
+        case ValueOutcome(), ValueOutcome():
             return one == two
-        case Failed(), Failed():
-            return (one.code, one.by) == (two.code, two.by)
-        case Abstained(), Abstained():
-            return (one.by, one.score) == (two.by, two.score)
-        case Skipped(), Skipped():
-            return one.by == two.by
+        case FailedOutcome(), FailedOutcome():
+            return (one.code, one.origin) == (two.code, two.origin)
+        case AbstainedOutcome(), AbstainedOutcome():
+            return (one.origin, one.score) == (two.origin, two.score)
+        case SkippedOutcome(), SkippedOutcome():
+            return one.origin == two.origin
         case _:
             return one is two

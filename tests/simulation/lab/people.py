@@ -5,35 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestra.core.events import Given, GivenValue
+from orchestra.core.events import Override, OverrideSource
 from orchestra.workflows.program import Program
-from tests.simulation.lab.storms import draw
+from tests.simulation.lab.storms import seeded_random
 
 
-def given_before(seed: int, program: Program) -> dict[str, GivenValue]:
+def values_given(seed: int, program: Program) -> dict[str, Override]:
     """What a person gives in the place of what nodes would come to; of most runs nothing."""
-    if draw(seed, "given") >= 0.1:
+    if seeded_random(seed, "given") >= 0.1:
         return {}
     texts = [node for node in program.nodes if node.output == {"type": "string"}]
     found: dict[str, Any] = {
-        node.name: f"given {node.name}" for node in texts if node.each is None and draw(seed, "given", node.name) < 0.3
+        node.name: f"given {node.name}" for node in texts if node.each is None and seeded_random(seed, "given", node.name) < 0.3
     }
-    lists = [node.name for node in texts if node.at_least == "all" and draw(seed, "given", node.name) < 0.6]
-    found |= {name: ["given"] * int(draw(seed, "given", name, "length") * 4) for name in lists}
-    whole = draw(seed, "given", "whole") < 0.7  # else an older version began the run, and took any number
-    return {name: GivenValue(value, Given("ann"), whole=whole and name in lists) for name, value in found.items()}
+    lists = [node.name for node in texts if node.at_least == "all" and seeded_random(seed, "given", node.name) < 0.6]
+    found |= {name: ["given"] * int(seeded_random(seed, "given", name, "length") * 4) for name in lists}
+    whole = seeded_random(seed, "given", "whole") < 0.7  # else an older version began the run, and took any number
+    return {name: Override(value, OverrideSource("ann"), requires_all=whole and name in lists) for name, value in found.items()}
 
 
-def declines(seed: int, node: str, question: str) -> str:
+def decline_reason(seed: int, node: str, question: str) -> str:
     """Why a person does not answer a question; empty for most."""
-    return "I was not there" if draw(seed, "declines", node, question) < 0.15 else ""
+    return "I was not there" if seeded_random(seed, "declines", node, question) < 0.15 else ""
 
 
-def person(seed: int, node: str, question: str, options: Sequence[str], schema: Mapping[str, Any]) -> Any:
+def person_answer(seed: int, node: str, question: str, options: Sequence[str], schema: Mapping[str, Any]) -> Any:
     """What a person answers to a question."""
-    share = draw(seed, "person", node, question)
+    share = seeded_random(seed, "person", node, question)
     if chosen := options or schema.get("enum", ()):
         return chosen[int(share * len(chosen))]
     if "properties" in schema:
-        return {name: person(seed, node, name, (), inner) for name, inner in schema["properties"].items()}
+        return {name: person_answer(seed, node, name, (), inner) for name, inner in schema["properties"].items()}
     return int(share * 10) if schema.get("type") == "integer" else f"I think {int(share * 100)}"

@@ -11,22 +11,33 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from orchestra.agents.contract import Catalog
-from orchestra.core.events import Drafted, TurnStarted
-from orchestra.core.outcomes import Failed, Outcome, Value
-from orchestra.router.capabilities import Offer
-from orchestra.router.constants import Occurrences
+from orchestra.core.events import PlanDraft, TurnStarted
+from orchestra.core.outcomes import FailedOutcome, Outcome, ValueOutcome
+from orchestra.router.capabilities import Capabilities
+from orchestra.router.constants import RequestIndex
 from orchestra.router.grounding import grounded
-from orchestra.router.multi_part import parted
-from orchestra.router.plan import Plan, plan_of, question, rewritten, so_far, workflow
-from orchestra.router.plan_syntax import Answer, Reference, Step, read
-from orchestra.router.planner import Ask, Drafting, Planned, Request, Unplanned, Wanted, go_on, go_on_without, shortened, start
+from orchestra.router.multi_part import with_request_parts
+from orchestra.router.plan import Plan, build_plan, partial_workflow, question_workflow, rebase_line, to_workflow
+from orchestra.router.plan_syntax import PlanAnswer, PlanReference, PlanStep, parse_line
+from orchestra.router.planner import (
+    PlanFound,
+    PlannerAction,
+    PlannerQuestion,
+    PlannerState,
+    PlanNotFound,
+    PlanRequest,
+    advance,
+    advance_unreadable,
+    shorten_request,
+    start,
+)
 from orchestra.router.shortlist import shortlist
-from orchestra.router.validation import judge
-from orchestra.router.voting import vote
-from orchestra.schema.types import Schema, bundled
+from orchestra.router.validation import validate_line
+from orchestra.router.voting import count_votes
+from orchestra.schema.types import Schema, bundle_definitions
 from orchestra.workflows.compile.compiler import compile_graph
 from orchestra.workflows.model import Graph
-from orchestra.workflows.program import CompiledNode, Planning, Program, sampled
+from orchestra.workflows.program import CompiledNode, PlanSettings, Program, with_sample
 
 if TYPE_CHECKING:
     from tests.simulation.lab.oracle import Oracle
@@ -35,7 +46,7 @@ NO_BUDGET = "E005"
 
 
 @dataclass(slots=True)
-class Told:
+class CarriedValues:
     """What a version of a plan has from those before it."""
 
     values: dict[str, tuple[Any, Schema]] = field(default_factory=dict)
@@ -45,7 +56,7 @@ class Told:
 
 
 @dataclass(slots=True)
-class Run:
+class EvaluatedSteps:
     """The steps of one version, evaluated."""
 
     outcomes: dict[str, Outcome | None]
@@ -53,344 +64,356 @@ class Run:
     bindings: dict[str, Any]
 
     @property
-    def lost(self) -> list[Outcome]:
+    def failures(self) -> list[Outcome]:
         """Outcomes that are no values."""
-        return [one for one in self.outcomes.values() if one is not None and not isinstance(one, Value)]
+        return [one for one in self.outcomes.values() if one is not None and not isinstance(one, ValueOutcome)]
 
 
-class Reading:
+class PlanOracle:
     """One `plan` node of a run, gone through from its first question on."""
 
-    def __init__(self, oracle: Oracle, path: str, node: CompiledNode, bindings: Mapping[str, Any], *, poor: bool) -> None:
-        assert node.planning is not None, "the node of a plan has what it plans with"
-        self.oracle, self.path, self.node, self.planning, self.poor = oracle, path, node, node.planning, poor
-        self.goal = node.planning.goal.evaluate(bindings)
-        self.given = {"request": self.goal, **{name: one.evaluate(bindings) for name, one in node.planning.values.items()}}
-        known = {name: one.schema for name, one in node.planning.values.items()}
-        self.types: dict[str, Schema] = {"request": node.planning.goal.schema, **known}
+    def __init__(self, oracle: Oracle, path: str, node: CompiledNode, bindings: Mapping[str, Any], *, has_budget: bool) -> None:
+        assert node.plan_settings is not None, "the node of a plan has what it plans with"
+        self.oracle, self.path, self.node, self.planning, self.has_budget = oracle, path, node, node.plan_settings, has_budget
+        self.goal = node.plan_settings.goal.evaluate(bindings)
+        self.given = {"request": self.goal, **{name: one.evaluate(bindings) for name, one in node.plan_settings.values.items()}}
+        known = {name: one.schema for name, one in node.plan_settings.values.items()}
+        self.types: dict[str, Schema] = {"request": node.plan_settings.goal.schema, **known}
         recorded = oracle.recorded
         self.turns: Sequence[TurnStarted] | None = None if recorded is None else recorded.turns.get(path, ())
-        self.told, self.version, self.turn = Told(), 1, 1
+        self.carried, self.version, self.turn = CarriedValues(), 1, 1
 
     def outcome(self) -> Outcome | None:
         """What the plan comes to; None where the record does not tell."""
         if self.planning.router is None:
-            return Failed("R007", "", self.path)
+            return FailedOutcome("R007", "", self.path)
         state, wanted = start(self._request())
-        if (served := self._served()) is not None:
-            wanted = Planned(served)
+        if (served := self._recalled_plan()) is not None:
+            wanted = PlanFound(served)
         while True:
-            if self._goes_on():
-                if not self._jump(self._steps(state.steps), state.steps, whole=False):
+            if self._starts_new_version():
+                if not self._start_version(self._evaluate_steps(state.steps), state.steps, complete=False):
                     return None
                 state, wanted = start(self._request())
             if self.planning.votes > 1 and served is None:
-                elected = Poll(self, self._request()).elected()
-                if not isinstance(elected, Planned | Unplanned):
+                elected = VoteOracle(self, self._request()).winner()
+                if not isinstance(elected, PlanFound | PlanNotFound):
                     return elected
-                state, wanted = Drafting(self._request()), elected
+                state, wanted = PlannerState(self._request()), elected
             served = None
-            if isinstance(wanted, Unplanned):
-                return self._refused(state.steps)
-            if not self._on_record(wanted, state.steps):
-                return self._cut_off(state.steps)
-            if isinstance(wanted, Ask):
-                answer = self.ask(wanted.inputs)
+            if isinstance(wanted, PlanNotFound):
+                return self._no_plan_outcome(state.steps)
+            if not self._matches_record(wanted, state.steps):
+                return self._outcome_without_record(state.steps)
+            if isinstance(wanted, PlannerQuestion):
+                answer = self.router_answer(wanted.inputs)
                 self.turn += 1
-                if isinstance(answer, Value):
-                    state, wanted = go_on(state, str(answer.value))
-                elif (other := _unread(state, answer)) is not None:
+                if isinstance(answer, ValueOutcome):
+                    state, wanted = advance(state, str(answer.value))
+                elif (other := _retry_unreadable(state, answer)) is not None:
                     state, wanted = other
                 elif answer is not None:
-                    self._drop(self._steps(state.steps), set())
+                    self._drop_unneeded(self._evaluate_steps(state.steps), set())
                     return answer
-                elif not self._goes_on():
-                    return self._cut_off(state.steps)
+                elif not self._starts_new_version():
+                    return self._outcome_without_record(state.steps)
                 continue
             self.turn += 1
-            run = self._steps(wanted.plan.steps)
-            found = self._came_to(wanted, run)
-            if found is None or isinstance(found, Value) or not self._may_replan([found]):
+            run = self._evaluate_steps(wanted.plan.steps)
+            found = self._plan_outcome(wanted, run)
+            if found is None or isinstance(found, ValueOutcome) or not self._may_replan([found]):
                 return found
-            if not self._goes_on():
-                return self._no_other(run)
-            if not self._jump(run, wanted.plan.steps, whole=True):
+            if not self._starts_new_version():
+                return self._outcome_without_replan(run)
+            if not self._start_version(run, wanted.plan.steps, complete=True):
                 return None
             state, wanted = start(self._request())
 
-    def _came_to(self, wanted: Planned, run: Run) -> Outcome | None:
+    def _plan_outcome(self, wanted: PlanFound, run: EvaluatedSteps) -> Outcome | None:
         """What a plan that is whole gives: none of the steps that its answer does not rest on is waited for."""
-        program = self._compiled(workflow(wanted.plan, self._offer(), self.node.name))
+        program = self._compile(to_workflow(wanted.plan, self._capabilities(), self.node.name))
         names = [one.name for one in program.nodes]
-        self._drop(run, set(names))
+        self._drop_unneeded(run, set(names))
         ended = [run.outcomes[name] for name in names]
         return None if any(one is None for one in ended) else self.oracle.result(program, ended, run.bindings, self.path)
 
     # The record
 
-    def event(self) -> Drafted | None:
+    def plan_event(self) -> PlanDraft | None:
         """How far the plan was at this turn."""
-        return self.turns[self.turn - 1].drafted if self.turns is not None and self.turn <= len(self.turns) else None
+        return self.turns[self.turn - 1].draft if self.turns is not None and self.turn <= len(self.turns) else None
 
-    def _served(self) -> Plan | None:
+    def _recalled_plan(self) -> Plan | None:
         """The plan that the record begins with because it had served before: a fact, and it must pass the gates."""
-        drafted = self.event()
-        if drafted is None or not drafted.recalled:
+        drafted = self.plan_event()
+        if drafted is None or not drafted.reused_from:
             return None
-        lines = [read(line) for line in drafted.lines]
-        found = plan_of(lines)
+        lines = [parse_line(line) for line in drafted.lines]
+        found = build_plan(lines)
         steps = found.steps if found is not None else ()
-        faults = [fault for number, line in enumerate(lines) for fault in judge(line, replace(self._offer(), several=None), steps[:number])]
+        faults = [
+            fault
+            for number, line in enumerate(lines)
+            for fault in validate_line(line, replace(self._capabilities(), request_parts=None), steps[:number])
+        ]
         if found is None or not found.answer.values or faults or not self.planning.cache:
             self.oracle.objections.append(f"I5 {self.path} begins with a stored plan that it may not have")
             return None
         return found
 
-    def _goes_on(self) -> bool:
+    def _starts_new_version(self) -> bool:
         """Whether another version begins here."""
-        drafted = self.event()
+        drafted = self.plan_event()
         return drafted is not None and drafted.version != self.version
 
-    def _on_record(self, wanted: Ask | Planned, steps: Sequence[Step]) -> bool:
+    def _matches_record(self, wanted: PlannerQuestion | PlanFound, steps: Sequence[PlanStep]) -> bool:
         """Whether the record goes on, and as the router's machine wants. Without a record it does."""
         if self.turns is None:
             return True
-        drafted = self.event()
+        drafted = self.plan_event()
         if drafted is None:
             return False
-        lines = steps if isinstance(wanted, Ask) else (*wanted.plan.steps, wanted.plan.answer)
+        lines = steps if isinstance(wanted, PlannerQuestion) else (*wanted.plan.steps, wanted.plan.answer)
         if drafted.lines != tuple(map(str, lines)):
             self.oracle.objections.append(f"I5 turn {self.turn} of {self.path} has other lines than its router's answers make")
         return True
 
-    def _cut_off(self, steps: Sequence[Step]) -> Outcome | None:
+    def _outcome_without_record(self, steps: Sequence[PlanStep]) -> Outcome | None:
         """Nothing more is on record."""
-        return self._no_other(self._steps(steps))
+        return self._outcome_without_replan(self._evaluate_steps(steps))
 
-    def _no_other(self, run: Run) -> Outcome | None:
+    def _outcome_without_replan(self, run: EvaluatedSteps) -> Outcome | None:
         """There is no record of another version: because the run was cut off, or because there is none."""
         recorded = self.oracle.recorded
         had = recorded.outcome(self.path) if recorded is not None else None
-        if had is None or not run.lost or not self._may_replan(run.lost):
+        if had is None or not run.failures or not self._may_replan(run.failures):
             return None
-        self._drop(run, set())
-        return Failed("R008", "", self.path)
+        self._drop_unneeded(run, set())
+        return FailedOutcome("R008", "", self.path)
 
-    def _refused(self, steps: Sequence[Step]) -> Outcome:
+    def _no_plan_outcome(self, steps: Sequence[PlanStep]) -> Outcome:
         """There is no plan. Where a step had failed, whether the engine knew that by then is a matter of time."""
-        run = self._steps(steps)
-        self._drop(run, set())
+        run = self._evaluate_steps(steps)
+        self._drop_unneeded(run, set())
         recorded = self.oracle.recorded
         had = recorded.outcome(self.path) if recorded is not None else None
-        late = isinstance(had, Failed) and had.code == "R008" and bool(run.lost) and self._may_replan(run.lost)
-        return Failed("R008" if self.told.failed or late else "R007", "", self.path)
+        late = isinstance(had, FailedOutcome) and had.code == "R008" and bool(run.failures) and self._may_replan(run.failures)
+        return FailedOutcome("R008" if self.carried.failed or late else "R007", "", self.path)
 
-    def _jump(self, before: Run, steps: Sequence[Step], *, whole: bool) -> bool:
+    def _start_version(self, before: EvaluatedSteps, steps: Sequence[PlanStep], *, complete: bool) -> bool:
         """Another version begins: whether it may, and with what it has from the one that is given up."""
-        drafted = self.event()
+        drafted = self.plan_event()
         if drafted is None or drafted.version != self.version + 1:
             self.oracle.objections.append(f"I5 turn {self.turn} of {self.path} is of another version than {self.version + 1}")
             return False
-        if not whole and not (before.lost and self._may_replan(before.lost) and self.planning.streaming):
+        if not complete and not (before.failures and self._may_replan(before.failures) and self.planning.streaming):
             self.oracle.objections.append(f"I5 version {drafted.version} of {self.path} begins, and nothing had failed")
-        self._drop(before, set())
-        self._inherit(before, drafted, steps)
+        self._drop_unneeded(before, set())
+        self._carry_over(before, drafted, steps)
         return True
 
-    def _inherit(self, before: Run, drafted: Drafted, steps: Sequence[Step]) -> None:
+    def _carry_over(self, before: EvaluatedSteps, drafted: PlanDraft, steps: Sequence[PlanStep]) -> None:
         scope = f"{self.path}@{self.version}/"
-        values = {name: one.value for name, one in before.outcomes.items() if isinstance(one, Value)}
-        if set(drafted.carried.values()) != values.keys():
+        values = {name: one.value for name, one in before.outcomes.items() if isinstance(one, ValueOutcome)}
+        if set(drafted.carried_values.values()) != values.keys():
             self.oracle.objections.append(f"I5 version {drafted.version} of {self.path} has not what the one before had finished")
-        begun = self.oracle.recorded.begins if self.oracle.recorded is not None else {}
+        begun = self.oracle.recorded.starts if self.oracle.recorded is not None else {}
         acted = {
             node.contract.name
             for name, node in before.nodes.items()
-            if node.contract is not None and node.contract.effect != "pure" and self._called(scope + name, begun)
+            if node.contract is not None and node.contract.effect != "pure" and self._was_called(scope + name, begun)
         }
-        if not acted <= set(drafted.acted):
+        if not acted <= set(drafted.used_effects):
             self.oracle.objections.append(f"I3 version {drafted.version} of {self.path} may call again what acted: {sorted(acted)}")
-        named = {step: name for name, step in drafted.carried.items()}
-        made = tuple((str(rewritten(step, named)), named[step.name]) for step in steps if step.name in named)
-        fresh = {name: (values[step], _type(before.nodes[step])) for name, step in drafted.carried.items() if step in values}
-        self.told = Told({**self.told.values, **fresh}, (*self.told.made, *made), drafted.failed, drafted.acted)
+        named = {step: name for name, step in drafted.carried_values.items()}
+        made = tuple((str(rebase_line(step, named)), named[step.name]) for step in steps if step.name in named)
+        fresh = {name: (values[step], _result_type(before.nodes[step])) for name, step in drafted.carried_values.items() if step in values}
+        self.carried = CarriedValues(
+            {**self.carried.values, **fresh}, (*self.carried.made, *made), drafted.failed_calls, drafted.used_effects
+        )
         self.version = drafted.version
 
-    def _called(self, path: str, begun: Mapping[str, Any]) -> bool:
+    def _was_called(self, path: str, begun: Mapping[str, Any]) -> bool:
         recorded = self.oracle.recorded
         return path in begun and recorded is not None and any(node == path or node.startswith(f"{path}[") for node, _ in recorded.attempts)
 
     def _may_replan(self, outcomes: Sequence[Outcome]) -> bool:
-        poor = any(isinstance(one, Failed) and one.code == NO_BUDGET for one in outcomes)
+        poor = any(isinstance(one, FailedOutcome) and one.code == NO_BUDGET for one in outcomes)
         return not poor and self.version <= self.planning.replans
 
     # Programs
 
-    def _request(self) -> Request:
-        planning, offer, goal = self.planning, self._offer(), str(self.goal)
+    def _request(self) -> PlanRequest:
+        planning, offer, goal = self.planning, self._capabilities(), str(self.goal)
         if planning.shortlist is not None:
             offer = shortlist(offer, goal, planning.shortlist)
-        return Request(goal, offer, planning.repairs, planning.stepwise, failed=self.told.failed, made=self.told.made)
+        return PlanRequest(
+            goal, offer, planning.repairs, planning.stepwise, failed_calls=self.carried.failed, completed_calls=self.carried.made
+        )
 
-    def _offer(self) -> Offer:
-        known = {**self.types, **{name: kind for name, (_, kind) in self.told.values.items()}}
-        skills = [one for one in self.planning.skills if one.name not in self.told.acted]
-        words = shortened(str(self.goal)) if self.planning.copied else ""
+    def _capabilities(self) -> Capabilities:
+        known = {**self.types, **{name: kind for name, (_, kind) in self.carried.values.items()}}
+        skills = [one for one in self.planning.capabilities if one.name not in self.carried.acted]
+        words = shorten_request(str(self.goal)) if self.planning.copied else ""
         declines = not self.planning.anyway
-        offer = Offer.of(skills, known, self.node.output, limits=self.planning.limits, words=words, declines=declines)
-        said = None if self.planning.literals else Occurrences(shortened(str(self.goal)))
-        derived = frozenset((*self.told.values, *self.planning.hearsay))
-        offer = replace(offer, derived=derived, occurrences=said, confirm=self.planning.confirm)
+        offer = Capabilities.of(skills, known, self.node.output, limits=self.planning.limits, request_text=words, may_decline=declines)
+        said = None if self.planning.literals else RequestIndex(shorten_request(str(self.goal)))
+        derived = frozenset((*self.carried.values, *self.planning.hearsay))
+        offer = replace(offer, untrusted_inputs=derived, request_index=said, confirm_effects=self.planning.confirm)
         if self.version > 1:
             return offer
-        return parted(grounded(offer, self.planning.grounds), shortened(str(self.goal)) if self.planning.each_part else "")
+        return with_request_parts(
+            grounded(offer, self.planning.grounding_values), shorten_request(str(self.goal)) if self.planning.each_part else ""
+        )
 
-    def _compiled(self, graph: Graph) -> Program:
+    def _compile(self, graph: Graph) -> Program:
         return compile_graph(graph, _catalog(self.planning))
 
-    def ask(self, inputs: Mapping[str, str], sample: int = 0) -> Outcome | None:
+    def router_answer(self, inputs: Mapping[str, str], sample: int = 0) -> Outcome | None:
         """What the router answered to a question, of one of several samples."""
         router = self.planning.router
-        program = sampled(self._compiled(question(router.name if router is not None else "", inputs)), sample)
-        outcomes, inner = self.oracle.scope(f"{self.path}#{self.turn}/", program, {"input": {}}, poor=self.poor)
+        program = with_sample(self._compile(question_workflow(router.name if router is not None else "", inputs)), sample)
+        outcomes, inner = self.oracle.scope(f"{self.path}#{self.turn}/", program, {"input": {}}, has_budget=self.has_budget)
         return None if any(one is None for one in outcomes) else self.oracle.result(program, outcomes, inner, self.path)
 
-    def _steps(self, steps: Sequence[Step]) -> Run:
+    def _evaluate_steps(self, steps: Sequence[PlanStep]) -> EvaluatedSteps:
         """The steps of this version, evaluated in their scope."""
         if not steps:
-            return Run({}, {}, {})
-        self._begins(steps[0])
-        program = self._compiled(so_far(steps, self._offer(), self.node.name))
-        given = {**self.given, **{name: value for name, (value, _) in self.told.values.items()}}
+            return EvaluatedSteps({}, {}, {})
+        self._check_first_step(steps[0])
+        program = self._compile(partial_workflow(steps, self._capabilities(), self.node.name))
+        given = {**self.given, **{name: value for name, (value, _) in self.carried.values.items()}}
         around = {"input": {name: given[name] for name in program.inputs}}
-        outcomes, inner = self.oracle.scope(f"{self.path}@{self.version}/", program, around, poor=self.poor)
-        run = Run({node.name: outcomes[node.index] for node in program.nodes}, {node.name: node for node in program.nodes}, inner)
-        self._windows(run)
+        outcomes, inner = self.oracle.scope(f"{self.path}@{self.version}/", program, around, has_budget=self.has_budget)
+        run = EvaluatedSteps(
+            {node.name: outcomes[node.index] for node in program.nodes}, {node.name: node for node in program.nodes}, inner
+        )
+        self._set_earliest_starts(run)
         return run
 
-    def _begins(self, step: Step) -> None:
+    def _check_first_step(self, step: PlanStep) -> None:
         """The first step reads what it is to read: all plans here have a tool that takes any text."""
-        texts = [name for name in self.planning.grounds if self.planning.values[name].schema == {"type": "string"}]
-        named = [value for value in (*step.arguments.values(), step.each) if isinstance(value, Reference) and "[" not in str(value)]
-        mine = [one for one in named if one.root == "input" and one.path and one.path[0] in self.planning.grounds]
+        texts = [name for name in self.planning.grounding_values if self.planning.values[name].schema == {"type": "string"}]
+        named = [value for value in (*step.arguments.values(), step.each) if isinstance(value, PlanReference) and "[" not in str(value)]
+        mine = [one for one in named if one.root == "input" and one.path and one.path[0] in self.planning.grounding_values]
         over = step.each in mine and any(one.root == "x" for one in named)
         if self.version == 1 and texts and not over and all(one is step.each for one in mine):
             self.oracle.objections.append(f"I5 the plan of {self.path} begins with {step}, and was to read one of {', '.join(texts)}")
 
-    def _drop(self, run: Run, used: set[str]) -> None:
+    def _drop_unneeded(self, run: EvaluatedSteps, used: set[str]) -> None:
         """Nobody waits for the steps that are not used."""
         self.oracle.dropped |= {f"{self.path}@{self.version}/{name}" for name in run.outcomes.keys() - used}
 
-    def _windows(self, run: Run) -> None:
+    def _set_earliest_starts(self, run: EvaluatedSteps) -> None:
         """Between which events each step may begin: from the turn on in which its line stands, and one with an effect, or behind one, once
         the plan is whole."""
         if self.turns is None:
             return
-        turns = [event for event in self.turns if event.drafted is not None and event.drafted.version == self.version]
+        turns = [event for event in self.turns if event.draft is not None and event.draft.version == self.version]
         held: set[int] = set()
         for node in run.nodes.values():
             if (node.contract is not None and node.contract.effect != "pure") or not held.isdisjoint(node.needs):
                 held.add(node.index)
-            stands = [event for event in turns if event.drafted is not None and _stands(node.name, event.drafted)]
+            stands = [event for event in turns if event.draft is not None and _has_step(node.name, event.draft)]
             late = node.index in held or not self.planning.streaming
-            stands = [event for event in stands if not late or (event.drafted is not None and _whole(event.drafted))]
-            self.oracle.starts[f"{self.path}@{self.version}/{node.name}"] = stands[0].seq if stands else None
+            stands = [event for event in stands if not late or (event.draft is not None and _is_complete(event.draft))]
+            self.oracle.earliest_starts[f"{self.path}@{self.version}/{node.name}"] = stands[0].seq if stands else None
 
 
-class Poll:
+class VoteOracle:
     """Samples of one version of a plan, each gone through by itself; the record says whose question each turn is."""
 
-    def __init__(self, reading: Reading, request: Request) -> None:
+    def __init__(self, reading: PlanOracle, request: PlanRequest) -> None:
         self.reading, self.request, self.votes = reading, request, reading.planning.votes
-        self.states: dict[int, tuple[Drafting, Wanted | None]] = {}
+        self.states: dict[int, tuple[PlannerState, PlannerAction | None]] = {}
         """Of each sample: where its machine stands, and what it wants; None while its question is open."""
         self.failed: dict[int, Outcome] = {}
 
-    def elected(self) -> Planned | Unplanned | Outcome | None:
+    def winner(self) -> PlanFound | PlanNotFound | Outcome | None:
         """The plan that most samples agree on; the failure that ends the node; None where the record does not tell."""
         if self.reading.turns is None:
             for number in range(1, self.votes + 1):
-                while isinstance(self._wanted(number), Ask):
-                    self._turn(number)
+                while isinstance(self._next_wanted(number), PlannerQuestion):
+                    self._take_turn(number)
         else:
-            while (drafted := self.reading.event()) is not None and drafted.sample:
-                self._told(drafted)
-        if poor := [one for one in self.failed.values() if isinstance(one, Failed) and one.code == NO_BUDGET]:
+            while (drafted := self.reading.plan_event()) is not None and drafted.sample:
+                self._check_turn(drafted)
+        if poor := [one for one in self.failed.values() if isinstance(one, FailedOutcome) and one.code == NO_BUDGET]:
             recorded = self.reading.oracle.recorded
             had = None if recorded is None else recorded.outcome(self.reading.path)
             return had if had in poor else poor[0]  # which of them came first is a matter of time
         ended = [self.states.get(number, (None, None))[1] for number in range(1, self.votes + 1)]
-        if any(one is None or isinstance(one, Ask) for one in ended):
-            return self._nothing(ended)
+        if any(one is None or isinstance(one, PlannerQuestion) for one in ended):
+            return self._no_votes(ended)
         if len(self.failed) == self.votes:
             return self.failed[1]
-        return self._counted([one for one in ended if isinstance(one, Planned | Unplanned)])
+        return self._count_votes([one for one in ended if isinstance(one, PlanFound | PlanNotFound)])
 
-    def _nothing(self, ended: list[Wanted | None]) -> Unplanned | None:
+    def _no_votes(self, ended: list[PlannerAction | None]) -> PlanNotFound | None:
         """The record ends before all have; or no question could be asked at all."""
         first = start(self.request)[1]
-        return first if isinstance(first, Unplanned) and not self.states else None
+        return first if isinstance(first, PlanNotFound) and not self.states else None
 
-    def _counted(self, ended: Sequence[Planned | Unplanned]) -> Planned | Unplanned:
-        nothing = Plan((), Answer(()))
-        plans = [one.plan if isinstance(one, Planned) else nothing if one.declined else None for one in ended]
-        won = vote(plans)
-        chosen = None if won is None else plans[won.chosen]
+    def _count_votes(self, ended: Sequence[PlanFound | PlanNotFound]) -> PlanFound | PlanNotFound:
+        nothing = Plan((), PlanAnswer(()))
+        plans = [one.plan if isinstance(one, PlanFound) else nothing if one.is_declined else None for one in ended]
+        won = count_votes(plans)
+        chosen = None if won is None else plans[won.winner]
         if won is None or chosen is None or not chosen.answer.values:
-            return Unplanned(())
-        drafted, told = self.reading.event(), tuple(() if one is None else tuple(map(str, (*one.steps, one.answer))) for one in plans)
-        if drafted is not None and (drafted.plans, drafted.agreement) != (told, won.agreement):
+            return PlanNotFound(())
+        drafted, told = self.reading.plan_event(), tuple(() if one is None else tuple(map(str, (*one.steps, one.answer))) for one in plans)
+        if drafted is not None and (drafted.sampled_plans, drafted.agreement) != (told, won.agreement):
             self.reading.oracle.objections.append(f"I5 {self.reading.path} has counted other votes than its samples have")
-        return Planned(chosen)
+        return PlanFound(chosen)
 
-    def _wanted(self, number: int) -> Wanted | None:
+    def _next_wanted(self, number: int) -> PlannerAction | None:
         if number not in self.states:
             self.states[number] = start(self.request)
         return self.states[number][1]
 
-    def _told(self, drafted: Drafted) -> None:
+    def _check_turn(self, drafted: PlanDraft) -> None:
         """A turn on record: the next question of a sample, and no other one."""
-        number, wanted = drafted.sample, self._wanted(drafted.sample)
+        number, wanted = drafted.sample, self._next_wanted(drafted.sample)
         lines = tuple(map(str, self.states[number][0].steps))
-        if not isinstance(wanted, Ask) or drafted.lines != lines or number > self.votes or not drafted.beside:
+        if not isinstance(wanted, PlannerQuestion) or drafted.lines != lines or number > self.votes or not drafted.parallel:
             self.reading.oracle.objections.append(f"I5 turn {self.reading.turn} of {self.reading.path} is no question of sample {number}")
-        self._turn(number)
+        self._take_turn(number)
 
-    def _turn(self, number: int) -> None:
+    def _take_turn(self, number: int) -> None:
         state, wanted = self.states[number]
         reading = self.reading
         reading.oracle.dropped.add(f"{reading.path}#{reading.turn}/line")  # nobody waits for it where the node ends before
-        answer = reading.ask(wanted.inputs, number) if isinstance(wanted, Ask) else None
+        answer = reading.router_answer(wanted.inputs, number) if isinstance(wanted, PlannerQuestion) else None
         reading.turn += 1
-        if isinstance(answer, Value):
-            self.states[number] = go_on(state, str(answer.value))
-        elif (other := _unread(state, answer)) is not None:
+        if isinstance(answer, ValueOutcome):
+            self.states[number] = advance(state, str(answer.value))
+        elif (other := _retry_unreadable(state, answer)) is not None:
             self.states[number] = other
         else:
-            self.states[number] = state, None if answer is None else Unplanned(())
+            self.states[number] = state, None if answer is None else PlanNotFound(())
             self.failed |= {} if answer is None else {number: answer}
 
 
-def _unread(state: Drafting, answer: Outcome | None) -> tuple[Drafting, Wanted] | None:
+def _retry_unreadable(state: PlannerState, answer: Outcome | None) -> tuple[PlannerState, PlannerAction] | None:
     """What is asked next where an answer could not be read; None where nothing is, and of any other answer."""
-    return go_on_without(state, answer.code, answer.reason) if isinstance(answer, Failed) else None
+    return advance_unreadable(state, answer.code, answer.reason) if isinstance(answer, FailedOutcome) else None
 
 
-def _stands(step: str, drafted: Drafted) -> bool:
+def _has_step(step: str, drafted: PlanDraft) -> bool:
     return any(line.startswith(f"{step} = ") for line in drafted.lines)
 
 
-def _whole(drafted: Drafted) -> bool:
+def _is_complete(drafted: PlanDraft) -> bool:
     return bool(drafted.lines) and drafted.lines[-1].startswith("return ")
 
 
-def _type(node: CompiledNode) -> Schema:
-    return node.output if node.each is None else bundled({"type": "array", "items": node.output})
+def _result_type(node: CompiledNode) -> Schema:
+    return node.output if node.each is None else bundle_definitions({"type": "array", "items": node.output})
 
 
-def _catalog(planning: Planning) -> Catalog:
-    agents = {one.name: one for one in (*planning.judges, *planning.skills) if one.kind == "agent"}
+def _catalog(planning: PlanSettings) -> Catalog:
+    agents = {one.name: one for one in (*planning.judges, *planning.capabilities) if one.kind == "agent"}
     if planning.router is not None:
         agents.setdefault(planning.router.name, planning.router)
-    tools = {one.name: one for one in (*planning.judges, *planning.skills) if one.kind == "tool"}
+    tools = {one.name: one for one in (*planning.judges, *planning.capabilities) if one.kind == "tool"}
     return Catalog(agents, tools, models=planning.models)

@@ -20,19 +20,19 @@ from orchestra.core.errors import InputError, InputErrors
 from orchestra.workflows.compile.compiler import compile_graph
 from orchestra.workflows.program import Program
 from orchestra.workflows.yaml.reader import read
-from tests.simulation.lab.catalog import COMBINED, EFFECTS, catalog
+from tests.simulation.lab.catalog import COMBINED_CHECKS, EFFECTS, catalog
 
-Kind: TypeAlias = Literal["text", "number", "texts", "flag", "reading"]
+ValueKind: TypeAlias = Literal["text", "number", "texts", "flag", "reading"]
 """The types that these workflows pass around."""
 
-CROWD = 1_000
-"""One workflow in so many has a node with `MANY` elements, all ready at once."""
-MANY = 1_000
-WHOLES = 12
+CROWD_EVERY = 1_000
+"""One workflow in so many has a node with `CROWD_SIZE` elements, all ready at once."""
+CROWD_SIZE = 1_000
+WHOLE_EVERY = 12
 """Of so many workflows one is accepted as a whole."""
 
 
-_AS_TEXT: dict[Kind, str] = {
+_TEXT_TEMPLATES: dict[ValueKind, str] = {
     "text": "${{{}}}",
     "number": "${{string({})}}",
     "texts": "${{string(size({}))}}",
@@ -42,7 +42,7 @@ _AS_TEXT: dict[Kind, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class RandomWorkflow:
     """A random workflow: its text, its program, what it may be run on, and which kinds and modifiers it has."""
 
     number: int
@@ -52,15 +52,15 @@ class Drawn:
     features: frozenset[str]
 
 
-def draw(number: int) -> Drawn:
+def random_workflow(number: int) -> RandomWorkflow:
     """The workflow of a number. Raises what the compiler raises where no draft of many compiles, which would be a fault of this module."""
     refusals: list[InputError | InputErrors] = []
     for draft in range(40):
         lines = [f"{number}/{draft}{part}" for part in ("", "/checks", "/parts", "/choices", "/grounds", "/wants", "/wholes")]
         *chances, judging = map(Random, lines)  # each apart from the rest: a workflow stays the same but for what it is of
-        author = _Author(*chances)
+        author = _WorkflowGenerator(*chances)
         graph = author.workflow(f"w{number}")
-        if judging.randrange(WHOLES) == 0:
+        if judging.randrange(WHOLE_EVERY) == 0:
             graph["accept"] = judging.choice((0.0, 0.4, 0.9))
             author.features["whole"] += 1
         text = json.dumps(graph, indent=1)
@@ -70,64 +70,72 @@ def draw(number: int) -> Drawn:
         except (InputError, InputErrors) as error:
             refusals.append(error)
             continue
-        return Drawn(number, text, program, {"text": author.words(6)}, frozenset(author.features))
+        return RandomWorkflow(number, text, program, {"text": author.words(6)}, frozenset(author.features))
     raise refusals[-1]
 
 
 @dataclass(slots=True)
-class _Scope:
+class _BodyScope:
     """What a node may read: references with their types; and how deep its body stands."""
 
-    seen: list[tuple[str, Kind]] = field(default_factory=list)
+    references: list[tuple[str, ValueKind]] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     depth: int = 0
 
-    def inner(self) -> _Scope:
-        return _Scope(list(self.seen), [], self.depth + 1)
+    def inner(self) -> _BodyScope:
+        return _BodyScope(list(self.references), [], self.depth + 1)
 
 
-class _Author:
+class _WorkflowGenerator:
     """Writes one workflow, and those that it calls."""
 
-    def __init__(self, chance: Random, asking: Random, parting: Random, choosing: Random, grounding: Random, wanting: Random) -> None:
-        self.chance = chance
-        self.asking = asking
+    def __init__(
+        self,
+        random: Random,
+        check_random: Random,
+        back_off_random: Random,
+        choice_random: Random,
+        grounding_random: Random,
+        at_least_random: Random,
+    ) -> None:
+        self.random = random
+        self.check_random = check_random
         """Of checks that ask agents, apart from the rest: a workflow stays the same but for them."""
-        self.parting = parting
+        self.back_off_random = back_off_random
         """Of nodes that back off, likewise."""
-        self.choosing = choosing
+        self.choice_random = choice_random
         """Of nodes that ask one agent of several, likewise."""
-        self.grounding = grounding
+        self.grounding_random = grounding_random
         """Of plans that begin with what they are given, likewise."""
-        self.wanting = wanting
+        self.at_least_random = at_least_random
         """Of lists that want so many of their elements, likewise."""
         self.called: dict[str, dict[str, Any]] = {}
         self.features: Counter[str] = Counter()
         self.number = 0
-        self.crowded = chance.randrange(CROWD) == 0
+        self.crowded = random.randrange(CROWD_EVERY) == 0
 
     # Small choices
 
     def likely(self, share: float) -> bool:
-        return self.chance.random() < share
+        return self.random.random() < share
 
     def words(self, most: int) -> str:
         return " ".join(
-            self.chance.choice(("iron", "tower", "of", "1889", "a", "bridge", "light")) for _ in range(self.chance.randint(1, most))
+            self.random.choice(("iron", "tower", "of", "1889", "a", "bridge", "light")) for _ in range(self.random.randint(1, most))
         )
 
     def name(self) -> str:
         self.number += 1
         return f"n{self.number}"
 
-    def pick(self, scope: _Scope, kind: Kind) -> str:
+    def pick(self, scope: _BodyScope, kind: ValueKind) -> str:
         """A reference to something of a type, without `${}`; empty where there is nothing."""
-        found = [path for path, of in scope.seen if of == kind]
+        found = [path for path, of in scope.references if of == kind]
         if not found:
             return ""
-        return self.chance.choice(found[-4:] if self.likely(0.7) else found)
+        return self.random.choice(found[-4:] if self.likely(0.7) else found)
 
-    def text(self, scope: _Scope) -> str:
+    def text(self, scope: _BodyScope) -> str:
         """A text that reads something, mostly."""
         one, two = self.pick(scope, "text"), self.pick(scope, "text")
         number = self.pick(scope, "number")
@@ -136,24 +144,24 @@ class _Author:
             forms.append(f"number ${{string({number})}}")
         if reading := self.pick(scope, "reading"):
             forms += [f"${{{reading}.answer}}"] * 2
-        return self.chance.choice(forms)
+        return self.random.choice(forms)
 
-    def condition(self, scope: _Scope, *, of: str = "") -> str:
+    def condition(self, scope: _BodyScope, *, of: str = "") -> str:
         if of:
-            return f"${{size({of}) > {self.chance.randint(1, 4)}}}"
-        forms = [f"size({self.pick(scope, 'text')}) > {self.chance.choice((2, 8, 20))}"]
+            return f"${{size({of}) > {self.random.randint(1, 4)}}}"
+        forms = [f"size({self.pick(scope, 'text')}) > {self.random.choice((2, 8, 20))}"]
         for kind, form in (("number", "{} > {}"), ("texts", "size({}) > {}")):
-            if path := self.pick(scope, kind):  # type: ignore[arg-type]  # both are of `Kind`
-                forms += [form.format(path, self.chance.randint(0, 2))] * 2
+            if path := self.pick(scope, kind):  # type: ignore[arg-type]  # both are of `ValueKind`
+                forms += [form.format(path, self.random.randint(0, 2))] * 2
         if path := self.pick(scope, "flag"):
-            forms += [f'{path} == "{self.chance.choice(("yes", "no"))}"'] * 2
-        return f"${{{self.chance.choice(forms)}}}"
+            forms += [f'{path} == "{self.random.choice(("yes", "no"))}"'] * 2
+        return f"${{{self.random.choice(forms)}}}"
 
     # Workflows and bodies
 
     def workflow(self, name: str, depth: int = 0) -> dict[str, Any]:
-        scope = _Scope([("input.text", "text")], depth=depth)
-        count = self.chance.randint(2, 6) if depth else self.chance.randint(7, 15)
+        scope = _BodyScope([("input.text", "text")], depth=depth)
+        count = self.random.randint(2, 6) if depth else self.random.randint(7, 15)
         nodes = self.nodes(scope, count)
         whole: dict[str, Any] = {"schema": "orchestra/v1", "name": name, "input": {"text": "str"}, "nodes": nodes}
         whole["output"] = self.output(scope, single=bool(depth))
@@ -161,10 +169,10 @@ class _Author:
             whole["budget"] = self.budget(small=bool(depth))
         if not depth:
             if self.likely(0.3):
-                whole["label"] = self.chance.choice(("public", "internal", "restricted"))
+                whole["label"] = self.random.choice(("public", "internal", "restricted"))
                 self.features[f"label {whole['label']}"] += 1
             if self.likely(0.3):
-                whole["defaults"] = {"timeout": self.chance.choice((20.0, 60.0)), "retry": {"attempts": 3, "wait": [0.5, 4.0]}}
+                whole["defaults"] = {"timeout": self.random.choice((20.0, 60.0)), "retry": {"attempts": 3, "wait": [0.5, 4.0]}}
                 self.features["defaults"] += 1
         return whole
 
@@ -173,20 +181,20 @@ class _Author:
         where = "nested budget" if small else "budget"
         for key, tight, wide in (("tokens", 120 if small else 200, 4_000), ("calls", 3 if small else 4, 60), ("seconds", 30.0, 900.0)):
             if self.likely(0.5):
-                limits[key] = self.chance.choice((tight, tight, wide) if small else (tight, wide, wide))
+                limits[key] = self.random.choice((tight, tight, wide) if small else (tight, wide, wide))
                 self.features[f"{where} {key}"] += 1
-        if not small and self.asking.random() < 0.4:
-            limits["check_tokens"] = self.asking.choice((60, 300, 300, 2_000))
+        if not small and self.check_random.random() < 0.4:
+            limits["check_tokens"] = self.check_random.choice((60, 300, 300, 2_000))
             self.features["budget checks"] += 1
         return limits or {"calls": 50}
 
-    def nodes(self, scope: _Scope, count: int) -> dict[str, Any]:
+    def nodes(self, scope: _BodyScope, count: int) -> dict[str, Any]:
         """Nodes, each reading what came before."""
         found: dict[str, Any] = {}
         for left in reversed(range(count)):
             name = self.name()
             node, kind = self.node(scope)
-            if not left and not any(path in scope.names for path, _ in scope.seen) and "each" in node:
+            if not left and not any(path in scope.names for path, _ in scope.references) and "each" in node:
                 node, kind = self.agent(scope)  # an output needs something to refer to
             path = name
             if "each" in node:
@@ -194,18 +202,18 @@ class _Author:
             found[name] = node
             scope.names.append(name)
             if "each" not in node or kind == "texts":
-                scope.seen.append((path, kind))
+                scope.references.append((path, kind))
         return found
 
-    def output(self, scope: _Scope, *, single: bool) -> Any:
+    def output(self, scope: _BodyScope, *, single: bool) -> Any:
         """What a program gives: a text, or a mapping of several values."""
-        made = [(path, kind) for path, kind in scope.seen if path.split(".")[0] in scope.names]
+        made = [(path, kind) for path, kind in scope.references if path.split(".")[0] in scope.names]
         texts = [path for path, kind in made if kind == "text"]
         if single:
             if texts:
-                return _AS_TEXT["text"].format(texts[-1])
+                return _TEXT_TEMPLATES["text"].format(texts[-1])
             path, kind = made[-1]
-            return _AS_TEXT[kind].format(path)
+            return _TEXT_TEMPLATES[kind].format(path)
         if texts and self.likely(0.3):
             return f"${{{texts[-1]}}}"
         chosen = made[-1:] + [one for one in made[:-1] if self.likely(0.5)]
@@ -213,7 +221,7 @@ class _Author:
 
     # Nodes
 
-    def node(self, scope: _Scope) -> tuple[dict[str, Any], Kind]:
+    def node(self, scope: _BodyScope) -> tuple[dict[str, Any], ValueKind]:
         """A node, and the type of its value, or of one element's."""
         spread = self.pick(scope, "texts") if self.likely(0.3) else ""
         variable = ""
@@ -225,35 +233,35 @@ class _Author:
         if spread:
             self.number += 1
             variable = f"e{self.number}"
-            inside = _Scope([*scope.seen, (variable, "text"), (variable, "text"), (variable, "text")], scope.names, scope.depth)
-        node, kind = self.kind(inside)
-        self.features[self.named(node)] += 1
+            inside = _BodyScope([*scope.references, (variable, "text"), (variable, "text"), (variable, "text")], scope.names, scope.depth)
+        node, kind = self.random_node(inside)
+        self.features[self.node_kind(node)] += 1
         if spread:
             node |= {"each": f"${{{spread}}}", "as": variable}
             self.features["each"] += 1
             if self.likely(0.4):
-                node["concurrency"] = self.chance.randint(1, 3)
+                node["concurrency"] = self.random.randint(1, 3)
                 self.features["concurrency"] += 1
             if self.likely(0.3):
-                node["limit"] = self.chance.choice((2, 50))
+                node["limit"] = self.random.choice((2, 50))
                 self.features["limit"] += 1
-        if spread and self.wanting.random() < 0.25:
-            node["at_least"] = self.wanting.choice(("all", "all", 1, 2))
+        if spread and self.at_least_random.random() < 0.25:
+            node["at_least"] = self.at_least_random.choice(("all", "all", 1, 2))
             self.features["at least"] += 1
         self.modify(node, kind, scope, variable)
         return node, kind
 
     @staticmethod
-    def named(node: dict[str, Any]) -> str:
+    def node_kind(node: dict[str, Any]) -> str:
         for kind in ("agent", "tool", "first_of", "loop", "plan", "verify", "ask"):
             if kind in node:
                 return kind
         return "call by name" if isinstance(node["call"], str) else "call of a block"
 
-    def kind(self, scope: _Scope) -> tuple[dict[str, Any], Kind]:
+    def random_node(self, scope: _BodyScope) -> tuple[dict[str, Any], ValueKind]:
         if self.likely(0.06):
             return self.plan(scope), "text"
-        roll = self.chance.random()
+        roll = self.random.random()
         if roll < 0.34:
             return self.agent(scope)
         if roll < 0.68:
@@ -263,7 +271,7 @@ class _Author:
         if roll < 0.82:
             return self.ask(scope)
         if roll < 0.87 and (reading := self.pick(scope, "reading")):
-            return {"verify": f"${{{reading}}}", **self.checked(scope, escalate=False)}, "reading"
+            return {"verify": f"${{{reading}}}", **self.random_checks(scope, escalate=False)}, "reading"
         if scope.depth < 2:
             if roll < 0.90:
                 return {"call": self.block(scope)}, "text"
@@ -272,9 +280,9 @@ class _Author:
             return {"loop": self.loop(scope)}, "text"
         return self.tool(scope)
 
-    def agent(self, scope: _Scope) -> tuple[dict[str, Any], Kind]:
-        roll = self.chance.random()
-        if roll < 0.5 and self.choosing.random() < 0.2:
+    def agent(self, scope: _BodyScope) -> tuple[dict[str, Any], ValueKind]:
+        roll = self.random.random()
+        if roll < 0.5 and self.choice_random.random() < 0.2:
             return {"agent": self.choice(scope), "with": {"text": self.text(scope)}}, "text"
         if roll < 0.4:
             return {"agent": "writer", "with": {"text": self.text(scope)}}, "text"
@@ -282,75 +290,75 @@ class _Author:
             return {"agent": "guest", "with": {"text": self.text(scope)}}, "text"
         if roll < 0.65:
             return {"agent": "judge", "with": {"text": self.text(scope)}}, "flag"
-        if self.parting.random() < 0.15:
+        if self.back_off_random.random() < 0.15:
             return self.backing_off(scope), "texts"
-        if self.parting.random() < 0.15:
+        if self.back_off_random.random() < 0.15:
             return self.combined(scope), "reading"
         node = {"agent": "reader", "with": {"question": self.words(3), "context": self.text(scope)}}
-        return node | (self.checked(scope, against=node["with"]["context"]) if self.likely(0.7) else {}), "reading"  # type: ignore[index]
+        return node | (self.random_checks(scope, against=node["with"]["context"]) if self.likely(0.7) else {}), "reading"  # type: ignore[index]
 
-    def choice(self, scope: _Scope) -> dict[str, Any]:
+    def choice(self, scope: _BodyScope) -> dict[str, Any]:
         """One agent of several, by a label of any type."""
-        text = self.choosing.choice([path for path, kind in scope.seen if kind == "text"][-4:])
-        flags = [path for path, kind in scope.seen if kind == "flag"]
-        by, labels = self.choosing.choice(((f"${{{text}}}", ["iron", "a", "of"]), (f"${{size({text}) > 8}}", ["true", "false"])))
-        if flags and self.choosing.random() < 0.6:
-            by, labels = f"${{{self.choosing.choice(flags)}}}", ["yes", "no"]
-        agents = ["writer", "guest", self.choosing.choice(("writer", "guest"))]
+        text = self.choice_random.choice([path for path, kind in scope.references if kind == "text"][-4:])
+        flags = [path for path, kind in scope.references if kind == "flag"]
+        by, labels = self.choice_random.choice(((f"${{{text}}}", ["iron", "a", "of"]), (f"${{size({text}) > 8}}", ["true", "false"])))
+        if flags and self.choice_random.random() < 0.6:
+            by, labels = f"${{{self.choice_random.choice(flags)}}}", ["yes", "no"]
+        agents = ["writer", "guest", self.choice_random.choice(("writer", "guest"))]
         choice: dict[str, Any] = {"by": by, "of": dict(zip(labels, agents, strict=False))}
-        if by == f"${{{text}}}" or self.choosing.random() < 0.4:
+        if by == f"${{{text}}}" or self.choice_random.random() < 0.4:
             del choice["of"][labels[1]]
-            choice["otherwise"] = self.choosing.choice(("writer", "guest"))
+            choice["otherwise"] = self.choice_random.choice(("writer", "guest"))
         self.features["one agent of several"] += 1
         return choice
 
-    def backing_off(self, scope: _Scope) -> dict[str, Any]:
+    def backing_off(self, scope: _BodyScope) -> dict[str, Any]:
         """An answer of several parts, which keeps those that the evidence bears out."""
         node: dict[str, Any] = {"agent": "lister", "with": {"text": self.text(scope)}, "against": self.text(scope)}
-        node["checks"] = self.parting.choice(
+        node["checks"] = self.back_off_random.choice(
             (["entailment"], ["schema", "entailment"], ["entailment", "confidence"], ["entailment", "tool(fair)"])
         )
-        node["otherwise"] = self.parting.choice((["back_off", "abstain"], ["back_off"]))
-        if self.parting.random() < 0.5:
-            node["accept"] = self.parting.choice((0.2, 0.7, 0.9))
+        node["otherwise"] = self.back_off_random.choice((["back_off", "abstain"], ["back_off"]))
+        if self.back_off_random.random() < 0.5:
+            node["accept"] = self.back_off_random.choice((0.2, 0.7, 0.9))
         self.features["backs off"] += 1
         return node
 
-    def combined(self, scope: _Scope) -> dict[str, Any]:
+    def combined(self, scope: _BodyScope) -> dict[str, Any]:
         """An answer that is accepted by what its checks say together."""
         context = self.text(scope)
         node: dict[str, Any] = {"agent": "reader", "with": {"question": self.words(3), "context": context}, "against": context}
-        node |= {"checks": list(COMBINED), "score": "combined", "accept": self.parting.choice((0.2, 0.4, 0.6))}
-        if self.parting.random() < 0.6:
-            node["otherwise"] = self.parting.choice((["retry", "abstain"], ["escalate"], ["ask"], ["abstain"]))
+        node |= {"checks": list(COMBINED_CHECKS), "score": "combined", "accept": self.back_off_random.choice((0.2, 0.4, 0.6))}
+        if self.back_off_random.random() < 0.6:
+            node["otherwise"] = self.back_off_random.choice((["retry", "abstain"], ["escalate"], ["ask"], ["abstain"]))
         self.features["score combined"] += 1
         return node
 
-    def checked(self, scope: _Scope, *, against: str = "", escalate: bool = True) -> dict[str, Any]:
-        found: dict[str, Any] = {"checks": self.chance.choice((["quote"], ["schema", "quote"], ["quote", "support"]))}
-        if self.asking.random() < 0.5:
+    def random_checks(self, scope: _BodyScope, *, against: str = "", escalate: bool = True) -> dict[str, Any]:
+        found: dict[str, Any] = {"checks": self.random.choice((["quote"], ["schema", "quote"], ["quote", "support"]))}
+        if self.check_random.random() < 0.5:
             again = ["rederive(second)", "quote | agree(2)", "entailment | rederive(second) | agree(3)"] if escalate else []
             plain = ["entailment", "quote | entailment", "quote & entailment", "tool(fair)", "tool(fair) | entailment"]
-            found["checks"] = [*found["checks"], self.asking.choice([*plain, *again])]
+            found["checks"] = [*found["checks"], self.check_random.choice([*plain, *again])]
             self.features["checks that ask agents"] += 1
         self.features["checks"] += 1
         found["against"] = against or self.text(scope)
         self.features["against"] += 1
         if self.likely(0.5):
-            found["accept"] = self.chance.choice((0.2, 0.5, 0.9))
+            found["accept"] = self.random.choice((0.2, 0.5, 0.9))
             self.features["accept"] += 1
         if escalate and self.likely(0.8):
-            found["otherwise"] = self.chance.choice((["retry"], ["retry", "escalate", "abstain"], ["escalate"], ["retry", "abstain"]))
+            found["otherwise"] = self.random.choice((["retry"], ["retry", "escalate", "abstain"], ["escalate"], ["retry", "abstain"]))
             self.features["otherwise"] += 1
             self.features["escalate"] += "escalate" in found["otherwise"]
-        if self.asking.random() < 0.3:
+        if self.check_random.random() < 0.3:
             found["otherwise"] = [*(one for one in found.get("otherwise", ()) if one != "abstain"), "ask"]
             self.features["ask where not accepted"] += 1
         return found
 
-    def tool(self, scope: _Scope) -> tuple[dict[str, Any], Kind]:
+    def tool(self, scope: _BodyScope) -> tuple[dict[str, Any], ValueKind]:
         texts = self.pick(scope, "texts")
-        roll = self.chance.random()
+        roll = self.random.random()
         if roll < 0.25:
             return {"tool": "split", "with": {"text": self.text(scope)}}, "texts"
         if texts and roll < 0.5:
@@ -364,17 +372,17 @@ class _Author:
             )
         if roll < 0.65:
             return {"tool": "shout", "with": {"text": self.text(scope)}}, "text"
-        name = self.chance.choice(list(EFFECTS))
+        name = self.random.choice(list(EFFECTS))
         self.features[f"effect {EFFECTS[name]}"] += 1
         return {"tool": name, "with": {"text": self.text(scope)}}, "text"
 
-    def first_of(self, scope: _Scope) -> dict[str, Any]:
-        arms = [f"${{{self.pick(scope, 'text')}}}" for _ in range(self.chance.randint(1, 3))]
+    def first_of(self, scope: _BodyScope) -> dict[str, Any]:
+        arms = [f"${{{self.pick(scope, 'text')}}}" for _ in range(self.random.randint(1, 3))]
         return {"first_of": [*arms, "nothing"]}
 
-    def ask(self, scope: _Scope) -> tuple[dict[str, Any], Kind]:
+    def ask(self, scope: _BodyScope) -> tuple[dict[str, Any], ValueKind]:
         question = f"Is this right: {self.text(scope)}?"
-        match self.chance.randrange(3):
+        match self.random.randrange(3):
             case 0:
                 return {"ask": question, "options": ["yes", "no"]}, "text"
             case 1:
@@ -382,47 +390,47 @@ class _Author:
             case _:
                 return {"ask": question}, "text"
 
-    def block(self, scope: _Scope) -> dict[str, Any]:
+    def block(self, scope: _BodyScope) -> dict[str, Any]:
         inner = scope.inner()
-        nodes = self.nodes(inner, self.chance.randint(1, 3))
+        nodes = self.nodes(inner, self.random.randint(1, 3))
         return {"nodes": nodes, "output": self.output(inner, single=True)}
 
-    def call(self, scope: _Scope) -> dict[str, Any]:
+    def call(self, scope: _BodyScope) -> dict[str, Any]:
         name = f"inner{len(self.called)}"
         self.called[name] = {}
         self.called[name] = self.workflow(name, scope.depth + 1)
         return {"call": name, "with": {"text": self.text(scope)}}
 
-    def loop(self, scope: _Scope) -> dict[str, Any]:
+    def loop(self, scope: _BodyScope) -> dict[str, Any]:
         inner = scope.inner()
         first = self.name()
         inner.names.append(first)
-        inner.seen.append((first, "text"))
-        nodes = {first: {"tool": "grow", "with": {"text": "${previous}"}}, **self.nodes(inner, self.chance.randint(0, 2))}
-        most = self.chance.randint(1, 5)
-        until = self.chance.choice((f"${{turn >= {self.chance.randint(1, 4)}}}", f"${{size({first}) > {self.chance.randint(2, 6)}}}"))
+        inner.references.append((first, "text"))
+        nodes = {first: {"tool": "grow", "with": {"text": "${previous}"}}, **self.nodes(inner, self.random.randint(0, 2))}
+        most = self.random.randint(1, 5)
+        until = self.random.choice((f"${{turn >= {self.random.randint(1, 4)}}}", f"${{size({first}) > {self.random.randint(2, 6)}}}"))
         return {"nodes": nodes, "output": self.output(inner, single=True), "until": until, "at_most": most}
 
-    def plan(self, scope: _Scope) -> dict[str, Any]:
+    def plan(self, scope: _BodyScope) -> dict[str, Any]:
         acting = [name for name in EFFECTS if self.likely(0.2)]
         tools = ["shout", *(name for name in ("split", "join", "count") if self.likely(0.6)), *acting]
         node: dict[str, Any] = {"plan": self.text(scope), "with": {"text": self.text(scope)}, "tools": tools, "returns": "str"}
         if self.likely(0.7):
-            node["agents"] = [self.chance.choice(("writer", "guest"))]
-        node["limits"] = {"steps": self.chance.randint(2, 5), "width": self.chance.choice((1, 2, 4))}
-        node |= {"repairs": self.chance.randint(0, 3), "replans": self.chance.choice((0, 1, 1, 2))}
+            node["agents"] = [self.random.choice(("writer", "guest"))]
+        node["limits"] = {"steps": self.random.randint(2, 5), "width": self.random.choice((1, 2, 4))}
+        node |= {"repairs": self.random.randint(0, 3), "replans": self.random.choice((0, 1, 1, 2))}
         node["streaming"] = self.likely(0.8)
         node |= {"stepwise": self.likely(0.85), "copied": self.likely(0.3), "anyway": self.likely(0.3)}
         if acting:
             node |= {"confirm": False, "literals": len(tools) % 2 == 1}
-        if self.grounding.random() < 0.3:
+        if self.grounding_random.random() < 0.3:
             node["grounded"] = True
             self.features["plan grounded"] += 1
-        if self.choosing.random() < 0.25:
-            node["votes"] = self.choosing.randint(2, 4)
+        if self.choice_random.random() < 0.25:
+            node["votes"] = self.choice_random.randint(2, 4)
             self.features["votes"] += 1
         if self.likely(0.2):
-            node["shortlist"] = self.chance.randint(1, 3)
+            node["shortlist"] = self.random.randint(1, 3)
         self.features["plan that may act"] += bool(acting)
         self.features["plan before it runs"] += not node["streaming"]
         self.features["plan at once"] += not node["stepwise"]
@@ -432,30 +440,30 @@ class _Author:
 
     # Modifiers
 
-    def modify(self, node: dict[str, Any], kind: Kind, scope: _Scope, variable: str) -> None:
+    def modify(self, node: dict[str, Any], kind: ValueKind, scope: _BodyScope, variable: str) -> None:
         if self.likely(0.14):
             node["when"] = self.condition(scope, of=variable if variable and self.likely(0.6) else "")
             self.features["when"] += 1
         if scope.names and self.likely(0.12):
-            node["after"] = [self.chance.choice(scope.names)]
+            node["after"] = [self.random.choice(scope.names)]
             self.features["after"] += 1
-        if "agent" in node and self.asking.random() < 0.25:
-            seen = [path for path, of in scope.seen if of == "text"]
-            node["escalate"] = f"${{size({variable or self.asking.choice(seen)}) > {self.asking.choice((2, 8, 20))}}}"
+        if "agent" in node and self.check_random.random() < 0.25:
+            seen = [path for path, of in scope.references if of == "text"]
+            node["escalate"] = f"${{size({variable or self.check_random.choice(seen)}) > {self.check_random.choice((2, 8, 20))}}}"
             self.features["larger at once"] += 1
         calls = "agent" in node or "tool" in node
         if calls and self.likely(0.35):
-            wait = self.chance.choice(([0.5, 8.0], [0.0, 0.0], [5.0, 30.0]))
-            node["retry"] = {"attempts": self.chance.choice((1, 2, 3, 3, 5)), "wait": wait}
+            wait = self.random.choice(([0.5, 8.0], [0.0, 0.0], [5.0, 30.0]))
+            node["retry"] = {"attempts": self.random.choice((1, 2, 3, 3, 5)), "wait": wait}
             self.features["retry"] += 1
             if self.likely(0.2):
-                node["retry"]["within"] = self.chance.choice((1.0, 10.0, 100.0))
+                node["retry"]["within"] = self.random.choice((1.0, 10.0, 100.0))
                 self.features["retry within"] += 1
         if self.likely(0.4 if calls else 0.25) and ("first_of" not in node and "verify" not in node):
-            node["timeout"] = self.chance.choice((5.0, 30.0, 300.0))
+            node["timeout"] = self.random.choice((5.0, 30.0, 300.0))
             self.features["timeout"] += 1
         if self.likely(0.3):
-            fallback: dict[Kind, Any] = {"text": "fallen back", "number": 7, "texts": ["fallen", "back"], "flag": "no"}
+            fallback: dict[ValueKind, Any] = {"text": "fallen back", "number": 7, "texts": ["fallen", "back"], "flag": "no"}
             if (value := fallback.get(kind)) is not None and "options" not in node:
                 node["fallback"] = f"${{{self.pick(scope, 'text')}}}" if kind == "text" and self.likely(0.4) else value
                 self.features["fallback"] += 1

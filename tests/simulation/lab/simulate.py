@@ -21,56 +21,56 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from orchestra.core.events import AttemptFinished, NodeFinished, encode
-from tests.simulation.lab.random_workflows import Drawn
-from tests.simulation.lab.random_workflows import draw as drawn
-from tests.simulation.lab.storms import Storm
-from tests.simulation.lab.trial import Trial, attempt, findings
+from tests.simulation.lab.random_workflows import RandomWorkflow
+from tests.simulation.lab.random_workflows import random_workflow as drawn
+from tests.simulation.lab.storms import FaultPlan
+from tests.simulation.lab.trial import Trial, findings, run_trial
 
-REUSE = 8
+RUNS_PER_WORKFLOW = 8
 """Runs of one workflow: compiling it costs as much as a run."""
-TWICE = 100
+REPEAT_EVERY = 100
 """One seed in so many is run twice, and must give the same run to the last byte."""
-PART = 64
+SEEDS_PER_PART = 64
 """Seeds that a process takes at a time."""
-SHOWN, EACH = 20, 2
+MAX_SHOWN, MAX_PER_RUN = 20, 2
 """Violations that are printed at most, and counted of one run."""
 KINDS = ("agent", "tool", "call by name", "call of a block", "first_of", "loop", "plan", "verify", "ask")
 
 
 @dataclass(slots=True)
-class Tally:
+class SimulationTotals:
     """What some runs came to."""
 
     runs: int = 0
     nodes: list[int] = field(default_factory=list)
     """Nodes that each run executed, elements and turns each for themselves."""
     faults: Counter[str] = field(default_factory=Counter)
-    mix: Counter[str] = field(default_factory=Counter)
+    features: Counter[str] = field(default_factory=Counter)
     """In how many runs each kind, modifier, fault and end occurs."""
-    doubles: int = 0
+    repeats: int = 0
     violations: list[tuple[int, str]] = field(default_factory=list)
     seconds: float = 0.0
     """Virtual time."""
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: SimulationTotals) -> None:
         """Takes the runs of another tally in."""
         self.runs += other.runs
         self.nodes += other.nodes
         self.faults += other.faults
-        self.mix += other.mix
-        self.doubles += other.doubles
+        self.features += other.features
+        self.repeats += other.repeats
         self.violations += other.violations
         self.seconds += other.seconds
 
 
-def simulate(seeds: range) -> Tally:
+def simulate(seeds: range) -> SimulationTotals:
     """Runs the seeds one after the other."""
-    with _tidied():
-        return _simulated(seeds)
+    with _clean_up_after():
+        return _simulate(seeds)
 
 
 @contextmanager
-def _tidied() -> Iterator[None]:
+def _clean_up_after() -> Iterator[None]:
     """Throws away what a process that dies leaves behind, coroutines that never began, without a word of it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
@@ -80,18 +80,18 @@ def _tidied() -> Iterator[None]:
             gc.collect()
 
 
-def _simulated(seeds: range) -> Tally:
-    tally = Tally()
-    workflow: Drawn | None = None
+def _simulate(seeds: range) -> SimulationTotals:
+    tally = SimulationTotals()
+    workflow: RandomWorkflow | None = None
     for seed in seeds:
-        if workflow is None or workflow.number != seed // REUSE:
-            workflow = drawn(seed // REUSE)
-        trial = attempt(workflow, Storm.of(seed))
+        if workflow is None or workflow.number != seed // RUNS_PER_WORKFLOW:
+            workflow = drawn(seed // RUNS_PER_WORKFLOW)
+        trial = run_trial(workflow, FaultPlan.from_seed(seed))
         _count(tally, trial)
-        tally.violations += [(seed, found) for found in findings(trial)[:EACH]]
-        if seed % TWICE == 0:
-            tally.doubles += 1
-            if digest(trial) != digest(attempt(workflow, Storm.of(seed))):
+        tally.violations += [(seed, found) for found in findings(trial)[:MAX_PER_RUN]]
+        if seed % REPEAT_EVERY == 0:
+            tally.repeats += 1
+            if digest(trial) != digest(run_trial(workflow, FaultPlan.from_seed(seed))):
                 tally.violations.append((seed, "the same seed gave another run"))
     return tally
 
@@ -102,41 +102,41 @@ def digest(trial: Trial) -> str:
     for one in _runs(trial):
         for event in one.events:
             made.update(encode(event))
-        for seen in one.ledger.seen:
+        for seen in one.log.calls:
             made.update(repr((seen.call, seen.durable, seen.process, seen.reply)).encode())
-        made.update(repr((one.fates, one.seconds, sorted(one.ledger.struck.items()))).encode())
+        made.update(repr((one.process_ends, one.seconds, sorted(one.log.fault_counts.items()))).encode())
     return made.hexdigest()
 
 
 def _runs(trial: Trial) -> tuple[Trial, ...]:
-    return (trial,) if trial.elder is None else (trial, trial.elder)
+    return (trial,) if trial.earlier is None else (trial, trial.earlier)
 
 
-def executed(trial: Trial) -> int:
+def node_count(trial: Trial) -> int:
     """Nodes that ended, those of each element and turn counted for themselves."""
-    return sum(isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.settled) for event in trial.events)
+    return sum(isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.final) for event in trial.events)
 
 
-def _count(tally: Tally, trial: Trial) -> None:
+def _count(tally: SimulationTotals, trial: Trial) -> None:
     tally.runs += 1
-    tally.nodes.append(executed(trial))
-    tally.faults.update(trial.ledger.struck)
+    tally.nodes.append(node_count(trial))
+    tally.faults.update(trial.log.fault_counts)
     tally.seconds += trial.seconds
-    tally.mix.update(f"has {feature}" for feature in trial.drawn.features)
-    tally.mix.update(f"fault {fault}" for fault in trial.ledger.struck)
-    tally.mix[f"ends {_end(trial)}"] += 1
-    if trial.elder is not None:
-        tally.faults.update(trial.elder.ledger.struck)
-        tally.mix["has a neighbour" if not trial.forked else "has a parent"] += 1
-    if trial.elder is not None and trial.forked:
-        tally.mix[f"fault fork of a run that was {trial.parent_was}"] += 1
-        tally.mix["fault fork, answers recalled"] += any(
-            isinstance(event, AttemptFinished) and event.recalled == trial.elder.run for event in trial.events
+    tally.features.update(f"has {feature}" for feature in trial.workflow.features)
+    tally.features.update(f"fault {fault}" for fault in trial.log.fault_counts)
+    tally.features[f"ends {_final_status(trial)}"] += 1
+    if trial.earlier is not None:
+        tally.faults.update(trial.earlier.log.fault_counts)
+        tally.features["has a neighbour" if not trial.forked else "has a parent"] += 1
+    if trial.earlier is not None and trial.forked:
+        tally.features[f"fault fork of a run that was {trial.parent_status}"] += 1
+        tally.features["fault fork, answers recalled"] += any(
+            isinstance(event, AttemptFinished) and event.reused_from == trial.earlier.run for event in trial.events
         )
-    tally.mix["fault more than one crash"] += sum(fate == "crashed" for fate in trial.fates) > 1
+    tally.features["fault more than one crash"] += sum(fate == "crashed" for fate in trial.process_ends) > 1
 
 
-def _end(trial: Trial) -> str:
+def _final_status(trial: Trial) -> str:
     return trial.ended.status if trial.ended is not None else "waiting"
 
 
@@ -150,10 +150,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-v", "--verbose", action="store_true", help="with each run's workflow, storm and events")
     options = parser.parse_args(arguments)
     if options.verbose:
-        with _tidied():
-            return _show(range(options.seed, options.seed + options.runs))
+        with _clean_up_after():
+            return _print_runs(range(options.seed, options.seed + options.runs))
     began = time.perf_counter()
-    tally = Tally()
+    tally = SimulationTotals()
     for part in _parts(options.seed, options.runs, options.jobs):
         tally.add(part)
         if sys.stderr.isatty():
@@ -164,8 +164,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if tally.violations else 0
 
 
-def _parts(seed: int, runs: int, jobs: int) -> Iterator[Tally]:
-    parts = [range(start, min(start + PART, seed + runs)) for start in range(seed, seed + runs, PART)]
+def _parts(seed: int, runs: int, jobs: int) -> Iterator[SimulationTotals]:
+    parts = [range(start, min(start + SEEDS_PER_PART, seed + runs)) for start in range(seed, seed + runs, SEEDS_PER_PART)]
     if jobs < 2 or len(parts) == 1:
         yield from map(simulate, parts)
         return
@@ -176,36 +176,36 @@ def _parts(seed: int, runs: int, jobs: int) -> Iterator[Tally]:
         pool.join()  # `with` kills its processes: a semaphore that one of them has of its own, as of tqdm, would be told as leaked
 
 
-def _report(tally: Tally, seconds: float, *, all_of: bool) -> Iterator[str]:
-    shares = {name: count / max(1, tally.runs) for name, count in sorted(tally.mix.items())}
+def _report(tally: SimulationTotals, seconds: float, *, all_of: bool) -> Iterator[str]:
+    shares = {name: count / max(1, tally.runs) for name, count in sorted(tally.features.items())}
     for heading, least in (("has", 0.05), ("fault", 0.01), ("ends", 0.0)):
         rows = [(name.removeprefix(f"{heading} "), share) for name, share in shares.items() if name.startswith(f"{heading} ")]
         yield f"runs that {'have met' if heading == 'fault' else 'have' if heading == 'has' else 'ended'}:"
         for name, share in sorted(rows, key=lambda row: -row[1]):
-            few = "   FEW" if all_of and share < least and name not in RARE else ""
+            few = "   FEW" if all_of and share < least and name not in RARE_FEATURES else ""
             yield f"  {name:<32} {share:7.1%}{few}"
-    for seed, found in tally.violations[:SHOWN]:
+    for seed, found in tally.violations[:MAX_SHOWN]:
         yield f"{found}\n  python -m tests.simulation.lab.simulate --seed {seed} --runs 1 -v"
     nodes = sorted(tally.nodes)
     yield (
         f"{tally.runs:,} runs, {sum(nodes):,} nodes (median {nodes[len(nodes) // 2]} a run), "
-        f"{tally.faults.total():,} faults, {tally.doubles:,} seeds run twice, "
+        f"{tally.faults.total():,} faults, {tally.repeats:,} seeds run twice, "
         f"{len(tally.violations):,} violations, {tally.seconds / 3600:,.0f} virtual hours, {seconds:.1f} s"
     )
 
 
-RARE = frozenset({"crowd"})
+RARE_FEATURES = frozenset({"crowd"})
 """What is too dear to be in many runs."""
 
 
-def _show(seeds: range) -> int:
+def _print_runs(seeds: range) -> int:
     wrong = 0
     for seed in seeds:
-        workflow, storm = drawn(seed // REUSE), Storm.of(seed)
-        trial = attempt(workflow, storm)
+        workflow, storm = drawn(seed // RUNS_PER_WORKFLOW), FaultPlan.from_seed(seed)
+        trial = run_trial(workflow, storm)
         print(workflow.text, storm, sep="\n")
         for one in reversed(_runs(trial)):
-            print(f"{one.run}: {one.fates}, {one.seconds:.3f} s", *one.events, *one.ledger.seen, sep="\n")
+            print(f"{one.run}: {one.process_ends}, {one.seconds:.3f} s", *one.events, *one.log.calls, sep="\n")
         for found in findings(trial):
             wrong = 1
             print(found)

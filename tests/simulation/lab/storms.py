@@ -14,15 +14,15 @@ from random import Random
 from typing import Any
 
 from orchestra.core.events import Usage
-from orchestra.core.labels import Label, may_go
-from orchestra.core.protocols import Call, Chunk, Clock, Done, Measure, Refused, Reply
+from orchestra.core.labels import Label, is_allowed
+from orchestra.core.protocols import CallError, CallEstimate, CallReply, CallRequest, CallResult, Chunk, Clock
 from orchestra.schema.strict_json import canonical, digest
-from orchestra.testing.fake_workers import broken, refused, stalled
+from orchestra.testing.fake_workers import broken_error, refused_error, stalled_error
 from tests.simulation.lab.catalog import catalog
-from tests.simulation.lab.crashes import CALM, FAULTS, Process, Weather
-from tests.simulation.lab.fake_router import line
-from tests.simulation.lab.observer import Observed
-from tests.simulation.lab.random_workflows import MANY
+from tests.simulation.lab.crashes import NO_STORE_FAULTS, STORE_FAULT_CODES, SimulatedProcess, StoreFaults
+from tests.simulation.lab.fake_router import plan_line
+from tests.simulation.lab.observer import ObservedCall
+from tests.simulation.lab.random_workflows import CROWD_SIZE
 
 WORKER_FAULTS = (
     "refused", "broken", "stall", "invalid", "wrong_type", "slow",
@@ -30,37 +30,37 @@ WORKER_FAULTS = (
 )  # fmt: skip
 """What a call may meet. `silent`: the worker ends without a reply; `cancels itself`: it ends in a cancellation of its own; `cut`: the
 stream ends in an error after some chunks."""
-OVERHEAD = 8
+PROMPT_OVERHEAD = 8
 """Tokens by which the bound of a prompt is above its exact count, at least."""
-WRITTEN = "piece 0\npiece 1\npiece 2\n"
+CHUNK_TEXT = "piece 0\npiece 1\npiece 2\n"
 """What comes in chunks before a value."""
-MOST_OUTPUT = 40
-NO_LARGER = 0.3
-LADDERS: tuple[tuple[str, ...], ...] = ((), ("large",), ("large", "larger"), ("large", "outside", "largest"))
+MAX_OUTPUT = 40
+NO_LARGER_MODEL_SHARE = 0.3
+TIER_LISTS: tuple[tuple[str, ...], ...] = ((), ("large",), ("large", "larger"), ("large", "outside", "largest"))
 """The share of calls for which the fleet has no larger model."""
-HABITS = ("prompt", "prompt", "slow", "clumsy", "twice", "nobody")
+ANSWER_HABITS = ("prompt", "prompt", "slow", "clumsy", "twice", "nobody")
 """How the person answers: at once, or hours later; first wrong, stale and too early; each answer twice; never."""
 
 
-def draw(seed: int, *parts: object) -> float:
+def seeded_random(seed: int, *parts: object) -> float:
     """A number in [0, 1) of a seed and some parts."""
     return int.from_bytes(blake2b(repr((seed, *parts)).encode(), digest_size=7).digest()) / (1 << 56)
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class ProcessLife:
     """What one process meets: the step at which it dies, its store's weather, when it is closed, when it loses its lease."""
 
-    fatal: int | None = None
-    weather: Weather = CALM
-    closed: float | None = None
+    fatal_step: int | None = None
+    store_faults: StoreFaults = NO_STORE_FAULTS
+    closed_after: float | None = None
     """Seconds after which it is closed, as by SIGTERM."""
-    fenced: float | None = None
+    fenced_after: float | None = None
     """Seconds after which another process takes its run over while it lives."""
 
 
 @dataclass(frozen=True, slots=True)
-class Elder:
+class EarlierRun:
     """Another run of the same workflow, begun before: the parent of the run that the storm is about, or its neighbour."""
 
     forked: bool = True
@@ -69,64 +69,66 @@ class Elder:
     """What it runs on; empty for what the younger run runs on."""
     label: Label = "public"
     """Its label at least."""
-    chances: dict[str, float] = field(default_factory=dict)
-    life: Life = Life()
+    fault_rates: dict[str, float] = field(default_factory=dict)
+    life: ProcessLife = ProcessLife()
     """Its first process. Where that does not bring it to an end, another one does when the younger run is over."""
-    sweeps: tuple[float, ...] = ()
+    deletion_times: tuple[float, ...] = ()
     """When somebody deletes what has ended, and finds out that what is under way cannot be deleted."""
-    last: bool = False
+    deletes_later_run: bool = False
     """Whether the younger run is deleted once it has ended."""
 
     @classmethod
-    def of(cls, seed: int) -> Elder | None:
+    def from_seed(cls, seed: int) -> EarlierRun | None:
         """That of a seed; most have none."""
         chance = Random(f"elder {seed}")  # chance that can be repeated is the point
         if chance.random() > 0.24:
             return None
         fate = chance.random()
-        life = Life()
+        life = ProcessLife()
         if fate < 0.3:
-            life = Life(fatal=int(2 ** chance.uniform(3, 9)))
+            life = ProcessLife(fatal_step=int(2 ** chance.uniform(3, 9)))
         elif fate < 0.45:
-            life = Life(closed=chance.uniform(0, 6))
+            life = ProcessLife(closed_after=chance.uniform(0, 6))
         return cls(
             forked=chance.random() < 0.7,
             text="" if chance.random() < 0.6 else "a bridge of iron",
             label=chance.choice(("public", "public", "public", "restricted")),
-            chances=dict.fromkeys(WORKER_FAULTS, 0.016) if chance.random() < 0.5 else {},
+            fault_rates=dict.fromkeys(WORKER_FAULTS, 0.016) if chance.random() < 0.5 else {},
             life=life,
-            sweeps=tuple(chance.choice((0.0, chance.uniform(0, 4), chance.uniform(0, 60))) for _ in range(chance.choice((0, 1, 2, 3)))),
-            last=chance.random() < 0.3,
+            deletion_times=tuple(
+                chance.choice((0.0, chance.uniform(0, 4), chance.uniform(0, 60))) for _ in range(chance.choice((0, 1, 2, 3)))
+            ),
+            deletes_later_run=chance.random() < 0.3,
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Storm:
+class FaultPlan:
     """The plan of one run. `lives` are its processes one after the other; after them comes one that meets only its workers' faults."""
 
     seed: int
-    chances: dict[str, float] = field(default_factory=dict)
+    fault_rates: dict[str, float] = field(default_factory=dict)
     """How likely each of `WORKER_FAULTS` is."""
-    quick: float = 0.5
+    instant_share: float = 0.5
     """The share of calls that come back at once."""
     latency: float = 1.0
     """Seconds that the others take: about so many."""
-    lives: tuple[Life, ...] = ()
+    lives: tuple[ProcessLife, ...] = ()
     habit: str = "prompt"
     cancel: tuple[float, str] | None = None
-    """When somebody cancels the run, and how: by its `handle`, or by `letter`."""
-    jumps: tuple[tuple[float, float], ...] = ()
+    """When somebody cancels the run, and how: by its `handle`, or by an inbox `message`."""
+    clock_jumps: tuple[tuple[float, float], ...] = ()
     """When the wall clock jumps, and by how many seconds."""
-    readers: tuple[tuple[int, float, int], ...] = ()
+    subscribers: tuple[tuple[int, float, int], ...] = ()
     """Subscribers: from which event on, seconds that they take for one, and after how many they leave; 0 for none."""
     memo: bool = False
     concurrency: int = 64
-    direct: bool = False
+    unary: bool = False
     """Whether its workers do calls without a stream as well."""
-    elder: Elder | None = None
+    earlier: EarlierRun | None = None
 
     @classmethod
-    def of(cls, seed: int) -> Storm:
+    def from_seed(cls, seed: int) -> FaultPlan:
         """The plan of a seed."""
         chance = Random(f"storm {seed}")  # chance that can be repeated is the point
         mood = chance.random()
@@ -136,8 +138,8 @@ class Storm:
         elif mood < 0.9:
             chances = {chance.choice(WORKER_FAULTS): chance.choice((0.2, 0.6)) for _ in range(2)}
             chances = {name: min(share, 0.49) for name, share in chances.items()}
-        lives = tuple(_life(chance, number) for number in range(chance.choice((0, 1, 1, 1, 2, 2, 3))))
-        cancel = (chance.choice((0.0, chance.uniform(0, 3), chance.uniform(0, 60))), chance.choice(("handle", "letter")))
+        lives = tuple(_random_life(chance, number) for number in range(chance.choice((0, 1, 1, 1, 2, 2, 3))))
+        cancel = (chance.choice((0.0, chance.uniform(0, 3), chance.uniform(0, 60))), chance.choice(("handle", "message")))
         jumps = [(chance.uniform(0, 20), chance.choice((3_600.0, -3_600.0, 40.0, -5.0))) for _ in range(chance.randint(1, 2))]
         readers = [
             (chance.choice((0, 0, 3)), chance.choice((0.0, 0.0, 0.5, 4.0)), chance.choice((0, 0, 2, 9)))
@@ -145,62 +147,62 @@ class Storm:
         ]
         return cls(
             seed=seed,
-            chances=chances,
-            quick=chance.choice((0.0, 0.4, 0.9, 1.0)),
+            fault_rates=chances,
+            instant_share=chance.choice((0.0, 0.4, 0.9, 1.0)),
             latency=chance.choice((0.0, 0.5, 2.0, 8.0)),
             lives=lives,
-            habit=chance.choice(HABITS),
+            habit=chance.choice(ANSWER_HABITS),
             cancel=cancel if chance.random() < 0.09 else None,
-            jumps=tuple(jumps) if chance.random() < 0.12 else (),
-            readers=tuple(readers) if chance.random() < 0.3 else (),
+            clock_jumps=tuple(jumps) if chance.random() < 0.12 else (),
+            subscribers=tuple(readers) if chance.random() < 0.3 else (),
             memo=chance.random() < 0.3,
             concurrency=chance.choice((1, 2, 64, 64, 256)),
-            direct=chance.random() < 0.5,
-            elder=Elder.of(seed),
+            unary=chance.random() < 0.5,
+            earlier=EarlierRun.from_seed(seed),
         )
 
     @property
     def tiers(self) -> tuple[str, ...]:
         """The larger models of its fleet."""
-        return LADDERS[int(draw(self.seed, "tiers") * len(LADDERS))]
+        return TIER_LISTS[int(seeded_random(self.seed, "tiers") * len(TIER_LISTS))]
 
-    def calm(self) -> Storm:
+    def without_faults(self) -> FaultPlan:
         """The same run without anything that goes wrong."""
-        return replace(self, chances={}, lives=(), cancel=None, jumps=(), readers=(), habit="prompt", elder=None)
+        return replace(self, fault_rates={}, lives=(), cancel=None, clock_jumps=(), subscribers=(), habit="prompt", earlier=None)
 
-    def before(self, elder: Elder) -> Storm:
+    def for_earlier_run(self, elder: EarlierRun) -> FaultPlan:
         """The storm of the elder run."""
-        return replace(self, chances=elder.chances, lives=(elder.life,), cancel=None, jumps=(), readers=(), elder=None)
+        return replace(self, fault_rates=elder.fault_rates, lives=(elder.life,), cancel=None, clock_jumps=(), subscribers=(), earlier=None)
 
 
-def _life(chance: Random, number: int) -> Life:
-    weather = CALM
+def _random_life(chance: Random, number: int) -> ProcessLife:
+    weather = NO_STORE_FAULTS
     if chance.random() < 0.5:
-        fault = chance.choice(tuple(FAULTS)) if chance.random() < 0.35 else ""
+        fault = chance.choice(tuple(STORE_FAULT_CODES)) if chance.random() < 0.35 else ""
         slow = chance.choice(((0.0, 0.0), (0.0, 0.02), (0.5, 5.0)))
-        weather = Weather(fault, int(2 ** chance.uniform(0, 4)), slow, chance.choice((0.0, 0.0, 0.3, 30.0)))
+        weather = StoreFaults(fault, int(2 ** chance.uniform(0, 4)), slow, chance.choice((0.0, 0.0, 0.3, 30.0)))
     fate = chance.random()
     # A recovery that dies as well dies soon: within the steps in which it reads, takes the lease and begins.
     fatal = chance.randint(1, 25) if number and chance.random() < 0.5 else int(2 ** chance.uniform(0, 9.5))
     if fate < 0.7:
-        return Life(fatal=fatal, weather=weather)
+        return ProcessLife(fatal_step=fatal, store_faults=weather)
     when = chance.choice((0.0, chance.uniform(0, 5), chance.uniform(0, 60)))
     if fate < 0.85:
-        return Life(closed=when, weather=weather)
-    return Life(fenced=when, weather=weather)
+        return ProcessLife(closed_after=when, store_faults=weather)
+    return ProcessLife(fenced_after=when, store_faults=weather)
 
 
-def refusal(seed: int, call: Call) -> str:
+def refusal_code(seed: int, call: CallRequest) -> str:
     """The code with which the fleet refuses a call to a larger model, because it has none or the label forbids it; else empty."""
     if not call.tier:
         return ""
-    share = draw(seed, f"larger {call.tier}" if call.tier > 1 else "larger", call.name, canonical(call.inputs))
-    return "" if share >= NO_LARGER else "F202" if call.tier > 1 or share < NO_LARGER / 2 else "F220"
+    share = seeded_random(seed, f"larger {call.tier}" if call.tier > 1 else "larger", call.name, canonical(call.inputs))
+    return "" if share >= NO_LARGER_MODEL_SHARE else "F202" if call.tier > 1 or share < NO_LARGER_MODEL_SHARE / 2 else "F220"
 
 
-def answer(seed: int, call: Call) -> Any:
+def simulated_answer(seed: int, call: CallRequest) -> Any:
     """What an agent or tool answers to a call."""
-    tier = call.tier if call.tier > 1 else call.escalate
+    tier = call.tier if call.tier > 1 else call.is_escalated
     said = canonical([call.name, call.inputs, len(call.feedback), tier, *([call.sample] if call.sample else [])])
     mark = blake2b(said + str(seed).encode(), digest_size=8).digest()
     text = call.inputs.get("text")
@@ -209,7 +211,7 @@ def answer(seed: int, call: Call) -> Any:
             words = str(text).split()
             return words[: mark[0] % 5]
         case "crowd":
-            return [f"w{number}" for number in range(MANY)]
+            return [f"w{number}" for number in range(CROWD_SIZE)]
         case "count":
             return len(call.inputs["items"])
         case "join":
@@ -221,85 +223,87 @@ def answer(seed: int, call: Call) -> Any:
         case "judge":
             return ("yes", "no")[mark[0] % 2]
         case "reader":
-            return _reading(call, mark)
+            return _reader_answer(call, mark)
         case "router":
-            return line(call.inputs, mark)
+            return plan_line(call.inputs, mark)
         case "lister":
             return [f"{text} {number}"[-40:] for number in mark[: mark[7] % 6]]
         case "second":
-            return _reading(call, mark)["answer"]
+            return _reader_answer(call, mark)["answer"]
         case "entailment":
-            return _judged(mark)
+            return _verifier_answer(mark)
         case "fair":
-            return _said(mark)
+            return _check_answer(mark)
         case _:
             return f"{call.name} {mark[:2].hex()} {str(text)[: mark[2] % 30]}"
 
 
-def _said(mark: bytes) -> Any:
+def _check_answer(mark: bytes) -> Any:
     """What a tool says that a check asks: yes, mostly; no; a score; or nothing."""
     good = None if mark[0] % 9 == 0 else mark[1] % 4 > 0
     return ({"passed": good, "reason": f"said {mark[2]}"}, good, mark[3] / 255)[mark[4] % 3]
 
 
-def _judged(mark: bytes) -> dict[str, Any]:
+def _verifier_answer(mark: bytes) -> dict[str, Any]:
     """What a verifier says: that it is so, mostly; that it is not; or nothing."""
     supported = None if mark[0] % 8 == 0 else mark[1] / 255 if mark[0] % 3 == 0 else 0.5 + mark[1] / 510
     refuted = None if supported is None else (1.0 - supported) * mark[2] / 255
     return {"label": "supported", "p_supported": supported, "p_refute": refuted}
 
 
-def _reading(call: Call, mark: bytes) -> dict[str, str]:
+def _reader_answer(call: CallRequest, mark: bytes) -> dict[str, str]:
     """An answer with a quote: true ones, invented ones, and ones beside the point."""
     context = call.inputs["context"]
-    true = mark[0] % (5 if call.escalate else 3) > 0
+    true = mark[0] % (5 if call.is_escalated else 3) > 0
     quote = context[: 1 + mark[1] % max(1, len(context))] if true else f"invented {mark[2]}"
     return {"answer": quote.split()[0] if quote.split() and mark[3] % 4 else f"answer {mark[4]}", "quote": quote}
 
 
 @dataclass(slots=True)
-class Ledger:
+class CallLog:
     """All calls that the outside world saw, in order; and which faults hit how often."""
 
-    seen: list[Observed] = field(default_factory=list)
-    struck: dict[str, int] = field(default_factory=dict)
+    calls: list[ObservedCall] = field(default_factory=list)
+    fault_counts: dict[str, int] = field(default_factory=dict)
 
-    def strike(self, fault: str) -> None:
+    def count_fault(self, fault: str) -> None:
         """One more fault of a kind."""
-        self.struck[fault] = self.struck.get(fault, 0) + 1
+        self.fault_counts[fault] = self.fault_counts.get(fault, 0) + 1
 
 
-class StormyWorkers:
-    """Stand behind the `Workers` door of one process. `position` says how many events are on disk, and whether the lease is lost."""
+class FaultyWorkers:
+    """The `Workers` of one process. `position` says how many events are on disk, and whether the lease is lost."""
 
-    def __init__(self, storm: Storm, ledger: Ledger, process: Process, clock: Clock, position: Callable[[], tuple[int, bool]]) -> None:
-        self._storm, self._ledger, self._process, self._clock = storm, ledger, process, clock
+    def __init__(
+        self, plan: FaultPlan, log: CallLog, process: SimulatedProcess, clock: Clock, position: Callable[[], tuple[int, bool]]
+    ) -> None:
+        self._plan, self._log, self._process, self._clock = plan, log, process, clock
         self._position = position
         self.in_flight = 0
 
-    async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
+    async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
         """Does one call."""
-        await self._process.goes_on()
-        seen = Observed(call, *self._position(), process=self._process.number)
+        await self._process.step_or_hang()
+        seen = ObservedCall(call, *self._position(), process=self._process.number)
         contract = (catalog().agents if call.kind == "agent" else catalog().tools)[call.name]
-        if not may_go(call.label, contract.label):
+        if not is_allowed(call.label, contract.label):
             # What the fleet does: the call stops here. That it stops is the fleet's promise; that the label is true is the engine's.
-            self._ledger.strike("not cleared")
-            yield Refused(code="F202", reason=f"{call.name} must not see {call.label} data", hint="use another agent")
+            self._log.count_fault("not cleared")
+            yield CallError(code="F202", reason=f"{call.name} must not see {call.label} data", hint="use another agent")
             return
-        if code := refusal(self._storm.seed, call):
-            self._ledger.strike("no larger model" if code == "F220" else "a larger model that is not cleared")
-            yield Refused(code=code, reason="no such model for this call", hint="escalate: NAME in the fleet file")
+        if code := refusal_code(self._plan.seed, call):
+            self._log.count_fault("no larger model" if code == "F220" else "a larger model that is not cleared")
+            yield CallError(code=code, reason="no such model for this call", hint="escalate: NAME in the fleet file")
             return
-        self._ledger.seen.append(seen)
+        self._log.calls.append(seen)
         self.in_flight += 1
-        fault = seen.fault = self._fault(call)
+        fault = seen.fault = self._draw_fault(call)
         if fault:
-            self._ledger.strike(fault)
+            self._log.count_fault(fault)
         ended = False
         try:
             async for reply in self._replies(call, fault):
-                await self._process.goes_on()
+                await self._process.step_or_hang()
                 if not isinstance(reply, Chunk):
                     seen.reply, ended = reply, True
                 yield reply
@@ -309,33 +313,35 @@ class StormyWorkers:
             if not ended and fault != "cancels itself":
                 seen.cancelled = True
 
-    def _fault(self, call: Call) -> str:
-        left = draw(self._storm.seed, "fault", call.run, call.node, call.attempt)
-        for name, share in self._storm.chances.items():
+    def _draw_fault(self, call: CallRequest) -> str:
+        left = seeded_random(self._plan.seed, "fault", call.run, call.node, call.attempt)
+        for name, share in self._plan.fault_rates.items():
             left -= share
             if left < 0:
                 return name
         return ""
 
-    async def _replies(self, call: Call, fault: str) -> AsyncGenerator[Reply, None]:
-        pace = draw(self._storm.seed, "pace", call.run, call.node, call.attempt)
+    async def _replies(self, call: CallRequest, fault: str) -> AsyncGenerator[CallReply, None]:
+        pace = seeded_random(self._plan.seed, "pace", call.run, call.node, call.attempt)
         seconds = (
-            0.0 if pace < self._storm.quick else self._storm.latency * (0.2 + 1.6 * draw(self._storm.seed, "time", call.node, call.attempt))
+            0.0
+            if pace < self._plan.instant_share
+            else self._plan.latency * (0.2 + 1.6 * seeded_random(self._plan.seed, "time", call.node, call.attempt))
         )
         match fault:
             case "refused":
-                yield refused(call)
+                yield refused_error(call)
                 return
             case "stall":
                 await self._clock.sleep(call.timeout if call.timeout is not None else 900.0)
-                yield stalled(call)
+                yield stalled_error(call)
                 return
             case "slow":
                 seconds = 1.0 + 10 * seconds
             case _:
                 pass
         if call.kind == "agent" and (fault in ("slow", "cut") or pace > 0.8):
-            for text in WRITTEN.splitlines(keepends=True):
+            for text in CHUNK_TEXT.splitlines(keepends=True):
                 yield Chunk(text)
                 await self._clock.sleep(seconds / 3)
         elif seconds:
@@ -348,20 +354,22 @@ class StormyWorkers:
             case "cancels itself":
                 raise asyncio.CancelledError
             case "broken":
-                yield broken(call)
+                yield broken_error(call)
             case "cut" if call.kind == "tool":
-                yield Refused(code="T003", reason="it raised ValueError (simulated)", retryable=True, lasting=True)
+                yield CallError(code="T003", reason="it raised ValueError (simulated)", retryable=True, permanent=True)
             case "cut":
-                yield Refused(code="F206", reason="the stream ended in the middle (simulated)", retryable=True, usage=self._usage(call, 3))
+                yield CallError(
+                    code="F206", reason="the stream ended in the middle (simulated)", retryable=True, usage=self._usage(call, 3)
+                )
             case "invalid":
-                yield Refused(code="M001", reason="the output is not JSON (simulated)", retryable=True, usage=self._usage(call, 9))
+                yield CallError(code="M001", reason="the output is not JSON (simulated)", retryable=True, usage=self._usage(call, 9))
             case "wrong_type":
-                yield Done(value={"unexpected": [True]}, usage=self._usage(call, 9))
+                yield CallResult(value={"unexpected": [True]}, usage=self._usage(call, 9))
             case _:
-                yield self._done(call, fault)
+                yield self._to_result(call, fault)
 
-    def _done(self, call: Call, fault: str) -> Done:
-        value = answer(self._storm.seed, call)
+    def _to_result(self, call: CallRequest, fault: str) -> CallResult:
+        value = simulated_answer(self._plan.seed, call)
         received = canonical(value)
         usage = self._usage(call, len(received) // 4 + 1)
         match fault:
@@ -373,34 +381,36 @@ class StormyWorkers:
                 usage = Usage(prompt_tokens=50_000, output_tokens=5_000, calls=1)
             case _:
                 pass
-        return Done(value=value, usage=usage, server="simulated", model="simulated", sent=canonical(call.inputs), received=received)
+        return CallResult(value=value, usage=usage, server="simulated", model="simulated", sent=canonical(call.inputs), received=received)
 
     @staticmethod
-    def _usage(call: Call, output: int) -> Usage:
+    def _usage(call: CallRequest, output: int) -> Usage:
         if call.kind == "tool":
             return Usage()
-        return Usage(prompt_tokens=prompt(call), output_tokens=min(output, call.max_output or MOST_OUTPUT), calls=1)
+        return Usage(prompt_tokens=prompt_tokens(call), output_tokens=min(output, call.max_output or MAX_OUTPUT), calls=1)
 
-    def measure(self, call: Call) -> Measure:
+    def estimate(self, call: CallRequest) -> CallEstimate:
         """A bound above the exact count, and a memo key where the storm has memos."""
         if call.kind == "tool":
-            return Measure(memo=memo(call) if self._storm.memo and call.name in ("split", "shout", "count", "join", "grow") else "")
-        key = memo(call) if self._storm.memo else ""
-        return Measure(prompt_tokens=prompt(call) * 2 + OVERHEAD, max_output=MOST_OUTPUT, min_output=4, memo=key)
+            return CallEstimate(
+                memo_key=memo_key(call) if self._plan.memo and call.name in ("split", "shout", "count", "join", "grow") else ""
+            )
+        key = memo_key(call) if self._plan.memo else ""
+        return CallEstimate(prompt_tokens=prompt_tokens(call) * 2 + PROMPT_OVERHEAD, max_output=MAX_OUTPUT, min_output=4, memo_key=key)
 
-    async def count(self, call: Call) -> int | None:
+    async def count_tokens(self, call: CallRequest) -> int | None:
         """The exact count, some of the time."""
-        await self._process.goes_on()
-        share = draw(self._storm.seed, "count", call.node)
+        await self._process.step_or_hang()
+        share = seeded_random(self._plan.seed, "count", call.node)
         if share > 0.5:
             await self._clock.sleep(0.1)
-        return None if share < 0.3 else prompt(call)
+        return None if share < 0.3 else prompt_tokens(call)
 
 
-class DirectStormyWorkers(StormyWorkers):
+class UnaryFaultyWorkers(FaultyWorkers):
     """The same, and calls can be done without a stream."""
 
-    async def do(self, call: Call) -> Done | Refused:
+    async def call(self, call: CallRequest) -> CallResult | CallError:
         """The last reply of `run`."""
         replies = self.run(call)
         try:
@@ -409,14 +419,14 @@ class DirectStormyWorkers(StormyWorkers):
                     return reply
         finally:
             await replies.aclose()
-        return Refused(code="E007", reason=f"the worker of {call.name} gave no reply", retryable=True)
+        return CallError(code="E007", reason=f"the worker of {call.name} gave no reply", retryable=True)
 
 
-def prompt(call: Call) -> int:
+def prompt_tokens(call: CallRequest) -> int:
     """The tokens of a call's prompt."""
     return len(canonical(call.inputs)) // 4 + 1
 
 
-def memo(call: Call) -> str:
+def memo_key(call: CallRequest) -> str:
     """The key under which a call's answer may be remembered."""
     return digest(canonical([call.kind, call.name, call.inputs, len(call.feedback), call.tier, call.sample]))

@@ -14,164 +14,164 @@ from typing import Any
 from orchestra.core.labels import join
 from orchestra.journal.errors import JournalError
 from orchestra.journal.memory import MemoryJournal, MemoryStore
-from orchestra.journal.summary import named
+from orchestra.journal.summary import blob_digests
 from orchestra.testing.virtual_clock import VirtualClock, run_simulated
 from orchestra.workflows.model import AskNode
 from orchestra.workflows.program import CompiledNode
-from tests.simulation.lab.answers import Answering
-from tests.simulation.lab.crashes import nobodys_task
-from tests.simulation.lab.forks import Relative
-from tests.simulation.lab.invariants import Case, audit
-from tests.simulation.lab.people import declines, given_before, person
-from tests.simulation.lab.random_workflows import Drawn
-from tests.simulation.lab.stage import Stage
+from tests.simulation.lab.answers import FaultlessAnswers
+from tests.simulation.lab.crashes import detached_task
+from tests.simulation.lab.forks import RelatedRun
+from tests.simulation.lab.invariants import AuditCase, audit
+from tests.simulation.lab.people import decline_reason, person_answer, values_given
+from tests.simulation.lab.random_workflows import RandomWorkflow
 from tests.simulation.lab.stage import Trial as Trial
-from tests.simulation.lab.storms import Elder, Storm, answer, refusal
+from tests.simulation.lab.stage import TrialRunner
+from tests.simulation.lab.storms import EarlierRun, FaultPlan, refusal_code, simulated_answer
 
 
-def attempt(drawn: Drawn, storm: Storm) -> Trial:
+def run_trial(workflow: RandomWorkflow, plan: FaultPlan) -> Trial:
     """Puts a workflow through a storm."""
-    trial = Trial(drawn, storm, f"r{storm.seed}", MemoryStore(), inputs=drawn.inputs, label=drawn.program.label)
+    trial = Trial(workflow, plan, f"r{plan.seed}", MemoryStore(), inputs=workflow.inputs, label=workflow.program.label)
 
     async def scene(clock: VirtualClock) -> None:
-        if storm.elder is None:
-            await Stage(trial, clock).play()
+        if plan.earlier is None:
+            await TrialRunner(trial, clock).run()
         else:
-            await _Family(trial, storm.elder, clock).play()
+            await _RunPair(trial, plan.earlier, clock).run()
 
     try:
-        run_simulated(scene, storm.seed)
+        run_simulated(scene, plan.seed)
     except Exception as error:  # noqa: BLE001 - whatever comes out of a trial, a deadlock and a leak too, is what it has to tell
-        trial.wrong.append(f"I1 {type(error).__name__}: {error}")
+        trial.violations.append(f"I1 {type(error).__name__}: {error}")
     return trial
 
 
-class _Family:
+class _RunPair:
     """Two runs in one store: an elder that is begun first, and the younger one of the trial, which may be its fork. Somebody deletes what
     has ended meanwhile."""
 
-    def __init__(self, trial: Trial, plan: Elder, clock: VirtualClock) -> None:
+    def __init__(self, trial: Trial, plan: EarlierRun, clock: VirtualClock) -> None:
         self.trial, self.plan, self.clock = trial, plan, clock
-        drawn, label = trial.drawn, join((plan.label, trial.drawn.program.label))
+        drawn, label = trial.workflow, join((plan.label, trial.workflow.program.label))
         inputs = {"text": plan.text} if plan.text else drawn.inputs
-        self.elder = Trial(drawn, trial.storm.before(plan), f"e{trial.storm.seed}", trial.store, inputs=inputs, label=label)
-        self.desk = MemoryJournal(trial.store)
+        self.earlier = Trial(drawn, trial.plan.for_earlier_run(plan), f"e{trial.plan.seed}", trial.store, inputs=inputs, label=label)
+        self.journal = MemoryJournal(trial.store)
 
-    async def play(self) -> None:
-        trial, elder = self.trial, self.elder
-        trial.elder, trial.may_fork = elder, self.plan.forked
-        await Stage(elder, self.clock).begin()
-        sweeper = nobodys_task(self._sweep())
+    async def run(self) -> None:
+        trial, elder = self.trial, self.earlier
+        trial.earlier, trial.may_fork = elder, self.plan.forked
+        await TrialRunner(elder, self.clock).run_plan()
+        sweeper = detached_task(self._delete_finished())
         try:
-            await Stage(trial, self.clock).play()
+            await TrialRunner(trial, self.clock).run()
         finally:
             sweeper.cancel()
-        elder.jumped = elder.jumped or trial.jumped
-        if trial.ended is not None and self.plan.last:
-            await self._remove(trial)
-        if elder.ended is None and not elder.waits:
-            await Stage(elder, self.clock).go_on()
+        elder.clock_jumped = elder.clock_jumped or trial.clock_jumped
+        if trial.ended is not None and self.plan.deletes_later_run:
+            await self._delete(trial)
+        if elder.ended is None and not elder.left_waiting:
+            await TrialRunner(elder, self.clock).resume()
 
-    async def _sweep(self) -> None:
-        for when in sorted(self.plan.sweeps):
+    async def _delete_finished(self) -> None:
+        for when in sorted(self.plan.deletion_times):
             await self.clock.sleep(when)
-            await self._try_to_remove_what_is_under_way()
-            if self.elder.ended is not None and self.elder.kept is None:
-                await self._remove(self.elder)
+            await self._try_delete_unfinished()
+            if self.earlier.ended is not None and self.earlier.deleted_events is None:
+                await self._delete(self.earlier)
 
-    async def _try_to_remove_what_is_under_way(self) -> None:
+    async def _try_delete_unfinished(self) -> None:
         log = self.trial.store.logs.get(self.trial.run)
         if log is None or log.holder is None or log.holder._closed:
             return
         try:
-            await self.desk.delete(self.trial.run)
+            await self.journal.delete(self.trial.run)
         except JournalError as error:
-            self.trial.ledger.strike(f"not deleted: {'under way' if error.code == 'J022' else error.code}")
+            self.trial.log.count_fault(f"not deleted: {'under way' if error.code == 'J022' else error.code}")
         else:
-            self.trial.wrong.append("I1 a run under way was deleted")
+            self.trial.violations.append("I1 a run under way was deleted")
 
-    async def _remove(self, of: Trial) -> None:
+    async def _delete(self, of: Trial) -> None:
         """Deletes a run that has ended, and delivers its messages before, which must be."""
-        ledger, store, run = self.trial.ledger, self.trial.store, of.run
+        ledger, store, run = self.trial.log, self.trial.store, of.run
         events = list(of.events)
-        left = [message for message in await self.desk.outbox() if message.run == run]
+        left = [message for message in await self.journal.outbox() if message.run == run]
         if left:
             try:
-                await self.desk.delete(run)
+                await self.journal.delete(run)
             except JournalError as error:
-                ledger.strike(f"not deleted: {'messages' if error.code == 'J024' else error.code}")
+                ledger.count_fault(f"not deleted: {'messages' if error.code == 'J024' else error.code}")
             else:
-                self.trial.wrong.append("I3 a run was deleted, and its messages with it")
+                self.trial.violations.append("I3 a run was deleted, and its messages with it")
                 return
             known = {message.key for message in of.delivered}
             of.delivered += [message for message in left if message.key not in known]
-            await self.desk.delivered([message.number for message in left])
-        await self.desk.delete(run)
-        of.kept = events
-        ledger.strike(
+            await self.journal.mark_delivered([message.number for message in left])
+        await self.journal.delete(run)
+        of.deleted_events = events
+        ledger.count_fault(
             "deleted, the younger" if of is self.trial else "deleted, the parent" if self.trial.forked else "deleted, a neighbour"
         )
-        if run in store.logs or any(giver == run for giver, _ in store.memo.values()):
-            self.trial.wrong.append("I7 a run was deleted, and something of it is left")
+        if run in store.logs or any(giver == run for giver, _ in store.memos.values()):
+            self.trial.violations.append("I7 a run was deleted, and something of it is left")
 
 
 def findings(trial: Trial) -> list[str]:
     """What does not hold of a trial: what went wrong on the way, and what the auditor says; of an elder run as well."""
-    found = _findings(trial, trial.elder)
-    if trial.elder is not None:
-        found += [f"{said} (the elder run)" for said in _findings(trial.elder, trial)]
-        found += _blobs(trial)
+    found = _findings(trial, trial.earlier)
+    if trial.earlier is not None:
+        found += [f"{said} (the elder run)" for said in _findings(trial.earlier, trial)]
+        found += _blob_findings(trial)
     return found
 
 
 def _findings(trial: Trial, other: Trial | None) -> list[str]:
-    storm, drawn = trial.storm, trial.drawn
+    storm, drawn = trial.plan, trial.workflow
 
-    def quiet() -> Answering:
+    def quiet() -> FaultlessAnswers:
         def say(path: str, node: CompiledNode, question: str) -> tuple[Any, str]:
             options = node.source.options if isinstance(node.source, AskNode) else ()
-            return person(storm.seed, path, question, options, node.output), declines(storm.seed, path, question)
+            return person_answer(storm.seed, path, question, options, node.output), decline_reason(storm.seed, path, question)
 
-        return Answering(
+        return FaultlessAnswers(
             trial.inputs,
             trial.run,
             trial.label,
-            lambda call: answer(storm.seed, call),
+            lambda call: simulated_answer(storm.seed, call),
             say,
-            lambda call: refusal(storm.seed, call),
+            lambda call: refusal_code(storm.seed, call),
             storm.tiers,
-            given_before(storm.seed, drawn.program),
+            values_given(storm.seed, drawn.program),
         )
 
-    found = list(trial.wrong)
-    if any(read.early for read in trial.reads):
+    found = list(trial.violations)
+    if any(read.undurable for read in trial.subscriptions):
         found.append("I7 a subscriber saw events that were not on disk")
     store = trial.store
     left = [message for message in store.messages.values() if message.run == trial.run and message not in trial.delivered]
-    case = Case(
+    case = AuditCase(
         program=drawn.program,
         events=trial.events,
-        seen=trial.ledger.seen,
+        calls=trial.log.calls,
         messages=[*trial.delivered, *left],
-        memo=store.memo,
-        reads=[(read.after, read.events) for read in trial.reads],
-        jumped=trial.jumped,
+        memo=store.memos,
+        subscriptions=[(read.after, read.events) for read in trial.subscriptions],
+        clock_jumped=trial.clock_jumped,
         cancelled=trial.cancelled,
-        cancels=trial.cancels,
-        waits=trial.waits,
-        quiet=quiet,
-        relative=None
+        cancel_times=trial.cancel_times,
+        left_waiting=trial.left_waiting,
+        faultless_answers=quiet,
+        related_run=None
         if other is None
-        else Relative(other.run, drawn.program, other.events, trial.may_fork, trial.heirs, other.ledger.seen),
+        else RelatedRun(other.run, drawn.program, other.events, trial.may_fork, trial.informed_processes, other.log.calls),
     )
     return found + (audit(case) if not found else [])
 
 
-def _blobs(trial: Trial) -> list[str]:
+def _blob_findings(trial: Trial) -> list[str]:
     """I7: what a run that is there names is there as well, whatever was deleted; and what nobody names any more is gone."""
     store = trial.store
-    wanted = {name for run in store.logs.values() for name in named(run.events)}
+    wanted = {name for run in store.logs.values() for name in blob_digests(run.events)}
     found = [f"I7 blob {name} is lost" for name in sorted(wanted - store.blobs.keys())]
-    gone = [one for one in (trial, trial.elder) if one is not None and one.kept is not None]
-    orphans = {name for one in gone for name in named(one.kept or ())} - wanted
+    gone = [one for one in (trial, trial.earlier) if one is not None and one.deleted_events is not None]
+    orphans = {name for one in gone for name in blob_digests(one.deleted_events or ())} - wanted
     return found + [f"I7 blob {name} is left of a run that was deleted" for name in sorted(orphans & store.blobs.keys())]

@@ -14,7 +14,7 @@ import uvicorn
 
 from orchestra.agents.evidence_grammar import evidence_grammar
 from orchestra.schema.validator import Validator
-from orchestra.testing import Behaviour, EndpointFaults, Request, SimulatedServer, SimulatedVLLM, first
+from orchestra.testing import Behaviour, EndpointFaults, SimulatedRequest, SimulatedServer, SimulatedVLLM, first_faults
 
 SCHEMA = {
     "type": "object",
@@ -98,7 +98,7 @@ async def test_a_broken_grammar_is_refused() -> None:
 
 
 async def test_says_what_it_is_told_to_say() -> None:
-    def answer(request: Request) -> Any:
+    def answer(request: SimulatedRequest) -> Any:
         return {"answer": request.prompt[:5], "model": request.model} if "?" in request.prompt else None
 
     async with served(answer=answer) as (caller, _):
@@ -183,7 +183,7 @@ async def test_tells_its_health_version_and_load() -> None:
 @pytest.mark.parametrize(("fault", "status"), [("busy", 429), ("unavailable", 503), ("error", 500), ("html", 200), ("empty", 200)])
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_server_that_does_not_do_the_work(fault: Any, status: int, stream: bool) -> None:
-    async with served(faults=first(fault)) as (caller, app):
+    async with served(faults=first_faults(fault)) as (caller, app):
         async with caller.session.post(
             caller.url + "/v1/chat/completions", json={"model": "smol", "messages": [], "stream": stream}
         ) as response:
@@ -191,12 +191,12 @@ async def test_a_server_that_does_not_do_the_work(fault: Any, status: int, strea
             assert response.headers.get("retry-after") == ("1" if fault == "busy" else None)
             assert (b"<html" in await response.read()) == (fault == "html")
         assert (await caller.chat())[0] == 200
-        assert app.struck == {fault: 1}
+        assert app.fault_counts == {fault: 1}
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_connection_that_breaks_in_mid_answer(stream: bool) -> None:
-    async with served(faults=first("reset")) as (caller, _):
+    async with served(faults=first_faults("reset")) as (caller, _):
         with pytest.raises(aiohttp.ClientPayloadError):
             await caller.chat(stream=stream)
         assert (await caller.chat(stream=stream))[0] == 200
@@ -204,7 +204,7 @@ async def test_a_connection_that_breaks_in_mid_answer(stream: bool) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_stall_lasts_until_the_client_leaves_and_is_recorded(stream: bool) -> None:
-    async with served(faults=first("stall")) as (caller, app):
+    async with served(faults=first_faults("stall")) as (caller, app):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2):
                 await caller.chat(stream=stream)
@@ -213,7 +213,7 @@ async def test_a_stall_lasts_until_the_client_leaves_and_is_recorded(stream: boo
 
 
 async def test_a_stream_that_just_ends() -> None:
-    async with served(faults=first("no_done")) as (caller, _):
+    async with served(faults=first_faults("no_done")) as (caller, _):
         _, body = await caller.chat(stream=True, stream_options={"include_usage": True})
     assert b"[DONE]" not in body
     assert all(event["choices"][0]["finish_reason"] is None for event in events(body))
@@ -221,7 +221,7 @@ async def test_a_stream_that_just_ends() -> None:
 
 async def test_pieces_that_end_inside_a_character() -> None:
     pieces: list[bytes] = []
-    async with served(faults=first("split_character"), answer=lambda request: "naïve – ça va") as (caller, _):
+    async with served(faults=first_faults("split_character"), answer=lambda request: "naïve – ça va") as (caller, _):
         body = {"model": "smol", "messages": [], "stream": True}
         async with caller.session.post(caller.url + "/v1/chat/completions", json=body) as response:
             async for piece, _ in response.content.iter_chunks():
@@ -234,21 +234,21 @@ async def test_pieces_that_end_inside_a_character() -> None:
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("fault", "expected"), [("missing_usage", None), ("negative_usage", -1)])
 async def test_usage_that_is_missing_or_absurd(fault: Any, expected: int | None, stream: bool) -> None:
-    async with served(faults=first(fault)) as (caller, _):
+    async with served(faults=first_faults(fault)) as (caller, _):
         _, body = await caller.chat(stream=stream, stream_options={"include_usage": True})
     last = events(body)[-1] if stream else json.loads(body)
     assert (last.get("usage") or {}).get("prompt_tokens") == expected
 
 
 async def test_another_model_than_was_asked_and_free_text_in_spite_of_a_type() -> None:
-    async with served(faults=first("wrong_model", "ignored_constraint"), adapters={"reader": "/x"}) as (caller, _):
+    async with served(faults=first_faults("wrong_model", "ignored_constraint"), adapters={"reader": "/x"}) as (caller, _):
         assert json.loads((await caller.chat(model="reader"))[1])["model"] == "smol"
         with pytest.raises(ValueError, match="Expecting value"):
             json.loads(content((await caller.chat(structured_outputs={"json": SCHEMA}))[1]))
 
 
 async def test_a_line_of_ten_megabytes() -> None:
-    async with served(faults=first("long_line")) as (caller, _):
+    async with served(faults=first_faults("long_line")) as (caller, _):
         assert len((await caller.chat(stream=True))[1]) > 10_000_000
 
 
@@ -271,11 +271,11 @@ async def test_faults_that_end_after_so_many_repeats() -> None:
 async def test_counts_how_many_run_at_once() -> None:
     async with served(first_token=0.05) as (caller, app):
         await asyncio.gather(*(caller.chat(str(number)) for number in range(8)))
-        assert (app.most, app.running, len(app.requests)) == (8, 0, 8)
+        assert (app.max_running, app.running, len(app.requests)) == (8, 0, 8)
 
 
 async def test_it_is_an_asgi_application_for_any_server() -> None:
-    app = SimulatedVLLM("smol", Behaviour(faults=first("reset")))
+    app = SimulatedVLLM("smol", Behaviour(faults=first_faults("reset")))
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off"))
     serving = asyncio.create_task(server.serve())
     await until(lambda: server.started)

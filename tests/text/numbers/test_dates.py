@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.core.protocols import Source
-from orchestra.text.numbers.numbers import unreal
-from orchestra.verification.standalone import judge
+from orchestra.core.protocols import EvidenceSource
+from orchestra.text.numbers.numbers import find_invalid_dates
+from orchestra.verification.standalone import verify_answer
 
 FORMS = ("%Y-%m-%d", "%-d %B %Y", "%B %-d, %Y", "%-d %b %Y", "%d/%m/%Y", "%d.%m.%Y")
 
@@ -19,7 +19,7 @@ FORMS = ("%Y-%m-%d", "%-d %B %Y", "%B %-d, %Y", "%-d %b %Y", "%d/%m/%Y", "%d.%m.
 @given(st.dates(date(1000, 1, 1)), st.sampled_from(FORMS), st.sampled_from(FORMS))
 def test_a_date_is_found_with_its_place(day: date, form: str, other: str) -> None:
     text = f"It was finished on {day.strftime(other)}, they say."
-    ruling = judge(f"on {day.strftime(form)}", (Source(text, "tower"),), ["numbers"])
+    ruling = verify_answer(f"on {day.strftime(form)}", (EvidenceSource(text, "tower"),), ["numbers"])
     assert ruling.accepted
     [found] = ruling.evidence
     assert (found.source, found.quote) == ("tower", day.strftime(other))
@@ -32,8 +32,8 @@ def test_a_day_that_does_not_exist_fails_though_the_evidence_has_it(year: int, m
     name = calendar.month_name[month]
     for text in (f"{year}-{month:02}-{day:02}", f"{day} {name} {year}", f"{name} {day}, {year}", f"{day:02}.{month:02}.{year}"):
         said = f"on {text}"
-        assert bool(unreal(said)) is not exists
-        [verdict] = judge({"answer": said}, (Source(said),), ["numbers"]).verdicts
+        assert bool(find_invalid_dates(said)) is not exists
+        [verdict] = verify_answer({"answer": said}, (EvidenceSource(said),), ["numbers"]).verdicts
         assert verdict.outcome == ("pass" if exists else "fail"), text
 
 
@@ -47,9 +47,9 @@ def test_a_day_that_does_not_exist_fails_though_the_evidence_has_it(year: int, m
     ],
 )  # fmt: skip
 def test_a_month_and_a_number_that_may_count_something_are_no_false_date(text: str, says: str) -> None:
-    assert [one.outcome for one in judge({"answer": text}, (Source(text),), ["numbers"]).verdicts] == [says]
+    assert [one.outcome for one in verify_answer({"answer": text}, (EvidenceSource(text),), ["numbers"]).verdicts] == [says]
 
 
 @pytest.mark.parametrize("text", ["version 31.2.1", "12-31-99", "April 2020", "31 people", "room 30, February", "2026-40-77", "0/5/2020"])
 def test_what_is_no_date_is_no_date_that_does_not_exist(text: str) -> None:
-    assert unreal(text) == []
+    assert find_invalid_dates(text) == []

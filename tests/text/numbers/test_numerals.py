@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.text.numbers.numerals import RUN, plain, pointed
+from orchestra.text.numbers.numerals import NUMERAL, plain_decimal, uses_decimal_comma
 
 
 def read(text: str, *, points: bool = False) -> str:
     """The first number of a text."""
-    found = re.search(RUN, text)
+    found = re.search(NUMERAL, text)
     assert found is not None
-    return plain(found[0], points=points)
+    return plain_decimal(found[0], decimal_comma=points)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_beside_points_between_thousands_a_point_before_three_digits_is_one(text
     ],
 )  # fmt: skip
 def test_one_number_tells_what_points_are_where_none_tells_the_contrary(texts: list[str], found: bool) -> None:
-    assert pointed(texts) is found
+    assert uses_decimal_comma(texts) is found
 
 
 @given(st.decimals(-(10**9), 10**9, places=2), st.sampled_from([",.", ".,", " ,", " .", "'.", "’,", "\u202f,"]))
@@ -65,4 +65,4 @@ def test_a_number_is_the_same_in_every_spelling(number: object, marks: str) -> N
 
 @given(st.text(max_size=20), st.booleans())
 def test_of_any_text_there_is_a_number_or_none(text: str, points: bool) -> None:
-    assert all(float(plain(found[0], points=points)) >= 0 for found in re.finditer(RUN, text))
+    assert all(float(plain_decimal(found[0], decimal_comma=points)) >= 0 for found in re.finditer(NUMERAL, text))

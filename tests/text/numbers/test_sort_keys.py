@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.text.numbers.sort_keys import ABOVE, BELOW, BOUNDS, FROM, UPTO, extremes, measures, within
+from orchestra.text.numbers.sort_keys import ABOVE, BELOW, BOUNDS, FROM, UP_TO, column_sort_keys, filter_by_limit, find_extremes
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from orchestra.text.numbers.sort_keys import ABOVE, BELOW, BOUNDS, FROM, UPTO, e
     ],
 )
 def test_prices_and_other_numbers_are_in_order_of_what_they_say(column: list[str], values: list[float]) -> None:
-    assert measures(column) == pytest.approx(values)
+    assert column_sort_keys(column) == pytest.approx(values)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_prices_and_other_numbers_are_in_order_of_what_they_say(column: list[str
     ],
 )
 def test_numbers_in_brackets_and_behind_a_minus_are_negative_and_behind_others_they_are_not(column: list[str], values: list[float]) -> None:
-    assert measures(column) == values
+    assert column_sort_keys(column) == values
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_numbers_in_brackets_and_behind_a_minus_are_negative_and_behind_others_t
     ],
 )
 def test_times_are_minutes_of_the_day(column: list[str], minutes: list[float]) -> None:
-    assert measures(column) == minutes
+    assert column_sort_keys(column) == minutes
 
 
 @pytest.mark.parametrize(
@@ -68,10 +68,10 @@ def test_times_are_minutes_of_the_day(column: list[str], minutes: list[float]) -
     ],
 )
 def test_dates_are_in_order_of_year_month_and_day(column: list[str]) -> None:
-    values = [value for value in measures(column) if value is not None]
+    values = [value for value in column_sort_keys(column) if value is not None]
     assert len(values) == 4
     assert values == sorted(set(values))
-    assert measures(column[::-1]) == values[::-1]
+    assert column_sort_keys(column[::-1]) == values[::-1]
 
 
 @pytest.mark.parametrize(
@@ -84,60 +84,60 @@ def test_dates_are_in_order_of_year_month_and_day(column: list[str]) -> None:
     ],
 )
 def test_durations_are_minutes(column: list[str], minutes: list[float]) -> None:
-    assert measures(column) == minutes
+    assert column_sort_keys(column) == minutes
 
 
 def test_hours_that_no_minutes_stand_beside_are_numbers() -> None:
-    assert measures(["1.5 h", "2.25 h"]) == [1.5, 2.25]
-    assert within(["1.5 h", "30 min"], "1 hour", ABOVE) == [True, False]
+    assert column_sort_keys(["1.5 h", "2.25 h"]) == [1.5, 2.25]
+    assert filter_by_limit(["1.5 h", "30 min"], "1 hour", ABOVE) == [True, False]
 
 
 def test_laps_are_seconds() -> None:
-    assert measures(["1:02.5", "0:59.95", "10'12.5\"", "4′35.25″"]) == [62.5, 59.95, 612.5, 275.25]
-    assert measures(["4'35\"", "4'12\"", "10'05\""]) == [435, 412, 1005], "numbers, in the same order"
+    assert column_sort_keys(["1:02.5", "0:59.95", "10'12.5\"", "4′35.25″"]) == [62.5, 59.95, 612.5, 275.25]
+    assert column_sort_keys(["4'35\"", "4'12\"", "10'05\""]) == [435, 412, 1005], "numbers, in the same order"
 
 
 def test_weekdays_are_in_order_of_the_week() -> None:
-    assert measures(["Sunday", "Tue", "monday", "Sat. morning", "Fridays"]) == [6, 1, 0, 5, 4]
-    assert measures(["Monday to Friday", "Saturday"]) == [0, 5]
+    assert column_sort_keys(["Sunday", "Tue", "monday", "Sat. morning", "Fridays"]) == [6, 1, 0, 5, 4]
+    assert column_sort_keys(["Monday to Friday", "Saturday"]) == [0, 5]
 
 
 def test_a_dash_and_an_empty_cell_have_no_measure_and_leave_the_others_theirs() -> None:
-    assert measures(["–", "12", "", "-", "7", "…"]) == [None, 12, None, None, 7, None]
-    assert measures(["9:40", "—", "10:05"]) == [580, None, 605]
+    assert column_sort_keys(["–", "12", "", "-", "7", "…"]) == [None, 12, None, None, 7, None]
+    assert column_sort_keys(["9:40", "—", "10:05"]) == [580, None, 605]
 
 
 def test_few_cells_of_words_have_no_measure_and_many_leave_none_at_all() -> None:
-    assert measures(["2", "n/a"]) == [2, None]
-    assert measures(["2", "n/a", "none"]) == [None] * 3
+    assert column_sort_keys(["2", "n/a"]) == [2, None]
+    assert column_sort_keys(["2", "n/a", "none"]) == [None] * 3
 
 
 @pytest.mark.parametrize("column", [["yes", "no"], ["Northgate", "Quay Street"], ["", " "], ["-", "–"], []])
 def test_a_column_of_words_or_of_nothing_has_no_measure(column: list[str]) -> None:
-    assert measures(column) == [None] * len(column)
+    assert column_sort_keys(column) == [None] * len(column)
 
 
 def test_what_most_cells_are_says_what_the_others_are() -> None:
     times = [f"{hour}:15" for hour in range(1, 10)]
-    assert measures([*times, "later"]) == [*[hour * 60 + 15 for hour in range(1, 10)], None]
-    assert measures([*times[:8], "later"])[0] == 1, "less than nine of ten: numbers"
-    assert measures(["9:40", "10.05", "8:15"]) == [9, 10.05, 8]
-    assert measures(["45", "2 hours"]) == [45, 2]
+    assert column_sort_keys([*times, "later"]) == [*[hour * 60 + 15 for hour in range(1, 10)], None]
+    assert column_sort_keys([*times[:8], "later"])[0] == 1, "less than nine of ten: numbers"
+    assert column_sort_keys(["9:40", "10.05", "8:15"]) == [9, 10.05, 8]
+    assert column_sort_keys(["45", "2 hours"]) == [45, 2]
 
 
 def test_blanks_around_a_cell_make_no_difference() -> None:
-    assert measures(["  9:40\n", "10:05\u00a0 pm"]) == measures(["9:40", "10:05 pm"]) == [580, 1325]
+    assert column_sort_keys(["  9:40\n", "10:05\u00a0 pm"]) == column_sort_keys(["9:40", "10:05 pm"]) == [580, 1325]
 
 
 @given(st.lists(st.integers(-(10**9), 10**9), min_size=1, max_size=8), st.sampled_from(["{:,}", "${:,}", "{}", "{} kg", "€ {:,}.00"]))
 def test_formatted_numbers_are_in_their_order(numbers: list[int], form: str) -> None:
     column = [f"({form.format(-number)})" if number < 0 else form.format(number) for number in numbers]
-    assert measures(column) == numbers
+    assert column_sort_keys(column) == numbers
 
 
 @given(st.lists(st.times(), min_size=1, max_size=8), st.sampled_from(["%H:%M", "%-H:%M", "%I:%M %p", "%-I.%M %p", "%-I:%M%p", "%Hh%M"]))
 def test_times_of_a_clock_are_in_their_order(times: list[datetime.time], form: str) -> None:
-    assert measures([time.strftime(form) for time in times]) == [time.hour * 60 + time.minute for time in times]
+    assert column_sort_keys([time.strftime(form) for time in times]) == [time.hour * 60 + time.minute for time in times]
 
 
 @given(
@@ -145,7 +145,7 @@ def test_times_of_a_clock_are_in_their_order(times: list[datetime.time], form: s
     st.sampled_from(["%Y-%m-%d", "%-d %B %Y", "%b %-d, %Y", "%A, %-d %b %Y", "%d.%m.%Y"]),
 )
 def test_dates_are_in_their_order(dates: list[datetime.date], form: str) -> None:
-    values = [value or 0.0 for value in measures([date.strftime(form) for date in dates])]
+    values = [value or 0.0 for value in column_sort_keys([date.strftime(form) for date in dates])]
     order = range(len(dates))
     assert [[values[one] < values[other] for one in order] for other in order] == [
         [dates[one] < dates[other] for one in order] for other in order
@@ -154,7 +154,7 @@ def test_dates_are_in_their_order(dates: list[datetime.date], form: str) -> None
 
 @given(st.lists(st.text(max_size=12), max_size=6))
 def test_no_text_makes_it_stumble(column: list[str]) -> None:
-    assert len(measures(column)) == len(column)
+    assert len(column_sort_keys(column)) == len(column)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_no_text_makes_it_stumble(column: list[str]) -> None:
     ],
 )
 def test_the_extremes_of_a_column_are_all_that_are_alike(column: list[str], most: list[int], least: list[int]) -> None:
-    assert (extremes(column, most=True), extremes(column, most=False)) == (most, least)
+    assert (find_extremes(column, largest=True), find_extremes(column, largest=False)) == (most, least)
 
 
 # Limits
@@ -176,11 +176,11 @@ def test_the_extremes_of_a_column_are_all_that_are_alike(column: list[str], most
 
 def held(column: list[str], limit: str, bound: str = ABOVE, head: str = "") -> str | None:
     """Which cells are within a limit, as ones and noughts."""
-    found = within(column, limit, bound, head)
+    found = filter_by_limit(column, limit, bound, head)
     return None if found is None else "".join("01"[one] for one in found)
 
 
-@pytest.mark.parametrize(("bound", "wanted"), [(ABOVE, "0010"), (FROM, "0110"), (BELOW, "1000"), (UPTO, "1100")])
+@pytest.mark.parametrize(("bound", "wanted"), [(ABOVE, "0010"), (FROM, "0110"), (BELOW, "1000"), (UP_TO, "1100")])
 @pytest.mark.parametrize(
     ("column", "limit"),
     [
@@ -241,7 +241,7 @@ def test_a_limit_of_another_kind_cannot_be_compared(column: list[str], limit: st
 
 
 def test_a_bound_that_there_is_not_cannot_be_compared() -> None:
-    assert within(["9", "12"], "10", "near") is None
+    assert filter_by_limit(["9", "12"], "10", "near") is None
 
 
 @pytest.mark.parametrize(
@@ -283,8 +283,8 @@ def test_thousands_are_compared_with_figures_in_thousands_and_with_whole_ones(co
 
 def test_dates_are_compared_to_the_month_or_the_year_where_a_limit_has_no_more() -> None:
     column = ["31 December 2023", "1 January 2024", "30 June 2024"]
-    assert (held(column, "2024", FROM), held(column, "2024", ABOVE), held(column, "2023", UPTO)) == ("011", "000", "100")
-    assert (held(column, "january 2024", UPTO), held(column, "january 2024", ABOVE)) == ("110", "001")
+    assert (held(column, "2024", FROM), held(column, "2024", ABOVE), held(column, "2023", UP_TO)) == ("011", "000", "100")
+    assert (held(column, "january 2024", UP_TO), held(column, "january 2024", ABOVE)) == ("110", "001")
 
 
 def test_blanks_in_cells_and_in_a_limit_make_no_difference() -> None:
@@ -295,7 +295,7 @@ def test_blanks_in_cells_and_in_a_limit_make_no_difference() -> None:
 @given(st.lists(st.integers(-500, 500), min_size=1, max_size=6), st.integers(0, 500))
 def test_each_cell_is_above_or_not_and_from_it_on_or_not(numbers: list[int], limit: int) -> None:
     column = [str(number) for number in numbers]
-    above, since, below, upto = (within(column, str(limit), bound) for bound in BOUNDS)
+    above, since, below, upto = (filter_by_limit(column, str(limit), bound) for bound in BOUNDS)
     assert above == [number > limit for number in numbers]
     assert since == [number >= limit for number in numbers]
     assert below == [number < limit for number in numbers]
@@ -304,7 +304,7 @@ def test_each_cell_is_above_or_not_and_from_it_on_or_not(numbers: list[int], lim
 
 @given(st.lists(st.text(max_size=12), max_size=6), st.text(max_size=12), st.sampled_from(BOUNDS), st.text(max_size=6))
 def test_no_column_and_no_limit_make_it_stumble(column: list[str], limit: str, bound: str, head: str) -> None:
-    found = within(column, limit, bound, head)
+    found = filter_by_limit(column, limit, bound, head)
     assert found is None or len(found) == len(column)
 
 
@@ -355,9 +355,9 @@ def test_a_limit_is_what_is_meant(column: list[str], limit: str, bound: str, hea
     ],
 )
 def test_what_accounts_write_below_nothing_is_measured_so(text: str) -> None:
-    assert measures([text, "7"]) == [-5, 7]
-    assert within([text, "7"], "0", "below") == [True, False]
+    assert column_sort_keys([text, "7"]) == [-5, 7]
+    assert filter_by_limit([text, "7"], "0", "below") == [True, False]
 
 
 def test_a_number_in_an_aside_is_no_loss() -> None:
-    assert measures(["(3) of them", "(4) Smith", "5 (6)"]) == [3, 4, 5]
+    assert column_sort_keys(["(3) of them", "(4) Smith", "5 (6)"]) == [3, 4, 5]

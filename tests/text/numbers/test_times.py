@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.core.protocols import Source
-from orchestra.text.numbers.times import times
+from orchestra.core.protocols import EvidenceSource
+from orchestra.text.numbers.times import find_times
 from orchestra.verification import equivalence
-from orchestra.verification.evidence_numbers import Held
-from orchestra.verification.standalone import judge
+from orchestra.verification.evidence_numbers import EvidenceIndex
+from orchestra.verification.standalone import verify_answer
 from tests.unsafe_reference import assert_cost
 
 FORMS = ["%H:%M", "%-I:%M %p", "%I.%M%p", "%-H:%M:%S", "%-I:%M:%S %p"]
 
 
 def outcome(answer: object, evidence: str) -> str:
-    [verdict] = judge(answer, (Source(evidence),), ["numbers"]).verdicts
+    [verdict] = verify_answer(answer, (EvidenceSource(evidence),), ["numbers"]).verdicts
     return verdict.outcome
 
 
@@ -33,8 +33,8 @@ def outcome(answer: object, evidence: str) -> str:
     ],
 )  # fmt: skip
 def test_a_time_is_read(text: str, found: tuple[int, int | None, str, str]) -> None:
-    [one] = times(text)
-    assert (one.hour, one.minute, one.second, one.clock) == found
+    [one] = find_times(text)
+    assert (one.hour, one.minute, one.second, one.clock_format) == found
     assert text[one.start : one.end] == one.text
 
 
@@ -43,14 +43,14 @@ def test_a_time_is_read(text: str, found: tuple[int, int | None, str, str]) -> N
     ["61:30", "1:02.5", "17:60", "I am 10", "5 amps", "13 pm", "3.5", "192.168.1.1:80", "1:50,000", "24:10", "+02:00"],
 )
 def test_what_is_no_time_is_none(text: str) -> None:
-    assert times(text) == []
+    assert find_times(text) == []
 
 
 @pytest.mark.parametrize(
     "text", ["9:30-10:30", "9:30–10:30", "2026-01-05T09:30:00-02:00 to 2026-01-05T10:30:00-02:00", "9.30 am / 10.30 am"]
 )
 def test_each_of_several_is_read(text: str) -> None:
-    assert [(one.hour, one.minute) for one in times(text)] == [(9, 30), (10, 30)]
+    assert [(one.hour, one.minute) for one in find_times(text)] == [(9, 30), (10, 30)]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_time_passes_where_the_evidence_says_it(answer: object, evidence: str,
 
 
 def test_the_place_of_a_time_is_told() -> None:
-    ruling = judge("at 17:45", (Source("It left at 5:45 pm.", "a"),), ["numbers"])
+    ruling = verify_answer("at 17:45", (EvidenceSource("It left at 5:45 pm.", "a"),), ["numbers"])
     assert [(one.quote, one.source, one.start, one.end) for one in ruling.evidence] == [("5:45 pm", "a", 11, 18)]
 
 
@@ -110,8 +110,8 @@ def test_a_time_is_the_same_in_any_form_and_another_is_not(one: time, other: tim
 @given(st.text(st.sampled_from("0123456789:.,apmTZ+- "), max_size=16))
 def test_every_time_agrees_with_itself_and_stands_where_it_says(text: str) -> None:
     end = 0
-    for one in times(text):
-        assert one.agrees(one)
+    for one in find_times(text):
+        assert one.matches(one)
         assert not one.text or text[one.start : one.end] == one.text
         assert one.start >= end
         end = one.end
@@ -125,13 +125,13 @@ def test_every_time_agrees_with_itself_and_stands_where_it_says(text: str) -> No
     ],
 )  # fmt: skip
 def test_two_answers_with_times_say_the_same_or_not(one: str, other: str, same: bool) -> None:
-    assert equivalence.same(one, other) is same
-    assert equivalence.same(other, one) is same
+    assert equivalence.is_equivalent(one, other) is same
+    assert equivalence.is_equivalent(other, one) is same
 
 
 def test_many_times_of_one_minute_are_looked_up_at_once() -> None:
     evidence = "\n".join(f"at 1:05:{at % 60:02d}.{at + 10_001} go" for at in range(4_000))
-    held = Held([Source(evidence)])
-    answers = times(" ".join(f"1:05:{at % 60:02d}.{at + 10_001}" for at in range(3_000, 4_000)))
-    assert all(held.at(one) for one in answers)
-    assert_cost(lambda: [held.at(one) for one in answers], at_most=100)
+    held = EvidenceIndex([EvidenceSource(evidence)])
+    answers = find_times(" ".join(f"1:05:{at % 60:02d}.{at + 10_001}" for at in range(3_000, 4_000)))
+    assert all(held.find_time(one) for one in answers)
+    assert_cost(lambda: [held.find_time(one) for one in answers], at_most=100)

@@ -8,9 +8,9 @@ from random import Random
 
 import pytest
 
-from orchestra.core.protocols import Source
-from orchestra.text.numbers.words import POWERS, SMALL
-from orchestra.verification.standalone import judge
+from orchestra.core.protocols import EvidenceSource
+from orchestra.text.numbers.words import POWER_WORDS, SMALL_NUMBERS
+from orchestra.verification.standalone import verify_answer
 from tests.text.numbers.spellings import SPELLINGS
 
 EVIDENCE = "The tower has 4096 rivets and was not made of wood, but of iron."
@@ -20,7 +20,7 @@ LANGUAGES = sorted(SPELLINGS)
 
 
 def outcome(answer: str, evidence: str = EVIDENCE) -> str:
-    return judge(answer, (Source(evidence),), ["numbers"]).verdicts[0].outcome
+    return verify_answer(answer, (EvidenceSource(evidence),), ["numbers"]).verdicts[0].outcome
 
 
 def passing(answers: list[str], evidence: str = EVIDENCE) -> list[str]:
@@ -86,8 +86,8 @@ def test_a_part_of_a_longer_number_in_words_does_not_pass() -> None:
 
 def english_forms() -> list[str]:
     vague = ("a couple", "a few", "several", "many", "a couple of", "tens of", "hundreds of", "half a dozen or a few")
-    forms = [f"{word} {power}" for word in vague for power in (*POWERS, "dozen", "thousands", "millions")]
-    forms += [f"{word}fold" for word in (*SMALL, "hundred", "thousand") if word not in ("zero", "one")]
+    forms = [f"{word} {power}" for word in vague for power in (*POWER_WORDS, "dozen", "thousands", "millions")]
+    forms += [f"{word}fold" for word in (*SMALL_NUMBERS, "hundred", "thousand") if word not in ("zero", "one")]
     forms += [f"{first}{second}" for first in ("twenty", "forty", "ninety") for second in ("one", "five", "nine")]
     forms += [
         "dozens",

@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 from orchestra.core.errors import InputError
 from orchestra.core.events import Verdict
 from orchestra.verification import combine_verdicts
-from orchestra.verification.certificates.combination import Combination, Data, Step, Voice, settled
+from orchestra.verification.certificates.combination import CheckWeight, Combination, CombinationData, IsotonicPoint, interpolate
 from orchestra.verification.verdict import FAIL, PASS, UNKNOWN
 from tests.verification.samples import BONDS
 
 CHECKS = ("confidence", "entailment", "quote")
-TWO = (Voice("confidence", weight=1.0), Voice("entailment", weight=2.0))
+TWO = (CheckWeight("confidence", weight=1.0), CheckWeight("entailment", weight=2.0))
 
 
 def combination(**more: Any) -> Combination:
-    made: dict[str, Any] = {"method": "regression", "checks": CHECKS, "bias": 0.0, "voices": TWO, "made": "2026-11-26"}
-    return Combination(agent="reader", data=Data("rows", "d" * 32, 300, 200, 0), bonds=BONDS, **made | more).sealed()
+    made: dict[str, Any] = {"method": "regression", "checks": CHECKS, "bias": 0.0, "weights": TWO, "created_at": "2026-11-26"}
+    return Combination(agent="reader", data=CombinationData("rows", "d" * 32, 300, 200, 0), dependencies=BONDS, **made | more).with_digest()
 
 
 def said(confidence: float = 0.5, entailment: float = 0.5, but: tuple[str, str] = ("", "")) -> list[Verdict]:
@@ -38,39 +38,39 @@ def said(confidence: float = 0.5, entailment: float = 0.5, but: tuple[str, str] 
 
 def test_a_check_that_asks_agents_is_weighed_and_need_not_pass() -> None:
     made = combination()
-    assert combine_verdicts.score(said(0.9, 0.3)) == 0.0
-    assert not combine_verdicts.accepted(said(0.9, 0.3), 0.5)
-    score = combine_verdicts.score(said(0.9, 0.3), made)
+    assert combine_verdicts.combined_score(said(0.9, 0.3)) == 0.0
+    assert not combine_verdicts.is_accepted(said(0.9, 0.3), 0.5)
+    score = combine_verdicts.combined_score(said(0.9, 0.3), made)
     odds = 0.9 / 0.1 * (0.3 / 0.7) ** 2
     assert score == pytest.approx(odds / (1 + odds))
-    assert combine_verdicts.accepted(said(0.9, 0.3), 0.6, made)
-    assert not combine_verdicts.accepted(said(0.9, 0.3), 0.7, made)
+    assert combine_verdicts.is_accepted(said(0.9, 0.3), 0.6, made)
+    assert not combine_verdicts.is_accepted(said(0.9, 0.3), 0.7, made)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.5])
 def test_a_deterministic_fail_still_fails_whatever_the_others_say(threshold: float) -> None:
     verdicts = said(0.999, 0.999, ("quote", FAIL))
-    assert combine_verdicts.score(verdicts, combination()) == 0.0
-    assert not combine_verdicts.accepted(verdicts, threshold, combination())
+    assert combine_verdicts.combined_score(verdicts, combination()) == 0.0
+    assert not combine_verdicts.is_accepted(verdicts, threshold, combination())
 
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_what_a_check_cannot_tell_never_passes(check: str) -> None:
     verdicts = said(0.999, 0.999, (check, UNKNOWN))
-    assert combine_verdicts.score(verdicts, combination()) is None
-    assert not combine_verdicts.accepted(verdicts, 0.0, combination())
+    assert combine_verdicts.combined_score(verdicts, combination()) is None
+    assert not combine_verdicts.is_accepted(verdicts, 0.0, combination())
 
 
 def test_a_check_that_was_not_asked_is_no_score() -> None:
-    assert combine_verdicts.score(said()[:2], combination()) is None
+    assert combine_verdicts.combined_score(said()[:2], combination()) is None
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
 def test_it_is_a_probability_and_rises_with_each_voice(one: float, other: float, more: float) -> None:
     low, high = sorted((other, more))
-    made = combination(steps=(Step(-4.0, 0.1), Step(0.0, 0.4), Step(3.0, 0.95)))
+    made = combination(isotonic_points=(IsotonicPoint(-4.0, 0.1), IsotonicPoint(0.0, 0.4), IsotonicPoint(3.0, 0.95)))
     for each in (made, combination()):
-        first, second = each.of(said(one, low)), each.of(said(one, high))
+        first, second = each.score(said(one, low)), each.score(said(one, high))
         assert first is not None
         assert second is not None
         assert 0 <= first <= second <= 1
@@ -78,21 +78,21 @@ def test_it_is_a_probability_and_rises_with_each_voice(one: float, other: float,
 
 @pytest.mark.parametrize(("total", "share"), [(-9, 0.2), (-1, 0.2), (0, 0.4), (1, 0.6), (2, 0.6), (5, 0.6)])
 def test_between_two_steps_it_goes_straight_and_beyond_them_it_stays(total: float, share: float) -> None:
-    assert settled((Step(-1, 0.2), Step(1, 0.6)), total) == pytest.approx(share)
+    assert interpolate((IsotonicPoint(-1, 0.2), IsotonicPoint(1, 0.6)), total) == pytest.approx(share)
 
 
 def test_without_labels_a_check_says_pass_or_not_pass() -> None:
-    voices = tuple(Voice(check, passed=1.0, failed=-2.0) for check in CHECKS)
-    made = combination(method="dawid-skene", voices=voices, bias=0.5)
-    assert made.of(said(0.9, 0.9)) == pytest.approx(1 / (1 + 2.718281828459045**-3.5))
-    assert made.of(said(0.9, 0.2)) == pytest.approx(1 / (1 + 2.718281828459045**-0.5))
+    voices = tuple(CheckWeight(check, passed=1.0, failed=-2.0) for check in CHECKS)
+    made = combination(method="dawid-skene", weights=voices, bias=0.5)
+    assert made.score(said(0.9, 0.9)) == pytest.approx(1 / (1 + 2.718281828459045**-3.5))
+    assert made.score(said(0.9, 0.2)) == pytest.approx(1 / (1 + 2.718281828459045**-0.5))
 
 
 def test_the_file_is_read_as_it_was_written_and_notices_an_edit() -> None:
-    made = combination(judges={"entailment": BONDS})
-    assert Combination.read(made.written()) == made
+    made = combination(judge_dependencies={"entailment": BONDS})
+    assert Combination.from_bytes(made.to_bytes()) == made
     with pytest.raises(InputError) as caught:
-        Combination.read(made.written().replace(b'"weight": 2.0', b'"weight": 9.0'))
+        Combination.from_bytes(made.to_bytes().replace(b'"weight": 2.0', b'"weight": 9.0'))
     assert caught.value.code == "V004"
 
 
@@ -103,23 +103,23 @@ def test_it_promises_nothing_and_so_cannot_be_voided() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"voices": (Voice("numbers", weight=1.0),)}, "none of its own"),
-        ({"steps": (Step(0.0, 0.5), Step(1.0, 0.4))}, "do not rise"),
-        ({"steps": (Step(1.0, 0.4), Step(0.0, 0.5))}, "do not rise"),
-        ({"steps": (Step(0.0, 0.5), Step(1.0, 1.4))}, "do not rise"),
+        ({"weights": (CheckWeight("numbers", weight=1.0),)}, "none of its own"),
+        ({"isotonic_points": (IsotonicPoint(0.0, 0.5), IsotonicPoint(1.0, 0.4))}, "do not rise"),
+        ({"isotonic_points": (IsotonicPoint(1.0, 0.4), IsotonicPoint(0.0, 0.5))}, "do not rise"),
+        ({"isotonic_points": (IsotonicPoint(0.0, 0.5), IsotonicPoint(1.0, 1.4))}, "do not rise"),
     ],
 )
 def test_what_is_no_combination_of_its_checks_is_refused(change: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError) as caught:
-        Combination.read(combination(**change).written())
+        Combination.from_bytes(combination(**change).to_bytes())
     assert (caught.value.code, says in caught.value.message) == ("V003", True)
 
 
 @pytest.mark.parametrize("part", ["card", "model", "adapter"])
 def test_it_says_what_changed_of_the_agent_and_of_the_judges(part: str) -> None:
-    made, other = combination(judges={"entailment": BONDS}), msgspec.structs.replace(BONDS, **{part: "another"})
-    assert made.changed(BONDS, {"entailment": BONDS}) == []
-    (mine,) = made.changed(other, {"entailment": BONDS})
+    made, other = combination(judge_dependencies={"entailment": BONDS}), msgspec.structs.replace(BONDS, **{part: "another"})
+    assert made.changes(BONDS, {"entailment": BONDS}) == []
+    (mine,) = made.changes(other, {"entailment": BONDS})
     assert "entailment" not in mine
-    (theirs,) = made.changed(BONDS, {"entailment": other})
+    (theirs,) = made.changes(BONDS, {"entailment": other})
     assert theirs.endswith("of entailment")

@@ -11,14 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.core.errors import InputError
-from orchestra.verification.certificates.conformal import Answer, Part, above, calibrate, kept, needed, rank, tau
+from orchestra.verification.certificates.conformal import (
+    CalibrationAnswer,
+    ScoredPart,
+    apply_threshold,
+    calibrate,
+    keep_threshold,
+    min_answers,
+    quantile_rank,
+    risk_quantile,
+)
 
 pytestmark = pytest.mark.slow
 
 ROUNDS = 2_000
 
 
-def drawn(chance: random.Random, count: int, places: int = 17, wrong: float = 0.3) -> list[Answer]:
+def drawn(chance: random.Random, count: int, places: int = 17, wrong: float = 0.3) -> list[CalibrationAnswer]:
     """Answers of 1 to 8 parts whose scores say something about what is wrong; few `places` make many ties."""
     found = []
     for at in range(count):
@@ -27,8 +36,8 @@ def drawn(chance: random.Random, count: int, places: int = 17, wrong: float = 0.
         for _ in range(chance.randint(1, 8)):
             false = chance.random() < share
             score = min(1.0, max(0.0, chance.gauss(0.45 if false else 0.7, 0.2)))
-            parts.append(Part(None if chance.random() < 0.05 else round(score, places), false))
-        found.append(Answer(f"{at}", tuple(parts)))
+            parts.append(ScoredPart(None if chance.random() < 0.05 else round(score, places), false))
+        found.append(CalibrationAnswer(f"{at}", tuple(parts)))
     return found
 
 
@@ -40,10 +49,10 @@ def test_all_that_is_kept_is_right_in_at_least_the_promised_share_of_answers(alp
     chance = random.Random(f"{alpha} {count} {places}")
     broken = answers = 0
     for _ in range(ROUNDS):
-        dropped = tau([one.risk for one in drawn(chance, count, places)], alpha)
+        dropped = risk_quantile([one.risk for one in drawn(chance, count, places)], alpha)
         assert dropped is not None
-        found = kept(drawn(chance, 5, places), above(dropped, 0.0))
-        broken, answers = broken + found.broken, answers + found.answers
+        found = apply_threshold(drawn(chance, 5, places), keep_threshold(dropped, 0.0))
+        broken, answers = broken + found.violations, answers + found.answers
     share, error = broken / answers, 3 * math.sqrt(alpha * (1 - alpha) / answers)
     assert share <= alpha + error
     if places > 2:  # without ties it is not below alpha - 1 / (n + 1) either: what is dropped beyond need would be a fault too
@@ -56,24 +65,24 @@ def test_resplits_of_one_set_keep_the_promise_on_average(alpha: float) -> None:
     found = calibrate(rows, alpha, rounds=ROUNDS)
     assert found.resplits is not None
     assert found.resplits.rounds == ROUNDS
-    assert found.resplits.violated <= alpha + 0.005
-    assert 0.2 < found.resplits.kept < 1
+    assert found.resplits.violation_rate <= alpha + 0.005
+    assert 0.2 < found.resplits.kept_share < 1
     assert calibrate(reversed(rows), alpha, rounds=3) == calibrate(rows, alpha, rounds=3)  # not by the order of a file
 
 
 def test_a_score_that_ties_with_tau_is_dropped() -> None:
-    rows = [Answer(f"{at}", (Part(0.5, True), Part(0.5, False), Part(0.9, False))) for at in range(30)]
+    rows = [CalibrationAnswer(f"{at}", (ScoredPart(0.5, True), ScoredPart(0.5, False), ScoredPart(0.9, False))) for at in range(30)]
     found = calibrate(rows, 0.2, rounds=1)
     assert found.threshold == math.nextafter(0.5, 1)
-    assert found.judged is not None
-    assert (found.judged.kept, found.judged.broken) == (found.judged.answers, 0)
+    assert found.held_out is not None
+    assert (found.held_out.kept, found.held_out.violations) == (found.held_out.answers, 0)
 
 
 @pytest.mark.parametrize(("alpha", "count"), [(0.5, 1), (0.2, 4), (0.1, 9), (0.05, 19), (0.01, 99), (0.3, 3)])
 def test_the_fewest_answers_that_carry_a_promise(alpha: float, count: int) -> None:
-    assert needed(alpha) == count
-    assert tau([0.1] * count, alpha) == 0.1
-    assert tau([0.1] * (count - 1), alpha) is None
+    assert min_answers(alpha) == count
+    assert risk_quantile([0.1] * count, alpha) == 0.1
+    assert risk_quantile([0.1] * (count - 1), alpha) is None
 
 
 def test_too_few_answers_are_refused_with_how_many_are_needed() -> None:
@@ -85,34 +94,34 @@ def test_too_few_answers_are_refused_with_how_many_are_needed() -> None:
 
 @given(st.integers(1, 5_000), st.integers(1, 50))
 def test_the_rank_is_exact(answers: int, percents: int) -> None:
-    assert rank(answers, percents / 100) == math.ceil((answers + 1) * (1 - Fraction(percents, 100)))
+    assert quantile_rank(answers, percents / 100) == math.ceil((answers + 1) * (1 - Fraction(percents, 100)))
 
 
 def test_where_wrong_parts_score_highest_there_is_no_certificate() -> None:
-    rows = [Answer(f"{at}", (Part(1.0, True), Part(0.9, False))) for at in range(30)]
+    rows = [CalibrationAnswer(f"{at}", (ScoredPart(1.0, True), ScoredPart(0.9, False))) for at in range(30)]
     found = calibrate(rows, 0.1)
     assert (found.threshold, found.reason) == (None, "the wrong parts score as high as the right ones do, and nothing would be kept")
 
 
 def test_without_anything_wrong_everything_above_the_floor_is_kept() -> None:
-    rows = [Answer(f"{at}", (Part(0.4, False), Part(0.6, False), Part(None, True))) for at in range(30)]
+    rows = [CalibrationAnswer(f"{at}", (ScoredPart(0.4, False), ScoredPart(0.6, False), ScoredPart(None, True))) for at in range(30)]
     found = calibrate(rows, 0.1, floor=0.5, rounds=1)
     assert found.threshold == 0.5
-    assert found.judged is not None
-    assert found.judged.share == pytest.approx(1 / 3)
+    assert found.held_out is not None
+    assert found.held_out.kept_share == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize(
     ("rows", "alpha"),
     [
         ([], 0.1),
-        ([Answer("1", ()), Answer("1", ())], 0.1),
-        ([Answer("1", (Part(math.nan, True),))], 0.1),
-        ([Answer("1", ())], 0.0),
-        ([Answer("1", ())], 0.6),
+        ([CalibrationAnswer("1", ()), CalibrationAnswer("1", ())], 0.1),
+        ([CalibrationAnswer("1", (ScoredPart(math.nan, True),))], 0.1),
+        ([CalibrationAnswer("1", ())], 0.0),
+        ([CalibrationAnswer("1", ())], 0.6),
     ],
 )
-def test_what_is_no_answer_is_refused(rows: list[Answer], alpha: float) -> None:
+def test_what_is_no_answer_is_refused(rows: list[CalibrationAnswer], alpha: float) -> None:
     with pytest.raises(InputError) as caught:
         calibrate(rows, alpha)
     assert caught.value.code == "V006"

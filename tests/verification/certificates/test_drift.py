@@ -11,22 +11,40 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.core.errors import InputError, Place
-from orchestra.verification.certificates.audits import Audited, Drawn, Line, Log, Output, among, audited, encoded
-from orchestra.verification.certificates.conformal import rank
-from orchestra.verification.certificates.drift import DELTA, GAMMA, Drift, alarms, claims_bound, evidence, fewest_wrong, found_within
+from orchestra.core.errors import InputError, SourceLocation
+from orchestra.verification.certificates.audits import (
+    AuditEntry,
+    AuditLog,
+    OutputAudited,
+    OutputsSampled,
+    SampledOutput,
+    audit_entries,
+    encode,
+    in_sampling_order,
+)
+from orchestra.verification.certificates.conformal import quantile_rank
+from orchestra.verification.certificates.drift import (
+    DEFAULT_DELTA,
+    GAMMA,
+    DriftMonitor,
+    alarm_probability,
+    audits_to_detect,
+    claims_bound,
+    e_value,
+    min_wrong,
+)
 from tests.verification.samples import certified
 
-PLACE = Place("audits.jsonl", 1)
+PLACE = SourceLocation("audits.jsonl", 1)
 WATCHES = 500
 
 
 def watched(rate: float, audits: int, seed: int, alpha: float = 0.05, delta: float = 0.05) -> int | None:
     """After how many audits of answers that are wrong so often an alarm comes; None where none does."""
-    drawn, drift = random.Random(seed), Drift.of(alpha, delta)
+    drawn, drift = random.Random(seed), DriftMonitor.of(alpha, delta)
     for number in range(1, audits + 1):
-        drift = drift.after(wrong=drawn.random() < rate)
-        if drift.broken:
+        drift = drift.with_audit(wrong=drawn.random() < rate)
+        if drift.is_violated:
             return number
     return None
 
@@ -38,12 +56,12 @@ def test_false_alarms_stay_under_delta_however_long_one_watches() -> None:
 
 @pytest.mark.parametrize("alpha", [0.01, 0.02, 0.05, 0.1, 0.3, 0.5])
 def test_the_exact_chance_of_a_false_alarm_is_under_delta(alpha: float) -> None:
-    assert alarms(alpha, 0.05, alpha, 1500) <= 0.05
-    assert alarms(alpha, 0.05, 0.8 * alpha, 1500) <= alarms(alpha, 0.05, alpha, 1500)
+    assert alarm_probability(alpha, 0.05, alpha, 1500) <= 0.05
+    assert alarm_probability(alpha, 0.05, 0.8 * alpha, 1500) <= alarm_probability(alpha, 0.05, alpha, 1500)
 
 
 def test_a_doubled_error_rate_is_found_within_what_is_told() -> None:
-    within = found_within(0.05, 0.05, 0.1)
+    within = audits_to_detect(0.05, 0.05, 0.1)
     print(f"a doubled error rate of 5 % is found within {within} audits, 9 times in 10")
     assert within == 386
     found = sum(watched(0.1, within, seed) is not None for seed in range(WATCHES))
@@ -51,19 +69,19 @@ def test_a_doubled_error_rate_is_found_within_what_is_told() -> None:
 
 
 def test_what_is_broken_altogether_is_found_at_once() -> None:
-    within = found_within(0.05, 0.05, 0.5)
+    within = audits_to_detect(0.05, 0.05, 0.5)
     assert within is not None
     assert within <= 15
 
 
 def test_the_exact_chances_are_those_of_a_simulation() -> None:
     simulated = sum(watched(0.15, 80, seed) is not None for seed in range(WATCHES)) / WATCHES
-    assert alarms(0.05, 0.05, 0.15, 80) == pytest.approx(simulated, abs=0.04)
+    assert alarm_probability(0.05, 0.05, 0.15, 80) == pytest.approx(simulated, abs=0.04)
 
 
 def test_what_is_no_drift_is_not_promised_to_be_found() -> None:
-    assert found_within(0.05, 0.05, 0.05) is None
-    assert found_within(0.05, 0.05, 0.01) is None
+    assert audits_to_detect(0.05, 0.05, 0.05) is None
+    assert audits_to_detect(0.05, 0.05, 0.01) is None
 
 
 @given(
@@ -72,63 +90,63 @@ def test_what_is_no_drift_is_not_promised_to_be_found() -> None:
 )
 def test_a_bet_at_fair_odds_is_worth_its_stake(alpha: float, counts: tuple[int, int]) -> None:
     audited, wrong = counts
-    now = evidence(audited, wrong, alpha)
-    then = alpha * evidence(audited + 1, wrong + 1, alpha) + (1 - alpha) * evidence(audited + 1, wrong, alpha)
+    now = e_value(audited, wrong, alpha)
+    then = alpha * e_value(audited + 1, wrong + 1, alpha) + (1 - alpha) * e_value(audited + 1, wrong, alpha)
     if 1e-300 < now < 1e300:
         assert then == pytest.approx(now, rel=1e-6)
-    assert evidence(audited + 1, wrong + 1, alpha) >= evidence(audited + 1, wrong, alpha)
+    assert e_value(audited + 1, wrong + 1, alpha) >= e_value(audited + 1, wrong, alpha)
 
 
 def test_the_least_number_of_errors_that_alarms() -> None:
-    wrong = fewest_wrong(100, 0.05, 0.05)
-    assert evidence(100, wrong, 0.05) >= 20 > evidence(100, wrong - 1, 0.05)
-    assert fewest_wrong(1, 0.05, 0.05) == 2  # a single audit proves nothing
+    wrong = min_wrong(100, 0.05, 0.05)
+    assert e_value(100, wrong, 0.05) >= 20 > e_value(100, wrong - 1, 0.05)
+    assert min_wrong(1, 0.05, 0.05) == 2  # a single audit proves nothing
 
 
 def test_an_alarm_is_not_taken_back() -> None:
-    drift = Drift.of(0.05, 0.05)
+    drift = DriftMonitor.of(0.05, 0.05)
     for _ in range(5):
-        drift = drift.after(wrong=True)
-    assert drift.broken
+        drift = drift.with_audit(wrong=True)
+    assert drift.is_violated
     for _ in range(500):
-        drift = drift.after(wrong=False)
+        drift = drift.with_audit(wrong=False)
     assert drift.evidence < 1
-    assert drift.broken
+    assert drift.is_violated
 
 
 def test_the_working_alpha_follows_the_step_of_adaptive_conformal_inference() -> None:
-    drift = Drift.of(0.05, 0.05).after(wrong=True).after(wrong=False)
+    drift = DriftMonitor.of(0.05, 0.05).with_audit(wrong=True).with_audit(wrong=False)
     assert drift.alpha == pytest.approx(0.05 + GAMMA * (0.05 - 1) + GAMMA * 0.05)
     assert drift.promised == 0.05
 
 
 def test_the_working_alpha_is_never_above_what_was_promised() -> None:
-    drift, drawn = Drift.of(0.05, 0.05), random.Random(1)
+    drift, drawn = DriftMonitor.of(0.05, 0.05), random.Random(1)
     for _ in range(7000):
-        drift = drift.after(wrong=drawn.random() < 0.02)
+        drift = drift.with_audit(wrong=drawn.random() < 0.02)
         assert drift.alpha <= 0.05
     assert drift.alpha > 0.03  # and is at rest there while the promise is kept
 
 
 def test_the_working_alpha_falls_to_nothing_where_much_is_wrong_and_not_below() -> None:
-    drift = Drift.of(0.05, 0.05)
+    drift = DriftMonitor.of(0.05, 0.05)
     for _ in range(100):
-        drift = drift.after(wrong=True)
+        drift = drift.with_audit(wrong=True)
         assert drift.alpha >= 0
     assert drift.alpha == 0
 
 
 def test_a_promise_is_never_said_to_hold() -> None:
-    drift = Drift.of(0.05, 0.05)
-    assert drift.standing == "not audited"
-    assert drift.after(wrong=False).standing == "not refuted"
+    drift = DriftMonitor.of(0.05, 0.05)
+    assert drift.status == "not audited"
+    assert drift.with_audit(wrong=False).status == "not refuted"
     for wrong in (True, False, False):
-        drift = drift.after(wrong=wrong)
-    assert 1 < drift.evidence < drift.limit
-    assert drift.standing == "not refuted yet; the audits speak against it"
+        drift = drift.with_audit(wrong=wrong)
+    assert 1 < drift.evidence < drift.evidence_limit
+    assert drift.status == "not refuted yet; the audits speak against it"
     for _ in range(5):
-        drift = drift.after(wrong=True)
-    assert drift.standing == "refuted"
+        drift = drift.with_audit(wrong=True)
+    assert drift.status == "refuted"
 
 
 # Certificates of claims: the rate of their own threshold may be above what is promised
@@ -136,16 +154,16 @@ def test_a_promise_is_never_said_to_hold() -> None:
 
 @pytest.mark.parametrize(("answers", "alpha"), [(20, 0.1), (140, 0.2), (220, 0.05)])
 def test_false_alarms_over_the_draw_of_the_answers_that_calibrated_stay_under_delta(answers: int, alpha: float) -> None:
-    drawn, broken, alarmed = random.Random(answers), answers - rank(answers, alpha), 0
+    drawn, broken, alarmed = random.Random(answers), answers - quantile_rank(answers, alpha), 0
     for _ in range(400):
         rate = drawn.betavariate(broken + 1, answers - broken)  # of a threshold at the k-th smallest risk, where no two are the same
-        drift = Drift.of_claims(alpha, answers, broken)
+        drift = DriftMonitor.of_claims(alpha, answers, broken)
         for _ in range(400):
-            drift = drift.after(wrong=drawn.random() < rate)
-        alarmed += drift.broken
-    assert alarmed <= DELTA * 400
-    naive = sum(alarms(alpha, DELTA, drawn.betavariate(broken + 1, answers - broken), 400) for _ in range(100)) / 100
-    assert naive > DELTA  # bets against what is promised would alarm too often
+            drift = drift.with_audit(wrong=drawn.random() < rate)
+        alarmed += drift.is_violated
+    assert alarmed <= DEFAULT_DELTA * 400
+    naive = sum(alarm_probability(alpha, DEFAULT_DELTA, drawn.betavariate(broken + 1, answers - broken), 400) for _ in range(100)) / 100
+    assert naive > DEFAULT_DELTA  # bets against what is promised would alarm too often
 
 
 def test_the_rate_that_a_threshold_may_have_is_that_of_a_beta_distribution() -> None:
@@ -156,10 +174,10 @@ def test_the_rate_that_a_threshold_may_have_is_that_of_a_beta_distribution() -> 
 
 
 def test_a_judge_that_has_become_useless_is_found_at_once() -> None:
-    drift = Drift.of_claims(0.1, 220, 21)
+    drift = DriftMonitor.of_claims(0.1, 220, 21)
     for _ in range(12):
-        drift = drift.after(wrong=True)
-    assert drift.broken
+        drift = drift.with_audit(wrong=True)
+    assert drift.is_violated
     assert drift.alpha == pytest.approx(0.1 + 12 * GAMMA * (0.1 - 1))
     assert drift.promised == 0.1
 
@@ -167,27 +185,27 @@ def test_a_judge_that_has_become_useless_is_found_at_once() -> None:
 # The log
 
 
-def output(number: int) -> Output:
-    return Output(f"run{number}", "reading", f"{number:032x}", 0.9)
+def output(number: int) -> SampledOutput:
+    return SampledOutput(f"run{number}", "reading", f"{number:032x}", 0.9)
 
 
-def drawn(count: int) -> Drawn:
+def drawn(count: int) -> OutputsSampled:
     mark = certified().digest
-    return Drawn(certificate=mark, at="2026-11-25", seed=0, population=count, outputs=tuple(map(output, range(count))))
+    return OutputsSampled(certificate=mark, at="2026-11-25", seed=0, population=count, outputs=tuple(map(output, range(count))))
 
 
 def logged(said: str) -> bytes:
     """A log with an audit of each letter: r, w, u."""
     words = {"r": "right", "w": "wrong", "u": "unclear"}
-    log = Log().following([drawn(len(said))])
-    watch = Log(tuple(log)).watch(certified())
-    lines = audited(certified(), watch, [(output(at), words[one]) for at, one in enumerate(said)], "ada", "2026-11-25")  # type: ignore[misc]
-    return encoded([*log, *Log(tuple(log)).following(lines)])
+    log = AuditLog().with_digests([drawn(len(said))])
+    watch = AuditLog(tuple(log)).audit_state(certified())
+    lines = audit_entries(certified(), watch, [(output(at), words[one]) for at, one in enumerate(said)], "ada", "2026-11-25")  # type: ignore[misc]
+    return encode([*log, *AuditLog(tuple(log)).with_digests(lines)])
 
 
 def test_a_log_says_how_the_watch_stands() -> None:
-    watch = Log.read(logged("rrwur"), PLACE).watch(certified())
-    assert (watch.drift.audited, watch.drift.wrong, watch.unclear, watch.open) == (4, 1, 1, [])
+    watch = AuditLog.from_bytes(logged("rrwur"), PLACE).audit_state(certified())
+    assert (watch.drift.audited, watch.drift.wrong, watch.unclear_count, watch.pending) == (4, 1, 1, [])
     steps = [audit.alpha for audit in watch.audits.values()]
     assert steps == pytest.approx([0.05, 0.05, 0.04525, 0.04525, 0.0455])
     assert list(watch.audits.values())[-1].evidence == pytest.approx(watch.drift.evidence)
@@ -195,18 +213,18 @@ def test_a_log_says_how_the_watch_stands() -> None:
 
 def test_withheld_answers_are_told_among_the_others_and_only_when_those_before_them_were() -> None:
     outputs = [msgspec.structs.replace(output(at), withheld=True) if kept == "." else output(at) for at, kept in enumerate(".a.b..c.")]
-    line = Log().following([msgspec.structs.replace(drawn(0), outputs=tuple(outputs))])
-    watch = Log(tuple(line)).watch(certified())
+    line = AuditLog().with_digests([msgspec.structs.replace(drawn(0), outputs=tuple(outputs))])
+    watch = AuditLog(tuple(line)).audit_state(certified())
 
     def told(*said: int) -> list[int]:
-        return [outputs.index(one) for one, _ in among(watch, [(outputs[at], "wrong") for at in said])]
+        return [outputs.index(one) for one, _ in in_sampling_order(watch, [(outputs[at], "wrong") for at in said])]
 
     assert told() == []
     assert told(1) == [0, 1]
     assert told(3) == [0, 2, 3]
     assert told(1, 3) == [0, 1, 2, 3]
     assert told(1, 3, 6) == [0, 1, 2, 3, 4, 5, 6, 7]
-    assert {said for one, said in among(watch, [(outputs[1], "wrong")]) if one.withheld} == {"right"}
+    assert {said for one, said in in_sampling_order(watch, [(outputs[1], "wrong")]) if one.withheld} == {"right"}
 
 
 def test_lines_about_accepted_answers_are_written_as_they_always_were() -> None:
@@ -215,15 +233,15 @@ def test_lines_about_accepted_answers_are_written_as_they_always_were() -> None:
 
 def test_audits_of_another_certificate_do_not_count() -> None:
     other = certified(threshold=0.9)
-    watch = Log.read(logged("wwww"), PLACE).watch(other)
-    assert (watch.drift.audited, watch.drawn) == (0, {})
+    watch = AuditLog.from_bytes(logged("wwww"), PLACE).audit_state(other)
+    assert (watch.drift.audited, watch.sampled) == (0, {})
 
 
 def test_a_voided_certificate_has_the_log_of_before() -> None:
-    void = certified().voided("four of four were wrong")
+    void = certified().mark_void("four of four were wrong")
     assert void.digest != certified().digest
     assert void.original == certified()
-    assert Log.read(logged("wwww"), PLACE).watch(void).broken.startswith("of audited answers 4 of 4 wrong, 100 %")
+    assert AuditLog.from_bytes(logged("wwww"), PLACE).audit_state(void).violation.startswith("of audited answers 4 of 4 wrong, 100 %")
 
 
 @pytest.mark.parametrize("change", ["altered", "taken out", "moved", "added", "no json", "another kind"])
@@ -243,7 +261,7 @@ def test_a_changed_log_is_noticed(change: str) -> None:
         case _:
             lines[2] = lines[2].replace(b'"audited"', b'"forgiven"')
     with pytest.raises(InputError) as error:
-        Log.read(b"".join(lines), PLACE)
+        AuditLog.from_bytes(b"".join(lines), PLACE)
     assert error.value.code == "V020"
 
 
@@ -251,18 +269,18 @@ def test_a_line_that_was_cut_off_was_never_written() -> None:
     whole = logged("rwr")
     last = whole[:-1].rfind(b"\n") + 1
     for end in range(last, len(whole)):
-        log = Log.read(whole[:end], PLACE)
-        assert (len(log.lines), log.size) == (3, last)
+        log = AuditLog.from_bytes(whole[:end], PLACE)
+        assert (len(log.entries), log.size) == (3, last)
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_log_or_refused(data: bytes) -> None:
     with suppress(InputError):
-        assert not Log.read(data, PLACE).lines
+        assert not AuditLog.from_bytes(data, PLACE).entries
 
 
 def test_an_output_that_is_judged_twice_counts_once() -> None:
-    log = Log.read(logged("r"), PLACE)
-    again: list[Line] = [msgspec.structs.replace(line, said="wrong") for line in log.lines if isinstance(line, Audited)]
-    doubled = replace(log, lines=(*log.lines, *log.following(again)))
-    assert doubled.watch(certified()).drift.wrong == 0
+    log = AuditLog.from_bytes(logged("r"), PLACE)
+    again: list[AuditEntry] = [msgspec.structs.replace(line, verdict="wrong") for line in log.entries if isinstance(line, OutputAudited)]
+    doubled = replace(log, entries=(*log.entries, *log.with_digests(again)))
+    assert doubled.audit_state(certified()).drift.wrong == 0

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.core.errors import InputError
-from orchestra.verification.acceptance import Situation, certifiable, ruled_unasked
+from orchestra.verification.acceptance import VerificationRequest, certification_score, verify_without_models
 from orchestra.verification.certificates.file import Certificate
 from tests.verification.samples import BONDS, certified
 
@@ -21,43 +21,43 @@ MADE = certified()
 
 def refused(data: bytes) -> InputError:
     with pytest.raises(InputError) as caught:
-        Certificate.read(data)
+        Certificate.from_bytes(data)
     return caught.value
 
 
 def changed(change: Callable[[dict[str, Any]], None], *, sealed: bool = True) -> bytes:
     """The file with a change; `sealed` with a digest that fits it."""
-    data = json.loads(MADE.written())
+    data = json.loads(MADE.to_bytes())
     change(data)
     if sealed:
-        data["digest"] = msgspec.json.decode(json.dumps(data), type=Certificate).sealed().digest
+        data["digest"] = msgspec.json.decode(json.dumps(data), type=Certificate).with_digest().digest
     return json.dumps(data).encode()
 
 
 def test_a_certificate_is_read_back_the_same() -> None:
-    assert Certificate.read(MADE.written()) == MADE
-    assert MADE.promise == f"at most 5 % of what is accepted is wrong, with 95 % confidence; covers {100 * MADE.coverage:.3g} %"
-    assert MADE.command == "orchestra certify reader --data FILE --alpha 0.05 --delta 0.05"
+    assert Certificate.from_bytes(MADE.to_bytes()) == MADE
+    assert MADE.guarantee == f"at most 5 % of what is accepted is wrong, with 95 % confidence; covers {100 * MADE.coverage:.3g} %"
+    assert MADE.renew_command == "orchestra certify reader --data FILE --alpha 0.05 --delta 0.05"
     assert MADE.checks == ("confidence", "quote")
 
 
 def test_a_voided_certificate_has_the_keys_of_the_original_in_their_order_and_gives_it_back() -> None:
     # journals keep the digest of the file's bytes
-    void = MADE.voided("4 of 20 were wrong")
-    keys, more = (list(json.loads(one.written())) for one in (MADE, void))
+    void = MADE.mark_void("4 of 20 were wrong")
+    keys, more = (list(json.loads(one.to_bytes())) for one in (MADE, void))
     assert (keys[:2], keys[-1]) == (["agent", "format"], "digest")
-    assert more == [*keys[:-1], "void", "digest"]
-    assert Certificate.read(void.written()) == void
+    assert more == [*keys[:-1], "void_reason", "digest"]
+    assert Certificate.from_bytes(void.to_bytes()) == void
     assert void.original == MADE
 
 
 def test_a_threshold_that_was_moved_by_hand_is_noticed() -> None:
     error = refused(changed(lambda data: data.update(threshold=0.1), sealed=False))
     assert error.code == "V004"
-    assert error.hint == MADE.command
+    assert error.hint == MADE.renew_command
 
 
-@given(st.sampled_from(sorted(set(json.loads(MADE.written())) - {"digest"})))
+@given(st.sampled_from(sorted(set(json.loads(MADE.to_bytes())) - {"digest"})))
 def test_no_value_can_be_changed_unnoticed(key: str) -> None:
     def other(value: Any) -> Any:
         match value:
@@ -96,16 +96,23 @@ def test_figures_that_do_not_carry_the_promise_are_refused(change: dict[str, Any
         b"\xff\xfe",
         b"[" * 100_000,
         b" " * (1 << 20) + b"{}",
-        MADE.written().replace(b"orchestra/certificate/v1", b"orchestra/certificate/v9"),
-        MADE.written().replace(b'"alpha": 0.05', b'"alpha": NaN'),
-        MADE.written().replace(b'"alpha": 0.05', b'"alpha": 1.5'),
-        MADE.written().replace(b'"alpha": 0.05', b'"alpha": "a lot"'),
-        MADE.written().replace(b'"agent"', b'"agents"'),
-        MADE.written().replace(b'"accepted"', b'"accepted": -1, "x"'),
+        MADE.to_bytes().replace(b"orchestra/certificate/v2", b"orchestra/certificate/v9"),
+        MADE.to_bytes().replace(b'"alpha": 0.05', b'"alpha": NaN'),
+        MADE.to_bytes().replace(b'"alpha": 0.05', b'"alpha": 1.5'),
+        MADE.to_bytes().replace(b'"alpha": 0.05', b'"alpha": "a lot"'),
+        MADE.to_bytes().replace(b'"agent"', b'"agents"'),
+        MADE.to_bytes().replace(b'"accepted"', b'"accepted": -1, "x"'),
     ],
 )
 def test_what_is_no_certificate_is_refused(data: bytes) -> None:
     assert refused(data).code == "V003"
+
+
+def test_certificate_of_the_previous_format_is_refused() -> None:
+    previous = MADE.to_bytes().replace(b"orchestra/certificate/v2", b"orchestra/certificate/v1").replace(b"held_out", b"judged")
+    error = refused(previous)
+    assert (error.code, error.hint) == ("V003", Certificate.create_command)
+    assert "orchestra/certificate/v1" in str(error)
 
 
 def test_counts_that_cannot_be_are_refused() -> None:
@@ -115,8 +122,8 @@ def test_counts_that_cannot_be_are_refused() -> None:
 
 @pytest.mark.parametrize("field", ["card", "model", "adapter", "checks"])
 def test_whatever_it_is_bound_to_voids_it(field: str) -> None:
-    assert BONDS.changed(BONDS) == []
-    (said,) = BONDS.changed(msgspec.structs.replace(BONDS, **{field: "another"}))
+    assert BONDS.changes(BONDS) == []
+    (said,) = BONDS.changes(msgspec.structs.replace(BONDS, **{field: "another"}))
     assert field in said
 
 
@@ -133,9 +140,9 @@ def test_the_score_that_is_certified_is_the_one_that_the_engine_accepts_by(
     value: Any, confidence: float | None, checks: list[str], threshold: float
 ) -> None:
     """Whatever the threshold: an answer is accepted at it where its certified score reaches it, and never where a check fails."""
-    situation = Situation(value=value, schema=SCHEMA, checks=tuple(checks), confidence=confidence)
-    score = certifiable(situation)
-    ruling = ruled_unasked(msgspec.structs.replace(situation, accept=threshold))
+    situation = VerificationRequest(value=value, schema=SCHEMA, checks=tuple(checks), confidence=confidence)
+    score = certification_score(situation)
+    ruling = verify_without_models(msgspec.structs.replace(situation, accept=threshold))
     assert ruling.accepted == (score is not None and score >= threshold)
     if ruling.accepted:
         assert ruling.score == score

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from orchestra.core.errors import InputError
-from orchestra.core.outcomes import Evidence, Value
+from orchestra.core.outcomes import Evidence, ValueOutcome
 from tests.engine.stage import play, program
 from tests.engine.test_checks import WITH, chance, read
 
@@ -62,7 +62,7 @@ def test_a_card_that_asks_for_the_check_brings_its_agent_along() -> None:
     catalog = replace(WITH, agents={**WITH.agents, "reader": careful})
     text = 'output: ${a}\nnodes:\n  a: {agent: reader, with: {question: when, context: "completed in 1889"}}'
     played = play(text, answers={"entailment": chance(0.9)}, catalog=catalog)
-    assert isinstance(played.outcome, Value)
+    assert isinstance(played.outcome, ValueOutcome)
     assert Evidence("entailment", "completed in 1889", "", 0, 17, "answer") in played.outcome.evidence
     with pytest.raises(InputError) as caught:
         program(text, replace(catalog, agents={"reader": careful}))

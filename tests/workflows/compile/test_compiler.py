@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from orchestra.app.inputs import bound
+from orchestra.app.inputs import bind_arguments
 from orchestra.core.errors import InputError, InputErrors
 from orchestra.engine.evolve import with_defaults
-from orchestra.schema.types import show
+from orchestra.schema.types import format_type
 from orchestra.workflows.compile.compiler import compile_graph
-from orchestra.workflows.compile.diagnostics import Part
+from orchestra.workflows.compile.diagnostics import WorkflowPart
 from orchestra.workflows.model import Graph
 from orchestra.workflows.program import CompiledNode, Program
 from orchestra.workflows.yaml.reader import read
@@ -42,7 +42,7 @@ def sound(program: Program) -> None:
     """Holds of every program, and of its bodies."""
     for one in program.nodes:
         assert all(need < one.index for need in one.needs)
-        assert one.soft <= set(one.needs)
+        assert one.soft_needs <= set(one.needs)
         assert all(one.index in program.nodes[child].needs for child in one.children)
         assert all(one.height > program.nodes[child].height for child in one.children)
         if one.body is not None:
@@ -53,7 +53,7 @@ def sound(program: Program) -> None:
 def test_a_refusal_has_one_fault_with_code_words_and_place(case: dict[str, str]) -> None:
     found = faults(case["text"])
     assert [fault.code for fault in found] == [case["code"]], "\n".join(map(str, found))
-    place = found[0].place
+    place = found[0].location
     assert case["says"] in str(found[0])
     assert place is not None
     assert place.text[place.column - 1 : place.column - 1 + place.width] == case["at"]
@@ -87,17 +87,17 @@ def test_arms_fallbacks_and_after_are_tolerated_and_all_else_is_not() -> None:
         "output: ${d}\nnodes:\n  a: {tool: shout, with: {text: x}}\n  b: {tool: shout, with: {text: y}}\n"
         "  c: {first_of: ['${a}', z]}\n  d: {tool: shout, after: [b], fallback: '${c}', with: {text: '${a}'}}"
     )
-    assert names(program, node(program, "c").soft) == ["a"]
-    assert sorted(names(program, node(program, "d").soft)) == ["b", "c"]
+    assert names(program, node(program, "c").soft_needs) == ["a"]
+    assert sorted(names(program, node(program, "d").soft_needs)) == ["b", "c"]
     assert sorted(names(program, node(program, "d").needs)) == ["a", "b", "c"]
-    assert (node(program, "c").tolerant, node(program, "a").tolerant) == (True, False)
+    assert (node(program, "c").has_soft_needs, node(program, "a").has_soft_needs) == (True, False)
 
 
 def test_what_one_part_of_a_node_needs_is_not_tolerated_for_another() -> None:
     program = compiled(
         "output: ${b}\nnodes:\n  a: {tool: shout, with: {text: x}}\n  b: {tool: shout, fallback: '${a}', with: {text: '${a}'}}"
     )
-    assert node(program, "b").soft == frozenset()
+    assert node(program, "b").soft_needs == frozenset()
 
 
 BODY = "output: ${c}\nnodes:\n  a: {tool: shout, with: {text: x}}\n  c: {call: {nodes: {d: %s}, output: '${d}'}}"
@@ -106,21 +106,21 @@ BODY = "output: ${c}\nnodes:\n  a: {tool: shout, with: {text: x}}\n  c: {call: {
 def test_a_body_makes_its_node_need_what_it_reads_around_it() -> None:
     program = compiled(BODY % "{tool: shout, with: {text: '${a}'}}")
     assert names(program, node(program, "c").needs) == ["a"]
-    assert node(program, "c").soft == frozenset()
+    assert node(program, "c").soft_needs == frozenset()
 
 
 def test_a_body_tolerates_what_all_its_nodes_tolerate() -> None:
     program = compiled(BODY % "{first_of: ['${a}', none]}")
-    assert names(program, node(program, "c").soft) == ["a"]
+    assert names(program, node(program, "c").soft_needs) == ["a"]
 
 
 def test_types_flow_from_node_to_node() -> None:
     program = compiled(SAMPLES[1])
-    assert show(node(program, "words").output) == "list[str]"
-    assert show(node(program, "loud").output) == "str"
-    assert show(node(program, "said").output) == "str"
+    assert format_type(node(program, "words").output) == "list[str]"
+    assert format_type(node(program, "loud").output) == "str"
+    assert format_type(node(program, "said").output) == "str"
     properties = program.output_schema["properties"]
-    assert {name: show(part) for name, part in properties.items()} == {"n": "int", "said": "str", "maybe": "str | null"}
+    assert {name: format_type(part) for name, part in properties.items()} == {"n": "int", "said": "str", "maybe": "str | null"}
 
 
 def test_the_parts_of_an_output_that_is_a_list_have_types() -> None:
@@ -132,12 +132,12 @@ nodes:
   b: {tool: shout, with: {text: y}}
 """
     first, second, third = compiled(text).output_schema["prefixItems"]
-    assert (show(first), show(second), show(third["properties"]["more"])) == ("str | null", "Literal[7]", "str")
+    assert (format_type(first), format_type(second), format_type(third["properties"]["more"])) == ("str | null", "Literal[7]", "str")
 
 
 def test_inputs_have_types_and_defaults() -> None:
     inputs = compiled(SAMPLES[1]).inputs
-    assert [(name, show(one.schema), one.required, one.default) for name, one in inputs.items()] == [
+    assert [(name, format_type(one.schema), one.required, one.default) for name, one in inputs.items()] == [
         ("text", "str", False, "a b"),
         ("go", "bool", True, None),
     ]
@@ -157,7 +157,7 @@ def test_inputs_have_types_and_defaults() -> None:
 def test_a_default_is_read_as_all_texts_of_a_workflow_are(kind: str, written: str, default: Any) -> None:
     head = f"input: {{t: {{type: '{kind}', default: {written}}}}}"
     program = compiled(f"{head}\noutput: ${{a}}\nnodes:\n  a: {{tool: shout, with: {{text: x}}}}")
-    assert bound(program, (), {}) == {"t": default}
+    assert bind_arguments(program, (), {}) == {"t": default}
     assert with_defaults(program, {}) == {"t": default}
     assert program.graph is not None
     assert read(write(program.graph), "x").graph == program.graph
@@ -188,7 +188,7 @@ def test_loops_stand_inside_loops_each_with_its_own_turn() -> None:
         f"output: ${{a}}\nnodes:\n  a: {{loop: {{at_most: 3, until: '${{turn > 2}}', nodes: {{b: {inner}}}, output: '${{b}}'}}}}"
     )
     assert program.warnings == ()
-    assert show(program.output_schema) == "str"
+    assert format_type(program.output_schema) == "str"
 
 
 def test_the_end_of_a_loop_reads_its_nodes_those_under_each_too() -> None:
@@ -196,7 +196,7 @@ def test_the_end_of_a_loop_reads_its_nodes_those_under_each_too() -> None:
         "output: ${a}\nnodes:\n  a: {loop: {at_most: 3, until: '${size(b.values) > 0}', nodes: {b: {tool: shout, "
         "each: '${[\"x\"]}', as: x, with: {text: '${x}'}}}, output: '${b.values}'}}"
     )
-    assert show(compiled(text).output_schema) == "list[str]"
+    assert format_type(compiled(text).output_schema) == "list[str]"
 
 
 def test_bodies_beside_each_other_may_use_the_same_names() -> None:
@@ -280,8 +280,8 @@ def test_a_called_workflow_is_typed_by_its_inputs_and_output() -> None:
     program = compiled("output: ${a}\nnodes: {a: {call: twice, with: {text: x}}}")
     assert program.nodes[0].body is not None
     assert program.nodes[0].body.name == "twice"
-    assert not program.nodes[0].body.lexical
-    assert show(program.output_schema) == "str"
+    assert not program.nodes[0].body.sees_outer_scope
+    assert format_type(program.output_schema) == "str"
 
 
 @pytest.mark.parametrize(
@@ -384,8 +384,8 @@ def test_without_a_file_a_fault_says_where_in_the_workflow_it_is() -> None:
     graph = read(whole("output: ${a}\nnodes: {a: {tool: shout, with: {text: 3}}}"), "w").graph
     with pytest.raises(InputError) as caught:
         compile_graph(graph, CATALOG)
-    assert isinstance(caught.value.place, Part)
-    assert str(caught.value.place) == "w: nodes.a.with.text"
+    assert isinstance(caught.value.location, WorkflowPart)
+    assert str(caught.value.location) == "w: nodes.a.with.text"
     assert "--> w: nodes.a.with.text" in str(caught.value)
 
 

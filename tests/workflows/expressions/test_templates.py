@@ -9,12 +9,12 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel
 
-from orchestra.core.errors import InputError, InputErrors, OrchestraError, Place
+from orchestra.core.errors import InputError, InputErrors, OrchestraError, SourceLocation
 from orchestra.schema.builtin_models import Answer, Quote
-from orchestra.schema.types import Schema, mapped, nullable, schema_of, show
-from orchestra.workflows.expressions.evaluation import Comprehension, Path
+from orchestra.schema.types import Schema, format_type, map_result_type, nullable, schema_of
+from orchestra.workflows.expressions.evaluation import Comprehension, PathExpression
 from orchestra.workflows.expressions.templates import compile_template
-from orchestra.workflows.expressions.three_valued import decided
+from orchestra.workflows.expressions.three_valued import static_truth
 from tests.unsafe_reference import assert_cost, cpu_seconds
 
 
@@ -47,7 +47,7 @@ TYPES: dict[str, Schema] = {
     },
     "v": SCHEMA,
     "maybe": nullable(SCHEMA),
-    "readings": mapped(schema_of(Answer, "serialization")),
+    "readings": map_result_type(schema_of(Answer, "serialization")),
 }
 VALUES: dict[str, Any] = {
     "input": {"question": "why?", "items": [ITEM, {**ITEM, "name": "b", "n": 4, "x": 0.5}], "any": {"p": 1}, "loop": 5},
@@ -62,7 +62,7 @@ def value(template: Any, **more: Any) -> Any:
 
 
 def kind(template: Any) -> str:
-    return show(compile_template(template, TYPES).schema)
+    return format_type(compile_template(template, TYPES).schema)
 
 
 def test_a_key_that_may_be_a_text_is_looked_up_when_it_is_known() -> None:
@@ -189,13 +189,13 @@ def test_a_reference_that_cannot_work_is_refused_where_it_is_wrong(case: dict[st
     text = case["text"]
     line = f"    with: {text}"
     with pytest.raises(InputError) as caught:
-        compile_template(text, TYPES, lambda path: Place("f.yaml", 7, 11, line, len(text)))
+        compile_template(text, TYPES, lambda path: SourceLocation("f.yaml", 7, 11, line, len(text)))
     error = caught.value
     assert error.code == case["code"]
     assert case["says"] in f"{error.message} {error.hint}"
-    assert error.place is not None
-    start = error.place.column - 1
-    assert line[start : start + error.place.width] == case["at"]
+    assert error.location is not None
+    start = error.location.column - 1
+    assert line[start : start + error.location.width] == case["at"]
     assert start + 1 == case.get("column", start + 1)
 
 
@@ -268,8 +268,8 @@ def test_a_guarded_part_is_not_evaluated() -> None:
 
 def test_a_path_is_not_evaluated_by_cel_and_takes_a_small_part_of_its_time() -> None:
     path, by_cel = (compile_template(text, TYPES) for text in ("${input.question}", "${input.question + '!'}"))
-    assert isinstance(path, Path)
-    assert not isinstance(by_cel, Path)
+    assert isinstance(path, PathExpression)
+    assert not isinstance(by_cel, PathExpression)
     assert 4 * min(_timed(path) for _ in range(5)) < min(_timed(by_cel) for _ in range(5))
 
 
@@ -358,5 +358,5 @@ def test_a_field_with_a_dot_in_its_name_is_another_path_than_a_field_of_a_field(
     with pytest.raises(InputError) as caught:
         compile_template('${input["b.c"] != null ? input.b.c.d : "no"}', types)
     assert caught.value.code == "L057"
-    assert decided('${input["b.c"] == input.b.c}', types) is None
-    assert decided('${input["b"].c == input.b["c"]}', types) is True
+    assert static_truth('${input["b.c"] == input.b.c}', types) is None
+    assert static_truth('${input["b"].c == input.b["c"]}', types) is True

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from orchestra import InputError, choose, contains, present, tool, workflow
+from orchestra import InputError, choose, contains, has_value, tool, workflow
 from orchestra.schema.types import schema_of
 from orchestra.workflows.expressions.templates import compile_template
 
@@ -82,7 +82,7 @@ def test_what_would_be_taken_as_a_text_is_refused(condition: Callable[[Any, Any]
     [
         (lambda x, y: x.on < y.on, "${x.on < y.on}"),
         (lambda x, y: x.on == date(2026, 1, 1), '${x.on == "2026-01-01"}'),
-        (lambda x, y: present(x.due), "${x.due != null}"),
+        (lambda x, y: has_value(x.due), "${x.due != null}"),
         (lambda x, y: x.due == None, "${x.due == null}"),  # noqa: E711
         (lambda x, y: x.name < y.name, "${x.name < y.name}"),
         (lambda x, y: "at " + x.at == "at once", '${"at " + x.at == "at once"}'),

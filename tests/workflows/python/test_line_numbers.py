@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestra import InputError, Orchestra, abstain, accepted, first_of, loop, map_, needed, when, workflow
+from orchestra import InputError, Orchestra, abstain, accepted, first_of, loop, map_, require, when, workflow
 from orchestra.core.errors import InputErrors
 from orchestra.core.settings import Settings
 from tests.workflows.standing import echo, fine, pay
@@ -23,7 +23,7 @@ async def orchestra(tmp_path: Path) -> AsyncIterator[Orchestra]:
 @workflow
 def refund(text: str) -> str:
     """Withholds what is not fine."""
-    return needed(accepted(echo(text=text), checks=fine, otherwise=[abstain]))
+    return require(accepted(echo(text=text), checks=fine, otherwise=[abstain]))
 
 
 def at_top(n: int) -> str:
@@ -72,7 +72,7 @@ def line_of(function: Callable[..., Any]) -> int:
 def test_a_fault_of_the_graph_stands_at_the_line_of_the_call(orchestra: Orchestra, function: Callable[..., Any]) -> None:
     with pytest.raises(InputError) as caught:
         orchestra.program(workflow(function))
-    place = caught.value.place
+    place = caught.value.location
     assert place is not None
     assert (Path(place.file).name, place.line) == ("test_line_numbers.py", line_of(function))
     assert "^" in str(caught.value)
@@ -82,8 +82,8 @@ def test_a_fault_of_a_called_function_stands_at_the_line_of_that(orchestra: Orch
     with pytest.raises(InputError) as caught:
         orchestra.program(workflow(called))
     assert within.function is not None
-    assert caught.value.place is not None
-    assert caught.value.place.line == line_of(within.function)
+    assert caught.value.location is not None
+    assert caught.value.location.line == line_of(within.function)
     assert "in the workflow 'within'" in caught.value.why
     assert ".options(fallback=lambda: ...)" in caught.value.hint
 
@@ -95,5 +95,5 @@ def test_each_of_several_faults_has_its_line(orchestra: Orchestra) -> None:
 
     with pytest.raises(InputErrors) as caught:
         orchestra.program(workflow(both))
-    lines = [error.place.line for error in caught.value.errors if error.place is not None]
+    lines = [error.location.line for error in caught.value.errors if error.location is not None]
     assert lines == [both.__code__.co_firstlineno + 1, both.__code__.co_firstlineno + 2]

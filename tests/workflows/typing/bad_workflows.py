@@ -13,11 +13,11 @@ from orchestra import (
     agent_by,
     all_of,
     ask,
+    build,
     filter_,
     first_of,
     length,
     map_,
-    new,
     not_,
     plan,
     quote,
@@ -48,8 +48,8 @@ def wrong(question: str, documents: list[Document]) -> Answer:
     all_of(not_(kind.label == "math"), "yes")  # E: arg-type
     calculator.options(timout=3)(question=question)  # E: call-arg
     calculator.options(timeout="long")(question=question)  # E: arg-type
-    new(Answer, txt=question)  # E: call-arg
-    new(Answer, text=3)  # E: arg-type
+    build(Answer, txt=question)  # E: call-arg
+    build(Answer, text=3)  # E: arg-type
     return first_of(maybe, when(not_(kind.label == "math"), lambda: kind))  # E: return-value
 
 

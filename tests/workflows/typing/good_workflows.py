@@ -11,7 +11,7 @@ from orchestra import (
     Answer,
     Budget,
     Document,
-    Guarded,
+    Maybe,
     Orchestra,
     Passage,
     PlanLimits,
@@ -22,10 +22,11 @@ from orchestra import (
     agent,
     agent_by,
     all_of,
+    answered_by_model,
     any_of,
     as_text,
     ask,
-    by_model,
+    build,
     certified,
     choose,
     contains,
@@ -33,17 +34,16 @@ from orchestra import (
     escalate,
     filter_,
     first_of,
+    has_value,
     length,
     loop,
     map_,
-    needed,
-    new,
     not_,
     numbers,
     or_else,
     plan,
-    present,
     quote,
+    require,
     retry,
     tool,
     values,
@@ -85,12 +85,12 @@ picker = agent("picker", ReaderInput, list[Reading] | None)
 @agent(prompt="{{ text }}", max_output=1)
 def classifier(text: str) -> Kind:
     """Says of what kind a text is."""
-    return by_model()
+    return answered_by_model()
 
 
 @agent(prompt="{{ question }}")
 def calculator(question: str) -> Answer:
-    return by_model()
+    return answered_by_model()
 
 
 @tool(effect="pure")
@@ -141,7 +141,7 @@ def answer_from_documents(question: str, documents: Sequence[Document]) -> Answe
         ),
         passages,
     )
-    assert_type(readings, list[Guarded[Reading]])
+    assert_type(readings, list[Maybe[Reading]])
     assert_type(values(readings), list[Reading])
     return cite(question=question, readings=values(readings))
 
@@ -159,11 +159,11 @@ def right(question: str, documents: list[Document], urls: list[str]) -> Answer:
     assert_type(picker(question=question, context=""), list[Reading] | None)
     kind = classifier(text=question)
     guarded = when(kind.label == "math", calculator(question=question))
-    assert_type(guarded, Guarded[Answer])
-    assert_type(when(kind.label == "math", lambda: calculator(question=question)), Guarded[Answer])
-    assert_type(when(kind.label == "math", needed(guarded)), Guarded[Answer])
-    assert_type(when(kind.label == "math", guarded), Guarded[Answer])
-    assert_type(needed(guarded), Answer)
+    assert_type(guarded, Maybe[Answer])
+    assert_type(when(kind.label == "math", lambda: calculator(question=question)), Maybe[Answer])
+    assert_type(when(kind.label == "math", require(guarded)), Maybe[Answer])
+    assert_type(when(kind.label == "math", guarded), Maybe[Answer])
+    assert_type(require(guarded), Answer)
     mixed = first_of(guarded, when(kind.label != "math", lambda: kind), otherwise=page)
     assert_type(mixed, Answer | Kind | Page)
     assert_type(first_of(guarded), Answer)
@@ -171,10 +171,10 @@ def right(question: str, documents: list[Document], urls: list[str]) -> Answer:
     assert_type(first_of(guarded, when(kind.label != "math", lambda: kind), otherwise=lambda: page), Answer | Kind | Page)
     assert_type(all_of(kind.label == "math", length(documents) > 2, any_of(not_(contains(urls, question)))), bool)
     assert_type(answer_from_documents(question=question, documents=documents), Answer)
-    assert_type(choose(present(readings[0].answer), 1, "x"), int | str)
+    assert_type(choose(has_value(readings[0].answer), 1, "x"), int | str)
     assert_type(or_else(readings[0].answer, "none"), str)
     assert_type(as_text(length(urls)), str)
-    assert_type(new(Answer, text=question), Answer)
+    assert_type(build(Answer, text=question), Answer)
     return first_of(guarded, otherwise=writer(question=question, findings=readings))
 
 
@@ -183,13 +183,13 @@ def acceptance(question: str) -> Answer:
     plain = accepted(calculator(question=question), checks=numbers, against=question)
     assert_type(plain, Answer)
     assert_type(accepted(calculator(question=question), checks=numbers, accept=0.9, otherwise=[retry, escalate, ask]), Answer)
-    assert_type(accepted(calculator(question=question), checks=numbers, accept=certified, otherwise=[abstain]), Guarded[Answer])
-    assert_type(accepted(calculator(question=question), checks=quote & numbers, otherwise=[retry, abstain]), Guarded[Answer])
+    assert_type(accepted(calculator(question=question), checks=numbers, accept=certified, otherwise=[abstain]), Maybe[Answer])
+    assert_type(accepted(calculator(question=question), checks=quote & numbers, otherwise=[retry, abstain]), Maybe[Answer])
     assert_type(verify(plain, checks=numbers, against=question), Answer)
     assert_type(calculator.options(timeout=30, retry=3, after=[plain])(question=question), Answer)
 
     def better(previous: Answer | None) -> Answer:
-        return calculator(question=choose(present(previous), question, ""))
+        return calculator(question=choose(has_value(previous), question, ""))
 
     def counted(previous: Answer | None, turn: int) -> Answer:
         return calculator(question=as_text(turn))
@@ -198,8 +198,8 @@ def acceptance(question: str) -> Answer:
     assert_type(plan("go", returns=list[Answer], limits=PlanLimits(steps=3), repairs=2, router=calculator, fallback=[]), list[Answer])
     assert_type(plan("go", returns=Answer, replans=2, streaming=False, larger=calculator, votes=5, cache=False), Answer)
     assert_type(plan("go", returns=Answer | None, fallback=None, timeout=3, retry=2, after=[plain], with_={"limits": 3}), Answer | None)
-    assert_type(loop(better, at_most=3, until=lambda answer: present(answer.text)), Answer)
-    assert_type(loop(counted, at_most=3, until=lambda answer: present(answer.text)), Answer)
+    assert_type(loop(better, at_most=3, until=lambda answer: has_value(answer.text)), Answer)
+    assert_type(loop(counted, at_most=3, until=lambda answer: has_value(answer.text)), Answer)
     return plain
 
 
@@ -210,7 +210,7 @@ def asked(question: str, amount: float, urls: list[str]) -> Answer:
     assert_type(ask(question), str)
     assert_type(ask(question, returns=Literal["yes", "no"]), Literal["yes", "no"])
     assert_type(ask(question, returns=list[int] | None, fallback=None, retry=2, after=[sure]), list[int] | None)
-    assert_type(when(sure == "no", lambda: ask("Why?")), Guarded[str])
+    assert_type(when(sure == "no", lambda: ask("Why?")), Maybe[str])
     assert_type(map_(lambda url: ask(url, returns=bool), urls), list[bool])
     return ask(question, returns=Answer)
 

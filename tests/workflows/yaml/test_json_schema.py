@@ -10,14 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from orchestra.core.errors import InputError
-from orchestra.schema.strict_yaml import load
-from orchestra.workflows.model import KINDS, Graph
-from orchestra.workflows.yaml.json_schema import schema
+from orchestra.schema.strict_yaml import load_yaml
+from orchestra.workflows.model import NODE_KINDS, Graph
+from orchestra.workflows.yaml.json_schema import workflow_schema
 from orchestra.workflows.yaml.reader import read
 from orchestra.workflows.yaml.writer import write
 from tests.workflows.graphs import graphs
 
-VALIDATOR = jsonschema.Draft202012Validator(schema())
+VALIDATOR = jsonschema.Draft202012Validator(workflow_schema())
 
 DESIGN = """\
 schema: orchestra/v1
@@ -90,7 +90,7 @@ def workflow(node: str, head: str = "schema: orchestra/v1\nname: x\noutput: ${a}
 
 
 def faults(text: str) -> list[str]:
-    return [error.message for error in VALIDATOR.iter_errors(load(text, "x").value)]
+    return [error.message for error in VALIDATOR.iter_errors(load_yaml(text, "x").value)]
 
 
 def leaves(error: Any) -> Iterator[Any]:
@@ -101,7 +101,7 @@ def leaves(error: Any) -> Iterator[Any]:
 
 
 def test_the_schema_is_a_schema() -> None:
-    jsonschema.Draft202012Validator.check_schema(schema())
+    jsonschema.Draft202012Validator.check_schema(workflow_schema())
 
 
 def test_the_sample_of_the_design_is_accepted() -> None:
@@ -163,7 +163,7 @@ def test_what_the_reader_refuses_in_the_head_is_refused(head: str) -> None:
 
 
 def test_an_unknown_key_is_the_only_fault_that_is_named() -> None:
-    document = load(DESIGN.replace("    with: {query", "    wiht: {query"), "x").value
+    document = load_yaml(DESIGN.replace("    with: {query", "    wiht: {query"), "x").value
     found = [leaf for error in VALIDATOR.iter_errors(document) for leaf in leaves(error)]
     assert [(list(leaf.path), leaf.message) for leaf in found] == [
         (["nodes", "passages"], "Additional properties are not allowed ('wiht' was unexpected)")
@@ -175,7 +175,7 @@ def test_each_without_a_name_for_its_elements_is_refused() -> None:
 
 
 def test_every_key_says_what_it_means() -> None:
-    document = schema()
+    document = workflow_schema()
     parts: list[Any] = [document, *document["$defs"].values()]
     records = [choice for part in parts for choice in (part, *part.get("anyOf", ())) if "properties" in choice]
     assert [key for record in records for key, field in record["properties"].items() if not field.get("description")] == []
@@ -183,5 +183,5 @@ def test_every_key_says_what_it_means() -> None:
 
 
 def test_every_kind_of_node_is_described() -> None:
-    conditions = schema()["$defs"]["Node"]["allOf"]
-    assert [one["if"]["required"] for one in conditions] == [[kind] for kind in KINDS]
+    conditions = workflow_schema()["$defs"]["Node"]["allOf"]
+    assert [one["if"]["required"] for one in conditions] == [[kind] for kind in NODE_KINDS]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from orchestra.core.errors import InputError, InputErrors
 from orchestra.workflows.model import CallNode, LoopNode, Retry
-from orchestra.workflows.yaml.reader import MAX_FAULTS, MAX_NODES, read
+from orchestra.workflows.yaml.reader import MAX_ERRORS, MAX_NODES, read
 from tests.workflows.catalog import whole
 
 NODE = "{tool: shout, with: {text: x}}"
@@ -65,22 +65,22 @@ def test_scalars_are_those_of_yaml_1_2() -> None:
 
 def test_places_are_those_of_keys_and_values() -> None:
     source = read(whole(f"output: ${{a}}\nnodes:\n  a: {NODE}"), "w.yaml")
-    value, key = source.places.at("nodes", "a", "with", "text"), source.places.at("nodes", "a", "with", "text", key=True)
+    value, key = source.places.place_of("nodes", "a", "with", "text"), source.places.place_of("nodes", "a", "with", "text", key=True)
     assert (str(value), str(key)) == ("w.yaml:5:33", "w.yaml:5:27")
-    assert source.places.at("nodes", "a", "with", "nothing") == source.places.at("nodes", "a", "with")
+    assert source.places.place_of("nodes", "a", "with", "nothing") == source.places.place_of("nodes", "a", "with")
 
 
 def test_all_faults_of_a_file_are_told_in_its_order() -> None:
     text = whole("output: ${a}\nnodes:\n  a: {tool: t, timeout: 0, retry: 11}\n  b: {tool: t, accept: 2}")
     with pytest.raises(InputErrors) as caught:
         read(text, "w.yaml")
-    assert [str(error.place) for error in caught.value.errors] == ["w.yaml:5:25", "w.yaml:5:35", "w.yaml:6:24"]
+    assert [str(error.location) for error in caught.value.errors] == ["w.yaml:5:25", "w.yaml:5:35", "w.yaml:6:24"]
 
 
 def test_no_more_faults_are_told_than_can_be_read() -> None:
     with pytest.raises(InputErrors) as caught:
         read(whole("output: ${a}\nnodes:\n" + "".join(f"  n{number}: {{tol: t}}\n" for number in range(1000))), "w")
-    assert len(caught.value.errors) == MAX_FAULTS
+    assert len(caught.value.errors) == MAX_ERRORS
 
 
 @pytest.mark.parametrize("text", ["", "a", "[a]", "3", "null", "# nothing"])
@@ -139,7 +139,7 @@ def test_any_data_is_read_or_refused(nodes: object, output: object, more: object
         refusal = error
     else:
         return
-    assert refusal.place is not None
+    assert refusal.location is not None
     assert "pydantic" not in str(refusal)
 
 

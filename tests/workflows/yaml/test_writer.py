@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestra.core.errors import InputError
-from orchestra.schema.strict_yaml import load
+from orchestra.schema.strict_yaml import load_yaml
 from orchestra.workflows.model import AskNode, Defaults, Graph, Input, Retry, ToolNode
 from orchestra.workflows.yaml.reader import read
-from orchestra.workflows.yaml.writer import WIDTH, write
+from orchestra.workflows.yaml.writer import MAX_WIDTH, write
 from tests.workflows.graphs import AWKWARD, graphs
 
 SAMPLE = """\
@@ -75,7 +75,7 @@ def test_a_text_is_read_back_as_value_as_key_in_one_line_and_over_many(text: str
     long: dict[str, Any] = {"first": "word " * 30, "then": [text, [text, "word " * 30]], text: text}
     data: dict[str, Any] = {"short": {text: [text, text]}, "long": long, "output": text}
     graph = Graph(name="one", types={"t": data}, nodes={"a": AskNode(ask=text)}, output="${a}")
-    found = load(write(graph), "x").value
+    found = load_yaml(write(graph), "x").value
     assert found["types"]["t"] == data
     assert found["nodes"]["a"]["ask"] == text
 
@@ -124,7 +124,7 @@ def test_in_one_line_a_reference_is_quoted() -> None:
 
 
 def test_a_mapping_stands_in_one_line_up_to_the_width_and_no_further() -> None:
-    room = WIDTH - len("    with: {a: }")
+    room = MAX_WIDTH - len("    with: {a: }")
     assert f"    with: {{a: {'x' * room}}}\n" in write(one(tool_with({"a": "x" * room})))
     assert f"    with:\n      a: x{'x' * room}\n" in write(one(tool_with({"a": "x" * (room + 1)})))
 

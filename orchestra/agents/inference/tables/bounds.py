@@ -5,52 +5,54 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from orchestra.text.numbers.sort_keys import ABOVE, BELOW, FROM, UPTO
-from orchestra.text.numbers.words import ROW
+from orchestra.text.numbers.sort_keys import ABOVE, BELOW, FROM, UP_TO
+from orchestra.text.numbers.words import NUMBER_WORDS_PATTERN
 
-NEAR: Final = 60
+CONTEXT_CHARACTERS: Final = 60
 """Characters before and behind a figure that are enough to read."""
-_MORE = (
+_MORE_WORDS = (
     "more|greater|larger|bigger|higher|longer|heavier|older|later|newer|taller|wider|deeper|dearer|warmer|hotter|faster|quicker|stronger"
     "|further|farther|better"
 )
-_LESS = (
+_LESS_WORDS = (
     "less|fewer|lower|smaller|shorter|lighter|younger|earlier|sooner|narrower|shallower|cheaper|colder|cooler|slower|weaker|worse|nearer"
     "|closer"
 )
-_NOT = r"(?:\b(?:no|not|never|nothing|nobody|none|cannot|dont|cant|wont|isnt|doesnt|didnt|mustnt)\b|n['’]t\b)(?: \w+){0,2}?"
-_BEFORE: Final = (
-    (UPTO, rf"{_NOT} (?:(?:{_MORE}|expensive) than|over|above|after|exceed(?:ing)?|past|beyond)"),
-    (FROM, rf"{_NOT} (?:(?:{_LESS}) than|under|below|before)"),
+_NEGATION = r"(?:\b(?:no|not|never|nothing|nobody|none|cannot|dont|cant|wont|isnt|doesnt|didnt|mustnt)\b|n['’]t\b)(?: \w+){0,2}?"
+_WORDS_BEFORE: Final = (
+    (UP_TO, rf"{_NEGATION} (?:(?:{_MORE_WORDS}|expensive) than|over|above|after|exceed(?:ing)?|past|beyond)"),
+    (FROM, rf"{_NEGATION} (?:(?:{_LESS_WORDS}) than|under|below|before)"),
     (ABOVE, r"\b(?:over|above|exceed(?:s|ed|ing)?|beyond|more than|higher than)(?: \w+){1,3} limit of"),
-    (FROM, rf"\b(?:(?:{_MORE}) than or equal to|(?:on|in|at|from) or (?:after|above|over)|equals? or exceeds?)|>=|≥"),
-    (UPTO, rf"\b(?:(?:{_LESS}) than or equal to|(?:on|in|at|by) or (?:before|below|under))|<=|≤"),
-    (BELOW, rf"\b(?:(?:{_LESS})(?: \w+)? than|under|below|before|short of|beneath)|<"),
+    (FROM, rf"\b(?:(?:{_MORE_WORDS}) than or equal to|(?:on|in|at|from) or (?:after|above|over)|equals? or exceeds?)|>=|≥"),
+    (UP_TO, rf"\b(?:(?:{_LESS_WORDS}) than or equal to|(?:on|in|at|by) or (?:before|below|under))|<=|≤"),
+    (BELOW, rf"\b(?:(?:{_LESS_WORDS})(?: \w+)? than|under|below|before|short of|beneath)|<"),
     (
         ABOVE,
-        rf"\b(?:(?:{_MORE}|expensive|in excess|upwards?)(?: \w+)? (?:than|of)|over|above|after|exceed(?:s|ed|ing)?|past|beyond|beats?)|>",
+        rf"\b(?:(?:{_MORE_WORDS}|expensive|in excess|upwards?)(?: \w+)? (?:than|of)"
+        r"|over|above|after|exceed(?:s|ed|ing)?|past|beyond|beats?)|>",
     ),
     (FROM, r"\b(?:at (?:the )?least|minimum(?: of)?|since|starting(?: at| in| from)?|min\.?)"),
-    (UPTO, r"\b(?:at (?:the )?most|maximum(?: of)?|max\.?|up to|within|until|till|limit of|at the latest)"),
+    (UP_TO, r"\b(?:at (?:the )?most|maximum(?: of)?|max\.?|up to|within|until|till|limit of|at the latest)"),
 )
 """The bound that is set by words right before a figure; the first that fits."""
-_NEXT = r"(?! than|\s+[$€£¥\d])"
+_NOT_NEXT_FIGURE = r"(?! than|\s+[$€£¥\d])"
 """What does not come behind words that belong to a figure: the next one, as in “more than 5 and less than 10”."""
 _ENDS = r"(?=\s*(?:[,.;:?!)]|$))"
-_AFTER: Final = (
-    (FROM, rf"(?:or|and) (?:{_MORE}|over|above|after|up|upwards?|onwards?|beyond)\b{_NEXT}"),
+_WORDS_AFTER: Final = (
+    (FROM, rf"(?:or|and) (?:{_MORE_WORDS}|over|above|after|up|upwards?|onwards?|beyond)\b{_NOT_NEXT_FIGURE}"),
     (FROM, rf"(?:upwards?|onwards?)\b|(?:on|up|plus|at least|minimum){_ENDS}|at the earliest\b"),
-    (UPTO, rf"(?:or|and) (?:{_LESS}|under|below|before)\b{_NEXT}"),
-    (UPTO, rf"(?:at (?:the )?most|maximum|max|tops){_ENDS}|at the latest\b"),
+    (UP_TO, rf"(?:or|and) (?:{_LESS_WORDS}|under|below|before)\b{_NOT_NEXT_FIGURE}"),
+    (UP_TO, rf"(?:at (?:the )?most|maximum|max|tops){_ENDS}|at the latest\b"),
 )
 """And by words soon behind it."""
-_FILLED = r"(?:\s+(?:a|an|the|about|some|year|ages?|of|its|just|exactly|that)){0,3}\s*[$€£¥(]*\s*$"
-_BEFORES: Final = tuple((bound, re.compile(f"(?:{words}){_FILLED}", re.IGNORECASE)) for bound, words in _BEFORE)
-_AFTERS: Final = tuple(
-    (bound, re.compile(rf"^(?:[%°²³]\w?)?(?:\s+[\w%°²³/€$£'’-]+){{0,2}}?[\s,(]+(?:{words})", re.IGNORECASE)) for bound, words in _AFTER
+_FILLER = r"(?:\s+(?:a|an|the|about|some|year|ages?|of|its|just|exactly|that)){0,3}\s*[$€£¥(]*\s*$"
+_PATTERNS_BEFORE: Final = tuple((bound, re.compile(f"(?:{words}){_FILLER}", re.IGNORECASE)) for bound, words in _WORDS_BEFORE)
+_PATTERNS_AFTER: Final = tuple(
+    (bound, re.compile(rf"^(?:[%°²³]\w?)?(?:\s+[\w%°²³/€$£'’-]+){{0,2}}?[\s,(]+(?:{words})", re.IGNORECASE))
+    for bound, words in _WORDS_AFTER
 )
-_FIGURE = rf"[$€£¥]?(?:\d[\d,.:]*|{ROW}(?:-\w+)?)"
-_FROM = re.compile(rf"\bbetween{_FILLED}", re.IGNORECASE)
+_FIGURE = rf"[$€£¥]?(?:\d[\d,.:]*|{NUMBER_WORDS_PATTERN}(?:-\w+)?)"
+_FROM = re.compile(rf"\bbetween{_FILLER}", re.IGNORECASE)
 _TO = re.compile(rf"^(?:\s+[\w%°²³$€£]+)?\s+and(?:\s+(?:the|about))?\s+{_FIGURE}", re.IGNORECASE)
 _BETWEEN = re.compile(
     rf"\bbetween(?:\s+(?:the|ages?|of|about)){{0,3}}\s+{_FIGURE}(?:\s+[\w%°²³$€£]+)?\s+and(?:\s+(?:the|about))?\s*[$€£¥(]*\s*$",
@@ -61,17 +63,17 @@ _YEAR = re.compile(r"(?:1[89]|20)\d\d")
 """Between two years something changes, more often than that rows are of them."""
 _PLUS = re.compile(r"^\s?\+(?!\s*[\d$€£¥])")
 _BY = re.compile(
-    rf"(?P<moved>\b(?:grew|rose|fell|gained|dropped|increased?|decreased?|changed?|reduced?|raised?|cut|up|down) )?\bby{_FILLED}",
+    rf"(?P<moved>\b(?:grew|rose|fell|gained|dropped|increased?|decreased?|changed?|reduced?|raised?|cut|up|down) )?\bby{_FILLER}",
     re.IGNORECASE,
 )
-_OVER = re.compile(rf"\b(?:over|past|within)(?P<the> the)?{_FILLED}", re.IGNORECASE)
+_OVER = re.compile(rf"\b(?:over|past|within)(?P<the> the)?{_FILLER}", re.IGNORECASE)
 _SPAN = re.compile(r"^\s*(?:days?|nights?|weeks?|months?|quarters?|years?|seasons?)\b", re.IGNORECASE)
-_TURNED: Final = {ABOVE: BELOW, FROM: UPTO, BELOW: ABOVE, UPTO: FROM}
-_AGED = re.compile(r"\b(?:older|younger)\b", re.IGNORECASE)
-_FAST = re.compile(r"\b(?:faster|quicker|slower|better|worse)\b", re.IGNORECASE)
+_INVERTED: Final = {ABOVE: BELOW, FROM: UP_TO, BELOW: ABOVE, UP_TO: FROM}
+_AGE_WORDS = re.compile(r"\b(?:older|younger)\b", re.IGNORECASE)
+_SPEED_WORDS = re.compile(r"\b(?:faster|quicker|slower|better|worse)\b", re.IGNORECASE)
 
 
-def bound(before: str, text: str, after: str, *, dated: bool, spelt: bool = False) -> str | None:
+def find_bound(before: str, text: str, after: str, *, dated: bool, spelt: bool = False) -> str | None:
     """The bound that the words before and behind a figure set; `dated` is a time or a date, which one does something `by`, and `spelt` a
     number in words."""
     if _PLUS.search(after):
@@ -80,20 +82,22 @@ def bound(before: str, text: str, after: str, *, dated: bool, spelt: bool = Fals
         if _FROM.search(before) and _TO.search(after):
             return FROM
         if _BETWEEN.search(before):
-            return UPTO
-    if (found := _first(_AFTERS, after)) is not None:
+            return UP_TO
+    if (found := _first_match(_PATTERNS_AFTER, after)) is not None:
         return found[0]
     if (by := _BY.search(before)) is not None:
-        return UPTO if dated and not by["moved"] else None
+        return UP_TO if dated and not by["moved"] else None
     if (over := _OVER.search(before)) is not None and (_SPAN.search(after) or (over["the"] and spelt and not dated)):
         return None  # “over 3 years” it comes to so much, and “over the two years”
-    if (found := _first(_BEFORES, before)) is None:
+    if (found := _first_match(_PATTERNS_BEFORE, before)) is None:
         return None
-    turned = (dated and text.isdigit() and _AGED.search(found[1])) or (re.search(r":|hour|min|sec", text) and _FAST.search(found[1]))
-    return _TURNED[found[0]] if turned else found[0]
+    turned = (dated and text.isdigit() and _AGE_WORDS.search(found[1])) or (
+        re.search(r":|hour|min|sec", text) and _SPEED_WORDS.search(found[1])
+    )
+    return _INVERTED[found[0]] if turned else found[0]
 
 
-def _first(patterns: tuple[tuple[str, re.Pattern[str]], ...], text: str) -> tuple[str, str] | None:
+def _first_match(patterns: tuple[tuple[str, re.Pattern[str]], ...], text: str) -> tuple[str, str] | None:
     """The bound of the first pattern that fits, and its words."""
     fits = ((bound, pattern.search(text)) for bound, pattern in patterns)
     return next(((bound, found[0]) for bound, found in fits if found is not None), None)

@@ -1,9 +1,9 @@
 """Conditions: which rows count, where a question bounds them by a figure of its own (“larger than 90 square metres”).
 
 What bounds them is one of the question's figures, in one of four ways, or there is no condition: these are chosen among together. Then the
-column is chosen, and code compares its cells with the figure (`orchestra.text.numbers.sort_keys.within`), as a query
-would. Where there is one
-there may be another, by a figure that stands behind the first (“between 10 and 20”, “over 90 square metres and under 800 a month”).
+column is chosen, and code compares its cells with the figure (`orchestra.text.numbers.sort_keys.filter_by_limit`), as a
+query would. After a first condition there may be a second one, by a figure behind the first (“between 10 and 20”,
+“over 90 square metres and under 800 a month”).
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from orchestra.agents.inference.tables.operations import CELLS, COUNT, LEAST, MEAN, MOST, RANGE, SUM
-from orchestra.text.numbers.sort_keys import BOUNDS, within
+from orchestra.text.numbers.sort_keys import BOUNDS, filter_by_limit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from orchestra.agents.inference.tables.encoding import Sheet
+    from orchestra.agents.inference.tables.encoding import TableEncoding
 
-CONDITIONED: Final = frozenset({CELLS, COUNT, MOST, LEAST, SUM, MEAN, RANGE})
+FILTERABLE_OPERATIONS: Final = frozenset({CELLS, COUNT, MOST, LEAST, SUM, MEAN, RANGE})
 """The ways that rows may be bounded in."""
-WORDED: Final = 3.0
+WORD_BONUS: Final = 3.0
 """The logit that is added to the bound that words around a figure set, before anything is learnt."""
-IMPOSSIBLE: Final = 1e4
+IMPOSSIBLE_PENALTY: Final = 1e4
 """What is taken from the logit of a choice that there is not."""
 
 
@@ -31,60 +31,69 @@ class Condition(NamedTuple):
 
     column: int
     bound: str
-    spot: int
+    location: int
     """The place of the figure."""
-    holds: tuple[bool, ...]
+    row_mask: tuple[bool, ...]
     """Of each row, the head's too, which never do."""
 
 
-def offered(sheet: Sheet) -> list[int]:
+def condition_locations(encoding: TableEncoding) -> list[int]:
     """The places of a sheet that a condition may take its figure from."""
-    return [at for at, spot in enumerate(sheet.spots) if spot.given is not None]
+    return [at for at, location in enumerate(encoding.locations) if location.question_figure is not None]
 
 
-def choices(sheet: Sheet) -> list[tuple[int, int]]:
+def condition_choices(encoding: TableEncoding) -> list[tuple[int, int]]:
     """The conditions that there may be but for their columns: a place and the number of a bound. None of them is a choice as well."""
-    return [(at, bound) for at in offered(sheet) for bound in range(len(BOUNDS))]
+    return [(at, bound) for at in condition_locations(encoding) for bound in range(len(BOUNDS))]
 
 
-def scores(sheet: Sheet, limits: Any, bounds: Any, after: int = -1) -> list[Any]:
+def choice_logits(encoding: TableEncoding, limits: Any, bounds: Any, after: int = -1) -> list[Any]:
     """The logits of the choices, of numpy and of torch alike: of the place, of the bound, and what words around the figure add. Only places
     behind `after` can be chosen."""
     found = []
-    for at, number in choices(sheet):
-        given = sheet.spots[at].given
+    for at, number in condition_choices(encoding):
+        given = encoding.locations[at].question_figure
         worded = given is not None and given.bound == BOUNDS[number]
-        found.append(limits[at] + bounds[1 + number] + (WORDED if worded else 0.0) - (0.0 if at > after else IMPOSSIBLE))
+        found.append(limits[at] + bounds[1 + number] + (WORD_BONUS if worded else 0.0) - (0.0 if at > after else IMPOSSIBLE_PENALTY))
     return found
 
 
-def holding(sheet: Sheet, column: int, bound: str, spot: int) -> tuple[bool, ...] | None:
+def matching_rows(encoding: TableEncoding, column: int, bound: str, location: int) -> tuple[bool, ...] | None:
     """Which rows hold a condition; None where the figure cannot be compared with the column."""
-    given = sheet.spots[spot].given
+    given = encoding.locations[location].question_figure
     if given is None:
         return None
-    cells = [sheet.cell(row, column) for row in range(len(sheet.table))]
-    holds = within(cells[sheet.top :], given.measure, bound, " ".join(cells[: sheet.top]), sheet.spelt_in(column))
-    return None if holds is None else (*[False] * sheet.top, *holds)
+    cells = [encoding.cell(row, column) for row in range(len(encoding.table))]
+    holds = filter_by_limit(
+        cells[encoding.header_rows :], given.measure, bound, " ".join(cells[: encoding.header_rows]), encoding.spelling_of(column)
+    )
+    return None if holds is None else (*[False] * encoding.header_rows, *holds)
 
 
-def chosen(sheet: Sheet, choice: NDArray[Any], columns: NDArray[Any], beside: Condition | None = None) -> tuple[Condition | None, float]:
-    """The likeliest condition, or none, and how probable that is.
+def choose_condition(
+    encoding: TableEncoding, choice_probabilities: NDArray[Any], column_probabilities: NDArray[Any], other: Condition | None = None
+) -> tuple[Condition | None, float]:
+    """Returns the most probable condition, or None, and its probability.
 
-    `choice` is how probable each of `choices` is, behind that there is none; `columns` how probable each column is. A condition that can be
-    compared with no column is none. Of a second one, `beside` another, the likeliest column is that in which a row holds both, if there is
-    one: nobody asks for what contradicts itself.
+    A condition that can be compared with no column is dropped.
+
+    Args:
+        encoding: The encoded table.
+        choice_probabilities: Probability of no condition, followed by those of `condition_choices`.
+        column_probabilities: Probability of each column.
+        other: The first condition, if this is the second one. Columns with a row that meets both conditions come first,
+            because a question does not contradict itself.
     """
-    best = int(choice.argmax())
+    best = int(choice_probabilities.argmax())
     if best > 0:
-        spot, bound = choices(sheet)[best - 1]
+        location, bound = condition_choices(encoding)[best - 1]
         every = [
-            Condition(int(column), BOUNDS[bound], spot, holds)
-            for column in columns.argsort()[::-1]
-            if (holds := holding(sheet, int(column), BOUNDS[bound], spot)) is not None
+            Condition(int(column), BOUNDS[bound], location, holds)
+            for column in column_probabilities.argsort()[::-1]
+            if (holds := matching_rows(encoding, int(column), BOUNDS[bound], location)) is not None
         ]
         if every:
-            both = (one for one in every if beside is None or any(map(min, one.holds, beside.holds)))
+            both = (one for one in every if other is None or any(map(min, one.row_mask, other.row_mask)))
             one = next(both, every[0])
-            return one, float(choice[best] * columns[one.column])
-    return None, float(choice[0])
+            return one, float(choice_probabilities[best] * column_probabilities[one.column])
+    return None, float(choice_probabilities[0])

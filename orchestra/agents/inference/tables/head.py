@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from orchestra.agents.inference.tables.encoding import Frame
-from orchestra.agents.inference.tables.operations import SCALES, WAYS
+from orchestra.agents.inference.tables.encoding import PoolingMatrices
+from orchestra.agents.inference.tables.operations import OPERATIONS, SCALES
 from orchestra.text.numbers.sort_keys import BOUNDS
 
 ROLES: Final = ("cells", "first", "second")
 """What a place may be: one of those that are read off or summed up, or one of two figures. Each has five logits: of the place itself, of
 the name of its row and the rest of it, of the head of its column and the rest of that."""
-NAMES: Final = (
+OUTPUT_NAMES: Final = (
     *(f"{role}.{part}" for role in ROLES for part in ("own", "label", "body", "head", "below")),
     *(f"{role}.{part}" for role in ("asked", "by", "bounded", "also") for part in ("head", "below")),
     *(f"rows.{part}" for part in ("label", "body")),
@@ -20,18 +20,18 @@ NAMES: Final = (
     "end",
     *("limit", "also.limit"),
     *(f"{also}bound.{bound}" for also in ("", "also.") for bound in ("none", *BOUNDS)),
-    *(f"way.{way}" for way in WAYS),
+    *(f"way.{way}" for way in OPERATIONS),
     *(f"scale.{scale}" for scale in SCALES),
 )
 """The outputs of the head."""
-AT: Final = {name: number for number, name in enumerate(NAMES)}
+OUTPUT_INDEX: Final = {name: number for number, name in enumerate(OUTPUT_NAMES)}
 A = TypeVar("A")
 
 
-class Logits(NamedTuple, Generic[A]):
+class TableLogits(NamedTuple, Generic[A]):
     """What the head says of a sheet."""
 
-    ways: A
+    operations: A
     scales: A
     cells: A
     """Of each place."""
@@ -39,63 +39,68 @@ class Logits(NamedTuple, Generic[A]):
     second: A
     rows: A
     """Of each row of the table."""
-    asked: A
+    answer_columns: A
     """Of each column: that it is read off."""
-    by: A
+    order_columns: A
     """Of each column: that rows are put in order by it."""
     begin: A
     """Of each token."""
     end: A
-    bounded: A
+    condition_columns: A
     """Of each column: that rows count by a figure of the question that it is compared with."""
     limits: A
     """Of each place: that it is that figure."""
     bounds: A
     """That there is no such condition, and of each of `BOUNDS`."""
-    also: A
+    extra_columns: A
     """And of a second condition: of each column,"""
-    also_limits: A
+    extra_limits: A
     """of each place,"""
-    also_bounds: A
+    extra_bounds: A
     """and that there is none, and of each of `BOUNDS`."""
 
 
-def weighed(read: Any, frame: Frame[Any], together: Callable[[Any], Any]) -> Logits[Any]:
-    """The logits of a sheet from the head's outputs, (tokens, outputs); of arrays of numpy and of torch alike.
+def table_logits(read: Any, pooling: PoolingMatrices[Any], log_sum_exp: Callable[[Any], Any]) -> TableLogits[Any]:
+    """The logits of an encoded table from the head's outputs, (tokens, outputs); for arrays of numpy and of torch.
 
-    `together` is the logarithm of the sum of exponentials over the first axis: any token may tell that there is a scale, as `%` does.
+    `log_sum_exp` works over the first axis, because any token may state that there is a scale, as `%` does.
     """
-    places = frame.spots @ read
-    marks = (frame.starts @ read)[0]
+    places = pooling.locations @ read
+    start_outputs = (pooling.starts @ read)[0]
 
     def of(name: str) -> Any:
-        return places[:, AT[name]]
+        return places[:, OUTPUT_INDEX[name]]
 
     def rows(name: str) -> Any:
-        return frame.label @ of(f"{name}.label") + frame.body @ of(f"{name}.body")
+        return pooling.row_label @ of(f"{name}.label") + pooling.row_body @ of(f"{name}.body")
 
     def columns(name: str) -> Any:
-        return frame.head @ of(f"{name}.head") + frame.below @ of(f"{name}.below")
+        return pooling.column_header @ of(f"{name}.head") + pooling.column_body @ of(f"{name}.below")
 
     def role(name: str) -> Any:
-        return of(f"{name}.own") + frame.in_row @ rows(name) + frame.in_column @ columns(name)
+        return of(f"{name}.own") + pooling.in_row @ rows(name) + pooling.in_column @ columns(name)
 
-    bounds, also, ways, scales = AT["bound.none"], AT["also.bound.none"], AT[f"way.{WAYS[0]}"], AT[f"scale.{SCALES[0]}"]
-    return Logits(
-        ways=marks[ways:scales],
-        scales=marks[scales:] + together(read[:, scales:]),
+    bounds, also, operations, scales = (
+        OUTPUT_INDEX["bound.none"],
+        OUTPUT_INDEX["also.bound.none"],
+        OUTPUT_INDEX[f"way.{OPERATIONS[0]}"],
+        OUTPUT_INDEX[f"scale.{SCALES[0]}"],
+    )
+    return TableLogits(
+        operations=start_outputs[operations:scales],
+        scales=start_outputs[scales:] + log_sum_exp(read[:, scales:]),
         cells=role("cells"),
         first=role("first"),
         second=role("second"),
         rows=rows("rows"),
-        asked=columns("asked"),
-        by=columns("by"),
-        begin=read[:, AT["begin"]],
-        end=read[:, AT["end"]],
-        bounded=columns("bounded"),
+        answer_columns=columns("asked"),
+        order_columns=columns("by"),
+        begin=read[:, OUTPUT_INDEX["begin"]],
+        end=read[:, OUTPUT_INDEX["end"]],
+        condition_columns=columns("bounded"),
         limits=of("limit"),
-        bounds=marks[bounds:also],
-        also=columns("also"),
-        also_limits=of("also.limit"),
-        also_bounds=marks[also:ways],
+        bounds=start_outputs[bounds:also],
+        extra_columns=columns("also"),
+        extra_limits=of("also.limit"),
+        extra_bounds=start_outputs[also:operations],
     )

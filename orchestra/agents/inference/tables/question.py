@@ -10,18 +10,18 @@ import re
 from operator import itemgetter
 from typing import Final, NamedTuple
 
-from orchestra.agents.inference.tables.bounds import NEAR, bound
-from orchestra.agents.inference.tables.operations import figure
-from orchestra.agents.inference.word_problems.quantities import decimal
-from orchestra.text.arithmetic import NotArithmetic, evaluate
-from orchestra.text.numbers.months import MONTH_WORDS
-from orchestra.text.numbers.words import POWERS, SMALL, UNITS, Written, written
+from orchestra.agents.inference.tables.bounds import CONTEXT_CHARACTERS, find_bound
+from orchestra.agents.inference.tables.operations import parse_figure
+from orchestra.agents.inference.word_problems.quantities import decimal_text
+from orchestra.text.arithmetic import ArithmeticParseError, evaluate
+from orchestra.text.numbers.months import MONTH_PATTERN
+from orchestra.text.numbers.words import POWER_WORDS, SMALL_NUMBERS, UNIT_WORDS, WrittenNumber, find_written_numbers
 
-TWICE: Final = ("both", "pair", "couple", "twice", "double")
+PAIR_WORDS: Final = ("both", "pair", "couple", "twice", "double")
 """Words that are two of something, and bound nothing."""
-WORDS: Final = {**dict.fromkeys(TWICE, 2), "dozen": 12, "hundred": 100, "thousand": 1000}
+WORD_VALUES: Final = {**dict.fromkeys(PAIR_WORDS, 2), "dozen": 12, "hundred": 100, "thousand": 1000}
 """Words that are figures, beside those of `orchestra.text.numbers.words`; the last two where they stand without another one."""
-PHRASES: Final = {
+TIME_PHRASES: Final = {
     "half an hour": "30 minutes",
     "quarter of an hour": "15 minutes",
     "an hour and a half": "90 minutes",
@@ -31,37 +31,37 @@ PHRASES: Final = {
     "midnight": "midnight",
 }
 """Words for durations and times."""
-HOURS: Final = {"an hour": "1", "one hour": "1"}
+HOUR_VALUES: Final = {"an hour": "1", "one hour": "1"}
 """What is computed with, where it is another than what is compared: a price is of an hour."""
 _CLOCKS: Final = {"half past": (0, 30), "quarter past": (0, 15), "quarter to": (1, 45)}
 """How many hours before the one that is named, and the minutes."""
 
-DAYS_NAMED: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-_MONTHS = rf"(?:{MONTH_WORDS})\b\.?"
+WEEKDAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_MONTHS = rf"(?:{MONTH_PATTERN})\b\.?"
 _DAY = r"(?:3[01]|[12]\d|0?[1-9])(?:st|nd|rd|th)?"
 _UNIT = r"(?:hours?|hrs?|minutes?|mins?|thousands?|millions?|billions?|trillions?|mn|bn|k)\b"
-_WORD = rf"(?:{'|'.join(WORDS)})\b"
-_NAMED = rf"(?:{'|'.join(DAYS_NAMED)}|{_MONTHS})"
-_ALONE = rf"(?:(?:one|zero)(?:-hour|[ -](?:hr|minute|min)s?)?|an? (?:million|billion|trillion)|{_NAMED})"
+_WORD = rf"(?:{'|'.join(WORD_VALUES)})\b"
+_NAMED = rf"(?:{'|'.join(WEEKDAYS)}|{_MONTHS})"
+_BOUND_ONLY = rf"(?:(?:one|zero)(?:-hour|[ -](?:hr|minute|min)s?)?|an? (?:million|billion|trillion)|{_NAMED})"
 """What is a figure only where words make a bound of it: “at least one”, “before May”."""
-_BARE = re.compile(r"an?[\s-](?:hundred|thousand)", re.IGNORECASE)
+_ARTICLE_NUMBER = re.compile(r"an?[\s-](?:hundred|thousand)", re.IGNORECASE)
 """What is found without its article."""
-_BEHIND = re.compile(rf"[ -]{_UNIT}", re.IGNORECASE)
-_GREAT = re.compile(r"\b(thousand|million|billion|trillion)s?$")
-_HALF = r"(?: in the (?:morning|afternoon|evening)| at night)"
-_GROUPED = "[ \u00a0\u2009\u202f'’]"
+_UNIT_AFTER = re.compile(rf"[ -]{_UNIT}", re.IGNORECASE)
+_SCALE_WORD = re.compile(r"\b(thousand|million|billion|trillion)s?$")
+_DAY_PART = r"(?: in the (?:morning|afternoon|evening)| at night)"
+_THOUSANDS_SEPARATOR = "[ \u00a0\u2009\u202f'’]"
 """What stands between thousands but points and commas."""
 _DIGITS = (
-    rf"(?:\d{{1,3}}(?:{_GROUPED}\d{{3}})+(?!\d)(?:[.,]\d+)?|\d{{1,3}}(?:\.\d{{3}})+,\d+|\d{{1,3}}(?:\.\d{{3}}){{2,}}(?![.\d])"
+    rf"(?:\d{{1,3}}(?:{_THOUSANDS_SEPARATOR}\d{{3}})+(?!\d)(?:[.,]\d+)?|\d{{1,3}}(?:\.\d{{3}})+,\d+|\d{{1,3}}(?:\.\d{{3}}){{2,}}(?![.\d])"
     r"|\d(?:[\d,]*\d)?(?:\.\d+)?)"
 )
-_ASKED = re.compile(
+_FIGURE = re.compile(
     r"(?<![\w.,])(?:"
     r"\d{4}-\d\d-\d\d|\d{1,2}(?P<stroke>[./])\d{1,2}(?P=stroke)(?:\d{4}|\d\d)(?!\d)"
     rf"|{_DAY}(?: of)? {_MONTHS}(?:,? \d{{4}})?|{_MONTHS} (?:\d{{4}}|{_DAY}(?:,? \d{{4}})?)(?![\w:])"
-    rf"|(?:{'|'.join(_CLOCKS)}) (?:{'|'.join(UNITS[1:13])}|1[0-2]|[1-9])\b"
-    rf"|(?:{'|'.join(PHRASES)})\b"
-    rf"|\d{{1,2}}(?:[:.][0-5]\d)?(?: ?[ap]\.?m\b\.?| ?o['’]clock\b(?:{_HALF})?|{_HALF})|\d{{1,2}}:[0-5]\d\b"
+    rf"|(?:{'|'.join(_CLOCKS)}) (?:{'|'.join(UNIT_WORDS[1:13])}|1[0-2]|[1-9])\b"
+    rf"|(?:{'|'.join(TIME_PHRASES)})\b"
+    rf"|\d{{1,2}}(?:[:.][0-5]\d)?(?: ?[ap]\.?m\b\.?| ?o['’]clock\b(?:{_DAY_PART})?|{_DAY_PART})|\d{{1,2}}:[0-5]\d\b"
     r"|\d{1,6} ?(?:hours?|hrs?|h)(?: and)? \d{1,6} ?(?:minutes?|mins?|m)\b"
     rf"|(?:[-−–]|minus )[$€£¥]?{_DIGITS})"
     rf"|(?:(?<=[$€£¥])|(?<=[$€£¥] )){_DIGITS} ?[mb]\b|(?<![\w.,]){_DIGITS}(?-i:M)\b"
@@ -69,21 +69,21 @@ _ASKED = re.compile(
     rf"|\b{_WORD}(?:[ -]{_UNIT})?|\b{_NAMED}\b",
     re.IGNORECASE | re.ASCII,
 )
-_OTHERS = re.compile(rf"\d{{1,3}}(?:{_GROUPED}\d{{3}}|\.\d{{3}}[.,])")
+_FOREIGN_NUMBER = re.compile(rf"\d{{1,3}}(?:{_THOUSANDS_SEPARATOR}\d{{3}}|\.\d{{3}}[.,])")
 """A number as others write it."""
-_LETTERS: Final = {"k": "thousand", "m": "million", "b": "billion"}
+_SCALE_LETTERS: Final = {"k": "thousand", "m": "million", "b": "billion"}
 _SIGN = re.compile(r"^(?:[-−–]|minus )[$€£¥]?")
 _MINUEND = re.compile(r"[\d%)] *$")
 """A figure, behind which a minus is no sign."""
-_DATED = re.compile(rf"\d:|-\d\d-|[./]\d+[./]|{_MONTHS}|^(?:1[5-9]|20)\d\d$|^(?:{'|'.join(DAYS_NAMED)})$", re.IGNORECASE)
+_DATE_OR_TIME = re.compile(rf"\d:|-\d\d-|[./]\d+[./]|{_MONTHS}|^(?:1[5-9]|20)\d\d$|^(?:{'|'.join(WEEKDAYS)})$", re.IGNORECASE)
 """What one may do something `by`: a time or a date, and not a percentage."""
-LONGEST: Final = 4_000
+MAX_CHARACTERS: Final = 4_000
 """Characters of a question that are looked at."""
-MOST: Final = 48
+MAX_FIGURES: Final = 48
 """Figures of a question that are places."""
 
 
-class Given(NamedTuple):
+class QuestionFigure(NamedTuple):
     """A figure that a question gives."""
 
     text: str
@@ -96,30 +96,34 @@ class Given(NamedTuple):
     """The bound that words around it set."""
 
 
-def given(question: str) -> list[Given]:
+def question_figures(question: str) -> list[QuestionFigure]:
     """The figures of a question, in order: of what is very long, those that come first."""
-    question = question[:LONGEST]
-    found: list[Given] = []
-    for start, end in _places(question):
-        text, before, after = question[start:end].lower().rstrip("."), question[max(0, start - NEAR) : start], question[end : end + NEAR]
+    question = question[:MAX_CHARACTERS]
+    found: list[QuestionFigure] = []
+    for start, end in _figure_spans(question):
+        text, before, after = (
+            question[start:end].lower().rstrip("."),
+            question[max(0, start - CONTEXT_CHARACTERS) : start],
+            question[end : end + CONTEXT_CHARACTERS],
+        )
         less = text.startswith("minus") and re.search(r"%|per ?cent", text + after[:9])
         if (sign := _SIGN.match(text)) is not None and (less or _MINUEND.search(before)):  # “the rent minus 10 percent”
             text = text[sign.end() :]
-        measure = _measure(text)
-        dated = _DATED.search(measure) is not None
-        told = None if text in TWICE else bound(before, measure, after, dated=dated, spelt=text[:1].isalpha())
-        if told is None and re.fullmatch(_ALONE, text):
+        measure = _normalize_measure(text)
+        dated = _DATE_OR_TIME.search(measure) is not None
+        told = None if text in PAIR_WORDS else find_bound(before, measure, after, dated=dated, spelt=text[:1].isalpha())
+        if told is None and re.fullmatch(_BOUND_ONLY, text):
             continue
-        found.append(Given(text, HOURS.get(text) or figure(measure), measure, told))
-    return found[:MOST]
+        found.append(QuestionFigure(text, HOUR_VALUES.get(text) or parse_figure(measure), measure, told))
+    return found[:MAX_FIGURES]
 
 
-def _places(question: str) -> list[tuple[int, int]]:
+def _figure_spans(question: str) -> list[tuple[int, int]]:
     """Where the figures of a question stand, in order, those in words with the unit behind them."""
-    found = [one.span() for one in _ASKED.finditer(question)]
-    for one in written(question):
-        if not _BARE.fullmatch(question, one.start, one.end):
-            unit = _BEHIND.match(question, one.end)
+    found = [one.span() for one in _FIGURE.finditer(question)]
+    for one in find_written_numbers(question):
+        if not _ARTICLE_NUMBER.fullmatch(question, one.start, one.end):
+            unit = _UNIT_AFTER.match(question, one.end)
             found.append((one.start, unit.end() if unit else one.end))
     places: list[tuple[int, int]] = []
     for start, end in sorted(found, key=itemgetter(0)):
@@ -128,37 +132,41 @@ def _places(question: str) -> list[tuple[int, int]]:
     return places
 
 
-def _measure(text: str) -> str:
+def _normalize_measure(text: str) -> str:
     """A text with its words as digits, and its times with a colon."""
-    if text in PHRASES:
-        return PHRASES[text]
+    if text in TIME_PHRASES:
+        return TIME_PHRASES[text]
     if (past := re.fullmatch(rf"({'|'.join(_CLOCKS)}) (\w+)", text)) is not None:
-        hour = int(past[2]) if past[2].isdigit() else SMALL[past[2]]
+        hour = int(past[2]) if past[2].isdigit() else SMALL_NUMBERS[past[2]]
         before, minute = _CLOCKS[past[1]]
         return f"{(hour - before) or 12}:{minute}"
     if (clock := re.match(r"(\d{1,2})(?:[:.](\d\d))? ?(?:([ap])\.?m|o['’]clock|(?=in the |at night))", text)) is not None:
-        return _time(int(clock[1]), clock[2] or "00", clock[3] or "", text)
+        return _time_of_day(int(clock[1]), clock[2] or "00", clock[3] or "", text)
     if (both := re.fullmatch(r"(\d+) ?h[a-z]*(?: and)? (\d+) ?m[a-z]*", text)) is not None:
         return f"{int(both[1]) * 60 + int(both[2])} minutes"
     text = _SIGN.sub("-", text).replace(" of ", " ")
-    text = re.sub(rf"^(\d{{1,3}}(?:(?:{_GROUPED}|\.)\d{{3}})+)([.,]\d+)?(?=\D|$)", _joined, text) if _OTHERS.match(text) else text
-    text = re.sub(r"(?<=\d)[- ]?([kmb])$", lambda found: f" {_LETTERS[found[1]]}", text)
+    text = (
+        re.sub(rf"^(\d{{1,3}}(?:(?:{_THOUSANDS_SEPARATOR}|\.)\d{{3}})+)([.,]\d+)?(?=\D|$)", _join_thousands, text)
+        if _FOREIGN_NUMBER.match(text)
+        else text
+    )
+    text = re.sub(r"(?<=\d)[- ]?([kmb])$", lambda found: f" {_SCALE_LETTERS[found[1]]}", text)
     if (word := re.match(_WORD, text)) is not None:
-        return f"{WORDS[word[0]]}{text[word.end() :].replace('-', ' ')}"
-    if (spelt := next(written(text), None)) is not None and spelt.start == 0:
-        return f"{_digits(spelt, text[: spelt.end])}{text[spelt.end :].replace('-', ' ')}"
+        return f"{WORD_VALUES[word[0]]}{text[word.end() :].replace('-', ' ')}"
+    if (spelt := next(find_written_numbers(text), None)) is not None and spelt.start == 0:
+        return f"{_number_digits(spelt, text[: spelt.end])}{text[spelt.end :].replace('-', ' ')}"
     return re.sub(r"(?<=\d)-(?=[a-z])", " ", text)
 
 
-def _digits(number: Written, text: str) -> str:
+def _number_digits(number: WrittenNumber, text: str) -> str:
     """A number in words as digits, with the word behind it that multiplies all of it; a thousand is 1000."""
-    great = _GREAT.search(text)
-    if number.value != 1000 and great is not None and number.value == number.plain * 10 ** POWERS[great[1]]:
-        return f"{decimal(number.plain)} {great[1]}"
-    return decimal(number.value)
+    great = _SCALE_WORD.search(text)
+    if number.value != 1000 and great is not None and number.value == number.plain * 10 ** POWER_WORDS[great[1]]:
+        return f"{decimal_text(number.plain)} {great[1]}"
+    return decimal_text(number.value)
 
 
-def _time(hour: int, minute: str, half: str, text: str) -> str:
+def _time_of_day(hour: int, minute: str, half: str, text: str) -> str:
     """A time of the day: in the evening it is of the second half, and at night of whichever is dark."""
     if "afternoon" in text or "evening" in text:
         half = "p" if hour <= 12 else ""
@@ -169,28 +177,28 @@ def _time(hour: int, minute: str, half: str, text: str) -> str:
     return f"{hour}:{minute}{f' {half}m' if half else ''}"
 
 
-def _joined(found: re.Match[str]) -> str:
+def _join_thousands(found: re.Match[str]) -> str:
     """A number with blanks, apostrophes or points between its thousands, as others are written."""
     return re.sub(r"\D", "", found[1]) + (found[2] or "").replace(",", ".")
 
 
-def place(said: str, question: str) -> int | None:
+def find_figure(wanted: str, question: str) -> int | None:
     """Which of the figures of a question is meant by a text of one: it stands there, or it is worth as much. None without."""
-    text = said.strip().lower()
-    every = given(question)
-    worth = _worth(figure(_measure(text)))
+    text = wanted.strip().lower()
+    every = question_figures(question)
+    worth = _figure_value(parse_figure(_normalize_measure(text)))
     for same in (
         [at for at, one in enumerate(every) if one.text == text],
         [at for at, one in enumerate(every) if text and re.match(rf"{re.escape(text)}(?![\w.,])", one.text)],
-        [at for at, one in enumerate(every) if worth is not None and _worth(one.figure) == worth],
+        [at for at, one in enumerate(every) if worth is not None and _figure_value(one.figure) == worth],
     ):
         if same:
             return same[0]
     return None
 
 
-def _worth(said: str | None) -> object:
+def _figure_value(said: str | None) -> object:
     try:
         return None if said is None else evaluate(said)
-    except NotArithmetic:
+    except ArithmeticParseError:
         return None

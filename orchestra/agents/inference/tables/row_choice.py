@@ -14,52 +14,58 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestra.agents.inference.tables.encoding import TOTAL, Sheet
-from orchestra.text.keywords import content
+from orchestra.agents.inference.tables.encoding import TOTAL_ROW, TableEncoding
+from orchestra.text.keywords import content_words
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_UNPICKING: Final = frozenset(["all", "any", "every", "less", "many", "more", "most", "much", "no", "none", "not", "or", "than", "yes"])
+_NON_SELECTIVE_WORDS: Final = frozenset(
+    ["all", "any", "every", "less", "many", "more", "most", "much", "no", "none", "not", "or", "than", "yes"]
+)
 """Words of questions that pick no rows, though a cell may be one of them."""
-_BUT = re.compile(r"\b(?:not|but|besides|except\w*|without|exclud\w+|neither|leaving out|other than|apart from)\b|n['’]t\b", re.IGNORECASE)
+_EXCLUSION = re.compile(
+    r"\b(?:not|but|besides|except\w*|without|exclud\w+|neither|leaving out|other than|apart from)\b|n['’]t\b", re.IGNORECASE
+)
 """Behind these words stands what rows are not."""
 
 
-def row_groups(sheet: Sheet) -> Iterator[tuple[int, ...]]:
+def row_groups(encoding: TableEncoding) -> Iterator[tuple[int, ...]]:
     """The rows below the head that have the same words in a column, two at least, where the question has one of these words.
 
     Figures are no words here, for conditions compare those. In a table with sections two rows of one name are in two of them.
     """
-    if _BUT.search(sheet.question):
+    if _EXCLUSION.search(encoding.question):
         return
-    asked = {word for word in content(sheet.question) - _UNPICKING if not word.isdigit()}
-    below = range(sheet.top, len(sheet.table))
-    for column in range(int(_sections(sheet)), max(map(len, sheet.table), default=0)):
+    asked = {word for word in content_words(encoding.question) - _NON_SELECTIVE_WORDS if not word.isdigit()}
+    below = range(encoding.header_rows, len(encoding.table))
+    for column in range(int(_has_sections(encoding)), max(map(len, encoding.table), default=0)):
         alike: dict[str, list[int]] = defaultdict(list)
         for row in below:
-            alike[" ".join(sheet.cell(row, column).casefold().split())].append(row)
-        yield from (tuple(rows) for words, rows in alike.items() if len(rows) > 1 and content(words) & asked)
+            alike[" ".join(encoding.cell(row, column).casefold().split())].append(row)
+        yield from (tuple(rows) for words, rows in alike.items() if len(rows) > 1 and content_words(words) & asked)
 
 
-def _sections(sheet: Sheet) -> bool:
+def _has_sections(encoding: TableEncoding) -> bool:
     """Whether rows stand in sections, each below a row that has nothing but a name."""
-    bare = [row for row in sheet.table[sheet.top :] if "".join(row[:1]).strip() and not "".join(row[1:]).strip()]
+    bare = [row for row in encoding.table[encoding.header_rows :] if "".join(row[:1]).strip() and not "".join(row[1:]).strip()]
     return len(bare) > 1
 
 
-def column_groups(sheet: Sheet, cells: Mapping[tuple[int, int], int]) -> Iterator[tuple[int, ...]]:
+def column_groups(encoding: TableEncoding, cells: Mapping[tuple[int, int], int]) -> Iterator[tuple[int, ...]]:
     """The numbers of the cells of each column: in all rows below the head but for totals, and in those of a group of rows. `cells` has the
     number of a cell by its row and column; where a row has none in a column there is no such group."""
-    every = tuple(row for row in range(sheet.top, len(sheet.table)) if not TOTAL.match(sheet.cell(row, 0)))
-    for rows in (every, *row_groups(sheet)):
-        for column in range(max(map(len, sheet.table), default=0)):
+    every = tuple(row for row in range(encoding.header_rows, len(encoding.table)) if not TOTAL_ROW.match(encoding.cell(row, 0)))
+    for rows in (every, *row_groups(encoding)):
+        for column in range(max(map(len, encoding.table), default=0)):
             found = tuple(cells[row, column] for row in rows if (row, column) in cells)
             if len(found) == len(rows) > 1:
                 yield found
 
 
-def likeliest(logits: NDArray[Any], groups: Sequence[Sequence[int]], factor: float, at_least: int = 0) -> tuple[tuple[int, ...], float]:
+def most_probable_set(
+    logits: NDArray[Any], groups: Sequence[Sequence[int]], factor: float, at_least: int = 0
+) -> tuple[tuple[int, ...], float]:
     """The most probable set of items, and its probability.
 
     Each item is in the set independently, with the given logit; a set listed in `groups` gets `factor` (a log-weight) on top. The
@@ -89,23 +95,26 @@ def likeliest(logits: NDArray[Any], groups: Sequence[Sequence[int]], factor: flo
     return taken, min(math.exp(score) / max(whole, 1e-300), 1.0)
 
 
-def likeliest_pair(
-    first: NDArray[Any], second: NDArray[Any], apart: NDArray[Any], factor: float, *, either: bool
+def most_probable_pair(
+    first: NDArray[Any], second: NDArray[Any], apart: NDArray[Any], factor: float, *, unordered: bool
 ) -> tuple[int, int, float]:
-    """The likeliest two, and their probability: the logits of each as the first and as the second, less `factor` where they are `apart`;
-    `either` where their order says nothing."""
+    """Returns the most probable pair and its probability.
+
+    The logit of a pair is that of its first plus that of its second member, less `factor` if they are `apart`. `unordered`
+    counts both orders of a pair as one.
+    """
     import numpy as np
 
     both = first[:, None] + second[None, :] - factor * apart
-    if either:
+    if unordered:
         both = np.where(np.tri(len(first), dtype=bool), -np.inf, np.logaddexp(both, both.T))
     np.fill_diagonal(both, -np.inf)
-    chances = shares(both)
-    one, other = divmod(int(chances.argmax()), len(first))
-    return one, other, float(chances[one, other])
+    probabilities = softmax(both)
+    one, other = divmod(int(probabilities.argmax()), len(first))
+    return one, other, float(probabilities[one, other])
 
 
-def shares(logits: NDArray[Any]) -> NDArray[Any]:
+def softmax(logits: NDArray[Any]) -> NDArray[Any]:
     """The chances of which one comes true."""
     import numpy as np
 

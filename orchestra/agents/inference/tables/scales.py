@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 _Weight: TypeAlias = Annotated[float, Field(ge=-1e6, le=1e6)]
 UNITS: Final = ("thousand", "million", "billion")
-_SHORT: Final = {"thousand": "k", "million": "mm?|mn|mln|mio", "billion": "bn|bln"}
+_CURRENCY_SUFFIXES: Final = {"thousand": "k", "million": "mm?|mn|mln|mio", "billion": "bn|bln"}
 """What stands for a unit behind a currency."""
-_ALONE: Final = {
+_STANDALONE_WORDS: Final = {
     "thousand": r"(?<!\d)['’]000s?\b|(?<![\w,.'’])(?<!\d )000s?\b",
     "million": r"\b(?:mn|mln|mio)\b",
     "billion": r"\b(?:bn|bln)\b",
@@ -26,9 +26,9 @@ _ALONE: Final = {
 _CURRENCY: Final = r"(?:[$€£¥]|\b(?-i:USD|EUR|GBP|CHF|JPY|CNY|RMB|HKD|SGD|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|INR|KRW|ZAR|BRL))"
 
 
-def _patterns(unit: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+def _unit_patterns(unit: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     """What a unit is said by, and what states it for all figures, as “in millions” and “£m” do and “$5 million” does not."""
-    short, alone = _SHORT[unit], _ALONE[unit]
+    short, alone = _CURRENCY_SUFFIXES[unit], _STANDALONE_WORDS[unit]
     said = rf"\b{unit}s?\b|{_CURRENCY} ?(?:[\d.,]+ ?)?(?:{short})\b|{alone}"
     stated = rf"\bin (?:(?!\d|[$€£¥]\d)\S+ ){{0,3}}{unit}s?\b|\b{unit}s of\b|\({unit}s?\b|{_CURRENCY} ?(?:{unit}s?|{short})\b" + (
         rf"|{_CURRENCY} ?000s?\b|{alone}" if unit == "thousand" else ""
@@ -36,20 +36,20 @@ def _patterns(unit: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     return re.compile(said, re.IGNORECASE), re.compile(stated, re.IGNORECASE)
 
 
-_PATTERNS: Final = {unit: _patterns(unit) for unit in UNITS}
+_PATTERNS: Final = {unit: _unit_patterns(unit) for unit in UNITS}
 """Whoever changes them fits the weights of the agents again that have any."""
-PLACES: Final = ("question", "head", "rows", "text")
-SIGNS: Final = tuple(f"{kind}.{place}" for place in PLACES for kind in ("word", "stated"))
+SIGN_PLACES: Final = ("question", "head", "rows", "text")
+UNIT_SIGNS: Final = tuple(f"{kind}.{place}" for place in SIGN_PLACES for kind in ("word", "stated"))
 """What may be seen of a unit: its word, and that it is stated, in each place."""
 
 
-class Units(BaseModel):
+class UnitWeights(BaseModel):
     """What each sign of a unit counts, and how usual each unit is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    signs: tuple[_Weight, ...] = Field(min_length=len(SIGNS), max_length=len(SIGNS))
-    """Of `SIGNS`, alike for all units."""
+    signs: tuple[_Weight, ...] = Field(min_length=len(UNIT_SIGNS), max_length=len(UNIT_SIGNS))
+    """Of `UNIT_SIGNS`, alike for all units."""
     usual: tuple[_Weight, ...] = Field(min_length=len(UNITS), max_length=len(UNITS))
     """Of `UNITS`."""
 
@@ -64,8 +64,8 @@ class Units(BaseModel):
         return [score - total for score in scores]
 
 
-def signs(question: str, head: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], text: Sequence[str]) -> list[list[bool]]:
-    """Which of `SIGNS` are seen of each of `UNITS`: in a question, in the head and the other rows of a table, in the text beside it."""
+def unit_signs(question: str, head: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], text: Sequence[str]) -> list[list[bool]]:
+    """For each of `UNITS`, which of `UNIT_SIGNS` occur: in the question, the header rows, the other rows, and the text."""
     cells = ([cell for row in part for cell in row] for part in (head, rows))
     places = ["\n".join(" ".join(one.split()) for one in part) for part in ([question], *cells, text)]
     return [[pattern.search(place) is not None for place in places for pattern in _PATTERNS[unit]] for unit in UNITS]

@@ -13,25 +13,25 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
-from orchestra.text.keywords import FOLDED
-from orchestra.text.numbers.numerals import RUN, SCALES, clear, worth
-from orchestra.text.numbers.words import POWERS, SMALL
+from orchestra.text.keywords import CASE_FOLDS
+from orchestra.text.numbers.numerals import NUMERAL, SCALES, is_single_number, parse_numeral
+from orchestra.text.numbers.words import POWER_WORDS, SMALL_NUMBERS
 
-Kind: TypeAlias = Literal["digits", "words", "times", "divisor", "part", "percent", "known", "found"]
+QuantityKind: TypeAlias = Literal["digits", "words", "times", "divisor", "part", "percent", "known", "found"]
 """In digits; in words; `twice`; `half` as 2, and as 0.5; `20%` as 0.2; what everybody knows; and what was found by a step before."""
-KINDS: Final[tuple[str, ...]] = get_args(Kind)
-MOST: Final = 40
+KINDS: Final[tuple[str, ...]] = get_args(QuantityKind)
+MAX_QUANTITIES: Final = 40
 """Quantities of a problem: those that come first."""
 MAX_DIGITS: Final = 15
 """What has more digits before its point, or behind it, is no quantity;"""
-LONGEST: Final = 24
+MAX_CHARACTERS: Final = 24
 """nor what has more characters."""
-_SCALES: Final = {word: 10 ** POWERS[word] for word in ("hundred", "thousand")}
+_SCALES: Final = {word: 10 ** POWER_WORDS[word] for word in ("hundred", "thousand")}
 _ORDINALS: Final = {
     word: number for number, word in enumerate(("first", "", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth"), 1) if word
 }
 """Behind a hyphen and a ten they make a number; a `thirty-second` break has thirty seconds."""
-_TIMES: Final = {
+_MULTIPLIERS: Final = {
     **dict.fromkeys(("twice", "double", "doubled", "doubles", "both", "pair", "pairs", "couple"), 2),
     **dict.fromkeys(("triple", "tripled", "triples", "thrice"), 3),
     **dict.fromkeys(("quadruple", "quadrupled"), 4),
@@ -39,28 +39,28 @@ _TIMES: Final = {
     **dict.fromkeys(("hundreds", "percent"), 100),
     "fortnight": 14,
 }
-_PARTS: Final = {
+_FRACTION_WORDS: Final = {
     **dict.fromkeys(("half", "halves", "halved", "halve"), 2),
     **{f"{part}{end}": number for number, part in enumerate(("third", "quarter"), 3) for end in ("", "s")},
     **{f"{part}{end}": number for number, part in enumerate(("fifth", "sixth", "seventh", "eighth"), 5) for end in ("", "s")},
     **{f"{part}{end}": number for number, part in enumerate(("ninth", "tenth"), 9) for end in ("", "s")},
 }
-_FINITE: Final = (2, 4, 5, 8, 10, 20, 25, 50, 100)
+_FINITE_DENOMINATORS: Final = (2, 4, 5, 8, 10, 20, 25, 50, 100)
 """What a whole number is divided by for a short decimal fraction."""
-_VULGAR: Final = {"½": (1, 2), "⅓": (1, 3), "⅔": (2, 3), "¼": (1, 4), "¾": (3, 4), "⅕": (1, 5), "⅛": (1, 8)}
-_NUMBER_WORD = "|".join(sorted((*SMALL, *_SCALES), key=len, reverse=True))
-_SPELT = rf"(?:{_NUMBER_WORD})(?:(?:-|\s|\sand\s)(?:{_NUMBER_WORD})\b){{0,12}}(?:(?<=ty)-(?:{'|'.join(_ORDINALS)})\b)?"
-_GREAT: Final = {word: 10**power for word, power in SCALES.items() if power > 3 and len(word) > 3}
+_VULGAR_FRACTIONS: Final = {"½": (1, 2), "⅓": (1, 3), "⅔": (2, 3), "¼": (1, 4), "¾": (3, 4), "⅕": (1, 5), "⅛": (1, 8)}
+_NUMBER_WORD = "|".join(sorted((*SMALL_NUMBERS, *_SCALES), key=len, reverse=True))
+_SPELLED_NUMBER = rf"(?:{_NUMBER_WORD})(?:(?:-|\s|\sand\s)(?:{_NUMBER_WORD})\b){{0,12}}(?:(?<=ty)-(?:{'|'.join(_ORDINALS)})\b)?"
+_LARGE_SCALES: Final = {word: 10**power for word, power in SCALES.items() if power > 3 and len(word) > 3}
 """What a number may be multiplied by that stands before it: a lakh and more. Hundreds and thousands are number words."""
-_WORD = "|".join(sorted((*_TIMES, *_PARTS), key=len, reverse=True))
-_FOUND = re.compile(
-    rf"(?P<vulgar>[{''.join(_VULGAR)}])|(?<![\w.,])(?:[-−–])?(?P<digits>{RUN})|\b(?P<spelt>{_SPELT})\b|\b(?P<word>{_WORD})\b"
-    rf"|(?<=\ba\s)(?P<great>{'|'.join(_GREAT)})\b",
+_QUANTITY_WORD = "|".join(sorted((*_MULTIPLIERS, *_FRACTION_WORDS), key=len, reverse=True))
+_QUANTITY = re.compile(
+    rf"(?P<vulgar>[{''.join(_VULGAR_FRACTIONS)}])|(?<![\w.,])(?:[-−–])?(?P<digits>{NUMERAL})|\b(?P<spelt>{_SPELLED_NUMBER})\b|\b(?P<word>{_QUANTITY_WORD})\b"
+    rf"|(?<=\ba\s)(?P<great>{'|'.join(_LARGE_SCALES)})\b",
     re.IGNORECASE,
 )
-_SCALED = re.compile(rf"[\s-](?P<scale>{'|'.join(sorted(_GREAT, key=len, reverse=True))})\b", re.IGNORECASE)
+_SCALE_AFTER = re.compile(rf"[\s-](?P<scale>{'|'.join(sorted(_LARGE_SCALES, key=len, reverse=True))})\b", re.IGNORECASE)
 _PERCENT = re.compile(r"\s?(?:%|per\s?cent\b|cents?\b)", re.IGNORECASE)
-_OVER = re.compile(r"/(\d{1,3})(?![\d./])", re.ASCII)
+_DENOMINATOR = re.compile(r"/(\d{1,3})(?![\d./])", re.ASCII)
 """What makes a fraction of the number before it."""
 _DIGITS = re.compile(r"\d+", re.ASCII)
 _LIST = re.compile(r"\d+(?:,\d+)+", re.ASCII)
@@ -70,7 +70,7 @@ class Quantity(NamedTuple):
     """A number that can be reckoned with."""
 
     value: Fraction
-    kind: Kind
+    kind: QuantityKind
     start: int = 0
     """Where it stands, in characters; what everybody knows stands nowhere."""
     end: int = 0
@@ -78,49 +78,49 @@ class Quantity(NamedTuple):
     @property
     def text(self) -> str:
         """As an expression has it."""
-        return decimal(self.value)
+        return decimal_text(self.value)
 
 
-def quantities(text: str) -> list[Quantity]:
-    """The quantities of a problem, in order; `MOST` of them."""
-    return [one for _, one in zip(range(MOST), _quantities(text), strict=False)]
+def find_quantities(text: str) -> list[Quantity]:
+    """The quantities of a problem, in order; `MAX_QUANTITIES` of them."""
+    return [one for _, one in zip(range(MAX_QUANTITIES), _iterate_quantities(text), strict=False)]
 
 
-def decimal(value: Fraction) -> str:
+def decimal_text(value: Fraction) -> str:
     """A number that has a finite decimal fraction, without an exponent."""
     return f"{Decimal(value.numerator) / Decimal(value.denominator):f}"
 
 
-def _quantities(text: str) -> Iterator[Quantity]:
-    for match in _FOUND.finditer(text := text.translate(FOLDED)):
+def _iterate_quantities(text: str) -> Iterator[Quantity]:
+    for match in _QUANTITY.finditer(text := text.translate(CASE_FOLDS)):
         found, (start, end) = match[0].lower(), match.span(match.lastgroup or 0)
         match match.lastgroup:
             case "digits":
-                yield from _written(match["digits"], text, start, end)
+                yield from _digit_quantities(match["digits"], text, start, end)
             case "spelt":
-                for value in (Fraction(one) for one in _spelt(found) if one < 10**MAX_DIGITS):
+                for value in (Fraction(one) for one in _word_numbers(found) if one < 10**MAX_DIGITS):
                     yield Quantity(value, "words", start, end)
-                    yield from _times(value, "words", text, start, end)
-                    yield from _hundredths(value, text, start, end)
+                    yield from _scaled_quantities(value, "words", text, start, end)
+                    yield from _percent_quantities(value, text, start, end)
             case "great":
-                yield Quantity(Fraction(_GREAT[found]), "words", start, end)
+                yield Quantity(Fraction(_LARGE_SCALES[found]), "words", start, end)
             case "vulgar":
-                yield from _part(*_VULGAR[found], start, end)
-            case _ if found in _TIMES:
-                yield Quantity(Fraction(_TIMES[found]), "times", start, end)
+                yield from _fraction_quantities(*_VULGAR_FRACTIONS[found], start, end)
+            case _ if found in _MULTIPLIERS:
+                yield Quantity(Fraction(_MULTIPLIERS[found]), "times", start, end)
             case _:
-                yield from _part(1, _PARTS[found], start, end)
+                yield from _fraction_quantities(1, _FRACTION_WORDS[found], start, end)
 
 
-def _written(run: str, text: str, start: int, end: int) -> Iterator[Quantity]:
+def _digit_quantities(run: str, text: str, start: int, end: int) -> Iterator[Quantity]:
     """What is made of digits: a number, a percentage, a fraction; the numbers of a list; nothing of a version or a date."""
-    if len(run) > LONGEST:
+    if len(run) > MAX_CHARACTERS:
         return
-    if not clear(run):
+    if not is_single_number(run):
         if _LIST.fullmatch(run):
             yield from (Quantity(Fraction(one[0]), "digits", start + one.start(), start + one.end()) for one in _DIGITS.finditer(run))
         return
-    value, _ = worth(run)
+    value, _ = parse_numeral(run)
     if value >= 10**MAX_DIGITS:
         return
     if 10**MAX_DIGITS % value.denominator:
@@ -129,49 +129,49 @@ def _written(run: str, text: str, start: int, end: int) -> Iterator[Quantity]:
             yield Quantity(Fraction(value.denominator), "divisor", start, end)
         return
     yield Quantity(value, "digits", start, end)
-    yield from _times(value, "digits", text, start, end)
-    yield from _hundredths(value, text, start, end)
-    if (below := _OVER.match(text, end)) is not None and int(below[1]) in _FINITE:
+    yield from _scaled_quantities(value, "digits", text, start, end)
+    yield from _percent_quantities(value, text, start, end)
+    if (below := _DENOMINATOR.match(text, end)) is not None and int(below[1]) in _FINITE_DENOMINATORS:
         yield Quantity(value / int(below[1]), "part", start, below.end())
 
 
-def _part(above: int, below: int, start: int, end: int) -> Iterator[Quantity]:
+def _fraction_quantities(above: int, below: int, start: int, end: int) -> Iterator[Quantity]:
     """What a word or a sign for a part is reckoned with: what is divided by, and the share."""
     yield Quantity(Fraction(below), "divisor", start, end)
-    if below in _FINITE:
+    if below in _FINITE_DENOMINATORS:
         yield Quantity(Fraction(above, below), "part", start, end)
 
 
-def _times(value: Fraction, kind: Kind, text: str, start: int, end: int) -> Iterator[Quantity]:
+def _scaled_quantities(value: Fraction, kind: QuantityKind, text: str, start: int, end: int) -> Iterator[Quantity]:
     """What stands before a million, as so many."""
-    if (found := _SCALED.match(text, end)) is not None and (many := value * _GREAT[found["scale"].lower()]) < 10**MAX_DIGITS:
+    if (found := _SCALE_AFTER.match(text, end)) is not None and (many := value * _LARGE_SCALES[found["scale"].lower()]) < 10**MAX_DIGITS:
         yield Quantity(many, kind, start, found.end())
 
 
-def _hundredths(value: Fraction, text: str, start: int, end: int) -> Iterator[Quantity]:
+def _percent_quantities(value: Fraction, text: str, start: int, end: int) -> Iterator[Quantity]:
     """What stands before a per cent or a cent, as a hundredth of it."""
     if (sign := _PERCENT.match(text, end)) is not None:
         yield Quantity(value / 100, "percent", start, sign.end())
 
 
-def _spelt(words: str) -> Iterator[int]:
+def _word_numbers(words: str) -> Iterator[int]:
     """The numbers of a row of number words: `two hundred and five` is one, and `two three`, `twenty and five` and `one hundred and two
     hundred` are two."""
     row = re.split(r"[-\s]+", words)
     at = 0
     while at < len(row):
-        value, at = _number(row, at)
+        value, at = _parse_number(row, at)
         yield value
         if at < len(row) and row[at] == "and":
             at += 1
 
 
-def _number(row: Sequence[str], at: int) -> tuple[int, int]:
+def _parse_number(row: Sequence[str], at: int) -> tuple[int, int]:
     """The number that begins at a word, and where it ends: thousands, hundreds, and what is less, each once at most."""
     total, last = 0, math.inf
     while at < len(row) and last > 1:
         start = at + (row[at] == "and" and total > 0)
-        group, end = (1, start) if row[start] in _SCALES else _below_hundred(row, start)
+        group, end = (1, start) if row[start] in _SCALES else _parse_below_hundred(row, start)
         scale = 1
         while end < len(row) and row[end] in _SCALES:
             scale, end = scale * _SCALES[row[end]], end + 1
@@ -181,9 +181,9 @@ def _number(row: Sequence[str], at: int) -> tuple[int, int]:
     return total, at
 
 
-def _below_hundred(row: Sequence[str], at: int) -> tuple[int, int]:
+def _parse_below_hundred(row: Sequence[str], at: int) -> tuple[int, int]:
     """`twenty five`, `twenty-fifth`, `nineteen`."""
-    value, following = SMALL[row[at]], row[at + 1] if at + 1 < len(row) else ""
-    if 20 <= value < 100 and 0 < (one := _ORDINALS.get(following, 0) or SMALL.get(following, 0)) < 10:
+    value, following = SMALL_NUMBERS[row[at]], row[at + 1] if at + 1 < len(row) else ""
+    if 20 <= value < 100 and 0 < (one := _ORDINALS.get(following, 0) or SMALL_NUMBERS.get(following, 0)) < 10:
         return value + one, at + 2
     return value, at + 1

@@ -5,7 +5,7 @@ a new one, and the likeliest step is taken until one is said to be the last. So 
 what comes out is exact. Several steps are followed at once (a beam), and what comes to the same value counts together.
 
 `model.json` says what is read and given, on what base the encoder stands, and the SHA-256 of the arrays beside it (`.npz`): for each linear
-layer of the base that was tuned `down.NAME` and `up.NAME`, each of one member, and those of the head (`shapes`). The head is written
+layer of the base that was tuned `down.NAME` and `up.NAME`, each of one member, and those of the head (`head_shapes`). The head is written
 once, for numpy here and for torch where it is trained.
 """
 
@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 from pydantic import AliasChoices, Field
 
 from orchestra.agents.card import Card
-from orchestra.agents.computed_fields import of_problems
-from orchestra.agents.inference.array_files import reading
-from orchestra.agents.inference.encoder import Encoder, changes_of
-from orchestra.agents.inference.model_file import EncoderLayout
-from orchestra.agents.inference.word_problems.quantities import KINDS, Quantity, decimal, quantities
+from orchestra.agents.computed_fields import is_word_problem
+from orchestra.agents.inference.array_files import array_errors
+from orchestra.agents.inference.encoder import Encoder, lora_weights
+from orchestra.agents.inference.model_file import EncoderModelConfig
+from orchestra.agents.inference.word_problems.quantities import KINDS, Quantity, decimal_text, find_quantities
 from orchestra.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,20 +32,20 @@ if TYPE_CHECKING:
 
 FORMAT: Literal["orchestra/deduction/v1"] = "orchestra/deduction/v1"
 OPERATIONS: Final = "+-*/"
-WIDTH: Final = 256
+HIDDEN_SIZE: Final = 256
 """Numbers of a quantity's vector."""
-STEPS: Final = 9
+MAX_STEPS: Final = 9
 """Steps at most."""
-NUMBERS: Final = 10
+MAX_NUMBERS: Final = 10
 """Numbers of an expression at most."""
-BEAM: Final = 6
+BEAM_WIDTH: Final = 6
 """Ways that are followed at once."""
 EPSILON: Final = 1e-6
-NEVER: Final = -1e9
+IMPOSSIBLE_LOGIT: Final = -1e9
 """The logit of what cannot be."""
 
 
-class Layout(EncoderLayout):
+class WordProblemConfig(EncoderModelConfig):
     """What `model.json` says."""
 
     format: Literal["orchestra/deduction/v1"]
@@ -62,29 +62,29 @@ class Layout(EncoderLayout):
     """The power of which the probability of an answer is taken, so that it says how often answers are right; called `heat` before."""
 
 
-def deduces(card: Card) -> bool:
+def solves_word_problems(card: Card) -> bool:
     """Whether an agent of kind `encoder` writes an expression over the numbers of one text, whose value code computes."""
-    return of_problems(card.input_schema, card.form)
+    return is_word_problem(card.input_schema, card.output_form)
 
 
-def shapes(width: int, known: int) -> dict[str, tuple[int, ...]]:
+def head_shapes(width: int, known: int) -> dict[str, tuple[int, ...]]:
     """The arrays of the head, on an encoder of a width, with so many numbers that everybody knows."""
-    square, line = (WIDTH, WIDTH), (WIDTH,)
+    square, line = (HIDDEN_SIZE, HIDDEN_SIZE), (HIDDEN_SIZE,)
     return {
-        "number": (WIDTH, width),
-        "asked": (WIDTH, width),
-        "kind": (len(KINDS), WIDTH),
-        "known": (known, WIDTH),
+        "number": (HIDDEN_SIZE, width),
+        "asked": (HIDDEN_SIZE, width),
+        "kind": (len(KINDS), HIDDEN_SIZE),
+        "known": (known, HIDDEN_SIZE),
         **dict.fromkeys(("left", "right", "first", "second", "state", "was", "now", "alone", "alone.state"), square),
         **dict.fromkeys(("asked.bias", "pair.bias", "alone.bias", "alone.score"), line),
-        "score": (2 * len(OPERATIONS), WIDTH),
+        "score": (2 * len(OPERATIONS), HIDDEN_SIZE),
         "score.bias": (2 * len(OPERATIONS),),
-        "new": (len(OPERATIONS), WIDTH, WIDTH),
-        "new.bias": (len(OPERATIONS), WIDTH),
+        "new": (len(OPERATIONS), HIDDEN_SIZE, HIDDEN_SIZE),
+        "new.bias": (len(OPERATIONS), HIDDEN_SIZE),
     }
 
 
-class Board(NamedTuple):
+class SolverState(NamedTuple):
     """What is known so far, of several problems or of several ways at once."""
 
     vectors: Any
@@ -93,52 +93,52 @@ class Board(NamedTuple):
     """Of the problem and of what was done, (ways, width)."""
 
 
-class Head:
+class SolverHead:
     """The head, over arrays of numpy and of torch alike."""
 
     def __init__(self, arrays: Mapping[str, Any]) -> None:
         self.arrays = arrays
 
-    def begun(self, read: Any, places: Any, kinds: Any) -> Board:
+    def initial_state(self, read: Any, places: Any, kinds: Any) -> SolverState:
         """From an encoder's vectors of tokens, (ways, tokens, encoder's width), the tokens of each quantity, (ways, quantities, tokens), as
         shares, and the numbers of their kinds."""
         get = self.arrays
-        told = _normed((places @ read) @ get["number"].T + get["kind"][kinds])
-        known = _normed(get["known"] + get["kind"][KINDS.index("known")])
-        state = _normed(read[:, 0] @ get["asked"].T + get["asked.bias"])
-        return Board(_behind(known[None] + 0 * state[:, None], told), state)
+        told = _rms_norm((places @ read) @ get["number"].T + get["kind"][kinds])
+        known = _rms_norm(get["known"] + get["kind"][KINDS.index("known")])
+        state = _rms_norm(read[:, 0] @ get["asked"].T + get["asked.bias"])
+        return SolverState(_concatenate(known[None] + 0 * state[:, None], told), state)
 
-    def pairs(self, board: Board) -> Any:
+    def pair_vectors(self, solver_state: SolverState) -> Any:
         """Of each pair of quantities, (ways, quantities, quantities, width)."""
-        get, vectors = self.arrays, board.vectors
+        get, vectors = self.arrays, solver_state.vectors
         left, right, first, second = (vectors @ get[name].T for name in ("left", "right", "first", "second"))
         together = first[:, :, None] * second[:, None] + left[:, :, None] + right[:, None]
-        return (together + (board.state @ get["state"].T + get["pair.bias"])[:, None, None]).clip(0)
+        return (together + (solver_state.state @ get["state"].T + get["pair.bias"])[:, None, None]).clip(0)
 
-    def scores(self, pairs: Any) -> Any:
+    def step_logits(self, pairs: Any) -> Any:
         """Of each pair, operation, and whether it is the last: (ways, quantities, quantities, 2 × operations), the last ones behind."""
         return pairs @ self.arrays["score"].T + self.arrays["score.bias"]
 
-    def alone(self, board: Board) -> Any:
+    def single_logits(self, solver_state: SolverState) -> Any:
         """Of each quantity, that it answers as it is, (ways, quantities)."""
         get = self.arrays
-        hidden = board.vectors @ get["alone"].T + (board.state @ get["alone.state"].T + get["alone.bias"])[:, None]
+        hidden = solver_state.vectors @ get["alone"].T + (solver_state.state @ get["alone.state"].T + get["alone.bias"])[:, None]
         return hidden.clip(0) @ get["alone.score"]
 
-    def found(self, board: Board, pairs: Any, operations: Any) -> Board:
+    def next_state(self, solver_state: SolverState, pairs: Any, operations: Any) -> SolverState:
         """The board after a step: of each way the pair, (ways, width), that was put together, and the operation."""
         get = self.arrays
         made = (get["new"][operations] @ pairs[:, :, None])[:, :, 0] + get["new.bias"][operations]
-        new = _normed(made + get["kind"][KINDS.index("found")])
-        state = _normed(board.state + (board.state @ get["was"].T + new @ get["now"].T).clip(0))
-        return Board(_behind(board.vectors, new[:, None]), state)
+        new = _rms_norm(made + get["kind"][KINDS.index("found")])
+        state = _rms_norm(solver_state.state + (solver_state.state @ get["was"].T + new @ get["now"].T).clip(0))
+        return SolverState(_concatenate(solver_state.vectors, new[:, None]), state)
 
 
-def _normed(x: Any) -> Any:
+def _rms_norm(x: Any) -> Any:
     return x * ((x * x).mean(-1)[..., None] + EPSILON) ** -0.5
 
 
-def _behind(first: Any, second: Any) -> Any:
+def _concatenate(first: Any, second: Any) -> Any:
     """Arrays behind one another, along the quantities."""
     if hasattr(first, "numpy"):
         import torch
@@ -155,23 +155,23 @@ class Term:
 
     value: Fraction
     text: str
-    rank: int = 3
+    precedence: int = 3
     """3 for a number, 2 for a product, 1 for a sum."""
     numbers: int = 1
 
     @classmethod
-    def of(cls, left: Term, operation: str, right: Term) -> Term | None:
+    def combine(cls, left: Term, operation: str, right: Term) -> Term | None:
         """Two terms put together; None for a division by zero, and for what gets too long."""
         rank = 1 if operation in "+-" else 2
         numbers = left.numbers + right.numbers
-        if numbers > NUMBERS or (operation == "/" and right.value == 0):
+        if numbers > MAX_NUMBERS or (operation == "/" and right.value == 0):
             return None
-        first = left.text if left.rank >= rank else f"({left.text})"
-        second = right.text if right.rank > rank or (right.rank == rank and operation in "+*") else f"({right.text})"
-        return cls(_value(left.value, operation, right.value), f"{first}{operation}{second}", rank, numbers)
+        first = left.text if left.precedence >= rank else f"({left.text})"
+        second = right.text if right.precedence > rank or (right.precedence == rank and operation in "+*") else f"({right.text})"
+        return cls(_apply_operation(left.value, operation, right.value), f"{first}{operation}{second}", rank, numbers)
 
 
-def _masses(solutions: Sequence[tuple[Term, float]]) -> dict[Fraction, float]:
+def _value_probabilities(solutions: Sequence[tuple[Term, float]]) -> dict[Fraction, float]:
     """How probable each value is."""
     masses: dict[Fraction, float] = {}
     for term, chance in solutions:
@@ -179,7 +179,7 @@ def _masses(solutions: Sequence[tuple[Term, float]]) -> dict[Fraction, float]:
     return masses
 
 
-def _value(left: Fraction, operation: str, right: Fraction) -> Fraction:
+def _apply_operation(left: Fraction, operation: str, right: Fraction) -> Fraction:
     match operation:
         case "+":
             return left + right
@@ -191,12 +191,12 @@ def _value(left: Fraction, operation: str, right: Fraction) -> Fraction:
             return left / right
 
 
-class Problem(NamedTuple):
+class EncodedProblem(NamedTuple):
     """A problem as it is read."""
 
     tokens: list[int]
     quantities: list[Quantity]
-    places: list[list[int]]
+    token_positions: list[list[int]]
     """The tokens of each quantity."""
 
     @property
@@ -205,19 +205,19 @@ class Problem(NamedTuple):
         return [KINDS.index(one.kind) for one in self.quantities]
 
 
-def problem(encoder: Encoder, text: str) -> Problem:
+def encode_problem(encoder: Encoder, text: str) -> EncodedProblem:
     """A text with its quantities, and where they are among its tokens."""
-    tokens, spans = encoder.placed(text)
+    tokens, spans = encoder.tokenize_with_offsets(text)
     kept, places = [], []
-    for one in quantities(text):
+    for one in find_quantities(text):
         found = [at for at, (start, end) in enumerate(spans) if start < one.end and end > one.start]
         if found:
             kept.append(one)
             places.append(found)
-    return Problem(tokens, kept, places)
+    return EncodedProblem(tokens, kept, places)
 
 
-def allowed(count: int) -> NDArray[Any]:
+def step_mask(count: int) -> NDArray[Any]:
     """The steps that there are over so many quantities, (count, count, operations): of two that commute one, and nothing less or by
     itself."""
     import numpy as np
@@ -230,113 +230,118 @@ def allowed(count: int) -> NDArray[Any]:
 
 
 @dataclass(slots=True)
-class _Way:
+class _Hypothesis:
     """One of the ways that are followed: its terms, in the order of the board, and how probable it is (a logarithm)."""
 
     terms: list[Term]
-    chance: float
+    log_probability: float
 
 
-class Deduction:
+class WordProblemSolver:
     """A solver, ready."""
 
-    def __init__(self, layout: Layout, arrays: Mapping[str, NDArray[Any]], encoder: Encoder, card: Card) -> None:
+    def __init__(self, config: WordProblemConfig, arrays: Mapping[str, NDArray[Any]], encoder: Encoder, card: Card) -> None:
         """Raises `ValueError` or `KeyError` for arrays that do not fit the encoder."""
         import numpy as np
 
-        self.layout, self.encoder, self._card = layout, encoder, card
+        self.config, self.encoder, self._card = config, encoder, card
         wide = {name: array.astype(np.float32) for name, array in arrays.items()}
-        self._changes = changes_of(wide, encoder.shape)
-        if layout.kinds != KINDS:
+        self._adapters = lora_weights(wide, encoder.shape)
+        if config.kinds != KINDS:
             raise ValueError("it was trained with other kinds of quantities than are known: train it again")
-        for name, shape in shapes(encoder.shape.width, len(layout.known)).items():
+        for name, shape in head_shapes(encoder.shape.hidden_size, len(config.known)).items():
             if wide[name].shape != shape:
                 raise ValueError(f"the array {name} has another shape than the head")
-        self._head = Head({name: wide[name] for name in shapes(0, 0)})
-        self._known = [Term(Fraction(text), text) for text in layout.known]
+        self._head = SolverHead({name: wide[name] for name in head_shapes(0, 0)})
+        self._known = [Term(Fraction(text), text) for text in config.known]
 
     @classmethod
-    def load(cls, card: Card, encoder: Encoder) -> Deduction:
+    def load(cls, card: Card, encoder: Encoder) -> WordProblemSolver:
         """The solver of a card's folder, on its base. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
-        with reading(card):
-            return cls(*Layout.read(card), encoder, card)
+        with array_errors(card):
+            return cls(*WordProblemConfig.read(card), encoder, card)
 
     def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
         """The answer and its probability. Raises `InputError` A023 for a text that is too long."""
-        text = str(inputs[self.layout.input])
-        read = problem(self.encoder, text)
-        if len(read.tokens) > self.layout.tokens:
-            reason = f"{self.layout.input} has {len(read.tokens):,} tokens, and {self.layout.tokens} are read at most"
+        text = str(inputs[self.config.input])
+        read = encode_problem(self.encoder, text)
+        if len(read.tokens) > self.config.tokens:
+            reason = f"{self.config.input} has {len(read.tokens):,} tokens, and {self.config.tokens} are read at most"
             raise InputError("A023", reason, hint="leave out what does not matter")
-        best, chance = self.choose(self.solutions(read))
-        return self._card.form.filled({self.layout.output: best}, None), chance
+        best, chance = self.best_expression(self.beam_search(read))
+        return self._card.output_form.fill({self.config.output: best}, None), chance
 
-    def choose(self, solutions: Sequence[tuple[Term, float]]) -> tuple[str, float]:
+    def best_expression(self, solutions: Sequence[tuple[Term, float]]) -> tuple[str, float]:
         """The likeliest value's likeliest expression, and the value's probability."""
-        masses = _masses(solutions)
+        masses = _value_probabilities(solutions)
         best = max(masses, key=lambda value: masses[value])
         text = max((one for one in solutions if one[0].value == best), key=lambda one: one[1])[0].text
-        return text, min(1.0, masses[best]) ** self.layout.sharpen
+        return text, min(1.0, masses[best]) ** self.config.sharpen
 
-    def solutions(self, read: Problem) -> list[tuple[Term, float]]:
+    def beam_search(self, encoded: EncodedProblem) -> list[tuple[Term, float]]:
         """Expressions that answer, each with its probability, as far as the beam finds them."""
         import numpy as np
 
-        hidden = self.encoder.read(read.tokens, self._changes)
-        places = np.zeros((1, len(read.quantities), len(read.tokens)), dtype=np.float32)
-        for at, tokens in enumerate(read.places):
+        hidden = self.encoder.encode(encoded.tokens, self._adapters)
+        places = np.zeros((1, len(encoded.quantities), len(encoded.tokens)), dtype=np.float32)
+        for at, tokens in enumerate(encoded.token_positions):
             places[0, at, tokens] = 1 / len(tokens)
-        board = self._head.begun(hidden, places, np.array(read.kinds, dtype=np.int64)[None])
-        ways = [_Way([*self._known, *(Term(one.value, decimal(one.value)) for one in read.quantities)], 0.0)]
+        solver_state = self._head.initial_state(hidden, places, np.array(encoded.kinds, dtype=np.int64)[None])
+        hypotheses = [_Hypothesis([*self._known, *(Term(one.value, decimal_text(one.value)) for one in encoded.quantities)], 0.0)]
         done: list[tuple[Term, float]] = []
-        for step in range(STEPS):
-            pairs = self._head.pairs(board)
-            logits = self._head.scores(pairs)
-            alone = self._head.alone(board)[0] if step == 0 else np.empty(0, dtype=np.float32)
-            taken = self._taken(ways, logits, alone, done)
+        for step in range(MAX_STEPS):
+            pairs = self._head.pair_vectors(solver_state)
+            logits = self._head.step_logits(pairs)
+            alone = self._head.single_logits(solver_state)[0] if step == 0 else np.empty(0, dtype=np.float32)
+            taken = self._expand(hypotheses, logits, alone, done)
             if not taken:
                 break
             rows, lefts, rights, operations = (np.array(column) for column in zip(*(one[:4] for one in taken), strict=True))
-            board = Board(board.vectors[rows], board.state[rows])
-            board = self._head.found(board, pairs[rows, lefts, rights], operations)
-            ways = [one[4] for one in taken]
-            best, second = sorted([0.0, 0.0, *_masses(done).values()])[:-3:-1]
-            if best - second > sum(math.exp(way.chance) for way in ways):
+            solver_state = SolverState(solver_state.vectors[rows], solver_state.state[rows])
+            solver_state = self._head.next_state(solver_state, pairs[rows, lefts, rights], operations)
+            hypotheses = [one[4] for one in taken]
+            best, second = sorted([0.0, 0.0, *_value_probabilities(done).values()])[:-3:-1]
+            if best - second > sum(math.exp(hypothesis.log_probability) for hypothesis in hypotheses):
                 break  # whatever comes of the others, this one is the likeliest
-        return done or [(ways[0].terms[-1], 0.0)]
+        return done or [(hypotheses[0].terms[-1], 0.0)]
 
-    def _taken(
-        self, ways: Sequence[_Way], logits: NDArray[Any], alone: NDArray[Any], done: list[tuple[Term, float]]
-    ) -> list[tuple[int, int, int, int, _Way]]:
+    def _expand(
+        self, hypotheses: Sequence[_Hypothesis], logits: NDArray[Any], alone: NDArray[Any], done: list[tuple[Term, float]]
+    ) -> list[tuple[int, int, int, int, _Hypothesis]]:
         """The likeliest steps of all ways that are not the last; those that are go to `done`."""
         import numpy as np
 
         count = logits.shape[1]
-        left, right, operation = np.nonzero(allowed(count))
+        left, right, operation = np.nonzero(step_mask(count))
         going, last = logits[:, left, right, operation], logits[:, left, right, operation + len(OPERATIONS)]
-        every = np.concatenate([going, last, np.broadcast_to(alone, (len(ways), len(alone)))], axis=1)
+        every = np.concatenate([going, last, np.broadcast_to(alone, (len(hypotheses), len(alone)))], axis=1)
         top = every.max(axis=1, keepdims=True)
-        chances = every - top - np.log(np.exp(every - top).sum(axis=1, keepdims=True)) + np.array([[way.chance] for way in ways])
-        found: list[tuple[int, int, int, int, _Way]] = []
+        probabilities = (
+            every
+            - top
+            - np.log(np.exp(every - top).sum(axis=1, keepdims=True))
+            + np.array([[hypothesis.log_probability] for hypothesis in hypotheses])
+        )
+        found: list[tuple[int, int, int, int, _Hypothesis]] = []
         finished = 0
-        for flat in np.argsort(-chances, axis=None)[: 64 * BEAM]:
-            if len(found) >= BEAM <= finished:
+        for flat in np.argsort(-probabilities, axis=None)[: 64 * BEAM_WIDTH]:
+            if len(found) >= BEAM_WIDTH <= finished:
                 break
-            row, at = divmod(int(flat), chances.shape[1])
-            chance, terms = float(chances[row, at]), ways[row].terms
+            row, at = divmod(int(flat), probabilities.shape[1])
+            chance, terms = float(probabilities[row, at]), hypotheses[row].terms
             if at >= 2 * len(left):
                 done.append((terms[at - 2 * len(left)], math.exp(chance)))
                 finished += 1
                 continue
-            if (finished if at >= len(left) else len(found)) >= BEAM:
+            if (finished if at >= len(left) else len(found)) >= BEAM_WIDTH:
                 continue
             one = int(left[at % len(left)]), int(right[at % len(left)]), int(operation[at % len(left)])
-            made = Term.of(terms[one[0]], OPERATIONS[one[2]], terms[one[1]])
+            made = Term.combine(terms[one[0]], OPERATIONS[one[2]], terms[one[1]])
             if made is None:
                 continue
             if at >= len(left):
                 done.append((made, math.exp(chance)))
                 finished += 1
             else:
-                found.append((row, *one, _Way([*terms, made], chance)))
+                found.append((row, *one, _Hypothesis([*terms, made], chance)))
         return found

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from orchestra.agents.inference.tables.operations import span
-from orchestra.agents.inference.tables.question import LONGEST, MOST, given
-from orchestra.text.numbers.sort_keys import ABOVE, BELOW, FROM, UPTO
+from orchestra.agents.inference.tables.operations import range_ends
+from orchestra.agents.inference.tables.question import MAX_CHARACTERS, MAX_FIGURES, question_figures
+from orchestra.text.numbers.sort_keys import ABOVE, BELOW, FROM, UP_TO
 
 
 @pytest.mark.parametrize(
@@ -15,18 +15,18 @@ from orchestra.text.numbers.sort_keys import ABOVE, BELOW, FROM, UPTO
         ("How many invoices went out before 10 May?", BELOW),
         ("who spent more than $50,000", ABOVE),
         ("Which rent for under 30?", BELOW),
-        ("nothing over 12 minutes", UPTO),
-        ("isn't over 12", UPTO),
-        ("on or before 5 June", UPTO),
+        ("nothing over 12 minutes", UP_TO),
+        ("isn't over 12", UP_TO),
+        ("on or before 5 June", UP_TO),
         ("in or after 2015", FROM),
         ("over the lead limit of 10", ABOVE),
-        ("at the most 5", UPTO),
+        ("at the most 5", UP_TO),
         ("from 4 stars up", FROM),
         ("rose by 5% or more", FROM),
     ],
 )
 def test_words_that_hold_others_or_stand_together_set_one_bound(question: str, bound: str) -> None:
-    assert [one.bound for one in given(question)] == [bound]
+    assert [one.bound for one in question_figures(question)] == [bound]
 
 
 @pytest.mark.parametrize(
@@ -41,13 +41,13 @@ def test_words_that_hold_others_or_stand_together_set_one_bound(question: str, b
     ],
 )
 def test_what_is_older_has_an_earlier_year_and_what_is_faster_a_shorter_time(question: str, bound: str) -> None:
-    assert [one.bound for one in given(question)] == [bound]
+    assert [one.bound for one in question_figures(question)] == [bound]
 
 
 @pytest.mark.parametrize(
     ("question", "bounds"),
     [
-        ("done by 2000", [UPTO]),
+        ("done by 2000", [UP_TO]),
         ("grew by 2000 people", [None]),
         ("cut by 2010", [None]),
         ("over the two years", [None]),
@@ -61,7 +61,7 @@ def test_what_is_older_has_an_earlier_year_and_what_is_faster_a_shorter_time(que
     ],
 )
 def test_what_looks_like_a_bound_and_is_none(question: str, bounds: list[str | None]) -> None:
-    assert [one.bound for one in given(question)] == bounds
+    assert [one.bound for one in question_figures(question)] == bounds
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_what_looks_like_a_bound_and_is_none(question: str, bounds: list[str | N
     ],
 )
 def test_a_minus_is_a_sign_where_no_figure_stands_before_it_and_numbers_have_blanks(question: str, figures: list[str]) -> None:
-    assert [one.figure for one in given(question)] == figures
+    assert [one.figure for one in question_figures(question)] == figures
 
 
 @pytest.mark.parametrize(
@@ -93,19 +93,19 @@ def test_a_minus_is_a_sign_where_no_figure_stands_before_it_and_numbers_have_bla
     ],
 )
 def test_times_and_durations_in_words(question: str, measure: str) -> None:
-    assert [one.measure for one in given(question)] == [measure]
+    assert [one.measure for one in question_figures(question)] == [measure]
 
 
 @pytest.mark.parametrize("word", ["one", "May", "Thursday", "a million"])
 def test_some_words_are_figures_only_where_they_bound_something(word: str) -> None:
-    assert given(f"which {word} is it") == []
-    assert [one.text for one in given(f"before {word}")] == [word.lower()]
+    assert question_figures(f"which {word} is it") == []
+    assert [one.text for one in question_figures(f"before {word}")] == [word.lower()]
 
 
 def test_of_a_very_long_question_the_first_figures_are_taken() -> None:
-    assert len(given("1 " * 1_000)) == MOST
-    assert [one.text for one in given(f"5 {'x' * LONGEST} 6")] == ["5"]
-    assert len(given("1" * 100_000 + " h 5 m")) == 1, "and none of it is a number of so many digits"
+    assert len(question_figures("1 " * 1_000)) == MAX_FIGURES
+    assert [one.text for one in question_figures(f"5 {'x' * MAX_CHARACTERS} 6")] == ["5"]
+    assert len(question_figures("1" * 100_000 + " h 5 m")) == 1, "and none of it is a number of so many digits"
 
 
 @pytest.mark.parametrize(
@@ -123,30 +123,30 @@ def test_of_a_very_long_question_the_first_figures_are_taken() -> None:
     ],
 )
 def test_a_range_is_of_figures_that_are_what_a_column_is_ordered_by(column: list[str], ends: tuple[int, int] | None) -> None:
-    assert span(column) == ends
+    assert range_ends(column) == ends
 
 
 @pytest.mark.parametrize(
     ("question", "bounds"),
     [
-        ("between 10 and 20 euros", [FROM, UPTO]),
-        ("which are between 200,000 and 350,000?", [FROM, UPTO]),
-        ("people between the ages of 30 and 50", [FROM, UPTO]),
-        ("between $40 and $60 please", [FROM, UPTO]),
-        ("between 9:00 and 11:30", [FROM, UPTO]),
-        ("between ten and twelve kilos", [FROM, UPTO]),
-        ("between 10 kg and 20 kg", [FROM, UPTO]),
-        ("people between eighteen and thirty", [FROM, UPTO]),
-        ("between twenty-five and thirty kilos", [FROM, UPTO]),
-        ("between one and three", [FROM, UPTO]),
-        ("between 10 and 20 euros and 3 rooms", [FROM, UPTO, None]),
+        ("between 10 and 20 euros", [FROM, UP_TO]),
+        ("which are between 200,000 and 350,000?", [FROM, UP_TO]),
+        ("people between the ages of 30 and 50", [FROM, UP_TO]),
+        ("between $40 and $60 please", [FROM, UP_TO]),
+        ("between 9:00 and 11:30", [FROM, UP_TO]),
+        ("between ten and twelve kilos", [FROM, UP_TO]),
+        ("between 10 kg and 20 kg", [FROM, UP_TO]),
+        ("people between eighteen and thirty", [FROM, UP_TO]),
+        ("between twenty-five and thirty kilos", [FROM, UP_TO]),
+        ("between one and three", [FROM, UP_TO]),
+        ("between 10 and 20 euros and 3 rooms", [FROM, UP_TO, None]),
         ("the difference between Ann and 5", [None]),
         ("split between 8 families", [None]),
         ("lost between the two years", [None]),
         ("the change between 2017 and 2018", [None, None]),
         ("between you and me, 5", [None]),
-        ("between 10 and 20, but over 3", [FROM, UPTO, ABOVE]),
+        ("between 10 and 20, but over 3", [FROM, UP_TO, ABOVE]),
     ],
 )
 def test_between_two_figures_is_from_the_first_to_the_second(question: str, bounds: list[str | None]) -> None:
-    assert [one.bound for one in given(question)] == bounds
+    assert [one.bound for one in question_figures(question)] == bounds

@@ -10,8 +10,8 @@ np = pytest.importorskip("numpy")
 pytest.importorskip("tokenizers")
 
 from orchestra.agents.inference.encoder import Encoder  # noqa: E402
-from orchestra.agents.inference.tables.encoding import MAX_QUESTION, Sheet, Spot, heads  # noqa: E402
-from orchestra.agents.inference.tables.question import Given  # noqa: E402
+from orchestra.agents.inference.tables.encoding import MAX_QUESTION, TableEncoding, TableLocation, count_header_rows  # noqa: E402
+from orchestra.agents.inference.tables.question import QuestionFigure  # noqa: E402
 from orchestra.testing.tiny_encoder import write_encoder  # noqa: E402
 from tests.agents.tables import WORDS  # noqa: E402
 
@@ -36,9 +36,9 @@ def long(rows: int, columns: int = 3) -> list[list[str]]:
     return [head, *(["ada", *(str((row * columns + column) % 100) for column in range(1, columns))] for row in range(rows))]
 
 
-def told(sheet: Sheet, number: int) -> str:
+def told(sheet: TableEncoding, number: int) -> str:
     """What the tokens say that are averaged for a place, without blanks."""
-    tokens = np.flatnonzero(sheet.frame().spots[number])
+    tokens = np.flatnonzero(sheet.pooling().locations[number])
     spans = [sheet.chars[at] for at in tokens]
     return "".join(sheet.text[span[0] : span[1]] for span in spans if span is not None)
 
@@ -63,38 +63,38 @@ def told(sheet: Sheet, number: int) -> str:
     ],
 )
 def test_the_head_ends_where_a_row_has_a_name_below_one_that_names_columns(table: list[list[str]], rows: int) -> None:
-    assert heads(table) == rows
+    assert count_header_rows(table) == rows
 
 
 @given(st.lists(st.lists(CELL, min_size=1, max_size=3), max_size=6))
 def test_a_head_leaves_a_row_below_it_where_there_is_one(table: list[list[str]]) -> None:
-    assert (heads(table) == 0) == (table == [])
-    assert heads(table) <= min(3, max(1, len(table) - 1))
+    assert (count_header_rows(table) == 0) == (table == [])
+    assert count_header_rows(table) <= min(3, max(1, len(table) - 1))
 
 
 # Places
 
 
 def test_every_filled_cell_is_a_place_with_its_row_its_column_and_its_figure(encoder: Encoder) -> None:
-    sheet = Sheet(encoder, "Who is it?", TABLE, [], 64)
-    assert sheet.spots == [Spot(text, row, column, found) for row, column, text, found in FILLED]
+    sheet = TableEncoding(encoder, "Who is it?", TABLE, [], 64)
+    assert sheet.locations == [TableLocation(text, row, column, found) for row, column, text, found in FILLED]
 
 
 def test_figures_of_the_question_and_of_the_text_are_places_outside_of_the_table(encoder: Encoder) -> None:
-    sheet = Sheet(encoder, "How many of 1,500 are twice the 7 of Both, bothersome or Twelve?", TABLE, TEXT, 64)
+    sheet = TableEncoding(encoder, "How many of 1,500 are twice the 7 of Both, bothersome or Twelve?", TABLE, TEXT, 64)
     asked = [("1,500", "1,500"), ("twice", "2"), ("7", "7"), ("both", "2"), ("twelve", "12")]
     text = [("12", "12"), ("1,200.5", "1,200.5"), ("$3", "3"), ("(-7)", "-7"), ("(40)", "-40")]
-    assert sheet.spots[len(FILLED) :] == [
-        *(Spot(said, figure=figure, given=Given(said, figure, figure)) for said, figure in asked),
-        *(Spot(said, figure=figure) for said, figure in text),
+    assert sheet.locations[len(FILLED) :] == [
+        *(TableLocation(said, figure=figure, question_figure=QuestionFigure(said, figure, figure)) for said, figure in asked),
+        *(TableLocation(said, figure=figure) for said, figure in text),
     ]
 
 
 @pytest.mark.parametrize("tokens", [64, 40, 512])
 def test_the_tokens_that_are_averaged_for_a_place_are_its_own(encoder: Encoder, tokens: int) -> None:
-    sheet = Sheet(encoder, "Is it twice the 7?", TABLE * 3, TEXT, tokens)
+    sheet = TableEncoding(encoder, "Is it twice the 7?", TABLE * 3, TEXT, tokens)
     assert len(sheet.windows) > 1 or tokens == 512
-    for number, spot in enumerate(sheet.spots):
+    for number, spot in enumerate(sheet.locations):
         assert told(sheet, number) == spot.text.replace(" ", ""), spot
 
 
@@ -102,17 +102,17 @@ def test_the_tokens_that_are_averaged_for_a_place_are_its_own(encoder: Encoder, 
 def test_places_have_their_tokens_whatever_stands_there(
     encoder: Encoder, table: list[list[str]], paragraphs: list[str], question: str
 ) -> None:
-    sheet = Sheet(encoder, question, table, paragraphs, 64)
-    for number, spot in enumerate(sheet.spots):
+    sheet = TableEncoding(encoder, question, table, paragraphs, 64)
+    for number, spot in enumerate(sheet.locations):
         assert told(sheet, number) == spot.text.replace(" ", ""), spot
     filled = [(row, at) for row, cells in enumerate(table) for at, cell in enumerate(cells) if cell.strip()]
-    assert [(spot.row, spot.column) for spot in sheet.spots if spot.row >= 0] == filled
+    assert [(spot.row, spot.column) for spot in sheet.locations if spot.row >= 0] == filled
 
 
 def test_the_tokens_of_the_text_are_told_from_those_of_the_table(encoder: Encoder) -> None:
-    sheet = Sheet(encoder, "Twice?", TABLE, TEXT, 64)
-    spans = [span for span, inside in zip(sheet.chars, sheet.prose(), strict=True) if inside and span is not None]
-    assert len(spans) == sheet.prose().sum()
+    sheet = TableEncoding(encoder, "Twice?", TABLE, TEXT, 64)
+    spans = [span for span, inside in zip(sheet.chars, sheet.prose_mask(), strict=True) if inside and span is not None]
+    assert len(spans) == sheet.prose_mask().sum()
     assert "".join(sheet.text[slice(*span)] for span in spans) == "".join(TEXT).replace(" ", "")
 
 
@@ -120,40 +120,40 @@ def test_the_tokens_of_the_text_are_told_from_those_of_the_table(encoder: Encode
 
 
 def test_what_fits_is_read_at_once(encoder: Encoder) -> None:
-    sheet = Sheet(encoder, "who is it ?", long(3), [], 64)
-    pair = encoder.pair("who is it ?", sheet.text)
+    sheet = TableEncoding(encoder, "who is it ?", long(3), [], 64)
+    pair = encoder.tokenize_pair("who is it ?", sheet.text)
     assert sheet.windows == [[*pair.head, *pair.body, *pair.tail]]
     assert len(sheet.chars) == len(sheet.windows[0])
-    assert [span for span in sheet.chars if span is not None] == pair.spans
+    assert [span for span in sheet.chars if span is not None] == pair.offsets
 
 
 @pytest.mark.parametrize("rows", [8, 9, 10, 11, 30, 99])
 def test_a_long_table_is_read_in_windows_that_begin_with_the_question_and_the_head_and_nothing_is_lost(encoder: Encoder, rows: int) -> None:
     table, question = long(rows), "who is it ?"
-    sheet = Sheet(encoder, question, table, TEXT, 64)
-    pair, head = encoder.pair(question, sheet.text), encoder.pair(question, "name | 10 | 11 | \n").body
+    sheet = TableEncoding(encoder, question, table, TEXT, 64)
+    pair, head = encoder.tokenize_pair(question, sheet.text), encoder.tokenize_pair(question, "name | 10 | 11 | \n").body
     assert len(sheet.windows) > 1
     assert {len(window) for window in sheet.windows[:-1]} == {64}
     assert all(window[: len(pair.head) + len(head)] == [*pair.head, *head] for window in sheet.windows)
     assert all(window[-len(pair.tail) :] == pair.tail for window in sheet.windows)
     firsts = np.cumsum([0, *map(len, sheet.windows)])[:-1].tolist()
-    assert sheet.frame().starts[0, firsts] == pytest.approx(1 / len(firsts))
+    assert sheet.pooling().starts[0, firsts] == pytest.approx(1 / len(firsts))
     marks = [sheet.chars[first : first + 64].count(None) for first in firsts]
     assert marks == [len(pair.head) + 1, *[len(pair.head) + len(head) + 1] * (len(marks) - 1)], "no more than the head is read again"
-    assert [span for span in sheet.chars if span is not None] == pair.spans, "each token once"
+    assert [span for span in sheet.chars if span is not None] == pair.offsets, "each token once"
     read = [token for window in sheet.windows for token in window]
     assert [token for token, span in zip(read, sheet.chars, strict=True) if span is not None] == pair.body
 
 
 def test_a_head_that_takes_too_much_room_is_not_read_again(encoder: Encoder) -> None:
     table = [["name", *["age"] * 20], ["ada", *["7"] * 20], ["alan", *["8"] * 20]]
-    sheet = Sheet(encoder, "who is it ?", table, [], 64)
-    pair = encoder.pair("who is it ?", sheet.text)
+    sheet = TableEncoding(encoder, "who is it ?", table, [], 64)
+    pair = encoder.tokenize_pair("who is it ?", sheet.text)
     assert [token for window in sheet.windows for token in window[len(pair.head) : -1]] == pair.body
 
 
 def test_of_a_long_question_the_beginning_counts(encoder: Encoder) -> None:
-    sheet = Sheet(encoder, "who " * 500, long(30), [], 300)
+    sheet = TableEncoding(encoder, "who " * 500, long(30), [], 300)
     who, mark = sheet.windows[0][1], sheet.windows[0][0]
     assert mark != who
     assert all(window[: MAX_QUESTION - 2] == [mark, *[who] * (MAX_QUESTION - 3)] for window in sheet.windows)
@@ -161,59 +161,59 @@ def test_of_a_long_question_the_beginning_counts(encoder: Encoder) -> None:
 
 
 def test_a_question_leaves_room_for_the_table_however_few_tokens_there_are(encoder: Encoder) -> None:
-    sheet = Sheet(encoder, "who " * 500, long(3), [], 64)
+    sheet = TableEncoding(encoder, "who " * 500, long(3), [], 64)
     assert all(len(window) <= 64 for window in sheet.windows)
-    assert {sheet.spots[at].row for at in range(len(sheet.spots))} == set(range(len(sheet.table)))
-    assert sheet.frame().spots.any(axis=1).all(), "every cell is read"
+    assert {sheet.locations[at].row for at in range(len(sheet.locations))} == set(range(len(sheet.table)))
+    assert sheet.pooling().locations.any(axis=1).all(), "every cell is read"
 
 
 def test_a_sheet_without_a_table_and_without_a_text_has_one_window(encoder: Encoder) -> None:
-    sheet = Sheet(encoder, "who ?", [], [], 64)
-    assert (len(sheet.windows), sheet.spots, sheet.top) == (1, [], 0)
-    assert sheet.frame().spots.shape == (0, len(sheet.chars))
-    assert not sheet.prose().any()
+    sheet = TableEncoding(encoder, "who ?", [], [], 64)
+    assert (len(sheet.windows), sheet.locations, sheet.header_rows) == (1, [], 0)
+    assert sheet.pooling().locations.shape == (0, len(sheet.chars))
+    assert not sheet.prose_mask().any()
 
 
 # Frames
 
 
 def test_a_frame_says_what_stands_in_a_row_and_in_a_column(encoder: Encoder) -> None:
-    sheet = Sheet(encoder, "Twice?", TABLE, TEXT, 64)
-    frame, count = sheet.frame(), len(sheet.spots)
+    sheet = TableEncoding(encoder, "Twice?", TABLE, TEXT, 64)
+    pooling, count = sheet.pooling(), len(sheet.locations)
     numbers = {(row, column): number for number, (row, column, *_) in enumerate(FILLED)}
 
     def places(array: object) -> list[set[int]]:
         return [set(np.flatnonzero(row).tolist()) for row in np.asarray(array)]
 
-    assert places(frame.label) == [{numbers[0, 0]}, {numbers[1, 0]}, {numbers[2, 1]}, {numbers[3, 0]}]
-    assert places(frame.body) == [{numbers[0, 1], numbers[0, 2]}, {numbers[1, 2]}, {numbers[2, 2]}, {numbers[3, 1], numbers[3, 2]}]
-    assert places(frame.head) == [{numbers[0, 0]}, {numbers[0, 1]}, {numbers[0, 2]}]
-    assert places(frame.below) == [{numbers[1, 0], numbers[3, 0]}, {numbers[2, 1], numbers[3, 1]}, {4, 6, 9}]
-    assert frame.in_row.shape == (count, 4)
-    assert frame.in_column.shape == (count, 3)
-    for number, spot in enumerate(sheet.spots):
-        assert set(np.flatnonzero(frame.in_row[number])) == ({spot.row} if spot.row >= 0 else set())
-        assert set(np.flatnonzero(frame.in_column[number])) == ({spot.column} if spot.row >= 0 else set())
+    assert places(pooling.row_label) == [{numbers[0, 0]}, {numbers[1, 0]}, {numbers[2, 1]}, {numbers[3, 0]}]
+    assert places(pooling.row_body) == [{numbers[0, 1], numbers[0, 2]}, {numbers[1, 2]}, {numbers[2, 2]}, {numbers[3, 1], numbers[3, 2]}]
+    assert places(pooling.column_header) == [{numbers[0, 0]}, {numbers[0, 1]}, {numbers[0, 2]}]
+    assert places(pooling.column_body) == [{numbers[1, 0], numbers[3, 0]}, {numbers[2, 1], numbers[3, 1]}, {4, 6, 9}]
+    assert pooling.in_row.shape == (count, 4)
+    assert pooling.in_column.shape == (count, 3)
+    for number, spot in enumerate(sheet.locations):
+        assert set(np.flatnonzero(pooling.in_row[number])) == ({spot.row} if spot.row >= 0 else set())
+        assert set(np.flatnonzero(pooling.in_column[number])) == ({spot.column} if spot.row >= 0 else set())
 
 
 @given(st.lists(st.lists(CELL, min_size=1, max_size=3), max_size=5), st.lists(WORDED, max_size=2))
 def test_rows_of_a_frame_average_or_say_nothing(encoder: Encoder, table: list[list[str]], paragraphs: list[str]) -> None:
-    sheet = Sheet(encoder, "twice ?", table, paragraphs, 64)
-    frame = sheet.frame()
-    for name in ("starts", "spots", "label", "body", "head", "below"):
-        sums = getattr(frame, name).sum(axis=1)
+    sheet = TableEncoding(encoder, "twice ?", table, paragraphs, 64)
+    pooling = sheet.pooling()
+    for name in ("starts", "locations", "row_label", "row_body", "column_header", "column_body"):
+        sums = getattr(pooling, name).sum(axis=1)
         assert np.all(np.isclose(sums, 1) | (sums == 0)), name
-    assert np.isclose(frame.starts.sum(), 1)
-    assert np.all(frame.spots.sum(axis=1) > 0), "every place has a token"
+    assert np.isclose(pooling.starts.sum(), 1)
+    assert np.all(pooling.locations.sum(axis=1) > 0), "every place has a token"
     firsts = np.cumsum([0, *map(len, sheet.windows)])[:-1]
-    assert np.flatnonzero(frame.starts[0]).tolist() == firsts.tolist()
+    assert np.flatnonzero(pooling.starts[0]).tolist() == firsts.tolist()
 
 
 def test_a_figure_of_the_text_is_quoted_with_the_rest_of_its_word(encoder: Encoder) -> None:
-    sheet = Sheet(encoder, "Who is it?", TABLE, ["It grew to $5.3M in the 1990s."], 64)
-    assert [(spot.text, spot.figure) for spot in sheet.spots[-2:]] == [("$5.3M", "5.3"), ("1990s", "1990")]
+    sheet = TableEncoding(encoder, "Who is it?", TABLE, ["It grew to $5.3M in the 1990s."], 64)
+    assert [(spot.text, spot.figure) for spot in sheet.locations[-2:]] == [("$5.3M", "5.3"), ("1990s", "1990")]
 
 
 def test_a_figure_of_the_text_has_its_minus_whatever_the_currency(encoder: Encoder) -> None:
-    sheet = Sheet(encoder, "Who is it?", TABLE, ["It made -₹500, -US$3 and US$7."], 64)
-    assert [spot.figure for spot in sheet.spots[-3:]] == ["-500", "-3", "7"]
+    sheet = TableEncoding(encoder, "Who is it?", TABLE, ["It made -₹500, -US$3 and US$7."], 64)
+    assert [spot.figure for spot in sheet.locations[-3:]] == ["-500", "-3", "7"]

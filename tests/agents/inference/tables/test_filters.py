@@ -11,12 +11,20 @@ np = pytest.importorskip("numpy")
 pytest.importorskip("tokenizers")
 
 from orchestra.agents.inference.encoder import Encoder  # noqa: E402
-from orchestra.agents.inference.tables.encoding import Sheet  # noqa: E402
-from orchestra.agents.inference.tables.filters import WORDED, Condition, choices, chosen, holding, offered, scores  # noqa: E402
-from orchestra.agents.inference.tables.head import AT, NAMES, weighed  # noqa: E402
-from orchestra.agents.inference.tables.reader import Tables  # noqa: E402
+from orchestra.agents.inference.tables.encoding import TableEncoding  # noqa: E402
+from orchestra.agents.inference.tables.filters import (  # noqa: E402
+    WORD_BONUS,
+    Condition,
+    choice_logits,
+    choose_condition,
+    condition_choices,
+    condition_locations,
+    matching_rows,
+)
+from orchestra.agents.inference.tables.head import OUTPUT_INDEX, OUTPUT_NAMES, table_logits  # noqa: E402
+from orchestra.agents.inference.tables.reader import TableReader  # noqa: E402
 from orchestra.testing.tiny_encoder import write_encoder  # noqa: E402
-from orchestra.text.numbers.sort_keys import ABOVE, BELOW, BOUNDS, FROM, UPTO  # noqa: E402
+from orchestra.text.numbers.sort_keys import ABOVE, BELOW, BOUNDS, FROM, UP_TO  # noqa: E402
 from tests.agents.tables import WORDS, Hand, Place, answer, arrays, share, sigmoid, spot, sure, told, way_and_scale, write  # noqa: E402
 
 TABLE = [
@@ -32,13 +40,13 @@ OLDER = "who of the 2 is older than 36 ?"
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+def reader(tmp_path_factory: pytest.TempPathFactory) -> TableReader:
     base: Path = write_encoder(tmp_path_factory.mktemp("base"), WORDS)
-    return Tables.load(write(tmp_path_factory.mktemp("card"), arrays()), Encoder.load(base))
+    return TableReader.load(write(tmp_path_factory.mktemp("card"), arrays()), Encoder.load(base))
 
 
-def sheet_of(reader: Tables, question: str = OLDER, table: Any = TABLE) -> Sheet:
-    return reader.sheet({"question": question, "table": table, "paragraphs": ["ada has 7 ."]})
+def sheet_of(reader: TableReader, question: str = OLDER, table: Any = TABLE) -> TableEncoding:
+    return reader.encode_inputs({"question": question, "table": table, "paragraphs": ["ada has 7 ."]})
 
 
 def bounded(way: str, bound: str = FROM, limit: str = "36", column: int = AGE, **more: Any) -> Hand:
@@ -51,24 +59,24 @@ def condition(bound: str = FROM, limit: str = "36", column: int = AGE) -> dict[s
     return {"column": column, "bound": bound, "limit": limit}
 
 
-def nought(sheet: Sheet) -> list[float]:
+def nought(sheet: TableEncoding) -> list[float]:
     """Scores where neither places nor bounds say anything: what words add."""
-    return scores(sheet, np.zeros(len(sheet.spots)), np.zeros(1 + len(BOUNDS)))
+    return choice_logits(sheet, np.zeros(len(sheet.locations)), np.zeros(1 + len(BOUNDS)))
 
 
 # Conditions that there may be
 
 
-def test_a_condition_has_each_figure_of_the_question_and_each_bound(reader: Tables) -> None:
+def test_a_condition_has_each_figure_of_the_question_and_each_bound(reader: TableReader) -> None:
     sheet = sheet_of(reader)
-    assert [sheet.spots[at].text for at in offered(sheet)] == ["2", "36"], "and none of the table or of the text"
-    assert choices(sheet) == [(at, bound) for at in (spot(sheet, "2"), spot(sheet, "36")) for bound in range(4)]
-    assert nought(sheet) == [0.0] * 4 + [WORDED, 0.0, 0.0, 0.0]
+    assert [sheet.locations[at].text for at in condition_locations(sheet)] == ["2", "36"], "and none of the table or of the text"
+    assert condition_choices(sheet) == [(at, bound) for at in (spot(sheet, "2"), spot(sheet, "36")) for bound in range(4)]
+    assert nought(sheet) == [0.0] * 4 + [WORD_BONUS, 0.0, 0.0, 0.0]
 
 
-def test_a_question_without_figures_leaves_none(reader: Tables) -> None:
+def test_a_question_without_figures_leaves_none(reader: TableReader) -> None:
     sheet = sheet_of(reader, "who is it ?")
-    assert (offered(sheet), choices(sheet), nought(sheet)) == ([], [], [])
+    assert (condition_locations(sheet), condition_choices(sheet), nought(sheet)) == ([], [], [])
 
 
 # Rows that hold one
@@ -80,108 +88,111 @@ def test_a_question_without_figures_leaves_none(reader: Tables) -> None:
         ("older than 36 ?", AGE, ABOVE, [GRACE, DONALD]),
         ("older than 36 ?", AGE, FROM, [ADA, GRACE, DONALD]),
         ("older than 36 ?", AGE, BELOW, []),
-        ("older than 36 ?", AGE, UPTO, [ADA]),
+        ("older than 36 ?", AGE, UP_TO, [ADA]),
         ("more than eight ?", BOOKS, ABOVE, [ADA, ALAN]),
         ("after 12:30 ?", OPEN, ABOVE, [GRACE]),
         ("at half past nine or later ?", OPEN, FROM, [ADA, GRACE]),
-        ("by noon ?", OPEN, UPTO, [ADA]),
+        ("by noon ?", OPEN, UP_TO, [ADA]),
         ("before 6pm ?", OPEN, BELOW, [ADA, GRACE]),
         ("at 13 ?", OPEN, FROM, [GRACE]),
     ],
 )
 def test_rows_hold_a_condition_by_their_cell_and_the_head_and_short_rows_never_do(
-    reader: Tables, question: str, column: int, bound: str, rows: list[int]
+    reader: TableReader, question: str, column: int, bound: str, rows: list[int]
 ) -> None:
     sheet = sheet_of(reader, question)
-    holds = holding(sheet, column, bound, offered(sheet)[0])
+    holds = matching_rows(sheet, column, bound, condition_locations(sheet)[0])
     assert holds is not None
     assert (len(holds), [row for row, held in enumerate(holds) if held]) == (5, rows)
 
 
 @pytest.mark.parametrize(("question", "column"), [("over 36 ?", NAME), ("after 6pm ?", AGE), ("before 1 May ?", OPEN), ("over 36 ?", 9)])
-def test_a_figure_that_cannot_be_compared_with_a_column_bounds_nothing(reader: Tables, question: str, column: int) -> None:
+def test_a_figure_that_cannot_be_compared_with_a_column_bounds_nothing(reader: TableReader, question: str, column: int) -> None:
     sheet = sheet_of(reader, question)
-    assert holding(sheet, column, ABOVE, offered(sheet)[0]) is None
+    assert matching_rows(sheet, column, ABOVE, condition_locations(sheet)[0]) is None
 
 
 @pytest.mark.parametrize("place", [(ADA, AGE), "7"])
-def test_a_figure_that_the_question_does_not_give_bounds_nothing(reader: Tables, place: Place) -> None:
+def test_a_figure_that_the_question_does_not_give_bounds_nothing(reader: TableReader, place: Place) -> None:
     sheet = sheet_of(reader)
-    assert holding(sheet, AGE, ABOVE, spot(sheet, place)) is None
+    assert matching_rows(sheet, AGE, ABOVE, spot(sheet, place)) is None
 
 
 @pytest.mark.parametrize("table", [[], [[]], [["name", "age"]], [["name", "age"], ["ada"]]])
-def test_of_no_rows_none_hold(reader: Tables, table: list[list[str]]) -> None:
+def test_of_no_rows_none_hold(reader: TableReader, table: list[list[str]]) -> None:
     sheet = sheet_of(reader, table=table)
-    assert holding(sheet, AGE, ABOVE, spot(sheet, "36")) is None
+    assert matching_rows(sheet, AGE, ABOVE, spot(sheet, "36")) is None
 
 
-def test_the_head_tells_the_unit_in_whichever_of_its_rows(reader: Tables) -> None:
+def test_the_head_tells_the_unit_in_whichever_of_its_rows(reader: TableReader) -> None:
     table = [["name", "age"], ["", "hours"], ["ada", "1"], ["alan", "2"]]
     sheet = sheet_of(reader, "more than 90 minutes ?", table)
-    assert sheet.top == 2
-    assert holding(sheet, 1, ABOVE, offered(sheet)[0]) == (False, False, False, True)
+    assert sheet.header_rows == 2
+    assert matching_rows(sheet, 1, ABOVE, condition_locations(sheet)[0]) == (False, False, False, True)
 
 
 # Which one it is
 
 
-def chances(sheet: Sheet, at: int, probability: float) -> Any:
+def chances(sheet: TableEncoding, at: int, probability: float) -> Any:
     """How probable each choice is: this one so much, and there is none else."""
-    made = np.zeros(1 + len(choices(sheet)))
+    made = np.zeros(1 + len(condition_choices(sheet)))
     made[0], made[at] = 1 - probability, probability
     return made
 
 
-def test_the_likeliest_condition_is_chosen_with_the_likeliest_column_that_can_be_compared(reader: Tables) -> None:
+def test_the_likeliest_condition_is_chosen_with_the_likeliest_column_that_can_be_compared(reader: TableReader) -> None:
     sheet = sheet_of(reader)
-    at = 1 + choices(sheet).index((spot(sheet, "36"), BOUNDS.index(BELOW)))
-    found, probability = chosen(sheet, chances(sheet, at, 0.75), np.array([0.5, 0.125, 0.25, 0.125]))
+    at = 1 + condition_choices(sheet).index((spot(sheet, "36"), BOUNDS.index(BELOW)))
+    found, probability = choose_condition(sheet, chances(sheet, at, 0.75), np.array([0.5, 0.125, 0.25, 0.125]))
     assert found == Condition(BOOKS, BELOW, spot(sheet, "36"), (False, True, False, True, True)), "the names cannot be"
     assert probability == 0.1875
 
 
-def test_none_is_chosen_where_that_is_likelier_or_where_no_column_can_be_compared(reader: Tables) -> None:
+def test_none_is_chosen_where_that_is_likelier_or_where_no_column_can_be_compared(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     columns = np.array([0.25, 0.25, 0.25, 0.25])
-    assert chosen(sheet, chances(sheet, 5, 0.375), columns) == (None, 0.625)
+    assert choose_condition(sheet, chances(sheet, 5, 0.375), columns) == (None, 0.625)
     dated = sheet_of(reader, "before 1 May 2024 ?")
-    assert chosen(dated, chances(dated, 1, 0.75), columns) == (None, 0.25)
+    assert choose_condition(dated, chances(dated, 1, 0.75), columns) == (None, 0.25)
 
 
 # What is answered under one
 
 
-def test_rows_that_hold_a_condition_are_counted_and_their_cells_are_what_it_rests_on(reader: Tables) -> None:
+def test_rows_that_hold_a_condition_are_counted_and_their_cells_are_what_it_rests_on(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     said = answer(reader, sheet, bounded("count"))
     cells = [[ADA, AGE], [GRACE, AGE], [DONALD, AGE]]
     assert said == told("count", expression="1 + 1 + 1", rows=[ADA, GRACE, DONALD], cells=cells, condition=condition())
 
 
-def test_none_are_counted_where_none_hold_it(reader: Tables) -> None:
+def test_none_are_counted_where_none_hold_it(reader: TableReader) -> None:
     sheet = sheet_of(reader, "who is older than 90 ?")
     said = answer(reader, sheet, bounded("count", ABOVE, "90"))
     assert said == told("count", expression="0", condition=condition(ABOVE, "90"))
 
 
-def test_of_rows_that_hold_it_those_count_that_are_likelier_than_not(reader: Tables) -> None:
+def test_of_rows_that_hold_it_those_count_that_are_likelier_than_not(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     hand = bounded("count", rows={ADA: 2.0, GRACE: -0.5, ALAN: 9.0, DONALD: 1.0})
     assert answer(reader, sheet, hand)["rows"] == [ADA, DONALD]
     logits = hand.logits(sheet)
-    weighed = [logits.limits[at] + logits.bounds[1 + bound] + more for (at, bound), more in zip(choices(sheet), nought(sheet), strict=True)]
-    at = choices(sheet).index((spot(sheet, "36"), BOUNDS.index(FROM)))
-    this = share(np.array([*weighed, logits.bounds[0]]), at) * share(logits.bounded, AGE)
+    weighed = [
+        logits.limits[at] + logits.bounds[1 + bound] + more
+        for (at, bound), more in zip(condition_choices(sheet), nought(sheet), strict=True)
+    ]
+    at = condition_choices(sheet).index((spot(sheet, "36"), BOUNDS.index(FROM)))
+    this = share(np.array([*weighed, logits.bounds[0]]), at) * share(logits.condition_columns, AGE)
     rows = sigmoid(2.0) * sigmoid(0.5) * sigmoid(1.0)
     assert sure(reader, sheet, hand) == pytest.approx(this * rows * way_and_scale(logits, "count")), "the other rows say nothing"
 
 
-def test_that_there_is_no_condition_makes_an_answer_less_sure_the_likelier_one_is(reader: Tables) -> None:
+def test_that_there_is_no_condition_makes_an_answer_less_sure_the_likelier_one_is(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     hand = Hand(["count"], rows={ADA: 4.0}, limits={"36": 12.0})
     logits = hand.logits(sheet)
-    weighed = [logits.limits[at] + logits.bounds[1 + bound] for at, bound in choices(sheet)]
+    weighed = [logits.limits[at] + logits.bounds[1 + bound] for at, bound in condition_choices(sheet)]
     choice = np.array([logits.bounds[0], *weighed]) + np.array([0.0, *nought(sheet)])
     rows = sigmoid(4.0) * sigmoid(6.0) ** 3
     assert share(choice, 0) < 0.6
@@ -189,14 +200,14 @@ def test_that_there_is_no_condition_makes_an_answer_less_sure_the_likelier_one_i
     assert sure(reader, sheet, hand) == pytest.approx(share(choice, 0) * rows * way_and_scale(logits, "count"))
 
 
-def test_words_around_a_figure_decide_where_the_encoder_does_not(reader: Tables) -> None:
+def test_words_around_a_figure_decide_where_the_encoder_does_not(reader: TableReader) -> None:
     sheet = sheet_of(reader, "36 or older ?")
     logits = bounded("count").logits(sheet)._replace(bounds=np.array([0.0, 2.0, 0.0, 0.0, 2.5]))
-    found, _ = reader.choose(sheet, logits)
+    found, _ = reader.decode(sheet, logits)
     assert [one.bound for one in found.conditions] == [FROM]
-    more = logits._replace(bounds=np.array([0.0, 2.0, 0.0, 0.0, WORDED + 0.5]))
-    other, _ = reader.choose(sheet, more)
-    assert [one.bound for one in other.conditions] == [UPTO]
+    more = logits._replace(bounds=np.array([0.0, 2.0, 0.0, 0.0, WORD_BONUS + 0.5]))
+    other, _ = reader.decode(sheet, more)
+    assert [one.bound for one in other.conditions] == [UP_TO]
 
 
 @pytest.mark.parametrize(
@@ -209,14 +220,14 @@ def test_words_around_a_figure_decide_where_the_encoder_does_not(reader: Tables)
     ],
 )
 def test_the_extreme_is_that_of_rows_that_hold_a_condition(
-    reader: Tables, way: str, by: int, asked: int, bound: str, quote: str, rows: list[int], cells: list[list[int]]
+    reader: TableReader, way: str, by: int, asked: int, bound: str, quote: str, rows: list[int], cells: list[list[int]]
 ) -> None:
     hand = bounded(way, bound, by={by: 3.0}, asked={asked: 3.0})
     assert answer(reader, sheet_of(reader), hand) == told(way, [quote], rows=rows, column=by, cells=cells, condition=condition(bound))
 
 
 @pytest.mark.parametrize("way", ["most", "range"])
-def test_a_row_that_does_not_hold_a_condition_is_never_compared(reader: Tables, way: str) -> None:
+def test_a_row_that_does_not_hold_a_condition_is_never_compared(reader: TableReader, way: str) -> None:
     hand = bounded(way, BELOW, "50", rows={}, by={AGE: 3.0}, asked={NAME: 3.0})
     said = answer(reader, sheet_of(reader, "who of those below 50 ?"), hand)
     assert said["condition"] == condition(BELOW, "50")
@@ -224,18 +235,18 @@ def test_a_row_that_does_not_hold_a_condition_is_never_compared(reader: Tables, 
 
 
 @pytest.mark.parametrize("way", ["most", "range"])
-def test_where_no_row_holds_a_condition_nothing_is_compared(reader: Tables, way: str) -> None:
+def test_where_no_row_holds_a_condition_nothing_is_compared(reader: TableReader, way: str) -> None:
     sheet = sheet_of(reader, "who of those above 90 ?")
-    found, _ = reader.choose(sheet, bounded(way, ABOVE, "90", by={AGE: 3.0}, asked={NAME: 3.0}).logits(sheet))
-    assert found.way != way
+    found, _ = reader.decode(sheet, bounded(way, ABOVE, "90", by={AGE: 3.0}, asked={NAME: 3.0}).logits(sheet))
+    assert found.operation != way
 
 
 @pytest.mark.parametrize(
     ("bound", "limit", "expression", "rows"),
-    [(FROM, "36", "85 - 36", [1, 2, 4]), (UPTO, "40", "40 - 36", [1, 4]), (ABOVE, "40", "85 - 85", [2])],
+    [(FROM, "36", "85 - 36", [1, 2, 4]), (UP_TO, "40", "40 - 36", [1, 4]), (ABOVE, "40", "85 - 85", [2])],
 )
 def test_a_range_is_from_the_least_to_the_most_of_rows_that_hold_a_condition(
-    reader: Tables, bound: str, limit: str, expression: str, rows: list[int]
+    reader: TableReader, bound: str, limit: str, expression: str, rows: list[int]
 ) -> None:
     sheet = sheet_of(reader, f"of {limit} ?")
     said = answer(reader, sheet, bounded("range", bound, limit, by={AGE: 3.0}))
@@ -243,7 +254,7 @@ def test_a_range_is_from_the_least_to_the_most_of_rows_that_hold_a_condition(
     assert said["condition"] == condition(bound, limit)
 
 
-def test_a_range_without_a_condition_is_of_all_rows_or_of_those_that_count(reader: Tables) -> None:
+def test_a_range_without_a_condition_is_of_all_rows_or_of_those_that_count(reader: TableReader) -> None:
     sheet = sheet_of(reader, "how many ?")
     every = answer(reader, sheet, Hand(["range"], by={AGE: 3.0}))
     assert every == told("range", expression="85 - 36", rows=[1, 2, 3, 4], column=AGE, cells=[[GRACE, AGE], [ADA, AGE]])
@@ -251,25 +262,25 @@ def test_a_range_without_a_condition_is_of_all_rows_or_of_those_that_count(reade
     assert some == told("range", expression="40 - 36", rows=[ADA, DONALD], column=AGE, cells=[[DONALD, AGE], [ADA, AGE]])
     logits = Hand(["range"], by={AGE: 3.0}).logits(sheet)
     assert sure(reader, sheet, Hand(["range"], by={AGE: 3.0})) == pytest.approx(
-        sigmoid(6.0) ** 4 * share(logits.by, AGE) * way_and_scale(logits, "range")
+        sigmoid(6.0) ** 4 * share(logits.order_columns, AGE) * way_and_scale(logits, "range")
     )
 
 
-def test_a_range_of_negative_figures_and_one_of_times_are_computed(reader: Tables) -> None:
+def test_a_range_of_negative_figures_and_one_of_times_are_computed(reader: TableReader) -> None:
     cold = sheet_of(reader, "how many ?", [["name", "age"], ["ada", "-7"], ["alan", "(12)"], ["grace", "3"]])
     assert answer(reader, cold, Hand(["range"], by={1: 3.0}))["expression"] == "3 - -12"
     times = sheet_of(reader, "how many ?")
     assert answer(reader, times, Hand(["range"], by={OPEN: 3.0}))["expression"] == "(13 * 60 + 0) - (9 * 60 + 30)"
 
 
-def test_a_column_of_words_gives_way_to_the_next_one_in_a_range(reader: Tables) -> None:
+def test_a_column_of_words_gives_way_to_the_next_one_in_a_range(reader: TableReader) -> None:
     assert answer(reader, sheet_of(reader), Hand(["range"], by={NAME: 9.0, BOOKS: 1.0}))["expression"] == "12 - 7"
     days = sheet_of(reader, "who ?", [["name", "age"], ["Monday", "7"], ["Friday", "9"]])
     assert answer(reader, days, Hand(["range"], by={0: 9.0, 1: 1.0}))["expression"] == "9 - 7", "a day of the week is no figure"
 
 
 @pytest.mark.parametrize("table", [[], [["name", "age"]], [["name", "of"], ["ada", "grace"]]])
-def test_a_table_without_figures_has_no_range(reader: Tables, table: list[list[str]]) -> None:
+def test_a_table_without_figures_has_no_range(reader: TableReader, table: list[list[str]]) -> None:
     sheet = sheet_of(reader, "who ?", table)
     assert answer(reader, sheet, Hand(["range", "text"]))["way"] == "text"
 
@@ -284,7 +295,7 @@ def test_a_table_without_figures_has_no_range(reader: Tables, table: list[list[s
     ],
 )
 def test_cells_of_the_column_that_is_asked_for_are_those_of_rows_that_hold_a_condition(
-    reader: Tables, way: str, asked: int, rest: dict[str, Any]
+    reader: TableReader, way: str, asked: int, rest: dict[str, Any]
 ) -> None:
     sheet, hand = sheet_of(reader), bounded(way, asked={asked: 3.0})
     assert answer(reader, sheet, hand) == told(way, rows=[ADA, GRACE, DONALD], condition=condition(), **rest)
@@ -292,75 +303,75 @@ def test_cells_of_the_column_that_is_asked_for_are_those_of_rows_that_hold_a_con
     assert answer(reader, sheet, none)["cells"] == [[GRACE, AGE], [ALAN, BOOKS]], "without one they are pointed at"
 
 
-def test_such_cells_are_as_sure_as_the_condition_the_rows_and_the_column_together(reader: Tables) -> None:
+def test_such_cells_are_as_sure_as_the_condition_the_rows_and_the_column_together(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     hand = bounded("cells", rows={ADA: 1.0, GRACE: 2.0, ALAN: 0.1, DONALD: -0.5}, asked={NAME: 1.0, BOOKS: 0.5})
     counted = bounded("count", rows=hand.rows)
     logits = hand.logits(sheet)
     ways = way_and_scale(logits, "cells") / way_and_scale(counted.logits(sheet), "count")
-    assert sure(reader, sheet, hand) == pytest.approx(sure(reader, sheet, counted) * share(logits.asked, NAME) * ways)
+    assert sure(reader, sheet, hand) == pytest.approx(sure(reader, sheet, counted) * share(logits.answer_columns, NAME) * ways)
 
 
-def test_one_row_is_summed_up_too_under_a_condition(reader: Tables) -> None:
+def test_one_row_is_summed_up_too_under_a_condition(reader: TableReader) -> None:
     sheet = sheet_of(reader, "older than 40 ?")
     assert answer(reader, sheet, bounded("sum", ABOVE, "40", asked={AGE: 3.0}))["expression"] == "85"
     assert answer(reader, sheet, bounded("mean", ABOVE, "40", asked={AGE: 3.0}))["expression"] == "(85) / 1"
 
 
-def test_a_column_without_a_cell_in_these_rows_gives_way_to_the_next_one(reader: Tables) -> None:
+def test_a_column_without_a_cell_in_these_rows_gives_way_to_the_next_one(reader: TableReader) -> None:
     sheet = sheet_of(reader, "less than 10 ?")
-    names = bounded("cells", UPTO, "10", BOOKS, asked={OPEN: 9.0, AGE: 1.0})
+    names = bounded("cells", UP_TO, "10", BOOKS, asked={OPEN: 9.0, AGE: 1.0})
     assert answer(reader, sheet, names)["quotes"] == ["40"]
-    sums = bounded("sum", UPTO, "10", BOOKS, asked={NAME: 9.0, BOOKS: 1.0})
+    sums = bounded("sum", UP_TO, "10", BOOKS, asked={NAME: 9.0, BOOKS: 1.0})
     assert answer(reader, sheet, sums)["expression"] == "9 + 7"
-    assert share(sums.logits(sheet).asked, BOOKS) < 0.01
+    assert share(sums.logits(sheet).answer_columns, BOOKS) < 0.01
     assert 0 < sure(reader, sheet, sums) < 0.01
 
 
 @pytest.mark.parametrize("way", ["cells", "sum", "mean"])
-def test_where_no_row_holds_a_condition_the_next_way_is_taken(reader: Tables, way: str) -> None:
+def test_where_no_row_holds_a_condition_the_next_way_is_taken(reader: TableReader, way: str) -> None:
     sheet = sheet_of(reader, "older than 90 ?")
     hand = bounded(way, ABOVE, "90", asked={AGE: 3.0})
     other = Hand([way, "text"], rows=hand.rows, bounded=hand.bounded, limits=hand.limits, bound=ABOVE, asked=hand.asked)
     assert answer(reader, sheet, other)["way"] == "text"
 
 
-def test_what_two_figures_are_computed_with_and_words_have_no_condition(reader: Tables) -> None:
+def test_what_two_figures_are_computed_with_and_words_have_no_condition(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     pair = bounded("ratio", first={(GRACE, AGE): 3.0}, second={"2": 2.0})
     assert answer(reader, sheet, pair) == told("ratio", expression="85 / 2", cells=[[GRACE, AGE]])
     assert answer(reader, sheet, bounded("text"))["condition"] is None
 
 
-def test_rows_that_hold_a_condition_have_a_shift_of_their_own(reader: Tables) -> None:
+def test_rows_that_hold_a_condition_have_a_shift_of_their_own(reader: TableReader) -> None:
     sheet = sheet_of(reader)
-    plain = reader.layout
+    plain = reader.config
     some = {ADA: 2.0, GRACE: 4.0, DONALD: 4.0}
     try:
-        reader.layout = plain.model_copy(update={"rows": -9.0, "held": -3.0})
+        reader.config = plain.model_copy(update={"rows": -9.0, "held": -3.0})
         assert answer(reader, sheet, bounded("count", rows=some))["rows"] == [GRACE, DONALD]
-        reader.layout = plain.model_copy(update={"rows": -3.0, "held": 9.0})
+        reader.config = plain.model_copy(update={"rows": -3.0, "held": 9.0})
         assert answer(reader, sheet, Hand(["count"], rows=some))["rows"] == [GRACE, DONALD]
     finally:
-        reader.layout = plain
+        reader.config = plain
 
 
-def test_a_condition_is_weighed_by_its_column_its_figure_and_the_first_marks(reader: Tables) -> None:
+def test_a_condition_is_weighed_by_its_column_its_figure_and_the_first_marks(reader: TableReader) -> None:
     sheet = sheet_of(reader)
-    read = np.random.default_rng(7).normal(size=(len(sheet.chars), len(NAMES)))
-    frame = sheet.frame()
-    logits = weighed(read, frame, lambda values: np.log(np.exp(values).sum(axis=0)))
+    read = np.random.default_rng(7).normal(size=(len(sheet.chars), len(OUTPUT_NAMES)))
+    frame = sheet.pooling()
+    logits = table_logits(read, frame, lambda values: np.log(np.exp(values).sum(axis=0)))
 
     def of(place: Place, name: str) -> float:
-        return float(frame.spots[spot(sheet, place)] @ read[:, AT[name]])
+        return float(frame.locations[spot(sheet, place)] @ read[:, OUTPUT_INDEX[name]])
 
     below = np.mean([of((row, AGE), "bounded.below") for row in (ADA, GRACE, DONALD)])
-    assert logits.bounded[AGE] == pytest.approx(of((0, AGE), "bounded.head") + below, abs=1e-5)
+    assert logits.condition_columns[AGE] == pytest.approx(of((0, AGE), "bounded.head") + below, abs=1e-5)
     assert logits.limits[spot(sheet, "36")] == pytest.approx(of("36", "limit"), abs=1e-5)
     starts = np.cumsum([0, *map(len, sheet.windows)])[:-1]
     names = [f"bound.{bound}" for bound in ("none", *BOUNDS)]
-    assert logits.bounds == pytest.approx([read[starts, AT[name]].mean() for name in names], abs=1e-5)
+    assert logits.bounds == pytest.approx([read[starts, OUTPUT_INDEX[name]].mean() for name in names], abs=1e-5)
     also = np.mean([of((row, AGE), "also.below") for row in (ADA, GRACE, DONALD)])
-    assert logits.also[AGE] == pytest.approx(of((0, AGE), "also.head") + also, abs=1e-5)
-    assert logits.also_limits[spot(sheet, "36")] == pytest.approx(of("36", "also.limit"), abs=1e-5)
-    assert logits.also_bounds == pytest.approx([read[starts, AT[f"also.{name}"]].mean() for name in names], abs=1e-5)
+    assert logits.extra_columns[AGE] == pytest.approx(of((0, AGE), "also.head") + also, abs=1e-5)
+    assert logits.extra_limits[spot(sheet, "36")] == pytest.approx(of("36", "also.limit"), abs=1e-5)
+    assert logits.extra_bounds == pytest.approx([read[starts, OUTPUT_INDEX[f"also.{name}"]].mean() for name in names], abs=1e-5)

@@ -9,9 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.agents.inference.tables.operations import MEAN, PAIRS, SUM, WAYS, agreeing, expression, figure, parsed, summed
+from orchestra.agents.inference.tables.operations import (
+    MEAN,
+    OPERATIONS,
+    PAIR_OPERATIONS,
+    SUM,
+    build_expression,
+    harmonize_figures,
+    parse_expression,
+    parse_figure,
+    sum_expression,
+)
 from orchestra.text.arithmetic import evaluate
-from orchestra.text.numbers.sort_keys import spelling
+from orchestra.text.numbers.sort_keys import detect_format
 
 FIGURES = st.decimals(-99_999, 99_999, places=2).map(lambda number: f"{number:,.2f}") | st.integers(-9999, 9999).map(str)
 WRITTEN = {"sum": "2 + 3", "mean": "(2 + 3) / 2", "difference": "2 - 3", "change": "(2 - 3) / 3 * 100", "share": "2 / 3 * 100"}
@@ -36,16 +46,16 @@ WRITTEN |= {"portion": "2 * 3 / 100", "discount": "2 * (100 - 3) / 100", "surcha
     ],
 )  # fmt: skip
 def test_the_first_figure_of_a_text_is_as_an_expression_has_it(text: str, found: str | None) -> None:
-    assert figure(text) == found
+    assert parse_figure(text) == found
 
 
 def test_points_between_thousands_can_be_told() -> None:
-    assert [figure(text, points=True) for text in ("1.234", "(1.234)", "12.5", "1,234")] == ["1234", "-1234", "12.5", "1.234"]
+    assert [parse_figure(text, points=True) for text in ("1.234", "(1.234)", "12.5", "1,234")] == ["1234", "-1234", "12.5", "1.234"]
 
 
 @given(st.text(max_size=20))
 def test_a_figure_of_any_text_can_be_computed_with(text: str) -> None:
-    found = figure(text)
+    found = parse_figure(text)
     if found is not None and found.isascii() and "," not in found:
         assert evaluate(f"1 - {found}") == 1 - evaluate(found)
 
@@ -63,7 +73,7 @@ def test_a_figure_of_any_text_can_be_computed_with(text: str) -> None:
     ],
 )  # fmt: skip
 def test_a_time_of_the_day_is_its_minutes(text: str, found: str) -> None:
-    assert figure(text) == found
+    assert parse_figure(text) == found
 
 
 @pytest.mark.parametrize(
@@ -97,49 +107,49 @@ def test_a_time_of_the_day_is_its_minutes(text: str, found: str) -> None:
     ],
 )
 def test_figures_are_computed_with_where_they_are_of_one_unit(way: str, texts: list[str], value: Fraction | None) -> None:
-    found = agreeing(way, texts, [str(figure(text)) for text in texts], spelling(texts))
-    assert (None if found is None else evaluate(expression(way, found))) == value
+    found = harmonize_figures(way, texts, [str(parse_figure(text)) for text in texts], detect_format(texts))
+    assert (None if found is None else evaluate(build_expression(way, found))) == value
 
 
 @given(st.times(), st.times(), st.sampled_from(["%H:%M", "%-H:%M", "%I:%M %p", "%-I:%M%p"]))
 def test_the_difference_of_two_times_is_how_long_it_takes(one: datetime.time, other: datetime.time, form: str) -> None:
-    said = expression("difference", [str(figure(time.strftime(form))) for time in (one, other)])
+    said = build_expression("difference", [str(parse_figure(time.strftime(form))) for time in (one, other)])
     assert evaluate(said) == one.hour * 60 + one.minute - other.hour * 60 - other.minute
 
 
 @pytest.mark.parametrize("way", WRITTEN)
 def test_an_expression_is_of_its_way(way: str) -> None:
-    assert expression(way, ["2", "3"]) == WRITTEN[way]
+    assert build_expression(way, ["2", "3"]) == WRITTEN[way]
 
 
 def test_all_ways_that_compute_are_written() -> None:
-    assert set(WRITTEN) == {SUM, MEAN, *PAIRS} < set(WAYS)
+    assert set(WRITTEN) == {SUM, MEAN, *PAIR_OPERATIONS} < set(OPERATIONS)
 
 
 @given(FIGURES, FIGURES)
 def test_a_gap_is_never_negative_and_reads_as_a_difference(first: str, second: str) -> None:
-    said = expression("gap", [first, second])
+    said = build_expression("gap", [first, second])
     assert evaluate(said) == abs(evaluate(first) - evaluate(second))
-    assert said == expression("gap", [second, first]) or evaluate(first) == evaluate(second)
-    assert parsed(said) in [("difference", [first, second]), ("difference", [second, first])]
+    assert said == build_expression("gap", [second, first]) or evaluate(first) == evaluate(second)
+    assert parse_expression(said) in [("difference", [first, second]), ("difference", [second, first])]
 
 
 def test_a_gap_of_what_cannot_be_computed_with_is_written_all_the_same() -> None:
-    assert expression("gap", ["1,20", "3"]) == "3 - 1,20"
-    assert expression("gap", ["1,20", "-3"]) == "1,20 - -3"
+    assert build_expression("gap", ["1,20", "3"]) == "3 - 1,20"
+    assert build_expression("gap", ["1,20", "-3"]) == "1,20 - -3"
 
 
 TIMES = st.sampled_from(["(9 * 60 + 15)", "(1 * 60 + 0 + 30 / 60 + 12 * 60)", "(2 * 60 + 5.3)", "(1.5 * 60 + 0)"])
 
 
-@given(st.sampled_from(sorted(set(PAIRS) - {"gap"})), FIGURES | TIMES, FIGURES | TIMES)
+@given(st.sampled_from(sorted(set(PAIR_OPERATIONS) - {"gap"})), FIGURES | TIMES, FIGURES | TIMES)
 def test_a_pair_is_read_as_it_was_written(way: str, first: str, second: str) -> None:
-    assert parsed(expression(way, [first, second])) == (way, [first, second])
+    assert parse_expression(build_expression(way, [first, second])) == (way, [first, second])
 
 
 @given(st.sampled_from([SUM, MEAN]), st.lists(FIGURES, min_size=2, max_size=9))
 def test_sums_and_means_of_any_length_are_read_as_they_were_written(way: str, figures: list[str]) -> None:
-    assert parsed(expression(way, figures)) == (way, figures)
+    assert parse_expression(build_expression(way, figures)) == (way, figures)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +169,7 @@ def test_sums_and_means_of_any_length_are_read_as_they_were_written(way: str, fi
     ],
 )
 def test_brackets_and_blanks_that_say_nothing_make_no_other_way(text: str, way: str, figures: list[str]) -> None:
-    assert parsed(text) == (way, figures)
+    assert parse_expression(text) == (way, figures)
 
 
 @pytest.mark.parametrize(
@@ -170,16 +180,16 @@ def test_brackets_and_blanks_that_say_nothing_make_no_other_way(text: str, way: 
     ],
 )  # fmt: skip
 def test_an_expression_of_another_form_is_of_no_way(text: str) -> None:
-    assert parsed(text) is None
+    assert parse_expression(text) is None
 
 
 @pytest.mark.parametrize("count", [1, 25, 26, 66, 200, 625, 626, 1000, 4096])
 def test_however_many_are_summed_up_the_sum_can_be_computed(count: int) -> None:
-    assert evaluate(summed(["1"] * count)) == count
-    assert evaluate(expression("mean", ["3", *["1"] * (count - 1)])) == Fraction(count + 2, count)
+    assert evaluate(sum_expression(["1"] * count)) == count
+    assert evaluate(build_expression("mean", ["3", *["1"] * (count - 1)])) == Fraction(count + 2, count)
 
 
 @pytest.mark.parametrize("figure", ["1,234,567.50", "-.5", "(12 * 60 + 59 + 12 * 60)"])
 def test_all_figures_of_the_longest_table_can_be_summed_up(figure: str) -> None:
-    assert evaluate(expression("sum", [figure] * 2000)) == 2000 * evaluate(figure)
-    assert evaluate(expression("mean", [figure] * 2000)) == evaluate(figure)
+    assert evaluate(build_expression("sum", [figure] * 2000)) == 2000 * evaluate(figure)
+    assert evaluate(build_expression("mean", [figure] * 2000)) == evaluate(figure)

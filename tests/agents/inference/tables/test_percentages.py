@@ -10,9 +10,9 @@ np = pytest.importorskip("numpy")
 pytest.importorskip("tokenizers")
 
 from orchestra.agents.inference.encoder import Encoder  # noqa: E402
-from orchestra.agents.inference.tables.operations import WAYS  # noqa: E402
-from orchestra.agents.inference.tables.percentages import TOLD, percentage, with_percentages  # noqa: E402
-from orchestra.agents.inference.tables.reader import Tables, written  # noqa: E402
+from orchestra.agents.inference.tables.operations import OPERATIONS  # noqa: E402
+from orchestra.agents.inference.tables.percentages import WORD_BONUS, add_percentage_logits, find_percentage  # noqa: E402
+from orchestra.agents.inference.tables.reader import TableReader, answer_fields  # noqa: E402
 from orchestra.testing.tiny_encoder import write_encoder  # noqa: E402
 from tests.agents.tables import WORDS, Hand, answer, arrays, spot, write  # noqa: E402
 
@@ -40,7 +40,7 @@ TABLE = [["name", "books"], ["ada", "20"], ["grace", "15"]]
     ],
 )
 def test_words_around_a_percentage_tell_what_is_done_with_it(question: str, way: str, figure: str) -> None:
-    assert percentage(question) == (way, figure)
+    assert find_percentage(question) == (way, figure)
 
 
 @pytest.mark.parametrize(
@@ -68,27 +68,27 @@ def test_words_around_a_percentage_tell_what_is_done_with_it(question: str, way:
     ],
 )
 def test_where_rows_are_meant_or_no_percentage_is_given_nothing_is_told(question: str) -> None:
-    assert percentage(question) is None
+    assert find_percentage(question) is None
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+def reader(tmp_path_factory: pytest.TempPathFactory) -> TableReader:
     base: Path = write_encoder(tmp_path_factory.mktemp("base"), [*WORDS, "%", "off", "percent"])
-    return Tables.load(write(tmp_path_factory.mktemp("card"), arrays()), Encoder.load(base))
+    return TableReader.load(write(tmp_path_factory.mktemp("card"), arrays()), Encoder.load(base))
 
 
-def test_the_way_and_its_figure_are_likelier_by_what_words_tell(reader: Tables) -> None:
-    sheet = reader.sheet({"question": "what is it with 15 % off ?", "table": TABLE, "paragraphs": []})
+def test_the_way_and_its_figure_are_likelier_by_what_words_tell(reader: TableReader) -> None:
+    sheet = reader.encode_inputs({"question": "what is it with 15 % off ?", "table": TABLE, "paragraphs": []})
     plain = Hand(["cells"], cells={(1, 1): 5.0}, first={(1, 1): 4.0}, second={(2, 1): 4.0}).logits(sheet)
-    told = with_percentages(sheet, plain)
-    asked = next(at for at, one in enumerate(sheet.spots) if one.given is not None)
-    assert told.ways[WAYS.index("discount")] - plain.ways[WAYS.index("discount")] == pytest.approx(TOLD)
-    assert {at for at in range(len(sheet.spots)) if told.second[at] != plain.second[at]} == {asked}, "and not the cell that is 15 too"
-    assert (sheet.spots[asked].row, spot(sheet, (2, 1)) != asked) == (-1, True)
-    assert plain.second[asked] == pytest.approx(told.second[asked] - TOLD), "what was given is left as it was"
+    told = add_percentage_logits(sheet, plain)
+    asked = next(at for at, one in enumerate(sheet.locations) if one.question_figure is not None)
+    assert told.operations[OPERATIONS.index("discount")] - plain.operations[OPERATIONS.index("discount")] == pytest.approx(WORD_BONUS)
+    assert {at for at in range(len(sheet.locations)) if told.second[at] != plain.second[at]} == {asked}, "and not the cell that is 15 too"
+    assert (sheet.locations[asked].row, spot(sheet, (2, 1)) != asked) == (-1, True)
+    assert plain.second[asked] == pytest.approx(told.second[asked] - WORD_BONUS), "what was given is left as it was"
 
 
-def test_where_rows_are_bounded_or_the_table_has_the_percentage_nothing_is_added(reader: Tables) -> None:
+def test_where_rows_are_bounded_or_the_table_has_the_percentage_nothing_is_added(reader: TableReader) -> None:
     head = [["name", "price with 15 % off"], *TABLE[1:]]
     for question, table in (
         ("what is it with 15 % off ?", head),
@@ -97,22 +97,22 @@ def test_where_rows_are_bounded_or_the_table_has_the_percentage_nothing_is_added
         ("what is it at over 15 % off ?", TABLE),
         ("what is it ?", TABLE),
     ):
-        sheet = reader.sheet({"question": question, "table": table, "paragraphs": []})
+        sheet = reader.encode_inputs({"question": question, "table": table, "paragraphs": []})
         plain = Hand(["cells"]).logits(sheet)
-        assert with_percentages(sheet, plain) is plain, question
+        assert add_percentage_logits(sheet, plain) is plain, question
 
 
-def test_minus_so_many_percent_is_less(reader: Tables) -> None:
-    sheet = reader.sheet({"question": "what is ada minus 15 percent ?", "table": TABLE, "paragraphs": []})
+def test_minus_so_many_percent_is_less(reader: TableReader) -> None:
+    sheet = reader.encode_inputs({"question": "what is ada minus 15 percent ?", "table": TABLE, "paragraphs": []})
     hand = Hand(["cells", "discount"], cells={(1, 1): 2.0}, first={(1, 1): 4.0}, second={(2, 1): 4.0})
-    found, scale = reader.choose(sheet, with_percentages(sheet, hand.logits(sheet)))
-    assert written(found, scale, sheet)["expression"] == "20 * (100 - 15) / 100"
+    found, scale = reader.decode(sheet, add_percentage_logits(sheet, hand.logits(sheet)))
+    assert answer_fields(found, scale, sheet)["expression"] == "20 * (100 - 15) / 100"
 
 
-def test_what_the_encoder_says_of_a_table_has_what_words_tell(reader: Tables) -> None:
+def test_what_the_encoder_says_of_a_table_has_what_words_tell(reader: TableReader) -> None:
     off, without = (
-        reader.sheet({"question": question, "table": TABLE, "paragraphs": []}) for question in ("with 15 % off ?", "with 15 off ?")
+        reader.encode_inputs({"question": question, "table": TABLE, "paragraphs": []}) for question in ("with 15 % off ?", "with 15 off ?")
     )
-    ways = reader.logits(off).ways
-    assert ways[WAYS.index("discount")] - ways[WAYS.index("surcharge")] > TOLD - 5
+    ways = reader.logits(off).operations
+    assert ways[OPERATIONS.index("discount")] - ways[OPERATIONS.index("surcharge")] > WORD_BONUS - 5
     assert answer(reader, without, Hand(["product"], first={(1, 1): 4.0}, second={"15": 4.0}))["expression"] == "20 * 15"

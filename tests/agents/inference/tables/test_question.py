@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given as every
 from hypothesis import strategies as st
 
-from orchestra.agents.inference.tables.question import Given, given, place
+from orchestra.agents.inference.tables.question import QuestionFigure, find_figure, question_figures
 from orchestra.text.arithmetic import evaluate
-from orchestra.text.numbers.sort_keys import ABOVE, BELOW, BOUNDS, FROM, UPTO
+from orchestra.text.numbers.sort_keys import ABOVE, BELOW, BOUNDS, FROM, UP_TO
 
 
 def texts(question: str) -> list[str]:
-    return [one.text for one in given(question)]
+    return [one.text for one in question_figures(question)]
 
 
 def bounds(question: str) -> list[str | None]:
-    return [one.bound for one in given(question)]
+    return [one.bound for one in question_figures(question)]
 
 
 # Figures
@@ -52,7 +52,7 @@ def bounds(question: str) -> list[str | None]:
     ],
 )
 def test_figures_are_found_in_order_in_words_too(question: str, figures: list[tuple[str, str]]) -> None:
-    assert [(one.text, one.figure) for one in given(question)] == figures
+    assert [(one.text, one.figure) for one in question_figures(question)] == figures
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_figures_are_found_in_order_in_words_too(question: str, figures: list[tu
     ["", "   ", "Who is the tallest one?", "Someone often weighs attention", "hundreds of tenants", "the second half", "a.m."],
 )
 def test_words_in_which_a_number_is_hidden_are_no_figures(question: str) -> None:
-    assert given(question) == []
+    assert question_figures(question) == []
 
 
 @pytest.mark.parametrize(
@@ -71,12 +71,12 @@ def test_words_in_which_a_number_is_hidden_are_no_figures(question: str) -> None
     ],
 )  # fmt: skip
 def test_letters_behind_money_multiply_it_and_small_ones_behind_a_number_do_not(question: str, measure: str) -> None:
-    assert [one.measure for one in given(question)] == [measure]
+    assert [one.measure for one in question_figures(question)] == [measure]
 
 
 def test_a_figure_has_its_text_its_worth_its_measure_and_its_bound() -> None:
-    assert given("More than Sixty Thousand people?") == [Given("sixty thousand", "60", "60 thousand", ABOVE)]
-    assert given("a 10-minute walk") == [Given("10-minute", "10", "10 minute")]
+    assert question_figures("More than Sixty Thousand people?") == [QuestionFigure("sixty thousand", "60", "60 thousand", ABOVE)]
+    assert question_figures("a 10-minute walk") == [QuestionFigure("10-minute", "10", "10 minute")]
 
 
 @pytest.mark.parametrize(
@@ -87,13 +87,13 @@ def test_a_figure_has_its_text_its_worth_its_measure_and_its_bound() -> None:
         ("Which cost at least one thousand euros?", [("1000", FROM)]),
         ("Which cost under one hundred and twenty euros?", [("120", BELOW)]),
         ("Which have a hundred and five or more?", [("105", FROM)]),
-        ("Which take at most one minute?", [("1 minute", UPTO)]),
-        ("between one hundred and fifty and two hundred", [("150", FROM), ("200", UPTO)]),
+        ("Which take at most one minute?", [("1 minute", UP_TO)]),
+        ("between one hundred and fifty and two hundred", [("150", FROM), ("200", UP_TO)]),
         ("In one minute, of one room, an hour and a million, more than a thousand", [("60 minutes", None), ("1000", ABOVE)]),
     ],
 )
 def test_a_number_of_several_words_is_one_bound(question: str, wanted: list[tuple[str, str | None]]) -> None:
-    assert [(one.measure, one.bound) for one in given(question)] == wanted
+    assert [(one.measure, one.bound) for one in question_figures(question)] == wanted
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_number_of_several_words_is_one_bound(question: str, wanted: list[tupl
     ],
 )
 def test_times_of_the_day_are_measured_with_a_colon(question: str, measure: str) -> None:
-    assert [one.measure for one in given(question)] == [measure]
+    assert [one.measure for one in question_figures(question)] == [measure]
 
 
 @pytest.mark.parametrize(
@@ -122,13 +122,13 @@ def test_times_of_the_day_are_measured_with_a_colon(question: str, measure: str)
     [("at 6pm", 1080), ("at 12 am", 0), ("at 12.15 pm", 735), ("half past nine", 570), ("noon", 720), ("midday", 720)],
 )
 def test_a_time_is_worth_its_minutes(question: str, minutes: int) -> None:
-    [one] = given(question)
+    [one] = question_figures(question)
     assert evaluate(str(one.figure)) == minutes
 
 
 @every(st.times(), st.sampled_from(["%H:%M", "%-I:%M %p", "%-I.%M%p", "%I:%M%p"]))
 def test_any_time_of_a_clock_is_worth_its_minutes(time: datetime.time, form: str) -> None:
-    [one] = given(f"What is open at {time.strftime(form)}?")
+    [one] = question_figures(f"What is open at {time.strftime(form)}?")
     assert evaluate(str(one.figure)) == time.hour * 60 + time.minute
 
 
@@ -145,7 +145,7 @@ def test_any_time_of_a_clock_is_worth_its_minutes(time: datetime.time, form: str
     ],
 )
 def test_durations_are_measured_with_their_unit(question: str, measure: str) -> None:
-    assert [one.measure for one in given(question)] == [measure]
+    assert [one.measure for one in question_figures(question)] == [measure]
 
 
 @pytest.mark.parametrize(
@@ -177,18 +177,18 @@ def test_a_time_behind_a_month_is_no_day_of_it() -> None:
         *((f"Which are {one} 90 square metres?", ABOVE) for one in ("larger than", "over", "above", "in excess of", "longer than about")),
         *((f"Which are {one} 90 square metres?", BELOW) for one in ("smaller than", "under", "below", "cheaper than", "fewer people than")),
         *((f"Which have {one} 5?", FROM) for one in ("at least", "a minimum of", "min.", "no fewer than", "not under")),
-        *((f"Which have {one} 5?", UPTO) for one in ("at most", "a maximum of", "max.", "no more than", "up to", "never above")),
+        *((f"Which have {one} 5?", UP_TO) for one in ("at most", "a maximum of", "max.", "no more than", "up to", "never above")),
         ("Who is older than the age of 30?", ABOVE),
         ("Who is under the age of 18?", BELOW),
         ("Which costs more than $ 1,200?", ABOVE),
         ("Which are more expensive than (20)?", ABOVE),
         ("Which exceeds 8?", ABOVE),
-        ("Which does not exceed 8?", UPTO),
+        ("Which does not exceed 8?", UP_TO),
         ("Which closes after 6pm?", ABOVE),
-        ("Which closes no later than 6 pm?", UPTO),
+        ("Which closes no later than 6 pm?", UP_TO),
         ("Which opens before half past nine?", BELOW),
         ("Which opens no earlier than 8:00?", FROM),
-        ("Which are within 15 minutes?", UPTO),
+        ("Which are within 15 minutes?", UP_TO),
         ("Which take less than an hour?", BELOW),
         ("Who has been here since 1990?", FROM),
         ("Which opened before 12 May 2024?", BELOW),
@@ -203,18 +203,18 @@ def test_words_before_a_figure_set_its_bound(question: str, bound: str) -> None:
     ("question", "bound"),
     [
         *((f"Which have 70 square metres {one}?", FROM) for one in ("or more", "and up", "or over", "at least", "upwards", "plus")),
-        *((f"Which have 70 square metres {one}?", UPTO) for one in ("or less", "and under", "at most", "at the most", "maximum", "tops")),
+        *((f"Which have 70 square metres {one}?", UP_TO) for one in ("or less", "and under", "at most", "at the most", "maximum", "tops")),
         ("30+ people", FROM),
         ("20 % or more", FROM),
         ("30 °C or more", FROM),
-        ("30 € or less", UPTO),
+        ("30 € or less", UP_TO),
         ("aged 12 or older", FROM),
         ("from 8 on, please", FROM),
         ("open from 8 onwards", FROM),
         ("on 2024-05-03 or later", FROM),
-        ("at 9 a.m. or earlier", UPTO),
-        ("30 years old or younger", UPTO),
-        ("by bus or more, 5 or fewer", UPTO),
+        ("at 9 a.m. or earlier", UP_TO),
+        ("30 years old or younger", UP_TO),
+        ("by bus or more, 5 or fewer", UP_TO),
     ],
 )
 def test_words_behind_a_figure_set_its_bound(question: str, bound: str) -> None:
@@ -223,7 +223,7 @@ def test_words_behind_a_figure_set_its_bound(question: str, bound: str) -> None:
 
 @pytest.mark.parametrize(
     ("question", "bound"),
-    [("by 6pm", UPTO), ("by noon", UPTO), ("by 1 June", UPTO), ("by 2030", UPTO), ("by 5 percent", None), ("by 15 minutes", None)],
+    [("by 6pm", UP_TO), ("by noon", UP_TO), ("by 1 June", UP_TO), ("by 2030", UP_TO), ("by 5 percent", None), ("by 15 minutes", None)],
 )
 def test_what_is_done_by_a_time_or_a_date_is_bounded_and_by_how_much_is_not(question: str, bound: str | None) -> None:
     assert bounds(f"What rises {question}?") == [bound]
@@ -273,7 +273,7 @@ def test_the_end_of_a_word_behind_a_figure_sets_no_bound(question: str) -> None:
     "question", ["isn't larger than 5", "doesn't take more than 45 minutes", "can't exceed 45", "isn’t over 5", "not exceeding 5"]
 )
 def test_a_shortened_denial_turns_a_bound_over(question: str) -> None:
-    assert bounds(question) == [UPTO]
+    assert bounds(question) == [UP_TO]
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_a_shortened_denial_turns_a_bound_over(question: str) -> None:
     [
         ("less expensive than 20", BELOW),
         ("greater than or equal to 5", FROM),
-        ("less than or equal to 5", UPTO),
+        ("less than or equal to 5", UP_TO),
         ("after the 3rd of May", ABOVE),
         ("no sooner than 8:15", FROM),
         ("7 o'clock or later", FROM),
@@ -297,22 +297,22 @@ def test_other_words_that_set_a_bound(question: str, bound: str) -> None:
 
 @pytest.mark.parametrize("minus", ["-", "−", "minus "])
 def test_a_negative_figure_keeps_its_sign_and_its_bound(minus: str) -> None:
-    [one] = given(f"Where was it colder than {minus}5 degrees?")
+    [one] = question_figures(f"Where was it colder than {minus}5 degrees?")
     assert (one.figure, one.bound) == ("-5", BELOW)
 
 
 def test_a_stroke_between_figures_is_no_minus() -> None:
-    assert [one.figure for one in given("from 2010-2015, of COVID-19")] == ["2010", "2015", "19"]
+    assert [one.figure for one in question_figures("from 2010-2015, of COVID-19")] == ["2010", "2015", "19"]
 
 
 @pytest.mark.parametrize("question", ["1 hour 20 minutes at most", "an hour and a half at most"])
 def test_hours_and_minutes_are_one_figure(question: str) -> None:
-    assert len(given(question)) == 1
-    assert given(question)[0].measure in ("80 minutes", "90 minutes")
+    assert len(question_figures(question)) == 1
+    assert question_figures(question)[0].measure in ("80 minutes", "90 minutes")
 
 
 def test_a_month_of_a_year_is_one_figure() -> None:
-    assert given("Which opened after March 2024?") == [Given("march 2024", "2024", "march 2024", ABOVE)]
+    assert question_figures("Which opened after March 2024?") == [QuestionFigure("march 2024", "2024", "march 2024", ABOVE)]
 
 
 @pytest.mark.parametrize(("question", "text"), [("halls may 60 use", "60"), ("more than 10 markets", "10"), ("Junction 9", "9")])
@@ -326,7 +326,7 @@ def test_a_date_in_digits_is_one_figure(date: str) -> None:
 
 
 def test_twelve_noon_is_one_time() -> None:
-    assert [one.figure for one in given("after 12 noon")] == ["(12 * 60 + 0)"]
+    assert [one.figure for one in question_figures("after 12 noon")] == ["(12 * 60 + 0)"]
 
 
 # Places
@@ -352,32 +352,32 @@ def test_twelve_noon_is_one_time() -> None:
     ],
 )
 def test_a_figure_is_found_by_its_text_by_its_beginning_or_by_its_worth(said: str, question: str, at: int | None) -> None:
-    assert place(said, question) == at
+    assert find_figure(said, question) == at
 
 
 def test_what_stands_there_goes_before_what_is_worth_as_much_and_before_what_only_begins_so() -> None:
-    assert place("12", "twelve of 120, or 12") == 2
-    assert place("two", "2 and twenty-two") == 0
+    assert find_figure("12", "twelve of 120, or 12") == 2
+    assert find_figure("two", "2 and twenty-two") == 0
 
 
 @pytest.mark.parametrize(("said", "question"), [("6", "60 or more"), ("1", "12 or more"), ("", "12 or more"), ("2", "20 thousand")])
 def test_half_of_a_number_is_not_it(said: str, question: str) -> None:
-    assert place(said, question) is None
+    assert find_figure(said, question) is None
 
 
 @pytest.mark.parametrize(("said", "question"), [("1200", "under $1,200"), ("18:00", "after 6pm"), ("5.0", "of 5")])
 def test_what_is_worth_as_much_is_found_however_it_is_written(said: str, question: str) -> None:
-    assert place(said, question) == 0
+    assert find_figure(said, question) == 0
 
 
 @every(st.text(max_size=60))
 def test_of_any_question_the_figures_stand_there_in_order(question: str) -> None:
     at = 0
-    for one in given(question):
+    for one in question_figures(question):
         at = question.lower().index(one.text, at) + len(one.text)
         assert one.text
         assert one.bound in (None, *BOUNDS)
-        assert place(one.text, question) is not None
+        assert find_figure(one.text, question) is not None
 
 
 SAID = ("more than", "5", "at most", "twelve", "6pm", "or less", "1 May", "and", "not", "by", "12:30", "?")
@@ -385,6 +385,6 @@ SAID = ("more than", "5", "at most", "twelve", "6pm", "or less", "1 May", "and",
 
 @every(st.lists(st.sampled_from(SAID), max_size=9).map(" ".join))
 def test_every_figure_is_computed_with_and_found_again_by_its_text(question: str) -> None:
-    found = given(question)
+    found = question_figures(question)
     assert all(one.figure is not None and evaluate(one.figure) >= 0 for one in found)
-    assert [found[place(one.text, question) or 0].text for one in found] == [one.text for one in found]
+    assert [found[find_figure(one.text, question) or 0].text for one in found] == [one.text for one in found]

@@ -17,12 +17,12 @@ np = pytest.importorskip("numpy")
 pytest.importorskip("tokenizers")
 
 from orchestra.agents.card import Card  # noqa: E402
-from orchestra.agents.inference.array_files import packed  # noqa: E402
+from orchestra.agents.inference.array_files import pack_arrays  # noqa: E402
 from orchestra.agents.inference.encoder import Encoder  # noqa: E402
-from orchestra.agents.inference.tables.encoding import Sheet  # noqa: E402
-from orchestra.agents.inference.tables.head import AT, NAMES, weighed  # noqa: E402
-from orchestra.agents.inference.tables.operations import SCALES, WAYS  # noqa: E402
-from orchestra.agents.inference.tables.reader import MAX_WINDOWS, Found, Layout, Tables, of_tables, written  # noqa: E402
+from orchestra.agents.inference.tables.encoding import TableEncoding  # noqa: E402
+from orchestra.agents.inference.tables.head import OUTPUT_INDEX, OUTPUT_NAMES, table_logits  # noqa: E402
+from orchestra.agents.inference.tables.operations import OPERATIONS, SCALES  # noqa: E402
+from orchestra.agents.inference.tables.reader import MAX_WINDOWS, TableAnswer, TableReader, TableReaderConfig, answer_fields, reads_tables  # noqa: E402
 from orchestra.core.errors import InputError  # noqa: E402
 from orchestra.schema.types import Validator  # noqa: E402
 from orchestra.testing.tiny_encoder import SHAPE, write_encoder  # noqa: E402
@@ -47,76 +47,76 @@ def card(tmp_path_factory: pytest.TempPathFactory) -> Card:
 
 
 @pytest.fixture(scope="module")
-def reader(card: Card, encoder: Encoder) -> Tables:
-    return Tables.load(card, encoder)
+def reader(card: Card, encoder: Encoder) -> TableReader:
+    return TableReader.load(card, encoder)
 
 
-def sheet_of(reader: Tables, question: str = QUESTION, table: Any = TABLE, paragraphs: Sequence[str] = TEXT) -> Sheet:
-    return reader.sheet({"question": question, "table": table, "paragraphs": list(paragraphs)})
+def sheet_of(reader: TableReader, question: str = QUESTION, table: Any = TABLE, paragraphs: Sequence[str] = TEXT) -> TableEncoding:
+    return reader.encode_inputs({"question": question, "table": table, "paragraphs": list(paragraphs)})
 
 
-def token(sheet: Sheet, text: str) -> int:
+def token(sheet: TableEncoding, text: str) -> int:
     """The first token of the text around the table that says this."""
-    prose = sheet.prose()
+    prose = sheet.prose_mask()
     return next(at for at, span in enumerate(sheet.chars) if prose[at] and span is not None and sheet.text[slice(*span)] == text)
 
 
 # What is read off
 
 
-def test_one_cell_is_read_off_however_unlikely_it_is(reader: Tables) -> None:
+def test_one_cell_is_read_off_however_unlikely_it_is(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     hand = Hand(["cells"], "thousand", cells={(ADA, BOOKS): -1.0, "7": 4.0, "5": 4.0})
     assert answer(reader, sheet, hand) == told("cells", ["12"], scale="thousand", cells=[[ADA, BOOKS]])
     logits = hand.logits(sheet)
-    others = sum(one.row >= 0 for one in sheet.spots) - 1
+    others = sum(one.row >= 0 for one in sheet.locations) - 1
     alone, none = sigmoid(-1.0) * sigmoid(6.0) ** others, sigmoid(1.0) * sigmoid(6.0) ** others
     assert sure(reader, sheet, hand) == pytest.approx(alone / (1 - none) * way_and_scale(logits, "cells")), "of sets of one at least"
 
 
-def test_several_cells_are_those_that_are_likelier_than_not_in_the_order_of_the_table(reader: Tables) -> None:
+def test_several_cells_are_those_that_are_likelier_than_not_in_the_order_of_the_table(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     hand = Hand(["cells"], cells={(TOTAL, NAME): 3.0, (ADA, NAME): 1.0, (0, AGE): 2.0, (GRACE, NAME): -0.1})
     assert answer(reader, sheet, hand) == told("cells", ["age", "ada", "total"], cells=[[0, AGE], [ADA, NAME], [TOTAL, NAME]])
-    rest = sum(one.row >= 0 for one in sheet.spots) - 4
+    rest = sum(one.row >= 0 for one in sheet.locations) - 4
     chances = [*map(sigmoid, (3.0, 1.0, 2.0, 0.1)), *[sigmoid(6.0)] * rest]
     none = np.prod([*(1 - np.array(chances[:3])), *chances[3:]])
     assert sure(reader, sheet, hand) == pytest.approx(np.prod(chances) / (1 - none) * way_and_scale(hand.logits(sheet), "cells"))
 
 
-def test_words_of_one_paragraph_are_read_off(reader: Tables) -> None:
+def test_words_of_one_paragraph_are_read_off(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     first, last = token(sheet, "has"), token(sheet, "books")
     inside = next(at for at, span in enumerate(sheet.chars) if span is not None and sheet.text[slice(*span)] == "grace")
     hand = Hand(["text"], begin={first: 4.0, inside: 9.0}, end={last: 3.0, inside: 9.0, first - 1: 8.0})
     assert answer(reader, sheet, hand) == told("text", ["has 7 books"]), "not of the table, and not before it begins"
-    logits, prose = hand.logits(sheet), sheet.prose()
+    logits, prose = hand.logits(sheet), sheet.prose_mask()
     begin, end = (share(one[prose], int(np.flatnonzero(prose).searchsorted(at))) for one, at in ((logits.begin, first), (logits.end, last)))
     assert sure(reader, sheet, hand) == pytest.approx(begin * end * way_and_scale(logits, "text"))
 
 
-def test_words_do_not_go_on_from_one_paragraph_to_the_next(reader: Tables) -> None:
+def test_words_do_not_go_on_from_one_paragraph_to_the_next(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     has, alan = token(sheet, "has"), token(sheet, "alan")
     assert answer(reader, sheet, Hand(["text"], begin={has: 9.0, alan: 5.0}, end={alan: 9.0})) == told("text", ["alan"])
 
 
-def test_words_do_not_go_on_from_one_window_to_the_next(reader: Tables) -> None:
+def test_words_do_not_go_on_from_one_window_to_the_next(reader: TableReader) -> None:
     sheet = sheet_of(reader, paragraphs=["the total of the books is in the rooms of grace and alan and ada and edsger . " * 2])
-    prose = np.flatnonzero(sheet.prose())
+    prose = np.flatnonzero(sheet.prose_mask())
     [*_, last] = [at for at in prose if at < len(sheet.windows[0])]
     first = min(at for at in prose if at > last)
     assert (len(sheet.windows), first > last + 1) == (2, True)
     hand = Hand(["text"], begin={int(last) - 1: 9.0}, end={int(first): 9.0, int(last): 1.0})
-    found, _ = reader.choose(sheet, hand.logits(sheet))
-    assert len(found.words.split()) == 2
+    found, _ = reader.decode(sheet, hand.logits(sheet))
+    assert len(found.text.split()) == 2
 
 
-def test_words_are_as_many_as_they_may_be_and_no_more(reader: Tables, card: Card) -> None:
+def test_words_are_as_many_as_they_may_be_and_no_more(reader: TableReader, card: Card) -> None:
     sheet = sheet_of(reader)
     first, last = token(sheet, "ada"), token(sheet, "books")
     hand = Hand(["text"], begin={first: 9.0}, end={last: 9.0, first + 1: 1.0})
-    short = Tables(reader.layout.model_copy(update={"longest": last - first}), arrays(), reader.encoder, card)
+    short = TableReader(reader.config.model_copy(update={"longest": last - first}), arrays(), reader.encoder, card)
     assert answer(reader, sheet, hand)["quotes"] == ["ada has 7 books"]
     assert answer(short, sheet, hand)["quotes"] == ["ada has"]
 
@@ -127,7 +127,7 @@ def test_words_are_as_many_as_they_may_be_and_no_more(reader: Tables, card: Card
 @pytest.mark.parametrize(
     ("rows", "expression"), [({}, "0"), ({GRACE: 0.1}, "1"), ({ADA: 3.0, GRACE: -0.1, TOTAL: 1.0}, "1 + 1"), ({0: 9.0, ALAN: 2.0}, "1")]
 )
-def test_rows_below_the_head_that_are_likelier_than_not_are_counted(reader: Tables, rows: dict[int, float], expression: str) -> None:
+def test_rows_below_the_head_that_are_likelier_than_not_are_counted(reader: TableReader, rows: dict[int, float], expression: str) -> None:
     sheet = sheet_of(reader)
     counted = [row for row, value in rows.items() if value > 0 and row > 0]
     hand = Hand(["count"], rows=rows)
@@ -149,18 +149,18 @@ def test_rows_below_the_head_that_are_likelier_than_not_are_counted(reader: Tabl
     ],
 )
 def test_the_cell_of_the_row_with_the_extreme_is_read_off(
-    reader: Tables, way: str, by: int, asked: int, rows: list[int], quote: str, compared: list[int], top: int
+    reader: TableReader, way: str, by: int, asked: int, rows: list[int], quote: str, compared: list[int], top: int
 ) -> None:
     sheet = sheet_of(reader)
     hand = Hand([way], rows=dict.fromkeys(rows, 4.0), by={by: 3.0}, asked={asked: 2.0})
     cells = [[top, asked]] if asked == by else [[top, asked], [top, by]]
     assert answer(reader, sheet, hand) == told(way, [quote], rows=compared, column=by, cells=cells)
     logits, outs = hand.logits(sheet), 4 - len(rows)
-    chances = sigmoid(4.0) ** len(rows) * sigmoid(6.0) ** outs * share(logits.by, by) * share(logits.asked, asked)
+    chances = sigmoid(4.0) ** len(rows) * sigmoid(6.0) ** outs * share(logits.order_columns, by) * share(logits.answer_columns, asked)
     assert sure(reader, sheet, hand) == pytest.approx(chances * way_and_scale(logits, way))
 
 
-def test_a_column_without_a_measure_gives_way_to_the_next_one(reader: Tables) -> None:
+def test_a_column_without_a_measure_gives_way_to_the_next_one(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     hand = Hand(["most"], rows={ADA: 4.0, GRACE: 4.0}, by={NAME: 9.0, AGE: 1.0, BOOKS: 3.0}, asked={NAME: 2.0})
     assert answer(reader, sheet, hand) == told("most", ["ada"], rows=[ADA, GRACE], column=BOOKS, cells=[[ADA, NAME], [ADA, BOOKS]])
@@ -170,15 +170,15 @@ def test_a_column_without_a_measure_gives_way_to_the_next_one(reader: Tables) ->
     )
 
 
-def test_where_the_row_has_no_cell_in_the_column_that_is_asked_for_the_next_one_is_read(reader: Tables) -> None:
+def test_where_the_row_has_no_cell_in_the_column_that_is_asked_for_the_next_one_is_read(reader: TableReader) -> None:
     hand = Hand(["least"], by={BOOKS: 3.0}, asked={AGE: 5.0, NAME: 2.0})
     assert answer(reader, sheet_of(reader), hand)["quotes"] == ["alan"]
 
 
-def test_what_was_settled_makes_further_cells_and_rows_likelier(reader: Tables, card: Card) -> None:
+def test_what_was_settled_makes_further_cells_and_rows_likelier(reader: TableReader, card: Card) -> None:
     sheet = sheet_of(reader)
-    layout = reader.layout.model_copy(update={"cells": 1.5, "rows": -1.5})
-    other = Tables(layout, arrays(), reader.encoder, card)
+    layout = reader.config.model_copy(update={"cells": 1.5, "rows": -1.5})
+    other = TableReader(layout, arrays(), reader.encoder, card)
     cells = Hand(["cells"], cells={(ADA, AGE): 2.0, (ADA, BOOKS): -1.0})
     assert (answer(reader, sheet, cells)["quotes"], answer(other, sheet, cells)["quotes"]) == (["36"], ["36", "12"])
     rows = Hand(["count"], rows={ADA: 2.0, ALAN: 1.0})
@@ -190,7 +190,7 @@ def test_what_was_settled_makes_further_cells_and_rows_likelier(reader: Tables, 
 # Sums
 
 
-def test_what_is_summed_up_are_figures_of_the_table_and_of_the_text(reader: Tables) -> None:
+def test_what_is_summed_up_are_figures_of_the_table_and_of_the_text(reader: TableReader) -> None:
     sheet = sheet_of(reader, "what is it of 5 ?", [["name", "20"], *TABLE[1:]])
     strong: dict[Place, float] = {(0, 1): 9.0, "5": 9.0, (ADA, NAME): 9.0, (TOTAL, 1): 1.0, (ALAN, 2): 2.0, "7": 0.5}
     cells = [[0, 1], [ALAN, 2], [TOTAL, 1]]
@@ -199,11 +199,11 @@ def test_what_is_summed_up_are_figures_of_the_table_and_of_the_text(reader: Tabl
     assert answer(reader, sheet, Hand(["mean"], cells=strong)) == told("mean", expression="(20 + 9 + -2 + 7) / 4", cells=cells)
 
 
-def test_two_are_summed_up_at_least(reader: Tables) -> None:
+def test_two_are_summed_up_at_least(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     hand = Hand(["mean"], cells={(ADA, AGE): 2.0, (ADA, BOOKS): -2.0})
     assert answer(reader, sheet, hand) == told("mean", expression="(36 + 12) / 2", cells=[[ADA, AGE], [ADA, BOOKS]])
-    figures = sum(one.figure is not None and one.given is None for one in sheet.spots)
+    figures = sum(one.figure is not None and one.question_figure is None for one in sheet.locations)
     two = math.prod([sigmoid(2.0), sigmoid(-2.0), *[sigmoid(6.0)] * (figures - 2)])
     none = math.prod([sigmoid(-2.0), sigmoid(2.0), *[sigmoid(6.0)] * (figures - 2)])
     one = none * (math.exp(2.0) + math.exp(-2.0) + math.exp(-6.0) * (figures - 2))
@@ -223,19 +223,19 @@ def test_two_are_summed_up_at_least(reader: Tables) -> None:
         *[("portion", "85 * 7 / 100"), ("discount", "85 * (100 - 7) / 100"), ("surcharge", "85 * (100 + 7) / 100")],
     ],
 )
-def test_two_figures_are_computed_with(reader: Tables, way: str, expression: str) -> None:
+def test_two_figures_are_computed_with(reader: TableReader, way: str, expression: str) -> None:
     sheet = sheet_of(reader)
     hand = Hand([way], "percent", first={(GRACE, AGE): 3.0, (GRACE, NAME): 9.0}, second={"7": 2.0})
     assert answer(reader, sheet, hand) == told(way, expression=expression, scale="percent", cells=[[GRACE, AGE]])
     logits = hand.logits(sheet)
-    figures = [at for at, one in enumerate(sheet.spots) if one.figure is not None]
+    figures = [at for at, one in enumerate(sheet.locations) if one.figure is not None]
     pairs = [(one, two) for one in figures for two in figures if one != two]
     worth = [logits.first[one] + logits.second[two] for one, two in pairs]
     chance = share(np.array(worth), pairs.index((spot(sheet, (GRACE, AGE)), spot(sheet, "7"))))
     assert sure(reader, sheet, hand) == pytest.approx(chance * way_and_scale(logits, way))
 
 
-def test_figures_of_the_question_are_computed_with_in_words_too(reader: Tables) -> None:
+def test_figures_of_the_question_are_computed_with_in_words_too(reader: TableReader) -> None:
     sheet = sheet_of(reader)
     assert answer(reader, sheet, Hand(["product"], first={(TOTAL, AGE): 3.0}, second={"twice": 2.0}))["expression"] == "-2 * 2"
     assert answer(reader, sheet, Hand(["ratio"], first={"5": 3.0}, second={(ALAN, BOOKS): 2.0}))["expression"] == "5 / 9"
@@ -245,7 +245,7 @@ def test_figures_of_the_question_are_computed_with_in_words_too(reader: Tables) 
 
 
 @pytest.mark.parametrize("count", [200, 245, 250, 1000])
-def test_all_rows_are_counted_and_summed_up_however_many(reader: Tables, count: int) -> None:
+def test_all_rows_are_counted_and_summed_up_however_many(reader: TableReader, count: int) -> None:
     sheet = sheet_of(reader, "who ?", [["name", "age"], *[["ada", "1,234.50"]] * count], [])
     rows = range(1, count + 1)
     counted = answer(reader, sheet, Hand(["count", "cells"], rows=dict.fromkeys(rows, 4.0), cells={(7, 1): 2.0}))
@@ -271,19 +271,19 @@ WORDS_ONLY = [["name", "of"], ["ada", "grace"]]
         ("share", WORDS_ONLY, ["it is ."]),
     ],
 )
-def test_a_way_that_leads_nowhere_gives_way_to_the_next(reader: Tables, way: str, table: Any, paragraphs: list[str]) -> None:
+def test_a_way_that_leads_nowhere_gives_way_to_the_next(reader: TableReader, way: str, table: Any, paragraphs: list[str]) -> None:
     sheet = sheet_of(reader, "who is 5 ?", table, paragraphs)
     other = "cells" if way == "text" else "text"
     hand = Hand([way, other])
-    found, scale = reader.choose(sheet, hand.logits(sheet))
-    assert (found.way, scale) == (other, "")
-    assert 0 < found.sure < way_and_scale(hand.logits(sheet), other) < 0.5
-    assert written(found, scale, sheet)["quotes"] != []
+    found, scale = reader.decode(sheet, hand.logits(sheet))
+    assert (found.operation, scale) == (other, "")
+    assert 0 < found.probability < way_and_scale(hand.logits(sheet), other) < 0.5
+    assert answer_fields(found, scale, sheet)["quotes"] != []
 
 
-def test_without_a_table_and_without_a_text_nothing_is_found(reader: Tables) -> None:
+def test_without_a_table_and_without_a_text_nothing_is_found(reader: TableReader) -> None:
     sheet = sheet_of(reader, "who is it ?", [], [])
-    assert reader.choose(sheet, Hand(["sum"], "percent").logits(sheet)) == (Found("cells", 0.0), "")
+    assert reader.decode(sheet, Hand(["sum"], "percent").logits(sheet)) == (TableAnswer("cells", 0.0), "")
     output, probability = reader.predict({"question": "who is it ?", "table": [], "paragraphs": []})
     assert (output, probability) == (told("cells", answer=[]), 0.0)
 
@@ -291,13 +291,13 @@ def test_without_a_table_and_without_a_text_nothing_is_found(reader: Tables) -> 
 # The whole
 
 
-def test_a_place_is_weighed_by_itself_its_row_and_its_column(reader: Tables) -> None:
+def test_a_place_is_weighed_by_itself_its_row_and_its_column(reader: TableReader) -> None:
     sheet = sheet_of(reader, paragraphs=[*TEXT, *["ada is 36 ."] * 3])
-    read = np.random.default_rng(5).normal(size=(len(sheet.chars), len(NAMES)))
-    logits, frame = weighed(read, sheet.frame(), lambda values: np.log(np.exp(values).sum(axis=0))), sheet.frame()
+    read = np.random.default_rng(5).normal(size=(len(sheet.chars), len(OUTPUT_NAMES)))
+    logits, frame = table_logits(read, sheet.pooling(), lambda values: np.log(np.exp(values).sum(axis=0))), sheet.pooling()
 
     def mean(places: list[Place], name: str) -> float:
-        return float(np.mean([frame.spots[spot(sheet, place)] @ read[:, AT[name]] for place in places]))
+        return float(np.mean([frame.locations[spot(sheet, place)] @ read[:, OUTPUT_INDEX[name]] for place in places]))
 
     for role, found in (("cells", logits.cells), ("first", logits.first), ("second", logits.second)):
         row = mean([(ALAN, NAME)], f"{role}.label") + mean([(ALAN, BOOKS)], f"{role}.body")
@@ -307,16 +307,16 @@ def test_a_place_is_weighed_by_itself_its_row_and_its_column(reader: Tables) -> 
         assert found[spot(sheet, "7")] == pytest.approx(mean(["7"], f"{role}.own"))
     rows = mean([(GRACE, NAME)], "rows.label") + mean([(GRACE, AGE), (GRACE, BOOKS)], "rows.body")
     assert logits.rows[GRACE] == pytest.approx(rows)
-    for name, found in (("asked", logits.asked), ("by", logits.by)):
+    for name, found in (("asked", logits.answer_columns), ("by", logits.order_columns)):
         below: list[Place] = [(ADA, AGE), (GRACE, AGE), (TOTAL, AGE)]
         assert found[AGE] == pytest.approx(mean([(0, AGE)], f"{name}.head") + mean(below, f"{name}.below"))
     starts = np.cumsum([0, *map(len, sheet.windows)])[:-1]
     assert len(starts) > 1
-    assert logits.ways == pytest.approx([read[starts, AT[f"way.{way}"]].mean() for way in WAYS], abs=1e-6)
-    of_scales = [read[:, AT[f"scale.{scale}"]] for scale in SCALES]
+    assert logits.operations == pytest.approx([read[starts, OUTPUT_INDEX[f"way.{way}"]].mean() for way in OPERATIONS], abs=1e-6)
+    of_scales = [read[:, OUTPUT_INDEX[f"scale.{scale}"]] for scale in SCALES]
     assert logits.scales == pytest.approx([one[starts].mean() + np.log(np.exp(one).sum()) for one in of_scales], abs=1e-6)
-    assert logits.begin.tolist() == read[:, AT["begin"]].tolist()
-    assert logits.end.tolist() == read[:, AT["end"]].tolist()
+    assert logits.begin.tolist() == read[:, OUTPUT_INDEX["begin"]].tolist()
+    assert logits.end.tolist() == read[:, OUTPUT_INDEX["end"]].tolist()
 
 
 @pytest.mark.parametrize(
@@ -325,13 +325,13 @@ def test_a_place_is_weighed_by_itself_its_row_and_its_column(reader: Tables) -> 
 def test_an_answer_is_computed_where_there_is_an_expression(encoder: Encoder, tmp_path: Path, way: str, answered: Any) -> None:
     made, table = arrays(), [["name", "age"], ["ada", "36"], ["alan", "21"], ["total", "-"], ["grace", ""]]
     made["weight"][:] = 0
-    made["bias"][[AT[f"way.{way}"], AT["scale.percent"], AT["rows.label"]]] = 20
+    made["bias"][[OUTPUT_INDEX[f"way.{way}"], OUTPUT_INDEX["scale.percent"], OUTPUT_INDEX["rows.label"]]] = 20
     said = {"question": "what ?", "table": table if way != "cells" else [["name"]], "paragraphs": []}
-    output, probability = Tables.load(write(tmp_path / "one", made), encoder).predict(said)
+    output, probability = TableReader.load(write(tmp_path / "one", made), encoder).predict(said)
     assert (output["way"], output["scale"]) == (way, "percent")
     assert output["answer"] == (answered if isinstance(answered, list) else pytest.approx(answered))
     for name in ("sharpen", "heat"):  # as it is called, and as it was called before
-        same, sure_of_it = Tables.load(write(tmp_path / name, made, **{name: 0.5}), encoder).predict(said)
+        same, sure_of_it = TableReader.load(write(tmp_path / name, made, **{name: 0.5}), encoder).predict(said)
         assert same == output
         assert sure_of_it == pytest.approx(probability**0.5)
 
@@ -343,8 +343,8 @@ CELLS = st.lists(st.lists(st.text("ab 1,.$(-)", max_size=5), min_size=2, max_siz
 def test_an_answer_is_of_its_type_and_its_quotes_stand_there(
     card: Card, encoder: Encoder, question: str, table: list[list[str]], paragraphs: list[str], seed: int
 ) -> None:
-    made = arrays() | {"bias": np.random.default_rng(seed).normal(0, 5, len(NAMES))}
-    reader = Tables(Layout.model_validate(layout() | {"sha256": "0" * 64}), made, encoder, card)
+    made = arrays() | {"bias": np.random.default_rng(seed).normal(0, 5, len(OUTPUT_NAMES))}
+    reader = TableReader(TableReaderConfig.model_validate(layout() | {"sha256": "0" * 64}), made, encoder, card)
     output, probability = reader.predict({"question": question, "table": table, "paragraphs": paragraphs})
     assert Validator(card.output_schema).check(output) is None
     assert 0 <= probability <= 1
@@ -357,26 +357,26 @@ def test_an_answer_is_of_its_type_and_its_quotes_stand_there(
 
 
 def test_a_card_of_tables_is_told_from_one_that_points(card: Card, tmp_path: Path) -> None:
-    assert of_tables(card)
+    assert reads_tables(card)
     without = CARD.replace("  rows: list[Index]\n", "").replace("computed:\n  answer: {value: expression, otherwise: quotes}\n", "")
     (tmp_path / "agent.yaml").write_text(without)
-    assert not of_tables(Card.load(tmp_path))
+    assert not reads_tables(Card.load(tmp_path))
 
 
 def test_adapters_change_what_is_said(encoder: Encoder, tmp_path: Path) -> None:
-    sheet = sheet_of(Tables.load(write(tmp_path, arrays()), encoder))
-    plain, changed = (Tables.load(write(tmp_path / str(up), arrays(up=up)), encoder).logits(sheet) for up in (0.0, 0.3))
+    sheet = sheet_of(TableReader.load(write(tmp_path, arrays()), encoder))
+    plain, changed = (TableReader.load(write(tmp_path / str(up), arrays(up=up)), encoder).logits(sheet) for up in (0.0, 0.3))
     assert np.abs(plain.cells - changed.cells).max() > 0.1
 
 
 BAD: dict[str, dict[str, Any]] = {
-    "a weight for fewer outputs": {"weight": np.zeros((len(NAMES) - 1, SHAPE.width))},
-    "a weight of another width": {"weight": np.zeros((len(NAMES), SHAPE.width + 1))},
-    "a bias for fewer outputs": {"bias": np.zeros(len(NAMES) - 1)},
-    "an adapter of another width": {f"up.{next(SHAPE.names)}": np.zeros((1, 5, 2))},
-    "adapters of two members": {f"down.{next(SHAPE.names)}": np.zeros((2, 2, SHAPE.width))},
+    "a weight for fewer outputs": {"weight": np.zeros((len(OUTPUT_NAMES) - 1, SHAPE.hidden_size))},
+    "a weight of another width": {"weight": np.zeros((len(OUTPUT_NAMES), SHAPE.hidden_size + 1))},
+    "a bias for fewer outputs": {"bias": np.zeros(len(OUTPUT_NAMES) - 1)},
+    "an adapter of another width": {f"up.{next(SHAPE.linear_layers)}": np.zeros((1, 5, 2))},
+    "adapters of two members": {f"down.{next(SHAPE.linear_layers)}": np.zeros((2, 2, SHAPE.hidden_size))},
     "no bias": {"bias": None},
-    "half of an adapter": {f"up.{next(SHAPE.names)}": None},
+    "half of an adapter": {f"up.{next(SHAPE.linear_layers)}": None},
 }
 
 
@@ -384,34 +384,34 @@ BAD: dict[str, dict[str, Any]] = {
 def test_arrays_that_do_not_fit_are_refused(encoder: Encoder, tmp_path: Path, bad: str) -> None:
     made = {name: array for name, array in (arrays() | BAD[bad]).items() if array is not None}
     with pytest.raises(InputError) as caught:
-        Tables.load(write(tmp_path, made), encoder)
+        TableReader.load(write(tmp_path, made), encoder)
     assert caught.value.code == "A011"
 
 
 @pytest.mark.parametrize("change", [{"format": "orchestra/spans/v1"}, {"tokens": 63}, {"heat": 0}, {"sharpen": 0}, {"more": 1}])
 def test_a_layout_of_another_form_is_refused(encoder: Encoder, tmp_path: Path, change: dict[str, Any]) -> None:
     with pytest.raises(InputError) as caught:
-        Tables.load(write(tmp_path, arrays(), **change), encoder)
+        TableReader.load(write(tmp_path, arrays(), **change), encoder)
     assert caught.value.code == "A011"
 
 
 def test_arrays_that_were_changed_since_are_refused(encoder: Encoder, tmp_path: Path) -> None:
     card = write(tmp_path, arrays())
-    (tmp_path / "tables.npz").write_bytes(packed(layout(), arrays(up=1.0))[1])
+    (tmp_path / "tables.npz").write_bytes(pack_arrays(layout(), arrays(up=1.0))[1])
     with pytest.raises(InputError) as caught:
-        Tables.load(card, encoder)
+        TableReader.load(card, encoder)
     assert caught.value.code == "A011"
 
 
-def test_a_table_that_is_too_long_is_refused_before_it_is_read(reader: Tables) -> None:
+def test_a_table_that_is_too_long_is_refused_before_it_is_read(reader: TableReader) -> None:
     def ask(rows: int) -> tuple[dict[str, Any], int]:
         given = {"question": "who ?", "table": [["name", "age"], *[["ada", "7"]] * rows], "paragraphs": []}
-        return given, len(reader.sheet(given).windows)
+        return given, len(reader.encode_inputs(given).windows)
 
     rows = bisect(range(999), MAX_WINDOWS, key=lambda rows: ask(rows)[1])
     given, windows = ask(rows - 1)
     assert windows == MAX_WINDOWS
-    assert reader.predict(given)[0]["way"] in WAYS
+    assert reader.predict(given)[0]["way"] in OPERATIONS
     with pytest.raises(InputError, match="table and paragraphs have about 1,0") as caught:
         reader.predict(ask(rows)[0])
     assert caught.value.code == "A023"

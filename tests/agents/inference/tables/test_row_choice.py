@@ -13,8 +13,8 @@ np = pytest.importorskip("numpy")
 pytest.importorskip("tokenizers")
 
 from orchestra.agents.inference.encoder import Encoder  # noqa: E402
-from orchestra.agents.inference.tables.encoding import Sheet  # noqa: E402
-from orchestra.agents.inference.tables.row_choice import column_groups, likeliest, likeliest_pair, row_groups, shares  # noqa: E402
+from orchestra.agents.inference.tables.encoding import TableEncoding  # noqa: E402
+from orchestra.agents.inference.tables.row_choice import column_groups, most_probable_pair, most_probable_set, row_groups, softmax  # noqa: E402
 from orchestra.testing.tiny_encoder import write_encoder  # noqa: E402
 from tests.agents.tables import WORDS, sigmoid  # noqa: E402
 
@@ -33,8 +33,8 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
     return Encoder.load(write_encoder(tmp_path_factory.mktemp("base"), WORDS))
 
 
-def sheet_of(encoder: Encoder, question: str, table: list[list[str]] = TABLE) -> Sheet:
-    return Sheet(encoder, question, table, [], 64)
+def sheet_of(encoder: Encoder, question: str, table: list[list[str]] = TABLE) -> TableEncoding:
+    return TableEncoding(encoder, question, table, [], 64)
 
 
 def weights_of(logits: list[float], groups: list[tuple[int, ...]], factor: float, at_least: int) -> dict[tuple[int, ...], float]:
@@ -51,32 +51,32 @@ def test_the_likeliest_of_all_sets_is_found_and_how_likely_it_is(
     members = st.sets(st.integers(0, len(logits) - 1), min_size=max(at_least, 1)).map(lambda one: tuple(sorted(one)))
     groups = data.draw(st.lists(members, max_size=3))
     weights = weights_of(logits, groups, factor, at_least)
-    taken, sure = likeliest(np.array(logits), groups, factor, at_least)
+    taken, sure = most_probable_set(np.array(logits), groups, factor, at_least)
     assert weights[taken] == pytest.approx(max(weights.values()))
     assert sure == pytest.approx(weights[taken] / sum(weights.values()), rel=1e-6)
 
 
 def test_a_group_that_is_the_likeliest_anyway_is_surer_than_its_members() -> None:
     logits = np.array([2.0, 1.0, -1.0])
-    taken, sure = likeliest(logits, [(1, 0)], 2.0)
-    alone, less = likeliest(logits, [], 2.0)
+    taken, sure = most_probable_set(logits, [(1, 0)], 2.0)
+    alone, less = most_probable_set(logits, [], 2.0)
     assert taken == alone == (0, 1)
     assert sure > less
 
 
 def test_members_that_there_must_be_and_nothing_speaks_for_are_not_sure() -> None:
-    taken, sure = likeliest(np.full(10, -4.0), [], 0.0, 2)
+    taken, sure = most_probable_set(np.full(10, -4.0), [], 0.0, 2)
     assert len(taken) == 2
     assert sure == pytest.approx(1 / 45, rel=0.1), "any two of ten"
-    assert likeliest(np.full(10, -40.0), [], 0.0, 2)[1] == pytest.approx(1 / 45)
-    assert likeliest(np.full(10, -40.0), [], 0.0, 1)[1] == pytest.approx(1 / 10)
+    assert most_probable_set(np.full(10, -40.0), [], 0.0, 2)[1] == pytest.approx(1 / 45)
+    assert most_probable_set(np.full(10, -40.0), [], 0.0, 1)[1] == pytest.approx(1 / 10)
 
 
 def test_of_a_long_table_no_chance_is_so_small_that_it_is_lost() -> None:
-    taken, sure = likeliest(np.full(900, -1.0), [tuple(range(900))], 3.0)
+    taken, sure = most_probable_set(np.full(900, -1.0), [tuple(range(900))], 3.0)
     assert taken == ()
     assert sure == pytest.approx(sigmoid(1.0) ** 900)
-    taken, sure = likeliest(np.array([4.0] * 899 + [-1.0]), [tuple(range(900))], 3.0)
+    taken, sure = most_probable_set(np.array([4.0] * 899 + [-1.0]), [tuple(range(900))], 3.0)
     assert len(taken) == 900
 
 
@@ -86,7 +86,7 @@ def test_the_likeliest_of_all_pairs_is_found(both: list[tuple[float, float]], le
     apart = np.array(data.draw(st.lists(st.booleans(), min_size=count * count, max_size=count * count))).reshape(count, count)
     apart = apart | apart.T
     first, second = (np.array(side) for side in zip(*both, strict=True))
-    one, other, sure = likeliest_pair(first, second, apart, less, either=either)
+    one, other, sure = most_probable_pair(first, second, apart, less, unordered=either)
     weight = {(a, b): math.exp(first[a] + second[b] - less * apart[a, b]) for a in range(count) for b in range(count) if a != b}
     if either:
         weight = {(a, b): one + weight[b, a] for (a, b), one in weight.items() if a < b}
@@ -95,7 +95,7 @@ def test_the_likeliest_of_all_pairs_is_found(both: list[tuple[float, float]], le
 
 
 def test_shares_are_of_one() -> None:
-    assert shares(np.array([1.0, 1.0, 1.0])).tolist() == pytest.approx([1 / 3] * 3)
+    assert softmax(np.array([1.0, 1.0, 1.0])).tolist() == pytest.approx([1 / 3] * 3)
 
 
 @pytest.mark.parametrize(
@@ -126,16 +126,16 @@ def test_rows_of_one_name_in_a_table_with_sections_are_no_group(encoder: Encoder
 
 def test_columns_are_groups_as_a_whole_and_in_rows_that_are_named_where_each_row_has_a_cell(encoder: Encoder) -> None:
     sheet = sheet_of(encoder, "what is the total of ages ?")
-    fit = {(one.row, one.column): at for at, one in enumerate(sheet.spots) if one.figure is not None and one.row >= 0}
-    said = [[sheet.spots[at].text for at in cells] for cells in column_groups(sheet, fit)]
+    fit = {(one.row, one.column): at for at, one in enumerate(sheet.locations) if one.figure is not None and one.row >= 0}
+    said = [[sheet.locations[at].text for at in cells] for cells in column_groups(sheet, fit)]
     assert said == [["4", "7", "4", "1"], ["12", "9", "3"], ["4", "7", "1"]]
 
 
 def test_a_total_is_not_in_a_column_that_is_a_group(encoder: Encoder) -> None:
     table = [*TABLE, ["Total", "", "24", "16"]]
     sheet = sheet_of(encoder, "how many books ?", table)
-    fit = {(one.row, one.column): at for at, one in enumerate(sheet.spots) if one.figure is not None and one.row >= 0}
-    assert [[sheet.spots[at].text for at in cells] for cells in column_groups(sheet, fit)] == [["4", "7", "4", "1"]]
+    fit = {(one.row, one.column): at for at, one in enumerate(sheet.locations) if one.figure is not None and one.row >= 0}
+    assert [[sheet.locations[at].text for at in cells] for cells in column_groups(sheet, fit)] == [["4", "7", "4", "1"]]
 
 
 def test_without_a_table_there_are_no_groups(encoder: Encoder) -> None:

@@ -8,24 +8,24 @@ from collections.abc import Sequence
 import pytest
 from pydantic import ValidationError
 
-from orchestra.agents.inference.tables.scales import PLACES, SIGNS, UNITS, Units, signs
+from orchestra.agents.inference.tables.scales import SIGN_PLACES, UNIT_SIGNS, UNITS, UnitWeights, unit_signs
 
-QUESTION, HEAD, ROWS, TEXT = range(len(PLACES))
+QUESTION, HEAD, ROWS, TEXT = range(len(SIGN_PLACES))
 
 
 def seen(text: str, place: int = TEXT) -> list[list[str]]:
     """The names of what is seen of each unit where a text stands in one place."""
     given: list[Sequence[Sequence[str]]] = [[], [["", text]], [["Sales", text]]]
     parts = [given[place] if place == at else [] for at in (HEAD, ROWS)]
-    found = signs(text if place == QUESTION else "", parts[0], parts[1], [text] if place == TEXT else [])
-    return [[name for name, one in zip(SIGNS, unit, strict=True) if one] for unit in found]
+    found = unit_signs(text if place == QUESTION else "", parts[0], parts[1], [text] if place == TEXT else [])
+    return [[name for name, one in zip(UNIT_SIGNS, unit, strict=True) if one] for unit in found]
 
 
-@pytest.mark.parametrize("place", range(len(PLACES)), ids=PLACES)
+@pytest.mark.parametrize("place", range(len(SIGN_PLACES)), ids=SIGN_PLACES)
 @pytest.mark.parametrize("unit", UNITS)
 def test_a_unit_is_seen_in_its_place_and_no_other_is(unit: str, place: int) -> None:
     found = seen(f"about five {unit}", place)
-    assert found == [[f"word.{PLACES[place]}"] if one == unit else [] for one in UNITS]
+    assert found == [[f"word.{SIGN_PLACES[place]}"] if one == unit else [] for one in UNITS]
 
 
 @pytest.mark.parametrize(
@@ -72,25 +72,27 @@ def test_what_is_no_unit(text: str) -> None:
 
 
 def test_cells_do_not_run_into_each_other() -> None:
-    assert signs("", [["in", "millions"]], [["$", "000"]], []) == signs("", [["millions"]], [["$"], ["000"]], [])
+    assert unit_signs("", [["in", "millions"]], [["$", "000"]], []) == unit_signs("", [["millions"]], [["$"], ["000"]], [])
 
 
-def units(**weights: float) -> Units:
-    return Units(signs=tuple(weights.get(name.replace(".", "_"), 0.0) for name in SIGNS), usual=(0.0, 0.5, -1.0))
+def units(**weights: float) -> UnitWeights:
+    return UnitWeights(signs=tuple(weights.get(name.replace(".", "_"), 0.0) for name in UNIT_SIGNS), usual=(0.0, 0.5, -1.0))
 
 
 def test_units_are_as_probable_as_their_signs_and_how_usual_they_are() -> None:
-    nothing = units().logits([[False] * len(SIGNS)] * 3)
+    nothing = units().logits([[False] * len(UNIT_SIGNS)] * 3)
     assert [math.exp(one - nothing[0]) for one in nothing] == pytest.approx([1, math.exp(0.5), math.exp(-1)])
     assert sum(map(math.exp, nothing)) == pytest.approx(1)
-    found = units(word_head=3.0).logits(signs("", [["in billions"]], [], ["5 million"]))
+    found = units(word_head=3.0).logits(unit_signs("", [["in billions"]], [], ["5 million"]))
     assert [one - nothing[0] for one in found] == pytest.approx(
         [found[0] - nothing[0], found[0] - nothing[0] + 0.5, found[0] - nothing[0] + 2]
     )
 
 
 def test_great_weights_overflow_nothing() -> None:
-    found = Units(signs=(900.0,) * len(SIGNS), usual=(0.0,) * 3).logits([[True] * len(SIGNS), [False] * len(SIGNS), [False] * len(SIGNS)])
+    found = UnitWeights(signs=(900.0,) * len(UNIT_SIGNS), usual=(0.0,) * 3).logits(
+        [[True] * len(UNIT_SIGNS), [False] * len(UNIT_SIGNS), [False] * len(UNIT_SIGNS)]
+    )
     assert found[0] == pytest.approx(0)
     assert all(math.isfinite(one) for one in found)
 
@@ -100,4 +102,4 @@ def test_great_weights_overflow_nothing() -> None:
 )
 def test_weights_of_another_form_are_refused(given: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
-        Units.model_validate({"signs": [0.0] * len(SIGNS), "usual": [0.0] * len(UNITS), **given})
+        UnitWeights.model_validate({"signs": [0.0] * len(UNIT_SIGNS), "usual": [0.0] * len(UNITS), **given})

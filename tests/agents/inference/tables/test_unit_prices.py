@@ -8,7 +8,7 @@ pytest.importorskip("numpy")
 pytest.importorskip("tokenizers")
 
 from orchestra.agents.inference.encoder import Encoder
-from orchestra.agents.inference.tables.reader import Tables
+from orchestra.agents.inference.tables.reader import TableReader
 from orchestra.testing.tiny_encoder import write_encoder
 from tests.agents.tables import WORDS, Hand, Place, answer, arrays, told, write
 
@@ -17,26 +17,26 @@ ROOMS, PRICE, TOTAL = 1, 2, 3
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+def reader(tmp_path_factory: pytest.TempPathFactory) -> TableReader:
     base = Encoder.load(write_encoder(tmp_path_factory.mktemp("base"), WORDS))
-    return Tables.load(write(tmp_path_factory.mktemp("card"), arrays()), base)
+    return TableReader.load(write(tmp_path_factory.mktemp("card"), arrays()), base)
 
 
-def summed(reader: Tables, places: list[tuple[int, int]], table: list[list[str]] = TABLE, *ways: str) -> tuple[str, str | None]:
+def summed(reader: TableReader, places: list[tuple[int, int]], table: list[list[str]] = TABLE, *ways: str) -> tuple[str, str | None]:
     strong: dict[Place, float] = dict.fromkeys(places, 9.0)
-    sheet = reader.sheet({"question": "how many ?", "table": table, "paragraphs": []})
+    sheet = reader.encode_inputs({"question": "how many ?", "table": table, "paragraphs": []})
     said = answer(reader, sheet, Hand(ways or ("sum",), cells=strong))
     return said["way"], said["expression"]
 
 
-def test_what_one_row_comes_to_is_a_product(reader: Tables) -> None:
+def test_what_one_row_comes_to_is_a_product(reader: TableReader) -> None:
     assert summed(reader, [(1, ROOMS), (1, PRICE)]) == ("product", "3 * 68.00")
 
 
-def test_what_several_rows_come_to_is_the_sum_of_their_products(reader: Tables) -> None:
+def test_what_several_rows_come_to_is_the_sum_of_their_products(reader: TableReader) -> None:
     places = [(2, ROOMS), (2, PRICE), (3, ROOMS), (3, PRICE)]
     assert summed(reader, places) == ("sum", "40 * 1.20 + 60 * 0.85")
-    sheet = reader.sheet({"question": "how many ?", "table": TABLE, "paragraphs": []})
+    sheet = reader.encode_inputs({"question": "how many ?", "table": TABLE, "paragraphs": []})
     said = answer(reader, sheet, Hand(["sum"], cells=dict.fromkeys(places, 9.0)))
     assert said == told("sum", expression="40 * 1.20 + 60 * 0.85", cells=[list(place) for place in places])
 
@@ -51,17 +51,17 @@ def test_what_several_rows_come_to_is_the_sum_of_their_products(reader: Tables) 
     ],
 )
 def test_figures_of_one_kind_or_of_no_known_one_are_added_up_as_ever(
-    reader: Tables, places: list[tuple[int, int]], expression: str
+    reader: TableReader, places: list[tuple[int, int]], expression: str
 ) -> None:
     assert summed(reader, places) == ("sum", expression)
 
 
-def test_where_pairs_are_not_whole_another_way_is_taken(reader: Tables) -> None:
+def test_where_pairs_are_not_whole_another_way_is_taken(reader: TableReader) -> None:
     odd = [(1, ROOMS), (1, PRICE), (2, PRICE)]
     assert summed(reader, odd, TABLE, "sum", "cells") == ("cells", None)
     assert summed(reader, [(1, ROOMS), (1, PRICE)], TABLE, "mean", "cells") == ("cells", None), "there is no mean of a count and a price"
 
 
-def test_years_are_no_counts(reader: Tables) -> None:
+def test_years_are_no_counts(reader: TableReader) -> None:
     table = [["name", "age", "$"], ["ada", "1990", "68.00"], ["grace", "2004", "1.20"]]
     assert summed(reader, [(1, 1), (1, 2)], table, "sum", "cells") == ("cells", None)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.agents.inference.word_problems.quantities import MOST, decimal, quantities
+from orchestra.agents.inference.word_problems.quantities import MAX_QUANTITIES, decimal_text, find_quantities
 
 
 @pytest.mark.parametrize(
@@ -43,33 +43,35 @@ from orchestra.agents.inference.word_problems.quantities import MOST, decimal, q
     ],
 )
 def test_numbers_are_read_in_digits_and_in_words(text: str, found: list[str]) -> None:
-    assert [one.text for one in quantities(text)] == found
+    assert [one.text for one in find_quantities(text)] == found
 
 
 def test_each_says_where_it_stands() -> None:
     text = "Ann has thirty-two pears, 20 % of which are bad, and eats half."
-    assert [text[one.start : one.end] for one in quantities(text)] == ["thirty-two", "20", "20 %", "half", "half"]
+    assert [text[one.start : one.end] for one in find_quantities(text)] == ["thirty-two", "20", "20 %", "half", "half"]
 
 
 def test_of_a_long_row_those_count_that_come_first() -> None:
-    assert [one.text for one in quantities(", ".join(map(str, range(100, 200))))] == [str(number) for number in range(100, 100 + MOST)]
+    assert [one.text for one in find_quantities(", ".join(map(str, range(100, 200))))] == [
+        str(number) for number in range(100, 100 + MAX_QUANTITIES)
+    ]
 
 
 @given(st.lists(st.sampled_from(["two", "twenty", "hundred", "thousand", "and", "seven", "-", "half"]), max_size=20).map(" ".join))
 def test_what_words_say_is_what_the_text_of_it_says(text: str) -> None:
-    assert all(Fraction(one.text) == one.value for one in quantities(text))
+    assert all(Fraction(one.text) == one.value for one in find_quantities(text))
 
 
 @given(st.text(alphabet="0123456789.,'% -/½ſİhalftwodozenurHD", max_size=60))
 def test_whatever_is_written_every_quantity_stands_there_and_has_a_decimal(text: str) -> None:
-    for one in quantities(text):
+    for one in find_quantities(text):
         assert 0 <= one.start < one.end <= len(text)
         assert Fraction(one.text) == one.value
-        assert decimal(one.value) == one.text
+        assert decimal_text(one.value) == one.text
 
 
 def test_each_reckoning_says_its_kind() -> None:
-    found = [(one.text, one.kind) for one in quantities("2 million, two million, 1⅓, twenty-first")]
+    found = [(one.text, one.kind) for one in find_quantities("2 million, two million, 1⅓, twenty-first")]
     assert found == [
         ("2", "digits"), ("2000000", "digits"), ("2", "words"), ("2000000", "words"), ("4", "digits"), ("3", "divisor"), ("21", "words"),
     ]  # fmt: skip

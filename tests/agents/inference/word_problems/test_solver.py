@@ -16,20 +16,20 @@ np = pytest.importorskip("numpy")
 pytest.importorskip("tokenizers")
 
 from orchestra.agents.card import Card  # noqa: E402
-from orchestra.agents.inference.array_files import packed  # noqa: E402
+from orchestra.agents.inference.array_files import pack_arrays  # noqa: E402
 from orchestra.agents.inference.encoder import Encoder  # noqa: E402
 from orchestra.agents.inference.word_problems.solver import (  # noqa: E402
     FORMAT,
-    NUMBERS,
+    MAX_NUMBERS,
     OPERATIONS,
-    Board,
-    Deduction,
-    Head,
+    SolverHead,
+    SolverState,
     Term,
-    allowed,
-    deduces,
-    problem,
-    shapes,
+    WordProblemSolver,
+    encode_problem,
+    head_shapes,
+    solves_word_problems,
+    step_mask,
 )
 from orchestra.core.errors import InputError  # noqa: E402
 from orchestra.testing.tiny_encoder import SHAPE, write_encoder  # noqa: E402
@@ -62,9 +62,11 @@ def card(tmp_path_factory: pytest.TempPathFactory) -> Card:
 
 def arrays(seed: int, **changes: Any) -> dict[str, Any]:
     chance = np.random.default_rng(seed)
-    made: dict[str, Any] = {name: chance.normal(0, shape[-1] ** -0.5, shape) for name, shape in shapes(SHAPE.width, len(KNOWN)).items()}
-    for name in SHAPE.names:
-        taken, gives = SHAPE.sides(name)
+    made: dict[str, Any] = {
+        name: chance.normal(0, shape[-1] ** -0.5, shape) for name, shape in head_shapes(SHAPE.hidden_size, len(KNOWN)).items()
+    }
+    for name in SHAPE.linear_layers:
+        taken, gives = SHAPE.layer_shape(name)
         made |= {f"down.{name}": chance.normal(size=(1, 2, taken)), f"up.{name}": np.zeros((1, gives, 2))}
     return made | changes
 
@@ -72,7 +74,7 @@ def arrays(seed: int, **changes: Any) -> dict[str, Any]:
 def written(folder: Path, made: dict[str, Any], **changes: Any) -> Card:
     said: dict[str, Any] = {"format": FORMAT, "input": "question", "output": "expression", "known": KNOWN, "tokens": 64}
     said |= {"base": {"licence": "CC0-1.0", "sha256": {}}, "data": [], "arrays": "deduction.npz"} | changes
-    text, data = packed(said, made)
+    text, data = pack_arrays(said, made)
     (folder / "agent.yaml").write_text(CARD)
     (folder / "model.json").write_text(text)
     (folder / "deduction.npz").write_bytes(data)
@@ -83,59 +85,59 @@ def written(folder: Path, made: dict[str, Any], **changes: Any) -> Card:
 def test_what_it_writes_is_over_the_numbers_of_the_problem_and_has_the_value_that_it_says(
     seed: int, encoder: Encoder, tmp_path: Path
 ) -> None:
-    solver = Deduction.load(written(tmp_path, arrays(seed)), encoder)
+    solver = WordProblemSolver.load(written(tmp_path, arrays(seed)), encoder)
     output, sure = solver.predict({"question": TEXT})
     numbers = re.findall(r"[\d.]+", output["expression"])
     assert set(numbers) <= {"12", "3", *KNOWN}
-    assert len(numbers) <= NUMBERS
+    assert len(numbers) <= MAX_NUMBERS
     assert output["answer"] == float(evaluate(output["expression"]))
     assert 0 < sure <= 1
 
 
 def test_ways_to_one_value_count_together(encoder: Encoder, card: Card) -> None:
-    solver = Deduction.load(card, encoder)
+    solver = WordProblemSolver.load(card, encoder)
     nine, other = Term(Fraction(9), "12-3", 1, 2), Term(Fraction(9), "(12-3)*1", 2, 3)
-    text, sure = solver.choose([(Term(Fraction(15), "12+3", 1, 2), 0.4), (nine, 0.25), (other, 0.3)])
+    text, sure = solver.best_expression([(Term(Fraction(15), "12+3", 1, 2), 0.4), (nine, 0.25), (other, 0.3)])
     assert text == "(12-3)*1"
     assert sure == pytest.approx(0.55)
 
 
 @pytest.mark.parametrize("name", [pytest.param("sharpen", id="as it is called"), pytest.param("heat", id="as it was called before")])
 def test_a_power_makes_it_less_sure_and_changes_no_answer(encoder: Encoder, card: Card, tmp_path: Path, name: str) -> None:
-    first, sure = Deduction.load(card, encoder).predict({"question": TEXT})
-    second, less = Deduction.load(written(tmp_path, arrays(1), **{name: 2.0}), encoder).predict({"question": TEXT})
+    first, sure = WordProblemSolver.load(card, encoder).predict({"question": TEXT})
+    second, less = WordProblemSolver.load(written(tmp_path, arrays(1), **{name: 2.0}), encoder).predict({"question": TEXT})
     assert second == first
     assert less == pytest.approx(sure**2)
 
 
 def test_a_problem_without_numbers_is_answered_by_what_everybody_knows_and_hardly_surely(encoder: Encoder, card: Card) -> None:
-    output, sure = Deduction.load(card, encoder).predict({"question": "How many pears has Ann?"})
+    output, sure = WordProblemSolver.load(card, encoder).predict({"question": "How many pears has Ann?"})
     assert set(re.findall(r"\d+", output["expression"])) <= set(KNOWN)
     assert sure < 0.9
 
 
 def test_all_ways_together_have_a_probability_of_one(encoder: Encoder, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the beam is wide and there is one number, every end of the first step is found, and what goes on has the rest."""
-    module = sys.modules[Deduction.__module__]
-    monkeypatch.setattr(module, "BEAM", 10_000)
-    monkeypatch.setattr(module, "STEPS", 1)
-    solver = Deduction.load(card, encoder)
+    module = sys.modules[WordProblemSolver.__module__]
+    monkeypatch.setattr(module, "BEAM_WIDTH", 10_000)
+    monkeypatch.setattr(module, "MAX_STEPS", 1)
+    solver = WordProblemSolver.load(card, encoder)
     seen: list[float] = []
-    taken = solver._taken
+    taken = solver._expand
 
     def spied(*given: Any) -> Any:
         found = taken(*given)
-        seen.extend(np.exp(one[4].chance) for one in found)
+        seen.extend(np.exp(one[4].log_probability) for one in found)
         return found
 
-    monkeypatch.setattr(solver, "_taken", spied)
-    ended = [chance for _, chance in solver.solutions(problem(encoder, "Ann has 7 pears."))]
+    monkeypatch.setattr(solver, "_expand", spied)
+    ended = [chance for _, chance in solver.beam_search(encode_problem(encoder, "Ann has 7 pears."))]
     assert sum(ended) + sum(seen) == pytest.approx(1.0, abs=1e-4)
 
 
 def test_what_is_left_to_follow_may_still_change_the_answer(encoder: Encoder, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
     """The likeliest way that ended is not the likeliest value, where two others come to one."""
-    solver, fifteen, nine = Deduction.load(card, encoder), Term(Fraction(15), "12+3", 1, 2), Term(Fraction(9), "12-3", 1, 2)
+    solver, fifteen, nine = WordProblemSolver.load(card, encoder), Term(Fraction(15), "12+3", 1, 2), Term(Fraction(9), "12-3", 1, 2)
     ends = iter([[(fifteen, 0.30), (nine, 0.25)], [(nine, 0.28)], []])
 
     def taken(ways: Any, logits: Any, alone: Any, done: list[Any]) -> list[Any]:
@@ -143,22 +145,22 @@ def test_what_is_left_to_follow_may_still_change_the_answer(encoder: Encoder, ca
         terms = [*ways[0].terms, fifteen]
         return [(0, 0, 1, 0, type(ways[0])(terms, np.log(0.28)))] if len(found) == 2 else []
 
-    monkeypatch.setattr(solver, "_taken", taken)
-    text, sure = solver.choose(solver.solutions(problem(encoder, TEXT)))
+    monkeypatch.setattr(solver, "_expand", taken)
+    text, sure = solver.best_expression(solver.beam_search(encode_problem(encoder, TEXT)))
     assert text == "12-3"
     assert sure == pytest.approx(0.53)
 
 
 def test_where_no_way_ends_nothing_is_sure(encoder: Encoder, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
-    solver = Deduction.load(card, encoder)
-    monkeypatch.setattr(solver, "_taken", lambda *given: [])
-    assert solver.choose(solver.solutions(problem(encoder, TEXT)))[1] == 0.0
+    solver = WordProblemSolver.load(card, encoder)
+    monkeypatch.setattr(solver, "_expand", lambda *given: [])
+    assert solver.best_expression(solver.beam_search(encode_problem(encoder, TEXT)))[1] == 0.0
 
 
 def test_many_numbers_that_nothing_can_be_divided_by_have_an_answer(encoder: Encoder, tmp_path: Path) -> None:
     liking = np.zeros(2 * len(OPERATIONS))
     liking[OPERATIONS.index("/")] = liking[len(OPERATIONS) + OPERATIONS.index("/")] = 30.0
-    solver = Deduction.load(written(tmp_path, arrays(1, **{"score.bias": liking})), encoder)
+    solver = WordProblemSolver.load(written(tmp_path, arrays(1, **{"score.bias": liking})), encoder)
     output, sure = solver.predict({"question": "0 " * 40})
     assert output["answer"] == float(evaluate(output["expression"]))
     assert sure < 0.5
@@ -166,19 +168,19 @@ def test_many_numbers_that_nothing_can_be_divided_by_have_an_answer(encoder: Enc
 
 def test_a_text_that_is_too_long_is_refused_and_not_cut(encoder: Encoder, card: Card) -> None:
     with pytest.raises(InputError) as caught:
-        Deduction.load(card, encoder).predict({"question": TEXT * 10})
+        WordProblemSolver.load(card, encoder).predict({"question": TEXT * 10})
     assert caught.value.code == "A023"
 
 
 def test_quantities_know_their_tokens(encoder: Encoder) -> None:
-    read = problem(encoder, TEXT)
+    read = encode_problem(encoder, TEXT)
     assert [one.text for one in read.quantities] == ["12", "3"]
-    assert all(len(at) >= 1 for at in read.places)
-    assert not set(read.places[0]) & set(read.places[1])
+    assert all(len(at) >= 1 for at in read.token_positions)
+    assert not set(read.token_positions[0]) & set(read.token_positions[1])
 
 
 def test_of_steps_that_commute_there_is_one_and_nothing_less_or_by_itself() -> None:
-    found = allowed(3)
+    found = step_mask(3)
     plus, minus = OPERATIONS.index("+"), OPERATIONS.index("-")
     assert found[0, 1, plus]
     assert not found[1, 0, plus]
@@ -192,33 +194,33 @@ def test_of_steps_that_commute_there_is_one_and_nothing_less_or_by_itself() -> N
 def test_an_expression_has_the_value_of_its_steps(steps: list[tuple[int, int, str]]) -> None:
     terms = [Term(Fraction(number), str(number)) for number in (2, 3, 7)]
     for left, right, sign in steps:
-        if (made := Term.of(terms[left % len(terms)], sign, terms[right % len(terms)])) is not None:
+        if (made := Term.combine(terms[left % len(terms)], sign, terms[right % len(terms)])) is not None:
             assert evaluate(made.text) == made.value
-            assert len(re.findall(r"\d+", made.text)) == made.numbers <= NUMBERS
+            assert len(re.findall(r"\d+", made.text)) == made.numbers <= MAX_NUMBERS
             terms.append(made)
 
 
 def test_nothing_is_divided_by_zero() -> None:
-    assert Term.of(Term(Fraction(1), "1"), "/", Term(Fraction(0), "3-3", 1, 2)) is None
+    assert Term.combine(Term(Fraction(1), "1"), "/", Term(Fraction(0), "3-3", 1, 2)) is None
 
 
 def test_the_head_says_the_same_in_torch(encoder: Encoder) -> None:
     torch = pytest.importorskip("torch")
     chance = np.random.default_rng(5)
-    made = {name: array.astype(np.float32) for name, array in arrays(4).items() if name in shapes(SHAPE.width, len(KNOWN))}
-    read, places = chance.normal(size=(2, 7, SHAPE.width)).astype(np.float32), np.zeros((2, 3, 7), dtype=np.float32)
+    made = {name: array.astype(np.float32) for name, array in arrays(4).items() if name in head_shapes(SHAPE.hidden_size, len(KNOWN))}
+    read, places = chance.normal(size=(2, 7, SHAPE.hidden_size)).astype(np.float32), np.zeros((2, 3, 7), dtype=np.float32)
     places[:, [0, 1, 2], [1, 3, 4]] = 1
     kinds, operations = np.array([[0, 1, 0], [2, 0, 1]]), np.array([1, 3])
 
-    def said(head: Head, *given: Any, numbers: Any) -> list[Any]:
-        board = head.begun(*given)
-        pairs = head.pairs(board)
-        after: Board = head.found(board, pairs[:, 0, 2], numbers)
-        return [head.scores(pairs), head.alone(board), after.vectors, after.state]
+    def said(head: SolverHead, *given: Any, numbers: Any) -> list[Any]:
+        board = head.initial_state(*given)
+        pairs = head.pair_vectors(board)
+        after: SolverState = head.next_state(board, pairs[:, 0, 2], numbers)
+        return [head.step_logits(pairs), head.single_logits(board), after.vectors, after.state]
 
-    here = said(Head(made), read, places, kinds, numbers=operations)
+    here = said(SolverHead(made), read, places, kinds, numbers=operations)
     tensors = {name: torch.from_numpy(array) for name, array in made.items()}
-    there = said(Head(tensors), *map(torch.from_numpy, (read, places, kinds)), numbers=torch.from_numpy(operations))
+    there = said(SolverHead(tensors), *map(torch.from_numpy, (read, places, kinds)), numbers=torch.from_numpy(operations))
     for one, other in zip(here, there, strict=True):
         assert one.shape == tuple(other.shape)
         assert np.abs(one - other.numpy()).max() < 1e-4
@@ -228,8 +230,8 @@ def test_the_head_says_the_same_in_torch(encoder: Encoder) -> None:
 
 
 def test_cards_of_one_text_and_an_expression_that_is_computed_deduce(card: Card) -> None:
-    assert deduces(card)
-    assert deduces(Card.restore(card.dump(), card.folder))
+    assert solves_word_problems(card)
+    assert solves_word_problems(Card.restore(card.dump(), card.folder))
 
 
 @pytest.mark.parametrize(
@@ -258,11 +260,11 @@ def test_a_card_of_another_form_is_refused(told: str, instead: str, tmp_path: Pa
 )
 def test_arrays_that_do_not_fit_are_refused(changes: dict[str, Any], encoder: Encoder, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
-        Deduction.load(written(tmp_path, arrays(1, **changes)), encoder)
+        WordProblemSolver.load(written(tmp_path, arrays(1, **changes)), encoder)
     assert caught.value.code == "A011"
 
 
 def test_kinds_that_are_no_more_known_are_refused(encoder: Encoder, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
-        Deduction.load(written(tmp_path, arrays(1), kinds=["digits"]), encoder)
+        WordProblemSolver.load(written(tmp_path, arrays(1), kinds=["digits"]), encoder)
     assert caught.value.code == "A011"
