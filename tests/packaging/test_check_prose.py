@@ -76,11 +76,8 @@ def test_strict_phrases_are_reported_on_request_only() -> None:
 
 
 def test_allowed_files_are_data_that_exists() -> None:
-    files = [
-        path.relative_to(ROOT).as_posix()
-        for path in ROOT.rglob("*")
-        if ".git" not in path.parts[:-1] and path.is_file()
-    ]
+    paths = [path for folder in check_prose.FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()]
+    files = [path.relative_to(ROOT).as_posix() for path in paths]
     assert [
         pattern for pattern in RULES.allowed if not any(Rules((), (pattern,)).is_allowed(file) for file in files)
     ] == []
