@@ -6,8 +6,9 @@ RUN    := $(VENV)/bin/python
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-base demo test test-quick test-slow coverage attacks crash crash-full simulate simulate-full mutants lint prose architecture docs readme \
-        bench bench-engine bench-peers bench-fleet bench-ordering evaluate evaluate-workflows lock clean
+.PHONY: help setup setup-base demo test test-quick test-real test-slow coverage attacks crash crash-full simulate \
+        simulate-full mutants lint prose architecture docs readme bench bench-engine bench-peers bench-fleet \
+        bench-ordering evaluate evaluate-workflows lock clean
 
 help:  ## this list; (nightly) marks the suites of .github/workflows/nightly.yml
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,16 +32,21 @@ test:  ## set up, lint, and all tests except the slow ones, including those of t
 test-quick: setup-base  ## the tests that need no vLLM and are not slow
 	$(RUN) -m pytest -m "not real and not slow" $(SIDE_BY_SIDE)
 
+test-real:  ## the tests of the real vLLM only (Linux; minutes)
+	@$(PYTHON) scripts/bootstrap.py base cpu
+	$(RUN) -m pytest -m real --durations=10
+
 test-slow:  ## the longer suite: training, kills, hostile outputs, sessions of the docs (nightly; nine minutes)
 	@$(PYTHON) scripts/bootstrap.py base cpu
 	$(RUN) -m pytest -m "slow and not real" $(SIDE_BY_SIDE) --durations=10
 
-coverage: setup-base  ## line and branch coverage of the quick suite, into htmlcov/ (takes longer than test-quick)
+coverage: setup-base  ## line and branch coverage of the quick suite, into htmlcov/ (nightly; longer than test-quick)
 	$(RUN) -m pytest -m "not real and not slow" $(SIDE_BY_SIDE) --cov --cov-report=term --cov-report=html
 
-attacks: setup-base  ## all cases of the long property tests: plans, projects, labels, throttling (nightly; an hour or more)
+attacks: setup-base  ## all cases of the long property tests: plans, projects, labels, throttling (nightly; over an hour)
 	ORCHESTRA_TEST_FULL=1 $(RUN) -m pytest -m "slow and not real" $(SIDE_BY_SIDE) --durations=10 \
-	  tests/engine/test_plan_attacks.py tests/hostile tests/fleet tests/journal tests/verification tests/app/test_claims_combined.py
+	  tests/engine/test_plan_attacks.py tests/hostile tests/fleet tests/journal tests/verification \
+	  tests/app/test_claims_combined.py
 
 crash: setup-base  ## kill -9 at 500 points, and again during recovery: nothing lost, nothing repeated (a minute)
 	$(RUN) -m tests.crash --kills 500
@@ -85,7 +91,7 @@ bench: bench-peers  ## all benchmarks below, then the tables of docs/performance
 bench-engine: setup-base  ## the engine compared with plain asyncio, and with its goals (a minute)
 	@$(RUN) -m bench.engine
 
-bench-peers: setup-base  ## the engine compared with other libraries, in separate environments (10 minutes; 1 GB to fetch)
+bench-peers: setup-base  ## the engine compared with other libraries, in separate environments (10 minutes; 1 GB)
 	-@$(RUN) -m bench.peers.run_all
 
 bench-fleet:  ## the tables of the README, from bench/ (minutes; needs the fleet)
@@ -109,5 +115,6 @@ lock: setup-base  ## write requirements/*.lock from pyproject.toml (UPGRADE=--up
 	@$(RUN) scripts/lock.py $(UPGRADE)
 
 clean:  ## remove the output of builds and tools (rm -r .venv removes the environment)
-	rm -rf dist build site htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf dist build site htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	  .import_linter_cache
 	find orchestra tests scripts bench examples -name __pycache__ -type d -prune -exec rm -rf {} +
