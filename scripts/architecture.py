@@ -148,7 +148,7 @@ def draw(layers: Sequence[Sequence[str]], imports: Mapping[tuple[str, str], int]
 
 
 def draw_arrow(source: str, target: str, boxes: Mapping[str, Box]) -> str:
-    """Returns an arrow: straight to the next row, in an arc beside the boxes to a row further down."""
+    """Returns an arrow: straight to the next row, in an arc at the side to a row further down."""
     start, end = boxes[source], boxes[target]
     span = end.row - start.row
     label = f"<title>{source} imports {target}</title>"
