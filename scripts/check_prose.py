@@ -35,7 +35,8 @@ LINE_SKIP = re.compile(r"`[^`\n]*`|<!--.*?-->|\]\([^)\s]*\)|https?://\S+", re.DO
 """Code, comments and targets of links inside of prose."""
 
 BRACES = re.compile(r"\{[^{}]*\}")
-"""Expressions in f-strings."""
+NESTED = re.compile(r"'[^'\n]*'|\"[^\"\n]*\"|.", re.DOTALL)
+"""Expressions in f-strings, innermost first, and the string literals in them."""
 
 _LAYOUT = {tokenize.NL, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT}
 _F_STRING = {number for number, name in tokenize.tok_name.items() if name == "FSTRING_MIDDLE"}
@@ -107,6 +108,17 @@ def blank(match: re.Match[str]) -> str:
     return re.sub(r"[^\n]", "\0", match[0])
 
 
+def blank_expressions(text: str) -> str:
+    """Returns the source of an f-string without its expressions, but with string literals inside of these."""
+
+    def strings_of(match: re.Match[str]) -> str:
+        return NESTED.sub(lambda part: part[0] if " " in part[0] and len(part[0]) > 1 else blank(part), match[0])
+
+    while (shorter := BRACES.sub(strings_of, text)) != text:
+        text = shorter
+    return text
+
+
 def read_markdown(text: str) -> Iterator[Passage]:
     """Yields the prose of a Markdown file, and its code blocks as data."""
     line, kind, part = 1, "text", list[str]()
@@ -139,7 +151,7 @@ def read_python(text: str, in_library: bool) -> Iterator[Passage]:
             is_docstring = before == tokenize.NEWLINE and tokens[number + 1].type == tokenize.NEWLINE
             content = token.string
             if token.type == tokenize.STRING and "f" in content[: content.index(content[-1])].lower():
-                content = BRACES.sub(blank, content)
+                content = blank_expressions(content)
             if is_docstring:
                 yield Passage(token.start[0], "text", LINE_SKIP.sub(blank, content))
             elif " " in content:  # one word is a name

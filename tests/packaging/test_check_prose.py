@@ -47,6 +47,8 @@ def test_rules_cover_the_banned_words() -> None:
         ("orchestra/one.py", 'X = 1\n"""A bad word."""\n', [2]),
         ("orchestra/one.py", 'raise ValueError(\n    "one"\n    f"a bad word {x}"\n)\n', [3]),
         ("orchestra/one.py", 'X = f"{bad word}"\n'.replace("bad word", "bad_word(1)"), []),
+        ("orchestra/one.py", "X = f\"{'a bad word' if y else f'{bad(word)} b'} c\"\n", [1]),
+        ("orchestra/one.py", "X = f\"{bad + f'(a {word})' if word else ''} c\"\n", []),
         ("orchestra/one.py", "def bad_word() -> None: ...\n", []),
         ("tests/test_one.py", 'X = "a bad word"\n', []),
         ("tests/test_one.py", 'X = "a bad word"  # a bad word\n', [1]),
