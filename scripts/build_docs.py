@@ -4,8 +4,9 @@
     .venv/bin/python scripts/build_docs.py --check        # exits 1 if a page that is in version control is out of date
     .venv/bin/python scripts/build_docs.py --docs FOLDER  # writes them into another copy of docs/
 
-In version control are the error codes, the command line, the settings and the list of decisions. The Python API, `docs/reference/api`,
-changes with every docstring: its pages are written by each build, and are not in version control.
+In version control are the error codes, the command line, the settings and the list of decisions. Not in version control
+are the pages of the Python API, which change with every docstring, and the copies of CONTRIBUTING.md and CHANGELOG.md.
+Each build writes them.
 """
 
 from __future__ import annotations
@@ -25,12 +26,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # finds `script
 
 from orchestra.cli.main import build_app
 from orchestra.core.error_help import CODE_AREAS, load_explanations
-from orchestra.core.settings import KEYS, PREFIX, Settings
+from orchestra.core.settings import ENVIRONMENT_PREFIX, SETTING_NAMES, Settings
 from scripts import api_reference
 from scripts.api_reference import escaped
 
 ROOT = api_reference.ROOT
 DOCS = ROOT / "docs"
+
+COPIES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+"""Pages of the repository's root that are pages of the site, too."""
 
 ERRORS = """\
 # Error codes
@@ -43,7 +47,7 @@ Every error of Orchestra has a code. This page lists all codes, with their cause
 COMMANDS = """\
 # Command line
 
-This page lists every command of `orchestra` with its arguments and options. It is generated from the commands themselves.
+This page lists every command of `orchestra` with its arguments and options. It is generated from the commands.
 `orchestra COMMAND --help` prints the same text. The exit codes are in the [glossary](glossary.md#how-a-command-ends).
 
 """
@@ -51,13 +55,14 @@ This page lists every command of `orchestra` with its arguments and options. It 
 DECISIONS = """\
 # Decisions
 
-This page lists the decision records. Each record is half a page long: context, options with figures, choice and consequences.
+This page lists the decision records. Each record is half a page long: context, options with figures, choice and
+consequences.
 
 """
 
 
 def errors_page() -> str:
-    """All explanations, by room and code."""
+    """All explanations, by area and code."""
     parts = [ERRORS]
     for letter, entries in groupby(load_explanations().values(), key=lambda entry: entry.code[0]):
         parts.append(f"## {letter}: {CODE_AREAS[letter]}\n\n")
@@ -108,7 +113,14 @@ def command_entries(command: Any, name: str) -> Iterator[str]:
     arguments = [each for each in command.params if each.param_type_name == "argument"]
     options = [each for each in command.params if each.param_type_name == "option" and not each.hidden]
     subcommands: dict[str, Any] = getattr(command, "commands", {})
-    usage = " ".join([name, *(["COMMAND"] if subcommands else []), *(["[OPTIONS]"] if options else []), *map(argument_usage, arguments)])
+    usage = " ".join(
+        [
+            name,
+            *(["COMMAND"] if subcommands else []),
+            *(["[OPTIONS]"] if options else []),
+            *map(argument_usage, arguments),
+        ]
+    )
     yield f"### {name} {{ #{name.replace(' ', '-')} }}\n\n```text\n{usage}\n```\n\n{markdown(command.help or '')}\n\n"
     if arguments:
         yield "**Arguments**\n\n" + "".join(f"- `{each.name.upper()}`: {said(each)}\n" for each in arguments) + "\n"
@@ -158,12 +170,15 @@ def said(parameter: Any) -> str:
 def settings_list() -> str:
     """Every setting: name, values, default, environment variable and description."""
     lines = []
-    for key in KEYS:
+    for key in SETTING_NAMES:
         field = Settings.model_fields[key]
         default = "see below" if field.default_factory else f"`{written(field.default)}`"
         description = f"{(field.description or '')[:1].upper()}{(field.description or '')[1:]}"
-        variable = f"; variable `{PREFIX}{key.upper()}`" if key != "mcp" else ""
-        lines.append(f"### {key} {{ #{key} }}\n\n{escaped(description)}.\n\nValue: {values_of(field)}; default {default}{variable}.\n")
+        variable = f"; variable `{ENVIRONMENT_PREFIX}{key.upper()}`" if key != "mcp" else ""
+        lines.append(
+            f"### {key} {{ #{key} }}\n\n{escaped(description)}.\n\n"
+            f"Value: {values_of(field)}; default {default}{variable}.\n"
+        )
     return "\n".join(lines)
 
 
@@ -190,7 +205,12 @@ def values_of(field: Any) -> str:
     bounds = {name: getattr(one, name) for one in field.metadata for name in ("ge", "le") if hasattr(one, name)}
     if kind is int:
         return f"a number from {bounds['ge']:,} to {bounds['le']:,}"
-    names = {str: "text", bool: "`true` or `false`", tuple[str, ...]: "a list of names", tuple[Path, ...]: "a list of folders"}
+    names = {
+        str: "text",
+        bool: "`true` or `false`",
+        tuple[str, ...]: "a list of names",
+        tuple[Path, ...]: "a list of folders",
+    }
     return names.get(kind, "see the description")
 
 
@@ -215,9 +235,29 @@ def pages(docs: Path = DOCS) -> dict[Path, str]:
     }
 
 
+def copied_page(name: str) -> str:
+    """Returns a page of the repository's root as a page of the site: links to files outside of `docs/` become paths."""
+
+    def rewrite(link: re.Match[str]) -> str:
+        text, target = link[1], link[2]
+        if re.match(r"https?:|#", target):
+            return link[0]
+        if target.startswith("docs/"):
+            return f"[{text}]({target.removeprefix('docs/')})"
+        file, _, anchor = target.partition("#")
+        if file in COPIES:
+            return f"[{text}]({COPIES[file]}{'#' if anchor else ''}{anchor})"
+        return f"`{file}`" if text == file else f"{text} (`{file}`)"
+
+    return re.sub(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)", rewrite, (ROOT / name).read_text("utf-8"))
+
+
 def built_pages(docs: Path = DOCS) -> dict[Path, str]:
-    """The generated pages that each build writes: the Python API."""
-    return {docs / "reference" / "api" / name: text for name, text in api_reference.pages().items()}
+    """The generated pages that each build writes: the Python API, and the copies of pages of the root."""
+    return {
+        **{docs / "reference" / "api" / name: text for name, text in api_reference.pages().items()},
+        **{docs / page: copied_page(name) for name, page in COPIES.items()},
+    }
 
 
 def main() -> int:
