@@ -7,7 +7,7 @@ of work of the others. Each is asked, one after the other, on the real server. *
 nothing serves (R014), before anything was answered; *said afterwards*: a step made
 nothing of it, and `ask` says so of these words; *said of all of it*: either was said of a request of which a part is served; *not said* is
 the rest. *Planned as it should be*: all values that are
-returned come from what serves that kind of work. With `--page` the table goes into docs/router.md, and below it each
+returned come from what serves that kind of work. With `--page` the table goes into docs/concepts/router.md, and below it each
 request of which it was not said, or that was refused and is served.
 """
 
@@ -33,7 +33,7 @@ from orchestra.router.plan import Plan
 from orchestra.schema.strict_yaml import load_yaml
 from orchestra.workflows.model import REQUEST
 
-REQUESTS, PAGE = ROOT / "bench" / "absent.yaml", ROOT / "docs" / "router.md"
+REQUESTS, PAGE = ROOT / "bench" / "absent.yaml", ROOT / "docs" / "concepts" / "router.md"
 MARKS = "<!-- begin:absent -->", "<!-- end:absent -->"
 TABLE = [
     ["Group", "Leader", "Members", "Fee"],
@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("file", nargs="?", type=Path, default=REQUESTS)
     parser.add_argument("--fleet")
     parser.add_argument("--router", default="router")
-    parser.add_argument("--page", action="store_true", help="write the table into docs/router.md")
+    parser.add_argument("--page", action="store_true", help="write the table into docs/concepts/router.md")
     given = parser.parse_args()
     text = table(asyncio.run(answered(requests(given.file), given.fleet, given.router)), now())
     print(text)

@@ -2,10 +2,10 @@
 
     python -m bench.ask [FILE] [--part PART] [--fleet NAME] [--router AGENT] [--out FILE]
 
-The requests of docs/ask.md stand in `bench/ask.yaml`. Those of `bench/ask_strangers.yaml` are another author's, who had not seen what the
-router was trained on; the part that is `shown` makes its page. A request is right where every text that it expects stands in the
-answer, a number as a whole one, or, where the documents do not tell, where the answer is null. What is withheld has no answer, which is not
-the same as a wrong one. Nothing is left out of a page, failures least of all.
+The requests of docs/evaluation/ask.md stand in `bench/ask.yaml`. Those of `bench/ask_strangers.yaml` are another author's, who had not
+seen what the router was trained on; the part that is `shown` makes its page. A request is right where every text that it expects
+stands in the answer, a number as a whole one, or, where the documents do not tell, where the answer is null. What is withheld has no
+answer, which is not the same as a wrong one. Nothing is left out of a page, failures least of all.
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ def main() -> None:
     if given.out is None and given.part != (shown := said.get("shown", "")):
         parser.error(f"the page of docs/ is of {f'the part {shown!r}' if shown else 'the whole file'}: --out FILE")
     told = asyncio.run(answered(requests(given.file, given.part), given.fleet, given.router))
-    out = given.out or ROOT / "docs" / f"{given.file.stem}.md"
+    out = given.out or ROOT / "docs" / "evaluation" / f"{given.file.stem}.md"
     out.write_text(page(told, said["about"], now()), "utf-8")
     print(
         f"{sum(one.right for one in told)} of {len(told)} right, {sum(one.verdict == 'Wrong' for one in told)} wrong; {out} written"

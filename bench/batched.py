@@ -187,7 +187,7 @@ def main() -> int:
         "--tokens", type=int, nargs="+", default=[350, 100], help="of the document, about, as the fleet's model counts"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--docs", type=Path, help="write the table into verification.md of this folder")
+    parser.add_argument("--docs", type=Path, help="write the table into concepts/verification.md of this folder")
     given = parser.parse_args()
     lines = [HEAD]
     with threadpool_limits(1, "blas"):
@@ -197,7 +197,7 @@ def main() -> int:
     table = "\n".join(lines) + f"\n\n{machine.now()}; {machine.code()}."
     print(table)
     if given.docs:
-        write(given.docs / "verification.md", "batched", table, "bench.batched")
+        write(given.docs / "concepts" / "verification.md", "batched", table, "bench.batched")
     return 0
 
 

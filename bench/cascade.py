@@ -5,7 +5,7 @@ asked only where one before it may be wrong.
 
 Collects on the real fleet, which it starts or adopts, what each tier answers to rows of the dev parts, into files of `--out` that it goes
 on with the next time; `--collect` ends there, and `--offline` takes what is in the files. What routing would have made of them is reckoned
-from the answers. `--page` puts the tables into docs/routing.md.
+from the answers. `--page` puts the tables into docs/evaluation/routing.md.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ ALONE = ("untuned", "adapter", "sample1", "ensemble")
 """The arms of which a few rows are asked one after the other."""
 AFTER = "after the cheaper one has answered: 1 - its confidence"
 HEADS = ("who goes to the dearer tier", "APGR", "CPT 50 %", "CPT 80 %", "CPT 95 %", "tokens in, out a row at CPT 80 %")
-PAGE = machine.ROOT / "docs" / "routing.md"
+PAGE = machine.ROOT / "docs" / "evaluation" / "routing.md"
 
 
 def ensemble_of(card: Card, cards: Mapping[str, Card]) -> Card | None:
@@ -235,7 +235,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1000, help="of the intervals")
     parser.add_argument("--collect", action="store_true", help="ask, and reckon nothing")
     parser.add_argument("--offline", action="store_true", help="ask nothing")
-    parser.add_argument("--page", action="store_true", help="put the tables into docs/routing.md")
+    parser.add_argument("--page", action="store_true", help="put the tables into docs/evaluation/routing.md")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     sets = [one for one in SETS if not given.only or one.name in given.only]

@@ -281,7 +281,7 @@ def main() -> int:
     said = "\n\n".join([said, *asides])
     print(said)
     if given.docs:
-        write(given.docs / "certificates.md", "workflows", said, "bench.certified_workflows")
+        write(given.docs / "concepts" / "certificates.md", "workflows", said, "bench.certified_workflows")
     return 0
 
 

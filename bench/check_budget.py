@@ -338,7 +338,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=20, help="for collecting")
     parser.add_argument("--out", type=Path, help="the answers' folder; in the user's cache otherwise")
     parser.add_argument("--offline", action="store_true", help="collect nothing")
-    parser.add_argument("--docs", type=Path, help="write the tables into verification.md of this folder")
+    parser.add_argument("--docs", type=Path, help="write the tables into evaluation/check_budget.md of this folder")
     given = parser.parse_args()
     out = given.out or machine.folder() / "verification"
     out.mkdir(parents=True, exist_ok=True)
@@ -347,7 +347,7 @@ def main() -> int:
     text = report(given, out)
     print(text)
     if given.docs is not None:
-        page = given.docs / "verification.md"
+        page = given.docs / "evaluation" / "check_budget.md"
         page.write_text(renewed(page.read_text("utf-8"), {"budget": text}), "utf-8")
     return 0
 

@@ -2,11 +2,12 @@
 
     python -m bench.evaluate --data FOLDER [--only AGENT ...] [--fleet NAME] [--dry]
 
-Each evaluation is one `orchestra learn evaluate`, so that one which fails spoils no other; the tables in the agents' cards and in the
-README are written anew for those that did not fail. An ensemble's members come before it: where they were asked the same rows, they are
-not asked again, and its table has what their own has. Rows are drawn by the seed in the file, intervals are of 95 % by bootstrap. It needs
-the fleet for agents that are language models: it starts it, and stops it again where it was not running before. Exits with 1 where an
-agent failed, with 2 where the data is not there.
+Each evaluation is one `orchestra learn evaluate`, so that one which fails spoils no other; the tables in the agents'
+cards and in docs/evaluation/agents.md are written anew for those that did not fail. An ensemble's members come before
+it: where they were asked the same rows, they are not asked again, and its table has what their own has. Rows are
+drawn by the seed in the file, intervals are of 95 % by bootstrap. It needs the fleet for agents that are language
+models: it starts it, and stops it again where it was not running before. Exits with 1 where an agent failed, with 2
+where the data is not there.
 """
 
 from __future__ import annotations
@@ -329,7 +330,7 @@ def main(root: Path = ROOT) -> int:
     parser.add_argument("--fleet", help="a name in configs/, or a path")
     parser.add_argument("--dry", action="store_true", help="write nothing, say what would be asked")
     given = parser.parse_args()
-    agents, page = root / "agents", root / "README.md"
+    agents, page = root / "agents", root / "docs" / "evaluation" / "agents.md"
     if not given.data:
         print(needed(agents), file=sys.stderr)
         return 2

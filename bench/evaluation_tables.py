@@ -1,6 +1,7 @@
-"""The tables of `bench.evaluate`: one of each evaluation in the agent's card, and one line a metric in the README, both between marks.
+"""The tables of `bench.evaluate`: one of each evaluation in the agent's card, and one line a metric in a page.
 
-A page is rewritten as a whole or not at all, and writing the same figures twice changes nothing.
+The page is docs/evaluation/agents.md. Both tables are between marks. A page is rewritten as a whole or not at all,
+and writing the same figures twice changes nothing.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ def card_with(text: str, measured: Sequence[Measured]) -> str:
 
 
 def page_lines(one: Measured) -> list[str]:
-    """An evaluation as the README has it: its first metric, those with a goal, and what was accepted and wrong."""
+    """The lines of an evaluation in docs/evaluation/agents.md: its first metric, those with a goal, and what was accepted and wrong."""
     arms, own = one.arms, one.arms[INCUMBENT]["metrics"]
     floors = {
         name: {m: f and f["value"] for m, f in arm["metrics"].items()}

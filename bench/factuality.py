@@ -168,7 +168,7 @@ def main() -> int:
     """Asks, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="a folder with one folder a set")
-    parser.add_argument("--docs", type=Path, help="write the table into certificates.md of this folder")
+    parser.add_argument("--docs", type=Path, help="write the table into concepts/certificates.md of this folder")
     parser.add_argument("--offline", action="store_true", help="ask nobody; what is not in the files is an error")
     parser.add_argument("--wording", action="store_true", help="ask nobody; the words alone say")
     given = parser.parse_args()
@@ -186,7 +186,7 @@ def main() -> int:
     told = table(sets)
     print(told)
     if given.docs:
-        write(given.docs / "certificates.md", "factuality", told, "bench.factuality")
+        write(given.docs / "concepts" / "certificates.md", "factuality", told, "bench.factuality")
     return 0
 
 

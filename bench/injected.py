@@ -128,7 +128,7 @@ async def main() -> None:
     text = table(effects, f"python -m bench.injected --data DATA --rows {given.rows} --seed {given.seed}")
     print(text)
     if given.docs is not None:
-        write(given.docs / "verification.md", "injected", text)
+        write(given.docs / "concepts" / "verification.md", "injected", text)
 
 
 if __name__ == "__main__":

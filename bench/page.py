@@ -1,4 +1,4 @@
-"""Puts the last results into docs/performance.md: `python -m bench.page`. No figure of that page is typed by hand."""
+"""Puts the last results into docs/evaluation/performance.md: `python -m bench.page`. No figure of that page is typed by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from bench import machine
 from bench.peers import run_all, tables
 
-PAGE = machine.ROOT / "docs" / "performance.md"
+PAGE = machine.ROOT / "docs" / "evaluation" / "performance.md"
 BLOCK = re.compile(r"(?P<head><!-- measured:(?P<name>[a-z]+) -->\n).*?(?P<tail><!-- end:(?P=name) -->)", re.DOTALL)
 
 

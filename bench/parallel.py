@@ -59,7 +59,7 @@ from orchestra.learn.evaluation.metrics import Case, Metric
 from orchestra.workflows.python.steps import Agent, Step, Workflow
 from orchestra.workflows.yaml.reader import read
 
-PAGE = ROOT / "docs" / "planning.md"
+PAGE = ROOT / "docs" / "evaluation" / "planning.md"
 MARKS = "<!-- parallel -->", "<!-- end:parallel -->"
 FLOOR, GOAL = 0.8, 2.5
 """The share of right answers that an arm must have, and how many times faster than ReAct a plan shall be."""

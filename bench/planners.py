@@ -1,4 +1,6 @@
-"""Planners in one harness, on the same served model: floors, ReAct, a plan in free text, and ours; a table a set in docs/planning.md.
+"""Planners in one harness, on the same served model: floors, ReAct, a plan in free text, and ours.
+
+The tables, one a set, are in docs/evaluation/planning.md.
 
     python -m bench.planners --data FOLDER [--sets ultratool tmdb ...] [--rows 24] [--seed 0] [--arms floor react ...] [--out KEPT] [--dry]
 
@@ -35,7 +37,7 @@ from orchestra.learn.evaluation.bootstrap import estimate_interval
 from orchestra.learn.evaluation.metrics import Case
 from orchestra.schema.strict_json import canonical, digest
 
-PAGE = ROOT / "docs" / "planning.md"
+PAGE = ROOT / "docs" / "evaluation" / "planning.md"
 AT_ONCE = 4
 ROWS = 24
 """Of a set, where nothing else is said."""

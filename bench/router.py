@@ -7,7 +7,7 @@
 The first asks the base of the fleet, without an adapter and at temperature 1, for plans of the requests that `bench.router_data` makes,
 and counts the plans, and what was wrong before anything was mended: phantoms, references to what is not there and values of the wrong type,
 as the gates find them. A line that was cut off counts as wrong. With `--kept` what came of each request is kept in a file, and a second
-call goes on where the first one ended; with `--page` the figures go into docs/router.md.
+call goes on where the first one ended; with `--page` the figures go into docs/concepts/router.md.
 
 The second asks an agent for plans of the held-out rows of a data set: the share that is the right plan, line for line, and the F1 of its
 skills. The third says how long the grammar of a second step takes for 10, 100 and 1,000 agents, ours and llguidance's part.
@@ -53,7 +53,7 @@ SIZES = (10, 100, 1000)
 ROUNDS = 5
 NONE = str(PlanAnswer(()))
 AT_ONCE = 8
-PAGE = ROOT / "docs" / "router.md"
+PAGE = ROOT / "docs" / "concepts" / "router.md"
 MARKS = "<!-- sampled -->", "<!-- end:sampled -->"
 SKILL = re.compile(r"= \[?(\w+)\(")
 WRONG = {
@@ -333,7 +333,7 @@ def main() -> None:
     parser.add_argument(
         "--kept", type=Path, help="a file for what came of each request; what is there already is not asked again"
     )
-    parser.add_argument("--page", action="store_true", help="write the figures into docs/router.md")
+    parser.add_argument("--page", action="store_true", help="write the figures into docs/concepts/router.md")
     parser.add_argument("--grammars", action="store_true")
     given = parser.parse_args()
     if given.grammars:

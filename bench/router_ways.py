@@ -6,7 +6,7 @@ DATASET is one of `bench.router_data`; its held-out rows are asked, all or a see
 line; a request without a plan counts 0. Intervals are of 95 %, by bootstrap over the rows. *Seconds a row* are the time of all rows, so
 many at once, by their number; *median wait* is what one of them took. Where nothing holds the router, it writes on to the end of the
 plan, whichever way it is asked; so that way is measured once. A way that had no line refused is not measured with repairs. The journal
-is off, so that no answer is remembered. The table goes into docs/router.md.
+is off, so that no answer is remembered. The table goes into docs/concepts/router.md.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 8x7B and GPT-4, https://github.com/lm-sys/RouteLLM, Apache-2.0). Each part, MMLU and GSM8K, is fitted by itself on the training rows, and
 judged on the others: APGR and the least share of strong calls that closes 50, 80 and 95 % of the gap, with 95 % intervals by drawing rows
 anew. What a row says beside its question is used in training only. `--scores` writes the scores of the agent, one JSON object a line;
-`--page` puts the tables into docs/routing.md.
+`--page` puts the tables into docs/evaluation/routing.md.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from orchestra.learn.evaluation.bootstrap import CONFIDENCE_LEVEL, IntervalEstim
 from orchestra.learn.evaluation.cascade import ScoredCall, apgr, cpt
 from orchestra.learn.linear import RegressorHyperparameters, fit_regressor
 
-PAGE = ROOT / "docs" / "routing.md"
+PAGE = ROOT / "docs" / "evaluation" / "routing.md"
 CLOSED = (0.5, 0.8, 0.95)
 PRIOR = 10
 """Rows of the whole set that each subject's mean is drawn to it by."""
@@ -225,7 +225,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder routellm")
     parser.add_argument("--draws", type=int, default=1000, help="of the intervals")
     parser.add_argument("--scores", type=Path, help="where the agent's scores of dev.jsonl go")
-    parser.add_argument("--page", action="store_true", help="put the tables into docs/routing.md")
+    parser.add_argument("--page", action="store_true", help="put the tables into docs/evaluation/routing.md")
     given = parser.parse_args()
     began = time.monotonic()
     train, judged = outcomes(given.data / "train.jsonl.gz"), outcomes(given.data / "dev.jsonl")

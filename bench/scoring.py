@@ -339,12 +339,12 @@ def main() -> int:
     parser.add_argument("--claims", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--tokens", type=int, default=350, help="of the document, about")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--docs", type=Path, help="write the table into verification.md of this folder")
+    parser.add_argument("--docs", type=Path, help="write the table into concepts/verification.md of this folder")
     given = parser.parse_args()
     table = f"{asyncio.run(measured(given))}\n\n{machine.now()}; {machine.code()}."
     print(table)
     if given.docs:
-        write(given.docs / "verification.md", "scoring", table, "bench.scoring")
+        write(given.docs / "concepts" / "verification.md", "scoring", table, "bench.scoring")
     return 0
 
 

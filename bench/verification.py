@@ -105,8 +105,9 @@ SUM, MEAN, LEAST = "sum", "mean", "least"
 SHORT = {SUM: "of all tokens together", MEAN: "of the mean token", LEAST: "of the least token"}
 COLOURS = {"no verification": "#999999", ALONE: "#b5762a", CARD: "#3a8a4d", NODE: "#2a6fb5", ALL: "#8a5fb5"}
 ALPHAS = (0.1, 0.05, 0.02)
-PAGES = {"certificates": "certificates.md"}
-"""Where tables stand that are not on `risk.md`."""
+RISK = Path("evaluation", "risk.md")
+PAGES = {"certificates": Path("concepts", "certificates.md")}
+"""Pages of the tables that are not on the page `RISK`."""
 ENOUGH = 0.95
 """The share of its rows that an arm must have answered to be counted in."""
 
@@ -308,12 +309,12 @@ def main() -> int:
         asyncio.run(collect(given, sets, out))
     if not given.collect:
         told = report(given, sets, out)
-        picture = (out if given.only else given.docs or out) / "risk.svg"
+        picture = (given.docs / RISK.parent if given.docs and not given.only else out) / "risk.svg"
         picture.write_text(told.pop("picture"), "utf-8")
         for name, table in told.items():
             print(f"{name}\n\n{table}\n")
             if given.docs:
-                write(given.docs / PAGES.get(name, "risk.md"), name, table, merge=bool(given.only))
+                write(given.docs / PAGES.get(name, RISK), name, table, merge=bool(given.only))
         tell(f"{picture}: written")
     return 0
 

@@ -4,8 +4,8 @@
 
 FOLDER has one folder a set, as for `bench.evaluate`. A file names the workflow, and evaluations as an agent's `evaluation.yaml` has
 them; `expect` says which further values are right, made of those that the rows have; with `untuned: true` the same workflow is asked with
-agents that have no adapters, too. The tables are written into docs/workflows.md, and a line a measure into the README; with `--part`,
-`--rows` or `--dry` they are only printed. It needs the fleet where a workflow asks a language model.
+agents that have no adapters, too. The tables are written into docs/evaluation/workflows.md, and a line a measure into
+the README; with `--part`, `--rows` or `--dry` they are only printed. It needs the fleet where a workflow asks a language model.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from orchestra.learn.evaluation.metrics import Case, build_metric
 from orchestra.learn.evaluation.rows import EvaluationRow, EvaluationSet, read_selected_rows
 from orchestra.schema.strict_yaml import load_yaml
 
-FOLDER, DOCS, PAGE = ROOT / "bench" / "evaluations", ROOT / "docs" / "workflows.md", ROOT / "README.md"
+FOLDER, DOCS, PAGE = ROOT / "bench" / "evaluations", ROOT / "docs" / "evaluation" / "workflows.md", ROOT / "README.md"
 Key: TypeAlias = tuple[str, str]
 """A workflow and the name of its evaluation."""
 README_MARKS: Marks = "<!-- begin:workflow-evaluations -->", "<!-- end:workflow-evaluations -->"

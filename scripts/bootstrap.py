@@ -167,7 +167,7 @@ def check_machine(sets: Sequence[str]) -> None:
         raise Trouble(
             f"The local CPU fleet is for Linux on x86-64; this is {platform.system()} on {platform.machine()}.\n"
             "  Everything else runs here: make setup-base, then set the address of any OpenAI-compatible server\n"
-            "  (Ollama, llama.cpp, vLLM, a hosted one) in configs/endpoint.yaml. See docs/fleet.md."
+            "  (Ollama, llama.cpp, vLLM, a hosted one) in configs/endpoint.yaml. See docs/how-to/fleet.md."
         )
     if sys.version_info >= (3, 14):
         raise Trouble(

@@ -32,7 +32,7 @@ STATUS_CODES: Mapping[str, int] = {
     "waiting": WAITING,
     "cancelled": INTERRUPTED,
 }
-"""Exit codes of a run's statuses (docs/words.md)."""
+"""Exit codes of a run's statuses (docs/reference/glossary.md)."""
 DISK_FULL_ERRNOS = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
 """What systems say of a disk that takes no more."""
 

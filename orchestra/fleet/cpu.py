@@ -203,8 +203,8 @@ def ensure_speeds(cache: Path) -> MatmulSpeeds | None:
 def expected_tokens_per_second(speeds: MatmulSpeeds, dtype: Dtype, *, int8: bool) -> float:
     """A rough guess of the tokens that 32 requests at once get from the packaged model of 135 million parameters.
 
-    A step costs its products and `STEP_SECONDS` for all else. The constants are fitted to the measurements in docs/fleet.md; PyTorch's
-    own bfloat16 products, which are timed, are slower than the packed ones of a server.
+    A step costs its products and `STEP_SECONDS` for all else. The constants are fitted to the measurements in docs/how-to/fleet.md;
+    PyTorch's own bfloat16 products, which are timed, are slower than the packed ones of a server.
 
     Args:
         speeds: What the timed products gave.

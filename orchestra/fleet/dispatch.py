@@ -397,7 +397,7 @@ class Fleet:
         most = prompt.max_output if call.max_output is None else min(call.max_output, prompt.max_output)
         told = script.one_token and not self.options.stream and target.dialect == "vllm"
         if told and constraint is not None and constraint.kind == "choice":
-            most = 1  # docs/verification.md has what that saves
+            most = 1  # docs/concepts/verification.md has what that saves
         ranked = isinstance(target, LocalServer) and target.scheduling == "priority"
         return ChatRequest(
             messages=_messages(prompt),

@@ -12,7 +12,7 @@
 speaks HTTP. Everything is seeded: the same seed gives the same run, and a failing seed prints how to repeat it.
 
 With pytest there is less to write: the fixtures `simulated` and `cassette` of `orchestra.testing.pytest_plugin`
-(docs/testing.md). Names are
+(docs/how-to/testing.md). Names are
 loaded at first use, because pytest imports this package at its start wherever Orchestra is installed.
 """
 

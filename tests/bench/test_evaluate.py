@@ -114,7 +114,7 @@ def test_an_agent_that_fails_spoils_no_other(tmp_path: Path) -> None:
     assert [line.partition(",")[0] for line in told] == ["1 of 4: a", "2 of 4: broken", "3 of 4: slow", "4 of 4: b"]
     assert all("left in all" in line for line in told)
 
-    page, agents = tmp_path / "README.md", tmp_path / "agents"
+    page, agents = tmp_path / "page.md", tmp_path / "agents"
     page.write_text("<!-- begin:evaluations -->\n<!-- end:evaluations -->\n", "utf-8")
     for name in ("a", "b"):
         (agents / name).mkdir(parents=True)
@@ -126,13 +126,17 @@ def test_an_agent_that_fails_spoils_no_other(tmp_path: Path) -> None:
     assert write(found, {"b"}, agents, page) == []
 
 
+PAGE = "docs/evaluation/agents.md"
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A project with the extractor, three rows, and a page."""
     root = tmp_path / "project"
     shutil.copytree(ROOT / "agents" / "crf_extractor", root / "agents" / "crf_extractor")
     (root / "orchestra.toml").write_text("", "utf-8")
-    (root / "README.md").write_text("<!-- begin:evaluations -->\n<!-- end:evaluations -->\n", "utf-8")
+    (root / "docs" / "evaluation").mkdir(parents=True)
+    (root / PAGE).write_text("<!-- begin:evaluations -->\n<!-- end:evaluations -->\n", "utf-8")
     span = {"value": "8 people", "start": 4, "end": 12}
     rows = [("for 8 people", {"people": span}), ("Do you have parking?", {}), ("in the garden", {})]
     lines = [
@@ -155,7 +159,7 @@ def run(project: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def test_a_run_over_the_extractor_writes_its_card_and_the_page(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numpy")
     assert run(project, monkeypatch, "--data", str(project.parent), "--only", "crf_extractor") == 0
-    card, page = ((project / name).read_text("utf-8") for name in ("agents/crf_extractor/card.md", "README.md"))
+    card, page = ((project / name).read_text("utf-8") for name in ("agents/crf_extractor/card.md", PAGE))
     assert (
         "| crf_extractor | restaurant8k | 3 | span F1 | 1.000 |  | 1.000 [0.025, 1.000] | 0.9 | yes, not surely | "
         in page

@@ -1,4 +1,4 @@
-"""docs/performance.md gets its figures from the last results, and from nowhere else."""
+"""docs/evaluation/performance.md gets its figures from the last results, and from nowhere else."""
 
 from __future__ import annotations
 

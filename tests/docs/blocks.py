@@ -8,9 +8,18 @@ from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCS = ROOT / "docs"
+BUILT = {DOCS / "contributing.md", DOCS / "changelog.md"}
+PAGES = [
+    ROOT / "README.md",
+    *sorted(page for page in DOCS.rglob("*.md") if page.parent != DOCS / "reference" / "api" and page not in BUILT),
+]
+"""The pages in version control. Each build writes those of the Python API and the copies of pages of the root."""
 
-_BLOCK = re.compile(r"^(?:<!-- test: (?P<mark>[a-z ]+) -->\n)?```(?P<language>[a-z]*)[^\n]*\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(
+    r"^(?:<!-- test: (?P<mark>[a-z ]+) -->\n)?```(?P<language>[a-z]*)[^\n]*\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +40,13 @@ def blocks(page: Path) -> list[Block]:
     """All fenced blocks of a page, in their order."""
     text = page.read_text("utf-8")
     return [
-        Block(page, text.count("\n", 0, match.start("language")) + 1, match["language"], match["mark"] or "", match["text"])
+        Block(
+            page,
+            text.count("\n", 0, match.start("language")) + 1,
+            match["language"],
+            match["mark"] or "",
+            match["text"],
+        )
         for match in _BLOCK.finditer(text)
     ]
 

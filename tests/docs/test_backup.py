@@ -1,4 +1,4 @@
-"""Backup and restore as docs/operating.md tells them: its commands, on a journal that is written meanwhile."""
+"""Backup and restore as docs/how-to/operating.md tells them: its commands, on a journal that is written meanwhile."""
 
 from __future__ import annotations
 

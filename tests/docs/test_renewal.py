@@ -68,7 +68,7 @@ def test_the_folder_of_the_checkout_is_not_told(readme: ModuleType) -> None:
     assert str(ROOT) not in readme.renew(page("place", "pwd"), [])
 
 
-def test_what_the_readme_says_of_requests_is_what_their_pages_say(readme: ModuleType) -> None:
-    text = (ROOT / "README.md").read_text("utf-8")
+def test_the_summary_of_requests_agrees_with_their_pages(readme: ModuleType) -> None:
+    text = (ROOT / "docs" / "evaluation" / "index.md").read_text("utf-8")
     assert readme.renew(text, ["asked"]) == text
     assert text.count(" are right, ") == 3

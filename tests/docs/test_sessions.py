@@ -17,7 +17,7 @@ from tests.docs.blocks import ROOT, Block, blocks
 
 pytestmark = pytest.mark.slow
 
-RUNS, CERTIFICATES = ROOT / "docs" / "runs.md", ROOT / "docs" / "certificates.md"
+RUNS, CERTIFICATES = ROOT / "docs" / "how-to" / "runs.md", ROOT / "docs" / "concepts" / "certificates.md"
 VARIES = (
     (r"\b[0k][0-9a-z]{19}\b", "RUN"),
     (r"--to [0-9a-f]{12}\b", "--to WORD"),

@@ -324,7 +324,7 @@ nodes:
 
 
 def test_a_block_tells_what_was_withheld_from_what_failed() -> None:
-    """As docs/language.md has it: an effect stands in for the first, and not for the second."""
+    """As docs/reference/language.md has it: an effect stands in for the first, and not for the second."""
     accepted = play(APART, {"text": "completed in 1889"})
     assert (accepted.outcome, accepted.workers.counts["send"]) == (ValueOutcome("1889"), 0)
     withheld = play(APART, {"text": "completed in 1890"})

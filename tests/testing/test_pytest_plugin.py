@@ -19,7 +19,9 @@ pytest_plugins = ["pytester"]
 
 EXAMPLE = ROOT / "examples" / "testing_your_workflow"
 PAGE = {
-    block.text.partition("\n")[0].removeprefix("# "): block.text for block in blocks(ROOT / "docs" / "testing.md") if block.mark == "pytest"
+    block.text.partition("\n")[0].removeprefix("# "): block.text
+    for block in blocks(ROOT / "docs" / "how-to" / "testing.md")
+    if block.mark == "pytest"
 }
 """The files of the page, by the name in their first line."""
 INSTALLED = bool(entry_points(group="pytest11", name="orchestra"))
@@ -270,7 +272,7 @@ def test_another_question_fails_with_what_is_different(pytester: pytest.Pytester
     (pytester.path / "test_model.py").write_text(page_text, "utf-8")
     result = run()
     result.assert_outcomes(failed=1)
-    shown = next(block.text for block in blocks(ROOT / "docs" / "testing.md") if block.text.startswith("C034"))
+    shown = next(block.text for block in blocks(ROOT / "docs" / "how-to" / "testing.md") if block.text.startswith("C034"))
     assert shown.strip() in "\n".join(result.outlines)
     assert "reproduce" not in str(result.stdout)
 

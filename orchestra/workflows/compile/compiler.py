@@ -384,7 +384,7 @@ class Compiler:
         for other in names_tested_absent(own or (), choices.get):
             if not self.always_present.get(other, True) and self.presence_conditions.get(other) is None:
                 said = f"{name!r} has effects and runs where {other!r} is withheld, and where it failed too"
-                self.findings.warn(f"{said}; to tell them apart: docs/language.md, A choice", self.findings.place_of(*path, name, "when"))
+                self.findings.warn(f"{said}; to tell them apart: docs/reference/language.md, A choice", self.findings.place_of(*path, name, "when"))
 
     def _warn_effect_as_fallback(self, name: str, by: str, reader: AnyNode, path: KeyPath) -> None:
         key = "fallback"
@@ -393,7 +393,7 @@ class Compiler:
             soft, key = soft or name not in referenced_names(reader.first_of[0]), key if soft else "first_of"
         if soft and name not in reader.after:
             said = f"{name!r} has effects and runs whatever happens, though {by!r} has it only as what stands in"
-            self.findings.warn(f"{said}: give it a `when` (docs/language.md, A choice)", self.findings.place_of(*path, by, key))
+            self.findings.warn(f"{said}: give it a `when` (docs/reference/language.md, A choice)", self.findings.place_of(*path, by, key))
 
     def has_effects(self, node: AnyNode) -> bool:
         """Whether a node may have an effect, itself or inside."""

@@ -4,8 +4,8 @@
     audit(Case(program, events, seen=…, messages=…))  # with what the outside world saw, it looks there as well
 
 Simulations and tests that kill real processes use it alike. Findings begin with the number of the invariant that does not hold
-(docs/simulation.md): I1 a run ends or can be resumed, I2 no call for what has finished, I3 effects as declared, I4 nothing before what
-it needs, I5 the outcome that follows from the answers, I6 budgets, I7 one gap-free line of events, I8 checks, I9 labels.
+(docs/concepts/simulation.md): I1 a run ends or can be resumed, I2 no call for what has finished, I3 effects as declared, I4 nothing
+before what it needs, I5 the outcome that follows from the answers, I6 budgets, I7 one gap-free line of events, I8 checks, I9 labels.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python -m tests.simulation.lab.simulate --runs 20000 --jobs 2
     python -m tests.simulation.lab.simulate --seed 123 --runs 1 -v      # one run again, with its events
 
-Ends with 1 where an invariant does not hold (docs/simulation.md), and prints one line that repeats that run.
+Ends with 1 where an invariant does not hold (docs/concepts/simulation.md), and prints one line that repeats that run.
 """
 
 from __future__ import annotations
