@@ -14,7 +14,13 @@ from orchestra.agents.registry import Registry
 from orchestra.core.errors import InputError, SourceLocation
 from orchestra.core.settings import Settings
 from orchestra.schema.strict_json import canonical, digest
-from orchestra.verification.certificates.sealed import CERTIFICATE_FILE, CLAIMS_FILE, COMBINATION_FILE, MAX_BYTES, SealedFile
+from orchestra.verification.certificates.sealed import (
+    CERTIFICATE_FILE,
+    CLAIMS_FILE,
+    COMBINATION_FILE,
+    MAX_BYTES,
+    SealedFile,
+)
 from orchestra.workflows.program import Program
 
 if TYPE_CHECKING:

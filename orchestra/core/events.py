@@ -463,6 +463,15 @@ decode = msgspec.json.Decoder(Event).decode
 """JSON bytes as an event; raises `msgspec.ValidationError` for an unknown type or field."""
 
 
+def reused_plan(start: RunStarted) -> tuple[str, Usage] | None:
+    """The run that a run's plan was made for, and what it cost then; None for a run whose own plan was made, or that has none."""
+    match start.options.get("planned"):
+        case {"run": str(run), "saved": {"calls": int(calls), "prompt_tokens": int(prompt), "output_tokens": int(output)}}:
+            return run, Usage(calls=calls, prompt_tokens=prompt, output_tokens=output)
+        case _:
+            return None
+
+
 def last_read_message(events: Sequence[Event]) -> int:
     """Returns the number of the last inbox message that the run has read, or 0."""
     return max(

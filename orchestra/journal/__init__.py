@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
+Durability: TypeAlias = Literal["strict", "group", "off"]
+"""When a commit is durable: `strict` and `group` wait for the disk, `off` does not."""
+
 # Limits that the journals of a file and of a database have in common; here, for each module more is waited for at a start.
 GROUP_COMMIT_DELAY = 0.005
 """Seconds that events wait for company while nobody waits for them."""

@@ -15,7 +15,18 @@ from orchestra.journal.usage import usage_of
 CostKey: TypeAlias = str
 """The key that costs are grouped by: one of `COST_KEYS`, or `tag:NAME`. `agent` is the agent or tool of the call; `day` and `month` are
 those of the start of the run, in local time."""
-COST_KEYS: tuple[CostKey, ...] = ("workflow", "agent", "model", "server", "day", "month", "label", "status", "purpose", "run")
+COST_KEYS: tuple[CostKey, ...] = (
+    "workflow",
+    "agent",
+    "model",
+    "server",
+    "day",
+    "month",
+    "label",
+    "status",
+    "purpose",
+    "run",
+)
 CALL_KEYS = ("agent", "model", "server")
 TIME_KEYS = ("day", "month")
 
@@ -108,7 +119,9 @@ class CostCounter:
             self.skip_run(run, "J013", "it does not begin with its beginning")
             return
         self._unfinished += not usage.status
-        shared = {key: _run_group(key, run, usage, status or "running") for key in self._group_by if key not in CALL_KEYS}
+        shared = {
+            key: _run_group(key, run, usage, status or "running") for key in self._group_by if key not in CALL_KEYS
+        }
         self._total.runs += 1
         if not self._by_call:
             self._row(tuple(shared.values()), run)
@@ -125,11 +138,16 @@ class CostCounter:
 
     def report(self) -> CostReport:
         """What was counted so far."""
-        found = {key: CostRow(dict(zip(self._group_by, key, strict=True)), _cost_total(row)) for key, row in self._rows.items()}
+        found = {
+            key: CostRow(dict(zip(self._group_by, key, strict=True)), _cost_total(row))
+            for key, row in self._rows.items()
+        }
         sums: dict[tuple[str, ...], tuple[float, ...]] = {}
         for key, row in found.items():
             for end in range(1, len(key) + 1):
-                sums[key[:end]] = tuple(map(sum, zip(sums.get(key[:end], (0.0, 0, 0.0)), _cost_order(row.cost.usage), strict=True)))
+                sums[key[:end]] = tuple(
+                    map(sum, zip(sums.get(key[:end], (0.0, 0, 0.0)), _cost_order(row.cost.usage), strict=True))
+                )
 
         def place(key: tuple[str, ...]) -> list[tuple[list[float], str]]:
             """By each part of the key: times in their order, all else by what it took together."""
@@ -138,7 +156,13 @@ class CostCounter:
 
         rows = tuple(found[key] for key in sorted(found, key=place))
         return CostReport(
-            self._group_by, rows, _cost_total(self._total), self._unfinished, self._reused_plans, self._saved_usage, tuple(self._unreadable)
+            self._group_by,
+            rows,
+            _cost_total(self._total),
+            self._unfinished,
+            self._reused_plans,
+            self._saved_usage,
+            tuple(self._unreadable),
         )
 
     def _row(self, key: tuple[str, ...], run: str) -> _CostAccumulator:

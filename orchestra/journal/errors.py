@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from orchestra.core.errors import OrchestraError
-from orchestra.core.untrusted_text import escape_invisible
 from orchestra.journal import MAX_BODY_BYTES
 
-if TYPE_CHECKING:
-    from orchestra.journal.sqlite.lock_holder import LockHolder
+_TRANSIENT_CODES = frozenset({"J010", "J011", "J012", "J015"})
+# Not J014: what a disk that failed to sync has kept can be told by nobody, so nothing is appended to it until somebody has looked.
 
 
 class JournalError(OrchestraError):
@@ -46,7 +44,9 @@ def closed_error() -> JournalError:
 def never_appended_error(run: str, seq: int) -> JournalError:
     """The error of waiting for what nobody appended; waiting would never end."""
     return JournalError(
-        "J003", f"event {seq} of run {run} was never appended, so it cannot become durable", hint="append before `wait_durable`"
+        "J003",
+        f"event {seq} of run {run} was never appended, so it cannot become durable",
+        hint="append before `wait_durable`",
     )
 
 
@@ -73,7 +73,9 @@ def lease_lost_error(run: str) -> JournalError:
 
 def after_end_error(run: str, seq: int) -> JournalError:
     """The error of an event for a run that has its last one."""
-    return JournalError("J006", f"event {seq} comes after the end of run {run}", hint="start a new run: this one has its last event")
+    return JournalError(
+        "J006", f"event {seq} comes after the end of run {run}", hint="start a new run: this one has its last event"
+    )
 
 
 def run_ended_error(run: str) -> JournalError:
@@ -111,16 +113,9 @@ def lease_held_error(run: str, holder: str = "", inaccessible_file: Path | None 
             hint=f"if process {number} of that user has ended, remove that file, and try again",
         )
     return JournalError(
-        "J022", f"run {run} is under way in {holder or 'a process that is alive'}", hint=f"watch it: orchestra runs tail {run}"
-    )
-
-
-def commits_missing_error(path: Path, what: str) -> JournalError:
-    """The error of a journal that lacks commits that were durable."""
-    return JournalError(
-        "J025",
-        f"the journal has lost what was durable: {path}: {what}",
-        hint=f"put {path} and {path.name}-wal back as they were, if you can; else accept the loss: orchestra runs recover",
+        "J022",
+        f"run {run} is under way in {holder or 'a process that is alive'}",
+        hint=f"watch it: orchestra runs tail {run}",
     )
 
 
@@ -130,13 +125,6 @@ def events_lost_error(run: str) -> JournalError:
         "J026",
         f"the last events of run {run} may be lost: what it did after them is not known here",
         hint=f"look at it: orchestra runs show {run}; if its next calls may be made (again): orchestra runs recover {run}",
-    )
-
-
-def in_use_error(path: Path) -> JournalError:
-    """The error of accepting a loss while another process has the journal open."""
-    return JournalError(
-        "J027", f"another process has the journal open: {path}", hint="end all processes that use the journal, then try again"
     )
 
 
@@ -179,71 +167,3 @@ def unknown_event_error(run: str, seq: int, reason: str) -> JournalError:
         f"event {seq} of run {run} is of a kind that this version does not know: {reason}",
         hint="another version of Orchestra wrote it: pip install --upgrade orchestra-slm; read an older run with the version that wrote it",
     )
-
-
-_SQLITE_CODES: dict[int, tuple[str, str, str]] = {
-    sqlite3.SQLITE_FULL: ("J010", "the disk or the journal is full", "free some space (df -h {folder}), then run again"),
-    sqlite3.SQLITE_READONLY: ("J011", "the journal cannot be written", "make it writable (ls -l {path}), or name another with `journal:`"),
-    sqlite3.SQLITE_PERM: ("J011", "the journal cannot be written", "make it writable (ls -l {path}), or name another with `journal:`"),
-    sqlite3.SQLITE_BUSY: ("J012", "another process keeps the journal locked", "see which one with `fuser {path}`, wait for it or end it"),
-    sqlite3.SQLITE_LOCKED: ("J012", "another process keeps the journal locked", "see which one with `fuser {path}`, wait for it or end it"),
-    sqlite3.SQLITE_CORRUPT: ("J013", "the journal is damaged", "restore {path} from a copy, or move {path}* away to begin a new one"),
-    sqlite3.SQLITE_NOTADB: (
-        "J013",
-        "the file is not a journal, or its head is damaged",
-        "move {path}* away, or name another file with `journal:`",
-    ),
-    sqlite3.SQLITE_IOERR: ("J014", "the disk failed", "look into the system's log (dmesg); on a healthy disk, open the Orchestra again"),
-    sqlite3.SQLITE_CANTOPEN: ("J015", "the journal cannot be opened", "check that {folder} is a folder that you may write into"),
-}
-
-
-_TRANSIENT_CODES = frozenset({"J010", "J011", "J012", "J015"})
-# Not J014: what a disk that failed to sync has kept can be told by nobody, so nothing is appended to it until somebody has looked.
-
-
-SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
-"""What the module `sqlite3` raises: of a damaged file, it may fail to decode SQLite's own words."""
-
-
-def from_sqlite(error: sqlite3.Error | UnicodeDecodeError, path: str, folder: str) -> JournalError:
-    """A store's error, with a code and what to type."""
-    number: int = getattr(error, "sqlite_errorcode", None) or 0
-    primary = sqlite3.SQLITE_FULL if number == sqlite3.SQLITE_IOERR_SHMSIZE else number & 0xFF
-    if isinstance(error, UnicodeDecodeError) or (not primary and "decode to UTF-8" in str(error)):
-        primary = sqlite3.SQLITE_CORRUPT  # we write no other text
-    code, message, hint = _SQLITE_CODES.get(primary, ("J019", "the journal failed", "open it again; if that fails too, move {path}* away"))
-    return JournalError(code, f"{message}: {path}", why=str(error), hint=hint.format(path=path, folder=folder))
-
-
-def locked_error(path: Path, error: Exception, holder: LockHolder) -> JournalError:
-    """The error of a file whose write lock a known process keeps."""
-    what = f"process {holder.pid} ({escape_invisible(holder.name)})"
-    if holder.is_stopped:
-        message = f"{what} keeps the journal locked, and is stopped: {path}"
-        hint = f"let it go on: kill -CONT {holder.pid} (or `fg` in its terminal); or end it: kill -9 {holder.pid}"
-    else:
-        message, hint = f"{what} keeps the journal locked: {path}", f"wait for process {holder.pid}, or end it"
-    return JournalError("J012", message, why=str(error), hint=hint)
-
-
-def disk_full_error(path: str, folder: str, free: int) -> JournalError:
-    """The error of a disk on which too little is free to count on it."""
-    code, message, hint = _SQLITE_CODES[sqlite3.SQLITE_FULL]
-    return JournalError(code, f"{message}: {path}", why=f"{free >> 10} KiB are free", hint=hint.format(path=path, folder=folder))
-
-
-def from_os(error: OSError, path: str) -> JournalError:
-    """The error of a file or folder that the system does not give us."""
-    return JournalError(
-        "J015",
-        f"the journal cannot be opened: {path}",
-        why=str(error),
-        hint=f"make {path} readable and writable, or name another with `journal:`",
-    )
-
-
-def moved_error(path: str) -> JournalError:
-    """The error of a file that somebody deleted or replaced while it was open."""
-    hint = "leave the file alone; open the Orchestra again"
-    return JournalError("J016", f"the journal was deleted or replaced while it was open: {path}", hint=hint)

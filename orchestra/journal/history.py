@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, assert_never
 
+from orchestra.core.error_codes import UNSENT_CODES
 from orchestra.core.events import (
     NO_USAGE,
     AttemptFinished,
@@ -28,11 +29,12 @@ from orchestra.core.events import (
     TurnStarted,
     Usage,
     Verdict,
+    reused_plan,
+    tier_name,
 )
 from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, Outcome, SkippedOutcome, ValueOutcome
 from orchestra.core.paths import parent
 from orchestra.journal.errors import damaged_event_error
-from orchestra.journal.summary import reused_plan
 
 NodeKind: TypeAlias = Literal["call", "each", "loop", "turn", "check", "block", "node"]
 """`call` asked an agent or a tool; `each` has elements; `loop` has turns, or is a plan, and `turn` is one of them, or one of its versions;
@@ -146,7 +148,9 @@ class NodeRow:
     @property
     def fallback_reason(self) -> str:
         """Why its fallback was taken; empty where it was not."""
-        return "" if self.original_outcome is None else f"its fallback was taken: {outcome_reason(self.original_outcome)}"
+        return (
+            "" if self.original_outcome is None else f"its fallback was taken: {outcome_reason(self.original_outcome)}"
+        )
 
 
 def outcome_reason(outcome: Outcome) -> str:
@@ -227,7 +231,9 @@ class History:
         above = f"{path}/"
         rows = [row for row in self.rows if row.path.startswith(above)]
         least = min((row.depth for row in rows), default=0)
-        return replace(self, rows=tuple(replace(row, path=row.path.removeprefix(above), depth=row.depth - least) for row in rows))
+        return replace(
+            self, rows=tuple(replace(row, path=row.path.removeprefix(above), depth=row.depth - least) for row in rows)
+        )
 
     def row(self, path: str) -> NodeRow | None:
         """The node of that path, or None."""
@@ -322,7 +328,11 @@ class _HistoryFold:
                 self._add_usage(event.node, event.usage)
                 node.overridden_by = event.overridden_by
                 if event.final:
-                    node.outcome, node.finished, node.retry_planned = ValueOutcome(event.value, event.confidence), event.at, False
+                    node.outcome, node.finished, node.retry_planned = (
+                        ValueOutcome(event.value, event.confidence),
+                        event.at,
+                        False,
+                    )
             case QuestionAsked(node=path):
                 self._node(path, event.at)
                 self.open_questions[path] = event
@@ -345,7 +355,11 @@ class _HistoryFold:
         if drafted is not None and drafted.reused_from:
             self.reused_plans.append(PlanReuse(drafted.reused_from, drafted.saved_usage, path))
         if self.open_questions and drafted is not None:  # nobody waits for the version that this one follows
-            left = [one for one in self.open_questions if one.startswith(f"{path}@") and not one.startswith(f"{path}@{drafted.version}/")]
+            left = [
+                one
+                for one in self.open_questions
+                if one.startswith(f"{path}@") and not one.startswith(f"{path}@{drafted.version}/")
+            ]
             for one in left:
                 del self.open_questions[one]
         # Of a loop's turn the nodes stand in `path#turn`, of a plan's version in `path@version`; of a called body in `path` itself.
@@ -383,12 +397,16 @@ class _HistoryFold:
         missing = [path]
         while (above := parent(missing[-1])) and above not in self.nodes:
             if len(missing) > MAX_DEPTH:
-                raise damaged_event_error(self.start.run if self.start else "", self.seq, f"a node stands in more than {MAX_DEPTH} others")
+                raise damaged_event_error(
+                    self.start.run if self.start else "", self.seq, f"a node stands in more than {MAX_DEPTH} others"
+                )
             missing.append(above)
         for one in reversed(missing):
             holder = self.nodes.get(parent(one))
             if holder is not None and holder.depth >= MAX_DEPTH:
-                raise damaged_event_error(self.start.run if self.start else "", self.seq, f"a node stands in more than {MAX_DEPTH} others")
+                raise damaged_event_error(
+                    self.start.run if self.start else "", self.seq, f"a node stands in more than {MAX_DEPTH} others"
+                )
             node = self.nodes[one] = _Node(one, self.turns.get(one, at), holder.depth + 1 if holder else 0)
             if holder is not None and one in self.turns:
                 holder.is_loop = True
@@ -441,7 +459,11 @@ class _HistoryFold:
     def _status(self, node: _Node, *, over: bool) -> NodeStatus:
         if node.outcome is not None:
             return _STATUS[type(node.outcome)]
-        if _kind(node) in ("turn", "check") and node.children and all(child.outcome is not None for child in node.children):
+        if (
+            _kind(node) in ("turn", "check")
+            and node.children
+            and all(child.outcome is not None for child in node.children)
+        ):
             return "value" if all(isinstance(child.outcome, ValueOutcome) for child in node.children) else "failed"
         if self.end is not None or over:  # what it stands in has its outcome: nobody waits for it any more
             return "interrupted"
@@ -502,3 +524,39 @@ def _judged_attempt(before: NodeAttempt | None, event: OutputJudged) -> NodeAtte
         rejection_reason="" if event.accepted else event.reason,
         guarantee=event.guarantee,
     )
+
+
+PERSON = "a person"
+
+
+@dataclass(slots=True)
+class TierUsage:
+    """One tier, over all nodes of a run that asked more than one."""
+
+    name: str
+    calls: int = 0
+    accepted: int = 0
+    """Values that checks accepted; a person's answers."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """By reason: calls for which it was not asked."""
+    usage: Usage = NO_USAGE
+
+
+def usage_by_tier(history: History) -> tuple[TierUsage, ...]:
+    """The tiers that a run went through, the agents' own models first, a person last; empty for a run that asked no larger one."""
+    rows = [row for row in history.rows if row.correction is not None or any(one.tier for one in row.attempts)]
+    found: dict[int, TierUsage] = {}
+    for tried in _attempts(rows):
+        spent = found.setdefault(tried.tier, TierUsage(tier_name(history.tiers, tried.tier)))
+        if tried.error in UNSENT_CODES:
+            spent.skipped[tried.reason] = spent.skipped.get(tried.reason, 0) + 1
+        else:
+            spent.calls += 1
+            spent.accepted += bool(tried.accepted)
+            spent.usage += tried.usage
+    given = sum(row.correction is not None for row in rows)
+    return (*(found[tier] for tier in sorted(found)), *([TierUsage(PERSON, given, given)] if given else ()))
+
+
+def _attempts(rows: Iterable[NodeRow]) -> Iterable[NodeAttempt]:
+    return (tried for row in rows for tried in row.attempts if tried.seconds is not None)

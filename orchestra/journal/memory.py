@@ -115,7 +115,10 @@ class MemoryJournal:
             self._epochs.pop(run, None)
             if self._max_ended_runs is not None:
                 self._ended.append(run)
-                if len(self._ended) > self._max_ended_runs and (old := self.store.logs.pop(self._ended.popleft(), None)) is not None:
+                if (
+                    len(self._ended) > self._max_ended_runs
+                    and (old := self.store.logs.pop(self._ended.popleft(), None)) is not None
+                ):
                     self._forget_run(old)
 
     def _count_blob_uses(self, events: Sequence[Event]) -> None:
@@ -183,7 +186,9 @@ class MemoryJournal:
 
     async def scan(self, since: float = -inf) -> AsyncGenerator[ScannedRun, None]:
         """The runs that began at `since` or later, newest first."""
-        found = [(log.events[0].at, run) for run, log in self.store.logs.items() if log.events and log.events[0].at >= since]
+        found = [
+            (log.events[0].at, run) for run, log in self.store.logs.items() if log.events and log.events[0].at >= since
+        ]
         for started, run in sorted(found, reverse=True):
             if (log := self.store.logs.get(run)) is not None:
                 yield ScannedRun(run, started, tuple(log.events))
@@ -279,7 +284,9 @@ class MemoryJournal:
             return
         self.store.message_keys.pop(run, None)
         others = {name for other in self.store.logs.values() for name in blob_digests(other.events)}
-        others.update(*(reader._unnamed_blobs for reader in self.store.journals))  # a run that names them is about to be written
+        others.update(
+            *(reader._unnamed_blobs for reader in self.store.journals)
+        )  # a run that names them is about to be written
         for name in set(blob_digests(log.events)) - others:
             self.store.blobs.pop(name, None)
 

@@ -17,6 +17,7 @@ from orchestra.core.events import (
     TurnStarted,
     Usage,
     last_read_message,
+    reused_plan,
 )
 from orchestra.core.protocols import OutboxMessage, RunSummary
 from orchestra.core.tags import is_tag
@@ -57,7 +58,9 @@ def outbox_message(number: int, run: str, event: Event) -> OutboxMessage | None:
     """The message that an event puts into the outbox; None for nearly all."""
     if type(event) is not AttemptFinished or not event.outbox:
         return None
-    return OutboxMessage(number=number, run=run, node=event.node, name=event.name, key=f"{run}/{event.node}", value=event.value)
+    return OutboxMessage(
+        number=number, run=run, node=event.node, name=event.name, key=f"{run}/{event.node}", value=event.value
+    )
 
 
 def blob_digests(events: Iterable[Event]) -> Iterator[str]:
@@ -70,15 +73,6 @@ def blob_digests(events: Iterable[Event]) -> Iterator[str]:
                 yield event.received
         elif type(event) is RunStarted:
             yield from filter(None, (event.graph, *event.versions.values()))
-
-
-def reused_plan(start: RunStarted) -> tuple[str, Usage] | None:
-    """The run that a run's plan was made for, and what it cost then; None for a run whose own plan was made, or that has none."""
-    match start.options.get("planned"):
-        case {"run": str(run), "saved": {"calls": int(calls), "prompt_tokens": int(prompt), "output_tokens": int(output)}}:
-            return run, Usage(calls=calls, prompt_tokens=prompt, output_tokens=output)
-        case _:
-            return None
 
 
 def source_runs(event: Event) -> set[str]:
@@ -103,6 +97,23 @@ def searchable_tags(event: Event) -> dict[str, str]:
     if type(event) is not RunStarted or not event.options.get("tags"):
         return {}
     return {name: value for name, value in event.tags.items() if is_tag(name, value)}
+
+
+@dataclass(slots=True)
+class IndexEntries:
+    """New entries of one transaction."""
+
+    tags: list[tuple[str, str, float, str]] = field(default_factory=list)
+    """Name, value, start of the run, run."""
+    copies: set[tuple[str, str]] = field(default_factory=set)
+    """A source, and the run that has a copy of something of it."""
+    usages: list[tuple[str, int, bytes, bytes]] = field(default_factory=list)
+    """Run, number and hash of the last event that is counted, usage."""
+
+    def add(self, run: str, event: Event) -> None:
+        """Adds the entries of an event: nearly always none."""
+        self.tags += [(name, value, float(event.at), run) for name, value in searchable_tags(event).items()]
+        self.copies.update((source, run) for source in source_runs(event) if source != run)
 
 
 @dataclass(slots=True)
@@ -161,7 +172,9 @@ def unleased_summary(summary: RunSummary, events: Sequence[Event], message_count
         return replace(summary, status="interrupted")
     if not history.is_waiting or message_count > last_read_message(events):
         return replace(summary, status="interrupted")
-    return replace(summary, status="waiting", due=min((asked.due for asked in history.open_questions if asked.due), default=0.0))
+    return replace(
+        summary, status="waiting", due=min((asked.due for asked in history.open_questions if asked.due), default=0.0)
+    )
 
 
 def summary_at(summary: RunSummary, now: float) -> RunSummary:

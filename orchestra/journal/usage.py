@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from orchestra.core.events import NO_USAGE, AttemptFinished, AttemptStarted, Event, RunFinished, RunStarted, TurnStarted, Usage
-from orchestra.core.protocols import CallUsage, RunUsage
-from orchestra.journal.summary import reused_plan
+from orchestra.core.events import (
+    NO_USAGE,
+    AttemptFinished,
+    AttemptStarted,
+    Event,
+    RunFinished,
+    RunStarted,
+    TurnStarted,
+    Usage,
+    reused_plan,
+)
+from orchestra.core.protocols import CallUsage, RunSelection, RunUsage, RunUsageResult
 
 COUNTED_EVENTS = frozenset({RunStarted, AttemptStarted, AttemptFinished, TurnStarted, RunFinished})
 """The kinds of events that change the usage of a run."""
@@ -20,6 +29,16 @@ _CallKey: TypeAlias = tuple[str, str, str, bool, bool, bool, bool]
 decode_usage = msgspec.json.Decoder(RunUsage).decode
 """A stored usage from its bytes. Raises `msgspec.DecodeError`."""
 encode_usage = msgspec.json.Encoder().encode
+USAGE_BATCH_RUNS = 1000
+"""Runs whose usages are read at once at most."""
+ALL_RUNS = RunSelection()
+
+
+class UsagePage(NamedTuple):
+    """What some runs used; and of those that ended, and whose usage was not stored, what is to be stored: run, last event, hash, usage."""
+
+    found: list[RunUsageResult]
+    computed: list[tuple[str, int, bytes, bytes]]
 
 
 @dataclass(slots=True, eq=False)
@@ -68,7 +87,9 @@ class UsageFold:
         """What the run used so far; None for a run that does not begin with its beginning."""
         if (started := self._started) is None:
             return None
-        calls = [CallUsage(*kind[:3], one.finished, one.recalled, one.open, one.usage) for kind, one in self._calls.items()]
+        calls = [
+            CallUsage(*kind[:3], one.finished, one.recalled, one.open, one.usage) for kind, one in self._calls.items()
+        ]
         # Calls without an end may still get one, so they are counted here and not in the fold.
         calls += [CallUsage(name, "", "", open=count) for name, count in Counter(self._open_calls.values()).items()]
         return RunUsage(
@@ -85,7 +106,9 @@ class UsageFold:
 
     def _finish(self, event: AttemptFinished) -> None:
         usage = event.usage
-        calls = self._calls_of(self._open_calls.pop((event.node, event.attempt), "") or event.name, event.model, event.server, usage)
+        calls = self._calls_of(
+            self._open_calls.pop((event.node, event.attempt), "") or event.name, event.model, event.server, usage
+        )
         calls.finished += 1
         if event.reused_from:
             calls.recalled += 1

@@ -18,8 +18,8 @@ ONE_TOOL = {
     "agents.inference": "calibration logprob_confidence overlap_features",
     "engine.kinds": "acceptance ask call checks escalation first_of subworkflow",
     "fleet": "card_versions ensemble_calls local_workers",
-    "journal": "errors hash_chain large_values run_index sqlite summary usage",
-    "journal.sqlite": "commit_loss commit_mark database encoding journal liveness open operations queries reader rows store wal writer",
+    "journal": "encoding errors hash_chain sqlite summary usage",
+    "journal.sqlite": "commit_loss commit_mark database errors journal liveness operations queries reader store wal writer",
     "router": "tools",
     "tools": "cells cite passages search",
     "schema": "assignability builtin_models decoding fields json_schema schema_size strict_json strict_yaml string_formats "

@@ -14,7 +14,7 @@ import msgspec
 
 from orchestra.core.protocols import Journal
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.journal.sqlite.open import open_connections
+from orchestra.journal.sqlite.journal import open_connections
 from tests.crash.points import WatchedConnection
 
 

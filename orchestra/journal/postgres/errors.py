@@ -21,14 +21,22 @@ _TRANSIENT_ERRORS = (
     asyncpg.InternalClientError,
 )
 _SQLSTATE_CODES: dict[str, tuple[str, str, str]] = {
-    "53100": ("J010", "the database's disk is full", "free some space on the database's machine (df -h), then run again"),
+    "53100": (
+        "J010",
+        "the database's disk is full",
+        "free some space on the database's machine (df -h), then run again",
+    ),
     "42501": (
         "J011",
         "the role may not write the journal",
         "grant it: GRANT USAGE ON SCHEMA … TO …; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA … TO …",
     ),
     "25006": ("J011", "the database is read-only", "name the primary server in `journal:`, not a standby"),
-    "XX001": ("J013", "the database is damaged", "restore it from a copy; other runs may be whole: `orchestra runs list`"),
+    "XX001": (
+        "J013",
+        "the database is damaged",
+        "restore it from a copy; other runs may be whole: `orchestra runs list`",
+    ),
     "XX002": ("J013", "an index of the database is damaged", "REINDEX SCHEMA, after a look into the server's log"),
     "58030": ("J014", "the database's disk failed", "look into the server's log, then run again on a healthy disk"),
 }
@@ -108,7 +116,9 @@ def no_create_error(schema: str, database: str, role: str, where: str) -> Journa
 def foreign_schema_error(schema: str, where: str) -> JournalError:
     """The error of a schema that holds something else."""
     return JournalError(
-        "J018", f"the schema {schema!r} holds tables, but no journal: {where}", hint="name another schema, or none: a journal makes its own"
+        "J018",
+        f"the schema {schema!r} holds tables, but no journal: {where}",
+        hint="name another schema, or none: a journal makes its own",
     )
 
 

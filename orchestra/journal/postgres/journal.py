@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
+from math import inf
 from typing import Any, Self, TypeVar
 
 import asyncpg
@@ -19,8 +22,9 @@ import msgspec
 
 from orchestra.core.errors import OrchestraError
 from orchestra.core.events import Event
-from orchestra.core.protocols import InboxMessage
-from orchestra.journal import RETRY_INTERVAL
+from orchestra.core.protocols import InboxMessage, OutboxMessage, RunSelection, RunSummary, RunUsageResult, ScannedRun
+from orchestra.journal import MAX_FOUND_RUNS, RETRY_INTERVAL, Durability
+from orchestra.journal.encoding import encode_event, encode_value
 from orchestra.journal.errors import (
     FaultListener,
     JournalError,
@@ -34,8 +38,14 @@ from orchestra.journal.errors import (
     not_json_error,
     this_process_name,
 )
-from orchestra.journal.postgres.connections import Durability, PostgresDatabase, has_own_session
-from orchestra.journal.postgres.dsn import redact_dsn, split_dsn
+from orchestra.journal.postgres.connections import (
+    RETRY_PAUSE,
+    PostgresDatabase,
+    PostgresPresence,
+    has_own_session,
+    redact_dsn,
+    split_dsn,
+)
 from orchestra.journal.postgres.errors import (
     POSTGRES_ERRORS,
     from_postgres,
@@ -45,13 +55,123 @@ from orchestra.journal.postgres.errors import (
     presence_lost_error,
     unreachable_error,
 )
-from orchestra.journal.postgres.liveness import PostgresPresence
-from orchestra.journal.postgres.queries import PostgresQueries
 from orchestra.journal.postgres.rows import MAX_ID_BYTES, LogTail, hash_key, is_storable
-from orchestra.journal.postgres.run_index import IndexedTables
-from orchestra.journal.postgres.writer import RETRY_PAUSE, AppendEntry, BlobEntry, MemoEntry, PostgresCommitReport, PostgresWriter, RunLog
-from orchestra.journal.sqlite.encoding import encode_event, encode_value
+from orchestra.journal.postgres.tables import PostgresTables
+from orchestra.journal.postgres.writer import (
+    AppendEntry,
+    BlobEntry,
+    MemoEntry,
+    PostgresCommitReport,
+    PostgresWriter,
+    RunLog,
+)
+from orchestra.journal.usage import ALL_RUNS, UsagePage
 from orchestra.schema.strict_json import digest
+
+
+class PostgresQueries(ABC):
+    """The half of the `Journal` door that looks."""
+
+    _tables: PostgresTables
+
+    async def read(self, run: str, after: int = 0) -> list[Event]:
+        """The events with `seq > after`, those in line included; empty for a run that is not there.
+
+        Numbers and hash chain are checked: raises `JournalError` J013 where the log is not what was written, J021 for an unknown kind.
+        """
+        await self._flush(run)
+        return await self._query(lambda sql, _: self._tables.events(sql, run, after)) if is_storable(run) else []
+
+    async def list_runs(self, limit: int = 50) -> list[RunSummary]:
+        """The latest runs, newest first.
+
+        A run without an end that nobody has in hand is `waiting` where persons are asked and nothing else is under way, else `interrupted`.
+        """
+        return await self.query_runs(limit, ALL_RUNS)
+
+    async def query_runs(self, limit: int, where: RunSelection) -> list[RunSummary]:
+        """The latest runs of a selection, newest first, as `runs` gives them."""
+        await self._flush()
+        return await self._query(lambda sql, _: self._tables.query_runs(sql, limit, where))
+
+    async def query_usages(self, where: RunSelection) -> AsyncGenerator[RunUsageResult, None]:
+        """What each run of a selection used, newest first; one that cannot be read says so."""
+        await self._flush()
+        while (some := await self._query(partial(_query_usages, self._tables, where))).found:
+            if some.computed:
+                with suppress(JournalError):  # where the database may only be read it is folded again
+                    await self._query(partial(_store_usages, self._tables, some.computed))
+            for used in some.found:
+                yield used
+            where = msgspec.structs.replace(where, before=(used.started, used.run))
+
+    async def first_and_last_events(self, runs: Collection[str]) -> dict[str, tuple[Event, Event]]:
+        """The first and the last event of each of these runs, without large values; those that cannot be read are left out."""
+        await self._flush(*runs)
+        return await self._query(
+            lambda sql, _: self._tables.first_and_last_events(sql, list(filter(is_storable, runs)))
+        )
+
+    async def derived_runs(self, runs: Collection[str]) -> list[str]:
+        """Other runs that have something of what these were given or answered."""
+        await self._flush()
+        return await self._query(lambda sql, _: self._tables.derived_runs(sql, set(filter(is_storable, runs))))
+
+    async def existing_runs(self, runs: Collection[str]) -> set[str]:
+        """Those of these runs that are there."""
+        await self._flush(*runs)
+        return await self._query(lambda sql, _: self._tables.existing_runs(sql, list(filter(is_storable, runs))))
+
+    async def summary(self, run: str) -> RunSummary | None:
+        """The row of one run, or None."""
+        await self._flush(run)
+        return await self._query(lambda sql, _: self._tables.summary(sql, run)) if is_storable(run) else None
+
+    async def scan(self, since: float = -inf) -> AsyncGenerator[ScannedRun, None]:
+        """The runs that began at `since` or later, newest first, without large values; one that is damaged says so."""
+        await self._flush()
+        page = await self._query(lambda sql, _: self._tables.scan(sql, since, None))
+        while page:
+            for found in page:
+                yield found
+            before = found.started, found.run
+            page = await self._query(lambda sql, _: self._tables.scan(sql, since, before))  # noqa: B023  # asked at once
+
+    async def find_runs(self, prefix: str) -> list[str]:
+        """The ids of runs that begin so, in order; at most 100."""
+        await self._flush()
+        return (
+            await self._query(lambda sql, _: self._tables.find_runs(sql, prefix, MAX_FOUND_RUNS))
+            if is_storable(prefix)
+            else []
+        )
+
+    async def inbox(self, run: str, after: int = 0) -> list[InboxMessage]:
+        """The letters with a greater number, in order."""
+        return await self._query(lambda sql, _: self._tables.inbox(sql, run, after)) if is_storable(run) else []
+
+    async def outbox(self, after: int = 0, limit: int = 100) -> list[OutboxMessage]:
+        """Messages that nobody has marked as delivered, in order; only what is on disk."""
+        return await self._query(lambda sql, _: self._tables.outbox(sql, after, limit))
+
+    @abstractmethod
+    async def _query(self, question: Callable[[asyncpg.Connection, bool], Awaitable[T]]) -> T:
+        """An answer, over another connection where one is lost; then the second argument is true, for the first try may have succeeded."""
+
+    @abstractmethod
+    async def _flush(self, *runs: str) -> None:
+        """Waits for what is in line of these runs, or of all."""
+
+
+async def _query_usages(tables: PostgresTables, where: RunSelection, sql: asyncpg.Connection, _: bool) -> UsagePage:
+    return await tables.query_usages(sql, where)
+
+
+async def _store_usages(
+    tables: PostgresTables, usages: Sequence[tuple[str, int, bytes, bytes]], sql: asyncpg.Connection, _: bool
+) -> None:
+    await tables.store_usages(sql, usages)
+
 
 T = TypeVar("T")
 
@@ -70,7 +190,12 @@ class PostgresJournal(PostgresQueries):
     """
 
     def __init__(
-        self, database: PostgresDatabase, tables: IndexedTables, presence: PostgresPresence, pool: asyncpg.Pool, alarm: FaultListener
+        self,
+        database: PostgresDatabase,
+        tables: PostgresTables,
+        presence: PostgresPresence,
+        pool: asyncpg.Pool,
+        alarm: FaultListener,
     ) -> None:
         self._database, self._tables, self._presence, self._pool, self._alarm = database, tables, presence, pool, alarm
         self._skips_waiting = database.durability == "off"
@@ -91,7 +216,12 @@ class PostgresJournal(PostgresQueries):
         database, presence = self._database, self._presence
         strict, patience = database.durability == "strict", database.retry_timeout
         self._writer = PostgresWriter(
-            self._tables, database.connect, presence.lock_number, self._apply_report, one_by_one=strict, retry_timeout=patience
+            self._tables,
+            database.connect,
+            presence.lock_number,
+            self._apply_report,
+            one_by_one=strict,
+            retry_timeout=patience,
         )
         self._writing = asyncio.create_task(self._writer.run())
         self._watching = asyncio.create_task(presence.watch(self._on_presence_restored))
@@ -118,7 +248,7 @@ class PostgresJournal(PostgresQueries):
         """
         dsn, named = split_dsn(dsn)
         database = PostgresDatabase(dsn, redact_dsn(dsn), durability, retry_timeout)
-        journal = await cls._connect(database, IndexedTables(schema or named, database.display_name), alarm)
+        journal = await cls._connect(database, PostgresTables(schema or named, database.display_name), alarm)
         try:
             yield journal
         except BaseException:
@@ -128,7 +258,7 @@ class PostgresJournal(PostgresQueries):
         await journal.close()
 
     @classmethod
-    async def _connect(cls, database: PostgresDatabase, tables: IndexedTables, alarm: FaultListener) -> Self:
+    async def _connect(cls, database: PostgresDatabase, tables: PostgresTables, alarm: FaultListener) -> Self:
         presence = PostgresPresence(database, tables.channel)
         try:
             sql = await presence.connect()
@@ -169,7 +299,9 @@ class PostgresJournal(PostgresQueries):
             if events[0].seq != 1:
                 raise not_leased_error(run)
             if not is_storable(run):
-                raise not_json_error(f"event 1 of run {run}", f"ids are text without NUL, of at most {MAX_ID_BYTES} bytes")
+                raise not_json_error(
+                    f"event 1 of run {run}", f"ids are text without NUL, of at most {MAX_ID_BYTES} bytes"
+                )
             log = RunLog(run)
         elif log.error is not None:
             raise log.error.copy()
@@ -227,13 +359,19 @@ class PostgresJournal(PostgresQueries):
                 raise lease_held_error(run, this_process_name())
             await self._flush(run)
         taking = asyncio.ensure_future(
-            self._query(lambda sql, again: self._tables.lease(sql, _valid_run_id(run), self._presence.lock_number, is_retry=again))
+            self._query(
+                lambda sql, again: self._tables.lease(
+                    sql, _valid_run_id(run), self._presence.lock_number, is_retry=again
+                )
+            )
         )
         try:
             taken = await asyncio.shield(taking)
         except asyncio.CancelledError:
             # Whoever asked is gone: what he gets all the same goes back.
-            taking.add_done_callback(lambda done: None if done.cancelled() or done.exception() else self._release_later(run))
+            taking.add_done_callback(
+                lambda done: None if done.cancelled() or done.exception() else self._release_later(run)
+            )
             raise
         self._logs[run] = RunLog(run, taken.epoch, LogTail(taken.summary_fold, taken.last_seq, taken.chain))
         return taken.epoch
@@ -386,7 +524,11 @@ class PostgresJournal(PostgresQueries):
         """Waits for what is in line of these runs, or of all; a fault is no reason not to read what is on disk."""
         with suppress(JournalError):
             for run in runs or list(self._logs):
-                if (log := self._logs.get(run)) is not None and log.error is None and log.end.last_seq > log.durable_seq:
+                if (
+                    (log := self._logs.get(run)) is not None
+                    and log.error is None
+                    and log.end.last_seq > log.durable_seq
+                ):
                     await self._wait_durable(log, log.end.last_seq)
 
     async def _wait_durable(self, log: RunLog, seq: int) -> None:
@@ -474,7 +616,9 @@ class PostgresJournal(PostgresQueries):
         """There will be no presence: others may take the runs over, so nothing more is appended; the commit under way is still settled."""
         if watching.cancelled() or (error := watching.exception()) is None:
             return
-        self._writer.stop(self._fail(presence_lost_error(self._database.display_name, str(error) or type(error).__name__)))
+        self._writer.stop(
+            self._fail(presence_lost_error(self._database.display_name, str(error) or type(error).__name__))
+        )
         self._presence.wakeup.set()
 
 

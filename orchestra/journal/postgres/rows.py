@@ -9,14 +9,21 @@ from typing import Any
 
 import msgspec
 
-from orchestra.core.events import AttemptFinished, Event, NodeFinished, QuestionAnswered, RunFinished, RunStarted, TurnStarted, encode
+from orchestra.core.events import (
+    AttemptFinished,
+    Event,
+    NodeFinished,
+    QuestionAnswered,
+    RunFinished,
+    RunStarted,
+    TurnStarted,
+    encode,
+)
 from orchestra.core.outcomes import ValueOutcome
 from orchestra.core.protocols import RunSummary
+from orchestra.journal.encoding import LARGE_EVENT_BYTES, is_encodable
 from orchestra.journal.hash_chain import next_hash
-from orchestra.journal.large_values import LARGE_EVENT_BYTES
-from orchestra.journal.run_index import IndexEntries
-from orchestra.journal.sqlite.encoding import is_encodable
-from orchestra.journal.summary import SummaryFold, blob_digests, outbox_message
+from orchestra.journal.summary import IndexEntries, SummaryFold, blob_digests, outbox_message
 from orchestra.journal.usage import COUNTED_EVENTS, UsageFold, encode_usage
 from orchestra.schema.strict_json import digest
 
@@ -66,7 +73,13 @@ class PostgresBatch:
     """Bytes, roughly."""
 
     def add_events(
-        self, run: str, epoch: int, tail: LogTail, events: Sequence[Event], bodies: Sequence[bytes], delivered: Collection[str]
+        self,
+        run: str,
+        epoch: int,
+        tail: LogTail,
+        events: Sequence[Event],
+        bodies: Sequence[bytes],
+        delivered: Collection[str],
     ) -> None:
         """Takes a run's next events in, and moves its tail on."""
         before = self.runs[run].previous_seq if run in self.runs else tail.last_seq
@@ -89,10 +102,18 @@ class PostgresBatch:
         if fold is not None and tally.status != "running" and (used := fold.result()) is not None:
             self.entries.usages.append((run, tail.last_seq, tail.chain, encode_usage(used)))
         self.runs[run] = RunRowUpdate(
-            epoch, before, tail.last_seq, tail.chain, msgspec.json.encode(tally.summary()), tally.started, tally.status != "running"
+            epoch,
+            before,
+            tail.last_seq,
+            tail.chain,
+            msgspec.json.encode(tally.summary()),
+            tally.started,
+            tally.status != "running",
         )
 
-    def _split_body(self, run: str, event: Event, body: bytes, chain: bytes) -> tuple[bytes, bytes, str | None, int | None]:
+    def _split_body(
+        self, run: str, event: Event, body: bytes, chain: bytes
+    ) -> tuple[bytes, bytes, str | None, int | None]:
         """A row without its value where it is big. The value's bytes are cut out, and put back when it is read: nothing changes."""
         if len(body) > LARGE_EVENT_BYTES and (value := _event_value(event)) is not None:
             data = encode(value)
@@ -132,7 +153,9 @@ def decode_summary(data: bytes) -> RunSummary:
 
 def summary_fold_of(summary: RunSummary) -> SummaryFold:
     """A run's row, to be folded on."""
-    return SummaryFold(summary.run, summary.workflow, summary.status, summary.started, summary.finished, summary.nodes, summary.usage)
+    return SummaryFold(
+        summary.run, summary.workflow, summary.status, summary.started, summary.finished, summary.nodes, summary.usage
+    )
 
 
 def _event_value(event: Event) -> Any:

@@ -14,6 +14,7 @@ from orchestra.core.error_codes import LEASE_LOST
 from orchestra.core.events import Event
 from orchestra.journal import GROUP_COMMIT_DELAY, MAX_BATCH_ENTRIES
 from orchestra.journal.errors import JournalError, closed_error, lease_lost_error
+from orchestra.journal.postgres.connections import RETRY_PAUSE
 from orchestra.journal.postgres.errors import POSTGRES_ERRORS, from_postgres, is_transient
 from orchestra.journal.postgres.rows import LogTail, PostgresBatch
 from orchestra.journal.postgres.tables import PostgresTables
@@ -22,8 +23,6 @@ from orchestra.journal.usage import UsageFold
 
 MAX_BATCH_BYTES = 16 << 20
 """Bytes in one commit, about."""
-RETRY_PAUSE = 0.05
-"""Seconds before a lost connection is tried again; twice as long each time, up to a second."""
 
 Connect: TypeAlias = Callable[[], Awaitable[asyncpg.Connection]]
 
@@ -161,7 +160,9 @@ class PostgresWriter:
 
     async def run(self) -> None:
         """Commits until `finish`, or until a fault."""
-        fault = JournalError("J033", f"the journal's writer ended early: {self._tables.display_name}", hint="open the journal again")
+        fault = JournalError(
+            "J033", f"the journal's writer ended early: {self._tables.display_name}", hint="open the journal again"
+        )
         try:
             while await self._wait_for_work():
                 self._report(await self._commit(*self._take_batch()))

@@ -8,9 +8,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestra.journal.errors import SQLITE_ERRORS, commits_missing_error, from_os, from_sqlite, in_use_error
 from orchestra.journal.sqlite.commit_mark import CommitMark, MarkContent, mark_path, read_mark
 from orchestra.journal.sqlite.database import APPLICATION_ID, has_commit_counter, read_commit_count
+from orchestra.journal.sqlite.errors import SQLITE_ERRORS, commits_missing_error, from_os, from_sqlite, in_use_error
 from orchestra.journal.sqlite.liveness import SqlitePresence
 from orchestra.journal.sqlite.store import SqliteStore
 from orchestra.journal.sqlite.wal import has_valid_transaction, log_path
@@ -43,7 +43,9 @@ def find_loss(path: Path, busy: float) -> CommitLoss | None:
         return None  # the opening says what it is
     try:
         # Read-only: a connection that may write would delete the log at its close, with all that SQLite did not read of it.
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=busy, isolation_level=None, uri=True)) as sql:
+        with closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=busy, isolation_level=None, uri=True)
+        ) as sql:
             return compare_with_mark(sql, path, noted)
     except SQLITE_ERRORS as error:
         raise from_sqlite(error, str(path), str(path.parent)) from error

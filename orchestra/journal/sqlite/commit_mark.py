@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from orchestra.journal.errors import from_os
+from orchestra.journal.sqlite.errors import from_os
 
 _RECORD = struct.Struct("<8s16s16sqI")
 _HEAD = struct.Struct("<8s16s16sq")
@@ -54,13 +54,17 @@ def read_mark(path: Path) -> MarkContent | None:
     slots = [_parse_slot(data[start : start + _SLOT]) for start in range(0, len(data), _SLOT)]
     # A commit without fsync survives the end of the process but not of the power: after another boot its number claims nothing.
     boots = (_NO_BOOT, _boot_id())
-    commits = [(slot.number, slot.journal_id) for slot in slots[1:] if slot and slot.kind == _COMMIT and slot.boot in boots]
+    commits = [
+        (slot.number, slot.journal_id) for slot in slots[1:] if slot and slot.kind == _COMMIT and slot.boot in boots
+    ]
     if not commits:
         return None
     number, journal = max(commits)
     first = slots[0]
     return MarkContent(
-        journal, number, first is not None and first.kind == _CHECKPOINT and first.number != 0 and first.journal_id == journal
+        journal,
+        number,
+        first is not None and first.kind == _CHECKPOINT and first.number != 0 and first.journal_id == journal,
     )
 
 
@@ -71,10 +75,14 @@ class CommitMark:
         """Opens the file, or makes it. `synced` says whether commits are on the disk when they return. Raises `JournalError` J015."""
         self.path = path
         self._boot = _NO_BOOT if synced else _boot_id()
-        self._is_reliable = synced or self._boot != _NO_BOOT  # without an id of the boot, a number without fsync may lead after a power cut
+        self._is_reliable = (
+            synced or self._boot != _NO_BOOT
+        )  # without an id of the boot, a number without fsync may lead after a power cut
         self._lock = threading.Lock()
         try:
-            self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600), "r+b", buffering=0)
+            self._file = os.fdopen(
+                os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600), "r+b", buffering=0
+            )
             if os.fstat(self._file.fileno()).st_size < SIZE:
                 os.ftruncate(self._file.fileno(), SIZE)
         except OSError as error:

@@ -6,25 +6,32 @@ import os
 import sqlite3
 import stat
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple
 
-from orchestra.core.events import encode
-from orchestra.journal import run_index
-from orchestra.journal.errors import SQLITE_ERRORS, JournalError, damaged_rows_error, from_os, from_sqlite, locked_error, moved_error
+import msgspec
+
+from orchestra.core.events import Usage, encode
+from orchestra.journal import Durability
+from orchestra.journal.errors import JournalError, damaged_event_error, damaged_rows_error
 from orchestra.journal.sqlite.commit_mark import CommitMark
+from orchestra.journal.sqlite.errors import SQLITE_ERRORS, from_os, from_sqlite, locked_error, moved_error
+from orchestra.journal.sqlite.liveness import find_lock_holder
 from orchestra.journal.sqlite.wal import WalFile, log_path
-
-Durability: TypeAlias = Literal["strict", "group", "off"]
+from orchestra.journal.summary import IndexEntries, SummaryFold
+from orchestra.schema.strict_json import canonical
 
 SCHEMA_VERSION = 4
 """Version of the tables below."""
 APPLICATION_ID = 0x4F726368
 """Marks the file as ours: `Orch` in ASCII (`PRAGMA application_id`)."""
 
-_FIND_FOREIGN_OBJECT = "SELECT type FROM sqlite_schema WHERE type NOT IN ('table', 'index') OR sql LIKE 'create virtual%' LIMIT 1"
+_FIND_FOREIGN_OBJECT = (
+    "SELECT type FROM sqlite_schema WHERE type NOT IN ('table', 'index') OR sql LIKE 'create virtual%' LIMIT 1"
+)
 # `checksum` is the `row_checksum` of the row's other columns; `events.chain` is the checksum of an event.
 # `runs.writer` is the presence name of the lease holder; empty without a lease.
 # `events.big` is the digest of the blob that holds the event's value; empty if the value is in the body.
@@ -61,6 +68,17 @@ CREATE INDEX outbox_run ON outbox (run);
 CREATE INDEX outbox_open ON outbox (number) WHERE delivered = 0;
 CREATE INDEX outbox_open_run ON outbox (run) WHERE delivered = 0
 """
+_INDEX_TABLES = """
+CREATE TABLE tags (
+  name TEXT NOT NULL, value TEXT NOT NULL, started REAL NOT NULL, run TEXT NOT NULL, PRIMARY KEY (name, value, started, run)
+) WITHOUT ROWID;
+CREATE INDEX tags_run ON tags (run);
+CREATE TABLE copies (source TEXT NOT NULL, run TEXT NOT NULL, PRIMARY KEY (source, run)) WITHOUT ROWID;
+CREATE INDEX copies_run ON copies (run);
+CREATE TABLE run_usage (run TEXT PRIMARY KEY, last INTEGER NOT NULL, body BLOB NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID
+"""
+"""Of a SQLite file. An index of a table without row numbers holds all of its columns, so that `tags` and `copies` are there twice: a query
+compares both. `run_usage.last` is the number of the last event that is counted; the checksum includes that event's hash."""
 COMMITS_TABLE = "CREATE TABLE commits (journal BLOB NOT NULL, number INTEGER NOT NULL, inverse INTEGER NOT NULL)"
 """One row: the journal's identity, and how many commits there were; `inverse` is -1 - `number`."""
 MAX_LOG_FRAMES = 1000
@@ -103,17 +121,23 @@ class SqliteFile:
             raise from_os(error, str(path)) from error
         if not stat.S_ISREG(found.st_mode):
             what = "a folder" if stat.S_ISDIR(found.st_mode) else "no file, but a pipe, a socket or a device"
-            raise JournalError("J015", f"the journal's name is that of {what}: {path}", hint="name a file with `journal:`")
+            raise JournalError(
+                "J015", f"the journal's name is that of {what}: {path}", hint="name a file with `journal:`"
+            )
         self._identity = _file_identity(found)
         try:
             place = _read_only_uri(path) if read_only else path
-            self.sql = sqlite3.connect(place, timeout=busy_timeout, isolation_level=None, check_same_thread=False, uri=read_only)
+            self.sql = sqlite3.connect(
+                place, timeout=busy_timeout, isolation_level=None, check_same_thread=False, uri=read_only
+            )
             try:
                 if not read_only:
                     self._prepare(durability, max_bytes)
                 elif self._check_version() != SCHEMA_VERSION:
                     hint = f"copy {path} into a folder that you may write into, and name that with `journal:`"
-                    raise JournalError("J011", f"the journal must be brought up to date, and cannot be written: {path}", hint=hint)
+                    raise JournalError(
+                        "J011", f"the journal must be brought up to date, and cannot be written: {path}", hint=hint
+                    )
             except BaseException:
                 self.sql.close()
                 raise
@@ -123,8 +147,6 @@ class SqliteFile:
     def to_journal_error(self, error: sqlite3.Error | UnicodeDecodeError) -> JournalError:
         """The file's error, coded. It names the process that keeps the file locked, where that is known."""
         if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
-            from orchestra.journal.sqlite.lock_holder import find_lock_holder
-
             if (holder := find_lock_holder(self.path)) is not None:
                 return locked_error(self.path, error, holder)
         return from_sqlite(error, str(self.path), str(self.path.parent))
@@ -175,11 +197,15 @@ class SqliteFile:
             sql.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first page is written, or never
         if sql.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
             raise JournalError(
-                "J017", f"the journal's folder knows no write-ahead log: {self.path}", hint="put the journal on a local disk"
+                "J017",
+                f"the journal's folder knows no write-ahead log: {self.path}",
+                hint="put the journal on a local disk",
             )
         sql.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[durability]}")
         sql.execute("PRAGMA wal_autocheckpoint = 0")  # `checkpoint` notes in the mark that it is under way
-        sql.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten: the default of some builds of SQLite alone
+        sql.execute(
+            "PRAGMA secure_delete = ON"
+        )  # what is deleted is overwritten: the default of some builds of SQLite alone
         if version is None or not has_commit_counter(sql):
             self._make_tables()
         if max_bytes is not None:
@@ -200,14 +226,20 @@ class SqliteFile:
         if not self.sql.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
             return None
         if self.sql.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-            raise JournalError("J018", f"the file is a database, but not a journal: {self.path}", hint="name another file with `journal:`")
+            raise JournalError(
+                "J018",
+                f"the file is a database, but not a journal: {self.path}",
+                hint="name another file with `journal:`",
+            )
         # A stranger's view may never end, and his trigger would run when we write: they are refused before anything is read.
         if (strange := self.sql.execute(_FIND_FOREIGN_OBJECT).fetchone()) is not None:
             said = f"the journal has a {strange[0]} that no Orchestra made: {self.path}"
             raise JournalError("J013", said, hint="restore the file from a copy, or name another one with `journal:`")
         version: int | None = self.sql.execute("SELECT CAST(max(version) AS INTEGER) FROM schema_version").fetchone()[0]
         if version is None or version < 1:
-            raise JournalError("J013", f"the journal has no schema version: {self.path}", hint="restore the file from a copy")
+            raise JournalError(
+                "J013", f"the journal has no schema version: {self.path}", hint="restore the file from a copy"
+            )
         if version != SCHEMA_VERSION:
             older = f"move {self.path}* away to begin a new journal; read the old one with the version of Orchestra that wrote it"
             newer = "pip install --upgrade orchestra-slm, or name another file with `journal:`"
@@ -225,7 +257,7 @@ class SqliteFile:
         try:
             if self._read_version() is None:
                 sql.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                self._execute(_TABLES, run_index.INDEX_TABLES)
+                self._execute(_TABLES, _INDEX_TABLES)
                 sql.execute("INSERT INTO schema_version VALUES (?)", (SCHEMA_VERSION,))
             if not has_commit_counter(sql):
                 sql.execute(COMMITS_TABLE)
@@ -249,7 +281,9 @@ class CommitCount(NamedTuple):
 
 def has_commit_counter(sql: sqlite3.Connection) -> bool:
     """Whether the database has the table of its commits, exactly as it is made here."""
-    found = sql.execute("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'commits' AND sql = ?", (COMMITS_TABLE,))
+    found = sql.execute(
+        "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'commits' AND sql = ?", (COMMITS_TABLE,)
+    )
     return bool(found.fetchone()[0])
 
 
@@ -271,7 +305,9 @@ def _read_only_uri(path: Path) -> str:
     pages = log.exists() and log.stat().st_size > 0
     if pages and not index.exists():
         hint = f"copy {path} and {log} into a folder that you may write into, and name that with `journal:`"
-        raise JournalError("J011", f"the journal's folder cannot be written, and its log lacks the index: {log}", hint=hint)
+        raise JournalError(
+            "J011", f"the journal's folder cannot be written, and its log lacks the index: {log}", hint=hint
+        )
     return f"{path.absolute().as_uri()}?mode=ro{'' if index.exists() else '&immutable=1'}"
 
 
@@ -281,3 +317,89 @@ def _split_statements(scripts: Iterable[str]) -> Iterable[str]:
 
 def _file_identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
+
+
+COLUMNS = (
+    "CAST(runs.workflow AS TEXT), CAST(runs.status AS TEXT), CAST(runs.started AS REAL), CAST(runs.finished AS REAL),"
+    " CAST(runs.nodes AS INTEGER), CAST(runs.usage AS BLOB), CAST(runs.last AS INTEGER), CAST(runs.chain AS BLOB),"
+    " CAST(runs.writer AS TEXT), CAST(runs.epoch AS INTEGER)"
+)
+"""SQLite keeps any type in any column, and a damaged file may hold another one than was written: casts keep ours."""
+LOST_WRITER = "lost"
+"""The writer of a run whose last events may be missing. No opener has such a name."""
+_INSERT = (
+    "INSERT INTO runs (workflow, status, started, finished, nodes, usage, last, chain, writer, epoch, checksum, run)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+# Neither `workflow` nor `started` ever change, and so the index of `started` is left alone.
+_UPDATE = (
+    "UPDATE runs SET status = ?, finished = ?, nodes = ?, usage = ?, last = ?, chain = ?, writer = ?, epoch = ?, checksum = ?"
+    " WHERE run = ? AND epoch = ? AND writer = ?"
+)
+_decode_usage = msgspec.json.Decoder(Usage).decode
+
+
+@dataclass(slots=True)
+class RunRow:
+    """A run's row, and so the end of its log: `last` is the greatest `seq`, `chain` the last link, `writer` who holds the lease."""
+
+    summary_fold: SummaryFold
+    last_seq: int
+    chain: bytes
+    writer: str
+    epoch: int = 1
+
+    def columns(self) -> tuple[object, ...]:
+        """The columns' values in the order of `COLUMNS`, then the checksum, then the run. Whoever has ended holds no lease."""
+        tally = self.summary_fold
+        finished = None if tally.finished is None else float(tally.finished)
+        writer = self.writer if tally.status == "running" else ""
+        values = (
+            *(tally.workflow, tally.status, float(tally.started), finished, tally.nodes, canonical(tally.usage)),
+            *(self.last_seq, self.chain, writer, self.epoch),
+        )
+        return (*values, row_checksum(tally.run, *values), tally.run)
+
+
+def parse_row(run: str, values: Sequence[Any], stated: int | None) -> RunRow:
+    """A row from its columns; raises `JournalError` J013 where they are not what was written."""
+    if stated is not None and stated != row_checksum(run, *values):
+        raise damaged_event_error(run, values[6], "the run's summary is not what was written")
+    workflow, status, started, finished, nodes, usage, last, chain, writer, epoch = values
+    try:
+        spent = _decode_usage(usage)
+    except msgspec.DecodeError as error:
+        raise damaged_event_error(run, last, f"its summary cannot be read ({error})") from error
+    return RunRow(SummaryFold(run, workflow, status, started, finished, nodes, spent), last, chain, writer, epoch)
+
+
+def read_row(sql: sqlite3.Connection, run: str) -> RunRow | None:
+    """A run's row, or None. Raises `sqlite3.Error`, or `JournalError` J013."""
+    found = sql.execute(f"SELECT {COLUMNS}, checksum FROM runs WHERE run = ?", (run,)).fetchone()  # noqa: S608  # a constant
+    return None if found is None else parse_row(run, found[:-1], found[-1])
+
+
+def insert_rows(sql: sqlite3.Connection, rows: Sequence[RunRow]) -> None:
+    """Adds rows of new runs; raises `sqlite3.IntegrityError` where one is there."""
+    sql.executemany(_INSERT, [row.columns() for row in rows])
+
+
+def update_rows(sql: sqlite3.Connection, rows: Sequence[tuple[RunRow, RunRow]]) -> bool:
+    """Writes rows in place of those before; false where a lease is in other hands than the row before says."""
+    found = sql.executemany(
+        _UPDATE,
+        [
+            (columns[1], *columns[3:], before.epoch, before.writer)
+            for before, row in rows
+            for columns in (row.columns(),)
+        ],
+    )
+    return found.rowcount == len(rows)
+
+
+def write_entries(sql: sqlite3.Connection, entries: IndexEntries) -> None:
+    """Writes tags and copies. Raises `sqlite3.Error`."""
+    if entries.tags:
+        sql.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?, ?, ?)", entries.tags)
+    if entries.copies:
+        sql.executemany("INSERT OR IGNORE INTO copies VALUES (?, ?)", entries.copies)

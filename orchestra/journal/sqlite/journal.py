@@ -10,18 +10,19 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import msgspec
 
 from orchestra.core.errors import OrchestraError
 from orchestra.core.events import Event
 from orchestra.core.protocols import InboxMessage
+from orchestra.journal import Durability
+from orchestra.journal.encoding import encode_event, encode_value, is_encodable
 from orchestra.journal.errors import (
-    SQLITE_ERRORS,
     FaultListener,
     JournalError,
     closed_error,
@@ -31,16 +32,59 @@ from orchestra.journal.errors import (
     no_run_error,
 )
 from orchestra.journal.sqlite import operations
-from orchestra.journal.sqlite.database import Durability
-from orchestra.journal.sqlite.encoding import encode_event, encode_value, is_encodable
+from orchestra.journal.sqlite.commit_loss import check_no_loss
+from orchestra.journal.sqlite.commit_mark import CommitMark, mark_path
+from orchestra.journal.sqlite.database import RunRow
+from orchestra.journal.sqlite.errors import SQLITE_ERRORS, from_os
 from orchestra.journal.sqlite.liveness import SqlitePresence
-from orchestra.journal.sqlite.open import SqliteConnections, open_connections
 from orchestra.journal.sqlite.queries import SqliteQueries
-from orchestra.journal.sqlite.rows import RunRow
+from orchestra.journal.sqlite.reader import InboxPosition, SqliteReader
 from orchestra.journal.sqlite.store import JournalOperation, SqliteStore
 from orchestra.journal.sqlite.writer import QueuedBlob, QueuedMemo, SqliteCommitReport, SqliteWriter
 from orchestra.journal.summary import LogEnd
 from orchestra.schema.strict_json import digest
+
+
+class SqliteConnections(NamedTuple):
+    """Connections to one file: the writer's, the reader's, and one for the glance that the loop's own thread takes at a new run."""
+
+    store: SqliteStore
+    reader: SqliteReader
+    lookup: SqliteReader
+    inbox_position: InboxPosition
+    """Where the inboxes end at the opening."""
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        for connection in (self.store, self.reader, self.lookup):
+            connection.close()
+
+
+def open_connections(
+    path: Path, durability: Durability, busy: float, max_bytes: int | None
+) -> tuple[SqliteConnections, SqlitePresence]:
+    """The connections to a file, and this writer's presence beside it; none is left open where one cannot be had. A connection waits `busy`
+    seconds for another; the file grows to `max_bytes` bytes at most. Raises `JournalError`: J025 where durable commits are missing."""
+    check_no_loss(path, busy)
+    with ExitStack() as stack:
+        glance = stack.enter_context(closing(SqliteReader(path, busy_timeout=busy)))
+        mark = stack.enter_context(closing(CommitMark(mark_path(path), synced=durability != "off")))
+        reading = stack.enter_context(closing(SqliteReader(path, busy_timeout=busy, mark=mark)))
+        try:
+            presence = SqlitePresence(path.with_name(path.name + "-writers"))
+        except OSError as error:
+            raise from_os(error, str(path)) from error
+        stack.callback(presence.release)
+        writing = stack.enter_context(
+            closing(SqliteStore(path, presence, durability=durability, busy=busy, max_bytes=max_bytes, mark=mark))
+        )
+        try:
+            stores = SqliteConnections(writing, reading, glance, reading.inbox_end())
+        except SQLITE_ERRORS as error:
+            raise reading.to_journal_error(error) from error
+        stack.pop_all()
+        return stores, presence
+
 
 T = TypeVar("T")
 
@@ -106,7 +150,9 @@ class SqliteJournal(SqliteQueries):
         reader = ThreadPoolExecutor(1, thread_name_prefix="orchestra-journal-reader")
         loop = asyncio.get_running_loop()
         try:
-            stores, presence = await loop.run_in_executor(reader, open_connections, Path(path), durability, busy_timeout, max_bytes)
+            stores, presence = await loop.run_in_executor(
+                reader, open_connections, Path(path), durability, busy_timeout, max_bytes
+            )
             journal = cls(stores, presence, reader, durability, alarm)
         except BaseException:
             reader.shutdown(wait=False)
@@ -170,7 +216,9 @@ class SqliteJournal(SqliteQueries):
             row = await asyncio.shield(taking)
         except asyncio.CancelledError:
             # Whoever asked is gone: what he gets all the same goes back.
-            taking.add_done_callback(lambda done: None if done.cancelled() or done.exception() else self._release_later(run))
+            taking.add_done_callback(
+                lambda done: None if done.cancelled() or done.exception() else self._release_later(run)
+            )
             raise
         self._run_errors.pop(run, None)
         self._log_ends[run], self._durable_seqs[run] = LogEnd(run, row.last_seq), row.last_seq
@@ -259,7 +307,9 @@ class SqliteJournal(SqliteQueries):
         """Deletes runs in one transaction; for each why it is not deleted, as `delete` raises it, or None."""
         there = [run for run in runs if is_encodable(run)]
         one = there[0] if len(there) == 1 else ""
-        found: Mapping[str, OrchestraError] = await self._submit(one, lambda store: operations.delete_runs(store, there), is_last=not one)
+        found: Mapping[str, OrchestraError] = await self._submit(
+            one, lambda store: operations.delete_runs(store, there), is_last=not one
+        )
         for run in there:
             if run not in found:
                 for known in (self._log_ends, self._durable_seqs, self._run_errors):
@@ -361,7 +411,9 @@ class SqliteJournal(SqliteQueries):
     async def _flush(self, *runs: str) -> None:
         """Waits for what is in line of these runs, or of all; a fault is no reason not to read what is on disk."""
         with suppress(JournalError):
-            for run in runs or [run for run, line in self._log_ends.items() if line.last_seq > self._durable_seqs.get(run, 0)]:
+            for run in runs or [
+                run for run, line in self._log_ends.items() if line.last_seq > self._durable_seqs.get(run, 0)
+            ]:
                 if (line := self._log_ends.get(run)) is not None and line.last_seq > self._durable_seqs.get(run, 0):
                     await self._wait_durable(run, line.last_seq)
 

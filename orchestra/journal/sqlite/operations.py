@@ -22,8 +22,7 @@ from orchestra.journal.errors import (
     run_ended_error,
     undelivered_error,
 )
-from orchestra.journal.sqlite.database import row_checksum
-from orchestra.journal.sqlite.rows import LOST_WRITER, RunRow
+from orchestra.journal.sqlite.database import LOST_WRITER, RunRow, row_checksum
 from orchestra.journal.sqlite.store import SqliteStore
 from orchestra.journal.summary import blob_digests
 
@@ -42,7 +41,9 @@ def lease(store: SqliteStore, run: str) -> RunRow:
     if row.writer == LOST_WRITER:
         raise events_lost_error(run)
     if store.presence.is_alive(row.writer):
-        raise lease_held_error(run, store.presence.process_name(row.writer), store.presence.inaccessible_file(row.writer))
+        raise lease_held_error(
+            run, store.presence.process_name(row.writer), store.presence.inaccessible_file(row.writer)
+        )
     taken = RunRow(row.summary_fold, row.last_seq, row.chain, store.presence.name, row.epoch + 1)
     store.write_lease(run, row, taken)
     return taken
@@ -79,7 +80,8 @@ def send(store: SqliteStore, run: str, body: bytes, since: int | None = None) ->
     store.sql.execute("INSERT INTO inbox VALUES (?, ?, ?, ?)", (run, number, body, row_checksum(run, number, body)))
     # The new row stands at the end: that is how readers see that there is something new.
     store.sql.execute(
-        "INSERT OR REPLACE INTO inbox_counts (run, messages, checksum) VALUES (?, ?, ?)", (run, number, row_checksum(run, number))
+        "INSERT OR REPLACE INTO inbox_counts (run, messages, checksum) VALUES (?, ?, ?)",
+        (run, number, row_checksum(run, number)),
     )
     return number
 
@@ -113,7 +115,9 @@ def message_count(sql: sqlite3.Connection, run: str) -> int:
 
 def mark_delivered(store: SqliteStore, numbers: Sequence[int]) -> None:
     """Marks messages as delivered."""
-    store.sql.executemany("UPDATE outbox SET delivered = 1 WHERE number = ? AND delivered = 0", [(number,) for number in numbers])
+    store.sql.executemany(
+        "UPDATE outbox SET delivered = 1 WHERE number = ? AND delivered = 0", [(number,) for number in numbers]
+    )
 
 
 def delete_runs(store: SqliteStore, runs: Collection[str]) -> dict[str, JournalError]:
@@ -140,7 +144,9 @@ def _check_deletable(store: SqliteStore, run: str) -> None:
     if (row := store.row(run)) is None:
         raise no_run_error(run)
     if row.summary_fold.status == "running" and store.presence.is_alive(row.writer):
-        raise lease_held_error(run, store.presence.process_name(row.writer), store.presence.inaccessible_file(row.writer))
+        raise lease_held_error(
+            run, store.presence.process_name(row.writer), store.presence.inaccessible_file(row.writer)
+        )
     if store.sql.execute("SELECT 1 FROM outbox WHERE run = ? AND delivered = 0 LIMIT 1", (run,)).fetchone() is not None:
         raise undelivered_error(run)
 
@@ -150,7 +156,9 @@ def remove_orphans(store: SqliteStore) -> None:
     runs that never began, where nobody else is there who may be about to begin one."""
     _remove_stale_pins(store)
     if store.presence.is_alone():
-        store.sql.execute("DELETE FROM memo WHERE run <> '' AND run IN (SELECT run FROM memo EXCEPT SELECT run FROM runs)")
+        store.sql.execute(
+            "DELETE FROM memo WHERE run <> '' AND run IN (SELECT run FROM memo EXCEPT SELECT run FROM runs)"
+        )
     store.sql.execute("DELETE FROM blob_uses WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run = blob_uses.run)")
     store.sql.execute(
         "DELETE FROM blobs WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run = blobs.run)"
@@ -180,8 +188,13 @@ def _delete_blobs(sql: sqlite3.Connection, names: Collection[tuple[str, str]]) -
     heirs = [(heir, name) for name, heir, _ in owned if heir is not None]
     sql.executemany("DELETE FROM blob_uses WHERE run = ? AND digest = ?", heirs)
     sql.executemany("UPDATE blobs SET run = ? WHERE digest = ?", heirs)
-    sql.executemany("UPDATE blobs SET run = '' WHERE digest = ?", [(name,) for name, heir, pinned in owned if heir is None and pinned])
-    sql.executemany("DELETE FROM blobs WHERE digest = ?", [(name,) for name, heir, pinned in owned if heir is None and not pinned])
+    sql.executemany(
+        "UPDATE blobs SET run = '' WHERE digest = ?",
+        [(name,) for name, heir, pinned in owned if heir is None and pinned],
+    )
+    sql.executemany(
+        "DELETE FROM blobs WHERE digest = ?", [(name,) for name, heir, pinned in owned if heir is None and not pinned]
+    )
 
 
 def _remove_stale_pins(store: SqliteStore) -> None:

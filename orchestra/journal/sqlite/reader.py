@@ -12,28 +12,30 @@ from typing import Any, NamedTuple
 import msgspec
 
 from orchestra.core.events import Event
-from orchestra.core.protocols import InboxMessage, OutboxMessage, RunSelection, RunSummary, RunUsage, RunUsageResult, ScannedRun
+from orchestra.core.protocols import (
+    InboxMessage,
+    OutboxMessage,
+    RunSelection,
+    RunSummary,
+    RunUsage,
+    RunUsageResult,
+    ScannedRun,
+)
 from orchestra.journal import SCAN_BATCH_EVENTS
+from orchestra.journal.encoding import with_value
 from orchestra.journal.errors import JournalError, damaged_event_error, damaged_rows_error
 from orchestra.journal.hash_chain import verify_ends, verify_log
-from orchestra.journal.large_values import with_value
-from orchestra.journal.sqlite.database import SqliteFile, row_checksum
+from orchestra.journal.sqlite.database import COLUMNS, RunRow, SqliteFile, parse_row, read_row, row_checksum
 from orchestra.journal.sqlite.operations import message_count, read_message
-from orchestra.journal.sqlite.rows import COLUMNS, RunRow, parse_row, read_row
 from orchestra.journal.summary import unleased_summary
-from orchestra.journal.usage import decode_usage, encode_usage, usage_of
+from orchestra.journal.usage import USAGE_BATCH_RUNS, UsagePage, decode_usage, encode_usage, usage_of
 from orchestra.schema.strict_json import digest
 
 VACUUM_PAGES = 256
 """Pages that one step of `compact` gives back; others may write between two steps."""
 
-USAGE_BATCH_RUNS = 1000
-"""Runs whose usages are read at once at most."""
-ALL_RUNS = RunSelection()
 _JOIN_RUNS = "LEFT JOIN runs ON runs.run = latest.run LEFT JOIN run_usage ON run_usage.run = latest.run"
-_USAGE_COLUMNS = (
-    "CAST(runs.last AS INTEGER), CAST(runs.chain AS BLOB), runs.status = 'running', CAST(run_usage.body AS BLOB), run_usage.checksum"
-)
+_USAGE_COLUMNS = "CAST(runs.last AS INTEGER), CAST(runs.chain AS BLOB), runs.status = 'running', CAST(run_usage.body AS BLOB), run_usage.checksum"
 _SELECT_ENDS = (
     "SELECT seq, CAST(body AS BLOB), CAST(chain AS BLOB), ifnull(CAST(big AS TEXT), '') FROM events"
     " WHERE run = ?1 AND (seq = 1 OR seq >= ?2) ORDER BY seq"
@@ -48,13 +50,6 @@ class InboxPosition(NamedTuple):
     version: int
     place: int
     runs: frozenset[str] = frozenset()
-
-
-class SqliteUsages(NamedTuple):
-    """What some runs used; and of those that ended, and whose usage was not stored, what is to be stored: run, last event, hash, usage."""
-
-    found: list[RunUsageResult]
-    computed: list[tuple[str, int, bytes, bytes]]
 
 
 class SqliteReader(SqliteFile):
@@ -87,7 +82,9 @@ class SqliteReader(SqliteFile):
             return msgspec.structs.replace(summary, status="interrupted")
 
     def _events(self, sql: sqlite3.Connection, run: str, after: int) -> list[Event]:
-        end = sql.execute("SELECT CAST(last AS INTEGER), CAST(chain AS BLOB) FROM runs WHERE run = ?", (run,)).fetchone()
+        end = sql.execute(
+            "SELECT CAST(last AS INTEGER), CAST(chain AS BLOB) FROM runs WHERE run = ?", (run,)
+        ).fetchone()
         return self._read_log(run, after, end or (0, run.encode()), with_values=True)
 
     def _read_log(self, run: str, after: int, end: tuple[int, bytes], *, with_values: bool) -> list[Event]:
@@ -101,7 +98,9 @@ class SqliteReader(SqliteFile):
         if not with_values:
             return found
         values = [big for seq, _, _, big in rows if seq > after]
-        return [self._restore_value(run, event, big) if big else event for event, big in zip(found, values, strict=True)]
+        return [
+            self._restore_value(run, event, big) if big else event for event, big in zip(found, values, strict=True)
+        ]
 
     def scan(self, since: float, before: tuple[Any, str] | None) -> list[ScannedRun]:
         """Returns the latest runs that began at `since` or later and before `before`, newest first.
@@ -113,7 +112,8 @@ class SqliteReader(SqliteFile):
         with self._snapshot() as sql:
             if before is None:
                 one, other = (
-                    _count_rows(sql, f"runs {index} WHERE started >= ?", since) for index in ("NOT INDEXED", "INDEXED BY runs_started")
+                    _count_rows(sql, f"runs {index} WHERE started >= ?", since)
+                    for index in ("NOT INDEXED", "INDEXED BY runs_started")
                 )
                 if one != other:
                     raise damaged_rows_error("the list of runs", "table and index differ")
@@ -154,7 +154,9 @@ class SqliteReader(SqliteFile):
         found = []
         before: tuple[float, str] | None = None
         with self._snapshot():
-            for run, started, *values, stated, there in self._latest_runs(where, limit, f"{COLUMNS}, runs.checksum, runs.run"):
+            for run, started, *values, stated, there in self._latest_runs(
+                where, limit, f"{COLUMNS}, runs.checksum, runs.run"
+            ):
                 if there is None or started != values[2] or (before is not None and before <= (started, run)):
                     raise damaged_rows_error("the list of runs", "its order is not what was written")
                 before = started, run
@@ -162,14 +164,16 @@ class SqliteReader(SqliteFile):
                 found.append((row.summary_fold.summary(), row.writer))
         return found
 
-    def query_usages(self, where: RunSelection) -> SqliteUsages:
+    def query_usages(self, where: RunSelection) -> UsagePage:
         """What the latest runs of a selection used, newest first: some of them. Empty behind the last one.
 
         Raises `JournalError` J013 where the list of runs is damaged; of a run that cannot be read, its row says so.
         """
         found, folded, seen = list[RunUsageResult](), list[tuple[str, int, bytes, bytes]](), 0
         with self._snapshot():
-            for run, started, last, chain, open_, body, stated in self._latest_runs(where, USAGE_BATCH_RUNS, _USAGE_COLUMNS):
+            for run, started, last, chain, open_, body, stated in self._latest_runs(
+                where, USAGE_BATCH_RUNS, _USAGE_COLUMNS
+            ):
                 used = _stored_usage(run, last, chain, body, stated)
                 if used is not None and used.started == started:
                     found.append(RunUsageResult(run, started, used))
@@ -181,7 +185,7 @@ class SqliteReader(SqliteFile):
                     folded.append((run, last, chain, encode_usage(used)))
                 if (seen := seen + len(events)) >= SCAN_BATCH_EVENTS:
                     break
-        return SqliteUsages(found, folded)
+        return UsagePage(found, folded)
 
     def _latest_runs(self, where: RunSelection, limit: int, columns: str) -> Iterator[Any]:
         """Of the latest runs of a selection, newest first: `run`, `started`, and columns of the run's row and of its usage.
@@ -206,7 +210,10 @@ class SqliteReader(SqliteFile):
         """Compares the two copies of the list of runs; once for as long as nobody writes, whatever pages are read of it."""
         compared = self.sql.execute("PRAGMA data_version").fetchone()[0], condition, given
         if self._compared != compared:
-            one, other = (_count_rows(self.sql, f"runs {index}{condition}", *given) for index in ("NOT INDEXED", "INDEXED BY runs_started"))
+            one, other = (
+                _count_rows(self.sql, f"runs {index}{condition}", *given)
+                for index in ("NOT INDEXED", "INDEXED BY runs_started")
+            )
             if one != other:
                 raise damaged_rows_error("the list of runs", "table and index differ")
             self._compared = compared
@@ -218,7 +225,9 @@ class SqliteReader(SqliteFile):
             some = [self._runs_with_tag(*tag) for tag in where.tags.items()]
             self._tagged_runs = version, where.tags, sorted(set(some[0]).intersection(*some[1:]), reverse=True)
         found = (
-            key for key in self._tagged_runs[2] if where.since <= key[0] < where.until and (where.before is None or key < where.before)
+            key
+            for key in self._tagged_runs[2]
+            if where.since <= key[0] < where.until and (where.before is None or key < where.before)
         )
         return list(islice(found, max(0, limit)))
 
@@ -257,13 +266,17 @@ class SqliteReader(SqliteFile):
     def existing_runs(self, runs: Collection[str]) -> set[str]:
         """Those of these runs that are there."""
         with self._snapshot() as sql:
-            return {run for run in runs if sql.execute("SELECT 1 FROM runs WHERE run = ?", (run,)).fetchone() is not None}
+            return {
+                run for run in runs if sql.execute("SELECT 1 FROM runs WHERE run = ?", (run,)).fetchone() is not None
+            }
 
     def find_runs(self, prefix: str, limit: int) -> list[str]:
         """Ids of runs that begin with the prefix, in order."""
         with self._snapshot() as sql:
             begins = "substr(run, 1, ?) = ? ORDER BY run LIMIT ?", (len(prefix), prefix, limit)
-            found = sql.execute(f"SELECT run FROM runs NOT INDEXED WHERE run >= ? AND {begins[0]}", (prefix, *begins[1])).fetchall()  # noqa: S608
+            found = sql.execute(
+                f"SELECT run FROM runs NOT INDEXED WHERE run >= ? AND {begins[0]}", (prefix, *begins[1])
+            ).fetchall()  # noqa: S608
             again = sql.execute(f"SELECT run FROM runs INDEXED BY runs_started WHERE {begins[0]}", begins[1]).fetchall()  # noqa: S608
         if found != again:
             raise damaged_rows_error("the list of runs", "table and index differ")
@@ -278,7 +291,10 @@ class SqliteReader(SqliteFile):
             ).fetchall()
         if [row[0] for row in rows] != list(range(first, last + 1)):
             raise damaged_rows_error(f"the inbox of run {run}", "letters are missing")
-        return [msgspec.structs.replace(read_message(run, number, body, stated), number=number) for number, body, stated in rows]
+        return [
+            msgspec.structs.replace(read_message(run, number, body, stated), number=number)
+            for number, body, stated in rows
+        ]
 
     def new_messages(self, seen: InboxPosition) -> InboxPosition:
         """What came into the inboxes since; costs one look at the file's version where nothing was written."""
@@ -295,7 +311,9 @@ class SqliteReader(SqliteFile):
 
     def inbox_end(self) -> InboxPosition:
         """Where the inboxes end now."""
-        found = self.sql.execute("SELECT CAST(seq AS INTEGER) FROM sqlite_sequence WHERE name = 'inbox_counts'").fetchone()
+        found = self.sql.execute(
+            "SELECT CAST(seq AS INTEGER) FROM sqlite_sequence WHERE name = 'inbox_counts'"
+        ).fetchone()
         return InboxPosition(0, found[0] if found else 0)
 
     def get_memos(self, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
@@ -317,7 +335,8 @@ class SqliteReader(SqliteFile):
             # Two indexes hold the same numbers: what one of them has lost or altered, the other one has not.
             some = "count(*), sum(CAST(number AS INTEGER)) FROM outbox INDEXED BY"
             one, other = (
-                sql.execute(f"SELECT {some} {index} WHERE delivered = 0").fetchone() for index in ("outbox_open", "outbox_open_run")
+                sql.execute(f"SELECT {some} {index} WHERE delivered = 0").fetchone()
+                for index in ("outbox_open", "outbox_open_run")
             )
             if one != other:
                 raise damaged_rows_error("the outbox", "its indexes differ")
@@ -350,7 +369,8 @@ class SqliteReader(SqliteFile):
 
     def _undelivered_columns(self, number: int) -> Sequence[Any]:
         row = self.sql.execute(
-            "SELECT number, run, node, name, key, value, checksum, delivered FROM outbox NOT INDEXED WHERE number = ?", (number,)
+            "SELECT number, run, node, name, key, value, checksum, delivered FROM outbox NOT INDEXED WHERE number = ?",
+            (number,),
         ).fetchone()
         if row is None or row[7] or row[6] != row_checksum(*row[:6]):
             raise damaged_rows_error(f"message {number} of the outbox", "it is not what was written")

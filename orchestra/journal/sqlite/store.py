@@ -14,15 +14,23 @@ from typing import Any
 
 from orchestra.core.events import AttemptFinished, Event, RunStarted, TurnStarted, encode
 from orchestra.core.protocols import OutboxMessage
-from orchestra.journal.errors import SQLITE_ERRORS, JournalError, damaged_rows_error, disk_full_error, from_os
-from orchestra.journal.large_values import LARGE_EVENT_BYTES, split_value
-from orchestra.journal.run_index import IndexEntries
-from orchestra.journal.run_index import write_entries as write_entries
+from orchestra.journal import Durability
+from orchestra.journal.encoding import LARGE_EVENT_BYTES, split_value
+from orchestra.journal.errors import JournalError, damaged_rows_error
 from orchestra.journal.sqlite.commit_mark import CommitMark
-from orchestra.journal.sqlite.database import Durability, SqliteFile, row_checksum
+from orchestra.journal.sqlite.database import (
+    LOST_WRITER,
+    RunRow,
+    SqliteFile,
+    insert_rows,
+    read_row,
+    row_checksum,
+    update_rows,
+)
+from orchestra.journal.sqlite.database import write_entries as write_entries
+from orchestra.journal.sqlite.errors import SQLITE_ERRORS, disk_full_error, from_os
 from orchestra.journal.sqlite.liveness import SqlitePresence
-from orchestra.journal.sqlite.rows import LOST_WRITER, RunRow, insert_rows, read_row, update_rows
-from orchestra.journal.summary import SummaryFold, blob_digests, outbox_message
+from orchestra.journal.summary import IndexEntries, SummaryFold, blob_digests, outbox_message
 from orchestra.journal.usage import COUNTED_EVENTS, UsageFold, encode_usage
 from orchestra.schema.strict_json import digest
 
@@ -184,7 +192,9 @@ class SqliteStore(SqliteFile):
 
     def _count_commit(self) -> int:
         """Counts this commit. Raises `JournalError` J013 where the counter is not what was written."""
-        rows = self.sql.execute("UPDATE commits SET number = number + 1, inverse = inverse - 1 RETURNING number, inverse").fetchall()
+        rows = self.sql.execute(
+            "UPDATE commits SET number = number + 1, inverse = inverse - 1 RETURNING number, inverse"
+        ).fetchall()
         if len(rows) != 1 or rows[0][0] + rows[0][1] != -1:
             raise damaged_rows_error("the commit counter", "it is not what was written")
         number: int = rows[0][0]
@@ -205,10 +215,14 @@ class SqliteStore(SqliteFile):
         until `operations.confirm_loss`."""
         found = list[str]()
         with self._transaction():
-            for (run,) in self.sql.execute("SELECT CAST(run AS TEXT) FROM runs WHERE status = 'running' ORDER BY run").fetchall():
+            for (run,) in self.sql.execute(
+                "SELECT CAST(run AS TEXT) FROM runs WHERE status = 'running' ORDER BY run"
+            ).fetchall():
                 with suppress(JournalError):  # a damaged row refuses its lease by itself
                     if (row := self.row(run)) is not None and row.summary_fold.status == "running":
-                        update_rows(self.sql, [(row, RunRow(row.summary_fold, row.last_seq, row.chain, LOST_WRITER, row.epoch))])
+                        update_rows(
+                            self.sql, [(row, RunRow(row.summary_fold, row.last_seq, row.chain, LOST_WRITER, row.epoch))]
+                        )
                         found.append(run)
             self.sql.execute("UPDATE commits SET number = max(number, ?1), inverse = min(inverse, -1 - ?1)", (number,))
         return found
@@ -260,7 +274,9 @@ class SqliteStore(SqliteFile):
         else:
             self.forget(row.summary_fold.run)
 
-    def _extend_run(self, run: str, parts: Iterable[tuple[Sequence[Event], Sequence[bytes], Collection[str]]], change: _RowChanges) -> None:
+    def _extend_run(
+        self, run: str, parts: Iterable[tuple[Sequence[Event], Sequence[bytes], Collection[str]]], change: _RowChanges
+    ) -> None:
         """Folds a run's next events into its row, and notes what they put into other tables."""
         before = self._rows.get(run)
         if before is None:
@@ -268,7 +284,9 @@ class SqliteStore(SqliteFile):
             self._folds[run] = UsageFold()
         else:
             known = before.summary_fold
-            tally = SummaryFold(run, known.workflow, known.status, known.started, known.finished, known.nodes, known.usage)
+            tally = SummaryFold(
+                run, known.workflow, known.status, known.started, known.finished, known.nodes, known.usage
+            )
             last, chain = before.last_seq, before.chain
         rows, fold = change.events, self._folds.get(run)
         for events, bodies, delivered in parts:
@@ -283,7 +301,9 @@ class SqliteStore(SqliteFile):
                     fold.add(event)
                 if kind is AttemptFinished or kind is RunStarted or kind is TurnStarted:
                     _index_event(run, event, change, delivered)
-                chain = sha256(chain + body + big.encode() if big else chain + body).digest()  # as `next_hash`, without a call
+                chain = sha256(
+                    chain + body + big.encode() if big else chain + body
+                ).digest()  # as `next_hash`, without a call
                 rows.append((run, event.seq, body, chain, big))
             last = events[-1].seq
         if fold is not None and tally.status != "running" and (used := fold.result()) is not None:
@@ -321,13 +341,17 @@ class SqliteStore(SqliteFile):
         """
         sql, owners = self.sql, {name: run for run, name in change.blob_uses}
         rows = [(name, owners.get(name, ""), data) for name, data in change.blobs.items()]
-        added = sql.executemany("INSERT INTO blobs (digest, run, data) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", rows).rowcount
+        added = sql.executemany(
+            "INSERT INTO blobs (digest, run, data) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", rows
+        ).rowcount
         # Where all of them are new, as nearly always, their rows say it all.
         known = {(owner, name) for name, owner, _ in rows} if added == len(rows) else set[tuple[str, str]]()
         if shared := change.blob_uses - known:
             # Of blobs that are there already: a run takes one that nobody has, else it is noted as one more that names it.
             sql.executemany("UPDATE blobs SET run = ? WHERE digest = ? AND run = ''", shared)
-            sql.executemany("INSERT OR IGNORE INTO blob_uses SELECT digest, ?1 FROM blobs WHERE digest = ?2 AND run <> ?1", shared)
+            sql.executemany(
+                "INSERT OR IGNORE INTO blob_uses SELECT digest, ?1 FROM blobs WHERE digest = ?2 AND run <> ?1", shared
+            )
         loose = change.blobs.keys() - owners.keys()
         freed = self._pinned & owners.keys()
         if not loose and not freed:

@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 
 from orchestra.core.events import Event
 from orchestra.journal import GROUP_COMMIT_DELAY, MAX_BATCH_ENTRIES, RETRY_INTERVAL
-from orchestra.journal.errors import SQLITE_ERRORS, JournalError, damaged_rows_error, lease_lost_error
+from orchestra.journal.errors import JournalError, damaged_rows_error, lease_lost_error
+from orchestra.journal.sqlite.errors import SQLITE_ERRORS
 from orchestra.journal.sqlite.store import JournalOperation, LeaseConflict, SqliteBatch, SqliteStore
 
 
@@ -31,7 +32,9 @@ class QueuedMemo:
     value: bytes
 
 
-Entry: TypeAlias = tuple[str, Sequence[Event], Sequence[bytes], Collection[str]] | QueuedBlob | QueuedMemo | JournalOperation
+Entry: TypeAlias = (
+    tuple[str, Sequence[Event], Sequence[bytes], Collection[str]] | QueuedBlob | QueuedMemo | JournalOperation
+)
 """A run's next events with their bytes and the nodes whose messages were delivered, or what else is to be written."""
 
 
@@ -56,7 +59,9 @@ class SqliteWriter(threading.Thread):
     not pass nothing more at all.
     """
 
-    def __init__(self, store: SqliteStore, report: Callable[[SqliteCommitReport], None], *, one_by_one: bool = False) -> None:
+    def __init__(
+        self, store: SqliteStore, report: Callable[[SqliteCommitReport], None], *, one_by_one: bool = False
+    ) -> None:
         """`one_by_one` makes each append a commit of its own."""
         super().__init__(name="orchestra-journal", daemon=True)
         self._store, self._report = store, report
@@ -107,7 +112,9 @@ class SqliteWriter(threading.Thread):
                         fault = lasting
                         return
                     self._report(SqliteCommitReport(recovered=True))
-            fault = JournalError("J002", "the journal is closed", hint="append before `close`, or open the journal again")
+            fault = JournalError(
+                "J002", "the journal is closed", hint="append before `close`, or open the journal again"
+            )
         finally:
             # Whatever happened, nobody may wait for this thread any longer.
             self._report(SqliteCommitReport(fault=fault))
