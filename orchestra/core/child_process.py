@@ -155,7 +155,11 @@ def kill_leftovers(file: Path) -> int:
         traces = msgspec.json.decode(file.read_bytes(), type=list[ProcessRecord])
     except (OSError, msgspec.MsgspecError):
         return 0
-    alive = [trace for trace in traces if (found := _read_stat(trace.pid)) and found.started == trace.started and found.state != "Z"]
+    alive = [
+        trace
+        for trace in traces
+        if (found := _read_stat(trace.pid)) and found.started == trace.started and found.state != "Z"
+    ]
     for trace in alive:
         kill_group(trace.pid)
     file.unlink(missing_ok=True)

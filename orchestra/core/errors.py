@@ -35,7 +35,9 @@ def _visible_part(text: str, column: int) -> tuple[str, int]:
     """The part of a line around a column, with what a terminal would obey made visible, and the column in it."""
     start = max(0, column - 1 - MAX_SHOWN_CHARACTERS // 2) if len(text) > MAX_SHOWN_CHARACTERS else 0
     part = text[start : start + MAX_SHOWN_CHARACTERS]
-    shown = "".join(char if char.isprintable() else " " if char == "\t" else "\N{REPLACEMENT CHARACTER}" for char in part)
+    shown = "".join(
+        char if char.isprintable() else " " if char == "\t" else "\N{REPLACEMENT CHARACTER}" for char in part
+    )
     return shown, column - start
 
 
@@ -59,7 +61,9 @@ class OrchestraError(Exception):
     frames: tuple[str, ...] = ()
     """Where a tool's own code raised: `FILE:LINE in FUNCTION`, the outermost first."""
 
-    def __init__(self, code: str, message: str, *, location: SourceLocation | None = None, hint: str = "", why: str = "") -> None:
+    def __init__(
+        self, code: str, message: str, *, location: SourceLocation | None = None, hint: str = "", why: str = ""
+    ) -> None:
         self.code, self.message, self.location, self.hint, self.why = code, message, location, hint, why
         super().__init__(message)
 

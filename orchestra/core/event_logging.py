@@ -16,7 +16,16 @@ from collections.abc import Callable
 from typing import Any, Literal, TextIO, TypeAlias
 
 from orchestra.core.errors import OrchestraError
-from orchestra.core.events import AttemptFinished, CancelRequested, Event, OutputJudged, RetryPlanned, RunFinished, RunResumed, RunStarted
+from orchestra.core.events import (
+    AttemptFinished,
+    CancelRequested,
+    Event,
+    OutputJudged,
+    RetryPlanned,
+    RunFinished,
+    RunResumed,
+    RunStarted,
+)
 from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome
 
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error", "off"]
@@ -36,7 +45,9 @@ _RECORD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "a
 """What a record of Python's logging has itself."""
 
 
-def create_observer(level: LogLevel, stream: TextIO | None = None, *, form: LogFormat = "text", reasons: bool = False) -> Observer | None:
+def create_observer(
+    level: LogLevel, stream: TextIO | None = None, *, form: LogFormat = "text", reasons: bool = False
+) -> Observer | None:
     """What logs the events of runs from this level on, with the reasons of failures where they are wanted; None for `off`."""
     if level == "off":
         return None
@@ -66,7 +77,9 @@ def create_observer(level: LogLevel, stream: TextIO | None = None, *, form: LogF
     return observe
 
 
-def create_line_logger(level: LogLevel, stream: TextIO | None = None, *, form: LogFormat = "text") -> Callable[[str, str], None] | None:
+def create_line_logger(
+    level: LogLevel, stream: TextIO | None = None, *, form: LogFormat = "text"
+) -> Callable[[str, str], None] | None:
     """What logs the lines that a tool server writes to its standard error, by the server's name; None for `off`."""
     if level == "off":
         return None
@@ -92,7 +105,11 @@ def create_fault_logger(
 
     def hear(fault: OrchestraError | None) -> None:
         if log is not None and fault is not None:
-            log("error", "journal failed", {"code": fault.code, "reason": fault.message, "why": fault.why, "hint": fault.hint})
+            log(
+                "error",
+                "journal failed",
+                {"code": fault.code, "reason": fault.message, "why": fault.why, "hint": fault.hint},
+            )
         elif log is not None:
             log("warning", "journal works again", {})
 
@@ -120,7 +137,10 @@ def _write_to_logging(level: str, message: str, fields: LogFields) -> None:
         fields |= {name: value for name, value in get_contextvars().items() if name not in fields}
         message = " ".join([message, *(f"{name}={value}" for name, value in fields.items())])
         logger.log(
-            number, "%s", message, extra={f"{name}_" if name in _RECORD_ATTRIBUTES else name: value for name, value in fields.items()}
+            number,
+            "%s",
+            message,
+            extra={f"{name}_" if name in _RECORD_ATTRIBUTES else name: value for name, value in fields.items()},
         )
 
 
@@ -131,7 +151,9 @@ def _structlog_writer(form: Literal["text", "json", "structlog"], stream: TextIO
     if form == "structlog":
         logger: Any = structlog.get_logger(LOGGER_NAME)
     else:
-        last: Any = structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event", "run"], drop_missing=True)
+        last: Any = structlog.processors.KeyValueRenderer(
+            key_order=["timestamp", "level", "event", "run"], drop_missing=True
+        )
         logger = structlog.wrap_logger(
             structlog.WriteLogger(stream or sys.stderr),
             processors=[
@@ -159,10 +181,19 @@ def _event_line(event: Event, *, reasons: bool) -> tuple[str, str, LogFields] | 
             return "info", "run resumed", {"by": by}
         case AttemptFinished(error=str(code)) if code:
             fields = {"node": event.node, "attempt": event.attempt, "code": code, "server": event.server}
-            return "warning", "attempt failed", {**fields, **_location_fields(event), **_reason_fields(event.reason, reasons=reasons)}
+            return (
+                "warning",
+                "attempt failed",
+                {**fields, **_location_fields(event), **_reason_fields(event.reason, reasons=reasons)},
+            )
         case AttemptFinished():
             tokens = event.usage.prompt_tokens + event.usage.output_tokens
-            fields = {"node": event.node, "attempt": event.attempt, "seconds": round(event.usage.seconds, 3), "tokens": tokens}
+            fields = {
+                "node": event.node,
+                "attempt": event.attempt,
+                "seconds": round(event.usage.seconds, 3),
+                "tokens": tokens,
+            }
             return "debug", "attempt done", fields
         case OutputJudged(accepted=False):
             checks = [verdict.check for verdict in event.verdicts if verdict.outcome != "pass"]
@@ -175,7 +206,13 @@ def _event_line(event: Event, *, reasons: bool) -> tuple[str, str, LogFields] | 
         case RunFinished(status=status):
             tokens = event.usage.prompt_tokens + event.usage.output_tokens
             money = {"money": event.usage.money} if event.usage.money else {}
-            fields = {"status": status, "calls": event.usage.calls, "tokens": tokens, **money, **_outcome_fields(event, reasons=reasons)}
+            fields = {
+                "status": status,
+                "calls": event.usage.calls,
+                "tokens": tokens,
+                **money,
+                **_outcome_fields(event, reasons=reasons),
+            }
             return "info" if status in ("done", "abstained") else "warning", "run finished", fields
         case _:
             return None

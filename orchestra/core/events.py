@@ -89,7 +89,15 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     """Where the node backs off: the parts of the value that did not pass. The verdict is about what is left."""
 
 
-class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False, tag_field="type"):
+class _Event(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    forbid_unknown_fields=True,
+    gc=False,
+    tag_field="type",
+):
     seq: int
     at: float
 
@@ -466,7 +474,10 @@ decode = msgspec.json.Decoder(Event).decode
 def reused_plan(start: RunStarted) -> tuple[str, Usage] | None:
     """The run that a run's plan was made for, and what it cost then; None for a run whose own plan was made, or that has none."""
     match start.options.get("planned"):
-        case {"run": str(run), "saved": {"calls": int(calls), "prompt_tokens": int(prompt), "output_tokens": int(output)}}:
+        case {
+            "run": str(run),
+            "saved": {"calls": int(calls), "prompt_tokens": int(prompt), "output_tokens": int(output)},
+        }:
             return run, Usage(calls=calls, prompt_tokens=prompt, output_tokens=output)
         case _:
             return None
@@ -475,6 +486,10 @@ def reused_plan(start: RunStarted) -> tuple[str, Usage] | None:
 def last_read_message(events: Sequence[Event]) -> int:
     """Returns the number of the last inbox message that the run has read, or 0."""
     return max(
-        (event.message_number for event in events if isinstance(event, QuestionAnswered | CancelRequested | InboxMessageRejected)),
+        (
+            event.message_number
+            for event in events
+            if isinstance(event, QuestionAnswered | CancelRequested | InboxMessageRejected)
+        ),
         default=0,
     )

@@ -24,7 +24,9 @@ class UnopenedContext(AbstractAsyncContextManager[T], Generic[T]):
     async def __aenter__(self) -> T:
         return await self._inner.__aenter__()
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool | None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
         return await self._inner.__aexit__(kind, error, trace)
 
     if not TYPE_CHECKING:  # checkers of types shall go on saying that it has none of these
@@ -41,7 +43,9 @@ class UnopenedContext(AbstractAsyncContextManager[T], Generic[T]):
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("_"):  # what Python asks for itself, of a copy too, which has nothing yet
             raise AttributeError(name)
-        raise AttributeError(f"{self._name}() is not open yet, and has no {name!r}: {self._hint()}", name=name, obj=self)
+        raise AttributeError(
+            f"{self._name}() is not open yet, and has no {name!r}: {self._hint()}", name=name, obj=self
+        )
 
     def _hint(self) -> str:
         return f"write `async with {self._name}() as orchestra:`, or without asyncio `with blocking() as orchestra:`"

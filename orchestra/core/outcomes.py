@@ -27,14 +27,18 @@ class ValueOutcome(msgspec.Struct, frozen=True, gc=False, tag="value", omit_defa
     evidence: tuple[Evidence, ...] = ()
 
 
-class SkippedOutcome(msgspec.Struct, frozen=True, gc=False, tag="skipped", omit_defaults=True, forbid_unknown_fields=True):
+class SkippedOutcome(
+    msgspec.Struct, frozen=True, gc=False, tag="skipped", omit_defaults=True, forbid_unknown_fields=True
+):
     """Not run, because a condition was false or an input was skipped; `origin` is the path of the node where it began."""
 
     reason: str
     origin: str = ""
 
 
-class AbstainedOutcome(msgspec.Struct, frozen=True, gc=False, tag="abstained", omit_defaults=True, forbid_unknown_fields=True):
+class AbstainedOutcome(
+    msgspec.Struct, frozen=True, gc=False, tag="abstained", omit_defaults=True, forbid_unknown_fields=True
+):
     """Run, and withheld: its checks did not accept the output."""
 
     reason: str
@@ -49,7 +53,9 @@ class AbstainedOutcome(msgspec.Struct, frozen=True, gc=False, tag="abstained", o
         return self.reason if self.feedback is None else self.feedback
 
 
-class FailedOutcome(msgspec.Struct, frozen=True, gc=False, tag="failed", omit_defaults=True, forbid_unknown_fields=True):
+class FailedOutcome(
+    msgspec.Struct, frozen=True, gc=False, tag="failed", omit_defaults=True, forbid_unknown_fields=True
+):
     """Run, and failed: no attempt gave a value of the right type."""
 
     code: str
@@ -63,4 +69,8 @@ Outcome: TypeAlias = ValueOutcome | SkippedOutcome | AbstainedOutcome | FailedOu
 
 def inherit_outcome(outcome: Outcome, name: str) -> Outcome:
     """The outcome as its readers inherit it: a non-value that names the node where it began."""
-    return outcome if isinstance(outcome, ValueOutcome) or outcome.origin else msgspec.structs.replace(outcome, origin=name)
+    return (
+        outcome
+        if isinstance(outcome, ValueOutcome) or outcome.origin
+        else msgspec.structs.replace(outcome, origin=name)
+    )

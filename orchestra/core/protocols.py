@@ -34,7 +34,11 @@ def collect_sources(value: Any, *, numbered: bool = False) -> tuple[EvidenceSour
             return (EvidenceSource(value),) if value else ()
         case {"text": str(text), **rest}:
             name = rest.get("source", "")
-            return (EvidenceSource(text, str(name) if isinstance(name, str) or (numbered and isinstance(name, int | float)) else ""),)
+            return (
+                EvidenceSource(
+                    text, str(name) if isinstance(name, str) or (numbered and isinstance(name, int | float)) else ""
+                ),
+            )
         case Mapping():
             return tuple(source for item in value.values() for source in collect_sources(item, numbered=numbered))
         case Sequence():
@@ -214,7 +218,11 @@ class InboxMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     def answers_same_question(self, other: InboxMessage) -> bool:
         """Whether both are answers to the same question."""
         same = (self.kind, self.node, self.question_digest) == (other.kind, other.node, other.question_digest)
-        return self.kind == "answer" and same and (self.question_seq == other.question_seq or 0 in (self.question_seq, other.question_seq))
+        return (
+            self.kind == "answer"
+            and same
+            and (self.question_seq == other.question_seq or 0 in (self.question_seq, other.question_seq))
+        )
 
 
 class OutboxMessage(msgspec.Struct, frozen=True, kw_only=True):

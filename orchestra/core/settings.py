@@ -16,7 +16,8 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,12 +26,232 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, TypeAdapter, ValidationError
 
-from orchestra.core import settings_file, trust, xdg
+from orchestra.core import trust, xdg
 from orchestra.core.errors import InputError, InputErrors, SourceLocation
-from orchestra.core.mcp_settings import McpServer
-from orchestra.core.settings_file import SettingsFile
+from orchestra.core.labels import Label
 from orchestra.core.suggestions import closest_match
 from orchestra.core.untrusted_text import escape_invisible, exception_text, shorten
+
+
+class McpServer(BaseModel):
+    """A server of MCP tools: a program of yours that speaks MCP on its standard streams. No shell reads the command."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    command: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")], ...], Field(min_length=1)
+    ]
+    environment: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$", max_length=128)], ...] = ()
+    """Names of variables that it is given, beside PATH, HOME and LANG."""
+    timeout: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 30.0
+    """Seconds of a call."""
+    label: Label = "internal"
+    """The strictest label of data that it may be given: a server is a program of somebody, and may send on what it is given."""
+    tools: Mapping[
+        Annotated[str, Field(pattern=r"^[A-Za-z_]([A-Za-z0-9_./-]{0,126}[A-Za-z0-9_])?$")],
+        Literal["pure", "idempotent", "once"],
+    ]
+    """Its tools that may be used, each with its effect; the others are not there."""
+
+
+MAX_BYTES = 64 << 10
+"""Bytes of a settings file at most."""
+MAX_LEVELS = 16
+"""Levels of a settings file at most: the parts of a table's name and of a dotted key, and arrays and tables inside each other."""
+MAX_INTEGER = 1 << 63
+"""TOML promises integers of 64 bits; Python prints no integer of more than 4,300 digits."""
+SECTION = "tool.orchestra"
+"""The table of `pyproject.toml` that holds settings."""
+_TOKENS = re.compile(
+    r"""
+      (?P<string> \"{3} (?: [^\\\"] | \\. | \"(?!\"\") )*+ (?: \"{3,5} | \\?\Z )
+                | '{3} (?: [^'] | '(?!'') )*+ (?: '{3,5} | \Z )
+                | \" (?: [^"\\\n] | \\. )*+ (?: \" | (?=\n) | \Z )?
+                | ' [^'\n]*+ (?: ' | (?=\n) | \Z ) )
+    | (?P<comment> \# [^\n]*+ )
+    | (?P<mark> [\[\]{}=.,\n] )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+"""What the levels of a TOML text depend on. A string without an end goes as far as TOML lets it: the text behind it is never parsed."""
+
+
+@dataclass(frozen=True)
+class SettingsFile:
+    """A settings file that was read."""
+
+    path: Path
+    table: Mapping[str, Any]
+    lines: tuple[str, ...]
+    header: str
+    """The TOML table that holds the settings; empty for the top level."""
+
+    def location(self, key: str, start: Path) -> SourceLocation:
+        """The line of a key. `tomllib` keeps no lines, so the key is searched; else the header of its table, else line 1."""
+        name = str(self.path.relative_to(start)) if self.path.is_relative_to(start) else str(self.path)
+        inside, fallback = not self.header, 1
+        wanted = re.compile(rf"""\s*(["']?){re.escape(key)}\1\s*[=.]""")
+        for number, line in enumerate(self.lines, 1):
+            if table := re.match(r"\s*\[+\s*([^]]*?)\s*\]", line):
+                if (inside and table[1] == key) or table[1] == f"{self.header}.{key}":
+                    return SourceLocation(name, number, line.index("[") + 1, line, len(line.strip()))
+                inside = table[1] == self.header
+                fallback = number if inside else fallback
+            elif inside and wanted.match(line):
+                return SourceLocation(name, number, len(line) - len(line.lstrip()) + 1, line, len(key))
+        return SourceLocation(name, fallback, 1, self.lines[fallback - 1] if self.lines else "")
+
+
+def settings_path(folder: Path) -> Path | None:
+    """The settings file of a folder: `orchestra.toml`, else a `pyproject.toml`, which need not hold settings."""
+    return next((path for name in ("orchestra.toml", "pyproject.toml") if os.path.isfile(path := folder / name)), None)
+
+
+def find_settings_file(folder: Path, policy: trust.TrustPolicy, environ: Mapping[str, str]) -> SettingsFile | None:
+    """The settings of a folder, if it has any.
+
+    Raises:
+        InputError: C003 for a file that cannot be read, C061 for a link out of a folder that is not trusted.
+    """
+    if (path := settings_path(folder)) is None:
+        return None
+    if policy == "recorded":
+        trust.check_settings_file(path, environ)
+    return read_settings_file(path)
+
+
+def read_settings_file(path: Path) -> SettingsFile | None:
+    """The settings of a file; None for a `pyproject.toml` without the table `tool.orchestra`.
+
+    Raises:
+        InputError: C003 for a file that cannot be read, is too large, has too many levels, or is not TOML.
+    """
+    shared = path.name == "pyproject.toml"
+    data = _read_bytes(path, MAX_BYTES << 4 if shared else MAX_BYTES)
+    if shared and b"orchestra" not in data:
+        return None
+    if len(data) > MAX_BYTES:
+        hint = (
+            "move [tool.orchestra] into an orchestra.toml; an empty one beside this file will do"
+            if shared
+            else "settings are small"
+        )
+        raise InputError("C003", f"{path} is larger than {MAX_BYTES >> 10} KiB", hint=hint)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError("C003", f"{path} cannot be read: {error}") from error
+    table: Any = _parse(path, text)
+    header = SECTION if shared else ""
+    for part in header.split(".") if header else ():
+        table = table.get(part) if isinstance(table, Mapping) else None
+    if shared and table is None:
+        return None
+    if not isinstance(table, Mapping):
+        raise InputError("C003", f"{path}: {header} is no table")
+    if _has_large_integer(table):
+        raise InputError("C003", f"{path}: an integer has more than 64 bits")
+    return SettingsFile(path, table, tuple(text.splitlines()), header)
+
+
+def check_levels(path: Path, text: str) -> None:
+    """Counts the levels of a TOML text.
+
+    Raises:
+        InputError: C003 with the place where the text exceeds `MAX_LEVELS`.
+    """
+    table = depth = dots = 0
+    header, is_value, outer = False, False, list[tuple[int, bool]]()
+    for token in _TOKENS.finditer(text):
+        mark = token["mark"]
+        if mark == ".":
+            dots += not is_value  # the dot of a number is no level
+        elif mark == "[" and not (outer or header) and _is_line_start(text, token.start()):
+            header, dots = True, 0
+        elif mark == "\n":
+            if header:
+                table, header = dots + 1, False
+            depth = depth if outer else table
+            dots, is_value = 0, _in_array(outer)
+        elif mark is None or header:
+            continue
+        elif mark == "=":
+            is_value = True
+        elif mark in "[{":
+            outer.append((depth, mark == "["))
+            depth, dots, is_value = depth + dots + 1, 0, mark == "["
+        else:
+            depth = outer.pop()[0] if mark in "]}" and outer else depth
+            dots, is_value = 0, _in_array(outer)
+        if mark in ".[{=" and (0 if header else depth) + dots + 1 > MAX_LEVELS:
+            raise _depth_error(path, text, token.start())
+
+
+def _in_array(outer: Sequence[tuple[int, bool]]) -> bool:
+    return bool(outer) and outer[-1][1]
+
+
+def _is_line_start(text: str, at: int) -> bool:
+    return not text[text.rfind("\n", 0, at) + 1 : at].strip(" \t\r\ufeff")
+
+
+def _depth_error(path: Path, text: str, at: int) -> InputError:
+    line, begin = text.count("\n", 0, at) + 1, text.rfind("\n", 0, at) + 1
+    end = text.find("\n", at)
+    shown = text[begin : end if end >= 0 else len(text)]
+    hint = f"at most {MAX_LEVELS} levels of tables, arrays and dotted keys are read"
+    return InputError(
+        "C003",
+        f"{path.name} has too many levels",
+        location=SourceLocation(str(path), line, at - begin + 1, shown),
+        hint=hint,
+    )
+
+
+def _parse(path: Path, text: str) -> Mapping[str, Any]:
+    """The tables of a TOML text. Raises `InputError` C003."""
+    check_levels(path, text)
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _toml_error(path, text, error) from error
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # an integer of more than 4,300 digits; RecursionError only by a fault of `check_levels`
+        raise InputError("C003", f"{path} cannot be read: {error}", hint="settings are small") from error
+
+
+def _toml_error(path: Path, text: str, error: tomllib.TOMLDecodeError) -> InputError:
+    where = re.search(r" \(at line (\d+), column (\d+)\)$", str(error))
+    lines = text.splitlines() or [""]
+    line, column = (int(where[1]), int(where[2])) if where else (len(lines), 1)
+    message = str(error)[: where.start()] if where else str(error).removesuffix(" (at end of document)")
+    shown = lines[min(line, len(lines)) - 1]
+    return InputError(
+        "C003",
+        f"not TOML: {message}",
+        location=SourceLocation(str(path), line, column, shown),
+        hint='write `key = "value"`; texts in quotes',
+    )
+
+
+def _read_bytes(path: Path, limit: int) -> bytes:
+    """The bytes of a file, at most one more than the limit. Raises `InputError` C003."""
+    try:
+        with path.open("rb") as file:
+            return file.read(limit + 1)
+    except OSError as error:
+        raise InputError("C003", f"{path} cannot be read: {error}") from error
+
+
+def _has_large_integer(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_has_large_integer, value.values()))
+    if isinstance(value, list):
+        return any(map(_has_large_integer, value))
+    return isinstance(value, int) and not -MAX_INTEGER <= value < MAX_INTEGER
+
 
 ResourceKind: TypeAlias = Literal["agents", "workflows", "configs"]
 RESOURCE_KINDS: tuple[ResourceKind, ...] = ("agents", "workflows", "configs")
@@ -61,10 +282,13 @@ class Settings(BaseModel):
         description="where runs are recorded: a file, off, postgresql://HOST/NAME, or env:NAME or file:PATH that hold such an address",
     )
     durability: Literal["strict", "group", "off"] = Field(
-        "group", description="strict: each call waits until what led to it is on disk; group: results and effects do; off: nothing does"
+        "group",
+        description="strict: each call waits until what led to it is on disk; group: results and effects do; off: nothing does",
     )
     retention: str = Field(
-        "off", pattern=r"^(off|[0-9]{1,6}[hdw])$", description="how long ended runs stay, such as 30d, or off; `runs gc` deletes older ones"
+        "off",
+        pattern=r"^(off|[0-9]{1,6}[hdw])$",
+        description="how long ended runs stay, such as 30d, or off; `runs gc` deletes older ones",
     )
     modules: tuple[str, ...] = Field((), description="Python modules to import: tools, workflows, agents")
     agents: tuple[Path, ...] = Field((), description="folders of agents, searched before the packaged ones")
@@ -75,20 +299,30 @@ class Settings(BaseModel):
         "evidence", description="what models' outputs are decoded over: the call's evidence, their schema, or nothing"
     )
     mcp: Mapping[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], McpServer] = Field(
-        {}, description="servers of MCP tools: [mcp.NAME] with command, environment, timeout, label and tools with their effects"
+        {},
+        description="servers of MCP tools: [mcp.NAME] with command, environment, timeout, label and tools with their effects",
     )
-    concurrency: int = Field(32, ge=1, le=10_000, description="calls of one run in flight at most; of a batch, rows at once")
-    threads: int = Field(256, ge=1, le=10_000, description="tools that are plain functions, of all runs, at once at most")
+    concurrency: int = Field(
+        32, ge=1, le=10_000, description="calls of one run in flight at most; of a batch, rows at once"
+    )
+    threads: int = Field(
+        256, ge=1, le=10_000, description="tools that are plain functions, of all runs, at once at most"
+    )
     log: Literal["debug", "info", "warning", "error", "off"] = Field(
         "off", description="what is logged of runs, from this level on; never their data"
     )
     log_as: Literal["text", "json", "logging", "structlog"] = Field(
-        "text", description="how that is logged: as text or JSON on stderr, or through the service's own logging or structlog"
+        "text",
+        description="how that is logged: as text or JSON on stderr, or through the service's own logging or structlog",
     )
-    log_reasons: bool = Field(False, description="whether the log has the reasons of failures, which may quote a run's data")
+    log_reasons: bool = Field(
+        False, description="whether the log has the reasons of failures, which may quote a run's data"
+    )
 
     project: Path | None = Field(None, description="the folder of the project's file; not a setting")
-    start: Path | None = Field(None, description="the folder in which the work began, from where a project was looked for; not a setting")
+    start: Path | None = Field(
+        None, description="the folder in which the work began, from where a project was looked for; not a setting"
+    )
     sources: Mapping[str, str] = Field({}, description="where each value came from; not a setting")
     guard: SkipValidation[trust.ProjectGuard | None] = Field(
         None, exclude=True, description="what an untrusted project may not do; not a setting"
@@ -115,8 +349,10 @@ class Settings(BaseModel):
         """
         environment = os.environ if environ is None else environ
         start = (start or Path.cwd()).absolute()
-        look = partial(settings_file.find, policy=trusted, environ=environment)
-        named, by = (environment.get(PROJECT_VARIABLE, ""), PROJECT_VARIABLE) if project is None else (project, "project=")
+        look = partial(find_settings_file, policy=trusted, environ=environment)
+        named, by = (
+            (environment.get(PROJECT_VARIABLE, ""), PROJECT_VARIABLE) if project is None else (project, "project=")
+        )
         file = _named_project(named, start, by, look) or _find_project(start, look, environment)
         layers = [
             _override_layer(overrides or {}, start),
@@ -148,7 +384,11 @@ class Settings(BaseModel):
         if trust.trusts_every_project(trusted, environment):
             return made
         guard = _create_guard(made, file, own)
-        return made if trusted == "recorded" and trust.is_recorded(guard, environment) else made.model_copy(update={"guard": guard})
+        return (
+            made
+            if trusted == "recorded" and trust.is_recorded(guard, environment)
+            else made.model_copy(update={"guard": guard})
+        )
 
     def trust_error(self, *kinds: trust.RequirementKind) -> trust.UntrustedError | None:
         """The error C060, where the project may not do what its settings ask for of these kinds, or of any; else None."""
@@ -194,7 +434,9 @@ class Settings(BaseModel):
 
 
 MCP_HINT = '[mcp.files] with command = ["python3", "-m", "files_server"] and tools = {read = "idempotent"}'
-SETTING_NAMES: tuple[str, ...] = tuple(key for key in Settings.model_fields if key not in ("project", "start", "sources", "guard"))
+SETTING_NAMES: tuple[str, ...] = tuple(
+    key for key in Settings.model_fields if key not in ("project", "start", "sources", "guard")
+)
 """The settings that a user can state."""
 _KIND_NAMES: Mapping[str, str] = {"agents": "agent", "workflows": "workflow", "configs": "fleet"}
 
@@ -211,11 +453,19 @@ def looks_like_path(name: str) -> bool:
     return "/" in name or os.sep in name or name.endswith((".yaml", ".yml", ".toml", ".py"))
 
 
-def unknown_name_error(what: str, name: str, names: Iterable[str], code: str, location: SourceLocation | None = None) -> InputError:
+def unknown_name_error(
+    what: str, name: str, names: Iterable[str], code: str, location: SourceLocation | None = None
+) -> InputError:
     """The error of a name that nothing has: with the nearest one, or all that there are."""
     known = sorted(names)
     near = closest_match(name, known)
-    hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(known[:20])}" if known else f"there is no {what} at all"
+    hint = (
+        f"did you mean {near!r}?"
+        if near
+        else f"there are: {', '.join(known[:20])}"
+        if known
+        else f"there is no {what} at all"
+    )
     return InputError(code, f"no {what} named {name!r}", location=location, hint=hint)
 
 
@@ -229,7 +479,10 @@ def load_modules(settings: Settings) -> list[ModuleType]:
     root = str(settings.project) if settings.project else None
     if settings.modules and root and root not in sys.path:
         sys.path.insert(0, root)
-    loaded = [_import_module(name, f"modules, set by {settings.sources.get('modules', 'default')}") for name in settings.modules]
+    loaded = [
+        _import_module(name, f"modules, set by {settings.sources.get('modules', 'default')}")
+        for name in settings.modules
+    ]
     return [*loaded, *installed_modules()]
 
 
@@ -246,7 +499,9 @@ def installed_modules() -> list[ModuleType]:
 
 def _import_module(name: str, why: str) -> ModuleType:
     if not _MODULE_NAME.fullmatch(name):
-        raise InputError("C005", f"{name!r} is no module's name", why=why, hint="write it as in an import statement: my_tools.search")
+        raise InputError(
+            "C005", f"{name!r} is no module's name", why=why, hint="write it as in an import statement: my_tools.search"
+        )
     try:
         if (program := _running_program(name)) is not None:
             parent, _, child = name.rpartition(".")
@@ -259,7 +514,9 @@ def _import_module(name: str, why: str) -> ModuleType:
         if name == missing or name.startswith(f"{missing}."):
             hint = "put it into the project's folder, or install the package that has it"
             raise InputError("C005", f"there is no module {name!r}", why=why, hint=hint) from error
-        raise InputError("C005", f"{name} imports {missing!r}, which is not installed", why=why, hint=f"install {missing}") from error
+        raise InputError(
+            "C005", f"{name} imports {missing!r}, which is not installed", why=why, hint=f"install {missing}"
+        ) from error
     except (Exception, SystemExit) as error:  # a module is its user's own code, or a package's, and may be a program
         place = _error_location(error)
         raise InputError(
@@ -283,7 +540,11 @@ def _error_location(error: BaseException) -> SourceLocation | None:
     trace, place = error.__traceback__, None
     while trace is not None:
         code = trace.tb_frame.f_code
-        if not code.co_filename.startswith("<") and "importlib" not in code.co_filename and code.co_filename != __file__:
+        if (
+            not code.co_filename.startswith("<")
+            and "importlib" not in code.co_filename
+            and code.co_filename != __file__
+        ):
             place = SourceLocation(code.co_filename, trace.tb_lineno)
         trace = trace.tb_next
     return place
@@ -311,9 +572,13 @@ class _Layer:
 
 
 def _override_layer(overrides: Mapping[str, Any], start: Path) -> _Layer:
-    errors = tuple(unknown_name_error("setting", key, SETTING_NAMES, "C001") for key in overrides if key not in SETTING_NAMES)
+    errors = tuple(
+        unknown_name_error("setting", key, SETTING_NAMES, "C001") for key in overrides if key not in SETTING_NAMES
+    )
     given = {key: value for key, value in overrides.items() if value is not None and key in SETTING_NAMES}
-    return _Layer({key: _LayerValue(value, "flag", start, is_text=isinstance(value, str)) for key, value in given.items()}, errors)
+    return _Layer(
+        {key: _LayerValue(value, "flag", start, is_text=isinstance(value, str)) for key, value in given.items()}, errors
+    )
 
 
 def _environment_layer(environ: Mapping[str, str], start: Path) -> _Layer:
@@ -327,7 +592,11 @@ def _environment_layer(environ: Mapping[str, str], start: Path) -> _Layer:
         if key in SETTING_NAMES:
             values[key] = _LayerValue(value, name, start, is_text=True)
         elif near := next(iter(difflib.get_close_matches(key, (*SETTING_NAMES, "project"), n=1, cutoff=0.8)), None):
-            errors.append(InputError("C001", f"no setting is set by {name}", hint=f"did you mean {ENVIRONMENT_PREFIX}{near.upper()}?"))
+            errors.append(
+                InputError(
+                    "C001", f"no setting is set by {name}", hint=f"did you mean {ENVIRONMENT_PREFIX}{near.upper()}?"
+                )
+            )
     return _Layer(values, tuple(errors))
 
 
@@ -349,11 +618,17 @@ def _validate(key: str, given: _LayerValue) -> Any:
     value: Any = given.value
     field = Settings.model_fields[key]
     if key in ("fleet", "journal") and value == "":
-        raise InputError("C002", f"{key} cannot be empty", location=given.location, hint=f"{key} is {field.description}")
+        raise InputError(
+            "C002", f"{key} cannot be empty", location=given.location, hint=f"{key} is {field.description}"
+        )
     if key == "fleet" and isinstance(value, str | Path):
         value = str(_absolute(value, given.folder)) if looks_like_path(str(value)) else str(value)
     elif key == "journal" and isinstance(value, str | Path) and value != "off":
-        return _database_address(value, given) if str(value).startswith(DATABASE_PREFIXES) else _absolute(value, given.folder)
+        return (
+            _database_address(value, given)
+            if str(value).startswith(DATABASE_PREFIXES)
+            else _absolute(value, given.folder)
+        )
     elif key in ("modules", *RESOURCE_KINDS):
         value = _split_items(value, given)
         if key in RESOURCE_KINDS and all(isinstance(item, str | Path) for item in value):
@@ -362,7 +637,9 @@ def _validate(key: str, given: _LayerValue) -> Any:
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(field.rebuild_annotation())
         # What stands in tables is strict by its own types: arrays of TOML become tuples.
-        return adapter.validate_python(value, strict=None if key == "mcp" else not (given.is_text and isinstance(value, str)))
+        return adapter.validate_python(
+            value, strict=None if key == "mcp" else not (given.is_text and isinstance(value, str))
+        )
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         hint = f"{key} is {field.description}"
@@ -379,7 +656,9 @@ def _database_address(value: Any, given: _LayerValue) -> str:
     """The address of a database, which holds no secret. Raises `InputError` C002."""
     if not re.fullmatch(DATABASE_PATTERN, str(value)):
         hint = "put the whole address into a variable or a file: journal: env:DATABASE_URL, or journal: file:/run/secrets/journal"
-        raise InputError("C002", "the journal's address is none, or holds a name or a password", location=given.location, hint=hint)
+        raise InputError(
+            "C002", "the journal's address is none, or holds a name or a password", location=given.location, hint=hint
+        )
     return str(value)
 
 
@@ -406,7 +685,9 @@ def _absolute(path: str | Path, folder: Path) -> Path:
     except (OSError, ValueError) as error:
         if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
             why = str(error.strerror) if isinstance(error, OSError) else "it has a NUL character"
-            raise InputError("C002", f"{shorten(escape_invisible(str(path), keep=''), 80)!r} is not a path", why=why) from error
+            raise InputError(
+                "C002", f"{shorten(escape_invisible(str(path), keep=''), 80)!r} is not a path", why=why
+            ) from error
     return made
 
 
@@ -421,7 +702,9 @@ def _find_project(start: Path, look: SettingsFinder, environ: Mapping[str, str])
             ours.add(start.stat().st_uid)
         if not {path.lstat().st_uid, path.stat().st_uid, path.parent.stat().st_uid} <= ours:
             hint = f"if you trust what is in it: export {PROJECT_VARIABLE}={shlex.quote(str(path.parent))}"
-            raise InputError("C052", f"{path} or its folder belongs to another user, and can name code that runs", hint=hint)
+            raise InputError(
+                "C052", f"{path} or its folder belongs to another user, and can name code that runs", hint=hint
+            )
     return file
 
 
@@ -441,8 +724,16 @@ def _create_guard(loaded: Settings, file: SettingsFile | None, own_journal: bool
     """What the project may not do without trust."""
     folder = loaded.project or loaded.start or Path.cwd()
     servers = {name: server.command for name, server in loaded.mcp.items()}
-    needs = trust.find_requirements(folder, loaded.modules, servers, loaded.journal if own_journal else "off") if file else []
-    searched = [folder / ".orchestra", folder / "mcp", *(place for kind in RESOURCE_KINDS for place in getattr(loaded, kind))]
+    needs = (
+        trust.find_requirements(folder, loaded.modules, servers, loaded.journal if own_journal else "off")
+        if file
+        else []
+    )
+    searched = [
+        folder / ".orchestra",
+        folder / "mcp",
+        *(place for kind in RESOURCE_KINDS for place in getattr(loaded, kind)),
+    ]
     links = trust.find_outside_links(folder, [*([file.path] if file else []), *searched])
     return trust.create_guard(folder, file.table if file else {}, needs, links)
 
@@ -452,7 +743,7 @@ def _find_user_file(environ: Mapping[str, str]) -> SettingsFile | None:
         path = xdg.base_folder(environ, "XDG_CONFIG_HOME", ".config") / "orchestra" / "config.toml"
     except InputError:  # whoever has no home has no file in it
         return None
-    return settings_file.read(path) if os.path.isfile(path) else None
+    return read_settings_file(path) if os.path.isfile(path) else None
 
 
 def _default_journal(project: Path | None, environ: Mapping[str, str]) -> Path:

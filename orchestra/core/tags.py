@@ -33,7 +33,9 @@ def validate_tags(tags: object, hint: str = _PYTHON_HINT) -> dict[str, str]:
                 else f"the tag {name!r} is no line of 1 to {MAX_VALUE_LENGTH} characters"
             )
             raise InputError("E040", said, hint=hint)
-        found[str.__str__(name)] = str.__str__(value)  # whatever `str` of the subclass says, as that of an enumeration does
+        found[str.__str__(name)] = str.__str__(
+            value
+        )  # whatever `str` of the subclass says, as that of an enumeration does
     return found
 
 

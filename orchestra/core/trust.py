@@ -88,11 +88,15 @@ class ProjectGuard:
             raise self._link_error(place)
         real = Path(os.path.realpath(place))
         for need in self.requirements:
-            if need.path is not None and (need.path.is_relative_to(real) or need.path.is_relative_to(real.with_suffix(""))):
+            if need.path is not None and (
+                need.path.is_relative_to(real) or need.path.is_relative_to(real.with_suffix(""))
+            ):
                 raise self._link_error(need.path)
 
     def _link_error(self, path: Path) -> InputError:
-        return InputError("C061", f"{path} is a symbolic link that leads out of {self.folder}, which is not trusted", hint=self.hint)
+        return InputError(
+            "C061", f"{path} is a symbolic link that leads out of {self.folder}, which is not trusted", hint=self.hint
+        )
 
 
 def is_inside(path: str | Path, root: str | Path) -> bool:
@@ -108,7 +112,9 @@ def is_trusted_by_environment(environ: Mapping[str, str]) -> bool:
     """
     if (value := environ.get(TRUST_VARIABLE, "")) not in ("", "0", "1"):
         raise InputError(
-            "C002", f"{TRUST_VARIABLE} cannot be {value!r}", hint=f"export {TRUST_VARIABLE}=1 trusts every project; 0 or nothing does not"
+            "C002",
+            f"{TRUST_VARIABLE} cannot be {value!r}",
+            hint=f"export {TRUST_VARIABLE}=1 trusts every project; 0 or nothing does not",
         )
     return value == "1"
 
@@ -123,7 +129,11 @@ def create_guard(
 ) -> ProjectGuard:
     """The guard of a project, by the table of its settings, its needs, and its links among them."""
     found = tuple(links)
-    said = [table, sorted([str(link.path), _link_target(link.path)] for link in found if link.path is not None), len(found)]
+    said = [
+        table,
+        sorted([str(link.path), _link_target(link.path)] for link in found if link.path is not None),
+        len(found),
+    ]
     data = json.dumps(said, sort_keys=True, default=str).encode()
     return ProjectGuard(folder, hashlib.sha256(data).hexdigest(), (*needs, *found))
 
@@ -134,7 +144,10 @@ def find_requirements(
     """What the settings of a project make run or reach; `journal` is `off` where somebody else named it. Modules and servers count
     wherever they were named, for they are searched in the project's folder first."""
     found = [TrustRequirement("modules", f"import the modules {', '.join(modules)}")] if modules else []
-    found += [TrustRequirement("mcp", f"start the MCP server {name}: {shlex.join(command)}") for name, command in servers.items()]
+    found += [
+        TrustRequirement("mcp", f"start the MCP server {name}: {shlex.join(command)}")
+        for name, command in servers.items()
+    ]
     if journal == "off":
         return found
     if not isinstance(journal, Path) or not is_inside(journal, os.path.realpath(root)):
@@ -161,7 +174,9 @@ def find_outside_links(folder: Path, searched: Iterable[Path]) -> Iterator[Trust
         seen.add(here)
         for entry in _list_entries(here):
             if (left := left - 1) < 0:
-                yield TrustRequirement("link", f"more than {MAX_ENTRIES:,} files, not all of which were searched for symbolic links")
+                yield TrustRequirement(
+                    "link", f"more than {MAX_ENTRIES:,} files, not all of which were searched for symbolic links"
+                )
                 return
             if not entry.is_symlink():
                 waiting += [entry.path] if entry.is_dir(follow_symlinks=False) else []
@@ -244,7 +259,11 @@ class TrustStore:
 
     def all(self) -> list[TrustRecord]:
         """All records, in the order of their folders."""
-        found = [record for entry in _list_entries(str(self.folder)) if (record := _read_record(Path(entry.path))) is not None]
+        found = [
+            record
+            for entry in _list_entries(str(self.folder))
+            if (record := _read_record(Path(entry.path))) is not None
+        ]
         return sorted(found, key=lambda record: record.folder)
 
     def _record_path(self, folder: Path) -> Path:
@@ -286,4 +305,6 @@ def _read_record(path: Path) -> TrustRecord | None:
 
 
 def _write_error(path: Path, error: OSError) -> OrchestraError:
-    return OrchestraError("C023", f"{path} cannot be written: {error.strerror}", hint="set XDG_STATE_HOME to a folder of yours")
+    return OrchestraError(
+        "C023", f"{path} cannot be written: {error.strerror}", hint="set XDG_STATE_HOME to a folder of yours"
+    )

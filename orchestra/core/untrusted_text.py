@@ -68,7 +68,9 @@ def _tag_pattern(names: Iterable[str]) -> re.Pattern[str]:
     known = list(names)
     whole = "|".join(re.escape(name) for name in known) or "(?!)"
     begun = "|".join(_prefix_pattern(name) for name in known) or "(?!)"
-    return re.compile(rf"<({WORD_JOINER}*)(?=\s*(?:/\s*)?(?:(?:{whole})(?:[\s/][^<>]*)?(?:>|\Z)|(?:{begun})\Z))", re.IGNORECASE)
+    return re.compile(
+        rf"<({WORD_JOINER}*)(?=\s*(?:/\s*)?(?:(?:{whole})(?:[\s/][^<>]*)?(?:>|\Z)|(?:{begun})\Z))", re.IGNORECASE
+    )
 
 
 def _prefix_pattern(name: str) -> str:
@@ -117,7 +119,9 @@ def escape_invisible(text: str, *, keep: str = "\n\t") -> str:
 
 
 def _is_printable(char: str) -> bool:
-    return char == " " or (char not in _BIDI and unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+    return char == " " or (
+        char not in _BIDI and unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+    )
 
 
 def _escape(char: str) -> str:

@@ -95,7 +95,10 @@ class _Comparison:
             return next((reason for part in parts if (reason := self._compare(part, c, at))), None)
         p = parts[0]
         if "allOf" in c:
-            every = [{key: value for key, value in c.items() if key != "allOf"}, *(subschema(c, part) for part in c["allOf"])]
+            every = [
+                {key: value for key, value in c.items() if key != "allOf"},
+                *(subschema(c, part) for part in c["allOf"]),
+            ]
             return next((reason for part in every if (reason := self._compare(p, part, at))), None)
         options = union_members(c)
         if len(options) == 1:
@@ -170,15 +173,26 @@ class _Comparison:
             target = theirs.get(name, others)
             if target is False and source is not False:
                 yield f"{at}.{name}: {format_type(c)} has no such field, {format_type(p)} has"
-            elif target is not True and (reason := self._compare(subschema(p, source), subschema(c, target), f"{at}.{name}")):
+            elif target is not True and (
+                reason := self._compare(subschema(p, source), subschema(c, target), f"{at}.{name}")
+            ):
                 yield reason
         if more is not False and others is False:
             yield f"{_path_prefix(at)}{format_type(p)} may have further fields, {format_type(c)} forbids them"
-        elif more is not False and others is not True and (reason := self._compare(subschema(p, more), subschema(c, others), f"{at}[*]")):
+        elif (
+            more is not False
+            and others is not True
+            and (reason := self._compare(subschema(p, more), subschema(c, others), f"{at}[*]"))
+        ):
             yield reason
 
 
-_PYTHON_TYPES: Mapping[str, type | tuple[type, ...]] = {"string": str, "integer": int, "number": (int, float), "boolean": bool}
+_PYTHON_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+}
 
 
 def _is_plain(schema: Schema) -> bool:

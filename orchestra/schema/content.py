@@ -26,7 +26,9 @@ def _leaf_parts(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
                 continue
             passage = {"text", "source", "start", "end"} <= here.keys()
             for key, part in reversed(list(here.items())):
-                if (key in SCORE_FIELDS and is_probability(part)) or (key == EXPRESSION_FORMAT and isinstance(part, str)):
+                if (key in SCORE_FIELDS and is_probability(part)) or (
+                    key == EXPRESSION_FORMAT and isinstance(part, str)
+                ):
                     continue
                 if not passage or key not in ("source", "start", "end"):
                     line.append(((*steps, str(key)), part))

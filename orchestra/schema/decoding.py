@@ -10,7 +10,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_SCALARS: Final = frozenset({"none", "bool", "int", "float", "complex", "str", "bytes", "decimal", "enum", "literal", "uuid", "url"})
+_SCALARS: Final = frozenset(
+    {"none", "bool", "int", "float", "complex", "str", "bytes", "decimal", "enum", "literal", "uuid", "url"}
+)
 _TIMES: Final = frozenset({"date", "time", "datetime", "timedelta"})
 _CONTAINERS: Final = frozenset({"list", "dict", "tuple", "set", "frozenset", "deque", "ordered-dict"})
 _RECORDS: Final = frozenset({"model", "model-fields", "dataclass", "dataclass-args", "typed-dict", "named-tuple"})
@@ -19,7 +21,9 @@ _WRAPPERS: Final = frozenset({"nullable", "union", "tagged-union", "default", "d
 _MODES: Final = frozenset({"json-or-python", "lax-or-strict", "function-after", "no-info", "with-info"})
 _COPYING_KINDS: Final = _SCALARS | _TIMES | _CONTAINERS | _RECORDS | _FIELDS | _WRAPPERS | _MODES
 """Kinds of pydantic's core schemas whose values are made anew, or cannot be changed."""
-_NON_SCHEMA_KEYS: Final = frozenset({"serialization", "metadata", "config", "default", "expected", "members", "computed_fields"})
+_NON_SCHEMA_KEYS: Final = frozenset(
+    {"serialization", "metadata", "config", "default", "expected", "members", "computed_fields"}
+)
 """Keys of a core schema whose values are none, or are not read by."""
 _SCHEMA_MAP_KEYS: Final = frozenset({"fields", "choices"})
 """Keys whose values are core schemas by name."""

@@ -50,7 +50,9 @@ class ValueField:
 def accepts_null(schema: Schema) -> bool:
     """Whether a schema without references takes null."""
     kind = schema.get("type")
-    return kind == "null" or (isinstance(kind, list) and "null" in kind) or ("const" in schema and schema["const"] is None)
+    return (
+        kind == "null" or (isinstance(kind, list) and "null" in kind) or ("const" in schema and schema["const"] is None)
+    )
 
 
 def expand_schema(schema: Schema, root: Schema) -> tuple[Schema, ...]:
@@ -135,7 +137,8 @@ def fields_with_format(record: ValueField, root: Schema, wanted: str) -> frozens
         for schema in record.schemas
         for name, inner in schema.get("properties", {}).items()
         for plain in expand_schema(inner, root)
-        if plain.get("format") == wanted or any(item.get("format") == wanted for item in expand_schema(_item_schema(plain, 0), root))
+        if plain.get("format") == wanted
+        or any(item.get("format") == wanted for item in expand_schema(_item_schema(plain, 0), root))
     )
 
 

@@ -42,7 +42,15 @@ ANNOTATION_KEYWORDS = frozenset(
 MAP_MARKER = "x-mapped"
 """Marks the record that stands for a node under `each`; its only field is `values`."""
 
-_TYPE_WORDS = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "null", "array": "list", "object": "object"}
+_TYPE_WORDS = {
+    "string": "str",
+    "integer": "int",
+    "number": "float",
+    "boolean": "bool",
+    "null": "null",
+    "array": "list",
+    "object": "object",
+}
 _REFERENCE_PREFIX = "#/$defs/"
 _SUBSCHEMA_KEYS = (
     "items",
@@ -78,9 +86,17 @@ def resolve(schema: Schema) -> Schema:
 
 def _definition(schema: Schema) -> Any:
     reference = str(schema["$ref"])
-    found = schema.get("$defs", {}).get(reference.removeprefix(_REFERENCE_PREFIX)) if reference.startswith(_REFERENCE_PREFIX) else None
+    found = (
+        schema.get("$defs", {}).get(reference.removeprefix(_REFERENCE_PREFIX))
+        if reference.startswith(_REFERENCE_PREFIX)
+        else None
+    )
     if found is None:
-        raise InputError("L042", f"the reference {reference!r} leads nowhere", hint="refer to a type of the same schema: #/$defs/NAME")
+        raise InputError(
+            "L042",
+            f"the reference {reference!r} leads nowhere",
+            hint="refer to a type of the same schema: #/$defs/NAME",
+        )
     return found
 
 
@@ -108,7 +124,11 @@ def union_members(schema: Schema) -> list[Schema]:
     line, left = [schema], MAX_BRANCHES
     while line:
         if (left := left - 1) < 0:
-            raise InputError("L042", f"a union of more than {MAX_BRANCHES:,} types", hint="name each type once, and no union within itself")
+            raise InputError(
+                "L042",
+                f"a union of more than {MAX_BRANCHES:,} types",
+                hint="name each type once, and no union within itself",
+            )
         here = resolve(line.pop())
         key = "anyOf" if "anyOf" in here else "oneOf" if "oneOf" in here else ""
         if key:
@@ -200,7 +220,10 @@ def field_type(schema: Schema, name: str) -> Schema | str:
             found.append(subschema(part, fields[name]))
         elif "type" not in part and not part.keys() - ANNOTATION_KEYWORDS:
             return ANY
-        elif part.get("type") == "object" and (more := part.get("additionalProperties", "properties" not in part)) is not False:
+        elif (
+            part.get("type") == "object"
+            and (more := part.get("additionalProperties", "properties" not in part)) is not False
+        ):
             found.append(subschema(part, more))
         else:
             near = closest_match(name, fields)
@@ -259,7 +282,9 @@ def union(parts: Iterable[Schema]) -> Schema:
                 return ANY
             found.setdefault(canonical({key: value for key, value in one.items() if key != "$defs"}), one)
     plain = {
-        part["type"] for part in found.values() if not part.keys() - ANNOTATION_KEYWORDS - {"type"} and isinstance(part.get("type"), str)
+        part["type"]
+        for part in found.values()
+        if not part.keys() - ANNOTATION_KEYWORDS - {"type"} and isinstance(part.get("type"), str)
     }
     kept = [part for part in found.values() if not _is_covered(part, plain)] or list(found.values())
     if len(kept) == 1:
@@ -300,7 +325,10 @@ def allowed_values(schema: Schema, value: Any) -> AllowedValues | None:
     if any(value == option and type(value) is type(option) for option in options):
         return None
     return AllowedValues(
-        options, closest_match(value, [option for option in options if isinstance(option, str)]) if isinstance(value, str) else ""
+        options,
+        closest_match(value, [option for option in options if isinstance(option, str)])
+        if isinstance(value, str)
+        else "",
     )
 
 
@@ -380,7 +408,11 @@ class _DefinitionBundle:
 
     def _bundled_name(self, name: str, scope: Mapping[str, Any]) -> str:
         if name not in scope:
-            raise InputError("L042", f"the reference {_REFERENCE_PREFIX + name!r} leads nowhere", hint="refer to a type of the same schema")
+            raise InputError(
+                "L042",
+                f"the reference {_REFERENCE_PREFIX + name!r} leads nowhere",
+                hint="refer to a type of the same schema",
+            )
         origin = canonical(_closure(name, scope))
         number, chosen = 1, name
         while chosen in self._origins and self._origins[chosen] != origin:
@@ -408,7 +440,11 @@ def _closure(name: str, scope: Mapping[str, Any]) -> dict[str, Any]:
 def _references(schema: Any) -> list[str]:
     if not isinstance(schema, dict):
         return []
-    here = [schema["$ref"].removeprefix(_REFERENCE_PREFIX)] if str(schema.get("$ref", "")).startswith(_REFERENCE_PREFIX) else []
+    here = (
+        [schema["$ref"].removeprefix(_REFERENCE_PREFIX)]
+        if str(schema.get("$ref", "")).startswith(_REFERENCE_PREFIX)
+        else []
+    )
     return here + [name for part in _subschemas(schema) for name in _references(part)]
 
 
@@ -434,7 +470,9 @@ def _nonlocal_references(schema: Any) -> Iterator[str]:
     """References to other parts of a schema than its definitions."""
     if isinstance(schema, dict):
         reference = str(schema.get("$ref", ""))
-        if reference.startswith("#") and (not reference.startswith(_REFERENCE_PREFIX) or "/" in reference.removeprefix(_REFERENCE_PREFIX)):
+        if reference.startswith("#") and (
+            not reference.startswith(_REFERENCE_PREFIX) or "/" in reference.removeprefix(_REFERENCE_PREFIX)
+        ):
             yield reference
         for part in (*_subschemas(schema), *schema.get("$defs", {}).values()):
             yield from _nonlocal_references(part)
@@ -443,7 +481,11 @@ def _nonlocal_references(schema: Any) -> Iterator[str]:
 def _replace_references(schema: Any, led: Mapping[str, str]) -> Any:
     if not isinstance(schema, dict):
         return schema
-    out = {**schema, "$ref": led.get(schema["$ref"], schema["$ref"])} if isinstance(schema.get("$ref"), str) else dict(schema)
+    out = (
+        {**schema, "$ref": led.get(schema["$ref"], schema["$ref"])}
+        if isinstance(schema.get("$ref"), str)
+        else dict(schema)
+    )
     out |= {key: _replace_references(out[key], led) for key in _SUBSCHEMA_KEYS if key in out}
     out |= {key: [_replace_references(entry, led) for entry in out[key]] for key in _SUBSCHEMA_LIST_KEYS if key in out}
     return out | {
@@ -457,6 +499,8 @@ def strip_annotations(schema: Any) -> Any:
     """A schema without what only people read."""
     if isinstance(schema, dict):
         return {
-            key: strip_annotations(value) for key, value in schema.items() if key not in ("title", "description") or isinstance(value, dict)
+            key: strip_annotations(value)
+            for key, value in schema.items()
+            if key not in ("title", "description") or isinstance(value, dict)
         }
     return [strip_annotations(one) for one in schema] if isinstance(schema, list | tuple) else schema

@@ -136,7 +136,11 @@ def parse_untrusted(text: str) -> Any:
     _refuse_depth(text)
     try:
         value = json.loads(
-            text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_int=_bounded_int, parse_float=_finite_float
+            text,
+            object_pairs_hook=_unique_keys,
+            parse_constant=_refuse_constant,
+            parse_int=_bounded_int,
+            parse_float=_finite_float,
         )
     except StrictJsonError:
         raise

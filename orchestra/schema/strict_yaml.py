@@ -62,7 +62,9 @@ class YamlDocument:
         path: list[str | int] = []
         steps, here = list(location), self.value
         for number, step in enumerate(steps, start=1):
-            if (isinstance(here, dict) and step in here) or (isinstance(here, list) and isinstance(step, int) and step < len(here)):
+            if (isinstance(here, dict) and step in here) or (
+                isinstance(here, list) and isinstance(step, int) and step < len(here)
+            ):
                 path.append(step)
                 here = here[step]
             elif missing and number == len(steps):
@@ -107,7 +109,10 @@ def _decode(text: str | bytes, file: str) -> str:
         source = "" if size > MAX_BYTES else _decode_utf8(text, file)
     if size > MAX_BYTES:
         raise InputError(
-            "L001", f"{file} has more than 1 MiB", location=SourceLocation(file, 1), hint="split it, or pass data as inputs instead"
+            "L001",
+            f"{file} has more than 1 MiB",
+            location=SourceLocation(file, 1),
+            hint="split it, or pass data as inputs instead",
         )
     return source
 
@@ -119,7 +124,9 @@ def _decode_utf8(data: bytes, file: str) -> str:
         before = data[: error.start]
         line = before.count(b"\n") + 1
         column = len(before[before.rfind(b"\n") + 1 :].decode("utf-8", "replace")) + 1
-        raise InputError("L002", f"{file} is not UTF-8", location=SourceLocation(file, line, column), hint="save it as UTF-8") from error
+        raise InputError(
+            "L002", f"{file} is not UTF-8", location=SourceLocation(file, line, column), hint="save it as UTF-8"
+        ) from error
 
 
 def _position_at(source: str, offset: int) -> YamlPosition:
@@ -137,7 +144,9 @@ def _character_error(char: str, spot: YamlPosition, file: str, lines: list[str])
     text = _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", lines[spot.line - 1])
     what = "a carriage return without a line feed" if char == "\r" else f"the character {name}"
     hint = f'inside double quotes write "\\u{ord(char):04x}"' if char in "\u2028\u2029\ufffe\uffff" else "remove it"
-    return InputError("L003", f"{what} is not allowed", location=SourceLocation(file, spot.line, spot.column, text), hint=hint)
+    return InputError(
+        "L003", f"{what} is not allowed", location=SourceLocation(file, spot.line, spot.column, text), hint=hint
+    )
 
 
 def _syntax_error(problem: str, spot: YamlPosition, reader: _Reader) -> InputError:
@@ -232,22 +241,33 @@ class _Reader:
     def _document(self, event: Any) -> None:
         self.documents += 1
         if self.documents > 1:
-            raise self._error("L008", "a second document begins here", event, "one file holds one document: remove `---`")
+            raise self._error(
+                "L008", "a second document begins here", event, "one file holds one document: remove `---`"
+            )
         if event.tags:
             raise self._error("L006", "a %TAG directive is not allowed", event, "remove it")
 
     def _check_node(self, event: Any) -> None:
         if event.anchor is not None:
-            raise self._error("L005", f"an anchor, `&{event.anchor}`, is not allowed", event, "write the value out where it is used")
+            raise self._error(
+                "L005", f"an anchor, `&{event.anchor}`, is not allowed", event, "write the value out where it is used"
+            )
         if event.tag is not None:
-            raise self._error("L006", f"a tag, `{event.tag}`, is not allowed", event, "remove it: types come from the language")
+            raise self._error(
+                "L006", f"a tag, `{event.tag}`, is not allowed", event, "remove it: types come from the language"
+            )
 
     def _open(self, event: Any, is_map: bool) -> None:
         self._check_node(event)
         if self.stack and self.stack[-1].is_map and self.stack[-1].key is None:
             raise self._error("L010", "a key must be a string", event, "write a name as the key")
         if len(self.stack) >= MAX_DEPTH:
-            raise self._error("L011", f"nested deeper than {MAX_DEPTH}", event, "move a part into a workflow of its own, and `call` it")
+            raise self._error(
+                "L011",
+                f"nested deeper than {MAX_DEPTH}",
+                event,
+                "move a part into a workflow of its own, and `call` it",
+            )
         value: Any = {} if is_map else []
         self._put(value, self._position(event))
         container = _Container(value, is_map)
@@ -259,10 +279,15 @@ class _Reader:
         text: str = event.value
         if len(text) > MAX_SCALAR:
             raise self._error(
-                "L012", f"a text of {len(text):,} characters; at most {MAX_SCALAR:,}", event, "pass it as an input, from a file"
+                "L012",
+                f"a text of {len(text):,} characters; at most {MAX_SCALAR:,}",
+                event,
+                "pass it as an input, from a file",
             )
         if bad := _CONTROL.search(text):
-            raise self._error("L003", f"the text has the character U+{ord(bad[0]):04X}, which is not allowed", event, "remove it")
+            raise self._error(
+                "L003", f"the text has the character U+{ord(bad[0]):04X}, which is not allowed", event, "remove it"
+            )
         top = self.stack[-1] if self.stack else None
         if top is not None and top.is_map and top.key is None:
             self._key(event, text, top)
@@ -274,10 +299,14 @@ class _Reader:
             if text == "<<":
                 raise self._error("L007", "a merge key, `<<`, is not allowed", event, "write the keys out")
             if not isinstance(self._value(event, text), str):
-                raise self._error("L010", f"a key must be a string, and {text or 'nothing'} is not", event, f'quote it: "{text}"')
+                raise self._error(
+                    "L010", f"a key must be a string, and {text or 'nothing'} is not", event, f'quote it: "{text}"'
+                )
         if text in top.value:
             first = top.positions[text][0].line
-            raise self._error("L009", f"the key {text!r} stands twice; first in line {first}", event, "keep one of them")
+            raise self._error(
+                "L009", f"the key {text!r} stands twice; first in line {first}", event, "keep one of them"
+            )
         top.key, top.key_position = text, self._position(event)
 
     def _put(self, value: Any, spot: YamlPosition) -> None:
@@ -314,7 +343,9 @@ class _Reader:
             raise self._error("L013", f"{text} is ambiguous: an octal number, a decimal one, or a text", event, hint)
         if number["point"] is None and number["power"] is None and "." not in text:
             if (length := len(text.lstrip("+-"))) > MAX_DIGITS:
-                raise self._error("L013", f"an integer of {length} digits; at most {MAX_DIGITS}", event, f'quote it: "{text[:12]}…"')
+                raise self._error(
+                    "L013", f"an integer of {length} digits; at most {MAX_DIGITS}", event, f'quote it: "{text[:12]}…"'
+                )
             return int(text)
         value = float(text)
         if value in (float("inf"), float("-inf")):

@@ -84,7 +84,11 @@ def _normalize(expression: str) -> str:
     if not re.search(r"[A-Za-z]", text):  # where there is no function, a comma between digits groups thousands
         text = re.sub(r"(?<![\d.])(\d{1,3})((?:,\d{3})+)(?![\d,])", _ungroup, text)
     elif re.search(r",\s", text):  # and where arguments have a blank between them, one without it does
-        text = re.sub(r"(?<![\w.,])(?P<money>[$€£¥₹]\s*)?(?P<first>\d{1,3})(?P<rest>(?:,\d{3})+)(?!\d|,\d)", _ungroup_argument, text)
+        text = re.sub(
+            r"(?<![\w.,])(?P<money>[$€£¥₹]\s*)?(?P<first>\d{1,3})(?P<rest>(?:,\d{3})+)(?!\d|,\d)",
+            _ungroup_argument,
+            text,
+        )
     text = re.sub(r"[$€£¥₹]\s*(?=[\d.])", "", text)
     text = re.sub(r"(?<!\d)(\d+(?:\.\d+)?|\.\d+)\s*%(?=\s*(?:[-+*/),]|$))", r"(\1/100)", text)
     if _depth(text) > MAX_DEPTH:

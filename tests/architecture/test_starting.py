@@ -22,8 +22,7 @@ ONE_TOOL = {
     "journal.sqlite": "commit_loss commit_mark database errors journal liveness operations queries reader store wal writer",
     "router": "tools",
     "tools": "cells cite passages search",
-    "schema": "assignability builtin_models decoding fields json_schema schema_size strict_json strict_yaml string_formats "
-    "type_syntax types validator",
+    "schema": "assignability builtin_models decoding fields json_schema strict_json strict_yaml types validator",
     "verification": "check_budget",
 }
 """What the first run of one tool takes of the rooms that grow: no check, no plan, and nothing that reads tables."""

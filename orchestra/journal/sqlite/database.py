@@ -146,9 +146,9 @@ class SqliteFile:
 
     def to_journal_error(self, error: sqlite3.Error | UnicodeDecodeError) -> JournalError:
         """The file's error, coded. It names the process that keeps the file locked, where that is known."""
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
-            if (holder := find_lock_holder(self.path)) is not None:
-                return locked_error(self.path, error, holder)
+        is_busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+        if is_busy and (holder := find_lock_holder(self.path)) is not None:
+            return locked_error(self.path, error, holder)
         return from_sqlite(error, str(self.path), str(self.path.parent))
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ from orchestra.journal.hash_chain import verify_ends, verify_log
 from orchestra.journal.sqlite.database import COLUMNS, RunRow, SqliteFile, parse_row, read_row, row_checksum
 from orchestra.journal.sqlite.operations import message_count, read_message
 from orchestra.journal.summary import unleased_summary
-from orchestra.journal.usage import USAGE_BATCH_RUNS, UsagePage, decode_usage, encode_usage, usage_of
+from orchestra.journal.usage import ALL_RUNS, USAGE_BATCH_RUNS, UsagePage, decode_usage, encode_usage, usage_of
 from orchestra.schema.strict_json import digest
 
 VACUUM_PAGES = 256
@@ -274,9 +274,8 @@ class SqliteReader(SqliteFile):
         """Ids of runs that begin with the prefix, in order."""
         with self._snapshot() as sql:
             begins = "substr(run, 1, ?) = ? ORDER BY run LIMIT ?", (len(prefix), prefix, limit)
-            found = sql.execute(
-                f"SELECT run FROM runs NOT INDEXED WHERE run >= ? AND {begins[0]}", (prefix, *begins[1])
-            ).fetchall()  # noqa: S608
+            scan = f"SELECT run FROM runs NOT INDEXED WHERE run >= ? AND {begins[0]}"  # noqa: S608  # a constant
+            found = sql.execute(scan, (prefix, *begins[1])).fetchall()
             again = sql.execute(f"SELECT run FROM runs INDEXED BY runs_started WHERE {begins[0]}", begins[1]).fetchall()  # noqa: S608
         if found != again:
             raise damaged_rows_error("the list of runs", "table and index differ")
