@@ -129,7 +129,7 @@ def test_what_happened_from_outside_is_kept_in_order_and_open_questions_stand_ap
     facts: list[Fact] = [
         (QuestionAsked, {"node": "a", **asked}),
         (QuestionAsked, {"node": "b", **asked}),
-        (InboxMessageRejected, {"message_number": 1, "reason": "nobody asks this"}),
+        (InboxMessageRejected, {"message_number": 1, "reason": "the question is not open"}),
         (RunResumed, {"epoch": 2, "by": "ada"}),
         (QuestionAnswered, {"node": "a", "value": "yes", "message_number": 2}),
     ]
