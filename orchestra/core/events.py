@@ -1,10 +1,8 @@
 """The events of a run: a closed union, version 2.
 
 The state of a run is a fold of its events. `seq` counts 1, 2, 3, … without gaps. `at` is wall-clock time in seconds
-since the epoch.
-`node` is a path (`orchestra.core.paths`). Events are msgspec structs: creating one takes a tenth of a microsecond, and
-a strict decoder
-rejects unknown types and fields.
+since the epoch. `node` is a path (`orchestra.core.paths`). Events are msgspec structs: creating one takes a tenth of a
+microsecond, and a strict decoder rejects unknown types and fields.
 """
 
 from __future__ import annotations
@@ -21,8 +19,7 @@ from orchestra.core.paths import format_path
 VERSION = 2
 
 # `gc=False`, here and in protocols.py and outcomes.py: these structs hold JSON and other such structs, so they cannot
-# form reference cycles.
-# Python's cycle collector took 0.25 s of the 0.53 s of `python -m bench.idle ours`.
+# form reference cycles. Python's cycle collector took 0.25 s of the 0.53 s of `python -m bench.idle ours`.
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
@@ -151,8 +148,7 @@ class RunStarted(_Event, tag="run_started", frozen=True, kw_only=True):
     tiers: tuple[str, ...] = ()
     """Names of the larger models of the fleet, in escalation order. If it is empty, there may still be one larger
     model:
-    the engine calls it
-    once, and the fleet reports whether it exists.
+    the engine calls it once, and the fleet reports whether it exists.
     """
     overrides: dict[str, Override] | None = None
     """Values set by a person, by path of the step. No call is made for such a step. None for most runs."""
@@ -170,16 +166,14 @@ def tier_name(tiers: tuple[str, ...], tier: int) -> str:
 
 
 class RunResumed(_Event, tag="run_resumed", frozen=True, kw_only=True):
-    """A process took over the run under this lease epoch. Open attempts are repeated, or a person is asked about them.
-    """
+    """A process took over the run under this lease epoch. Open attempts are repeated, or a person is asked about them."""
 
     epoch: int
     by: str = ""
     idle_seconds: float = 0.0
     """Seconds since the previous event in which no process held the run. They do not count towards deadlines of bodies
     or
-    delays between
-    attempts. Older engines recorded none, and counted them.
+    delays between attempts. Older engines recorded none, and counted them.
     """
 
 
@@ -204,8 +198,7 @@ class PlanDraft(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     version: int = 0
     """Version of the plan, from 1: a failed plan is replaced by the next version. Its steps have the scope
     `node@version`,
-    which grows. 0 if
-    the steps are the body of the last turn, as in older engines.
+    which grows. 0 if the steps are the body of the last turn, as in older engines.
     """
     plan: Any = None
     """The workflow of the accepted lines if lines were accepted since the last event; its new steps may start. Null if
@@ -413,11 +406,16 @@ class WithheldOutput(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unk
 
 
 class QuestionAsked(_Event, tag="question_asked", frozen=True, kw_only=True):
-    """A person is asked. `question_digest` covers question, options, type and the withheld value; an answer is bound to it.
+    """A person is asked. `question_digest` covers question, options, type and the withheld value; an answer is bound to
+    it.
 
-    `kind` is `answer` for an `ask` node. It is `effect` if it is unknown whether a call with effect `once` happened before the run was
-    interrupted: the options are `again` and `fail`, and a value of the type `result_schema` means that the call happened with this
-    result. It is `acceptance` if a node's value was not accepted and a person is asked for the right one (`otherwise: [ask]`).
+    `kind` is one of:
+
+    - `answer`: the question of an `ask` node.
+    - `effect`: it is unknown whether a call with effect `once` happened before the run was interrupted. The options are
+      `again` and `fail`; a
+      value of the type `result_schema` means that the call happened with this result.
+    - `acceptance`: the value of a node was not accepted, and a person is asked for the right one (`otherwise: [ask]`).
     """
 
     node: str
@@ -431,8 +429,7 @@ class QuestionAsked(_Event, tag="question_asked", frozen=True, kw_only=True):
     due: float = 0.0
     """Wall-clock deadline of the question, or of a body that contains it; 0 without a deadline. Answers at or after it
     do
-    not count. Older
-    engines recorded none.
+    not count. Older engines recorded none.
     """
     result_schema: dict[str, Any] | None = None
     """For a question about an effect: the result type of the call. Older engines recorded none, and accepted no such
@@ -441,7 +438,10 @@ class QuestionAsked(_Event, tag="question_asked", frozen=True, kw_only=True):
 
 
 class QuestionAnswered(_Event, tag="question_answered", frozen=True, kw_only=True):
-    """A person answered, or declined to. `message_number` is its number in the run's inbox; 0 if it did not come through the inbox."""
+    """A person answered, or declined to.
+
+    `message_number` is its number in the run's inbox; 0 if it did not come through the inbox.
+    """
 
     node: str
     value: Any

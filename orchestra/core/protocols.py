@@ -1,8 +1,7 @@
 """Protocols between the engine and the rest of the system.
 
 The engine uses three protocols: `Clock` (time, randomness, ids), `Journal` (durable events) and `Workers` (agents and
-tools).
-Production, simulation and replay use the same engine with different implementations of these protocols.
+tools). Production, simulation and replay use the same engine with different implementations of these protocols.
 """
 
 from __future__ import annotations
@@ -201,8 +200,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     workflow: str
     status: str
     """`running` if a live process holds the lease; `waiting` if only questions to people are open; `interrupted` if the
-    run stopped without
-    an end; otherwise the status of the last event.
+    run stopped without an end; otherwise the status of the last event.
     """
     started: float
     finished: float | None = None
@@ -244,8 +242,7 @@ class InboxMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class OutboxMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of the outbox: a message of a `transactional` tool, recorded in the same transaction as the tool's result.
-    """
+    """A row of the outbox: a message of a `transactional` tool, recorded in the same transaction as the tool's result."""
 
     number: int
     """Increases in the order of commits."""
@@ -266,9 +263,8 @@ class Journal(Protocol):
     """The append-only event log, with blobs by digest, inboxes of runs, the memo and the outbox.
 
     At most one journal holds the lease of a run. Appending event 1 takes the lease; `lease` takes it over from a
-    journal that is no
-    longer alive. Every lease has an epoch. Events from an earlier epoch are refused (J005), so two processes never
-    write to one run.
+    journal that is no longer alive. Every lease has an epoch. Events from an earlier epoch are refused (J005), so two
+    processes never write to one run.
     """
 
     def append(self, run: str, events: Sequence[Event], delivered: Collection[str] = ()) -> None:
