@@ -103,7 +103,7 @@ def replace_folder(new: Path, place: Path) -> None:
 
 
 def recover_folder(place: Path) -> Path:
-    """Returns a folder written by `replace_folder`. It is restored first if a writer was killed during the replacement."""
+    """Returns a folder written by `replace_folder`. Restores it first if a writer was killed."""
     if not place.exists() and _backup_path(place).is_dir():
         os.replace(_backup_path(place), place)
     return place

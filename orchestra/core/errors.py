@@ -124,7 +124,7 @@ class RunFailed(OrchestraError):
 
 
 class Abstained(OrchestraError):
-    """The output of the run was withheld. This is a valid outcome; it is raised only when the caller needs the value."""
+    """The output of the run was withheld. This is a valid outcome; it is raised only if the caller needs the value."""
 
     exit_code = 3
 

@@ -49,7 +49,7 @@ _RECORD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "a
 def create_observer(
     level: LogLevel, stream: TextIO | None = None, *, form: LogFormat = "text", reasons: bool = False
 ) -> Observer | None:
-    """Returns an observer that logs events from this level on, with the reasons of failures if wanted; None for `off`."""
+    """Returns an observer that logs events from this level on, optionally with reasons of failures; None for `off`."""
     if level == "off":
         return None
     log = _create_log(level, stream, form)

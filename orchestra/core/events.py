@@ -166,7 +166,7 @@ def tier_name(tiers: tuple[str, ...], tier: int) -> str:
 
 
 class RunResumed(_Event, tag="run_resumed", frozen=True, kw_only=True):
-    """A process took over the run under this lease epoch. Open attempts are repeated, or a person is asked about them."""
+    """A process took over the run under this lease epoch. Open attempts are repeated, or a person is asked."""
 
     epoch: int
     by: str = ""

@@ -9,7 +9,7 @@ if sys.platform == "win32":
     import msvcrt
 
     def lock_file(descriptor: int, *, wait: bool = False, shared: bool = False) -> None:
-        """Locks a file. Windows locks bytes: one byte far behind the end is locked. `shared` locks are not supported."""
+        """Locks a file. Windows locks bytes: one byte far behind the end. `shared` locks are not supported."""
         os.lseek(descriptor, 1 << 30, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
 

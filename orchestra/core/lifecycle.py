@@ -89,7 +89,10 @@ class LoopAffinity:
 
     @staticmethod
     def _loop_closed_error() -> InputError:
-        hint = "each `asyncio.run` has its own event loop: open an Orchestra inside it, or use `with blocking() as orchestra:`"
+        hint = (
+            "each `asyncio.run` has its own event loop: open an Orchestra inside it, "
+            "or use `with blocking() as orchestra:`"
+        )
         return InputError("E030", "this Orchestra was opened on an event loop that has ended", hint=hint)
 
 

@@ -30,7 +30,7 @@ class ValueOutcome(msgspec.Struct, frozen=True, gc=False, tag="value", omit_defa
 class SkippedOutcome(
     msgspec.Struct, frozen=True, gc=False, tag="skipped", omit_defaults=True, forbid_unknown_fields=True
 ):
-    """The node did not run, because a condition was false or an input was skipped. `origin` is the first skipped node."""
+    """The node did not run, because a condition was false or an input was skipped. `origin` is the first such node."""
 
     reason: str
     origin: str = ""

@@ -242,7 +242,7 @@ class InboxMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class OutboxMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of the outbox: a message of a `transactional` tool, recorded in the same transaction as the tool's result."""
+    """A row of the outbox: a message of a `transactional` tool, recorded in the transaction of the tool's result."""
 
     number: int
     """Increases in the order of commits."""

@@ -292,11 +292,13 @@ class Settings(BaseModel):
     fleet: str = Field("laptop", description="the fleet: the name of a file in configs/, or a path")
     journal: Path | Literal["off"] | DatabaseAddress = Field(
         default_factory=lambda: _default_journal(None, os.environ),
-        description="where runs are recorded: a file, off, postgresql://HOST/NAME, or env:NAME or file:PATH that hold such an address",
+        description="where runs are recorded: a file, off, postgresql://HOST/NAME, or env:NAME or file:PATH "
+        "with such an address",
     )
     durability: Literal["strict", "group", "off"] = Field(
         "group",
-        description="strict: every call waits until its inputs are on disk; group: only results and effects wait; off: nothing waits",
+        description="strict: calls wait until their inputs are on disk; group: results and effects wait; "
+        "off: nothing waits",
     )
     retention: str = Field(
         "off",
@@ -314,7 +316,8 @@ class Settings(BaseModel):
     )
     mcp: Mapping[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], McpServer] = Field(
         {},
-        description="servers of MCP tools: [mcp.NAME] with command, environment, timeout, label and tools with their effects",
+        description="MCP tool servers: [mcp.NAME] with command, environment, timeout, label and "
+        "tools with their effects",
     )
     concurrency: int = Field(
         32, ge=1, le=10_000, description="maximum number of concurrent calls of a run, or rows of a batch"
@@ -419,7 +422,7 @@ class Settings(BaseModel):
         return None if self.guard is None else self.guard.error(*kinds)
 
     def require_trust(self, *kinds: trust.RequirementKind) -> None:
-        """Raises `InputError` C060 if the project may not do what its settings of these kinds, or of any kind, ask for."""
+        """Raises `InputError` C060 if the project lacks trust for its settings of these kinds, or of any kind."""
         if (error := self.trust_error(*kinds)) is not None:
             raise error
 
@@ -689,7 +692,10 @@ def _validate(key: str, given: _LayerValue) -> Any:
 def _database_address(value: Any, given: _LayerValue) -> str:
     """Returns the address of a database without secrets. Raises `InputError` C002."""
     if not re.fullmatch(DATABASE_PATTERN, str(value)):
-        hint = "put the whole address into a variable or a file: journal: env:DATABASE_URL, or journal: file:/run/secrets/journal"
+        hint = (
+            "put the address into a variable or a file: journal: env:DATABASE_URL, "
+            "or journal: file:/run/secrets/journal"
+        )
         raise InputError(
             "C002",
             "the journal's address is invalid, or contains a user or a password",

@@ -12,19 +12,22 @@ WORD_JOINER = "\u2060"
 _CHAT_TOKEN = re.compile(
     r"""
       <\u2060*(?=
-            \|(?:/?\w(?:[^<>\[\]\n]{0,78}\w)?\|?|"\|)>|\w{3,40}\|>  # <|im_start|>, <|eot_id|>, <|turn>, <turn|>, <|"|>; not F#'s <|>
+            \|(?:/?\w(?:[^<>\[\]\n]{0,78}\w)?\|?|"\|)>|\w{3,40}\|>
+              # <|im_start|>, <|eot_id|>, <|turn>, <turn|>, <|"|>; not F#'s <|>
           | ｜[^<>\[\]\n]{0,80}>|\w{1,40}｜>                       # DeepSeek's full-width bars
-          | /?(?:s|bos|eos|pad|unk|cls|sep|mask|sop|eop|eoh|eoa|eod|think|role|tool_call|tool_response|tools|start_of_turn|end_of_turn
-              |start_of_image|end_of_image|fim_\w{1,20}|file_sep|filename|repo_?name|gh_stars|issue_\w{1,20}|jupyter_\w{1,20}
+          | /?(?:s|bos|eos|pad|unk|cls|sep|mask|sop|eop|eoh|eoa|eod|think|role|tool_call|tool_response|tools
+              |start_of_turn|end_of_turn|start_of_image|end_of_image|fim_\w{1,20}|file_sep|filename|repo_?name|gh_stars
+              |issue_\w{1,20}|jupyter_\w{1,20}
               |empty_output|unused_?\d{1,6}|reserved_\d{1,6}|special_\d{1,6}|extra_id_\d{1,6}|tokens_unused_\d{1,6}
-              |(?:seed|minimax):[\w:]{1,40}|\w{3}_token)>  # Llama 2, Gemma, Qwen, StarCoder, SmolLM, Baichuan, Nemotron, T5, Seed, Cohere
+              |(?:seed|minimax):[\w:]{1,40}|\w{3}_token)>
+              # Llama 2, Gemma, Qwen, StarCoder, SmolLM, Baichuan, Nemotron, T5, Seed, Cohere
           | <SYS>>|</SYS>>
         )
     | \[\u2060*(?=
             [|｜]\w{3,40}[|｜]\]                                   # EXAONE
           | /?(?:INST|SYSTEM_PROMPT|TOOL_CALLS|TOOL_RESULTS|AVAILABLE_TOOLS)\]  # Mistral
-          | (?-i:/?(?:THINK|ARGS|CALL_ID|TOOL_CONTENT|MODEL_SETTINGS|PREFIX|MIDDLE|SUFFIX|IMG_BREAK|IMG_END|AUDIO|BEGIN_AUDIO
-              |control_\d{1,4}|[gs]MASK)\])                          # and of later years; GLM
+          | (?-i:/?(?:THINK|ARGS|CALL_ID|TOOL_CONTENT|MODEL_SETTINGS|PREFIX|MIDDLE|SUFFIX|IMG_BREAK
+              |IMG_END|AUDIO|BEGIN_AUDIO|control_\d{1,4}|[gs]MASK)\])                          # and of later years; GLM
           | e~\[                                                   # MiniMax
         )
     | \]\u2060*(?=~!?b[\[\]])

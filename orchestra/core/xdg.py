@@ -22,7 +22,7 @@ def base_folder(environ: Mapping[str, str], variable: str, default: str, *altern
 
 
 def home_folder(environ: Mapping[str, str], *alternatives: str) -> Path:
-    """Returns the home directory. Raises `InputError` C050 without one; `alternatives` are other settings for the hint."""
+    """Returns the home directory. Raises `InputError` C050 without one; `alternatives` go into the hint."""
     try:
         return Path(environ.get("HOME") or Path.home())
     except RuntimeError as error:

@@ -1,4 +1,6 @@
-"""Bodies: what goes into the file as JSON bytes, checked before it is put in line."""
+"""Encoding of events, inbox messages and memoized answers as JSON bytes, with size limits. Large values become separate
+blobs.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ ENCODING_ERRORS = (TypeError, ValueError, OverflowError, RecursionError, msgspec
 
 
 def encode_value(what: str, value: object) -> bytes:
-    """A letter or an answer as bytes. Raises `JournalError` J004."""
+    """Encodes an inbox message or an answer. Raises `JournalError` J004."""
     try:
         body = encode(value)
     except ENCODING_ERRORS as error:
@@ -26,7 +28,7 @@ def encode_value(what: str, value: object) -> bytes:
 
 
 def encode_event(run: str, event: Event) -> bytes:
-    """As `encode_value`, of an event, which is named only where it must be."""
+    """Encodes an event. Raises `JournalError` J004. Its name is only formatted for an error."""
     try:
         body = encode(event)
     except ENCODING_ERRORS as error:
@@ -37,7 +39,7 @@ def encode_event(run: str, event: Event) -> bytes:
 
 
 def is_encodable(run: str) -> bool:
-    """Whether a run's id is text that a file can hold: lone surrogates come in from command lines."""
+    """Returns whether an id can be stored as UTF-8. Ids from command lines may contain lone surrogates."""
     try:
         run.encode()
     except UnicodeEncodeError:
@@ -46,7 +48,7 @@ def is_encodable(run: str) -> bool:
 
 
 LARGE_EVENT_BYTES = 16 << 10
-"""Bytes of an event beyond which its value is a blob of its own."""
+"""Size in bytes of an event above which its value is stored as a blob."""
 
 
 class _Valued(msgspec.Struct):
@@ -67,9 +69,9 @@ _decode_ended = msgspec.json.Decoder(_Ended).decode
 
 
 def split_value(event: Event, body: bytes) -> tuple[bytes, bytes] | None:
-    """The event's bytes without its value, and the value's bytes; None for an event that carries none.
+    """Splits an encoded event into the event without its value and the value; None for an event without a value.
 
-    The value is cut out of `body` as it was encoded when the event came, whatever became of the object since.
+    The value is cut out of `body` as it was encoded, even if the object has changed since.
     """
     match event:
         case AttemptFinished(value=value) if value is not None:
@@ -83,7 +85,7 @@ def split_value(event: Event, body: bytes) -> tuple[bytes, bytes] | None:
 
 
 def with_value(event: Event, value: Any) -> Event:
-    """The event with another value; raises `ValueError` for one that carries none."""
+    """Returns the event with another value. Raises `ValueError` for an event without a value."""
     match event:
         case AttemptFinished():
             return msgspec.structs.replace(event, value=value)

@@ -1,4 +1,4 @@
-"""What goes wrong with a journal, and what to type then."""
+"""Errors of all journals, with hints."""
 
 from __future__ import annotations
 
@@ -12,37 +12,38 @@ from orchestra.core.errors import OrchestraError
 from orchestra.journal import MAX_BODY_BYTES
 
 _TRANSIENT_CODES = frozenset({"J010", "J011", "J012", "J015"})
-# Not J014: what a disk that failed to sync has kept can be told by nobody, so nothing is appended to it until somebody has looked.
+# Not J014: after a failed sync the content of the disk is unknown, so nothing is appended until a person has looked at
+# it.
 
 
 class JournalError(OrchestraError):
-    """A store that cannot be opened, read or written, or a log that is not what was written."""
+    """A journal that cannot be opened, read or written, or a log that was altered."""
 
     @property
     def is_transient(self) -> bool:
-        """Whether a file that could not be written for it may be written again: nothing that was told to be on disk is in doubt."""
+        """Whether writing may be tried again later. Nothing that was reported as durable is in doubt."""
         return self.code in _TRANSIENT_CODES
 
     def copy(self) -> JournalError:
-        """The same error as a new exception, for another caller to raise."""
+        """Returns a new exception with the same content, to be raised in another caller."""
         return JournalError(self.code, self.message, location=self.location, hint=self.hint, why=self.why)
 
 
 FaultListener: TypeAlias = Callable[[JournalError | None], None]
-"""Hears of a fault of a journal, and with None that it has passed."""
+"""Is called with a fault of the journal, and with None when the fault is over."""
 
 
 def ignore_faults(_fault: JournalError | None) -> None:
-    """An alarm that tells nobody."""
+    """A `FaultListener` that does nothing."""
 
 
 def closed_error() -> JournalError:
-    """The error of a journal that takes no more events because it was closed."""
+    """Returns the error of using a closed journal."""
     return JournalError("J002", "the journal is closed", hint="append before `close`, or open the journal again")
 
 
 def never_appended_error(run: str, seq: int) -> JournalError:
-    """The error of waiting for what nobody appended; waiting would never end."""
+    """Returns the error of waiting for an event that was never appended."""
     return JournalError(
         "J003",
         f"event {seq} of run {run} was never appended, so it cannot become durable",
@@ -51,19 +52,19 @@ def never_appended_error(run: str, seq: int) -> JournalError:
 
 
 def not_json_error(what: str, reason: str) -> JournalError:
-    """The error of an event, a letter or an answer to be remembered that is no JSON."""
+    """Returns the error of an event, inbox message or answer that is not valid JSON."""
     hint = "give JSON values or pydantic models: null, booleans, numbers, text, lists, and objects with text for keys"
     return JournalError("J004", f"{what} cannot be written as JSON: {reason}", hint=hint)
 
 
 def too_large_error(what: str, size: int) -> JournalError:
-    """The error of an event, a letter or an answer that has too many bytes."""
+    """Returns the error of an event, inbox message or answer that is too large."""
     said = f"{what} has {size / 2**20:.1f} MiB as JSON; the journal takes {MAX_BODY_BYTES >> 20} MiB at most"
     return JournalError("J004", said, hint="write the data to a file or blob, and pass its name on")
 
 
 def lease_lost_error(run: str) -> JournalError:
-    """The error of appending to a run without its lease."""
+    """Returns the error of appending to a run whose lease is held by another process."""
     return JournalError(
         "J005",
         f"another process has the lease of run {run}",
@@ -72,14 +73,14 @@ def lease_lost_error(run: str) -> JournalError:
 
 
 def after_end_error(run: str, seq: int) -> JournalError:
-    """The error of an event for a run that has its last one."""
+    """Returns the error of an event after the last event of a run."""
     return JournalError(
         "J006", f"event {seq} comes after the end of run {run}", hint="start a new run: this one has its last event"
     )
 
 
 def run_ended_error(run: str) -> JournalError:
-    """The error of a lease of a run that has its last event, or of a letter to it."""
+    """Returns the error of leasing a run that has ended, or sending a message to it."""
     return JournalError(
         "J006",
         f"run {run} has ended, so it can neither be taken over nor get letters",
@@ -88,12 +89,12 @@ def run_ended_error(run: str) -> JournalError:
 
 
 def process_name(number: int | str, host: str) -> str:
-    """How a process is told of; its host may not be known."""
+    """Formats the name of a process; the host may be empty."""
     return f"process {number}" + (f" on {host}" if host else "")
 
 
 def this_process_name() -> str:
-    """How this process is told of."""
+    """Returns the name of this process."""
     return process_name(os.getpid(), socket.gethostname())
 
 
@@ -120,7 +121,7 @@ def lease_held_error(run: str, holder: str = "", inaccessible_file: Path | None 
 
 
 def events_lost_error(run: str) -> JournalError:
-    """The error of a lease of a run whose last events may be missing."""
+    """Returns the error of leasing a run whose last events may be missing."""
     return JournalError(
         "J026",
         f"the last events of run {run} may be lost: what it did after them is not known here",
@@ -129,12 +130,12 @@ def events_lost_error(run: str) -> JournalError:
 
 
 def no_run_error(run: str) -> JournalError:
-    """The error of a run that is not there."""
+    """Returns the error of an unknown run."""
     return JournalError("J023", f"there is no run {run!r} in this journal", hint="orchestra runs list")
 
 
 def undelivered_error(run: str) -> JournalError:
-    """The error of deleting a run whose messages nobody has delivered."""
+    """Returns the error of deleting a run with undelivered messages."""
     return JournalError(
         "J024",
         f"run {run} has messages in the outbox that are not delivered",
@@ -143,7 +144,7 @@ def undelivered_error(run: str) -> JournalError:
 
 
 def damaged_event_error(run: str, seq: int, reason: str) -> JournalError:
-    """The error of a log that is not what was written."""
+    """Returns the error of an altered log."""
     return JournalError(
         "J013",
         f"the journal is damaged at event {seq} of run {run}: {reason}",
@@ -152,7 +153,7 @@ def damaged_event_error(run: str, seq: int, reason: str) -> JournalError:
 
 
 def damaged_rows_error(what: str, reason: str) -> JournalError:
-    """The error of rows beside the events that are not what was written."""
+    """Returns the error of altered rows besides the events."""
     return JournalError(
         "J013",
         f"the journal is damaged at {what}: {reason}",
@@ -161,7 +162,7 @@ def damaged_rows_error(what: str, reason: str) -> JournalError:
 
 
 def unknown_event_error(run: str, seq: int, reason: str) -> JournalError:
-    """The error of an event of a kind that this version does not know."""
+    """Returns the error of an event of an unknown kind."""
     return JournalError(
         "J021",
         f"event {seq} of run {run} is of a kind that this version does not know: {reason}",
