@@ -1,4 +1,4 @@
-"""Errors of a journal in SQLite: codes of SQLite's errors, and what to type then."""
+"""Errors of the SQLite journal: codes for SQLite's errors, with hints."""
 
 from __future__ import annotations
 
@@ -59,15 +59,15 @@ _SQLITE_CODES: dict[int, tuple[str, str, str]] = {
 
 
 SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
-"""What the module `sqlite3` raises: of a damaged file, it may fail to decode SQLite's own words."""
+"""Exceptions of the module `sqlite3`. For a damaged file it may fail to decode a message of SQLite."""
 
 
 def from_sqlite(error: sqlite3.Error | UnicodeDecodeError, path: str, folder: str) -> JournalError:
-    """A store's error, with a code and what to type."""
+    """Converts an error of SQLite to a coded error with a hint."""
     number: int = getattr(error, "sqlite_errorcode", None) or 0
     primary = sqlite3.SQLITE_FULL if number == sqlite3.SQLITE_IOERR_SHMSIZE else number & 0xFF
     if isinstance(error, UnicodeDecodeError) or (not primary and "decode to UTF-8" in str(error)):
-        primary = sqlite3.SQLITE_CORRUPT  # we write no other text
+        primary = sqlite3.SQLITE_CORRUPT  # this package writes only UTF-8
     code, message, hint = _SQLITE_CODES.get(
         primary, ("J019", "the journal failed", "open it again; if that fails too, move {path}* away")
     )
@@ -75,7 +75,7 @@ def from_sqlite(error: sqlite3.Error | UnicodeDecodeError, path: str, folder: st
 
 
 def locked_error(path: Path, error: Exception, holder: LockHolder) -> JournalError:
-    """The error of a file whose write lock a known process keeps."""
+    """Returns the error of a file whose write lock is held by a known process."""
     what = f"process {holder.pid} ({escape_invisible(holder.name)})"
     if holder.is_stopped:
         message = f"{what} keeps the journal locked, and is stopped: {path}"
@@ -86,7 +86,7 @@ def locked_error(path: Path, error: Exception, holder: LockHolder) -> JournalErr
 
 
 def disk_full_error(path: str, folder: str, free: int) -> JournalError:
-    """The error of a disk on which too little is free to count on it."""
+    """Returns the error of a disk with too little free space."""
     code, message, hint = _SQLITE_CODES[sqlite3.SQLITE_FULL]
     return JournalError(
         code, f"{message}: {path}", why=f"{free >> 10} KiB are free", hint=hint.format(path=path, folder=folder)
@@ -94,7 +94,7 @@ def disk_full_error(path: str, folder: str, free: int) -> JournalError:
 
 
 def from_os(error: OSError, path: str) -> JournalError:
-    """The error of a file or folder that the system does not give us."""
+    """Returns the error of a file or folder that the system cannot open."""
     return JournalError(
         "J015",
         f"the journal cannot be opened: {path}",
@@ -104,13 +104,13 @@ def from_os(error: OSError, path: str) -> JournalError:
 
 
 def moved_error(path: str) -> JournalError:
-    """The error of a file that somebody deleted or replaced while it was open."""
+    """Returns the error of a file that was deleted or replaced while it was open."""
     hint = "leave the file alone; open the Orchestra again"
     return JournalError("J016", f"the journal was deleted or replaced while it was open: {path}", hint=hint)
 
 
 def commits_missing_error(path: Path, what: str) -> JournalError:
-    """The error of a journal that lacks commits that were durable."""
+    """Returns the error of a journal with missing durable commits."""
     return JournalError(
         "J025",
         f"the journal has lost what was durable: {path}: {what}",
@@ -119,7 +119,7 @@ def commits_missing_error(path: Path, what: str) -> JournalError:
 
 
 def in_use_error(path: Path) -> JournalError:
-    """The error of accepting a loss while another process has the journal open."""
+    """Returns the error of accepting a loss while another process has the journal open."""
     return JournalError(
         "J027",
         f"another process has the journal open: {path}",

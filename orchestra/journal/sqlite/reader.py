@@ -1,4 +1,4 @@
-"""Reading: the connection that answers questions. Every answer is what was written, or a coded error; synchronous."""
+"""The connection for queries. Every result is as it was written, or a coded error is raised. Synchronous."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from orchestra.journal.usage import ALL_RUNS, USAGE_BATCH_RUNS, UsagePage, decod
 from orchestra.schema.strict_json import digest
 
 VACUUM_PAGES = 256
-"""Pages that one step of `compact` gives back; others may write between two steps."""
+"""Pages that one step of `compact` frees; others may write between two steps."""
 
 _JOIN_RUNS = "LEFT JOIN runs ON runs.run = latest.run LEFT JOIN run_usage ON run_usage.run = latest.run"
 _USAGE_COLUMNS = "CAST(runs.last AS INTEGER), CAST(runs.chain AS BLOB), runs.status = 'running', CAST(run_usage.body AS BLOB), run_usage.checksum"
@@ -45,7 +45,7 @@ _decode_value = msgspec.json.Decoder().decode
 
 
 class InboxPosition(NamedTuple):
-    """What is new in the inboxes: as of which version of the file, up to which place, and the runs that got letters."""
+    """State of the inboxes: the version of the file, the last place, and the runs with new messages."""
 
     version: int
     place: int
@@ -53,28 +53,31 @@ class InboxPosition(NamedTuple):
 
 
 class SqliteReader(SqliteFile):
-    """Answers what the journal's callers ask."""
+    """Synchronous queries of the journal."""
 
     _compared: object = None
-    """Which list was compared last, as of which version of the file."""
+    """The list that was compared last, with the version of the file."""
     _tagged_runs: tuple[int, Mapping[str, str], list[tuple[float, str]]] | None = None
-    """The runs that were found by tags last, as of which version."""
+    """The last result of a search by tags, with the version of the file."""
 
     def row(self, run: str) -> RunRow | None:
-        """The run's row, or None."""
+        """Returns the run's row, or None."""
         return read_row(self.sql, run)
 
     def events(self, run: str, after: int) -> list[Event]:
-        """The events with `seq > after`.
+        """Returns the events with `seq > after`.
 
-        Raises `JournalError`: J013 where numbers, chain, end or a large value are not as they were written, J021 for an unknown kind.
+        Raises:
+            JournalError: J013 if numbers, hashes, end or a large value were altered, J021 for an unknown kind.
         """
         with self._snapshot() as sql:
             return self._events(sql, run, after)
 
     def unleased_summary(self, summary: RunSummary) -> RunSummary:
-        """The row of a run that nobody holds, with what has become of it. One whose events, or the count of whose letters, are damaged is
-        `interrupted`: that is no reason not to list the others."""
+        """Returns the summary of a run without a lease, with its status. A run with damaged events, or a damaged number
+        of
+        messages, is `interrupted`, so that the other runs can be listed.
+        """
         try:
             with self._snapshot() as sql:
                 return unleased_summary(summary, self._events(sql, summary.run, 0), message_count(sql, summary.run))
@@ -88,7 +91,9 @@ class SqliteReader(SqliteFile):
         return self._read_log(run, after, end or (0, run.encode()), with_values=True)
 
     def _read_log(self, run: str, after: int, end: tuple[int, bytes], *, with_values: bool) -> list[Event]:
-        """The events with `seq > after` of a log that has this end; `with_values` with the values that are kept apart."""
+        """Returns the events with `seq > after` of a log with this end; `with_values` restores values that are stored
+        separately.
+        """
         rows = self.sql.execute(
             "SELECT seq, CAST(body AS BLOB), CAST(chain AS BLOB), ifnull(CAST(big AS TEXT), '') FROM events"
             " WHERE run = ? AND seq >= ? ORDER BY seq",
@@ -103,11 +108,12 @@ class SqliteReader(SqliteFile):
         ]
 
     def scan(self, since: float, before: tuple[Any, str] | None) -> list[ScannedRun]:
-        """Returns the latest runs that began at `since` or later and before `before`, newest first.
+        """Returns the latest runs that started at `since` or later and before `before`, newest first.
 
-        They have at most `SCAN_BATCH_EVENTS` events, or are one run.
+        They have at most `SCAN_BATCH_EVENTS` events in total, or are one run. A damaged run has its error.
 
-        Raises `JournalError` J013 where the list of runs is damaged; of a run that is damaged, its row says so.
+        Raises:
+            JournalError: J013 if the list of runs is damaged.
         """
         with self._snapshot() as sql:
             if before is None:
@@ -117,7 +123,7 @@ class SqliteReader(SqliteFile):
                 )
                 if one != other:
                     raise damaged_rows_error("the list of runs", "table and index differ")
-            # The keys as they stand in the index, whatever they are: the next page begins behind them.
+            # The keys as stored in the index, of any type: the next page starts after them.
             some, keys = ("AND (started, run) < (?, ?)", before) if before is not None else ("", ())
             found: list[ScannedRun] = []
             seen = 0
@@ -140,7 +146,7 @@ class SqliteReader(SqliteFile):
             return ScannedRun(run, started, error=fault)
 
     def get_blob(self, name: str) -> bytes | None:
-        """A blob's bytes; raises `JournalError` J013 where they are not what was stored."""
+        """Returns the bytes of a blob. Raises `JournalError` J013 if they were altered."""
         row = self.sql.execute("SELECT CAST(data AS BLOB) FROM blobs WHERE digest = ?", (name,)).fetchone()
         if row is None:
             return None
@@ -150,7 +156,9 @@ class SqliteReader(SqliteFile):
         return data
 
     def summaries(self, limit: int, where: RunSelection = ALL_RUNS) -> list[tuple[RunSummary, str]]:
-        """The latest runs of a selection, newest first, each with the name of its writer. Raises `JournalError` J013."""
+        """Returns the latest runs of a selection, newest first, each with the name of its writer. Raises `JournalError`
+        J013.
+        """
         found = []
         before: tuple[float, str] | None = None
         with self._snapshot():
@@ -165,9 +173,12 @@ class SqliteReader(SqliteFile):
         return found
 
     def query_usages(self, where: RunSelection) -> UsagePage:
-        """What the latest runs of a selection used, newest first: some of them. Empty behind the last one.
+        """Returns a page of usages of a selection, newest first. It is empty after the last run. A run that cannot be
+        read
+        has its error.
 
-        Raises `JournalError` J013 where the list of runs is damaged; of a run that cannot be read, its row says so.
+        Raises:
+            JournalError: J013 if the list of runs is damaged.
         """
         found, folded, seen = list[RunUsageResult](), list[tuple[str, int, bytes, bytes]](), 0
         with self._snapshot():
@@ -188,9 +199,11 @@ class SqliteReader(SqliteFile):
         return UsagePage(found, folded)
 
     def _latest_runs(self, where: RunSelection, limit: int, columns: str) -> Iterator[Any]:
-        """Of the latest runs of a selection, newest first: `run`, `started`, and columns of the run's row and of its usage.
+        """Returns `run`, `started`, and columns of the row and the usage of the latest runs of a selection, newest
+        first.
 
-        Raises `JournalError` J013 where the two copies of what it reads differ in the runs of the selection.
+        Raises:
+            JournalError: J013 if table and index differ for the runs of the selection.
         """
         if where.tags:
             each = f"SELECT latest.run, latest.begun, {columns} FROM (SELECT ?2 AS run, ?1 AS begun) AS latest {_JOIN_RUNS}"  # noqa: S608  # constants
@@ -207,7 +220,7 @@ class SqliteReader(SqliteFile):
         )
 
     def _check_run_index(self, condition: str, given: tuple[float, ...]) -> None:
-        """Compares the two copies of the list of runs; once for as long as nobody writes, whatever pages are read of it."""
+        """Compares table and index of the list of runs, once per version of the file, for any number of pages."""
         compared = self.sql.execute("PRAGMA data_version").fetchone()[0], condition, given
         if self._compared != compared:
             one, other = (
@@ -219,7 +232,9 @@ class SqliteReader(SqliteFile):
             self._compared = compared
 
     def _latest_tagged(self, where: RunSelection, limit: int) -> list[tuple[float, str]]:
-        """Start and id of the latest runs of a selection by tags, newest first. Raises `JournalError` J013 where the two copies differ."""
+        """Returns start and id of the latest runs of a selection by tags, newest first. Raises `JournalError` J013 if
+        table and index differ.
+        """
         version: int = self.sql.execute("PRAGMA data_version").fetchone()[0]
         if self._tagged_runs is None or self._tagged_runs[:2] != (version, where.tags):
             some = [self._runs_with_tag(*tag) for tag in where.tags.items()]
@@ -232,7 +247,9 @@ class SqliteReader(SqliteFile):
         return list(islice(found, max(0, limit)))
 
     def _runs_with_tag(self, name: str, value: str) -> set[tuple[float, str]]:
-        """Start and id of the runs with a tag: the rows that a search for it finds are held against all rows of the other copy."""
+        """Returns start and id of the runs with a tag. The rows found by the search are compared with all rows of the
+        other copy.
+        """
         search = "SELECT name, value, started, run FROM tags NOT INDEXED WHERE name = ? AND value = ?"
         scan = "SELECT name, value, started, run FROM tags INDEXED BY tags_run WHERE +name = ? AND +value = ?"
         one, other = (set(self.sql.execute(statement, (name, value))) for statement in (search, scan))
@@ -241,7 +258,9 @@ class SqliteReader(SqliteFile):
         return {(started, run) for _, _, started, run in one}
 
     def first_and_last_events(self, runs: Collection[str]) -> dict[str, tuple[Event, Event]]:
-        """The first and the last event of each of these runs, without large values; those that cannot be read are left out."""
+        """Returns the first and the last event of each run, without large values. Runs that cannot be read are left
+        out.
+        """
         found = dict[str, tuple[Event, Event]]()
         with self._snapshot() as sql:
             for run in runs:
@@ -252,7 +271,7 @@ class SqliteReader(SqliteFile):
         return found
 
     def derived_runs(self, runs: Collection[str]) -> list[str]:
-        """Other runs that have something of these. Raises `JournalError` J013 where the two copies of that list differ."""
+        """Returns the other runs that copy from these. Raises `JournalError` J013 if table and index differ."""
         with self._snapshot() as sql:
             wanted, one = set(runs), set[tuple[str, str]]()
             for run in wanted:
@@ -264,14 +283,14 @@ class SqliteReader(SqliteFile):
         return sorted({run for _, run in one}.difference(wanted))
 
     def existing_runs(self, runs: Collection[str]) -> set[str]:
-        """Those of these runs that are there."""
+        """Returns the ids that belong to existing runs."""
         with self._snapshot() as sql:
             return {
                 run for run in runs if sql.execute("SELECT 1 FROM runs WHERE run = ?", (run,)).fetchone() is not None
             }
 
     def find_runs(self, prefix: str, limit: int) -> list[str]:
-        """Ids of runs that begin with the prefix, in order."""
+        """Returns ids of runs with this prefix, in order."""
         with self._snapshot() as sql:
             begins = "substr(run, 1, ?) = ? ORDER BY run LIMIT ?", (len(prefix), prefix, limit)
             scan = f"SELECT run FROM runs NOT INDEXED WHERE run >= ? AND {begins[0]}"  # noqa: S608  # a constant
@@ -282,7 +301,10 @@ class SqliteReader(SqliteFile):
         return [row[0] for row in found]
 
     def inbox(self, run: str, after: int) -> list[InboxMessage]:
-        """The letters of a run with a greater number. Raises `JournalError` J013 where one is missing or not what was written."""
+        """Returns the inbox messages of a run with a greater number. Raises `JournalError` J013 if one is missing or
+        was
+        altered.
+        """
         with self._snapshot() as sql:
             last, first = message_count(sql, run), max(0, after) + 1
             rows = sql.execute(
@@ -296,7 +318,10 @@ class SqliteReader(SqliteFile):
         ]
 
     def new_messages(self, seen: InboxPosition) -> InboxPosition:
-        """What came into the inboxes since; costs one look at the file's version where nothing was written."""
+        """Returns what is new in the inboxes since a position. If nothing was written, this only reads the version of
+        the
+        file.
+        """
         version: int = self.sql.execute("PRAGMA data_version").fetchone()[0]
         if version == seen.version:
             return seen._replace(runs=frozenset())
@@ -309,14 +334,14 @@ class SqliteReader(SqliteFile):
         return InboxPosition(version, rows[-1][0] if rows else seen.place, frozenset(row[1] for row in rows))
 
     def inbox_end(self) -> InboxPosition:
-        """Where the inboxes end now."""
+        """Returns the current end of the inboxes."""
         found = self.sql.execute(
             "SELECT CAST(seq AS INTEGER) FROM sqlite_sequence WHERE name = 'inbox_counts'"
         ).fetchone()
         return InboxPosition(0, found[0] if found else 0)
 
     def get_memos(self, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
-        """For each key that is there the run and the answer. Raises `JournalError` J013."""
+        """Returns run and answer for each known key. Raises `JournalError` J013."""
         found = dict[str, tuple[str, Any]]()
         with self._snapshot() as sql:
             for memo in memos:
@@ -329,9 +354,11 @@ class SqliteReader(SqliteFile):
         return found
 
     def outbox(self, after: int, limit: int) -> list[OutboxMessage]:
-        """Messages that nobody has marked as delivered. Raises `JournalError` J013 where one is missing or not what was written."""
+        """Returns messages that are not marked as delivered. Raises `JournalError` J013 if one is missing or was
+        altered.
+        """
         with self._snapshot() as sql:
-            # Two indexes hold the same numbers: what one of them has lost or altered, the other one has not.
+            # Two indexes hold the same numbers, so that a lost or altered entry of one is detected.
             some = "count(*), sum(CAST(number AS INTEGER)) FROM outbox INDEXED BY"
             one, other = (
                 sql.execute(f"SELECT {some} {index} WHERE delivered = 0").fetchone()
@@ -347,23 +374,23 @@ class SqliteReader(SqliteFile):
             return [_outbox_message(self._undelivered_columns(number)) for (number,) in numbers]
 
     def has_incremental_vacuum(self) -> bool:
-        """Returns whether the file gives unused pages back step by step."""
+        """Returns whether the file returns unused pages in steps."""
         return bool(self.sql.execute("PRAGMA auto_vacuum").fetchone()[0] == 2)
 
     def vacuum(self) -> None:
-        """Writes the whole file anew."""
+        """Rewrites the whole file."""
         self.sql.execute("PRAGMA auto_vacuum = INCREMENTAL")
         self.sql.execute("VACUUM")
 
     def vacuum_step(self) -> bool:
-        """Gives some unused pages back to the disk; false where there are none."""
-        # As a script: the statement has a row without columns for each page, and a cursor stops at the first of them.
+        """Returns some unused pages to the disk; false if there are none."""
+        # As a script: the statement yields a row without columns per page, and a cursor stops at the first of them.
         self.sql.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
         self.checkpoint_if_long()
         return bool(self.sql.execute("PRAGMA freelist_count").fetchone()[0])
 
     def truncate_log(self) -> None:
-        """Writes the log back into the file, as far as others let us, so that the file shrinks on disk."""
+        """Writes the log back into the file, as far as other connections allow, so that it shrinks on disk."""
         self.checkpoint("TRUNCATE")
 
     def _undelivered_columns(self, number: int) -> Sequence[Any]:
@@ -376,7 +403,7 @@ class SqliteReader(SqliteFile):
         return tuple(row[:6])
 
     def _restore_value(self, run: str, event: Event, big: str) -> Event:
-        """The event with its value, which is a blob."""
+        """Returns the event with its value, which is stored as a blob."""
         try:
             data = self.get_blob(big)
             if data is None:
@@ -387,7 +414,7 @@ class SqliteReader(SqliteFile):
 
     @contextmanager
     def _snapshot(self) -> Iterator[sqlite3.Connection]:
-        """The file as it is at one moment."""
+        """A consistent snapshot of the file."""
         self.sql.execute("BEGIN")
         try:
             yield self.sql
@@ -397,14 +424,14 @@ class SqliteReader(SqliteFile):
 
 
 def _period_condition(where: RunSelection) -> tuple[str, tuple[float, ...]]:
-    """The condition of a period, and its arguments: none for any time."""
+    """Returns the condition of a period and its arguments; empty for an unlimited period."""
     bounds = [(">=", where.since)] if where.since > -inf else []
     bounds += [("<", where.until)] if where.until < inf else []
     return " AND ".join(f"started {sign} ?" for sign, _ in bounds) or "1", tuple(bound for _, bound in bounds)
 
 
 def _stored_usage(run: str, last: int, chain: bytes, body: bytes | None, stated: int | None) -> RunUsage | None:
-    """The usage of a run as it was stored; None where none is, or that of a shorter log, or where it is damaged."""
+    """Returns the stored usage of a run; None if there is none, if it belongs to a shorter log, or if it is damaged."""
     if body is None or stated != row_checksum(run, last, chain, body):
         return None
     try:
