@@ -69,8 +69,7 @@ def open_private_file(path: Path) -> Iterator[IO[bytes]]:
 
 def _open_special_file(path: Path) -> IO[bytes] | None:
     """Opens the target of a path if it is an open descriptor, such as `/dev/stdout`, or not a regular file; else
-    returns
-    None.
+    returns None.
     """
     place = path
     for _link in range(40):  # the limit of Linux

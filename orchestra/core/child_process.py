@@ -18,14 +18,12 @@ from orchestra.core.atomic_files import write_file
 GUARD_SCRIPT = Path(__file__).with_name("die_with_parent.py")
 MAX_LOG_BYTES = 16 << 20
 """Maximum size of a server's log in bytes. A larger log is renamed to `NAME.log.1`, cut to its last part, and a new one
-is
-started.
+is started.
 """
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 KEY_VARIABLE = "ORCHESTRA_SERVER_KEY"
 """The environment variable with the key of a server. vLLM's own variable is not used: vLLM can copy its own variables
-into
-caches.
+into caches.
 """
 
 
@@ -109,8 +107,7 @@ def kill_group(group: int) -> None:
 
 def resident_bytes(group: int) -> int:
     """Returns the memory of a process group in bytes: the sum of proportional set sizes, which count shared pages once.
-    0
-    without /proc.
+    0 without /proc.
     """
     return sum(_process_memory(pid) for pid in _group_members(group))
 

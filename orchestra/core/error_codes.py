@@ -11,8 +11,7 @@ REPEAT_DECLINED = "E016"
 """The call may have happened, and a person declined to repeat it."""
 IN_DOUBT_CODES = frozenset({ALREADY_CALLED, TIMEOUT, "E007", "T004"})
 """Errors of calls that may have happened: a call that was not repeated, timed out or cancelled itself, or whose
-function
-returned a wrong type.
+function returned a wrong type.
 """
 LABEL_NOT_ALLOWED = "F202"
 """The model may not receive data with this label."""

@@ -147,8 +147,7 @@ class RunStarted(_Event, tag="run_started", frozen=True, kw_only=True):
     """
     tiers: tuple[str, ...] = ()
     """Names of the larger models of the fleet, in escalation order. If it is empty, there may still be one larger
-    model:
-    the engine calls it once, and the fleet reports whether it exists.
+    model: the engine calls it once, and the fleet reports whether it exists.
     """
     overrides: dict[str, Override] | None = None
     """Values set by a person, by path of the step. No call is made for such a step. None for most runs."""
@@ -172,8 +171,7 @@ class RunResumed(_Event, tag="run_resumed", frozen=True, kw_only=True):
     by: str = ""
     idle_seconds: float = 0.0
     """Seconds since the previous event in which no process held the run. They do not count towards deadlines of bodies
-    or
-    delays between attempts. Older engines recorded none, and counted them.
+    or delays between attempts. Older engines recorded none, and counted them.
     """
 
 
@@ -197,8 +195,7 @@ class PlanDraft(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     """Lines that were wrong at first."""
     version: int = 0
     """Version of the plan, from 1: a failed plan is replaced by the next version. Its steps have the scope
-    `node@version`,
-    which grows. 0 if the steps are the body of the last turn, as in older engines.
+    `node@version`, which grows. 0 if the steps are the body of the last turn, as in older engines.
     """
     plan: Any = None
     """The workflow of the accepted lines if lines were accepted since the last event; its new steps may start. Null if
@@ -220,8 +217,7 @@ class PlanDraft(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     """Whether the samples are made in parallel. Older engines made them one after the other."""
     sampled_plans: tuple[tuple[str, ...], ...] = ()
     """Lines of the finished samples; empty for a sample without a plan. With parallel samples they are recorded with
-    the
-    plan that won.
+    the plan that won.
     """
     agreement: float | None = None
     """For a voted plan: the share of samples that agree on it, which is its confidence."""
@@ -235,8 +231,7 @@ class PlanDraft(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
 
 class TurnStarted(_Event, tag="turn_started", frozen=True, kw_only=True):
     """A body starts: that of a `call` node (turn 1), the `turn`-th iteration of a loop (from 1), or the next question
-    to
-    the router of a plan.
+    to the router of a plan.
 
     A plan runs while it is made, and grows by the accepted lines.
     """
@@ -428,8 +423,7 @@ class QuestionAsked(_Event, tag="question_asked", frozen=True, kw_only=True):
     """For a question about acceptance."""
     due: float = 0.0
     """Wall-clock deadline of the question, or of a body that contains it; 0 without a deadline. Answers at or after it
-    do
-    not count. Older engines recorded none.
+    do not count. Older engines recorded none.
     """
     result_schema: dict[str, Any] | None = None
     """For a question about an effect: the result type of the call. Older engines recorded none, and accepted no such

@@ -1,6 +1,5 @@
 """Async contexts that users open, such as `Orchestra.open`, with clear errors for wrong use and for use on another
-event
-loop.
+event loop.
 """
 
 from __future__ import annotations
@@ -73,8 +72,7 @@ class LoopAffinity:
 
     def call_on_loop(self, callback: Callable[[str], None], argument: str) -> None:
         """Runs a function on the event loop: at once on this loop, or scheduled from another thread. Raises
-        `InputError`
-        E030 if the loop has ended.
+        `InputError` E030 if the loop has ended.
         """
         try:
             here = asyncio.get_running_loop() is self._loop
@@ -98,8 +96,7 @@ class LoopAffinity:
 
 def opening_context(function: Callable[P, AsyncIterator[T]]) -> Callable[P, UnopenedContext[T]]:
     """Like `asynccontextmanager`, for contexts that users open. An attribute access before opening raises
-    `AttributeError`
-    with a hint.
+    `AttributeError` with a hint.
     """
     manager = asynccontextmanager(function)
 

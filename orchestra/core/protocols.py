@@ -70,8 +70,7 @@ class CallRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Reasons why earlier attempts were not accepted, oldest first."""
     tier: int = 0
     """Model to call: 0 is the card's model, 1 is the first larger model of the fleet (`escalate` in the fleet file),
-    and
-    so on.
+    and so on.
     """
     sample: int = 0
     """Index of a sample, also its seed, at a temperature above 0. 0 is a call with the card's own sampling settings."""
@@ -79,8 +78,7 @@ class CallRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Digest of the agent's card or the tool's contract at the start of the run; empty for the current version."""
     stream: bool = False
     """Whether the caller reads the text of a language model while it is generated. Chunks are sent if the server
-    supports
-    streaming.
+    supports streaming.
     """
 
     @property
@@ -298,8 +296,7 @@ class Journal(Protocol):
             run: The run.
             message: The message.
             since: A message number. If a later message answers the same question, nothing is added and 0 is returned.
-            Of several concurrent
-                senders, in any process, one succeeds.
+                Of several concurrent senders, in any process, one succeeds.
 
         Raises:
             JournalError: J023 if the run does not exist, J006 if it has ended.
@@ -332,7 +329,7 @@ class Journal(Protocol):
 
         Raises:
             JournalError: J022 if a live process holds the lease, J024 if messages are not delivered, J023 if the run
-            does not exist.
+                does not exist.
         """
 
     def put_blob(self, data: bytes) -> str:

@@ -79,8 +79,7 @@ _TOKENS = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 """The tokens that determine the nesting of a TOML text. An unterminated string extends as far as TOML allows; text
-behind
-it is not parsed.
+behind it is not parsed.
 """
 
 
@@ -96,8 +95,7 @@ class SettingsFile:
 
     def location(self, key: str, start: Path) -> SourceLocation:
         """Returns the line of a key. `tomllib` keeps no lines, so the key is searched; else the header of its table,
-        else
-        line 1.
+        else line 1.
         """
         name = str(self.path.relative_to(start)) if self.path.is_relative_to(start) else str(self.path)
         inside, fallback = not self.header, 1
@@ -361,15 +359,12 @@ class Settings(BaseModel):
             overrides: The strongest values; None counts as not set.
             environ: Environment variables.
             trusted: `always` trusts the project, as a program does. `recorded` trusts projects trusted with `orchestra
-            trust`, as the command
-                line does. `guard` holds the restrictions of an untrusted project.
+                trust`, as the command line does. `guard` holds the restrictions of an untrusted project.
 
         Raises:
             InputError: C001 unknown key, C002 wrong value, C003 unreadable file, C006 a folder outside the project,
-            C045 no project in the
-                named folder, C050 no home for the journal, C052 a project of another user that was not named, C061 a
-                settings file that is a
-                link out of an untrusted project.
+                C045 no project in the named folder, C050 no home for the journal, C052 a project of another user that
+                was not named, C061 a settings file that is a link out of an untrusted project.
             InputErrors: Several of these.
         """
         environment = os.environ if environ is None else environ
@@ -560,8 +555,7 @@ def _import_module(name: str, why: str) -> ModuleType:
 
 def _running_program(name: str) -> ModuleType | None:
     """Returns the running program if it is this module's file and the module is not loaded. A second copy would have
-    other
-    tools.
+    other tools.
     """
     program = sys.modules.get("__main__")
     if name in sys.modules or (file := getattr(program, "__file__", None)) is None:
@@ -739,7 +733,7 @@ def _find_project(start: Path, look: SettingsFinder, environ: Mapping[str, str])
 
     Raises:
         InputError: C052 for a project of another user above a folder of this user: its modules and tool servers would
-        run.
+            run.
     """
     file = next((file for folder in (start, *start.parents) if (file := look(folder))), None)
     if file is not None and hasattr(os, "geteuid"):  # Windows has another model of ownership

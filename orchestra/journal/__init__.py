@@ -1,6 +1,5 @@
 """Journals: append-only logs of events, with values stored once by digest. `sqlite` keeps them in a file, `postgres` in
-a
-database, `memory` in this process; the other modules derive data from events.
+a database, `memory` in this process; the other modules derive data from events.
 """
 
 from __future__ import annotations

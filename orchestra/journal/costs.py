@@ -97,8 +97,7 @@ class CostCounter:
 
     def __init__(self, group_by: Sequence[CostKey], unpriced_server: Callable[[str, Usage], str]) -> None:
         """`unpriced` returns the server of a call that costs money at an unknown price, given its server and usage;
-        empty
-        for all other calls.
+        empty for all other calls.
         """
         self._group_by, self._unpriced_server = tuple(group_by), unpriced_server
         self._by_call = any(key in CALL_KEYS for key in group_by)

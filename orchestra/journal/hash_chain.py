@@ -13,8 +13,7 @@ from orchestra.journal.errors import damaged_event_error, unknown_event_error
 
 ChainLink: TypeAlias = tuple[int, bytes, bytes, str | None]
 """An event in a log: `seq`, its bytes, its stored hash, and the digest of its separate value. The digest is empty
-without
-a separate value, and None if the hash covers a value that is not available.
+without a separate value, and None if the hash covers a value that is not available.
 """
 
 

@@ -43,8 +43,7 @@ version of the plan; `check` holds the calls of a check; `block` has nodes insid
 ExternalEvent: TypeAlias = RunResumed | QuestionAnswered | InboxMessageRejected | CancelRequested
 NodeStatus: TypeAlias = Literal["value", "skipped", "abstained", "failed", "running", "waiting", "interrupted"]
 """How a node ended, or its current state. `waiting` is for the next attempt or for a person; `interrupted` means that
-the
-run or the enclosing node ended without an outcome of this node.
+the run or the enclosing node ended without an outcome of this node.
 """
 
 MAX_DEPTH = 200
@@ -119,7 +118,8 @@ class NodeRow:
 
     @property
     def display_status(self) -> str:
-        """The status as one word: `done` for a value, `fallback` for a fallback, `given` for a value set by a person."""
+        """The status as one word: `done` for a value, `fallback` for a fallback, `given` for a value set by a person.
+        """
         if self.original_outcome is not None:
             return "fallback"
         return self.status if self.status != "value" else "done" if self.overridden_by is None else "given"
@@ -137,8 +137,7 @@ class NodeRow:
     @property
     def error(self) -> str:
         """`CODE: reason` of a failure, or the reason of a skipped or withheld node; of the last attempt while the node
-        is
-        open; or empty.
+        is open; or empty.
         """
         match self.outcome:
             case FailedOutcome() | SkippedOutcome() | AbstainedOutcome() as outcome:
@@ -425,8 +424,7 @@ class _HistoryFold:
 
     def _close_questions(self, node: _Node) -> bool:
         """Closes the questions of a finished node and of its inner nodes. Returns whether one of them was the node's
-        own
-        question.
+        own question.
         """
         own = self.open_questions.pop(node.path, None)
         gone = self._close_nested_questions(node)

@@ -68,8 +68,7 @@ class MemoryJournal:
 
     def __init__(self, store: MemoryStore | None = None, *, max_ended_runs: int | None = None) -> None:
         """`max_ended_runs` is the number of ended runs to keep, the latest; None keeps all. With a number, blobs take
-        at
-        most `MAX_BLOBS` bytes.
+        at most `MAX_BLOBS` bytes.
         """
         self.store = store or MemoryStore()
         self._max_ended_runs = max_ended_runs

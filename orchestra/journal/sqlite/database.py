@@ -175,8 +175,7 @@ class SqliteFile:
 
     def checkpoint_if_long(self) -> None:
         """Makes a checkpoint if the log has `MAX_LOG_FRAMES` frames. Errors are ignored: the log keeps what could not
-        be
-        written back.
+        be written back.
         """
         if self._wal.has_frames(MAX_LOG_FRAMES):
             with suppress(*SQLITE_ERRORS):

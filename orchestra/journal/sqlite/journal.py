@@ -156,8 +156,8 @@ class SqliteJournal(SqliteQueries):
         Args:
             path: The file.
             durability: `group` commits many events at once, at most 5 ms later. `strict` commits each append
-            separately. `off` does not wait for
-                the disk: a power failure may lose the last seconds, the end of the process at most the queued events.
+                separately. `off` does not wait for the disk: a power failure may lose the last seconds, the end of the
+                process at most the queued events.
             busy_timeout: Seconds to wait for other processes that lock the file.
             max_bytes: Maximum size of the file.
             alarm: Is called with faults of the journal.
@@ -189,8 +189,7 @@ class SqliteJournal(SqliteQueries):
 
         Raises:
             JournalError: J001 for a gap in `seq`, J002 after `close`, J004 for invalid JSON, J005 without the run's
-            lease, J006 after the end of
-                a run, and the fault of the store while it lasts.
+                lease, J006 after the end of a run, and the fault of the store while it lasts.
         """
         if self._fault is not None or self._closed or (run in self._run_errors and not self._restarts_run(run, events)):
             raise self._current_error(run)
@@ -224,7 +223,8 @@ class SqliteJournal(SqliteQueries):
             self._writer.put(QueuedMemo(memo, run, body))
 
     async def check_writable(self) -> None:
-        """Writes to the disk and returns. Raises the fault of the store if that fails, J010 if the disk is nearly full."""
+        """Writes to the disk and returns. Raises the fault of the store if that fails, J010 if the disk is nearly full.
+        """
         await self._submit("", SqliteStore.check_writable)
 
     async def lease(self, run: str) -> int:
@@ -232,7 +232,7 @@ class SqliteJournal(SqliteQueries):
 
         Raises:
             JournalError: J022 if a live journal holds it (this one, too), J023 for an unknown run, J006 for an ended
-            one.
+                one.
         """
         taking: asyncio.Future[RunRow] = self._submit(run, lambda store: operations.lease(store, run))
         try:
@@ -269,8 +269,7 @@ class SqliteJournal(SqliteQueries):
     @contextmanager
     def pause_transactions(self, seconds: float) -> Iterator[None]:
         """Waits for the current transaction, at most `timeout` seconds, and prevents new ones. A process that is
-        stopped
-        inside this context does not block others.
+        stopped inside this context does not block others.
         """
         held = self._connections.store.transaction_lock.acquire(timeout=seconds)
         try:
@@ -470,8 +469,7 @@ class SqliteJournal(SqliteQueries):
 
     def _restarts_run(self, run: str, events: Sequence[Event]) -> bool:
         """Returns whether a run starts again after it failed with the store. The file shows whether any of its events
-        were
-        written.
+        were written.
         """
         if not events or events[0].seq != 1 or run in self._log_ends:
             return False

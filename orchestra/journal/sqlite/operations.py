@@ -127,8 +127,7 @@ def mark_delivered(store: SqliteStore, numbers: Sequence[int]) -> None:
 
 def delete_runs(store: SqliteStore, runs: Collection[str]) -> dict[str, JournalError]:
     """Deletes runs and the blobs that no other run uses. Returns errors by run for the runs that cannot be deleted:
-    J022,
-    J023, J024.
+    J022, J023, J024.
     """
     sql, refused, names = store.sql, dict[str, JournalError](), set[tuple[str, str]]()
     for run in dict.fromkeys(runs):
@@ -161,8 +160,7 @@ def _check_deletable(store: SqliteStore, run: str) -> None:
 
 def remove_orphans(store: SqliteStore) -> None:
     """Deletes blobs that no run uses: blobs of dead processes, or of runs that could not be read. Also deletes answers
-    of
-    runs that never started, if no other process could be about to start one.
+    of runs that never started, if no other process could be about to start one.
     """
     _remove_stale_pins(store)
     if store.presence.is_alone():
@@ -188,7 +186,8 @@ def _blob_names(sql: sqlite3.Connection, run: str) -> set[str]:
 
 
 def _delete_blobs(sql: sqlite3.Connection, names: Collection[tuple[str, str]]) -> None:
-    """Deletes blobs of deleted runs, given with their owners. A blob that another run uses is transferred to that run."""
+    """Deletes blobs of deleted runs, given with their owners. A blob that another run uses is transferred to that run.
+    """
     sql.executemany("DELETE FROM blob_uses WHERE digest = ? AND run = ?", names)
     owned = []
     for name in sorted({name for name, _ in names}):

@@ -103,8 +103,7 @@ class SqliteQueries:
 
     async def derived_runs(self, runs: Collection[str]) -> list[str]:
         """Returns the other runs that contain inputs or answers of these runs. Raises `JournalError` J013 if that list
-        is
-        damaged.
+        is damaged.
         """
         await self._flush()
         return await self._query(lambda: self._sqlite.derived_runs(list(filter(is_encodable, runs))))

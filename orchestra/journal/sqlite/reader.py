@@ -75,8 +75,7 @@ class SqliteReader(SqliteFile):
 
     def unleased_summary(self, summary: RunSummary) -> RunSummary:
         """Returns the summary of a run without a lease, with its status. A run with damaged events, or a damaged number
-        of
-        messages, is `interrupted`, so that the other runs can be listed.
+        of messages, is `interrupted`, so that the other runs can be listed.
         """
         try:
             with self._snapshot() as sql:
@@ -174,8 +173,7 @@ class SqliteReader(SqliteFile):
 
     def query_usages(self, where: RunSelection) -> UsagePage:
         """Returns a page of usages of a selection, newest first. It is empty after the last run. A run that cannot be
-        read
-        has its error.
+        read has its error.
 
         Raises:
             JournalError: J013 if the list of runs is damaged.
@@ -302,8 +300,7 @@ class SqliteReader(SqliteFile):
 
     def inbox(self, run: str, after: int) -> list[InboxMessage]:
         """Returns the inbox messages of a run with a greater number. Raises `JournalError` J013 if one is missing or
-        was
-        altered.
+        was altered.
         """
         with self._snapshot() as sql:
             last, first = message_count(sql, run), max(0, after) + 1
@@ -319,8 +316,7 @@ class SqliteReader(SqliteFile):
 
     def new_messages(self, seen: InboxPosition) -> InboxPosition:
         """Returns what is new in the inboxes since a position. If nothing was written, this only reads the version of
-        the
-        file.
+        the file.
         """
         version: int = self.sql.execute("PRAGMA data_version").fetchone()[0]
         if version == seen.version:

@@ -98,7 +98,8 @@ class _RowChanges:
 
 
 class SqliteStore(SqliteFile):
-    """Writes batches. It keeps the row of each run whose lease its journal holds, and appends events only to that end."""
+    """Writes batches. It keeps the row of each run whose lease its journal holds, and appends events only to that end.
+    """
 
     def __init__(
         self,
@@ -116,8 +117,7 @@ class SqliteStore(SqliteFile):
         self._journal_id = self.identity()
         self.transaction_lock = threading.Lock()
         """Held while this store may hold the file's write lock. A process that is stopped while holding it does not
-        block
-        others.
+        block others.
         """
         self._rows: dict[str, RunRow] = {}
         self._folds: dict[str, UsageFold] = {}
@@ -261,8 +261,7 @@ class SqliteStore(SqliteFile):
 
     def store_usages(self, usages: Iterable[tuple[str, int, bytes, bytes]]) -> None:
         """Writes usages, each with its last counted event and that event's hash. Runs that are longer by now, or
-        deleted,
-        are skipped.
+        deleted, are skipped.
         """
         self.sql.executemany(
             "INSERT OR REPLACE INTO run_usage SELECT run, last, ?, ? FROM runs WHERE run = ? AND last = ? AND chain = ?",

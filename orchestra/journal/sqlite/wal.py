@@ -32,8 +32,7 @@ class WalFile:
 
     def has_frames(self, count: int) -> bool:
         """Returns whether the log has at least this number of frames. Frames after its end belong to an earlier round
-        and
-        have other salts.
+        and have other salts.
         """
         try:
             if self._file is None:
