@@ -118,7 +118,7 @@ class CostCounter:
     def add_usage(self, run: str, usage: RunUsage | None, status: str = "") -> None:
         """Counts the usage of a run; None if its first event is missing."""
         if usage is None:
-            self.skip_run(run, "J013", "it does not begin with its beginning")
+            self.skip_run(run, "J013", "its first event is missing")
             return
         self._unfinished += not usage.status
         shared = {

@@ -53,29 +53,29 @@ def never_appended_error(run: str, seq: int) -> JournalError:
 
 def not_json_error(what: str, reason: str) -> JournalError:
     """Returns the error of an event, inbox message or answer that is not valid JSON."""
-    hint = "give JSON values or pydantic models: null, booleans, numbers, text, lists, and objects with text for keys"
+    hint = "use JSON values or pydantic models: null, booleans, numbers, strings, lists, and objects with string keys"
     return JournalError("J004", f"{what} cannot be written as JSON: {reason}", hint=hint)
 
 
 def too_large_error(what: str, size: int) -> JournalError:
     """Returns the error of an event, inbox message or answer that is too large."""
-    said = f"{what} has {size / 2**20:.1f} MiB as JSON; the journal takes {MAX_BODY_BYTES >> 20} MiB at most"
-    return JournalError("J004", said, hint="write the data to a file or blob, and pass its name on")
+    message = f"{what} has {size / 2**20:.1f} MiB as JSON; the journal takes {MAX_BODY_BYTES >> 20} MiB at most"
+    return JournalError("J004", message, hint="write the data to a file or blob, and pass its name")
 
 
 def lease_lost_error(run: str) -> JournalError:
     """Returns the error of appending to a run whose lease is held by another process."""
     return JournalError(
         "J005",
-        f"another process has the lease of run {run}",
-        hint=f"see how it goes with `orchestra runs show {run}`; start a new run instead of continuing this one",
+        f"another process holds the lease of run {run}",
+        hint=f"see its state with `orchestra runs show {run}`; start a new run instead of continuing this one",
     )
 
 
 def after_end_error(run: str, seq: int) -> JournalError:
     """Returns the error of an event after the last event of a run."""
     return JournalError(
-        "J006", f"event {seq} comes after the end of run {run}", hint="start a new run: this one has its last event"
+        "J006", f"event {seq} comes after the end of run {run}", hint="start a new run: this one has ended"
     )
 
 
@@ -83,8 +83,8 @@ def run_ended_error(run: str) -> JournalError:
     """Returns the error of leasing a run that has ended, or sending a message to it."""
     return JournalError(
         "J006",
-        f"run {run} has ended, so it can neither be taken over nor get letters",
-        hint=f"see what it came to: orchestra runs show {run}; to run it again: orchestra runs fork {run}",
+        f"run {run} has ended, so it can neither be resumed nor receive messages",
+        hint=f"see its result: orchestra runs show {run}; to run it again: orchestra runs fork {run}",
     )
 
 
@@ -110,12 +110,13 @@ def lease_held_error(run: str, holder: str = "", inaccessible_file: Path | None 
         number = inaccessible_file.name.partition("-")[0]
         return JournalError(
             "J022",
-            f"run {run} is under way in a process of another user, or was left by one: {inaccessible_file} may not be opened",
+            f"run {run} is running in a process of another user, or was left by one: "
+            f"{inaccessible_file} cannot be opened",
             hint=f"if process {number} of that user has ended, remove that file, and try again",
         )
     return JournalError(
         "J022",
-        f"run {run} is under way in {holder or 'a process that is alive'}",
+        f"run {run} is running in {holder or 'a live process'}",
         hint=f"watch it: orchestra runs tail {run}",
     )
 
@@ -124,8 +125,8 @@ def events_lost_error(run: str) -> JournalError:
     """Returns the error of leasing a run whose last events may be missing."""
     return JournalError(
         "J026",
-        f"the last events of run {run} may be lost: what it did after them is not known here",
-        hint=f"look at it: orchestra runs show {run}; if its next calls may be made (again): orchestra runs recover {run}",
+        f"the last events of run {run} may be lost: what it did after them is unknown",
+        hint=f"check it: orchestra runs show {run}; to allow its next calls (again): orchestra runs recover {run}",
     )
 
 
@@ -138,7 +139,7 @@ def undelivered_error(run: str) -> JournalError:
     """Returns the error of deleting a run with undelivered messages."""
     return JournalError(
         "J024",
-        f"run {run} has messages in the outbox that are not delivered",
+        f"run {run} has undelivered messages in the outbox",
         hint="deliver them first: journal.outbox(), journal.mark_delivered(numbers)",
     )
 
@@ -148,7 +149,7 @@ def damaged_event_error(run: str, seq: int, reason: str) -> JournalError:
     return JournalError(
         "J013",
         f"the journal is damaged at event {seq} of run {run}: {reason}",
-        hint="restore the journal from a copy; other runs in it may be whole: `orchestra runs show RUN`",
+        hint="restore the journal from a backup; other runs may be intact: `orchestra runs show RUN`",
     )
 
 
@@ -157,7 +158,7 @@ def damaged_rows_error(what: str, reason: str) -> JournalError:
     return JournalError(
         "J013",
         f"the journal is damaged at {what}: {reason}",
-        hint="restore the journal from a copy; runs in it may be whole: `orchestra runs show RUN`",
+        hint="restore the journal from a backup; runs may be intact: `orchestra runs show RUN`",
     )
 
 
@@ -165,6 +166,6 @@ def unknown_event_error(run: str, seq: int, reason: str) -> JournalError:
     """Returns the error of an event of an unknown kind."""
     return JournalError(
         "J021",
-        f"event {seq} of run {run} is of a kind that this version does not know: {reason}",
-        hint="another version of Orchestra wrote it: pip install --upgrade orchestra-slm; read an older run with the version that wrote it",
+        f"event {seq} of run {run} has a type that this version does not support: {reason}",
+        hint="another version of Orchestra wrote it: pip install --upgrade orchestra-slm, or use that version",
     )

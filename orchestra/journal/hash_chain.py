@@ -54,7 +54,7 @@ def verify_log(run: str, links: Iterable[ChainLink], end: tuple[int, bytes], aft
             raise damaged_event_error(run, seq, "it is missing")
         chain = stated if big is None else next_hash(chain, body, big)
         if chain != stated:
-            raise damaged_event_error(run, seq, "its hash differs from what was written")
+            raise damaged_event_error(run, seq, "its hash differs from the stored one")
         found.append(decode_event(run, seq, body))
     if (seq, chain) != end:
         raise damaged_event_error(run, seq + 1, f"the log should end at {end[0]}")
@@ -75,11 +75,11 @@ def verify_ends(run: str, links: Sequence[ChainLink], end: tuple[int, bytes]) ->
     last, chain = end
     wanted = sorted({1, last - 1, last} - {0})
     if [number for number, _, _, _ in links] != wanted or links[-1][2] != chain:
-        raise damaged_event_error(run, last, "the first or the last event is not what was written")
+        raise damaged_event_error(run, last, "the first or the last event was altered")
     before = {1: run.encode(), last: links[-2][2] if last > 1 else run.encode()}
     for number, body, stated, big in links:
         if number in before and big is not None and next_hash(before[number], body, big) != stated:
-            raise damaged_event_error(run, number, "its hash differs from what was written")
+            raise damaged_event_error(run, number, "its hash differs from the stored one")
     return decode_event(run, 1, links[0][1]), decode_event(run, last, links[-1][1])
 
 
@@ -92,5 +92,5 @@ def decode_event(run: str, seq: int, body: bytes) -> Event:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # RecursionError: nested too deep
         raise damaged_event_error(run, seq, str(error)) from error
     if event.seq != seq:
-        raise damaged_event_error(run, seq, f"it calls itself {event.seq}")
+        raise damaged_event_error(run, seq, f"its number is {event.seq}")
     return event

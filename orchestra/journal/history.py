@@ -118,8 +118,7 @@ class NodeRow:
 
     @property
     def display_status(self) -> str:
-        """The status as one word: `done` for a value, `fallback` for a fallback, `given` for a value set by a person.
-        """
+        """The status as one word: `done` for a value, `fallback`, `given` if a person set it, or the status."""
         if self.original_outcome is not None:
             return "fallback"
         return self.status if self.status != "value" else "done" if self.overridden_by is None else "given"
@@ -407,14 +406,14 @@ class _HistoryFold:
         while (above := parent(missing[-1])) and above not in self.nodes:
             if len(missing) > MAX_DEPTH:
                 raise damaged_event_error(
-                    self.start.run if self.start else "", self.seq, f"a node stands in more than {MAX_DEPTH} others"
+                    self.start.run if self.start else "", self.seq, f"a node is nested deeper than {MAX_DEPTH} levels"
                 )
             missing.append(above)
         for one in reversed(missing):
             holder = self.nodes.get(parent(one))
             if holder is not None and holder.depth >= MAX_DEPTH:
                 raise damaged_event_error(
-                    self.start.run if self.start else "", self.seq, f"a node stands in more than {MAX_DEPTH} others"
+                    self.start.run if self.start else "", self.seq, f"a node is nested deeper than {MAX_DEPTH} levels"
                 )
             node = self.nodes[one] = _Node(one, self.turns.get(one, at), holder.depth + 1 if holder else 0)
             if holder is not None and one in self.turns:

@@ -53,8 +53,8 @@ def _gap_error(run: str, seq: int, last: int) -> JournalError:
     return JournalError(
         "J001",
         f"event {seq} of run {run} cannot follow event {last}",
-        why="the events of a run are numbered 1, 2, 3, … without a gap, and one writer appends them",
-        hint="start a new run, or read the run's events again before appending to it",
+        why="events of a run are numbered 1, 2, 3, … without gaps, and one writer appends them",
+        hint="start a new run, or read the run's events again before appending",
     )
 
 

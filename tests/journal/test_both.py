@@ -93,7 +93,7 @@ async def test_a_lease_or_a_letter_of_a_run_that_has_ended_is_refused_with_what_
             await late
         assert (caught.value.code, caught.value.message) == (
             "J006",
-            "run r1 has ended, so it can neither be taken over nor get letters",
+            "run r1 has ended, so it can neither be resumed nor receive messages",
         )
         assert "orchestra runs fork r1" in caught.value.hint
 

@@ -44,7 +44,7 @@ def find_loss(path: Path, busy: float) -> CommitLoss | None:
         return None
     try:
         if not path.exists() or not path.stat().st_size:
-            return CommitLoss("the database file is gone or empty", noted.commit_number)
+            return CommitLoss("the database file is missing or empty", noted.commit_number)
     except OSError as error:
         raise from_os(error, str(path)) from error
     if not path.is_file():
@@ -68,10 +68,10 @@ def compare_with_mark(sql: sqlite3.Connection, path: Path, noted: MarkContent) -
     if not tables:
         return CommitLoss("the database is empty", noted.commit_number)
     if not has_commit_counter(sql):
-        return CommitLoss("the database is another one")
+        return CommitLoss("the database is a different one")
     found = read_commit_count(sql)
     if found.journal_id != noted.journal_id:
-        return CommitLoss("the database is that of another journal")
+        return CommitLoss("the database belongs to another journal")
     if found.commit_number < noted.commit_number:
         missing = noted.commit_number - found.commit_number
         return CommitLoss(f"{missing} of {noted.commit_number} commits are missing", missing)

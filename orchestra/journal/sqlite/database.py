@@ -47,7 +47,8 @@ CREATE TABLE runs (
 ) WITHOUT ROWID;
 CREATE INDEX runs_started ON runs (started, run);
 CREATE TABLE events (
-  run TEXT NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL, chain BLOB NOT NULL, big TEXT NOT NULL DEFAULT '', PRIMARY KEY (run, seq)
+  run TEXT NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL, chain BLOB NOT NULL, big TEXT NOT NULL DEFAULT '',
+  PRIMARY KEY (run, seq)
 ) WITHOUT ROWID;
 CREATE TABLE blobs (digest TEXT PRIMARY KEY, run TEXT NOT NULL, data BLOB NOT NULL);
 CREATE TABLE blob_uses (digest TEXT NOT NULL, run TEXT NOT NULL, PRIMARY KEY (digest, run)) WITHOUT ROWID;
@@ -56,12 +57,14 @@ CREATE TABLE inbox (
   run TEXT NOT NULL, number INTEGER NOT NULL, body BLOB NOT NULL, checksum INTEGER NOT NULL, PRIMARY KEY (run, number)
 ) WITHOUT ROWID;
 CREATE TABLE inbox_counts (
-  place INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL UNIQUE, messages INTEGER NOT NULL, checksum INTEGER NOT NULL
+  place INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL UNIQUE, messages INTEGER NOT NULL,
+  checksum INTEGER NOT NULL
 );
 CREATE TABLE memo (memo TEXT PRIMARY KEY, run TEXT NOT NULL, value BLOB NOT NULL, checksum INTEGER NOT NULL);
 CREATE INDEX memo_run ON memo (run);
 CREATE TABLE outbox (
-  number INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, node TEXT NOT NULL, name TEXT NOT NULL, key TEXT NOT NULL UNIQUE,
+  number INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, node TEXT NOT NULL, name TEXT NOT NULL,
+  key TEXT NOT NULL UNIQUE,
   value BLOB NOT NULL, delivered INTEGER NOT NULL DEFAULT 0, checksum INTEGER NOT NULL
 );
 CREATE INDEX outbox_run ON outbox (run);
@@ -70,12 +73,15 @@ CREATE INDEX outbox_open_run ON outbox (run) WHERE delivered = 0
 """
 _INDEX_TABLES = """
 CREATE TABLE tags (
-  name TEXT NOT NULL, value TEXT NOT NULL, started REAL NOT NULL, run TEXT NOT NULL, PRIMARY KEY (name, value, started, run)
+  name TEXT NOT NULL, value TEXT NOT NULL, started REAL NOT NULL, run TEXT NOT NULL,
+  PRIMARY KEY (name, value, started, run)
 ) WITHOUT ROWID;
 CREATE INDEX tags_run ON tags (run);
 CREATE TABLE copies (source TEXT NOT NULL, run TEXT NOT NULL, PRIMARY KEY (source, run)) WITHOUT ROWID;
 CREATE INDEX copies_run ON copies (run);
-CREATE TABLE run_usage (run TEXT PRIMARY KEY, last INTEGER NOT NULL, body BLOB NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID
+CREATE TABLE run_usage (
+  run TEXT PRIMARY KEY, last INTEGER NOT NULL, body BLOB NOT NULL, checksum INTEGER NOT NULL
+) WITHOUT ROWID
 """
 """An index of a table without row ids contains all of its columns, so `tags` and `copies` are stored twice; queries
 compare both. `run_usage.last` is the number of the last counted event; the checksum includes the hash of that event.
@@ -132,9 +138,9 @@ class SqliteFile:
         except OSError as error:
             raise from_os(error, str(path)) from error
         if not stat.S_ISREG(found.st_mode):
-            what = "a folder" if stat.S_ISDIR(found.st_mode) else "no file, but a pipe, a socket or a device"
+            what = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a socket or a device"
             raise JournalError(
-                "J015", f"the journal's name is that of {what}: {path}", hint="name a file with `journal:`"
+                "J015", f"the journal's path is {what}, not a file: {path}", hint="set `journal:` to a file"
             )
         self._identity = _file_identity(found)
         try:
@@ -146,9 +152,9 @@ class SqliteFile:
                 if not read_only:
                     self._prepare(durability, max_bytes)
                 elif self._check_version() != SCHEMA_VERSION:
-                    hint = f"copy {path} into a folder that you may write into, and name that with `journal:`"
+                    hint = f"copy {path} into a folder that you may write, and set `journal:` to the copy"
                     raise JournalError(
-                        "J011", f"the journal must be brought up to date, and cannot be written: {path}", hint=hint
+                        "J011", f"the journal has an old version and cannot be written: {path}", hint=hint
                     )
             except BaseException:
                 self.sql.close()
@@ -204,15 +210,15 @@ class SqliteFile:
         sql = self.sql
         version = self._check_version()
         if version is None and self.path.is_symlink():
-            hint = "name the file itself with `journal:`"
-            raise JournalError("J018", f"the journal is a link to a file that is no journal: {self.path}", hint=hint)
+            hint = "set `journal:` to the file itself"
+            raise JournalError("J018", f"the journal is a link to a file that is not a journal: {self.path}", hint=hint)
         self._restrict_permissions()
         if version is None:
             sql.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only effective before the first page is written
         if sql.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
             raise JournalError(
                 "J017",
-                f"the journal's folder knows no write-ahead log: {self.path}",
+                f"the journal's folder does not support a write-ahead log: {self.path}",
                 hint="put the journal on a local disk",
             )
         sql.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[durability]}")
@@ -247,21 +253,23 @@ class SqliteFile:
             raise JournalError(
                 "J018",
                 f"the file is a database, but not a journal: {self.path}",
-                hint="name another file with `journal:`",
+                hint="set `journal:` to another file",
             )
         # Foreign views may run forever and foreign triggers would run on writes, so they are refused before anything is
         # read.
         if (strange := self.sql.execute(_FIND_FOREIGN_OBJECT).fetchone()) is not None:
-            said = f"the journal has a {strange[0]} that no Orchestra made: {self.path}"
-            raise JournalError("J013", said, hint="restore the file from a copy, or name another one with `journal:`")
+            message = f"the journal has a {strange[0]} that Orchestra did not create: {self.path}"
+            raise JournalError("J013", message, hint="restore the file from a backup, or set `journal:` to another one")
         version: int | None = self.sql.execute("SELECT CAST(max(version) AS INTEGER) FROM schema_version").fetchone()[0]
         if version is None or version < 1:
             raise JournalError(
-                "J013", f"the journal has no schema version: {self.path}", hint="restore the file from a copy"
+                "J013", f"the journal has no schema version: {self.path}", hint="restore the file from a backup"
             )
         if version != SCHEMA_VERSION:
-            older = f"move {self.path}* away to begin a new journal; read the old one with the version of Orchestra that wrote it"
-            newer = "pip install --upgrade orchestra-slm, or name another file with `journal:`"
+            older = (
+                f"move {self.path}* away to start a new journal, or read it with the version of Orchestra that wrote it"
+            )
+            newer = "pip install --upgrade orchestra-slm, or set `journal:` to another file"
             raise JournalError(
                 "J020",
                 f"the journal has schema version {version}, this Orchestra reads version {SCHEMA_VERSION}: {self.path}",
@@ -310,7 +318,7 @@ def read_commit_count(sql: sqlite3.Connection) -> CommitCount:
     """Reads the commit counter. Raises `JournalError` J013 if it was altered."""
     rows = sql.execute("SELECT journal, number, inverse FROM commits").fetchall()
     if len(rows) != 1 or [type(value) for value in rows[0]] != [bytes, int, int] or rows[0][1] + rows[0][2] != -1:
-        raise damaged_rows_error("the commit counter", "it is not what was written")
+        raise damaged_rows_error("the commit counter", "it was altered")
     return CommitCount(*rows[0][:2])
 
 
@@ -323,7 +331,7 @@ def _read_only_uri(path: Path) -> str:
     log, index = (path.with_name(path.name + part) for part in ("-wal", "-shm"))
     pages = log.exists() and log.stat().st_size > 0
     if pages and not index.exists():
-        hint = f"copy {path} and {log} into a folder that you may write into, and name that with `journal:`"
+        hint = f"copy {path} and {log} into a folder that you may write, and set `journal:` to the copy"
         raise JournalError(
             "J011", f"the journal's folder cannot be written, and its log lacks the index: {log}", hint=hint
         )
@@ -354,8 +362,8 @@ _INSERT = (
 )
 # `workflow` and `started` never change, so the index of `started` is not updated.
 _UPDATE = (
-    "UPDATE runs SET status = ?, finished = ?, nodes = ?, usage = ?, last = ?, chain = ?, writer = ?, epoch = ?, checksum = ?"
-    " WHERE run = ? AND epoch = ? AND writer = ?"
+    "UPDATE runs SET status = ?, finished = ?, nodes = ?, usage = ?, last = ?, chain = ?, writer = ?, epoch = ?,"
+    " checksum = ? WHERE run = ? AND epoch = ? AND writer = ?"
 )
 _decode_usage = msgspec.json.Decoder(Usage).decode
 
@@ -385,7 +393,7 @@ class RunRow:
 def parse_row(run: str, values: Sequence[Any], stated: int | None) -> RunRow:
     """Parses a row. Raises `JournalError` J013 if it was altered."""
     if stated is not None and stated != row_checksum(run, *values):
-        raise damaged_event_error(run, values[6], "the run's summary is not what was written")
+        raise damaged_event_error(run, values[6], "the run's summary was altered")
     workflow, status, started, finished, nodes, usage, last, chain, writer, epoch = values
     try:
         spent = _decode_usage(usage)

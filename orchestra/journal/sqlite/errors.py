@@ -18,42 +18,42 @@ _SQLITE_CODES: dict[int, tuple[str, str, str]] = {
     sqlite3.SQLITE_READONLY: (
         "J011",
         "the journal cannot be written",
-        "make it writable (ls -l {path}), or name another with `journal:`",
+        "make it writable (ls -l {path}), or set `journal:` to another file",
     ),
     sqlite3.SQLITE_PERM: (
         "J011",
         "the journal cannot be written",
-        "make it writable (ls -l {path}), or name another with `journal:`",
+        "make it writable (ls -l {path}), or set `journal:` to another file",
     ),
     sqlite3.SQLITE_BUSY: (
         "J012",
-        "another process keeps the journal locked",
-        "see which one with `fuser {path}`, wait for it or end it",
+        "another process locks the journal",
+        "find it with `fuser {path}`; wait for it or end it",
     ),
     sqlite3.SQLITE_LOCKED: (
         "J012",
-        "another process keeps the journal locked",
-        "see which one with `fuser {path}`, wait for it or end it",
+        "another process locks the journal",
+        "find it with `fuser {path}`; wait for it or end it",
     ),
     sqlite3.SQLITE_CORRUPT: (
         "J013",
         "the journal is damaged",
-        "restore {path} from a copy, or move {path}* away to begin a new one",
+        "restore {path} from a backup, or move {path}* away to start a new one",
     ),
     sqlite3.SQLITE_NOTADB: (
         "J013",
-        "the file is not a journal, or its head is damaged",
-        "move {path}* away, or name another file with `journal:`",
+        "the file is not a journal, or its header is damaged",
+        "move {path}* away, or set `journal:` to another file",
     ),
     sqlite3.SQLITE_IOERR: (
         "J014",
         "the disk failed",
-        "look into the system's log (dmesg); on a healthy disk, open the Orchestra again",
+        "check the system log (dmesg); open the Orchestra again on a healthy disk",
     ),
     sqlite3.SQLITE_CANTOPEN: (
         "J015",
         "the journal cannot be opened",
-        "check that {folder} is a folder that you may write into",
+        "check that {folder} is a folder that you may write",
     ),
 }
 
@@ -69,7 +69,7 @@ def from_sqlite(error: sqlite3.Error | UnicodeDecodeError, path: str, folder: st
     if isinstance(error, UnicodeDecodeError) or (not primary and "decode to UTF-8" in str(error)):
         primary = sqlite3.SQLITE_CORRUPT  # this package writes only UTF-8
     code, message, hint = _SQLITE_CODES.get(
-        primary, ("J019", "the journal failed", "open it again; if that fails too, move {path}* away")
+        primary, ("J019", "the journal failed", "open it again; if that fails, move {path}* away")
     )
     return JournalError(code, f"{message}: {path}", why=str(error), hint=hint.format(path=path, folder=folder))
 
@@ -78,10 +78,10 @@ def locked_error(path: Path, error: Exception, holder: LockHolder) -> JournalErr
     """Returns the error of a file whose write lock is held by a known process."""
     what = f"process {holder.pid} ({escape_invisible(holder.name)})"
     if holder.is_stopped:
-        message = f"{what} keeps the journal locked, and is stopped: {path}"
-        hint = f"let it go on: kill -CONT {holder.pid} (or `fg` in its terminal); or end it: kill -9 {holder.pid}"
+        message = f"{what} locks the journal, and is stopped: {path}"
+        hint = f"let it continue: kill -CONT {holder.pid} (or `fg` in its terminal); or end it: kill -9 {holder.pid}"
     else:
-        message, hint = f"{what} keeps the journal locked: {path}", f"wait for process {holder.pid}, or end it"
+        message, hint = f"{what} locks the journal: {path}", f"wait for process {holder.pid}, or end it"
     return JournalError("J012", message, why=str(error), hint=hint)
 
 
@@ -99,13 +99,13 @@ def from_os(error: OSError, path: str) -> JournalError:
         "J015",
         f"the journal cannot be opened: {path}",
         why=str(error),
-        hint=f"make {path} readable and writable, or name another with `journal:`",
+        hint=f"make {path} readable and writable, or set `journal:` to another file",
     )
 
 
 def moved_error(path: str) -> JournalError:
     """Returns the error of a file that was deleted or replaced while it was open."""
-    hint = "leave the file alone; open the Orchestra again"
+    hint = "do not move the file; open the Orchestra again"
     return JournalError("J016", f"the journal was deleted or replaced while it was open: {path}", hint=hint)
 
 
@@ -113,8 +113,8 @@ def commits_missing_error(path: Path, what: str) -> JournalError:
     """Returns the error of a journal with missing durable commits."""
     return JournalError(
         "J025",
-        f"the journal has lost what was durable: {path}: {what}",
-        hint=f"put {path} and {path.name}-wal back as they were, if you can; else accept the loss: orchestra runs recover",
+        f"the journal has lost durable commits: {path}: {what}",
+        hint=f"put {path} and {path.name}-wal back if you can; else accept the loss: orchestra runs recover",
     )
 
 

@@ -223,8 +223,7 @@ class SqliteJournal(SqliteQueries):
             self._writer.put(QueuedMemo(memo, run, body))
 
     async def check_writable(self) -> None:
-        """Writes to the disk and returns. Raises the fault of the store if that fails, J010 if the disk is nearly full.
-        """
+        """Writes to the disk and returns. Raises a fault of the store, J010 if the disk is nearly full."""
         await self._submit("", SqliteStore.check_writable)
 
     async def lease(self, run: str) -> int:
@@ -284,7 +283,7 @@ class SqliteJournal(SqliteQueries):
         With `since`, the message is only added if no later message answers the same question; else 0 is returned.
         Raises `JournalError` J004, J006, J023.
         """
-        body = encode_value(f"the letter to run {run}", msgspec.structs.replace(message, number=0))
+        body = encode_value(f"the message to run {run}", msgspec.structs.replace(message, number=0))
         number: int = await self._submit(run, lambda store: operations.send(store, run, body, since))
         return number
 

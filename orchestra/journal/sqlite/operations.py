@@ -94,17 +94,17 @@ def send(store: SqliteStore, run: str, body: bytes, since: int | None = None) ->
 def read_message(run: str, number: int, body: bytes, stated: int) -> InboxMessage:
     """Reads a message of an inbox. Raises `JournalError` J013, J021."""
     if stated != row_checksum(run, number, body):
-        raise damaged_rows_error(f"letter {number} of run {run}", "it is not what was posted")
+        raise damaged_rows_error(f"message {number} to run {run}", "it was altered")
     try:
         return _decode_message(body)
     except msgspec.ValidationError as error:
         raise JournalError(
             "J021",
-            f"letter {number} of run {run} is of a kind that this version does not know: {error}",
+            f"message {number} to run {run} has a type that this version does not support: {error}",
             hint="a newer Orchestra wrote it: pip install --upgrade orchestra-slm",
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise damaged_rows_error(f"letter {number} of run {run}", str(error)) from error
+        raise damaged_rows_error(f"message {number} to run {run}", str(error)) from error
 
 
 def message_count(sql: sqlite3.Connection, run: str) -> int:
@@ -114,7 +114,7 @@ def message_count(sql: sqlite3.Connection, run: str) -> int:
         return 0
     name, messages, stated = found
     if stated != row_checksum(name, messages) or name != run:
-        raise damaged_rows_error(f"the inbox of run {run}", "the count of its letters is not what was written")
+        raise damaged_rows_error(f"the inbox of run {run}", "the number of its messages was altered")
     return int(messages)
 
 
@@ -186,8 +186,7 @@ def _blob_names(sql: sqlite3.Connection, run: str) -> set[str]:
 
 
 def _delete_blobs(sql: sqlite3.Connection, names: Collection[tuple[str, str]]) -> None:
-    """Deletes blobs of deleted runs, given with their owners. A blob that another run uses is transferred to that run.
-    """
+    """Deletes blobs of deleted runs, given with their owners. A blob that another run uses gets that run as owner."""
     sql.executemany("DELETE FROM blob_uses WHERE digest = ? AND run = ?", names)
     owned = []
     for name in sorted({name for name, _ in names}):

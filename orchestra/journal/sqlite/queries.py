@@ -249,7 +249,7 @@ class ReadOnlyJournal(SqliteQueries):
 
     def _read_only_error(self) -> JournalError:
         path = self._sqlite.path
-        hint = f"copy {path} into a folder that you may write into, and name that with `journal:`"
+        hint = f"copy {path} into a folder that you may write, and set `journal:` to the copy"
         return JournalError("J011", f"the journal's folder cannot be written: {path.parent}", hint=hint)
 
 

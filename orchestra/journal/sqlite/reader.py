@@ -35,7 +35,10 @@ VACUUM_PAGES = 256
 """Pages that one step of `compact` frees; others may write between two steps."""
 
 _JOIN_RUNS = "LEFT JOIN runs ON runs.run = latest.run LEFT JOIN run_usage ON run_usage.run = latest.run"
-_USAGE_COLUMNS = "CAST(runs.last AS INTEGER), CAST(runs.chain AS BLOB), runs.status = 'running', CAST(run_usage.body AS BLOB), run_usage.checksum"
+_USAGE_COLUMNS = (
+    "CAST(runs.last AS INTEGER), CAST(runs.chain AS BLOB), runs.status = 'running', CAST(run_usage.body AS BLOB),"
+    " run_usage.checksum"
+)
 _SELECT_ENDS = (
     "SELECT seq, CAST(body AS BLOB), CAST(chain AS BLOB), ifnull(CAST(big AS TEXT), '') FROM events"
     " WHERE run = ?1 AND (seq = 1 OR seq >= ?2) ORDER BY seq"
@@ -127,7 +130,8 @@ class SqliteReader(SqliteFile):
             found: list[ScannedRun] = []
             seen = 0
             for started, run in sql.execute(
-                f"SELECT started, run FROM runs INDEXED BY runs_started WHERE started >= ? {some} ORDER BY started DESC, run DESC LIMIT ?",  # noqa: S608
+                f"SELECT started, run FROM runs INDEXED BY runs_started WHERE started >= ? {some}"  # noqa: S608
+                " ORDER BY started DESC, run DESC LIMIT ?",
                 (since, *keys, SCAN_BATCH_EVENTS),
             ):
                 found.append(self._scanned_run(run, started))
@@ -151,7 +155,7 @@ class SqliteReader(SqliteFile):
             return None
         data: bytes = row[0]
         if digest(data) != name:
-            raise damaged_rows_error(f"blob {name}", "it is not what was stored")
+            raise damaged_rows_error(f"blob {name}", "it was altered")
         return data
 
     def summaries(self, limit: int, where: RunSelection = ALL_RUNS) -> list[tuple[RunSummary, str]]:
@@ -165,7 +169,7 @@ class SqliteReader(SqliteFile):
                 where, limit, f"{COLUMNS}, runs.checksum, runs.run"
             ):
                 if there is None or started != values[2] or (before is not None and before <= (started, run)):
-                    raise damaged_rows_error("the list of runs", "its order is not what was written")
+                    raise damaged_rows_error("the list of runs", "its order was altered")
                 before = started, run
                 row = parse_row(run, values, stated)
                 found.append((row.summary_fold.summary(), row.writer))
@@ -204,7 +208,8 @@ class SqliteReader(SqliteFile):
             JournalError: J013 if table and index differ for the runs of the selection.
         """
         if where.tags:
-            each = f"SELECT latest.run, latest.begun, {columns} FROM (SELECT ?2 AS run, ?1 AS begun) AS latest {_JOIN_RUNS}"  # noqa: S608  # constants
+            latest = f"(SELECT ?2 AS run, ?1 AS begun) AS latest {_JOIN_RUNS}"
+            each = f"SELECT latest.run, latest.begun, {columns} FROM {latest}"  # noqa: S608  # constants
             for started, run in self._latest_tagged(where, limit):
                 yield self.sql.execute(each, (started, run)).fetchone()
             return
@@ -213,7 +218,8 @@ class SqliteReader(SqliteFile):
         behind, keys = (" AND (started, run) < (?, ?)", where.before) if where.before is not None else ("", ())
         latest = f"runs INDEXED BY runs_started WHERE {within}{behind} ORDER BY started DESC, run DESC LIMIT ?"
         yield from self.sql.execute(
-            f"SELECT latest.run, latest.begun, {columns} FROM (SELECT run, started AS begun FROM {latest}) AS latest {_JOIN_RUNS}",  # noqa: S608
+            f"SELECT latest.run, latest.begun, {columns}"  # noqa: S608
+            f" FROM (SELECT run, started AS begun FROM {latest}) AS latest {_JOIN_RUNS}",
             (*period, *keys, max(0, limit)),
         )
 
@@ -308,7 +314,7 @@ class SqliteReader(SqliteFile):
                 "SELECT number, body, checksum FROM inbox WHERE run = ? AND number >= ? ORDER BY number", (run, first)
             ).fetchall()
         if [row[0] for row in rows] != list(range(first, last + 1)):
-            raise damaged_rows_error(f"the inbox of run {run}", "letters are missing")
+            raise damaged_rows_error(f"the inbox of run {run}", "messages are missing")
         return [
             msgspec.structs.replace(read_message(run, number, body, stated), number=number)
             for number, body, stated in rows
@@ -326,7 +332,7 @@ class SqliteReader(SqliteFile):
         ).fetchall()
         for _, run, messages, stated in rows:
             if stated != row_checksum(run, messages):
-                raise damaged_rows_error("an inbox", "the count of its letters is not what was written")
+                raise damaged_rows_error("an inbox", "the number of its messages was altered")
         return InboxPosition(version, rows[-1][0] if rows else seen.place, frozenset(row[1] for row in rows))
 
     def inbox_end(self) -> InboxPosition:
@@ -345,7 +351,7 @@ class SqliteReader(SqliteFile):
                 if row is None:
                     continue
                 if row[0] != memo or row[3] != row_checksum(*row[:3]):
-                    raise damaged_rows_error(f"answer {memo}", "it is not what was stored")
+                    raise damaged_rows_error(f"answer {memo}", "it was altered")
                 found[memo] = row[1], _decode_value(row[2])
         return found
 
@@ -395,7 +401,7 @@ class SqliteReader(SqliteFile):
             (number,),
         ).fetchone()
         if row is None or row[7] or row[6] != row_checksum(*row[:6]):
-            raise damaged_rows_error(f"message {number} of the outbox", "it is not what was written")
+            raise damaged_rows_error(f"message {number} of the outbox", "it was altered")
         return tuple(row[:6])
 
     def _restore_value(self, run: str, event: Event, big: str) -> Event:

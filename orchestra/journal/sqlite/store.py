@@ -98,8 +98,7 @@ class _RowChanges:
 
 
 class SqliteStore(SqliteFile):
-    """Writes batches. It keeps the row of each run whose lease its journal holds, and appends events only to that end.
-    """
+    """Writes batches. It keeps the row of each run that its journal leases, and appends events only to that end."""
 
     def __init__(
         self,
@@ -207,7 +206,7 @@ class SqliteStore(SqliteFile):
             "UPDATE commits SET number = number + 1, inverse = inverse - 1 RETURNING number, inverse"
         ).fetchall()
         if len(rows) != 1 or rows[0][0] + rows[0][1] != -1:
-            raise damaged_rows_error("the commit counter", "it is not what was written")
+            raise damaged_rows_error("the commit counter", "it was altered")
         number: int = rows[0][0]
         return number
 
@@ -264,7 +263,8 @@ class SqliteStore(SqliteFile):
         deleted, are skipped.
         """
         self.sql.executemany(
-            "INSERT OR REPLACE INTO run_usage SELECT run, last, ?, ? FROM runs WHERE run = ? AND last = ? AND chain = ?",
+            "INSERT OR REPLACE INTO run_usage SELECT run, last, ?, ? FROM runs"
+            " WHERE run = ? AND last = ? AND chain = ?",
             [(body, row_checksum(run, last, chain, body), run, last, chain) for run, last, chain, body in usages],
         )
 
@@ -391,7 +391,8 @@ class SqliteStore(SqliteFile):
         for number, (sent, delivered) in enumerate(messages, number + 1):  # noqa: B020  # counts on from what was there
             columns = (number, sent.run, sent.node, sent.name, sent.key, encode(sent.value))
             self.sql.execute(
-                "INSERT INTO outbox (number, run, node, name, key, value, checksum, delivered) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+                "INSERT INTO outbox (number, run, node, name, key, value, checksum, delivered)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (key) DO NOTHING",
                 (*columns, row_checksum(*columns), int(delivered)),
             )

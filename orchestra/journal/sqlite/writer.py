@@ -105,7 +105,7 @@ class SqliteWriter(threading.Thread):
 
     def run(self) -> None:
         """Commits until `finish`, or until a permanent fault."""
-        fault = JournalError("J019", f"the journal's writer died: {self._store.path}", hint="open the journal again")
+        fault = JournalError("J019", f"the journal's writer failed: {self._store.path}", hint="open the journal again")
         try:
             while self._wait_for_work():
                 report = self._commit(self._take_batch())
@@ -212,12 +212,12 @@ class SqliteWriter(threading.Thread):
             _add_results(report, part, self._store.commit(part))
         except LeaseConflict:
             if not part.runs and not part.operations:
-                raise damaged_rows_error("its tables", "they contradict each other") from None
+                raise damaged_rows_error("its tables", "they are inconsistent") from None
             for run in part.runs:
                 self._store.forget(run)
                 report.failed[run] = lease_lost_error(run)
             for errand in part.operations:
-                report.answers.append((errand, damaged_rows_error("its tables", "they contradict each other")))
+                report.answers.append((errand, damaged_rows_error("its tables", "they are inconsistent")))
 
 
 def _add_results(report: SqliteCommitReport, batch: SqliteBatch, answers: list[tuple[JournalOperation, Any]]) -> None:
