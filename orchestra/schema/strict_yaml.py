@@ -1,7 +1,7 @@
-"""Strict YAML: the plain data of a file, and where each piece of it stands.
+"""Strict YAML: the plain data of a file, and the position of each part.
 
-Read from libyaml's events, so that an alias, a tag or a second document is refused before anything is built from it.
-Scalars are those of YAML 1.2's core schema that are JSON too; hexadecimal and octal spellings stay strings.
+Parsed from libyaml's events, so that aliases, tags and further documents are refused before anything is built from
+them. Scalars are those of YAML 1.2's core schema that are also JSON; hexadecimal and octal spellings stay strings.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from orchestra.schema.strict_json import MAX_DIGITS
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 64
 MAX_SCALAR = 64 << 10
-"""Bytes of a file, nesting, and characters of one scalar, at most (RELIABILITY, hostile input)."""
+"""Limits of a file in bytes, of nesting, and of one scalar in characters (RELIABILITY, hostile input)."""
 
 ValuePath: TypeAlias = tuple[str | int, ...]
 
@@ -31,7 +31,7 @@ _LEADING_ZERO = re.compile(r"[-+]?0[0-9]")
 _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _UNQUOTED_TYPE = re.compile(r"\b(?:list|dict|Literal)\[$")
 _ENDED_EXPRESSION = re.compile(r"""(?P<quote>["'])\$\{[^"'}]*(?P=quote)\s*$""")
-"""A text that ended within an expression, as far as the place of a fault."""
+"""A string that ended inside an expression, up to the position of an error."""
 _NUMBER_START = frozenset("0123456789+-.")
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u2028\u2029]|\r(?!\n)")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -47,18 +47,19 @@ class YamlPosition(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True)
 class YamlDocument:
-    """The data of a file; `location` says where a piece of it stands."""
+    """The data of a file; `location` returns the position of a part."""
 
     value: Any
     file: str
     lines: list[str] = field(repr=False)
     _root_position: YamlPosition = field(repr=False)
     _positions: dict[int, dict[str | int, tuple[YamlPosition, YamlPosition]]] = field(repr=False)
-    """By the `id` of a container of `value`: the spots of each entry's key and value."""
+    """By `id` of a container in `value`: positions of each entry's key and value."""
 
     def path(self, location: Iterable[Any], *, missing: bool = False) -> ValuePath:
-        """The keys of one of pydantic's locations, which has the names of union branches among them; `missing` says that the last key is
-        wanted, and not there."""
+        """Returns the keys of one of pydantic's locations, which also contain names of union branches. `missing` means
+        that the last key is required and absent.
+        """
         path: list[str | int] = []
         steps, here = list(location), self.value
         for number, step in enumerate(steps, start=1):
@@ -72,7 +73,9 @@ class YamlDocument:
         return tuple(path)
 
     def location(self, path: ValuePath, *, key: bool = False) -> SourceLocation:
-        """Where the value at `path` stands, or with `key` the key that leads to it; for a path that is not there, its nearest ancestor."""
+        """Returns the location of the value at `path`, or with `key` of its key. For an absent path, it is that of the
+        nearest ancestor.
+        """
         spot, here = self._root_position, self.value
         for depth, step in enumerate(path):
             entry = self._positions.get(id(here), {}).get(step)
@@ -84,7 +87,7 @@ class YamlDocument:
 
 
 def load_yaml(text: str | bytes, file: str) -> YamlDocument:
-    """Reads YAML strictly. Raises `InputError` (L001 to L013), with its place, for whatever the language does not allow."""
+    """Parses YAML strictly. Raises `InputError` L001 to L013 with the location of the error."""
     source = _decode(text, file)
     lines = source.split("\n")
     if bad := _FORBIDDEN.search(source):
@@ -158,7 +161,7 @@ def _syntax_error(problem: str, spot: YamlPosition, reader: _Reader) -> InputErr
             location=reader.location(spot),
             hint="move a part into a workflow of its own, and `call` it",
         )
-    hint = 'quote a text that has ": " or " #" in it or begins with a sign; a key is written "key: value"'
+    hint = 'quote a string that contains ": " or " #" or starts with a sign; a key is written "key: value"'
     if quoted := _quoting_hint(text, spot.column - 1):
         hint = quoted
     elif "\t" in text:
@@ -173,8 +176,9 @@ def _syntax_error(problem: str, spot: YamlPosition, reader: _Reader) -> InputErr
 
 
 def _quoting_hint(text: str, column: int) -> str:
-    """What to do about a fault at a column where a type within brackets stands without quotes, or where a quote inside an expression
-    ended the text around it; empty where it is neither."""
+    """Returns a hint for an error at a column where a bracketed type lacks quotes, or where a quote inside an
+    expression ended the string; otherwise empty.
+    """
     if typed := _UNQUOTED_TYPE.search(text, 0, column + 1):
         whole = text[typed.start() :].partition("]")[0]
         whole += "]" * whole.count("[")
@@ -200,7 +204,7 @@ class _Container:
 
 
 class _Reader:
-    """Builds data from events; one use."""
+    """Builds data from events. Used once."""
 
     def __init__(self, file: str, lines: list[str]) -> None:
         self.file, self.lines = file, lines
@@ -242,7 +246,7 @@ class _Reader:
         self.documents += 1
         if self.documents > 1:
             raise self._error(
-                "L008", "a second document begins here", event, "one file holds one document: remove `---`"
+                "L008", "a second document starts here", event, "write one document per file: remove `---`"
             )
         if event.tags:
             raise self._error("L006", "a %TAG directive is not allowed", event, "remove it")
@@ -280,7 +284,7 @@ class _Reader:
         if len(text) > MAX_SCALAR:
             raise self._error(
                 "L012",
-                f"a text of {len(text):,} characters; at most {MAX_SCALAR:,}",
+                f"a string of {len(text):,} characters; at most {MAX_SCALAR:,}",
                 event,
                 "pass it as an input, from a file",
             )
@@ -300,12 +304,12 @@ class _Reader:
                 raise self._error("L007", "a merge key, `<<`, is not allowed", event, "write the keys out")
             if not isinstance(self._value(event, text), str):
                 raise self._error(
-                    "L010", f"a key must be a string, and {text or 'nothing'} is not", event, f'quote it: "{text}"'
+                    "L010", f"a key must be a string, not {text or 'empty'}", event, f'quote it: "{text}"'
                 )
         if text in top.value:
             first = top.positions[text][0].line
             raise self._error(
-                "L009", f"the key {text!r} stands twice; first in line {first}", event, "keep one of them"
+                "L009", f"the key {text!r} occurs twice; first in line {first}", event, "keep one of them"
             )
         top.key, top.key_position = text, self._position(event)
 
@@ -323,7 +327,7 @@ class _Reader:
             top.value.append(value)
 
     def _value(self, event: Any, text: str) -> Any:
-        """A plain scalar's value, by the core schema of YAML 1.2."""
+        """Returns the value of a plain scalar by the core schema of YAML 1.2."""
         if text in _NULL_WORDS:
             return None
         if text in _BOOLEAN_WORDS:

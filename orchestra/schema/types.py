@@ -1,4 +1,6 @@
-"""Types: JSON Schemas, whether they come from a text, from Python or from a card. The door to `schema`, `typetext` and `validator`."""
+"""Types as JSON Schemas: parsed from type syntax, such as `list[Document]`, `str | null` and `Literal['a', 'b']`, or
+derived from Python types. Re-exports the functions of `json_schema` and `Validator`.
+"""
 
 from __future__ import annotations
 
@@ -43,13 +45,13 @@ SIMPLE_TYPES: Mapping[str, Schema] = {
 }
 _GENERIC_TYPES = ("list", "dict", "Literal")
 RESERVED_TYPE_NAMES = frozenset({*SIMPLE_TYPES, *_GENERIC_TYPES})
-"""Names that a text of a type always understands in one way: no type of anybody's own is called so."""
+"""Names with a fixed meaning in type syntax; user types cannot have them."""
 _TOKEN = re.compile(
     r"""\s*(?:(?P<name>[A-Za-z_]\w*)|(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(?P<number>-?\d{1,18})|(?P<sign>[\[\],|()]))"""
 )
 _ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
 _ESCAPES = {"\\": "\\", "'": "'", '"': '"', "n": "\n", "r": "\r", "t": "\t"}
-"""Those of `repr`, which writes the texts of `Literal` types."""
+"""Escapes of `repr`, which writes the strings of `Literal` types."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _COMMON_ALIASES = {
     "string": "str",
@@ -66,9 +68,10 @@ _COMMON_ALIASES = {
 
 
 def parse_type(text: str, models: Mapping[str, Schema], location: SourceLocation | None = None) -> Schema:
-    """The schema of a type's text; `models` are the schemas that it may name.
+    """Parses type syntax into a schema; `models` are the schemas that it may refer to by name.
 
-    Raises `InputError`: L040 for an unknown name, L041 for a text that is no type.
+    Raises:
+        InputError: L040 for an unknown name, L041 for a text that is not a type.
     """
     if len(text) > MAX_LENGTH:
         raise InputError(
@@ -87,7 +90,7 @@ def parse_type(text: str, models: Mapping[str, Schema], location: SourceLocation
 
 
 class _Parser:
-    """Recursive descent over one text."""
+    """Recursive-descent parser of one text."""
 
     def __init__(self, text: str, models: Mapping[str, Schema], place: SourceLocation | None) -> None:
         self.text, self.models, self.location = text, models, place
@@ -137,7 +140,7 @@ class _Parser:
 
     def term(self, depth: int) -> Schema:
         if self.position >= len(self.tokens):
-            self.fail("it ends too early" if self.text.strip() else "it is empty")
+            self.fail("it is incomplete" if self.text.strip() else "it is empty")
         kind, word, at = self.tokens[self.position]
         if word == "(" and kind == "sign":
             self.position += 1
@@ -179,7 +182,7 @@ class _Parser:
                 case "name", "False" | "false":
                     values.append(False)
                 case _:
-                    self.fail("a Literal holds quoted texts, integers, true and false")
+                    self.fail("a Literal contains quoted strings, integers, true and false")
             self.position += 1
             if self.peek() != ",":
                 break
@@ -202,10 +205,12 @@ class _Parser:
     def _character(self, escape: re.Match[str]) -> str:
         if (digits := escape[1] or escape[2] or escape[3]) is not None:
             return (
-                chr(int(digits, 16)) if int(digits, 16) <= sys.maxunicode else self.fail(f"{escape[0]} is no character")
+                chr(int(digits, 16))
+                if int(digits, 16) <= sys.maxunicode
+                else self.fail(f"{escape[0]} is not a character")
             )
         if (found := _ESCAPES.get(escape[4])) is None:
-            self.fail(f"{escape[0]} is no escape of a text: write \\\\ for a backslash")
+            self.fail(f"{escape[0]} is not an escape sequence: write \\\\ for a backslash")
         return found
 
     def named(self, word: str) -> Schema:
@@ -256,22 +261,25 @@ __all__ = [
 ]
 
 SchemaMode: TypeAlias = Literal["validation", "serialization"]
-"""Of a schema: what is accepted, or what is written."""
+"""Whether a schema describes accepted or written values."""
 
 
 def schema_of(python_type: Any, mode: SchemaMode) -> Schema:
-    """The schema of a Python type, as pydantic sees it: of what is accepted, or of what is written.
+    """Returns the schema of a Python type as pydantic generates it, for accepted or written values.
 
-    Raises `InputError` L043 for a type without a JSON form.
+    Raises:
+        InputError: L043 for a type without a JSON form.
     """
     from pydantic import PydanticUserError, TypeAdapter
     from pydantic.errors import PydanticInvalidForJsonSchema
     from pydantic.json_schema import GenerateJsonSchema
 
     class PlainSchemaGenerator(GenerateJsonSchema):
-        """Without titles made from the names of fields, which would hide what a field is; decimal numbers have a format.
+        """Generates schemas without titles derived from field names, which would hide the field, and with a format for
+        decimal numbers.
 
-        Where a factory gives the same each time, what it gives is the default."""
+        The result of a deterministic default factory becomes the default.
+        """
 
         def field_title_should_be_set(self, schema: Any) -> bool:
             return False
@@ -280,7 +288,7 @@ def schema_of(python_type: Any, mode: SchemaMode) -> Schema:
             found = super().decimal_schema(schema)
             for part in found.get("anyOf", [found]):
                 if part.get("type") == "string":
-                    part["format"] = "decimal"  # else nothing would tell it from any text
+                    part["format"] = "decimal"  # without a format it would be the same as any string
             return found
 
         def get_default_value(self, schema: Any) -> Any:
@@ -305,7 +313,9 @@ _EMPTY_FACTORIES = (list, dict, set, frozenset, tuple, str, int, float, bool)
 
 
 def _is_deterministic(factory: Any) -> bool:
-    """Whether a factory of defaults is sure to give the same each time: an empty value, constants alone, or a model of such defaults."""
+    """Returns whether a default factory always returns the same: an empty value, constants, or a model of such
+    defaults.
+    """
     if factory in _EMPTY_FACTORIES:
         return True
     if isinstance(factory, FunctionType):

@@ -1,24 +1,22 @@
-"""Validators: values against their types, with the first fault said in plain words."""
+"""Validation of values against types, with the first error in plain words, and limits for the complexity of schemas."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from orchestra.core.errors import InputError
 from orchestra.core.paths import format_path
 from orchestra.core.suggestions import closest_match
 from orchestra.core.untrusted_text import to_storable
+from orchestra.schema.fields import resolve_reference
 from orchestra.schema.json_schema import Schema
 from orchestra.schema.strict_json import canonical
 
 if TYPE_CHECKING:
     import jsonschema_rs
-import re
-from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime, time
-
-from orchestra.schema.fields import resolve_reference
 
 _CLOCK = r"\d\d:\d\d:\d\d(\.\d+)?([zZ]|[+-]\d\d:\d\d)?"
 _TIME = re.compile(_CLOCK)
@@ -47,13 +45,16 @@ def _parses(read: Callable[[str], object], text: str) -> bool:
 
 
 FORMATS: Mapping[str, Callable[[str], bool]] = {"date-time": _is_datetime, "time": _is_time, "duration": _is_duration}
-"""What decides of these formats whether a text has them."""
+"""Checks of string formats. They follow pydantic: JSON Schema's own require a time zone in every time, and have no
+durations below a second.
+"""
 
 
 MAX_PATHS = 1_000_000
-"""Ways in which the parts of a schema lead to one place of a value, at most: some hundredths of a second."""
+"""Maximum number of ways in which parts of a schema apply to one part of a value; it takes some hundredths of a second.
+"""
 MAX_CHAIN = 200
-"""Types that lead from one to the next, at most."""
+"""Maximum length of a chain of types."""
 
 _INPLACE_KEYS = ("not", "if", "then", "else")
 _INPLACE_LIST_KEYS = ("allOf", "anyOf", "oneOf")
@@ -70,10 +71,15 @@ _UNSUPPORTED_KEYS = ("$anchor", "$dynamicAnchor", "$dynamicRef", "$recursiveRef"
 
 
 def check_complexity(schema: Mapping[str, Any]) -> None:
-    """Raises `InputError` L042 for a schema whose check could take for ever, or that refers to anything but its own parts by path."""
+    """Checks that validation against a schema takes limited time, and that all its references point to its own parts.
+    Small schemas may have 2^n ways to apply to one value.
+
+    Raises:
+        InputError: L042.
+    """
     try:
         if b'"$' not in canonical(schema):
-            return  # without references it makes as much work as it is long
+            return  # without references the work is linear in the length
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError("L042", f"not a schema: {str(error)[:200]}", hint="JSON Schema 2020-12, as JSON") from error
     _check_cycles(schema)
@@ -84,7 +90,7 @@ def check_complexity(schema: Mapping[str, Any]) -> None:
 
 
 def _check_cycles(root: Mapping[str, Any]) -> None:
-    """Refuses a type that is itself, with nothing around it: `A: {anyOf: [A, str]}`."""
+    """Refuses a type that consists of itself: `A: {anyOf: [A, str]}`."""
     open_, done = set[int](), set[int]()
     starts: list[Any] = [root]
     seen = set[int]()
@@ -105,30 +111,30 @@ def _check_cycles(root: Mapping[str, Any]) -> None:
                 open_.discard(id(node))
                 line.pop()
             elif id(part) in open_:
-                raise InputError(
-                    "L042", "a type that holds itself, with nothing around it", hint="put it into a field or a list"
-                )
+                raise InputError("L042", "a type that only contains itself", hint="put it into a field or a list")
             elif isinstance(part, Mapping) and id(part) not in done:
                 open_.add(id(part))
                 line.append((part, inplace_subschemas(part, root)))
 
 
 class _PathCounter:
-    """Counts, for each part of a schema, how often one place of a value may be looked at below it."""
+    """Counts for each part of a schema how often it applies to one part of a value."""
 
     def __init__(self, root: Mapping[str, Any]) -> None:
         self.root = root
         self.counts: dict[int, int] = {}
 
     def count(self, schema: Any, depth: int) -> int:
-        """The count for one part; 1 for a part that is being counted, for the validator notices circles itself."""
+        """Returns the count of one part; 1 for a part that is being counted, because the validator detects cycles
+        itself.
+        """
         if not isinstance(schema, Mapping):
             return 1
         if (known := self.counts.get(id(schema))) is not None:
             return known
         if depth > MAX_CHAIN:
             raise InputError(
-                "L042", f"types that lead to each other in a chain of more than {MAX_CHAIN}", hint="shorten the chain"
+                "L042", f"a chain of more than {MAX_CHAIN} types that refer to each other", hint="shorten the chain"
             )
         self.counts[id(schema)] = 1
         if "$id" in schema and schema is not self.root:
@@ -142,12 +148,14 @@ class _PathCounter:
 
 
 def inplace_subschemas(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Any]:
-    """The parts that judge the same value as the schema itself. Raises `InputError` L042 for a reference that leads out of the schema."""
+    """Yields the parts that apply to the same value as the schema itself. Raises `InputError` L042 for a reference out
+    of the schema.
+    """
     if isinstance(reference := schema.get("$ref"), str):
         if reference != "#" and not reference.startswith("#/"):
             raise InputError(
                 "L042",
-                f"the reference {reference[:100]!r} leads out of the schema",
+                f"the reference {reference[:100]!r} points outside the schema",
                 hint="refer to types by #/$defs/NAME",
             )
         if (found := resolve_reference(reference, root)) is not None:
@@ -170,7 +178,9 @@ def _child_subschemas(schema: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def count_evaluations(schema: Mapping[str, Any], value: Any, limit: int) -> int:
-    """How many parts of a schema are tried on how many parts of a value, if nothing is remembered; counting ends after `limit`."""
+    """Returns how many pairs of a schema part and a value part are evaluated without memoization; counting stops after
+    `limit`.
+    """
     line: list[tuple[Any, Any]] = [(schema, value)]
     count = 0
     while line and count <= limit:
@@ -178,7 +188,7 @@ def count_evaluations(schema: Mapping[str, Any], value: Any, limit: int) -> int:
         if not isinstance(here, Mapping):
             continue
         count += 1
-        # Plain parts are not worth a try of their own: a long list of numbers is no riddle.
+        # Plain parts are not counted: a long list of numbers is fast.
         line += [(part, one) for part in inplace_subschemas(here, schema)]
         match one:
             case dict():
@@ -248,7 +258,7 @@ _LIMITS = {
 }
 
 MAX_EVALUATIONS = 5_000
-"""Parts of a schema that are tried on parts of a value, at most, to find words for what is wrong with it."""
+"""Maximum number of evaluations for finding the reason why a value is invalid."""
 
 
 def _refuse_retrieval(uri: str) -> NoReturn:
@@ -256,11 +266,11 @@ def _refuse_retrieval(uri: str) -> NoReturn:
 
 
 class Validator:
-    """A schema made ready. It never fetches a reference, and its patterns run in linear time."""
+    """A compiled schema. It never fetches references, and its patterns run in linear time."""
 
     def __init__(self, schema: Schema) -> None:
-        """Raises `InputError` L042 for a schema that is none."""
-        import jsonschema_rs  # 3 MiB, for who defines types and validates nothing
+        """Compiles a schema. Raises `InputError` L042 for an invalid one."""
+        import jsonschema_rs  # 3 MiB of memory, not needed by users who only define types
 
         self.schema = schema
         check_complexity(schema)
@@ -279,20 +289,22 @@ class Validator:
             raise InputError("L042", f"not a schema: {reason}", hint=hint) from error
 
     def is_valid(self, value: Any) -> bool:
-        """Whether the value is of the type."""
+        """Returns whether the value has the type."""
         try:
             return self._validator.is_valid(value)
         except (ValueError, UnicodeEncodeError):
             return False
 
     def check(self, value: Any) -> str | None:
-        """None for a value of the type; otherwise where and why the first fault is, such as `items[0].text: expected str, got 5`."""
+        """Returns None for a valid value; otherwise the location and reason of the first error, such as `items[0].text:
+        expected str, got 5`.
+        """
         try:
             if self._validator.is_valid(value):
                 return None
-            # `is_valid` remembers what it has tried, `iter_errors` does not: under unions that hold each other it would never end.
+            # `is_valid` memoizes, `iter_errors` does not: with nested unions it could run forever.
             if count_evaluations(self.schema, value, MAX_EVALUATIONS) > MAX_EVALUATIONS:
-                return f"{format_value(value)} is not of its type, which has too many unions within each other to say where"
+                return f"{format_value(value)} is not of its type, which has too many nested unions to find the error"
             first = next(iter(self._validator.iter_errors(value)))
         except UnicodeEncodeError:
             return "a lone surrogate in a string"
@@ -311,7 +323,8 @@ class Validator:
         value: Any = error.instance
         match kind.name:
             case "type":
-                return f"expected {' | '.join(_TYPE_WORDS.get(name, name) for name in kind.types)}, got {format_value(value)}"
+                expected = " | ".join(_TYPE_WORDS.get(name, name) for name in kind.types)
+                return f"expected {expected}, got {format_value(value)}"
             case "required":
                 return f"the field {kind.property!r} is missing"
             case "additionalProperties" | "unevaluatedProperties":
@@ -324,13 +337,13 @@ class Validator:
             case "anyOf" | "oneOf" if hasattr(kind, "context"):
                 return self._union_reason(kind.context, value, path)
             case "pattern":
-                return f"expected a text that matches {kind.pattern}, got {format_value(value)}"
+                return f"expected a string that matches {kind.pattern}, got {format_value(value)}"
             case "format":
-                return f"expected a text of format {kind.format}, got {format_value(value)}"
+                return f"expected a string of format {kind.format}, got {format_value(value)}"
             case "multipleOf":
                 return f"expected a multiple of {kind.multiple_of}, got {format_value(value)}"
             case "uniqueItems":
-                return "expected elements that differ"
+                return "expected unique elements"
             case name if name in _LIMITS:
                 measured = len(value) if isinstance(value, str | list | dict) else format_value(value)
                 return f"expected {_LIMITS[name].format(kind.limit)}, got {measured}"
@@ -345,7 +358,7 @@ class Validator:
         return f"there is no field {name!r} here" + (f"; did you mean {near!r}?" if near else "")
 
     def _union_reason(self, context: Any, value: Any, path: Sequence[str | int]) -> str:
-        """What is wrong in the one branch that the value's kind fits; or which kinds are expected."""
+        """Returns the error in the only branch that fits the kind of the value, or the expected kinds."""
         expected: list[str] = []
         inner: list[jsonschema_rs.ValidationError] = []
         if sum(not branch for branch in context) > 1:
@@ -366,7 +379,7 @@ class Validator:
 
 
 def format_value(value: Any) -> str:
-    """A value, short enough for a message."""
+    """Formats a value briefly for a message."""
     match value:
         case dict():
             return "an object"
