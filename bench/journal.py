@@ -32,7 +32,7 @@ from orchestra.core.events import (
 from orchestra.core.outcomes import ValueOutcome
 from orchestra.core.protocols import Journal
 from orchestra.journal.memory import MemoryJournal
-from orchestra.journal.sqlite.database import Durability
+from orchestra.journal import Durability
 from orchestra.journal.sqlite.journal import SqliteJournal
 
 ANSWER = {

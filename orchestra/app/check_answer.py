@@ -22,7 +22,14 @@ from orchestra.core.protocols import Clock, collect_sources
 from orchestra.core.settings import looks_like_path
 from orchestra.schema.strict_json import storage_error
 from orchestra.schema.types import Validator, schema_of
-from orchestra.verification.acceptance import CONFIDENCE, VerificationRequest, VerificationResult, check_names, is_heavy, parse_checks
+from orchestra.verification.acceptance import (
+    CONFIDENCE,
+    VerificationRequest,
+    VerificationResult,
+    check_names,
+    is_heavy,
+    parse_checks,
+)
 from orchestra.verification.certificates.combination import Combination
 from orchestra.verification.certificates.file import Certificate
 from orchestra.verification.check_expression import AGREE, check_calls

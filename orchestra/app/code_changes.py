@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 from orchestra.agents.contract import Contract
 from orchestra.app.reuse import NodeChange, walk_nodes
-from orchestra.app.snapshot_store import called_contracts, is_unversioned_tool, reachable_contracts, restore_program, stored_code_digests
+from orchestra.app.snapshot_store import (
+    called_contracts,
+    is_unversioned_tool,
+    reachable_contracts,
+    restore_program,
+    stored_code_digests,
+)
 from orchestra.core.errors import InputError, OrchestraError
 from orchestra.core.events import AttemptFinished, Event, NodeFinished, RunStarted
 

@@ -50,11 +50,11 @@ async def probe_database(place: str) -> str:
     address = _database_address(place)
     import asyncpg
 
-    from orchestra.journal.postgres import dsn, errors
+    from orchestra.journal.postgres import connections, errors
 
-    where = dsn.redact_dsn(address)
+    where = connections.redact_dsn(address)
     try:
-        connection = await asyncpg.connect(dsn.split_dsn(address)[0], timeout=CONNECT_TIMEOUT)
+        connection = await asyncpg.connect(connections.split_dsn(address)[0], timeout=CONNECT_TIMEOUT)
         await connection.close(timeout=CONNECT_TIMEOUT)
     except (*errors.POSTGRES_ERRORS, ValueError) as error:
         raise errors.unreachable_error(error, where) from error

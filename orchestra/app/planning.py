@@ -19,7 +19,16 @@ from orchestra.agents.registry import builtin_folder
 from orchestra.app.orchestra import Orchestra
 from orchestra.app.snapshot_store import apply_run_options, stored_graph
 from orchestra.core.errors import InputError, OrchestraError
-from orchestra.core.events import NO_USAGE, AttemptFinished, Event, NodeFinished, PlanDraft, RunStarted, TurnStarted, Usage
+from orchestra.core.events import (
+    NO_USAGE,
+    AttemptFinished,
+    Event,
+    NodeFinished,
+    PlanDraft,
+    RunStarted,
+    TurnStarted,
+    Usage,
+)
 from orchestra.core.labels import join
 from orchestra.core.outcomes import FailedOutcome
 from orchestra.engine.kinds import plan as plan_module

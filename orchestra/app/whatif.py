@@ -42,7 +42,16 @@ from orchestra.core.events import (
 from orchestra.core.labels import Label, join
 from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, Outcome, SkippedOutcome, ValueOutcome
 from orchestra.core.paths import parent, root_name
-from orchestra.core.protocols import CallError, CallEstimate, CallReply, CallRequest, CallResult, InboxMessage, UnaryWorkers, Workers
+from orchestra.core.protocols import (
+    CallError,
+    CallEstimate,
+    CallReply,
+    CallRequest,
+    CallResult,
+    InboxMessage,
+    UnaryWorkers,
+    Workers,
+)
 from orchestra.engine.call_results import call_streaming
 from orchestra.engine.engine import Engine
 from orchestra.engine.replay import ReplayResult, replay

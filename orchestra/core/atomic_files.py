@@ -1,5 +1,4 @@
-"""What is written whole or not at all: whoever reads meanwhile sees what was there before, and so does who comes after a writer that was
-killed."""
+"""Atomic replacement of files and folders. Readers see the old or the new content, also after a writer was killed."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ _DESCRIPTOR_FOLDER = re.compile(r"/proc/.*/fd")
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Puts a file in its place, whoever else does so too. Raises `OSError`; what was there is there then."""
+    """Replaces a file atomically. Concurrent writers are safe. Raises `OSError`; the file is unchanged then."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         partial.write_bytes(data)
@@ -29,11 +28,15 @@ def write_file(path: Path, data: bytes) -> None:
 
 @contextmanager
 def open_private_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file that only its owner may read, put in its place once it is whole; a link that stands there gives way to it. Raises `OSError`;
-    what was there is there then.
+    """Writes a file that only its owner may read. It replaces the old file, or a link at this path, when it is
+    complete.
 
-    What is no regular file, or a way to what is open (`/dev/stdout`), is written to as it stands; and so is a file in a folder that takes
-    no other (read-only, not one's own, a single file that was mounted), which keeps its rights.
+    A path that is not a regular file, or that leads to an open descriptor (`/dev/stdout`), is written to directly. So
+    is a file in a folder that accepts no other file (read-only, another owner, a single mounted file); it keeps its
+    permissions.
+
+    Raises:
+        OSError: The file cannot be written; it is unchanged then.
     """
     if (there := _open_special_file(path)) is not None:
         with there:
@@ -65,12 +68,15 @@ def open_private_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _open_special_file(path: Path) -> IO[bytes] | None:
-    """What a path leads to, opened, where that is no regular file, or a descriptor, as `/dev/stdout` is; else None."""
+    """Opens the target of a path if it is an open descriptor, such as `/dev/stdout`, or not a regular file; else
+    returns None.
+    """
     place = path
-    for _link in range(40):  # as many as Linux follows
+    for _link in range(40):  # the limit of Linux
         folder = os.path.realpath(place.parent)
         if folder == os.path.realpath("/proc/self/fd") and place.name.isdecimal():
-            return os.fdopen(os.dup(int(place.name)), "wb")  # opened anew, what `>>` adds to would be cut off
+            # opening it again would truncate a file that `>>` appends to
+            return os.fdopen(os.dup(int(place.name)), "wb")
         if folder in ("/dev", "/dev/fd") or _DESCRIPTOR_FOLDER.fullmatch(folder):
             return path.open("wb")
         if not place.is_symlink():
@@ -84,7 +90,9 @@ def _open_in_place(path: Path) -> IO[bytes]:
 
 
 def replace_folder(new: Path, place: Path) -> None:
-    """Replaces a folder by a new one. If the writer is killed in between, `recover_folder` restores the old one. Raises `OSError`."""
+    """Replaces a folder by a new one. If the writer is killed in between, `recover_folder` restores the old one. Raises
+    `OSError`.
+    """
     old = _backup_path(recover_folder(place))
     shutil.rmtree(old, ignore_errors=True)
     if place.exists():
@@ -94,7 +102,7 @@ def replace_folder(new: Path, place: Path) -> None:
 
 
 def recover_folder(place: Path) -> Path:
-    """A folder that is written by `replace_folder`; brought back first where a writer was killed in the middle."""
+    """Returns a folder written by `replace_folder`. Restores it first if a writer was killed."""
     if not place.exists() and _backup_path(place).is_dir():
         os.replace(_backup_path(place), place)
     return place

@@ -1,4 +1,4 @@
-"""Child processes of the supervisor: each leads a process group of its own, dies with the supervisor, and is reaped."""
+"""Child processes of the supervisor. Each one leads its own process group, ends with the supervisor, and is reaped."""
 
 from __future__ import annotations
 
@@ -17,30 +17,36 @@ from orchestra.core.atomic_files import write_file
 
 GUARD_SCRIPT = Path(__file__).with_name("die_with_parent.py")
 MAX_LOG_BYTES = 16 << 20
-"""Bytes of a server's log at most; then its last part becomes `NAME.log.1` and it starts anew."""
+"""Maximum size of a server's log in bytes. A larger log is renamed to `NAME.log.1`, cut to its last part, and a new one
+is started.
+"""
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 KEY_VARIABLE = "ORCHESTRA_SERVER_KEY"
-"""The environment variable with the key of a server. vLLM's own variable is not used: vLLM can copy its own variables into caches."""
+"""The environment variable with the key of a server. vLLM's own variable is not used: vLLM can copy its own variables
+into caches.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """What a server is started with: an absolute program and its arguments, and all that its environment has."""
+    """How to start a server: an absolute program path, its arguments, and its complete environment."""
 
     command: Sequence[str]
     environment: Mapping[str, str]
     weights_fingerprint: str = ""
-    """What the weights looked like when it was started (`orchestra.fleet.weights.weights.quick_digest`); empty where nobody looked."""
+    """Fingerprint of the weights at the start (`orchestra.fleet.weights.weights.quick_digest`); empty if it was not
+    computed.
+    """
     free_adapter_slots: int = 0
     """Slots for adapters that must stay free (`orchestra.fleet.vllm_cpu.plugin`)."""
     precision: str = ""
-    """What it computes in: a data type, or a quantization."""
+    """Data type of the computation, or a quantization."""
     key: str = field(default="", repr=False)
-    """What it wants with each request; it finds it in its environment, for command lines are read by all."""
+    """API key of the server. It is passed in the environment, because command lines are readable by all users."""
 
 
 class ChildProcess:
-    """A running server and whatever it started itself."""
+    """A running server and the processes that it started."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -48,17 +54,17 @@ class ChildProcess:
 
     @property
     def returncode(self) -> int | None:
-        """The exit status; negative for a signal; None while it runs."""
+        """The exit status; negative for a signal; None while the process runs."""
         return self._process.returncode
 
     async def wait(self) -> int:
-        """Waits for the leader's end, ends what it left of its group, and gives its exit status."""
+        """Waits for the end of the leader, kills the rest of its process group, and returns the exit status."""
         status = await self._process.wait()
         kill_group(self.pid)
         return status
 
     async def stop(self, grace: float) -> None:
-        """Asks politely, waits for `grace` seconds, then kills the group."""
+        """Sends SIGTERM, waits for `grace` seconds, then kills the process group."""
         if self.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGTERM)
@@ -67,13 +73,13 @@ class ChildProcess:
         await self.kill()
 
     async def kill(self) -> None:
-        """Kills the group at once."""
+        """Kills the process group at once."""
         kill_group(self.pid)
         await self._process.wait()
 
 
 async def start_process(launch: ProcessSpec, log: Path) -> ChildProcess:
-    """Starts a server whose output goes to `log`; an earlier log becomes `NAME.log.1`."""
+    """Starts a server that writes its output to `log`. An earlier log is renamed to `NAME.log.1`."""
     with contextlib.suppress(FileNotFoundError):
         os.replace(log, log.with_name(log.name + ".1"))
     with log.open("ab") as output:
@@ -94,13 +100,15 @@ async def start_process(launch: ProcessSpec, log: Path) -> ChildProcess:
 
 
 def kill_group(group: int) -> None:
-    """Kills every process of a group; nothing where there is none."""
+    """Kills all processes of a group. Does nothing if there is none."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
 
 
 def resident_bytes(group: int) -> int:
-    """Memory of a process group: proportional set sizes, so that shared pages count once. 0 where /proc does not tell."""
+    """Returns the memory of a process group in bytes: the sum of proportional set sizes, which count shared pages once.
+    0 without /proc.
+    """
     return sum(_process_memory(pid) for pid in _group_members(group))
 
 
@@ -128,7 +136,7 @@ class _ProcessStat:
 
 
 def _read_stat(pid: int) -> _ProcessStat | None:
-    """Fields of /proc/PID/stat (proc(5)), read after the command's name, which may hold anything."""
+    """Returns the fields of /proc/PID/stat (proc(5)) after the command name, which may contain any character."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
@@ -137,25 +145,29 @@ def _read_stat(pid: int) -> _ProcessStat | None:
 
 
 class ProcessRecord(msgspec.Struct, frozen=True):
-    """A server that was started: its pid, and when (in clock ticks since boot), so that a pid used again is not mistaken."""
+    """A started server: pid and start time (clock ticks since boot), so that a reused pid is recognized."""
 
     pid: int
     started: int
 
 
 def record_processes(children: Sequence[int], file: Path) -> None:
-    """Notes the servers that run, for a supervisor that comes after a sudden end of this one."""
+    """Records the running servers, for the next supervisor if this one is killed."""
     traces = [ProcessRecord(pid, found.started) for pid in children if (found := _read_stat(pid))]
     write_file(file, msgspec.json.encode(traces))
 
 
 def kill_leftovers(file: Path) -> int:
-    """Kills the servers that an earlier supervisor noted and could not end; gives how many there were."""
+    """Kills recorded servers of an earlier supervisor and returns their number."""
     try:
         traces = msgspec.json.decode(file.read_bytes(), type=list[ProcessRecord])
     except (OSError, msgspec.MsgspecError):
         return 0
-    alive = [trace for trace in traces if (found := _read_stat(trace.pid)) and found.started == trace.started and found.state != "Z"]
+    alive = [
+        trace
+        for trace in traces
+        if (found := _read_stat(trace.pid)) and found.started == trace.started and found.state != "Z"
+    ]
     for trace in alive:
         kill_group(trace.pid)
     file.unlink(missing_ok=True)
@@ -163,18 +175,18 @@ def kill_leftovers(file: Path) -> int:
 
 
 def rotate_log(log: Path) -> None:
-    """Keeps a log that grew too large from filling the disk."""
+    """Rotates a log that is too large."""
     try:
         if log.stat().st_size <= MAX_LOG_BYTES:
             return
         log.with_name(log.name + ".1").write_bytes(read_tail(log, MAX_LOG_BYTES // 16))
         os.truncate(log, 0)
     except OSError:
-        return  # a log is never worth more than the server that writes it
+        return  # a full log must not stop the server
 
 
 def read_tail(log: Path, size: int) -> bytes:
-    """The last `size` bytes of a file; nothing where there is none."""
+    """Returns the last `size` bytes of a file; empty if the file does not exist."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - size))
@@ -184,14 +196,14 @@ def read_tail(log: Path, size: int) -> bytes:
 
 
 def last_lines(log: Path, count: int) -> list[str]:
-    """The last lines of a log, printable: control characters become spaces, and long lines are cut."""
+    """Returns the last lines of a log in printable form: control characters become spaces, long lines are cut."""
     text = read_tail(log, 65_536).decode("utf-8", "replace")
     lines = ["".join(char if char.isprintable() else " " for char in line)[:400].rstrip() for line in text.splitlines()]
     return [line for line in lines if line.strip()][-count:]
 
 
 def last_write_time(log: Path) -> float:
-    """When somebody last wrote into a log, in seconds since the epoch; 0 where there is none."""
+    """Returns the time of the last write to a log, in seconds since the epoch; 0 if it does not exist."""
     try:
         return log.stat().st_mtime
     except OSError:

@@ -1,30 +1,31 @@
-"""Codes of errors that code compares: `orchestra explain CODE` says what each of them is."""
+"""Error codes that code compares. `orchestra explain CODE` explains each of them."""
 
 from __future__ import annotations
 
 NO_BUDGET = "E005"
-"""Another call, or another second, would cost more than the budget has left."""
+"""Another call, or another second, would exceed the budget."""
 TIMEOUT = "E006"
 ALREADY_CALLED = "E024"
-"""A call that is not made, because its effect is on record, or may have come about."""
+"""The call is not made, because its effect is recorded or may have happened."""
 REPEAT_DECLINED = "E016"
-"""A call that may have come about, and of which a person said not to make it again."""
+"""The call may have happened, and a person declined to repeat it."""
 IN_DOUBT_CODES = frozenset({ALREADY_CALLED, TIMEOUT, "E007", "T004"})
-"""Errors of calls that may have come about: one that was not made again, one whose time was up or that ended itself, and one whose function
-gave something of another type."""
+"""Errors of calls that may have happened: a call that was not repeated, timed out or cancelled itself, or whose
+function returned a wrong type.
+"""
 LABEL_NOT_ALLOWED = "F202"
-"""The label of the data forbids that model."""
+"""The model may not receive data with this label."""
 NO_TIER = "F220"
-"""The fleet has no such larger model, and so none above it either."""
+"""The fleet has no such larger model, and so none above it."""
 UNSENT_CODES = frozenset({LABEL_NOT_ALLOWED, NO_TIER})
-"""No model saw the call."""
+"""Errors of calls that reached no model."""
 INVALID_OVERRIDE = "E033"
-"""A value that a person gave, and that its node does not take."""
+"""The value of an override is not valid for its node."""
 TOO_FEW_ELEMENTS = "E034"
-"""A list of which so many elements have no value that `at_least` cannot be met any more."""
+"""Too many elements of a list have no value: `at_least` cannot be reached."""
 LEASE_LOST = "J005"
-"""Another process has taken the run from this one."""
+"""Another process took over the run."""
 RUN_ENDED = "J006"
-"""The run is over."""
+"""The run has ended."""
 LEASE_HELD = "J022"
-"""Another process has the run in hand."""
+"""Another process holds the lease of the run."""

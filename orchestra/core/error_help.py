@@ -1,4 +1,4 @@
-"""Explanations of error codes: what a code means, an example, how to mend it. Data lies in `error_texts/*.toml`."""
+"""Explanations of error codes: meaning, example and fix. The texts are in `error_texts/*.toml`."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ CODE_AREAS = {
     "V": "verification",
     "W": "Python workflows",
 }
-"""What the first letter of a code stands for."""
+"""Areas by the first letter of a code."""
 CODE_PATTERN = re.compile(r"[A-Z]\d{3}")
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorExplanation:
-    """What `orchestra explain CODE` prints."""
+    """The output of `orchestra explain CODE`."""
 
     code: str
     title: str
@@ -40,25 +40,29 @@ class ErrorExplanation:
 
 
 def load_explanations() -> dict[str, ErrorExplanation]:
-    """All explanations by code, in the order of the codes. Raises `ValueError` where two files explain one code."""
+    """Returns all explanations by code, sorted. Raises `ValueError` if two files explain the same code."""
     found: dict[str, ErrorExplanation] = {}
     folder = resources.files("orchestra.core") / "error_texts"
     for file in sorted((item for item in folder.iterdir() if item.name.endswith(".toml")), key=lambda item: item.name):
         for code, entry in tomllib.loads(file.read_text(encoding="utf-8")).items():
             if code in found:
-                raise ValueError(f"{code} is explained twice; the second time in {file.name}")
+                raise ValueError(f"{code} is explained twice, again in {file.name}")
             found[code] = ErrorExplanation(code, entry["title"], entry["text"])
     return dict(sorted(found.items()))
 
 
 def explain(code: str) -> ErrorExplanation:
-    """The explanation of a code, in either case of letters. Raises `InputError` C007 for a code that there is not."""
+    """Returns the explanation of a code, in any case. Raises `InputError` C007 for an unknown code."""
     found = load_explanations()
     wanted = code.strip().upper()
     if wanted in found:
         return found[wanted]
     if not CODE_PATTERN.fullmatch(wanted):
-        raise InputError("C007", f"{code!r} is no error code", hint="a code is a letter and three digits, such as L003")
+        raise InputError(
+            "C007", f"{code!r} is not an error code", hint="a code is a letter and three digits, such as L003"
+        )
     room = [other for other in found if other[0] == wanted[0]]
-    about = f"codes of {CODE_AREAS[wanted[0]]}: {', '.join(room)}" if room else f"letters are: {', '.join(CODE_AREAS)}"
+    about = (
+        f"codes of {CODE_AREAS[wanted[0]]}: {', '.join(room)}" if room else f"the letters are: {', '.join(CODE_AREAS)}"
+    )
     raise InputError("C007", f"there is no error {wanted}", hint=about)

@@ -1,9 +1,9 @@
-"""Every error of Orchestra: a code, a message, a place, a hint.
+"""Errors of Orchestra: a code, a message, a location and a hint.
 
-A code is one capital letter for the room and three digits; `orchestra explain CODE` reads its explanation from
-`orchestra/core/error_texts/*.toml`. Rooms: A agents and prompts, C configuration and command line, E engine, F fleet,
-J journal, L workflow language (files and expressions), M model output, N learning, R router, T tools, V verification,
-W Python workflows.
+A code is a letter for the area and three digits. `orchestra explain CODE` prints its explanation from
+`orchestra/core/error_texts/*.toml`. Areas: A agents and prompts, C configuration and command line, E engine, F fleet, J
+journal, L workflow language (files and expressions), M model output, N learning, R router, T tools, V verification, W
+Python workflows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self
 
 @dataclass(frozen=True, slots=True)
 class SourceLocation:
-    """Where something stands in a text: a file, a 1-based line and column, and the line itself."""
+    """A location in a text: file, 1-based line and column, and the text of the line."""
 
     file: str
     line: int
@@ -28,19 +28,21 @@ class SourceLocation:
 
 
 MAX_SHOWN_CHARACTERS = 160
-"""Characters of a line that a report shows at most."""
+"""Maximum number of characters of a line in a report."""
 
 
 def _visible_part(text: str, column: int) -> tuple[str, int]:
-    """The part of a line around a column, with what a terminal would obey made visible, and the column in it."""
+    """Returns the part of a line around a column, with control characters replaced, and the column in that part."""
     start = max(0, column - 1 - MAX_SHOWN_CHARACTERS // 2) if len(text) > MAX_SHOWN_CHARACTERS else 0
     part = text[start : start + MAX_SHOWN_CHARACTERS]
-    shown = "".join(char if char.isprintable() else " " if char == "\t" else "\N{REPLACEMENT CHARACTER}" for char in part)
+    shown = "".join(
+        char if char.isprintable() else " " if char == "\t" else "\N{REPLACEMENT CHARACTER}" for char in part
+    )
     return shown, column - start
 
 
 def display_width(text: str) -> int:
-    """The columns that a text takes on a terminal: wide characters take two, combining ones none."""
+    """Returns the number of terminal columns of a text: wide characters take two, combining characters none."""
     return len(text) if text.isascii() else sum(map(_character_width, text))
 
 
@@ -49,22 +51,24 @@ def _character_width(char: str) -> int:
 
 
 class OrchestraError(Exception):
-    """The base of all errors; `str(error)` is the full report, with the line shown and a caret under the fault."""
+    """Base class of all errors. `str(error)` is the full report with the source line and a caret."""
 
     exit_code: ClassVar[int] = 1
     run: str = ""
-    """The id of the run that it ended; empty where there is none."""
+    """The id of the run that failed with this error; empty if there is none."""
     node: str = ""
-    """The node at which it began."""
+    """The node that failed first."""
     frames: tuple[str, ...] = ()
-    """Where a tool's own code raised: `FILE:LINE in FUNCTION`, the outermost first."""
+    """Traceback of the tool's own code: `FILE:LINE in FUNCTION`, outermost frame first."""
 
-    def __init__(self, code: str, message: str, *, location: SourceLocation | None = None, hint: str = "", why: str = "") -> None:
+    def __init__(
+        self, code: str, message: str, *, location: SourceLocation | None = None, hint: str = "", why: str = ""
+    ) -> None:
         self.code, self.message, self.location, self.hint, self.why = code, message, location, hint, why
         super().__init__(message)
 
     def with_run(self, run: str, node: str = "", frames: tuple[str, ...] = ()) -> Self:
-        """The same error, which says what run it ended, and where."""
+        """Adds the run, the node and the frames to this error and returns it."""
         self.run, self.node, self.frames = run, node, frames
         return self
 
@@ -93,18 +97,18 @@ class OrchestraError(Exception):
 
 
 def _restore_error(kind: type[OrchestraError], args: tuple[Any, ...]) -> OrchestraError:
-    """An error as another process gets it, whose attributes follow."""
+    """Restores an error that was unpickled in another process; its attributes are set afterwards."""
     return kind.__new__(kind, *args)
 
 
 class InputError(OrchestraError):
-    """Bad input, usage, file or configuration: nothing was started."""
+    """Invalid input, usage, file or configuration. Nothing was started."""
 
     exit_code = 2
 
 
 class InputErrors(InputError):
-    """Several faults of one file, found in one reading; `errors` has them in the order of their places."""
+    """Several errors of one file. `errors` lists them in the order of their locations."""
 
     def __init__(self, errors: list[InputError]) -> None:
         self.errors = tuple(errors)
@@ -116,11 +120,11 @@ class InputErrors(InputError):
 
 
 class RunFailed(OrchestraError):
-    """A run that ended in a failure."""
+    """The run failed."""
 
 
 class Abstained(OrchestraError):
-    """A run whose output was withheld: a valid outcome, raised only where a plain value was demanded."""
+    """The output of the run was withheld. This is a valid outcome; it is raised only if the caller needs the value."""
 
     exit_code = 3
 

@@ -1,10 +1,11 @@
-"""The log: what a run's events say to an operator, as lines on stderr, or through the logging that the service has.
+"""Logging of run events for operators: lines on stderr, or the logging of the host service.
 
-Nothing global is configured, so the host keeps its own logging and its own structlog. Prompts, inputs and outputs are never logged, for
-they may be restricted: the journal has them. The reason of a failure may quote them, and is logged where `log_reasons` says so.
+No global state is configured, so the host keeps its own logging and structlog configuration. Prompts, inputs and
+outputs are never logged, because they may be restricted; the journal holds them. The reason of a failure may quote them
+and is logged only with `log_reasons`.
 
-Lines of a run are logged in the context that began it: what `structlog.contextvars` bound there, such as the id of a request, stands in
-each, and so does what a filter of one's own reads from a context variable.
+Lines of a run are logged in the context in which the run started. Values bound with `structlog.contextvars`, such as a
+request id, and values that a log filter reads from a context variable, are therefore in each line.
 """
 
 from __future__ import annotations
@@ -16,28 +17,39 @@ from collections.abc import Callable
 from typing import Any, Literal, TextIO, TypeAlias
 
 from orchestra.core.errors import OrchestraError
-from orchestra.core.events import AttemptFinished, CancelRequested, Event, OutputJudged, RetryPlanned, RunFinished, RunResumed, RunStarted
+from orchestra.core.events import (
+    AttemptFinished,
+    CancelRequested,
+    Event,
+    OutputJudged,
+    RetryPlanned,
+    RunFinished,
+    RunResumed,
+    RunStarted,
+)
 from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome
 
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error", "off"]
 LogFormat: TypeAlias = Literal["text", "json", "logging", "structlog"]
-"""How lines are logged: as text or JSON on stderr, or through the host's logging or structlog."""
+"""Output of log lines: text or JSON on stderr, or the logging or structlog of the host."""
 Observer: TypeAlias = Callable[[str, Event], None]
-"""Hears of each event of a run, by the run's id."""
+"""Receives each event of a run with the run's id."""
 LogFields: TypeAlias = dict[str, Any]
 LogFunction: TypeAlias = Callable[[str, str, LogFields], None]
-"""Logs a line: its level, what happened, and more of it."""
+"""Logs a line: level, message and fields."""
 LOGGER_NAME = "orchestra"
-"""Of the logger, where lines go through the host's logging or structlog."""
+"""Name of the logger for the logging or structlog of the host."""
 LEVELS = logging.getLevelNamesMapping()
 MAX_CONTEXTS = 10_000
-"""Contexts of runs without an end that are kept; those of the oldest go first."""
+"""Maximum number of kept contexts of runs without an end; the oldest are dropped first."""
 _RECORD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
-"""What a record of Python's logging has itself."""
+"""Standard attributes of a log record of Python's logging."""
 
 
-def create_observer(level: LogLevel, stream: TextIO | None = None, *, form: LogFormat = "text", reasons: bool = False) -> Observer | None:
-    """What logs the events of runs from this level on, with the reasons of failures where they are wanted; None for `off`."""
+def create_observer(
+    level: LogLevel, stream: TextIO | None = None, *, form: LogFormat = "text", reasons: bool = False
+) -> Observer | None:
+    """Returns an observer that logs events from this level on, optionally with reasons of failures; None for `off`."""
     if level == "off":
         return None
     log = _create_log(level, stream, form)
@@ -66,8 +78,10 @@ def create_observer(level: LogLevel, stream: TextIO | None = None, *, form: LogF
     return observe
 
 
-def create_line_logger(level: LogLevel, stream: TextIO | None = None, *, form: LogFormat = "text") -> Callable[[str, str], None] | None:
-    """What logs the lines that a tool server writes to its standard error, by the server's name; None for `off`."""
+def create_line_logger(
+    level: LogLevel, stream: TextIO | None = None, *, form: LogFormat = "text"
+) -> Callable[[str, str], None] | None:
+    """Returns a function that logs the stderr lines of a tool server, by the server's name; None for `off`."""
     if level == "off":
         return None
     log = _create_log(level, stream, form)
@@ -79,7 +93,7 @@ def create_line_logger(level: LogLevel, stream: TextIO | None = None, *, form: L
 
 
 def log_info(level: LogLevel, message: str, *, form: LogFormat = "text", **fields: str) -> None:
-    """Logs a line that belongs to no run, as `info`."""
+    """Logs a line that belongs to no run, at level `info`."""
     if level != "off":
         _create_log(level, None, form)("info", message, dict(fields))
 
@@ -87,12 +101,16 @@ def log_info(level: LogLevel, message: str, *, form: LogFormat = "text", **field
 def create_fault_logger(
     level: LogLevel, stream: TextIO | None = None, *, form: LogFormat = "text"
 ) -> Callable[[OrchestraError | None], None]:
-    """What logs that the journal failed, and with None that it works again."""
+    """Returns a function that logs a fault of the journal, or its end for None."""
     log = _create_log(level, stream, form) if level != "off" else None
 
     def hear(fault: OrchestraError | None) -> None:
         if log is not None and fault is not None:
-            log("error", "journal failed", {"code": fault.code, "reason": fault.message, "why": fault.why, "hint": fault.hint})
+            log(
+                "error",
+                "journal failed",
+                {"code": fault.code, "reason": fault.message, "why": fault.why, "hint": fault.hint},
+            )
         elif log is not None:
             log("warning", "journal works again", {})
 
@@ -100,7 +118,7 @@ def create_fault_logger(
 
 
 def _create_log(lowest: LogLevel, stream: TextIO | None, form: LogFormat) -> LogFunction:
-    """Logs lines from a level on."""
+    """Returns a log function that drops lines below a level."""
     least = LEVELS[lowest.upper()]
     write = _write_to_logging if form == "logging" else _structlog_writer(form, stream)
 
@@ -112,7 +130,7 @@ def _create_log(lowest: LogLevel, stream: TextIO | None, form: LogFormat) -> Log
 
 
 def _write_to_logging(level: str, message: str, fields: LogFields) -> None:
-    """Through Python's logging: the fields stand in the message, for people, and are attributes of the record, for formatters."""
+    """Logs to Python's logging. The fields are in the message, and also attributes of the record for formatters."""
     from structlog.contextvars import get_contextvars
 
     logger, number = logging.getLogger(LOGGER_NAME), LEVELS[level.upper()]
@@ -120,18 +138,24 @@ def _write_to_logging(level: str, message: str, fields: LogFields) -> None:
         fields |= {name: value for name, value in get_contextvars().items() if name not in fields}
         message = " ".join([message, *(f"{name}={value}" for name, value in fields.items())])
         logger.log(
-            number, "%s", message, extra={f"{name}_" if name in _RECORD_ATTRIBUTES else name: value for name, value in fields.items()}
+            number,
+            "%s",
+            message,
+            extra={f"{name}_" if name in _RECORD_ATTRIBUTES else name: value for name, value in fields.items()},
         )
 
 
 def _structlog_writer(form: Literal["text", "json", "structlog"], stream: TextIO | None) -> LogFunction:
-    """Through structlog: as the host has configured it, or as lines of our own."""
-    import structlog  # a sixth of what `from orchestra import Orchestra` would take, and logs are off unless somebody wants them
+    """Returns a log function for structlog: configured by the host, or with our own renderers."""
+    # importing it takes a sixth of the time of `from orchestra import Orchestra`, and logging is off by default
+    import structlog
 
     if form == "structlog":
         logger: Any = structlog.get_logger(LOGGER_NAME)
     else:
-        last: Any = structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event", "run"], drop_missing=True)
+        last: Any = structlog.processors.KeyValueRenderer(
+            key_order=["timestamp", "level", "event", "run"], drop_missing=True
+        )
         logger = structlog.wrap_logger(
             structlog.WriteLogger(stream or sys.stderr),
             processors=[
@@ -151,7 +175,7 @@ def _structlog_writer(form: Literal["text", "json", "structlog"], stream: TextIO
 
 
 def _event_line(event: Event, *, reasons: bool) -> tuple[str, str, LogFields] | None:
-    """What is logged of an event: the level, what happened, and more of it; None for nothing."""
+    """Returns level, message and fields of an event; None if it is not logged."""
     match event:
         case RunStarted(workflow=workflow):
             return "info", "run started", {"workflow": workflow}
@@ -159,10 +183,19 @@ def _event_line(event: Event, *, reasons: bool) -> tuple[str, str, LogFields] | 
             return "info", "run resumed", {"by": by}
         case AttemptFinished(error=str(code)) if code:
             fields = {"node": event.node, "attempt": event.attempt, "code": code, "server": event.server}
-            return "warning", "attempt failed", {**fields, **_location_fields(event), **_reason_fields(event.reason, reasons=reasons)}
+            return (
+                "warning",
+                "attempt failed",
+                {**fields, **_location_fields(event), **_reason_fields(event.reason, reasons=reasons)},
+            )
         case AttemptFinished():
             tokens = event.usage.prompt_tokens + event.usage.output_tokens
-            fields = {"node": event.node, "attempt": event.attempt, "seconds": round(event.usage.seconds, 3), "tokens": tokens}
+            fields = {
+                "node": event.node,
+                "attempt": event.attempt,
+                "seconds": round(event.usage.seconds, 3),
+                "tokens": tokens,
+            }
             return "debug", "attempt done", fields
         case OutputJudged(accepted=False):
             checks = [verdict.check for verdict in event.verdicts if verdict.outcome != "pass"]
@@ -175,14 +208,20 @@ def _event_line(event: Event, *, reasons: bool) -> tuple[str, str, LogFields] | 
         case RunFinished(status=status):
             tokens = event.usage.prompt_tokens + event.usage.output_tokens
             money = {"money": event.usage.money} if event.usage.money else {}
-            fields = {"status": status, "calls": event.usage.calls, "tokens": tokens, **money, **_outcome_fields(event, reasons=reasons)}
+            fields = {
+                "status": status,
+                "calls": event.usage.calls,
+                "tokens": tokens,
+                **money,
+                **_outcome_fields(event, reasons=reasons),
+            }
             return "info" if status in ("done", "abstained") else "warning", "run finished", fields
         case _:
             return None
 
 
 def _location_fields(event: AttemptFinished) -> LogFields:
-    """Where a tool's own code raised: the last of its lines."""
+    """Returns the innermost frame of a tool's own code."""
     return {"at": event.frames[-1]} if event.frames else {}
 
 
@@ -191,7 +230,7 @@ def _reason_fields(reason: str, *, reasons: bool) -> LogFields:
 
 
 def _outcome_fields(event: RunFinished, *, reasons: bool) -> LogFields:
-    """Why a run has no output: its code, and the node where that began."""
+    """Returns why a run has no output: the error code and the node that failed first."""
     match event.outcome:
         case FailedOutcome(code, reason, node):
             return {"code": code, **({"node": node} if node else {}), **_reason_fields(reason, reasons=reasons)}

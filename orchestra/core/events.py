@@ -1,9 +1,8 @@
-"""Events: the closed union of facts that a run is made of, version 2.
+"""The events of a run: a closed union, version 2.
 
-A run is the fold of its events. `seq` counts 1, 2, 3, … without a gap; `at` is wall-clock seconds since the epoch.
-`node` is a path, as `orchestra.core.paths` has them. Events are msgspec structs: made in a tenth of a microsecond,
-and read back by a strict,
-tagged decoder that refuses what it does not know.
+The state of a run is a fold of its events. `seq` counts 1, 2, 3, … without gaps. `at` is wall-clock time in seconds
+since the epoch. `node` is a path (`orchestra.core.paths`). Events are msgspec structs: creating one takes a tenth of a
+microsecond, and a strict decoder rejects unknown types and fields.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from orchestra.core.paths import format_path
 
 VERSION = 2
 
-# `gc=False`, here and in doors and outcomes: what these hold is JSON and other such structs, so no cycle can begin in them. Python's
-# collector, which took 0.25 of the 0.53 s of `python -m bench.idle ours`, need not look at them.
+# `gc=False`, here and in protocols.py and outcomes.py: these structs hold JSON and other such structs, so they cannot
+# form reference cycles. Python's cycle collector took 0.25 s of the 0.53 s of `python -m bench.idle ours`.
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
-    """What one call, or many, cost. Tokens as the server counted them; seconds of wall clock."""
+    """Cost of one or more calls: tokens as counted by the server, and wall-clock seconds."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -32,11 +31,12 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     calls: int = 0
     seconds: float = 0.0
     resends: int = 0
-    """Requests that no model saw (refused, 429, 503) and that the fleet sent again."""
+    """Requests that reached no model (refused, 429, 503) and that the fleet sent again."""
     money: float = 0.0
-    """In the currency of the fleet's prices; a server without a price costs none."""
+    """In the currency of the fleet's prices; 0 for a server without a price."""
     estimated_tokens: int = 0
-    """Of the tokens those that no server counted, at most so many: an answer that broke off is taken to have cost what was reserved."""
+    """Tokens that no server counted, included in the other counts. An answer that broke off counts as its reservation.
+    """
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -55,27 +55,29 @@ NO_USAGE = Usage()
 
 
 class DroppedPart(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
-    """A part that was taken out of a value, because the evidence does not bear it out: an element of a list, or a sentence of a text."""
+    """A part of a value that was removed because the evidence does not support it: a list element, or a sentence of a
+    text.
+    """
 
     steps: tuple[str | int, ...]
-    """The way to the element, or to the text that the sentence stands in."""
+    """Path to the list element, or to the text that contains the sentence."""
     text: str
-    """What it claims."""
+    """The content of the part."""
     reason: str
     score: float | None = None
-    """How probable it is that the evidence supports it, in [0, 1]; None where that is not known."""
+    """Probability in [0, 1] that the evidence supports the part; None if it is unknown."""
     start: int | None = None
-    """Of a sentence: its place in the text, in characters."""
+    """For a sentence: its start in the text, in characters."""
     end: int | None = None
 
     @property
     def path(self) -> str:
-        """The way as people read it: `items[1]`."""
+        """The path in display form: `items[1]`."""
         return format_path(self.steps)
 
 
 class Verdict(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The result of one check: `outcome` is `pass`, `fail` or `unknown`; `unknown` never passes."""
+    """The result of one check. `outcome` is `pass`, `fail` or `unknown`; `unknown` never passes."""
 
     check: str
     outcome: str
@@ -84,38 +86,49 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     deterministic: bool = True
     evidence: tuple[Evidence, ...] = ()
     parts: tuple[Verdict, ...] = ()
-    """Of checks that were put together: what each of those said that were asked."""
+    """For combined checks: the verdicts of the checks that ran."""
     dropped: tuple[DroppedPart, ...] = ()
-    """Where the node backs off: the parts of the value that did not pass. The verdict is about what is left."""
+    """Parts of the value that did not pass and were removed. The verdict is about the remaining value."""
 
 
-class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False, tag_field="type"):
+class _Event(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    forbid_unknown_fields=True,
+    gc=False,
+    tag_field="type",
+):
     seq: int
     at: float
 
 
 class OverrideSource(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
-    """That a person said what a step gave: no worker did, and no check has accepted it."""
+    """The person who set the value of a step. No worker produced it and no check accepted it."""
 
     by: str = ""
     run: str = ""
-    """The run in which it was said, where that is another."""
+    """The run in which the value was set, if it is another run."""
 
 
 class Override(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
-    """What a person says that a step gives, before the run begins."""
+    """A value that a person sets for a step before the run starts."""
 
     value: Any
     source: OverrideSource = OverrideSource()
     question_digest: str = ""
-    """Of an answer in the run that this one is a fork of: the digest of its question; it counts where that is asked again."""
+    """For an answer in the parent run of a fork: the digest of its question. The answer applies if the same question is
+    asked again.
+    """
     requires_all: bool = False
-    """Whether it is a list that is held to having all elements, which its node needs. Older versions took any number of them, and what
-    runs were given then stands."""
+    """Whether the value is a list that must have all elements. Older versions accepted lists with missing elements, and
+    such runs keep them.
+    """
 
 
 class RunStarted(_Event, tag="run_started", frozen=True, kw_only=True):
-    """The first event: what runs, on what. `graph` is the digest of the frozen workflow, stored as a blob."""
+    """The first event: the workflow and its inputs. `graph` is the digest of the frozen workflow, stored as a blob."""
 
     run: str
     workflow: str
@@ -123,120 +136,135 @@ class RunStarted(_Event, tag="run_started", frozen=True, kw_only=True):
     inputs: Any
     label: Label = "internal"
     versions: dict[str, str] = {}
-    """By name: the digest of each agent's card, tool's contract and called workflow, stored as blobs; a resumed run goes on with these."""
+    """Digests of agent cards, tool contracts and called workflows by name, stored as blobs. A resumed run uses these
+    versions.
+    """
     parent: str = ""
-    """The run that this one was forked from."""
+    """The run that this run is a fork of."""
     options: dict[str, Any] = {}
-    """What the run was told beside its inputs and must still know when it is resumed, `budget` and `memo`;
-    its `purpose`, where it is no work of the user's; and its `tags`."""
+    """Settings besides the inputs that a resumed run needs: `budget` and `memo`; `purpose`, if it is not user work; and
+    `tags`.
+    """
     tiers: tuple[str, ...] = ()
-    """The larger models that the fleet had, as its file names them, in the order in which they are asked. Where none is named there may be
-    one: it is asked once, and the fleet says whether it is there."""
+    """Names of the larger models of the fleet, in escalation order. If it is empty, there may still be one larger
+    model: the engine calls it once, and the fleet reports whether it exists.
+    """
     overrides: dict[str, Override] | None = None
-    """By path: what a person gave in the place of what the step would come to, and nothing is called for it; None of most runs."""
+    """Values set by a person, by path of the step. No call is made for such a step. None for most runs."""
 
     @property
     def tags(self) -> dict[str, str]:
-        """What its caller finds it by; of what is damaged, or of another version, what can be read."""
+        """The tags of the run. Malformed tags, of damaged or other versions, are left out."""
         said = self.options.get("tags")
         return {name: value for name, value in said.items() if isinstance(value, str)} if isinstance(said, dict) else {}
 
 
 def tier_name(tiers: tuple[str, ...], tier: int) -> str:
-    """What the fleet calls one of the larger models of a run, from 1; 0 is the agent's own model."""
+    """Returns the fleet's name of a larger model, from 1; 0 is the agent's own model."""
     return "its own model" if tier < 1 else tiers[tier - 1] if tier <= len(tiers) else "the larger model"
 
 
 class RunResumed(_Event, tag="run_resumed", frozen=True, kw_only=True):
-    """Somebody took the run over: under this lease epoch. Attempts that were under way then are made again, or asked about."""
+    """A process took over the run under this lease epoch. Open attempts are repeated, or a person is asked."""
 
     epoch: int
     by: str = ""
     idle_seconds: float = 0.0
-    """Seconds since the event before it, in which nobody had the run in hand: they count neither as time of a body nor between attempts.
-    Older engines recorded none, and counted them."""
+    """Seconds since the previous event in which no process held the run. They do not count towards deadlines of bodies
+    or delays between attempts. Older engines recorded none, and counted them.
+    """
 
 
 class MapExpanded(_Event, tag="map_expanded", frozen=True, kw_only=True):
-    """The list of an `each` node is known: it has `count` elements."""
+    """The list of an `each` node has `count` elements."""
 
     node: str
     count: int
 
 
 class PlanDraft(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """How far a plan is when a turn of a `plan` node begins."""
+    """Progress of a plan at the start of a turn of a `plan` node."""
 
     graph: Any
     """The workflow of this turn: a question to the router, or the plan itself."""
     lines: tuple[str, ...] = ()
-    """Those of the plan that stand; the last one is its answer where the plan is whole."""
+    """Accepted lines of the plan. In a complete plan the last line is the answer."""
     rejections: tuple[tuple[str, str, str, str], ...] = ()
-    """Of the line that is under way: code, path, reason and hint of each rejection."""
+    """Rejections of the current line: code, path, reason and hint."""
     repaired_lines: int = 0
     """Lines that were wrong at first."""
     version: int = 0
-    """Which plan of the node this is, from 1: one that failed is followed by another. Its steps stand in a scope of their own,
-    `node@version`, which grows. 0 where the steps are the last turn's body, as older engines had it."""
+    """Version of the plan, from 1: a failed plan is replaced by the next version. Its steps have the scope
+    `node@version`, which grows. 0 if the steps are the body of the last turn, as in older engines.
+    """
     plan: Any = None
-    """The workflow of the lines that stand, where some were accepted since, and their steps may start; null where nothing is new."""
+    """The workflow of the accepted lines if lines were accepted since the last event; its new steps may start. Null if
+    there are none.
+    """
     failed_calls: tuple[tuple[str, str], ...] = ()
-    """Where a version begins that follows a failed one: the calls that failed in it, as lines of this one, and why."""
+    """At the start of a version that replaces a failed one: the failed calls, as lines of this version, and the
+    reasons.
+    """
     carried_values: dict[str, str] = {}
-    """There too: by the name under which this version reads it, the step of the one before whose value is at hand."""
+    """At the same point: names in this version, mapped to the steps of the previous version whose values are reused."""
     used_effects: tuple[str, ...] = ()
-    """There too: tools with effects that were called in the version before, and are not offered again."""
+    """At the same point: tools with effects that the previous version called. They are not offered again."""
     escalated: bool = False
     """Whether the larger planner has taken over."""
     sample: int = 0
-    """Of a plan that is voted on: which sample is under way, from 1."""
+    """For a voted plan: the current sample, from 1."""
     parallel: bool = False
-    """Whether the samples are made side by side; older engines made them one after the other."""
+    """Whether the samples are made in parallel. Older engines made them one after the other."""
     sampled_plans: tuple[tuple[str, ...], ...] = ()
-    """The lines of the samples that are done; none of one that came to no plan. Of samples side by side they stand at the plan that won."""
+    """Lines of the finished samples; empty for a sample without a plan. With parallel samples they are recorded with
+    the plan that won.
+    """
     agreement: float | None = None
-    """Of a plan that was voted on: the share of the samples that agree on it, which is its confidence."""
+    """For a voted plan: the share of samples that agree on it, which is its confidence."""
     reused_from: str = ""
-    """Of a plan that has served before: the run that it was made for."""
+    """For a reused plan: the run that it was made for."""
     saved_usage: Usage = NO_USAGE
-    """What it cost then, and was not spent again."""
+    """Cost of the reused plan when it was made."""
     warning: str = ""
-    """What was wrong with a stored plan that was ignored."""
+    """Why a stored plan was ignored."""
 
 
 class TurnStarted(_Event, tag="turn_started", frozen=True, kw_only=True):
-    """A body begins: that of a `call` node (turn 1), a loop's `turn`-th (from 1), or the next question to a plan's router. The plan
-    itself goes on meanwhile, and grows by the lines that were accepted."""
+    """A body starts: that of a `call` node (turn 1), the `turn`-th iteration of a loop (from 1), or the next question
+    to the router of a plan.
+
+    A plan runs while it is made, and grows by the accepted lines.
+    """
 
     node: str
     turn: int
     draft: PlanDraft | None = None
-    """Of a `plan` node."""
+    """For a `plan` node."""
     choice_reason: str = ""
-    """Of a node that chooses its agent: the one that is asked, and the label that decided it."""
+    """For a node that chooses its agent: the chosen agent, and the label that decided."""
 
 
 class AttemptStarted(_Event, tag="attempt_started", frozen=True, kw_only=True):
-    """A call went out: the `attempt`-th try (from 1) of a node."""
+    """A call started: attempt number `attempt` (from 1) of a node."""
 
     node: str
     attempt: int
     name: str = ""
-    """The agent or tool that was asked."""
+    """The agent or tool."""
     escalated: bool = False
-    """Whether a larger model of the fleet was asked instead of the agent's own."""
+    """Whether a larger model of the fleet is called instead of the agent's own."""
     tier: int = 0
-    """Which one, where it was not the first of them, from 1."""
+    """The index of the larger model, from 1, if it is not the first one."""
     reserved: int = 0
-    """Tokens that were reserved for it: a bound of its prompt and its longest output."""
+    """Reserved tokens: upper bound of the prompt plus the longest output."""
     escalation_reason: str = ""
-    """Of a node with a condition `escalate`, at its first attempt: the condition, and the values that decided it."""
+    """For a node with an `escalate` condition, at its first attempt: the condition, and the values that decided."""
 
 
 class AttemptFinished(_Event, tag="attempt_finished", frozen=True, kw_only=True):
-    """A call came back, with a value or with an error code. `sent` and `received` are digests of blobs: the exact bytes.
+    """A call finished, with a value or an error code. `sent` and `received` are digests of blobs with the exact bytes.
 
-    A call that came back at once has no `AttemptStarted`; its agent or tool stands here as `name`.
+    A call that returned at once has no `AttemptStarted`; its agent or tool is `name`.
     """
 
     node: str
@@ -247,10 +275,12 @@ class AttemptFinished(_Event, tag="attempt_finished", frozen=True, kw_only=True)
     reason: str = ""
     hint: str = ""
     frames: tuple[str, ...] = ()
-    """Where a tool's own code raised: `FILE:LINE in FUNCTION`, the outermost first."""
+    """Traceback of the tool's own code: `FILE:LINE in FUNCTION`, outermost frame first."""
     retryable: bool = False
     permanent: bool = False
-    """Whether another attempt would most likely meet the same: one is made only where the node's `retry:` is stated."""
+    """Whether another attempt would most likely fail in the same way. Such a call is retried only if the node sets
+    `retry:`.
+    """
     usage: Usage = NO_USAGE
     confidence: float | None = None
     server: str = ""
@@ -258,48 +288,48 @@ class AttemptFinished(_Event, tag="attempt_finished", frozen=True, kw_only=True)
     sent: str = ""
     received: str = ""
     final: bool = False
-    """Whether the value is the node's outcome at once, because nothing judges it; no `NodeFinished` follows."""
+    """Whether the value is the outcome of the node at once, because it has no checks. No `NodeFinished` follows."""
     memo_key: str = ""
-    """Under which key the answer is remembered, where the call is pure and versioned; empty where it is not."""
+    """Key of the memoized answer if the call is pure and versioned; otherwise empty."""
     reused_from: str = ""
-    """The run whose answer this is, taken from the memo; no call went out."""
+    """The run that the answer was reused from; no call was made."""
     outbox: bool = False
-    """Whether the value, a message, was put into the outbox in the transaction that recorded this event."""
+    """Whether the value, a message, was added to the outbox in the transaction of this event."""
     overridden_by: OverrideSource | None = None
-    """Of an answer that was recalled: whether a person had said it there."""
+    """For a reused answer: the person who set it, if a person did."""
 
 
 class CheckPriority(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
-    """What a check is about under a budget for checks, and what it costs."""
+    """Priority and cost of a check under a budget for checks."""
 
     uncertainty: float
     """1 - P(correct), in [0, 1]."""
     influence: float
-    """The share of what leads to the output that rests on the value, in [0, 1]."""
+    """Share of the output's inputs that depends on the value, in [0, 1]."""
     expected_tokens: float
-    """Tokens that were expected of it."""
+    """Expected tokens."""
     max_tokens: int
-    """Tokens that it may take at most; these are reserved."""
+    """Maximum tokens; these are reserved."""
     skip_reason: str = ""
-    """Why it got nothing."""
+    """Why the check got no budget."""
 
     @property
     def value_per_token(self) -> float:
-        """What it is worth for each token."""
+        """Expected value of the check per token."""
         return self.uncertainty * self.influence / max(1.0, self.expected_tokens)
 
 
 class CheckQuestion(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
-    """What a check asks an agent."""
+    """A question of a check to an agent."""
 
     agent: str
     inputs: dict[str, Any]
     sample: int = 0
-    """Of questions that are asked more than once, with chance: which time, from 1."""
+    """For a question that is sampled several times: the sample, from 1."""
 
 
 class ChecksStarted(_Event, tag="checks_started", frozen=True, kw_only=True):
-    """A check of an attempt's value asks agents. Its `round`-th questions (from 1) are calls under `node?round/`."""
+    """A check of an attempt's value calls agents. The questions of `round` (from 1) are calls under `node?round/`."""
 
     node: str
     attempt: int
@@ -307,13 +337,13 @@ class ChecksStarted(_Event, tag="checks_started", frozen=True, kw_only=True):
     check: str
     questions: tuple[CheckQuestion, ...]
     verdicts: tuple[Verdict, ...] = ()
-    """What the checks said that were asked before it."""
+    """Verdicts of the checks that ran before it."""
     priority: CheckPriority | None = None
-    """Where the run has a budget for checks: what this one got some of it for."""
+    """The priority of the check, if the run has a budget for checks."""
 
 
 class OutputJudged(_Event, tag="output_judged", frozen=True, kw_only=True):
-    """The checks have spoken on an attempt's value."""
+    """The checks of an attempt's value have finished."""
 
     node: str
     attempt: int
@@ -322,15 +352,17 @@ class OutputJudged(_Event, tag="output_judged", frozen=True, kw_only=True):
     score: float | None = None
     reason: str = ""
     guarantee: str = ""
-    """What a certificate promises of this value, in words; empty where it was not accepted under one."""
+    """The guarantee of a certificate for this value, as text; empty if it was not accepted under a certificate."""
     skipped_checks: CheckPriority | None = None
-    """Where its checks asked nobody, because the budget for checks had nothing for them: what they would have been about."""
+    """The priority of checks that were skipped because the budget for checks was used up."""
     feedback: str | None = None
-    """What another attempt is told, where that is not the whole reason; empty where all that is against this one is checks that crashed."""
+    """Feedback for the next attempt, if it is not the whole reason. Empty if the only failures were checks that
+    crashed.
+    """
 
 
 class RetryPlanned(_Event, tag="retry_planned", frozen=True, kw_only=True):
-    """Attempt number `attempt` will start at wall-clock time `due`."""
+    """Attempt number `attempt` starts at wall-clock time `due`."""
 
     node: str
     attempt: int
@@ -339,41 +371,46 @@ class RetryPlanned(_Event, tag="retry_planned", frozen=True, kw_only=True):
 
 
 class NodeFinished(_Event, tag="node_finished", frozen=True, kw_only=True):
-    """A node has its one outcome. It never changes."""
+    """A node has its outcome, which never changes."""
 
     node: str
     outcome: Outcome
     original_outcome: Outcome | None = None
-    """Where the outcome is the node's `fallback`: what the node itself came to."""
+    """The original outcome of the node, if `outcome` is its `fallback`."""
     overridden_by: OverrideSource | None = None
-    """Where a person said what it gave: who."""
+    """The person who set the value, if a person did."""
 
 
 class EvidenceText(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
-    """A text that a person is shown, and where it comes from."""
+    """A text that is shown to a person, and its source."""
 
     text: str
     source: str = ""
 
 
 class WithheldOutput(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A value that was not accepted, as a person is shown it who is asked for the right one."""
+    """A value that was not accepted, as shown to the person who is asked for the right one."""
 
     value: Any
     reason: str = ""
     verdicts: tuple[Verdict, ...] = ()
     evidence: tuple[EvidenceText, ...] = ()
-    """What it had to rest on; long texts are cut."""
+    """The evidence of the value; long texts are cut."""
     tiers: str = ""
-    """Which models were asked, and which were passed over and why."""
+    """The models that were called, and the ones that were skipped, with reasons."""
 
 
 class QuestionAsked(_Event, tag="question_asked", frozen=True, kw_only=True):
-    """A person is asked. `question_digest` covers question, options, type and the withheld value; an answer is bound to it.
+    """A person is asked. `question_digest` covers question, options, type and the withheld value; an answer is bound to
+    it.
 
-    `kind` is `answer` for an `ask` node. It is `effect` if it is unknown whether a call with effect `once` happened before the run was
-    interrupted: the options are `again` and `fail`, and a value of the type `result_schema` means that the call happened with this
-    result. It is `acceptance` if a node's value was not accepted and a person is asked for the right one (`otherwise: [ask]`).
+    `kind` is one of:
+
+    - `answer`: the question of an `ask` node.
+    - `effect`: it is unknown whether a call with effect `once` happened before the run was interrupted. The options are
+      `again` and `fail`; a
+      value of the type `result_schema` means that the call happened with this result.
+    - `acceptance`: the value of a node was not accepted, and a person is asked for the right one (`otherwise: [ask]`).
     """
 
     node: str
@@ -383,28 +420,34 @@ class QuestionAsked(_Event, tag="question_asked", frozen=True, kw_only=True):
     options: tuple[str, ...] = ()
     kind: str = "answer"
     withheld: WithheldOutput | None = None
-    """Of a question about acceptance."""
+    """For a question about acceptance."""
     due: float = 0.0
-    """Wall-clock time at which its time is up, or that of a body that it stands in; 0 where it may wait for ever. Answers of that time and
-    later do not count. Older engines recorded none."""
+    """Wall-clock deadline of the question, or of a body that contains it; 0 without a deadline. Answers at or after it
+    do not count. Older engines recorded none.
+    """
     result_schema: dict[str, Any] | None = None
-    """Of a question about an effect: the type of what the call gives. Older engines recorded none, and took no such answer."""
+    """For a question about an effect: the result type of the call. Older engines recorded none, and accepted no such
+    answer.
+    """
 
 
 class QuestionAnswered(_Event, tag="question_answered", frozen=True, kw_only=True):
-    """A person answered, or declined to. `message_number` is its number in the run's inbox; 0 if it did not come through the inbox."""
+    """A person answered, or declined to.
+
+    `message_number` is its number in the run's inbox; 0 if it did not come through the inbox.
+    """
 
     node: str
     value: Any
     by: str = ""
     message_number: int = 0
     decline_reason: str = ""
-    """Why the person does not answer; `value` is null then. Empty for an answer."""
+    """Why the person declines; `value` is null then. Empty for an answer."""
     call_happened: bool = False
-    """Of a question about an effect: whether the call happened, and gave `value`."""
+    """For a question about an effect: whether the call happened, with `value` as its result."""
 
 
-NO_OPEN_QUESTION = "nobody asks this"
+NO_OPEN_QUESTION = "the question is not open"
 """The reason of the rejection of an inbox message that answers no open question."""
 
 
@@ -424,7 +467,7 @@ class TokensCounted(_Event, tag="tokens_counted", frozen=True, kw_only=True):
 
 
 class CancelRequested(_Event, tag="cancel_requested", frozen=True, kw_only=True):
-    """Somebody wants the run to end."""
+    """A request to cancel the run."""
 
     by: str = ""
     message_number: int = 0
@@ -458,14 +501,30 @@ Event: TypeAlias = (
 )
 
 encode = msgspec.json.Encoder().encode
-"""An event as JSON bytes."""
+"""Encodes an event as JSON bytes."""
 decode = msgspec.json.Decoder(Event).decode
-"""JSON bytes as an event; raises `msgspec.ValidationError` for an unknown type or field."""
+"""Decodes an event from JSON bytes. Raises `msgspec.ValidationError` for an unknown type or field."""
+
+
+def reused_plan(start: RunStarted) -> tuple[str, Usage] | None:
+    """Returns the run that a reused plan was made for, and its cost then; None for a new plan or no plan."""
+    match start.options.get("planned"):
+        case {
+            "run": str(run),
+            "saved": {"calls": int(calls), "prompt_tokens": int(prompt), "output_tokens": int(output)},
+        }:
+            return run, Usage(calls=calls, prompt_tokens=prompt, output_tokens=output)
+        case _:
+            return None
 
 
 def last_read_message(events: Sequence[Event]) -> int:
     """Returns the number of the last inbox message that the run has read, or 0."""
     return max(
-        (event.message_number for event in events if isinstance(event, QuestionAnswered | CancelRequested | InboxMessageRejected)),
+        (
+            event.message_number
+            for event in events
+            if isinstance(event, QuestionAnswered | CancelRequested | InboxMessageRejected)
+        ),
         default=0,
     )

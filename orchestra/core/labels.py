@@ -1,4 +1,4 @@
-"""Labels: where data may go. A value's label joins everything it was made of."""
+"""Confidentiality labels. The label of a value is the join of the labels of all its sources."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ Label: TypeAlias = Literal["public", "internal", "restricted"]
 _ORDER: tuple[Label, ...] = get_args(Label)
 
 CURRENT_LABEL: ContextVar[Label] = ContextVar("orchestra_label", default="public")
-"""The label of the call that this code is part of: of a tool, or an agent that is a function. Runs that it begins have it, too."""
+"""The label of the call that runs this code: a tool, or an agent that is a function. Runs started by this code have it
+too.
+"""
 
 
 def join(labels: Iterable[Label]) -> Label:
-    """The strictest of the labels; `public` for none."""
+    """Returns the strictest of the labels; `public` for none."""
     return max(labels, key=_ORDER.index, default="public")
 
 
 def meet(labels: Iterable[Label]) -> Label:
-    """The least strict of the labels; `restricted` for none."""
+    """Returns the least strict of the labels; `restricted` for none."""
     return min(labels, key=_ORDER.index, default="restricted")
 
 
 def is_allowed(label: Label, ceiling: Label) -> bool:
-    """Whether data with this label may go where at most `ceiling` is cleared."""
+    """Returns whether data with this label may go to a place with this ceiling."""
     return _ORDER.index(label) <= _ORDER.index(ceiling)

@@ -1,4 +1,6 @@
-"""What `Orchestra.open` gives: it opens under `async with`, and says so where it is used without, or on another event loop."""
+"""Async contexts that users open, such as `Orchestra.open`, with clear errors for wrong use and for use on another
+event loop.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ T = TypeVar("T")
 
 
 class UnopenedContext(AbstractAsyncContextManager[T], Generic[T]):
-    """Something that is not open yet."""
+    """A context that is not open yet."""
 
     def __init__(self, inner: AbstractAsyncContextManager[T], name: str) -> None:
         self._inner, self._name = inner, name
@@ -24,31 +26,33 @@ class UnopenedContext(AbstractAsyncContextManager[T], Generic[T]):
     async def __aenter__(self) -> T:
         return await self._inner.__aenter__()
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool | None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
         return await self._inner.__aexit__(kind, error, trace)
 
-    if not TYPE_CHECKING:  # checkers of types shall go on saying that it has none of these
+    if not TYPE_CHECKING:  # static type checkers must not see these methods
 
         def __await__(self) -> NoReturn:
-            raise InputError("E029", f"{self._name}() is not awaited", hint=self._hint())
+            raise InputError("E029", f"{self._name}() must not be awaited", hint=self._hint())
 
         def __enter__(self) -> NoReturn:
-            raise InputError("E029", f"{self._name}() opens under `async with`, not under `with`", hint=self._hint())
+            raise InputError("E029", f"{self._name}() must be opened with `async with`, not `with`", hint=self._hint())
 
         def __exit__(self, *_: object) -> None:
-            """Python wants it beside `__enter__`."""
+            """Python requires it beside `__enter__`."""
 
     def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("_"):  # what Python asks for itself, of a copy too, which has nothing yet
+        if name.startswith("_"):  # Python looks these up itself, also on copies that have no attributes yet
             raise AttributeError(name)
-        raise AttributeError(f"{self._name}() is not open yet, and has no {name!r}: {self._hint()}", name=name, obj=self)
+        raise AttributeError(f"{self._name}() is not open, so it has no {name!r}: {self._hint()}", name=name, obj=self)
 
     def _hint(self) -> str:
         return f"write `async with {self._name}() as orchestra:`, or without asyncio `with blocking() as orchestra:`"
 
 
 class LoopAffinity:
-    """The event loop that something was opened on, and that alone may use it."""
+    """The event loop on which an object was opened. Only this loop may use the object."""
 
     __slots__ = ("_loop",)
 
@@ -56,20 +60,23 @@ class LoopAffinity:
         self._loop = asyncio.get_running_loop()
 
     def check(self) -> None:
-        """Raises `InputError` E030 on another loop, where what is waited for would never come."""
+        """Raises `InputError` E030 on another event loop, where awaiting would never end."""
         if asyncio.get_running_loop() is self._loop:
             return
         if self._loop.is_closed():
             raise self._loop_closed_error()
-        hint = "open one here, or have it done there: asyncio.run_coroutine_threadsafe(orchestra.run(...), its_loop)"
+        hint = (
+            "open one here, or run the call on its loop: asyncio.run_coroutine_threadsafe(orchestra.run(...), its_loop)"
+        )
         raise InputError("E030", "this Orchestra was opened on another event loop", hint=hint)
 
     def call_on_loop(self, callback: Callable[[str], None], argument: str) -> None:
-        """Has something done on the loop: at once where this is it, and from another thread as soon as the loop comes to it. Raises
-        `InputError` E030 where it has ended."""
+        """Runs a function on the event loop: at once on this loop, or scheduled from another thread. Raises
+        `InputError` E030 if the loop has ended.
+        """
         try:
             here = asyncio.get_running_loop() is self._loop
-        except RuntimeError:  # no loop runs in this thread
+        except RuntimeError:  # no event loop runs in this thread
             here = False
         if here:
             callback(argument)
@@ -80,13 +87,17 @@ class LoopAffinity:
 
     @staticmethod
     def _loop_closed_error() -> InputError:
-        hint = "each `asyncio.run` has a loop of its own: open one inside of it, or use `with blocking() as orchestra:`"
+        hint = (
+            "each `asyncio.run` has its own event loop: open an Orchestra inside it, "
+            "or use `with blocking() as orchestra:`"
+        )
         return InputError("E030", "this Orchestra was opened on an event loop that has ended", hint=hint)
 
 
 def opening_context(function: Callable[P, AsyncIterator[T]]) -> Callable[P, UnopenedContext[T]]:
-    """As `asynccontextmanager`, for what users open themselves: an attribute of what is not open raises `AttributeError` with what to
-    write."""
+    """Like `asynccontextmanager`, for contexts that users open. An attribute access before opening raises
+    `AttributeError` with a hint.
+    """
     manager = asynccontextmanager(function)
 
     @wraps(function)

@@ -1,4 +1,4 @@
-"""Outcomes: what a node ends in. A closed union; each non-value carries its reason."""
+"""Outcomes of nodes: a closed union. Each outcome without a value has a reason."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 
 class Evidence(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
-    """What an output rests on: a span of a text. `start` and `end` count characters (Python `str` indices)."""
+    """Evidence of an output: a span of a text. `start` and `end` count characters (Python `str` indices)."""
 
     check: str
     quote: str
@@ -16,41 +16,49 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid
     start: int | None = None
     end: int | None = None
     field: str = ""
-    """Path of the output's field that it supports, such as `quote` or `items[0].quote`."""
+    """Path of the output field that it supports, such as `quote` or `items[0].quote`."""
 
 
 class ValueOutcome(msgspec.Struct, frozen=True, gc=False, tag="value", omit_defaults=True, forbid_unknown_fields=True):
-    """A value, accepted; `score` is the confidence in [0, 1] where checks gave one."""
+    """An accepted value. `score` is the confidence in [0, 1] if checks produced one."""
 
     value: Any
     score: float | None = None
     evidence: tuple[Evidence, ...] = ()
 
 
-class SkippedOutcome(msgspec.Struct, frozen=True, gc=False, tag="skipped", omit_defaults=True, forbid_unknown_fields=True):
-    """Not run, because a condition was false or an input was skipped; `origin` is the path of the node where it began."""
+class SkippedOutcome(
+    msgspec.Struct, frozen=True, gc=False, tag="skipped", omit_defaults=True, forbid_unknown_fields=True
+):
+    """The node did not run, because a condition was false or an input was skipped. `origin` is the first such node."""
 
     reason: str
     origin: str = ""
 
 
-class AbstainedOutcome(msgspec.Struct, frozen=True, gc=False, tag="abstained", omit_defaults=True, forbid_unknown_fields=True):
-    """Run, and withheld: its checks did not accept the output."""
+class AbstainedOutcome(
+    msgspec.Struct, frozen=True, gc=False, tag="abstained", omit_defaults=True, forbid_unknown_fields=True
+):
+    """The node ran, and its output was withheld: the checks did not accept it."""
 
     reason: str
     origin: str = ""
     score: float | None = None
     feedback: str | None = None
-    """What a model may be told of the reason, where that is not all: not the words of checks that could not tell. Empty for nothing."""
+    """The part of the reason that a model may see, if it is not all of it; without the output of checks with verdict
+    `unknown`. Empty for none.
+    """
 
     @property
     def reason_for_models(self) -> str:
-        """The reason, for models."""
+        """The reason as models may see it."""
         return self.reason if self.feedback is None else self.feedback
 
 
-class FailedOutcome(msgspec.Struct, frozen=True, gc=False, tag="failed", omit_defaults=True, forbid_unknown_fields=True):
-    """Run, and failed: no attempt gave a value of the right type."""
+class FailedOutcome(
+    msgspec.Struct, frozen=True, gc=False, tag="failed", omit_defaults=True, forbid_unknown_fields=True
+):
+    """The node failed: no attempt returned a value of the right type."""
 
     code: str
     reason: str
@@ -62,5 +70,9 @@ Outcome: TypeAlias = ValueOutcome | SkippedOutcome | AbstainedOutcome | FailedOu
 
 
 def inherit_outcome(outcome: Outcome, name: str) -> Outcome:
-    """The outcome as its readers inherit it: a non-value that names the node where it began."""
-    return outcome if isinstance(outcome, ValueOutcome) or outcome.origin else msgspec.structs.replace(outcome, origin=name)
+    """Returns the outcome that dependent nodes inherit: an outcome without a value names the node where it began."""
+    return (
+        outcome
+        if isinstance(outcome, ValueOutcome) or outcome.origin
+        else msgspec.structs.replace(outcome, origin=name)
+    )

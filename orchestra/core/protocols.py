@@ -1,7 +1,7 @@
-"""The architecture in one page: the engine reaches the world through three doors only.
+"""Protocols between the engine and the rest of the system.
 
-`Clock` (time, sleep, randomness, ids), `Journal` (what happened), and `Workers` (who does the work). Production,
-simulation and replay differ only in what stands behind them.
+The engine uses three protocols: `Clock` (time, randomness, ids), `Journal` (durable events) and `Workers` (agents and
+tools). Production, simulation and replay use the same engine with different implementations of these protocols.
 """
 
 from __future__ import annotations
@@ -18,23 +18,28 @@ from orchestra.core.labels import Label
 
 
 class EvidenceSource(msgspec.Struct, frozen=True, gc=False):
-    """A text that an output may quote. `name` says where it comes from."""
+    """A text that an output may quote. `name` is its origin."""
 
     text: str
     name: str = ""
 
 
 def collect_sources(value: Any, *, numbered: bool = False) -> tuple[EvidenceSource, ...]:
-    """The texts in a value: strings, and records with a `text`, in lists and mappings of any depth.
+    """Returns the texts in a value: strings, and records with a `text` field, in nested lists and mappings.
 
-    A record is named by its `source` where that is a text; with `numbered` also where it is a number, true or false.
+    The name of a record is its `source`, if that is a string. With `numbered`, a `source` that is a number or a boolean
+    also counts.
     """
     match value:
         case str():
             return (EvidenceSource(value),) if value else ()
         case {"text": str(text), **rest}:
             name = rest.get("source", "")
-            return (EvidenceSource(text, str(name) if isinstance(name, str) or (numbered and isinstance(name, int | float)) else ""),)
+            return (
+                EvidenceSource(
+                    text, str(name) if isinstance(name, str) or (numbered and isinstance(name, int | float)) else ""
+                ),
+            )
         case Mapping():
             return tuple(source for item in value.values() for source in collect_sources(item, numbered=numbered))
         case Sequence():
@@ -44,7 +49,7 @@ def collect_sources(value: Any, *, numbered: bool = False) -> tuple[EvidenceSour
 
 
 class CallRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """One attempt of one node, as the engine asks for it."""
+    """One attempt of one node: the engine's request to `Workers`."""
 
     run: str
     node: str
@@ -53,125 +58,137 @@ class CallRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     name: str
     inputs: dict[str, Any]
     timeout: float | None = None
-    """Seconds that this attempt may take."""
+    """Time limit of this attempt in seconds."""
     max_output: int | None = None
-    """Output tokens at most; the card's own limit where None."""
+    """Maximum output tokens; None for the limit of the card."""
     priority: int = 0
-    """Lower goes first (vLLM's convention); made from critical-path slack."""
+    """A lower number is scheduled first, as in vLLM. The engine computes it from the critical-path slack."""
     label: Label = "internal"
     evidence: tuple[EvidenceSource, ...] = ()
-    """What fields of type `Quote` must be substrings of; where empty, the string inputs themselves."""
+    """Texts that fields of type `Quote` must be substrings of. If it is empty, the string inputs are used."""
     feedback: tuple[str, ...] = ()
-    """Why earlier attempts were not accepted, oldest first."""
+    """Reasons why earlier attempts were not accepted, oldest first."""
     tier: int = 0
-    """Whom to ask: 0 for the card's own model, 1 for the first of the fleet's larger ones (`escalate` of its file), and so on."""
+    """Model to call: 0 is the card's model, 1 is the first larger model of the fleet (`escalate` in the fleet file),
+    and so on.
+    """
     sample: int = 0
-    """Which of several samples this is: drawn at a temperature above 0, with this as its seed; 0 for the card's own sampling."""
+    """Index of a sample, also its seed, at a temperature above 0. 0 is a call with the card's own sampling settings."""
     version: str = ""
-    """The digest of the agent's card or the tool's contract that the run began with; empty for whatever is there now."""
+    """Digest of the agent's card or the tool's contract at the start of the run; empty for the current version."""
     stream: bool = False
-    """Whether somebody reads the text of a language model while it is written: it comes in chunks then, if its server can."""
+    """Whether the caller reads the text of a language model while it is generated. Chunks are sent if the server
+    supports streaming.
+    """
 
     @property
     def idempotency_key(self) -> str:
-        """A stable idempotency key: the same for every attempt of one node of one run."""
+        """The idempotency key: the same for all attempts of one node of one run."""
         return f"{self.run}/{self.node}"
 
     @property
     def is_escalated(self) -> bool:
-        """Whether a larger model is asked instead of the card's own."""
+        """Whether a larger model is called instead of the card's model."""
         return self.tier > 0
 
 
 class CallEstimate(msgspec.Struct, frozen=True, kw_only=True):
-    """What a call may cost at most, and under which key its answer may be remembered."""
+    """Upper bounds of the cost of a call, and its memo key."""
 
     prompt_tokens: int = 0
-    """A bound: no tokenizer makes more tokens of the prompt. 0 where no model is asked."""
+    """Upper bound of the prompt tokens for any tokenizer; 0 if no model is called."""
     max_output: int = 0
     min_output: int = 0
     token_prices: tuple[float, float] = (0.0, 0.0)
-    """Money for a token of the prompt, and for one of the output."""
+    """Price of one prompt token and of one output token."""
     unpriced_server: str = ""
-    """A server that may be asked, that costs money, and of which nobody knows how much; empty where there is none."""
+    """A server that may be called, costs money and has no known price; empty if there is none."""
     memo_key: str = ""
-    """A digest of everything that the answer depends on, without node names (DESIGN §9); empty for what must not be remembered."""
+    """Digest of everything that the answer depends on, without node names (DESIGN §9). Empty if the answer must not be
+    memoized.
+    """
     uses_local_encoder: bool = False
-    """Whether an encoder of this process reads the inputs: no server counts their tokens, and a budget for checks does by their words."""
+    """Whether an encoder in this process reads the inputs. No server counts their tokens; the budget for checks counts
+    their words.
+    """
 
 
 NO_ESTIMATE = CallEstimate()
 
 
 class Chunk(msgspec.Struct, frozen=True, gc=False):
-    """A piece of an unverified output, as it is written."""
+    """A piece of an output that is being generated. It is not verified."""
 
     text: str
 
 
 class CallResult(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """The call's value, already of its contract's output type, with the exact bytes that went over the wire."""
+    """The value of a call, valid for the output type of the contract, with the exact bytes sent and received."""
 
     value: Any
     usage: Usage = NO_USAGE
     server: str = ""
-    """Who answered; of an ensemble on several servers all of them, with a + between them."""
+    """The server that answered; for an ensemble on several servers, their names joined by `+`."""
     model: str = ""
     sent: bytes = b""
     received: bytes = b""
     confidence: float | None = None
-    """What the worker itself thinks in [0, 1]: a classifier's probability, a language model's probability of its text."""
+    """Confidence of the worker in [0, 1]: the probability of a class, or the probability of a generated text."""
     reused_from: str = ""
-    """The run whose answer this is, where no call went out."""
+    """The run that the answer was reused from, if no call was made."""
     overridden_by: OverrideSource | None = None
-    """Whether a person had said it there."""
+    """The person who set this value in the source run, if a person did."""
 
 
 class CallError(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """The call gave no value: a coded reason. `retryable` says whether another attempt could help."""
+    """A call without a value: an error code and a reason. `retryable` is true if another attempt could succeed."""
 
     code: str
     reason: str
     hint: str = ""
     retryable: bool = False
     permanent: bool = False
-    """Whether another attempt would most likely meet the same: one is made only where the node's `retry:` is stated."""
+    """Whether another attempt would most likely fail in the same way. Such a call is retried only if the node sets
+    `retry:`.
+    """
     usage: Usage = NO_USAGE
     server: str = ""
     model: str = ""
     sent: bytes = b""
     received: bytes = b""
     frames: tuple[str, ...] = ()
-    """Where a tool's own code raised: `FILE:LINE in FUNCTION`, the outermost first."""
+    """Traceback of the tool's own code: `FILE:LINE in FUNCTION`, outermost frame first."""
 
 
 CallReply: TypeAlias = Chunk | CallResult | CallError
-"""Any number of chunks, then exactly one `CallResult` or `CallError`."""
+"""A call yields any number of chunks, then exactly one `CallResult` or `CallError`."""
 
 
 T = TypeVar("T")
 
 
 class Clock(Protocol):
-    """Time and chance, and what takes time without waiting for anybody."""
+    """Time, randomness and work in threads."""
 
     def now(self) -> float:
-        """Wall-clock seconds since the epoch."""
+        """Returns the wall-clock time in seconds since the epoch."""
 
     def monotonic(self) -> float:
-        """Seconds that never jump; only differences mean something."""
+        """Returns seconds of a monotonic clock. Only differences are meaningful."""
 
     async def sleep(self, seconds: float) -> None:
-        """Waits; zero yields once to the loop."""
+        """Waits. Zero seconds yields once to the event loop."""
 
     async def run_in_thread(self, task: Callable[[], T]) -> T:
-        """What a task gives that is pure and takes its time: beside the loop, so that all else goes on; in a simulation it takes none."""
+        """Runs a pure, slow function outside of the event loop and returns its result. In a simulation it takes no
+        time.
+        """
 
     def random(self) -> float:
-        """A number in [0, 1)."""
+        """Returns a number in [0, 1)."""
 
     def new_id(self) -> str:
-        """A new run id: 16 characters or more, sortable by time."""
+        """Returns a new run id of at least 16 characters. Ids sort by time."""
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,132 +197,152 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     workflow: str
     status: str
-    """`running`; where nobody has it in hand, `waiting` for a person where nothing else is under way, or else `interrupted`; or the last
-    event's status."""
+    """`running` if a live process holds the lease; `waiting` if only questions to people are open; `interrupted` if the
+    run stopped without an end; otherwise the status of the last event.
+    """
     started: float
     finished: float | None = None
     nodes: int = 0
     usage: Usage = NO_USAGE
     due: float = 0.0
-    """Of one that is `waiting`: the wall-clock time of the first deadline of what is asked; 0 where none has one."""
+    """Wall-clock time of the first deadline among the open questions of a `waiting` run; 0 if there is none."""
     holder: str = ""
-    """Of one that is `running`: who has it in hand, `process 123 on HOST`, as far as that is known."""
+    """The lease holder of a `running` run, `process 123 on HOST`, if it is known."""
 
 
 class InboxMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What an outsider wants of a run: `cancel`, or an `answer` to what a node asked."""
+    """A message to a run: `cancel`, or an `answer` to the question of a node."""
 
     kind: Literal["cancel", "answer"]
     by: str = ""
     node: str = ""
     value: Any = None
     question_digest: str = ""
-    """Of an answer: the digest of what was shown (`QuestionAsked.question_digest`)."""
+    """Digest of the question that was shown (`QuestionAsked.question_digest`)."""
     decline_reason: str = ""
-    """Of an answer that is none: why the person does not give one."""
+    """Why the person declines to answer; empty for an answer."""
     call_happened: bool = False
-    """Of an answer about a call in doubt: whether it happened, and gave `value`."""
+    """For a call in doubt: whether it happened, with `value` as its result."""
     question_seq: int = 0
-    """Of such an answer: the number of the event that asked (`QuestionAsked.seq`), for the same may be asked again. Older versions wrote none."""
+    """`seq` of the `QuestionAsked` event, because a question may be asked again. 0 in messages of older versions."""
     at: float = 0.0
     number: int = 0
-    """Its place in the run's inbox, from 1; given by `send`."""
+    """Number in the inbox of the run, from 1. `send` assigns it."""
 
     def answers_same_question(self, other: InboxMessage) -> bool:
-        """Whether both are answers to the same question."""
+        """Returns whether both messages answer the same question."""
         same = (self.kind, self.node, self.question_digest) == (other.kind, other.node, other.question_digest)
-        return self.kind == "answer" and same and (self.question_seq == other.question_seq or 0 in (self.question_seq, other.question_seq))
+        return (
+            self.kind == "answer"
+            and same
+            and (self.question_seq == other.question_seq or 0 in (self.question_seq, other.question_seq))
+        )
 
 
 class OutboxMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of the outbox: what a `transactional` tool wants to be done, recorded in the transaction that recorded its answer."""
+    """A row of the outbox: a message of a `transactional` tool, recorded in the transaction of the tool's result."""
 
     number: int
-    """Grows by the order of commit."""
+    """Increases in the order of commits."""
     run: str
     node: str
     name: str
-    """The tool."""
+    """Name of the tool."""
     key: str
-    """Stable: whoever delivers the message passes it on, and drops what carries a key that he has seen."""
+    """Stable key for deduplication: a consumer that has seen the key drops the message."""
     value: Any
 
 
 NO_LIMIT = 1 << 40
-"""A limit of `Journal.runs`: more runs than there are."""
+"""A value for `Journal.list_runs(limit)` that is larger than any number of runs."""
 
 
 class Journal(Protocol):
-    """The append-only log of events, blobs by digest, the runs' inboxes, the memo and the outbox.
+    """The append-only event log, with blobs by digest, inboxes of runs, the memo and the outbox.
 
-    One journal holds the lease of a run. Appending event 1 takes it; `lease` takes it over from a journal that is gone. Each lease
-    has an epoch, and events of a journal whose epoch is over are refused (J005): two processes never write one run.
+    At most one journal holds the lease of a run. Appending event 1 takes the lease; `lease` takes it over from a
+    journal that is no longer alive. Every lease has an epoch. Events from an earlier epoch are refused (J005), so two
+    processes never write to one run.
     """
 
     def append(self, run: str, events: Sequence[Event], delivered: Collection[str] = ()) -> None:
-        """Puts events in line, in order; returns at once. A fault of the store reaches whoever waits in `wait_durable`.
+        """Queues events in order and returns at once. A storage fault is raised by `wait_durable`.
 
-        For each `AttemptFinished` with `outbox` a message goes into the outbox, in the same transaction, marked as
-        delivered where `delivered` names the node: of events that come from another journal.
+        An `AttemptFinished` event with `outbox` adds a message to the outbox in the same transaction.
+
+        Args:
+            run: The run.
+            events: Its next events.
+            delivered: Nodes whose outbox messages are marked as delivered, for events imported from another journal.
         """
 
     async def check_writable(self) -> None:
-        """Returns where what is appended now will be on disk: something was written. Raises the store's fault where it cannot be."""
+        """Writes to the store and returns if that succeeds. Raises the fault of the store otherwise."""
 
     async def lease(self, run: str) -> int:
-        """Takes over the lease of a run that nobody holds, and gives its epoch.
+        """Takes over the free lease of a run and returns its epoch.
 
-        Raises `JournalError`: J022 where a journal that is alive holds it, J023 where there is no such run, J006 where it has ended.
+        Raises:
+            JournalError: J022 if a live journal holds the lease, J023 if the run does not exist, J006 if it has ended.
         """
 
     async def release(self, run: str) -> None:
-        """Gives the lease back, once everything that is in line is on disk: the run waits."""
+        """Releases the lease of a run that waits, after all queued events are durable."""
 
     async def send(self, run: str, message: InboxMessage, since: int | None = None) -> int:
-        """Puts a letter into a run's inbox; gives its number once it is on disk. Raises `JournalError` J023, J006.
+        """Adds a message to the inbox of a run and returns its number once it is durable.
 
-        With `since`, the number of a letter, only where no later one answers the same question; else gives 0. Of several who answer in
-        the same moment, of whichever process, one gets a number.
+        Args:
+            run: The run.
+            message: The message.
+            since: A message number. If a later message answers the same question, nothing is added and 0 is returned.
+                Of several concurrent senders, in any process, one succeeds.
+
+        Raises:
+            JournalError: J023 if the run does not exist, J006 if it has ended.
         """
 
     async def inbox(self, run: str, after: int = 0) -> list[InboxMessage]:
-        """The letters of a run with a greater number, in order."""
+        """Returns the inbox messages of a run with a greater number, in order."""
 
     async def wait_for_messages(self) -> set[str]:
-        """Waits until letters came, and names the runs that got some since the last call; at the first call, since the opening.
+        """Waits for inbox messages and returns the runs that got some since the last call, or since the journal was
+        opened.
 
-        Letters of other processes are seen within a second.
+        Messages from other processes arrive within a second.
         """
 
     def put_memo(self, memo: str, run: str, value: Any) -> None:
-        """Keeps an accepted answer under its key with the next commit; the first one stays."""
+        """Stores an accepted answer under its memo key with the next commit. The first answer of a key is kept."""
 
     async def get_memo(self, memo: str) -> tuple[str, Any] | None:
-        """The run that gave the answer, and the answer; or None."""
+        """Returns the run that produced the answer, and the answer; None if the key is unknown."""
 
     async def outbox(self, after: int = 0, limit: int = 100) -> list[OutboxMessage]:
-        """Messages with a greater number that nobody has marked as delivered, in order; only what is on disk."""
+        """Returns durable messages with a greater number that are not marked as delivered, in order."""
 
     async def mark_delivered(self, numbers: Sequence[int]) -> None:
-        """Marks messages as delivered; on disk when it returns."""
+        """Marks messages as delivered. Durable on return."""
 
     async def delete(self, run: str) -> None:
-        """Removes a run: events, letters, messages that were delivered, and blobs that no other run names.
+        """Deletes a run: its events, inbox messages, delivered outbox messages, and the blobs that no other run uses.
 
-        Raises `JournalError`: J022 where somebody who lives holds its lease, J024 where messages are not delivered yet, J023.
+        Raises:
+            JournalError: J022 if a live process holds the lease, J024 if messages are not delivered, J023 if the run
+                does not exist.
         """
 
     def put_blob(self, data: bytes) -> str:
-        """Stores a blob with the next commit and gives its digest (`orchestra.schema.strict_json.digest`)."""
+        """Stores a blob with the next commit and returns its digest (`orchestra.schema.strict_json.digest`)."""
 
     async def wait_durable(self, run: str, seq: int) -> None:
-        """Waits until all events of the run up to `seq`, and the blobs put before them, are on disk."""
+        """Waits until the events of the run up to `seq`, and the blobs stored before them, are durable."""
 
     async def read(self, run: str, after: int = 0) -> list[Event]:
-        """The events with `seq > after`, in order; empty for a run that is not there."""
+        """Returns the events with `seq > after`, in order; empty for an unknown run."""
 
     async def get_blob(self, digest: str) -> bytes | None:
-        """A blob's bytes, or None."""
+        """Returns the bytes of a blob, or None."""
 
     async def list_runs(self, limit: int = 50) -> list[RunSummary]:
         """Returns the latest runs, newest first.
@@ -314,17 +351,17 @@ class Journal(Protocol):
         """
 
     async def summary(self, run: str) -> RunSummary | None:
-        """The row of one run, as `runs` gives it; None for a run that is not there."""
+        """Returns the summary of one run, as in `list_runs`; None for an unknown run."""
 
     async def find_runs(self, prefix: str) -> list[str]:
-        """The ids of runs that begin so, in order; at most 100."""
+        """Returns at most 100 ids of runs with this prefix, in order."""
 
     async def close(self) -> None:
-        """Commits what is in line and lets go of the store."""
+        """Commits queued events and closes the store."""
 
 
 class ScannedRun(NamedTuple):
-    """A run as it was seen in passing: its events without their large values, or why they cannot be read."""
+    """One run of a scan: its events without large values, or the error that prevents reading them."""
 
     run: str
     started: float
@@ -334,28 +371,29 @@ class ScannedRun(NamedTuple):
 
 @runtime_checkable
 class Scannable(Protocol):
-    """A journal that can also be gone through run by run: for whoever sums up many runs; reading each costs two to four times as much."""
+    """A journal that can iterate over all runs. Reading each run by itself takes two to four times as long."""
 
     def scan(self, since: float = -inf) -> AsyncGenerator[ScannedRun, None]:
-        """The runs that began at `since` or later, newest first, each as it was at one moment; those that begin meanwhile are left out.
+        """Yields the runs that started at `since` or later, newest first. Each run is a consistent snapshot.
 
-        A run that is damaged, or of a kind that this version does not know, is no reason not to give the others.
+        Runs that start during the scan are left out. A run that is damaged, or has events of an unknown kind, is
+        yielded with its error.
         """
 
 
 class RunSelection(msgspec.Struct, frozen=True, kw_only=True):
-    """Which runs a query is about: those with all of these tags that began in a period."""
+    """Filter of a query: runs with all of these tags, started in a period."""
 
     tags: Mapping[str, str] = {}
     since: float = -inf
     until: float = inf
-    """Runs that began before that."""
+    """Exclusive end of the period."""
     before: tuple[float, str] | None = None
-    """The start and the id of a run: only runs behind it in the order of the list, newest first."""
+    """Start and id of a run: selects the runs after it in the list, newest first."""
 
 
 class CallUsage(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What a run used for calls of one kind: of one agent or tool, answered by one model of one server, and alike in what has a price."""
+    """Usage of calls that have the same agent or tool, model, server and kind of price."""
 
     agent: str
     model: str
@@ -363,29 +401,29 @@ class CallUsage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     finished: int = 0
     reused: int = 0
     open: int = 0
-    """Calls without an end."""
+    """Number of calls that have not finished."""
     usage: Usage = NO_USAGE
 
 
 class RunUsage(msgspec.Struct, frozen=True, array_like=True):
-    """What a run used so far, and the names by which it is summed up: a fold of its events."""
+    """Usage of a run so far, with the keys to group it by: a fold of its events."""
 
     workflow: str
     label: str
     started: float
     status: str
-    """As the last event says; empty for a run without an end."""
+    """Status of the last event; empty for a run without an end."""
     purpose: str
     tags: dict[str, str]
     calls: tuple[CallUsage, ...]
     reused_plans: int = 0
-    """Plans that had served before."""
+    """Number of reused plans."""
     saved_usage: Usage = NO_USAGE
-    """What these plans cost when they were made."""
+    """Cost of these plans when they were made."""
 
 
 class RunUsageResult(NamedTuple):
-    """What a run used, or why that cannot be read."""
+    """Usage of a run, or the error that prevents reading it."""
 
     run: str
     started: float
@@ -395,54 +433,65 @@ class RunUsageResult(NamedTuple):
 
 @runtime_checkable
 class IndexedJournal(Protocol):
-    """A journal with indexes: it answers questions about many runs without reading all events.
-    `orchestra.app.run_queries` asks any journal."""
+    """A journal with indexes. It answers queries about many runs without reading all events.
+
+    `orchestra.app.run_queries` works with any journal.
+    """
 
     async def query_runs(self, limit: int, where: RunSelection) -> list[RunSummary]:
-        """The latest runs of a selection, newest first."""
+        """Returns the latest runs of a selection, newest first."""
 
     def query_usages(self, where: RunSelection) -> AsyncGenerator[RunUsageResult, None]:
-        """What each run of a selection used, newest first."""
+        """Yields the usage of each run of a selection, newest first."""
 
     async def first_and_last_events(self, runs: Collection[str]) -> dict[str, tuple[Event, Event]]:
-        """The first and the last event of each of these runs, without large values; those that cannot be read are left out."""
+        """Returns the first and the last event of each run, without large values. Runs that cannot be read are left
+        out.
+        """
 
     async def derived_runs(self, runs: Collection[str]) -> list[str]:
-        """Other runs that have something of what these were given or answered, in the order of their ids."""
+        """Returns the other runs that contain inputs or answers of these runs, in the order of their ids."""
 
     async def existing_runs(self, runs: Collection[str]) -> set[str]:
-        """Those of these runs that are there."""
+        """Returns the ids that belong to existing runs."""
 
     async def get_memos(self, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
-        """What `get_memo` gives for each of these keys that is there."""
+        """Returns the result of `get_memo` for each known key."""
 
     async def delete_runs(self, runs: Sequence[str]) -> list[OrchestraError | None]:
-        """Deletes runs in one transaction; for each why it is not deleted, as `delete` raises it, or None."""
+        """Deletes runs in one transaction. Returns for each run None, or the error that `delete` would raise."""
 
 
 class Workers(Protocol):
-    """Whoever does the work: the fleet, classical and code agents, tools; or a simulation."""
+    """Executes calls of agents and tools: the fleet, local workers, or a simulation."""
 
     def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
-        """Does one call. Closing the iterator early cancels it, up to the server. Never raises for what a model, a server
-        or a tool does wrong: that is a `CallError`."""
+        """Executes one call. Closing the iterator early cancels the call, also on the server.
+
+        An error of a model, a server or a tool is yielded as a `CallError`; it is never raised.
+        """
 
     def estimate(self, call: CallRequest) -> CallEstimate:
-        """What a call may cost, and its memo key. Quick, without I/O, and the same for the same call as long as nothing changes: an answer
-        is remembered only where its key is the same before and after."""
+        """Returns the cost bounds and the memo key of a call, fast and without I/O.
+
+        Equal calls have equal estimates as long as nothing changes. An answer is memoized only if its key is the same
+        before and after the call.
+        """
 
     async def count_tokens(self, call: CallRequest) -> int | None:
-        """The tokens of a call's prompt as its server counts them; None where nobody can tell."""
+        """Returns the number of prompt tokens as the server counts them; None if it is unknown."""
 
 
 @runtime_checkable
 class UnaryWorkers(Protocol):
-    """Workers that can also do a call without a stream: for whoever does not read chunks, at a third of the cost."""
+    """Workers with calls that do not stream. Such a call costs a third of a streaming one."""
 
     async def call(self, call: CallRequest) -> CallResult | CallError:
-        """The last reply of `run`. Being cancelled cancels the call, up to the server."""
+        """Returns the last reply of `run`. Cancelling this coroutine cancels the call, also on the server."""
 
 
 def unary_call(workers: Workers) -> Callable[[CallRequest], Coroutine[Any, Any, CallResult | CallError]] | None:
-    """The way past the stream, of workers that have one. Asked once: the question costs more than a call."""
+    """Returns `workers.call`, or None if the workers only stream. Callers keep the result: this check costs more than a
+    call.
+    """
     return workers.call if isinstance(workers, UnaryWorkers) else None

@@ -1,9 +1,13 @@
-"""Configuration: what a user set, where each value came from, and the folders and modules that it names.
+"""Settings: values, their sources, and the folders and modules that they name.
 
-Strongest first: overrides (flags), `ORCHESTRA_*` variables, the project's file (`orchestra.toml`, or `[tool.orchestra]` in
-`pyproject.toml`, of the nearest folder upwards, or of the one that is named), the user's file
-(`$XDG_CONFIG_HOME/orchestra/config.toml`), defaults.
-Modules named here, and entry points of the group `orchestra.modules`, are the only way by which code enters.
+Sources, strongest first: overrides (flags), `ORCHESTRA_*` variables, the project's file (`orchestra.toml`, or
+`[tool.orchestra]` in `pyproject.toml`, of the nearest parent folder or the named folder), the user's file
+(`$XDG_CONFIG_HOME/orchestra/config.toml`), defaults. Code is imported only from modules named here and from entry
+points of the group `orchestra.modules`.
+
+Settings files are TOML with limits of size and nesting, which are checked before parsing. `tomllib` recurses once per
+nested array or table and takes quadratic time for a dotted key. The levels are therefore counted without parsing. A
+file within the limits is parsed quickly.
 """
 
 from __future__ import annotations
@@ -16,7 +20,8 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,12 +30,239 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, TypeAdapter, ValidationError
 
-from orchestra.core import settings_file, trust, xdg
+from orchestra.core import trust, xdg
 from orchestra.core.errors import InputError, InputErrors, SourceLocation
-from orchestra.core.mcp_settings import McpServer
-from orchestra.core.settings_file import SettingsFile
+from orchestra.core.labels import Label
 from orchestra.core.suggestions import closest_match
 from orchestra.core.untrusted_text import escape_invisible, exception_text, shorten
+
+
+class McpServer(BaseModel):
+    """An MCP tool server: a program that speaks MCP on its standard streams. The command is not run by a shell."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    command: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")], ...], Field(min_length=1)
+    ]
+    environment: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$", max_length=128)], ...] = ()
+    """Names of environment variables for the server, besides PATH, HOME and LANG."""
+    timeout: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 30.0
+    """Time limit of a call in seconds."""
+    label: Label = "internal"
+    """The strictest label of data that the server may receive. A server may send data on."""
+    tools: Mapping[
+        Annotated[str, Field(pattern=r"^[A-Za-z_]([A-Za-z0-9_./-]{0,126}[A-Za-z0-9_])?$")],
+        Literal["pure", "idempotent", "once"],
+    ]
+    """Allowed tools and their effects. Other tools of the server are not available."""
+
+
+MAX_BYTES = 64 << 10
+"""Maximum size of a settings file in bytes."""
+MAX_LEVELS = 16
+"""Maximum nesting of a settings file: the parts of a table's name and of a dotted key, plus nested arrays and tables.
+"""
+MAX_INTEGER = 1 << 63
+"""TOML guarantees 64-bit integers; Python refuses to print integers of more than 4,300 digits."""
+SECTION = "tool.orchestra"
+"""The table of `pyproject.toml` that holds settings."""
+_TOKENS = re.compile(
+    r"""
+      (?P<string> \"{3} (?: [^\\\"] | \\. | \"(?!\"\") )*+ (?: \"{3,5} | \\?\Z )
+                | '{3} (?: [^'] | '(?!'') )*+ (?: '{3,5} | \Z )
+                | \" (?: [^"\\\n] | \\. )*+ (?: \" | (?=\n) | \Z )?
+                | ' [^'\n]*+ (?: ' | (?=\n) | \Z ) )
+    | (?P<comment> \# [^\n]*+ )
+    | (?P<mark> [\[\]{}=.,\n] )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+"""The tokens that determine the nesting of a TOML text. An unterminated string extends as far as TOML allows; text
+behind it is not parsed.
+"""
+
+
+@dataclass(frozen=True)
+class SettingsFile:
+    """The content of a settings file."""
+
+    path: Path
+    table: Mapping[str, Any]
+    lines: tuple[str, ...]
+    header: str
+    """The TOML table that holds the settings; empty for the top level."""
+
+    def location(self, key: str, start: Path) -> SourceLocation:
+        """Returns the line of a key. `tomllib` keeps no lines, so the key is searched; else the header of its table,
+        else line 1.
+        """
+        name = str(self.path.relative_to(start)) if self.path.is_relative_to(start) else str(self.path)
+        inside, fallback = not self.header, 1
+        wanted = re.compile(rf"""\s*(["']?){re.escape(key)}\1\s*[=.]""")
+        for number, line in enumerate(self.lines, 1):
+            if table := re.match(r"\s*\[+\s*([^]]*?)\s*\]", line):
+                if (inside and table[1] == key) or table[1] == f"{self.header}.{key}":
+                    return SourceLocation(name, number, line.index("[") + 1, line, len(line.strip()))
+                inside = table[1] == self.header
+                fallback = number if inside else fallback
+            elif inside and wanted.match(line):
+                return SourceLocation(name, number, len(line) - len(line.lstrip()) + 1, line, len(key))
+        return SourceLocation(name, fallback, 1, self.lines[fallback - 1] if self.lines else "")
+
+
+def settings_path(folder: Path) -> Path | None:
+    """Returns the settings file of a folder: `orchestra.toml`, else a `pyproject.toml`, which may have no settings."""
+    return next((path for name in ("orchestra.toml", "pyproject.toml") if os.path.isfile(path := folder / name)), None)
+
+
+def find_settings_file(folder: Path, policy: trust.TrustPolicy, environ: Mapping[str, str]) -> SettingsFile | None:
+    """Returns the settings of a folder, or None.
+
+    Raises:
+        InputError: C003 for a file that cannot be read, C061 for a link out of a folder that is not trusted.
+    """
+    if (path := settings_path(folder)) is None:
+        return None
+    if policy == "recorded":
+        trust.check_settings_file(path, environ)
+    return read_settings_file(path)
+
+
+def read_settings_file(path: Path) -> SettingsFile | None:
+    """Returns the settings of a file; None for a `pyproject.toml` without the table `tool.orchestra`.
+
+    Raises:
+        InputError: C003 for a file that cannot be read, is too large, has too many levels, or is not TOML.
+    """
+    shared = path.name == "pyproject.toml"
+    data = _read_bytes(path, MAX_BYTES << 4 if shared else MAX_BYTES)
+    if shared and b"orchestra" not in data:
+        return None
+    if len(data) > MAX_BYTES:
+        hint = (
+            "move [tool.orchestra] into an orchestra.toml; an empty one next to this file is enough"
+            if shared
+            else "keep other data out of settings files"
+        )
+        raise InputError("C003", f"{path} is larger than {MAX_BYTES >> 10} KiB", hint=hint)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError("C003", f"{path} cannot be read: {error}") from error
+    table: Any = _parse(path, text)
+    header = SECTION if shared else ""
+    for part in header.split(".") if header else ():
+        table = table.get(part) if isinstance(table, Mapping) else None
+    if shared and table is None:
+        return None
+    if not isinstance(table, Mapping):
+        raise InputError("C003", f"{path}: {header} is not a table")
+    if _has_large_integer(table):
+        raise InputError("C003", f"{path}: an integer has more than 64 bits")
+    return SettingsFile(path, table, tuple(text.splitlines()), header)
+
+
+def check_levels(path: Path, text: str) -> None:
+    """Counts the levels of a TOML text.
+
+    Raises:
+        InputError: C003 with the location where the text exceeds `MAX_LEVELS`.
+    """
+    table = depth = dots = 0
+    header, is_value, outer = False, False, list[tuple[int, bool]]()
+    for token in _TOKENS.finditer(text):
+        mark = token["mark"]
+        if mark == ".":
+            dots += not is_value  # the dot of a number is not a level
+        elif mark == "[" and not (outer or header) and _is_line_start(text, token.start()):
+            header, dots = True, 0
+        elif mark == "\n":
+            if header:
+                table, header = dots + 1, False
+            depth = depth if outer else table
+            dots, is_value = 0, _in_array(outer)
+        elif mark is None or header:
+            continue
+        elif mark == "=":
+            is_value = True
+        elif mark in "[{":
+            outer.append((depth, mark == "["))
+            depth, dots, is_value = depth + dots + 1, 0, mark == "["
+        else:
+            depth = outer.pop()[0] if mark in "]}" and outer else depth
+            dots, is_value = 0, _in_array(outer)
+        if mark in ".[{=" and (0 if header else depth) + dots + 1 > MAX_LEVELS:
+            raise _depth_error(path, text, token.start())
+
+
+def _in_array(outer: Sequence[tuple[int, bool]]) -> bool:
+    return bool(outer) and outer[-1][1]
+
+
+def _is_line_start(text: str, at: int) -> bool:
+    return not text[text.rfind("\n", 0, at) + 1 : at].strip(" \t\r\ufeff")
+
+
+def _depth_error(path: Path, text: str, at: int) -> InputError:
+    line, begin = text.count("\n", 0, at) + 1, text.rfind("\n", 0, at) + 1
+    end = text.find("\n", at)
+    shown = text[begin : end if end >= 0 else len(text)]
+    hint = f"use at most {MAX_LEVELS} levels of tables, arrays and dotted keys"
+    return InputError(
+        "C003",
+        f"{path.name} has too many levels",
+        location=SourceLocation(str(path), line, at - begin + 1, shown),
+        hint=hint,
+    )
+
+
+def _parse(path: Path, text: str) -> Mapping[str, Any]:
+    """Parses a TOML text. Raises `InputError` C003."""
+    check_levels(path, text)
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _toml_error(path, text, error) from error
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # an integer of more than 4,300 digits; RecursionError only if `check_levels` has a defect
+        raise InputError(
+            "C003", f"{path} cannot be read: {error}", hint="keep other data out of settings files"
+        ) from error
+
+
+def _toml_error(path: Path, text: str, error: tomllib.TOMLDecodeError) -> InputError:
+    where = re.search(r" \(at line (\d+), column (\d+)\)$", str(error))
+    lines = text.splitlines() or [""]
+    line, column = (int(where[1]), int(where[2])) if where else (len(lines), 1)
+    message = str(error)[: where.start()] if where else str(error).removesuffix(" (at end of document)")
+    shown = lines[min(line, len(lines)) - 1]
+    return InputError(
+        "C003",
+        f"not TOML: {message}",
+        location=SourceLocation(str(path), line, column, shown),
+        hint='write `key = "value"`; quote strings',
+    )
+
+
+def _read_bytes(path: Path, limit: int) -> bytes:
+    """Returns at most `limit + 1` bytes of a file. Raises `InputError` C003."""
+    try:
+        with path.open("rb") as file:
+            return file.read(limit + 1)
+    except OSError as error:
+        raise InputError("C003", f"{path} cannot be read: {error}") from error
+
+
+def _has_large_integer(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_has_large_integer, value.values()))
+    if isinstance(value, list):
+        return any(map(_has_large_integer, value))
+    return isinstance(value, int) and not -MAX_INTEGER <= value < MAX_INTEGER
+
 
 ResourceKind: TypeAlias = Literal["agents", "workflows", "configs"]
 RESOURCE_KINDS: tuple[ResourceKind, ...] = ("agents", "workflows", "configs")
@@ -41,54 +273,69 @@ PROJECT_VARIABLE = "ORCHESTRA_PROJECT"
 ENTRY_POINTS = "orchestra.modules"
 RESOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 DATABASE_PREFIXES = ("postgresql://", "postgres://", "env:", "file:")
-"""Beginnings of a journal that is no file of ours."""
+"""Prefixes of a journal address that is not a local file."""
 _MODULE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
 DATABASE_PATTERN = r"^(postgres(ql)?://[^\s:@/]*(:\d+)?(/[^\s@]*)?|env:[A-Za-z_]\w*|file:.+)$"
 DatabaseAddress: TypeAlias = Annotated[str, Field(pattern=DATABASE_PATTERN, max_length=4096)]
-"""The address of a Postgres database, without name and password, or where it stands: `env:NAME`, `file:PATH`."""
+"""The address of a Postgres database without user and password, or a reference to it: `env:NAME`, `file:PATH`."""
 
 
 class Settings(BaseModel):
-    """The settings in force. `Settings()` has the defaults; `Settings.load()` reads what the user set."""
+    """The effective settings. `Settings()` has the defaults; `Settings.load()` reads the user's settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
     fleet: str = Field("laptop", description="the fleet: the name of a file in configs/, or a path")
     journal: Path | Literal["off"] | DatabaseAddress = Field(
         default_factory=lambda: _default_journal(None, os.environ),
-        description="where runs are recorded: a file, off, postgresql://HOST/NAME, or env:NAME or file:PATH that hold such an address",
+        description="where runs are recorded: a file, off, postgresql://HOST/NAME, or env:NAME or file:PATH "
+        "with such an address",
     )
     durability: Literal["strict", "group", "off"] = Field(
-        "group", description="strict: each call waits until what led to it is on disk; group: results and effects do; off: nothing does"
+        "group",
+        description="strict: calls wait until their inputs are on disk; group: results and effects wait; "
+        "off: nothing waits",
     )
     retention: str = Field(
-        "off", pattern=r"^(off|[0-9]{1,6}[hdw])$", description="how long ended runs stay, such as 30d, or off; `runs gc` deletes older ones"
+        "off",
+        pattern=r"^(off|[0-9]{1,6}[hdw])$",
+        description="how long ended runs are kept, such as 30d, or off; `runs gc` deletes older ones",
     )
     modules: tuple[str, ...] = Field((), description="Python modules to import: tools, workflows, agents")
     agents: tuple[Path, ...] = Field((), description="folders of agents, searched before the packaged ones")
     workflows: tuple[Path, ...] = Field((), description="folders of workflows, searched before the packaged ones")
     configs: tuple[Path, ...] = Field((), description="folders of fleets, searched before the packaged ones")
-    hub: bool = Field(False, description="whether weights may be fetched from the model hub")
+    hub: bool = Field(False, description="whether weights may be downloaded from the model hub")
     constraint: Literal["evidence", "schema", "none"] = Field(
-        "evidence", description="what models' outputs are decoded over: the call's evidence, their schema, or nothing"
+        "evidence",
+        description="constraint of the decoding of model outputs: the call's evidence, the output schema, or nothing",
     )
     mcp: Mapping[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], McpServer] = Field(
-        {}, description="servers of MCP tools: [mcp.NAME] with command, environment, timeout, label and tools with their effects"
+        {},
+        description="MCP tool servers: [mcp.NAME] with command, environment, timeout, label and "
+        "tools with their effects",
     )
-    concurrency: int = Field(32, ge=1, le=10_000, description="calls of one run in flight at most; of a batch, rows at once")
-    threads: int = Field(256, ge=1, le=10_000, description="tools that are plain functions, of all runs, at once at most")
+    concurrency: int = Field(
+        32, ge=1, le=10_000, description="maximum number of concurrent calls of a run, or rows of a batch"
+    )
+    threads: int = Field(
+        256, ge=1, le=10_000, description="maximum number of concurrent tools that are plain functions, over all runs"
+    )
     log: Literal["debug", "info", "warning", "error", "off"] = Field(
-        "off", description="what is logged of runs, from this level on; never their data"
+        "off", description="lowest level of log lines about runs; data of runs is never logged"
     )
     log_as: Literal["text", "json", "logging", "structlog"] = Field(
-        "text", description="how that is logged: as text or JSON on stderr, or through the service's own logging or structlog"
+        "text",
+        description="format of log lines: text or JSON on stderr, or the service's own logging or structlog",
     )
-    log_reasons: bool = Field(False, description="whether the log has the reasons of failures, which may quote a run's data")
+    log_reasons: bool = Field(
+        False, description="whether reasons of failures, which may quote data of a run, are logged"
+    )
 
     project: Path | None = Field(None, description="the folder of the project's file; not a setting")
-    start: Path | None = Field(None, description="the folder in which the work began, from where a project was looked for; not a setting")
+    start: Path | None = Field(None, description="the folder in which the search for a project started; not a setting")
     sources: Mapping[str, str] = Field({}, description="where each value came from; not a setting")
     guard: SkipValidation[trust.ProjectGuard | None] = Field(
         None, exclude=True, description="what an untrusted project may not do; not a setting"
@@ -104,19 +351,28 @@ class Settings(BaseModel):
         environ: Mapping[str, str] | None = None,
         trusted: trust.TrustPolicy = "always",
     ) -> Settings:
-        """The settings for work begun in the folder `start` (the current one by default), of the project in the folder `project`: of the
-        one that `ORCHESTRA_PROJECT` names where that is left out, else of the nearest one from `start` upwards.
+        """Loads the settings of a project.
 
-        Overrides that are None count as not given. A program trusts the project that it opens. `trusted="recorded"` trusts only what a
-        person has trusted with `orchestra trust`, as the command line does; `guard` says what another project may not do.
-        Raises `InputError` or `InputErrors` (C001 unknown key, C002 wrong value, C003 unreadable file, C006 a folder outside the project,
-        C045 no project where one was named, C050 no home where the journal would stand in it, C052 a stranger's project that nobody
-        named, C061 a settings file that is a link out of an untrusted project).
+        Args:
+            start: Folder in which the work starts; the current folder by default.
+            project: Folder of the project. Default: `ORCHESTRA_PROJECT`, else the nearest project from `start` upwards.
+            overrides: The strongest values; None counts as not set.
+            environ: Environment variables.
+            trusted: `always` trusts the project, as a program does. `recorded` trusts projects trusted with `orchestra
+                trust`, as the command line does. `guard` holds the restrictions of an untrusted project.
+
+        Raises:
+            InputError: C001 unknown key, C002 wrong value, C003 unreadable file, C006 a folder outside the project,
+                C045 no project in the named folder, C050 no home for the journal, C052 a project of another user that
+                was not named, C061 a settings file that is a link out of an untrusted project.
+            InputErrors: Several of these.
         """
         environment = os.environ if environ is None else environ
         start = (start or Path.cwd()).absolute()
-        look = partial(settings_file.find, policy=trusted, environ=environment)
-        named, by = (environment.get(PROJECT_VARIABLE, ""), PROJECT_VARIABLE) if project is None else (project, "project=")
+        look = partial(find_settings_file, policy=trusted, environ=environment)
+        named, by = (
+            (environment.get(PROJECT_VARIABLE, ""), PROJECT_VARIABLE) if project is None else (project, "project=")
+        )
         file = _named_project(named, start, by, look) or _find_project(start, look, environment)
         layers = [
             _override_layer(overrides or {}, start),
@@ -148,37 +404,47 @@ class Settings(BaseModel):
         if trust.trusts_every_project(trusted, environment):
             return made
         guard = _create_guard(made, file, own)
-        return made if trusted == "recorded" and trust.is_recorded(guard, environment) else made.model_copy(update={"guard": guard})
+        return (
+            made
+            if trusted == "recorded" and trust.is_recorded(guard, environment)
+            else made.model_copy(update={"guard": guard})
+        )
 
     def trust_error(self, *kinds: trust.RequirementKind) -> trust.UntrustedError | None:
-        """The error C060, where the project may not do what its settings ask for of these kinds, or of any; else None."""
+        """Returns error C060 if the project may not do what its settings of these kinds, or of any kind, ask for; else
+        None.
+        """
         return None if self.guard is None else self.guard.error(*kinds)
 
     def require_trust(self, *kinds: trust.RequirementKind) -> None:
-        """Checks that the project may do what its settings ask for, of these kinds or of any. Raises `InputError` C060."""
+        """Raises `InputError` C060 if the project lacks trust for its settings of these kinds, or of any kind."""
         if (error := self.trust_error(*kinds)) is not None:
             raise error
 
     def check_path(self, path: Path) -> None:
-        """Checks that a file is not a link out of an untrusted project. Raises `InputError` C061."""
+        """Raises `InputError` C061 if a file is a link out of an untrusted project."""
         if self.guard is not None and not any(path.is_relative_to(builtin_folder(kind)) for kind in RESOURCE_KINDS):
             self.guard.check_path(path)
 
     def resources(self, kind: ResourceKind) -> dict[str, Path]:
-        """Everything of a kind by name, the user's own first: an agent's folder, a workflow's or a fleet's YAML file."""
+        """Returns all resources of a kind by name, the user's own first: folders of agents, YAML files of workflows or
+        fleets.
+        """
         found: dict[str, Path] = {}
         for path in [*self.own_resources(kind), *_list_resources(kind, builtin_folder(kind))]:
             found.setdefault(path.stem if path.is_file() else path.name, path)
         return found
 
     def own_resources(self, kind: ResourceKind) -> list[Path]:
-        """Everything of a kind that is the user's own, also what another one of its name stands before."""
+        """Returns the user's own resources of a kind, including those that are shadowed by another of the same name."""
         return [path for folder in getattr(self, kind) for path in _list_resources(kind, folder)]
 
     def find_resource(self, kind: ResourceKind, name: str) -> Path:
-        """The place of an agent (its folder), a workflow or a fleet (its file) by name; `name` may also be a file's path.
+        """Returns the path of an agent (its folder), a workflow or a fleet (its file) by name; `name` may also be a
+        path.
 
-        Raises `InputError` C004 where there is none, with the nearest name.
+        Raises:
+            InputError: C004 for an unknown name, with the most similar one.
         """
         if looks_like_path(name):
             path = Path(name)
@@ -194,47 +460,60 @@ class Settings(BaseModel):
 
 
 MCP_HINT = '[mcp.files] with command = ["python3", "-m", "files_server"] and tools = {read = "idempotent"}'
-SETTING_NAMES: tuple[str, ...] = tuple(key for key in Settings.model_fields if key not in ("project", "start", "sources", "guard"))
-"""The settings that a user can state."""
+SETTING_NAMES: tuple[str, ...] = tuple(
+    key for key in Settings.model_fields if key not in ("project", "start", "sources", "guard")
+)
+"""Names of the settings that a user can set."""
 _KIND_NAMES: Mapping[str, str] = {"agents": "agent", "workflows": "workflow", "configs": "fleet"}
 
 
 def builtin_folder(kind: ResourceKind) -> Path:
-    """The folder of packaged agents, workflows or fleets: in the wheel, or beside the package in its source tree."""
+    """Returns the folder of packaged agents, workflows or fleets: in the wheel, or next to the package in a source
+    tree.
+    """
     package = Path(__file__).parents[1]
     packed = package / "_builtin" / kind
     return packed if packed.is_dir() else package.parent / kind
 
 
 def looks_like_path(name: str) -> bool:
-    """Whether a text names a file and not a resource."""
+    """Returns whether a text is a path rather than the name of a resource."""
     return "/" in name or os.sep in name or name.endswith((".yaml", ".yml", ".toml", ".py"))
 
 
-def unknown_name_error(what: str, name: str, names: Iterable[str], code: str, location: SourceLocation | None = None) -> InputError:
-    """The error of a name that nothing has: with the nearest one, or all that there are."""
+def unknown_name_error(
+    what: str, name: str, names: Iterable[str], code: str, location: SourceLocation | None = None
+) -> InputError:
+    """Returns the error of an unknown name, with the most similar name or all names."""
     known = sorted(names)
     near = closest_match(name, known)
-    hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(known[:20])}" if known else f"there is no {what} at all"
+    hint = (
+        f"did you mean {near!r}?" if near else f"there are: {', '.join(known[:20])}" if known else f"there is no {what}"
+    )
     return InputError(code, f"no {what} named {name!r}", location=location, hint=hint)
 
 
 def load_modules(settings: Settings) -> list[ModuleType]:
-    """Imports the modules that the configuration names, and those of installed packages' entry points; nothing else.
+    """Imports the modules named in the settings and in entry points of installed packages.
 
-    The project's folder becomes importable. One of them may be the program that runs: it is not loaded a second time. Raises `InputError`
-    C005 for a module that cannot be imported, C060 where the project is not trusted.
+    The project's folder is added to `sys.path`. A module that is the running program is not loaded a second time.
+
+    Raises:
+        InputError: C005 for a module that cannot be imported, C060 for a project that is not trusted.
     """
     settings.require_trust("modules")
     root = str(settings.project) if settings.project else None
     if settings.modules and root and root not in sys.path:
         sys.path.insert(0, root)
-    loaded = [_import_module(name, f"modules, set by {settings.sources.get('modules', 'default')}") for name in settings.modules]
+    loaded = [
+        _import_module(name, f"modules, set by {settings.sources.get('modules', 'default')}")
+        for name in settings.modules
+    ]
     return [*loaded, *installed_modules()]
 
 
 def installed_modules() -> list[ModuleType]:
-    """Imports the modules of installed packages' entry points. Raises `InputError` C005."""
+    """Imports the modules of entry points of installed packages. Raises `InputError` C005."""
     from importlib.metadata import entry_points
 
     loaded: list[ModuleType] = []
@@ -246,7 +525,12 @@ def installed_modules() -> list[ModuleType]:
 
 def _import_module(name: str, why: str) -> ModuleType:
     if not _MODULE_NAME.fullmatch(name):
-        raise InputError("C005", f"{name!r} is no module's name", why=why, hint="write it as in an import statement: my_tools.search")
+        raise InputError(
+            "C005",
+            f"{name!r} is not a module name",
+            why=why,
+            hint="write it as in an import statement, such as my_tools.search",
+        )
     try:
         if (program := _running_program(name)) is not None:
             parent, _, child = name.rpartition(".")
@@ -257,10 +541,12 @@ def _import_module(name: str, why: str) -> ModuleType:
     except ModuleNotFoundError as error:
         missing = error.name or name
         if name == missing or name.startswith(f"{missing}."):
-            hint = "put it into the project's folder, or install the package that has it"
+            hint = "put it into the project's folder, or install its package"
             raise InputError("C005", f"there is no module {name!r}", why=why, hint=hint) from error
-        raise InputError("C005", f"{name} imports {missing!r}, which is not installed", why=why, hint=f"install {missing}") from error
-    except (Exception, SystemExit) as error:  # a module is its user's own code, or a package's, and may be a program
+        raise InputError(
+            "C005", f"{name} imports {missing!r}, which is not installed", why=why, hint=f"install {missing}"
+        ) from error
+    except (Exception, SystemExit) as error:  # user code may raise any exception, and may be a program that exits
         place = _error_location(error)
         raise InputError(
             "C005", f"importing {name} failed: {type(error).__name__}: {exception_text(error)}", location=place, why=why
@@ -268,7 +554,9 @@ def _import_module(name: str, why: str) -> ModuleType:
 
 
 def _running_program(name: str) -> ModuleType | None:
-    """The program that runs, where its file is that of the module and the module is not loaded: a second one would have other tools."""
+    """Returns the running program if it is this module's file and the module is not loaded. A second copy would have
+    other tools.
+    """
     program = sys.modules.get("__main__")
     if name in sys.modules or (file := getattr(program, "__file__", None)) is None:
         return None
@@ -277,13 +565,17 @@ def _running_program(name: str) -> ModuleType | None:
 
 
 def _error_location(error: BaseException) -> SourceLocation | None:
-    """Where the user's own code raised."""
+    """Returns the location in the user's own code that raised."""
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
         return SourceLocation(error.filename, error.lineno, error.offset or 1, (error.text or "").rstrip("\n"))
     trace, place = error.__traceback__, None
     while trace is not None:
         code = trace.tb_frame.f_code
-        if not code.co_filename.startswith("<") and "importlib" not in code.co_filename and code.co_filename != __file__:
+        if (
+            not code.co_filename.startswith("<")
+            and "importlib" not in code.co_filename
+            and code.co_filename != __file__
+        ):
             place = SourceLocation(code.co_filename, trace.tb_lineno)
         trace = trace.tb_next
     return place
@@ -291,17 +583,17 @@ def _error_location(error: BaseException) -> SourceLocation | None:
 
 @dataclass(frozen=True)
 class _LayerValue:
-    """A value as one layer states it."""
+    """A value of one layer."""
 
     value: Any
     source: str
     folder: Path
-    """What relative paths are relative to."""
+    """Base folder of relative paths."""
     is_text: bool = False
-    """Whether it is text that stands for a value of another type."""
+    """Whether the value is text that represents another type."""
     location: SourceLocation | None = None
     root: Path | None = None
-    """The folder that search folders must stay in."""
+    """The folder that search folders must be inside."""
 
 
 @dataclass(frozen=True)
@@ -311,13 +603,19 @@ class _Layer:
 
 
 def _override_layer(overrides: Mapping[str, Any], start: Path) -> _Layer:
-    errors = tuple(unknown_name_error("setting", key, SETTING_NAMES, "C001") for key in overrides if key not in SETTING_NAMES)
+    errors = tuple(
+        unknown_name_error("setting", key, SETTING_NAMES, "C001") for key in overrides if key not in SETTING_NAMES
+    )
     given = {key: value for key, value in overrides.items() if value is not None and key in SETTING_NAMES}
-    return _Layer({key: _LayerValue(value, "flag", start, is_text=isinstance(value, str)) for key, value in given.items()}, errors)
+    return _Layer(
+        {key: _LayerValue(value, "flag", start, is_text=isinstance(value, str)) for key, value in given.items()}, errors
+    )
 
 
 def _environment_layer(environ: Mapping[str, str], start: Path) -> _Layer:
-    """Variables with the prefix that are close to no setting are somebody else's, as secrets of endpoints are. An empty one is none."""
+    """Variables with the prefix that resemble no setting are ignored, such as secrets of endpoints. An empty variable
+    counts as not set.
+    """
     values: dict[str, _LayerValue] = {}
     errors: list[InputError] = []
     for name, value in sorted(environ.items()):
@@ -327,7 +625,9 @@ def _environment_layer(environ: Mapping[str, str], start: Path) -> _Layer:
         if key in SETTING_NAMES:
             values[key] = _LayerValue(value, name, start, is_text=True)
         elif near := next(iter(difflib.get_close_matches(key, (*SETTING_NAMES, "project"), n=1, cutoff=0.8)), None):
-            errors.append(InputError("C001", f"no setting is set by {name}", hint=f"did you mean {ENVIRONMENT_PREFIX}{near.upper()}?"))
+            errors.append(
+                InputError("C001", f"{name} is not a setting", hint=f"did you mean {ENVIRONMENT_PREFIX}{near.upper()}?")
+            )
     return _Layer(values, tuple(errors))
 
 
@@ -345,15 +645,21 @@ def _file_layer(file: SettingsFile, start: Path, inside: Path | None) -> _Layer:
 
 
 def _validate(key: str, given: _LayerValue) -> Any:
-    """A value of the setting's type; paths made absolute. Raises `InputError` C002 or C006."""
+    """Returns a value of the setting's type, with absolute paths. Raises `InputError` C002 or C006."""
     value: Any = given.value
     field = Settings.model_fields[key]
     if key in ("fleet", "journal") and value == "":
-        raise InputError("C002", f"{key} cannot be empty", location=given.location, hint=f"{key} is {field.description}")
+        raise InputError(
+            "C002", f"{key} cannot be empty", location=given.location, hint=f"{key} is {field.description}"
+        )
     if key == "fleet" and isinstance(value, str | Path):
         value = str(_absolute(value, given.folder)) if looks_like_path(str(value)) else str(value)
     elif key == "journal" and isinstance(value, str | Path) and value != "off":
-        return _database_address(value, given) if str(value).startswith(DATABASE_PREFIXES) else _absolute(value, given.folder)
+        return (
+            _database_address(value, given)
+            if str(value).startswith(DATABASE_PREFIXES)
+            else _absolute(value, given.folder)
+        )
     elif key in ("modules", *RESOURCE_KINDS):
         value = _split_items(value, given)
         if key in RESOURCE_KINDS and all(isinstance(item, str | Path) for item in value):
@@ -361,8 +667,10 @@ def _validate(key: str, given: _LayerValue) -> Any:
             _check_inside(key, value, given)
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(field.rebuild_annotation())
-        # What stands in tables is strict by its own types: arrays of TOML become tuples.
-        return adapter.validate_python(value, strict=None if key == "mcp" else not (given.is_text and isinstance(value, str)))
+        # Values in tables are validated strictly by their own types; TOML arrays become tuples.
+        return adapter.validate_python(
+            value, strict=None if key == "mcp" else not (given.is_text and isinstance(value, str))
+        )
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         hint = f"{key} is {field.description}"
@@ -376,10 +684,18 @@ def _validate(key: str, given: _LayerValue) -> Any:
 
 
 def _database_address(value: Any, given: _LayerValue) -> str:
-    """The address of a database, which holds no secret. Raises `InputError` C002."""
+    """Returns the address of a database without secrets. Raises `InputError` C002."""
     if not re.fullmatch(DATABASE_PATTERN, str(value)):
-        hint = "put the whole address into a variable or a file: journal: env:DATABASE_URL, or journal: file:/run/secrets/journal"
-        raise InputError("C002", "the journal's address is none, or holds a name or a password", location=given.location, hint=hint)
+        hint = (
+            "put the address into a variable or a file: journal: env:DATABASE_URL, "
+            "or journal: file:/run/secrets/journal"
+        )
+        raise InputError(
+            "C002",
+            "the journal's address is invalid, or contains a user or a password",
+            location=given.location,
+            hint=hint,
+        )
     return str(value)
 
 
@@ -394,55 +710,71 @@ def _split_items(value: Any, given: _LayerValue) -> tuple[Any, ...]:
 def _check_inside(key: str, folders: tuple[Path, ...], given: _LayerValue) -> None:
     for folder in folders:
         if given.root and not Path(os.path.normpath(folder)).is_relative_to(given.root):
-            hint = "name a folder of the project; a flag, a variable or the user's file may name any"
+            hint = "name a folder of the project; a flag, a variable or the user's file may name any folder"
             raise InputError("C006", f"{key}: {folder} is outside the project", location=given.location, hint=hint)
 
 
 def _absolute(path: str | Path, folder: Path) -> Path:
-    """A path, made absolute. Raises `InputError` C002 for one that no system call takes: with a NUL, or too long."""
+    """Returns an absolute path. Raises `InputError` C002 for a path with a NUL character or one that is too long."""
     made = folder / xdg.expand_home(path)
     try:
         os.lstat(made)
     except (OSError, ValueError) as error:
         if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
             why = str(error.strerror) if isinstance(error, OSError) else "it has a NUL character"
-            raise InputError("C002", f"{shorten(escape_invisible(str(path), keep=''), 80)!r} is not a path", why=why) from error
+            raise InputError(
+                "C002", f"{shorten(escape_invisible(str(path), keep=''), 80)!r} is not a path", why=why
+            ) from error
     return made
 
 
 def _find_project(start: Path, look: SettingsFinder, environ: Mapping[str, str]) -> SettingsFile | None:
-    """The nearest file upwards. Raises `InputError` C052 for one of a stranger above a folder of ours: its modules and servers of tools
-    would run."""
+    """Returns the settings file of the nearest parent folder.
+
+    Raises:
+        InputError: C052 for a project of another user above a folder of this user: its modules and tool servers would
+            run.
+    """
     file = next((file for folder in (start, *start.parents) if (file := look(folder))), None)
-    if file is not None and hasattr(os, "geteuid"):  # Windows has owners of another kind
+    if file is not None and hasattr(os, "geteuid"):  # Windows has another model of ownership
         user, path = os.geteuid(), file.path
         ours = {user, 0} if user or not (by := environ.get("SUDO_UID", "")).isdecimal() else {0, int(by)}
-        if start.exists():  # whoever stands in a stranger's folder knows it, as root does over one that is mounted
+        if start.exists():  # a user inside another user's folder is there on purpose, as is root in a mounted one
             ours.add(start.stat().st_uid)
         if not {path.lstat().st_uid, path.stat().st_uid, path.parent.stat().st_uid} <= ours:
-            hint = f"if you trust what is in it: export {PROJECT_VARIABLE}={shlex.quote(str(path.parent))}"
-            raise InputError("C052", f"{path} or its folder belongs to another user, and can name code that runs", hint=hint)
+            hint = f"if you trust its content: export {PROJECT_VARIABLE}={shlex.quote(str(path.parent))}"
+            raise InputError(
+                "C052", f"{path} or its folder belongs to another user, and can name code to run", hint=hint
+            )
     return file
 
 
 def _named_project(project: str | Path, start: Path, by: str, look: SettingsFinder) -> SettingsFile | None:
-    """The file of the project that somebody named; None where nobody did. Raises `InputError` C045."""
+    """Returns the settings file of the named project; None if no project was named. Raises `InputError` C045."""
     if project == "":
         return None
     folder = Path(os.path.normpath(_absolute(project, start)))
     if (file := look(folder)) is None:
         why = "there is no such folder" if not os.path.isdir(folder) else "there is no orchestra.toml in it"
-        hint = "name the folder that has the project's orchestra.toml; an empty one will do"
-        raise InputError("C045", f"{by} names no project: {folder}: {why}", hint=hint)
+        hint = "name the folder with the project's orchestra.toml; an empty file is enough"
+        raise InputError("C045", f"{by} is not a project: {folder}: {why}", hint=hint)
     return file
 
 
 def _create_guard(loaded: Settings, file: SettingsFile | None, own_journal: bool) -> trust.ProjectGuard:
-    """What the project may not do without trust."""
+    """Returns the restrictions of the project without trust."""
     folder = loaded.project or loaded.start or Path.cwd()
     servers = {name: server.command for name, server in loaded.mcp.items()}
-    needs = trust.find_requirements(folder, loaded.modules, servers, loaded.journal if own_journal else "off") if file else []
-    searched = [folder / ".orchestra", folder / "mcp", *(place for kind in RESOURCE_KINDS for place in getattr(loaded, kind))]
+    needs = (
+        trust.find_requirements(folder, loaded.modules, servers, loaded.journal if own_journal else "off")
+        if file
+        else []
+    )
+    searched = [
+        folder / ".orchestra",
+        folder / "mcp",
+        *(place for kind in RESOURCE_KINDS for place in getattr(loaded, kind)),
+    ]
     links = trust.find_outside_links(folder, [*([file.path] if file else []), *searched])
     return trust.create_guard(folder, file.table if file else {}, needs, links)
 
@@ -450,9 +782,9 @@ def _create_guard(loaded: Settings, file: SettingsFile | None, own_journal: bool
 def _find_user_file(environ: Mapping[str, str]) -> SettingsFile | None:
     try:
         path = xdg.base_folder(environ, "XDG_CONFIG_HOME", ".config") / "orchestra" / "config.toml"
-    except InputError:  # whoever has no home has no file in it
+    except InputError:  # without a home there is no user file
         return None
-    return settings_file.read(path) if os.path.isfile(path) else None
+    return read_settings_file(path) if os.path.isfile(path) else None
 
 
 def _default_journal(project: Path | None, environ: Mapping[str, str]) -> Path:
@@ -473,4 +805,4 @@ def _is_resource(kind: ResourceKind, path: Path) -> bool:
 
 def _name_hint(name: str, found: Mapping[str, Path]) -> str:
     near = closest_match(Path(name).stem, found)
-    return f"did you mean {near!r}, by name?" if near else "write the path from the current folder"
+    return f"did you mean the name {near!r}?" if near else "write the path relative to the current folder"

@@ -1,4 +1,4 @@
-"""Moments as a caller of Python states them: a time, a day, or so long ago."""
+"""Conversion of times in the Python API: a time, a day, or a duration before now."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TimeSpec: TypeAlias = datetime | date | timedelta | None
 
 
 def to_timestamp(when: TimeSpec, default: float) -> float:
-    """Seconds since the epoch; of a day those of its midnight here. Raises `InputError` C010."""
+    """Returns seconds since the epoch; for a day, those of its local midnight. Raises `InputError` C010."""
     hint = "since=timedelta(days=30), since=datetime(2026, 11, 1), since=date(2026, 11, 1)"
     try:
         match when:
@@ -24,5 +24,5 @@ def to_timestamp(when: TimeSpec, default: float) -> float:
             case timedelta():
                 return (datetime.now().astimezone() - when).timestamp()
     except (ValueError, OverflowError, OSError) as error:
-        raise InputError("C010", f"{when!r} is before or behind all dates", hint=hint) from error
-    raise InputError("C010", f"{when!r} is no moment", hint=hint)
+        raise InputError("C010", f"{when!r} is outside the range of dates", hint=hint) from error
+    raise InputError("C010", f"{when!r} is not a time", hint=hint)

@@ -1,8 +1,9 @@
-"""Trust in a project: which folders may run code, and what an untrusted one is refused.
+"""Trust in projects: which folders may run code, and what is refused for untrusted ones.
 
-A project needs trust for what its settings make run or reach: modules, MCP servers, a journal outside the folder, and symbolic links that
-leave the folder. A person gives it with `orchestra trust`. The record holds the folder and a digest of the settings, so that changed
-settings need trust again. Records are files in `$XDG_STATE_HOME/orchestra/core/trust`, one for each folder.
+A project needs trust for what its settings execute or access: modules, MCP servers, a journal outside the folder, and
+symbolic links that lead out of the folder. A person grants it with `orchestra trust`. The record holds the folder and a
+digest of the settings, so that changed settings need trust again. Records are files in
+`$XDG_STATE_HOME/orchestra/trust`, one per folder.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from orchestra.core import xdg
 from orchestra.core.errors import InputError, OrchestraError
 
 TRUST_VARIABLE = "ORCHESTRA_TRUST"
-"""The variable that trusts every project, for CI and containers."""
+"""Environment variable that trusts every project, for CI and containers."""
 MAX_ENTRIES = 20_000
-"""Files of a project's folders that are searched for links. A project with more needs trust."""
+"""Maximum number of files that are searched for links. A project with more needs trust."""
 MAX_RECORD_BYTES = 64 << 10
 RequirementKind: TypeAlias = Literal["modules", "mcp", "journal", "link"]
 TrustPolicy: TypeAlias = Literal["always", "recorded", "never"]
@@ -31,7 +32,7 @@ TrustPolicy: TypeAlias = Literal["always", "recorded", "never"]
 
 @dataclass(frozen=True, slots=True)
 class TrustRequirement:
-    """Something that a project may do only if it is trusted."""
+    """An action that only a trusted project may do."""
 
     kind: RequirementKind
     text: str
@@ -49,7 +50,7 @@ class UntrustedError(InputError):
 
     @classmethod
     def of(cls, guard: ProjectGuard, needs: Iterable[TrustRequirement]) -> UntrustedError:
-        """The error of these needs."""
+        """Returns the error for these requirements."""
         why = f"its settings would {'; '.join(map(str, needs))}"
         error = cls("C060", f"the project {guard.folder} is not trusted", why=why, hint=guard.hint)
         error.guard = guard
@@ -58,26 +59,28 @@ class UntrustedError(InputError):
 
 @dataclass(frozen=True, slots=True)
 class ProjectGuard:
-    """The limits of a project that is not trusted."""
+    """The restrictions of a project that is not trusted."""
 
     folder: Path
-    """The project's folder; the current folder where there is no project."""
+    """The project's folder; the current folder without a project."""
     digest: str
-    """Of the settings and of the links: what a record of trust is bound to."""
+    """Digest of the settings and the links. A record of trust is bound to it."""
     requirements: tuple[TrustRequirement, ...]
 
     @property
     def hint(self) -> str:
-        """How to trust the project."""
-        return f"read what is in it, then: orchestra trust {shlex.quote(str(self.folder))}; in CI: export {TRUST_VARIABLE}=1"
+        """Returns how to trust the project."""
+        return (
+            f"read its files, then: orchestra trust {shlex.quote(str(self.folder))}; in CI: export {TRUST_VARIABLE}=1"
+        )
 
     def error(self, *kinds: RequirementKind) -> UntrustedError | None:
-        """The error of the project's needs of these kinds, or of any kind; None where it has none."""
+        """Returns the error of the project's requirements of these kinds, or of any kind; None if there are none."""
         needs = [need for need in self.requirements if not kinds or need.kind in kinds]
         return UntrustedError.of(self, needs) if needs else None
 
     def check_path(self, path: Path) -> None:
-        """Checks that a file of the project does not lead out of it, nor a file in the folder of its name.
+        """Checks that a file of the project, or a file in the folder of its name, does not lead out of the project.
 
         Raises:
             InputError: C061.
@@ -88,42 +91,52 @@ class ProjectGuard:
             raise self._link_error(place)
         real = Path(os.path.realpath(place))
         for need in self.requirements:
-            if need.path is not None and (need.path.is_relative_to(real) or need.path.is_relative_to(real.with_suffix(""))):
+            if need.path is not None and (
+                need.path.is_relative_to(real) or need.path.is_relative_to(real.with_suffix(""))
+            ):
                 raise self._link_error(need.path)
 
     def _link_error(self, path: Path) -> InputError:
-        return InputError("C061", f"{path} is a symbolic link that leads out of {self.folder}, which is not trusted", hint=self.hint)
+        return InputError(
+            "C061", f"{path} is a symbolic link that leads out of {self.folder}, which is not trusted", hint=self.hint
+        )
 
 
 def is_inside(path: str | Path, root: str | Path) -> bool:
-    """Whether a path stays in a folder once all links are followed; `root` is a real path."""
+    """Returns whether a path is inside a folder after all links are resolved; `root` is a real path."""
     return Path(os.path.realpath(path)).is_relative_to(root)
 
 
 def is_trusted_by_environment(environ: Mapping[str, str]) -> bool:
-    """Whether the environment trusts every project.
+    """Returns whether the environment trusts every project.
 
     Raises:
         InputError: C002 for a value other than `1` and `0`.
     """
     if (value := environ.get(TRUST_VARIABLE, "")) not in ("", "0", "1"):
         raise InputError(
-            "C002", f"{TRUST_VARIABLE} cannot be {value!r}", hint=f"export {TRUST_VARIABLE}=1 trusts every project; 0 or nothing does not"
+            "C002",
+            f"{TRUST_VARIABLE} cannot be {value!r}",
+            hint=f"export {TRUST_VARIABLE}=1 trusts every project; 0 or an empty value does not",
         )
     return value == "1"
 
 
 def trusts_every_project(policy: TrustPolicy, environ: Mapping[str, str]) -> bool:
-    """Whether a policy trusts every project in this environment. Raises `InputError` C002."""
+    """Returns whether a policy trusts every project in this environment. Raises `InputError` C002."""
     return policy == "always" or (policy == "recorded" and is_trusted_by_environment(environ))
 
 
 def create_guard(
     folder: Path, table: Mapping[str, Any], needs: Iterable[TrustRequirement], links: Iterable[TrustRequirement]
 ) -> ProjectGuard:
-    """The guard of a project, by the table of its settings, its needs, and its links among them."""
+    """Creates the guard of a project from its settings, its requirements and its links."""
     found = tuple(links)
-    said = [table, sorted([str(link.path), _link_target(link.path)] for link in found if link.path is not None), len(found)]
+    said = [
+        table,
+        sorted([str(link.path), _link_target(link.path)] for link in found if link.path is not None),
+        len(found),
+    ]
     data = json.dumps(said, sort_keys=True, default=str).encode()
     return ProjectGuard(folder, hashlib.sha256(data).hexdigest(), (*needs, *found))
 
@@ -131,21 +144,29 @@ def create_guard(
 def find_requirements(
     root: Path, modules: Sequence[str], servers: Mapping[str, Sequence[str]], journal: Path | str
 ) -> list[TrustRequirement]:
-    """What the settings of a project make run or reach; `journal` is `off` where somebody else named it. Modules and servers count
-    wherever they were named, for they are searched in the project's folder first."""
+    """Returns the modules, servers and paths in the settings of a project that need trust.
+
+    `journal` is `off` if it was set outside of the project. Modules and servers always count, because the project's
+    folder is searched first.
+    """
     found = [TrustRequirement("modules", f"import the modules {', '.join(modules)}")] if modules else []
-    found += [TrustRequirement("mcp", f"start the MCP server {name}: {shlex.join(command)}") for name, command in servers.items()]
+    found += [
+        TrustRequirement("mcp", f"start the MCP server {name}: {shlex.join(command)}")
+        for name, command in servers.items()
+    ]
     if journal == "off":
         return found
     if not isinstance(journal, Path) or not is_inside(journal, os.path.realpath(root)):
         found.append(TrustRequirement("journal", f"keep the journal at {journal}"))
     elif beside := next(_outside_siblings(journal, root), None):
-        found.append(TrustRequirement("journal", f"keep the journal beside {beside}, a link to {_link_target(beside)}"))
+        found.append(
+            TrustRequirement("journal", f"keep the journal next to {beside}, a link to {_link_target(beside)}")
+        )
     return found
 
 
 def find_outside_links(folder: Path, searched: Iterable[Path]) -> Iterator[TrustRequirement]:
-    """The symbolic links in folders of a project that lead out of it. Links to folders inside are followed."""
+    """Returns the symbolic links in folders of a project that lead out of it. Links to folders inside are followed."""
     root, seen, left = os.path.realpath(folder), set[str](), MAX_ENTRIES
     waiting: list[str] = []
     for place in searched:
@@ -161,7 +182,9 @@ def find_outside_links(folder: Path, searched: Iterable[Path]) -> Iterator[Trust
         seen.add(here)
         for entry in _list_entries(here):
             if (left := left - 1) < 0:
-                yield TrustRequirement("link", f"more than {MAX_ENTRIES:,} files, not all of which were searched for symbolic links")
+                yield TrustRequirement(
+                    "link", f"use more than {MAX_ENTRIES:,} files, which is too many to search for symbolic links"
+                )
                 return
             if not entry.is_symlink():
                 waiting += [entry.path] if entry.is_dir(follow_symlinks=False) else []
@@ -172,7 +195,7 @@ def find_outside_links(folder: Path, searched: Iterable[Path]) -> Iterator[Trust
 
 
 def _outside_siblings(path: Path, folder: Path) -> Iterator[Path]:
-    """The files that a database keeps beside itself, such as its log, and that lead out of the project."""
+    """Returns the companion files of a database, such as its log, that lead out of the project."""
     root = os.path.realpath(folder)
     for entry in _list_entries(str(path.parent)):
         if entry.name.startswith(path.name) and entry.is_symlink() and not is_inside(entry.path, root):
@@ -183,7 +206,7 @@ def _list_entries(folder: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as found:
             return sorted(found, key=lambda entry: entry.name)
-    except OSError:  # no folder, or one that cannot be read: nothing of it is used
+    except OSError:  # not a folder, or not readable: nothing in it is used
         return []
 
 
@@ -198,7 +221,7 @@ def _link_target(path: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TrustRecord:
-    """Trust that a person has given."""
+    """Trust granted by a person."""
 
     folder: str
     digest: str
@@ -206,22 +229,22 @@ class TrustRecord:
 
 @dataclass(frozen=True, slots=True)
 class TrustStore:
-    """The trust that this user has given."""
+    """The trust records of a user."""
 
     folder: Path
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> TrustStore:
-        """The records of whoever has this environment. Raises `InputError` C050 without a home folder."""
+        """Returns the store of the user of this environment. Raises `InputError` C050 without a home directory."""
         return cls(xdg.base_folder(environ, "XDG_STATE_HOME", ".local/state", TRUST_VARIABLE) / "orchestra" / "trust")
 
     def find(self, folder: Path) -> TrustRecord | None:
-        """The record of a folder."""
+        """Returns the record of a folder."""
         record = _read_record(self._record_path(folder))
         return record if record is not None and record.folder == os.path.realpath(folder) else None
 
     def add(self, guard: ProjectGuard) -> None:
-        """Trusts a project as it is now. Raises `OrchestraError` C023 where the record cannot be written."""
+        """Trusts a project in its current state. Raises `OrchestraError` C023 if the record cannot be written."""
         from orchestra.core.atomic_files import open_private_file
 
         path = self._record_path(guard.folder)
@@ -234,7 +257,7 @@ class TrustStore:
             raise _write_error(path, error) from error
 
     def remove(self, folder: Path) -> None:
-        """Takes trust away. Raises `InputError` C062 where none was given."""
+        """Removes trust. Raises `InputError` C062 if there is no record."""
         try:
             self._record_path(folder).unlink()
         except FileNotFoundError:
@@ -243,8 +266,12 @@ class TrustStore:
             raise _write_error(self._record_path(folder), error) from error
 
     def all(self) -> list[TrustRecord]:
-        """All records, in the order of their folders."""
-        found = [record for entry in _list_entries(str(self.folder)) if (record := _read_record(Path(entry.path))) is not None]
+        """Returns all records, sorted by folder."""
+        found = [
+            record
+            for entry in _list_entries(str(self.folder))
+            if (record := _read_record(Path(entry.path))) is not None
+        ]
         return sorted(found, key=lambda record: record.folder)
 
     def _record_path(self, folder: Path) -> Path:
@@ -252,16 +279,17 @@ class TrustStore:
 
 
 def is_recorded(guard: ProjectGuard, environ: Mapping[str, str]) -> bool:
-    """Whether a person has trusted a project as it is now."""
+    """Returns whether a person has trusted the project in its current state."""
     try:
         record = TrustStore.from_environment(environ).find(guard.folder)
-    except InputError:  # no home folder, so no records
+    except InputError:  # without a home directory there are no records
         return False
     return record is not None and record.digest == guard.digest
 
 
 def check_settings_file(path: Path, environ: Mapping[str, str]) -> None:
-    """Checks that a settings file does not lead out of its folder, unless the folder has been trusted before: faults show its lines.
+    """Checks that a settings file does not lead out of its folder, unless the folder is trusted. Errors quote its
+    lines.
 
     Raises:
         InputError: C061.
@@ -281,9 +309,11 @@ def _read_record(path: Path) -> TrustRecord | None:
         with path.open("rb") as file:
             value = json.loads(file.read(MAX_RECORD_BYTES))
         return TrustRecord(str(value["folder"]), str(value["digest"]))
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # a damaged record gives no trust
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # a damaged record grants no trust
         return None
 
 
 def _write_error(path: Path, error: OSError) -> OrchestraError:
-    return OrchestraError("C023", f"{path} cannot be written: {error.strerror}", hint="set XDG_STATE_HOME to a folder of yours")
+    return OrchestraError(
+        "C023", f"{path} cannot be written: {error.strerror}", hint="set XDG_STATE_HOME to a folder that you may write"
+    )

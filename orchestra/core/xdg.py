@@ -1,4 +1,6 @@
-"""Folders of whoever runs this (https://specifications.freedesktop.org/basedir-spec); in a container he may have no home."""
+"""Base directories of the user (https://specifications.freedesktop.org/basedir-spec). A user in a container may have no
+home.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +11,18 @@ from orchestra.core.errors import InputError
 
 
 def base_folder(environ: Mapping[str, str], variable: str, default: str, *alternatives: str) -> Path:
-    """The root that a variable names, else a folder of the home; a relative root is to be ignored, says the specification.
+    """Returns the folder of a variable, or a folder in the home directory. Relative values are ignored, as the
+    specification demands.
 
-    Raises `InputError` C050 where neither is there; `instead` is what else may be set.
+    Raises:
+        InputError: C050 without a variable and a home; `alternatives` are other settings for the hint.
     """
     root = Path(environ.get(variable) or "")
     return root if root.is_absolute() else home_folder(environ, variable, *alternatives) / default
 
 
 def home_folder(environ: Mapping[str, str], *alternatives: str) -> Path:
-    """The home folder. Raises `InputError` C050 where there is none; `instead` is what may be set for it."""
+    """Returns the home directory. Raises `InputError` C050 without one; `alternatives` go into the hint."""
     try:
         return Path(environ.get("HOME") or Path.home())
     except RuntimeError as error:
@@ -26,14 +30,14 @@ def home_folder(environ: Mapping[str, str], *alternatives: str) -> Path:
 
 
 def expand_home(path: str | Path) -> Path:
-    """A path with the home folder for a `~`. Raises `InputError` C050."""
+    """Expands `~` in a path. Raises `InputError` C050 without a home directory."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise no_home_error(f"the whole path instead of {path}") from error
+        raise no_home_error(f"write the full path instead of {path}") from error
 
 
 def no_home_error(*alternatives: str) -> InputError:
-    """The error of a user without a home."""
-    why = "the variable HOME is not set, and this user is not in the system's list (/etc/passwd)"
+    """Returns the error of a user without a home directory."""
+    why = "the variable HOME is not set, and this user is not in /etc/passwd"
     return InputError("C050", "there is no home folder", why=why, hint=f"set HOME, or {', or '.join(alternatives)}")

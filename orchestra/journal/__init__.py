@@ -1,17 +1,25 @@
-"""The one record of what happened: an append-only log of events, and values stored once by digest."""
+"""Journals: append-only logs of events, with values stored once by digest. `sqlite` keeps them in a file, `postgres` in
+a database, `memory` in this process; the other modules derive data from events.
+"""
 
 from __future__ import annotations
 
-# Limits that the journals of a file and of a database have in common; here, for each module more is waited for at a start.
+from typing import Literal, TypeAlias
+
+Durability: TypeAlias = Literal["strict", "group", "off"]
+"""When a commit is durable: `strict` and `group` wait for the disk, `off` does not."""
+
+# Limits shared by the SQLite and the Postgres journal. They are in this module because every further module costs time
+# at start-up.
 GROUP_COMMIT_DELAY = 0.005
-"""Seconds that events wait for company while nobody waits for them."""
+"""Maximum delay in seconds of a group commit if no caller waits."""
 MAX_BATCH_ENTRIES = 8_192
-"""Entries in one commit at most, so that those who wait are served steadily."""
+"""Maximum number of entries in one commit, so that waiting callers are served evenly."""
 SCAN_BATCH_EVENTS = 2000
-"""Events that are held at once, or somewhat more, while somebody goes through all runs."""
+"""Approximate number of events in memory while all runs are scanned."""
 MAX_FOUND_RUNS = 100
-"""Ids that `find_runs` gives at most."""
+"""Maximum number of ids that `find_runs` returns."""
 RETRY_INTERVAL = 1.0
-"""Seconds between two tries of a journal that could not write to do so again."""
+"""Seconds between two attempts to write again after a transient fault."""
 MAX_BODY_BYTES = 64 << 20
-"""Bytes of one event, letter or answer at most."""
+"""Maximum size in bytes of one event, inbox message or memoized answer."""

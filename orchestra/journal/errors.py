@@ -1,97 +1,100 @@
-"""What goes wrong with a journal, and what to type then."""
+"""Errors of all journals, with hints."""
 
 from __future__ import annotations
 
 import os
 import socket
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from orchestra.core.errors import OrchestraError
-from orchestra.core.untrusted_text import escape_invisible
 from orchestra.journal import MAX_BODY_BYTES
 
-if TYPE_CHECKING:
-    from orchestra.journal.sqlite.lock_holder import LockHolder
+_TRANSIENT_CODES = frozenset({"J010", "J011", "J012", "J015"})
+# Not J014: after a failed sync the content of the disk is unknown, so nothing is appended until a person has looked at
+# it.
 
 
 class JournalError(OrchestraError):
-    """A store that cannot be opened, read or written, or a log that is not what was written."""
+    """A journal that cannot be opened, read or written, or a log that was altered."""
 
     @property
     def is_transient(self) -> bool:
-        """Whether a file that could not be written for it may be written again: nothing that was told to be on disk is in doubt."""
+        """Whether writing may be tried again later. Nothing that was reported as durable is in doubt."""
         return self.code in _TRANSIENT_CODES
 
     def copy(self) -> JournalError:
-        """The same error as a new exception, for another caller to raise."""
+        """Returns a new exception with the same content, to be raised in another caller."""
         return JournalError(self.code, self.message, location=self.location, hint=self.hint, why=self.why)
 
 
 FaultListener: TypeAlias = Callable[[JournalError | None], None]
-"""Hears of a fault of a journal, and with None that it has passed."""
+"""Is called with a fault of the journal, and with None when the fault is over."""
 
 
 def ignore_faults(_fault: JournalError | None) -> None:
-    """An alarm that tells nobody."""
+    """A `FaultListener` that does nothing."""
 
 
 def closed_error() -> JournalError:
-    """The error of a journal that takes no more events because it was closed."""
+    """Returns the error of using a closed journal."""
     return JournalError("J002", "the journal is closed", hint="append before `close`, or open the journal again")
 
 
 def never_appended_error(run: str, seq: int) -> JournalError:
-    """The error of waiting for what nobody appended; waiting would never end."""
+    """Returns the error of waiting for an event that was never appended."""
     return JournalError(
-        "J003", f"event {seq} of run {run} was never appended, so it cannot become durable", hint="append before `wait_durable`"
+        "J003",
+        f"event {seq} of run {run} was never appended, so it cannot become durable",
+        hint="append before `wait_durable`",
     )
 
 
 def not_json_error(what: str, reason: str) -> JournalError:
-    """The error of an event, a letter or an answer to be remembered that is no JSON."""
-    hint = "give JSON values or pydantic models: null, booleans, numbers, text, lists, and objects with text for keys"
+    """Returns the error of an event, inbox message or answer that is not valid JSON."""
+    hint = "use JSON values or pydantic models: null, booleans, numbers, strings, lists, and objects with string keys"
     return JournalError("J004", f"{what} cannot be written as JSON: {reason}", hint=hint)
 
 
 def too_large_error(what: str, size: int) -> JournalError:
-    """The error of an event, a letter or an answer that has too many bytes."""
-    said = f"{what} has {size / 2**20:.1f} MiB as JSON; the journal takes {MAX_BODY_BYTES >> 20} MiB at most"
-    return JournalError("J004", said, hint="write the data to a file or blob, and pass its name on")
+    """Returns the error of an event, inbox message or answer that is too large."""
+    message = f"{what} has {size / 2**20:.1f} MiB as JSON; the journal takes {MAX_BODY_BYTES >> 20} MiB at most"
+    return JournalError("J004", message, hint="write the data to a file or blob, and pass its name")
 
 
 def lease_lost_error(run: str) -> JournalError:
-    """The error of appending to a run without its lease."""
+    """Returns the error of appending to a run whose lease is held by another process."""
     return JournalError(
         "J005",
-        f"another process has the lease of run {run}",
-        hint=f"see how it goes with `orchestra runs show {run}`; start a new run instead of continuing this one",
+        f"another process holds the lease of run {run}",
+        hint=f"see its state with `orchestra runs show {run}`; start a new run instead of continuing this one",
     )
 
 
 def after_end_error(run: str, seq: int) -> JournalError:
-    """The error of an event for a run that has its last one."""
-    return JournalError("J006", f"event {seq} comes after the end of run {run}", hint="start a new run: this one has its last event")
+    """Returns the error of an event after the last event of a run."""
+    return JournalError(
+        "J006", f"event {seq} comes after the end of run {run}", hint="start a new run: this one has ended"
+    )
 
 
 def run_ended_error(run: str) -> JournalError:
-    """The error of a lease of a run that has its last event, or of a letter to it."""
+    """Returns the error of leasing a run that has ended, or sending a message to it."""
     return JournalError(
         "J006",
-        f"run {run} has ended, so it can neither be taken over nor get letters",
-        hint=f"see what it came to: orchestra runs show {run}; to run it again: orchestra runs fork {run}",
+        f"run {run} has ended, so it can neither be resumed nor receive messages",
+        hint=f"see its result: orchestra runs show {run}; to run it again: orchestra runs fork {run}",
     )
 
 
 def process_name(number: int | str, host: str) -> str:
-    """How a process is told of; its host may not be known."""
+    """Formats the name of a process; the host may be empty."""
     return f"process {number}" + (f" on {host}" if host else "")
 
 
 def this_process_name() -> str:
-    """How this process is told of."""
+    """Returns the name of this process."""
     return process_name(os.getpid(), socket.gethostname())
 
 
@@ -107,143 +110,62 @@ def lease_held_error(run: str, holder: str = "", inaccessible_file: Path | None 
         number = inaccessible_file.name.partition("-")[0]
         return JournalError(
             "J022",
-            f"run {run} is under way in a process of another user, or was left by one: {inaccessible_file} may not be opened",
+            f"run {run} is running in a process of another user, or was left by one: "
+            f"{inaccessible_file} cannot be opened",
             hint=f"if process {number} of that user has ended, remove that file, and try again",
         )
     return JournalError(
-        "J022", f"run {run} is under way in {holder or 'a process that is alive'}", hint=f"watch it: orchestra runs tail {run}"
-    )
-
-
-def commits_missing_error(path: Path, what: str) -> JournalError:
-    """The error of a journal that lacks commits that were durable."""
-    return JournalError(
-        "J025",
-        f"the journal has lost what was durable: {path}: {what}",
-        hint=f"put {path} and {path.name}-wal back as they were, if you can; else accept the loss: orchestra runs recover",
+        "J022",
+        f"run {run} is running in {holder or 'a live process'}",
+        hint=f"watch it: orchestra runs tail {run}",
     )
 
 
 def events_lost_error(run: str) -> JournalError:
-    """The error of a lease of a run whose last events may be missing."""
+    """Returns the error of leasing a run whose last events may be missing."""
     return JournalError(
         "J026",
-        f"the last events of run {run} may be lost: what it did after them is not known here",
-        hint=f"look at it: orchestra runs show {run}; if its next calls may be made (again): orchestra runs recover {run}",
-    )
-
-
-def in_use_error(path: Path) -> JournalError:
-    """The error of accepting a loss while another process has the journal open."""
-    return JournalError(
-        "J027", f"another process has the journal open: {path}", hint="end all processes that use the journal, then try again"
+        f"the last events of run {run} may be lost: what it did after them is unknown",
+        hint=f"check it: orchestra runs show {run}; to allow its next calls (again): orchestra runs recover {run}",
     )
 
 
 def no_run_error(run: str) -> JournalError:
-    """The error of a run that is not there."""
+    """Returns the error of an unknown run."""
     return JournalError("J023", f"there is no run {run!r} in this journal", hint="orchestra runs list")
 
 
 def undelivered_error(run: str) -> JournalError:
-    """The error of deleting a run whose messages nobody has delivered."""
+    """Returns the error of deleting a run with undelivered messages."""
     return JournalError(
         "J024",
-        f"run {run} has messages in the outbox that are not delivered",
+        f"run {run} has undelivered messages in the outbox",
         hint="deliver them first: journal.outbox(), journal.mark_delivered(numbers)",
     )
 
 
 def damaged_event_error(run: str, seq: int, reason: str) -> JournalError:
-    """The error of a log that is not what was written."""
+    """Returns the error of an altered log."""
     return JournalError(
         "J013",
         f"the journal is damaged at event {seq} of run {run}: {reason}",
-        hint="restore the journal from a copy; other runs in it may be whole: `orchestra runs show RUN`",
+        hint="restore the journal from a backup; other runs may be intact: `orchestra runs show RUN`",
     )
 
 
 def damaged_rows_error(what: str, reason: str) -> JournalError:
-    """The error of rows beside the events that are not what was written."""
+    """Returns the error of altered rows besides the events."""
     return JournalError(
         "J013",
         f"the journal is damaged at {what}: {reason}",
-        hint="restore the journal from a copy; runs in it may be whole: `orchestra runs show RUN`",
+        hint="restore the journal from a backup; runs may be intact: `orchestra runs show RUN`",
     )
 
 
 def unknown_event_error(run: str, seq: int, reason: str) -> JournalError:
-    """The error of an event of a kind that this version does not know."""
+    """Returns the error of an event of an unknown kind."""
     return JournalError(
         "J021",
-        f"event {seq} of run {run} is of a kind that this version does not know: {reason}",
-        hint="another version of Orchestra wrote it: pip install --upgrade orchestra-slm; read an older run with the version that wrote it",
+        f"event {seq} of run {run} has a type that this version does not support: {reason}",
+        hint="another version of Orchestra wrote it: pip install --upgrade orchestra-slm, or use that version",
     )
-
-
-_SQLITE_CODES: dict[int, tuple[str, str, str]] = {
-    sqlite3.SQLITE_FULL: ("J010", "the disk or the journal is full", "free some space (df -h {folder}), then run again"),
-    sqlite3.SQLITE_READONLY: ("J011", "the journal cannot be written", "make it writable (ls -l {path}), or name another with `journal:`"),
-    sqlite3.SQLITE_PERM: ("J011", "the journal cannot be written", "make it writable (ls -l {path}), or name another with `journal:`"),
-    sqlite3.SQLITE_BUSY: ("J012", "another process keeps the journal locked", "see which one with `fuser {path}`, wait for it or end it"),
-    sqlite3.SQLITE_LOCKED: ("J012", "another process keeps the journal locked", "see which one with `fuser {path}`, wait for it or end it"),
-    sqlite3.SQLITE_CORRUPT: ("J013", "the journal is damaged", "restore {path} from a copy, or move {path}* away to begin a new one"),
-    sqlite3.SQLITE_NOTADB: (
-        "J013",
-        "the file is not a journal, or its head is damaged",
-        "move {path}* away, or name another file with `journal:`",
-    ),
-    sqlite3.SQLITE_IOERR: ("J014", "the disk failed", "look into the system's log (dmesg); on a healthy disk, open the Orchestra again"),
-    sqlite3.SQLITE_CANTOPEN: ("J015", "the journal cannot be opened", "check that {folder} is a folder that you may write into"),
-}
-
-
-_TRANSIENT_CODES = frozenset({"J010", "J011", "J012", "J015"})
-# Not J014: what a disk that failed to sync has kept can be told by nobody, so nothing is appended to it until somebody has looked.
-
-
-SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
-"""What the module `sqlite3` raises: of a damaged file, it may fail to decode SQLite's own words."""
-
-
-def from_sqlite(error: sqlite3.Error | UnicodeDecodeError, path: str, folder: str) -> JournalError:
-    """A store's error, with a code and what to type."""
-    number: int = getattr(error, "sqlite_errorcode", None) or 0
-    primary = sqlite3.SQLITE_FULL if number == sqlite3.SQLITE_IOERR_SHMSIZE else number & 0xFF
-    if isinstance(error, UnicodeDecodeError) or (not primary and "decode to UTF-8" in str(error)):
-        primary = sqlite3.SQLITE_CORRUPT  # we write no other text
-    code, message, hint = _SQLITE_CODES.get(primary, ("J019", "the journal failed", "open it again; if that fails too, move {path}* away"))
-    return JournalError(code, f"{message}: {path}", why=str(error), hint=hint.format(path=path, folder=folder))
-
-
-def locked_error(path: Path, error: Exception, holder: LockHolder) -> JournalError:
-    """The error of a file whose write lock a known process keeps."""
-    what = f"process {holder.pid} ({escape_invisible(holder.name)})"
-    if holder.is_stopped:
-        message = f"{what} keeps the journal locked, and is stopped: {path}"
-        hint = f"let it go on: kill -CONT {holder.pid} (or `fg` in its terminal); or end it: kill -9 {holder.pid}"
-    else:
-        message, hint = f"{what} keeps the journal locked: {path}", f"wait for process {holder.pid}, or end it"
-    return JournalError("J012", message, why=str(error), hint=hint)
-
-
-def disk_full_error(path: str, folder: str, free: int) -> JournalError:
-    """The error of a disk on which too little is free to count on it."""
-    code, message, hint = _SQLITE_CODES[sqlite3.SQLITE_FULL]
-    return JournalError(code, f"{message}: {path}", why=f"{free >> 10} KiB are free", hint=hint.format(path=path, folder=folder))
-
-
-def from_os(error: OSError, path: str) -> JournalError:
-    """The error of a file or folder that the system does not give us."""
-    return JournalError(
-        "J015",
-        f"the journal cannot be opened: {path}",
-        why=str(error),
-        hint=f"make {path} readable and writable, or name another with `journal:`",
-    )
-
-
-def moved_error(path: str) -> JournalError:
-    """The error of a file that somebody deleted or replaced while it was open."""
-    hint = "leave the file alone; open the Orchestra again"
-    return JournalError("J016", f"the journal was deleted or replaced while it was open: {path}", hint=hint)

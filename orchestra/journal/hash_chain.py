@@ -1,4 +1,4 @@
-"""The hash chain of a run's log, by which whoever reads it finds what is not as it was written."""
+"""The hash chain of a run's log, which detects altered logs."""
 
 from __future__ import annotations
 
@@ -12,22 +12,30 @@ from orchestra.core.events import Event, decode
 from orchestra.journal.errors import damaged_event_error, unknown_event_error
 
 ChainLink: TypeAlias = tuple[int, bytes, bytes, str | None]
-"""An event as it lies there: `seq`, its bytes, the hash that was written with it, and the digest of the value that its bytes lack: empty
-where they lack none, None where they do and the hash is of the whole, which is not at hand."""
+"""An event in a log: `seq`, its bytes, its stored hash, and the digest of its separate value. The digest is empty
+without a separate value, and None if the hash covers a value that is not available.
+"""
 
 
 def next_hash(chain: bytes, body: bytes, value_digest: str = "") -> bytes:
-    """The next link of a hash chain: SHA-256 of the link before, the event's bytes and the digest of the value that they lack.
+    """Returns the next hash: SHA-256 of the previous hash, the event's bytes and the digest of its separate value.
 
-    A chain begins with the run's id in UTF-8.
+    The first previous hash is the run's id in UTF-8.
     """
     return hashlib.sha256(chain + body + value_digest.encode() if value_digest else chain + body).digest()
 
 
 def verify_log(run: str, links: Iterable[ChainLink], end: tuple[int, bytes], after: int = 0) -> list[Event]:
-    """The events with `seq > after` of a log that has this end, its greatest `seq` and its last hash. `links` begin with event `after`.
+    """Checks a log and returns its events with `seq > after`.
 
-    Raises `JournalError`: J013 where numbers, chain or end are not as they were written, J021 for an unknown kind.
+    Args:
+        run: The run.
+        links: The stored events, starting with event `after`.
+        end: The greatest `seq` and the last hash.
+        after: Returns later events only.
+
+    Raises:
+        JournalError: J013 if numbers, hashes or end were altered, J021 for an unknown kind.
     """
     rest = iter(links)
     seq, chain = 0, run.encode()
@@ -46,7 +54,7 @@ def verify_log(run: str, links: Iterable[ChainLink], end: tuple[int, bytes], aft
             raise damaged_event_error(run, seq, "it is missing")
         chain = stated if big is None else next_hash(chain, body, big)
         if chain != stated:
-            raise damaged_event_error(run, seq, "its hash differs from what was written")
+            raise damaged_event_error(run, seq, "its hash differs from the stored one")
         found.append(decode_event(run, seq, body))
     if (seq, chain) != end:
         raise damaged_event_error(run, seq + 1, f"the log should end at {end[0]}")
@@ -54,29 +62,35 @@ def verify_log(run: str, links: Iterable[ChainLink], end: tuple[int, bytes], aft
 
 
 def verify_ends(run: str, links: Sequence[ChainLink], end: tuple[int, bytes]) -> tuple[Event, Event]:
-    """The first and the last event of a log that has this end. `links` are the first event, the last one, and the one before it.
+    """Checks the ends of a log and returns its first and last event.
 
-    Raises `JournalError` as `verify_log` does.
+    Args:
+        run: The run.
+        links: The first event, the last one, and the one before the last.
+        end: The greatest `seq` and the last hash.
+
+    Raises:
+        JournalError: J013 if numbers, hashes or end were altered, J021 for an unknown kind.
     """
     last, chain = end
     wanted = sorted({1, last - 1, last} - {0})
     if [number for number, _, _, _ in links] != wanted or links[-1][2] != chain:
-        raise damaged_event_error(run, last, "the first or the last event is not what was written")
+        raise damaged_event_error(run, last, "the first or the last event was altered")
     before = {1: run.encode(), last: links[-2][2] if last > 1 else run.encode()}
     for number, body, stated, big in links:
         if number in before and big is not None and next_hash(before[number], body, big) != stated:
-            raise damaged_event_error(run, number, "its hash differs from what was written")
+            raise damaged_event_error(run, number, "its hash differs from the stored one")
     return decode_event(run, 1, links[0][1]), decode_event(run, last, links[-1][1])
 
 
 def decode_event(run: str, seq: int, body: bytes) -> Event:
-    """An event from its bytes. Raises `JournalError` J013, or J021 for an unknown kind."""
+    """Decodes an event. Raises `JournalError` J013, or J021 for an unknown kind."""
     try:
         event: Event = decode(body)
     except msgspec.ValidationError as error:
         raise unknown_event_error(run, seq, str(error)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # the last: nested too deep
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # RecursionError: nested too deep
         raise damaged_event_error(run, seq, str(error)) from error
     if event.seq != seq:
-        raise damaged_event_error(run, seq, f"it calls itself {event.seq}")
+        raise damaged_event_error(run, seq, f"its number is {event.seq}")
     return event

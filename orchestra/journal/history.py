@@ -1,4 +1,4 @@
-"""History: what a person wants to see of a run, folded from its events. Pure."""
+"""History of a run for display, folded from its events. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, assert_never
 
+from orchestra.core.error_codes import UNSENT_CODES
 from orchestra.core.events import (
     NO_USAGE,
     AttemptFinished,
@@ -28,27 +29,30 @@ from orchestra.core.events import (
     TurnStarted,
     Usage,
     Verdict,
+    reused_plan,
+    tier_name,
 )
 from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, Outcome, SkippedOutcome, ValueOutcome
 from orchestra.core.paths import parent
 from orchestra.journal.errors import damaged_event_error
-from orchestra.journal.summary import reused_plan
 
 NodeKind: TypeAlias = Literal["call", "each", "loop", "turn", "check", "block", "node"]
-"""`call` asked an agent or a tool; `each` has elements; `loop` has turns, or is a plan, and `turn` is one of them, or one of its versions;
-`check` has the questions of a check of what it stands in; `block` has nodes inside; `node` is any other."""
+"""`call` calls an agent or a tool; `each` has elements; `loop` has turns, or is a plan; `turn` is one of them, or a
+version of the plan; `check` holds the calls of a check; `block` has nodes inside; `node` is any other.
+"""
 ExternalEvent: TypeAlias = RunResumed | QuestionAnswered | InboxMessageRejected | CancelRequested
 NodeStatus: TypeAlias = Literal["value", "skipped", "abstained", "failed", "running", "waiting", "interrupted"]
-"""How a node ended, or what it does: `waiting` for the time of its next attempt or for a person;
-`interrupted` where the run, or what it stands in, ended without its outcome."""
+"""How a node ended, or its current state. `waiting` is for the next attempt or for a person; `interrupted` means that
+the run or the enclosing node ended without an outcome of this node.
+"""
 
 MAX_DEPTH = 200
-"""What a node may stand in: workflows nest far less."""
+"""Maximum nesting of nodes. Workflows nest far less."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeAttempt:
-    """One try of one node. `sent` and `received` are digests of blobs; `seconds` is None while it goes on."""
+    """One attempt of one node. `sent` and `received` are digests of blobs; `seconds` is None while it is open."""
 
     number: int
     name: str = ""
@@ -59,7 +63,7 @@ class NodeAttempt:
     reason: str = ""
     hint: str = ""
     frames: tuple[str, ...] = ()
-    """Where a tool's own code raised, the outermost first."""
+    """Traceback of the tool's own code, outermost frame first."""
     usage: Usage = NO_USAGE
     server: str = ""
     model: str = ""
@@ -67,71 +71,73 @@ class NodeAttempt:
     received: str = ""
     verdicts: tuple[Verdict, ...] = ()
     accepted: bool | None = None
-    """What the checks said; None where there were none, or none yet."""
+    """The decision of the checks; None without checks or before they finish."""
     score: float | None = None
     rejection_reason: str = ""
-    """Why the checks did not accept it."""
+    """Why the checks rejected the value."""
     guarantee: str = ""
-    """What a certificate promises of it."""
+    """The guarantee of a certificate."""
     reused_from: str = ""
-    """The run whose answer this is; no call went out."""
+    """The run that the answer was reused from; no call was made."""
     escalated: bool = False
-    """Whether a larger model was asked."""
+    """Whether a larger model was called."""
     tier: int = 0
-    """Which one, from 1; 0 for its own."""
+    """Index of the larger model, from 1; 0 is the agent's own."""
     escalation_reason: str = ""
-    """Why it was asked at once, or why not, where the node has a condition for that."""
+    """For a node with an escalation condition: why the larger model was called at once, or why not."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeRow:
-    """One node of a run. Times are wall-clock seconds since the epoch; `depth` counts what it stands in."""
+    """One node of a run. Times are wall-clock seconds since the epoch; `depth` is the nesting level."""
 
     path: str
     depth: int
     kind: NodeKind
     name: str
-    """The agent or tool that was asked; empty for what asks nobody itself."""
+    """The agent or tool; empty for a node without calls of its own."""
     status: NodeStatus
     started: float
     finished: float | None
     attempts: tuple[NodeAttempt, ...]
     outcome: Outcome | None
     usage: Usage
-    """Its own attempts' and those of everything inside it."""
+    """Usage of its own attempts and of all nodes inside."""
     elements: int | None = None
-    """Of an `each` node: how many there are."""
+    """For an `each` node: the number of elements."""
     correction: QuestionAnswered | None = None
-    """A person's answer, where that stands for what its checks did not accept."""
+    """A person's answer that replaces a value that the checks rejected."""
     choice_reason: str = ""
-    """Of a node that chooses its agent: the one that it chose, and for which label."""
+    """For a node that chooses its agent: the chosen agent, and the label that decided."""
     original_outcome: Outcome | None = None
-    """What the node itself came to, where its `fallback` stands for that."""
+    """The original outcome of the node, if its `fallback` replaces it."""
     unanswered_reason: str = ""
-    """Of a node whose value is its `fallback`, because a person gave no answer: why there was none."""
+    """For a node with the value of its `fallback` because a person gave no answer: the reason."""
     overridden_by: OverrideSource | None = None
-    """Where a person said what it gave: who."""
+    """The person who set the value, if a person did."""
 
     @property
     def display_status(self) -> str:
-        """How it stands, in a word: its status, `done` for a value, `fallback` where that was taken, `given` where a person gave it."""
+        """The status as one word: `done` for a value, `fallback`, `given` if a person set it, or the status."""
         if self.original_outcome is not None:
             return "fallback"
         return self.status if self.status != "value" else "done" if self.overridden_by is None else "given"
 
     @property
     def seconds(self) -> float | None:
-        """From its first event to its outcome; None while it goes on."""
+        """Time from the first event to the outcome; None while the node is open."""
         return None if self.finished is None else self.finished - self.started
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
-        """The checks' results on its last attempt."""
+        """The verdicts on its last attempt."""
         return self.attempts[-1].verdicts if self.attempts else ()
 
     @property
     def error(self) -> str:
-        """`CODE: reason` of its failure, or why it was skipped or withheld; of the last attempt while it goes on; or empty."""
+        """`CODE: reason` of a failure, or the reason of a skipped or withheld node; of the last attempt while the node
+        is open; or empty.
+        """
         match self.outcome:
             case FailedOutcome() | SkippedOutcome() | AbstainedOutcome() as outcome:
                 return outcome_reason(outcome)
@@ -145,12 +151,14 @@ class NodeRow:
 
     @property
     def fallback_reason(self) -> str:
-        """Why its fallback was taken; empty where it was not."""
-        return "" if self.original_outcome is None else f"its fallback was taken: {outcome_reason(self.original_outcome)}"
+        """Why the fallback was used; empty if it was not."""
+        return (
+            "" if self.original_outcome is None else f"its fallback was taken: {outcome_reason(self.original_outcome)}"
+        )
 
 
 def outcome_reason(outcome: Outcome) -> str:
-    """`CODE: reason` of a failure, or why a node was skipped or withheld; empty for a value."""
+    """Returns `CODE: reason` of a failure, or the reason of a skipped or withheld node; empty for a value."""
     match outcome:
         case FailedOutcome(code, reason):
             return f"{code}: {reason}"
@@ -164,24 +172,24 @@ def outcome_reason(outcome: Outcome) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PlanReuse:
-    """A plan that was not made again: the run that it was made for, and what it cost then."""
+    """A reused plan: the run that it was made for, and its cost then."""
 
     run: str
     usage: Usage
     node: str = ""
-    """Of a `plan` node: its path."""
+    """For a `plan` node: its path."""
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A run as far as it has come; `rows` are its nodes in the order of their starts, each followed by what is inside it."""
+    """A run so far. `rows` are its nodes in the order of their starts, each followed by its inner nodes."""
 
     run: str
     workflow: str
     graph: str
     inputs: Any
     status: str
-    """`running`, or what the last event says: `done`, `failed`, `abstained`, `budget`, `cancelled`."""
+    """`running`, or the status of the last event: `done`, `failed`, `abstained`, `budget`, `cancelled`."""
     started: float
     finished: float | None
     outcome: Outcome | None
@@ -189,21 +197,22 @@ class History:
     cancelled_by: str | None
     rows: tuple[NodeRow, ...]
     parent: str = ""
-    """The run that it was forked from."""
+    """The run that this run is a fork of."""
     open_questions: tuple[QuestionAsked, ...] = ()
-    """What persons are asked, in the order of asking; empty once the run has ended."""
+    """Open questions to people, in the order of asking; empty after the end of the run."""
     external_events: tuple[ExternalEvent, ...] = ()
-    """What happened to the run from outside, in order: resumptions, answers, letters refused, requests to end."""
+    """External events in order: resumptions, answers, rejected messages, cancel requests."""
     reused_plans: tuple[PlanReuse, ...] = ()
-    """Plans that nobody was asked for, because they had served before."""
+    """Plans that were reused."""
     tiers: tuple[str, ...] = ()
-    """The larger models that the fleet had, by name, in the order in which they are asked."""
+    """Names of the larger models of the fleet, in escalation order."""
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> History:
-        """The history of a run's events, from the first one on; any prefix of them will do.
+        """Folds the events of a run, from the first one on; any prefix of them is valid.
 
-        Raises `JournalError` J013 for a node that stands in more than 200 others.
+        Raises:
+            JournalError: J013 for a node nested deeper than 200 levels.
         """
         fold = _HistoryFold()
         for event in events:
@@ -212,30 +221,34 @@ class History:
 
     @property
     def seconds(self) -> float | None:
-        """From the run's first event to its last; None while it goes on."""
+        """Time from the first event of the run to its last; None while it is running."""
         return None if self.finished is None else self.finished - self.started
 
     @property
     def is_waiting(self) -> bool:
-        """Whether persons are asked, and nothing else is under way."""
+        """Whether only questions to people are open."""
         asked = {question.node for question in self.open_questions}
         calls = (row for row in self.rows if row.kind == "call" and row.status in ("running", "waiting"))
         return bool(asked) and all(row.path in asked for row in calls)
 
     def subtree(self, path: str) -> History:
-        """What stands in a node, or in one of its turns, as if that were the run."""
+        """Returns the nodes inside a node, or inside one of its turns, as a separate list of rows."""
         above = f"{path}/"
         rows = [row for row in self.rows if row.path.startswith(above)]
         least = min((row.depth for row in rows), default=0)
-        return replace(self, rows=tuple(replace(row, path=row.path.removeprefix(above), depth=row.depth - least) for row in rows))
+        return replace(
+            self, rows=tuple(replace(row, path=row.path.removeprefix(above), depth=row.depth - least) for row in rows)
+        )
 
     def row(self, path: str) -> NodeRow | None:
-        """The node of that path, or None."""
+        """Returns the node with this path, or None."""
         return next((row for row in self.rows if row.path == path), None)
 
 
 def plan_reuse(start: RunStarted | None) -> tuple[PlanReuse, ...]:
-    """What the first event says of the plan that runs; nothing where it says what nobody understands."""
+    """Returns the reuse of the running plan as recorded in the first event; None if there is none or if it is
+    malformed.
+    """
     plan = reused_plan(start) if start is not None else None
     return () if plan is None else (PlanReuse(*plan),)
 
@@ -270,9 +283,9 @@ class _HistoryFold:
         self.reused_plans: list[PlanReuse] = []
         self.nodes: dict[str, _Node] = {}
         self.open_questions: dict[str, QuestionAsked] = {}
-        """What persons are asked, by the node that asks."""
+        """Open questions by node."""
         self.turns: dict[str, float] = {}
-        """When each turn began, by the path that a loop gives it."""
+        """Start of each turn, by the path of the turn."""
         self.roots: list[_Node] = []
 
     def add(self, event: Event) -> None:
@@ -322,7 +335,11 @@ class _HistoryFold:
                 self._add_usage(event.node, event.usage)
                 node.overridden_by = event.overridden_by
                 if event.final:
-                    node.outcome, node.finished, node.retry_planned = ValueOutcome(event.value, event.confidence), event.at, False
+                    node.outcome, node.finished, node.retry_planned = (
+                        ValueOutcome(event.value, event.confidence),
+                        event.at,
+                        False,
+                    )
             case QuestionAsked(node=path):
                 self._node(path, event.at)
                 self.open_questions[path] = event
@@ -344,11 +361,16 @@ class _HistoryFold:
         path, drafted = event.node, event.draft
         if drafted is not None and drafted.reused_from:
             self.reused_plans.append(PlanReuse(drafted.reused_from, drafted.saved_usage, path))
-        if self.open_questions and drafted is not None:  # nobody waits for the version that this one follows
-            left = [one for one in self.open_questions if one.startswith(f"{path}@") and not one.startswith(f"{path}@{drafted.version}/")]
+        if self.open_questions and drafted is not None:  # questions of the replaced version are closed
+            left = [
+                one
+                for one in self.open_questions
+                if one.startswith(f"{path}@") and not one.startswith(f"{path}@{drafted.version}/")
+            ]
             for one in left:
                 del self.open_questions[one]
-        # Of a loop's turn the nodes stand in `path#turn`, of a plan's version in `path@version`; of a called body in `path` itself.
+        # Nodes of a loop's turn are in `path#turn`, of a plan's version in `path@version`, of a called body in `path`
+        # itself.
         node = self._node(path, event.at)
         node.choice_reason = event.choice_reason or node.choice_reason
         self.turns[f"{path}#{event.turn}"] = event.at
@@ -383,12 +405,16 @@ class _HistoryFold:
         missing = [path]
         while (above := parent(missing[-1])) and above not in self.nodes:
             if len(missing) > MAX_DEPTH:
-                raise damaged_event_error(self.start.run if self.start else "", self.seq, f"a node stands in more than {MAX_DEPTH} others")
+                raise damaged_event_error(
+                    self.start.run if self.start else "", self.seq, f"a node is nested deeper than {MAX_DEPTH} levels"
+                )
             missing.append(above)
         for one in reversed(missing):
             holder = self.nodes.get(parent(one))
             if holder is not None and holder.depth >= MAX_DEPTH:
-                raise damaged_event_error(self.start.run if self.start else "", self.seq, f"a node stands in more than {MAX_DEPTH} others")
+                raise damaged_event_error(
+                    self.start.run if self.start else "", self.seq, f"a node is nested deeper than {MAX_DEPTH} levels"
+                )
             node = self.nodes[one] = _Node(one, self.turns.get(one, at), holder.depth + 1 if holder else 0)
             if holder is not None and one in self.turns:
                 holder.is_loop = True
@@ -396,14 +422,15 @@ class _HistoryFold:
         return node
 
     def _close_questions(self, node: _Node) -> bool:
-        """Nobody waits any more for what a node that has come to its end asks, nor for what is asked in it. Whether that is an answer that
-        the node wanted: the steps of a plan may be dropped."""
+        """Closes the questions of a finished node and of its inner nodes. Returns whether one of them was the node's
+        own question.
+        """
         own = self.open_questions.pop(node.path, None)
         gone = self._close_nested_questions(node)
         return (own is not None and own.kind == "answer") or any("@" not in path[len(node.path) :] for path in gone)
 
     def _close_nested_questions(self, node: _Node) -> list[str]:
-        """The paths of what was asked in a node; nothing is open in what has its outcome."""
+        """Returns the paths of questions inside a node and closes them, because the node has its outcome."""
         under_way = [child for child in node.children if child.outcome is None]
         gone = [child.path for child in under_way if self.open_questions.pop(child.path, None) is not None]
         return gone + [path for child in under_way for path in self._close_nested_questions(child)]
@@ -441,9 +468,13 @@ class _HistoryFold:
     def _status(self, node: _Node, *, over: bool) -> NodeStatus:
         if node.outcome is not None:
             return _STATUS[type(node.outcome)]
-        if _kind(node) in ("turn", "check") and node.children and all(child.outcome is not None for child in node.children):
+        if (
+            _kind(node) in ("turn", "check")
+            and node.children
+            and all(child.outcome is not None for child in node.children)
+        ):
             return "value" if all(isinstance(child.outcome, ValueOutcome) for child in node.children) else "failed"
-        if self.end is not None or over:  # what it stands in has its outcome: nobody waits for it any more
+        if self.end is not None or over:  # the enclosing node has its outcome, so this node is not waited for
             return "interrupted"
         return "waiting" if node.retry_planned or node.path in self.open_questions else "running"
 
@@ -502,3 +533,39 @@ def _judged_attempt(before: NodeAttempt | None, event: OutputJudged) -> NodeAtte
         rejection_reason="" if event.accepted else event.reason,
         guarantee=event.guarantee,
     )
+
+
+PERSON = "a person"
+
+
+@dataclass(slots=True)
+class TierUsage:
+    """One tier, over all nodes of a run that used more than one."""
+
+    name: str
+    calls: int = 0
+    accepted: int = 0
+    """Values accepted by checks, or answers of a person."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Number of calls that were not made, by reason."""
+    usage: Usage = NO_USAGE
+
+
+def usage_by_tier(history: History) -> tuple[TierUsage, ...]:
+    """Returns the tiers of a run: the agents' own models first, a person last; empty for a run without escalation."""
+    rows = [row for row in history.rows if row.correction is not None or any(one.tier for one in row.attempts)]
+    found: dict[int, TierUsage] = {}
+    for tried in _attempts(rows):
+        spent = found.setdefault(tried.tier, TierUsage(tier_name(history.tiers, tried.tier)))
+        if tried.error in UNSENT_CODES:
+            spent.skipped[tried.reason] = spent.skipped.get(tried.reason, 0) + 1
+        else:
+            spent.calls += 1
+            spent.accepted += bool(tried.accepted)
+            spent.usage += tried.usage
+    given = sum(row.correction is not None for row in rows)
+    return (*(found[tier] for tier in sorted(found)), *([TierUsage(PERSON, given, given)] if given else ()))
+
+
+def _attempts(rows: Iterable[NodeRow]) -> Iterable[NodeAttempt]:
+    return (tried for row in rows for tried in row.attempts if tried.seconds is not None)

@@ -1,4 +1,4 @@
-"""A journal in memory: for tests, and for `journal: off`. It forgets everything when the process ends."""
+"""A journal in memory, for tests and for `journal: off`. Its content is lost when the process ends."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from orchestra.journal.summary import LogEnd, SummaryFold, blob_digests, outbox_
 from orchestra.schema.strict_json import digest
 
 MAX_BLOBS = 16 << 20
-"""Bytes of blobs that are kept at most where a journal does not keep everything; the latest stay."""
+"""Maximum bytes of blobs in a journal that keeps a limited number of runs; the latest are kept."""
 
 
 BLOB_OVERHEAD_BYTES = 200
-"""Bytes that a blob takes beside its own, in its key and in the dictionary."""
+"""Bytes that a blob takes besides its content, for its key and the dictionary entry."""
 
 
 @dataclass(slots=True)
 class _RunLog:
-    """One run: its events, its lease, its inbox."""
+    """One run: its events, lease and inbox."""
 
     end: LogEnd
     events: list[Event] = field(default_factory=list)
@@ -47,36 +47,37 @@ class _RunLog:
 
 @dataclass(slots=True)
 class MemoryStore:
-    """What several journals of one process may share, as processes share a file."""
+    """Content that several journals of one process may share, as processes share a file."""
 
     logs: dict[str, _RunLog] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
     memos: dict[str, tuple[str, Any]] = field(default_factory=dict)
     memo_keys: dict[str, list[str]] = field(default_factory=dict)
-    """By run: the keys of its answers in the memo."""
+    """Keys of memoized answers by run."""
     messages: dict[int, OutboxMessage] = field(default_factory=dict)
     sent_keys: set[str] = field(default_factory=set)
-    """The keys of all messages, delivered or not."""
+    """Keys of all messages, delivered or not."""
     message_keys: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
-    """By run: the numbers and keys of its messages."""
+    """Numbers and keys of messages by run."""
     last_message: int = 0
     journals: list[MemoryJournal] = field(default_factory=list)
 
 
 class MemoryJournal:
-    """Stands behind the `Journal` door. Everything is durable at once, as far as it ever will be."""
+    """A `Journal` in memory. All appended events count as durable."""
 
     def __init__(self, store: MemoryStore | None = None, *, max_ended_runs: int | None = None) -> None:
-        """`max_ended_runs` is the number of ended runs to keep, the latest; None keeps all. With a number, blobs take at most
-        `MAX_BLOBS` bytes."""
+        """`max_ended_runs` is the number of ended runs to keep, the latest; None keeps all. With a number, blobs take
+        at most `MAX_BLOBS` bytes.
+        """
         self.store = store or MemoryStore()
         self._max_ended_runs = max_ended_runs
         self._ended: deque[str] = deque()
         self._blob_bytes = 0
         self._blob_uses: Counter[str] = Counter()
-        """How often remembered runs name each blob: kept where runs are forgotten."""
+        """Number of uses of each blob by kept runs; only maintained if runs are dropped."""
         self._unnamed_blobs: set[str] = set()
-        """Blobs that were put, and that no event has named since."""
+        """Blobs that no event has used yet."""
         self.store.journals.append(self)
         self._epochs: dict[str, int] = {}
         self._runs_with_messages: set[str] = set()
@@ -84,7 +85,11 @@ class MemoryJournal:
         self._closed = False
 
     def append(self, run: str, events: Sequence[Event], delivered: Collection[str] = ()) -> None:
-        """Keeps the events. Raises `JournalError`: J001 gap in `seq`, J002 closed, J005 without the lease, J006 after a run's end."""
+        """Appends events.
+
+        Raises:
+            JournalError: J001 gap in `seq`, J002 closed, J005 without the lease, J006 after the end of a run.
+        """
         if self._closed:
             raise closed_error()
         log = self.store.logs.get(run)
@@ -115,7 +120,10 @@ class MemoryJournal:
             self._epochs.pop(run, None)
             if self._max_ended_runs is not None:
                 self._ended.append(run)
-                if len(self._ended) > self._max_ended_runs and (old := self.store.logs.pop(self._ended.popleft(), None)) is not None:
+                if (
+                    len(self._ended) > self._max_ended_runs
+                    and (old := self.store.logs.pop(self._ended.popleft(), None)) is not None
+                ):
                     self._forget_run(old)
 
     def _count_blob_uses(self, events: Sequence[Event]) -> None:
@@ -125,7 +133,9 @@ class MemoryJournal:
                 self._blob_uses[name] += 1
 
     def _forget_run(self, log: _RunLog) -> None:
-        """The blobs that only this run named go with it, its answers, and the keys of its messages. What is not delivered yet stays."""
+        """Drops a run with its answers, the blobs that only it uses, and the keys of its messages. Undelivered messages
+        are kept.
+        """
         for memo in self.store.memo_keys.pop(log.end.run, ()):
             self.store.memos.pop(memo, None)
         posts = self.store.message_keys.pop(log.end.run, ())
@@ -138,7 +148,7 @@ class MemoryJournal:
                     self._blob_bytes -= len(data) + BLOB_OVERHEAD_BYTES
 
     def put_blob(self, data: bytes) -> str:
-        """Keeps a blob and gives its digest."""
+        """Stores a blob and returns its digest."""
         name = digest(data)
         blobs = self.store.blobs
         self._unnamed_blobs.add(name)
@@ -154,51 +164,53 @@ class MemoryJournal:
         return name
 
     async def wait_durable(self, run: str, seq: int) -> None:
-        """Returns at once; raises `JournalError` J003 for events that were never appended."""
+        """Returns at once. Raises `JournalError` J003 for events that were never appended."""
         log = self.store.logs.get(run)
         if log is None and self._max_ended_runs is not None:
-            return  # it has ended, and is forgotten
+            return  # it has ended and was dropped
         if seq > (log.end.last_seq if log else 0):
             raise never_appended_error(run, seq)
 
     async def read(self, run: str, after: int = 0) -> list[Event]:
-        """The events with `seq > after`, in order."""
+        """Returns the events with `seq > after`, in order."""
         log = self.store.logs.get(run)
         return [] if log is None else log.events[max(0, after) :]
 
     async def get_blob(self, digest: str) -> bytes | None:
-        """A blob's bytes, or None."""
+        """Returns the bytes of a blob, or None."""
         return self.store.blobs.get(digest)
 
     async def list_runs(self, limit: int = 50) -> list[RunSummary]:
-        """The latest runs, newest first."""
+        """Returns the latest runs, newest first."""
         found = [_summary(run, log) for run, log in self.store.logs.items() if log.events]
         found.sort(key=lambda summary: (summary.started, summary.run), reverse=True)
         return found[: max(0, limit)]
 
     async def summary(self, run: str) -> RunSummary | None:
-        """The row of one run, or None."""
+        """Returns the summary of one run, or None."""
         log = self.store.logs.get(run)
         return _summary(run, log) if log is not None and log.events else None
 
     async def scan(self, since: float = -inf) -> AsyncGenerator[ScannedRun, None]:
-        """The runs that began at `since` or later, newest first."""
-        found = [(log.events[0].at, run) for run, log in self.store.logs.items() if log.events and log.events[0].at >= since]
+        """Yields the runs that started at `since` or later, newest first."""
+        found = [
+            (log.events[0].at, run) for run, log in self.store.logs.items() if log.events and log.events[0].at >= since
+        ]
         for started, run in sorted(found, reverse=True):
             if (log := self.store.logs.get(run)) is not None:
                 yield ScannedRun(run, started, tuple(log.events))
 
     async def find_runs(self, prefix: str) -> list[str]:
-        """The ids of runs that begin so, in order; at most 100."""
+        """Returns at most 100 ids of runs with this prefix, in order."""
         return sorted(run for run in self.store.logs if run.startswith(prefix))[:100]
 
     async def check_writable(self) -> None:
-        """Returns at once. Raises `JournalError` J002 once it is closed."""
+        """Returns at once. Raises `JournalError` J002 after `close`."""
         if self._closed:
             raise closed_error()
 
     async def lease(self, run: str) -> int:
-        """Takes the lease over. Raises `JournalError` J022 where another open journal holds it, J023, J006."""
+        """Takes over the lease. Raises `JournalError` J022 if another open journal holds it, J023, J006."""
         log = self._log(run)
         if log.end.is_ended:
             raise run_ended_error(run)
@@ -210,14 +222,16 @@ class MemoryJournal:
         return log.epoch
 
     async def release(self, run: str) -> None:
-        """Gives the lease back."""
+        """Releases the lease."""
         log = self._log(run)
         if log.holder is self:
             log.holder = None
             self._epochs.pop(run, None)
 
     async def send(self, run: str, message: InboxMessage, since: int | None = None) -> int:
-        """Puts a letter into the inbox; with `since` only where no later one answers its question. Raises `JournalError` J023, J006."""
+        """Adds a message to the inbox; with `since` only if no later message answers the same question. Raises
+        `JournalError` J023, J006.
+        """
         log = self._log(run)
         if log.end.is_ended:
             raise run_ended_error(run)
@@ -230,29 +244,29 @@ class MemoryJournal:
         return len(log.inbox)
 
     async def inbox(self, run: str, after: int = 0) -> list[InboxMessage]:
-        """The letters with a greater number."""
+        """Returns the inbox messages with a greater number."""
         log = self.store.logs.get(run)
         return [] if log is None else log.inbox[max(0, after) :]
 
     async def wait_for_messages(self) -> set[str]:
-        """Waits for letters."""
+        """Waits for inbox messages."""
         await self._wakeup.wait()
         self._wakeup.clear()
         found, self._runs_with_messages = self._runs_with_messages, set()
         return found
 
     def put_memo(self, memo: str, run: str, value: Any) -> None:
-        """Keeps an answer, as long as its run; the first one stays."""
+        """Memoizes an answer as long as its run is kept; the first answer is kept."""
         if memo not in self.store.memos:
             self.store.memos[memo] = (run, value)
             self.store.memo_keys.setdefault(run, []).append(memo)
 
     async def get_memo(self, memo: str) -> tuple[str, Any] | None:
-        """The run and the answer."""
+        """Returns the run and the answer, or None."""
         return self.store.memos.get(memo)
 
     async def outbox(self, after: int = 0, limit: int = 100) -> list[OutboxMessage]:
-        """Messages that are not delivered."""
+        """Returns the messages that are not delivered."""
         return [found for number, found in sorted(self.store.messages.items()) if number > after][:limit]
 
     async def mark_delivered(self, numbers: Sequence[int]) -> None:
@@ -263,7 +277,7 @@ class MemoryJournal:
                 self.store.sent_keys.discard(found.key)
 
     async def delete(self, run: str) -> None:
-        """Removes a run, its answers, and blobs that no other run names. Raises `JournalError` J022, J023, J024."""
+        """Deletes a run, its answers, and the blobs that no other run uses. Raises `JournalError` J022, J023, J024."""
         log = self._log(run)
         if log.holder is not None and not log.holder._closed:
             raise lease_held_error(run, this_process_name())
@@ -279,12 +293,14 @@ class MemoryJournal:
             return
         self.store.message_keys.pop(run, None)
         others = {name for other in self.store.logs.values() for name in blob_digests(other.events)}
-        others.update(*(reader._unnamed_blobs for reader in self.store.journals))  # a run that names them is about to be written
+        others.update(
+            *(reader._unnamed_blobs for reader in self.store.journals)
+        )  # a run that uses them is about to be written
         for name in set(blob_digests(log.events)) - others:
             self.store.blobs.pop(name, None)
 
     async def close(self) -> None:
-        """Takes no more events, and lets go of its leases. What is there can still be read."""
+        """Accepts no more events and releases all leases. The content can still be read."""
         self._closed = True
         if self in self.store.journals:
             self.store.journals.remove(self)

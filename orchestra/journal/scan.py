@@ -1,4 +1,4 @@
-"""Runs in passing: each run of a journal once, whichever journal it is."""
+"""Iteration over all runs of any journal."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from orchestra.journal.errors import JournalError
 
 
 async def scan(journal: Journal, since: float = -inf) -> AsyncGenerator[ScannedRun, None]:
-    """The runs that began at `since` or later, newest first; of a journal that cannot be gone through each is read.
+    """Yields the runs that started at `since` or later, newest first. A journal that is not `Scannable` is read run by
+    run.
 
-    One that cannot be read says so. Raises `JournalError` where the journal as a whole cannot.
+    A run that cannot be read is yielded with its error. Raises `JournalError` if the journal itself cannot be read.
     """
     if isinstance(journal, Scannable):
         async with aclosing(journal.scan(since)) as runs:

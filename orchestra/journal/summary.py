@@ -1,4 +1,4 @@
-"""Summaries: one row for each run, folded from its events."""
+"""Summaries of runs: one row per run, and index entries, folded from events."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from orchestra.core.events import (
     TurnStarted,
     Usage,
     last_read_message,
+    reused_plan,
 )
 from orchestra.core.protocols import OutboxMessage, RunSummary
 from orchestra.core.tags import is_tag
@@ -25,14 +26,18 @@ from orchestra.journal.errors import JournalError, after_end_error
 
 @dataclass(slots=True)
 class LogEnd:
-    """Where a run's log ends: the greatest `seq`, and whether its last event is there."""
+    """The end of a run's log: its greatest `seq`, and whether the last event is recorded."""
 
     run: str
     last_seq: int = 0
     is_ended: bool = False
 
     def extend(self, events: Sequence[Event]) -> None:
-        """Takes the next events, all or none. Raises `JournalError`: J001 for a gap in `seq`, J006 after the last event."""
+        """Adds the next events, all or none.
+
+        Raises:
+            JournalError: J001 for a gap in `seq`, J006 after the last event.
+        """
         seq, ended = self.last_seq, self.is_ended
         for event in events:
             if ended:
@@ -48,20 +53,22 @@ def _gap_error(run: str, seq: int, last: int) -> JournalError:
     return JournalError(
         "J001",
         f"event {seq} of run {run} cannot follow event {last}",
-        why="the events of a run are numbered 1, 2, 3, … without a gap, and one writer appends them",
-        hint="start a new run, or read the run's events again before appending to it",
+        why="events of a run are numbered 1, 2, 3, … without gaps, and one writer appends them",
+        hint="start a new run, or read the run's events again before appending",
     )
 
 
 def outbox_message(number: int, run: str, event: Event) -> OutboxMessage | None:
-    """The message that an event puts into the outbox; None for nearly all."""
+    """Returns the outbox message of an event, or None."""
     if type(event) is not AttemptFinished or not event.outbox:
         return None
-    return OutboxMessage(number=number, run=run, node=event.node, name=event.name, key=f"{run}/{event.node}", value=event.value)
+    return OutboxMessage(
+        number=number, run=run, node=event.node, name=event.name, key=f"{run}/{event.node}", value=event.value
+    )
 
 
 def blob_digests(events: Iterable[Event]) -> Iterator[str]:
-    """The digests of the blobs that events name."""
+    """Returns the digests of blobs that events use."""
     for event in events:
         if type(event) is AttemptFinished:
             if event.sent:
@@ -72,17 +79,8 @@ def blob_digests(events: Iterable[Event]) -> Iterator[str]:
             yield from filter(None, (event.graph, *event.versions.values()))
 
 
-def reused_plan(start: RunStarted) -> tuple[str, Usage] | None:
-    """The run that a run's plan was made for, and what it cost then; None for a run whose own plan was made, or that has none."""
-    match start.options.get("planned"):
-        case {"run": str(run), "saved": {"calls": int(calls), "prompt_tokens": int(prompt), "output_tokens": int(output)}}:
-            return run, Usage(calls=calls, prompt_tokens=prompt, output_tokens=output)
-        case _:
-            return None
-
-
 def source_runs(event: Event) -> set[str]:
-    """The runs from which an event copies something: what they were given, an answer, or a plan."""
+    """Returns the runs that an event copies from: inputs, an answer, or a plan."""
     found = set[str]()
     match event:
         case RunStarted(parent=parent):
@@ -99,15 +97,32 @@ def source_runs(event: Event) -> set[str]:
 
 
 def searchable_tags(event: Event) -> dict[str, str]:
-    """The tags of a run from its first event, as far as they can be asked for."""
+    """Returns the valid tags in a run's first event."""
     if type(event) is not RunStarted or not event.options.get("tags"):
         return {}
     return {name: value for name, value in event.tags.items() if is_tag(name, value)}
 
 
 @dataclass(slots=True)
+class IndexEntries:
+    """New index entries of one transaction."""
+
+    tags: list[tuple[str, str, float, str]] = field(default_factory=list)
+    """Name, value, start of the run, run."""
+    copies: set[tuple[str, str]] = field(default_factory=set)
+    """Source run, and the run that copies from it."""
+    usages: list[tuple[str, int, bytes, bytes]] = field(default_factory=list)
+    """Run, number and hash of the last counted event, encoded usage."""
+
+    def add(self, run: str, event: Event) -> None:
+        """Adds the entries of an event; most events have none."""
+        self.tags += [(name, value, float(event.at), run) for name, value in searchable_tags(event).items()]
+        self.copies.update((source, run) for source in source_runs(event) if source != run)
+
+
+@dataclass(slots=True)
 class SummaryFold:
-    """A run's row, folded so far. `nodes` counts the nodes that have their outcome."""
+    """Fold of a run's summary. `nodes` counts the nodes with an outcome."""
 
     run: str
     workflow: str = ""
@@ -118,7 +133,7 @@ class SummaryFold:
     usage: Usage = field(default=NO_USAGE)
 
     def add(self, event: Event) -> None:
-        """Folds the next event in."""
+        """Adds the next event."""
         match event:
             case NodeFinished():
                 self.nodes += 1
@@ -135,7 +150,7 @@ class SummaryFold:
                 pass
 
     def summary(self) -> RunSummary:
-        """The row that `orchestra runs list` shows."""
+        """Returns the row for `orchestra runs list`."""
         return RunSummary(
             run=self.run,
             workflow=self.workflow,
@@ -150,8 +165,9 @@ class SummaryFold:
 def unleased_summary(summary: RunSummary, events: Sequence[Event], message_count: int) -> RunSummary:
     """Returns the summary of a run without an end and without a lease.
 
-    Its status is `waiting` if only questions are open, until the first of their deadlines, or until an inbox message arrives. Else it is
-    `interrupted`; so is a run whose events are not valid, which reading them reports. `message_count` is the number of its inbox messages.
+    Its status is `waiting` if only questions are open, until the first of their deadlines, or until an inbox message
+    arrives. Else it is `interrupted`; so is a run whose events are not valid, which reading them reports.
+    `message_count` is the number of its inbox messages.
     """
     try:
         from orchestra.journal.history import History
@@ -161,10 +177,14 @@ def unleased_summary(summary: RunSummary, events: Sequence[Event], message_count
         return replace(summary, status="interrupted")
     if not history.is_waiting or message_count > last_read_message(events):
         return replace(summary, status="interrupted")
-    return replace(summary, status="waiting", due=min((asked.due for asked in history.open_questions if asked.due), default=0.0))
+    return replace(
+        summary, status="waiting", due=min((asked.due for asked in history.open_questions if asked.due), default=0.0)
+    )
 
 
 def summary_at(summary: RunSummary, now: float) -> RunSummary:
-    """The row of a run as it is at a time: one whose persons had until then waits for them no longer, and somebody has to go on with it."""
+    """Returns the summary at a time: a waiting run whose deadline has passed is `interrupted`, because it must be
+    resumed.
+    """
     late = summary.status == "waiting" and 0 < summary.due <= now
     return replace(summary, status="interrupted") if late else summary

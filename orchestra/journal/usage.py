@@ -1,25 +1,46 @@
-"""Usage: what a run used, by agent, model and server, folded from its events and stored beside them. Pure."""
+"""Usage of a run by agent, model and server, folded from its events and stored next to them. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from orchestra.core.events import NO_USAGE, AttemptFinished, AttemptStarted, Event, RunFinished, RunStarted, TurnStarted, Usage
-from orchestra.core.protocols import CallUsage, RunUsage
-from orchestra.journal.summary import reused_plan
+from orchestra.core.events import (
+    NO_USAGE,
+    AttemptFinished,
+    AttemptStarted,
+    Event,
+    RunFinished,
+    RunStarted,
+    TurnStarted,
+    Usage,
+    reused_plan,
+)
+from orchestra.core.protocols import CallUsage, RunSelection, RunUsage, RunUsageResult
 
 COUNTED_EVENTS = frozenset({RunStarted, AttemptStarted, AttemptFinished, TurnStarted, RunFinished})
-"""The kinds of events that change the usage of a run."""
+"""Kinds of events that change the usage of a run."""
 _CallKey: TypeAlias = tuple[str, str, str, bool, bool, bool, bool]
 
 decode_usage = msgspec.json.Decoder(RunUsage).decode
-"""A stored usage from its bytes. Raises `msgspec.DecodeError`."""
+"""Decodes a stored usage. Raises `msgspec.DecodeError`."""
 encode_usage = msgspec.json.Encoder().encode
+USAGE_BATCH_RUNS = 1000
+"""Maximum number of runs whose usage is read at once."""
+ALL_RUNS = RunSelection()
+
+
+class UsagePage(NamedTuple):
+    """Usages of some runs. `computed` are usages of ended runs that were not stored yet: run, last event, hash, encoded
+    usage.
+    """
+
+    found: list[RunUsageResult]
+    computed: list[tuple[str, int, bytes, bytes]]
 
 
 @dataclass(slots=True, eq=False)
@@ -40,12 +61,13 @@ class UsageFold:
         self._status = ""
         self._calls: dict[_CallKey, _Calls] = {}
         self._open_calls: dict[tuple[str, int], str] = {}
-        """The agents of the calls that have no end yet."""
+        """Agents of open calls."""
         self._reused_plans, self._saved_usage = 0, NO_USAGE
 
     def add(self, event: Event) -> None:
-        """Takes the next event."""
-        if type(event) is AttemptFinished:  # first, and not by a pattern: most events are such, and a writer waits
+        """Adds the next event."""
+        # first, and without pattern matching: most events are of this type and the writer waits
+        if type(event) is AttemptFinished:
             self._finish(event)
             return
         match event:
@@ -65,11 +87,13 @@ class UsageFold:
                 pass
 
     def result(self) -> RunUsage | None:
-        """What the run used so far; None for a run that does not begin with its beginning."""
+        """Returns the usage so far; None if the first event is missing."""
         if (started := self._started) is None:
             return None
-        calls = [CallUsage(*kind[:3], one.finished, one.recalled, one.open, one.usage) for kind, one in self._calls.items()]
-        # Calls without an end may still get one, so they are counted here and not in the fold.
+        calls = [
+            CallUsage(*kind[:3], one.finished, one.recalled, one.open, one.usage) for kind, one in self._calls.items()
+        ]
+        # Open calls may still finish, so they are counted here and not in the fold.
         calls += [CallUsage(name, "", "", open=count) for name, count in Counter(self._open_calls.values()).items()]
         return RunUsage(
             workflow=started.workflow,
@@ -85,7 +109,9 @@ class UsageFold:
 
     def _finish(self, event: AttemptFinished) -> None:
         usage = event.usage
-        calls = self._calls_of(self._open_calls.pop((event.node, event.attempt), "") or event.name, event.model, event.server, usage)
+        calls = self._calls_of(
+            self._open_calls.pop((event.node, event.attempt), "") or event.name, event.model, event.server, usage
+        )
         calls.finished += 1
         if event.reused_from:
             calls.recalled += 1
@@ -93,9 +119,9 @@ class UsageFold:
             calls.usage += usage
 
     def _calls_of(self, name: str, model: str, server: str, usage: Usage) -> _Calls:
-        # Whether a call has a price depends on which kinds of tokens it took, and on whether it cost money
-        # (`orchestra.app.costs.unpriced_server`):
-        # calls that differ in that are not summed up, so that the sum is priced as each of them.
+        # Whether a call has a price depends on the kinds of tokens it used, and on whether it cost money
+        # (`orchestra.app.costs.unpriced_server`). Calls that differ in this are not summed up, so that the sum has the
+        # same price as its calls.
         cached, prompt = usage.cached_tokens, usage.prompt_tokens
         kind = (name, model, server, prompt > cached, cached > 0 < prompt, usage.output_tokens > 0, usage.money != 0)
         if (calls := self._calls.get(kind)) is None:
@@ -108,7 +134,7 @@ class UsageFold:
 
 
 def usage_of(events: Iterable[Event]) -> RunUsage | None:
-    """What a run of these events used; None where the first one is missing."""
+    """Returns the usage of a run with these events; None if the first one is missing."""
     fold = UsageFold()
     for event in events:
         if type(event) in COUNTED_EVENTS:

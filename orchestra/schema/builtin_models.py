@@ -1,4 +1,4 @@
-"""Models that every project knows by name: documents, passages, quotes, answers."""
+"""Models that every project can use by name: documents, passages, quotes, answers."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 Quote = Annotated[str, WithJsonSchema({"type": "string", "format": "quote"})]
-"""Text that stands word for word in the evidence of the very call that wrote it. On the wire it is the text alone."""
+"""Text that occurs verbatim in the evidence of the call that produced it. It is transferred as plain text."""
 
 
 class StrictModel(BaseModel):
-    """A frozen model that refuses unknown fields."""
+    """A frozen model that rejects unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
@@ -34,7 +34,7 @@ class Passage(StrictModel):
 
 
 class Citation(StrictModel):
-    """Words of a document: `quote == document.text[start:end]`, in characters."""
+    """A quote of a document: `quote == document.text[start:end]`, in characters."""
 
     quote: str
     source: str
@@ -43,14 +43,14 @@ class Citation(StrictModel):
 
 
 class Answer(StrictModel):
-    """An answer with what it rests on; `text` is null where the documents do not tell."""
+    """An answer with its evidence; `text` is null if the documents do not contain the answer."""
 
     text: str | None
     citations: list[Citation] = []
 
 
 class Cell(StrictModel):
-    """A cell of a table: its place, counted from 0, its text, and what its row and its column are called."""
+    """A cell of a table: its position from 0, its text, and the headers of its row and column."""
 
     row: int
     column: int
@@ -60,7 +60,9 @@ class Cell(StrictModel):
 
 
 class Judgement(StrictModel):
-    """What a tool that a check asks says of a value: whether it is right, null where it cannot tell; why, and how surely."""
+    """Result of a tool that checks a value: whether the value is right (null if unknown), the reason, and the
+    confidence.
+    """
 
     passed: bool | None
     reason: str = ""
@@ -68,6 +70,6 @@ class Judgement(StrictModel):
 
 
 class Reading(StrictModel):
-    """What one passage says to a question, in its own words; null where it says nothing."""
+    """The answer of one passage to a question, in its own words; null if there is none."""
 
     answer: Quote | None

@@ -1,4 +1,6 @@
-"""What a value says: its parts that are neither empty, nor evidence, nor about the answer; and when two of them say the same. Pure."""
+"""Content of a value: the parts that are neither empty, nor evidence, nor scores of the answer; and equality of
+content. Pure.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,14 @@ ContentKey: TypeAlias = tuple[type, Any]
 
 
 def content_parts(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """The parts of a value that say something, with the steps that lead to them: no nulls and empty texts, no evidence, no expressions, no
-    scores."""
+    """Yields the content parts of a value with their paths, without nulls, empty strings, evidence, expressions and
+    scores.
+    """
     return ((steps, part) for steps, part in _leaf_parts(value) if _is_nonempty(part))
 
 
 def _leaf_parts(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """The same with nulls, and with texts, lists and records that are empty."""
+    """Like `content_parts`, but with nulls and with empty strings, lists and records."""
     line: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
     while line:
         steps, here = line.pop()
@@ -26,7 +29,9 @@ def _leaf_parts(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
                 continue
             passage = {"text", "source", "start", "end"} <= here.keys()
             for key, part in reversed(list(here.items())):
-                if (key in SCORE_FIELDS and is_probability(part)) or (key == EXPRESSION_FORMAT and isinstance(part, str)):
+                if (key in SCORE_FIELDS and is_probability(part)) or (
+                    key == EXPRESSION_FORMAT and isinstance(part, str)
+                ):
                     continue
                 if not passage or key not in ("source", "start", "end"):
                     line.append(((*steps, str(key)), part))
@@ -41,21 +46,26 @@ def _is_nonempty(part: Any) -> bool:
 
 
 def has_content(value: Any) -> bool:
-    """Whether a value says anything: one of nulls and empty texts has not found what was asked. An empty list or record says that there is
-    none, but not beside these: it may be the list of what they rest on."""
+    """Returns whether a value has content.
+
+    A value of nulls and empty strings has none. An empty list or record counts as the answer "none", unless it stands
+    next to nulls and empty strings: it may be their empty list of evidence.
+    """
     parts = [part for _, part in _leaf_parts(value)]
     return any(map(_is_nonempty, parts)) or (bool(parts) and all(part is not None and part != "" for part in parts))
 
 
 def content_key(value: Any) -> ContentKey | None:
-    """The same for two scalars that say the same: texts up to case and spacing. None for what is no scalar, or not even itself (NaN)."""
+    """Returns a key that is equal for scalars with equal content: strings up to case and spacing. None for other values
+    and NaN.
+    """
     if isinstance(value, str):
         return str, " ".join(value.casefold().split())
     return None if isinstance(value, Mapping | Sequence) or value != value else (type(value), value)
 
 
 def is_citation(value: Any) -> bool:
-    """Whether a value has the form of `Citation`."""
+    """Returns whether a value has the form of `Citation`."""
     match value:
         case {"quote": str(), "source": str(), "start": int(), "end": int()}:
             return True
@@ -64,7 +74,7 @@ def is_citation(value: Any) -> bool:
 
 
 def is_cell(value: Any) -> bool:
-    """Whether a value has the form of `Cell`."""
+    """Returns whether a value has the form of `Cell`."""
     match value:
         case {"row": int(), "column": int(), "text": str()}:
             return True

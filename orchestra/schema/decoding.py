@@ -1,4 +1,4 @@
-"""JSON values read as the Python types that they are of."""
+"""Decoding of JSON values as Python types."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_SCALARS: Final = frozenset({"none", "bool", "int", "float", "complex", "str", "bytes", "decimal", "enum", "literal", "uuid", "url"})
+_SCALARS: Final = frozenset(
+    {"none", "bool", "int", "float", "complex", "str", "bytes", "decimal", "enum", "literal", "uuid", "url"}
+)
 _TIMES: Final = frozenset({"date", "time", "datetime", "timedelta"})
 _CONTAINERS: Final = frozenset({"list", "dict", "tuple", "set", "frozenset", "deque", "ordered-dict"})
 _RECORDS: Final = frozenset({"model", "model-fields", "dataclass", "dataclass-args", "typed-dict", "named-tuple"})
@@ -18,21 +20,23 @@ _FIELDS: Final = frozenset({"model-field", "dataclass-field", "typed-dict-field"
 _WRAPPERS: Final = frozenset({"nullable", "union", "tagged-union", "default", "definitions", "definition-ref", "chain"})
 _MODES: Final = frozenset({"json-or-python", "lax-or-strict", "function-after", "no-info", "with-info"})
 _COPYING_KINDS: Final = _SCALARS | _TIMES | _CONTAINERS | _RECORDS | _FIELDS | _WRAPPERS | _MODES
-"""Kinds of pydantic's core schemas whose values are made anew, or cannot be changed."""
-_NON_SCHEMA_KEYS: Final = frozenset({"serialization", "metadata", "config", "default", "expected", "members", "computed_fields"})
-"""Keys of a core schema whose values are none, or are not read by."""
+"""Kinds of pydantic core schemas whose values are created anew, or are immutable."""
+_NON_SCHEMA_KEYS: Final = frozenset(
+    {"serialization", "metadata", "config", "default", "expected", "members", "computed_fields"}
+)
+"""Keys of a core schema whose values are not schemas, or are not used for validation."""
 _SCHEMA_MAP_KEYS: Final = frozenset({"fields", "choices"})
 """Keys whose values are core schemas by name."""
 
 
 def decode_value(adapter: TypeAdapter[T], value: Any, *, copy_first: bool = False) -> T:
-    """A JSON value as its type. Raises pydantic's `ValidationError` for one of another type.
+    """Decodes a JSON value as a type. Raises pydantic's `ValidationError` for a value of another type.
 
-    `copy_first` is the result of `may_alias_input` for the type: the value is then decoded from a copy, so that a change of the result does
-    not change the value.
+    `copy_first` is the result of `may_alias_input` for the type: the value is then decoded from a copy, so that a
+    change of the result does not change the value.
 
-    Read as Python first, which is faster and leaves a text a text in `Decimal | str`; a strict model, which takes a date from JSON as a
-    text and from Python as a date alone, is read as JSON.
+    The value is validated as Python first, which is faster and keeps strings in `Decimal | str`. A strict model, which
+    accepts dates as strings only from JSON, is validated as JSON.
     """
     from pydantic import ValidationError
 
@@ -48,8 +52,10 @@ def decode_value(adapter: TypeAdapter[T], value: Any, *, copy_first: bool = Fals
 
 
 def may_alias_input(adapter: TypeAdapter[Any]) -> bool:
-    """Whether reading as a type may hand on lists and dictionaries of the value itself: where a part is `Any`, or of a model that takes
-    further fields, and where code of the type's own sees the value before pydantic does. Of kinds that are not known it is assumed.
+    """Returns whether decoding as a type may pass on lists and dictionaries of the input itself.
+
+    This is the case for parts of type `Any`, for models with extra fields, and for custom code that runs before
+    pydantic. It is assumed for unknown kinds.
 
     Raises pydantic's `PydanticUserError` for a type that is not defined yet.
     """
@@ -67,7 +73,7 @@ def may_alias_input(adapter: TypeAdapter[Any]) -> bool:
 
 def _aliases_input(schema: Mapping[str, Any]) -> bool:
     kind = schema.get("type")
-    if kind == "function-wrap":  # with these pydantic itself reads Sequence and the like
+    if kind == "function-wrap":  # pydantic validates Sequence and similar types with these
         return not str(getattr(schema["function"]["function"], "__module__", "")).startswith("pydantic.")
     further = (schema.get("extra_behavior"), schema.get("config", {}).get("extra_fields_behavior"))
     return kind not in _COPYING_KINDS or "allow" in further or bool(schema.get("custom_init"))
@@ -79,14 +85,14 @@ def _subschemas(schema: Mapping[str, Any]) -> Iterator[Any]:
             continue
         if key in _SCHEMA_MAP_KEYS and isinstance(value, Mapping):
             yield from value.values()
-        elif key == "steps":  # a chain gives what its last step gives; those that only look hand nothing on
+        elif key == "steps":  # the last step of a chain returns the value; steps that only validate pass nothing on
             yield from (step for step in value if step is value[-1] or step["type"] != "is-instance")
         elif isinstance(value, list | tuple) or (isinstance(value, Mapping) and "type" in value):
             yield value
 
 
 def copy_value(value: Any) -> Any:
-    """A JSON value with lists and dictionaries of its own."""
+    """Returns a JSON value with copies of all lists and dictionaries."""
     match value:
         case dict():
             return {key: copy_value(item) for key, item in value.items()}

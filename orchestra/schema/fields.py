@@ -1,4 +1,4 @@
-"""Fields of a value, walked beside the JSON Schema that types it."""
+"""Fields of a value, traversed together with its JSON Schema."""
 
 from __future__ import annotations
 
@@ -9,54 +9,57 @@ from typing import Any, TypeAlias
 Schema: TypeAlias = Mapping[str, Any]
 
 QUOTE_FORMAT = "quote"
-"""The `format` of text that stands word for word in the evidence."""
+"""The `format` of text that occurs verbatim in the evidence."""
 EXPRESSION_FORMAT = "expression"
-"""The `format` of a sum that can be recomputed; a field of that name counts too."""
+"""The `format` of an arithmetic expression that can be recomputed; a field of that name counts too."""
 INDEX_FORMAT = "index"
-"""The `format` of a number that says where something stands, such as a row of a table, and nothing of what stands there."""
+"""The `format` of a number that is a position, such as a table row, and not content."""
 SUPPORTED, CONTRADICTED = ("p_supported", "p_support"), ("p_refute", "p_contradicted")
-"""What agents that judge call their probabilities that a claim is supported, and that it is contradicted."""
+"""Field names of judging agents for the probability that a claim is supported, and that it is contradicted."""
 SCORE_FIELDS = frozenset({"confidence", "probability", "score", *SUPPORTED, *CONTRADICTED})
-"""Names of fields that speak of the answer, not of the world, where they are a number from 0 to 1."""
+"""Names of fields that describe the answer, not its subject, if the value is a number from 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class ValueField:
-    """One part of a value: its path such as `items[0].quote`, and the schemas that may describe it."""
+    """One part of a value: its path, such as `items[0].quote`, and the schemas that may apply to it."""
 
     path: str
     value: Any
     schemas: tuple[Schema, ...]
     parent: str | None = None
-    """The path of the record or list that holds it; None for the whole value."""
+    """Path of the record or list that contains it; None for the whole value."""
     name: str = ""
     """Its name in a record."""
     steps: tuple[str | int, ...] = ()
-    """The way to it: names of records and places in lists. A path says the same to people, and two ways may have one."""
+    """Names of records and indices of lists that lead to it. Unlike the path, which is for display, it is unique."""
 
     def has_format(self, wanted: str) -> bool:
-        """Whether one of its schemas has this `format`."""
+        """Returns whether one of its schemas has this `format`."""
         return any(schema.get("format") == wanted for schema in self.schemas)
 
     def is_enum(self) -> bool:
-        """Whether its type lists the values that it may have."""
+        """Returns whether its type is an enumeration of values."""
         return any("enum" in schema or "const" in schema for schema in self.schemas)
 
     def allows_null(self) -> bool:
-        """Whether null is a value of its type."""
+        """Returns whether its type allows null."""
         return any(accepts_null(schema) for schema in self.schemas)
 
 
 def accepts_null(schema: Schema) -> bool:
-    """Whether a schema without references takes null."""
+    """Returns whether a schema without references accepts null."""
     kind = schema.get("type")
-    return kind == "null" or (isinstance(kind, list) and "null" in kind) or ("const" in schema and schema["const"] is None)
+    return (
+        kind == "null" or (isinstance(kind, list) and "null" in kind) or ("const" in schema and schema["const"] is None)
+    )
 
 
 def expand_schema(schema: Schema, root: Schema) -> tuple[Schema, ...]:
-    """The plain schemas that a schema may stand for: local references followed, `anyOf`, `oneOf` and `allOf` opened.
+    """Returns the plain schemas that a schema may stand for: local references resolved, `anyOf`, `oneOf` and `allOf`
+    expanded.
 
-    Each is looked at once, however many ways lead to it.
+    Each schema is visited once.
     """
     found: list[Schema] = []
     seen: set[int] = set()
@@ -77,7 +80,7 @@ def expand_schema(schema: Schema, root: Schema) -> tuple[Schema, ...]:
 
 
 def resolve_reference(reference: str, root: Schema) -> Schema | None:
-    """What `#/$defs/Name` points to, or None. Only references into the same document are followed."""
+    """Resolves `#/$defs/Name`, or returns None. Only references into the same document are resolved."""
     here: Any = root
     if not reference.startswith("#"):
         return None
@@ -87,7 +90,7 @@ def resolve_reference(reference: str, root: Schema) -> Schema | None:
 
 
 def iter_fields(value: Any, schema: Schema) -> Iterator[ValueField]:
-    """Every part of a value with its schemas, containers before what they hold."""
+    """Yields every part of a value with its schemas, containers before their content."""
     line = [ValueField("", value, expand_schema(schema, schema))]
     while line:
         here = line.pop()
@@ -124,18 +127,19 @@ def _children(field: ValueField, root: Schema) -> list[ValueField]:
 
 
 def is_probability(value: Any) -> bool:
-    """Whether a value is a number from 0 to 1, as probabilities are."""
+    """Returns whether a value is a number from 0 to 1."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def fields_with_format(record: ValueField, root: Schema, wanted: str) -> frozenset[str]:
-    """The names of a record's fields whose type is of a `format`, or a list of such."""
+    """Returns the names of a record's fields of a `format`, or lists of it."""
     return frozenset(
         name
         for schema in record.schemas
         for name, inner in schema.get("properties", {}).items()
         for plain in expand_schema(inner, root)
-        if plain.get("format") == wanted or any(item.get("format") == wanted for item in expand_schema(_item_schema(plain, 0), root))
+        if plain.get("format") == wanted
+        or any(item.get("format") == wanted for item in expand_schema(_item_schema(plain, 0), root))
     )
 
 
@@ -151,7 +155,7 @@ def _item_schema(schema: Schema, index: int) -> Schema:
 
 
 def schema_has_format(schema: Schema, wanted: str) -> bool:
-    """Whether a `format` occurs anywhere in a schema; each definition is looked at once."""
+    """Returns whether a `format` occurs anywhere in a schema; each definition is visited once."""
     seen: set[int] = set()
     line: list[Any] = [schema]
     while line:

@@ -1,7 +1,7 @@
-"""JSON Schema as the one language of types: the names of types, their parts and their combinations.
+"""JSON Schema as the type language: names of types, their parts and combinations.
 
-A schema here is self-contained: references have the form `#/$defs/NAME`, and the `$defs` travel along with every part that
-is taken out of it, so that any part can be read alone.
+Schemas are self-contained: references have the form `#/$defs/NAME`, and a part that is taken out of a schema keeps the
+`$defs`, so that it is valid by itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Schema: TypeAlias = dict[str, Any]
 ANY: Schema = {}
 NULL: Schema = {"type": "null"}
 MAX_BRANCHES = 2_000
-"""Members of one union, flat, and whatever is looked at to find them, at most."""
+"""Maximum number of schemas that are visited to flatten one union."""
 ANNOTATION_KEYWORDS = frozenset(
     {
         "title",
@@ -38,11 +38,19 @@ ANNOTATION_KEYWORDS = frozenset(
         "$id",
     }
 )
-"""Keywords that say nothing about which values are valid."""
+"""Keywords that do not affect which values are valid."""
 MAP_MARKER = "x-mapped"
-"""Marks the record that stands for a node under `each`; its only field is `values`."""
+"""Marks the record of a node under `each`; its only field is `values`."""
 
-_TYPE_WORDS = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "null", "array": "list", "object": "object"}
+_TYPE_WORDS = {
+    "string": "str",
+    "integer": "int",
+    "number": "float",
+    "boolean": "bool",
+    "null": "null",
+    "array": "list",
+    "object": "object",
+}
 _REFERENCE_PREFIX = "#/$defs/"
 _SUBSCHEMA_KEYS = (
     "items",
@@ -61,7 +69,7 @@ _SUBSCHEMA_MAP_KEYS = ("properties", "patternProperties", "dependentSchemas")
 
 
 def resolve(schema: Schema) -> Schema:
-    """Follows `$ref` and a single `allOf`; the `$defs` travel along. Raises `InputError` L042 for a reference that leads nowhere."""
+    """Follows `$ref` and a single `allOf`; the `$defs` are kept. Raises `InputError` L042 if that fails."""
     for _ in range(64):
         if "$ref" in schema:
             found = _definition(schema)
@@ -78,14 +86,22 @@ def resolve(schema: Schema) -> Schema:
 
 def _definition(schema: Schema) -> Any:
     reference = str(schema["$ref"])
-    found = schema.get("$defs", {}).get(reference.removeprefix(_REFERENCE_PREFIX)) if reference.startswith(_REFERENCE_PREFIX) else None
+    found = (
+        schema.get("$defs", {}).get(reference.removeprefix(_REFERENCE_PREFIX))
+        if reference.startswith(_REFERENCE_PREFIX)
+        else None
+    )
     if found is None:
-        raise InputError("L042", f"the reference {reference!r} leads nowhere", hint="refer to a type of the same schema: #/$defs/NAME")
+        raise InputError(
+            "L042",
+            f"the reference {reference!r} cannot be resolved",
+            hint="refer to a type of the same schema: #/$defs/NAME",
+        )
     return found
 
 
 def subschema(schema: Schema, part: Any) -> Schema:
-    """A part of a schema as a schema of its own. `assert_true` is the type of anything, `false` of nothing."""
+    """Returns a part of a schema as a separate schema. `true` is the type of any value, `false` of none."""
     if part is True:
         return {}
     if part is False:
@@ -100,15 +116,20 @@ def _has_reference(schema: Any) -> bool:
 
 
 def union_members(schema: Schema) -> list[Schema]:
-    """The members of a union, flat; one member where there is no union.
+    """Returns the members of a flattened union; one member for another type.
 
-    Raises `InputError` L042 for a union of unions without an end, or with more than 2,000 members.
+    Raises:
+        InputError: L042 for an infinite union of unions, or one with more than 2,000 members.
     """
     found: list[Schema] = []
     line, left = [schema], MAX_BRANCHES
     while line:
         if (left := left - 1) < 0:
-            raise InputError("L042", f"a union of more than {MAX_BRANCHES:,} types", hint="name each type once, and no union within itself")
+            raise InputError(
+                "L042",
+                f"a union of more than {MAX_BRANCHES:,} types",
+                hint="name each type once, and no union within itself",
+            )
         here = resolve(line.pop())
         key = "anyOf" if "anyOf" in here else "oneOf" if "oneOf" in here else ""
         if key:
@@ -122,12 +143,14 @@ def union_members(schema: Schema) -> list[Schema]:
 
 
 def format_type(schema: Schema, *, full: bool = False) -> str:
-    """The type as a reader of workflows would write it; with `full`, long literals are not shortened, so that `parse_type` reads it."""
+    """Formats a type in the syntax of workflows. With `full`, long literals are not shortened, so that `parse_type`
+    accepts the result.
+    """
     return _TypeFormatter(full).text(schema)
 
 
 def format_field(record: Schema, name: str) -> str:
-    """A field of a record as a reader would write it, with the default that it has where it may be left out."""
+    """Formats the type of a record's field, with the default if the field is optional."""
     field = record["properties"][name]
     optional = isinstance(field, dict) and "default" in field and name not in record.get("required", ())
     said = f" = {json.dumps(field['default'], ensure_ascii=False)}" if optional else ""
@@ -135,7 +158,7 @@ def format_field(record: Schema, name: str) -> str:
 
 
 class _TypeFormatter:
-    """The writing of one type, which stops where a hostile type would not end."""
+    """Formats one type, with a limit for types of malicious size."""
 
     def __init__(self, full: bool) -> None:
         self.full = full
@@ -167,7 +190,8 @@ class _TypeFormatter:
             case "array" if "prefixItems" in part:
                 return "tuple[" + ", ".join(self.text(subschema(part, entry)) for entry in part["prefixItems"]) + "]"
             case "array":
-                return f"{'set' if part.get('uniqueItems') else 'list'}[{self.text(subschema(part, part.get('items', True)))}]"
+                container = "set" if part.get("uniqueItems") else "list"
+                return f"{container}[{self.text(subschema(part, part.get('items', True)))}]"
             case "object" if "properties" in part or "title" in part:
                 return str(part["title"]) if "title" in part else "{" + ", ".join(part["properties"]) + "}"
             case "object":
@@ -188,7 +212,7 @@ class _TypeFormatter:
 
 
 def field_type(schema: Schema, name: str) -> Schema | str:
-    """The type of `.name`, or the reason why there is none."""
+    """Returns the type of `.name`, or the reason why there is none."""
     if schema.get("type") == "object" and "$ref" not in schema and name in (plain := schema.get("properties", {})):
         return subschema(schema, plain[name])
     found: list[Schema] = []
@@ -200,7 +224,10 @@ def field_type(schema: Schema, name: str) -> Schema | str:
             found.append(subschema(part, fields[name]))
         elif "type" not in part and not part.keys() - ANNOTATION_KEYWORDS:
             return ANY
-        elif part.get("type") == "object" and (more := part.get("additionalProperties", "properties" not in part)) is not False:
+        elif (
+            part.get("type") == "object"
+            and (more := part.get("additionalProperties", "properties" not in part)) is not False
+        ):
             found.append(subschema(part, more))
         else:
             near = closest_match(name, fields)
@@ -210,7 +237,7 @@ def field_type(schema: Schema, name: str) -> Schema | str:
 
 
 def item_type(schema: Schema, index: int | None) -> Schema | str:
-    """The type of `[index]`, or of any element where `index` is None; or the reason why there is none."""
+    """Returns the type of `[index]`, or of any element if `index` is None; or the reason why there is none."""
     found: list[Schema] = []
     for part in union_members(schema):
         if part.get("type") == "null" or part.get("const", 0) is None:
@@ -233,12 +260,12 @@ def item_type(schema: Schema, index: int | None) -> Schema | str:
 
 
 def element_type(schema: Schema) -> Schema | str:
-    """The type of the elements of a list, or the reason why it is none."""
+    """Returns the element type of a list, or the reason why the type is not a list."""
     return item_type(schema, None)
 
 
 def mapping_value_type(schema: Schema) -> Schema:
-    """The type of what a mapping has under a key that is not known yet; anything where fields have types of their own."""
+    """Returns the type of a mapping's values for an unknown key; any type if fields have different types."""
     parts = union_members(schema)
     return (
         ANY
@@ -248,7 +275,7 @@ def mapping_value_type(schema: Schema) -> Schema:
 
 
 def union(parts: Iterable[Schema]) -> Schema:
-    """The type of a value of any of the parts."""
+    """Returns the union of types."""
     found: dict[bytes, Schema] = {}
     given = list(parts)
     if len(given) == 1:
@@ -259,7 +286,9 @@ def union(parts: Iterable[Schema]) -> Schema:
                 return ANY
             found.setdefault(canonical({key: value for key, value in one.items() if key != "$defs"}), one)
     plain = {
-        part["type"] for part in found.values() if not part.keys() - ANNOTATION_KEYWORDS - {"type"} and isinstance(part.get("type"), str)
+        part["type"]
+        for part in found.values()
+        if not part.keys() - ANNOTATION_KEYWORDS - {"type"} and isinstance(part.get("type"), str)
     }
     kept = [part for part in found.values() if not _is_covered(part, plain)] or list(found.values())
     if len(kept) == 1:
@@ -268,29 +297,29 @@ def union(parts: Iterable[Schema]) -> Schema:
 
 
 def _is_covered(part: Schema, plain: set[str]) -> bool:
-    """Whether the part is some values of a plain type that is there too."""
+    """Returns whether the part is a subset of a plain type that is also in the union."""
     return ("const" in part or "enum" in part) and part.get("type") in plain
 
 
 TYPE_NAMES = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
-"""The JSON types of Python's scalars."""
+"""JSON types of Python's scalars."""
 
 
 def enum_values(part: Schema) -> list[Any] | None:
-    """The values that are all that a part of a type may be; None where it may be any of its kind."""
+    """Returns the values of an enumeration; None for another type."""
     found: list[Any] | None = part.get("enum", [part["const"]] if "const" in part else None)
     return found
 
 
 class AllowedValues(NamedTuple):
-    """The values of a type that lacks a value, and the one of them that was probably meant; empty where there is none."""
+    """The values of a type that excludes a value, and the most similar one; empty if none is similar."""
 
     values: list[Any]
     suggestion: str
 
 
 def allowed_values(schema: Schema, value: Any) -> AllowedValues | None:
-    """The values of a type that never has this one; None where it may have it."""
+    """Returns the values of a type that excludes this value; None if the type may include it."""
     options: list[Any] = []
     for part in union_members(schema):
         values = enum_values(part)
@@ -300,12 +329,15 @@ def allowed_values(schema: Schema, value: Any) -> AllowedValues | None:
     if any(value == option and type(value) is type(option) for option in options):
         return None
     return AllowedValues(
-        options, closest_match(value, [option for option in options if isinstance(option, str)]) if isinstance(value, str) else ""
+        options,
+        closest_match(value, [option for option in options if isinstance(option, str)])
+        if isinstance(value, str)
+        else "",
     )
 
 
 def object_type(fields: Mapping[str, Schema], required: Iterable[str] | None = None) -> Schema:
-    """The type of an object with these fields and no others; all are required, where nothing else is said."""
+    """Returns the type of an object with only these fields; all are required by default."""
     return {
         "type": "object",
         "properties": dict(fields),
@@ -315,24 +347,26 @@ def object_type(fields: Mapping[str, Schema], required: Iterable[str] | None = N
 
 
 def nullable(schema: Schema) -> Schema:
-    """The type of a value or null."""
+    """Returns the type of a value or null."""
     return union([schema, NULL])
 
 
 def map_result_type(element: Schema) -> Schema:
-    """The record that stands for a node under `each`: its only field, `values`, lists what its elements gave."""
+    """Returns the record type of a node under `each`: its only field, `values`, lists the results of the elements."""
     values = {"type": "array", "items": element}
     title = f"the elements of list[{format_type(element)}]"
     return bundle_definitions({"title": title, MAP_MARKER: True, **object_type({"values": values})})
 
 
 def is_map_result(schema: Schema) -> bool:
-    """Whether the schema is that of a node under `each`."""
+    """Returns whether the schema is the record type of a node under `each`."""
     return MAP_MARKER in schema
 
 
 def bundle_definitions(schema: Schema) -> Schema:
-    """The same type with all `$defs` at the root, as validators want it; equal names of different types get a number."""
+    """Returns the same type with all `$defs` at the root, as validators require. Equal names of different types get a
+    number.
+    """
     if not _has_nested_definitions(schema):
         return schema
     bundle = _DefinitionBundle()
@@ -353,14 +387,14 @@ def _has_nested_definitions(schema: Any) -> bool:
 
 
 class _DefinitionBundle:
-    """Definitions gathered from the parts of a schema."""
+    """Definitions collected from the parts of a schema."""
 
     def __init__(self) -> None:
         self.defs: dict[str, Any] = {}
         self._origins: dict[str, bytes] = {}
 
     def part(self, schema: Any, scope: Mapping[str, Any]) -> Any:
-        """The part with its references led to the gathered definitions; `scope` holds those that it sees."""
+        """Returns the part with references to the collected definitions; `scope` holds the definitions of the part."""
         if not isinstance(schema, dict):
             return schema
         scope = schema.get("$defs", scope)
@@ -380,7 +414,11 @@ class _DefinitionBundle:
 
     def _bundled_name(self, name: str, scope: Mapping[str, Any]) -> str:
         if name not in scope:
-            raise InputError("L042", f"the reference {_REFERENCE_PREFIX + name!r} leads nowhere", hint="refer to a type of the same schema")
+            raise InputError(
+                "L042",
+                f"the reference {_REFERENCE_PREFIX + name!r} cannot be resolved",
+                hint="refer to a type of the same schema",
+            )
         origin = canonical(_closure(name, scope))
         number, chosen = 1, name
         while chosen in self._origins and self._origins[chosen] != origin:
@@ -394,7 +432,7 @@ class _DefinitionBundle:
 
 
 def _closure(name: str, scope: Mapping[str, Any]) -> dict[str, Any]:
-    """A definition with all that it refers to, which together say what it means."""
+    """Returns a definition with all definitions that it refers to."""
     found: dict[str, Any] = {}
     waiting = [name]
     while waiting:
@@ -408,14 +446,19 @@ def _closure(name: str, scope: Mapping[str, Any]) -> dict[str, Any]:
 def _references(schema: Any) -> list[str]:
     if not isinstance(schema, dict):
         return []
-    here = [schema["$ref"].removeprefix(_REFERENCE_PREFIX)] if str(schema.get("$ref", "")).startswith(_REFERENCE_PREFIX) else []
+    here = (
+        [schema["$ref"].removeprefix(_REFERENCE_PREFIX)]
+        if str(schema.get("$ref", "")).startswith(_REFERENCE_PREFIX)
+        else []
+    )
     return here + [name for part in _subschemas(schema) for name in _references(part)]
 
 
 def localize_references(schema: Schema, name: str) -> Schema:
-    """The same type with no references but those of the form `#/$defs/NAME`, so that it means the same within another type.
+    """Returns the same type with only references of the form `#/$defs/NAME`, so that it keeps its meaning inside
+    another type.
 
-    The whole of it, `#`, and what lies below become definitions of this name, with a number where there are more.
+    The whole schema, `#`, and parts of it become definitions with this name, numbered if there are several.
     """
     led: dict[str, str] = {}
     defs: dict[str, Any] = dict(schema.get("$defs", {}))
@@ -431,10 +474,12 @@ def localize_references(schema: Schema, name: str) -> Schema:
 
 
 def _nonlocal_references(schema: Any) -> Iterator[str]:
-    """References to other parts of a schema than its definitions."""
+    """Yields references to parts of a schema other than its definitions."""
     if isinstance(schema, dict):
         reference = str(schema.get("$ref", ""))
-        if reference.startswith("#") and (not reference.startswith(_REFERENCE_PREFIX) or "/" in reference.removeprefix(_REFERENCE_PREFIX)):
+        if reference.startswith("#") and (
+            not reference.startswith(_REFERENCE_PREFIX) or "/" in reference.removeprefix(_REFERENCE_PREFIX)
+        ):
             yield reference
         for part in (*_subschemas(schema), *schema.get("$defs", {}).values()):
             yield from _nonlocal_references(part)
@@ -443,7 +488,11 @@ def _nonlocal_references(schema: Any) -> Iterator[str]:
 def _replace_references(schema: Any, led: Mapping[str, str]) -> Any:
     if not isinstance(schema, dict):
         return schema
-    out = {**schema, "$ref": led.get(schema["$ref"], schema["$ref"])} if isinstance(schema.get("$ref"), str) else dict(schema)
+    out = (
+        {**schema, "$ref": led.get(schema["$ref"], schema["$ref"])}
+        if isinstance(schema.get("$ref"), str)
+        else dict(schema)
+    )
     out |= {key: _replace_references(out[key], led) for key in _SUBSCHEMA_KEYS if key in out}
     out |= {key: [_replace_references(entry, led) for entry in out[key]] for key in _SUBSCHEMA_LIST_KEYS if key in out}
     return out | {
@@ -454,9 +503,11 @@ def _replace_references(schema: Any, led: Mapping[str, str]) -> Any:
 
 
 def strip_annotations(schema: Any) -> Any:
-    """A schema without what only people read."""
+    """Returns a schema without annotations."""
     if isinstance(schema, dict):
         return {
-            key: strip_annotations(value) for key, value in schema.items() if key not in ("title", "description") or isinstance(value, dict)
+            key: strip_annotations(value)
+            for key, value in schema.items()
+            if key not in ("title", "description") or isinstance(value, dict)
         }
     return [strip_annotations(one) for one in schema] if isinstance(schema, list | tuple) else schema

@@ -1,4 +1,4 @@
-"""JSON values: the alias, canonical bytes and digests, and the strict reading of untrusted text."""
+"""JSON values: type alias, canonical bytes, digests, and strict parsing of untrusted text."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import msgspec
 
 T = TypeVar("T")
 JSON: TypeAlias = bool | int | float | str | Sequence["JSON"] | Mapping[str, "JSON"] | None
-"""What a node reads and writes. Containers are treated as immutable everywhere."""
+"""Input or output of a node. Containers are treated as immutable everywhere."""
 
 MAX_BYTES = 1 << 20
-"""Bytes of untrusted JSON text that are read at most (RELIABILITY, hostile input)."""
+"""Maximum size of untrusted JSON text in bytes (RELIABILITY, hostile input)."""
 MAX_DEPTH = 64
 MAX_DIGITS = 40
 MAX_STORED_BYTES = 48 << 20
-"""Bytes of one value, as JSON, that are kept at most: less than a journal takes for an event."""
+"""Maximum size of one stored value as JSON in bytes; less than a journal accepts for an event."""
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _encode_unsorted = msgspec.json.Encoder().encode
@@ -30,28 +30,28 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def canonical(value: object) -> bytes:
-    """The one UTF-8 spelling of a JSON value: keys sorted, no spaces. NaN and infinities become null."""
+    """Encodes a JSON value in its canonical form: UTF-8, sorted keys, no spaces. NaN and infinities become null."""
     return _encode(value)
 
 
 def digest(data: bytes) -> str:
-    """A content digest: the first 32 hexadecimal digits of SHA-256."""
+    """Returns a content digest: the first 32 hexadecimal digits of SHA-256."""
     return hashlib.sha256(data).hexdigest()[:32]
 
 
 def iter_json_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file of JSON lines that say something, with their numbers from 1; without the mark that editors put before UTF-8."""
+    """Yields the non-empty lines of a JSON Lines file with their numbers from 1, without a byte order mark."""
     for number, line in enumerate(data.removeprefix(codecs.BOM_UTF8).splitlines(), start=1):
         if line.strip():
             yield number, line
 
 
 class JsonDecodingError(ValueError):
-    """Bytes that are no value of the type that they should be; `args[0]` says why."""
+    """Bytes that do not encode a value of the expected type; `args[0]` is the reason."""
 
 
 def decode_json(data: bytes, type: type[T]) -> T:
-    """JSON as a value of a type. Raises `JsonDecodingError`: for what is no JSON, none of that type, no UTF-8, or nested too deep."""
+    """Decodes JSON as a type. Raises `JsonDecodingError` for invalid JSON or UTF-8, another type, or deep nesting."""
     try:
         return msgspec.json.decode(data, type=type)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -59,14 +59,14 @@ def decode_json(data: bytes, type: type[T]) -> T:
 
 
 class StrictJsonError(ValueError):
-    """Text that is no JSON, or JSON that a careful reader refuses; `args[0]` says why."""
+    """Text that is not JSON, or is refused by the strict parser; `args[0]` is the reason."""
 
 
 def storage_error(value: object) -> str:
-    """Why a value of a stranger's program cannot be kept as JSON and read back the same; empty where it can.
+    """Returns why an untrusted value cannot be stored as JSON and read back unchanged; empty if it can.
 
-    NaN, infinities, lone surrogates, integers over 40 digits, nesting over 64, more than 48 MiB. `value` is what a reader of JSON gave, or
-    pydantic as JSON: sets, bytes and keys that are no texts are not looked for.
+    Reasons: NaN, infinities, lone surrogates, integers over 40 digits, nesting over 64, more than 48 MiB. `value` comes
+    from a JSON parser or from pydantic as JSON, so sets, bytes and keys of other types are not checked.
     """
     try:
         data = _encode_unsorted(value)
@@ -75,10 +75,10 @@ def storage_error(value: object) -> str:
     except UnicodeEncodeError:
         return "it has a lone surrogate in a string"
     except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
-        return f"it is no JSON: {str(error)[:200]}"
+        return f"it is not JSON: {str(error)[:200]}"
     if len(data) > MAX_STORED_BYTES:
-        return f"it has {len(data):,} bytes as JSON; at most {MAX_STORED_BYTES:,} are kept"
-    # Only what looks suspicious from afar is walked through: most values of tools are flat.
+        return f"it has {len(data):,} bytes as JSON; at most {MAX_STORED_BYTES:,} can be stored"
+    # Only suspicious values are traversed: most values of tools are flat.
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH and (deep := _depth_error(value)):
         return deep
     if _LONG_NUMBER.search(data) and _has_long_number(value):
@@ -90,14 +90,14 @@ _LONG_NUMBER = re.compile(rb"[0-9]{41}")
 
 
 def may_have_null(value: object) -> bool:
-    """Whether a value may have a null in it; never says no where it has one."""
+    """Returns whether a value may contain a null. There are no false negatives."""
     return b"null" in _encode_unsorted(value)
 
 
 def non_finite_error(value: object) -> str:
-    """Where a value has NaN or an infinity in it, the words that say so."""
+    """Returns an error text if a value contains NaN or an infinity."""
     bad = next((here for here in _iter_values(value) if isinstance(here, float) and not math.isfinite(here)), None)
-    return "" if bad is None else f"{bad} is no number of JSON"
+    return "" if bad is None else f"{bad} is not a JSON number"
 
 
 def _has_long_number(value: object) -> bool:
@@ -126,17 +126,24 @@ def _iter_values(value: object) -> Iterator[object]:
 
 
 def parse_untrusted(text: str) -> Any:
-    """Reads JSON from a model or a stranger.
+    """Parses JSON from a model or another untrusted source.
 
-    Refuses text over 1 MiB, nesting over 64, duplicate keys, NaN and infinities, integers over 40 digits and lone
-    surrogates; raises `StrictJsonError` with the reason.
+    Refused are text over 1 MiB, nesting over 64, duplicate keys, NaN and infinities, integers over 40 digits and lone
+    surrogates.
+
+    Raises:
+        StrictJsonError: The reason.
     """
     if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         raise StrictJsonError("more than 1 MiB of JSON")
     _refuse_depth(text)
     try:
         value = json.loads(
-            text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_int=_bounded_int, parse_float=_finite_float
+            text,
+            object_pairs_hook=_unique_keys,
+            parse_constant=_refuse_constant,
+            parse_int=_bounded_int,
+            parse_float=_finite_float,
         )
     except StrictJsonError:
         raise
@@ -148,7 +155,7 @@ def parse_untrusted(text: str) -> Any:
 
 
 _BRACKET = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)|([\[{])|[\]}]', re.DOTALL)
-"""A string, whole or open, which is passed over; or a bracket."""
+"""A string, complete or not, which is skipped; or a bracket."""
 
 
 def _refuse_depth(text: str) -> None:
@@ -168,7 +175,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise StrictJsonError(f"the key {key[:60]!r} stands twice")
+            raise StrictJsonError(f"the key {key[:60]!r} occurs twice")
         found[key] = value
     return found
 

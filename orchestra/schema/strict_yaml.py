@@ -1,7 +1,7 @@
-"""Strict YAML: the plain data of a file, and where each piece of it stands.
+"""Strict YAML: the plain data of a file, and the position of each part.
 
-Read from libyaml's events, so that an alias, a tag or a second document is refused before anything is built from it.
-Scalars are those of YAML 1.2's core schema that are JSON too; hexadecimal and octal spellings stay strings.
+Parsed from libyaml's events, so that aliases, tags and further documents are refused before anything is built from
+them. Scalars are those of YAML 1.2's core schema that are also JSON; hexadecimal and octal spellings stay strings.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from orchestra.schema.strict_json import MAX_DIGITS
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 64
 MAX_SCALAR = 64 << 10
-"""Bytes of a file, nesting, and characters of one scalar, at most (RELIABILITY, hostile input)."""
+"""Limits of a file in bytes, of nesting, and of one scalar in characters (RELIABILITY, hostile input)."""
 
 ValuePath: TypeAlias = tuple[str | int, ...]
 
@@ -31,7 +31,7 @@ _LEADING_ZERO = re.compile(r"[-+]?0[0-9]")
 _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _UNQUOTED_TYPE = re.compile(r"\b(?:list|dict|Literal)\[$")
 _ENDED_EXPRESSION = re.compile(r"""(?P<quote>["'])\$\{[^"'}]*(?P=quote)\s*$""")
-"""A text that ended within an expression, as far as the place of a fault."""
+"""A string that ended inside an expression, up to the position of an error."""
 _NUMBER_START = frozenset("0123456789+-.")
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u2028\u2029]|\r(?!\n)")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -47,22 +47,25 @@ class YamlPosition(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True)
 class YamlDocument:
-    """The data of a file; `location` says where a piece of it stands."""
+    """The data of a file; `location` returns the position of a part."""
 
     value: Any
     file: str
     lines: list[str] = field(repr=False)
     _root_position: YamlPosition = field(repr=False)
     _positions: dict[int, dict[str | int, tuple[YamlPosition, YamlPosition]]] = field(repr=False)
-    """By the `id` of a container of `value`: the spots of each entry's key and value."""
+    """By `id` of a container in `value`: positions of each entry's key and value."""
 
     def path(self, location: Iterable[Any], *, missing: bool = False) -> ValuePath:
-        """The keys of one of pydantic's locations, which has the names of union branches among them; `missing` says that the last key is
-        wanted, and not there."""
+        """Returns the keys of one of pydantic's locations, which also contain names of union branches. `missing` means
+        that the last key is required and absent.
+        """
         path: list[str | int] = []
         steps, here = list(location), self.value
         for number, step in enumerate(steps, start=1):
-            if (isinstance(here, dict) and step in here) or (isinstance(here, list) and isinstance(step, int) and step < len(here)):
+            if (isinstance(here, dict) and step in here) or (
+                isinstance(here, list) and isinstance(step, int) and step < len(here)
+            ):
                 path.append(step)
                 here = here[step]
             elif missing and number == len(steps):
@@ -70,7 +73,9 @@ class YamlDocument:
         return tuple(path)
 
     def location(self, path: ValuePath, *, key: bool = False) -> SourceLocation:
-        """Where the value at `path` stands, or with `key` the key that leads to it; for a path that is not there, its nearest ancestor."""
+        """Returns the location of the value at `path`, or with `key` of its key. For an absent path, it is that of the
+        nearest ancestor.
+        """
         spot, here = self._root_position, self.value
         for depth, step in enumerate(path):
             entry = self._positions.get(id(here), {}).get(step)
@@ -82,7 +87,7 @@ class YamlDocument:
 
 
 def load_yaml(text: str | bytes, file: str) -> YamlDocument:
-    """Reads YAML strictly. Raises `InputError` (L001 to L013), with its place, for whatever the language does not allow."""
+    """Parses YAML strictly. Raises `InputError` L001 to L013 with the location of the error."""
     source = _decode(text, file)
     lines = source.split("\n")
     if bad := _FORBIDDEN.search(source):
@@ -107,7 +112,10 @@ def _decode(text: str | bytes, file: str) -> str:
         source = "" if size > MAX_BYTES else _decode_utf8(text, file)
     if size > MAX_BYTES:
         raise InputError(
-            "L001", f"{file} has more than 1 MiB", location=SourceLocation(file, 1), hint="split it, or pass data as inputs instead"
+            "L001",
+            f"{file} has more than 1 MiB",
+            location=SourceLocation(file, 1),
+            hint="split it, or pass data as inputs instead",
         )
     return source
 
@@ -119,7 +127,9 @@ def _decode_utf8(data: bytes, file: str) -> str:
         before = data[: error.start]
         line = before.count(b"\n") + 1
         column = len(before[before.rfind(b"\n") + 1 :].decode("utf-8", "replace")) + 1
-        raise InputError("L002", f"{file} is not UTF-8", location=SourceLocation(file, line, column), hint="save it as UTF-8") from error
+        raise InputError(
+            "L002", f"{file} is not UTF-8", location=SourceLocation(file, line, column), hint="save it as UTF-8"
+        ) from error
 
 
 def _position_at(source: str, offset: int) -> YamlPosition:
@@ -137,7 +147,9 @@ def _character_error(char: str, spot: YamlPosition, file: str, lines: list[str])
     text = _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", lines[spot.line - 1])
     what = "a carriage return without a line feed" if char == "\r" else f"the character {name}"
     hint = f'inside double quotes write "\\u{ord(char):04x}"' if char in "\u2028\u2029\ufffe\uffff" else "remove it"
-    return InputError("L003", f"{what} is not allowed", location=SourceLocation(file, spot.line, spot.column, text), hint=hint)
+    return InputError(
+        "L003", f"{what} is not allowed", location=SourceLocation(file, spot.line, spot.column, text), hint=hint
+    )
 
 
 def _syntax_error(problem: str, spot: YamlPosition, reader: _Reader) -> InputError:
@@ -149,7 +161,7 @@ def _syntax_error(problem: str, spot: YamlPosition, reader: _Reader) -> InputErr
             location=reader.location(spot),
             hint="move a part into a workflow of its own, and `call` it",
         )
-    hint = 'quote a text that has ": " or " #" in it or begins with a sign; a key is written "key: value"'
+    hint = 'quote a string that contains ": " or " #" or starts with a sign; a key is written "key: value"'
     if quoted := _quoting_hint(text, spot.column - 1):
         hint = quoted
     elif "\t" in text:
@@ -164,8 +176,9 @@ def _syntax_error(problem: str, spot: YamlPosition, reader: _Reader) -> InputErr
 
 
 def _quoting_hint(text: str, column: int) -> str:
-    """What to do about a fault at a column where a type within brackets stands without quotes, or where a quote inside an expression
-    ended the text around it; empty where it is neither."""
+    """Returns a hint for an error at a column where a bracketed type lacks quotes, or where a quote inside an
+    expression ended the string; otherwise empty.
+    """
     if typed := _UNQUOTED_TYPE.search(text, 0, column + 1):
         whole = text[typed.start() :].partition("]")[0]
         whole += "]" * whole.count("[")
@@ -191,7 +204,7 @@ class _Container:
 
 
 class _Reader:
-    """Builds data from events; one use."""
+    """Builds data from events. Used once."""
 
     def __init__(self, file: str, lines: list[str]) -> None:
         self.file, self.lines = file, lines
@@ -232,22 +245,33 @@ class _Reader:
     def _document(self, event: Any) -> None:
         self.documents += 1
         if self.documents > 1:
-            raise self._error("L008", "a second document begins here", event, "one file holds one document: remove `---`")
+            raise self._error(
+                "L008", "a second document starts here", event, "write one document per file: remove `---`"
+            )
         if event.tags:
             raise self._error("L006", "a %TAG directive is not allowed", event, "remove it")
 
     def _check_node(self, event: Any) -> None:
         if event.anchor is not None:
-            raise self._error("L005", f"an anchor, `&{event.anchor}`, is not allowed", event, "write the value out where it is used")
+            raise self._error(
+                "L005", f"an anchor, `&{event.anchor}`, is not allowed", event, "write the value out where it is used"
+            )
         if event.tag is not None:
-            raise self._error("L006", f"a tag, `{event.tag}`, is not allowed", event, "remove it: types come from the language")
+            raise self._error(
+                "L006", f"a tag, `{event.tag}`, is not allowed", event, "remove it: types come from the language"
+            )
 
     def _open(self, event: Any, is_map: bool) -> None:
         self._check_node(event)
         if self.stack and self.stack[-1].is_map and self.stack[-1].key is None:
             raise self._error("L010", "a key must be a string", event, "write a name as the key")
         if len(self.stack) >= MAX_DEPTH:
-            raise self._error("L011", f"nested deeper than {MAX_DEPTH}", event, "move a part into a workflow of its own, and `call` it")
+            raise self._error(
+                "L011",
+                f"nested deeper than {MAX_DEPTH}",
+                event,
+                "move a part into a workflow of its own, and `call` it",
+            )
         value: Any = {} if is_map else []
         self._put(value, self._position(event))
         container = _Container(value, is_map)
@@ -259,10 +283,15 @@ class _Reader:
         text: str = event.value
         if len(text) > MAX_SCALAR:
             raise self._error(
-                "L012", f"a text of {len(text):,} characters; at most {MAX_SCALAR:,}", event, "pass it as an input, from a file"
+                "L012",
+                f"a string of {len(text):,} characters; at most {MAX_SCALAR:,}",
+                event,
+                "pass it as an input, from a file",
             )
         if bad := _CONTROL.search(text):
-            raise self._error("L003", f"the text has the character U+{ord(bad[0]):04X}, which is not allowed", event, "remove it")
+            raise self._error(
+                "L003", f"the text has the character U+{ord(bad[0]):04X}, which is not allowed", event, "remove it"
+            )
         top = self.stack[-1] if self.stack else None
         if top is not None and top.is_map and top.key is None:
             self._key(event, text, top)
@@ -274,10 +303,14 @@ class _Reader:
             if text == "<<":
                 raise self._error("L007", "a merge key, `<<`, is not allowed", event, "write the keys out")
             if not isinstance(self._value(event, text), str):
-                raise self._error("L010", f"a key must be a string, and {text or 'nothing'} is not", event, f'quote it: "{text}"')
+                raise self._error(
+                    "L010", f"a key must be a string, not {text or 'empty'}", event, f'quote it: "{text}"'
+                )
         if text in top.value:
             first = top.positions[text][0].line
-            raise self._error("L009", f"the key {text!r} stands twice; first in line {first}", event, "keep one of them")
+            raise self._error(
+                "L009", f"the key {text!r} occurs twice; first in line {first}", event, "keep one of them"
+            )
         top.key, top.key_position = text, self._position(event)
 
     def _put(self, value: Any, spot: YamlPosition) -> None:
@@ -294,7 +327,7 @@ class _Reader:
             top.value.append(value)
 
     def _value(self, event: Any, text: str) -> Any:
-        """A plain scalar's value, by the core schema of YAML 1.2."""
+        """Returns the value of a plain scalar by the core schema of YAML 1.2."""
         if text in _NULL_WORDS:
             return None
         if text in _BOOLEAN_WORDS:
@@ -314,7 +347,9 @@ class _Reader:
             raise self._error("L013", f"{text} is ambiguous: an octal number, a decimal one, or a text", event, hint)
         if number["point"] is None and number["power"] is None and "." not in text:
             if (length := len(text.lstrip("+-"))) > MAX_DIGITS:
-                raise self._error("L013", f"an integer of {length} digits; at most {MAX_DIGITS}", event, f'quote it: "{text[:12]}…"')
+                raise self._error(
+                    "L013", f"an integer of {length} digits; at most {MAX_DIGITS}", event, f'quote it: "{text[:12]}…"'
+                )
             return int(text)
         value = float(text)
         if value in (float("inf"), float("-inf")):

@@ -1,21 +1,239 @@
-"""Validators: values against their types, with the first fault said in plain words."""
+"""Validation of values against types, with the first error in plain words, and limits for the complexity of schemas."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from orchestra.core.errors import InputError
 from orchestra.core.paths import format_path
 from orchestra.core.suggestions import closest_match
 from orchestra.core.untrusted_text import to_storable
+from orchestra.schema.fields import resolve_reference
 from orchestra.schema.json_schema import Schema
-from orchestra.schema.schema_size import check_complexity, count_evaluations
 from orchestra.schema.strict_json import canonical
-from orchestra.schema.string_formats import FORMATS
 
 if TYPE_CHECKING:
     import jsonschema_rs
+
+_CLOCK = r"\d\d:\d\d:\d\d(\.\d+)?([zZ]|[+-]\d\d:\d\d)?"
+_TIME = re.compile(_CLOCK)
+_DATETIME = re.compile(rf"\d{{4}}-\d\d-\d\d[tT ]{_CLOCK}")
+_DURATION = re.compile(r"-?P(?=[\dT])(\d+Y)?(\d+M)?(\d+W)?(\d+D)?(T(?=\d)(\d+H)?(\d+M)?(\d+(\.\d+)?S)?)?")
+
+
+def _is_datetime(text: str) -> bool:
+    return _DATETIME.fullmatch(text) is not None and _parses(datetime.fromisoformat, text)
+
+
+def _is_time(text: str) -> bool:
+    return _TIME.fullmatch(text) is not None and _parses(time.fromisoformat, text)
+
+
+def _is_duration(text: str) -> bool:
+    return _DURATION.fullmatch(text) is not None
+
+
+def _parses(read: Callable[[str], object], text: str) -> bool:
+    try:
+        read(text.upper())
+    except ValueError:
+        return False
+    return True
+
+
+FORMATS: Mapping[str, Callable[[str], bool]] = {"date-time": _is_datetime, "time": _is_time, "duration": _is_duration}
+"""Checks of string formats. They follow pydantic: JSON Schema's own require a time zone in every time, and have no
+durations below a second.
+"""
+
+
+MAX_PATHS = 1_000_000
+"""Maximum number of ways in which parts of a schema apply to one part of a value; it takes some hundredths of a second.
+"""
+MAX_CHAIN = 200
+"""Maximum length of a chain of types."""
+
+_INPLACE_KEYS = ("not", "if", "then", "else")
+_INPLACE_LIST_KEYS = ("allOf", "anyOf", "oneOf")
+_CHILD_KEYS = (
+    "items",
+    "additionalProperties",
+    "contains",
+    "propertyNames",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+)
+_CHILD_MAP_KEYS = ("properties", "patternProperties")
+_UNSUPPORTED_KEYS = ("$anchor", "$dynamicAnchor", "$dynamicRef", "$recursiveRef", "$recursiveAnchor")
+
+
+def check_complexity(schema: Mapping[str, Any]) -> None:
+    """Checks that validation against a schema takes limited time, and that all its references point to its own parts.
+    Small schemas may have 2^n ways to apply to one value.
+
+    Raises:
+        InputError: L042.
+    """
+    try:
+        if b'"$' not in canonical(schema):
+            return  # without references the work is linear in the length
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError("L042", f"not a schema: {str(error)[:200]}", hint="JSON Schema 2020-12, as JSON") from error
+    _check_cycles(schema)
+    if _PathCounter(schema).count(schema, 0) > MAX_PATHS:
+        raise InputError(
+            "L042", "its parts refer to each other in more than a million ways", hint="name each type once in a union"
+        )
+
+
+def _check_cycles(root: Mapping[str, Any]) -> None:
+    """Refuses a type that consists of itself: `A: {anyOf: [A, str]}`."""
+    open_, done = set[int](), set[int]()
+    starts: list[Any] = [root]
+    seen = set[int]()
+    while starts:
+        start = starts.pop()
+        if not isinstance(start, Mapping) or id(start) in seen:
+            continue
+        seen.add(id(start))
+        here = list(inplace_subschemas(start, root))
+        starts += [*here, *_child_subschemas(start)]
+        line = [(start, iter(here))] if id(start) not in done else []
+        open_ = {id(start)}
+        while line:
+            node, parts = line[-1]
+            part = next(parts, None)
+            if part is None:
+                done.add(id(node))
+                open_.discard(id(node))
+                line.pop()
+            elif id(part) in open_:
+                raise InputError("L042", "a type that only contains itself", hint="put it into a field or a list")
+            elif isinstance(part, Mapping) and id(part) not in done:
+                open_.add(id(part))
+                line.append((part, inplace_subschemas(part, root)))
+
+
+class _PathCounter:
+    """Counts for each part of a schema how often it applies to one part of a value."""
+
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        self.root = root
+        self.counts: dict[int, int] = {}
+
+    def count(self, schema: Any, depth: int) -> int:
+        """Returns the count of one part; 1 for a part that is being counted, because the validator detects cycles
+        itself.
+        """
+        if not isinstance(schema, Mapping):
+            return 1
+        if (known := self.counts.get(id(schema))) is not None:
+            return known
+        if depth > MAX_CHAIN:
+            raise InputError(
+                "L042", f"a chain of more than {MAX_CHAIN} types that refer to each other", hint="shorten the chain"
+            )
+        self.counts[id(schema)] = 1
+        if "$id" in schema and schema is not self.root:
+            raise InputError("L042", "a part has an `$id` of its own", hint="refer to types by #/$defs/NAME")
+        if foreign := next((key for key in _UNSUPPORTED_KEYS if key in schema), None):
+            raise InputError("L042", f"`{foreign}` is not supported", hint="refer to types by #/$defs/NAME")
+        here = sum([self.count(part, depth + 1) for part in inplace_subschemas(schema, self.root)])
+        inside = max([self.count(part, depth + 1) for part in _child_subschemas(schema)], default=0)
+        ways = self.counts[id(schema)] = min(1 + here + inside, MAX_PATHS + 1)
+        return ways
+
+
+def inplace_subschemas(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Any]:
+    """Yields the parts that apply to the same value as the schema itself. Raises `InputError` L042 for a reference out
+    of the schema.
+    """
+    if isinstance(reference := schema.get("$ref"), str):
+        if reference != "#" and not reference.startswith("#/"):
+            raise InputError(
+                "L042",
+                f"the reference {reference[:100]!r} points outside the schema",
+                hint="refer to types by #/$defs/NAME",
+            )
+        if (found := resolve_reference(reference, root)) is not None:
+            yield found
+    yield from (schema[key] for key in _INPLACE_KEYS if key in schema)
+    for key in _INPLACE_LIST_KEYS:
+        listed = schema.get(key)
+        yield from listed if isinstance(listed, list | tuple) else ()
+    depending = schema.get("dependentSchemas")
+    yield from depending.values() if isinstance(depending, Mapping) else ()
+
+
+def _child_subschemas(schema: Mapping[str, Any]) -> Iterator[Any]:
+    yield from (schema[key] for key in _CHILD_KEYS if key in schema)
+    first = schema.get("prefixItems")
+    yield from first if isinstance(first, list | tuple) else ()
+    for key in _CHILD_MAP_KEYS:
+        named = schema.get(key)
+        yield from named.values() if isinstance(named, Mapping) else ()
+
+
+def count_evaluations(schema: Mapping[str, Any], value: Any, limit: int) -> int:
+    """Returns how many pairs of a schema part and a value part are evaluated without memoization; counting stops after
+    `limit`.
+    """
+    line: list[tuple[Any, Any]] = [(schema, value)]
+    count = 0
+    while line and count <= limit:
+        here, one = line.pop()
+        if not isinstance(here, Mapping):
+            continue
+        count += 1
+        # Plain parts are not counted: a long list of numbers is fast.
+        line += [(part, one) for part in inplace_subschemas(here, schema)]
+        match one:
+            case dict():
+                line += [
+                    (part, item)
+                    for name, item in one.items()
+                    for part in _property_subschemas(here, name)
+                    if _has_subschemas(part)
+                ]
+            case list() | tuple():
+                first = here.get("prefixItems", ())
+                line += [
+                    (part, item)
+                    for index, item in enumerate(one)
+                    if _has_subschemas(part := first[index] if index < len(first) else here.get("items"))
+                ]
+            case _:
+                pass
+    return count
+
+
+def _has_subschemas(schema: Any) -> bool:
+    return isinstance(schema, Mapping) and any(
+        key in schema
+        for key in (
+            "$ref",
+            *_INPLACE_LIST_KEYS,
+            *_INPLACE_KEYS,
+            *_CHILD_KEYS,
+            *_CHILD_MAP_KEYS,
+            "prefixItems",
+            "dependentSchemas",
+        )
+    )
+
+
+def _property_subschemas(schema: Mapping[str, Any], name: str) -> list[Any]:
+    found = schema.get("properties", {}).get(name)
+    patterns = list(schema.get("patternProperties", {}).values())
+    return [
+        *([] if found is None else [found]),
+        *patterns,
+        *(schema[key] for key in ("additionalProperties",) if key in schema and found is None),
+    ]
+
 
 _TYPE_WORDS = {
     "string": "str",
@@ -40,7 +258,7 @@ _LIMITS = {
 }
 
 MAX_EVALUATIONS = 5_000
-"""Parts of a schema that are tried on parts of a value, at most, to find words for what is wrong with it."""
+"""Maximum number of evaluations for finding the reason why a value is invalid."""
 
 
 def _refuse_retrieval(uri: str) -> NoReturn:
@@ -48,11 +266,11 @@ def _refuse_retrieval(uri: str) -> NoReturn:
 
 
 class Validator:
-    """A schema made ready. It never fetches a reference, and its patterns run in linear time."""
+    """A compiled schema. It never fetches references, and its patterns run in linear time."""
 
     def __init__(self, schema: Schema) -> None:
-        """Raises `InputError` L042 for a schema that is none."""
-        import jsonschema_rs  # 3 MiB, for who defines types and validates nothing
+        """Compiles a schema. Raises `InputError` L042 for an invalid one."""
+        import jsonschema_rs  # 3 MiB of memory, not needed by users who only define types
 
         self.schema = schema
         check_complexity(schema)
@@ -71,20 +289,22 @@ class Validator:
             raise InputError("L042", f"not a schema: {reason}", hint=hint) from error
 
     def is_valid(self, value: Any) -> bool:
-        """Whether the value is of the type."""
+        """Returns whether the value has the type."""
         try:
             return self._validator.is_valid(value)
         except (ValueError, UnicodeEncodeError):
             return False
 
     def check(self, value: Any) -> str | None:
-        """None for a value of the type; otherwise where and why the first fault is, such as `items[0].text: expected str, got 5`."""
+        """Returns None for a valid value; otherwise the location and reason of the first error, such as `items[0].text:
+        expected str, got 5`.
+        """
         try:
             if self._validator.is_valid(value):
                 return None
-            # `is_valid` remembers what it has tried, `iter_errors` does not: under unions that hold each other it would never end.
+            # `is_valid` memoizes, `iter_errors` does not: with nested unions it could run forever.
             if count_evaluations(self.schema, value, MAX_EVALUATIONS) > MAX_EVALUATIONS:
-                return f"{format_value(value)} is not of its type, which has too many unions within each other to say where"
+                return f"{format_value(value)} is not of its type, which has too many nested unions to find the error"
             first = next(iter(self._validator.iter_errors(value)))
         except UnicodeEncodeError:
             return "a lone surrogate in a string"
@@ -103,7 +323,8 @@ class Validator:
         value: Any = error.instance
         match kind.name:
             case "type":
-                return f"expected {' | '.join(_TYPE_WORDS.get(name, name) for name in kind.types)}, got {format_value(value)}"
+                expected = " | ".join(_TYPE_WORDS.get(name, name) for name in kind.types)
+                return f"expected {expected}, got {format_value(value)}"
             case "required":
                 return f"the field {kind.property!r} is missing"
             case "additionalProperties" | "unevaluatedProperties":
@@ -116,13 +337,13 @@ class Validator:
             case "anyOf" | "oneOf" if hasattr(kind, "context"):
                 return self._union_reason(kind.context, value, path)
             case "pattern":
-                return f"expected a text that matches {kind.pattern}, got {format_value(value)}"
+                return f"expected a string that matches {kind.pattern}, got {format_value(value)}"
             case "format":
-                return f"expected a text of format {kind.format}, got {format_value(value)}"
+                return f"expected a string of format {kind.format}, got {format_value(value)}"
             case "multipleOf":
                 return f"expected a multiple of {kind.multiple_of}, got {format_value(value)}"
             case "uniqueItems":
-                return "expected elements that differ"
+                return "expected unique elements"
             case name if name in _LIMITS:
                 measured = len(value) if isinstance(value, str | list | dict) else format_value(value)
                 return f"expected {_LIMITS[name].format(kind.limit)}, got {measured}"
@@ -137,7 +358,7 @@ class Validator:
         return f"there is no field {name!r} here" + (f"; did you mean {near!r}?" if near else "")
 
     def _union_reason(self, context: Any, value: Any, path: Sequence[str | int]) -> str:
-        """What is wrong in the one branch that the value's kind fits; or which kinds are expected."""
+        """Returns the error in the only branch that fits the kind of the value, or the expected kinds."""
         expected: list[str] = []
         inner: list[jsonschema_rs.ValidationError] = []
         if sum(not branch for branch in context) > 1:
@@ -158,7 +379,7 @@ class Validator:
 
 
 def format_value(value: Any) -> str:
-    """A value, short enough for a message."""
+    """Formats a value briefly for a message."""
     match value:
         case dict():
             return "an object"

@@ -71,7 +71,7 @@ def _parse(expression: str) -> tuple[ast.expr, list[bytes]]:
     try:
         tree = ast.parse(text, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ArithmeticParseError(f"{expression[:80]!r} is no arithmetic") from error
+        raise ArithmeticParseError(f"{expression[:80]!r} is not an arithmetic expression") from error
     return tree.body, re.split(rb"\r\n|\r|\n", text.encode())
 
 
@@ -84,7 +84,11 @@ def _normalize(expression: str) -> str:
     if not re.search(r"[A-Za-z]", text):  # where there is no function, a comma between digits groups thousands
         text = re.sub(r"(?<![\d.])(\d{1,3})((?:,\d{3})+)(?![\d,])", _ungroup, text)
     elif re.search(r",\s", text):  # and where arguments have a blank between them, one without it does
-        text = re.sub(r"(?<![\w.,])(?P<money>[$€£¥₹]\s*)?(?P<first>\d{1,3})(?P<rest>(?:,\d{3})+)(?!\d|,\d)", _ungroup_argument, text)
+        text = re.sub(
+            r"(?<![\w.,])(?P<money>[$€£¥₹]\s*)?(?P<first>\d{1,3})(?P<rest>(?:,\d{3})+)(?!\d|,\d)",
+            _ungroup_argument,
+            text,
+        )
     text = re.sub(r"[$€£¥₹]\s*(?=[\d.])", "", text)
     text = re.sub(r"(?<!\d)(\d+(?:\.\d+)?|\.\d+)\s*%(?=\s*(?:[-+*/),]|$))", r"(\1/100)", text)
     if _depth(text) > MAX_DEPTH:
@@ -130,14 +134,14 @@ def _evaluate(node: ast.expr, lines: list[bytes], depth: int) -> Fraction:
 def _constant(node: ast.Constant, lines: list[bytes]) -> Fraction:
     """The number as it was written: read from the text, for a float would have lost digits."""
     if isinstance(node.value, bool | complex | str | bytes) or node.value is None or node.value is ...:
-        raise ArithmeticParseError(f"{str(node.value)[:40]!r} is no number")
+        raise ArithmeticParseError(f"{str(node.value)[:40]!r} is not a number")
     written = lines[node.lineno - 1][node.col_offset : node.end_col_offset].decode()
     if re.fullmatch(r"0[\d_]+", written):  # of `max(1,000,2,000)`, which has no argument of nought
-        raise ArithmeticParseError(f"{written[:40]} is no number of its own: write thousands without a comma")
+        raise ArithmeticParseError(f"{written[:40]} is not a separate number: write thousands without a comma")
     try:
         number = Decimal(written)
     except InvalidOperation as error:
-        raise ArithmeticParseError(f"{written[:40]!r} is no decimal number") from error
+        raise ArithmeticParseError(f"{written[:40]!r} is not a decimal number") from error
     if not number.is_finite() or abs(number.adjusted()) > MAX_EXPONENT or len(written) > MAX_EXPONENT:
         raise ArithmeticParseError(f"{written[:40]} is out of range")
     return Fraction(number)
@@ -197,7 +201,7 @@ def _rounding_unit(arguments: Sequence[Fraction]) -> tuple[Fraction, Fraction]:
     """What is rounded, and the unit of its last place."""
     number, places = arguments[0], arguments[1] if len(arguments) > 1 else Fraction(0)
     if abs(places) > 40 or places.denominator != 1 or len(arguments) > 2:
-        raise ArithmeticParseError("round takes a number and at most 40 places, a whole number of them")
+        raise ArithmeticParseError("round takes a number and a whole number of at most 40 places")
     return number, Fraction(10) ** -int(places)
 
 

@@ -51,7 +51,11 @@ def expand_to_words(text: str, start: int, end: int) -> tuple[int, int]:
 
     Of a word with hyphens each part is one. A word ends in front of `'s`, with which none begins, and begins behind the `l'` of French.
     """
-    while is_inside_word(text, start) or _is_inside_token(text, start) or (start < len(text) and _is_apostrophe(text, start)):
+    while (
+        is_inside_word(text, start)
+        or _is_inside_token(text, start)
+        or (start < len(text) and _is_apostrophe(text, start))
+    ):
         start -= 1
     while is_inside_word(text, end) or _is_inside_token(text, end):
         end += 1

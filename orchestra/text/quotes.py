@@ -10,11 +10,41 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from orchestra.core.protocols import EvidenceSource
 from orchestra.text.keywords import UNSPACED_SCRIPTS, WORD, content_words, is_inside_word
-from orchestra.text.negations import is_cut_negation, is_negated
+
+_WORDS: Final = (
+    "not no never without neither nor none cannot hardly scarcely barely "  # English
+    "nicht kein keine keiner keinen keinem keines nie niemals ohne weder "  # German
+    "ne pas jamais sans aucun aucune ni non nunca jamás sin ningún ninguna tampoco "  # French, Spanish
+    "senza né nessun nessuno nessuna não sem nem nenhum nenhuma "  # Italian, Portuguese
+    "niet geen nooit zonder inte ej aldrig utan ikke aldri uten uden nie bez "  # Dutch, Swedish, Danish, Norwegian, Polish
+    "не нет ни без никогда нельзя δεν μη μην όχι χωρίς ليس لا لم لن غير بدون לא אין בלי नहीं "  # Russian, Greek, Arabic, Hebrew, Hindi
+)
+_FILLER_WORDS = "a|an|the|any|really|even|yet|actually|only just|at all|been|be|being|necessarily|always|entirely"
+_NEGATED = re.compile(
+    rf"(?:(?<![^\W_])(?:{'|'.join(sorted(set(_WORDS.split()), key=len, reverse=True))})|n['’]t|(?<![^\W_])(?:non|un|anti)(?=-\Z))"
+    rf"(?:\s+(?:{_FILLER_WORDS}))*[\s\-\u2010\u2011\"'“”‘’«»„*_(\[]*\Z"
+)
+_CJK_NEGATION = re.compile(r"[不没沒無无未非別别勿莫]\s*\Z")
+"""Characters of Chinese and Japanese that negate what follows them without a blank."""
+_BEFORE = 60
+"""Characters before a place that are looked at."""
+
+
+def is_negated(text: str, start: int) -> bool:
+    """Whether what begins at a place of a text stands directly behind a negation: `made of wood` in `not made of wood`."""
+    before = unicodedata.normalize("NFKC", text[max(0, start - _BEFORE) : start]).casefold()
+    before = "".join(char for char in before if unicodedata.category(char) != "Cf")
+    return _NEGATED.search(before) is not None or _CJK_NEGATION.search(before) is not None
+
+
+def is_cut_negation(text: str, end: int) -> bool:
+    """Whether a text that ends at a place has lost the rest of a negation: `He can` of `He can't`."""
+    return re.match(r"n?['’]t(?![^\W_])", text[end : end + 4], re.IGNORECASE) is not None
+
 
 NEAR_THRESHOLD = 0.95
 """Share of a quote's words, in order, that make it a near match (VERIFICATION, V0)."""
@@ -65,7 +95,9 @@ def is_affirmed(text: str, start: int, end: int) -> bool:
     return is_word_aligned(text, start, end) and not (is_negated(text, start) or is_cut_negation(text, end))
 
 
-def find_quote(quote: str, sources: tuple[EvidenceSource, ...], *, whole: bool = False, affirmed: bool = False) -> QuoteSpan | None:
+def find_quote(
+    quote: str, sources: tuple[EvidenceSource, ...], *, whole: bool = False, affirmed: bool = False
+) -> QuoteSpan | None:
     """The first place where a quote stands: letter by letter where there is one, else in its folded form.
 
     With `whole` it is cut out of no word and no number, and with `affirmed` not from a negation either.

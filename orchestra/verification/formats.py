@@ -14,7 +14,6 @@ from typing import Any, Final, TypeAlias
 from orchestra.core.events import Verdict
 from orchestra.core.protocols import EvidenceSource
 from orchestra.schema.fields import EXPRESSION_FORMAT, QUOTE_FORMAT, ValueField, iter_fields
-from orchestra.text.numbers.checksums import card_number_error, iban_error
 from orchestra.text.numbers.iso_codes import (
     COUNTRIES,
     COUNTRIES_ALPHA3,
@@ -23,6 +22,8 @@ from orchestra.text.numbers.iso_codes import (
     IBAN_LENGTHS,
     LANGUAGES,
     RESERVED_COUNTRIES,
+    card_number_error,
+    iban_error,
 )
 from orchestra.text.numbers.numbers import find_invalid_dates
 from orchestra.verification.verdict import excerpt, failed, passed, unknown

@@ -15,9 +15,16 @@ from operator import attrgetter
 
 from orchestra.text.numbers.currencies import SUFFIX_PATTERN, currency_code
 from orchestra.text.numbers.numbers import Number, find_numbers, number_context
-from orchestra.text.numbers.phrases import NON_NUMBER_PATTERN, NumberPhrase, find_hints, find_phrases, find_unit_articles
 from orchestra.text.numbers.units import unit_at
-from orchestra.text.numbers.words import WrittenNumber, find_written_numbers
+from orchestra.text.numbers.words import (
+    NON_NUMBER_PATTERN,
+    NumberPhrase,
+    WrittenNumber,
+    find_hints,
+    find_phrases,
+    find_unit_articles,
+    find_written_numbers,
+)
 
 MAX_BACK_REFERENCE = 12
 """Numbers in words, at most, that may refer to what was named and count nothing new: `the two`, `all three`."""

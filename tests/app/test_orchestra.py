@@ -87,7 +87,7 @@ def test_what_is_not_open_yet_says_how_to_open_it() -> None:
 
 async def test_what_is_awaited_or_opened_without_async_says_how_to_open_it() -> None:
     unopened: Any = Orchestra.open()
-    with pytest.raises(InputError, match="is not awaited") as awaited:
+    with pytest.raises(InputError, match="must not be awaited") as awaited:
         await unopened
     with pytest.raises(InputError, match="not under `with`") as entered, unopened:
         pass

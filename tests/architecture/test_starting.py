@@ -18,12 +18,11 @@ ONE_TOOL = {
     "agents.inference": "calibration logprob_confidence overlap_features",
     "engine.kinds": "acceptance ask call checks escalation first_of subworkflow",
     "fleet": "card_versions ensemble_calls local_workers",
-    "journal": "errors hash_chain large_values run_index sqlite summary usage",
-    "journal.sqlite": "commit_loss commit_mark database encoding journal liveness open operations queries reader rows store wal writer",
+    "journal": "encoding errors hash_chain sqlite summary usage",
+    "journal.sqlite": "commit_loss commit_mark database errors journal liveness operations queries reader store wal writer",
     "router": "tools",
     "tools": "cells cite passages search",
-    "schema": "assignability builtin_models decoding fields json_schema schema_size strict_json strict_yaml string_formats "
-    "type_syntax types validator",
+    "schema": "assignability builtin_models decoding fields json_schema strict_json strict_yaml types validator",
     "verification": "check_budget",
 }
 """What the first run of one tool takes of the rooms that grow: no check, no plan, and nothing that reads tables."""

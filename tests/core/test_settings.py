@@ -124,8 +124,8 @@ def test_the_project_that_is_named_counts_wherever_the_work_begins(world: World,
 def test_a_folder_that_is_no_project_is_told_and_no_other_one_is_taken(world: World, folder: str, says: str) -> None:
     world.file('fleet = "near"\n')
     error = world.error(ORCHESTRA_PROJECT=folder)
-    assert (error.code, "ORCHESTRA_PROJECT names no project" in error.message, says in error.message) == ("C045", True, True)
-    with pytest.raises(InputError, match="project= names no project"):
+    assert (error.code, "ORCHESTRA_PROJECT is not a project" in error.message, says in error.message) == ("C045", True, True)
+    with pytest.raises(InputError, match="project= is not a project"):
         Settings.load(project=folder, start=world.here, environ=world.environ)
 
 
@@ -279,7 +279,7 @@ def test_modules_come_from_the_project(world: World) -> None:
         ("broken", "x = = 1", "importing broken failed: SyntaxError"),
         ("program", "def main():\n    return 0\nraise SystemExit(main())", "importing program failed: SystemExit: 0"),
         ("mute", "class Mute(Exception):\n    def __str__(self):\n        raise self\nraise Mute", "importing mute failed: Mute: "),
-        ("../evil", None, "'../evil' is no module's name"),
+        ("../evil", None, "'../evil' is not a module name"),
     ],
 )
 def test_a_module_that_cannot_be_imported_is_told(world: World, name: str, text: str | None, says: str) -> None:
@@ -382,7 +382,7 @@ def test_a_strangers_project_is_used_where_it_is_named_only(of: str, tmp_path: P
         monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     with pytest.raises(InputError) as refused:
         Settings.load(start=work, environ={})
-    assert (refused.value.code, refused.value.hint) == ("C052", f"if you trust what is in it: export ORCHESTRA_PROJECT={file.parent}")
+    assert (refused.value.code, refused.value.hint) == ("C052", f"if you trust its content: export ORCHESTRA_PROJECT={file.parent}")
     assert Settings.load(start=work, environ={"ORCHESTRA_PROJECT": str(file.parent)}).fleet == "sim"
     assert Settings.load(project=file.parent, start=work, environ={}).fleet == "sim"
 

@@ -13,8 +13,7 @@ from typing import cast
 import msgspec
 
 from orchestra.core.protocols import Journal
-from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.journal.sqlite.open import open_connections
+from orchestra.journal.sqlite.journal import SqliteJournal, open_connections
 from tests.crash.points import WatchedConnection
 
 

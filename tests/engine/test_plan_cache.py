@@ -182,7 +182,7 @@ class Damaged(MemoryJournal):
     """A journal whose memo cannot be read."""
 
     async def get_memo(self, memo: str) -> tuple[str, Any] | None:
-        raise damaged_rows_error("an answer", "it is not what was stored")
+        raise damaged_rows_error("an answer", "it was altered")
 
 
 def test_a_memo_that_cannot_be_read_stops_nobody() -> None:

@@ -10,8 +10,7 @@ from orchestra.core.events import AttemptFinished, AttemptStarted, OutputJudged,
 from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome, ValueOutcome
 from orchestra.core.protocols import CallError, CallRequest, InboxMessage
 from orchestra.engine.replay import replay
-from orchestra.journal.history import History
-from orchestra.journal.tier_usage import usage_by_tier
+from orchestra.journal.history import History, usage_by_tier
 from orchestra.testing import VirtualClock, run_simulated
 from tests.engine.durable import Theatre
 from tests.engine.stage import Played, play, program

@@ -10,12 +10,21 @@ from pathlib import Path
 from random import Random
 
 from orchestra.core import events
-from orchestra.core.events import MapExpanded, OutputJudged, QuestionAnswered, QuestionAsked, RetryPlanned, RunResumed, TurnStarted, Verdict
+from orchestra.core.events import (
+    MapExpanded,
+    OutputJudged,
+    QuestionAnswered,
+    QuestionAsked,
+    RetryPlanned,
+    RunResumed,
+    TurnStarted,
+    Verdict,
+)
 from orchestra.core.outcomes import AbstainedOutcome, FailedOutcome
-from orchestra.journal.errors import SQLITE_ERRORS
 from orchestra.journal.hash_chain import next_hash
+from orchestra.journal.sqlite.database import read_row
+from orchestra.journal.sqlite.errors import SQLITE_ERRORS
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.journal.sqlite.rows import read_row
 from tests.hostile import mutators
 from tests.journal.stories import begun, middle, whole
 

@@ -11,8 +11,7 @@ import pytest
 from orchestra import InputError, Orchestra, tool, workflow
 from orchestra.core.errors import OrchestraError
 from orchestra.core.labels import Label
-from orchestra.core.mcp_settings import McpServer
-from orchestra.core.settings import Settings
+from orchestra.core.settings import McpServer, Settings
 from orchestra.journal.memory import MemoryJournal
 from orchestra.router import tools as router
 from orchestra.testing import SimulatedWorkers

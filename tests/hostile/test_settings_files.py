@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from orchestra.core.errors import InputError, OrchestraError
-from orchestra.core.settings import SETTING_NAMES, Settings
-from orchestra.core.settings_file import MAX_BYTES, MAX_LEVELS, check_levels
+from orchestra.core.settings import MAX_BYTES, MAX_LEVELS, SETTING_NAMES, Settings, check_levels
 from tests.hostile.projects import BRACKETS, VALUES, hostile_text
 
 FEW, MANY = 500, 10_000

@@ -11,12 +11,21 @@ from typing import Any
 
 import pytest
 
-from orchestra.core.events import AttemptFinished, AttemptStarted, Event, NodeFinished, OutputJudged, RunFinished, RunStarted, Verdict
+from orchestra.core.events import (
+    AttemptFinished,
+    AttemptStarted,
+    Event,
+    NodeFinished,
+    OutputJudged,
+    RunFinished,
+    RunStarted,
+    Verdict,
+)
 from orchestra.core.outcomes import FailedOutcome, ValueOutcome
 from orchestra.core.settings import Settings
 from orchestra.journal.hash_chain import next_hash
+from orchestra.journal.sqlite.database import read_row, update_rows
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.journal.sqlite.rows import read_row, update_rows
 from tests.cli.shell import Shell
 from tests.hostile.scene import obeyed
 

@@ -22,10 +22,24 @@ async def one(journal: SqliteJournal, run: str, chance: random.Random) -> None:
         for _ in range(chance.randint(1, 20)):
             last += 1
             if last == 1:
-                journal.append(run, [RunStarted(seq=1, at=1.0, run=run, workflow="crash", graph=journal.put_blob(run.encode()), inputs={})])
+                journal.append(
+                    run,
+                    [
+                        RunStarted(
+                            seq=1, at=1.0, run=run, workflow="crash", graph=journal.put_blob(run.encode()), inputs={}
+                        )
+                    ],
+                )
             else:
                 sent = journal.put_blob(f"{run} {last}".encode())
-                journal.append(run, [NodeFinished(seq=last, at=1.0, node=sent, outcome=ValueOutcome(value="x" * chance.randint(0, 400)))])
+                journal.append(
+                    run,
+                    [
+                        NodeFinished(
+                            seq=last, at=1.0, node=sent, outcome=ValueOutcome(value="x" * chance.randint(0, 400))
+                        )
+                    ],
+                )
         await journal.wait_durable(run, last)
         os.write(1, f"{run} {last}\n".encode())
 

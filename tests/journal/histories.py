@@ -51,9 +51,9 @@ class History:
             for _ in range(steps):
                 journal = chance.choice(openers)
                 with suppress(JournalError):  # refused, as a run that another opener holds
-                    await chance.choices((self.begin, self.go_on, self.take_over, self.delete, self.collide), (5, 12, 3, 1, 1))[0](
-                        journal, openers
-                    )
+                    await chance.choices(
+                        (self.begin, self.go_on, self.take_over, self.delete, self.collide), (5, 12, 3, 1, 1)
+                    )[0](journal, openers)
                 if pause is not None and chance.random() < 0.05:
                     await pause()
             for journal in openers:
@@ -128,7 +128,15 @@ class History:
         parent = self._known() if chance.random() < 0.3 else ""
         at = float(chance.randint(1, 30))
         return RunStarted(
-            seq=1, at=at, run=run, workflow=chance.choice("vw"), graph="", inputs=inputs, parent=parent, label="public", options=options
+            seq=1,
+            at=at,
+            run=run,
+            workflow=chance.choice("vw"),
+            graph="",
+            inputs=inputs,
+            parent=parent,
+            label="public",
+            options=options,
         )
 
     def _more(self, first: int, count: int) -> list[Event]:
@@ -142,7 +150,11 @@ class History:
             return AttemptStarted(seq=seq, at=at, node=node, attempt=attempt, name=name)
         if kind < 0.8:
             recalled = self._known() if chance.random() < 0.2 else ""
-            usage = Usage() if recalled else Usage(chance.choice((0, 7)), chance.choice((0, 0, 3)), chance.choice((0, 5)), 1, 0.1)
+            usage = (
+                Usage()
+                if recalled
+                else Usage(chance.choice((0, 7)), chance.choice((0, 0, 3)), chance.choice((0, 5)), 1, 0.1)
+            )
             server, model = chance.choice((("", ""), ("paid", "m"), ("gateway", "m")))
             value = "x" * (20_000 if chance.random() < 0.05 else 5)
             return AttemptFinished(
@@ -169,4 +181,6 @@ class History:
         return NodeFinished(seq=seq, at=at, node=node, outcome=ValueOutcome(1))
 
     def _finished(self, seq: int) -> RunFinished:
-        return RunFinished(seq=seq, at=float(seq), status=self.chance.choice(("done", "failed")), outcome=ValueOutcome(1))
+        return RunFinished(
+            seq=seq, at=float(seq), status=self.chance.choice(("done", "failed")), outcome=ValueOutcome(1)
+        )

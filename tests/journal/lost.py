@@ -64,7 +64,12 @@ class Told:
 
 def child(folder: Path, runs: int, size: int, how: str) -> Sequence[str]:
     """Runs a process on the folder's journal; one that does not end is killed. Gives its runs without an end."""
-    environ = {**os.environ, lost_child.CALLS: str(folder / "calls"), lost_child.WAITS: "yes", "XDG_STATE_HOME": str(folder / "state")}
+    environ = {
+        **os.environ,
+        lost_child.CALLS: str(folder / "calls"),
+        lost_child.WAITS: "yes",
+        "XDG_STATE_HOME": str(folder / "state"),
+    }
     entry = f"from {MODULE} import begin; begin()"
     command = [sys.executable, "-c", entry, str(folder / FILE), str(runs), str(size), how]
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as process:
@@ -226,7 +231,9 @@ async def resumed(found: Scene, place: Path) -> set[str]:
     os.environ[lost_child.CALLS] = str(place / "calls")
     codes = set[str]()
     try:
-        async with Orchestra.open(Settings.load({"journal": str(place / FILE), "modules": [MODULE]}), fleet="none") as orchestra:
+        async with Orchestra.open(
+            Settings.load({"journal": str(place / FILE), "modules": [MODULE]}), fleet="none"
+        ) as orchestra:
             for run in found.unfinished:
                 try:
                     await (await orchestra.resume(run)).wait_until_blocked()

@@ -29,7 +29,19 @@ class PostgresServer:
         if self._user is not None:
             os.chown(folder, self._user.pw_uid, self._user.pw_gid)
         self._run(
-            [program("initdb"), "-D", str(folder / "data"), "-U", "orchestra", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C"]
+            [
+                program("initdb"),
+                "-D",
+                str(folder / "data"),
+                "-U",
+                "orchestra",
+                "-A",
+                "trust",
+                "-E",
+                "UTF8",
+                "--no-sync",
+                "--locale=C",
+            ]
         )
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -42,10 +54,20 @@ class PostgresServer:
 
     def start(self) -> None:
         """Starts the server and waits until it takes connections."""
-        settings = {"listen_addresses": "", "unix_socket_directories": str(self.folder), "fsync": "on", "max_connections": "200"}
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self.folder),
+            "fsync": "on",
+            "max_connections": "200",
+        }
         if self.port:
             settings |= {"listen_addresses": "127.0.0.1", "port": str(self.port)}
-        command = [program("postgres"), "-D", str(self.folder / "data"), *(f"--{name}={value}" for name, value in settings.items())]
+        command = [
+            program("postgres"),
+            "-D",
+            str(self.folder / "data"),
+            *(f"--{name}={value}" for name, value in settings.items()),
+        ]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, **self._identity()
@@ -79,7 +101,11 @@ class PostgresServer:
 
     def _identity(self) -> dict[str, Any]:
         user = self._user
-        return {"cwd": "/"} if user is None else {"cwd": "/", "user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        return (
+            {"cwd": "/"}
+            if user is None
+            else {"cwd": "/", "user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        )
 
 
 def missing() -> str:

@@ -14,7 +14,7 @@ from orchestra.core.events import AttemptFinished
 from orchestra.core.protocols import InboxMessage
 from orchestra.journal.errors import JournalError
 from orchestra.journal.memory import MemoryJournal
-from orchestra.journal.sqlite import encoding
+from orchestra.journal import encoding
 from orchestra.journal.sqlite.journal import SqliteJournal
 from orchestra.schema.strict_json import digest
 from tests.journal.stories import SPENT, begun, middle, whole
@@ -91,7 +91,10 @@ async def test_a_lease_or_a_letter_of_a_run_that_has_ended_is_refused_with_what_
     for late in (journal.lease("r1"), journal.send("r1", InboxMessage(kind="cancel"))):
         with pytest.raises(JournalError) as caught:
             await late
-        assert (caught.value.code, caught.value.message) == ("J006", "run r1 has ended, so it can neither be taken over nor get letters")
+        assert (caught.value.code, caught.value.message) == (
+            "J006",
+            "run r1 has ended, so it can neither be resumed nor receive messages",
+        )
         assert "orchestra runs fork r1" in caught.value.hint
 
 
@@ -104,7 +107,10 @@ def test_of_what_is_too_large_the_size_is_said_in_mebibytes(monkeypatch: pytest.
     ):
         with pytest.raises(JournalError) as caught:
             keep(event)
-        assert (caught.value.code, caught.value.message) == ("J004", f"{what} has 0.1 MiB as JSON; the journal takes 64 MiB at most")
+        assert (caught.value.code, caught.value.message) == (
+            "J004",
+            f"{what} has 0.1 MiB as JSON; the journal takes 64 MiB at most",
+        )
 
 
 async def test_refuses_to_wait_for_what_nobody_appended(journal: AnyJournal) -> None:

@@ -148,7 +148,9 @@ async def test_a_law_finds_the_journal_that_breaks_it(faulty: type[MemoryJournal
         await broken.run(in_memory(faulty))
 
 
-@pytest.mark.parametrize("faulty", [LosesALetter, TakesAnyLease, SendsTwice, DeliversNothing, DeletesAnything, ReversesTheOutbox])
+@pytest.mark.parametrize(
+    "faulty", [LosesALetter, TakesAnyLease, SendsTwice, DeliversNothing, DeletesAnything, ReversesTheOutbox]
+)
 async def test_sequences_find_the_journal_that_answers_otherwise(faulty: type[MemoryJournal]) -> None:
     async def many() -> None:
         for seed in range(50):

@@ -20,7 +20,9 @@ CHILD = Path(__file__).with_name("crashing.py")
 
 def crash(file: Path, chance: random.Random) -> dict[str, int]:
     """Kills a writer at a random point; gives what it said was durable, by run."""
-    child = subprocess.Popen([sys.executable, str(CHILD), str(file), str(chance.randrange(1 << 30))], stdout=subprocess.PIPE)
+    child = subprocess.Popen(
+        [sys.executable, str(CHILD), str(file), str(chance.randrange(1 << 30))], stdout=subprocess.PIPE
+    )
     assert child.stdout is not None
     said = [child.stdout.readline() for _ in range(chance.randint(0, 40))]
     # Busy, not asleep: a point within a millisecond, wherever the writer is then.
@@ -47,6 +49,8 @@ async def test_nothing_durable_is_lost_at_any_point(tmp_path: Path) -> None:
                 assert len(events) >= seq, f"lost: {where}"
                 for event in events[-5:]:
                     if isinstance(event, NodeFinished):
-                        assert await journal.get_blob(event.node) == f"{run} {event.seq}".encode(), f"blob lost: {where}"
+                        assert await journal.get_blob(event.node) == f"{run} {event.seq}".encode(), (
+                            f"blob lost: {where}"
+                        )
             assert all(summary.status == "interrupted" for summary in await journal.list_runs())
     assert sum(durable.values()) > 20 * POINTS // 4

@@ -18,7 +18,8 @@ from msgspec.structs import replace
 
 from orchestra.core.events import AttemptFinished, Event, RunStarted
 from orchestra.core.protocols import InboxMessage, RunSelection, RunUsageResult
-from orchestra.journal.errors import SQLITE_ERRORS, JournalError
+from orchestra.journal.errors import JournalError
+from orchestra.journal.sqlite.errors import SQLITE_ERRORS
 from orchestra.journal.sqlite.journal import SqliteJournal
 from orchestra.journal.sqlite.reader import SqliteReader
 from tests.journal.files import sql
@@ -45,7 +46,9 @@ def story(journal: SqliteJournal, run: str) -> Sequence[Event]:
             inputs={"a": "x" * 20_000},
             options={"tags": {"customer": "1", "kind": run}},
         ),
-        AttemptFinished(seq=2, at=2.0, node="a", attempt=1, value={"to": run}, sent=sent, outbox=True, reused_from="r0"),
+        AttemptFinished(
+            seq=2, at=2.0, node="a", attempt=1, value={"to": run}, sent=sent, outbox=True, reused_from="r0"
+        ),
         *middle(3, 3),
     ]
 
@@ -181,7 +184,9 @@ async def test_a_spoilt_file_gives_right_answers_or_coded_errors(tmp_path: Path)
             # Where a memo's key was hit the answer is forgotten, and asked for again: no other read may miss what was there.
             # Of a damaged run nobody is told how it began: whoever asks for the ends of many runs gets those of the others.
             forgotten = answer == {} and question.startswith(("recall", "ends"))
-            assert isinstance(answer, str) or forgotten or answer == right[question], f"{question} after damage {point} of seed {SEED}"
+            assert isinstance(answer, str) or forgotten or answer == right[question], (
+                f"{question} after damage {point} of seed {SEED}"
+            )
     assert opened > POINTS * 0.7
     assert refused > POINTS * 0.5
 

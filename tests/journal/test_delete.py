@@ -29,7 +29,9 @@ def full(journal: SqliteJournal, run: str) -> list[Event]:
     sent, received = journal.put_blob(f"asked by {run}".encode()), journal.put_blob(b"answered")
     return [
         RunStarted(seq=1, at=1.0, run=run, workflow="w", graph=graph, inputs={"all": LONG}, versions={"reader": card}),
-        AttemptFinished(seq=2, at=1.0, node="a", attempt=1, value=LONG + run, sent=sent, received=received, outbox=True),
+        AttemptFinished(
+            seq=2, at=1.0, node="a", attempt=1, value=LONG + run, sent=sent, received=received, outbox=True
+        ),
     ]
 
 
@@ -56,7 +58,11 @@ async def test_nothing_of_a_deleted_run_stays(file: Path) -> None:
         assert 0 not in counts(file)
         await journal.delete("r1")
         assert counts(file) == [0] * len(TABLES)
-        assert (await journal.read("r1"), await journal.inbox("r1"), await journal.get_memo("memo of r1")) == ([], [], None)
+        assert (await journal.read("r1"), await journal.inbox("r1"), await journal.get_memo("memo of r1")) == (
+            [],
+            [],
+            None,
+        )
 
 
 async def test_other_runs_keep_all_that_they_name(file: Path) -> None:
@@ -155,7 +161,9 @@ async def test_runs_that_are_deleted_together_are_one_commit(file: Path) -> None
 
 async def test_a_blob_of_a_deleted_run_that_is_named_again_in_the_same_commit_stays(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
-        journal.append("old", [begun("old"), AttemptFinished(seq=2, at=1.0, node="a", attempt=1, sent=journal.put_blob(b"asked"))])
+        journal.append(
+            "old", [begun("old"), AttemptFinished(seq=2, at=1.0, node="a", attempt=1, sent=journal.put_blob(b"asked"))]
+        )
         await journal.release("old")
         deleting = asyncio.ensure_future(journal.delete("old"))
         await asyncio.sleep(0)

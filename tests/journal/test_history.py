@@ -56,9 +56,22 @@ def done(node: str, outcome: Outcome | None = None) -> Fact:
 
 def test_a_plain_run() -> None:
     history = History.of(whole("r1", at=10.0))
-    assert (history.run, history.workflow, history.status, history.started, history.seconds) == ("r1", "staged", "done", 10.0, 3.0)
+    assert (history.run, history.workflow, history.status, history.started, history.seconds) == (
+        "r1",
+        "staged",
+        "done",
+        10.0,
+        3.0,
+    )
     (row,) = history.rows
-    assert (row.path, row.kind, row.name, row.status, row.seconds, row.depth) == ("a", "call", "reader", "value", 1.0, 0)
+    assert (row.path, row.kind, row.name, row.status, row.seconds, row.depth) == (
+        "a",
+        "call",
+        "reader",
+        "value",
+        1.0,
+        0,
+    )
     assert row.usage == history.usage
     assert row.attempts[0].seconds == 1.0
 
@@ -80,7 +93,11 @@ def test_elements_stand_under_their_list_and_their_costs_add_up() -> None:
             done("x"),
         )
     )
-    assert [(row.path, row.depth, row.kind) for row in history.rows] == [("x", 0, "each"), ("x[0]", 1, "call"), ("x[1]", 1, "call")]
+    assert [(row.path, row.depth, row.kind) for row in history.rows] == [
+        ("x", 0, "each"),
+        ("x[0]", 1, "call"),
+        ("x[1]", 1, "call"),
+    ]
     assert history.rows[0].elements == 2
     assert history.rows[0].usage == COST + COST
     assert history.usage == COST + COST
@@ -101,7 +118,9 @@ def test_turns_and_blocks_stand_under_their_loop() -> None:
 
 
 def test_the_body_of_a_call_has_no_turns() -> None:
-    history = History.of(numbered((TurnStarted, {"node": "c", "turn": 1}), *call("c/draft"), done("c/draft"), done("c")))
+    history = History.of(
+        numbered((TurnStarted, {"node": "c", "turn": 1}), *call("c/draft"), done("c/draft"), done("c"))
+    )
     assert [(row.path, row.kind) for row in history.rows] == [("c", "block"), ("c/draft", "call")]
 
 
@@ -110,7 +129,7 @@ def test_what_happened_from_outside_is_kept_in_order_and_open_questions_stand_ap
     facts: list[Fact] = [
         (QuestionAsked, {"node": "a", **asked}),
         (QuestionAsked, {"node": "b", **asked}),
-        (InboxMessageRejected, {"message_number": 1, "reason": "nobody asks this"}),
+        (InboxMessageRejected, {"message_number": 1, "reason": "the question is not open"}),
         (RunResumed, {"epoch": 2, "by": "ada"}),
         (QuestionAnswered, {"node": "a", "value": "yes", "message_number": 2}),
     ]
@@ -160,7 +179,17 @@ def test_attempts_carry_what_the_checks_said() -> None:
     history = History.of(
         numbered(
             *call("a", value="wrong", sent="s1", received="r1", server="one", model="smol"),
-            (OutputJudged, {"node": "a", "attempt": 1, "verdicts": (verdict,), "accepted": False, "score": 0.1, "reason": "quote: fail"}),
+            (
+                OutputJudged,
+                {
+                    "node": "a",
+                    "attempt": 1,
+                    "verdicts": (verdict,),
+                    "accepted": False,
+                    "score": 0.1,
+                    "reason": "quote: fail",
+                },
+            ),
             (RetryPlanned, {"node": "a", "attempt": 2, "due": 300.0}),
             *call("a", 2, value="right"),
             (OutputJudged, {"node": "a", "attempt": 2, "verdicts": (), "accepted": True, "score": 0.9}),
@@ -168,7 +197,12 @@ def test_attempts_carry_what_the_checks_said() -> None:
         )
     )
     first, second = history.rows[0].attempts
-    assert (first.accepted, first.rejection_reason, first.score, first.verdicts) == (False, "quote: fail", 0.1, (verdict,))
+    assert (first.accepted, first.rejection_reason, first.score, first.verdicts) == (
+        False,
+        "quote: fail",
+        0.1,
+        (verdict,),
+    )
     assert (first.sent, first.received, first.server, first.model, first.value) == ("s1", "r1", "one", "smol", "wrong")
     assert (second.number, second.accepted, second.rejection_reason, second.value) == (2, True, "", "right")
 
@@ -190,7 +224,9 @@ def test_each_outcome_has_its_status_and_error(outcome: Outcome, status: str, er
 def test_what_still_goes_on() -> None:
     history = History.of(
         numbered(
-            *call("busy")[:1], *call("again", error="F203", reason="refused"), (RetryPlanned, {"node": "again", "attempt": 2, "due": 9.0})
+            *call("busy")[:1],
+            *call("again", error="F203", reason="refused"),
+            (RetryPlanned, {"node": "again", "attempt": 2, "due": 9.0}),
         )
     )
     busy, again = history.rows

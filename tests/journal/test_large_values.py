@@ -10,10 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestra.core.events import AttemptFinished, Event, NodeFinished, OutputJudged, RunFinished, RunStarted, Usage, Verdict, encode
+from orchestra.core.events import (
+    AttemptFinished,
+    Event,
+    NodeFinished,
+    OutputJudged,
+    RunFinished,
+    RunStarted,
+    Usage,
+    Verdict,
+    encode,
+)
 from orchestra.core.outcomes import AbstainedOutcome, Evidence, ValueOutcome
+from orchestra.journal.encoding import LARGE_EVENT_BYTES, split_value, with_value
 from orchestra.journal.errors import JournalError
-from orchestra.journal.large_values import LARGE_EVENT_BYTES, split_value, with_value
 from orchestra.journal.sqlite.journal import SqliteJournal
 from orchestra.schema.strict_json import digest
 from tests.journal.files import sql
@@ -30,7 +40,9 @@ def file(tmp_path: Path) -> Path:
 def story(value: Any) -> list[Event]:
     evidence = (Evidence(check="quote", quote="q", start=1, end=2),)
     return [
-        RunStarted(seq=1, at=1.0, run="r1", workflow="w", graph="0" * 32, inputs=value, options={"budget": {"tokens": 5}}),
+        RunStarted(
+            seq=1, at=1.0, run="r1", workflow="w", graph="0" * 32, inputs=value, options={"budget": {"tokens": 5}}
+        ),
         AttemptFinished(seq=2, at=2.0, node="a", attempt=1, value=value, usage=Usage(5, 6), confidence=0.5, final=True),
         NodeFinished(seq=3, at=3.0, node="b", outcome=ValueOutcome(value=value, score=0.5, evidence=evidence)),
         RunFinished(seq=4, at=4.0, status="done", outcome=ValueOutcome(value=value)),
@@ -61,7 +73,9 @@ async def test_long_events_without_a_value_stay_as_they_are(file: Path) -> None:
     events: list[Event] = [
         begun("r1"),
         AttemptFinished(seq=2, at=1.0, node="a", attempt=1, error="A1", reason=TEXT),
-        OutputJudged(seq=3, at=1.0, node="a", attempt=1, verdicts=(Verdict("c", "fail", 0.0, reason=TEXT),), accepted=False),
+        OutputJudged(
+            seq=3, at=1.0, node="a", attempt=1, verdicts=(Verdict("c", "fail", 0.0, reason=TEXT),), accepted=False
+        ),
         NodeFinished(seq=4, at=1.0, node="a", outcome=AbstainedOutcome(reason=TEXT)),
     ]
     async with SqliteJournal.open(file) as journal:
@@ -75,7 +89,9 @@ async def test_a_value_that_changes_after_it_was_appended_is_stored_as_it_was(fi
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [begun("r1"), NodeFinished(seq=2, at=1.0, node="a", outcome=ValueOutcome(value=value))])
         value["text"] = object()
-        assert (await journal.read("r1"))[1] == NodeFinished(seq=2, at=1.0, node="a", outcome=ValueOutcome(value={"text": TEXT}))
+        assert (await journal.read("r1"))[1] == NodeFinished(
+            seq=2, at=1.0, node="a", outcome=ValueOutcome(value={"text": TEXT})
+        )
 
 
 @pytest.mark.parametrize(
@@ -98,7 +114,11 @@ async def test_a_large_value_that_is_not_what_was_stored_is_refused(file: Path, 
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**62), 2**62) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**62), 2**62)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )

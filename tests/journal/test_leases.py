@@ -47,7 +47,9 @@ async def test_a_run_without_an_end_is_running_waiting_or_interrupted(file: Path
         assert await statuses(watching) == {"held": "interrupted"} | let_go
 
 
-@pytest.mark.parametrize("damage", ["DELETE FROM events WHERE run = 'broken' AND seq = 1", "UPDATE inbox_counts SET messages = 7"])
+@pytest.mark.parametrize(
+    "damage", ["DELETE FROM events WHERE run = 'broken' AND seq = 1", "UPDATE inbox_counts SET messages = 7"]
+)
 async def test_a_released_run_whose_log_or_inbox_is_damaged_is_listed_with_the_others(file: Path, damage: str) -> None:
     async with SqliteJournal.open(file) as journal:
         for run in ("sound", "broken"):
@@ -112,7 +114,9 @@ async def test_of_many_who_begin_one_run_at_once_one_wins_and_other_runs_go_on(f
         assert await a.read("shared") == [begun("shared", at=float(told.index("won")))]
 
 
-@pytest.mark.parametrize(("what", "code"), [("held", "J022"), ("ended", "J006"), ("nobody", "J023"), ("\udcff", "J023")])
+@pytest.mark.parametrize(
+    ("what", "code"), [("held", "J022"), ("ended", "J006"), ("nobody", "J023"), ("\udcff", "J023")]
+)
 async def test_a_lease_is_refused(file: Path, what: str, code: str) -> None:
     async with SqliteJournal.open(file) as journal, SqliteJournal.open(file) as other:
         journal.append("held", [begun("held")])
@@ -135,7 +139,14 @@ async def test_of_many_who_want_a_lease_one_gets_it(file: Path) -> None:
         first.append("r1", [begun("r1")])
         await first.release("r1")
         async with SqliteJournal.open(file) as a, SqliteJournal.open(file) as b, SqliteJournal.open(file) as c:
-            assert sorted(await asyncio.gather(*map(fight, (a, b, c, a, b, c)))) == ["2", "J022", "J022", "J022", "J022", "J022"]
+            assert sorted(await asyncio.gather(*map(fight, (a, b, c, a, b, c)))) == [
+                "2",
+                "J022",
+                "J022",
+                "J022",
+                "J022",
+                "J022",
+            ]
 
 
 async def test_a_lease_that_nobody_waits_for_any_more_goes_back(file: Path) -> None:
@@ -211,7 +222,9 @@ async def test_a_journal_that_lost_a_lease_may_take_it_again_and_write_on(file: 
 
 
 @pytest.mark.parametrize("fault", [errno.EACCES, errno.EMFILE])
-async def test_a_writer_whose_file_cannot_be_opened_is_not_taken_for_gone(file: Path, monkeypatch: pytest.MonkeyPatch, fault: int) -> None:
+async def test_a_writer_whose_file_cannot_be_opened_is_not_taken_for_gone(
+    file: Path, monkeypatch: pytest.MonkeyPatch, fault: int
+) -> None:
     """It is another user's, or this process has no descriptors left."""
     presences = file.with_name(file.name + "-writers")
     opened = os.open
@@ -238,7 +251,9 @@ async def test_a_writer_whose_file_cannot_be_opened_is_not_taken_for_gone(file: 
         await journal.wait_durable("r1", 2)
 
 
-async def test_a_run_whose_file_was_left_by_another_user_goes_on_when_that_is_removed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_run_whose_file_was_left_by_another_user_goes_on_when_that_is_removed(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As older versions left them, for their maker alone."""
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [begun("r1")])

@@ -19,7 +19,12 @@ from tests.journal.stories import begun, whole
 
 CANCEL = InboxMessage(kind="cancel", by="ann", at=5.0)
 ANSWER = InboxMessage(
-    kind="answer", by="bob", node="approve", value={"ok": True, "why": ["ä", 1.5, None]}, question_digest="0" * 32, at=6.0
+    kind="answer",
+    by="bob",
+    node="approve",
+    value={"ok": True, "why": ["ä", 1.5, None]},
+    question_digest="0" * 32,
+    at=6.0,
 )
 
 
@@ -152,14 +157,20 @@ async def test_a_letter_is_on_disk_or_refused_where_the_disk_is_full(file: Path)
     async with SqliteJournal.open(file, max_bytes=200_000) as journal:
         journal.append("r1", [begun("r1")])
         told = await asyncio.gather(
-            *(journal.send("r1", InboxMessage(kind="answer", value="x" * 1000)) for _ in range(400)), return_exceptions=True
+            *(journal.send("r1", InboxMessage(kind="answer", value="x" * 1000)) for _ in range(400)),
+            return_exceptions=True,
         )
         assert {getattr(answer, "code", "") for answer in told} == {"J010"}
         assert await journal.inbox("r1") == []
 
 
 @pytest.mark.parametrize(
-    "damage", ["DELETE FROM inbox WHERE number = 2", "UPDATE inbox SET body = replace(body, 'ann', 'bob')", "DELETE FROM inbox_counts"]
+    "damage",
+    [
+        "DELETE FROM inbox WHERE number = 2",
+        "UPDATE inbox SET body = replace(body, 'ann', 'bob')",
+        "DELETE FROM inbox_counts",
+    ],
 )
 async def test_an_inbox_that_was_tampered_with_is_refused(file: Path, damage: str) -> None:
     async with SqliteJournal.open(file) as journal:

@@ -14,7 +14,9 @@ def sends(seq: int) -> AttemptFinished:
 
 def ran(journal: MemoryJournal, run: str) -> None:
     """A run with an answer to remember and a message."""
-    journal.put_memo(f"memo of {run}", run, "x" * 1000)  # facts go to the journal at the end of the turn, so this may come first
+    journal.put_memo(
+        f"memo of {run}", run, "x" * 1000
+    )  # facts go to the journal at the end of the turn, so this may come first
     journal.append(run, [begun(run), sends(2)])
     journal.append(run, [RunFinished(seq=3, at=1.0, status="done", outcome=ValueOutcome(1))])
 

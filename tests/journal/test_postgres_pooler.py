@@ -57,7 +57,9 @@ async def test_in_transaction_mode_the_journal_is_refused(postgres: PostgresServ
             pass
 
 
-@pytest.mark.parametrize("name", ["a_deleted_run_is_gone", "a_run_under_way_is_not_deleted", "a_lease_is_not_taken_from_the_living"])
+@pytest.mark.parametrize(
+    "name", ["a_deleted_run_is_gone", "a_run_under_way_is_not_deleted", "a_lease_is_not_taken_from_the_living"]
+)
 async def test_in_session_mode_its_laws_hold(name: str, postgres: PostgresServer, schema: str) -> None:
     (law,) = (law for law in CONFORMANCE_TESTS if law.name == name)
     with pooler(postgres, "session") as dsn:

@@ -21,7 +21,14 @@ from orchestra.core.settings import Settings
 from orchestra.journal.errors import JournalError
 from orchestra.journal.postgres.journal import PostgresJournal
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.testing.conformance.stories import append_durably, error_code, node_events, run_finished, run_started, status_of
+from orchestra.testing.conformance.stories import (
+    append_durably,
+    error_code,
+    node_events,
+    run_finished,
+    run_started,
+    status_of,
+)
 from tests.journal.postgres_proxy import before
 from tests.journal.postgres_server import PostgresServer, running
 from tests.journal.sqlite.test_journal import many
@@ -57,7 +64,10 @@ async def test_a_disk_that_was_full_is_written_again(file: Path) -> None:
         assert await error_code(append_durably(journal, "new", [run_started("new")])) == "J010"
         await recovered(journal)
         await append_durably(journal, "new", [run_started("new"), run_finished(2)])
-        assert [(row.run, row.status) for row in await journal.list_runs()] == [("new", "done"), ("in hand", "interrupted")]
+        assert [(row.run, row.status) for row in await journal.list_runs()] == [
+            ("new", "done"),
+            ("in hand", "interrupted"),
+        ]
 
 
 async def test_who_had_a_run_in_hand_writes_no_more_of_it_until_he_takes_it_over(file: Path) -> None:
@@ -83,7 +93,9 @@ async def test_what_was_put_before_a_fault_is_there_when_it_is_named_after_it(fi
         await fill(journal)
         await recovered(journal)
         await append_durably(
-            journal, "r1", [run_started("r1"), AttemptFinished(seq=2, at=1.0, node="n", attempt=1, sent=name), run_finished(3)]
+            journal,
+            "r1",
+            [run_started("r1"), AttemptFinished(seq=2, at=1.0, node="n", attempt=1, sent=name), run_finished(3)],
         )
     async with SqliteJournal.open(file) as journal:
         assert await journal.get_blob(name) == b"a prompt"
@@ -101,7 +113,9 @@ async def test_an_answer_that_was_lost_is_not_remembered(file: Path) -> None:
 
 async def test_a_lock_that_was_held_too_long_is_told_while_it_lasts(file: Path) -> None:
     heard: list[str | None] = []
-    async with SqliteJournal.open(file, busy_timeout=0.05, alarm=lambda fault: heard.append(fault.code if fault else None)) as journal:
+    async with SqliteJournal.open(
+        file, busy_timeout=0.05, alarm=lambda fault: heard.append(fault.code if fault else None)
+    ) as journal:
         other = sqlite3.connect(file, isolation_level=None)
         for _ in range(2):
             other.execute("BEGIN IMMEDIATE")
@@ -246,7 +260,9 @@ async def test_a_database_that_stayed_away_is_written_again(postgres: PostgresSe
         assert await status_of(other, "r0") == "interrupted"
         assert await other.lease("r0") == 2
         await append_durably(other, "r0", node_events(2))
-        await append_durably(journal, "r1", [run_started("r1"), AttemptFinished(seq=2, at=1.0, node="n", attempt=1, sent=name)])
+        await append_durably(
+            journal, "r1", [run_started("r1"), AttemptFinished(seq=2, at=1.0, node="n", attempt=1, sent=name)]
+        )
         assert await other.get_blob(name) == b"a prompt"
         assert await error_code(other.lease("r1")) == "J022"
         waiting = asyncio.ensure_future(journal.wait_for_messages())
@@ -255,7 +271,9 @@ async def test_a_database_that_stayed_away_is_written_again(postgres: PostgresSe
             assert "r1" in await waiting
 
 
-async def test_a_server_that_was_away_for_longer_than_it_was_waited_for(schema: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_server_that_was_away_for_longer_than_it_was_waited_for(
+    schema: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with running() as server:
         async with PostgresJournal.open(server.dsn, schema=schema, retry_timeout=0.5) as journal:
             await append_durably(journal, "r1", [run_started("r1")])

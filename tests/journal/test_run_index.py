@@ -24,7 +24,7 @@ from orchestra.core.tags import has_tags
 from orchestra.fleet.config import parse_config
 from orchestra.journal.errors import JournalError
 from orchestra.journal.memory import MemoryJournal, MemoryStore
-from orchestra.journal.postgres import run_index
+from orchestra.journal.postgres import tables
 from orchestra.journal.postgres.journal import PostgresJournal
 from orchestra.journal.sqlite import reader
 from orchestra.journal.sqlite.journal import SqliteJournal
@@ -119,7 +119,9 @@ async def check(journal: Any, ask: Callable[[str], Awaitable[Sequence[Sequence[A
     assert await journal.existing_runs([*runs, "nowhere"]) == runs.keys()
     ends = await journal.first_and_last_events([*runs, "nowhere"])
     assert {run: (one.seq, last) for run, (one, last) in ends.items()} == {run: (1, ends[run][1]) for run in runs}
-    assert all(type(ends[run][1]) is type(events[-1]) and ends[run][1].seq == len(events) for run, events in runs.items())
+    assert all(
+        type(ends[run][1]) is type(events[-1]) and ends[run][1].seq == len(events) for run, events in runs.items()
+    )
     model: Any = MemoryJournal(MemoryStore())
     for run, events in runs.items():
         model.append(run, events)
@@ -139,7 +141,9 @@ def copied(events: Sequence[Event]) -> set[str]:
     """The runs of which these events have something: found as any JSON is searched, and not by the code that writes the index."""
     told = [msgspec.json.decode(encode(event)) for event in events]
     found = {told[0].get("parent", ""), told[0].get("options", {}).get("planned", {}).get("run", "")}
-    found |= {one.get("reused_from", "") for one in told} | {one.get("draft", {}).get("reused_from", "") for one in told}
+    found |= {one.get("reused_from", "") for one in told} | {
+        one.get("draft", {}).get("reused_from", "") for one in told
+    }
     return found - {""}
 
 
@@ -150,7 +154,7 @@ def first(events: Sequence[Event]) -> RunStarted:
 
 async def test_indexes_say_what_the_events_say(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "USAGE_BATCH_RUNS", 7)
-    monkeypatch.setattr(run_index, "USAGE_BATCH_RUNS", 7)
+    monkeypatch.setattr(tables, "USAGE_BATCH_RUNS", 7)
     for seed in range(HISTORIES):
         place, history = places(), History(seed)
         await history.play(place.open, STEPS)
@@ -182,7 +186,9 @@ async def test_after_a_crash_indexes_say_what_the_events_say(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("every", [2, 3])
-async def test_a_commit_that_is_tried_again_counts_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int) -> None:
+async def test_a_commit_that_is_tried_again_counts_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
     file, commit, tries = tmp_path / "j.db", SqliteStore._write, [0]
 
     def refused_at_first(store: SqliteStore, change: Any) -> Any:
@@ -234,7 +240,9 @@ async def test_of_a_deleted_run_no_index_has_anything(places: Places) -> None:
 async def test_an_event_that_names_no_tag_or_run_that_can_be_is_kept_all_the_same(places: Places) -> None:
     place = places()
     async with place.open() as journal:
-        started = msgspec.structs.replace(begun("a"), options={"tags": {"a": "x\0y", "b": 1, "c": "d" * 500}}, parent="p\0q" * 500)
+        started = msgspec.structs.replace(
+            begun("a"), options={"tags": {"a": "x\0y", "b": 1, "c": "d" * 500}}, parent="p\0q" * 500
+        )
         journal.append("a", [started])
         await journal.wait_durable("a", 1)
         assert await journal.read("a") == [started]
@@ -243,7 +251,10 @@ async def test_an_event_that_names_no_tag_or_run_that_can_be_is_kept_all_the_sam
 
 async def test_a_run_that_took_over_one_answer_is_a_copy(places: Places) -> None:
     async with places().open() as journal:
-        events: list[Event] = [begun("b"), AttemptFinished(seq=2, at=2.0, node="a", attempt=1, value=1, reused_from="a")]
+        events: list[Event] = [
+            begun("b"),
+            AttemptFinished(seq=2, at=2.0, node="a", attempt=1, value=1, reused_from="a"),
+        ]
         journal.append("b", events)
         await journal.wait_durable("b", 2)
         assert await journal.derived_runs(["a"]) == ["b"]

@@ -192,7 +192,8 @@ async def test_a_damaged_run_says_so_and_the_others_are_given(change: str, store
 UNREADABLE = {
     "of another version": (b'{"type":"dreamt","seq":1,"at":1.0}', "J021"),
     "nested too deep": (
-        b'{"type":"run_started","seq":1,"at":1.0,"run":"b","workflow":"w","graph":"","inputs":%s%s}' % (b"[" * 5_000, b"]" * 5_000),
+        b'{"type":"run_started","seq":1,"at":1.0,"run":"b","workflow":"w","graph":"","inputs":%s%s}'
+        % (b"[" * 5_000, b"]" * 5_000),
         "J013",
     ),
 }
@@ -205,7 +206,9 @@ async def test_a_run_that_cannot_be_read_says_so_and_can_be_deleted(fault: str, 
     async with store.open() as journal:
         await write(journal, "a", whole("a", 1.0))
         await write(journal, "b", [begun("b", 2.0)])
-    await store.change("UPDATE events SET body = {body}, chain = {chain} WHERE run = 'b'", {"body": body, "chain": chain})
+    await store.change(
+        "UPDATE events SET body = {body}, chain = {chain} WHERE run = 'b'", {"body": body, "chain": chain}
+    )
     checksum = ", checksum = NULL" if isinstance(journal, SqliteJournal) else ""
     await store.change(f"UPDATE runs SET chain = {{chain}}{checksum} WHERE run = 'b'", {"chain": chain})
     async with store.open() as journal:

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from orchestra.journal.errors import JournalError
-from orchestra.journal.sqlite import lock_holder as lock_holder_module
+from orchestra.journal.sqlite import liveness
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.journal.sqlite.lock_holder import LockHolder, find_lock_holder
+from orchestra.journal.sqlite.liveness import LockHolder, find_lock_holder
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGTSTP"), reason="no signals of a terminal")
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="no /proc/locks")
@@ -26,7 +26,9 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="no /proc/locks")
 def inside_a_transaction(file: Path, how: str) -> Iterator[subprocess.Popen[bytes]]:
     """A process within a transaction; a group of its own, as a shell gives it."""
     script = str(Path(__file__).with_name("stopped_child.py"))
-    process = subprocess.Popen([sys.executable, script, str(file), how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
+    process = subprocess.Popen(
+        [sys.executable, script, str(file), how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
+    )
     try:
         assert said(process) == "inside"
         yield process
@@ -112,8 +114,10 @@ def test_the_holder_is_the_process_that_writes(file: Path) -> None:
         assert find_lock_holder(file) is None
 
 
-def test_where_the_system_has_no_table_of_locks_nobody_is_named(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(lock_holder_module, "_LOCKS", tmp_path / "none")
+def test_where_the_system_has_no_table_of_locks_nobody_is_named(
+    file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(liveness, "_LOCKS", tmp_path / "none")
     with inside_a_transaction(file, "plain"):
         assert find_lock_holder(file) is None
 
@@ -131,10 +135,12 @@ def test_where_the_system_has_no_table_of_locks_nobody_is_named(file: Path, monk
     ],
 )
 @LINUX
-def test_a_line_of_the_table_of_locks(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str, found: bool) -> None:
+def test_a_line_of_the_table_of_locks(
+    file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str, found: bool
+) -> None:
     index = file.with_name(file.name + "-shm")
     index.touch()
     locks = tmp_path / "locks"
     locks.write_text(line.format(pid=os.getpid(), inode=index.stat().st_ino) + "\n\n")
-    monkeypatch.setattr(lock_holder_module, "_LOCKS", locks)
+    monkeypatch.setattr(liveness, "_LOCKS", locks)
     assert isinstance(find_lock_holder(file), LockHolder) is found

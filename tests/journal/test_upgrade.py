@@ -11,7 +11,7 @@ import pytest
 from orchestra.journal.errors import JournalError
 from orchestra.journal.sqlite.database import SCHEMA_VERSION
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.journal.sqlite.readonly import ReadOnlyJournal
+from orchestra.journal.sqlite.queries import ReadOnlyJournal
 from orchestra.schema.strict_json import digest
 from tests.journal.files import sql
 

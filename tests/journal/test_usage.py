@@ -12,10 +12,17 @@ from orchestra.core.outcomes import ValueOutcome
 from orchestra.fleet.config import parse_config
 from orchestra.journal.usage import decode_usage, encode_usage, usage_of
 
-PRICES = ("{prompt: 0, output: 2}", "{prompt: 1, output: 0}", "{prompt: 0, output: 0}", "{prompt: 0, output: 0, cached: 1}")
+PRICES = (
+    "{prompt: 0, output: 2}",
+    "{prompt: 1, output: 0}",
+    "{prompt: 0, output: 0}",
+    "{prompt: 0, output: 0, cached: 1}",
+)
 FLEET = parse_config(
     "schema: orchestra/fleet/v1\nname: several\nservers:\n"
-    + "".join(f'  s{n}: {{endpoint: "http://127.0.0.1:9/v1", model: m, price: {price}}}\n' for n, price in enumerate(PRICES))
+    + "".join(
+        f'  s{n}: {{endpoint: "http://127.0.0.1:9/v1", model: m, price: {price}}}\n' for n, price in enumerate(PRICES)
+    )
     + '  gateway: {endpoint: "http://127.0.0.1:9/v1", model: m}\nmodels: {base: s0}\n',
     "several.yaml",
 ).servers
@@ -29,7 +36,11 @@ def run_of(calls: list[tuple[str, Usage]], *, ended: bool = True) -> list[Event]
     made: list[Event] = [RunStarted(seq=1, at=1.0, run="r", workflow="w", graph="", inputs={})]
     for number, (server, usage) in enumerate(calls):
         at = len(made) + 1
-        made.append(AttemptFinished(seq=at, at=1.0, node=f"n{number}", attempt=1, name="reader", server=server, model="m", usage=usage))
+        made.append(
+            AttemptFinished(
+                seq=at, at=1.0, node=f"n{number}", attempt=1, name="reader", server=server, model="m", usage=usage
+            )
+        )
     return [*made, RunFinished(seq=len(made) + 1, at=2.0, status="done", outcome=ValueOutcome(1))] if ended else made
 
 

@@ -266,7 +266,7 @@ def test_limits_are_said_in_words() -> None:
     assert check({"n": 2, "s": "ab", "xs": []}) == "n: expected at least 3, got 2"
     assert check({"n": 5, "s": "ab", "xs": []}) == "n: expected a multiple of 2, got 5"
     assert check({"n": 4, "s": "a", "xs": []}) == "s: expected at least 2 characters, got 1"
-    assert check({"n": 4, "s": "ba", "xs": []}) == "s: expected a text that matches ^a, got 'ba'"
+    assert check({"n": 4, "s": "ba", "xs": []}) == "s: expected a string that matches ^a, got 'ba'"
     assert check({"n": 4, "s": "ab", "xs": [1, 2]}) == "xs: expected at most 1 elements, got 2"
 
 

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra import accepted, agent, answered_by_model, format_, numbers, workflow
-from orchestra.text.numbers.checksums import card_number_error, iban_error
 from orchestra.text.numbers.iso_codes import (
     COUNTRIES,
     COUNTRIES_ALPHA3,
@@ -19,6 +18,8 @@ from orchestra.text.numbers.iso_codes import (
     IBAN_LENGTHS,
     LANGUAGES,
     RESERVED_COUNTRIES,
+    card_number_error,
+    iban_error,
 )
 from orchestra.verification.formats import check_format
 from orchestra.verification.standalone import verify_answer

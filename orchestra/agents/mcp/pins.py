@@ -14,7 +14,7 @@ import msgspec
 
 from orchestra.core.atomic_files import write_file
 from orchestra.core.errors import InputError, SourceLocation
-from orchestra.core.mcp_settings import McpServer
+from orchestra.core.settings import McpServer
 from orchestra.core.untrusted_text import escape_invisible, to_storable
 from orchestra.schema.strict_json import canonical, digest, storage_error
 from orchestra.schema.types import Schema, Validator, bundle_definitions

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from orchestra.agents.mcp.pins import ToolPin
 from orchestra.agents.tools import ToolError
 from orchestra.core.errors import InputError
-from orchestra.core.mcp_settings import McpServer
+from orchestra.core.settings import McpServer
 from orchestra.core.untrusted_text import escape_invisible, exception_text, to_storable
 
 if TYPE_CHECKING:

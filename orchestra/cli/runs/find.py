@@ -33,7 +33,7 @@ async def open_existing_journal() -> AsyncIterator[Journal | None]:
             try:
                 journal = await stack.enter_async_context(open_journal(chosen))
             except JournalError:
-                from orchestra.journal.sqlite.readonly import ReadOnlyJournal, is_read_only
+                from orchestra.journal.sqlite.queries import ReadOnlyJournal, is_read_only
 
                 if not isinstance(chosen.journal, Path) or not is_read_only(chosen.journal):
                     raise

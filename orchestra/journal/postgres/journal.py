@@ -1,17 +1,21 @@
-"""The journal in Postgres: for several processes, on several machines, that share one log. Needs the extra `postgres` (asyncpg).
+"""The journal in Postgres, for several processes on several machines that share one log. Needs the extra `postgres`
+(asyncpg).
 
-What `wait_durable` returned for is committed; under `group` and `strict` it survives whatever the server's `fsync` and
-`synchronous_commit` promise. A connection that is lost comes back by itself, and so do all of them after a restart of the server.
-The database must be UTF-8, and reached directly or through a pooler in session mode: the lease of a run rests on a lock that lives as
-long as a session.
+Events that `wait_durable` has returned for are committed. Under `group` and `strict` they survive what the server's
+`fsync` and `synchronous_commit` guarantee. Lost connections are restored, also after a restart of the server. The
+database must use UTF-8, and be reached directly or through a pooler in session mode: the lease of a run is a lock that
+lives as long as a session.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
+from math import inf
 from typing import Any, Self, TypeVar
 
 import asyncpg
@@ -19,8 +23,9 @@ import msgspec
 
 from orchestra.core.errors import OrchestraError
 from orchestra.core.events import Event
-from orchestra.core.protocols import InboxMessage
-from orchestra.journal import RETRY_INTERVAL
+from orchestra.core.protocols import InboxMessage, OutboxMessage, RunSelection, RunSummary, RunUsageResult, ScannedRun
+from orchestra.journal import MAX_FOUND_RUNS, RETRY_INTERVAL, Durability
+from orchestra.journal.encoding import encode_event, encode_value
 from orchestra.journal.errors import (
     FaultListener,
     JournalError,
@@ -34,8 +39,14 @@ from orchestra.journal.errors import (
     not_json_error,
     this_process_name,
 )
-from orchestra.journal.postgres.connections import Durability, PostgresDatabase, has_own_session
-from orchestra.journal.postgres.dsn import redact_dsn, split_dsn
+from orchestra.journal.postgres.connections import (
+    RETRY_PAUSE,
+    PostgresDatabase,
+    PostgresPresence,
+    has_own_session,
+    redact_dsn,
+    split_dsn,
+)
 from orchestra.journal.postgres.errors import (
     POSTGRES_ERRORS,
     from_postgres,
@@ -45,32 +56,157 @@ from orchestra.journal.postgres.errors import (
     presence_lost_error,
     unreachable_error,
 )
-from orchestra.journal.postgres.liveness import PostgresPresence
-from orchestra.journal.postgres.queries import PostgresQueries
 from orchestra.journal.postgres.rows import MAX_ID_BYTES, LogTail, hash_key, is_storable
-from orchestra.journal.postgres.run_index import IndexedTables
-from orchestra.journal.postgres.writer import RETRY_PAUSE, AppendEntry, BlobEntry, MemoEntry, PostgresCommitReport, PostgresWriter, RunLog
-from orchestra.journal.sqlite.encoding import encode_event, encode_value
+from orchestra.journal.postgres.tables import PostgresTables
+from orchestra.journal.postgres.writer import (
+    AppendEntry,
+    BlobEntry,
+    MemoEntry,
+    PostgresCommitReport,
+    PostgresWriter,
+    RunLog,
+)
+from orchestra.journal.usage import ALL_RUNS, UsagePage
 from orchestra.schema.strict_json import digest
+
+
+class PostgresQueries(ABC):
+    """The query methods of a `Journal` in Postgres."""
+
+    _tables: PostgresTables
+
+    async def read(self, run: str, after: int = 0) -> list[Event]:
+        """Returns the events with `seq > after`, including queued ones; empty for an unknown run.
+
+        Raises:
+            JournalError: J013 if numbers or hashes were altered, J021 for an unknown kind.
+        """
+        await self._flush(run)
+        return await self._query(lambda sql, _: self._tables.events(sql, run, after)) if is_storable(run) else []
+
+    async def list_runs(self, limit: int = 50) -> list[RunSummary]:
+        """Returns the latest runs, newest first.
+
+        A run without an end and without a live holder is `waiting` if only questions to people are open, else
+        `interrupted`.
+        """
+        return await self.query_runs(limit, ALL_RUNS)
+
+    async def query_runs(self, limit: int, where: RunSelection) -> list[RunSummary]:
+        """Returns the latest runs of a selection, newest first, as in `list_runs`."""
+        await self._flush()
+        return await self._query(lambda sql, _: self._tables.query_runs(sql, limit, where))
+
+    async def query_usages(self, where: RunSelection) -> AsyncGenerator[RunUsageResult, None]:
+        """Yields the usage of each run of a selection, newest first; a run that cannot be read has its error."""
+        await self._flush()
+        while (some := await self._query(partial(_query_usages, self._tables, where))).found:
+            if some.computed:
+                with suppress(JournalError):  # a read-only database cannot store it; it is computed again next time
+                    await self._query(partial(_store_usages, self._tables, some.computed))
+            for used in some.found:
+                yield used
+            where = msgspec.structs.replace(where, before=(used.started, used.run))
+
+    async def first_and_last_events(self, runs: Collection[str]) -> dict[str, tuple[Event, Event]]:
+        """Returns the first and the last event of each run, without large values. Runs that cannot be read are left
+        out.
+        """
+        await self._flush(*runs)
+        return await self._query(
+            lambda sql, _: self._tables.first_and_last_events(sql, list(filter(is_storable, runs)))
+        )
+
+    async def derived_runs(self, runs: Collection[str]) -> list[str]:
+        """Returns the other runs that contain inputs or answers of these runs."""
+        await self._flush()
+        return await self._query(lambda sql, _: self._tables.derived_runs(sql, set(filter(is_storable, runs))))
+
+    async def existing_runs(self, runs: Collection[str]) -> set[str]:
+        """Returns the ids that belong to existing runs."""
+        await self._flush(*runs)
+        return await self._query(lambda sql, _: self._tables.existing_runs(sql, list(filter(is_storable, runs))))
+
+    async def summary(self, run: str) -> RunSummary | None:
+        """Returns the summary of one run, or None."""
+        await self._flush(run)
+        return await self._query(lambda sql, _: self._tables.summary(sql, run)) if is_storable(run) else None
+
+    async def scan(self, since: float = -inf) -> AsyncGenerator[ScannedRun, None]:
+        """Yields the runs that started at `since` or later, newest first, without large values; a damaged run has its
+        error.
+        """
+        await self._flush()
+        page = await self._query(lambda sql, _: self._tables.scan(sql, since, None))
+        while page:
+            for found in page:
+                yield found
+            before = found.started, found.run
+            page = await self._query(lambda sql, _: self._tables.scan(sql, since, before))  # noqa: B023  # asked at once
+
+    async def find_runs(self, prefix: str) -> list[str]:
+        """Returns at most 100 ids of runs with this prefix, in order."""
+        await self._flush()
+        return (
+            await self._query(lambda sql, _: self._tables.find_runs(sql, prefix, MAX_FOUND_RUNS))
+            if is_storable(prefix)
+            else []
+        )
+
+    async def inbox(self, run: str, after: int = 0) -> list[InboxMessage]:
+        """Returns the inbox messages with a greater number, in order."""
+        return await self._query(lambda sql, _: self._tables.inbox(sql, run, after)) if is_storable(run) else []
+
+    async def outbox(self, after: int = 0, limit: int = 100) -> list[OutboxMessage]:
+        """Returns durable messages that are not marked as delivered, in order."""
+        return await self._query(lambda sql, _: self._tables.outbox(sql, after, limit))
+
+    @abstractmethod
+    async def _query(self, question: Callable[[asyncpg.Connection, bool], Awaitable[T]]) -> T:
+        """Runs a query, again over another connection if one is lost. In that case the second argument is true, because
+        the first try may have succeeded.
+        """
+
+    @abstractmethod
+    async def _flush(self, *runs: str) -> None:
+        """Waits for queued events of these runs, or of all."""
+
+
+async def _query_usages(tables: PostgresTables, where: RunSelection, sql: asyncpg.Connection, _: bool) -> UsagePage:
+    return await tables.query_usages(sql, where)
+
+
+async def _store_usages(
+    tables: PostgresTables, usages: Sequence[tuple[str, int, bytes, bytes]], sql: asyncpg.Connection, _: bool
+) -> None:
+    await tables.store_usages(sql, usages)
+
 
 T = TypeVar("T")
 
 MAX_ENDED_RUNS = 4096
-"""Runs that ended here lately, of which the journal still knows it."""
+"""Number of runs that ended in this journal and are remembered as ended."""
 
 
 class PostgresJournal(PostgresQueries):
-    """Stands behind the `Journal` door; made by `PostgresJournal.open`.
+    """The `Journal` in Postgres, created by `PostgresJournal.open`.
 
-    Three kinds of connection: one that the writer commits over, one that is the journal's presence and hears of letters, and up to
-    four for questions. Each is made anew where it is lost. A fault of the database, or that it stays away for longer than `patience`,
-    reaches everyone who waits in `wait_durable`, and every `append` while it lasts; where only the lease of one run is lost, only that run
-    fails (J005). The runs that were in hand at a fault fail with it, and anybody may take them over, for this journal's presence is
-    gone; it has another one once the database can be written again, which is tried each second.
+    It has three kinds of connections, each restored when it is lost: one for the writer, one for the presence, and up
+    to four for queries.
+
+    A fault of the database, or its absence for longer than `retry_timeout`, is raised by each pending `wait_durable`,
+    and by every `append` while it lasts. If only the lease of one run is lost, only that run fails (J005). At a fault
+    the open runs fail, and other journals may take them over, because the presence of this one is gone. It gets a new
+    presence once the database can be written again, which is tried each second.
     """
 
     def __init__(
-        self, database: PostgresDatabase, tables: IndexedTables, presence: PostgresPresence, pool: asyncpg.Pool, alarm: FaultListener
+        self,
+        database: PostgresDatabase,
+        tables: PostgresTables,
+        presence: PostgresPresence,
+        pool: asyncpg.Pool,
+        alarm: FaultListener,
     ) -> None:
         self._database, self._tables, self._presence, self._pool, self._alarm = database, tables, presence, pool, alarm
         self._skips_waiting = database.durability == "off"
@@ -80,18 +216,23 @@ class PostgresJournal(PostgresQueries):
         self._pending_memos: dict[bytes, tuple[str, bytes]] = {}
         self._fault: JournalError | None = None
         self._unreported_fault: JournalError | None = None
-        """A fault that nobody has been told yet."""
+        """A fault that was not raised to any caller yet."""
         self._recovering: asyncio.Task[None] | None = None
         self._releases: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Task[None] | None = None
         self._start_writer()
 
     def _start_writer(self) -> None:
-        """Writes, as the presence that there is."""
+        """Starts a writer with the current presence."""
         database, presence = self._database, self._presence
         strict, patience = database.durability == "strict", database.retry_timeout
         self._writer = PostgresWriter(
-            self._tables, database.connect, presence.lock_number, self._apply_report, one_by_one=strict, retry_timeout=patience
+            self._tables,
+            database.connect,
+            presence.lock_number,
+            self._apply_report,
+            one_by_one=strict,
+            retry_timeout=patience,
         )
         self._writing = asyncio.create_task(self._writer.run())
         self._watching = asyncio.create_task(presence.watch(self._on_presence_restored))
@@ -108,27 +249,32 @@ class PostgresJournal(PostgresQueries):
         retry_timeout: float = 30.0,
         alarm: FaultListener = ignore_faults,
     ) -> AsyncIterator[Self]:
-        """The journal of a database, in a schema of its own, made where it is not there: the one that `schema` names, else the address
-        (`?schema=NAME`), else `orchestra`.
+        """Opens the journal of a database in its own schema, which is created if it is missing.
 
-        `group` commits many events at once, at most 5 ms later; `strict` gives each append a commit of its own; `off` waits for no
-        disk: a crash of the server may take the last moments. `patience` is how many seconds a lost connection may take to come
-        back; `alarm` hears of faults of the database. Raises `JournalError`: J030 where the database cannot be reached, J034 behind a
-        pooler in transaction mode, J018, J020.
+        Args:
+            dsn: Address of the database. `?schema=NAME` names the schema.
+            schema: The schema; default: that of the address, else `orchestra`.
+            durability: `group` commits many events at once, at most 5 ms later. `strict` commits each append
+                separately. `off` does not wait for the disk: a crash of the server may lose the last moments.
+            retry_timeout: Seconds in which a lost connection must be restored.
+            alarm: Is called with faults of the database.
+
+        Raises:
+            JournalError: J030 if the database cannot be reached, J034 behind a pooler in transaction mode, J018, J020.
         """
         dsn, named = split_dsn(dsn)
         database = PostgresDatabase(dsn, redact_dsn(dsn), durability, retry_timeout)
-        journal = await cls._connect(database, IndexedTables(schema or named, database.display_name), alarm)
+        journal = await cls._connect(database, PostgresTables(schema or named, database.display_name), alarm)
         try:
             yield journal
         except BaseException:
-            with suppress(JournalError):  # what ended the work is told, and not that its journal cannot be closed
+            with suppress(JournalError):  # the error in the body is raised, not an error of closing
                 await journal.close()
             raise
         await journal.close()
 
     @classmethod
-    async def _connect(cls, database: PostgresDatabase, tables: IndexedTables, alarm: FaultListener) -> Self:
+    async def _connect(cls, database: PostgresDatabase, tables: PostgresTables, alarm: FaultListener) -> Self:
         presence = PostgresPresence(database, tables.channel)
         try:
             sql = await presence.connect()
@@ -152,11 +298,12 @@ class PostgresJournal(PostgresQueries):
     # Events
 
     def append(self, run: str, events: Sequence[Event], delivered: Collection[str] = ()) -> None:
-        """Puts events in line, all or none.
+        """Queues events, all or none. If another journal started a run with the same id, only `wait_durable` raises
+        this.
 
-        Raises `JournalError`: J001 for a gap in `seq`, J002 after `close`, J004 for what is no JSON, J005 where this journal does not
-        hold the run's lease, J006 after a run's end; and the database's fault while it is known. That another journal began a run of
-        the same id is known only at the commit, and reaches `wait_durable`.
+        Raises:
+            JournalError: J001 for a gap in `seq`, J002 after `close`, J004 for invalid JSON, J005 without the run's
+                lease, J006 after the end of a run, and the fault of the database while it lasts.
         """
         if self._fault is not None or self._closing is not None:
             raise self._current_error()
@@ -169,7 +316,9 @@ class PostgresJournal(PostgresQueries):
             if events[0].seq != 1:
                 raise not_leased_error(run)
             if not is_storable(run):
-                raise not_json_error(f"event 1 of run {run}", f"ids are text without NUL, of at most {MAX_ID_BYTES} bytes")
+                raise not_json_error(
+                    f"event 1 of run {run}", f"ids are strings without NUL, of at most {MAX_ID_BYTES} bytes"
+                )
             log = RunLog(run)
         elif log.error is not None:
             raise log.error.copy()
@@ -179,7 +328,7 @@ class PostgresJournal(PostgresQueries):
         self._writer.put(AppendEntry(log, tuple(events), bodies, delivered))
 
     def put_blob(self, data: bytes) -> str:
-        """Stores a blob with the next append and gives its digest. Raises the database's fault while it is known."""
+        """Stores a blob with the next append and returns its digest. Raises a current fault of the database."""
         if self._fault is not None or self._closing is not None:
             raise self._current_error()
         name = digest(data)
@@ -188,10 +337,10 @@ class PostgresJournal(PostgresQueries):
         return name
 
     async def wait_durable(self, run: str, seq: int) -> None:
-        """Waits until the run's events up to `seq`, and the blobs put before them, are on disk.
+        """Waits until the run's events up to `seq`, and the blobs stored before them, are on disk.
 
-        Returns at once under `off`. Raises the database's fault, `JournalError` J003 for what was never appended, and J005 where
-        another journal has the run's lease.
+        Returns at once under `off`. Raises the fault of the database, and `JournalError` J003 for an event that was
+        never appended, J005 if another journal holds the run's lease.
         """
         log = self._logs.get(run)
         if log is not None and seq <= log.durable_seq:
@@ -207,41 +356,50 @@ class PostgresJournal(PostgresQueries):
             await self._wait_durable(log, seq)
 
     async def get_blob(self, digest: str) -> bytes | None:
-        """A blob's bytes, or None; raises `JournalError` J013 where they are not what was stored."""
+        """Returns the bytes of a blob, or None. Raises `JournalError` J013 if they were altered."""
         if (fresh := self._pending_blobs.get(digest)) is not None:
             return fresh
         return await self._query(lambda sql, _: self._tables.get_blob(sql, digest)) if is_storable(digest) else None
 
     async def check_writable(self) -> None:
-        """Returns where the tables may be written. Raises the database's fault where they may not."""
+        """Returns if the tables can be written. Raises the fault of the database otherwise."""
         self._raise_fault()
         await self._query(lambda sql, _: self._tables.check_writable(sql))
 
     # Leases
 
     async def lease(self, run: str) -> int:
-        """Takes the lease over and gives its epoch. Raises `JournalError` J022 where a journal that lives holds it, J023, J006."""
+        """Takes over the lease and returns its epoch. Raises `JournalError` J022 if a live journal holds it, J023,
+        J006.
+        """
         self._raise_fault()
         if (log := self._logs.get(run)) is not None and log.error is None:
             if not log.end.is_ended:
                 raise lease_held_error(run, this_process_name())
             await self._flush(run)
         taking = asyncio.ensure_future(
-            self._query(lambda sql, again: self._tables.lease(sql, _valid_run_id(run), self._presence.lock_number, is_retry=again))
+            self._query(
+                lambda sql, again: self._tables.lease(
+                    sql, _valid_run_id(run), self._presence.lock_number, is_retry=again
+                )
+            )
         )
         try:
             taken = await asyncio.shield(taking)
         except asyncio.CancelledError:
-            # Whoever asked is gone: what he gets all the same goes back.
-            taking.add_done_callback(lambda done: None if done.cancelled() or done.exception() else self._release_later(run))
+            # The caller was cancelled: the lease is released again.
+            taking.add_done_callback(
+                lambda done: None if done.cancelled() or done.exception() else self._release_later(run)
+            )
             raise
         self._logs[run] = RunLog(run, taken.epoch, LogTail(taken.summary_fold, taken.last_seq, taken.chain))
         return taken.epoch
 
     async def release(self, run: str) -> None:
-        """Gives the lease back, once everything that is in line is on disk.
+        """Releases the lease after all queued events are on disk.
 
-        Raises `JournalError`: J005 where the lease was lost before, J023, and the database's fault.
+        Raises:
+            JournalError: J005 if the lease was lost before, J023, and the fault of the database.
         """
         log = self._logs.get(run)
         while log is not None and log.durable_seq < log.end.last_seq:
@@ -261,19 +419,20 @@ class PostgresJournal(PostgresQueries):
     def _on_released(self, giving: asyncio.Task[None]) -> None:
         self._releases.discard(giving)
         if not giving.cancelled():
-            giving.exception()  # there is nobody to tell: the run is interrupted then, and can be taken over as well
+            giving.exception()  # no caller is left to raise it to: the run is interrupted then, and can be taken over
 
     async def delete(self, run: str) -> None:
-        """Removes a run: events, letters, answers, messages that were delivered, and blobs that no other run names.
+        """Deletes a run: events, inbox messages, answers, delivered outbox messages, and blobs that no other run uses.
 
-        Raises `JournalError`: J022 where somebody who lives holds its lease, J024 where messages are not delivered yet, J023.
+        Raises:
+            JournalError: J022 if a live process holds the lease, J024 if messages are not delivered, J023.
         """
         (error,) = await self.delete_runs((run,))
         if error is not None:
             raise error
 
     async def delete_runs(self, runs: Sequence[str]) -> list[OrchestraError | None]:
-        """Deletes runs in one transaction; for each why it is not deleted, as `delete` raises it, or None."""
+        """Deletes runs in one transaction. Returns for each run None, or the error that `delete` would raise."""
         there = [run for run in runs if is_storable(run)]
         await self._flush(*there)
         refused = await self._query(lambda sql, again: self._tables.delete_runs(sql, there, is_retry=again))
@@ -286,16 +445,21 @@ class PostgresJournal(PostgresQueries):
     # The inbox
 
     async def send(self, run: str, message: InboxMessage, since: int | None = None) -> int:
-        """Puts a letter into the inbox; it is on disk when its number comes. With `since` only where no later letter answers the same
-        question, else gives 0. Raises `JournalError` J004, J006, J023."""
-        encode_value(f"the letter to run {run}", message)
+        """Adds a message to the inbox and returns its number once it is on disk.
+
+        With `since`, the message is only added if no later message answers the same question; else 0 is returned.
+        Raises `JournalError` J004, J006, J023.
+        """
+        encode_value(f"the message to run {run}", message)
         self._raise_fault()
         await self._flush(run)
         name = secrets.token_hex(16)
         return await self._query(lambda sql, _: self._tables.send(sql, _valid_run_id(run), message, name, since))
 
     async def wait_for_messages(self) -> set[str]:
-        """Waits for letters, through a fault of the database too, and names the runs that got some. Raises J002 once it is closed."""
+        """Waits for inbox messages, also during a fault of the database, and returns the runs that got some. Raises
+        J002 after `close`.
+        """
         presence = self._presence
         while not presence.runs_with_messages:
             if self._closing is not None:
@@ -308,25 +472,27 @@ class PostgresJournal(PostgresQueries):
     # Memo and outbox
 
     def put_memo(self, memo: str, run: str, value: Any) -> None:
-        """Keeps an answer with the next commit; the first one stays. Raises `JournalError` J004 for what is no JSON."""
+        """Memoizes an answer with the next commit; the first answer of a key is kept. Raises `JournalError` J004 for
+        invalid JSON.
+        """
         if self._fault is not None or self._closing is not None:
             raise self._current_error()
         if (name := hash_key(memo)) not in self._pending_memos:
             data = encode_value(f"answer {memo}", value)
             if not is_storable(run):
-                raise not_json_error(f"answer {memo}", f"{run[:80]!r} is no run's id")
+                raise not_json_error(f"answer {memo}", f"{run[:80]!r} is not a run id")
             self._pending_memos[name] = run, data
             self._writer.put(MemoEntry(name, run, data))
 
     async def get_memo(self, memo: str) -> tuple[str, Any] | None:
-        """The run that gave the answer, and the answer; or None."""
+        """Returns the run that produced the answer, and the answer; or None."""
         fresh = self._pending_memos.get(name := hash_key(memo))
         if (found := await self._query(lambda sql, _: self._tables.get_memo(sql, name))) is not None or fresh is None:
             return found
         return fresh[0], msgspec.json.decode(fresh[1])
 
     async def get_memos(self, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
-        """What `get_memo` gives for each of these keys that is there."""
+        """Returns the result of `get_memo` for each known key."""
         names = {hash_key(memo): memo for memo in memos}
         fresh = {name: self._pending_memos[name] for name in names if name in self._pending_memos}
         found = await self._query(lambda sql, _: self._tables.get_memos(sql, names))
@@ -334,14 +500,14 @@ class PostgresJournal(PostgresQueries):
         return {names[name]: answer for name, answer in found.items()}
 
     async def mark_delivered(self, numbers: Sequence[int]) -> None:
-        """Marks messages as delivered; on disk when it returns."""
+        """Marks messages as delivered; on disk on return."""
         await self._query(lambda sql, _: self._tables.mark_delivered(sql, numbers))
 
     async def close(self) -> None:
-        """Commits what is in line and lets go of the database. Raises a fault that nobody has been told yet."""
+        """Commits queued events and closes the connections. Raises a fault that was not raised before."""
         if self._closing is None:
             self._closing = asyncio.create_task(self._close_connections())
-            # Shielded: a caller who is cancelled here may go, but the connections are still closed behind him.
+            # Shielded: the connections are closed even if the caller is cancelled here.
             await asyncio.shield(self._closing)
             if self._unreported_fault is not None:
                 raise self._unreported_fault.copy()
@@ -366,7 +532,9 @@ class PostgresJournal(PostgresQueries):
             self._presence.abandon()
 
     async def _query(self, question: Callable[[asyncpg.Connection, bool], Awaitable[T]]) -> T:
-        """An answer, over another connection where one is lost; then `again` is true, for the first try may have gone through."""
+        """Runs a query, again over another connection if one is lost; then `again` is true, because the first try may
+        have succeeded.
+        """
         again, pause, clock = False, RETRY_PAUSE, asyncio.get_running_loop().time
         give_up = clock() + self._database.retry_timeout
         while True:
@@ -383,10 +551,14 @@ class PostgresJournal(PostgresQueries):
             pause = min(1.0, pause * 2)
 
     async def _flush(self, *runs: str) -> None:
-        """Waits for what is in line of these runs, or of all; a fault is no reason not to read what is on disk."""
+        """Waits for queued events of these runs, or of all. Faults are ignored: what is on disk can still be read."""
         with suppress(JournalError):
             for run in runs or list(self._logs):
-                if (log := self._logs.get(run)) is not None and log.error is None and log.end.last_seq > log.durable_seq:
+                if (
+                    (log := self._logs.get(run)) is not None
+                    and log.error is None
+                    and log.end.last_seq > log.durable_seq
+                ):
                     await self._wait_durable(log, log.end.last_seq)
 
     async def _wait_durable(self, log: RunLog, seq: int) -> None:
@@ -426,12 +598,12 @@ class PostgresJournal(PostgresQueries):
                     self._unreported_fault = None
             self._presence.wakeup.set()
             if self._closing is None:
-                self._presence.abandon()  # nobody goes on with what it had in hand: others may take its runs over
+                self._presence.abandon()  # the open runs have failed: others may take them over
                 self._watching.cancel()
                 self._recovering = asyncio.create_task(self._recover())
 
     def _fail(self, fault: JournalError) -> JournalError:
-        """There is a fault: this one, or another one is known."""
+        """Records a fault, unless another one is known."""
         if self._fault is None:
             self._fault = fault
             if fault.code != "J002":
@@ -440,7 +612,9 @@ class PostgresJournal(PostgresQueries):
         return self._fault
 
     async def _recover(self) -> None:
-        """Tries until the database can be written again. Nothing of before goes on: the presence is another one, and so is the writer."""
+        """Waits until the database can be written again, then starts a new writer with a new presence. Runs from before
+        do not continue.
+        """
         while True:
             await asyncio.sleep(RETRY_INTERVAL)
             try:
@@ -452,14 +626,16 @@ class PostgresJournal(PostgresQueries):
             else:
                 break
         self._start_writer()
-        for name, data in self._pending_blobs.items():  # whoever put them may be about to name them
+        for name, data in self._pending_blobs.items():  # an event that uses them may follow
             self._writer.put(BlobEntry(name, data))
         self._fault = None
         self._presence.wakeup.set()
         self._alarm(None)
 
     async def _on_presence_restored(self, sql: asyncpg.Connection) -> None:
-        """There is a new presence: which runs were taken meanwhile, and which got letters that nobody announced to us."""
+        """After a new presence session: checks which runs were taken over meanwhile, and which got messages without a
+        notification.
+        """
         logs = dict(self._logs)
         leases = await self._tables.leases(sql, list(logs))
         for run, lease in leases.items():
@@ -471,15 +647,19 @@ class PostgresJournal(PostgresQueries):
         self._presence.wakeup.set()
 
     def _on_presence_lost(self, watching: asyncio.Task[None]) -> None:
-        """There will be no presence: others may take the runs over, so nothing more is appended; the commit under way is still settled."""
+        """After a presence is lost for good: others may take over the runs, so nothing more is appended; the current
+        commit is still completed.
+        """
         if watching.cancelled() or (error := watching.exception()) is None:
             return
-        self._writer.stop(self._fail(presence_lost_error(self._database.display_name, str(error) or type(error).__name__)))
+        self._writer.stop(
+            self._fail(presence_lost_error(self._database.display_name, str(error) or type(error).__name__))
+        )
         self._presence.wakeup.set()
 
 
 def _valid_run_id(run: str) -> str:
-    """A run's id as Postgres knows it; nothing is there under an id that it cannot keep."""
+    """Returns an id that Postgres can store. No run exists under another id."""
     if not is_storable(run):
         raise no_run_error(run)
     return run

@@ -1,4 +1,4 @@
-"""Rows: what a batch of appends becomes before it goes to Postgres. Pure."""
+"""Conversion of a batch of appends to rows of Postgres. Pure."""
 
 from __future__ import annotations
 
@@ -9,35 +9,42 @@ from typing import Any
 
 import msgspec
 
-from orchestra.core.events import AttemptFinished, Event, NodeFinished, QuestionAnswered, RunFinished, RunStarted, TurnStarted, encode
+from orchestra.core.events import (
+    AttemptFinished,
+    Event,
+    NodeFinished,
+    QuestionAnswered,
+    RunFinished,
+    RunStarted,
+    TurnStarted,
+    encode,
+)
 from orchestra.core.outcomes import ValueOutcome
 from orchestra.core.protocols import RunSummary
+from orchestra.journal.encoding import LARGE_EVENT_BYTES, is_encodable
 from orchestra.journal.hash_chain import next_hash
-from orchestra.journal.large_values import LARGE_EVENT_BYTES
-from orchestra.journal.run_index import IndexEntries
-from orchestra.journal.sqlite.encoding import is_encodable
-from orchestra.journal.summary import SummaryFold, blob_digests, outbox_message
+from orchestra.journal.summary import IndexEntries, SummaryFold, blob_digests, outbox_message
 from orchestra.journal.usage import COUNTED_EVENTS, UsageFold, encode_usage
 from orchestra.schema.strict_json import digest
 
 MAX_ID_BYTES = 1000
-"""Bytes of a run's id at most: an index holds it."""
+"""Maximum size of a run's id in bytes, because an index holds it."""
 
 
 @dataclass(slots=True)
 class LogTail:
-    """The end of one run's log, as the next batch continues it: its row so far, its greatest `seq`, the last link of its chain."""
+    """The end of one run's log: its summary, its greatest `seq`, and the last hash. The next batch continues it."""
 
     summary_fold: SummaryFold
     last_seq: int
     chain: bytes
     usage_fold: UsageFold | None = None
-    """What the run used; None of one that was taken over: it is summed up when it is asked for."""
+    """Usage of the run; None for a run that was taken over: it is computed on demand."""
 
 
 @dataclass(slots=True)
 class RunRowUpdate:
-    """What a batch does to one run's row: from event `before` to event `last_seq`."""
+    """Changes of a batch to one run's row: from event `previous_seq` to event `last_seq`."""
 
     epoch: int
     previous_seq: int
@@ -50,25 +57,31 @@ class RunRowUpdate:
 
 @dataclass(slots=True)
 class PostgresBatch:
-    """What goes to disk in one transaction."""
+    """Content of one transaction."""
 
     runs: dict[str, RunRowUpdate] = field(default_factory=dict)
     events: list[tuple[str, int, bytes, bytes, str | None, int | None]] = field(default_factory=list)
-    """Run, seq, body, chain; and where its value is kept apart, the value's digest and its place in the body."""
+    """Run, seq, body, chain; for a separate value, its digest and its position in the body."""
     blobs: dict[str, bytes] = field(default_factory=dict)
     blob_uses: set[tuple[str, str]] = field(default_factory=set)
-    """Which run names which blob."""
+    """Runs and the blobs that they use."""
     memos: dict[bytes, tuple[str, bytes]] = field(default_factory=dict)
     messages: list[tuple[str, bytes, bytes, bool]] = field(default_factory=list)
     """Run, key, body, and whether it was delivered."""
     entries: IndexEntries = field(default_factory=IndexEntries)
     size: int = 0
-    """Bytes, roughly."""
+    """Approximate size in bytes."""
 
     def add_events(
-        self, run: str, epoch: int, tail: LogTail, events: Sequence[Event], bodies: Sequence[bytes], delivered: Collection[str]
+        self,
+        run: str,
+        epoch: int,
+        tail: LogTail,
+        events: Sequence[Event],
+        bodies: Sequence[bytes],
+        delivered: Collection[str],
     ) -> None:
-        """Takes a run's next events in, and moves its tail on."""
+        """Adds the next events of a run and advances its tail."""
         before = self.runs[run].previous_seq if run in self.runs else tail.last_seq
         fold = tail.usage_fold
         for event, body in zip(events, bodies, strict=True):
@@ -89,11 +102,21 @@ class PostgresBatch:
         if fold is not None and tally.status != "running" and (used := fold.result()) is not None:
             self.entries.usages.append((run, tail.last_seq, tail.chain, encode_usage(used)))
         self.runs[run] = RunRowUpdate(
-            epoch, before, tail.last_seq, tail.chain, msgspec.json.encode(tally.summary()), tally.started, tally.status != "running"
+            epoch,
+            before,
+            tail.last_seq,
+            tail.chain,
+            msgspec.json.encode(tally.summary()),
+            tally.started,
+            tally.status != "running",
         )
 
-    def _split_body(self, run: str, event: Event, body: bytes, chain: bytes) -> tuple[bytes, bytes, str | None, int | None]:
-        """A row without its value where it is big. The value's bytes are cut out, and put back when it is read: nothing changes."""
+    def _split_body(
+        self, run: str, event: Event, body: bytes, chain: bytes
+    ) -> tuple[bytes, bytes, str | None, int | None]:
+        """Returns a row without its value if the value is large. The value's bytes are cut out and put back on reading,
+        so the event's bytes do not change.
+        """
         if len(body) > LARGE_EVENT_BYTES and (value := _event_value(event)) is not None:
             data = encode(value)
             at = body.find(data)
@@ -106,33 +129,35 @@ class PostgresBatch:
 
 
 def restore_body(body: bytes, at: int | None, data: bytes) -> bytes:
-    """An event's bytes, with the value put back that was kept apart."""
+    """Returns an event's bytes with its separate value put back."""
     return body if at is None else body[:at] + data + body[at:]
 
 
 def to_columns(rows: Iterable[tuple[Any, ...]], width: int) -> list[list[Any]]:
-    """Rows as columns, `width` of them also where there is no row."""
+    """Transposes rows to `width` columns, which are empty without rows."""
     return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
 
 
 def is_storable(text: str) -> bool:
-    """Whether Postgres can keep a text, and an index can hold it."""
+    """Returns whether Postgres can store a text, and an index can hold it."""
     return "\0" not in text and is_encodable(text) and len(text.encode()) <= MAX_ID_BYTES
 
 
 def hash_key(text: str) -> bytes:
-    """A text of any length and any characters, as a key: its SHA-256."""
+    """Returns the SHA-256 of a text of any length and with any characters, as a key."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def decode_summary(data: bytes) -> RunSummary:
-    """A run's row. Raises `msgspec.DecodeError`."""
+    """Decodes a run's summary. Raises `msgspec.DecodeError`."""
     return msgspec.json.decode(data, type=RunSummary)
 
 
 def summary_fold_of(summary: RunSummary) -> SummaryFold:
-    """A run's row, to be folded on."""
-    return SummaryFold(summary.run, summary.workflow, summary.status, summary.started, summary.finished, summary.nodes, summary.usage)
+    """Returns a fold that continues a summary."""
+    return SummaryFold(
+        summary.run, summary.workflow, summary.status, summary.started, summary.finished, summary.nodes, summary.usage
+    )
 
 
 def _event_value(event: Event) -> Any:

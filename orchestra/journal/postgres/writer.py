@@ -1,4 +1,4 @@
-"""The writer of a Postgres journal: one task that puts what is in line on disk, many events a commit."""
+"""The writer of a Postgres journal: one task that commits queued entries, many events per commit."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from orchestra.core.error_codes import LEASE_LOST
 from orchestra.core.events import Event
 from orchestra.journal import GROUP_COMMIT_DELAY, MAX_BATCH_ENTRIES
 from orchestra.journal.errors import JournalError, closed_error, lease_lost_error
+from orchestra.journal.postgres.connections import RETRY_PAUSE
 from orchestra.journal.postgres.errors import POSTGRES_ERRORS, from_postgres, is_transient
 from orchestra.journal.postgres.rows import LogTail, PostgresBatch
 from orchestra.journal.postgres.tables import PostgresTables
@@ -21,15 +22,15 @@ from orchestra.journal.summary import LogEnd, SummaryFold
 from orchestra.journal.usage import UsageFold
 
 MAX_BATCH_BYTES = 16 << 20
-"""Bytes in one commit, about."""
-RETRY_PAUSE = 0.05
-"""Seconds before a lost connection is tried again; twice as long each time, up to a second."""
+"""Approximate maximum size of one commit in bytes."""
 
 Connect: TypeAlias = Callable[[], Awaitable[asyncpg.Connection]]
 
 
 class RunLog:
-    """One run whose lease this journal holds: where its log ends in line, in the writer's hands, and on disk; and who waits."""
+    """One run whose lease this journal holds: the end of its log in the queue, in the writer, and on disk; and waiting
+    callers.
+    """
 
     def __init__(self, run: str, epoch: int = 1, tail: LogTail | None = None) -> None:
         """`tail` is the end on disk of a run that was taken over."""
@@ -41,13 +42,13 @@ class RunLog:
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
 
     def wait(self, seq: int) -> asyncio.Future[None]:
-        """Done once the events up to `seq` are on disk."""
+        """Returns a future that is done once the events up to `seq` are on disk."""
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append((seq, waiting))
         return waiting
 
     def set_durable(self, seq: int) -> None:
-        """The events up to `seq` are on disk."""
+        """Records that the events up to `seq` are on disk."""
         self.durable_seq = seq
         waiting, self._waiters = self._waiters, []
         for wanted, future in waiting:
@@ -57,11 +58,13 @@ class RunLog:
                 future.set_result(None)
 
     def is_restart(self, seq: int) -> bool:
-        """Whether a run begins that failed with the database: nothing of it may be there, which the commit finds out."""
+        """Returns whether a run starts again after it failed with the database. The commit finds out whether any of its
+        events exist.
+        """
         return seq == 1 and self.error is not None and self.error.code != LEASE_LOST
 
     def fail(self, error: JournalError) -> bool:
-        """Nothing more of the run comes on disk; whether somebody was told."""
+        """Fails the run. Returns whether a caller was waiting."""
         waiting, self._waiters = self._waiters, []
         told = [future for _, future in waiting if not future.done()]
         for future in told:
@@ -71,7 +74,7 @@ class RunLog:
 
 @dataclass(slots=True, frozen=True)
 class AppendEntry:
-    """Events in line, with their bytes, and the nodes whose messages were delivered."""
+    """Queued events with their bytes, and the nodes whose messages were delivered."""
 
     log: RunLog
     events: Sequence[Event]
@@ -81,7 +84,7 @@ class AppendEntry:
 
 @dataclass(slots=True, frozen=True)
 class BlobEntry:
-    """A blob in line."""
+    """A queued blob."""
 
     digest: str
     data: bytes
@@ -89,7 +92,7 @@ class BlobEntry:
 
 @dataclass(slots=True, frozen=True)
 class MemoEntry:
-    """An answer in line for the memo."""
+    """A queued answer for the memo."""
 
     key: bytes
     run: str
@@ -101,7 +104,9 @@ Entry: TypeAlias = AppendEntry | BlobEntry | MemoEntry
 
 @dataclass(slots=True)
 class PostgresCommitReport:
-    """What a commit did: up to where each run is on disk, which failed alone, blobs and answers among it; or the fault that ends it all."""
+    """Result of a commit: the last events on disk by run, runs that failed alone, blobs and answers; or a permanent
+    fault.
+    """
 
     durable_seqs: list[tuple[RunLog, int]] = field(default_factory=list)
     failed: list[tuple[RunLog, JournalError]] = field(default_factory=list)
@@ -111,10 +116,10 @@ class PostgresCommitReport:
 
 
 class PostgresWriter:
-    """Commits in order of arrival, at once where somebody waits, else after at most `GROUP_COMMIT_DELAY` seconds.
+    """Commits entries in order of arrival: at once if a caller waits, else after at most `GROUP_COMMIT_DELAY` seconds.
 
-    Where the connection is lost during a commit, nobody knows whether it went through. The writer then connects again and repeats
-    the batch: its statement does nothing twice, and finds what is there. Only then it tells anybody anything.
+    If the connection is lost during a commit, its result is unknown. The writer then reconnects and repeats the batch:
+    its statement has no effect twice, and detects what exists. Only then the result is reported.
     """
 
     def __init__(
@@ -127,7 +132,9 @@ class PostgresWriter:
         one_by_one: bool,
         retry_timeout: float,
     ) -> None:
-        """`one_by_one` makes each append a separate commit; `retry_timeout` is the time limit in seconds to restore a lost connection."""
+        """`one_by_one` makes each append a separate commit; `retry_timeout` is the time limit in seconds to restore a
+        lost connection.
+        """
         self._tables, self._connect, self._presence, self._report = tables, connect, presence, report
         self._one_by_one, self._retry_timeout = one_by_one, retry_timeout
         self._sql: asyncpg.Connection | None = None
@@ -138,30 +145,32 @@ class PostgresWriter:
         self._stop_error: JournalError | None = None
 
     def put(self, entry: Entry) -> None:
-        """Puts an entry in line. A blob goes to disk with the append that comes after it, so that it is never there unnamed."""
+        """Queues an entry. A blob is written with the append after it, so that it never exists unused."""
         self._queue.append(entry)
         if not isinstance(entry, BlobEntry):
             self._queued_writes += 1
             self._has_work.set()
 
     def flush(self) -> None:
-        """Somebody waits: what is in line goes to disk at once."""
+        """Commits queued entries at once, because a caller waits."""
         self._flush_requested.set()
 
     def finish(self) -> None:
-        """Lets the task end once the line is empty."""
+        """Ends the task once the queue is empty."""
         self._closing = True
         self._has_work.set()
         self._flush_requested.set()
 
     def stop(self, error: JournalError) -> None:
-        """Ends the task with a fault once the commit under way is settled."""
+        """Ends the task with a fault after the current commit."""
         self._stop_error = self._stop_error or error
         self.finish()
 
     async def run(self) -> None:
         """Commits until `finish`, or until a fault."""
-        fault = JournalError("J033", f"the journal's writer ended early: {self._tables.display_name}", hint="open the journal again")
+        fault = JournalError(
+            "J033", f"the journal's writer ended early: {self._tables.display_name}", hint="open the journal again"
+        )
         try:
             while await self._wait_for_work():
                 self._report(await self._commit(*self._take_batch()))
@@ -169,12 +178,12 @@ class PostgresWriter:
         except JournalError as error:
             fault = error
         finally:
-            # Whatever happened, nobody may wait for this task any longer.
+            # In any case, no caller may wait for this task any longer.
             self._report(PostgresCommitReport(fault=fault))
             self._disconnect()
 
     async def _wait_for_work(self) -> bool:
-        """Waits until there is something to commit; false where the end has come."""
+        """Waits for entries; returns false at the end."""
         await self._has_work.wait()
         if not (self._closing or self._one_by_one):
             try:
@@ -202,7 +211,7 @@ class PostgresWriter:
                     batch.add_events(log.run, log.epoch, log.tail, entry.events, entry.bodies, entry.delivered)
                     logs[log.run] = log
                 case AppendEntry():
-                    pass  # another journal has the run; whoever waited was told
+                    pass  # another journal holds the run; waiting callers have the error
             self._queued_writes -= 1
             if taken >= MAX_BATCH_ENTRIES or batch.size >= MAX_BATCH_BYTES or self._one_by_one:
                 break

@@ -1,4 +1,4 @@
-"""One connection to a journal's SQLite file, and its tables."""
+"""One connection to a journal's SQLite file: tables, rows, checks of the file, and checkpoints."""
 
 from __future__ import annotations
 
@@ -6,31 +6,38 @@ import os
 import sqlite3
 import stat
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple
 
-from orchestra.core.events import encode
-from orchestra.journal import run_index
-from orchestra.journal.errors import SQLITE_ERRORS, JournalError, damaged_rows_error, from_os, from_sqlite, locked_error, moved_error
+import msgspec
+
+from orchestra.core.events import Usage, encode
+from orchestra.journal import Durability
+from orchestra.journal.errors import JournalError, damaged_event_error, damaged_rows_error
 from orchestra.journal.sqlite.commit_mark import CommitMark
+from orchestra.journal.sqlite.errors import SQLITE_ERRORS, from_os, from_sqlite, locked_error, moved_error
+from orchestra.journal.sqlite.liveness import find_lock_holder
 from orchestra.journal.sqlite.wal import WalFile, log_path
-
-Durability: TypeAlias = Literal["strict", "group", "off"]
+from orchestra.journal.summary import IndexEntries, SummaryFold
+from orchestra.schema.strict_json import canonical
 
 SCHEMA_VERSION = 4
 """Version of the tables below."""
 APPLICATION_ID = 0x4F726368
-"""Marks the file as ours: `Orch` in ASCII (`PRAGMA application_id`)."""
+"""Identifies a journal file: `Orch` in ASCII (`PRAGMA application_id`)."""
 
-_FIND_FOREIGN_OBJECT = "SELECT type FROM sqlite_schema WHERE type NOT IN ('table', 'index') OR sql LIKE 'create virtual%' LIMIT 1"
-# `checksum` is the `row_checksum` of the row's other columns; `events.chain` is the checksum of an event.
-# `runs.writer` is the presence name of the lease holder; empty without a lease.
-# `events.big` is the digest of the blob that holds the event's value; empty if the value is in the body.
-# `blobs.run` is one run that uses the blob, or empty. It comes before the bytes, which may be many.
-# `blob_uses` has the other runs that use a blob; `blob_pins` the writers that stored a blob before any run used it.
-# `inbox_counts` has one row for each run with inbox messages: their count, and a place that increases with every message of any run.
+_FIND_FOREIGN_OBJECT = (
+    "SELECT type FROM sqlite_schema WHERE type NOT IN ('table', 'index') OR sql LIKE 'create virtual%' LIMIT 1"
+)
+# `checksum` is the `row_checksum` of the row's other columns; `events.chain` is the checksum of an event. `runs.writer`
+# is the presence name of the lease holder; empty without a lease. `events.big` is the digest of the blob that holds the
+# event's value; empty if the value is in the body. `blobs.run` is one run that uses the blob, or empty. It comes before
+# the bytes, which may be many. `blob_uses` has the other runs that use a blob; `blob_pins` the writers that stored a
+# blob before any run used it. `inbox_counts` has one row for each run with inbox messages: their count, and a place
+# that increases with every message of any run.
 _TABLES = """
 CREATE TABLE schema_version (version INTEGER NOT NULL);
 CREATE TABLE runs (
@@ -40,7 +47,8 @@ CREATE TABLE runs (
 ) WITHOUT ROWID;
 CREATE INDEX runs_started ON runs (started, run);
 CREATE TABLE events (
-  run TEXT NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL, chain BLOB NOT NULL, big TEXT NOT NULL DEFAULT '', PRIMARY KEY (run, seq)
+  run TEXT NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL, chain BLOB NOT NULL, big TEXT NOT NULL DEFAULT '',
+  PRIMARY KEY (run, seq)
 ) WITHOUT ROWID;
 CREATE TABLE blobs (digest TEXT PRIMARY KEY, run TEXT NOT NULL, data BLOB NOT NULL);
 CREATE TABLE blob_uses (digest TEXT NOT NULL, run TEXT NOT NULL, PRIMARY KEY (digest, run)) WITHOUT ROWID;
@@ -49,32 +57,49 @@ CREATE TABLE inbox (
   run TEXT NOT NULL, number INTEGER NOT NULL, body BLOB NOT NULL, checksum INTEGER NOT NULL, PRIMARY KEY (run, number)
 ) WITHOUT ROWID;
 CREATE TABLE inbox_counts (
-  place INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL UNIQUE, messages INTEGER NOT NULL, checksum INTEGER NOT NULL
+  place INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL UNIQUE, messages INTEGER NOT NULL,
+  checksum INTEGER NOT NULL
 );
 CREATE TABLE memo (memo TEXT PRIMARY KEY, run TEXT NOT NULL, value BLOB NOT NULL, checksum INTEGER NOT NULL);
 CREATE INDEX memo_run ON memo (run);
 CREATE TABLE outbox (
-  number INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, node TEXT NOT NULL, name TEXT NOT NULL, key TEXT NOT NULL UNIQUE,
+  number INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, node TEXT NOT NULL, name TEXT NOT NULL,
+  key TEXT NOT NULL UNIQUE,
   value BLOB NOT NULL, delivered INTEGER NOT NULL DEFAULT 0, checksum INTEGER NOT NULL
 );
 CREATE INDEX outbox_run ON outbox (run);
 CREATE INDEX outbox_open ON outbox (number) WHERE delivered = 0;
 CREATE INDEX outbox_open_run ON outbox (run) WHERE delivered = 0
 """
+_INDEX_TABLES = """
+CREATE TABLE tags (
+  name TEXT NOT NULL, value TEXT NOT NULL, started REAL NOT NULL, run TEXT NOT NULL,
+  PRIMARY KEY (name, value, started, run)
+) WITHOUT ROWID;
+CREATE INDEX tags_run ON tags (run);
+CREATE TABLE copies (source TEXT NOT NULL, run TEXT NOT NULL, PRIMARY KEY (source, run)) WITHOUT ROWID;
+CREATE INDEX copies_run ON copies (run);
+CREATE TABLE run_usage (
+  run TEXT PRIMARY KEY, last INTEGER NOT NULL, body BLOB NOT NULL, checksum INTEGER NOT NULL
+) WITHOUT ROWID
+"""
+"""An index of a table without row ids contains all of its columns, so `tags` and `copies` are stored twice; queries
+compare both. `run_usage.last` is the number of the last counted event; the checksum includes the hash of that event.
+"""
 COMMITS_TABLE = "CREATE TABLE commits (journal BLOB NOT NULL, number INTEGER NOT NULL, inverse INTEGER NOT NULL)"
-"""One row: the journal's identity, and how many commits there were; `inverse` is -1 - `number`."""
+"""One row: the journal's identity and the number of commits; `inverse` is -1 - `number`."""
 MAX_LOG_FRAMES = 1000
-"""Frames of the log after which it is written back into the database, as SQLite does by default."""
+"""Frames of the log after which a checkpoint is made, as in SQLite by default."""
 _SYNCHRONOUS: dict[Durability, str] = {"strict": "EXTRA", "group": "FULL", "off": "NORMAL"}
 
 
 def row_checksum(*columns: object) -> int:
-    """The checksum that stands in a row beside its columns: a flipped bit is found when the row is read."""
+    """Returns the checksum of a row's columns, which is stored with the row to detect flipped bits."""
     return zlib.crc32(encode(columns))
 
 
 class SqliteFile:
-    """One connection to a journal's file; one thread uses it at a time."""
+    """One connection to a journal's file. Only one thread uses it at a time."""
 
     def __init__(
         self,
@@ -86,9 +111,19 @@ class SqliteFile:
         read_only: bool = False,
         mark: CommitMark | None = None,
     ) -> None:
-        """Opens the file, and makes it where it is not there, readable by its owner only. What stands there and is neither a journal nor an
-        empty file is left as it is; so is all where the file is `read_only`: it is only read. Checkpoints are noted in the `mark`. Raises
-        `JournalError`."""
+        """Opens the file, or creates it with access for its owner only.
+
+        Args:
+            path: The file. A file that is neither a journal nor empty is not changed.
+            durability: When commits are on disk.
+            busy_timeout: Seconds to wait for other connections.
+            max_bytes: Maximum size of the file.
+            read_only: Whether the file is only read.
+            mark: The commit mark, in which checkpoints are noted.
+
+        Raises:
+            JournalError: The file cannot be opened.
+        """
         self.path = path
         self.mark = mark
         self._wal = WalFile(log_path(path))
@@ -96,24 +131,31 @@ class SqliteFile:
             if not read_only:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 with suppress(FileExistsError):
-                    # Never of a file that is there: the close would take away the locks of this process's other connections.
+                    # Never for an existing file: closing it would release the locks of this process's other
+                    # connections.
                     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
             found = os.stat(path)
         except OSError as error:
             raise from_os(error, str(path)) from error
         if not stat.S_ISREG(found.st_mode):
-            what = "a folder" if stat.S_ISDIR(found.st_mode) else "no file, but a pipe, a socket or a device"
-            raise JournalError("J015", f"the journal's name is that of {what}: {path}", hint="name a file with `journal:`")
+            what = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a socket or a device"
+            raise JournalError(
+                "J015", f"the journal's path is {what}, not a file: {path}", hint="set `journal:` to a file"
+            )
         self._identity = _file_identity(found)
         try:
             place = _read_only_uri(path) if read_only else path
-            self.sql = sqlite3.connect(place, timeout=busy_timeout, isolation_level=None, check_same_thread=False, uri=read_only)
+            self.sql = sqlite3.connect(
+                place, timeout=busy_timeout, isolation_level=None, check_same_thread=False, uri=read_only
+            )
             try:
                 if not read_only:
                     self._prepare(durability, max_bytes)
                 elif self._check_version() != SCHEMA_VERSION:
-                    hint = f"copy {path} into a folder that you may write into, and name that with `journal:`"
-                    raise JournalError("J011", f"the journal must be brought up to date, and cannot be written: {path}", hint=hint)
+                    hint = f"copy {path} into a folder that you may write, and set `journal:` to the copy"
+                    raise JournalError(
+                        "J011", f"the journal has an old version and cannot be written: {path}", hint=hint
+                    )
             except BaseException:
                 self.sql.close()
                 raise
@@ -121,36 +163,36 @@ class SqliteFile:
             raise self.to_journal_error(error) from error
 
     def to_journal_error(self, error: sqlite3.Error | UnicodeDecodeError) -> JournalError:
-        """The file's error, coded. It names the process that keeps the file locked, where that is known."""
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
-            from orchestra.journal.sqlite.lock_holder import find_lock_holder
-
-            if (holder := find_lock_holder(self.path)) is not None:
-                return locked_error(self.path, error, holder)
+        """Converts an SQLite error. The result names the process that locks the file, if it is known."""
+        is_busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+        if is_busy and (holder := find_lock_holder(self.path)) is not None:
+            return locked_error(self.path, error, holder)
         return from_sqlite(error, str(self.path), str(self.path.parent))
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Closes the file."""
         self._wal.close()
         self.sql.close()
 
     def checkpoint(self, mode: Literal["PASSIVE", "TRUNCATE"] = "PASSIVE") -> None:
-        """Writes the log back into the database, as far as others let us. Raises `sqlite3.Error`."""
+        """Writes the log back into the database, as far as other connections allow. Raises `sqlite3.Error`."""
         with nullcontext() if self.mark is None else self.mark.checkpoint(self.identity()):
             self.sql.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
 
     def checkpoint_if_long(self) -> None:
-        """Writes the log back once it has `MAX_LOG_FRAMES` frames. An error is no fault: the log keeps what could not be written back."""
+        """Makes a checkpoint if the log has `MAX_LOG_FRAMES` frames. Errors are ignored: the log keeps what could not
+        be written back.
+        """
         if self._wal.has_frames(MAX_LOG_FRAMES):
             with suppress(*SQLITE_ERRORS):
                 self.checkpoint()
 
     def identity(self) -> bytes:
-        """The journal's identity, which is in its mark too. Raises `JournalError` J013."""
+        """Returns the journal's identity, which is also in its mark. Raises `JournalError` J013."""
         return read_commit_count(self.sql).journal_id
 
     def check_not_moved(self) -> None:
-        """Raises `JournalError` J016 where the file is not where it was."""
+        """Raises `JournalError` J016 if the file was moved or replaced."""
         try:
             same = _file_identity(os.stat(self.path)) == self._identity
         except OSError:
@@ -159,7 +201,7 @@ class SqliteFile:
             raise moved_error(str(self.path))
 
     def _check_version(self) -> int | None:
-        """Trusts nothing that stands in the file, and gives the version of its tables."""
+        """Disables trust in the schema of the file and returns the version of its tables."""
         self.sql.execute("PRAGMA trusted_schema = OFF")
         self.sql.execute("PRAGMA cell_size_check = ON")
         return self._read_version()
@@ -168,18 +210,22 @@ class SqliteFile:
         sql = self.sql
         version = self._check_version()
         if version is None and self.path.is_symlink():
-            hint = "name the file itself with `journal:`"
-            raise JournalError("J018", f"the journal is a link to a file that is no journal: {self.path}", hint=hint)
+            hint = "set `journal:` to the file itself"
+            raise JournalError("J018", f"the journal is a link to a file that is not a journal: {self.path}", hint=hint)
         self._restrict_permissions()
         if version is None:
-            sql.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first page is written, or never
+            sql.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only effective before the first page is written
         if sql.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
             raise JournalError(
-                "J017", f"the journal's folder knows no write-ahead log: {self.path}", hint="put the journal on a local disk"
+                "J017",
+                f"the journal's folder does not support a write-ahead log: {self.path}",
+                hint="put the journal on a local disk",
             )
         sql.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[durability]}")
-        sql.execute("PRAGMA wal_autocheckpoint = 0")  # `checkpoint` notes in the mark that it is under way
-        sql.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten: the default of some builds of SQLite alone
+        sql.execute("PRAGMA wal_autocheckpoint = 0")  # `checkpoint` notes checkpoints in the mark
+        sql.execute(
+            "PRAGMA secure_delete = ON"
+        )  # deleted content is overwritten, which only some builds of SQLite do by default
         if version is None or not has_commit_counter(sql):
             self._make_tables()
         if max_bytes is not None:
@@ -187,7 +233,9 @@ class SqliteFile:
             sql.execute(f"PRAGMA max_page_count = {max(1, max_bytes // page)}")
 
     def _restrict_permissions(self) -> None:
-        """Takes others' right to read away; SQLite gives the files beside it the same. Raises `JournalError`."""
+        """Removes read access of other users; SQLite applies the same mode to its companion files. Raises
+        `JournalError`.
+        """
         self.check_not_moved()
         try:
             if os.stat(self.path).st_mode & 0o077:
@@ -196,21 +244,32 @@ class SqliteFile:
             raise from_os(error, str(self.path)) from error
 
     def _read_version(self) -> int | None:
-        """Returns the version of the tables, or None for an empty file. Raises J018 for other databases, J020 for other versions."""
+        """Returns the version of the tables, or None for an empty file. Raises J018 for other databases, J020 for other
+        versions.
+        """
         if not self.sql.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
             return None
         if self.sql.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-            raise JournalError("J018", f"the file is a database, but not a journal: {self.path}", hint="name another file with `journal:`")
-        # A stranger's view may never end, and his trigger would run when we write: they are refused before anything is read.
+            raise JournalError(
+                "J018",
+                f"the file is a database, but not a journal: {self.path}",
+                hint="set `journal:` to another file",
+            )
+        # Foreign views may run forever and foreign triggers would run on writes, so they are refused before anything is
+        # read.
         if (strange := self.sql.execute(_FIND_FOREIGN_OBJECT).fetchone()) is not None:
-            said = f"the journal has a {strange[0]} that no Orchestra made: {self.path}"
-            raise JournalError("J013", said, hint="restore the file from a copy, or name another one with `journal:`")
+            message = f"the journal has a {strange[0]} that Orchestra did not create: {self.path}"
+            raise JournalError("J013", message, hint="restore the file from a backup, or set `journal:` to another one")
         version: int | None = self.sql.execute("SELECT CAST(max(version) AS INTEGER) FROM schema_version").fetchone()[0]
         if version is None or version < 1:
-            raise JournalError("J013", f"the journal has no schema version: {self.path}", hint="restore the file from a copy")
+            raise JournalError(
+                "J013", f"the journal has no schema version: {self.path}", hint="restore the file from a backup"
+            )
         if version != SCHEMA_VERSION:
-            older = f"move {self.path}* away to begin a new journal; read the old one with the version of Orchestra that wrote it"
-            newer = "pip install --upgrade orchestra-slm, or name another file with `journal:`"
+            older = (
+                f"move {self.path}* away to start a new journal, or read it with the version of Orchestra that wrote it"
+            )
+            newer = "pip install --upgrade orchestra-slm, or set `journal:` to another file"
             raise JournalError(
                 "J020",
                 f"the journal has schema version {version}, this Orchestra reads version {SCHEMA_VERSION}: {self.path}",
@@ -219,13 +278,13 @@ class SqliteFile:
         return version
 
     def _make_tables(self) -> None:
-        """Creates the tables in one transaction, unless another process has created them meanwhile."""
+        """Creates the tables in one transaction, unless another process created them meanwhile."""
         sql = self.sql
         sql.execute("BEGIN IMMEDIATE")
         try:
             if self._read_version() is None:
                 sql.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                self._execute(_TABLES, run_index.INDEX_TABLES)
+                self._execute(_TABLES, _INDEX_TABLES)
                 sql.execute("INSERT INTO schema_version VALUES (?)", (SCHEMA_VERSION,))
             if not has_commit_counter(sql):
                 sql.execute(COMMITS_TABLE)
@@ -241,37 +300,41 @@ class SqliteFile:
 
 
 class CommitCount(NamedTuple):
-    """The journal's identity and how many commits its database has."""
+    """The journal's identity and the number of commits in its database."""
 
     journal_id: bytes
     commit_number: int
 
 
 def has_commit_counter(sql: sqlite3.Connection) -> bool:
-    """Whether the database has the table of its commits, exactly as it is made here."""
-    found = sql.execute("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'commits' AND sql = ?", (COMMITS_TABLE,))
+    """Returns whether the database has the commits table exactly as it is created here."""
+    found = sql.execute(
+        "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'commits' AND sql = ?", (COMMITS_TABLE,)
+    )
     return bool(found.fetchone()[0])
 
 
 def read_commit_count(sql: sqlite3.Connection) -> CommitCount:
-    """The commit counter. Raises `JournalError` J013 where it is not what was written."""
+    """Reads the commit counter. Raises `JournalError` J013 if it was altered."""
     rows = sql.execute("SELECT journal, number, inverse FROM commits").fetchall()
     if len(rows) != 1 or [type(value) for value in rows[0]] != [bytes, int, int] or rows[0][1] + rows[0][2] != -1:
-        raise damaged_rows_error("the commit counter", "it is not what was written")
+        raise damaged_rows_error("the commit counter", "it was altered")
     return CommitCount(*rows[0][:2])
 
 
 def _read_only_uri(path: Path) -> str:
-    """The address by which SQLite reads a file beside which it can make none. Raises `JournalError` J011.
+    """Returns the URI for reading a file in a folder that cannot be written. Raises `JournalError` J011.
 
-    What another process has written to the log is seen through the index beside it; without a log the file is taken for one that nobody
-    changes (https://www.sqlite.org/wal.html#read_only_databases).
+    Changes of another process in the log are read through its index. Without a log the file is opened as immutable
+    (https://www.sqlite.org/wal.html#read_only_databases).
     """
     log, index = (path.with_name(path.name + part) for part in ("-wal", "-shm"))
     pages = log.exists() and log.stat().st_size > 0
     if pages and not index.exists():
-        hint = f"copy {path} and {log} into a folder that you may write into, and name that with `journal:`"
-        raise JournalError("J011", f"the journal's folder cannot be written, and its log lacks the index: {log}", hint=hint)
+        hint = f"copy {path} and {log} into a folder that you may write, and set `journal:` to the copy"
+        raise JournalError(
+            "J011", f"the journal's folder cannot be written, and its log lacks the index: {log}", hint=hint
+        )
     return f"{path.absolute().as_uri()}?mode=ro{'' if index.exists() else '&immutable=1'}"
 
 
@@ -281,3 +344,91 @@ def _split_statements(scripts: Iterable[str]) -> Iterable[str]:
 
 def _file_identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
+
+
+COLUMNS = (
+    "CAST(runs.workflow AS TEXT), CAST(runs.status AS TEXT), CAST(runs.started AS REAL), CAST(runs.finished AS REAL),"
+    " CAST(runs.nodes AS INTEGER), CAST(runs.usage AS BLOB), CAST(runs.last AS INTEGER), CAST(runs.chain AS BLOB),"
+    " CAST(runs.writer AS TEXT), CAST(runs.epoch AS INTEGER)"
+)
+"""SQLite stores any type in any column, and a damaged file may contain other types than were written: casts restore
+ours.
+"""
+LOST_WRITER = "lost"
+"""The writer of a run whose last events may be missing. No presence has this name."""
+_INSERT = (
+    "INSERT INTO runs (workflow, status, started, finished, nodes, usage, last, chain, writer, epoch, checksum, run)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+# `workflow` and `started` never change, so the index of `started` is not updated.
+_UPDATE = (
+    "UPDATE runs SET status = ?, finished = ?, nodes = ?, usage = ?, last = ?, chain = ?, writer = ?, epoch = ?,"
+    " checksum = ? WHERE run = ? AND epoch = ? AND writer = ?"
+)
+_decode_usage = msgspec.json.Decoder(Usage).decode
+
+
+@dataclass(slots=True)
+class RunRow:
+    """A run's row, which is also the end of its log. `chain` is the last hash, `writer` the lease holder."""
+
+    summary_fold: SummaryFold
+    last_seq: int
+    chain: bytes
+    writer: str
+    epoch: int = 1
+
+    def columns(self) -> tuple[object, ...]:
+        """Returns the values of `COLUMNS` in order, then the checksum, then the run. An ended run has no lease."""
+        tally = self.summary_fold
+        finished = None if tally.finished is None else float(tally.finished)
+        writer = self.writer if tally.status == "running" else ""
+        values = (
+            *(tally.workflow, tally.status, float(tally.started), finished, tally.nodes, canonical(tally.usage)),
+            *(self.last_seq, self.chain, writer, self.epoch),
+        )
+        return (*values, row_checksum(tally.run, *values), tally.run)
+
+
+def parse_row(run: str, values: Sequence[Any], stated: int | None) -> RunRow:
+    """Parses a row. Raises `JournalError` J013 if it was altered."""
+    if stated is not None and stated != row_checksum(run, *values):
+        raise damaged_event_error(run, values[6], "the run's summary was altered")
+    workflow, status, started, finished, nodes, usage, last, chain, writer, epoch = values
+    try:
+        spent = _decode_usage(usage)
+    except msgspec.DecodeError as error:
+        raise damaged_event_error(run, last, f"its summary cannot be read ({error})") from error
+    return RunRow(SummaryFold(run, workflow, status, started, finished, nodes, spent), last, chain, writer, epoch)
+
+
+def read_row(sql: sqlite3.Connection, run: str) -> RunRow | None:
+    """Reads the row of a run, or returns None. Raises `sqlite3.Error`, or `JournalError` J013."""
+    found = sql.execute(f"SELECT {COLUMNS}, checksum FROM runs WHERE run = ?", (run,)).fetchone()  # noqa: S608  # a constant
+    return None if found is None else parse_row(run, found[:-1], found[-1])
+
+
+def insert_rows(sql: sqlite3.Connection, rows: Sequence[RunRow]) -> None:
+    """Inserts rows of new runs. Raises `sqlite3.IntegrityError` for an existing one."""
+    sql.executemany(_INSERT, [row.columns() for row in rows])
+
+
+def update_rows(sql: sqlite3.Connection, rows: Sequence[tuple[RunRow, RunRow]]) -> bool:
+    """Replaces rows. Returns false if a lease has changed since the row before."""
+    found = sql.executemany(
+        _UPDATE,
+        [
+            (columns[1], *columns[3:], before.epoch, before.writer)
+            for before, row in rows
+            for columns in (row.columns(),)
+        ],
+    )
+    return found.rowcount == len(rows)
+
+
+def write_entries(sql: sqlite3.Connection, entries: IndexEntries) -> None:
+    """Writes tags and copies. Raises `sqlite3.Error`."""
+    if entries.tags:
+        sql.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?, ?, ?)", entries.tags)
+    if entries.copies:
+        sql.executemany("INSERT OR IGNORE INTO copies VALUES (?, ?)", entries.copies)

@@ -1,7 +1,7 @@
-"""The journal in a file: SQLite with a write-ahead log, written by one thread with group commit.
+"""The journal in a file: SQLite with a write-ahead log and group commit in one writer thread.
 
-Several processes of one host may share the file, on a local disk. What `wait_durable` returned for survives the end of the
-process and, under `group` and `strict`, of the power.
+Several processes of one host may share the file on a local disk. Events that `wait_durable` has returned for survive
+the end of the process, and under `group` and `strict` also a power failure.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import msgspec
 
 from orchestra.core.errors import OrchestraError
 from orchestra.core.events import Event
 from orchestra.core.protocols import InboxMessage
+from orchestra.journal import Durability
+from orchestra.journal.encoding import encode_event, encode_value, is_encodable
 from orchestra.journal.errors import (
-    SQLITE_ERRORS,
     FaultListener,
     JournalError,
     closed_error,
@@ -31,32 +32,86 @@ from orchestra.journal.errors import (
     no_run_error,
 )
 from orchestra.journal.sqlite import operations
-from orchestra.journal.sqlite.database import Durability
-from orchestra.journal.sqlite.encoding import encode_event, encode_value, is_encodable
+from orchestra.journal.sqlite.commit_loss import check_no_loss
+from orchestra.journal.sqlite.commit_mark import CommitMark, mark_path
+from orchestra.journal.sqlite.database import RunRow
+from orchestra.journal.sqlite.errors import SQLITE_ERRORS, from_os
 from orchestra.journal.sqlite.liveness import SqlitePresence
-from orchestra.journal.sqlite.open import SqliteConnections, open_connections
 from orchestra.journal.sqlite.queries import SqliteQueries
-from orchestra.journal.sqlite.rows import RunRow
+from orchestra.journal.sqlite.reader import InboxPosition, SqliteReader
 from orchestra.journal.sqlite.store import JournalOperation, SqliteStore
 from orchestra.journal.sqlite.writer import QueuedBlob, QueuedMemo, SqliteCommitReport, SqliteWriter
 from orchestra.journal.summary import LogEnd
 from orchestra.schema.strict_json import digest
 
+
+class SqliteConnections(NamedTuple):
+    """Connections to one file: for the writer thread, for the reader thread, and for look-ups of new runs in the event
+    loop's thread.
+    """
+
+    store: SqliteStore
+    reader: SqliteReader
+    lookup: SqliteReader
+    inbox_position: InboxPosition
+    """End of the inboxes at the opening."""
+
+    def close(self) -> None:
+        """Closes all connections."""
+        for connection in (self.store, self.reader, self.lookup):
+            connection.close()
+
+
+def open_connections(
+    path: Path, durability: Durability, busy: float, max_bytes: int | None
+) -> tuple[SqliteConnections, SqlitePresence]:
+    """Opens the connections to a file and creates this writer's presence. All are closed again if one fails.
+
+    Args:
+        path: The file.
+        durability: When commits are on disk.
+        busy: Seconds to wait for other connections.
+        max_bytes: Maximum size of the file.
+
+    Raises:
+        JournalError: J025 if durable commits are missing, and others.
+    """
+    check_no_loss(path, busy)
+    with ExitStack() as stack:
+        glance = stack.enter_context(closing(SqliteReader(path, busy_timeout=busy)))
+        mark = stack.enter_context(closing(CommitMark(mark_path(path), synced=durability != "off")))
+        reading = stack.enter_context(closing(SqliteReader(path, busy_timeout=busy, mark=mark)))
+        try:
+            presence = SqlitePresence(path.with_name(path.name + "-writers"))
+        except OSError as error:
+            raise from_os(error, str(path)) from error
+        stack.callback(presence.release)
+        writing = stack.enter_context(
+            closing(SqliteStore(path, presence, durability=durability, busy=busy, max_bytes=max_bytes, mark=mark))
+        )
+        try:
+            stores = SqliteConnections(writing, reading, glance, reading.inbox_end())
+        except SQLITE_ERRORS as error:
+            raise reading.to_journal_error(error) from error
+        stack.pop_all()
+        return stores, presence
+
+
 T = TypeVar("T")
 
 POLL_INTERVAL = 0.2
-"""Seconds between two looks for letters of other processes, while somebody waits for mail."""
+"""Seconds between two polls for messages from other processes, while a caller waits for messages."""
 
 
 class SqliteJournal(SqliteQueries):
-    """Stands behind the `Journal` door; made by `SqliteJournal.open`.
+    """The `Journal` in an SQLite file, created by `SqliteJournal.open`.
 
-    `append` checks and encodes on the loop's thread; a writer thread hashes, folds the run's row and commits; a reader thread
-    answers questions; each has a connection of its own.
+    `append` checks and encodes in the event loop's thread. A writer thread computes hashes, folds the run's row and
+    commits. A reader thread runs queries. Each has its own connection.
 
-    A fault of the store is raised by each pending `wait_durable`, and by every `append` while it lasts. The open runs then fail with it:
-    their leases are released, and a process that resumes them continues from the events on disk. A transient fault, such as a full disk,
-    ends as soon as the file can be written again, which is tried each second.
+    A fault of the store is raised by each pending `wait_durable`, and by every `append` while it lasts. The open runs
+    then fail with it: their leases are released, and a process that resumes them continues from the events on disk. A
+    transient fault, such as a full disk, ends as soon as the file can be written again, which is tried each second.
     """
 
     def __init__(
@@ -80,7 +135,7 @@ class SqliteJournal(SqliteQueries):
         self._wakeup = asyncio.Event()
         self._run_errors: dict[str, JournalError] = {}
         self._fault: JournalError | None = None
-        self._unreported_fault: JournalError | None = None  # a fault that nobody has been told yet
+        self._unreported_fault: JournalError | None = None  # a fault that was not raised to any caller yet
         self._alarm = alarm
         self._writer = SqliteWriter(stores.store, self._post_report, one_by_one=durability == "strict")
         self._writer.start()
@@ -96,17 +151,27 @@ class SqliteJournal(SqliteQueries):
         max_bytes: int | None = None,
         alarm: FaultListener = ignore_faults,
     ) -> AsyncIterator[Self]:
-        """The journal of a file, made where it is not there, for its owner's eyes only.
+        """Opens the journal of a file, or creates it with access for its owner only.
 
-        `group` commits many events at once, at most 5 ms later; `strict` gives each append a commit of its own; `off` waits for no
-        disk: a power cut may take the last seconds, the end of the process takes at most what was in line. `busy_timeout` is how many
-        seconds other processes may hold the file; `max_bytes` is how large it may grow; `alarm` hears of its faults. Raises `JournalError`.
+        Args:
+            path: The file.
+            durability: `group` commits many events at once, at most 5 ms later. `strict` commits each append
+                separately. `off` does not wait for the disk: a power failure may lose the last seconds, the end of the
+                process at most the queued events.
+            busy_timeout: Seconds to wait for other processes that lock the file.
+            max_bytes: Maximum size of the file.
+            alarm: Is called with faults of the journal.
+
+        Raises:
+            JournalError: The file cannot be opened.
         """
-        # A thread of our own, for SQLite blocks; what it opens, it also reads with.
+        # A separate thread, because SQLite blocks. The same thread opens and reads.
         reader = ThreadPoolExecutor(1, thread_name_prefix="orchestra-journal-reader")
         loop = asyncio.get_running_loop()
         try:
-            stores, presence = await loop.run_in_executor(reader, open_connections, Path(path), durability, busy_timeout, max_bytes)
+            stores, presence = await loop.run_in_executor(
+                reader, open_connections, Path(path), durability, busy_timeout, max_bytes
+            )
             journal = cls(stores, presence, reader, durability, alarm)
         except BaseException:
             reader.shutdown(wait=False)
@@ -114,16 +179,17 @@ class SqliteJournal(SqliteQueries):
         try:
             yield journal
         except BaseException:
-            with suppress(JournalError):  # what ended the work is told, and not that its journal cannot be closed
+            with suppress(JournalError):  # the error in the body is raised, not an error of closing
                 await journal.close()
             raise
         await journal.close()
 
     def append(self, run: str, events: Sequence[Event], delivered: Collection[str] = ()) -> None:
-        """Puts events in line, all or none.
+        """Queues events, all or none.
 
-        Raises `JournalError`: J001 for a gap in `seq`, J002 after `close`, J004 for what is no JSON, J005 without the run's lease,
-        J006 after a run's end; and the store's fault while it is known.
+        Raises:
+            JournalError: J001 for a gap in `seq`, J002 after `close`, J004 for invalid JSON, J005 without the run's
+                lease, J006 after the end of a run, and the fault of the store while it lasts.
         """
         if self._fault is not None or self._closed or (run in self._run_errors and not self._restarts_run(run, events)):
             raise self._current_error(run)
@@ -134,7 +200,7 @@ class SqliteJournal(SqliteQueries):
             self._writer.put((run, tuple(events), bodies, delivered))
 
     def put_blob(self, data: bytes) -> str:
-        """Stores a blob with the next commit and gives its digest. Raises the store's fault while it is known."""
+        """Stores a blob with the next commit and returns its digest. Raises the fault of the store while it lasts."""
         if self._fault is not None or self._closed:
             raise self._current_error("")
         name = digest(data)
@@ -144,9 +210,10 @@ class SqliteJournal(SqliteQueries):
         return name
 
     def put_memo(self, memo: str, run: str, value: Any) -> None:
-        """Keeps an accepted answer under its key with the next commit; the first one stays.
+        """Stores an accepted answer under its memo key with the next commit. The first answer of a key is kept.
 
-        Raises `JournalError` J004 for what is no JSON, and the store's fault while it is known.
+        Raises:
+            JournalError: J004 for invalid JSON, and the fault of the store while it lasts.
         """
         if self._fault is not None or self._closed:
             raise self._current_error("")
@@ -156,30 +223,34 @@ class SqliteJournal(SqliteQueries):
             self._writer.put(QueuedMemo(memo, run, body))
 
     async def check_writable(self) -> None:
-        """Returns once something was written to the disk. Raises the store's fault where it cannot be, J010 where it soon will not be."""
+        """Writes to the disk and returns. Raises a fault of the store, J010 if the disk is nearly full."""
         await self._submit("", SqliteStore.check_writable)
 
     async def lease(self, run: str) -> int:
-        """Takes over the lease of a run that nobody holds, and gives its epoch; from then on this journal appends.
+        """Takes over the free lease of a run and returns its epoch. From then on this journal may append.
 
-        Raises `JournalError`: J022 where a journal that is alive holds it (this one, too), J023 where there is no such run,
-        J006 where it has ended.
+        Raises:
+            JournalError: J022 if a live journal holds it (this one, too), J023 for an unknown run, J006 for an ended
+                one.
         """
         taking: asyncio.Future[RunRow] = self._submit(run, lambda store: operations.lease(store, run))
         try:
             row = await asyncio.shield(taking)
         except asyncio.CancelledError:
-            # Whoever asked is gone: what he gets all the same goes back.
-            taking.add_done_callback(lambda done: None if done.cancelled() or done.exception() else self._release_later(run))
+            # The caller was cancelled: the lease is released again.
+            taking.add_done_callback(
+                lambda done: None if done.cancelled() or done.exception() else self._release_later(run)
+            )
             raise
         self._run_errors.pop(run, None)
         self._log_ends[run], self._durable_seqs[run] = LogEnd(run, row.last_seq), row.last_seq
         return row.epoch
 
     async def release(self, run: str) -> None:
-        """Gives the lease back, once everything that is in line is on disk: the run waits.
+        """Releases the lease of a run that waits, after all queued events are on disk.
 
-        Raises `JournalError`: J005 where the lease was lost before, J023, and the store's fault.
+        Raises:
+            JournalError: J005 if the lease was lost before, J023, and the fault of the store.
         """
         await self._submit(run, lambda store: operations.release(store, run))
         self._log_ends.pop(run, None)
@@ -188,14 +259,17 @@ class SqliteJournal(SqliteQueries):
             raise self._current_error(run)
 
     async def confirm_loss(self, run: str) -> bool:
-        """Lets a run go on that may have lost its last events (J026); false for one that has not. Raises `JournalError` J023."""
+        """Allows a run to continue that may have lost its last events (J026). Returns false for other runs. Raises
+        `JournalError` J023.
+        """
         confirmed: bool = await self._submit(run, lambda store: operations.confirm_loss(store, run))
         return confirmed
 
     @contextmanager
     def pause_transactions(self, seconds: float) -> Iterator[None]:
-        """Waits for the transaction that is under way, for so many seconds at most, and lets none begin while it lasts. A process that is
-        stopped inside keeps no other one waiting."""
+        """Waits for the current transaction, at most `timeout` seconds, and prevents new ones. A process that is
+        stopped inside this context does not block others.
+        """
         held = self._connections.store.transaction_lock.acquire(timeout=seconds)
         try:
             yield
@@ -204,16 +278,20 @@ class SqliteJournal(SqliteQueries):
                 self._connections.store.transaction_lock.release()
 
     async def send(self, run: str, message: InboxMessage, since: int | None = None) -> int:
-        """Puts a letter into a run's inbox; gives its number once it is on disk. With `since` only where no later letter answers the same
-        question, else gives 0. Raises `JournalError` J004, J006, J023."""
-        body = encode_value(f"the letter to run {run}", msgspec.structs.replace(message, number=0))
+        """Adds a message to the inbox of a run and returns its number once it is on disk.
+
+        With `since`, the message is only added if no later message answers the same question; else 0 is returned.
+        Raises `JournalError` J004, J006, J023.
+        """
+        body = encode_value(f"the message to run {run}", msgspec.structs.replace(message, number=0))
         number: int = await self._submit(run, lambda store: operations.send(store, run, body, since))
         return number
 
     async def wait_for_messages(self) -> set[str]:
-        """Waits until letters came, and names the runs that got some since the last call; at the first call, since the opening.
+        """Waits for inbox messages and returns the runs that got some since the last call, or since the opening.
 
-        Letters of this journal are seen at once, those of others within a second. Of several who wait, one gets the news.
+        Messages sent through this journal arrive at once, those of other processes within a second. One of several
+        waiting callers gets them.
         """
         while True:
             seen = self._inbox_position
@@ -229,37 +307,42 @@ class SqliteJournal(SqliteQueries):
                 self._wakeup.clear()
 
     async def get_memo(self, memo: str) -> tuple[str, Any] | None:
-        """The run that gave the answer, and the answer; or None. Raises `JournalError` J013 where it is not what was stored."""
+        """Returns the run that produced the answer, and the answer; or None. Raises `JournalError` J013 if it was
+        altered.
+        """
         fresh = self._pending_memos.get(memo)
         if (found := await super().get_memo(memo)) is not None or fresh is None:
             return found
         return fresh[0], msgspec.json.decode(fresh[1])
 
     async def get_memos(self, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
-        """What `get_memo` gives for each of these keys that is there."""
+        """Returns the result of `get_memo` for each known key."""
         fresh = {memo: self._pending_memos[memo] for memo in memos if memo in self._pending_memos}
         found = await super().get_memos(memos)
         return {memo: (run, msgspec.json.decode(body)) for memo, (run, body) in fresh.items()} | found
 
     async def mark_delivered(self, numbers: Sequence[int]) -> None:
-        """Marks messages as delivered; on disk when it returns."""
+        """Marks messages as delivered; on disk on return."""
         if marked := tuple(numbers):
             await self._submit("", lambda store: operations.mark_delivered(store, marked))
 
     async def delete(self, run: str) -> None:
-        """Removes a run: events, letters, answers, messages that were delivered, and blobs that no other run names.
+        """Deletes a run: events, inbox messages, answers, delivered outbox messages, and blobs that no other run uses.
 
-        Raises `JournalError`: J022 where somebody who lives holds its lease, J024 where messages are not delivered yet, J023.
+        Raises:
+            JournalError: J022 if a live process holds the lease, J024 if messages are not delivered, J023.
         """
         (error,) = await self.delete_runs((run,))
         if error is not None:
             raise error
 
     async def delete_runs(self, runs: Sequence[str]) -> list[OrchestraError | None]:
-        """Deletes runs in one transaction; for each why it is not deleted, as `delete` raises it, or None."""
+        """Deletes runs in one transaction. Returns for each run None, or the error that `delete` would raise."""
         there = [run for run in runs if is_encodable(run)]
         one = there[0] if len(there) == 1 else ""
-        found: Mapping[str, OrchestraError] = await self._submit(one, lambda store: operations.delete_runs(store, there), is_last=not one)
+        found: Mapping[str, OrchestraError] = await self._submit(
+            one, lambda store: operations.delete_runs(store, there), is_last=not one
+        )
         for run in there:
             if run not in found:
                 for known in (self._log_ends, self._durable_seqs, self._run_errors):
@@ -267,7 +350,7 @@ class SqliteJournal(SqliteQueries):
         return [found.get(run) if is_encodable(run) else no_run_error(run) for run in runs]
 
     async def compact(self) -> None:
-        """Gives the room of deleted runs back to the disk, in steps between which others write.
+        """Returns the space of deleted runs to the disk, in steps between which others may write.
 
         A file without incremental vacuum is rewritten once, which blocks writers: about a second for 200 MB.
         """
@@ -279,9 +362,10 @@ class SqliteJournal(SqliteQueries):
         await self._query(self._sqlite.truncate_log)
 
     async def wait_durable(self, run: str, seq: int) -> None:
-        """Waits until the run's events up to `seq`, and the blobs put before them, are on disk.
+        """Waits until the run's events up to `seq`, and the blobs stored before them, are on disk.
 
-        Returns at once under `off`. Raises the store's fault, and `JournalError` J003 for what was never appended.
+        Returns at once under `off`. Raises the fault of the store, and `JournalError` J003 for an event that was never
+        appended.
         """
         if seq <= self._durable_seqs.get(run, 0):
             return
@@ -289,7 +373,7 @@ class SqliteJournal(SqliteQueries):
             raise self._current_error(run)
         line = self._log_ends.get(run)
         if line is None or seq > line.last_seq:
-            # Not one of ours, or one that has ended: the file knows.
+            # A run of another journal, or one that has ended: it is looked up in the file.
             row = await self._query(lambda: self._sqlite.row(run))
             if row is None or seq > row.last_seq:
                 raise never_appended_error(run, seq)
@@ -299,20 +383,20 @@ class SqliteJournal(SqliteQueries):
         await self._wait_durable(run, seq)
 
     async def get_blob(self, digest: str) -> bytes | None:
-        """A blob's bytes, or None; raises `JournalError` J013 where they are not what was stored."""
+        """Returns the bytes of a blob, or None. Raises `JournalError` J013 if they were altered."""
         if (fresh := self._pending_blobs.get(digest)) is not None:
             return fresh
         return await super().get_blob(digest)
 
     async def close(self) -> None:
-        """Commits what is in line and lets go of the file. Raises a fault of the store that nobody has been told yet."""
+        """Commits queued events and closes the file. Raises a fault of the store that was not raised before."""
         if not self._closed:
             self._closed = True
             self._writer.finish()
             self._wakeup.set()
-            # Shielded: a caller who is cancelled here may go, but the file is still closed behind him.
+            # Shielded: the file is closed even if the caller is cancelled here.
             await asyncio.shield(self._loop.run_in_executor(self._executor, self._close_files))
-            self._executor.shutdown()  # idle by now: this waits for no more than the thread's last breath
+            self._executor.shutdown()  # the thread is idle, so this does not block
             if self._unreported_fault is not None:
                 raise self._unreported_fault.copy()
 
@@ -322,7 +406,9 @@ class SqliteJournal(SqliteQueries):
         self._presence.release()
 
     def _find_log_end(self, run: str) -> LogEnd:
-        """Where a run's log ends that this journal does not write yet: one look into the file, tens of microseconds, once a run."""
+        """Reads the end of a run's log that this journal does not write yet. It takes tens of microseconds, once per
+        run.
+        """
         if not is_encodable(run):
             raise no_run_error(run)
         try:
@@ -337,7 +423,7 @@ class SqliteJournal(SqliteQueries):
         return LogEnd(run, row.last_seq, is_ended=True)
 
     def _submit(self, run: str, operation: Callable[[SqliteStore], T], *, is_last: bool = False) -> asyncio.Future[T]:
-        """Puts an errand in line; the answer comes once it is on disk."""
+        """Queues an operation. The result is available once it is on disk."""
         if self._fault is not None or self._closed:
             raise self._current_error("")
         if not is_encodable(run):
@@ -353,15 +439,17 @@ class SqliteJournal(SqliteQueries):
             self._writer.put(JournalOperation(lambda store: operations.release(store, run), run=run))
 
     async def _store_usages(self, usages: Sequence[tuple[str, int, bytes, bytes]]) -> None:
-        """Stores what runs used, so that it need not be folded again; where the file cannot be written it will be."""
+        """Stores computed usages. If the file cannot be written, they are computed again later."""
         if usages:
             with suppress(JournalError):
                 await self._submit("", lambda store: store.store_usages(usages))
 
     async def _flush(self, *runs: str) -> None:
-        """Waits for what is in line of these runs, or of all; a fault is no reason not to read what is on disk."""
+        """Waits for queued events of these runs, or of all. Faults are ignored: what is on disk can still be read."""
         with suppress(JournalError):
-            for run in runs or [run for run, line in self._log_ends.items() if line.last_seq > self._durable_seqs.get(run, 0)]:
+            for run in runs or [
+                run for run, line in self._log_ends.items() if line.last_seq > self._durable_seqs.get(run, 0)
+            ]:
                 if (line := self._log_ends.get(run)) is not None and line.last_seq > self._durable_seqs.get(run, 0):
                     await self._wait_durable(run, line.last_seq)
 
@@ -379,14 +467,16 @@ class SqliteJournal(SqliteQueries):
         return error.copy()
 
     def _restarts_run(self, run: str, events: Sequence[Event]) -> bool:
-        """Whether a run begins that failed with the store: nothing of it may be on disk, which the file knows."""
+        """Returns whether a run starts again after it failed with the store. The file shows whether any of its events
+        were written.
+        """
         if not events or events[0].seq != 1 or run in self._log_ends:
             return False
         del self._run_errors[run]
         return True
 
     def _post_report(self, report: SqliteCommitReport) -> None:
-        """Takes the writer's report over to the loop's thread; a loop that is gone has nobody who waits."""
+        """Passes the writer's report to the event loop. If the loop is closed, no caller waits."""
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._apply_report, report)
 
@@ -410,12 +500,12 @@ class SqliteJournal(SqliteQueries):
             self._fail(report.fault)
         elif report.recovered:
             self._fault = None
-            for name, data in self._pending_blobs.items():  # whoever put them may be about to name them
+            for name, data in self._pending_blobs.items():  # an event that uses them may follow
                 self._writer.put(QueuedBlob(name, data))
             self._alarm(None)
 
     def _fail(self, fault: JournalError) -> None:
-        """Nothing that is in line will be on disk; nobody who has a run in hand goes on with it."""
+        """Fails everything that is queued and all open runs."""
         known = self._fault is not None and self._fault.code == fault.code
         self._fault = fault
         if fault.code != "J002" and not known:
@@ -434,7 +524,7 @@ class SqliteJournal(SqliteQueries):
         self._wakeup.set()
 
     def _resolve_waiter(self, waiter: asyncio.Future[Any] | None, answer: Any) -> None:
-        self._wakeup.set()  # it may have been a letter
+        self._wakeup.set()  # it may have been a message
         if waiter is None:
             return
         self._pending_operations.discard(waiter)
@@ -446,7 +536,7 @@ class SqliteJournal(SqliteQueries):
             waiter.set_result(answer)
 
     def _wake(self, run: str, seq: int | None) -> None:
-        """Tells those who wait: their events are on disk up to `seq`, or, where it is None, never will be."""
+        """Wakes waiting callers: their events are on disk up to `seq`, or have failed if it is None."""
         still: list[tuple[int, asyncio.Future[None]]] = []
         for wanted, waiting in self._waiters.pop(run, ()):
             if seq is not None and wanted > seq:

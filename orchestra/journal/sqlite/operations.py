@@ -1,6 +1,6 @@
-"""Errands: what outsiders and lease holders want of a journal's file, done inside the writer's transactions.
+"""Operations on a journal's file: leases, inbox, deletion. They run inside the writer's transactions.
 
-Each looks before it writes: one that raises `JournalError` has changed nothing.
+Each operation checks before it writes: one that raises `JournalError` has changed nothing.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from orchestra.journal.errors import (
     run_ended_error,
     undelivered_error,
 )
-from orchestra.journal.sqlite.database import row_checksum
-from orchestra.journal.sqlite.rows import LOST_WRITER, RunRow
+from orchestra.journal.sqlite.database import LOST_WRITER, RunRow, row_checksum
 from orchestra.journal.sqlite.store import SqliteStore
 from orchestra.journal.summary import blob_digests
 
@@ -31,25 +30,29 @@ _SELECT_OWNER = (
     "SELECT run, (SELECT run FROM blob_uses WHERE blob_uses.digest = blobs.digest LIMIT 1),"
     " EXISTS (SELECT 1 FROM blob_pins WHERE blob_pins.digest = blobs.digest) FROM blobs WHERE digest = ?"
 )
-"""The run that a blob belongs to, another run that names it, and whether a writer is about to name it."""
+"""The run that owns a blob, another run that uses it, and whether a writer is about to use it."""
 
 _decode_message = msgspec.json.Decoder(InboxMessage).decode
 
 
 def lease(store: SqliteStore, run: str) -> RunRow:
-    """Takes over the lease of a run that nobody alive holds; gives its row. Raises `JournalError` J022, J023, J006, J026."""
+    """Takes over the lease of a run without a live holder and returns its row. Raises `JournalError` J022, J023, J006,
+    J026.
+    """
     row = _open_run(store, run)
     if row.writer == LOST_WRITER:
         raise events_lost_error(run)
     if store.presence.is_alive(row.writer):
-        raise lease_held_error(run, store.presence.process_name(row.writer), store.presence.inaccessible_file(row.writer))
+        raise lease_held_error(
+            run, store.presence.process_name(row.writer), store.presence.inaccessible_file(row.writer)
+        )
     taken = RunRow(row.summary_fold, row.last_seq, row.chain, store.presence.name, row.epoch + 1)
     store.write_lease(run, row, taken)
     return taken
 
 
 def release(store: SqliteStore, run: str) -> None:
-    """Gives the lease back, where it is ours. Raises `JournalError` J023."""
+    """Releases the lease if this journal holds it. Raises `JournalError` J023."""
     if (row := store.row(run)) is None:
         raise no_run_error(run)
     if row.writer == store.presence.name:
@@ -57,7 +60,9 @@ def release(store: SqliteStore, run: str) -> None:
 
 
 def confirm_loss(store: SqliteStore, run: str) -> bool:
-    """Lets a run go on that may have lost its last events; false for one that has not. Raises `JournalError` J023."""
+    """Allows a run to continue that may have lost its last events. Returns false for other runs. Raises `JournalError`
+    J023.
+    """
     if (row := store.row(run)) is None:
         raise no_run_error(run)
     if row.writer != LOST_WRITER:
@@ -67,8 +72,9 @@ def confirm_loss(store: SqliteStore, run: str) -> bool:
 
 
 def send(store: SqliteStore, run: str, body: bytes, since: int | None = None) -> int:
-    """Puts a letter's bytes into a run's inbox and gives its number; 0 where a letter behind number `since` answers the same question.
-    Raises `JournalError` J023, J006."""
+    """Adds an encoded message to a run's inbox and returns its number; 0 if a message after `since` answers the same
+    question. Raises `JournalError` J023, J006.
+    """
     _open_run(store, run)
     if since is not None:
         letter = _decode_message(body)
@@ -77,47 +83,52 @@ def send(store: SqliteStore, run: str, body: bytes, since: int | None = None) ->
             return 0
     number = message_count(store.sql, run) + 1
     store.sql.execute("INSERT INTO inbox VALUES (?, ?, ?, ?)", (run, number, body, row_checksum(run, number, body)))
-    # The new row stands at the end: that is how readers see that there is something new.
+    # The new row is at the end, so that readers can detect new messages.
     store.sql.execute(
-        "INSERT OR REPLACE INTO inbox_counts (run, messages, checksum) VALUES (?, ?, ?)", (run, number, row_checksum(run, number))
+        "INSERT OR REPLACE INTO inbox_counts (run, messages, checksum) VALUES (?, ?, ?)",
+        (run, number, row_checksum(run, number)),
     )
     return number
 
 
 def read_message(run: str, number: int, body: bytes, stated: int) -> InboxMessage:
-    """A letter of an inbox as it was posted. Raises `JournalError` J013, J021."""
+    """Reads a message of an inbox. Raises `JournalError` J013, J021."""
     if stated != row_checksum(run, number, body):
-        raise damaged_rows_error(f"letter {number} of run {run}", "it is not what was posted")
+        raise damaged_rows_error(f"message {number} to run {run}", "it was altered")
     try:
         return _decode_message(body)
     except msgspec.ValidationError as error:
         raise JournalError(
             "J021",
-            f"letter {number} of run {run} is of a kind that this version does not know: {error}",
+            f"message {number} to run {run} has a type that this version does not support: {error}",
             hint="a newer Orchestra wrote it: pip install --upgrade orchestra-slm",
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise damaged_rows_error(f"letter {number} of run {run}", str(error)) from error
+        raise damaged_rows_error(f"message {number} to run {run}", str(error)) from error
 
 
 def message_count(sql: sqlite3.Connection, run: str) -> int:
-    """How many letters a run has got. Raises `JournalError` J013."""
+    """Returns the number of a run's inbox messages. Raises `JournalError` J013."""
     found = sql.execute("SELECT run, messages, checksum FROM inbox_counts WHERE run = ?", (run,)).fetchone()
     if found is None:
         return 0
     name, messages, stated = found
     if stated != row_checksum(name, messages) or name != run:
-        raise damaged_rows_error(f"the inbox of run {run}", "the count of its letters is not what was written")
+        raise damaged_rows_error(f"the inbox of run {run}", "the number of its messages was altered")
     return int(messages)
 
 
 def mark_delivered(store: SqliteStore, numbers: Sequence[int]) -> None:
     """Marks messages as delivered."""
-    store.sql.executemany("UPDATE outbox SET delivered = 1 WHERE number = ? AND delivered = 0", [(number,) for number in numbers])
+    store.sql.executemany(
+        "UPDATE outbox SET delivered = 1 WHERE number = ? AND delivered = 0", [(number,) for number in numbers]
+    )
 
 
 def delete_runs(store: SqliteStore, runs: Collection[str]) -> dict[str, JournalError]:
-    """Removes runs, and the blobs that nobody else names; gives why others of these runs are not removed: J022, J023, J024."""
+    """Deletes runs and the blobs that no other run uses. Returns errors by run for the runs that cannot be deleted:
+    J022, J023, J024.
+    """
     sql, refused, names = store.sql, dict[str, JournalError](), set[tuple[str, str]]()
     for run in dict.fromkeys(runs):
         try:
@@ -136,21 +147,26 @@ def delete_runs(store: SqliteStore, runs: Collection[str]) -> dict[str, JournalE
 
 
 def _check_deletable(store: SqliteStore, run: str) -> None:
-    """Raises `JournalError` J022, J023, J024 where a run cannot be removed."""
+    """Raises `JournalError` J022, J023, J024 if a run cannot be deleted."""
     if (row := store.row(run)) is None:
         raise no_run_error(run)
     if row.summary_fold.status == "running" and store.presence.is_alive(row.writer):
-        raise lease_held_error(run, store.presence.process_name(row.writer), store.presence.inaccessible_file(row.writer))
+        raise lease_held_error(
+            run, store.presence.process_name(row.writer), store.presence.inaccessible_file(row.writer)
+        )
     if store.sql.execute("SELECT 1 FROM outbox WHERE run = ? AND delivered = 0 LIMIT 1", (run,)).fetchone() is not None:
         raise undelivered_error(run)
 
 
 def remove_orphans(store: SqliteStore) -> None:
-    """Removes the blobs that no run names: processes that are gone stored them, or runs named them that could not be read. Also answers of
-    runs that never began, where nobody else is there who may be about to begin one."""
+    """Deletes blobs that no run uses: blobs of dead processes, or of runs that could not be read. Also deletes answers
+    of runs that never started, if no other process could be about to start one.
+    """
     _remove_stale_pins(store)
     if store.presence.is_alone():
-        store.sql.execute("DELETE FROM memo WHERE run <> '' AND run IN (SELECT run FROM memo EXCEPT SELECT run FROM runs)")
+        store.sql.execute(
+            "DELETE FROM memo WHERE run <> '' AND run IN (SELECT run FROM memo EXCEPT SELECT run FROM runs)"
+        )
     store.sql.execute("DELETE FROM blob_uses WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run = blob_uses.run)")
     store.sql.execute(
         "DELETE FROM blobs WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run = blobs.run)"
@@ -160,7 +176,7 @@ def remove_orphans(store: SqliteStore) -> None:
 
 
 def _blob_names(sql: sqlite3.Connection, run: str) -> set[str]:
-    """The blobs that a run names; what an event names that cannot be read is left for `remove_orphans`."""
+    """Returns the blobs that a run uses. Blobs of unreadable events are left for `remove_orphans`."""
     names = set[str]()
     for body, big in sql.execute("SELECT CAST(body AS BLOB), CAST(big AS TEXT) FROM events WHERE run = ?", (run,)):
         with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -170,7 +186,7 @@ def _blob_names(sql: sqlite3.Connection, run: str) -> set[str]:
 
 
 def _delete_blobs(sql: sqlite3.Connection, names: Collection[tuple[str, str]]) -> None:
-    """Removes blobs for runs that are gone, each with the run that named it; one that another run names is left to that run."""
+    """Deletes blobs of deleted runs, given with their owners. A blob that another run uses gets that run as owner."""
     sql.executemany("DELETE FROM blob_uses WHERE digest = ? AND run = ?", names)
     owned = []
     for name in sorted({name for name, _ in names}):
@@ -180,19 +196,24 @@ def _delete_blobs(sql: sqlite3.Connection, names: Collection[tuple[str, str]]) -
     heirs = [(heir, name) for name, heir, _ in owned if heir is not None]
     sql.executemany("DELETE FROM blob_uses WHERE run = ? AND digest = ?", heirs)
     sql.executemany("UPDATE blobs SET run = ? WHERE digest = ?", heirs)
-    sql.executemany("UPDATE blobs SET run = '' WHERE digest = ?", [(name,) for name, heir, pinned in owned if heir is None and pinned])
-    sql.executemany("DELETE FROM blobs WHERE digest = ?", [(name,) for name, heir, pinned in owned if heir is None and not pinned])
+    sql.executemany(
+        "UPDATE blobs SET run = '' WHERE digest = ?",
+        [(name,) for name, heir, pinned in owned if heir is None and pinned],
+    )
+    sql.executemany(
+        "DELETE FROM blobs WHERE digest = ?", [(name,) for name, heir, pinned in owned if heir is None and not pinned]
+    )
 
 
 def _remove_stale_pins(store: SqliteStore) -> None:
-    """Removes the pins of writers that are gone."""
+    """Removes the pins of dead writers."""
     for (writer,) in store.sql.execute("SELECT DISTINCT writer FROM blob_pins").fetchall():
         if not store.presence.is_alive(str(writer)):
             store.sql.execute("DELETE FROM blob_pins WHERE writer = ?", (writer,))
 
 
 def _open_run(store: SqliteStore, run: str) -> RunRow:
-    """The row of a run that has not ended."""
+    """Returns the row of a run that has not ended."""
     if (row := store.row(run)) is None:
         raise no_run_error(run)
     if row.summary_fold.status != "running":

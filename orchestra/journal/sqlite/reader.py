@@ -1,4 +1,4 @@
-"""Reading: the connection that answers questions. Every answer is what was written, or a coded error; synchronous."""
+"""The connection for queries. Every result is as it was written, or a coded error is raised. Synchronous."""
 
 from __future__ import annotations
 
@@ -12,27 +12,32 @@ from typing import Any, NamedTuple
 import msgspec
 
 from orchestra.core.events import Event
-from orchestra.core.protocols import InboxMessage, OutboxMessage, RunSelection, RunSummary, RunUsage, RunUsageResult, ScannedRun
+from orchestra.core.protocols import (
+    InboxMessage,
+    OutboxMessage,
+    RunSelection,
+    RunSummary,
+    RunUsage,
+    RunUsageResult,
+    ScannedRun,
+)
 from orchestra.journal import SCAN_BATCH_EVENTS
+from orchestra.journal.encoding import with_value
 from orchestra.journal.errors import JournalError, damaged_event_error, damaged_rows_error
 from orchestra.journal.hash_chain import verify_ends, verify_log
-from orchestra.journal.large_values import with_value
-from orchestra.journal.sqlite.database import SqliteFile, row_checksum
+from orchestra.journal.sqlite.database import COLUMNS, RunRow, SqliteFile, parse_row, read_row, row_checksum
 from orchestra.journal.sqlite.operations import message_count, read_message
-from orchestra.journal.sqlite.rows import COLUMNS, RunRow, parse_row, read_row
 from orchestra.journal.summary import unleased_summary
-from orchestra.journal.usage import decode_usage, encode_usage, usage_of
+from orchestra.journal.usage import ALL_RUNS, USAGE_BATCH_RUNS, UsagePage, decode_usage, encode_usage, usage_of
 from orchestra.schema.strict_json import digest
 
 VACUUM_PAGES = 256
-"""Pages that one step of `compact` gives back; others may write between two steps."""
+"""Pages that one step of `compact` frees; others may write between two steps."""
 
-USAGE_BATCH_RUNS = 1000
-"""Runs whose usages are read at once at most."""
-ALL_RUNS = RunSelection()
 _JOIN_RUNS = "LEFT JOIN runs ON runs.run = latest.run LEFT JOIN run_usage ON run_usage.run = latest.run"
 _USAGE_COLUMNS = (
-    "CAST(runs.last AS INTEGER), CAST(runs.chain AS BLOB), runs.status = 'running', CAST(run_usage.body AS BLOB), run_usage.checksum"
+    "CAST(runs.last AS INTEGER), CAST(runs.chain AS BLOB), runs.status = 'running', CAST(run_usage.body AS BLOB),"
+    " run_usage.checksum"
 )
 _SELECT_ENDS = (
     "SELECT seq, CAST(body AS BLOB), CAST(chain AS BLOB), ifnull(CAST(big AS TEXT), '') FROM events"
@@ -43,43 +48,38 @@ _decode_value = msgspec.json.Decoder().decode
 
 
 class InboxPosition(NamedTuple):
-    """What is new in the inboxes: as of which version of the file, up to which place, and the runs that got letters."""
+    """State of the inboxes: the version of the file, the last place, and the runs with new messages."""
 
     version: int
     place: int
     runs: frozenset[str] = frozenset()
 
 
-class SqliteUsages(NamedTuple):
-    """What some runs used; and of those that ended, and whose usage was not stored, what is to be stored: run, last event, hash, usage."""
-
-    found: list[RunUsageResult]
-    computed: list[tuple[str, int, bytes, bytes]]
-
-
 class SqliteReader(SqliteFile):
-    """Answers what the journal's callers ask."""
+    """Synchronous queries of the journal."""
 
     _compared: object = None
-    """Which list was compared last, as of which version of the file."""
+    """The list that was compared last, with the version of the file."""
     _tagged_runs: tuple[int, Mapping[str, str], list[tuple[float, str]]] | None = None
-    """The runs that were found by tags last, as of which version."""
+    """The last result of a search by tags, with the version of the file."""
 
     def row(self, run: str) -> RunRow | None:
-        """The run's row, or None."""
+        """Returns the run's row, or None."""
         return read_row(self.sql, run)
 
     def events(self, run: str, after: int) -> list[Event]:
-        """The events with `seq > after`.
+        """Returns the events with `seq > after`.
 
-        Raises `JournalError`: J013 where numbers, chain, end or a large value are not as they were written, J021 for an unknown kind.
+        Raises:
+            JournalError: J013 if numbers, hashes, end or a large value were altered, J021 for an unknown kind.
         """
         with self._snapshot() as sql:
             return self._events(sql, run, after)
 
     def unleased_summary(self, summary: RunSummary) -> RunSummary:
-        """The row of a run that nobody holds, with what has become of it. One whose events, or the count of whose letters, are damaged is
-        `interrupted`: that is no reason not to list the others."""
+        """Returns the summary of a run without a lease, with its status. A run with damaged events, or a damaged number
+        of messages, is `interrupted`, so that the other runs can be listed.
+        """
         try:
             with self._snapshot() as sql:
                 return unleased_summary(summary, self._events(sql, summary.run, 0), message_count(sql, summary.run))
@@ -87,11 +87,15 @@ class SqliteReader(SqliteFile):
             return msgspec.structs.replace(summary, status="interrupted")
 
     def _events(self, sql: sqlite3.Connection, run: str, after: int) -> list[Event]:
-        end = sql.execute("SELECT CAST(last AS INTEGER), CAST(chain AS BLOB) FROM runs WHERE run = ?", (run,)).fetchone()
+        end = sql.execute(
+            "SELECT CAST(last AS INTEGER), CAST(chain AS BLOB) FROM runs WHERE run = ?", (run,)
+        ).fetchone()
         return self._read_log(run, after, end or (0, run.encode()), with_values=True)
 
     def _read_log(self, run: str, after: int, end: tuple[int, bytes], *, with_values: bool) -> list[Event]:
-        """The events with `seq > after` of a log that has this end; `with_values` with the values that are kept apart."""
+        """Returns the events with `seq > after` of a log with this end; `with_values` restores values that are stored
+        separately.
+        """
         rows = self.sql.execute(
             "SELECT seq, CAST(body AS BLOB), CAST(chain AS BLOB), ifnull(CAST(big AS TEXT), '') FROM events"
             " WHERE run = ? AND seq >= ? ORDER BY seq",
@@ -101,28 +105,33 @@ class SqliteReader(SqliteFile):
         if not with_values:
             return found
         values = [big for seq, _, _, big in rows if seq > after]
-        return [self._restore_value(run, event, big) if big else event for event, big in zip(found, values, strict=True)]
+        return [
+            self._restore_value(run, event, big) if big else event for event, big in zip(found, values, strict=True)
+        ]
 
     def scan(self, since: float, before: tuple[Any, str] | None) -> list[ScannedRun]:
-        """Returns the latest runs that began at `since` or later and before `before`, newest first.
+        """Returns the latest runs that started at `since` or later and before `before`, newest first.
 
-        They have at most `SCAN_BATCH_EVENTS` events, or are one run.
+        They have at most `SCAN_BATCH_EVENTS` events in total, or are one run. A damaged run has its error.
 
-        Raises `JournalError` J013 where the list of runs is damaged; of a run that is damaged, its row says so.
+        Raises:
+            JournalError: J013 if the list of runs is damaged.
         """
         with self._snapshot() as sql:
             if before is None:
                 one, other = (
-                    _count_rows(sql, f"runs {index} WHERE started >= ?", since) for index in ("NOT INDEXED", "INDEXED BY runs_started")
+                    _count_rows(sql, f"runs {index} WHERE started >= ?", since)
+                    for index in ("NOT INDEXED", "INDEXED BY runs_started")
                 )
                 if one != other:
                     raise damaged_rows_error("the list of runs", "table and index differ")
-            # The keys as they stand in the index, whatever they are: the next page begins behind them.
+            # The keys as stored in the index, of any type: the next page starts after them.
             some, keys = ("AND (started, run) < (?, ?)", before) if before is not None else ("", ())
             found: list[ScannedRun] = []
             seen = 0
             for started, run in sql.execute(
-                f"SELECT started, run FROM runs INDEXED BY runs_started WHERE started >= ? {some} ORDER BY started DESC, run DESC LIMIT ?",  # noqa: S608
+                f"SELECT started, run FROM runs INDEXED BY runs_started WHERE started >= ? {some}"  # noqa: S608
+                " ORDER BY started DESC, run DESC LIMIT ?",
                 (since, *keys, SCAN_BATCH_EVENTS),
             ):
                 found.append(self._scanned_run(run, started))
@@ -140,36 +149,44 @@ class SqliteReader(SqliteFile):
             return ScannedRun(run, started, error=fault)
 
     def get_blob(self, name: str) -> bytes | None:
-        """A blob's bytes; raises `JournalError` J013 where they are not what was stored."""
+        """Returns the bytes of a blob. Raises `JournalError` J013 if they were altered."""
         row = self.sql.execute("SELECT CAST(data AS BLOB) FROM blobs WHERE digest = ?", (name,)).fetchone()
         if row is None:
             return None
         data: bytes = row[0]
         if digest(data) != name:
-            raise damaged_rows_error(f"blob {name}", "it is not what was stored")
+            raise damaged_rows_error(f"blob {name}", "it was altered")
         return data
 
     def summaries(self, limit: int, where: RunSelection = ALL_RUNS) -> list[tuple[RunSummary, str]]:
-        """The latest runs of a selection, newest first, each with the name of its writer. Raises `JournalError` J013."""
+        """Returns the latest runs of a selection, newest first, each with the name of its writer. Raises `JournalError`
+        J013.
+        """
         found = []
         before: tuple[float, str] | None = None
         with self._snapshot():
-            for run, started, *values, stated, there in self._latest_runs(where, limit, f"{COLUMNS}, runs.checksum, runs.run"):
+            for run, started, *values, stated, there in self._latest_runs(
+                where, limit, f"{COLUMNS}, runs.checksum, runs.run"
+            ):
                 if there is None or started != values[2] or (before is not None and before <= (started, run)):
-                    raise damaged_rows_error("the list of runs", "its order is not what was written")
+                    raise damaged_rows_error("the list of runs", "its order was altered")
                 before = started, run
                 row = parse_row(run, values, stated)
                 found.append((row.summary_fold.summary(), row.writer))
         return found
 
-    def query_usages(self, where: RunSelection) -> SqliteUsages:
-        """What the latest runs of a selection used, newest first: some of them. Empty behind the last one.
+    def query_usages(self, where: RunSelection) -> UsagePage:
+        """Returns a page of usages of a selection, newest first. It is empty after the last run. A run that cannot be
+        read has its error.
 
-        Raises `JournalError` J013 where the list of runs is damaged; of a run that cannot be read, its row says so.
+        Raises:
+            JournalError: J013 if the list of runs is damaged.
         """
         found, folded, seen = list[RunUsageResult](), list[tuple[str, int, bytes, bytes]](), 0
         with self._snapshot():
-            for run, started, last, chain, open_, body, stated in self._latest_runs(where, USAGE_BATCH_RUNS, _USAGE_COLUMNS):
+            for run, started, last, chain, open_, body, stated in self._latest_runs(
+                where, USAGE_BATCH_RUNS, _USAGE_COLUMNS
+            ):
                 used = _stored_usage(run, last, chain, body, stated)
                 if used is not None and used.started == started:
                     found.append(RunUsageResult(run, started, used))
@@ -181,15 +198,18 @@ class SqliteReader(SqliteFile):
                     folded.append((run, last, chain, encode_usage(used)))
                 if (seen := seen + len(events)) >= SCAN_BATCH_EVENTS:
                     break
-        return SqliteUsages(found, folded)
+        return UsagePage(found, folded)
 
     def _latest_runs(self, where: RunSelection, limit: int, columns: str) -> Iterator[Any]:
-        """Of the latest runs of a selection, newest first: `run`, `started`, and columns of the run's row and of its usage.
+        """Returns `run`, `started`, and columns of the row and the usage of the latest runs of a selection, newest
+        first.
 
-        Raises `JournalError` J013 where the two copies of what it reads differ in the runs of the selection.
+        Raises:
+            JournalError: J013 if table and index differ for the runs of the selection.
         """
         if where.tags:
-            each = f"SELECT latest.run, latest.begun, {columns} FROM (SELECT ?2 AS run, ?1 AS begun) AS latest {_JOIN_RUNS}"  # noqa: S608  # constants
+            latest = f"(SELECT ?2 AS run, ?1 AS begun) AS latest {_JOIN_RUNS}"
+            each = f"SELECT latest.run, latest.begun, {columns} FROM {latest}"  # noqa: S608  # constants
             for started, run in self._latest_tagged(where, limit):
                 yield self.sql.execute(each, (started, run)).fetchone()
             return
@@ -198,32 +218,42 @@ class SqliteReader(SqliteFile):
         behind, keys = (" AND (started, run) < (?, ?)", where.before) if where.before is not None else ("", ())
         latest = f"runs INDEXED BY runs_started WHERE {within}{behind} ORDER BY started DESC, run DESC LIMIT ?"
         yield from self.sql.execute(
-            f"SELECT latest.run, latest.begun, {columns} FROM (SELECT run, started AS begun FROM {latest}) AS latest {_JOIN_RUNS}",  # noqa: S608
+            f"SELECT latest.run, latest.begun, {columns}"  # noqa: S608
+            f" FROM (SELECT run, started AS begun FROM {latest}) AS latest {_JOIN_RUNS}",
             (*period, *keys, max(0, limit)),
         )
 
     def _check_run_index(self, condition: str, given: tuple[float, ...]) -> None:
-        """Compares the two copies of the list of runs; once for as long as nobody writes, whatever pages are read of it."""
+        """Compares table and index of the list of runs, once per version of the file, for any number of pages."""
         compared = self.sql.execute("PRAGMA data_version").fetchone()[0], condition, given
         if self._compared != compared:
-            one, other = (_count_rows(self.sql, f"runs {index}{condition}", *given) for index in ("NOT INDEXED", "INDEXED BY runs_started"))
+            one, other = (
+                _count_rows(self.sql, f"runs {index}{condition}", *given)
+                for index in ("NOT INDEXED", "INDEXED BY runs_started")
+            )
             if one != other:
                 raise damaged_rows_error("the list of runs", "table and index differ")
             self._compared = compared
 
     def _latest_tagged(self, where: RunSelection, limit: int) -> list[tuple[float, str]]:
-        """Start and id of the latest runs of a selection by tags, newest first. Raises `JournalError` J013 where the two copies differ."""
+        """Returns start and id of the latest runs of a selection by tags, newest first. Raises `JournalError` J013 if
+        table and index differ.
+        """
         version: int = self.sql.execute("PRAGMA data_version").fetchone()[0]
         if self._tagged_runs is None or self._tagged_runs[:2] != (version, where.tags):
             some = [self._runs_with_tag(*tag) for tag in where.tags.items()]
             self._tagged_runs = version, where.tags, sorted(set(some[0]).intersection(*some[1:]), reverse=True)
         found = (
-            key for key in self._tagged_runs[2] if where.since <= key[0] < where.until and (where.before is None or key < where.before)
+            key
+            for key in self._tagged_runs[2]
+            if where.since <= key[0] < where.until and (where.before is None or key < where.before)
         )
         return list(islice(found, max(0, limit)))
 
     def _runs_with_tag(self, name: str, value: str) -> set[tuple[float, str]]:
-        """Start and id of the runs with a tag: the rows that a search for it finds are held against all rows of the other copy."""
+        """Returns start and id of the runs with a tag. The rows found by the search are compared with all rows of the
+        other copy.
+        """
         search = "SELECT name, value, started, run FROM tags NOT INDEXED WHERE name = ? AND value = ?"
         scan = "SELECT name, value, started, run FROM tags INDEXED BY tags_run WHERE +name = ? AND +value = ?"
         one, other = (set(self.sql.execute(statement, (name, value))) for statement in (search, scan))
@@ -232,7 +262,9 @@ class SqliteReader(SqliteFile):
         return {(started, run) for _, _, started, run in one}
 
     def first_and_last_events(self, runs: Collection[str]) -> dict[str, tuple[Event, Event]]:
-        """The first and the last event of each of these runs, without large values; those that cannot be read are left out."""
+        """Returns the first and the last event of each run, without large values. Runs that cannot be read are left
+        out.
+        """
         found = dict[str, tuple[Event, Event]]()
         with self._snapshot() as sql:
             for run in runs:
@@ -243,7 +275,7 @@ class SqliteReader(SqliteFile):
         return found
 
     def derived_runs(self, runs: Collection[str]) -> list[str]:
-        """Other runs that have something of these. Raises `JournalError` J013 where the two copies of that list differ."""
+        """Returns the other runs that copy from these. Raises `JournalError` J013 if table and index differ."""
         with self._snapshot() as sql:
             wanted, one = set(runs), set[tuple[str, str]]()
             for run in wanted:
@@ -255,33 +287,43 @@ class SqliteReader(SqliteFile):
         return sorted({run for _, run in one}.difference(wanted))
 
     def existing_runs(self, runs: Collection[str]) -> set[str]:
-        """Those of these runs that are there."""
+        """Returns the ids that belong to existing runs."""
         with self._snapshot() as sql:
-            return {run for run in runs if sql.execute("SELECT 1 FROM runs WHERE run = ?", (run,)).fetchone() is not None}
+            return {
+                run for run in runs if sql.execute("SELECT 1 FROM runs WHERE run = ?", (run,)).fetchone() is not None
+            }
 
     def find_runs(self, prefix: str, limit: int) -> list[str]:
-        """Ids of runs that begin with the prefix, in order."""
+        """Returns ids of runs with this prefix, in order."""
         with self._snapshot() as sql:
             begins = "substr(run, 1, ?) = ? ORDER BY run LIMIT ?", (len(prefix), prefix, limit)
-            found = sql.execute(f"SELECT run FROM runs NOT INDEXED WHERE run >= ? AND {begins[0]}", (prefix, *begins[1])).fetchall()  # noqa: S608
+            scan = f"SELECT run FROM runs NOT INDEXED WHERE run >= ? AND {begins[0]}"  # noqa: S608  # a constant
+            found = sql.execute(scan, (prefix, *begins[1])).fetchall()
             again = sql.execute(f"SELECT run FROM runs INDEXED BY runs_started WHERE {begins[0]}", begins[1]).fetchall()  # noqa: S608
         if found != again:
             raise damaged_rows_error("the list of runs", "table and index differ")
         return [row[0] for row in found]
 
     def inbox(self, run: str, after: int) -> list[InboxMessage]:
-        """The letters of a run with a greater number. Raises `JournalError` J013 where one is missing or not what was written."""
+        """Returns the inbox messages of a run with a greater number. Raises `JournalError` J013 if one is missing or
+        was altered.
+        """
         with self._snapshot() as sql:
             last, first = message_count(sql, run), max(0, after) + 1
             rows = sql.execute(
                 "SELECT number, body, checksum FROM inbox WHERE run = ? AND number >= ? ORDER BY number", (run, first)
             ).fetchall()
         if [row[0] for row in rows] != list(range(first, last + 1)):
-            raise damaged_rows_error(f"the inbox of run {run}", "letters are missing")
-        return [msgspec.structs.replace(read_message(run, number, body, stated), number=number) for number, body, stated in rows]
+            raise damaged_rows_error(f"the inbox of run {run}", "messages are missing")
+        return [
+            msgspec.structs.replace(read_message(run, number, body, stated), number=number)
+            for number, body, stated in rows
+        ]
 
     def new_messages(self, seen: InboxPosition) -> InboxPosition:
-        """What came into the inboxes since; costs one look at the file's version where nothing was written."""
+        """Returns what is new in the inboxes since a position. If nothing was written, this only reads the version of
+        the file.
+        """
         version: int = self.sql.execute("PRAGMA data_version").fetchone()[0]
         if version == seen.version:
             return seen._replace(runs=frozenset())
@@ -290,16 +332,18 @@ class SqliteReader(SqliteFile):
         ).fetchall()
         for _, run, messages, stated in rows:
             if stated != row_checksum(run, messages):
-                raise damaged_rows_error("an inbox", "the count of its letters is not what was written")
+                raise damaged_rows_error("an inbox", "the number of its messages was altered")
         return InboxPosition(version, rows[-1][0] if rows else seen.place, frozenset(row[1] for row in rows))
 
     def inbox_end(self) -> InboxPosition:
-        """Where the inboxes end now."""
-        found = self.sql.execute("SELECT CAST(seq AS INTEGER) FROM sqlite_sequence WHERE name = 'inbox_counts'").fetchone()
+        """Returns the current end of the inboxes."""
+        found = self.sql.execute(
+            "SELECT CAST(seq AS INTEGER) FROM sqlite_sequence WHERE name = 'inbox_counts'"
+        ).fetchone()
         return InboxPosition(0, found[0] if found else 0)
 
     def get_memos(self, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
-        """For each key that is there the run and the answer. Raises `JournalError` J013."""
+        """Returns run and answer for each known key. Raises `JournalError` J013."""
         found = dict[str, tuple[str, Any]]()
         with self._snapshot() as sql:
             for memo in memos:
@@ -307,17 +351,20 @@ class SqliteReader(SqliteFile):
                 if row is None:
                     continue
                 if row[0] != memo or row[3] != row_checksum(*row[:3]):
-                    raise damaged_rows_error(f"answer {memo}", "it is not what was stored")
+                    raise damaged_rows_error(f"answer {memo}", "it was altered")
                 found[memo] = row[1], _decode_value(row[2])
         return found
 
     def outbox(self, after: int, limit: int) -> list[OutboxMessage]:
-        """Messages that nobody has marked as delivered. Raises `JournalError` J013 where one is missing or not what was written."""
+        """Returns messages that are not marked as delivered. Raises `JournalError` J013 if one is missing or was
+        altered.
+        """
         with self._snapshot() as sql:
-            # Two indexes hold the same numbers: what one of them has lost or altered, the other one has not.
+            # Two indexes hold the same numbers, so that a lost or altered entry of one is detected.
             some = "count(*), sum(CAST(number AS INTEGER)) FROM outbox INDEXED BY"
             one, other = (
-                sql.execute(f"SELECT {some} {index} WHERE delivered = 0").fetchone() for index in ("outbox_open", "outbox_open_run")
+                sql.execute(f"SELECT {some} {index} WHERE delivered = 0").fetchone()
+                for index in ("outbox_open", "outbox_open_run")
             )
             if one != other:
                 raise damaged_rows_error("the outbox", "its indexes differ")
@@ -329,35 +376,36 @@ class SqliteReader(SqliteFile):
             return [_outbox_message(self._undelivered_columns(number)) for (number,) in numbers]
 
     def has_incremental_vacuum(self) -> bool:
-        """Returns whether the file gives unused pages back step by step."""
+        """Returns whether the file returns unused pages in steps."""
         return bool(self.sql.execute("PRAGMA auto_vacuum").fetchone()[0] == 2)
 
     def vacuum(self) -> None:
-        """Writes the whole file anew."""
+        """Rewrites the whole file."""
         self.sql.execute("PRAGMA auto_vacuum = INCREMENTAL")
         self.sql.execute("VACUUM")
 
     def vacuum_step(self) -> bool:
-        """Gives some unused pages back to the disk; false where there are none."""
-        # As a script: the statement has a row without columns for each page, and a cursor stops at the first of them.
+        """Returns some unused pages to the disk; false if there are none."""
+        # As a script: the statement yields a row without columns per page, and a cursor stops at the first of them.
         self.sql.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
         self.checkpoint_if_long()
         return bool(self.sql.execute("PRAGMA freelist_count").fetchone()[0])
 
     def truncate_log(self) -> None:
-        """Writes the log back into the file, as far as others let us, so that the file shrinks on disk."""
+        """Writes the log back into the file, as far as other connections allow, so that it shrinks on disk."""
         self.checkpoint("TRUNCATE")
 
     def _undelivered_columns(self, number: int) -> Sequence[Any]:
         row = self.sql.execute(
-            "SELECT number, run, node, name, key, value, checksum, delivered FROM outbox NOT INDEXED WHERE number = ?", (number,)
+            "SELECT number, run, node, name, key, value, checksum, delivered FROM outbox NOT INDEXED WHERE number = ?",
+            (number,),
         ).fetchone()
         if row is None or row[7] or row[6] != row_checksum(*row[:6]):
-            raise damaged_rows_error(f"message {number} of the outbox", "it is not what was written")
+            raise damaged_rows_error(f"message {number} of the outbox", "it was altered")
         return tuple(row[:6])
 
     def _restore_value(self, run: str, event: Event, big: str) -> Event:
-        """The event with its value, which is a blob."""
+        """Returns the event with its value, which is stored as a blob."""
         try:
             data = self.get_blob(big)
             if data is None:
@@ -368,7 +416,7 @@ class SqliteReader(SqliteFile):
 
     @contextmanager
     def _snapshot(self) -> Iterator[sqlite3.Connection]:
-        """The file as it is at one moment."""
+        """A consistent snapshot of the file."""
         self.sql.execute("BEGIN")
         try:
             yield self.sql
@@ -378,14 +426,14 @@ class SqliteReader(SqliteFile):
 
 
 def _period_condition(where: RunSelection) -> tuple[str, tuple[float, ...]]:
-    """The condition of a period, and its arguments: none for any time."""
+    """Returns the condition of a period and its arguments; empty for an unlimited period."""
     bounds = [(">=", where.since)] if where.since > -inf else []
     bounds += [("<", where.until)] if where.until < inf else []
     return " AND ".join(f"started {sign} ?" for sign, _ in bounds) or "1", tuple(bound for _, bound in bounds)
 
 
 def _stored_usage(run: str, last: int, chain: bytes, body: bytes | None, stated: int | None) -> RunUsage | None:
-    """The usage of a run as it was stored; None where none is, or that of a shorter log, or where it is damaged."""
+    """Returns the stored usage of a run; None if there is none, if it belongs to a shorter log, or if it is damaged."""
     if body is None or stated != row_checksum(run, last, chain, body):
         return None
     try:

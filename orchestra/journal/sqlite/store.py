@@ -1,4 +1,4 @@
-"""The store: the connection that writes, many events of many runs in one transaction. Synchronous; the writer's thread uses it."""
+"""The connection that writes: many events of many runs in one transaction. Synchronous; used by the writer's thread."""
 
 from __future__ import annotations
 
@@ -14,39 +14,49 @@ from typing import Any
 
 from orchestra.core.events import AttemptFinished, Event, RunStarted, TurnStarted, encode
 from orchestra.core.protocols import OutboxMessage
-from orchestra.journal.errors import SQLITE_ERRORS, JournalError, damaged_rows_error, disk_full_error, from_os
-from orchestra.journal.large_values import LARGE_EVENT_BYTES, split_value
-from orchestra.journal.run_index import IndexEntries
-from orchestra.journal.run_index import write_entries as write_entries
+from orchestra.journal import Durability
+from orchestra.journal.encoding import LARGE_EVENT_BYTES, split_value
+from orchestra.journal.errors import JournalError, damaged_rows_error
 from orchestra.journal.sqlite.commit_mark import CommitMark
-from orchestra.journal.sqlite.database import Durability, SqliteFile, row_checksum
+from orchestra.journal.sqlite.database import (
+    LOST_WRITER,
+    RunRow,
+    SqliteFile,
+    insert_rows,
+    read_row,
+    row_checksum,
+    update_rows,
+)
+from orchestra.journal.sqlite.database import write_entries as write_entries
+from orchestra.journal.sqlite.errors import SQLITE_ERRORS, disk_full_error, from_os
 from orchestra.journal.sqlite.liveness import SqlitePresence
-from orchestra.journal.sqlite.rows import LOST_WRITER, RunRow, insert_rows, read_row, update_rows
-from orchestra.journal.summary import SummaryFold, blob_digests, outbox_message
+from orchestra.journal.summary import IndexEntries, SummaryFold, blob_digests, outbox_message
 from orchestra.journal.usage import COUNTED_EVENTS, UsageFold, encode_usage
 from orchestra.schema.strict_json import digest
 
 MIN_FREE_BYTES = 256 << 10
-"""Bytes that are free on a disk to which new events are entrusted again after it was full."""
+"""Bytes that must be free on a disk before new events are accepted after it was full."""
 
 
 class LeaseConflict(Exception):
-    """A run of the batch has its lease, or an event of that number, from somebody else. The writer makes a coded error of it."""
+    """A run of the batch belongs to another lease holder, or its event number exists. The writer converts it to a coded
+    error.
+    """
 
 
 @dataclass(slots=True, eq=False)
 class JournalOperation:
-    """Something to be done in a commit, after the events that are in line before it; `waiter` is whoever gets the answer."""
+    """An operation in a commit, after the events queued before it. `waiter` gets the result."""
 
     operation: Callable[[SqliteStore], Any]
     waiter: Any = None
     is_last: bool = False
-    """Whether nothing that is in line behind it may be in the same commit."""
+    """Whether no entry queued after it may be in the same commit."""
     run: str = ""
     """The run whose later events may not be in the same commit; empty for none."""
 
     def execute(self, store: SqliteStore) -> Any:
-        """What came of it: the value, or a `JournalError` for the waiter."""
+        """Runs the operation. Returns its result, or a `JournalError` for the waiter."""
         try:
             return self.operation(store)
         except JournalError as error:
@@ -55,7 +65,9 @@ class JournalOperation:
 
 @dataclass(slots=True)
 class SqliteBatch:
-    """What goes to disk in one transaction: blobs by digest, answers by memo key, each run's next events with their bytes, errands."""
+    """Content of one transaction: blobs by digest, answers by memo key, each run's next events with their bytes, and
+    operations.
+    """
 
     blobs: dict[str, bytes] = field(default_factory=dict)
     memos: dict[str, tuple[str, bytes]] = field(default_factory=dict)
@@ -63,7 +75,7 @@ class SqliteBatch:
     operations: list[JournalOperation] = field(default_factory=list)
 
     def split(self) -> list[SqliteBatch]:
-        """The same in many: blobs and memos first, then each run by itself, then each errand."""
+        """Splits the batch: first blobs and memos, then each run, then each operation."""
         return [
             SqliteBatch(self.blobs, self.memos),
             *(SqliteBatch(runs={run: parts}) for run, parts in self.runs.items()),
@@ -73,7 +85,7 @@ class SqliteBatch:
 
 @dataclass(slots=True)
 class _RowChanges:
-    """The rows of a batch, by table."""
+    """The new rows of a batch by table."""
 
     blobs: dict[str, bytes]
     events: list[tuple[str, int, bytes, bytes, str]] = field(default_factory=list)
@@ -86,7 +98,7 @@ class _RowChanges:
 
 
 class SqliteStore(SqliteFile):
-    """Keeps the row of each run whose lease its journal holds: no event is written but onto the end that it knows."""
+    """Writes batches. It keeps the row of each run that its journal leases, and appends events only to that end."""
 
     def __init__(
         self,
@@ -98,28 +110,33 @@ class SqliteStore(SqliteFile):
         max_bytes: int | None = None,
         mark: CommitMark | None = None,
     ) -> None:
-        """Opens the file; `presence` names the holder of the leases, and each commit is noted in the `mark`. Raises `JournalError`."""
+        """Opens the file. `presence` is the lease holder; each commit is noted in the `mark`. Raises `JournalError`."""
         super().__init__(path, durability=durability, busy_timeout=busy, max_bytes=max_bytes, mark=mark)
         self.presence = presence
         self._journal_id = self.identity()
         self.transaction_lock = threading.Lock()
-        """Held while this store may have the file's write lock: whoever takes it may stop the process without keeping others waiting."""
+        """Held while this store may hold the file's write lock. A process that is stopped while holding it does not
+        block others.
+        """
         self._rows: dict[str, RunRow] = {}
         self._folds: dict[str, UsageFold] = {}
-        """What runs used that were begun here and have not ended. Of other runs it is summed up when it is asked for."""
+        """Usage of open runs that started here. The usage of other runs is computed on demand."""
         self._pinned: set[str] = set()
         self._leases: dict[str, RunRow | None] = {}
-        """What errands of this transaction did to leases: known to `_rows` once it is on disk."""
+        """Lease changes of the current transaction; copied to `_rows` once they are on disk."""
 
     def commit(self, batch: SqliteBatch) -> list[tuple[JournalOperation, Any]]:
-        """Puts a batch on disk, all or nothing, and gives the errands' answers.
+        """Writes a batch, all or nothing, and returns the results of its operations.
 
-        Raises `sqlite3.Error`; `LeaseConflict` where some run is not ours, and `JournalError` J016 where the file was moved away.
+        Raises:
+            sqlite3.Error: The transaction failed.
+            LeaseConflict: A run belongs to another lease holder.
+            JournalError: J016 if the file was moved.
         """
         try:
             return self._commit(batch)
         except BaseException:
-            for run in batch.runs:  # what is folded in is not on disk, and may be tried again
+            for run in batch.runs:  # folded events are not on disk, and may be tried again
                 self._folds.pop(run, None)
             raise
 
@@ -150,9 +167,10 @@ class SqliteStore(SqliteFile):
         return answers
 
     def recover(self) -> None:
-        """After a fault that passes: gives all leases back, in a commit that shows that the file can be written again.
+        """Recovers from a transient fault: releases all leases in a commit, which shows that the file can be written
+        again.
 
-        Whoever had a run in hand may not have written all of it, so that it goes on from what is on disk. Raises as `commit` does, and
+        Open runs may have lost events, so they continue from the events on disk. Raises as `commit` does, and
         `JournalError` J010.
         """
         self.check_not_moved()
@@ -161,13 +179,13 @@ class SqliteStore(SqliteFile):
             for row in self._rows.values():
                 update_rows(
                     self.sql, [(row, RunRow(row.summary_fold, row.last_seq, row.chain, "", row.epoch))]
-                )  # false for one that is in other hands already
+                )  # false if another process holds it already
         self._rows.clear()
         self._folds.clear()
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """A transaction that is counted and, once it is on disk, noted in the mark. All of the log's checkpoints follow one."""
+        """A transaction that is counted, and noted in the mark once it is on disk. Checkpoints are made after it."""
         sql = self.sql
         with self.transaction_lock:
             try:
@@ -183,16 +201,20 @@ class SqliteStore(SqliteFile):
             self.checkpoint_if_long()
 
     def _count_commit(self) -> int:
-        """Counts this commit. Raises `JournalError` J013 where the counter is not what was written."""
-        rows = self.sql.execute("UPDATE commits SET number = number + 1, inverse = inverse - 1 RETURNING number, inverse").fetchall()
+        """Increments the commit counter. Raises `JournalError` J013 if it was altered."""
+        rows = self.sql.execute(
+            "UPDATE commits SET number = number + 1, inverse = inverse - 1 RETURNING number, inverse"
+        ).fetchall()
         if len(rows) != 1 or rows[0][0] + rows[0][1] != -1:
-            raise damaged_rows_error("the commit counter", "it is not what was written")
+            raise damaged_rows_error("the commit counter", "it was altered")
         number: int = rows[0][0]
         return number
 
     def close(self) -> None:
-        """Writes the log back where nobody else has the file open, as SQLite would, but noted in the mark; and lets go of the file."""
-        with suppress(*SQLITE_ERRORS, JournalError, OSError):  # what is not written back stays in the log
+        """Writes the log back if no other connection is open, as SQLite would, but noted in the mark; then closes the
+        file.
+        """
+        with suppress(*SQLITE_ERRORS, JournalError, OSError):  # what is not written back remains in the log
             if self.presence.is_alone():
                 self.check_not_moved()
                 self.checkpoint()
@@ -201,27 +223,32 @@ class SqliteStore(SqliteFile):
             self.mark.close()
 
     def accept_loss(self, number: int) -> list[str]:
-        """Counts up to the mark's number, and gives the runs without an end. Each may have lost its last events: its lease is refused
-        until `operations.confirm_loss`."""
+        """Sets the counter to the number of the mark and returns the runs without an end. Each may have lost its last
+        events: its lease is refused until `operations.confirm_loss`.
+        """
         found = list[str]()
         with self._transaction():
-            for (run,) in self.sql.execute("SELECT CAST(run AS TEXT) FROM runs WHERE status = 'running' ORDER BY run").fetchall():
-                with suppress(JournalError):  # a damaged row refuses its lease by itself
+            for (run,) in self.sql.execute(
+                "SELECT CAST(run AS TEXT) FROM runs WHERE status = 'running' ORDER BY run"
+            ).fetchall():
+                with suppress(JournalError):  # a damaged row refuses its lease itself
                     if (row := self.row(run)) is not None and row.summary_fold.status == "running":
-                        update_rows(self.sql, [(row, RunRow(row.summary_fold, row.last_seq, row.chain, LOST_WRITER, row.epoch))])
+                        update_rows(
+                            self.sql, [(row, RunRow(row.summary_fold, row.last_seq, row.chain, LOST_WRITER, row.epoch))]
+                        )
                         found.append(run)
             self.sql.execute("UPDATE commits SET number = max(number, ?1), inverse = min(inverse, -1 - ?1)", (number,))
         return found
 
     def forget(self, run: str) -> None:
-        """Holds the run's lease no longer, as far as this store knows."""
+        """Drops the lease of a run from the memory of this store."""
         self._rows.pop(run, None)
         self._folds.pop(run, None)
 
-    # For errands, inside the transaction
+    # For operations, inside the transaction
 
     def check_writable(self) -> None:
-        """Writes something that says nothing, where there is room for more. Raises `JournalError` J010."""
+        """Writes without changing content, if enough space is free. Raises `JournalError` J010."""
         path, folder = str(self.path), str(self.path.parent)
         try:
             free = shutil.disk_usage(folder).free
@@ -229,26 +256,28 @@ class SqliteStore(SqliteFile):
             raise from_os(error, path) from error
         if free < MIN_FREE_BYTES:
             raise disk_full_error(path, folder, free)
-        self.sql.execute("PRAGMA user_version = 0")  # dirties the file's first page, whatever stands there
+        self.sql.execute("PRAGMA user_version = 0")  # modifies the file's first page, whatever its content
 
     def store_usages(self, usages: Iterable[tuple[str, int, bytes, bytes]]) -> None:
-        """Writes what runs used, each with its last event that is counted and that event's hash; of runs that are longer by now, or gone,
-        nothing."""
+        """Writes usages, each with its last counted event and that event's hash. Runs that are longer by now, or
+        deleted, are skipped.
+        """
         self.sql.executemany(
-            "INSERT OR REPLACE INTO run_usage SELECT run, last, ?, ? FROM runs WHERE run = ? AND last = ? AND chain = ?",
+            "INSERT OR REPLACE INTO run_usage SELECT run, last, ?, ? FROM runs"
+            " WHERE run = ? AND last = ? AND chain = ?",
             [(body, row_checksum(run, last, chain, body), run, last, chain) for run, last, chain, body in usages],
         )
 
     def row(self, run: str) -> RunRow | None:
-        """The run's row as the transaction sees it."""
+        """Returns the run's row as the transaction sees it."""
         return read_row(self.sql, run)
 
     def has_lease(self, run: str) -> bool:
-        """Whether this store holds the run's lease, as far as it knows."""
+        """Returns whether this store holds the run's lease, as far as it knows."""
         return run in self._rows
 
     def write_lease(self, run: str, before: RunRow, after: RunRow | None) -> None:
-        """Writes a lease into the run's row; None for one that is given back. Raises `LeaseConflict` where it changed hands meanwhile."""
+        """Writes a lease into the run's row; None releases it. Raises `LeaseConflict` if the holder has changed."""
         released = RunRow(before.summary_fold, before.last_seq, before.chain, "", before.epoch)
         if not update_rows(self.sql, [(before, after or released)]):
             raise LeaseConflict
@@ -260,15 +289,19 @@ class SqliteStore(SqliteFile):
         else:
             self.forget(row.summary_fold.run)
 
-    def _extend_run(self, run: str, parts: Iterable[tuple[Sequence[Event], Sequence[bytes], Collection[str]]], change: _RowChanges) -> None:
-        """Folds a run's next events into its row, and notes what they put into other tables."""
+    def _extend_run(
+        self, run: str, parts: Iterable[tuple[Sequence[Event], Sequence[bytes], Collection[str]]], change: _RowChanges
+    ) -> None:
+        """Folds a run's next events into its row, and collects their rows for other tables."""
         before = self._rows.get(run)
         if before is None:
             tally, last, chain = SummaryFold(run), 0, run.encode()
             self._folds[run] = UsageFold()
         else:
             known = before.summary_fold
-            tally = SummaryFold(run, known.workflow, known.status, known.started, known.finished, known.nodes, known.usage)
+            tally = SummaryFold(
+                run, known.workflow, known.status, known.started, known.finished, known.nodes, known.usage
+            )
             last, chain = before.last_seq, before.chain
         rows, fold = change.events, self._folds.get(run)
         for events, bodies, delivered in parts:
@@ -283,7 +316,9 @@ class SqliteStore(SqliteFile):
                     fold.add(event)
                 if kind is AttemptFinished or kind is RunStarted or kind is TurnStarted:
                     _index_event(run, event, change, delivered)
-                chain = sha256(chain + body + big.encode() if big else chain + body).digest()  # as `next_hash`, without a call
+                chain = sha256(
+                    chain + body + big.encode() if big else chain + body
+                ).digest()  # inlined `next_hash`, for speed
                 rows.append((run, event.seq, body, chain, big))
             last = events[-1].seq
         if fold is not None and tally.status != "running" and (used := fold.result()) is not None:
@@ -297,7 +332,7 @@ class SqliteStore(SqliteFile):
             change.extended_rows.append((before, row))
 
     def _write(self, change: _RowChanges) -> set[str]:
-        """Writes the rows of a batch; gives the blobs that are pinned then."""
+        """Writes the rows of a batch and returns the blobs that are pinned afterwards."""
         sql, pinned = self.sql, self._pinned
         if change.blobs or change.blob_uses:
             pinned = self._write_blobs(change)
@@ -315,19 +350,25 @@ class SqliteStore(SqliteFile):
         return pinned
 
     def _write_blobs(self, change: _RowChanges) -> set[str]:
-        """Stores blobs, each with a run that names it, and notes the other runs that do; gives the blobs that are pinned then.
+        """Stores blobs, each with a run that uses it, and records other runs that use it. Returns the blobs that are
+        pinned afterwards.
 
-        One that nobody names yet is pinned, so that no `delete_runs` takes it away before somebody does.
+        An unused blob is pinned, so that no `delete_runs` removes it before it is used.
         """
         sql, owners = self.sql, {name: run for run, name in change.blob_uses}
         rows = [(name, owners.get(name, ""), data) for name, data in change.blobs.items()]
-        added = sql.executemany("INSERT INTO blobs (digest, run, data) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", rows).rowcount
-        # Where all of them are new, as nearly always, their rows say it all.
+        added = sql.executemany(
+            "INSERT INTO blobs (digest, run, data) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", rows
+        ).rowcount
+        # If all of them are new, as in most cases, their rows are complete.
         known = {(owner, name) for name, owner, _ in rows} if added == len(rows) else set[tuple[str, str]]()
         if shared := change.blob_uses - known:
-            # Of blobs that are there already: a run takes one that nobody has, else it is noted as one more that names it.
+            # For existing blobs: a run becomes the owner of one without an owner, otherwise it is recorded as a further
+            # user.
             sql.executemany("UPDATE blobs SET run = ? WHERE digest = ? AND run = ''", shared)
-            sql.executemany("INSERT OR IGNORE INTO blob_uses SELECT digest, ?1 FROM blobs WHERE digest = ?2 AND run <> ?1", shared)
+            sql.executemany(
+                "INSERT OR IGNORE INTO blob_uses SELECT digest, ?1 FROM blobs WHERE digest = ?2 AND run <> ?1", shared
+            )
         loose = change.blobs.keys() - owners.keys()
         freed = self._pinned & owners.keys()
         if not loose and not freed:
@@ -344,20 +385,23 @@ class SqliteStore(SqliteFile):
         )
 
     def _write_messages(self, messages: Sequence[tuple[OutboxMessage, bool]]) -> None:
-        """Puts messages into the outbox; one whose key is there was sent before."""
+        """Adds messages to the outbox. A message with an existing key was sent before."""
         found = self.sql.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
         number: int = found[0] if found else 0
         for number, (sent, delivered) in enumerate(messages, number + 1):  # noqa: B020  # counts on from what was there
             columns = (number, sent.run, sent.node, sent.name, sent.key, encode(sent.value))
             self.sql.execute(
-                "INSERT INTO outbox (number, run, node, name, key, value, checksum, delivered) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+                "INSERT INTO outbox (number, run, node, name, key, value, checksum, delivered)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (key) DO NOTHING",
                 (*columns, row_checksum(*columns), int(delivered)),
             )
 
 
 def _extract_value(run: str, event: Event, body: bytes, change: _RowChanges) -> tuple[bytes, str]:
-    """The body without its value, and the digest of the value, which is a blob now; the body as it is where it has no value."""
+    """Returns the body without its value and the digest of the value, which becomes a blob; the whole body if it has no
+    value.
+    """
     if (parts := split_value(event, body)) is None:
         return body, ""
     shell, value = parts
@@ -368,9 +412,9 @@ def _extract_value(run: str, event: Event, body: bytes, change: _RowChanges) -> 
 
 
 def _index_event(run: str, event: Event, change: _RowChanges, delivered: Collection[str]) -> None:
-    """Notes which blobs an event names, the message that it sends, and what finds its run."""
+    """Collects the blobs that an event uses, its outbox message, and its index entries."""
     if type(event) is AttemptFinished and not (event.sent or event.received or event.outbox or event.reused_from):
-        return  # as tools end, which are many
+        return  # the frequent case: results of tools
     if type(event) is not AttemptFinished or event.reused_from:
         change.entries.add(run, event)
     change.blob_uses.update((run, name) for name in blob_digests((event,)))

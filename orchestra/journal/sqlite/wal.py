@@ -1,6 +1,7 @@
-"""The write-ahead log as a file (https://www.sqlite.org/fileformat2.html#walformat): how long it is, and whether SQLite uses it.
+"""The write-ahead log as a file (https://www.sqlite.org/fileformat2.html#walformat): its length and its validity.
 
-Only the log itself is read. To open and close the database or its `-shm` would drop the locks that SQLite has on them in this process.
+Only the log itself is opened. Opening and closing the database or its `-shm` file would drop SQLite's locks of this
+process.
 """
 
 from __future__ import annotations
@@ -17,20 +18,22 @@ _LITTLE, _BIG = 0x377F0682, 0x377F0683
 
 
 def log_path(path: Path) -> Path:
-    """The log's file of a journal's file; SQLite puts it beside the file that a link leads to."""
+    """Returns the path of the log of a journal's file. SQLite puts it next to the target of a symbolic link."""
     real = path.resolve()
     return real.with_name(real.name + "-wal")
 
 
 class WalFile:
-    """The log of an open journal. Its file stays open, for it is looked at after each commit."""
+    """The log of an open journal. Its file stays open, because it is checked after each commit."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: FileIO | None = None
 
     def has_frames(self, count: int) -> bool:
-        """Whether the log has at least so many frames. Frames behind its end are of an earlier round and have other salts."""
+        """Returns whether the log has at least this number of frames. Frames after its end belong to an earlier round
+        and have other salts.
+        """
         try:
             if self._file is None:
                 self._file = FileIO(self._path)
@@ -51,7 +54,7 @@ class WalFile:
 
 
 def has_valid_transaction(log: Path) -> bool:
-    """Whether SQLite reads at least the first transaction of the log: its header and all frames up to a commit are whole."""
+    """Returns whether the first transaction of the log is valid: its header and all frames up to a commit."""
     try:
         with log.open("rb") as file:
             return _is_first_transaction_valid(file)

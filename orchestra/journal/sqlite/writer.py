@@ -1,4 +1,4 @@
-"""The writer: one thread that puts what is in line on disk, many events a commit."""
+"""The writer: one thread that commits queued entries, many events per commit."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any, TypeAlias
 
 from orchestra.core.events import Event
 from orchestra.journal import GROUP_COMMIT_DELAY, MAX_BATCH_ENTRIES, RETRY_INTERVAL
-from orchestra.journal.errors import SQLITE_ERRORS, JournalError, damaged_rows_error, lease_lost_error
+from orchestra.journal.errors import JournalError, damaged_rows_error, lease_lost_error
+from orchestra.journal.sqlite.errors import SQLITE_ERRORS
 from orchestra.journal.sqlite.store import JournalOperation, LeaseConflict, SqliteBatch, SqliteStore
 
 
 @dataclass(slots=True, frozen=True)
 class QueuedBlob:
-    """Bytes to be stored under their digest."""
+    """A blob to store under its digest."""
 
     digest: str
     data: bytes
@@ -24,21 +25,26 @@ class QueuedBlob:
 
 @dataclass(slots=True, frozen=True)
 class QueuedMemo:
-    """An answer to be remembered: its key, the run that gave it, and its bytes."""
+    """An answer to memoize: its key, the run that produced it, and its bytes."""
 
     key: str
     run: str
     value: bytes
 
 
-Entry: TypeAlias = tuple[str, Sequence[Event], Sequence[bytes], Collection[str]] | QueuedBlob | QueuedMemo | JournalOperation
-"""A run's next events with their bytes and the nodes whose messages were delivered, or what else is to be written."""
+Entry: TypeAlias = (
+    tuple[str, Sequence[Event], Sequence[bytes], Collection[str]] | QueuedBlob | QueuedMemo | JournalOperation
+)
+"""The next events of a run with their bytes and the nodes whose messages were delivered, or another entry to write."""
 
 
 @dataclass(slots=True)
 class SqliteCommitReport:
-    """What a commit did: up to where each run is on disk, blobs and memos among them, the errands' answers, runs that failed alone,
-    the fault for which nothing that is in line is written any more, and that it has passed."""
+    """Result of a commit.
+
+    `durable_seqs` are the last events on disk by run; `answers` are results of operations; `failed` are runs that
+    failed alone; `fault` stops the writing of queued entries; `recovered` ends it.
+    """
 
     durable_seqs: dict[str, int] = field(default_factory=dict)
     blobs: list[str] = field(default_factory=list)
@@ -50,14 +56,16 @@ class SqliteCommitReport:
 
 
 class SqliteWriter(threading.Thread):
-    """Commits in order of arrival, at once where somebody waits, else after at most `GROUP_COMMIT_DELAY` seconds.
+    """Commits entries in order of arrival: at once if a caller waits, else after at most `GROUP_COMMIT_DELAY` seconds.
 
-    Tells `report`, on this thread, what each commit did. After a fault it commits nothing of what was in line, and after one that does
-    not pass nothing more at all.
+    `report` is called in this thread with the result of each commit. After a fault, queued entries are not committed;
+    after a permanent one, nothing is.
     """
 
-    def __init__(self, store: SqliteStore, report: Callable[[SqliteCommitReport], None], *, one_by_one: bool = False) -> None:
-        """`one_by_one` makes each append a commit of its own."""
+    def __init__(
+        self, store: SqliteStore, report: Callable[[SqliteCommitReport], None], *, one_by_one: bool = False
+    ) -> None:
+        """`one_by_one` commits each append separately."""
         super().__init__(name="orchestra-journal", daemon=True)
         self._store, self._report = store, report
         self._one_by_one = one_by_one
@@ -69,35 +77,35 @@ class SqliteWriter(threading.Thread):
         self._discarded = False
 
     def put(self, entry: Entry) -> None:
-        """Puts an entry in line."""
+        """Queues an entry."""
         self._queue.append(entry)
         if self._idle:
             with self._changed:
                 self._changed.notify()
 
     def flush(self) -> None:
-        """Somebody waits: what is in line goes to disk at once."""
+        """Commits queued entries at once, because a caller waits."""
         if not self._flush_requested:
             with self._changed:
                 self._flush_requested = True
                 self._changed.notify()
 
     def discard(self) -> None:
-        """What is in line is not written. After a fault that passes, the thread waits for this before it tries again."""
+        """Drops queued entries. After a transient fault the thread waits for this before it tries again."""
         with self._changed:
             self._queue.clear()
             self._discarded = True
             self._changed.notify()
 
     def finish(self) -> None:
-        """Lets the thread end once the line is empty."""
+        """Ends the thread once the queue is empty."""
         with self._changed:
             self._closing = True
             self._changed.notify()
 
     def run(self) -> None:
-        """Commits until `finish`, or until a fault that does not pass."""
-        fault = JournalError("J019", f"the journal's writer died: {self._store.path}", hint="open the journal again")
+        """Commits until `finish`, or until a permanent fault."""
+        fault = JournalError("J019", f"the journal's writer failed: {self._store.path}", hint="open the journal again")
         try:
             while self._wait_for_work():
                 report = self._commit(self._take_batch())
@@ -107,13 +115,15 @@ class SqliteWriter(threading.Thread):
                         fault = lasting
                         return
                     self._report(SqliteCommitReport(recovered=True))
-            fault = JournalError("J002", "the journal is closed", hint="append before `close`, or open the journal again")
+            fault = JournalError(
+                "J002", "the journal is closed", hint="append before `close`, or open the journal again"
+            )
         finally:
-            # Whatever happened, nobody may wait for this thread any longer.
+            # In any case, no caller may wait for this thread any longer.
             self._report(SqliteCommitReport(fault=fault))
 
     def _wait_for_work(self) -> bool:
-        """Waits until there is something to commit; false where the end has come."""
+        """Waits for entries; returns false at the end."""
         with self._changed:
             self._idle = True
             self._changed.wait_for(lambda: self._queue or self._closing)
@@ -124,11 +134,13 @@ class SqliteWriter(threading.Thread):
             return bool(self._queue)
 
     def _recover(self, fault: JournalError) -> JournalError | None:
-        """Waits until the store can be written again; gives the fault of one that cannot be, or that is closed before."""
+        """Waits until the store can be written again. Returns the fault if it is permanent, or if the journal is closed
+        before.
+        """
         if not fault.is_transient:
             return fault
         with self._changed:
-            # What is in line comes from before anybody knew: events that follow on lost ones.
+            # Queued entries were appended before the fault was known; they follow lost events.
             self._changed.wait_for(lambda: self._discarded or self._closing)
             self._discarded = False
         while fault.is_transient:
@@ -161,7 +173,7 @@ class SqliteWriter(threading.Thread):
                 trailing.clear()
             if isinstance(entry, tuple):
                 run, events, bodies, delivered = entry
-                if run in shut:  # events stand before errands in a commit
+                if run in shut:  # events come before operations in a commit
                     line.appendleft(entry)
                     break
                 batch.runs.setdefault(run, []).append((events, bodies, delivered))
@@ -175,7 +187,7 @@ class SqliteWriter(threading.Thread):
                     break
                 shut.add(entry.run)
         if batch.runs:
-            # The event that names them is about to come: stored with it, they need no pin.
+            # The event that uses them follows: stored in the same commit, they need no pin.
             line.extendleft(reversed(trailing))
         else:
             batch.blobs.update((blob.digest, blob.data) for blob in trailing)
@@ -200,12 +212,12 @@ class SqliteWriter(threading.Thread):
             _add_results(report, part, self._store.commit(part))
         except LeaseConflict:
             if not part.runs and not part.operations:
-                raise damaged_rows_error("its tables", "they contradict each other") from None
+                raise damaged_rows_error("its tables", "they are inconsistent") from None
             for run in part.runs:
                 self._store.forget(run)
                 report.failed[run] = lease_lost_error(run)
             for errand in part.operations:
-                report.answers.append((errand, damaged_rows_error("its tables", "they contradict each other")))
+                report.answers.append((errand, damaged_rows_error("its tables", "they are inconsistent")))
 
 
 def _add_results(report: SqliteCommitReport, batch: SqliteBatch, answers: list[tuple[JournalOperation, Any]]) -> None:

@@ -62,10 +62,14 @@ _CODES_BY_COUNTRY = {
     "pound": {"british": "GBP", "egyptian": "EGP", "lebanese": "LBP", "syrian": "SYP"},
     "won": {"korean": "KRW", "south korean": "KRW"},
 }  # fmt: skip
-_ADJECTIVE = "|".join(re.escape(one) for one in sorted({name for of in _CODES_BY_COUNTRY.values() for name in of}, key=len, reverse=True))
+_ADJECTIVE = "|".join(
+    re.escape(one) for one in sorted({name for of in _CODES_BY_COUNTRY.values() for name in of}, key=len, reverse=True)
+)
 _NAME = "|".join(sorted(_NAMES, key=len, reverse=True))
 _SIGN = r"(?:(?<![^\W\d_])(?:US|AU|CA|NZ|HK|MX|NT|[ACRS]))?\$|[€£¥₹₽₩₺₪₴₫฿₦₱₸₡₲₵₼₾₭₿]"
-PREFIX_PATTERN: Final = rf"{_SIGN}|(?<![^\W\d_])(?:usd|eur|gbp|chf|jpy|inr|cny|rmb|(?-i:{'|'.join(CODES)}|[Rr]s\.?|[Kk]r\.?))"
+PREFIX_PATTERN: Final = (
+    rf"{_SIGN}|(?<![^\W\d_])(?:usd|eur|gbp|chf|jpy|inr|cny|rmb|(?-i:{'|'.join(CODES)}|[Rr]s\.?|[Kk]r\.?))"
+)
 """A currency before a number, as a pattern without case;"""
 SUFFIX_PATTERN: Final = (
     rf"{_SIGN}|¢|(?:{'|'.join(CODES)})(?!\w)|(?-i:[Kk]r|Kč|zł)(?!\w)|(?:(?:{_ADJECTIVE})\s)?(?:{_NAME})(?:e?s)?(?!\w)"
@@ -100,5 +104,7 @@ def are_different(answer: str, evidence: str) -> bool | None:
     mine, theirs = CANDIDATE_CODES.get(answer, (answer,)), CANDIDATE_CODES.get(evidence, (evidence,))
     if not set(mine) & {*theirs, evidence} and answer not in theirs:
         return True
-    less = answer if evidence in mine else evidence if answer in theirs else ""  # of which of them the name is of several
+    less = (
+        answer if evidence in mine else evidence if answer in theirs else ""
+    )  # of which of them the name is of several
     return False if less and less not in DEFAULT_CODES and less not in SUBUNITS else None

@@ -20,7 +20,6 @@ from fractions import Fraction
 from orchestra.text.keywords import UNSPACED_SCRIPTS
 from orchestra.text.numbers import currencies
 from orchestra.text.numbers.iso_codes import CURRENCIES, FORMER_CURRENCIES
-from orchestra.text.numbers.months import MONTH_PATTERN, month_number
 from orchestra.text.numbers.numerals import (
     COMMA_GROUPED,
     DECIMAL_COMMA,
@@ -37,6 +36,7 @@ from orchestra.text.numbers.numerals import (
     parse_numeral,
     to_ascii_digits,
 )
+from orchestra.text.numbers.times import MONTH_PATTERN, month_number
 from orchestra.text.numbers.units import METRE_LETTERS, POUND, MeasureUnit, unit_at
 from orchestra.text.numbers.words import find_written_numbers
 
@@ -216,7 +216,9 @@ def _date_parts(match: re.Match[str]) -> Iterator[Number]:
     """The day, the month and the year of a date with stops, as of one with strokes."""
     for part in re.finditer(r"\d+", match["name"]):
         start = match.start("name") + part.start()
-        yield Number(Fraction(int(part[0])), Fraction(int(part[0])), Fraction(1), text=part[0], start=start, begin=start)
+        yield Number(
+            Fraction(int(part[0])), Fraction(int(part[0])), Fraction(1), text=part[0], start=start, begin=start
+        )
 
 
 def _sign(match: re.Match[str]) -> tuple[bool, bool]:
@@ -257,7 +259,9 @@ def _number(match: re.Match[str], text: str, listed: re.Match[str] | None, *, mi
     parts = (parse_numeral(listed[0])[0],) if listed else _other_readings(match, plain, sure=sure)
     if minus:
         plain = -plain
-    measure, strange, counts = (None, "", False) if currency or match["percent"] else number_context(match.string, begin, match.end())
+    measure, strange, counts = (
+        (None, "", False) if currency or match["percent"] else number_context(match.string, begin, match.end())
+    )
     if match["letter"] in ("m", "mm") and not currency:
         measure = unit_at(match.string, match.start("letter") - 1) or METRE_LETTERS[match["letter"]]
     return Number(
@@ -269,7 +273,10 @@ def _number(match: re.Match[str], text: str, listed: re.Match[str] | None, *, mi
 def number_context(text: str, begin: int, end: int) -> tuple[MeasureUnit | None, str, bool]:
     """What stands beside a number without a currency: its unit; what may be a currency that nobody knows; whether it counts something."""
     measure = unit_at(text, end)
-    before, behind = _UNKNOWN_CURRENCY_BEFORE.search(text, max(0, begin - 5), begin), _UNKNOWN_CURRENCY_AFTER.match(text, end)
+    before, behind = (
+        _UNKNOWN_CURRENCY_BEFORE.search(text, max(0, begin - 5), begin),
+        _UNKNOWN_CURRENCY_AFTER.match(text, end),
+    )
     strange = "" if measure else (before or behind or [""])[0].strip()
     if strange.isalpha() and strange not in CURRENCIES and strange not in FORMER_CURRENCIES:  # `VAT`, `NET`
         strange = ""
@@ -290,7 +297,11 @@ def _other_readings(match: re.Match[str], plain: Fraction, *, sure: bool) -> tup
 def _scale(match: re.Match[str], currency: str) -> tuple[Fraction, str, bool]:
     """The scale behind the digits; the letter that is one, or a unit; and whether nobody knows which."""
     if match["scale"]:
-        return Fraction(10) ** (SCALES[match["scale"].lower()] + SCALES.get((match["scale2"] or "").lower(), 0)), "", False
+        return (
+            Fraction(10) ** (SCALES[match["scale"].lower()] + SCALES.get((match["scale2"] or "").lower(), 0)),
+            "",
+            False,
+        )
     letter = match["glued"] or match["letter"] or ""
     if match["letter"] and letter.islower() and not currency:
         return Fraction(1), letter, False
@@ -303,7 +314,9 @@ def _identifier(digits: str, text: str, start: int, begin: int) -> Number:
     value = Fraction(3 * int(hashlib.sha256(digits.encode()).hexdigest(), 16) + 1, 3)
     head = digits[: MAX_DIGITS + 1].split(".")
     parts = (Fraction(int(head[0])), Fraction(Decimal(".".join(head[:2])))) if len(head) > 2 else ()
-    return Number(value, value, Fraction(0), text=text, start=start, begin=begin, identifier=digits, other_readings=parts)
+    return Number(
+        value, value, Fraction(0), text=text, start=start, begin=begin, identifier=digits, other_readings=parts
+    )
 
 
 def from_json_number(value: int | float) -> Number:
@@ -345,7 +358,10 @@ def find_invalid_dates(text: str, *, is_date: bool = False) -> list[tuple[str, b
     `on`, or where the whole text should be a date (`dated`).
     """
     every = [
-        match for pattern in _DATES[:4] for match in pattern.finditer(text) if _calendar_date(match) is None and _looks_like_date(match)
+        match
+        for pattern in _DATES[:4]
+        for match in pattern.finditer(text)
+        if _calendar_date(match) is None and _looks_like_date(match)
     ]
     said = ((match[0], _is_meant_as_date(match, dated=is_date)) for match in every)
     return [(shown, sure) for shown, sure in said if sure is not None]
@@ -355,12 +371,22 @@ def _is_meant_as_date(match: re.Match[str], *, dated: bool) -> bool | None:
     """Whether a date is meant; None where a number of something else is, as in `in June 31 people died` and `Feb 30%`."""
     text, parts = match.string, match.groupdict()
     if parts.get("y"):
-        return True if dated or parts.get("mark") != "." or _DATE_CONTEXT.search(text, max(0, match.start() - 10), match.start()) else None
+        return (
+            True
+            if dated
+            or parts.get("mark") != "."
+            or _DATE_CONTEXT.search(text, max(0, match.start() - 10), match.start())
+            else None
+        )
     if _NUMBER_CONTINUES.match(text, match.end()):
         return None
     if (behind := _AFTER_DATE.match(text, match.end())) is None:
         return True
-    counts = behind["word"] and match[0][0].isalpha() and _MONTH_CONTEXT.search(text, max(0, match.start() - 10), match.start())
+    counts = (
+        behind["word"]
+        and match[0][0].isalpha()
+        and _MONTH_CONTEXT.search(text, max(0, match.start() - 10), match.start())
+    )
     return None if counts else False
 
 
@@ -369,14 +395,22 @@ def _looks_like_date(match: re.Match[str]) -> bool:
     if parts.get("n"):
         return 28 < int(parts["d"]) <= 31
     first, second = (int(parts[name]) for name in (("m", "d") if parts.get("m") else ("a", "b")))
-    return 0 < min(first, second) <= 12 and 28 < max(first, second) <= 31 and (parts.get("a") is not None or second > first)
+    return (
+        0 < min(first, second) <= 12
+        and 28 < max(first, second) <= 31
+        and (parts.get("a") is not None or second > first)
+    )
 
 
 def _calendar_date(match: re.Match[str]) -> CalendarDate | None:
     parts = match.groupdict()
     year = int(parts["y"]) if parts.get("y") else None
     if parts.get("a"):
-        readings = [(m, d) for d, m in ((int(parts["a"]), int(parts["b"])), (int(parts["b"]), int(parts["a"]))) if _date_exists(year, m, d)]
+        readings = [
+            (m, d)
+            for d, m in ((int(parts["a"]), int(parts["b"])), (int(parts["b"]), int(parts["a"])))
+            if _date_exists(year, m, d)
+        ]
         if not readings:
             return None
         return CalendarDate(year, *readings[0], match[0], match.start(), readings[1] if len(readings) > 1 else None)
@@ -402,17 +436,31 @@ def same_number(answer: Number, evidence: Number) -> bool:
     if answer.measure_unit and evidence.measure_unit and not (answer.unit_letter and evidence.unit_letter):
         equal = answer.value * answer.measure_unit.factor == evidence.value * evidence.measure_unit.factor
         return answer.measure_unit.dimension == evidence.measure_unit.dimension and equal
-    if answer.currency and evidence.currency and (answer.currency in currencies.SUBUNITS) != (evidence.currency in currencies.SUBUNITS):
-        return _whole_units(answer) == _whole_units(evidence) and currencies.are_different(answer.currency, evidence.currency) is not True
+    if (
+        answer.currency
+        and evidence.currency
+        and (answer.currency in currencies.SUBUNITS) != (evidence.currency in currencies.SUBUNITS)
+    ):
+        return (
+            _whole_units(answer) == _whole_units(evidence)
+            and currencies.are_different(answer.currency, evidence.currency) is not True
+        )
     if differ_in_kind(answer, evidence) is not False:
         return False
     if answer.unit_letter and evidence.unit_letter:  # `324m` and `324 m`, but not `5 m` and `5 mm`
         return answer.unit_letter == evidence.unit_letter and answer.plain == evidence.plain
-    if answer.value == evidence.value or ((answer.bracketed or evidence.bracketed) and abs(answer.value) == abs(evidence.value)):
+    if answer.value == evidence.value or (
+        (answer.bracketed or evidence.bracketed) and abs(answer.value) == abs(evidence.value)
+    ):
         return True
     if evidence.uncertain_scale and answer.value == evidence.plain:
         return True
-    return answer.percent != evidence.percent and answer.plain == evidence.plain and _is_unscaled(answer) and _is_unscaled(evidence)
+    return (
+        answer.percent != evidence.percent
+        and answer.plain == evidence.plain
+        and _is_unscaled(answer)
+        and _is_unscaled(evidence)
+    )
 
 
 def _is_unscaled(number: Number) -> bool:
@@ -435,10 +483,18 @@ def differ_in_kind(answer: Number, evidence: Number) -> bool | None:
     if answer.measure_unit and evidence.measure_unit:
         if answer.measure_unit == evidence.measure_unit:
             return False
-        of_one_way = {answer.measure_unit.dimension, evidence.measure_unit.dimension} == {"length", "speed"}  # `100 km in an hour`
+        of_one_way = {answer.measure_unit.dimension, evidence.measure_unit.dimension} == {
+            "length",
+            "speed",
+        }  # `100 km in an hour`
         return None if answer.unit_letter or evidence.unit_letter or of_one_way else True
-    mine, theirs = (one.measure_unit is not None and bool(one.unit_letter) for one in (answer, evidence))  # `5 m` may be millions
-    kinds = [(bool(one.currency), one.percent, one.measure_unit is not None and not one.unit_letter) for one in (answer, evidence)]
+    mine, theirs = (
+        one.measure_unit is not None and bool(one.unit_letter) for one in (answer, evidence)
+    )  # `5 m` may be millions
+    kinds = [
+        (bool(one.currency), one.percent, one.measure_unit is not None and not one.unit_letter)
+        for one in (answer, evidence)
+    ]
     if any(map(any, kinds)) and all(map(any, kinds)) and kinds[0] != kinds[1]:
         pounds = {one.currency for one in (answer, evidence)} <= {"GBP", "pound", ""}
         weight = next((one.measure_unit for one in (answer, evidence) if one.measure_unit is not None), None)
@@ -450,6 +506,11 @@ def differ_in_kind(answer: Number, evidence: Number) -> bool | None:
     counted = (answer.percent and evidence.counts_noun) or (answer.counts_noun and evidence.percent)
     return (
         None
-        if counted or (answer.unknown_currency and evidence.unknown_currency and answer.unknown_currency != evidence.unknown_currency)
+        if counted
+        or (
+            answer.unknown_currency
+            and evidence.unknown_currency
+            and answer.unknown_currency != evidence.unknown_currency
+        )
         else False
     )

@@ -59,7 +59,9 @@ DOTTED_IDENTIFIER: Final = r"\d+(?:\.\d+){2,}"
 """here it is none, unless points stand between thousands: a version, an address, a date;"""
 VULGAR_FRACTION: Final = "(?:\\d+|\\d{1,3}[^\\S\\n])?[\u00bc-\u00be\u2150-\u215e\u2189]"
 """here it is a fraction, with the whole number before it;"""
-POWER_OF_TEN: Final = r"(?:[eE][+-]?\d{1,3}(?!\w|\.\d)|[^\S\n]?[×xX·][^\S\n]?10(?:\^[-−+]?\d{1,3}(?!\d|\.\d)|[⁻⁺]?[⁰¹²³⁴-⁹]{1,3}))"
+POWER_OF_TEN: Final = (
+    r"(?:[eE][+-]?\d{1,3}(?!\w|\.\d)|[^\S\n]?[×xX·][^\S\n]?10(?:\^[-−+]?\d{1,3}(?!\d|\.\d)|[⁻⁺]?[⁰¹²³⁴-⁹]{1,3}))"
+)
 """and this is a power of ten behind it."""
 NUMERAL: Final = rf"(?:{VULGAR_FRACTION}|{SPACE_GROUPED}|\d+(?:[.,]\d+)*(?:{POWER_OF_TEN})?|(?<![\w.])\.\d+)"
 """A number's digits and what stands between them, as a pattern, with lists and names that are no number. Blanks and apostrophes stand
@@ -98,7 +100,9 @@ def to_ascii_digits(text: str) -> str:
 def is_negative(before: str, after: str) -> bool:
     """Whether a number between two texts is less than nothing, as accounts write it: behind a minus or in brackets, of which the closing
     one may be missing; a currency may stand on either side of both. Words make it an aside: `(3) of them`."""
-    return _SIGNED.fullmatch(before) is not None or (_OPENED.fullmatch(before) is not None and _CLOSED.fullmatch(after) is not None)
+    return _SIGNED.fullmatch(before) is not None or (
+        _OPENED.fullmatch(before) is not None and _CLOSED.fullmatch(after) is not None
+    )
 
 
 def uses_decimal_comma(texts: Iterable[str], *, sure: bool = False) -> bool:
@@ -112,7 +116,11 @@ def uses_decimal_comma(texts: Iterable[str], *, sure: bool = False) -> bool:
         return False
     if any(_POINT_GROUPED.fullmatch(run) for run in runs):
         return True
-    return not sure and any(_DECIMAL_COMMA.fullmatch(run) for run in runs) and not any(_THOUSAND.fullmatch(run) for run in runs)
+    return (
+        not sure
+        and any(_DECIMAL_COMMA.fullmatch(run) for run in runs)
+        and not any(_THOUSAND.fullmatch(run) for run in runs)
+    )
 
 
 def is_single_number(run: str, *, decimal_comma: bool = False) -> bool:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, NamedTuple, TypeAlias
 
-from orchestra.text.numbers.months import MONTH_PATTERN, month_number
 from orchestra.text.numbers.numerals import (
     CURRENCY_PATTERN,
     MINUS_SIGNS,
@@ -26,11 +25,14 @@ from orchestra.text.numbers.numerals import (
     to_ascii_digits,
     uses_decimal_comma,
 )
+from orchestra.text.numbers.times import MONTH_PATTERN, month_number
 
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAYS: Final = "mon(?:day)?s? tue(?:s|sday|sdays)? wed(?:nesday)?s? thu(?:r|rs|rsday|rsdays)? fri(?:day)?s? sat(?:urday)?s? sun(?:day)?s?"
 SCALE_WORDS: Final = {
-    word: 10.0**power for word, power in SCALES.items() if word not in ("hundred", "lakh", "crore", "tn") and word[-1] != "s"
+    word: 10.0**power
+    for word, power in SCALES.items()
+    if word not in ("hundred", "lakh", "crore", "tn") and word[-1] != "s"
 }
 """Words in the head of a column or in a limit that multiply its numbers: not those that are names of other things as well."""
 ABOVE, FROM, BELOW, UP_TO = "above", "from", "below", "upto"
@@ -43,8 +45,13 @@ MIN_SHARE = 0.5
 """Of a column's texts that a kind of measure must read."""
 
 _MONTH = rf"(?P<month>{MONTH_PATTERN})\b\.?"
-_CLOCK = re.compile(r"(?:\w+ )?(?P<hour>\d{1,2})[:.h](?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?\s*(?P<half>[ap]\.?m\.?)?", re.IGNORECASE)
-_HOUR = re.compile(r"(?P<hour>1[0-2]|[1-9])\s*(?P<half>[ap]\.?m\.?)|(?:12 )?(?P<noon>noon|midday|midnight)", re.IGNORECASE)
+_CLOCK = re.compile(
+    r"(?:\w+ )?(?P<hour>\d{1,2})[:.h](?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?\s*(?P<half>[ap]\.?m\.?)?",
+    re.IGNORECASE,
+)
+_HOUR = re.compile(
+    r"(?P<hour>1[0-2]|[1-9])\s*(?P<half>[ap]\.?m\.?)|(?:12 )?(?P<noon>noon|midday|midnight)", re.IGNORECASE
+)
 _DURATION = re.compile(
     r"(?:(?P<hours>\d{1,6}(?P<share>[.,]\d{1,2})?)\s*(?:hours?|hrs?|h)(?![a-z])\.?)?\s*"
     r"(?:(?P<minutes>\d{1,6})\s*(?:minutes?|mins?|m)?\b\.?)?",
@@ -88,16 +95,25 @@ _DATE_IN_TEXT = re.compile(
 _DAY = re.compile("(" + _DAYS.replace(" ", "|") + r")\b.*", re.IGNORECASE)
 _NUMBER = re.compile(rf"(?P<parts>\d{{1,6}}['’′]\d{{1,2}}(?!\d))|(?P<digits>{NUMERAL})")
 """A number; minutes and seconds, such as `4'35`, are in the order of their digits."""
-_PRICE, _PRICED = re.compile(rf"{CURRENCY_PATTERN}[\s(]*[{MINUS_SIGNS}]?\s*$"), re.compile(rf"\s?(?:mm|[kmbKMB])\s?{CURRENCY_PATTERN}")
+_PRICE, _PRICED = (
+    re.compile(rf"{CURRENCY_PATTERN}[\s(]*[{MINUS_SIGNS}]?\s*$"),
+    re.compile(rf"\s?(?:mm|[kmbKMB])\s?{CURRENCY_PATTERN}"),
+)
 """What stands before a sum of money, and behind one with a letter."""
 _SCALE_LETTER = re.compile(
-    rf"(?P<letter>mm|[kmb])(?:(?![\w²³/])|(?={CURRENCY_PATTERN}))|\s(?P<apart>mm|[kmb])\s?{CURRENCY_PATTERN}?[\s+).]*$", re.IGNORECASE
+    rf"(?P<letter>mm|[kmb])(?:(?![\w²³/])|(?={CURRENCY_PATTERN}))|\s(?P<apart>mm|[kmb])\s?{CURRENCY_PATTERN}?[\s+).]*$",
+    re.IGNORECASE,
 )
-_SCALE_WORD = re.compile(rf"[\s)+$€£¥]*(?:(?<=\d)-)?(?P<scale>{SCALE_PATTERN})(?!\w)(?:\s(?P<more>{SCALE_PATTERN})(?!\w))?", re.IGNORECASE)
+_SCALE_WORD = re.compile(
+    rf"[\s)+$€£¥]*(?:(?<=\d)-)?(?P<scale>{SCALE_PATTERN})(?!\w)(?:\s(?P<more>{SCALE_PATTERN})(?!\w))?", re.IGNORECASE
+)
 _NUMBER_WITH_LETTER = re.compile(rf"[{MINUS_SIGNS}+~<>≈(]?\s?{NUMERAL}(?P<letter>[kKMB]?)\+?\)?")
 """A number and perhaps such a letter, and nothing else; a small `m` is a metre."""
 _VERSION = re.compile(r"v?(\d{1,3}(?:\.\d{1,3}){0,3})", re.IGNORECASE)
-_HOURS, _MINUTES = re.compile(r"\b(?:h|hrs?|hours?)\b", re.IGNORECASE), re.compile(r"\b(?:min|mins|minutes?)\b", re.IGNORECASE)
+_HOURS, _MINUTES = (
+    re.compile(r"\b(?:h|hrs?|hours?)\b", re.IGNORECASE),
+    re.compile(r"\b(?:min|mins|minutes?)\b", re.IGNORECASE),
+)
 """Units of durations in the head of a column."""
 
 
@@ -160,7 +176,11 @@ def filter_by_limit(
         found = _date_limit(column, text, number_format)
     else:
         late = text == "midnight" and bound in (BELOW, UP_TO)  # the end of the day, and not its beginning
-        edge = _number_limit(column, text, head, number_format) if kind is _number else _limit(kind, column, "24:00" if late else text)
+        edge = (
+            _number_limit(column, text, head, number_format)
+            if kind is _number
+            else _limit(kind, column, "24:00" if late else text)
+        )
         found = None if edge is None else (read, edge)
     if found is None:
         return None
@@ -173,7 +193,9 @@ def _limit(kind: _CellReader, column: Sequence[str], limit: str) -> float | None
     """What a limit is among times, durations, laps, versions and days of the week; None where it is none."""
     if (clock := re.fullmatch(r"(\d{1,2})(?:\.([0-5]\d))?", limit)) is not None and kind is _clock:
         hour = int(clock[1])
-        late = 0 < hour < 12 and all(value is None or value >= 720 for value in map(kind, column))  # “after 5” of an afternoon
+        late = 0 < hour < 12 and all(
+            value is None or value >= 720 for value in map(kind, column)
+        )  # “after 5” of an afternoon
         return (hour + 12 * late) * 60.0 + int(clock[2] or 0) if hour <= 24 else None
     if kind is _duration:
         if (minutes := _minutes_of(limit)) is not None:
@@ -188,7 +210,11 @@ def _number_limit(column: Sequence[str], limit: str, head: str, number_format: N
     if _clock(limit) is not None or _date(limit) is not None:
         return None
     lettered = _has_scale_letters(column)
-    known = [abs(value) for one in column if (value := _number(one, points=number_format.decimal_comma, lettered=lettered)) is not None]
+    known = [
+        abs(value)
+        for one in column
+        if (value := _number(one, points=number_format.decimal_comma, lettered=lettered)) is not None
+    ]
     if (minutes := _minutes_of(limit)) is not None:
         hours = _HOURS.search(head) or (not _MINUTES.search(head) and "h" in limit and max(known, default=0.0) <= 24)
         return minutes / 60 if hours else minutes
@@ -199,7 +225,9 @@ def _number_limit(column: Sequence[str], limit: str, head: str, number_format: N
     if edge is None or not known:
         return edge
     units = {_multiplier(one, found, lettered=lettered) for one in column if (found := _NUMBER.search(one)) is not None}
-    if units != {1.0} or _scale_factor("\n".join(column)) > 1:  # the cells say their unit, and “over 5” of millions leaves it out
+    if (
+        units != {1.0} or _scale_factor("\n".join(column)) > 1
+    ):  # the cells say their unit, and “over 5” of millions leaves it out
         bare = len(units) == 1 and not re.search("[a-z]", limit)
         return edge * min(units) if bare and edge * 10 < min(known) <= edge * min(units) * 10 else edge
     if stated > 1 and great > 1:
@@ -214,7 +242,9 @@ def _number_limit(column: Sequence[str], limit: str, head: str, number_format: N
 
 def _scale_factor(text: str) -> float:
     """How much a unit in a text multiplies by, 1 without one."""
-    return next((by for word, by in SCALE_WORDS.items() if re.search(rf"(?<![a-z]){word}s?\b", text, re.IGNORECASE)), 1.0)
+    return next(
+        (by for word, by in SCALE_WORDS.items() if re.search(rf"(?<![a-z]){word}s?\b", text, re.IGNORECASE)), 1.0
+    )
 
 
 def _minutes_of(text: str) -> float | None:
@@ -224,12 +254,16 @@ def _minutes_of(text: str) -> float | None:
     return _duration(text)
 
 
-def _date_limit(column: Sequence[str], limit: str, number_format: NumberFormat) -> tuple[list[float | None], float] | None:
+def _date_limit(
+    column: Sequence[str], limit: str, number_format: NumberFormat
+) -> tuple[list[float | None], float] | None:
     """The dates of a column and a limit, both to the day, month or year that the limit has."""
     month_first = number_format.month_first or detect_format([*column, limit]).month_first
     if _split_time(limit)[1] is not None and (exact := _date(limit, month_first=month_first)) is not None:
         return [_date(" ".join(one.split()), month_first=month_first) for one in column], exact
-    edge = (int(limit), 0, 0) if re.fullmatch(r"(?:19|20)\d\d", limit) else _calendar_date(limit, month_first=month_first)
+    edge = (
+        (int(limit), 0, 0) if re.fullmatch(r"(?:19|20)\d\d", limit) else _calendar_date(limit, month_first=month_first)
+    )
     dates = [_calendar_date(_split_time(" ".join(one.split()))[0], month_first=month_first) for one in column]
     years = {one[0] for one in dates if one is not None}
     if edge is None or (not edge[0] and len(years) > 1) or (edge[0] and years == {0}):
@@ -244,7 +278,11 @@ def _date_limit(column: Sequence[str], limit: str, number_format: NumberFormat) 
 
 def find_extremes(column: Sequence[str], *, largest: bool, number_format: NumberFormat | None = None) -> list[int]:
     """Where in a column the largest measure stands, or the smallest; several where they are equal, none where nothing has a measure."""
-    known = [(value if largest else -value, at) for at, value in enumerate(column_sort_keys(column, number_format)) if value is not None]
+    known = [
+        (value if largest else -value, at)
+        for at, value in enumerate(column_sort_keys(column, number_format))
+        if value is not None
+    ]
     top = max(known)[0] if known else None
     return [at for value, at in known if value == top]
 
@@ -257,7 +295,11 @@ def _clock(text: str) -> float | None:
         return _minutes(int(found["hour"]), int(found["minute"]), found["half"]) + int(found["second"] or 0) / 60
     if (found := _HOUR.fullmatch(text)) is None:
         return None
-    return _minutes(int(found["hour"]), 0, found["half"]) if found["hour"] else (0.0 if found["noon"].lower() == "midnight" else 720.0)
+    return (
+        _minutes(int(found["hour"]), 0, found["half"])
+        if found["hour"]
+        else (0.0 if found["noon"].lower() == "midnight" else 720.0)
+    )
 
 
 def _minutes(hour: int, minute: int, half: str | None) -> float:
@@ -349,7 +391,8 @@ def _number(text: str, *, points: bool = False, lettered: bool = False) -> float
         first, second = re.split(r"['’′]", found[0])
         value = int(first) * 100.0 + int(second)
     elif (
-        is_single_number(found[0], decimal_comma=points) and abs(exact := parse_numeral(found[0], decimal_comma=points)[0]) < 10**MAX_POWER
+        is_single_number(found[0], decimal_comma=points)
+        and abs(exact := parse_numeral(found[0], decimal_comma=points)[0]) < 10**MAX_POWER
     ):
         value = float(exact)
     else:
@@ -362,10 +405,16 @@ def _multiplier(text: str, found: re.Match[str], *, lettered: bool) -> float:
     """What the word or the letter behind a number multiplies it by."""
     rest = text[found.end() :]
     letter = _SCALE_LETTER.match(rest)
-    if letter is not None and ((lettered and letter["letter"]) or _PRICE.search(text[: found.start()]) or _PRICED.match(rest)):
+    if letter is not None and (
+        (lettered and letter["letter"]) or _PRICE.search(text[: found.start()]) or _PRICED.match(rest)
+    ):
         return 10.0 ** SCALE_LETTERS[(letter["letter"] or letter["apart"]).lower()]
     scaled = _SCALE_WORD.match(text, found.end())
-    return 1.0 if scaled is None else 10.0 ** (SCALES[scaled["scale"].lower()] + SCALES.get((scaled["more"] or "").lower(), 0))
+    return (
+        1.0
+        if scaled is None
+        else 10.0 ** (SCALES[scaled["scale"].lower()] + SCALES.get((scaled["more"] or "").lower(), 0))
+    )
 
 
 def _has_scale_letters(column: Sequence[str]) -> bool:

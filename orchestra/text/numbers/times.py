@@ -8,9 +8,23 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
+from orchestra.text.keywords import CASE_FOLDS
 from orchestra.text.numbers.numerals import to_ascii_digits
+
+_SHORT: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+MONTH_PATTERN: Final = (
+    "jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sep(?:t(?:ember)?)?|oct(?:ober)?|nov(?:ember)?"
+    "|dec(?:ember)?"
+)
+"""As a pattern."""
+
+
+def month_number(name: str) -> int:
+    """The month, from 1, that a text which fits the pattern names."""
+    return _SHORT.index(name[:3].translate(CASE_FOLDS).lower()) + 1
+
 
 ClockFormat: TypeAlias = Literal["am", "pm", "24", ""]
 """Of twelve hours, of 24, or one that does not say: `5:45`."""

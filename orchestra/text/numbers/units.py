@@ -48,13 +48,26 @@ _SYMBOLS: dict[str, dict[str, int | Fraction]] = {
     "celsius": {"°C": 1}, "fahrenheit": {"°F": 1},
     "speed": {"kph kmh": Fraction(5, 18), "mph": Fraction(1397, 3125)},
 }  # fmt: skip
-_POWERS = {"square": ("area", 2), "sq": ("area", 2), "cubic": ("volume", 3), "cu": ("volume", 3), "²": ("area", 2), "³": ("volume", 3)}
+_POWERS = {
+    "square": ("area", 2),
+    "sq": ("area", 2),
+    "cubic": ("volume", 3),
+    "cu": ("volume", 3),
+    "²": ("area", 2),
+    "³": ("volume", 3),
+}
 UNIT_NAMES: Final = {
-    name: MeasureUnit(kind, Fraction(size)) for kind, of in _WORDS.items() for names, size in of.items() for name in names.split()
+    name: MeasureUnit(kind, Fraction(size))
+    for kind, of in _WORDS.items()
+    for names, size in of.items()
+    for name in names.split()
 }
 """By name, in small letters and in the singular."""
 UNIT_SYMBOLS: Final = {
-    name: MeasureUnit(kind, Fraction(size)) for kind, of in _SYMBOLS.items() for names, size in of.items() for name in names.split()
+    name: MeasureUnit(kind, Fraction(size))
+    for kind, of in _SYMBOLS.items()
+    for names, size in of.items()
+    for name in names.split()
 }
 """By abbreviation, of which the case says something."""
 POUND: Final = UNIT_NAMES["lb"]

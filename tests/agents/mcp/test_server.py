@@ -21,8 +21,7 @@ from orchestra.agents.mcp.server import McpClient
 from orchestra.agents.mcp.tool import McpTool, McpToolset
 from orchestra.agents.tools import ToolError
 from orchestra.core.errors import InputError
-from orchestra.core.mcp_settings import McpServer
-from orchestra.core.settings import Settings
+from orchestra.core.settings import McpServer, Settings
 from tests.agents.mcp import served
 
 pytestmark = pytest.mark.slow

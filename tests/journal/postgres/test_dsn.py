@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestra.journal.errors import JournalError
-from orchestra.journal.postgres.dsn import redact_dsn, split_dsn
+from orchestra.journal.postgres.connections import redact_dsn, split_dsn
 from orchestra.journal.postgres.journal import PostgresJournal
 from orchestra.testing.conformance.stories import append_durably, run_started
 from tests.journal.postgres.test_journal import sql
@@ -45,4 +45,7 @@ async def test_a_role_that_may_not_make_the_schema_is_told_what_to_grant(postgre
 
 
 def test_a_place_has_no_password() -> None:
-    assert redact_dsn("postgresql://ann:secret@db.example:5433/runs?sslmode=require") == "postgresql://db.example:5433/runs"
+    assert (
+        redact_dsn("postgresql://ann:secret@db.example:5433/runs?sslmode=require")
+        == "postgresql://db.example:5433/runs"
+    )

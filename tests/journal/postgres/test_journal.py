@@ -19,7 +19,7 @@ from orchestra.core.protocols import InboxMessage
 from orchestra.journal.errors import JournalError
 from orchestra.journal.postgres.errors import from_postgres
 from orchestra.journal.postgres.journal import PostgresJournal
-from orchestra.journal.postgres.schema import SCHEMA_VERSION
+from orchestra.journal.postgres.tables import SCHEMA_VERSION
 from orchestra.testing.conformance.laws import CONFORMANCE_TESTS
 from orchestra.testing.conformance.stories import (
     append_durably,
@@ -62,7 +62,9 @@ def once(use: str, part: bytes, loss: Loss) -> Any:
 
 
 @pytest.mark.parametrize("loss", ["request", "answer"])
-async def test_a_commit_whose_connection_is_lost_is_done_once(loss: Loss, postgres: PostgresServer, schema: str) -> None:
+async def test_a_commit_whose_connection_is_lost_is_done_once(
+    loss: Loss, postgres: PostgresServer, schema: str
+) -> None:
     async with before(postgres) as proxy, PostgresJournal.open(proxy.dsn, schema=schema) as journal:
         await append_durably(journal, "r1", [run_started("r1")])
         proxy.lose = once("writer", b"node-of-the-message", loss)
@@ -82,28 +84,40 @@ async def test_the_first_event_of_a_run_is_kept_once_too(loss: Loss, postgres: P
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_nothing_is_lost_or_doubled_where_connections_are_lost_at_random(seed: int, postgres: PostgresServer, schema: str) -> None:
+async def test_nothing_is_lost_or_doubled_where_connections_are_lost_at_random(
+    seed: int, postgres: PostgresServer, schema: str
+) -> None:
     chance = random.Random(seed)
 
     async def one_run(journal: PostgresJournal, run: str) -> None:
-        events: list[Event] = [run_started(run), *(outbox_event(seq, f"n{seq}") for seq in range(2, 20)), run_finished(20)]
+        events: list[Event] = [
+            run_started(run),
+            *(outbox_event(seq, f"n{seq}") for seq in range(2, 20)),
+            run_finished(20),
+        ]
         for event in events:
             await append_durably(journal, run, [event])
 
     async with before(postgres) as proxy, PostgresJournal.open(proxy.dsn, schema=schema) as journal:
         losses: tuple[Loss | None, ...] = ("request", "answer", *[None] * 8)
-        proxy.lose = lambda use, request: chance.choice(losses) if use == "writer" and b"attempt_finished" in request else None
+        proxy.lose = lambda use, request: (
+            chance.choice(losses) if use == "writer" and b"attempt_finished" in request else None
+        )
         await asyncio.gather(*(one_run(journal, f"r{number}") for number in range(8)))
         assert proxy.lost > 0
         for number in range(8):
             assert [event.seq for event in await journal.read(f"r{number}")] == list(range(1, 21))
         found = await journal.outbox(limit=1000)
-        assert sorted(message.key for message in found) == sorted(f"r{run}/n{seq}" for run in range(8) for seq in range(2, 20))
+        assert sorted(message.key for message in found) == sorted(
+            f"r{run}/n{seq}" for run in range(8) for seq in range(2, 20)
+        )
 
 
 @pytest.mark.parametrize("part", [b"by-ann", b"COMMIT"])
 @pytest.mark.parametrize("loss", ["request", "answer"])
-async def test_a_letter_whose_connection_is_lost_is_posted_once(loss: Loss, part: bytes, postgres: PostgresServer, schema: str) -> None:
+async def test_a_letter_whose_connection_is_lost_is_posted_once(
+    loss: Loss, part: bytes, postgres: PostgresServer, schema: str
+) -> None:
     async with before(postgres) as proxy, PostgresJournal.open(proxy.dsn, schema=schema) as journal:
         await append_durably(journal, "r1", [run_started("r1")])
         proxy.lose = once("reader", part, loss)
@@ -112,7 +126,9 @@ async def test_a_letter_whose_connection_is_lost_is_posted_once(loss: Loss, part
 
 
 @pytest.mark.parametrize("loss", ["request", "answer"])
-async def test_a_lease_whose_connection_is_lost_is_taken_once(loss: Loss, postgres: PostgresServer, schema: str) -> None:
+async def test_a_lease_whose_connection_is_lost_is_taken_once(
+    loss: Loss, postgres: PostgresServer, schema: str
+) -> None:
     async with PostgresJournal.open(postgres.dsn, schema=schema) as first:
         await append_durably(first, "r1", [run_started("r1")])
     async with before(postgres) as proxy, PostgresJournal.open(proxy.dsn, schema=schema) as journal:
@@ -146,7 +162,9 @@ async def lose_presence(server: PostgresServer, schema: str) -> None:
     )
 
 
-async def test_who_loses_his_presence_for_good_writes_no_more_and_others_take_over(postgres: PostgresServer, schema: str) -> None:
+async def test_who_loses_his_presence_for_good_writes_no_more_and_others_take_over(
+    postgres: PostgresServer, schema: str
+) -> None:
     async with (
         before(postgres) as proxy,
         PostgresJournal.open(postgres.dsn, schema=schema) as other,
@@ -208,7 +226,9 @@ async def test_a_presence_that_is_lost_comes_back_and_hears_of_letters(postgres:
             assert await journal.wait_for_messages() == {"r1"}
 
 
-async def test_a_run_that_was_taken_while_its_holder_was_not_seen_fails_alone(postgres: PostgresServer, schema: str) -> None:
+async def test_a_run_that_was_taken_while_its_holder_was_not_seen_fails_alone(
+    postgres: PostgresServer, schema: str
+) -> None:
     async with (
         before(postgres) as proxy,
         PostgresJournal.open(postgres.dsn, schema=schema) as other,
@@ -217,7 +237,9 @@ async def test_a_run_that_was_taken_while_its_holder_was_not_seen_fails_alone(po
         await append_durably(journal, "r1", [run_started("r1")])
         await append_durably(journal, "r2", [run_started("r2")])
         away = [True]
-        proxy.lose = lambda use, request: "request" if away and (use == "presence" or b"attempt_finished" in request) else None
+        proxy.lose = lambda use, request: (
+            "request" if away and (use == "presence" or b"attempt_finished" in request) else None
+        )
         await lose_presence(postgres, schema)
         assert await other.lease("r1") == 2
         await append_durably(other, "r1", node_events(2))
@@ -235,7 +257,9 @@ async def test_a_run_that_was_taken_while_its_holder_was_not_seen_fails_alone(po
 
 
 @pytest.mark.parametrize("taken", ["epoch = epoch + 1", "holder = 1", "ended = true", "last = 7"])
-async def test_a_run_whose_lease_was_taken_fails_alone_at_the_commit(taken: str, postgres: PostgresServer, schema: str) -> None:
+async def test_a_run_whose_lease_was_taken_fails_alone_at_the_commit(
+    taken: str, postgres: PostgresServer, schema: str
+) -> None:
     async with PostgresJournal.open(postgres.dsn, schema=schema) as journal:
         await append_durably(journal, "r1", [run_started("r1")])
         await append_durably(journal, "r2", [run_started("r2")])
@@ -246,7 +270,10 @@ async def test_a_run_whose_lease_was_taken_fails_alone_at_the_commit(taken: str,
         assert await error_code(journal.wait_durable("r1", 2)) == "J005"
         with pytest.raises(JournalError, match="J005"):
             journal.append("r1", node_events(3))
-        assert await sql(postgres, f"SELECT run, max(seq) FROM {schema}.events GROUP BY run ORDER BY run") == [("r1", 1), ("r2", 2)]
+        assert await sql(postgres, f"SELECT run, max(seq) FROM {schema}.events GROUP BY run ORDER BY run") == [
+            ("r1", 1),
+            ("r2", 2),
+        ]
         assert await journal.outbox() == []
 
 
@@ -331,7 +358,9 @@ async def test_runs_go_on_after_a_restart_of_the_server(how: signal.Signals) -> 
             for number in range(6):
                 assert [event.seq for event in await journal.read(f"r{number}")] == list(range(1, 61))
             found = await journal.outbox(limit=1000)
-            assert sorted(message.key for message in found) == sorted(f"r{run}/n{seq}" for run in range(6) for seq in range(2, 60))
+            assert sorted(message.key for message in found) == sorted(
+                f"r{run}/n{seq}" for run in range(6) for seq in range(2, 60)
+            )
             async with asyncio.timeout(60), PostgresJournal.open(server.dsn) as other:
                 while not await lock_of(server, "orchestra", "last"):
                     pass
@@ -353,7 +382,9 @@ async def test_tables_are_made_once_by_many_who_open_at_once(postgres: PostgresS
     assert await sql(postgres, f"SELECT version FROM {schema}.schema_version") == [(SCHEMA_VERSION,)]
 
 
-@pytest.mark.parametrize(("version", "hint"), [(99, "pip install --upgrade"), (SCHEMA_VERSION - 1, "read this one with the version")])
+@pytest.mark.parametrize(
+    ("version", "hint"), [(99, "pip install --upgrade"), (SCHEMA_VERSION - 1, "read this one with the version")]
+)
 async def test_another_version_is_refused(postgres: PostgresServer, schema: str, version: int, hint: str) -> None:
     async with PostgresJournal.open(postgres.dsn, schema=schema):
         pass
@@ -369,7 +400,9 @@ async def test_a_strangers_schema_is_left_alone(postgres: PostgresServer, schema
     assert await sql(postgres, "SELECT tablename::text FROM pg_tables WHERE schemaname = $1", schema) == [("accounts",)]
 
 
-@pytest.mark.parametrize("dsn", ["postgresql://ann:secret@localhost:1/x", "postgresql://ann:secret@/x?host=/nowhere", "no address"])
+@pytest.mark.parametrize(
+    "dsn", ["postgresql://ann:secret@localhost:1/x", "postgresql://ann:secret@/x?host=/nowhere", "no address"]
+)
 async def test_an_address_where_nobody_answers_is_an_error_without_the_password(dsn: str) -> None:
     error = await refusal(PostgresJournal.open(dsn, retry_timeout=2.0).__aenter__())
     assert error.code == "J030"
@@ -381,18 +414,24 @@ async def test_large_values_lie_beside_the_rows_once(postgres: PostgresServer, s
     async with PostgresJournal.open(postgres.dsn, schema=schema) as journal:
         finished = AttemptFinished(seq=2, at=1.0, node="a", attempt=1, value=value)
         await append_durably(
-            journal, "r1", [run_started("r1"), finished, NodeFinished(seq=3, at=1.0, node="a", outcome=ValueOutcome(value=value))]
+            journal,
+            "r1",
+            [run_started("r1"), finished, NodeFinished(seq=3, at=1.0, node="a", outcome=ValueOutcome(value=value))],
         )
     assert await sql(postgres, f"SELECT max(length(body)) < 1000 FROM {schema}.events") == [(True,)]
     assert await sql(postgres, f"SELECT count(*), min(length(data)) > 100000 FROM {schema}.blobs") == [(1, True)]
 
 
 @pytest.mark.parametrize(("durability", "least", "most"), [("group", 1, 20), ("strict", 400, 400)])
-async def test_commits_gather_what_waits(durability: Any, least: int, most: int, postgres: PostgresServer, schema: str) -> None:
+async def test_commits_gather_what_waits(
+    durability: Any, least: int, most: int, postgres: PostgresServer, schema: str
+) -> None:
     async with PostgresJournal.open(postgres.dsn, schema=schema, durability=durability) as journal:
         for seq in (1, 2):
             runs = [f"r{number}" for number in range(200)]
-            await asyncio.gather(*(append_durably(journal, run, [run_started(run)] if seq == 1 else node_events(2)) for run in runs))
+            await asyncio.gather(
+                *(append_durably(journal, run, [run_started(run)] if seq == 1 else node_events(2)) for run in runs)
+            )
     ((commits,),) = await sql(postgres, f"SELECT count(DISTINCT xmin::text) FROM {schema}.events")
     assert least <= commits <= most
 
@@ -405,13 +444,18 @@ async def test_off_commits_at_the_close(postgres: PostgresServer, schema: str) -
 async def waiting(server: PostgresServer, schema: str) -> int:
     """How many statements over the journal's tables wait for a lock."""
     ((count,),) = await sql(
-        server, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%' || $1 || '%'", schema
+        server,
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%' || $1 || '%'",
+        schema,
     )
     return int(count)
 
 
 async def test_a_blob_that_is_being_named_again_outlives_a_deletion(postgres: PostgresServer, schema: str) -> None:
-    async with PostgresJournal.open(postgres.dsn, schema=schema) as one, PostgresJournal.open(postgres.dsn, schema=schema) as two:
+    async with (
+        PostgresJournal.open(postgres.dsn, schema=schema) as one,
+        PostgresJournal.open(postgres.dsn, schema=schema) as two,
+    ):
         name = one.put_blob(b"shared")
         await append_durably(one, "old", [run_started("old", graph=name), run_finished(2)])
         stop = await asyncpg.connect(postgres.dsn)
@@ -443,7 +487,10 @@ async def test_deletions_leave_no_blob_behind_and_take_none_too_many(postgres: P
             await append_durably(journal, run, [run_finished(2)])
             await journal.delete(run)
 
-    async with PostgresJournal.open(postgres.dsn, schema=schema) as one, PostgresJournal.open(postgres.dsn, schema=schema) as two:
+    async with (
+        PostgresJournal.open(postgres.dsn, schema=schema) as one,
+        PostgresJournal.open(postgres.dsn, schema=schema) as two,
+    ):
         await asyncio.gather(*(begin_and_end((one, two)[worker % 2], worker) for worker in range(6)))
         assert await sql(postgres, f"SELECT count(*) FROM {schema}.blobs") == [(0,)]
 
@@ -472,7 +519,9 @@ async def test_damage_is_found_when_a_run_is_read(damage: str, postgres: Postgre
 
 
 @pytest.mark.parametrize("run", ["a\0b", "\ud800", "x" * 2000])
-async def test_an_id_that_postgres_cannot_keep_is_refused_alone(run: str, postgres: PostgresServer, schema: str) -> None:
+async def test_an_id_that_postgres_cannot_keep_is_refused_alone(
+    run: str, postgres: PostgresServer, schema: str
+) -> None:
     async with PostgresJournal.open(postgres.dsn, schema=schema) as journal:
         assert await error_code(append_durably(journal, run, [run_started(run)])) == "J004"
         assert [await journal.read(run), await journal.inbox(run), await journal.find_runs(run)] == [[], [], []]

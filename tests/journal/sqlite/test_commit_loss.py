@@ -18,7 +18,7 @@ from orchestra.journal.sqlite.commit_loss import CommitLoss, accept_loss, find_l
 from orchestra.journal.sqlite.commit_mark import CommitMark, MarkContent, mark_path, read_mark
 from orchestra.journal.sqlite.database import read_commit_count
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.journal.sqlite.readonly import ReadOnlyJournal
+from orchestra.journal.sqlite.queries import ReadOnlyJournal
 from orchestra.journal.sqlite.wal import WalFile, has_valid_transaction, log_path
 from orchestra.testing.conformance.stories import append_durably, error_code, run_finished
 from tests.journal.files import holder
@@ -91,7 +91,9 @@ async def test_each_of_many_damages_after_a_kill_is_reported_or_harmless() -> No
 
 
 @given(st.integers(0, 1 << 40), st.permutations(range(40)))
-def test_a_commit_that_is_noted_late_hides_no_later_one(tmp_path_factory: pytest.TempPathFactory, first: int, order: list[int]) -> None:
+def test_a_commit_that_is_noted_late_hides_no_later_one(
+    tmp_path_factory: pytest.TempPathFactory, first: int, order: list[int]
+) -> None:
     path = tmp_path_factory.mktemp("mark") / "mark"
     with closing(CommitMark(path)) as one, closing(CommitMark(path)) as two:
         for place, number in enumerate(order):
@@ -100,7 +102,9 @@ def test_a_commit_that_is_noted_late_hides_no_later_one(tmp_path_factory: pytest
 
 
 @given(st.integers(0, 8 * marks.SIZE - 1))
-def test_a_flipped_bit_of_the_mark_claims_no_commit_that_was_not_there(tmp_path_factory: pytest.TempPathFactory, bit: int) -> None:
+def test_a_flipped_bit_of_the_mark_claims_no_commit_that_was_not_there(
+    tmp_path_factory: pytest.TempPathFactory, bit: int
+) -> None:
     path = tmp_path_factory.mktemp("mark") / "mark"
     with closing(CommitMark(path)) as mark:
         for number in range(1, 70):
@@ -129,7 +133,9 @@ def test_a_commit_without_fsync_counts_until_the_next_boot(
     assert (noted.commit_number if noted else None) == claimed
 
 
-def test_without_an_id_of_the_boot_a_commit_without_fsync_is_not_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_id_of_the_boot_a_commit_without_fsync_is_not_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(marks, "_BOOT", tmp_path / "none")
     with closing(CommitMark(tmp_path / "mark", synced=False)) as mark:
         mark.note_commit(ONE, 7)
@@ -277,7 +283,9 @@ async def test_a_folder_that_is_only_read_reports_the_loss_too(file: Path, tmp_p
 @pytest.mark.parametrize("part", [0.1, 0.3, 0.5, 0.7, 0.9])
 async def test_a_log_that_is_lost_within_a_checkpoint_is_reported(file: Path, tmp_path: Path, part: float) -> None:
     await fill(file, 1)
-    async with SqliteJournal.open(file) as journal:  # free pages: a file that is too short is damage that SQLite finds by itself
+    async with SqliteJournal.open(
+        file
+    ) as journal:  # free pages: a file that is too short is damage that SQLite finds by itself
         await append_durably(journal, "room", [begun("room"), *middle(2, 1500), run_finished(1502)])
         await journal.delete("room")
     await copied(file, tmp_path / "copy")
@@ -285,7 +293,9 @@ async def test_a_log_that_is_lost_within_a_checkpoint_is_reported(file: Path, tm
     cut = tmp_path / "cut" / file.name
     kept = log_path(cut).read_bytes()
     assert find_loss(cut, 1.0) is None  # the log is there
-    flipped = [kept[:place] + bytes([kept[place] ^ 1]) + kept[place + 1 :] for place in (0, 5, 9, 14, 18, 25, 40, 50, 1000)]
+    flipped = [
+        kept[:place] + bytes([kept[place] ^ 1]) + kept[place + 1 :] for place in (0, 5, 9, 14, 18, 25, 40, 50, 1000)
+    ]
     for spoilt in (b"", kept[:40], *flipped):
         log_path(cut).write_bytes(spoilt)
         assert await opening(cut) in ("J025", "J013")  # SQLite itself may find such a database damaged

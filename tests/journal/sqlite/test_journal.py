@@ -17,8 +17,9 @@ import pytest
 
 from orchestra.core.events import AttemptFinished, Event, NodeFinished, encode
 from orchestra.core.outcomes import ValueOutcome
-from orchestra.journal.errors import JournalError, from_sqlite
-from orchestra.journal.sqlite.database import Durability
+from orchestra.journal import Durability
+from orchestra.journal.errors import JournalError
+from orchestra.journal.sqlite.errors import from_sqlite
 from orchestra.journal.sqlite.journal import SqliteJournal
 from orchestra.journal.sqlite.liveness import SqlitePresence
 from orchestra.journal.sqlite.reader import SqliteReader
@@ -85,7 +86,9 @@ async def test_a_blob_that_is_already_on_disk_may_be_put_again(file: Path) -> No
 
 async def test_nothing_remains_after_close(file: Path) -> None:
     def held() -> tuple[set[str], int]:
-        return {thread.name for thread in threading.enumerate()}, len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+        return {thread.name for thread in threading.enumerate()}, len(os.listdir("/proc/self/fd")) if os.path.isdir(
+            "/proc/self/fd"
+        ) else 0
 
     before = held()
     await write(file, "r1")
@@ -94,7 +97,12 @@ async def test_nothing_remains_after_close(file: Path) -> None:
 
 
 async def test_a_large_value_comes_back_equal(file: Path) -> None:
-    event = NodeFinished(seq=2, at=1.0, node="a", outcome=ValueOutcome(value={"text": "ä" * 100_000, "none": None, "deep": [[1.5, True]]}))
+    event = NodeFinished(
+        seq=2,
+        at=1.0,
+        node="a",
+        outcome=ValueOutcome(value={"text": "ä" * 100_000, "none": None, "deep": [[1.5, True]]}),
+    )
     async with SqliteJournal.open(file) as journal:
         journal.append("r1", [begun("r1"), event])
         assert (await journal.read("r1"))[1] == event
@@ -136,7 +144,9 @@ async def test_the_chain_binds_each_event_to_all_before_it(file: Path) -> None:
         ("DELETE FROM runs WHERE run = 'r1'", "end at 0"),
     ],
 )
-async def test_a_log_that_was_tampered_with_is_refused_and_other_runs_are_read(file: Path, damage: str, place: str) -> None:
+async def test_a_log_that_was_tampered_with_is_refused_and_other_runs_are_read(
+    file: Path, damage: str, place: str
+) -> None:
     await write(file, "r1", "r2")
     sql(file, damage.replace("WHERE seq", "WHERE run = 'r1' AND seq"))
     async with SqliteJournal.open(file) as journal:
@@ -147,7 +157,9 @@ async def test_a_log_that_was_tampered_with_is_refused_and_other_runs_are_read(f
 
 
 @pytest.mark.parametrize(("after", "code"), [(4, "J013"), (6, "J013"), (9, "J013"), (10, "")])
-async def test_an_event_beyond_the_end_of_its_log_is_damage_from_wherever_it_is_read(file: Path, after: int, code: str) -> None:
+async def test_an_event_beyond_the_end_of_its_log_is_damage_from_wherever_it_is_read(
+    file: Path, after: int, code: str
+) -> None:
     await write(file, "r1")
     sql(file, "UPDATE events SET seq = 9 WHERE seq = 5")
     async with SqliteJournal.open(file) as journal:
@@ -208,8 +220,14 @@ async def test_a_run_whose_writer_is_gone_is_interrupted(file: Path) -> None:
             journal.append("r1", whole("r1")[:3])
             journal.append("r2", whole("r2"))
             await asyncio.gather(journal.wait_durable("r1", 3), journal.wait_durable("r2", 5))
-            assert {summary.run: summary.status for summary in await watching.list_runs()} == {"r1": "running", "r2": "done"}
-        assert {summary.run: summary.status for summary in await watching.list_runs()} == {"r1": "interrupted", "r2": "done"}
+            assert {summary.run: summary.status for summary in await watching.list_runs()} == {
+                "r1": "running",
+                "r2": "done",
+            }
+        assert {summary.run: summary.status for summary in await watching.list_runs()} == {
+            "r1": "interrupted",
+            "r2": "done",
+        }
         assert list((file.parent / "journal.db-writers").iterdir()) != []
     assert list((file.parent / "journal.db-writers").iterdir()) == []
 
@@ -218,7 +236,10 @@ async def test_a_run_whose_writer_is_gone_is_interrupted(file: Path) -> None:
 
 
 def many(first: int, count: int) -> Sequence[Event]:
-    return [NodeFinished(seq=seq, at=1.0, node="n", outcome=ValueOutcome(value="x" * 1000)) for seq in range(first, first + count)]
+    return [
+        NodeFinished(seq=seq, at=1.0, node="n", outcome=ValueOutcome(value="x" * 1000))
+        for seq in range(first, first + count)
+    ]
 
 
 async def test_a_full_disk_reaches_all_who_wait_and_ends_appending(file: Path) -> None:
@@ -281,7 +302,11 @@ def test_a_file_that_may_only_be_read_has_its_code(file: Path) -> None:
 
 async def test_an_id_that_no_file_can_hold_is_an_unknown_run(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
-        assert (await journal.read("\udcff"), await journal.inbox("\udcff"), await journal.find_runs("\udcff")) == ([], [], [])
+        assert (await journal.read("\udcff"), await journal.inbox("\udcff"), await journal.find_runs("\udcff")) == (
+            [],
+            [],
+            [],
+        )
         with pytest.raises(JournalError) as caught:
             journal.append("\udcff", [begun("r1")])
     assert caught.value.code == "J023"

@@ -13,7 +13,7 @@ import pytest
 from orchestra.core.protocols import InboxMessage
 from orchestra.journal.errors import JournalError
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.journal.sqlite.readonly import ReadOnlyJournal
+from orchestra.journal.sqlite.queries import ReadOnlyJournal
 from tests.journal.files import holder
 from tests.journal.stories import begun, whole
 
@@ -35,7 +35,10 @@ async def file(tmp_path: Path) -> Path:
 
 async def test_it_tells_what_the_journal_tells_and_makes_nothing(file: Path) -> None:
     shutil.copytree(file.parent, file.parent.parent / "copy")
-    async with SqliteJournal.open(file.parent.parent / "copy" / file.name) as journal, ReadOnlyJournal.open(file) as frozen:
+    async with (
+        SqliteJournal.open(file.parent.parent / "copy" / file.name) as journal,
+        ReadOnlyJournal.open(file) as frozen,
+    ):
         assert await frozen.list_runs() == await journal.list_runs()
         assert await frozen.read("ended") == await journal.read("ended") == list(whole("ended"))
         assert await frozen.inbox("waits") == await journal.inbox("waits")
@@ -43,7 +46,11 @@ async def test_it_tells_what_the_journal_tells_and_makes_nothing(file: Path) -> 
         assert [found async for found in frozen.scan()] == [found async for found in journal.scan()]
         assert await frozen.outbox() == await journal.outbox()
         assert (await frozen.find_runs("e"), await frozen.summary("none")) == (["ended"], None)
-    assert sorted(path.name for path in file.parent.iterdir()) == ["journal.db", "journal.db-mark", "journal.db-writers"]
+    assert sorted(path.name for path in file.parent.iterdir()) == [
+        "journal.db",
+        "journal.db-mark",
+        "journal.db-writers",
+    ]
 
 
 async def test_whatever_would_write_is_refused(file: Path) -> None:
@@ -65,7 +72,11 @@ async def test_what_another_process_has_written_to_the_log_is_seen(file: Path) -
     with holder(file, "held") as other:
         assert other.ask() == "1"
         async with ReadOnlyJournal.open(file) as frozen:
-            assert {run.run: run.status for run in await frozen.list_runs()} == {"ended": "done", "waits": "interrupted", "held": "running"}
+            assert {run.run: run.status for run in await frozen.list_runs()} == {
+                "ended": "done",
+                "waits": "interrupted",
+                "held": "running",
+            }
         for name in ("journal.db", "journal.db-wal"):
             shutil.copy(file.with_name(name), file.parent.parent)
     with pytest.raises(JournalError) as caught:
@@ -75,13 +86,17 @@ async def test_what_another_process_has_written_to_the_log_is_seen(file: Path) -
 
 
 def test_the_verbs_that_look_say_that_they_only_read(file: Path) -> None:
-    if subprocess.run(["unshare", "-m", "sh", "-c", READ_ONLY, str(file.parent), "true"], capture_output=True).returncode:
+    if subprocess.run(
+        ["unshare", "-m", "sh", "-c", READ_ONLY, str(file.parent), "true"], capture_output=True
+    ).returncode:
         pytest.skip("nothing can be mounted here")
     (file.parent / "orchestra.toml").write_text('journal = "journal.db"\n')
 
     def said(*words: str) -> subprocess.CompletedProcess[str]:
         verb = [sys.executable, "-m", "orchestra.cli", "runs", *words]
-        return subprocess.run(["unshare", "-m", "sh", "-c", READ_ONLY, str(file.parent), *verb], capture_output=True, text=True)
+        return subprocess.run(
+            ["unshare", "-m", "sh", "-c", READ_ONLY, str(file.parent), *verb], capture_output=True, text=True
+        )
 
     told = said("list", "--json")
     assert (told.returncode, {run["run"] for run in json.loads(told.stdout)}) == (0, {"ended", "waits"})

@@ -14,7 +14,7 @@ from orchestra.agents.inference.tables.bounds import CONTEXT_CHARACTERS, find_bo
 from orchestra.agents.inference.tables.operations import parse_figure
 from orchestra.agents.inference.word_problems.quantities import decimal_text
 from orchestra.text.arithmetic import ArithmeticParseError, evaluate
-from orchestra.text.numbers.months import MONTH_PATTERN
+from orchestra.text.numbers.times import MONTH_PATTERN
 from orchestra.text.numbers.words import POWER_WORDS, SMALL_NUMBERS, UNIT_WORDS, WrittenNumber, find_written_numbers
 
 PAIR_WORDS: Final = ("both", "pair", "couple", "twice", "double")
