@@ -17,9 +17,8 @@ from bench.plan_baselines import Planned, Tally, card, sound
 from bench.plan_sets import PlanSet, Task
 from orchestra.app.orchestra import Orchestra
 from orchestra.core.errors import InputError
-from orchestra.router import tool_plans
+from orchestra.router import PlanStyle, tool_plans
 from orchestra.router.tool_plans import RequestTool
-from orchestra.router.tools import PlanStyle
 from orchestra.workflows.python.steps import Agent, Step
 
 WRITER = "tool_planner"
@@ -59,7 +58,12 @@ class Stepwise(_Asking):
         """The shipped agent, whose message begins with the lines that stand."""
         shipped = self.orchestra.registry.cards[WRITER]
         prompt = f"{shipped.template.rstrip()}\n<!-- assistant -->\n{{{{ so_far }}}}\n"
-        kept = {"system": shipped.system, "model": shipped.model, "adapter": shipped.adapter, "elsewhere": shipped.elsewhere}
+        kept = {
+            "system": shipped.system,
+            "model": shipped.model,
+            "adapter": shipped.adapter,
+            "elsewhere": shipped.elsewhere,
+        }
         inputs = ("task", "tools", "so_far", "grammar")
         made = card("tool_planner_by_line", prompt, inputs, shipped.max_output, grammar="grammar", **kept)
         return Agent.from_card(made.model_copy(update={"folder": shipped.folder}))
@@ -69,7 +73,9 @@ class Stepwise(_Asking):
         tally, so_far = Tally(), ""
         for before in range(tool_plans.MAX_STEPS):
             grammar = tool_plans.next_line_grammar(chosen, before, self.style)
-            said = await tally.ask(self.orchestra, self.writer, task=task.text, tools=told, so_far=so_far, grammar=grammar)
+            said = await tally.ask(
+                self.orchestra, self.writer, task=task.text, tools=told, so_far=so_far, grammar=grammar
+            )
             if said is None:
                 return Planned(None, tally.usage, fault=tally.fault)
             so_far += said

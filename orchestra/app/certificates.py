@@ -34,7 +34,6 @@ CHECK_SOURCES = (
     "verification/model_checks.py",
     "verification/partial_answers.py",
     "verification/certificates/combination.py",
-    "verification/combine_verdicts.py",
     "verification/deterministic.py",
     "verification/entailment.py",
     "verification/equivalence.py",

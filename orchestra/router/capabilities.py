@@ -53,7 +53,12 @@ class Capability:
         """An agent or a tool."""
         fields = {name: subschema(contract.input, one) for name, one in contract.input.get("properties", {}).items()}
         required = frozenset(contract.input.get("required", ()))
-        told = contract.output, contract.description, contract.with_digest().digest, 1 if contract.kind == "agent" else 0
+        told = (
+            contract.output,
+            contract.description,
+            contract.with_digest().digest,
+            1 if contract.kind == "agent" else 0,
+        )
         return cls(contract.name, contract.kind, fields, required, *told, has_effects=needs_permission(contract))
 
     @classmethod
@@ -64,18 +69,38 @@ class Capability:
         said = program.graph.description if program.graph is not None else ""
         told = program.output_schema, said, digest(canonical(_workflow_identity(program)))
         return cls(
-            program.name, "call", fields, required, *told, min(1, len(program.required_agents)), has_effects=acts_before_approval(program)
+            program.name,
+            "call",
+            fields,
+            required,
+            *told,
+            min(1, len(program.required_agents)),
+            has_effects=acts_before_approval(program),
         )
 
 
 def _workflow_identity(program: Program) -> list[Any]:
     """What a workflow is: its graph, and the digests of all that it calls."""
-    graph = program.graph.model_dump(mode="json", by_alias=True, exclude_defaults=True) if program.graph is not None else None
+    graph = (
+        program.graph.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        if program.graph is not None
+        else None
+    )
     contracts = [node.contract.with_digest().digest for node in program.nodes if node.contract is not None]
     plans = [node.plan_settings for node in program.nodes if node.plan_settings is not None]
-    planned = [one.with_digest().digest for plan in plans for one in (*plan.capabilities, plan.router, plan.larger) if one is not None]
+    planned = [
+        one.with_digest().digest
+        for plan in plans
+        for one in (*plan.capabilities, plan.router, plan.larger)
+        if one is not None
+    ]
     called = [_workflow_identity(one.program) for plan in plans for one in plan.workflows.values()]
-    return [graph, contracts, planned, [*called, *(_workflow_identity(node.body) for node in program.nodes if node.body is not None)]]
+    return [
+        graph,
+        contracts,
+        planned,
+        [*called, *(_workflow_identity(node.body) for node in program.nodes if node.body is not None)],
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +163,14 @@ class Capabilities:
     ) -> Capabilities:
         """An offer of these skills."""
         known = [one if isinstance(one, Capability) else Capability.from_contract(one) for one in capabilities]
-        return cls({one.name: one for one in known}, dict(inputs), output_type or {}, limits or PlanLimits(), request_text, may_decline)
+        return cls(
+            {one.name: one for one in known},
+            dict(inputs),
+            output_type or {},
+            limits or PlanLimits(),
+            request_text,
+            may_decline,
+        )
 
     @cached_property
     def assignability(self) -> AssignabilityCache:
@@ -242,7 +274,11 @@ class PlanScope:
 
     @cached_property
     def _inputs(self) -> list[tuple[PlanReference, Schema]]:
-        return [found for name, kind in self.inputs.items() for found in reachable_parts(PlanReference(INPUT, (name,)), kind)]
+        return [
+            found
+            for name, kind in self.inputs.items()
+            for found in reachable_parts(PlanReference(INPUT, (name,)), kind)
+        ]
 
     def available_values(self) -> list[tuple[PlanReference, Schema]]:
         """All that can be referred to, with its type: the inputs first, then the steps in their order."""
@@ -313,7 +349,9 @@ class PossiblePlanScope(PlanScope):
             for output in outputs.values():
                 for kind in (output, {"type": "array", "items": output}):
                     for reference, inner in reachable_parts(PlanReference(name), kind):
-                        found.setdefault((str(reference), self.capabilities.assignability.schema_key(inner)), (reference, inner))
+                        found.setdefault(
+                            (str(reference), self.capabilities.assignability.schema_key(inner)), (reference, inner)
+                        )
         return list(found.values())
 
 

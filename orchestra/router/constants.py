@@ -34,7 +34,9 @@ _SCALE = re.compile(
     re.IGNORECASE,
 )
 """Behind a number: what makes another number of it, where `numbers` did not read it as a part."""
-_NEGATING_PREFIX = re.compile(r"(?:\b(?:minus|negative|less|below|moins|menos|meno)|[-−–—+*/^x×~<>≤≥])\s*\Z", re.IGNORECASE)
+_NEGATING_PREFIX = re.compile(
+    r"(?:\b(?:minus|negative|less|below|moins|menos|meno)|[-−–—+*/^x×~<>≤≥])\s*\Z", re.IGNORECASE
+)
 """Before a number: what may make another number of it."""
 _LEADING_ZERO = re.compile(r"[-+]?0\d")
 """A row of digits that is no number: 0041."""
@@ -110,7 +112,10 @@ class RequestIndex:
         kept = [at for at, char in enumerate(self.text) if not (char.isspace() and self.text[at - 1 : at].isspace())]
         found = find_dates("".join(" " if self.text[at].isspace() else self.text[at] for at in kept))
         ends = [kept[one.start + len(one.text) - 1] + 1 for one in found]
-        return [replace(one, start=kept[one.start], text=self.text[kept[one.start] : end]) for one, end in zip(found, ends, strict=True)]
+        return [
+            replace(one, start=kept[one.start], text=self.text[kept[one.start] : end])
+            for one, end in zip(found, ends, strict=True)
+        ]
 
     @cached_property
     def amounts(self) -> Sequence[Amount]:
@@ -119,7 +124,9 @@ class RequestIndex:
 
     def _amount(self, one: Number) -> Amount:
         begin, end = one.begin, one.begin + len(one.text)
-        first, last = next(((start, stop) for start, stop in self.token_ends.items() if start <= one.start < stop), (begin, end))
+        first, last = next(
+            ((start, stop) for start, stop in self.token_ends.items() if start <= one.start < stop), (begin, end)
+        )
         content = any(start < one.start < stop for start, stop in self.quoted_spans)
         dated = any(day.start <= one.start < day.start + len(day.text) for day in self.days)
         scaled = _SCALE.match(self.text, end)
@@ -152,7 +159,9 @@ class RequestIndex:
 
     def find_number(self, value: Fraction) -> list[Span]:
         """Where a number occurs, in whatever spelling."""
-        return [(one.start, one.end) for one in self.amounts if value in one.values and self._is_usable(one.start, one.end)]
+        return [
+            (one.start, one.end) for one in self.amounts if value in one.values and self._is_usable(one.start, one.end)
+        ]
 
     def find_text(self, value: str) -> list[Span]:
         """Where a text occurs, as whole tokens; a text that is a number occurs where the number does."""
@@ -179,7 +188,9 @@ class RequestIndex:
 
     def _cuts_number(self, start: int, end: int) -> bool:
         """Whether a piece of the request takes a part of a number for the whole of it."""
-        return any(one.start < end and start < one.end and not (start <= one.start and one.end <= end) for one in self.amounts)
+        return any(
+            one.start < end and start < one.end and not (start <= one.start and one.end <= end) for one in self.amounts
+        )
 
     def _is_usable(self, start: int, end: int) -> bool:
         return any(one.start <= start and end <= one.end for one in self.usable_sentences)
@@ -189,19 +200,28 @@ class RequestIndex:
         said = next(iter(find_dates(value)), None)
         if said is None:
             return []
-        same = [one for one in self.days if one.alternative is None and (one.year, one.month, one.day) == (said.year, said.month, said.day)]
+        same = [
+            one
+            for one in self.days
+            if one.alternative is None and (one.year, one.month, one.day) == (said.year, said.month, said.day)
+        ]
         spans = [(one.start, one.start + len(one.text)) for one in same]
         return [span for span in spans if self._is_usable(*span)]
 
     def named_choices(self, choices: Sequence[Any]) -> list[Any]:
         """Those of a tool's declared choices that the request names."""
         said = " ".join(self.text[one.start : one.end] for one in self.usable_sentences).casefold()
-        return [one for one in choices if isinstance(one, str) and re.search(rf"(?<!\w){re.escape(one.casefold())}(?!\w)", said)]
+        return [
+            one
+            for one in choices
+            if isinstance(one, str) and re.search(rf"(?<!\w){re.escape(one.casefold())}(?!\w)", said)
+        ]
 
     def grammar_rules(self, name: str, max_length: int) -> list[str]:
         """Rules of a grammar's terminal: whole tokens of a usable sentence, as JSON spells them; none where there is no such sentence."""
         found = [
-            f"{name}_{at}: %regex {ascii_json({'substring_chunks': self._chunks(one)})}" for at, one in enumerate(self.usable_sentences)
+            f"{name}_{at}: %regex {ascii_json({'substring_chunks': self._chunks(one)})}"
+            for at, one in enumerate(self.usable_sentences)
         ]
         choice = " | ".join(f"{name}_{at}" for at in range(len(found)))
         edge = r"""[^ .,;:!?…()\[\]{}<>"'“”„‘’«»¿¡\\]"""  # punctuation begins and ends no piece, though it may stand in one
@@ -209,7 +229,9 @@ class RequestIndex:
         return [*found, f"{name}_SHAPE: {shape}", f'{name}: "\\"" ({name}_SHAPE & ({choice})) "\\""'] if found else []
 
     def _chunks(self, one: Sentence) -> list[str]:
-        edges = sorted({one.start, one.end, *(at for at in (*self.token_ends, *self.end_positions) if one.start < at < one.end)})
+        edges = sorted(
+            {one.start, one.end, *(at for at in (*self.token_ends, *self.end_positions) if one.start < at < one.end)}
+        )
         return [_json_escaped(self.text[start:end]) for start, end in pairwise(edges)]
 
 

@@ -60,19 +60,36 @@ def effect_violations(
         yield reason
         return
     if isinstance(step.each, PlanLiteral):
-        yield REPEATED_CALL, "/each", f"{step.capability} has effects, and goes over no list of constants", "write one call for each"
+        yield (
+            REPEATED_CALL,
+            "/each",
+            f"{step.capability} has effects, and goes over no list of constants",
+            "write one call for each",
+        )
         return
     found = False
     for name, value in step.arguments.items():
         if isinstance(value, PlanLiteral) and not is_stated(value.value, capability.fields[name], given):
             found = True
-            message = f"{step.capability} has effects, and {shorten(str(value), MAX_SHOWN_LENGTH)} is not in the request"
-            yield UNSTATED_CONSTANT, f"/with/{name}", message, f"a number or whole words of the request; or {ALLOW_LITERALS_HINT}"
+            message = (
+                f"{step.capability} has effects, and {shorten(str(value), MAX_SHOWN_LENGTH)} is not in the request"
+            )
+            yield (
+                UNSTATED_CONSTANT,
+                f"/with/{name}",
+                message,
+                f"a number or whole words of the request; or {ALLOW_LITERALS_HINT}",
+            )
     before = [one for one in steps if one.capability == step.capability]
     if not found and before and not are_requested([*before, step], given):
         calls = len(before) + 1
         message = f"the request does not ask for {step.capability} {calls} times"
-        yield REPEATED_CALL, "", message, f"one call for each sentence that asks for it in the same words; or {ALLOW_LITERALS_HINT}"
+        yield (
+            REPEATED_CALL,
+            "",
+            message,
+            f"one call for each sentence that asks for it in the same words; or {ALLOW_LITERALS_HINT}",
+        )
 
 
 def unrequested_effect(capability: Capability, capabilities: Capabilities) -> EffectViolation | None:
@@ -104,7 +121,11 @@ def named_tools(acting: Sequence[Capability], given: RequestIndex) -> list[str]:
 
 def is_stated(value: Any, kind: Schema, given: RequestIndex) -> bool:
     """Whether a constant of a type may be passed to a call with effects."""
-    return any(_is_stated_as(value, one, given) for one in statable_types(kind) if Validator(bundle_definitions(one)).check(value) is None)
+    return any(
+        _is_stated_as(value, one, given)
+        for one in statable_types(kind)
+        if Validator(bundle_definitions(one)).check(value) is None
+    )
 
 
 def _is_stated_as(value: Any, kind: Schema, given: RequestIndex) -> bool:
@@ -170,14 +191,20 @@ def _is_mentionable(value: PlanLiteral) -> bool:
 
 def _call_mentions(call: PlanStep, given: RequestIndex) -> Iterator[CallMention]:
     """Where the constants of a call stand side by side in a sentence that asks for something."""
-    constants = {name: value.value for name, value in call.arguments.items() if isinstance(value, PlanLiteral) and _is_mentionable(value)}
+    constants = {
+        name: value.value
+        for name, value in call.arguments.items()
+        if isinstance(value, PlanLiteral) and _is_mentionable(value)
+    }
     spans = [given.find(value[0] if isinstance(value, list) else value, {}) for value in constants.values()]
     for number, chosen in enumerate(product(*spans)):
         if number >= MAX_MENTIONS:
             return
         order = sorted(zip(chosen, constants, strict=True))
         apart = all(before[0][1] <= after[0][0] for before, after in pairwise(order))
-        within = next((one for one in given.sentences if one.start <= order[0][0][0] and order[-1][0][1] <= one.end), None)
+        within = next(
+            (one for one in given.sentences if one.start <= order[0][0][0] and order[-1][0][1] <= one.end), None
+        )
         if apart and within is not None and within.mood is Mood.COMMAND:
             yield CallMention(tuple(name for _, name in order), tuple(span for span, _ in order), within)
 
@@ -284,7 +311,9 @@ def _text_spans(given: RequestIndex) -> Iterator[Span]:
 def further_calls(calls: Sequence[PlanStep], capability: Capability, given: RequestIndex) -> list[PlanStep]:
     """The further calls of a tool with effects that the request asks for behind these."""
     first = calls[0]
-    names = [name for name, value in first.arguments.items() if isinstance(value, PlanLiteral) and _is_mentionable(value)]
+    names = [
+        name for name, value in first.arguments.items() if isinstance(value, PlanLiteral) and _is_mentionable(value)
+    ]
     if len(calls) >= MAX_CALLS or not names or any(one.each is not None for one in calls):
         return []
     found: dict[str, PlanStep] = {}
@@ -327,7 +356,9 @@ def _values_at(start: int, like: Any, given: RequestIndex) -> Iterator[tuple[int
     if isinstance(like, int | float):
         for one in given.amounts:
             if one.start == start:
-                yield from ((one.end, int(value) if value.denominator == 1 else float(value)) for value in sorted(one.values))
+                yield from (
+                    (one.end, int(value) if value.denominator == 1 else float(value)) for value in sorted(one.values)
+                )
         return
     for end in sorted(one for one in given.end_positions if one > start)[:MAX_LISTED_TOKENS]:
         if (start, end) in given.find_text(given.text[start:end]):

@@ -19,7 +19,8 @@ from orchestra.schema.types import Schema
 def grounded(capabilities: Capabilities, names: Iterable[str]) -> Capabilities:
     """The offer, of whose plans the first step reads one of these inputs; those that no skill can read in a first step are left out."""
     return replace(
-        capabilities, grounds=frozenset(name for name in names if readers(capabilities, list(capabilities.by_name.values()), name))
+        capabilities,
+        grounds=frozenset(name for name in names if readers(capabilities, list(capabilities.by_name.values()), name)),
     )
 
 
@@ -50,7 +51,9 @@ def reads_ground(capabilities: Capabilities, step: PlanStep) -> bool:
 def iterable_grounds(capabilities: Capabilities, names: frozenset[str]) -> list[tuple[PlanReference, Schema]]:
     """The lists of these inputs that whoever goes over them has read, with the types of their elements: those of tables are lists."""
     found = [(one, inner) for one, inner in PlanScope(capabilities).lists() if _is_of_inputs(one, names)]
-    return [(one, inner) for one, inner in found if all(branch.get("type") != "array" for branch in union_members(inner))]
+    return [
+        (one, inner) for one, inner in found if all(branch.get("type") != "array" for branch in union_members(inner))
+    ]
 
 
 def readers(capabilities: Capabilities, skills: Sequence[Capability], name: str) -> list[Capability]:
@@ -59,23 +62,33 @@ def readers(capabilities: Capabilities, skills: Sequence[Capability], name: str)
     at_hand = [kind for _, kind in scope.available_values()]
     whole = [kind for reference, kind in scope.available_values() if _is_of_inputs(reference, own)]
     over = [list(reachable_parts(PlanReference(ELEMENT), inner)) for _, inner in iterable_grounds(capabilities, own)]
-    given = [one for one in skills if _is_callable(capabilities, one, whole, at_hand) and _can_finish(capabilities, one, each=False)]
+    given = [
+        one
+        for one in skills
+        if _is_callable(capabilities, one, whole, at_hand) and _can_finish(capabilities, one, each=False)
+    ]
     return given or [
         one
         for one in skills
-        if any(_can_iterate(capabilities, one, each, at_hand) for each in over) and _can_finish(capabilities, one, each=True)
+        if any(_can_iterate(capabilities, one, each, at_hand) for each in over)
+        and _can_finish(capabilities, one, each=True)
     ]
 
 
 def _can_iterate(
-    capabilities: Capabilities, capability: Capability, elements: Sequence[tuple[PlanReference, Schema]], at_hand: Sequence[Schema]
+    capabilities: Capabilities,
+    capability: Capability,
+    elements: Sequence[tuple[PlanReference, Schema]],
+    at_hand: Sequence[Schema],
 ) -> bool:
     """Whether a skill can be called of each element of a list, and be given all of it or a field of it."""
     whole = [kind for reference, kind in elements if is_whole(reference)]
     return _is_callable(capabilities, capability, whole, [*at_hand, *(kind for _, kind in elements)])
 
 
-def _is_callable(capabilities: Capabilities, capability: Capability, wanted: Sequence[Schema], at_hand: Sequence[Schema]) -> bool:
+def _is_callable(
+    capabilities: Capabilities, capability: Capability, wanted: Sequence[Schema], at_hand: Sequence[Schema]
+) -> bool:
     """Whether all arguments can be given, at least one of them a value of the types that are wanted."""
 
     def takes(kind: Schema, values: Sequence[Schema]) -> bool:

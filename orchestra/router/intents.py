@@ -27,7 +27,9 @@ _QUOTED = re.compile(
 )
 _MEANINGFUL_SIGNS = frozenset("#%&*@/\\_")
 """Punctuation, by its Unicode category, that means something all the same."""
-_CONNECTORS = frozenset({"of", "the", "de", "la", "le", "du", "di", "da", "del", "der", "den", "van", "von", "bin", "al"})
+_CONNECTORS = frozenset(
+    {"of", "the", "de", "la", "le", "du", "di", "da", "del", "der", "den", "van", "von", "bin", "al"}
+)
 """Small words inside names, as in Bank of England."""
 _SENTENCE_ENDS = frozenset(".!?:;\n…")
 """What stands before the first word of a sentence."""
@@ -161,7 +163,9 @@ class AlignedToken:
         return new.inner_end if old.quote_width and position == old.inner_end else None
 
 
-def align(old: Sequence[RequestToken], new: Sequence[RequestToken], before: str, after: str) -> tuple[AlignedToken, ...]:
+def align(
+    old: Sequence[RequestToken], new: Sequence[RequestToken], before: str, after: str
+) -> tuple[AlignedToken, ...]:
     """The pieces of two requests that are alike, and what stands between them, side by side."""
     pairs: list[AlignedToken] = []
     last_old = last_new = 0
@@ -224,7 +228,10 @@ def _literal_tokens(text: str) -> Iterator[RequestToken]:
         if free(start, end):
             taken.append((start, end))
             yield RequestToken(
-                ("date", day.year is not None, day.day is not None), f"{day.year}-{day.month}-{day.day}-{day.alternative}", start, end
+                ("date", day.year is not None, day.day is not None),
+                f"{day.year}-{day.month}-{day.day}-{day.alternative}",
+                start,
+                end,
             )
     words = [match.span() for match in _WORD.finditer(text)]
     for number in find_numbers(text):

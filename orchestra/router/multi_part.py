@@ -30,7 +30,10 @@ _PART_JOIN = (
     r"(?:question|item|part|point)\s+\(?(?:two|three|[2-9b-h])\)?)"
 )
 _PART_BOUNDARIES = (
-    re.compile(rf"(?:(?<=[.!?;\n])|(?<=[.!?;\n][\"'”’)]))\s{{0,9}}{_PART_JOIN}(?:,[\w ,]{{0,30}})?\s{{0,9}}[:–—]\s*", re.IGNORECASE),
+    re.compile(
+        rf"(?:(?<=[.!?;\n])|(?<=[.!?;\n][\"'”’)]))\s{{0,9}}{_PART_JOIN}(?:,[\w ,]{{0,30}})?\s{{0,9}}[:–—]\s*",
+        re.IGNORECASE,
+    ),
     re.compile(rf"\s{{1,9}}(?-i:(?=[A-Z])){_PART_JOIN}\s{{0,9}}:\s+", re.IGNORECASE),
     re.compile(rf"(?<=\?)\s{{1,9}}{_PART_JOIN}(?:,|\s-)\s+", re.IGNORECASE),
     re.compile(r"(?<=[?.!\n])\s{0,9}(?:PS|P\.S\.)[:,]?\s+"),
@@ -50,7 +53,8 @@ _STYLE_INSTRUCTION = re.compile(
 )
 """A part that says how the others are to be answered."""
 _BACK_REFERENCE = re.compile(
-    r"\b(?:it|its|them|their|that|this|those|these|both|the (?:result|answer|outcome|sum|total|summary)s?)\b", re.IGNORECASE
+    r"\b(?:it|its|them|their|that|this|those|these|both|the (?:result|answer|outcome|sum|total|summary)s?)\b",
+    re.IGNORECASE,
 )
 """What refers to another part."""
 _FOLLOW_UP_COMPUTATION = re.compile(
@@ -75,7 +79,9 @@ class UncoveredParts:
     """The values of the answer that rest on all of the request, fewer than these parts: for which of them they are is not known."""
 
     def __str__(self) -> str:
-        told = " and ".join(f'"{one if len(one) <= MAX_SHOWN_LENGTH else one[: MAX_SHOWN_LENGTH - 1] + "…"}"' for one in self.parts)
+        told = " and ".join(
+            f'"{one if len(one) <= MAX_SHOWN_LENGTH else one[: MAX_SHOWN_LENGTH - 1] + "…"}"' for one in self.parts
+        )
         return (
             f"{len(self.parts)} parts, {pluralize(self.unassigned_values, 'step')}: {told}"
             if self.unassigned_values
@@ -94,11 +100,17 @@ def split_request(text: str) -> RequestParts | None:
     markers = outside(_LIST_MARKER.finditer(text))
     if markers and not _introduces_list(text[: markers[0].start()]):
         markers = []
-    if not cuts and len(markers) > 1 and "".join(marker[1] for marker in markers) in ("12345678", "abcdefgh")[markers[0][1] == "a"]:
+    if (
+        not cuts
+        and len(markers) > 1
+        and "".join(marker[1] for marker in markers) in ("12345678", "abcdefgh")[markers[0][1] == "a"]
+    ):
         cuts = [(0, markers[0].end()), *(marker.span() for marker in markers[1:])]
     spans, at = [], 0
     for start, end in [*cuts, (len(text), len(text))]:
-        if len(text[at:start].split()) > 1 and not any(one.fullmatch(text, at, start) for one in (_THANKS, _STYLE_INSTRUCTION)):
+        if len(text[at:start].split()) > 1 and not any(
+            one.fullmatch(text, at, start) for one in (_THANKS, _STYLE_INSTRUCTION)
+        ):
             begin = at + len(text[at:start]) - len(text[at:start].lstrip())
             spans.append((begin, begin + len(text[at:start].strip())))
         at = max(at, end)
@@ -129,11 +141,15 @@ def with_request_parts(capabilities: Capabilities, text: str) -> Capabilities:
         return capabilities
     return replace(
         capabilities,
-        request_parts=replace(several, computing=frozenset(name for name, one in capabilities.by_name.items() if one.computes)),
+        request_parts=replace(
+            several, computing=frozenset(name for name, one in capabilities.by_name.items() if one.computes)
+        ),
     )
 
 
-def find_uncovered(request_parts: RequestParts | None, steps: Sequence[PlanStep], answer: PlanAnswer) -> UncoveredParts | None:
+def find_uncovered(
+    request_parts: RequestParts | None, steps: Sequence[PlanStep], answer: PlanAnswer
+) -> UncoveredParts | None:
     """What a plan is not for; None where each part has a value of the answer.
 
     A value is for the parts whose words its steps were given; one that rests on all of the request, or on none of its words, for one more.
@@ -182,7 +198,9 @@ def _part_coverage(request_parts: RequestParts, step: PlanStep) -> _PartCoverage
     """
     texts, whole = _given_texts(step)
     given = (
-        frozenset(request_parts.spans) if whole else frozenset(span for text in texts for span in _overlapping_parts(request_parts, text))
+        frozenset(request_parts.spans)
+        if whole
+        else frozenset(span for text in texts for span in _overlapping_parts(request_parts, text))
     )
     if step.capability not in request_parts.computing:
         return _PartCoverage(any_part=True) if whole else _PartCoverage(given)
@@ -191,7 +209,11 @@ def _part_coverage(request_parts: RequestParts, step: PlanStep) -> _PartCoverage
     if whole and len(sums) != 1:
         return _PartCoverage(any_sum=True)
     return _PartCoverage(
-        frozenset(span for span in given if not sums or span in sums or (span > min(sums) and _FOLLOW_UP_COMPUTATION.search(said[span])))
+        frozenset(
+            span
+            for span in given
+            if not sums or span in sums or (span > min(sums) and _FOLLOW_UP_COMPUTATION.search(said[span]))
+        )
     )
 
 
@@ -206,7 +228,11 @@ def _dependencies(root: str, known: Mapping[str, PlanStep]) -> Iterator[PlanStep
     for name in line:
         if (step := known.get(name)) is not None:
             yield step
-            line += [one for one in dict.fromkeys(reference.root for reference in step.references) if one in known and one not in line]
+            line += [
+                one
+                for one in dict.fromkeys(reference.root for reference in step.references)
+                if one in known and one not in line
+            ]
 
 
 def _given_texts(step: PlanStep) -> tuple[list[str], bool]:

@@ -11,7 +11,16 @@ from orchestra.agents.card_types import project_models
 from orchestra.core.errors import InputError
 from orchestra.core.untrusted_text import pluralize
 from orchestra.router.capabilities import Capabilities, PlanScope
-from orchestra.router.plan_syntax import ELEMENT, INPUT, Argument, PlanAnswer, PlanLine, PlanLiteral, PlanReference, PlanStep
+from orchestra.router.plan_syntax import (
+    ELEMENT,
+    INPUT,
+    Argument,
+    PlanAnswer,
+    PlanLine,
+    PlanLiteral,
+    PlanReference,
+    PlanStep,
+)
 from orchestra.schema.json_schema import format_type
 from orchestra.schema.types import Schema, element_type, parse_type, union_members
 from orchestra.workflows.expressions.parser import escape_references
@@ -51,14 +60,30 @@ def partial_workflow(steps: Sequence[PlanStep], capabilities: Capabilities, name
     return _build_workflow(steps, PlanAnswer((PlanReference(steps[-1].name),)), capabilities, name, "")
 
 
-def _build_workflow(steps: Sequence[PlanStep], answer: PlanAnswer, capabilities: Capabilities, name: str, description: str) -> Graph:
+def _build_workflow(
+    steps: Sequence[PlanStep], answer: PlanAnswer, capabilities: Capabilities, name: str, description: str
+) -> Graph:
     mapped = {step.name for step in steps if step.each is not None}
-    read = {str(reference.path[0]) for step in steps for reference in step.references if reference.root == "input" and reference.path}
+    read = {
+        str(reference.path[0])
+        for step in steps
+        for reference in step.references
+        if reference.root == "input" and reference.path
+    }
     nodes = {step.name: _node(step, capabilities, mapped) for step in steps}
-    if capabilities.confirm_effects and (acting := [step for step in steps if capabilities.by_name[step.capability].has_effects]):
+    if capabilities.confirm_effects and (
+        acting := [step for step in steps if capabilities.by_name[step.capability].has_effects]
+    ):
         nodes = _with_confirmation(nodes, acting, PlanScope(capabilities, steps))
     inputs, types = declare_inputs({key: schema for key, schema in capabilities.inputs.items() if key in read})
-    source = {"schema": "orchestra/v1", "name": name, "description": description, "input": inputs, "types": types, "nodes": nodes}
+    source = {
+        "schema": "orchestra/v1",
+        "name": name,
+        "description": description,
+        "input": inputs,
+        "types": types,
+        "nodes": nodes,
+    }
     answers = [_reference(value, mapped) for value in answer.values]
     names = [str(value).replace(".", "_").replace("[", "_").replace("]", "") for value in answer.values]
     output = answers[0] if len(answers) == 1 else dict(zip(names, answers, strict=True))
@@ -69,7 +94,10 @@ def rebase_line(line: PlanLine, named: Mapping[str, str]) -> PlanLine:
     """A line of a plan as one of its next version, in which the values of these steps are inputs, under these names."""
     if isinstance(line, PlanAnswer):
         return PlanAnswer(tuple(_rebase(value, named) for value in line.values))
-    arguments = {name: _rebase(value, named) if isinstance(value, PlanReference) else value for name, value in line.arguments.items()}
+    arguments = {
+        name: _rebase(value, named) if isinstance(value, PlanReference) else value
+        for name, value in line.arguments.items()
+    }
     each = _rebase(line.each, named) if isinstance(line.each, PlanReference) else line.each
     return replace(line, arguments=arguments, each=each, after=tuple(name for name in line.after if name not in named))
 
@@ -97,7 +125,9 @@ def declare_inputs(values: Mapping[str, Schema]) -> tuple[dict[str, Any], dict[s
 
 _QUOTED = re.compile(r"""(['"])(?:\\.|(?!\1).)*\1""")
 """A text that a `Literal[...]` type lists."""
-_ANY_VALUE: Schema = {"anyOf": [{"type": name} for name in ("null", "boolean", "integer", "number", "string", "array", "object")]}
+_ANY_VALUE: Schema = {
+    "anyOf": [{"type": name} for name in ("null", "boolean", "integer", "number", "string", "array", "object")]
+}
 """What takes any value, as a type that is declared must say it."""
 
 
@@ -135,13 +165,18 @@ def _with_confirmation(nodes: Mapping[str, Any], acting: Sequence[PlanStep], sco
     question = {"ask": f"Make {pluralize(len(acting), 'call')} with effects?\n{calls}", "options": [YES, NO]}
     agreed = {"when": f"${{{CONFIRM_NODE} == '{YES}'}}"}
     waiting = {step.name for step in acting}
-    return {CONFIRM_NODE: question, **{name: {**node, **agreed} if name in waiting else node for name, node in nodes.items()}}
+    return {
+        CONFIRM_NODE: question,
+        **{name: {**node, **agreed} if name in waiting else node for name, node in nodes.items()},
+    }
 
 
 def _describe_call(step: PlanStep, scope: PlanScope) -> str:
     """A call as the person reads it: its constants as the plan has them, what it refers to by its value."""
     given = ", ".join(f"{name}={_describe_value(value, step, scope)}" for name, value in step.arguments.items())
-    return f"{step.capability}({given})" + (f" for {ELEMENT} in {_describe_value(step.each, step, scope)}" if step.each is not None else "")
+    return f"{step.capability}({given})" + (
+        f" for {ELEMENT} in {_describe_value(step.each, step, scope)}" if step.each is not None else ""
+    )
 
 
 def _describe_value(value: Argument, step: PlanStep, scope: PlanScope) -> str:
@@ -154,7 +189,9 @@ def _describe_value(value: Argument, step: PlanStep, scope: PlanScope) -> str:
         return str(value)
     if inner is kind:
         return f"“${{{at}}}”"
-    parts = "".join(f"${{size({at}) > {one} ? '“' + string({at}[{one}]) + '” ' : ''}}" for one in range(MAX_SHOWN_ITEMS))
+    parts = "".join(
+        f"${{size({at}) > {one} ? '“' + string({at}[{one}]) + '” ' : ''}}" for one in range(MAX_SHOWN_ITEMS)
+    )
     return f"{value} [ {parts}${{size({at}) > {MAX_SHOWN_ITEMS} ? '… ' : ''}}], ${{size({at})}} in all"
 
 
@@ -166,7 +203,9 @@ def _item_type(kind: Schema) -> Schema:
 
 
 def _is_scalar(kind: Schema) -> bool:
-    return all(one.get("type") in ("string", "integer", "number", "boolean") or "enum" in one for one in union_members(kind))
+    return all(
+        one.get("type") in ("string", "integer", "number", "boolean") or "enum" in one for one in union_members(kind)
+    )
 
 
 def _argument(value: Argument, mapped: set[str]) -> Any:
@@ -205,5 +244,6 @@ def question_workflow(agent: str, inputs: Mapping[str, str]) -> Graph:
     """A question to the router's agent, as the workflow that it is."""
     node = {"agent": agent, "with": {name: escape_references(text) for name, text in inputs.items()}}
     return Graph.model_validate(
-        {"schema": "orchestra/v1", "name": LINE_NODE, "nodes": {LINE_NODE: node}, "output": f"${{{LINE_NODE}}}"}, strict=False
+        {"schema": "orchestra/v1", "name": LINE_NODE, "nodes": {LINE_NODE: node}, "output": f"${{{LINE_NODE}}}"},
+        strict=False,
     )

@@ -85,7 +85,9 @@ class CachedPlanError(ValueError):
 
 def context_digest(capabilities: Capabilities, router: str, *more: str) -> str:
     """The digest of what a plan may be made of, and by whom. `more` is whatever else keeps plans apart, such as a label."""
-    keys = sorted((_capability_key(capability) for capability in capabilities.by_name.values()), key=lambda key: str(key[0]))
+    keys = sorted(
+        (_capability_key(capability) for capability in capabilities.by_name.values()), key=lambda key: str(key[0])
+    )
     limits = [capabilities.limits.steps, capabilities.limits.width]
     switches = [
         bool(capabilities.request_text),
@@ -93,8 +95,14 @@ def context_digest(capabilities: Capabilities, router: str, *more: str) -> str:
         *(["grounded"] if capabilities.grounds else []),
         *(["each_part"] if capabilities.request_parts else []),
     ]
-    switches += ["literals"] if capabilities.request_index is None and any(one.has_effects for one in capabilities.by_name.values()) else []
-    return digest(canonical([FORMAT, dict(capabilities.inputs), capabilities.output_type, keys, limits, *switches, router, *more]))
+    switches += (
+        ["literals"]
+        if capabilities.request_index is None and any(one.has_effects for one in capabilities.by_name.values())
+        else []
+    )
+    return digest(
+        canonical([FORMAT, dict(capabilities.inputs), capabilities.output_type, keys, limits, *switches, router, *more])
+    )
 
 
 def _capability_key(capability: Capability) -> list[Any]:
@@ -115,7 +123,8 @@ def cache_keys(request: str, context: str) -> tuple[str, ...]:
         return ()
     intent = Intent.of(request)
     return tuple(
-        digest(canonical([FORMAT, context, kind, key])) for kind, key in (("same", intent.exact_key), ("alike", intent.template_key))
+        digest(canonical([FORMAT, context, kind, key]))
+        for kind, key in (("same", intent.exact_key), ("alike", intent.template_key))
     )
 
 
@@ -139,7 +148,12 @@ def fit_cached_plan(
         found = msgspec.convert(stored, PlanCacheEntry)
     except msgspec.ValidationError as error:
         raise CachedPlanError(f"it is no stored plan: {error}", is_corrupt=True) from error
-    if found.format != FORMAT or found.context_digest != context or len(found.lines) > MAX_LINES or len(found.request) > MAX_REQUEST_LENGTH:
+    if (
+        found.format != FORMAT
+        or found.context_digest != context
+        or len(found.lines) > MAX_LINES
+        or len(found.request) > MAX_REQUEST_LENGTH
+    ):
         raise CachedPlanError("it is of another version or for something else", is_corrupt=True)
     if min(found.cost.calls, found.cost.prompt_tokens, found.cost.output_tokens) < 0:
         raise CachedPlanError("it says that it cost less than nothing", is_corrupt=True)
@@ -148,7 +162,10 @@ def fit_cached_plan(
     plan = _parse_plan(found.lines)
     request_index = None if capabilities.request_index is None else RequestIndex(found.request)
     of_old = replace(
-        capabilities, request_text=capabilities.request_text and found.request, request_parts=None, request_index=request_index
+        capabilities,
+        request_text=capabilities.request_text and found.request,
+        request_parts=None,
+        request_index=request_index,
     )
     _validate(plan, of_old, is_corrupt=True)  # its texts are pieces of the request that it was for
     if normalize_request(found.request) != normalize_request(request) and any(
@@ -194,7 +211,9 @@ def _fit(plan: Plan, old: str, new: str, capabilities: Capabilities, request_inp
     if before.exact_key == after.exact_key:
         filling = _ConstantFiller(before, after, align(before.word_tokens, after.word_tokens, before.text, after.text))
     elif before.template_key == after.template_key:
-        filling = _ConstantFiller(before, after, align(before.named_tokens, after.named_tokens, before.text, after.text))
+        filling = _ConstantFiller(
+            before, after, align(before.named_tokens, after.named_tokens, before.text, after.text)
+        )
     else:
         raise CachedPlanError("the requests differ in their words")
     steps = tuple(filling.fill_step(step, capabilities.by_name[step.capability]) for step in plan.steps)
@@ -216,7 +235,9 @@ class _ConstantFiller:
         arguments = {name: self.fill_argument(value, capability, name) for name, value in step.arguments.items()}
         if not isinstance(step.each, PlanLiteral):
             return replace(step, arguments=arguments)
-        choice = any(_is_choice(capability, name) for name, value in step.arguments.items() if value == PlanReference(ELEMENT))
+        choice = any(
+            _is_choice(capability, name) for name, value in step.arguments.items() if value == PlanReference(ELEMENT)
+        )
         return replace(step, arguments=arguments, each=PlanLiteral(self.fill_constant(step.each.value, choice=choice)))
 
     def fill_argument(self, value: Argument, capability: Capability, name: str) -> Argument:
@@ -258,7 +279,9 @@ class _ConstantFiller:
                 raise CachedPlanError(f"{value!r} is a part of what changed")
             said = self.after.text[begin:stop]
             found.add(value if choice and fold(said).text == fold(value).text else said)
-            self.used_starts |= {pair.old.start for pair in self.changed if start <= pair.old.inner_start and pair.old.inner_end <= end}
+            self.used_starts |= {
+                pair.old.start for pair in self.changed if start <= pair.old.inner_start and pair.old.inner_end <= end
+            }
         if len(found) > 1:
             raise CachedPlanError(f"{value!r} stands in the request more than once, and did not change alike")
         if not found and self.changed and not choice:
@@ -271,7 +294,9 @@ class _ConstantFiller:
 
     def require_accounted(self, plan: Plan, request_inputs: Collection[str]) -> None:
         """Refuses a plan that may rest on a literal that changed without having copied it."""
-        passed = any(PlanReference(INPUT, (name,)) in step.references for name in request_inputs for step in plan.used_steps)
+        passed = any(
+            PlanReference(INPUT, (name,)) in step.references for name in request_inputs for step in plan.used_steps
+        )
         structure = set(_structural_numbers(plan))
         for pair in self.changed:
             if pair.old.start in self.used_starts:
@@ -288,7 +313,9 @@ def _structural_numbers(plan: Plan) -> Iterator[int]:
     over, and how many steps there are of a kind."""
     lines: Iterable[PlanStep | PlanAnswer] = (*plan.steps, plan.answer)
     for line in lines:
-        for reference in line.values if isinstance(line, PlanAnswer) else [*line.references, *_argument_references(line.arguments)]:
+        for reference in (
+            line.values if isinstance(line, PlanAnswer) else [*line.references, *_argument_references(line.arguments)]
+        ):
             for part in reference.path:
                 if isinstance(part, int):
                     yield from (part, part + 1)

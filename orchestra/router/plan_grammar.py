@@ -17,7 +17,13 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from orchestra.agents.evidence_grammar import ascii_json, grammar_literal, limit_texts, quote_rules, strip_unknown_formats
+from orchestra.agents.evidence_grammar import (
+    ascii_json,
+    grammar_literal,
+    limit_texts,
+    quote_rules,
+    strip_unknown_formats,
+)
 from orchestra.router.capabilities import (
     Capabilities,
     Capability,
@@ -30,7 +36,15 @@ from orchestra.router.capabilities import (
 from orchestra.router.constants import RequestIndex
 from orchestra.router.effects import allowed_constants, further_calls, unrequested_effect
 from orchestra.router.grounding import is_ground, is_whole, iterable_grounds
-from orchestra.router.plan_syntax import ELEMENT, JSON_SPACING, Argument, PlanAnswer, PlanLiteral, PlanReference, PlanStep
+from orchestra.router.plan_syntax import (
+    ELEMENT,
+    JSON_SPACING,
+    Argument,
+    PlanAnswer,
+    PlanLiteral,
+    PlanReference,
+    PlanStep,
+)
 from orchestra.schema.json_schema import ANNOTATION_KEYWORDS, enum_values
 from orchestra.schema.strict_json import canonical
 from orchestra.schema.types import Schema, element_type, subschema
@@ -83,10 +97,14 @@ def step_grammar(capabilities: Capabilities, steps: Sequence[PlanStep] = (), *, 
         name = f"s{len(steps) + 1}"
         demands = writer.ground_demands(scope) if not steps else []
         names = [
-            capability for capability in capabilities.by_name if left > 1 or answers or capabilities.produces_output(capability, each=False)
+            capability
+            for capability in capabilities.by_name
+            if left > 1 or answers or capabilities.produces_output(capability, each=False)
         ]
         listed = [
-            capability for capability in capabilities.by_name if left > 1 or answers or capabilities.produces_output(capability, each=True)
+            capability
+            for capability in capabilities.by_name
+            if left > 1 or answers or capabilities.produces_output(capability, each=True)
         ]
         calls = [
             f"{call} {writer.step_end(answers, name, capability, False, left > 1)}"
@@ -146,7 +164,11 @@ def plan_grammar(capabilities: Capabilities) -> str:
 
 
 def _answer_references(capabilities: Capabilities, scope: PlanScope) -> list[PlanReference]:
-    return [found for found, kind in scope.step_values() if capabilities.assignability.mismatch(kind, capabilities.output_type) is None]
+    return [
+        found
+        for found, kind in scope.step_values()
+        if capabilities.assignability.mismatch(kind, capabilities.output_type) is None
+    ]
 
 
 class _GrammarWriter:
@@ -190,17 +212,25 @@ class _GrammarWriter:
 
     def step_end(self, answers: Sequence[PlanReference], name: str, capability: str, each: bool, more: bool) -> str:
         """What comes behind a step of this name: the answer, of it or of those before it, or, where there may be `more`, another step."""
-        kind = PlanScope(self.offer, [PlanStep(name, capability, each=PlanReference(ELEMENT) if each else None)]).steps[name]
+        kind = PlanScope(self.offer, [PlanStep(name, capability, each=PlanReference(ELEMENT) if each else None)]).steps[
+            name
+        ]
         type_key = self.offer.assignability.schema_key(kind)
         if type_key not in self.step_ends:
             proof, wanted = self.offer.assignability, self.offer.output_type
-            own = [found for found, inner in reachable_parts(PlanReference(name), kind) if proof.mismatch(inner, wanted) is None]
+            own = [
+                found
+                for found, inner in reachable_parts(PlanReference(name), kind)
+                if proof.mismatch(inner, wanted) is None
+            ]
             ways = [self.answer([*answers, *own])] if answers or own else []
             ways += [grammar_literal(STEP_PREFIX)] if more else []
             self.step_ends[type_key] = f"({grammar_literal(chr(10))} {self.rule(' | '.join(ways))})?"
         return self.step_ends[type_key]
 
-    def call_rules(self, scope: PlanScope, skills: Iterable[str], demands: Sequence[ValueRule] = ()) -> list[tuple[str, str]]:
+    def call_rules(
+        self, scope: PlanScope, skills: Iterable[str], demands: Sequence[ValueRule] = ()
+    ) -> list[tuple[str, str]]:
         """One rule a skill that can be called with the values at hand, one of them of each of the `demands`, and not as an earlier step
         calls it."""
         values = {acts: self._allowed_values(scope, acts=acts) for acts in _BOOLEANS}
@@ -208,7 +238,10 @@ class _GrammarWriter:
         for capability in skills:
             twins, one = self._matching_calls(capability, each=False), self.offer.by_name[capability]
             if one.has_effects and self.offer.request_index is not None and (before := self._earlier_calls(capability)):
-                calls = [grammar_literal(str(call).partition(" = ")[2]) for call in further_calls(before, one, self.offer.request_index)]
+                calls = [
+                    grammar_literal(str(call).partition(" = ")[2])
+                    for call in further_calls(before, one, self.offer.request_index)
+                ]
                 found += [(capability, self.rule(" | ".join(calls)))] if calls else []
             elif (
                 not self._is_unrequested(capability)
@@ -240,38 +273,53 @@ class _GrammarWriter:
         """Calls of each element, behind their bracket: one choice among the plain ones, so that of a thousand skills none stands twice."""
         return [self.rule(f"{grammar_literal('[')} {self.rule(' | '.join(mapped))}")] if mapped else []
 
-    def map_call_rules(self, scope: PlanScope, skills: Iterable[str], demands: Sequence[ValueRule] = ()) -> list[tuple[str, str]]:
+    def map_call_rules(
+        self, scope: PlanScope, skills: Iterable[str], demands: Sequence[ValueRule] = ()
+    ) -> list[tuple[str, str]]:
         """One rule a skill, for what stands in the bracket of a call of each element of a list: of one at hand, or one that is stated."""
         chosen = list(skills)
         found: dict[str, list[str]] = {}
-        for capability, body in (*self._over_available_lists(scope, chosen, demands), *self._over_literal_lists(scope, chosen, demands)):
+        for capability, body in (
+            *self._over_available_lists(scope, chosen, demands),
+            *self._over_literal_lists(scope, chosen, demands),
+        ):
             found.setdefault(capability, []).append(body)
         return [
             (capability, self.rule(f"{grammar_literal(capability + '(')} {self.rule(' | '.join(bodies))}"))
             for capability, bodies in found.items()
         ]
 
-    def _over_available_lists(self, scope: PlanScope, chosen: Sequence[str], demands: Sequence[ValueRule]) -> list[tuple[str, str]]:
+    def _over_available_lists(
+        self, scope: PlanScope, chosen: Sequence[str], demands: Sequence[ValueRule]
+    ) -> list[tuple[str, str]]:
         """The arguments of such calls, and their ends, by skill. Whoever goes over a ground and is given its elements has read it."""
         found = []
         for acts in _BOOLEANS:
             skills = [one for one in chosen if self.offer.by_name[one].has_effects is acts]
             skills = [
-                one for one in skills if not self._is_request_bound(one) or not (self._earlier_calls(one) or self._is_unrequested(one))
+                one
+                for one in skills
+                if not self._is_request_bound(one) or not (self._earlier_calls(one) or self._is_unrequested(one))
             ]
             found += self._over_lists(scope, skills, demands, acts=acts) if skills else []
         return found
 
-    def _over_lists(self, scope: PlanScope, chosen: Sequence[str], demands: Sequence[ValueRule], *, acts: bool) -> list[tuple[str, str]]:
+    def _over_lists(
+        self, scope: PlanScope, chosen: Sequence[str], demands: Sequence[ValueRule], *, acts: bool
+    ) -> list[tuple[str, str]]:
         at_hand = _trusted_values(scope) if acts else scope.available_values()
         sorts: dict[tuple[bytes, bool, int], tuple[list[_TypedReference], list[PlanReference]]] = {}
         over = [one for one, _ in iterable_grounds(self.offer, self.offer.grounds)] if demands else []
         for reference, inner in scope.lists():
-            every = [one for one in reachable_parts(PlanReference(ELEMENT), inner) if not (acts and scope.is_untrusted(*one, reference))]
+            every = [
+                one
+                for one in reachable_parts(PlanReference(ELEMENT), inner)
+                if not (acts and scope.is_untrusted(*one, reference))
+            ]
             if every:  # of one type of elements it leaves the more out, the fewer there are
-                sorts.setdefault((self.offer.assignability.schema_key(inner), reference in over, len(every)), (every, []))[1].append(
-                    reference
-                )
+                sorts.setdefault(
+                    (self.offer.assignability.schema_key(inner), reference in over, len(every)), (every, [])
+                )[1].append(reference)
         found = []
         for (_, read, _), (every, lists) in sorts.items():
             ends = self._list_end(lists)
@@ -279,27 +327,46 @@ class _GrammarWriter:
             ways = [(self._value_rule(at_hand, constant=stated), [self._value_rule(every, stated=False), *demands])]
             if read:
                 whole = [one for one in every if is_whole(one[0])]
-                ways.append((self._value_rule([*at_hand, *every], constant=stated), [self._value_rule(whole, stated=False)]))
+                ways.append(
+                    (self._value_rule([*at_hand, *every], constant=stated), [self._value_rule(whole, stated=False)])
+                )
             for capability in chosen:
-                twins = tuple(twin for twin in self._matching_calls(capability, each=True) if self.earlier_steps[twin].each in lists)
-                bodies = (self._argument_rule(self.offer.by_name[capability], values, wanted, twins, ends) for values, wanted in ways)
+                twins = tuple(
+                    twin
+                    for twin in self._matching_calls(capability, each=True)
+                    if self.earlier_steps[twin].each in lists
+                )
+                bodies = (
+                    self._argument_rule(self.offer.by_name[capability], values, wanted, twins, ends)
+                    for values, wanted in ways
+                )
                 found += [(capability, body) for body in bodies if body is not None]
         return found
 
-    def _over_literal_lists(self, scope: PlanScope, chosen: Sequence[str], demands: Sequence[ValueRule]) -> list[tuple[str, str]]:
+    def _over_literal_lists(
+        self, scope: PlanScope, chosen: Sequence[str], demands: Sequence[ValueRule]
+    ) -> list[tuple[str, str]]:
         given = {acts: self._allowed_values(scope, acts=acts) for acts in _BOOLEANS}
         found = []
-        for capability in [one for one in chosen if not self._is_request_bound(one)] if self.offer.limits.width >= MIN_EACH_ITEMS else ():
+        for capability in (
+            [one for one in chosen if not self._is_request_bound(one)]
+            if self.offer.limits.width >= MIN_EACH_ITEMS
+            else ()
+        ):
             one = self.offer.by_name[capability]
             values = given[one.has_effects]
             for type_key, sort in {
                 type_key: sort for field in one.fields.values() for type_key, sort in self._element_types(field).items()
             }.items():
                 twins = tuple(
-                    twin for twin in self._matching_calls(capability, each=True) if self._could_iterate(self.earlier_steps[twin], type_key)
+                    twin
+                    for twin in self._matching_calls(capability, each=True)
+                    if self._could_iterate(self.earlier_steps[twin], type_key)
                 )
                 wanted = [self._element_values(type_key), *demands]
-                if (body := self._argument_rule(one, values, wanted, twins, self._literal_list_end(type_key, sort))) is not None:
+                if (
+                    body := self._argument_rule(one, values, wanted, twins, self._literal_list_end(type_key, sort))
+                ) is not None:
                     found.append((capability, body))
         return found
 
@@ -314,7 +381,9 @@ class _GrammarWriter:
         """Whether an earlier call goes over a list that was stated, and could have such constants in it."""
         given = [name for name, value in twin.arguments.items() if _is_element(value)]
         fields = self.offer.by_name[twin.capability].fields
-        return isinstance(twin.each, PlanLiteral) and all(type_key in self._element_types(fields[name]) for name in given)
+        return isinstance(twin.each, PlanLiteral) and all(
+            type_key in self._element_types(fields[name]) for name in given
+        )
 
     def _element_values(self, type_key: bytes) -> ValueRule:
         """What gives the element of such a list to the arguments that could state it themselves, and to no others."""
@@ -334,7 +403,9 @@ class _GrammarWriter:
             if (type_key, used) not in self.list_endings:
                 lists = self._list_rules(kind, used, min(MAX_TEXT_LENGTH, MAX_ITEMS * MAX_ITEM_LENGTH // most))
                 over = grammar_literal(f") for {ELEMENT} in ")
-                self.list_endings[type_key, used] = f"{over} {self.rule(' | '.join(lists))} {grammar_literal(']')}" if lists else None
+                self.list_endings[type_key, used] = (
+                    f"{over} {self.rule(' | '.join(lists))} {grammar_literal(']')}" if lists else None
+                )
             return self.list_endings[type_key, used]
 
         return ends
@@ -352,7 +423,11 @@ class _GrammarWriter:
 
         def ends(twins: MatchingCalls) -> str | None:
             left = [one for one in lists if all(one != self.earlier_steps[twin].each for twin in twins)]
-            return f"{grammar_literal(f') for {ELEMENT} in ')} {self.rule(_alternatives(left))} {grammar_literal(']')}" if left else None
+            return (
+                f"{grammar_literal(f') for {ELEMENT} in ')} {self.rule(_alternatives(left))} {grammar_literal(']')}"
+                if left
+                else None
+            )
 
         return ends
 
@@ -394,16 +469,23 @@ class _GrammarWriter:
         reached = [list(dict.fromkeys([twins, ()]))]  # no sets: a grammar is spelt the same in every process
         for name, _ in fields:
             after = [
-                one for before in reached[-1] for one in (*self._group_by_argument(before, name).values(), self._omitting(before, name))
+                one
+                for before in reached[-1]
+                for one in (*self._group_by_argument(before, name).values(), self._omitting(before, name))
             ]
             reached.append(list(dict.fromkeys([(), *after])))
         rest = {
-            (first, met, same): ends(same) if met == every[-1] else None for first in _BOOLEANS for met in every for same in reached[-1]
+            (first, met, same): ends(same) if met == every[-1] else None
+            for first in _BOOLEANS
+            for met in every
+            for same in reached[-1]
         }
         for at in range(len(fields) - 1, -1, -1):
             name, kind = fields[at]
             here: dict[tuple[bool, int, MatchingCalls], str | None] = {}
-            for first, met, same in ((first, met, same) for first in _BOOLEANS for met in every for same in reached[at]):
+            for first, met, same in (
+                (first, met, same) for first in _BOOLEANS for met in every for same in reached[at]
+            ):
                 key = grammar_literal(f"{'' if first else ', '}{name}=")
                 alike = self._group_by_argument(same, name)
                 others = frozenset(alike)
@@ -411,7 +493,10 @@ class _GrammarWriter:
                 ways += [(demand(kind, others), rest[False, met | 1 << bit, ()]) for bit, demand in enumerate(demands)]
                 for text, those in alike.items():
                     ways.append(
-                        (grammar_literal(text), rest[False, met | _is_element(self.earlier_steps[those[0]].arguments[name]), those])
+                        (
+                            grammar_literal(text),
+                            rest[False, met | _is_element(self.earlier_steps[those[0]].arguments[name]), those],
+                        )
                     )
                 options = [f"{key} {value} {tail}" for value, tail in ways if value and tail]
                 if name not in capability.required and (without := rest[first, met, self._omitting(same, name)]):
@@ -432,7 +517,9 @@ class _GrammarWriter:
         """Twins that leave an argument out."""
         return tuple(twin for twin in twins if name not in self.earlier_steps[twin].arguments)
 
-    def _constant_rule(self, kind: Schema, but: frozenset[str] = _NONE_EXCLUDED, max_length: int = MAX_TEXT_LENGTH) -> str | None:
+    def _constant_rule(
+        self, kind: Schema, but: frozenset[str] = _NONE_EXCLUDED, max_length: int = MAX_TEXT_LENGTH
+    ) -> str | None:
         """The constants of a type that a plan may state, but these; None where there are none."""
         found: list[str] = []
         others: list[Schema] = []
@@ -464,7 +551,11 @@ class _GrammarWriter:
             elif one.get("type") == "array" and not one.keys() & {"enum", "const"}:
                 found += self._single_item_list(one, but)
             else:
-                found += [grammar_literal(text) for text in map(str, map(PlanLiteral, allowed_constants(one, given))) if text not in but]
+                found += [
+                    grammar_literal(text)
+                    for text in map(str, map(PlanLiteral, allowed_constants(one, given)))
+                    if text not in but
+                ]
         return self.rule(" | ".join(dict.fromkeys(found))) if found else None
 
     def _single_item_list(self, kind: Schema, but: frozenset[str]) -> list[str]:
@@ -472,7 +563,9 @@ class _GrammarWriter:
         low, high, inner = int(kind.get("minItems", 0)), int(kind.get("maxItems", 1)), element_type(kind)
         found = [grammar_literal("[]")] if not low and "[]" not in but else []
         item = (
-            self._effect_constant_rule(subschema(kind, inner), _first_items(but)) if isinstance(inner, dict) and low <= 1 <= high else None
+            self._effect_constant_rule(subschema(kind, inner), _first_items(but))
+            if isinstance(inner, dict) and low <= 1 <= high
+            else None
         )
         return [*found, *([f"{grammar_literal('[')} {item} {grammar_literal(']')}"] if item else [])]
 
@@ -492,7 +585,8 @@ class _GrammarWriter:
         if not isinstance(inner, dict) or not high:
             return found
         first, item = (
-            self._constant_rule(subschema(kind, inner), left_out, max_length) for left_out in (_first_items(but), _NONE_EXCLUDED)
+            self._constant_rule(subschema(kind, inner), left_out, max_length)
+            for left_out in (_first_items(but), _NONE_EXCLUDED)
         )
         if first is not None:
             found.append(
@@ -505,7 +599,9 @@ class _GrammarWriter:
         name = f"WORDS_{max_length}"
         if name not in self.defined_terminals:
             self.defined_terminals.add(name)
-            self.extra_rules += [one for one in quote_rules(name, [self.offer.request_text], max_length) if one not in self.extra_rules]
+            self.extra_rules += [
+                one for one in quote_rules(name, [self.offer.request_text], max_length) if one not in self.extra_rules
+            ]
         return name
 
     def _terminal(self, body: str) -> str:
@@ -533,8 +629,15 @@ def _first_items(lists: Iterable[str]) -> frozenset[str]:
 def _literal_element_types(kind: Schema) -> list[Schema]:
     """Of the constants of a type, those that a plan may state a list of to go over: neither truth values, of which there are two, nor what
     can have one value only."""
-    bare = [{key: value for key, value in one.items() if key == "$defs" or key not in ANNOTATION_KEYWORDS} for one in statable_types(kind)]
-    return [one for one in bare if one.get("type") not in ("array", "boolean") and "const" not in one and len(one.get("enum", "..")) > 1]
+    bare = [
+        {key: value for key, value in one.items() if key == "$defs" or key not in ANNOTATION_KEYWORDS}
+        for one in statable_types(kind)
+    ]
+    return [
+        one
+        for one in bare
+        if one.get("type") not in ("array", "boolean") and "const" not in one and len(one.get("enum", "..")) > 1
+    ]
 
 
 _BOOLEANS = (True, False)
@@ -556,7 +659,9 @@ def _is_element(value: Argument) -> bool:
 
 
 def _limit_items(kind: dict[str, Any]) -> dict[str, Any]:
-    return {**kind, "maxItems": min(kind.get("maxItems", MAX_ITEMS), MAX_ITEMS)} if kind.get("type") == "array" else kind
+    return (
+        {**kind, "maxItems": min(kind.get("maxItems", MAX_ITEMS), MAX_ITEMS)} if kind.get("type") == "array" else kind
+    )
 
 
 def _alternatives(references: Iterable[PlanReference]) -> str:

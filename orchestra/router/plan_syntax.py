@@ -85,7 +85,11 @@ class PlanStep:
     @property
     def references(self) -> tuple[PlanReference, ...]:
         """What it reads of inputs and other steps."""
-        read = [value for value in self.arguments.values() if isinstance(value, PlanReference) and (not self.each or value.root != ELEMENT)]
+        read = [
+            value
+            for value in self.arguments.values()
+            if isinstance(value, PlanReference) and (not self.each or value.root != ELEMENT)
+        ]
         return (*read, self.each) if isinstance(self.each, PlanReference) else tuple(read)
 
 
@@ -186,7 +190,9 @@ class _LineParser:
         self._expect_word("for")
         self._expect_word(ELEMENT)
         self._expect_word("in")
-        each = PlanLiteral(self._json(self._json_end())) if self.text.startswith("[", self.position) else self.reference()
+        each = (
+            PlanLiteral(self._json(self._json_end())) if self.text.startswith("[", self.position) else self.reference()
+        )
         self._expect_sign("]")
         return PlanStep(name, capability, arguments, each, after)
 

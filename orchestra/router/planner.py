@@ -22,7 +22,14 @@ from orchestra.router.plan import Plan
 from orchestra.router.plan_grammar import STEP_PREFIX, NoValidStepError, plan_grammar, step_grammar
 from orchestra.router.plan_syntax import PlanAnswer, PlanLine, PlanReference, PlanStep, parse_line, split_lines
 from orchestra.router.shortlist import best_match
-from orchestra.router.validation import NOTHING_TO_COMPUTE, PART_NOT_COVERED, Rejection, effect_rejections, parse_or_reject, validate_line
+from orchestra.router.validation import (
+    NOTHING_TO_COMPUTE,
+    PART_NOT_COVERED,
+    Rejection,
+    effect_rejections,
+    parse_or_reject,
+    validate_line,
+)
 
 DECLINED_CODE = "R014"
 """The code of a plan that is `return nothing`."""
@@ -108,10 +115,16 @@ def advance(state: PlannerState, reply: str) -> tuple[PlannerState, PlannerActio
     """What a model answered to the last question, and what is wanted next."""
     lines, begun = _split_step_prefix(_plan_lines(reply))
     if not lines:
-        return _reject(state, (Rejection("R001", f"/steps/{len(state.steps) + 1}", "the line is empty", "s1 = NAME(ARGUMENT=VALUE)"),))
+        return _reject(
+            state,
+            (Rejection("R001", f"/steps/{len(state.steps) + 1}", "the line is empty", "s1 = NAME(ARGUMENT=VALUE)"),),
+        )
     earlier = {str(step) for step in state.steps}
     if all(text.strip() in earlier for text in lines):
-        return _reject(state, (Rejection("R001", f"/steps/{len(state.steps) + 1}", "this line stands already", "write the next one"),))
+        return _reject(
+            state,
+            (Rejection("R001", f"/steps/{len(state.steps) + 1}", "this line stands already", "write the next one"),),
+        )
     for text in lines:
         if text.strip() in earlier:  # a model that was not held to the next line begins anew
             continue
@@ -159,7 +172,9 @@ def _fallback_plan(state: PlannerState) -> PlanFound | PlanNotFound | None:
         return None
     capabilities, steps = state.request.capabilities, state.steps
     used = {reference.root for step in steps for reference in step.references}
-    every, last = (PlanAnswer(tuple(PlanReference(step.name) for step in steps if step.name not in less)) for less in ((), used))
+    every, last = (
+        PlanAnswer(tuple(PlanReference(step.name) for step in steps if step.name not in less)) for less in ((), used)
+    )
     if find_uncovered(capabilities.request_parts, steps, every) is None:
         return PlanFound(Plan(steps, every), state.repair_count)
     left = find_uncovered(capabilities.request_parts, steps, last)
@@ -181,7 +196,12 @@ def advance_unreadable(state: PlannerState, code: str, reason: str) -> tuple[Pla
     """
     if code not in UNREADABLE_CODES:
         return None
-    fault = Rejection("R020", f"/steps/{len(state.steps) + 1}", f"no line that can be read ({code}: {reason})", "s1 = NAME(ARGUMENT=VALUE)")
+    fault = Rejection(
+        "R020",
+        f"/steps/{len(state.steps) + 1}",
+        f"no line that can be read ({code}: {reason})",
+        "s1 = NAME(ARGUMENT=VALUE)",
+    )
     state, wanted = _reject(state, (fault,))
     return None if isinstance(wanted, PlanNotFound) else (state, wanted)
 
@@ -196,7 +216,9 @@ def _split_step_prefix(lines: list[str]) -> tuple[list[str], bool]:
 
 def declined_result(request: PlanRequest) -> PlanNotFound:
     """What the plan `return nothing` comes to."""
-    return PlanNotFound((Rejection(DECLINED_CODE, "/answer", "nothing that is offered serves the request", _nearest_hint(request)),))
+    return PlanNotFound(
+        (Rejection(DECLINED_CODE, "/answer", "nothing that is offered serves the request", _nearest_hint(request)),)
+    )
 
 
 def _nearest_hint(request: PlanRequest) -> str:
@@ -214,7 +236,9 @@ def _repeated_calls(line: PlanLine, request: PlanRequest, number: int) -> Iterat
             yield Rejection("R009", f"/steps/{number}", f"this call has failed: {reason}", "go another way")
     for told, name in request.completed_calls:
         if _is_same_call(line, told):
-            yield Rejection("R009", f"/steps/{number}", "this call was made, and its value is at hand", f"use input.{name}")
+            yield Rejection(
+                "R009", f"/steps/{number}", "this call was made, and its value is at hand", f"use input.{name}"
+            )
 
 
 def _is_same_call(line: PlanStep, told: str) -> bool:
@@ -230,11 +254,15 @@ def _plan_lines(reply: str) -> list[str]:
     if not fences:
         return found
     # Of one fence alone nobody knows which side of it is meant: the beginning of what it closes, or the rest of what it opens.
-    begin, end = (fences[0], fences[1]) if len(fences) > 1 else (fences[0], len(found)) if fences[0] == 0 else (-1, fences[0])
+    begin, end = (
+        (fences[0], fences[1]) if len(fences) > 1 else (fences[0], len(found)) if fences[0] == 0 else (-1, fences[0])
+    )
     return found[begin + 1 : end]
 
 
-def _reject(state: PlannerState, faults: tuple[Rejection, ...], *, step_started: bool = False) -> tuple[PlannerState, PlannerAction]:
+def _reject(
+    state: PlannerState, faults: tuple[Rejection, ...], *, step_started: bool = False
+) -> tuple[PlannerState, PlannerAction]:
     rejected = (*state.rejected, *faults)
     repairs = state.request.repairs
     if state.repair_count >= (2 * repairs + 1 if state.escalated else repairs):
@@ -248,19 +276,28 @@ def _ask(state: PlannerState, *, step_started: bool = False) -> tuple[PlannerSta
     request, capabilities = state.request, state.request.capabilities
     if capabilities.request_parts is not None and any(one.code == NOTHING_TO_COMPUTE for one in state.rejected):
         capabilities = replace(
-            capabilities, request_text=next_numeric_part(capabilities.request_parts, state.steps) or capabilities.request_text
+            capabilities,
+            request_text=next_numeric_part(capabilities.request_parts, state.steps) or capabilities.request_text,
         )  # what computes gets what it can compute
     whole = not request.stepwise and not state.steps and not state.rejected
     try:
-        grammar = plan_grammar(capabilities) if whole else step_grammar(capabilities, state.steps, step_started=step_started)
+        grammar = (
+            plan_grammar(capabilities) if whole else step_grammar(capabilities, state.steps, step_started=step_started)
+        )
     except NoValidStepError as error:
         if step_started:  # every call that is left stands already
             return _ask(state)
-        reason = str(error) if len(state.steps) < capabilities.limits.steps else "the steps are used up, and none gives what is wanted"
+        reason = (
+            str(error)
+            if len(state.steps) < capabilities.limits.steps
+            else "the steps are used up, and none gives what is wanted"
+        )
         wanted = f"wanted is {prompt.type_text(capabilities.output_type)}, at hand {', '.join(capabilities.inputs) or 'nothing'}"
         wanted += "".join(f"; {name} {why}" for name, (code, why) in capabilities.excluded.items() if code == "R021")
         fault = Rejection("R006", f"/steps/{len(state.steps) + 1}", reason, wanted)
-        return state, PlanNotFound((*state.rejected, *([] if state.steps else effect_rejections(capabilities)), fault), state.steps)
+        return state, PlanNotFound(
+            (*state.rejected, *([] if state.steps else effect_rejections(capabilities)), fault), state.steps
+        )
     feedback = tuple(map(str, state.rejected))
     prompt_inputs = {
         "skills": prompt.capability_lines(capabilities.by_name.values()),
@@ -269,12 +306,15 @@ def _ask(state: PlannerState, *, step_started: bool = False) -> tuple[PlannerSta
     }
     rest = (
         request.token_budget
-        - sum(map(prompt.estimate_tokens, (*prompt_inputs.values(), _append_feedback("", feedback, request.failed_calls))))
+        - sum(
+            map(prompt.estimate_tokens, (*prompt_inputs.values(), _append_feedback("", feedback, request.failed_calls)))
+        )
         if request.token_budget
         else 0
     )
     text = prompt.truncate(
-        shorten_request(request.text), max(rest, prompt.MIN_REQUEST_TOKENS) if request.token_budget else prompt.DEFAULT_REQUEST_TOKENS
+        shorten_request(request.text),
+        max(rest, prompt.MIN_REQUEST_TOKENS) if request.token_budget else prompt.DEFAULT_REQUEST_TOKENS,
     )
     inputs = {"request": _append_feedback(text, feedback, request.failed_calls), **prompt_inputs, "grammar": grammar}
     return state, PlannerQuestion(inputs, feedback, state.escalated)

@@ -31,7 +31,8 @@ def capability_lines(offered: Iterable[Capability]) -> str:
 def capability_line(capability: Capability) -> str:
     """One of them."""
     taken = ", ".join(
-        f"{name}{'' if name in capability.required else '?'}: {type_text(schema)}" for name, schema in capability.fields.items()
+        f"{name}{'' if name in capability.required else '?'}: {type_text(schema)}"
+        for name, schema in capability.fields.items()
     )
     description = first_sentence(capability.description)
     return f"{capability.name}({taken}) -> {type_text(capability.output, inside=True)}{': ' + description if description else ''}"

@@ -45,7 +45,8 @@ _INDIRECT_QUESTION = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 FILLER = re.compile(
-    r"(?:\W|\b(?:please|kindly|hi|hey|hello|ok|okay|so|and|but|then|also|now|well|thanks|bitte|und|dann|et|puis|y)\b)*", re.IGNORECASE
+    r"(?:\W|\b(?:please|kindly|hi|hey|hello|ok|okay|so|and|but|then|also|now|well|thanks|bitte|und|dann|et|puis|y)\b)*",
+    re.IGNORECASE,
 )
 _SUBJECT = re.compile(
     r"(?:i|we|he|she|they|it|there|my|his|her|their|our|your|the|this|that|these|those|an?|some(?:body|one)|every(?:body|one)|ich|wir|er|sie"
@@ -53,7 +54,9 @@ _SUBJECT = re.compile(
     r"|möchte|will|brauche)\b)(?!['’]d like\b)",
     re.IGNORECASE,
 )
-_BACK_REFERENCE = re.compile(r"\b(?:it|that|this|so|them|those|these|anymore|any more|after all|das|es|cela|ça|eso|esto)\b", re.IGNORECASE)
+_BACK_REFERENCE = re.compile(
+    r"\b(?:it|that|this|so|them|those|these|anymore|any more|after all|das|es|cela|ça|eso|esto)\b", re.IGNORECASE
+)
 _FORWARD_REFERENCE = re.compile(r"\b(?:following|below|next|these|folgende\w*)\b|:\s*\Z", re.IGNORECASE)
 _RETRACTION = re.compile(
     r"(?:cancel|forget|ignore|stop|wait|undo|abort|scratch|disregard|skip|never mind|nevermind|vergiss|stopp?|halt|warte)\b"

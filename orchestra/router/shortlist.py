@@ -40,12 +40,16 @@ def shortlist(capabilities: Capabilities, request: str, most: int = MAX_SHORTLIS
         return capabilities
     skills = list(capabilities.by_name.values())
     ranked, places = bm25_scores([search_text(one) for one in skills], request), _tie_ranks(skills)
-    order = [skills[index] for index in sorted(range(len(skills)), key=lambda index: (-ranked[index], places[index], index))]
+    order = [
+        skills[index] for index in sorted(range(len(skills)), key=lambda index: (-ranked[index], places[index], index))
+    ]
     chosen = order[: max(1, most * 2 // 3)]
     reading = [one for name in capabilities.grounds for one in readers(capabilities, order, name)]
     if reading and not any(one in reading for one in chosen):
         chosen = [*chosen[:-1], min(reading, key=order.index)]
-    return _restrict(capabilities, [one.name for one in _add_suppliers(capabilities, chosen, order, most)], NOT_SHORTLISTED_REASON)
+    return _restrict(
+        capabilities, [one.name for one in _add_suppliers(capabilities, chosen, order, most)], NOT_SHORTLISTED_REASON
+    )
 
 
 def _restrict(capabilities: Capabilities, names: Sequence[str], why: str) -> Capabilities:
@@ -82,21 +86,29 @@ def reachable(capabilities: Capabilities) -> list[str]:
         for name in callable_:
             capability = waiting.pop(name)
             for each in (None, PlanReference(ELEMENT)):
-                at_hand += [kind for _, kind in PlanScope(capabilities, [PlanStep("s1", capability.name, each=each)]).step_values()]
+                at_hand += [
+                    kind
+                    for _, kind in PlanScope(capabilities, [PlanStep("s1", capability.name, each=each)]).step_values()
+                ]
         found += callable_
     return [name for name in capabilities.by_name if name in found]
 
 
 def _is_callable(capabilities: Capabilities, capability: Capability, at_hand: Sequence[Schema]) -> bool:
     wanted = [kind for name, kind in capability.fields.items() if name in capability.required]
-    return all(statable_types(kind) or _is_table(kind) or any(_fits_type(capabilities, have, kind) for have in at_hand) for kind in wanted)
+    return all(
+        statable_types(kind) or _is_table(kind) or any(_fits_type(capabilities, have, kind) for have in at_hand)
+        for kind in wanted
+    )
 
 
 def _is_table(kind: Schema) -> bool:
     """Whether a type is lists of what a plan may state. It states none; but what needs one is told, so that a router which is asked for it
     sees that it is not at hand, and declines."""
     return any(
-        isinstance(inner := element_type(one), dict) and statable_types(inner) for one in union_members(kind) if one.get("type") == "array"
+        isinstance(inner := element_type(one), dict) and statable_types(inner)
+        for one in union_members(kind)
+        if one.get("type") == "array"
     )
 
 
@@ -104,13 +116,18 @@ def _fits_type(capabilities: Capabilities, have: Schema, wanted: Schema) -> bool
     """Whether a value is of a type, or the elements of a list are, or their parts."""
     if capabilities.assignability.mismatch(have, wanted) is None:
         return True
-    inner = element_type(have) if len(union_members(have)) == 1 and union_members(have)[0].get("type") == "array" else ""
+    inner = (
+        element_type(have) if len(union_members(have)) == 1 and union_members(have)[0].get("type") == "array" else ""
+    )
     return isinstance(inner, dict) and any(
-        capabilities.assignability.mismatch(kind, wanted) is None for _, kind in reachable_parts(PlanReference(ELEMENT), inner)
+        capabilities.assignability.mismatch(kind, wanted) is None
+        for _, kind in reachable_parts(PlanReference(ELEMENT), inner)
     )
 
 
-def _add_suppliers(capabilities: Capabilities, chosen: Sequence[Capability], order: Sequence[Capability], most: int) -> list[Capability]:
+def _add_suppliers(
+    capabilities: Capabilities, chosen: Sequence[Capability], order: Sequence[Capability], most: int
+) -> list[Capability]:
     """The chosen ones, and those that give what they need and is not at hand; filled up in order of rank."""
     found = list(chosen)
     at_hand = PlanScope(capabilities).available_values()
@@ -131,7 +148,9 @@ def _add_suppliers(capabilities: Capabilities, chosen: Sequence[Capability], ord
 
 def _produces(capabilities: Capabilities, capability: Capability, wanted: Schema) -> bool:
     """Whether a part of what a skill gives, or the list of what it gives for each element, is of a type."""
-    scope = PlanScope(Capabilities({capability.name: capability}), [PlanStep("s1", capability.name, each=PlanReference("x"))])
+    scope = PlanScope(
+        Capabilities({capability.name: capability}), [PlanStep("s1", capability.name, each=PlanReference("x"))]
+    )
     if capabilities.assignability.mismatch(scope.steps["s1"], wanted) is None:
         return True
     scope = PlanScope(scope.capabilities, [PlanStep("s1", capability.name)])

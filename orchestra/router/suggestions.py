@@ -38,7 +38,9 @@ def nearest(skills: Sequence[Capability], request: str) -> Capability | None:
     alike = _similarities(asked, {word for told in all_told for word in told})
     for one, told in zip(skills, all_told, strict=True):
         name = _content_words(_split_names(one.name))
-        share = sum(max((degree for other, degree in alike[word].items() if other in told), default=0.0) for word in asked) / len(asked)
+        share = sum(
+            max((degree for other, degree in alike[word].items() if other in told), default=0.0) for word in asked
+        ) / len(asked)
         score = sum(word in asked for word in name) / len(name) if name else 0.0
         if (share >= NEAR_THRESHOLD or score == 1) and share + score > best:
             best, found = share + score, one

@@ -18,21 +18,26 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestra.agents.evidence_grammar import ascii_json, grammar_literal, limit_texts, strip_unknown_formats
 from orchestra.agents.function_calls import parameter_schemas
 from orchestra.core.errors import InputError
 from orchestra.core.suggestions import closest_match
-from orchestra.router import prompt
-from orchestra.router.plan_syntax import IDENTIFIER, JSON_SPACING, NAME_WORDS, PlanReference, PlanStep, PlanSyntaxError, parse_plan
+from orchestra.router import PlanStyle, prompt
+from orchestra.router.plan_syntax import (
+    IDENTIFIER,
+    JSON_SPACING,
+    NAME_WORDS,
+    PlanReference,
+    PlanStep,
+    PlanSyntaxError,
+    parse_plan,
+)
 from orchestra.router.plan_syntax import PlanLiteral as Stated
 from orchestra.schema.types import Schema
 from orchestra.text.keywords import content_words
 from orchestra.tools.search import bm25_scores
-
-if TYPE_CHECKING:
-    from orchestra.router.tools import PlanStyle
 
 STEP, DO = "step", "do"
 """What a plan of steps calls, and the argument that says in words what is to be done."""
@@ -68,12 +73,16 @@ class RequestTool:
     @property
     def signature(self) -> str:
         """How it is called."""
-        taken = ", ".join(f"{name}{'' if name in self.required else '?'}{_type_suffix(kind)}" for name, kind in self.fields.items())
+        taken = ", ".join(
+            f"{name}{'' if name in self.required else '?'}{_type_suffix(kind)}" for name, kind in self.fields.items()
+        )
         return f"{self.plan_name}({taken})" if self.fields else self.plan_name
 
     def describe(self, task: frozenset[str]) -> str:
         """Its line, and its description where that shares a word with the task which its name has not."""
-        more = (content_words(self.description) & task) - content_words(" ".join(NAME_WORDS.findall(self.name)).casefold())
+        more = (content_words(self.description) & task) - content_words(
+            " ".join(NAME_WORDS.findall(self.name)).casefold()
+        )
         return f"{self.signature}: {prompt.first_sentence(self.description)}" if more else self.signature
 
 
@@ -95,7 +104,9 @@ def parse_tools(tools: Sequence[Any]) -> list[RequestTool]:
         required = frozenset(kinds) & frozenset(schema.get("required", ()))
         written = _unique_name(_INVALID_NAME.sub("_", str(one["name"])), taken)
         taken.add(written)
-        found.append(RequestTool(str(one["name"]), written, description if isinstance(description, str) else "", kinds, required))
+        found.append(
+            RequestTool(str(one["name"]), written, description if isinstance(description, str) else "", kinds, required)
+        )
     return found
 
 
@@ -109,7 +120,9 @@ def _normalize(tool: Any) -> Mapping[str, Any]:
     if not isinstance(tool, Mapping) or not isinstance(given := tool.get("parameters"), Mapping):
         return tool if isinstance(tool, Mapping) else {}
     inner = given.get("properties")
-    if isinstance(inner, Mapping) and all(isinstance(one, Mapping) for one in inner.values()):  # and no parameter of this name
+    if isinstance(inner, Mapping) and all(
+        isinstance(one, Mapping) for one in inner.values()
+    ):  # and no parameter of this name
         return tool
     needed = tool.get("required")
     required = [name for name, one in given.items() if isinstance(one, str) and one.startswith("Required")]
@@ -178,7 +191,9 @@ class _GrammarWriter:
         return self._rules.setdefault(body, f"r{len(self._rules)}")
 
     def render(self, start: str) -> str:
-        return "\n".join(["%llguidance {}", f"start: {start}", *(f"{name}: {body}" for body, name in self._rules.items()), ""])
+        return "\n".join(
+            ["%llguidance {}", f"start: {start}", *(f"{name}: {body}" for body, name in self._rules.items()), ""]
+        )
 
     def line_rules(self, calls: Sequence[Any]) -> str:
         """Numbered lines, one at least; each may name those before it."""
@@ -199,7 +214,9 @@ class _GrammarWriter:
         """One call: the steps it waits for, then its arguments in their order."""
         rest = {True: grammar_literal(")"), False: grammar_literal(")")}
         for name, kind in reversed(list(tool.fields.items())):
-            value = self.rule(" | ".join([*(grammar_literal(f"s{at}") for at in range(1, before + 1)), self.json_rule(kind)]))
+            value = self.rule(
+                " | ".join([*(grammar_literal(f"s{at}") for at in range(1, before + 1)), self.json_rule(kind)])
+            )
             here = {}
             for first in (True, False):
                 key = f"{name}=" if first else f", {name}="
@@ -243,7 +260,9 @@ def parse_graph(text: str, tools: Sequence[RequestTool], style: PlanStyle | None
     if not lines:
         raise InputError("R001", "the plan is empty", hint='s1 = NAME(ARGUMENT="VALUE")')
     if len(lines) > MAX_STEPS:
-        raise InputError("R001", f"the plan has {len(lines)} lines; at most {MAX_STEPS} are allowed", hint="leave lines out")
+        raise InputError(
+            "R001", f"the plan has {len(lines)} lines; at most {MAX_STEPS} are allowed", hint="leave lines out"
+        )
     known = {one.plan_name: one for one in tools}
     numbers: dict[str, int] = {}
     nodes: list[dict[str, Any]] = []
@@ -252,7 +271,9 @@ def parse_graph(text: str, tools: Sequence[RequestTool], style: PlanStyle | None
         named = [*line.after, *(one.root for one in line.references)]
         if missing := next((name for name in named if name not in numbers), ""):
             raise InputError(
-                "R002", f"{line.name} names {missing}, which does not stand before it", hint=f"before it: {', '.join(numbers) or 'none'}"
+                "R002",
+                f"{line.name} names {missing}, which does not stand before it",
+                hint=f"before it: {', '.join(numbers) or 'none'}",
             )
         if line.name in numbers:
             raise InputError("R001", f"two lines are called {line.name}", hint=f"call this one s{len(nodes) + 1}")
@@ -265,22 +286,32 @@ def parse_graph(text: str, tools: Sequence[RequestTool], style: PlanStyle | None
 def _node(line: PlanStep, known: Mapping[str, RequestTool], style: PlanStyle | None) -> dict[str, Any]:
     if line.each is not None:
         hint = f'{line.name} = NAME(ARGUMENT="VALUE"), and a line for each value'
-        raise InputError("R001", f"{line.name} is a call for each element of a list, and a line here is one call", hint=hint)
-    given = {name: value.value if isinstance(value, Stated) else f"${{{value}}}" for name, value in line.arguments.items()}
+        raise InputError(
+            "R001", f"{line.name} is a call for each element of a list, and a line here is one call", hint=hint
+        )
+    given = {
+        name: value.value if isinstance(value, Stated) else f"${{{value}}}" for name, value in line.arguments.items()
+    }
     if line.capability == STEP and STEP not in known and style != "calls":
         return {"step": str(given.get(DO, ""))}
     tool = known.get(line.capability)
     if tool is None:
         near = closest_match(line.capability, list(known))
         raise InputError(
-            "R002", f"there is no tool {line.capability!r}", hint=f"did you mean {near!r}?" if near else f"known: {', '.join(known)}"
+            "R002",
+            f"there is no tool {line.capability!r}",
+            hint=f"did you mean {near!r}?" if near else f"known: {', '.join(known)}",
         )
     if wrong := next((name for name in given if name not in tool.fields), ""):
-        raise InputError("R002", f"{line.capability} has no argument {wrong!r}", hint=f"it has {', '.join(tool.fields) or 'none'}")
+        raise InputError(
+            "R002", f"{line.capability} has no argument {wrong!r}", hint=f"it has {', '.join(tool.fields) or 'none'}"
+        )
     return {"tool": tool.name, "arguments": given} if tool.fields else {"tool": tool.name}
 
 
-def format_graph(nodes: Sequence[Mapping[str, Any]], edges: Sequence[Sequence[int]], tools: Sequence[RequestTool]) -> str:
+def format_graph(
+    nodes: Sequence[Mapping[str, Any]], edges: Sequence[Sequence[int]], tools: Sequence[RequestTool]
+) -> str:
     """The notation of a graph, whose edges lead from earlier nodes to later ones: what a model is trained to write."""
     written = {one.name: one.plan_name for one in tools}
     found = []
@@ -288,7 +319,9 @@ def format_graph(nodes: Sequence[Mapping[str, Any]], edges: Sequence[Sequence[in
         before = [f"s{i + 1}" for i, j in edges if j == at]
         node_arguments = node.get("arguments", {}) if "tool" in node else {DO: node["step"]}
         arguments: dict[str, Stated | PlanReference] = {
-            name: PlanReference(value[2:-1]) if isinstance(value, str) and re.fullmatch(r"\$\{s\d+\}", value) else Stated(value)
+            name: PlanReference(value[2:-1])
+            if isinstance(value, str) and re.fullmatch(r"\$\{s\d+\}", value)
+            else Stated(value)
             for name, value in node_arguments.items()
         }
         read = {one.root for one in arguments.values() if isinstance(one, PlanReference)}

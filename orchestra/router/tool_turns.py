@@ -32,7 +32,9 @@ _LINE_BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _RETURN = re.compile(r"return\b")
 
 
-def parse_next_line(reply: str, capabilities: Capabilities, steps: Sequence[PlanStep]) -> PlanStep | tuple[Rejection, ...] | None:
+def parse_next_line(
+    reply: str, capabilities: Capabilities, steps: Sequence[PlanStep]
+) -> PlanStep | tuple[Rejection, ...] | None:
     """The call that a model wrote behind these steps; None where it will answer now; or what is wrong with its line.
 
     Of several lines the first new one counts: what follows was written before the model could see what came of it.
@@ -42,7 +44,11 @@ def parse_next_line(reply: str, capabilities: Capabilities, steps: Sequence[Plan
     line = next((line for line in found if line not in earlier), "")
     if not line:
         reason = "this line stands already" if found else "the line is empty"
-        return (Rejection("R001", f"/steps/{len(steps) + 1}", reason, f"s{len(steps) + 1} = NAME(ARGUMENT=VALUE), or return"),)
+        return (
+            Rejection(
+                "R001", f"/steps/{len(steps) + 1}", reason, f"s{len(steps) + 1} = NAME(ARGUMENT=VALUE), or return"
+            ),
+        )
     if _RETURN.match(line):
         return None
     read = parse_or_reject(line, len(steps) + 1)
@@ -68,20 +74,38 @@ def question_workflow(
     known = {**capabilities.inputs, **values}
     inputs, types = declare_inputs(known)
     given = {key: f"${{input.{key}}}" for key in known if key != AGAINST}
-    asked = {"agent": agent, "with": {**given, **{key: escape_references(text) for key, text in texts.items()}}, **node_options}
-    source = {"schema": "orchestra/v1", "name": name, "input": inputs, "types": types, "nodes": {node: asked}, "output": f"${{{node}}}"}
+    asked = {
+        "agent": agent,
+        "with": {**given, **{key: escape_references(text) for key, text in texts.items()}},
+        **node_options,
+    }
+    source = {
+        "schema": "orchestra/v1",
+        "name": name,
+        "input": inputs,
+        "types": types,
+        "nodes": {node: asked},
+        "output": f"${{{node}}}",
+    }
     return Graph.model_validate(source, strict=False)
 
 
 def build_prompt(
-    capabilities: Capabilities, steps: Sequence[PlanStep], values: Sequence[Any], rejected: Sequence[Rejection], max_length: int
+    capabilities: Capabilities,
+    steps: Sequence[PlanStep],
+    values: Sequence[Any],
+    rejected: Sequence[Rejection],
+    max_length: int,
 ) -> dict[str, str]:
     """What a model is told: what it may call and refer to, and its steps with what they gave."""
     sections = {
         TOOLS: prompt_module.capability_lines(capabilities.by_name.values()),
         VALUES: prompt_module.value_lines(capabilities.inputs),
     }
-    return {**{key: text or "none" for key, text in sections.items()}, STEPS: transcript(steps, values, rejected, max_length)}
+    return {
+        **{key: text or "none" for key, text in sections.items()},
+        STEPS: transcript(steps, values, rejected, max_length),
+    }
 
 
 def build_grammar(capabilities: Capabilities, steps: Sequence[PlanStep]) -> dict[str, str]:
@@ -91,7 +115,11 @@ def build_grammar(capabilities: Capabilities, steps: Sequence[PlanStep]) -> dict
 
 def transcript(steps: Sequence[PlanStep], values: Sequence[Any], rejected: Sequence[Rejection], max_length: int) -> str:
     """The steps, a line each, and behind an arrow what came of it, of which at most `max_length` characters; then what was not accepted."""
-    lines = [part for step, value in zip(steps, values, strict=True) for part in (str(step), f"-> {format_value(value, max_length)}")]
+    lines = [
+        part
+        for step, value in zip(steps, values, strict=True)
+        for part in (str(step), f"-> {format_value(value, max_length)}")
+    ]
     return "\n".join([*lines, *(f"!! {_single_line(str(one), MAX_REASON_LENGTH)}" for one in rejected)])
 
 
@@ -110,7 +138,11 @@ def with_observed_types(capabilities: Capabilities, steps: Sequence[PlanStep], v
     kinds = PlanScope(capabilities, steps).steps
     return replace(
         capabilities,
-        observed_types={step.name: infer_schema(value) for step, value in zip(steps, values, strict=True) if is_untyped(kinds[step.name])},
+        observed_types={
+            step.name: infer_schema(value)
+            for step, value in zip(steps, values, strict=True)
+            if is_untyped(kinds[step.name])
+        },
     )
 
 
@@ -125,12 +157,17 @@ def step_workflow(step: PlanStep, capabilities: Capabilities, steps: Sequence[Pl
     kinds = PlanScope(capabilities, steps).steps
     alone = replace(
         step,
-        arguments={key: value if isinstance(value, PlanLiteral) else _as_input(value, kinds) for key, value in step.arguments.items()},
+        arguments={
+            key: value if isinstance(value, PlanLiteral) else _as_input(value, kinds)
+            for key, value in step.arguments.items()
+        },
         each=_as_input(step.each, kinds) if isinstance(step.each, PlanReference) else step.each,
         after=(),
     )
     return to_workflow(
-        Plan((alone,), PlanAnswer((PlanReference(step.name),))), replace(capabilities, inputs={**capabilities.inputs, **kinds}), name
+        Plan((alone,), PlanAnswer((PlanReference(step.name),))),
+        replace(capabilities, inputs={**capabilities.inputs, **kinds}),
+        name,
     )
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from orchestra.router import PlanStyle
 from orchestra.workflows.python.steps import tool
-
-PlanStyle: TypeAlias = Literal["calls", "steps"]
 
 
 class ToolPrompt(BaseModel):
@@ -32,7 +31,10 @@ class ToolPlan(BaseModel):
 
 @tool(effect="pure", label="restricted")
 def offer_tools(
-    task: str, tools: Sequence[str | dict[str, Any]], tables: Mapping[str, Any] | None = None, style: PlanStyle | None = None
+    task: str,
+    tools: Sequence[str | dict[str, Any]],
+    tables: Mapping[str, Any] | None = None,
+    style: PlanStyle | None = None,
 ) -> ToolPrompt:
     """The tools of a task that share most with it, as a planner reads them, and the grammar of the plans that they allow.
 
@@ -41,7 +43,9 @@ def offer_tools(
     from orchestra.router import tool_plans
 
     chosen = tool_plans.shortlist(task, tool_plans.parse_tools(tools))
-    return ToolPrompt(tools=tool_plans.describe_tools(task, chosen, tables), grammar=tool_plans.build_grammar(chosen, style))
+    return ToolPrompt(
+        tools=tool_plans.describe_tools(task, chosen, tables), grammar=tool_plans.build_grammar(chosen, style)
+    )
 
 
 @tool(effect="pure", label="restricted")

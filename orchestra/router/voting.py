@@ -44,7 +44,9 @@ def count_votes(plans: Sequence[Plan | None]) -> VoteResult | None:
     counts = Counter(found for found in digests if found is not None)
     if not counts:
         return None
-    won, votes = max(counts.items(), key=lambda item: item[1])  # the first of equal ones: a counter keeps the order of arrival
+    won, votes = max(
+        counts.items(), key=lambda item: item[1]
+    )  # the first of equal ones: a counter keeps the order of arrival
     return VoteResult(digests.index(won), votes, len(plans))
 
 

@@ -8,7 +8,7 @@ that need a call are `unknown` here; `orchestra.verification.session` makes thes
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -18,10 +18,10 @@ from orchestra.agents.contract import Contract
 from orchestra.core.events import DroppedPart, Verdict
 from orchestra.core.outcomes import Evidence
 from orchestra.core.protocols import EvidenceSource
-from orchestra.verification import combine_verdicts
 from orchestra.verification.answer_parts import remove_parts
-from orchestra.verification.certificates.combination import Combination
+from orchestra.verification.certificates.combination import Combination, is_veto
 from orchestra.verification.check_expression import (
+    AGREE,
     CheckCall,
     CheckExpression,
     CheckSyntaxError,
@@ -30,13 +30,17 @@ from orchestra.verification.check_expression import (
     open_checks,
     parse_check,
 )
+from orchestra.verification.custom_checks import TOOL
 from orchestra.verification.deterministic import DETERMINISTIC_CHECKS, CheckFunction
-from orchestra.verification.model_checks import MODEL_CHECKS
+from orchestra.verification.entailment import ENTAILMENT
+from orchestra.verification.rederivation import REDERIVE
 from orchestra.verification.verdict import FAIL, PASS, SAME_MODEL_REASON, UNKNOWN, failed, unknown, unknown_by_model
 
 CONFIDENCE = "confidence"
 """The check that asks no evidence but the producer's own score."""
-ALL_CHECKS = (*DETERMINISTIC_CHECKS, CONFIDENCE, *MODEL_CHECKS)
+MODEL_CHECK_NAMES = (TOOL, ENTAILMENT, REDERIVE, AGREE)
+"""Checks that call a tool or an agent, the cheapest first (`orchestra.verification.model_checks`)."""
+ALL_CHECKS = (*DETERMINISTIC_CHECKS, CONFIDENCE, *MODEL_CHECK_NAMES)
 """All checks, the cheapest first."""
 HEAVY_SIZE = 1 << 14
 """Characters of a value and its evidence from which on checks should speak beside the loop: they may take a tenth of a second."""
@@ -91,6 +95,35 @@ class VerificationResult(msgspec.Struct, frozen=True, kw_only=True):
         return remove_parts(value, self.dropped).value if self.dropped else value
 
 
+def combined_score(verdicts: Sequence[Verdict], combination: Combination | None = None) -> float | None:
+    """One score in [0, 1]: 0 where a check fails, the lowest score where all pass, None where nothing is known.
+
+    Where a `combination` weighs them, a check that asks agents may fail, and the score is the combination's.
+    """
+    if combination is not None:
+        return combination.score(verdicts)
+    if any(verdict.outcome == FAIL for verdict in verdicts):
+        return 0.0
+    if not verdicts or any(verdict.outcome != PASS for verdict in verdicts):
+        return None
+    return min(verdict.score for verdict in verdicts)
+
+
+def rejects(verdict: Verdict, combination: Combination | None = None) -> bool:
+    """Whether a verdict alone keeps a value from being accepted, whatever the others say."""
+    return verdict.outcome == UNKNOWN or (is_veto(verdict) if combination is not None else verdict.outcome != PASS)
+
+
+def is_accepted(verdicts: Sequence[Verdict], threshold: float, combination: Combination | None = None) -> bool:
+    """Whether no verdict decides against it and the score reaches the threshold; no checks, no objection."""
+    if not verdicts:
+        return True
+    reached = combined_score(verdicts, combination)
+    return (
+        reached is not None and not any(rejects(verdict, combination) for verdict in verdicts) and reached >= threshold
+    )
+
+
 def is_heavy(request: VerificationRequest) -> bool:
     """Whether a value and its evidence are so much that others should not wait while its checks read them."""
     if not request.checks:
@@ -120,7 +153,9 @@ def verify_without_models(request: VerificationRequest) -> VerificationResult:
 @lru_cache(maxsize=1024)
 def parse_checks(checks: tuple[str, ...]) -> tuple[CheckExpression, ...]:
     """The rules of a list of checks, the cheapest first, each once. A text that is no rule stands for a check that nobody knows."""
-    return tuple(sorted(dict.fromkeys(map(_parse_or_call, checks)), key=lambda rule: max(map(_check_cost, check_calls(rule)))))
+    return tuple(
+        sorted(dict.fromkeys(map(_parse_or_call, checks)), key=lambda rule: max(map(_check_cost, check_calls(rule))))
+    )
 
 
 def check_names(checks: tuple[str, ...]) -> tuple[str, ...]:
@@ -153,7 +188,9 @@ def _next_deterministic(rules: tuple[CheckExpression, ...], known: dict[CheckCal
     if _has_failed(rules, known):
         return None
     return min(
-        (check for rule in rules for check in open_checks(rule, known) if check.check not in MODEL_CHECKS), key=_check_cost, default=None
+        (check for rule in rules for check in open_checks(rule, known) if check.check not in MODEL_CHECK_NAMES),
+        key=_check_cost,
+        default=None,
     )
 
 
@@ -162,9 +199,11 @@ def next_model_check(
 ) -> CheckCall | None:
     """The cheapest check that is open, asks agents, and on which it still depends whether the value is accepted."""
     evaluations = [evaluate(rule, known, expensive=True) for rule in rules]
-    if any(one is not None and combine_verdicts.rejects(one, combination) for one in evaluations):
+    if any(one is not None and rejects(one, combination) for one in evaluations):
         return None
-    return min((check for rule in rules for check in open_checks(rule, known, expensive=True)), key=_check_cost, default=None)
+    return min(
+        (check for rule in rules for check in open_checks(rule, known, expensive=True)), key=_check_cost, default=None
+    )
 
 
 def _has_failed(rules: Iterable[CheckExpression], known: Mapping[CheckCall, Verdict]) -> bool:
@@ -176,12 +215,12 @@ def build_result(
 ) -> VerificationResult:
     """What the rules say together, given what their checks have said. Rules that are still open are left out: another one has decided."""
     verdicts = [one for rule in rules if (one := evaluate(rule, known, expensive=True)) is not None]
-    good = combine_verdicts.is_accepted(verdicts, request.accept, request.combination)
-    against = [one for one in verdicts if combine_verdicts.rejects(one, request.combination)]
+    good = is_accepted(verdicts, request.accept, request.combination)
+    against = [one for one in verdicts if rejects(one, request.combination)]
     return VerificationResult(
         verdicts=tuple(verdicts),
         accepted=good,
-        score=combine_verdicts.combined_score(verdicts, request.combination),
+        score=combined_score(verdicts, request.combination),
         evidence=tuple(evidence for one in verdicts for evidence in one.evidence),
         reason="" if good else _rejection_reason(verdicts, request),
         guarantee=request.guarantee if good else "",
@@ -255,11 +294,13 @@ def _check_confidence(request: VerificationRequest) -> Verdict:
 
 def _rejection_reason(verdicts: list[Verdict], request: VerificationRequest) -> str:
     combination = request.combination
-    against = [f"{one.check}: {one.reason or one.outcome}" for one in verdicts if combine_verdicts.rejects(one, combination)]
+    against = [f"{one.check}: {one.reason or one.outcome}" for one in verdicts if rejects(one, combination)]
     if against:
         return "; ".join(against)
-    reached = combine_verdicts.combined_score(verdicts, combination)
+    reached = combined_score(verdicts, combination)
     if combination is None or reached is None:
         least = "".join(f", by {one.check}: {one.reason}" for one in verdicts if one.score == reached and one.reason)
         return f"a score of {reached} does not reach {request.accept}{least}"
-    return f"a score of {reached:.3f}, of {combination.describe(verdicts)} together, does not reach {request.accept:.6g}"
+    return (
+        f"a score of {reached:.3f}, of {combination.describe(verdicts)} together, does not reach {request.accept:.6g}"
+    )

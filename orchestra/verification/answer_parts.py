@@ -54,7 +54,9 @@ def split_answer(value: Any, schema: Schema) -> list[AnswerPart]:
         inside = max((at for at, step in enumerate(field.steps) if isinstance(step, int)), default=-1)
         if inside < 0:
             for start, end in sentence_spans(field.value):
-                found.append(AnswerPart(field.steps, (AnswerClaim(field.value[start:end].strip(), field.path),), start, end))
+                found.append(
+                    AnswerPart(field.steps, (AnswerClaim(field.value[start:end].strip(), field.path),), start, end)
+                )
             continue
         steps, claim = field.steps[: inside + 1], AnswerClaim(field.value, field.path)
         if (known := elements.get(steps)) is None:
@@ -81,7 +83,9 @@ def sentence_spans(text: str) -> Iterator[tuple[int, int]]:
 def _continues_sentence(text: str, begin: int, match: re.Match[str]) -> bool:
     """Whether a sentence from `begin` on has not ended with a mark, or has not begun."""
     start, end = match.span()
-    if (start == begin and match[0].isspace()) or (start - begin <= _LOOKBEHIND and _LIST_MARKER.fullmatch(text, begin, end)):
+    if (start == begin and match[0].isspace()) or (
+        start - begin <= _LOOKBEHIND and _LIST_MARKER.fullmatch(text, begin, end)
+    ):
         return True
     if "\n" in match[0]:
         return False
@@ -119,7 +123,9 @@ def remaining_value(value: Any, verdicts: Iterable[Verdict]) -> Any:
     return remove_parts(value, dropped).value if dropped else value
 
 
-def _remove(value: Any, old: Steps, new: Steps, gone: Mapping[Steps, list[tuple[int, int]]], moved: dict[Steps, Steps]) -> Any:
+def _remove(
+    value: Any, old: Steps, new: Steps, gone: Mapping[Steps, list[tuple[int, int]]], moved: dict[Steps, Steps]
+) -> Any:
     if isinstance(value, str):
         return _remove_spans(value, gone[old]) if gone.get(old) else value
     if isinstance(value, Mapping):

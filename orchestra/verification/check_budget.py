@@ -78,7 +78,11 @@ class CheckBudget:
         each = self.expected_tokens(self.total_bound // self.check_count) if self.check_count else stake.expected_tokens
         for one in upcoming:
             if one.influence > 0:
-                need += one.count * each * self.probability_above(stake.value_per_token * each / one.influence + DOUBT_TOLERANCE)
+                need += (
+                    one.count
+                    * each
+                    * self.probability_above(stake.value_per_token * each / one.influence + DOUBT_TOLERANCE)
+                )
         return need <= self.limit - self.spent
 
     def probability_above(self, doubt: float) -> float:

@@ -141,7 +141,9 @@ class _Parser:
             self._expect_close()
             return found
         if self.kind != "name":
-            raise CheckSyntaxError(f"a check is wanted, not {self.text!r}" if self.kind else "a check is wanted at its end", self.position)
+            raise CheckSyntaxError(
+                f"a check is wanted, not {self.text!r}" if self.kind else "a check is wanted at its end", self.position
+            )
         name = self.text
         if not _CHECK_NAME.fullmatch(name):
             raise CheckSyntaxError(f"{name!r} is no name of a check", self.position)
@@ -157,7 +159,9 @@ class _Parser:
 
     def _expect_close(self) -> None:
         if not self._take(")"):
-            raise CheckSyntaxError("a bracket is not closed" if not self.kind else f"`)` is wanted, not {self.text!r}", self.position)
+            raise CheckSyntaxError(
+                "a bracket is not closed" if not self.kind else f"`)` is wanted, not {self.text!r}", self.position
+            )
 
 
 def flatten(kind: type[AllOf] | type[AnyOf], parts: list[CheckExpression]) -> CheckExpression:
@@ -186,12 +190,16 @@ def evaluate(rule: CheckExpression, known: Mapping[CheckCall, Verdict], *, expen
         case CheckCall():
             return known.get(rule)
         case AllOf(parts):
-            return _evaluate_all(rule, [evaluate(part, known, expensive=expensive) for part in parts], expensive=expensive)
+            return _evaluate_all(
+                rule, [evaluate(part, known, expensive=expensive) for part in parts], expensive=expensive
+            )
         case AnyOf(parts):
             return _evaluate_any(rule, [evaluate(part, known, expensive=expensive) for part in parts])
 
 
-def open_checks(rule: CheckExpression, known: Mapping[CheckCall, Verdict], *, expensive: bool = False) -> Iterator[CheckCall]:
+def open_checks(
+    rule: CheckExpression, known: Mapping[CheckCall, Verdict], *, expensive: bool = False
+) -> Iterator[CheckCall]:
     """The checks that are open and may still make a difference, in their order."""
     if evaluate(rule, known, expensive=expensive) is not None:
         return
@@ -237,7 +245,11 @@ def is_agreement_only(rule: CheckExpression) -> bool:
 
 
 def _compose(
-    rule: CheckExpression, outcome: str, score: float, because: list[Verdict] | tuple[Verdict, ...], parts: tuple[Verdict, ...]
+    rule: CheckExpression,
+    outcome: str,
+    score: float,
+    because: list[Verdict] | tuple[Verdict, ...],
+    parts: tuple[Verdict, ...],
 ) -> Verdict:
     reasons = [f"{one.check}: {one.reason or one.outcome}" for one in because] if outcome != PASS else []
     return Verdict(
@@ -246,6 +258,8 @@ def _compose(
         score,
         "; ".join(reasons),
         deterministic=all(one.deterministic for one in because),
-        evidence=tuple(evidence for one in parts if one.outcome == PASS for evidence in one.evidence) if outcome == PASS else (),
+        evidence=tuple(evidence for one in parts if one.outcome == PASS for evidence in one.evidence)
+        if outcome == PASS
+        else (),
         parts=parts,
     )

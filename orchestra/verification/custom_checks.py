@@ -133,7 +133,12 @@ def build_questions(
     if value is None and Validator(subschema(tool.input, wanted[first])).check(None) is not None:
         return passed(TOOL, "there is no answer")
     inputs = {name: given[name] for name in wanted if name in given and name != first}
-    if EVIDENCE in wanted and EVIDENCE not in inputs and first != EVIDENCE and (texts := _evidence_argument(tool, sources)) is not None:
+    if (
+        EVIDENCE in wanted
+        and EVIDENCE not in inputs
+        and first != EVIDENCE
+        and (texts := _evidence_argument(tool, sources)) is not None
+    ):
         inputs[EVIDENCE] = texts
     missing = next((name for name in tool.input.get("required", ()) if name != first and name not in inputs), None)
     if missing is not None:
@@ -166,7 +171,9 @@ def judge_replies(replies: Sequence[JudgeReply]) -> Verdict:
             text = " ".join(reason[: 4 * MAX_REASON].split())[:MAX_REASON] if isinstance(reason, str) else ""
             if good is None:
                 return unknown(TOOL, text or "it cannot tell")
-            return _score_verdict(good, score if isinstance(score, int | float) and not isinstance(score, bool) else None, text)
+            return _score_verdict(
+                good, score if isinstance(score, int | float) and not isinstance(score, bool) else None, text
+            )
         case other:
             return unknown(TOOL, f"it said neither yes nor no, but a {type(other).__name__}")
 
@@ -175,5 +182,10 @@ def _score_verdict(good: bool, score: float | None = None, reason: str = "") -> 
     if score is not None and not (math.isfinite(score) and 0 <= score <= 1):
         return unknown(TOOL, f"a score of {score!r} is not in [0, 1]")
     if not good:
-        return Verdict(TOOL, FAIL, 0.0, reason or ("it says no" if score is None else f"a score of {score:g} is under {PASS_THRESHOLD:g}"))
+        return Verdict(
+            TOOL,
+            FAIL,
+            0.0,
+            reason or ("it says no" if score is None else f"a score of {score:g} is under {PASS_THRESHOLD:g}"),
+        )
     return Verdict(TOOL, PASS, 1.0 if score is None else float(score), reason)

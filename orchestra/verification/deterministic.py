@@ -92,7 +92,10 @@ def check_quote(value: Any, schema: dict[str, Any], evidence: tuple[EvidenceSour
             continue
         share = quotes.match_ratio(field.value, evidence)
         if share < quotes.NEAR_THRESHOLD:
-            return failed("quote", f"{excerpt(field.value)} does not stand in the evidence" if field.value.strip() else "a quote is empty")
+            return failed(
+                "quote",
+                f"{excerpt(field.value)} does not stand in the evidence" if field.value.strip() else "a quote is empty",
+            )
         near = near or (share, f"{excerpt(field.value)} is near the evidence, not in it")
     for field in every:
         if lacking := _missing_quote(field, every, within, schema):
@@ -102,9 +105,13 @@ def check_quote(value: Any, schema: dict[str, Any], evidence: tuple[EvidenceSour
     return passed("quote", evidence=tuple(found))
 
 
-def _sibling_answers(quote: ValueField, every: Sequence[ValueField], within: Mapping[str | None, list[ValueField]]) -> list[str]:
+def _sibling_answers(
+    quote: ValueField, every: Sequence[ValueField], within: Mapping[str | None, list[ValueField]]
+) -> list[str]:
     """The texts that stand beside a quote in its record, through the lists between; other values as JSON has them."""
-    by_path = {field.path: field for field in every if isinstance(field.value, Sequence) and not isinstance(field.value, str)}
+    by_path = {
+        field.path: field for field in every if isinstance(field.value, Sequence) and not isinstance(field.value, str)
+    }
     parent = quote.parent
     while parent in by_path:
         parent = by_path[parent].parent
@@ -122,16 +129,25 @@ def check_support(value: Any, schema: dict[str, Any], evidence: tuple[EvidenceSo
         return unknown("support", "the type has no field of type Quote", 0.0)
     every = list(iter_fields(value, schema))
     least = 1.0
-    quotable = {parent: [one for one in found if one.has_format(QUOTE_FORMAT)] for parent, found in _group_by_parent(every).items()}
+    quotable = {
+        parent: [one for one in found if one.has_format(QUOTE_FORMAT)]
+        for parent, found in _group_by_parent(every).items()
+    }
     quoting = {parent: _content_words(found) for parent, found in quotable.items()}
     for field in every:
-        words = content_words(field.value) if isinstance(field.value, str) and not field.has_format(QUOTE_FORMAT) else frozenset()
+        words = (
+            content_words(field.value)
+            if isinstance(field.value, str) and not field.has_format(QUOTE_FORMAT)
+            else frozenset()
+        )
         if not words or not quotable.get(field.parent):  # the record has no place for a quote
             continue
         quoted = quoting[field.parent]
         share = len(words & quoted) / len(words)
         if share < MIN_SUPPORT:
-            return failed("support", f"the quote has {len(words & quoted)} of the {len(words)} words of {excerpt(field.value)}")
+            return failed(
+                "support", f"the quote has {len(words & quoted)} of the {len(words)} words of {excerpt(field.value)}"
+            )
         least = min(least, share)
     return Verdict("support", PASS, least)
 
@@ -149,7 +165,10 @@ def _group_by_parent(every: Sequence[ValueField]) -> dict[str | None, list[Value
 
 
 def _missing_quote(
-    record: ValueField, every: Sequence[ValueField], within: Mapping[str | None, list[ValueField]], schema: dict[str, Any]
+    record: ValueField,
+    every: Sequence[ValueField],
+    within: Mapping[str | None, list[ValueField]],
+    schema: dict[str, Any],
 ) -> str:
     """How a record speaks without a quote, or an empty text.
 
@@ -167,7 +186,11 @@ def _missing_quote(
     if (not names and record.parent is not None) or any(field.value for field in beside if field.name in names):
         return ""
     summed = any(field.value and _is_expression(field) for field in beside)
-    others = [field for field in beside if field.name not in names and not (summed and (_is_computed(field) or field.is_enum()))]
+    others = [
+        field
+        for field in beside
+        if field.name not in names and not (summed and (_is_computed(field) or field.is_enum()))
+    ]
     silent = [field for field in others if field.allows_null()]
     for field in silent or others:
         if (isinstance(field.value, str) and field.value.strip()) or (
@@ -221,11 +244,16 @@ def check_numbers(value: Any, schema: dict[str, Any], evidence: tuple[EvidenceSo
                 doubt = doubt or why
         for day in _days_of(field):
             if (on := index.find_day(day)) is not None:
-                found.append(Evidence("numbers", on[0].text, on[1].name, on[0].start, on[0].start + len(on[0].text), field.path))
+                found.append(
+                    Evidence("numbers", on[0].text, on[1].name, on[0].start, on[0].start + len(on[0].text), field.path)
+                )
             else:
                 doubt = doubt or f"the date {day.text} is not in the evidence, though its numbers are"
         if (numeral := _unparsed_numeral(field, index, wording)) is not None:
-            doubt = doubt or f"{excerpt(numeral.text)} in {field.path or 'the answer'} may be a number, and is not read as one"
+            doubt = (
+                doubt
+                or f"{excerpt(numeral.text)} in {field.path or 'the answer'} may be a number, and is not read as one"
+            )
         if _is_factual_number(field) and not _is_finite(field.value):
             doubt = doubt or f"{field.path or 'the answer'} is no number that could be looked up"
     return unknown("numbers", doubt) if doubt else passed("numbers", evidence=tuple(found[:MAX_EVIDENCE]))
@@ -241,14 +269,20 @@ def _unparsed_numeral(field: ValueField, index: EvidenceIndex, wording: TextWord
     if not isinstance(field.value, str):
         return None
     text = field.value
-    read = [(one.begin, one.begin + len(one.text)) for one in (*figures.find_numbers(text), *number_match.stated_numbers(text))]
+    read = [
+        (one.begin, one.begin + len(one.text))
+        for one in (*figures.find_numbers(text), *number_match.stated_numbers(text))
+    ]
     read += [(one.start, one.end) for one in find_times(text)] + [
         (one.start, one.start + len(one.text)) for one in figures.find_dates(text)
     ]
     for one in find_unparsed(text, [*read, *number_match.non_numeric_spans(text)]):
         if field.is_enum() and not any(char.isnumeric() for char in one.text):
             continue
-        if not (wording.contains(one) or any(index.find(figures.Number(v, v, Fraction(0), text=one.text)) for v in one.values)):
+        if not (
+            wording.contains(one)
+            or any(index.find(figures.Number(v, v, Fraction(0), text=one.text)) for v in one.values)
+        ):
             return one
     return None
 
@@ -275,7 +309,9 @@ def _numbers_of(field: ValueField, index: EvidenceIndex | None = None) -> list[f
     if index is None:
         return [number for number in every if not number.is_uncertain]
     clock = SpanCursor((time.start, time.end) for time in find_times(text))
-    known = [(day.start, day.start + len(day.text)) for day in figures.find_dates(text) if index.find_day(day) is not None]
+    known = [
+        (day.start, day.start + len(day.text)) for day in figures.find_dates(text) if index.find_day(day) is not None
+    ]
     slashed = [one for one in every if number_match.has_slash(one)]
     borne = [one for one in slashed if index.find(one) is not None]
     known += [(one.start, one.start + len(one.text)) for one in borne]
@@ -313,7 +349,9 @@ def _computed_values(expressions: Sequence[str], index: EvidenceIndex, *, parts:
     if not expressions:
         return []
     known = [number for number, _ in index.numbers]
-    plain = {form for one in known for number in (one.value, one.plain) for form in (number, abs(number))} | set(_CONSTANTS)
+    plain = {form for one in known for number in (one.value, one.plain) for form in (number, abs(number))} | set(
+        _CONSTANTS
+    )
     if parts:
         plain |= {form for one in known if not one.identifier for form in one.other_readings}
     results: list[Fraction] = []
@@ -332,12 +370,20 @@ def check_recompute(value: Any, schema: dict[str, Any], evidence: tuple[Evidence
     expressions = [field for field in every if _is_expression(field)]
     if not expressions:
         absent = schema_has_format(schema, EXPRESSION_FORMAT) or any(field.name == EXPRESSION_FORMAT for field in every)
-        return passed("recompute", "nothing was computed") if absent else unknown("recompute", "the type has no expression", 0.0)
+        return (
+            passed("recompute", "nothing was computed")
+            if absent
+            else unknown("recompute", "the type has no expression", 0.0)
+        )
     within = _group_by_parent(every)
     results_of: dict[str | None, list[figures.Number]] = {}
     for field in expressions:
         if (results := results_of.get(field.parent)) is None:
-            beside = [other for other in within[field.parent] if not _is_expression(other) and not other.has_format(QUOTE_FORMAT)]
+            beside = [
+                other
+                for other in within[field.parent]
+                if not _is_expression(other) and not other.has_format(QUOTE_FORMAT)
+            ]
             results = results_of[field.parent] = [number for other in beside for number in _numbers_of(other)]
         if not results:
             return unknown("recompute", f"no number stands beside {field.path}")
@@ -347,7 +393,10 @@ def check_recompute(value: Any, schema: dict[str, Any], evidence: tuple[Evidence
             return failed("recompute", f"{field.path}: {error.args[0]}")
         right = [number for number in results if any(_matches_result(number, exact) for exact in values)]
         if not right:
-            return failed("recompute", f"{excerpt(field.value)} gives {arithmetic.format_fraction(values[0])}, not {results[0].text}")
+            return failed(
+                "recompute",
+                f"{excerpt(field.value)} gives {arithmetic.format_fraction(values[0])}, not {results[0].text}",
+            )
         clashes = [_has_currency_conflict(number, field.value) for number in right]
         if all(clashes):
             other = f"is in another currency than {right[0].text}" if right[0].currency else "adds two currencies"
@@ -371,7 +420,9 @@ def _has_currency_conflict(result: figures.Number, expression: str) -> bool | No
 def _matches_result(number: figures.Number, exact: Fraction) -> bool:
     """A result with `%` may stand beside an expression that gives the share, or the per cent."""
     scale = 100 if number.percent else 1
-    return arithmetic.is_close(number.value, number.step, exact) or arithmetic.is_close(number.value * scale, number.step * scale, exact)
+    return arithmetic.is_close(number.value, number.step, exact) or arithmetic.is_close(
+        number.value * scale, number.step * scale, exact
+    )
 
 
 DETERMINISTIC_CHECKS: dict[str, CheckFunction] = {

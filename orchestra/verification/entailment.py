@@ -89,7 +89,9 @@ def may_have_claims(schema: Mapping[str, Any]) -> bool:
     """Whether values of a type may claim something: whether it has a place for a text of one's own. Each part is looked at once."""
     line: list[Mapping[str, Any]] = [schema]
     seen: set[int] = set()
-    if any(part.get("type") == "string" and part.get("format") == QUOTE_FORMAT for part in expand_schema(schema, schema)):
+    if any(
+        part.get("type") == "string" and part.get("format") == QUOTE_FORMAT for part in expand_schema(schema, schema)
+    ):
         return True
     while line:
         for part in expand_schema(line.pop(), schema):
@@ -105,7 +107,9 @@ def may_have_claims(schema: Mapping[str, Any]) -> bool:
             ):
                 return True
             line += [
-                inner for name, inner in part.get("properties", {}).items() if name not in NON_CLAIM_FIELDS and isinstance(inner, Mapping)
+                inner
+                for name, inner in part.get("properties", {}).items()
+                if name not in NON_CLAIM_FIELDS and isinstance(inner, Mapping)
             ]
             line += [inner for key in ("items", "additionalProperties") if isinstance(inner := part.get(key), Mapping)]
             line += [inner for inner in part.get("prefixItems", ()) if isinstance(inner, Mapping)]
@@ -150,7 +154,11 @@ def _sentence_spans(text: str, max_tokens: int) -> Iterator[tuple[int, int]]:
         sentence = text[at:stop]
         if sentence.strip():
             low, high = at + len(sentence) - len(sentence.lstrip()), at + len(sentence.rstrip())
-            yield from [(low, high)] if estimate_tokens(text[low:high]) <= max_tokens else _word_spans(text, low, high, max_tokens)
+            yield from (
+                [(low, high)]
+                if estimate_tokens(text[low:high]) <= max_tokens
+                else _word_spans(text, low, high, max_tokens)
+            )
         at = stop if match is None else match.end()
 
 
@@ -170,7 +178,11 @@ def _word_spans(text: str, low: int, high: int, max_tokens: int) -> Iterator[tup
 
 
 def build_questions(
-    value: Any, schema: Mapping[str, Any], sources: Sequence[EvidenceSource], agent: str, given_claims: Sequence[AnswerClaim] | None = None
+    value: Any,
+    schema: Mapping[str, Any],
+    sources: Sequence[EvidenceSource],
+    agent: str,
+    given_claims: Sequence[AnswerClaim] | None = None,
 ) -> tuple[CheckQuestion, ...] | Verdict:
     """What is asked of the agent: each claim beside each piece; or the verdict, where nothing need be asked or nothing can. `given_claims`
     replace the claims that the texts of the value make."""
@@ -184,13 +196,16 @@ def build_questions(
         return unknown_by_model(ENTAILMENT, "there is no evidence")
     if len(given_claims) * len(cut) > MAX_QUESTIONS:
         return unknown_by_model(
-            ENTAILMENT, f"{len(given_claims)} claims beside {len(cut)} pieces of evidence are more than {MAX_QUESTIONS} questions"
+            ENTAILMENT,
+            f"{len(given_claims)} claims beside {len(cut)} pieces of evidence are more than {MAX_QUESTIONS} questions",
         )
     texts = [sources[piece.source].text[piece.start : piece.end] for piece in cut]
     return tuple(CheckQuestion(agent, {CLAIM: claim.text, EVIDENCE: text}) for claim in given_claims for text in texts)
 
 
-def judge_replies(value: Any, schema: Mapping[str, Any], sources: Sequence[EvidenceSource], replies: Sequence[JudgeReply]) -> Verdict:
+def judge_replies(
+    value: Any, schema: Mapping[str, Any], sources: Sequence[EvidenceSource], replies: Sequence[JudgeReply]
+) -> Verdict:
     """The verdict of an agent's replies, in the order of `build_questions`. One that is missing or makes no sense is never for a claim."""
     verdicts = claim_verdicts(extract_claims(value, schema), sources, replies)
     if not verdicts:
@@ -203,19 +218,25 @@ def judge_replies(value: Any, schema: Mapping[str, Any], sources: Sequence[Evide
     return msgspec.structs.replace(least, evidence=tuple(evidence for one in verdicts for evidence in one.evidence))
 
 
-def claim_verdicts(claims: Sequence[AnswerClaim], sources: Sequence[EvidenceSource], replies: Sequence[JudgeReply]) -> list[Verdict]:
+def claim_verdicts(
+    claims: Sequence[AnswerClaim], sources: Sequence[EvidenceSource], replies: Sequence[JudgeReply]
+) -> list[Verdict]:
     """The verdict on each claim by itself; none at all where the replies are not those to its questions."""
     cut = split_evidence(sources)
     if len(replies) != len(claims) * len(cut):
         return []
     heard = (replies[index * len(cut) : (index + 1) * len(cut)] for index in range(len(claims)))
     return [
-        _claim_verdict(claim, cut, sources, [probabilities(reply) for reply in some]) for claim, some in zip(claims, heard, strict=True)
+        _claim_verdict(claim, cut, sources, [probabilities(reply) for reply in some])
+        for claim, some in zip(claims, heard, strict=True)
     ]
 
 
 def _claim_verdict(
-    claim: AnswerClaim, cut: Sequence[EvidenceChunk], sources: Sequence[EvidenceSource], heard: Sequence[tuple[float, float] | str]
+    claim: AnswerClaim,
+    cut: Sequence[EvidenceChunk],
+    sources: Sequence[EvidenceSource],
+    heard: Sequence[tuple[float, float] | str],
 ) -> Verdict:
     known = [(chance, piece) for chance, piece in zip(heard, cut, strict=True) if not isinstance(chance, str)]
     for (_, refuted), piece in known:
@@ -227,7 +248,9 @@ def _claim_verdict(
         return unknown_by_model(ENTAILMENT, f"{excerpt(claim.text)}: {faults[0]}")
     (score, _), best = max(known, key=lambda one: one[0][0])
     if score < DECISION_THRESHOLD:
-        return Verdict(ENTAILMENT, FAIL, score, f"the evidence does not state {excerpt(claim.text)}", deterministic=False)
+        return Verdict(
+            ENTAILMENT, FAIL, score, f"the evidence does not state {excerpt(claim.text)}", deterministic=False
+        )
     source = sources[best.source]
     rests = Evidence(ENTAILMENT, source.text[best.start : best.end], source.name, best.start, best.end, claim.path)
     return Verdict(ENTAILMENT, PASS, score, deterministic=False, evidence=(rests,))
@@ -240,7 +263,9 @@ def probabilities(reply: JudgeReply) -> tuple[float, float] | str:
         return reply.error
     if not isinstance(reply.value, Mapping):
         return "the answer has no probabilities"
-    found = [next((reply.value[name] for name in names if name in reply.value), None) for names in (SUPPORTED, CONTRADICTED)]
+    found = [
+        next((reply.value[name] for name in names if name in reply.value), None) for names in (SUPPORTED, CONTRADICTED)
+    ]
     supported, refuted = found
     if supported is None or refuted is None:
         return "the server tells no probability of the labels, or gave them less than half of it"

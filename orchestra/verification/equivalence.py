@@ -14,7 +14,14 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from orchestra.schema.fields import EXPRESSION_FORMAT, QUOTE_FORMAT, SCORE_FIELDS, ValueField, is_probability, iter_fields
+from orchestra.schema.fields import (
+    EXPRESSION_FORMAT,
+    QUOTE_FORMAT,
+    SCORE_FIELDS,
+    ValueField,
+    is_probability,
+    iter_fields,
+)
 from orchestra.text.numbers import numbers as figures
 from orchestra.text.numbers.times import find_times
 from orchestra.text.quotes import fold
@@ -51,7 +58,11 @@ def _is_quote(field: ValueField, every: Mapping[str, ValueField]) -> bool:
     """Whether a field is a quote, or a list of them."""
     if field.has_format(QUOTE_FORMAT):
         return True
-    items = [every[f"{field.path}[{index}]"] for index in range(len(field.value))] if isinstance(field.value, list | tuple) else []
+    items = (
+        [every[f"{field.path}[{index}]"] for index in range(len(field.value))]
+        if isinstance(field.value, list | tuple)
+        else []
+    )
     return bool(items) and all(item.has_format(QUOTE_FORMAT) for item in items)
 
 
@@ -102,7 +113,10 @@ def _are_equivalent_texts(left: str, right: str) -> bool:
         and len(one.days) == len(two.days)
         and len(one.numbers) == len(two.numbers)
         and all(a.matches(b) and b.matches(a) for a, b in zip(one.days, two.days, strict=True))
-        and all(figures.same_number(a, b) and figures.same_number(b, a) for a, b in zip(one.numbers, two.numbers, strict=True))
+        and all(
+            figures.same_number(a, b) and figures.same_number(b, a)
+            for a, b in zip(one.numbers, two.numbers, strict=True)
+        )
     )
 
 
@@ -114,15 +128,25 @@ class _NormalizedText:
     def __init__(self, text: str) -> None:
         self.days = figures.find_dates(text)
         self.times = find_times(text)
-        spans = [(day.start, day.start + len(day.text)) for day in self.days] + [(time.start, time.end) for time in self.times]
-        self.numbers = [one for one in figures.find_numbers(text, words=True) if not any(low <= one.start < high for low, high in spans)]
+        spans = [(day.start, day.start + len(day.text)) for day in self.days] + [
+            (time.start, time.end) for time in self.times
+        ]
+        self.numbers = [
+            one
+            for one in figures.find_numbers(text, words=True)
+            if not any(low <= one.start < high for low, high in spans)
+        ]
         spans += [(one.begin, one.begin + len(one.text)) for one in self.numbers]
         rest = list(text)
         for low, high in spans:
             rest[low:high] = " " * (high - low)
         folded = fold("".join(rest)).text
         words = _WORD.findall(folded)
-        self.words = tuple(word for word in words if word not in _ARTICLES) or tuple(words) or ((folded.strip(),) if not spans else ())
+        self.words = (
+            tuple(word for word in words if word not in _ARTICLES)
+            or tuple(words)
+            or ((folded.strip(),) if not spans else ())
+        )
 
 
 def cluster_equivalent(values: Sequence[Any]) -> list[list[int]]:

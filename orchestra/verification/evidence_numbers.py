@@ -8,7 +8,15 @@ from fractions import Fraction
 from typing import NamedTuple, TypeAlias
 
 from orchestra.core.protocols import EvidenceSource
-from orchestra.text.numbers.numbers import CalendarDate, Number, differ_in_kind, find_dates, find_figures, move_number, same_number
+from orchestra.text.numbers.numbers import (
+    CalendarDate,
+    Number,
+    differ_in_kind,
+    find_dates,
+    find_figures,
+    move_number,
+    same_number,
+)
 from orchestra.text.numbers.times import TimeOfDay, find_times
 from orchestra.verification import number_match
 
@@ -22,7 +30,17 @@ LocatedNumber: TypeAlias = tuple[Number, EvidenceSource]
 class EvidenceIndex:
     """What texts hold, each number once, at its first place."""
 
-    __slots__ = ("_by_value", "_dashed_values", "_days", "_hints", "_part_values", "_plain_values", "_standalone", "_times", "numbers")
+    __slots__ = (
+        "_by_value",
+        "_dashed_values",
+        "_days",
+        "_hints",
+        "_part_values",
+        "_plain_values",
+        "_standalone",
+        "_times",
+        "numbers",
+    )
 
     def __init__(self, evidence: Iterable[EvidenceSource]) -> None:
         first: dict[tuple[object, ...], LocatedNumber] = {}
@@ -30,7 +48,9 @@ class EvidenceIndex:
         """What bears out numbers in words alone, or quarters alone."""
         self._standalone: set[Fraction] = set()
         """Those that are no parts of times."""
-        self._times: dict[tuple[tuple[int, int], str], dict[tuple[int, bool, str], tuple[TimeOfDay, EvidenceSource]]] = {}
+        self._times: dict[
+            tuple[tuple[int, int], str], dict[tuple[int, bool, str], tuple[TimeOfDay, EvidenceSource]]
+        ] = {}
         """By what clocks show, and seconds that say no more than they do: each time once, at its first place."""
         self._days: dict[tuple[int | None, int, int | None], tuple[CalendarDate, EvidenceSource]] = {}
         """By what they say, and what says less: each at its first place."""
@@ -46,7 +66,9 @@ class EvidenceIndex:
         self._part_values = {part for number, _ in self.numbers for part in number.other_readings}
         self._dashed_values = {abs(number.plain) for number, _ in self.numbers if number.uncertain_minus}
 
-    def _index_chunk(self, piece: TextChunk, source: EvidenceSource, first: dict[tuple[object, ...], LocatedNumber]) -> None:
+    def _index_chunk(
+        self, piece: TextChunk, source: EvidenceSource, first: dict[tuple[object, ...], LocatedNumber]
+    ) -> None:
         """Takes in what begins in a piece of a text."""
         clock = find_times(piece.text)
         for time in clock:
@@ -72,7 +94,10 @@ class EvidenceIndex:
                 if (written := _number_key(number)) not in first:
                     first[written] = (move_number(number, number.start + piece.offset), source)
         for number in number_match.hint_numbers(piece.text):
-            if piece.contains(number.start) and (hint := (number.value, number_match.is_quarter(number))) not in self._hints:
+            if (
+                piece.contains(number.start)
+                and (hint := (number.value, number_match.is_quarter(number))) not in self._hints
+            ):
                 self._hints[hint] = (move_number(number, number.start + piece.offset), source)
         for day in find_dates(piece.text):
             if piece.contains(day.start):
@@ -82,7 +107,9 @@ class EvidenceIndex:
     def find(self, number: Number) -> LocatedNumber | None:
         """The first place of a number that says the same as that of an answer."""
         near = sorted({at for value in _lookup_values(number) for at in self._by_value.get(value, ())})
-        if (found := next((self.numbers[at] for at in near if same_number(number, self.numbers[at][0])), None)) is not None:
+        if (
+            found := next((self.numbers[at] for at in near if same_number(number, self.numbers[at][0])), None)
+        ) is not None:
             return found
         if number.alternative is not None:
             return self.find(replace(number, value=number.alternative, plain=number.alternative, alternative=None))
@@ -103,23 +130,37 @@ class EvidenceIndex:
         if any(time.may_match(one) for one, _ in self._similar_times(time)):
             return f"{time.text} is in the evidence, as a time that may be another one"
         parts = {Fraction(time.hour), *(Fraction(part) for part in (time.minute, time.second) if part and part != "00")}
-        return f"the time {time.text} is not in the evidence, though its numbers are" if self._standalone.issuperset(parts) else ""
+        return (
+            f"the time {time.text} is not in the evidence, though its numbers are"
+            if self._standalone.issuperset(parts)
+            else ""
+        )
 
     def find_operand(self, value: Fraction) -> LocatedNumber | None:
         """The first place of a number that may be written so in an expression."""
-        near = sorted({at for candidate in (value, abs(value), -abs(value)) for at in self._by_value.get(candidate, ())})
-        return next((one for at in near if abs(value) in (abs((one := self.numbers[at])[0].value), abs(one[0].plain))), None)
+        near = sorted(
+            {at for candidate in (value, abs(value), -abs(value)) for at in self._by_value.get(candidate, ())}
+        )
+        return next(
+            (one for at in near if abs(value) in (abs((one := self.numbers[at])[0].value), abs(one[0].plain))), None
+        )
 
     def number_doubt(self, number: Number) -> str:
         """Why nobody can tell whether a number that is not found stands there; empty where it does not."""
-        others = [self.numbers[at][0] for at in self._by_value.get(number.plain, ()) if self.numbers[at][0].plain == number.plain]
+        others = [
+            self.numbers[at][0]
+            for at in self._by_value.get(number.plain, ())
+            if self.numbers[at][0].plain == number.plain
+        ]
         if others and not all(differ_in_kind(number, one) for one in others):
             return f"{number.text} is in the evidence, with another scale, unit or currency"
         if number_match.has_slash(number):
             return f"{number.text} is in the evidence as two numbers, and not as a share"
         if number.is_uncertain:
             return f"{number.text} is not in the evidence, and may be no number"
-        if abs(number.plain) in self._dashed_values or (number.uncertain_minus and {number.plain, -number.plain} & self._plain_values):
+        if abs(number.plain) in self._dashed_values or (
+            number.uncertain_minus and {number.plain, -number.plain} & self._plain_values
+        ):
             return f"{number.text} is in the evidence, with a dash or a word that may be a minus"
         if number.plain in self._part_values or (
             number.other_readings and not number.identifier and self._plain_values.issuperset(number.other_readings)
@@ -129,7 +170,9 @@ class EvidenceIndex:
 
     def find_day(self, day: CalendarDate) -> tuple[CalendarDate, EvidenceSource] | None:
         """The first place of a date that says that of an answer at least as exactly."""
-        return next((one for month, at in _readings(day) if (one := self._days.get((day.year, month, at))) is not None), None)
+        return next(
+            (one for month, at in _readings(day) if (one := self._days.get((day.year, month, at))) is not None), None
+        )
 
 
 class TextChunk(NamedTuple):

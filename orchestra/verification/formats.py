@@ -50,7 +50,9 @@ _KIND_BY_NAME = tuple(
 _CAMEL_CASE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _ISO_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)(?![\d-])", re.ASCII)
 _IBAN = re.compile(r"(?<!\w)[A-Z]{2}\d\d(?:[ \u00a0]?[A-Z0-9])+", re.ASCII)
-_CARD = re.compile(r"(?<![\w-])(?<!\d )(?:[2-6]\d{3}([ -])\d{4}\1\d{4}\1\d{4}|3[47]\d\d([ -])\d{6}\2\d{5})(?![\w-]| \d)", re.ASCII)
+_CARD = re.compile(
+    r"(?<![\w-])(?<!\d )(?:[2-6]\d{3}([ -])\d{4}\1\d{4}\1\d{4}|3[47]\d\d([ -])\d{6}\2\d{5})(?![\w-]| \d)", re.ASCII
+)
 _MIN_IBAN_LENGTH = 15
 """Characters of the shortest IBAN."""
 _MASK = re.compile(r"[*•●#…]|\.\.|[xX]{4}")
@@ -87,7 +89,12 @@ def check_format(value: Any, schema: dict[str, Any], evidence: tuple[EvidenceSou
 
 def _checked_text(field: ValueField) -> str | None:
     """What of a field is looked at: a text, or a number that stands for one."""
-    if field.has_format(QUOTE_FORMAT) or field.has_format(EXPRESSION_FORMAT) or field.name == EXPRESSION_FORMAT or field.is_enum():
+    if (
+        field.has_format(QUOTE_FORMAT)
+        or field.has_format(EXPRESSION_FORMAT)
+        or field.name == EXPRESSION_FORMAT
+        or field.is_enum()
+    ):
         return None
     if isinstance(field.value, int) and not isinstance(field.value, bool):
         return str(field.value) if _field_kind(field)[0] == "card" else None
@@ -109,7 +116,9 @@ def _field_kind(field: ValueField) -> tuple[str, bool]:
 def _find_issues(field: ValueField, text: str) -> Iterator[FormatIssue]:
     """What is wrong with a text; an empty reason for each thing that is right."""
     kind, strict = _field_kind(field)
-    named = not any(isinstance(schema.get("format"), str) for schema in field.schemas)  # and may hold more, or less, than one
+    named = not any(
+        isinstance(schema.get("format"), str) for schema in field.schemas
+    )  # and may hold more, or less, than one
     if kind in _CODE_CHECKS:
         each = [_CODE_CHECKS[kind](part, strict) for part in _SEPARATOR.split(text)] if strict and named else []
         if len(each) > 1 and all(one is not None and not (one[0] and one[1]) for one in each):  # `US, CN`
@@ -199,9 +208,15 @@ def _check_language(text: str, strict: bool) -> FormatIssue | None:
         return f"there is no country {country}", True
     if len(language) == 3:
         return (f"{language} is none of the codes of two letters", False) if strict or country else None
-    if not strict and not country and language != text and language not in LANGUAGES:  # `Go` and `R` are languages as well
+    if (
+        not strict and not country and language != text and language not in LANGUAGES
+    ):  # `Go` and `R` are languages as well
         return None
-    return ("", True) if language in LANGUAGES else (f"there is no language {language} in ISO 639-1", strict or bool(country))
+    return (
+        ("", True)
+        if language in LANGUAGES
+        else (f"there is no language {language} in ISO 639-1", strict or bool(country))
+    )
 
 
 _CODE_CHECKS: Final[dict[str, Callable[[str, bool], FormatIssue | None]]] = {

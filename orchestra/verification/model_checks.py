@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from orchestra.agents.contract import Contract
 from orchestra.core.events import CheckQuestion, Verdict
 from orchestra.verification import custom_checks, entailment, partial_answers, rederivation
+from orchestra.verification.acceptance import MODEL_CHECK_NAMES, VerificationRequest
 from orchestra.verification.check_expression import AGREE, CheckCall
 from orchestra.verification.custom_checks import TOOL
 from orchestra.verification.entailment import ENTAILMENT, JudgeReply
-from orchestra.verification.rederivation import REDERIVE
 from orchestra.verification.verdict import SAME_MODEL_REASON, unknown_by_model
-
-if TYPE_CHECKING:
-    from orchestra.verification.acceptance import VerificationRequest
 
 
 class ModelCheck(Protocol):
@@ -56,7 +53,9 @@ class _EntailmentCheck:
         if isinstance(judge, Verdict):
             return judge
         given_claims = partial_answers.part_claims(request) if request.back_off else None
-        return entailment.build_questions(request.value, request.schema, request.evidence, self.judge_name(check), given_claims)
+        return entailment.build_questions(
+            request.value, request.schema, request.evidence, self.judge_name(check), given_claims
+        )
 
     def judge_replies(self, check: CheckCall, request: VerificationRequest, replies: Sequence[JudgeReply]) -> Verdict:
         if request.back_off:
@@ -70,11 +69,17 @@ class _RederiveCheck:
 
     def build_questions(self, check: CheckCall, request: VerificationRequest) -> tuple[CheckQuestion, ...] | Verdict:
         judge = _find_independent_judge(check, request)
-        return judge if isinstance(judge, Verdict) else rederivation.rederivation_questions(judge, _given_inputs(request), request.evidence)
+        return (
+            judge
+            if isinstance(judge, Verdict)
+            else rederivation.rederivation_questions(judge, _given_inputs(request), request.evidence)
+        )
 
     def judge_replies(self, check: CheckCall, request: VerificationRequest, replies: Sequence[JudgeReply]) -> Verdict:
         judge = request.judges.get(check.argument)
-        return rederivation.judge_rederivation(request.value, request.schema, {} if judge is None else judge.output, replies)
+        return rederivation.judge_rederivation(
+            request.value, request.schema, {} if judge is None else judge.output, replies
+        )
 
 
 class _AgreeCheck:
@@ -82,7 +87,10 @@ class _AgreeCheck:
         return ""
 
     def build_questions(self, check: CheckCall, request: VerificationRequest) -> tuple[CheckQuestion, ...] | Verdict:
-        producer, count = request.producer, int(check.argument or rederivation.DEFAULT_SAMPLES) if (check.argument or "0").isdigit() else 0
+        producer, count = (
+            request.producer,
+            int(check.argument or rederivation.DEFAULT_SAMPLES) if (check.argument or "0").isdigit() else 0,
+        )
         if producer is None or producer.kind != "agent":
             return unknown_by_model(AGREE, "no agent produced the value, and so none can be asked again")
         if not producer.max_output:
@@ -95,12 +103,9 @@ class _AgreeCheck:
         return rederivation.judge_agreement(request.value, request.schema, replies)
 
 
-MODEL_CHECKS: Mapping[str, ModelCheck] = {
-    TOOL: _ToolCheck(),
-    ENTAILMENT: _EntailmentCheck(),
-    REDERIVE: _RederiveCheck(),
-    AGREE: _AgreeCheck(),
-}
+MODEL_CHECKS: Mapping[str, ModelCheck] = dict(
+    zip(MODEL_CHECK_NAMES, (_ToolCheck(), _EntailmentCheck(), _RederiveCheck(), _AgreeCheck()), strict=True)
+)
 """By name, the cheapest first."""
 
 
@@ -133,10 +138,14 @@ def _find_independent_judge(check: CheckCall, request: VerificationRequest) -> C
     """The same, of whoever has not produced the value."""
     judge = _find_judge(check, request)
     if isinstance(judge, Contract) and request.producer is not None and is_same_agent(judge, request.producer):
-        return unknown_by_model(check.check, f"{judge_name(check)} is the agent that produced the value: {SAME_MODEL_REASON}")
+        return unknown_by_model(
+            check.check, f"{judge_name(check)} is the agent that produced the value: {SAME_MODEL_REASON}"
+        )
     return judge
 
 
 def _given_inputs(request: VerificationRequest) -> Mapping[str, Any]:
     """What the value was made from, as others may be given it."""
-    return request.inputs if request.producer is None else custom_checks.producer_inputs(request.producer, request.inputs)
+    return (
+        request.inputs if request.producer is None else custom_checks.producer_inputs(request.producer, request.inputs)
+    )

@@ -15,7 +15,13 @@ from operator import attrgetter
 
 from orchestra.text.numbers.currencies import SUFFIX_PATTERN, currency_code
 from orchestra.text.numbers.numbers import Number, find_numbers, number_context
-from orchestra.text.numbers.phrases import NON_NUMBER_PATTERN, NumberPhrase, find_hints, find_phrases, find_unit_articles
+from orchestra.text.numbers.phrases import (
+    NON_NUMBER_PATTERN,
+    NumberPhrase,
+    find_hints,
+    find_phrases,
+    find_unit_articles,
+)
 from orchestra.text.numbers.units import unit_at
 from orchestra.text.numbers.words import WrittenNumber, find_written_numbers
 
@@ -101,7 +107,9 @@ def _phrase_number(text: str, one: NumberPhrase) -> Number:
     if one.ordinal and text[one.end : one.end + len(" quarter")].lower() == " quarter":
         shown = text[one.start : one.end + len(" quarter")]
     found = Number(one.value, one.value, Fraction(0), text=shown, start=one.start, begin=one.start)
-    return replace(found, measure_unit=unit_at(text, one.end), is_uncertain=one.is_uncertain, alternative=one.alternative)
+    return replace(
+        found, measure_unit=unit_at(text, one.end), is_uncertain=one.is_uncertain, alternative=one.alternative
+    )
 
 
 def _written_number(text: str, one: WrittenNumber) -> Number:
@@ -112,5 +120,10 @@ def _written_number(text: str, one: WrittenNumber) -> Number:
     if money := _CURRENCY.match(text, one.end):
         return replace(found, currency=currency_code(money["after"]))
     measure, _, counts = number_context(text, one.start, one.end)
-    known = one.value <= MAX_BACK_REFERENCE and _DETERMINER.search(text, max(0, one.start - _DETERMINER_WINDOW), one.start) is not None
-    return replace(found, measure_unit=measure, counts_noun=counts, is_uncertain=measure is None and (one.value in (0, 1) or known))
+    known = (
+        one.value <= MAX_BACK_REFERENCE
+        and _DETERMINER.search(text, max(0, one.start - _DETERMINER_WINDOW), one.start) is not None
+    )
+    return replace(
+        found, measure_unit=measure, counts_noun=counts, is_uncertain=measure is None and (one.value in (0, 1) or known)
+    )

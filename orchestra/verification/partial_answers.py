@@ -8,19 +8,16 @@ must still be of its type: a list that may not be that short, a text that may no
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from orchestra.core.events import DroppedPart, Verdict
 from orchestra.core.outcomes import Evidence
 from orchestra.schema.types import Validator
+from orchestra.verification.acceptance import VerificationRequest
 from orchestra.verification.answer_parts import AnswerPart, RemainingAnswer, remove_parts, split_answer
 from orchestra.verification.entailment import ENTAILMENT, AnswerClaim, JudgeReply, claim_verdicts
 from orchestra.verification.verdict import FAIL, PASS, UNKNOWN, unknown_by_model
-
-if TYPE_CHECKING:
-    from orchestra.verification.acceptance import VerificationRequest
 
 
 def weakest_verdicts(found: Sequence[AnswerPart], verdicts: Sequence[Verdict]) -> list[Verdict]:
@@ -56,7 +53,13 @@ def judge_replies(request: VerificationRequest, replies: Sequence[JudgeReply]) -
     if not kept:
         most = max(verdicts, key=_strength)
         reason = most.reason or f"a probability of {most.score:.2f} does not reach {request.accept:.6g}"
-        return Verdict(ENTAILMENT, FAIL, 0.0, f"none of {len(found)} parts is borne out; of the best one: {reason}", deterministic=False)
+        return Verdict(
+            ENTAILMENT,
+            FAIL,
+            0.0,
+            f"none of {len(found)} parts is borne out; of the best one: {reason}",
+            deterministic=False,
+        )
     rest = remove_parts(request.value, dropped)
     if (fault := Validator(request.schema).check(rest.value)) is not None:
         reason = f"{len(dropped)} of {len(found)} parts are not borne out, and what is left is not of its type: {fault}"

@@ -25,7 +25,9 @@ DEFAULT_SAMPLES = 5
 MAX_SAMPLES = 16
 
 
-def build_inputs(contract: Contract, given: Mapping[str, Any], sources: Sequence[EvidenceSource]) -> dict[str, Any] | str:
+def build_inputs(
+    contract: Contract, given: Mapping[str, Any], sources: Sequence[EvidenceSource]
+) -> dict[str, Any] | str:
     """What an agent is given that answers again: the producer's inputs by name, and the evidence as `evidence`; or which one is missing."""
     wanted: Mapping[str, Any] = contract.input.get("properties", {})
     found = {name: given[name] for name in wanted if name in given}
@@ -44,14 +46,19 @@ def rederivation_questions(
     return (CheckQuestion(contract.name, inputs),)
 
 
-def judge_rederivation(value: Any, schema: Mapping[str, Any], output: Mapping[str, Any], replies: Sequence[JudgeReply]) -> Verdict:
+def judge_rederivation(
+    value: Any, schema: Mapping[str, Any], output: Mapping[str, Any], replies: Sequence[JudgeReply]
+) -> Verdict:
     """Whether the other agent came to the same answer; one that gives none leaves it open."""
     if len(replies) != 1 or replies[0].error:
         return unknown_by_model(REDERIVE, replies[0].error if replies else "nobody answered")
     mine, theirs = answer_content(value, schema), answer_content(replies[0].value, output)
     if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
         missing = [name for name in mine if name not in theirs]
-        mine, theirs = {name: mine[name] for name in mine if name in theirs}, {name: theirs[name] for name in mine if name in theirs}
+        mine, theirs = (
+            {name: mine[name] for name in mine if name in theirs},
+            {name: theirs[name] for name in mine if name in theirs},
+        )
         if missing and is_equivalent(mine, theirs):
             return unknown_by_model(REDERIVE, f"the other agent says nothing of {missing[0]}")
     elif isinstance(mine, Mapping) or isinstance(theirs, Mapping):
@@ -60,7 +67,9 @@ def judge_rederivation(value: Any, schema: Mapping[str, Any], output: Mapping[st
         return Verdict(REDERIVE, PASS, 1.0, deterministic=False)
     if theirs is None:
         return unknown_by_model(REDERIVE, "the other agent found no answer")
-    return Verdict(REDERIVE, FAIL, 0.0, f"the other agent found {excerpt(theirs)}, not {excerpt(mine)}", deterministic=False)
+    return Verdict(
+        REDERIVE, FAIL, 0.0, f"the other agent found {excerpt(theirs)}, not {excerpt(mine)}", deterministic=False
+    )
 
 
 def sample_questions(producer: Contract, given: Mapping[str, Any], count: int) -> tuple[CheckQuestion, ...]:

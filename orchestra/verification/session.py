@@ -51,7 +51,9 @@ def start(request: VerificationRequest) -> ChecksPending | VerificationResult:
 
 def _start_back_off(request: VerificationRequest) -> ChecksPending | VerificationResult:
     """Where parts may be dropped `entailment` is asked first: the other checks are about what it leaves."""
-    check = next((one for one in parse_checks(request.checks) if isinstance(one, CheckCall) and one.check == ENTAILMENT), None)
+    check = next(
+        (one for one in parse_checks(request.checks) if isinstance(one, CheckCall) and one.check == ENTAILMENT), None
+    )
     if check is None:
         return _next_state(request, run_deterministic(request))
     found = MODEL_CHECKS[ENTAILMENT].build_questions(check, request)
@@ -60,7 +62,9 @@ def _start_back_off(request: VerificationRequest) -> ChecksPending | Verificatio
     return _next_state(request, {**run_deterministic(request), check: _with_check_name(check, found)})
 
 
-def advance(request: VerificationRequest, pending: ChecksPending, replies: Sequence[JudgeReply]) -> ChecksPending | VerificationResult:
+def advance(
+    request: VerificationRequest, pending: ChecksPending, replies: Sequence[JudgeReply]
+) -> ChecksPending | VerificationResult:
     """What follows from the replies to the questions, in their order."""
     found = {parse_check(one.check): one for one in pending.verdicts}
     check = parse_check(pending.check)
@@ -86,7 +90,9 @@ def finish_without_asking(request: VerificationRequest, pending: ChecksPending, 
 def _next_state(request: VerificationRequest, known: dict[CheckCall, Verdict]) -> ChecksPending | VerificationResult:
     rules = parse_checks(request.checks)
     while (check := next_model_check(rules, known, request.combination)) is not None:
-        found = MODEL_CHECKS[check.check].build_questions(check, _remaining_request(request, known) if check.check == TOOL else request)
+        found = MODEL_CHECKS[check.check].build_questions(
+            check, _remaining_request(request, known) if check.check == TOOL else request
+        )
         if isinstance(found, tuple):
             return ChecksPending(check=str(check), questions=found, verdicts=tuple(known.values()))
         known[check] = _with_check_name(check, found)
@@ -95,7 +101,11 @@ def _next_state(request: VerificationRequest, known: dict[CheckCall, Verdict]) -
 
 def _remaining_request(request: VerificationRequest, known: Mapping[CheckCall, Verdict]) -> VerificationRequest:
     """The situation of what is left of the value, where parts were taken out of it."""
-    return msgspec.structs.replace(request, value=remaining_value(request.value, known.values())) if request.back_off else request
+    return (
+        msgspec.structs.replace(request, value=remaining_value(request.value, known.values()))
+        if request.back_off
+        else request
+    )
 
 
 def _with_check_name(check: CheckCall, verdict: Verdict) -> Verdict:
@@ -105,7 +115,11 @@ def _with_check_name(check: CheckCall, verdict: Verdict) -> Verdict:
 
 def judge_names(checks: tuple[str, ...]) -> list[str]:
     """What checks ask beside the producer, each once: agents by name, tools as `tool(NAME)`."""
-    return list(dict.fromkeys(name for rule in parse_checks(checks) for check in check_calls(rule) if (name := judge_name(check))))
+    return list(
+        dict.fromkeys(
+            name for rule in parse_checks(checks) for check in check_calls(rule) if (name := judge_name(check))
+        )
+    )
 
 
 def find_judge(name: str, agents: Mapping[str, Contract], own_tools: Mapping[str, Contract]) -> Contract | None:
@@ -124,14 +138,18 @@ def validate_checks(
         try:
             parse_check(text)
         except CheckSyntaxError as error:
-            raise InputError("V010", f"{text!r} is no check: {error.reason}", hint='checks="quote | entailment"') from error
+            raise InputError(
+                "V010", f"{text!r} is no check: {error.reason}", hint='checks="quote | entailment"'
+            ) from error
     found: dict[str, Contract] = {}
     for name in judge_names(checks):
         judge, tool = find_judge(name, agents, own_tools), custom_checks.tool_name(name)
         if judge is None:
             near = closest_match(tool or name, known := own_tools if tool else agents)
             hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(sorted(known)) or 'none'}"
-            raise InputError("V011", f"a check asks the {TOOL if tool else 'agent'} {tool or name!r}, and there is none", hint=hint)
+            raise InputError(
+                "V011", f"a check asks the {TOOL if tool else 'agent'} {tool or name!r}, and there is none", hint=hint
+            )
         if tool and (why := custom_checks.signature_error(judge)):
             raise InputError("V011", f"no check can ask the tool {tool!r}: {why}", hint="orchestra explain V011")
         found[name] = judge

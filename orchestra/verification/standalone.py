@@ -7,7 +7,12 @@ from typing import Any
 
 from orchestra.core.protocols import EvidenceSource
 from orchestra.schema.fields import QUOTE_FORMAT
-from orchestra.verification.acceptance import VerificationRequest, VerificationResult, check_names, verify_without_models
+from orchestra.verification.acceptance import (
+    VerificationRequest,
+    VerificationResult,
+    check_names,
+    verify_without_models,
+)
 
 DEFAULT_THRESHOLD = 0.5
 """The score in [0, 1] from which an answer is accepted, where nobody says another one."""
@@ -50,7 +55,9 @@ def _infer_schema(value: Any, *, quoted: bool) -> dict[str, Any]:
         case Mapping():
             return {
                 "type": "object",
-                "properties": {str(key): _infer_schema(part, quoted=key in QUOTE_FIELDS) for key, part in value.items()},
+                "properties": {
+                    str(key): _infer_schema(part, quoted=key in QUOTE_FIELDS) for key, part in value.items()
+                },
             }
         case Sequence():
             return {"type": "array", "prefixItems": [_infer_schema(part, quoted=quoted) for part in value]}

@@ -82,13 +82,23 @@ class AttemptLog:
 def attempt_outcome(found: Certification) -> AttemptOutcome:
     """What a test came to."""
     outcome = found.outcome
-    return "certified" if isinstance(outcome, Certified) else "insufficient data" if isinstance(outcome, InsufficientData) else "infeasible"
+    return (
+        "certified"
+        if isinstance(outcome, Certified)
+        else "insufficient data"
+        if isinstance(outcome, InsufficientData)
+        else "infeasible"
+    )
 
 
-def _with_digest(before: list[CertificationAttempt] | tuple[CertificationAttempt, ...], line: CertificationAttempt) -> CertificationAttempt:
+def _with_digest(
+    before: list[CertificationAttempt] | tuple[CertificationAttempt, ...], line: CertificationAttempt
+) -> CertificationAttempt:
     bare = {**msgspec.to_builtins(line), "digest": ""}
     return msgspec.structs.replace(line, digest=digest(canonical([before[-1].digest if before else FORMAT, bare])))
 
 
 def _log_error(why: str, place: SourceLocation) -> InputError:
-    return InputError("V025", f"the log of attempts cannot be relied on: {why}", location=place, hint="restore the file from a copy")
+    return InputError(
+        "V025", f"the log of attempts cannot be relied on: {why}", location=place, hint="restore the file from a copy"
+    )

@@ -131,7 +131,11 @@ class AuditState:
         drift = self.drift
         if not drift.is_violated:
             return ""
-        more = f", no more than {format_percent(drift.tested_rate)} of this very threshold" if drift.tested_rate > drift.promised else ""
+        more = (
+            f", no more than {format_percent(drift.tested_rate)} of this very threshold"
+            if drift.tested_rate > drift.promised
+            else ""
+        )
         observed = f"of audited answers {drift.summary}, and {format_percent(drift.promised)} was promised{more}"
         return f"{observed} (evidence {drift.max_evidence:.3g}, and {drift.evidence_limit:.3g} voids)"
 
@@ -172,7 +176,12 @@ class AuditLog:
     def audit_state(self, certificate: AuditedCertificate) -> AuditState:
         """What it says of a certificate."""
         certificate_digest = certificate.original.digest
-        drift, drawn, audits, voided = certificate.drift, dict[OutputKey, SampledOutput](), dict[OutputKey, OutputAudited](), False
+        drift, drawn, audits, voided = (
+            certificate.drift,
+            dict[OutputKey, SampledOutput](),
+            dict[OutputKey, OutputAudited](),
+            False,
+        )
         for line in self.entries:
             if line.certificate != certificate_digest:
                 continue
@@ -182,13 +191,21 @@ class AuditLog:
                 voided = True
             elif line.key not in audits:
                 audits[line.key] = line
-                drift = drift if line.verdict == "unclear" else drift.with_audit(wrong=line.verdict == "wrong", gamma=line.gamma)
+                drift = (
+                    drift
+                    if line.verdict == "unclear"
+                    else drift.with_audit(wrong=line.verdict == "wrong", gamma=line.gamma)
+                )
         return AuditState(drift, drawn, audits, voided)
 
     def find_voided(self, rows: RowSet) -> CertificateVoided | None:
         """The first certificate of these rows, or of many of them, that was voided; None where none was."""
         return next(
-            (line for line in self.entries if isinstance(line, CertificateVoided) and rows.overlaps(line.row_digests, line.fingerprints)),
+            (
+                line
+                for line in self.entries
+                if isinstance(line, CertificateVoided) and rows.overlaps(line.row_digests, line.fingerprints)
+            ),
             None,
         )
 
@@ -211,7 +228,11 @@ def in_sampling_order(
 
 
 def audit_entries(
-    certificate: AuditedCertificate, state: AuditState, verdicts: Sequence[tuple[SampledOutput, AuditVerdict]], by: str, at: str
+    certificate: AuditedCertificate,
+    state: AuditState,
+    verdicts: Sequence[tuple[SampledOutput, AuditVerdict]],
+    by: str,
+    at: str,
 ) -> list[OutputAudited]:
     """The lines that verdicts on drawn outputs make, in their order. Nobody has to look at what was withheld."""
     lines: list[OutputAudited] = []
@@ -258,4 +279,6 @@ def _chain_digest(before: str, line: AuditEntry) -> str:
 
 
 def _log_error(why: str, place: SourceLocation) -> InputError:
-    return InputError("V020", f"the log of audits cannot be relied on: {why}", location=place, hint="restore the file from a copy")
+    return InputError(
+        "V020", f"the log of audits cannot be relied on: {why}", location=place, hint="restore the file from a copy"
+    )

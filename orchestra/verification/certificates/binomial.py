@@ -26,7 +26,13 @@ def binomial_tail(errors: int, accepted: int, alpha: float) -> float:
 
 def _sum_terms(first: int, n: int, p: float, ratio: Callable[[int], float], step: int) -> float:
     """Binomial probabilities from `first` on, each `ratio` times the one before."""
-    log = math.lgamma(n + 1) - math.lgamma(first + 1) - math.lgamma(n - first + 1) + first * math.log(p) + (n - first) * math.log1p(-p)
+    log = (
+        math.lgamma(n + 1)
+        - math.lgamma(first + 1)
+        - math.lgamma(n - first + 1)
+        + first * math.log(p)
+        + (n - first) * math.log1p(-p)
+    )
     term = total = math.exp(log)
     k = first
     while 0 <= k <= n and term > 1e-17 * total:

@@ -62,7 +62,9 @@ class CertificationTerms:
         """Raises `InputError` V006."""
         for name, value in (("alpha", self.alpha), ("delta", self.delta)):
             if not 0 < value <= 0.5:
-                raise InputError("V006", f"{name} is {value}, and must be above 0 and at most 0.5", hint=f"--{name} 0.05")
+                raise InputError(
+                    "V006", f"{name} is {value}, and must be above 0 and at most 0.5", hint=f"--{name} 0.05"
+                )
         if not (self.tuning > 0 and self.calibration > 0 and self.tuning + self.calibration < 1):
             reason = f"{self.tuning} of the rows to tune and {self.calibration} to calibrate leave none to judge by"
             raise InputError("V006", reason, hint="0.2 and 0.5")
@@ -252,7 +254,10 @@ class RankedAnswers:
 
 
 def certify(
-    items: Iterable[ScoredAnswer], terms: CertificationTerms, rounds: int = RESPLIT_ROUNDS, on_round: Callable[[], None] = lambda: None
+    items: Iterable[ScoredAnswer],
+    terms: CertificationTerms,
+    rounds: int = RESPLIT_ROUNDS,
+    on_round: Callable[[], None] = lambda: None,
 ) -> Certification:
     """The certification of some answers; `on_round` is called before each round. Raises `InputError` V006 for items that are none."""
     rows = validate(items)
@@ -270,7 +275,9 @@ def certify(
         outcome=outcome,
         threshold_tests=tuple(steps),
         held_out=rest.result_at(outcome.threshold_test.threshold) if isinstance(outcome, Certified) else None,
-        naive=None if loosest is None else NaiveThreshold(loosest, calibration.result_at(loosest), rest.result_at(loosest)),
+        naive=None
+        if loosest is None
+        else NaiveThreshold(loosest, calibration.result_at(loosest), rest.result_at(loosest)),
         resplits=resplit(rows, terms, rounds, on_round),
     )
 
@@ -295,7 +302,11 @@ def validate(items: Iterable[ScoredAnswer]) -> list[ScoredAnswer]:
         if before is not None and before.id == item.id:
             raise InputError("V006", f"two rows have the id {item.id!r}", hint="count each row once")
         if item.score is not None and not 0 <= item.score <= 1:  # NaN too
-            raise InputError("V006", f"the score of row {item.id!r} is {item.score}, and must be in [0, 1]", hint="orchestra explain V006")
+            raise InputError(
+                "V006",
+                f"the score of row {item.id!r} is {item.score}, and must be in [0, 1]",
+                hint="orchestra explain V006",
+            )
     return rows
 
 
@@ -332,7 +343,9 @@ def candidate_thresholds(tuning: Sequence[ScoredAnswer], calibration: int, terms
         if _expected_p_value(ranked.result_at(threshold), calibration, terms) <= P_VALUE_MARGIN * terms.spent_delta
     )
     enough = (
-        at for at, threshold in enumerate(found) if ranked.result_at(threshold).coverage * calibration >= SAFETY_FACTOR * terms.min_accepted
+        at
+        for at, threshold in enumerate(found)
+        if ranked.result_at(threshold).coverage * calibration >= SAFETY_FACTOR * terms.min_accepted
     )
     return found[next(hopeful, next(enough, len(found) - 1)) :]
 
@@ -348,7 +361,11 @@ def fixed_sequence(calibration: RankedAnswers, grid: Sequence[float], terms: Cer
     steps = []
     for threshold in grid:
         found = calibration.result_at(threshold)
-        steps.append(ThresholdTest(threshold, found.accepted, found.errors, binomial_tail(found.errors, found.accepted, terms.alpha)))
+        steps.append(
+            ThresholdTest(
+                threshold, found.accepted, found.errors, binomial_tail(found.errors, found.accepted, terms.alpha)
+            )
+        )
         if steps[-1].p_value > terms.spent_delta:
             break
     return steps
@@ -359,7 +376,9 @@ def certified_test(steps: Sequence[ThresholdTest], delta: float) -> ThresholdTes
     return next((step for step in reversed(steps) if step.p_value <= delta), None)
 
 
-def _outcome(calibration: RankedAnswers, steps: Sequence[ThresholdTest], rows: int, terms: CertificationTerms) -> Outcome:
+def _outcome(
+    calibration: RankedAnswers, steps: Sequence[ThresholdTest], rows: int, terms: CertificationTerms
+) -> Outcome:
     found = certified_test(steps, terms.spent_delta)
     if found is not None:
         return Certified(found, calibration.result_at(found.threshold).coverage)
@@ -374,20 +393,30 @@ def _explain_failure(calibration: RankedAnswers, rows: int, terms: Certification
     """
     size, after = len(calibration.items), terms.next_attempt
     scores = calibration.scores
-    ranks = range(math.ceil(START_COVERAGE * size), len(scores) + 1, max(1, round(COVERAGE_STEP * size))) if scores else ()
+    ranks = (
+        range(math.ceil(START_COVERAGE * size), len(scores) + 1, max(1, round(COVERAGE_STEP * size))) if scores else ()
+    )
     seen = [calibration.result_at(scores[rank - 1]) for rank in (*ranks, len(scores)) if 0 < rank <= len(scores)]
     best = min(seen, key=lambda found: (found.errors / found.accepted, -found.accepted), default=None)
     if best is None:
-        if (1 - START_COVERAGE) ** size <= terms.delta:  # beyond chance fewer pass than the strictest threshold is to accept
+        if (
+            1 - START_COVERAGE
+        ) ** size <= terms.delta:  # beyond chance fewer pass than the strictest threshold is to accept
             return Infeasible(f"none of {size:,} answers passes its checks", NONE_ACCEPTED_HINT)
-        return InsufficientData(_rows_needed(after.min_calibration, rows, terms), f"of {size:,} answers none passes its checks")
+        return InsufficientData(
+            _rows_needed(after.min_calibration, rows, terms), f"of {size:,} answers none passes its checks"
+        )
     observed = f"of the {best.accepted:,} surest of {size:,} answers {best.errors:,} {'is' if best.errors == 1 else 'are'} wrong"
     if size >= terms.min_calibration and all(found.refutes(terms.alpha) for found in seen):
         return Infeasible(f"{observed}, {format_percent(best.errors / best.accepted)}")
     if best.exceeds(terms.alpha) or best.errors == terms.alpha * best.accepted:
         reason = f"{observed}, which neither carries nor refutes {format_percent(terms.alpha)}"
         return InsufficientData(
-            _rows_needed(max(after.min_calibration, 2 * size, SAFETY_FACTOR * after.min_accepted * size / best.accepted), rows, terms),
+            _rows_needed(
+                max(after.min_calibration, 2 * size, SAFETY_FACTOR * after.min_accepted * size / best.accepted),
+                rows,
+                terms,
+            ),
             reason,
         )
     wanted = min((_calibration_needed(found, size, after) for found in seen), default=math.inf)
@@ -406,7 +435,10 @@ def _rows_needed(calibration: float, rows: int, terms: CertificationTerms) -> in
 
 
 def resplit(
-    items: Iterable[ScoredAnswer], terms: CertificationTerms, rounds: int = RESPLIT_ROUNDS, on_round: Callable[[], None] = lambda: None
+    items: Iterable[ScoredAnswer],
+    terms: CertificationTerms,
+    rounds: int = RESPLIT_ROUNDS,
+    on_round: Callable[[], None] = lambda: None,
 ) -> ResplitResult:
     """Divides the rows anew many times, and judges each time by the part that neither tuned nor calibrated.
 
@@ -419,7 +451,8 @@ def resplit(
         parts = split(rows, terms, f"{terms.seed}/{number}")
         calibration, rest = RankedAnswers(parts.calibration), RankedAnswers(parts.held_out)
         step = certified_test(
-            fixed_sequence(calibration, candidate_thresholds(parts.tuning, len(parts.calibration), terms), terms), terms.spent_delta
+            fixed_sequence(calibration, candidate_thresholds(parts.tuning, len(parts.calibration), terms), terms),
+            terms.spent_delta,
         )
         if step is not None:
             certified.append(rest.result_at(step.threshold))

@@ -141,7 +141,9 @@ class ClaimsCertificate(BaseCertificate, frozen=True, kw_only=True, forbid_unkno
         """What is not what it was, in words."""
         mine = self.dependencies.changes(dependencies)
         theirs = [
-            what for what in self.judge_dependencies.changes(judge_dependencies) if what not in mine or what != "the code of the checks"
+            what
+            for what in self.judge_dependencies.changes(judge_dependencies)
+            if what not in mine or what != "the code of the checks"
         ]
         return mine + [f"{what.removeprefix('its ').removeprefix('the ')} of {self.judge}" for what in theirs]
 
@@ -151,7 +153,9 @@ class ClaimsCertificate(BaseCertificate, frozen=True, kw_only=True, forbid_unkno
         if not (seen.kept <= seen.parts and seen.violations <= seen.answers == self.data.calibration):
             return "its counts do not fit together"
         if seen.answers - seen.violations < quantile_rank(seen.answers, self.alpha):
-            return f"{seen.violations} of {seen.answers} answers with something wrong kept do not carry what it promises"
+            return (
+                f"{seen.violations} of {seen.answers} answers with something wrong kept do not carry what it promises"
+            )
         return ""
 
 

@@ -101,7 +101,9 @@ class Combination(SealedFile, frozen=True, kw_only=True, forbid_unknown_fields=T
     def describe(self, verdicts: Sequence[Verdict]) -> str:
         """What each check that has a voice says, in words."""
         by_check = {one.check: one for one in verdicts}
-        return ", ".join(f"{weight.check} {by_check[weight.check].score:.3g}" for weight in self.weights if weight.check in by_check)
+        return ", ".join(
+            f"{weight.check} {by_check[weight.check].score:.3g}" for weight in self.weights if weight.check in by_check
+        )
 
     @property
     def renew_command(self) -> str:

@@ -162,11 +162,15 @@ def calibrate(
     found = FactualityResult(alpha, seed, len(rows), len(calibration), min_answers(alpha), None, "", whole)
     dropped = risk_quantile([row.risk for row in calibration], alpha)
     if dropped is None:
-        return _without_threshold(found, f"{len(calibration)} answers calibrate, and {found.min_answers} are needed at the least")
+        return _without_threshold(
+            found, f"{len(calibration)} answers calibrate, and {found.min_answers} are needed at the least"
+        )
     threshold = keep_threshold(dropped, floor)
     seen = apply_threshold(calibration, threshold)
     if not seen.kept:
-        return _without_threshold(found, "the wrong parts score as high as the right ones do, and nothing would be kept")
+        return _without_threshold(
+            found, "the wrong parts score as high as the right ones do, and nothing would be kept"
+        )
     return FactualityResult(
         alpha,
         seed,
@@ -183,24 +187,34 @@ def calibrate(
 
 
 def _without_threshold(found: FactualityResult, reason: str) -> FactualityResult:
-    return FactualityResult(found.alpha, found.seed, found.answers, found.calibration, found.min_answers, None, reason, found.unfiltered)
+    return FactualityResult(
+        found.alpha, found.seed, found.answers, found.calibration, found.min_answers, None, reason, found.unfiltered
+    )
 
 
 def validate(answers: Iterable[CalibrationAnswer]) -> list[CalibrationAnswer]:
     """The answers in the order of their ids. Raises `InputError` V006."""
     rows = sorted(answers, key=lambda answer: answer.id)
     if not rows:
-        raise InputError("V006", "there is no answer to calibrate on", hint='rows {"id", "output", "claims"}, a line each')
+        raise InputError(
+            "V006", "there is no answer to calibrate on", hint='rows {"id", "output", "claims"}, a line each'
+        )
     for before, row in zip([None, *rows], rows, strict=False):
         if before is not None and before.id == row.id:
             raise InputError("V006", f"two rows have the id {row.id!r}", hint="count each answer once")
         for part in row.parts:
             if part.score is not None and not 0 <= part.score <= 1:  # NaN too
-                raise InputError("V006", f"a score of row {row.id!r} is {part.score}, and must be in [0, 1]", hint="orchestra explain V006")
+                raise InputError(
+                    "V006",
+                    f"a score of row {row.id!r} is {part.score}, and must be in [0, 1]",
+                    hint="orchestra explain V006",
+                )
     return rows
 
 
-def split(rows: Sequence[CalibrationAnswer], seed: int | str) -> tuple[list[CalibrationAnswer], list[CalibrationAnswer]]:
+def split(
+    rows: Sequence[CalibrationAnswer], seed: int | str
+) -> tuple[list[CalibrationAnswer], list[CalibrationAnswer]]:
     """The answers that calibrate, and the rest; drawn by a seed."""
     drawn = list(rows)
     random.Random(seed).shuffle(drawn)  # noqa: S311 - a draw, not a secret
@@ -208,7 +222,9 @@ def split(rows: Sequence[CalibrationAnswer], seed: int | str) -> tuple[list[Cali
     return drawn[:count], drawn[count:]
 
 
-def resplit(rows: Sequence[CalibrationAnswer], alpha: float, seed: int, floor: float, rounds: int) -> ClaimsResplitResult | None:
+def resplit(
+    rows: Sequence[CalibrationAnswer], alpha: float, seed: int, floor: float, rounds: int
+) -> ClaimsResplitResult | None:
     """What becomes of the promise when the answers are divided anew so often; None where there are too few."""
     violated = left = 0.0
     done = 0

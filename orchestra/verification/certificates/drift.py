@@ -98,7 +98,11 @@ class DriftMonitor:
     def summary(self) -> str:
         """What the audits say, in one line."""
         low, high = confidence_interval(self.wrong, self.audited)
-        share = f", {format_percent(self.wrong / self.audited)} [{format_percent(low)}, {format_percent(high)}]" if self.audited else ""
+        share = (
+            f", {format_percent(self.wrong / self.audited)} [{format_percent(low)}, {format_percent(high)}]"
+            if self.audited
+            else ""
+        )
         return f"{self.wrong:,} of {self.audited:,} wrong{share}"
 
 
@@ -149,7 +153,8 @@ def _run_until_alarm(alpha: float, delta: float, rate: float, audits: int, enoug
     chances = [1.0]
     for audited in range(1, audits + 1):
         chances = [
-            (chances[wrong] * (1 - rate) if wrong < len(chances) else 0.0) + (chances[wrong - 1] * rate if wrong else 0.0)
+            (chances[wrong] * (1 - rate) if wrong < len(chances) else 0.0)
+            + (chances[wrong - 1] * rate if wrong else 0.0)
             for wrong in range(len(chances) + 1)
         ]
         limit = min_wrong(audited, alpha, delta, limit)

@@ -21,15 +21,13 @@ from orchestra.verification.certificates.sealed import CERTIFICATE_FILE, BaseCer
 
 FILE_NAME = CERTIFICATE_FILE
 NODE_SCORE = "the lowest score of the node's checks, each of which passes"
-"""What is compared with the threshold (`orchestra.verification.combine_verdicts.score`)."""
+"""What is compared with the threshold (`orchestra.verification.acceptance.combined_score`)."""
 WORKFLOW_SCORE = "how sure the least sure is of those that the output follows from"
 """And of a workflow as a whole (`orchestra.engine.kinds.confidence`)."""
 COMBINED_SCORE = "what the agent's combination makes of the scores of the node's checks"
 """And where the node says `score: combined`."""
 
-ASSUMPTION = (
-    "the rows and the inputs to come are drawn alike, and independently (exchangeability); nothing in these figures would show otherwise"
-)
+ASSUMPTION = "the rows and the inputs to come are drawn alike, and independently (exchangeability); nothing in these figures would show otherwise"
 """What every promise rests on."""
 
 Proportion = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -54,7 +52,12 @@ class DependencyDigests(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     def changes(self, now: DependencyDigests) -> list[str]:
         """What is not what it was, in words."""
         its = "its card or prompt" if self.parts is msgspec.UNSET else "what it says itself"
-        words = {"card": its, "model": "the model", "adapter": "its adapter or arrays", "checks": "the code of the checks"}
+        words = {
+            "card": its,
+            "model": "the model",
+            "adapter": "its adapter or arrays",
+            "checks": "the code of the checks",
+        }
         found = [text for field, text in words.items() if getattr(self, field) != getattr(now, field)]
         before, after = self.parts or {}, now.parts or {}
         return found + [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
@@ -159,7 +162,13 @@ class Certificate(BaseCertificate, frozen=True, kw_only=True, forbid_unknown_fie
     def guarantee(self) -> str:
         """What is promised, in one line."""
         promise = f"at most {format_percent(self.alpha)} of what is accepted is wrong, with {format_percent(1 - self.delta)} confidence"
-        once = "; each group counts once" if self.data.grouped else "; each input counts once" if self.data.duplicates else ""
+        once = (
+            "; each group counts once"
+            if self.data.grouped
+            else "; each input counts once"
+            if self.data.duplicates
+            else ""
+        )
         return f"{promise}; covers {format_percent(self.coverage)}{once}"
 
     @property
@@ -255,7 +264,11 @@ def build_certificate(
         delta=found.terms.delta,
         attempt=found.terms.attempt or msgspec.UNSET,
         threshold=outcome.threshold_test.threshold,
-        score=WORKFLOW_SCORE if dependencies.parts is not msgspec.UNSET else COMBINED_SCORE if combination else NODE_SCORE,
+        score=WORKFLOW_SCORE
+        if dependencies.parts is not msgspec.UNSET
+        else COMBINED_SCORE
+        if combination
+        else NODE_SCORE,
         subject_kind="workflow" if dependencies.parts is not msgspec.UNSET else msgspec.UNSET,
         checks=tuple(sorted(checks)),
         combination=combination or msgspec.UNSET,

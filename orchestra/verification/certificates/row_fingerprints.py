@@ -54,7 +54,9 @@ class RowFingerprints(msgspec.Struct, frozen=True):
     def overlaps(self, fingerprints: Collection[str]) -> bool:
         """Whether more than `OVERLAP_THRESHOLD` of these marks are of the rows; where a sample is kept, surely more."""
         looked, hits = self.count_matches(frozenset(fingerprints))
-        return (hits / looked if self.is_complete and looked else confidence_interval(hits, looked)[0]) > OVERLAP_THRESHOLD
+        return (
+            hits / looked if self.is_complete and looked else confidence_interval(hits, looked)[0]
+        ) > OVERLAP_THRESHOLD
 
     def overlap_share(self, fingerprints: Collection[str]) -> float:
         """The share of rows in common with others, of which all marks are given: of these or of those, whichever is more."""
@@ -72,5 +74,6 @@ class RowSet:
     def overlaps(self, digests: Collection[str], fingerprints: RowFingerprints | msgspec.UnsetType) -> bool:
         """Whether others, by their digests or marks, are these, or have no few in common with them that may be there by chance."""
         return not self.digests.isdisjoint(digests) or (
-            isinstance(fingerprints, RowFingerprints) and fingerprints.overlap_share(self.fingerprints) > OVERLAP_THRESHOLD
+            isinstance(fingerprints, RowFingerprints)
+            and fingerprints.overlap_share(self.fingerprints) > OVERLAP_THRESHOLD
         )

@@ -63,7 +63,10 @@ class SealedFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise cls.invalid_file(str(error), place) from error
         if found.digest != found._compute_digest():
             raise InputError(
-                "V004", f"{cls.file_name} of {found.agent} was changed since it was made", location=place, hint=found.renew_command
+                "V004",
+                f"{cls.file_name} of {found.agent} was changed since it was made",
+                location=place,
+                hint=found.renew_command,
             )
         if why := found.find_inconsistency():
             raise cls.invalid_file(why, place)
@@ -92,4 +95,8 @@ class BaseCertificate(SealedFile, frozen=True, kw_only=True, forbid_unknown_fiel
     @property
     def original(self) -> Self:
         """As it was made: before it was voided."""
-        return self if self.void_reason is msgspec.UNSET else msgspec.structs.replace(self, void_reason=msgspec.UNSET).with_digest()
+        return (
+            self
+            if self.void_reason is msgspec.UNSET
+            else msgspec.structs.replace(self, void_reason=msgspec.UNSET).with_digest()
+        )

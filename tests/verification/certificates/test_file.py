@@ -36,7 +36,10 @@ def changed(change: Callable[[dict[str, Any]], None], *, sealed: bool = True) ->
 
 def test_a_certificate_is_read_back_the_same() -> None:
     assert Certificate.from_bytes(MADE.to_bytes()) == MADE
-    assert MADE.guarantee == f"at most 5 % of what is accepted is wrong, with 95 % confidence; covers {100 * MADE.coverage:.3g} %"
+    assert (
+        MADE.guarantee
+        == f"at most 5 % of what is accepted is wrong, with 95 % confidence; covers {100 * MADE.coverage:.3g} %"
+    )
     assert MADE.renew_command == "orchestra certify reader --data FILE --alpha 0.05 --delta 0.05"
     assert MADE.checks == ("confidence", "quote")
 
@@ -109,7 +112,11 @@ def test_what_is_no_certificate_is_refused(data: bytes) -> None:
 
 
 def test_certificate_of_the_previous_format_is_refused() -> None:
-    previous = MADE.to_bytes().replace(b"orchestra/certificate/v2", b"orchestra/certificate/v1").replace(b"held_out", b"judged")
+    previous = (
+        MADE.to_bytes()
+        .replace(b"orchestra/certificate/v2", b"orchestra/certificate/v1")
+        .replace(b"held_out", b"judged")
+    )
     error = refused(previous)
     assert (error.code, error.hint) == ("V003", Certificate.create_command)
     assert "orchestra/certificate/v1" in str(error)
@@ -127,7 +134,12 @@ def test_whatever_it_is_bound_to_voids_it(field: str) -> None:
     assert field in said
 
 
-SCHEMA = {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"], "additionalProperties": False}
+SCHEMA = {
+    "type": "object",
+    "properties": {"label": {"type": "string"}},
+    "required": ["label"],
+    "additionalProperties": False,
+}
 
 
 @given(
