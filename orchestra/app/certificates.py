@@ -14,7 +14,13 @@ from orchestra.agents.registry import Registry
 from orchestra.core.errors import InputError, SourceLocation
 from orchestra.core.settings import Settings
 from orchestra.schema.strict_json import canonical, digest
-from orchestra.verification.certificates.sealed import CERTIFICATE_FILE, CLAIMS_FILE, COMBINATION_FILE, MAX_BYTES, SealedFile
+from orchestra.verification.certificates.format import (
+    CERTIFICATE_FILE,
+    CLAIMS_FILE,
+    COMBINATION_FILE,
+    MAX_BYTES,
+    CertificateFile,
+)
 from orchestra.workflows.program import Program
 
 if TYPE_CHECKING:
@@ -22,7 +28,7 @@ if TYPE_CHECKING:
     from orchestra.verification.certificates.combination import Combination
     from orchestra.verification.certificates.file import Certificate, DependencyDigests
 
-C = TypeVar("C", bound=SealedFile)
+C = TypeVar("C", bound=CertificateFile)
 FileStamp: TypeAlias = tuple[str, int, int, int]
 """A file's path, time, inode and size."""
 

@@ -14,8 +14,8 @@ from orchestra.verification.certificates.certify import confidence_interval, for
 from orchestra.verification.certificates.conformal import FactualityResult, quantile_rank
 from orchestra.verification.certificates.drift import DriftMonitor
 from orchestra.verification.certificates.file import ASSUMPTION, Count, DependencyDigests, Proportion, RiskLevel
+from orchestra.verification.certificates.format import CLAIMS_FILE, VoidableCertificate
 from orchestra.verification.certificates.row_fingerprints import RowFingerprints
-from orchestra.verification.certificates.sealed import CLAIMS_FILE, BaseCertificate
 
 FILE_NAME = CLAIMS_FILE
 PART_SCORE = "the probability that the evidence supports the weakest claim of a part"
@@ -65,14 +65,14 @@ class ClaimsResplitSummary(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     kept_share: Proportion
 
 
-class ClaimsCertificate(BaseCertificate, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ClaimsCertificate(VoidableCertificate, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the file says."""
 
     file_name: ClassVar[str] = FILE_NAME
     title: ClassVar[str] = "certificate of claims"
     create_command: ClassVar[str] = "orchestra certify AGENT --claims --data FILE"
 
-    format: Literal["orchestra/claims/v2"] = "orchestra/claims/v2"
+    kind: Literal["claims"] = "claims"
     check: str
     """The check that scores claims, such as `entailment`, with the agent that it asks."""
     judge: str

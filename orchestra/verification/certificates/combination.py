@@ -20,8 +20,8 @@ import msgspec
 
 from orchestra.core.events import Verdict
 from orchestra.verification.certificates.file import Count, DependencyDigests
+from orchestra.verification.certificates.format import CertificateFile
 from orchestra.verification.certificates.row_fingerprints import RowFingerprints
-from orchestra.verification.certificates.sealed import SealedFile
 from orchestra.verification.custom_checks import tool_name
 from orchestra.verification.verdict import FAIL, PASS
 
@@ -67,14 +67,14 @@ class CombinationData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of their inputs, a sample: by which they are known again among others."""
 
 
-class Combination(SealedFile, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Combination(CertificateFile, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the file says."""
 
     file_name: ClassVar[str] = FILE_NAME
     title: ClassVar[str] = "combination"
     create_command: ClassVar[str] = "orchestra learn combine AGENT --data FILE"
 
-    format: Literal["orchestra/combination/v2"] = "orchestra/combination/v2"
+    kind: Literal["combination"] = "combination"
     method: Literal["regression", "dawid-skene"]
     checks: tuple[str, ...]
     """The checks of the node, in their order of names. Those without a voice must pass, or not fail, and count no further."""

@@ -16,8 +16,8 @@ from orchestra.verification.certificates.certify import (
     format_percent,
 )
 from orchestra.verification.certificates.drift import DriftMonitor
+from orchestra.verification.certificates.format import CERTIFICATE_FILE, VoidableCertificate
 from orchestra.verification.certificates.row_fingerprints import RowFingerprints
-from orchestra.verification.certificates.sealed import CERTIFICATE_FILE, BaseCertificate
 
 FILE_NAME = CERTIFICATE_FILE
 NODE_SCORE = "the lowest score of the node's checks, each of which passes"
@@ -117,14 +117,14 @@ class ResplitSummary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     naive_significant_violations: Count
 
 
-class Certificate(BaseCertificate, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Certificate(VoidableCertificate, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the file says."""
 
     file_name: ClassVar[str] = FILE_NAME
     title: ClassVar[str] = "certificate"
     create_command: ClassVar[str] = "orchestra certify AGENT --data FILE"
 
-    format: Literal["orchestra/certificate/v2"] = "orchestra/certificate/v2"
+    kind: Literal["outputs"] = "outputs"
     alpha: RiskLevel
     """At most this share of what is accepted is wrong …"""
     delta: RiskLevel
