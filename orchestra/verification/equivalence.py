@@ -1,8 +1,8 @@
-"""V0 equivalence: whether two answers say the same. By number, date, set, or normalised text; no model is asked.
+"""V0 equivalence: whether two answers say the same, by number, date, set or normalized text. No model is called.
 
-Texts are compared as SQuAD's evaluation does (Rajpurkar et al. 2016, https://arxiv.org/abs/1606.05250): without case, marks and articles;
-but numbers and dates in them by what they are worth. Lists are sets. Records are compared field by field, but for what speaks of the answer
-and not of the world: quotes beside an answer, expressions, probabilities.
+Texts are compared as in the SQuAD evaluation (Rajpurkar et al. 2016, https://arxiv.org/abs/1606.05250): without case,
+punctuation and articles; numbers and dates in them compare by value. Lists compare as sets. Records compare field by
+field, without the fields that describe the answer itself: quotes beside an answer, expressions, probabilities.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ _WORD = re.compile(r"\w+")
 
 
 def answer_content(value: Any, schema: Mapping[str, Any]) -> Any:
-    """What of a value is its answer: without quotes beside it, expressions, probabilities; the one field of a record that has one left."""
+    """The content of a value: without quotes beside the answer, expressions and probabilities. A record with one
+    remaining
+    field becomes that field.
+    """
     return _answer_content("", {field.path: field for field in iter_fields(value, schema)})
 
 
@@ -67,7 +70,7 @@ def _is_quote(field: ValueField, every: Mapping[str, ValueField]) -> bool:
 
 
 def is_equivalent(left: Any, right: Any) -> bool:
-    """Whether two answers say the same. Symmetric; and every answer says the same as itself."""
+    """Whether two answers say the same. Symmetric and reflexive."""
     match left, right:
         case None, None:
             return True
@@ -78,7 +81,7 @@ def is_equivalent(left: Any, right: Any) -> bool:
         case _, bool():
             return False
         case int() | float(), int() | float():
-            return left == right or (left != left and right != right)  # NaN says the same as itself
+            return left == right or (left != left and right != right)  # NaN equals itself here
         case int() | float(), str():
             return _states_number(left, right)
         case str(), int() | float():
@@ -96,7 +99,7 @@ def is_equivalent(left: Any, right: Any) -> bool:
 
 
 def _states_number(number: int | float, text: str) -> bool:
-    """Whether a text states one number, and it is this one."""
+    """Whether a text states exactly one number, and it is this one."""
     found = figures.find_numbers(text, words=True)
     if len(found) != 1 or not math.isfinite(number):
         return False
@@ -121,7 +124,7 @@ def _are_equivalent_texts(left: str, right: str) -> bool:
 
 
 class _NormalizedText:
-    """A text as it is compared: its dates, its times, its numbers, and the words that are left."""
+    """A text prepared for comparison: its dates, times and numbers, and the remaining words."""
 
     __slots__ = ("days", "numbers", "times", "words")
 
@@ -150,7 +153,7 @@ class _NormalizedText:
 
 
 def cluster_equivalent(values: Sequence[Any]) -> list[list[int]]:
-    """The places of the values that say the same, together; in the order of the first of each."""
+    """Groups the indices of equivalent values, in the order of the first of each group."""
     found: list[list[int]] = []
     for index, value in enumerate(values):
         for cluster in found:

@@ -1,4 +1,4 @@
-"""Checks that ask: for each of them whom it asks, what, and what it makes of the replies. Pure: who examines makes the calls."""
+"""Checks that call agents or tools: whom each calls, with which questions, and how it judges the replies. Pure."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from orchestra.verification.verdict import SAME_MODEL_REASON, unknown_by_model
 
 
 class ModelCheck(Protocol):
-    """A check that asks agents or tools."""
+    """A check that calls agents or tools."""
 
     def judge_name(self, check: CheckCall) -> str:
-        """The agent that it asks, or `tool(NAME)`; empty for one that names none, or asks the producer."""
+        """Returns the agent or `tool(NAME)` to call; empty if the check names none, or calls the producer."""
 
     def build_questions(self, check: CheckCall, request: VerificationRequest) -> tuple[CheckQuestion, ...] | Verdict:
-        """What it asks; or its verdict, where there is nothing to ask or nobody to be asked."""
+        """Returns the questions, or a verdict if there is no question or no judge."""
 
     def judge_replies(self, check: CheckCall, request: VerificationRequest, replies: Sequence[JudgeReply]) -> Verdict:
-        """What it makes of the replies to its questions, in their order."""
+        """Returns the verdict on the replies, which are in the order of the questions."""
 
 
 class _ToolCheck:
@@ -110,13 +110,14 @@ MODEL_CHECKS: Mapping[str, ModelCheck] = dict(
 
 
 def judge_name(check: CheckCall) -> str:
-    """The agent that a check asks, or `tool(NAME)`; empty for one that asks the producer, or nobody."""
+    """Returns the agent or `tool(NAME)` that a check calls; empty for one that calls the producer or nothing."""
     return MODEL_CHECKS[check.check].judge_name(check) if check.check in MODEL_CHECKS else ""
 
 
 def is_same_agent(judge: Contract, producer: Contract) -> bool:
-    """Whether two agents are one: the same card, or cards with the same model, adapter and prompt under two names; or have one in common,
-    where they are ensembles."""
+    """Whether two agents have the same card, or the same model, adapter and prompt. Ensembles: whether they share a
+    member.
+    """
     if judge.kind != producer.kind:
         return False
     if judge.model_identity and producer.model_identity:
@@ -125,7 +126,7 @@ def is_same_agent(judge: Contract, producer: Contract) -> bool:
 
 
 def _find_judge(check: CheckCall, request: VerificationRequest) -> Contract | Verdict:
-    """Whom a check asks, or that there is none."""
+    """Returns the judge of a check, or the verdict that there is none."""
     name = judge_name(check)
     if (judge := request.judges.get(name)) is not None:
         return judge
@@ -135,7 +136,7 @@ def _find_judge(check: CheckCall, request: VerificationRequest) -> Contract | Ve
 
 
 def _find_independent_judge(check: CheckCall, request: VerificationRequest) -> Contract | Verdict:
-    """The same, of whoever has not produced the value."""
+    """Returns the judge of a check, if it is not the producer of the value."""
     judge = _find_judge(check, request)
     if isinstance(judge, Contract) and request.producer is not None and is_same_agent(judge, request.producer):
         return unknown_by_model(
@@ -145,7 +146,7 @@ def _find_independent_judge(check: CheckCall, request: VerificationRequest) -> C
 
 
 def _given_inputs(request: VerificationRequest) -> Mapping[str, Any]:
-    """What the value was made from, as others may be given it."""
+    """Returns the inputs of the value, for use by a judge."""
     return (
         request.inputs if request.producer is None else custom_checks.producer_inputs(request.producer, request.inputs)
     )

@@ -1,4 +1,4 @@
-"""Checks alone: an answer held against evidence, without a workflow that says of which type it is. Pure."""
+"""Checks of an answer against evidence without a workflow, and so without a declared type. Pure."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from orchestra.verification.acceptance import (
 )
 
 DEFAULT_THRESHOLD = 0.5
-"""The score in [0, 1] from which an answer is accepted, where nobody says another one."""
+"""Default score in [0, 1] from which an answer is accepted."""
 QUOTE_FIELDS = frozenset({"quote", "quotes"})
-"""Names of fields whose texts are quotes, in an answer that comes without a type."""
+"""Names of fields whose texts are quotes, in an answer without a type."""
 _QUOTE_CHECKS = frozenset({"quote", "support"})
-"""Checks that want to know which texts are quotes. The others would pass over the numbers of what they take for a quote."""
+"""Checks that need to know which texts are quotes. The other checks would skip the numbers of a quote."""
 
 
 def verify_answer(
@@ -29,8 +29,13 @@ def verify_answer(
     accept: float = DEFAULT_THRESHOLD,
     confidence: float | None = None,
 ) -> VerificationResult:
-    """What the checks that ask nobody say of an answer as JSON. `accept` is the score in [0, 1] that it must reach, `confidence` how sure
-    its producer was, in [0, 1]."""
+    """Verifies an answer without calls.
+
+    Args:
+        answer: The answer as JSON.
+        accept: Score in [0, 1] that it must reach.
+        confidence: Confidence of its producer, in [0, 1].
+    """
     schema = infer_schema(answer, check_names(tuple(checks)))
     request = VerificationRequest(
         value=answer, schema=schema, evidence=evidence, checks=tuple(checks), accept=accept, confidence=confidence
@@ -39,9 +44,9 @@ def verify_answer(
 
 
 def infer_schema(answer: Any, checks: Collection[str]) -> dict[str, Any]:
-    """The type of an answer that comes without one, as the checks need it.
+    """Infers a schema for an answer, as the checks need it.
 
-    A text is a quote as a whole where a check compares words; in a record the fields `quote` and `quotes` are quotes.
+    A text is a quote if a check compares words. In a record the fields `quote` and `quotes` are quotes.
     """
     if isinstance(answer, str):
         return {"type": "string", "format": QUOTE_FORMAT} if _QUOTE_CHECKS & set(checks) else {"type": "string"}
