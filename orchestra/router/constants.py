@@ -246,8 +246,8 @@ def _json_escaped(text: str) -> str:
 
 
 def _passable_values(one: Number) -> frozenset[Fraction]:
-    """Values that may be passed for a number: an amount in minor units also in whole units, a percentage also as the
-    number that is written.
+    """Values that may be passed for a number: an amount in cents as whole units, a percentage also as the written
+    number.
     """
     if one.currency in currencies.SUBUNITS:
         return frozenset({one.value / 100})

@@ -1,7 +1,8 @@
-"""Gates: what is wrong with a step, said so that a machine can act on it and a person can read it.
+"""Validation of steps: rejections that a machine can act on and a person can read.
 
-A grammar lets none of these through where a server decodes by it; elsewhere, and for plans that are written at once, the gates are what
-stands between a model and a run. They trust nothing: names, types, sizes and effects are looked up in the offer.
+If a server decodes under the grammar, none of these occur. Elsewhere, and for plans that are written at once, this is
+the only check between a model and a run. It trusts nothing: names, types, sizes and effects are looked up in the
+capabilities.
 """
 
 from __future__ import annotations
@@ -40,18 +41,19 @@ from orchestra.schema.types import Schema, Validator, bundle_definitions, elemen
 from orchestra.workflows.expressions.parser import MAX_LENGTH
 
 PART_NOT_COVERED, NOTHING_TO_COMPUTE = "R024", "R025"
-"""The codes of an answer that leaves a part of the request out, and of a step that computes from a part without a number."""
+"""Error codes: an answer that leaves out a part of the request, and a step that computes from a part without a number.
+"""
 MAX_SHOWN_LENGTH = 200
-"""Characters of a line that a rejection shows."""
+"""Maximum characters of a line in a rejection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why a plan cannot go on: a code, where, why, and what could stand there instead."""
+    """Why a line is invalid: error code, path, reason, and hint."""
 
     code: str
     path: str
-    """As in `/steps/2/with/text`: steps are counted from 1."""
+    """Such as `/steps/2/with/text`. Steps are counted from 1."""
     reason: str
     hint: str = ""
 
@@ -60,7 +62,7 @@ class Rejection:
 
 
 def parse_or_reject(text: str, number: int) -> PlanLine | Rejection:
-    """The line that a model wrote as step `number`."""
+    """Parses the line that a model wrote as step `number`."""
     try:
         return parse_line(text.strip())
     except PlanSyntaxError as error:
@@ -75,7 +77,7 @@ def parse_or_reject(text: str, number: int) -> PlanLine | Rejection:
 
 
 def effect_rejections(capabilities: Capabilities) -> list[Rejection]:
-    """Why the request asks for no call of the skills with effects."""
+    """Yields why the request asks for no call of the capabilities with effects."""
     found = [
         unrequested_effect(capability, capabilities)
         for capability in capabilities.by_name.values()
@@ -85,7 +87,7 @@ def effect_rejections(capabilities: Capabilities) -> list[Rejection]:
 
 
 def validate_line(line: PlanLine, capabilities: Capabilities, steps: Sequence[PlanStep]) -> list[Rejection]:
-    """What is wrong with a line that follows these steps; nothing where it may stand there."""
+    """Yields what is wrong with a line after these steps; nothing if it is valid."""
     scope = PlanScope(capabilities, steps)
     return list(
         _validate_answer(line, scope, steps) if isinstance(line, PlanAnswer) else _validate_step(line, scope, steps)
@@ -181,8 +183,11 @@ def _validate_step(step: PlanStep, scope: PlanScope, steps: Sequence[PlanStep]) 
 def _check_computation(
     step: PlanStep, capability: Capability, capabilities: Capabilities, path: str
 ) -> Iterator[Rejection]:
-    """Whether a step is to compute from words without a number. A router that has to write a step for each part of a request gives one to
-    a part that nothing serves, too, and a small model computes something of any words."""
+    """Rejects a step that computes from words without a number.
+
+    A planner that must write a step for each part of a request also writes one for a part that no capability serves,
+    and a small model computes a result from any words.
+    """
     stated = [
         (name, value.value)
         for name, value in step.arguments.items()
@@ -204,8 +209,9 @@ def _check_computation(
 def _check_call_budget(
     step: PlanStep, capabilities: Capabilities, steps: Sequence[PlanStep], path: str
 ) -> Iterator[Rejection]:
-    """Whether a plan with this step makes more calls than are left, if none has to be made again. Of lists that are not there yet nobody
-    knows the length: what they take is for the budget to bound."""
+    """Rejects a plan that makes more calls than are left, without repetitions. Lists whose length is still unknown are
+    left to the budget of the run.
+    """
     calls = sum(_min_calls(one, capabilities) for one in (*steps, step))
     if capabilities.calls_left is not None and calls > capabilities.calls_left:
         reason = f"the steps would make {calls} calls at least, and {capabilities.calls_left} are left of the budget"
@@ -213,7 +219,7 @@ def _check_call_budget(
 
 
 def _min_calls(step: PlanStep, capabilities: Capabilities) -> int:
-    """The calls that a step surely makes."""
+    """Minimum number of agent calls of a step."""
     one = capabilities.by_name[step.capability].min_calls if step.capability in capabilities.by_name else 1
     match step.each:
         case PlanLiteral(list() as values):
@@ -225,7 +231,7 @@ def _min_calls(step: PlanStep, capabilities: Capabilities) -> int:
 
 
 def _element_type(step: PlanStep, scope: PlanScope, path: str) -> Schema | Rejection | None:
-    """The type of `x`; None where there is none."""
+    """Type of `x`; None without iteration."""
     if step.each is None:
         return None
     inner = (
@@ -243,7 +249,7 @@ def _element_type(step: PlanStep, scope: PlanScope, path: str) -> Schema | Rejec
 
 
 def _list_element_type(each: PlanReference, scope: PlanScope, path: str) -> Schema | Rejection:
-    """The type of the elements of a list that is at hand."""
+    """Element type of an available list."""
     kind = scope.type_of(each)
     if isinstance(kind, str):
         return Rejection("R004", f"{path}/each", kind)
@@ -256,7 +262,7 @@ def _list_element_type(each: PlanReference, scope: PlanScope, path: str) -> Sche
 
 
 def _literal_list_type(values: Any, capabilities: Capabilities, path: str) -> Schema | Rejection:
-    """The type of the elements of a list that the plan states. Whether each may stand where `x` does is for the arguments to say."""
+    """Element type of a list that the plan states. The arguments check whether each element fits."""
     where, width = f"{path}/each", capabilities.limits.width
     if not isinstance(values, list) or not values or not all(map(_is_expressible, values)):
         return Rejection("R005", where, "a list to go over that a plan states has texts, numbers or truth values")
@@ -270,12 +276,12 @@ def _literal_list_type(values: Any, capabilities: Capabilities, path: str) -> Sc
 
 
 def _is_expressible(value: Any) -> bool:
-    """Whether a value may stand in a list to go over: what an expression can write."""
+    """Whether a value may be in a list to iterate over: whether an expression can contain it."""
     return isinstance(value, str | float | bool) or (isinstance(value, int) and abs(value) <= _MAX_INTEGER)
 
 
 _MAX_INTEGER = 2**53
-"""Beside a number with a fraction, CEL makes an integer one as well: the largest that stays what it is."""
+"""Largest integer that a double represents exactly. CEL converts integers beside a fraction to doubles."""
 
 
 def _validate_arguments(
@@ -324,7 +330,7 @@ def _validate_arguments(
 def _validate_each_constant(
     values: Sequence[Any], kind: Schema, scope: PlanScope, path: str, where: str
 ) -> Iterator[Rejection]:
-    """What is wrong with the elements of a list that a plan states, in an argument that is given them."""
+    """Yields what is wrong with the elements of a stated list, in an argument that receives them."""
     faults = [
         fault
         for at, one in enumerate(values)
@@ -339,7 +345,7 @@ def _validate_each_constant(
 
 
 def _validate_constant(value: PlanLiteral, kind: Schema, scope: PlanScope, where: str) -> Iterator[Rejection]:
-    """What is wrong with a constant in an argument of this type, or in the list whose elements it is given."""
+    """Yields what is wrong with a constant in an argument of this type, or in a list that is iterated over."""
     stated = statable_types(kind)
     if not stated:
         yield Rejection(
@@ -350,7 +356,7 @@ def _validate_constant(value: PlanLiteral, kind: Schema, scope: PlanScope, where
         )
     elif fault := Validator(bundle_definitions(kind)).check(value.value):
         yield Rejection("R005", where, fault)
-    elif not any(_is_of_type(value.value, one) for one in stated):  # it is of a part of the union that is evidence
+    elif not any(_is_of_type(value.value, one) for one in stated):  # it is of a union member that is evidence
         evidence = union([one for one in union_members(kind) if one not in stated])
         yield Rejection(
             "R005",
@@ -364,14 +370,14 @@ def _validate_constant(value: PlanLiteral, kind: Schema, scope: PlanScope, where
 
 
 def _is_invented(value: Any, kind: Schema, words: str) -> bool:
-    """Whether a text, or one in a list, is a plan's own where its texts are pieces of the request."""
+    """Whether a text, or one in a list, is no substring of the request although the plan's texts must be."""
     return bool(words) and not any(
         _is_of_type(value, one) and _is_copied(value, one, words) for one in statable_types(kind)
     )
 
 
 def _is_copied(value: Any, kind: Schema, words: str) -> bool:
-    """Whether all texts in a value of this type, which is no union, are pieces of the request or told by the type."""
+    """Whether all texts in a value of this type, which is no union, are substrings of the request or enum values."""
     if isinstance(value, list) and not kind.keys() & {"enum", "const"}:
         return not any(_is_invented(one, subschema(kind, kind["items"]), words) for one in value)
     return not isinstance(value, str) or not is_free_text(kind) or value in words
@@ -389,7 +395,7 @@ def _excerpt(value: PlanLiteral) -> str:
 def _suggest_values(
     at_hand: Sequence[tuple[PlanReference, Schema]], capabilities: Capabilities, wanted: Schema, root: str = ""
 ) -> str:
-    """The values at hand that would fit, parts of what was given first."""
+    """Hint with the available values that fit, parts of the given one first."""
     fitting = [reference for reference, kind in at_hand if capabilities.assignability.mismatch(kind, wanted) is None]
     found = [str(reference) for reference in sorted(fitting, key=lambda reference: reference.root != root)]
     return f"did you mean {' or '.join(found[:3])}?" if found else ""
