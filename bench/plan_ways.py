@@ -17,9 +17,8 @@ from bench.plan_baselines import Planned, Tally, card, sound
 from bench.plan_sets import PlanSet, Task
 from orchestra.app.orchestra import Orchestra
 from orchestra.core.errors import InputError
-from orchestra.router import tool_plans
+from orchestra.router import PlanStyle, tool_plans
 from orchestra.router.tool_plans import RequestTool
-from orchestra.router.tools import PlanStyle
 from orchestra.workflows.python.steps import Agent, Step
 
 WRITER = "tool_planner"

@@ -14,12 +14,12 @@ from orchestra.agents.registry import Registry
 from orchestra.core.errors import InputError, SourceLocation
 from orchestra.core.settings import Settings
 from orchestra.schema.strict_json import canonical, digest
-from orchestra.verification.certificates.sealed import (
+from orchestra.verification.certificates.format import (
     CERTIFICATE_FILE,
     CLAIMS_FILE,
     COMBINATION_FILE,
     MAX_BYTES,
-    SealedFile,
+    CertificateFile,
 )
 from orchestra.workflows.program import Program
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from orchestra.verification.certificates.combination import Combination
     from orchestra.verification.certificates.file import Certificate, DependencyDigests
 
-C = TypeVar("C", bound=SealedFile)
+C = TypeVar("C", bound=CertificateFile)
 FileStamp: TypeAlias = tuple[str, int, int, int]
 """A file's path, time, inode and size."""
 
@@ -40,7 +40,6 @@ CHECK_SOURCES = (
     "verification/model_checks.py",
     "verification/partial_answers.py",
     "verification/certificates/combination.py",
-    "verification/combine_verdicts.py",
     "verification/deterministic.py",
     "verification/entailment.py",
     "verification/equivalence.py",

@@ -16,9 +16,9 @@ from orchestra.workflows.program import CompiledNode, Program, node_contracts, r
 
 if TYPE_CHECKING:
     from orchestra.app.project import Project
-    from orchestra.verification.certificates.sealed import SealedFile
+    from orchestra.verification.certificates.format import CertificateFile
 
-CertificateMap: TypeAlias = "dict[tuple[str, str], SealedFile]"
+CertificateMap: TypeAlias = "dict[tuple[str, str], CertificateFile]"
 """By kind, as runs store them, and by agent."""
 
 

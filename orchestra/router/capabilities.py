@@ -1,4 +1,7 @@
-"""Offers: what a plan may be made of. Agents and tools with their types, the values at hand, the type wanted, and how large it may be."""
+"""Capabilities: what a plan may use. Agents, tools and workflows with their types, the available values, the output
+type,
+and the limits.
+"""
 
 from __future__ import annotations
 
@@ -19,73 +22,99 @@ from orchestra.workflows.model import PlanLimits
 from orchestra.workflows.program import Program
 
 MAX_DEPTH = 3
-"""Fields of fields that a reference reaches."""
+"""Maximum depth of fields that a reference reaches."""
 MAX_PARTS = 40
-"""Parts of one value that can be referred to at most."""
+"""Maximum number of parts of one value that can be referenced."""
 
 
 @dataclass(frozen=True)
 class Capability:
-    """An agent, a tool or a workflow, as a plan sees it: what it takes, by name, and what it gives."""
+    """An agent, a tool or a workflow as the planner sees it: its parameters by name, and its output."""
 
     name: str
     kind: Literal["agent", "tool", "call"]
-    """The key of its node in the workflow language."""
+    """Key of its node in the workflow language."""
     fields: Mapping[str, Schema]
     required: frozenset[str]
     output: Schema
     description: str = ""
     digest: str = ""
-    """Of what it does: an agent's card, a tool's contract, a workflow with all that it calls."""
+    """Digest of its implementation: an agent's card, a tool's contract, or a workflow with everything that it calls."""
     min_calls: int = 1
-    """Calls that one call of it surely makes, as a budget counts them: none of a tool, nor of a workflow that may ask nobody."""
+    """Minimum number of agent calls per call, for the budget: 0 for a tool, and for a workflow that may call no agent.
+    """
     has_effects: bool = False
-    """Whether a call may change the world, and no person is asked before."""
+    """Whether a call has effects without asking a person first."""
 
     @property
     def computes(self) -> bool:
-        """Whether it gives a sum, an `expression` with its value, as the check `recompute` reads it."""
+        """Whether the output is an `expression` with its `answer`, as the check `recompute` expects."""
         given = self.output.get("properties", {})
         return "expression" in given and "answer" in given and len(given) == 2
 
     @classmethod
     def from_contract(cls, contract: Contract) -> Capability:
-        """An agent or a tool."""
+        """Builds the capability of an agent or a tool."""
         fields = {name: subschema(contract.input, one) for name, one in contract.input.get("properties", {}).items()}
         required = frozenset(contract.input.get("required", ()))
-        told = contract.output, contract.description, contract.with_digest().digest, 1 if contract.kind == "agent" else 0
+        told = (
+            contract.output,
+            contract.description,
+            contract.with_digest().digest,
+            1 if contract.kind == "agent" else 0,
+        )
         return cls(contract.name, contract.kind, fields, required, *told, has_effects=needs_permission(contract))
 
     @classmethod
     def from_workflow(cls, program: Program) -> Capability:
-        """A workflow."""
+        """Builds the capability of a workflow."""
         fields = {name: one.schema for name, one in program.inputs.items()}
         required = frozenset(name for name, one in program.inputs.items() if one.required)
         said = program.graph.description if program.graph is not None else ""
         told = program.output_schema, said, digest(canonical(_workflow_identity(program)))
         return cls(
-            program.name, "call", fields, required, *told, min(1, len(program.required_agents)), has_effects=acts_before_approval(program)
+            program.name,
+            "call",
+            fields,
+            required,
+            *told,
+            min(1, len(program.required_agents)),
+            has_effects=acts_before_approval(program),
         )
 
 
 def _workflow_identity(program: Program) -> list[Any]:
-    """What a workflow is: its graph, and the digests of all that it calls."""
-    graph = program.graph.model_dump(mode="json", by_alias=True, exclude_defaults=True) if program.graph is not None else None
+    """Identity of a workflow: its graph, and the digests of everything that it calls."""
+    graph = (
+        program.graph.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        if program.graph is not None
+        else None
+    )
     contracts = [node.contract.with_digest().digest for node in program.nodes if node.contract is not None]
     plans = [node.plan_settings for node in program.nodes if node.plan_settings is not None]
-    planned = [one.with_digest().digest for plan in plans for one in (*plan.capabilities, plan.router, plan.larger) if one is not None]
+    planned = [
+        one.with_digest().digest
+        for plan in plans
+        for one in (*plan.capabilities, plan.router, plan.larger)
+        if one is not None
+    ]
     called = [_workflow_identity(one.program) for plan in plans for one in plan.workflows.values()]
-    return [graph, contracts, planned, [*called, *(_workflow_identity(node.body) for node in program.nodes if node.body is not None)]]
+    return [
+        graph,
+        contracts,
+        planned,
+        [*called, *(_workflow_identity(node.body) for node in program.nodes if node.body is not None)],
+    ]
 
 
 @dataclass(frozen=True, slots=True)
 class RequestParts:
-    """A request of several parts, and where in it they stand."""
+    """A request with several parts, and their spans in its text."""
 
     text: str
     spans: tuple[tuple[int, int], ...]
     computing: frozenset[str] = frozenset()
-    """The skills that compute, and so do nothing about a part without a number."""
+    """Capabilities that compute. They cannot serve a part without a number."""
 
     def __iter__(self) -> Iterator[str]:
         return (self.text[start:end] for start, end in self.spans)
@@ -93,37 +122,42 @@ class RequestParts:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a plan may be made of."""
+    """Everything that a plan may use."""
 
     by_name: Mapping[str, Capability]
-    """Agents, tools and workflows by name, in the order in which they are told."""
+    """Agents, tools and workflows by name, in the order in which the planner sees them."""
     inputs: Mapping[str, Schema] = field(default_factory=dict)
-    """The inputs that a plan may read."""
+    """Inputs that a plan may read."""
     output_type: Schema = field(default_factory=dict)
-    """What is wanted; empty for anything, and then for more than one value too."""
+    """Output type. An empty schema allows any value, and several of them."""
     limits: PlanLimits = field(default_factory=PlanLimits)
     request_text: str = ""
-    """The text that the plan's own texts are pieces of, which is to say the request; empty where a plan may state any text."""
+    """The request, if texts in the plan must be substrings of it; empty if a plan may state any text."""
     may_decline: bool = False
     """Whether the plan may be `return nothing`."""
     grounds: frozenset[str] = frozenset()
-    """Inputs of which the first step reads one (`orchestra.router.grounding`)."""
+    """Inputs of which the first step must read one (`orchestra.router.grounding`)."""
     observed_types: Mapping[str, Schema] = field(default_factory=dict)
-    """The types of steps that have run, where their values tell more than their skills do."""
+    """Types of completed steps, if their values are more specific than the declared output."""
     untrusted_inputs: frozenset[str] = frozenset()
-    """Inputs that are nobody's own words: those that steps of an earlier plan gave, and those that are said to be hearsay."""
+    """Inputs with untrusted content: outputs of an earlier plan's steps, and inputs declared untrusted."""
     calls_left: int | None = None
-    """The calls that are left for the steps, where somebody limits them."""
+    """Agent calls left for the steps; None without a limit."""
     list_lengths: Mapping[str, int] = field(default_factory=dict)
-    """How many elements the lists at hand have, by the references to them."""
+    """Lengths of the available lists, by reference."""
     request_parts: RequestParts | None = None
-    """The parts of a request that has several, each of which gets a step (`orchestra.router.multi_part`)."""
+    """Parts of a request with several parts, each of which needs a step (`orchestra.router.multi_part`)."""
     request_index: RequestIndex | None = None
-    """The request, in which the constants of calls with effects occur (`orchestra.router.effects`); None where literals are allowed."""
+    """Index of the request, in which the constants of calls with effects must occur (`orchestra.router.effects`); None
+    if
+    literals are allowed.
+    """
     confirm_effects: bool = False
-    """Whether a person is asked before a plan makes calls with effects."""
+    """Whether a person confirms the calls with effects of a plan."""
     excluded: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """Skills that there are and that a plan may not name all the same, each with a code and why: `is not on the shortlist`."""
+    """Known capabilities that a plan may not use, each with an error code and the reason, such as `is not on the
+    shortlist`.
+    """
 
     @classmethod
     def of(
@@ -136,31 +170,38 @@ class Capabilities:
         request_text: str = "",
         may_decline: bool = False,
     ) -> Capabilities:
-        """An offer of these skills."""
+        """Builds the capabilities of a plan from contracts."""
         known = [one if isinstance(one, Capability) else Capability.from_contract(one) for one in capabilities]
-        return cls({one.name: one for one in known}, dict(inputs), output_type or {}, limits or PlanLimits(), request_text, may_decline)
+        return cls(
+            {one.name: one for one in known},
+            dict(inputs),
+            output_type or {},
+            limits or PlanLimits(),
+            request_text,
+            may_decline,
+        )
 
     @cached_property
     def assignability(self) -> AssignabilityCache:
-        """What was proved of its types so far; an offer is asked the same at every step."""
+        """Cache of type comparisons. The same ones recur at every step."""
         return AssignabilityCache()
 
     def produces_output(self, capability: str, *, each: bool) -> bool:
-        """Whether what a skill gives, or a list of it, has a value of the type that is wanted."""
+        """Whether the output of a capability, or a list of it, contains a value of the output type."""
         scope = PlanScope(self, [PlanStep("s1", capability, each=PlanReference(ELEMENT) if each else None)])
         return any(self.assignability.mismatch(kind, self.output_type) is None for _, kind in scope.step_values())
 
     def restricted_to(self, names: Sequence[str]) -> Capabilities:
-        """The offer with these skills alone."""
+        """Returns a copy with only these capabilities."""
         return replace(self, by_name={name: self.by_name[name] for name in names})
 
     def with_budget(self, calls: int, given: Mapping[str, Any]) -> Capabilities:
-        """The offer of a plan that has so many calls left, over these values at hand."""
+        """Returns a copy for a plan with this many calls left, over these input values."""
         return replace(self, calls_left=calls, list_lengths=dict(_list_lengths(given)))
 
 
 def _list_lengths(given: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """The lists among values, by the references to them, with how many elements they have: they, and those that are fields of them."""
+    """Yields the lists in values and their fields, by reference, with their lengths."""
     line: list[tuple[PlanReference, Any]] = [(PlanReference(INPUT, (name,)), value) for name, value in given.items()]
     for here, value in line:
         if isinstance(value, list):
@@ -173,21 +214,22 @@ _SCALAR_TYPES = frozenset({"string", "integer", "number", "boolean"})
 
 
 class AssignabilityCache:
-    """Which type can stand for which, remembered by what the types say."""
+    """Caches whether one type is assignable to another, by the content of the types."""
 
     def __init__(self) -> None:
         self._keys: dict[int, tuple[Schema, bytes]] = {}
         self._known: dict[tuple[bytes, bytes], str | None] = {}
 
     def schema_key(self, schema: Schema) -> bytes:
-        """What tells a type from another one."""
+        """Canonical bytes of a type."""
         found = self._keys.get(id(schema))
         if found is None:
-            found = self._keys[id(schema)] = (schema, canonical(schema))  # kept, so that its id stays its own
+            # keeps the object alive, so that its id stays unique
+            found = self._keys[id(schema)] = (schema, canonical(schema))
         return found[1]
 
     def mismatch(self, producer: Schema, consumer: Schema) -> str | None:
-        """Why a value of one type is none of another; None where every one is."""
+        """Returns why a value of one type is not assignable to another; None if it is."""
         key = (self.schema_key(producer), self.schema_key(consumer))
         if key not in self._known:
             self._known[key] = assignability_error(producer, consumer)
@@ -195,7 +237,7 @@ class AssignabilityCache:
 
 
 def reachable_parts(value: PlanReference, schema: Schema) -> Iterator[tuple[PlanReference, Schema]]:
-    """A value and its parts that are surely there, those nearest to it first, each with its type."""
+    """Yields a value and its parts that are certainly present, with their types, shallow ones first."""
     line: list[tuple[PlanReference, Schema]] = [(value, schema)]
     told = 0
     while line and told < MAX_PARTS:
@@ -221,7 +263,7 @@ def _child_parts(here: PlanReference, kind: Schema) -> Iterator[tuple[PlanRefere
 
 
 class PlanScope:
-    """The values that a step can read: the inputs, and what the steps before it give."""
+    """The values that a step can read: inputs, and the outputs of earlier steps."""
 
     def __init__(self, capabilities: Capabilities, steps: Sequence[PlanStep] = ()) -> None:
         self.capabilities = capabilities
@@ -232,7 +274,7 @@ class PlanScope:
             self.add(step)
 
     def add(self, step: PlanStep) -> None:
-        """One more step; one of an unknown skill gives anything."""
+        """Adds a step. The output of an unknown capability may be anything."""
         if step.name in self.capabilities.observed_types:
             self.steps[step.name] = self.capabilities.observed_types[step.name]
             return
@@ -242,18 +284,22 @@ class PlanScope:
 
     @cached_property
     def _inputs(self) -> list[tuple[PlanReference, Schema]]:
-        return [found for name, kind in self.inputs.items() for found in reachable_parts(PlanReference(INPUT, (name,)), kind)]
+        return [
+            found
+            for name, kind in self.inputs.items()
+            for found in reachable_parts(PlanReference(INPUT, (name,)), kind)
+        ]
 
     def available_values(self) -> list[tuple[PlanReference, Schema]]:
-        """All that can be referred to, with its type: the inputs first, then the steps in their order."""
+        """All values that can be referenced, with their types: inputs first, then steps in order."""
         return [*self._inputs, *self.step_values()]
 
     def step_values(self) -> list[tuple[PlanReference, Schema]]:
-        """What the steps give, and its parts."""
+        """Outputs of the steps and their parts."""
         return [found for name, kind in self.steps.items() for found in reachable_parts(PlanReference(name), kind)]
 
     def lists(self) -> list[tuple[PlanReference, Schema]]:
-        """The lists at hand, each with the type of its elements."""
+        """Available lists, each with the type of its elements."""
         found = []
         for reference, kind in self.available_values():
             several = union_members(kind)
@@ -263,11 +309,16 @@ class PlanScope:
         return found
 
     def is_untrusted(self, value: PlanReference, kind: Schema, over: PlanReference | None = None) -> bool:
-        """Whether a value of this type may be the words of a tool, a model or a document: what a step gave, or a part of a document. Of a
-        closed type it only chooses among what its author has listed. `over` is the list at hand that `x` is an element of."""
+        """Whether a value may contain text of a tool, a model or a document: it is a step's output or part of a
+        document.
+        A closed type only selects among values that its author listed.
+
+        Args:
+            over: The available list that `x` is an element of.
+        """
         if value.root == ELEMENT:
             if over is None:
-                return False  # of a list that the plan states
+                return False  # an element of a list that the plan states
             value = PlanReference(over.root, (*over.path, 0, *value.path))
         if all(one.keys() & {"enum", "const"} or one.get("type") in ("boolean", "null") for one in union_members(kind)):
             return False
@@ -277,7 +328,7 @@ class PlanScope:
         return any(isinstance(one, dict) and _is_document(one) for one in around)
 
     def type_of(self, reference: PlanReference, element: Schema | None = None) -> Schema | str:
-        """The type of what a reference names, or why it names nothing. `element` is the type of `x`, where there is one."""
+        """The type of a reference, or why the reference is invalid. `element` is the type of `x`, if there is one."""
         path = reference.path
         kind: Schema | str
         if reference.root == INPUT:
@@ -299,32 +350,35 @@ class PlanScope:
 
 
 class PossiblePlanScope(PlanScope):
-    """The values at hand where nobody knows yet what the earlier steps are: each may be a call of any skill."""
+    """The available values if the earlier steps are unknown: each may be a call of any capability."""
 
     def __init__(self, capabilities: Capabilities, names: Sequence[str]) -> None:
         super().__init__(capabilities)
         self._names = names
 
     def step_values(self) -> list[tuple[PlanReference, Schema]]:
-        """Each type that some skill gives, and lists of it, under each name."""
+        """Every output type, and lists of it, under each step name."""
         outputs = {canonical(capability.output): capability.output for capability in self.capabilities.by_name.values()}
         found: dict[tuple[str, bytes], tuple[PlanReference, Schema]] = {}
         for name in self._names:
             for output in outputs.values():
                 for kind in (output, {"type": "array", "items": output}):
                     for reference, inner in reachable_parts(PlanReference(name), kind):
-                        found.setdefault((str(reference), self.capabilities.assignability.schema_key(inner)), (reference, inner))
+                        found.setdefault(
+                            (str(reference), self.capabilities.assignability.schema_key(inner)), (reference, inner)
+                        )
         return list(found.values())
 
 
 def _is_document(kind: Schema) -> bool:
-    """Whether a value may be a text with the name of where it comes from."""
+    """Whether a value may be a text with its source."""
     return any({"source", "text"} <= one.get("properties", {}).keys() for one in union_members(kind))
 
 
 def statable_types(kind: Schema) -> list[Schema]:
-    """Of a type, what a plan may state as a constant: texts, numbers, truth values, choices, and lists of them. It makes up no records, and
-    no lists of lists: these are tables, which is to say evidence."""
+    """The members of a type that a plan may state as a constant: texts, numbers, booleans, enums, and lists of them. A
+    plan may not state records or lists of lists, because these are tables, and so evidence.
+    """
     return [one for one in union_members(kind) if _is_statable(one)]
 
 
@@ -340,10 +394,10 @@ def _is_statable(kind: Schema) -> bool:
 
 
 def literal_element_type(stated: Sequence[Any]) -> Schema:
-    """The type of an element of a list that a plan states: one of these values."""
+    """Element type of a list that a plan states: an enum of these values."""
     return union([{"const": one} for one in stated])
 
 
 def is_free_text(kind: Schema) -> bool:
-    """Whether a type is any text; where `request_text` is set, a plan states pieces of it only."""
+    """Whether a type is any text. With `request_text` a plan may state only substrings of it."""
     return kind.get("type") == "string" and not kind.keys() & {"enum", "const", "pattern", "format"}

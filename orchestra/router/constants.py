@@ -1,8 +1,9 @@
-"""Occurrences: where the constants of a call with effects stand in the request.
+"""Occurrences in the request of the constants of calls with effects.
 
-Texts compare as they are written, by whole tokens: `Bob` does not occur in `Bobby`, and `5` not in `5.50`. Numbers compare by value: `5`,
-`five` and `5.00` are one number, `-5`, `5k` and `5 dozen` are others. What can be read in two ways, such as `1.234` or `- 5`, is no
-occurrence of a number. Only sentences that may ask for an effect, or that state facts for one, count (`orchestra.router.sentences`).
+Texts compare literally, by whole tokens: `Bob` does not occur in `Bobby`, and `5` not in `5.50`. Numbers compare by
+value: `5`, `five` and `5.00` are one number; `-5`, `5k` and `5 dozen` are others. An ambiguous notation such as `1.234`
+or `- 5` is no occurrence of a number. Only sentences that may ask for an effect, or that state facts for one, count
+(`orchestra.router.sentences`).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from orchestra.text.numbers import currencies
 from orchestra.text.numbers.numbers import CalendarDate, Number, find_dates, find_numbers
 
 Span: TypeAlias = tuple[int, int]
-"""Where a constant begins in the request, and where it ends."""
+"""Start and end of a constant in the request."""
 _TOKEN = re.compile(r"\S+")
 _OPENING = re.compile(r"""[("'“‘„«»\[{<¿¡]*""")
 _CLOSING = re.compile(r"""(?:['’]s?)?[)"'”’“«»\]}>.,;:!?…]*\Z""")
@@ -33,16 +34,18 @@ _SCALE = re.compile(
     r"|hundert|tausend|million(?:en)?|milliarden?|mille|mil|mill(?:ón|ones)|%|‰|percent|pct|x|times|fold|[-/:^*]\s*\d)(?!\w)",
     re.IGNORECASE,
 )
-"""Behind a number: what makes another number of it, where `numbers` did not read it as a part."""
-_NEGATING_PREFIX = re.compile(r"(?:\b(?:minus|negative|less|below|moins|menos|meno)|[-−–—+*/^x×~<>≤≥])\s*\Z", re.IGNORECASE)
-"""Before a number: what may make another number of it."""
+"""Text after a number that makes it another number and that `numbers` does not parse as part of it."""
+_NEGATING_PREFIX = re.compile(
+    r"(?:\b(?:minus|negative|less|below|moins|menos|meno)|[-−–—+*/^x×~<>≤≥])\s*\Z", re.IGNORECASE
+)
+"""Text before a number that may make it another number."""
 _LEADING_ZERO = re.compile(r"[-+]?0\d")
-"""A row of digits that is no number: 0041."""
+"""A digit sequence that is no number: 0041."""
 
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """A number in the request: where it stands, and the values that it may be passed on as; none where its reading is not certain."""
+    """A number in the request: its span, and the values that may be passed for it; none if its reading is uncertain."""
 
     start: int
     end: int
@@ -51,7 +54,7 @@ class Amount:
 
 @dataclass(frozen=True)
 class RequestIndex:
-    """A request, as what calls with effects rest on."""
+    """Index of a request for the constants of calls with effects."""
 
     text: str
 
@@ -62,12 +65,12 @@ class RequestIndex:
 
     @cached_property
     def usable_sentences(self) -> Sequence[Sentence]:
-        """The sentences whose constants may be passed on: commands and statements of fact."""
+        """Sentences whose constants may be passed: commands and statements of fact."""
         return [one for one in self.sentences if one.mood in (Mood.COMMAND, Mood.STATEMENT)]
 
     @property
     def has_command(self) -> bool:
-        """Whether the request asks for something to be done."""
+        """Whether the request contains a command."""
         return any(one.mood is Mood.COMMAND for one in self.sentences)
 
     @property
@@ -82,7 +85,9 @@ class RequestIndex:
 
     @cached_property
     def token_ends(self) -> Mapping[int, int]:
-        """Where a piece of the request may begin, with the end of the token that begins there; the punctuation around it is left out."""
+        """Positions where a piece of the request may begin, each with the end of its first token, without surrounding
+        punctuation.
+        """
         found: dict[int, int] = {}
         for match in _TOKEN.finditer(self.text):
             start, end = match.span()
@@ -96,30 +101,35 @@ class RequestIndex:
 
     @cached_property
     def end_positions(self) -> frozenset[int]:
-        """Where a piece of the request may end."""
+        """Positions where a piece of the request may end."""
         return frozenset((*self.token_ends.values(), *(match.end() for match in _TOKEN.finditer(self.text))))
 
     @cached_property
     def quoted_spans(self) -> Sequence[Span]:
-        """The words in quotation marks. They are content: a number in them is no number that the request states."""
+        """Spans of quoted words. They are content: a number in them is no number that the request states."""
         return [match.span() for match in QUOTED.finditer(self.text)]
 
     @cached_property
     def days(self) -> Sequence[CalendarDate]:
-        """The dates of the request, of which any white space parts the words."""
+        """Dates of the request, with any white space between their words."""
         kept = [at for at, char in enumerate(self.text) if not (char.isspace() and self.text[at - 1 : at].isspace())]
         found = find_dates("".join(" " if self.text[at].isspace() else self.text[at] for at in kept))
         ends = [kept[one.start + len(one.text) - 1] + 1 for one in found]
-        return [replace(one, start=kept[one.start], text=self.text[kept[one.start] : end]) for one, end in zip(found, ends, strict=True)]
+        return [
+            replace(one, start=kept[one.start], text=self.text[kept[one.start] : end])
+            for one, end in zip(found, ends, strict=True)
+        ]
 
     @cached_property
     def amounts(self) -> Sequence[Amount]:
-        """The numbers of the request."""
+        """Numbers of the request."""
         return [self._amount(one) for one in find_numbers(self.text, words=True)]
 
     def _amount(self, one: Number) -> Amount:
         begin, end = one.begin, one.begin + len(one.text)
-        first, last = next(((start, stop) for start, stop in self.token_ends.items() if start <= one.start < stop), (begin, end))
+        first, last = next(
+            ((start, stop) for start, stop in self.token_ends.items() if start <= one.start < stop), (begin, end)
+        )
         content = any(start < one.start < stop for start, stop in self.quoted_spans)
         dated = any(day.start <= one.start < day.start + len(day.text) for day in self.days)
         scaled = _SCALE.match(self.text, end)
@@ -134,7 +144,7 @@ class RequestIndex:
         )
         unsure = unsure or (spelt and one.value in (0, 1)) or _LEADING_ZERO.match(self.text, one.start) is not None
         whole = begin in self.token_ends and (end in self.end_positions or last == end)
-        # `5` is all of `5 euros`, and a part of `5 million` and of `50 cents`.
+        # `5` is all of `5 euros`, but only part of `5 million` and `50 cents`.
         scales = one.plain != one.value or spelt or one.currency in currencies.SUBUNITS
         stop = max(last, end if scales else 0, scaled.end() if scaled is not None else 0)
         begin = min(begin, first, less.start() if less is not None else begin)
@@ -142,7 +152,7 @@ class RequestIndex:
         return Amount(begin, stop, _passable_values(one) if certain else frozenset())
 
     def find(self, value: Any, kind: Schema) -> list[Span]:
-        """Where a constant of a type occurs: a text, or a number. Truth values and null occur everywhere, which is to say nowhere."""
+        """Spans of a constant of a type: a text or a number. Booleans and null have no occurrences."""
         if isinstance(value, bool) or value is None:
             return []
         if isinstance(value, int | float):
@@ -151,11 +161,13 @@ class RequestIndex:
         return found or (self._find_date(str(value)) if kind.get("format") == "date" else [])
 
     def find_number(self, value: Fraction) -> list[Span]:
-        """Where a number occurs, in whatever spelling."""
-        return [(one.start, one.end) for one in self.amounts if value in one.values and self._is_usable(one.start, one.end)]
+        """Spans of a number, in any notation."""
+        return [
+            (one.start, one.end) for one in self.amounts if value in one.values and self._is_usable(one.start, one.end)
+        ]
 
     def find_text(self, value: str) -> list[Span]:
-        """Where a text occurs, as whole tokens; a text that is a number occurs where the number does."""
+        """Spans of a text as whole tokens. A text that is a number occurs where the number does."""
         if not value.strip():
             return []
         found = [span for span in self._token_spans(value) if not self._cuts_number(*span)]
@@ -178,48 +190,65 @@ class RequestIndex:
             at = self.text.find(value, at + 1)
 
     def _cuts_number(self, start: int, end: int) -> bool:
-        """Whether a piece of the request takes a part of a number for the whole of it."""
-        return any(one.start < end and start < one.end and not (start <= one.start and one.end <= end) for one in self.amounts)
+        """Whether a piece of the request contains only part of a number."""
+        return any(
+            one.start < end and start < one.end and not (start <= one.start and one.end <= end) for one in self.amounts
+        )
 
     def _is_usable(self, start: int, end: int) -> bool:
         return any(one.start <= start and end <= one.end for one in self.usable_sentences)
 
     def _find_date(self, value: str) -> list[Span]:
-        """Where a date occurs that is written with its year and can be read in one way."""
+        """Spans of a date that is written with its year and is unambiguous."""
         said = next(iter(find_dates(value)), None)
         if said is None:
             return []
-        same = [one for one in self.days if one.alternative is None and (one.year, one.month, one.day) == (said.year, said.month, said.day)]
+        same = [
+            one
+            for one in self.days
+            if one.alternative is None and (one.year, one.month, one.day) == (said.year, said.month, said.day)
+        ]
         spans = [(one.start, one.start + len(one.text)) for one in same]
         return [span for span in spans if self._is_usable(*span)]
 
     def named_choices(self, choices: Sequence[Any]) -> list[Any]:
-        """Those of a tool's declared choices that the request names."""
+        """The enum values of a tool that the request names."""
         said = " ".join(self.text[one.start : one.end] for one in self.usable_sentences).casefold()
-        return [one for one in choices if isinstance(one, str) and re.search(rf"(?<!\w){re.escape(one.casefold())}(?!\w)", said)]
+        return [
+            one
+            for one in choices
+            if isinstance(one, str) and re.search(rf"(?<!\w){re.escape(one.casefold())}(?!\w)", said)
+        ]
 
     def grammar_rules(self, name: str, max_length: int) -> list[str]:
-        """Rules of a grammar's terminal: whole tokens of a usable sentence, as JSON spells them; none where there is no such sentence."""
+        """Grammar rules of a terminal: whole tokens of a usable sentence in JSON notation; empty if there is no such
+        sentence.
+        """
         found = [
-            f"{name}_{at}: %regex {ascii_json({'substring_chunks': self._chunks(one)})}" for at, one in enumerate(self.usable_sentences)
+            f"{name}_{at}: %regex {ascii_json({'substring_chunks': self._chunks(one)})}"
+            for at, one in enumerate(self.usable_sentences)
         ]
         choice = " | ".join(f"{name}_{at}" for at in range(len(found)))
-        edge = r"""[^ .,;:!?…()\[\]{}<>"'“”„‘’«»¿¡\\]"""  # punctuation begins and ends no piece, though it may stand in one
+        edge = r"""[^ .,;:!?…()\[\]{}<>"'“”„‘’«»¿¡\\]"""  # punctuation may be inside a piece, but not at its ends
         shape = rf"/{edge}([\s\S]{{0,{max_length - 2}}}{edge})?/"
         return [*found, f"{name}_SHAPE: {shape}", f'{name}: "\\"" ({name}_SHAPE & ({choice})) "\\""'] if found else []
 
     def _chunks(self, one: Sentence) -> list[str]:
-        edges = sorted({one.start, one.end, *(at for at in (*self.token_ends, *self.end_positions) if one.start < at < one.end)})
+        edges = sorted(
+            {one.start, one.end, *(at for at in (*self.token_ends, *self.end_positions) if one.start < at < one.end)}
+        )
         return [_json_escaped(self.text[start:end]) for start, end in pairwise(edges)]
 
 
 def _json_escaped(text: str) -> str:
-    """A text as JSON spells it inside a string."""
+    """A text as it is escaped inside a JSON string."""
     return canonical(text).decode("utf-8", "replace")[1:-1]
 
 
 def _passable_values(one: Number) -> frozenset[Fraction]:
-    """The values that a number may be passed on as: a part of a currency in whole units, a percentage also as its digits say it."""
+    """Values that may be passed for a number: an amount in cents as whole units, a percentage also as the written
+    number.
+    """
     if one.currency in currencies.SUBUNITS:
         return frozenset({one.value / 100})
     return frozenset({one.value, one.plain}) if one.percent else frozenset({one.value})

@@ -1,12 +1,14 @@
-"""Calls with effects in plans: a plan makes those that its request asks for, with constants of the request, once each (decision 056).
+"""Calls with effects in plans: a plan makes only those that its request asks for, with constants of the request, once
+each
+(decision 056).
 
-Unless literals are allowed, `Capabilities.request_index` indexes the request, and for every call with effects:
+Unless literals are allowed, `Capabilities.request_index` indexes the request. Then for every call with effects:
 
-- the request asks for something to be done; of several tools with effects it names the one that is called;
-- each constant occurs in the request (`orchestra.router.constants`); of choices that the tool declares only those that the request names,
-  where it names some; a list has one constant at most, and no call goes over a list of constants;
-- a second call of one tool needs a place of its own in the request that is written like the first one: the same words between the
-  constants, and either the same words before them, or a plain `and` after the first call's place.
+- The request contains a command. If there are several tools with effects, it names the one that is called.
+- Each constant occurs in the request (`orchestra.router.constants`). If the request names enum values of the tool, only
+  those are allowed. A list has at most one constant, and no call iterates over a list of constants.
+- A second call of one tool needs its own mention in the request, in parallel to the first one: the same words between
+  the constants, and either the same words before them, or a plain `and` after the mention of the first call.
 """
 
 from __future__ import annotations
@@ -27,16 +29,18 @@ from orchestra.schema.json_schema import enum_values
 from orchestra.schema.types import Schema, Validator, bundle_definitions, subschema
 
 UNSTATED_CONSTANT, REPEATED_CALL, EFFECT_NOT_REQUESTED, TOOL_NOT_NAMED = "R026", "R027", "R028", "R029"
-"""The codes of a constant that is not in the request, of more calls than it asks for, of a request that asks for none, and of a tool that
-the request does not name."""
+"""Error codes: a constant that is not in the request, more calls than requested, a request for no effect, and a tool
+that
+the request does not name.
+"""
 MAX_CALLS = 8
-"""Calls of one tool with effects in a plan."""
+"""Maximum number of calls of one tool with effects in a plan."""
 MAX_MENTIONS = 64
-"""Places of one call that are looked at."""
+"""Maximum number of mentions of one call that are examined."""
 MAX_SHOWN_LENGTH = 80
 """Characters of a constant that a rejection shows."""
 MAX_LISTED_TOKENS = 6
-"""Tokens of a text that a grammar lists for a further call."""
+"""Maximum tokens of a text that a grammar lists for a further call."""
 ALLOW_LITERALS_HINT = "allow literals (--allow-literals, `literals: true`)"
 _JOIN = re.compile(
     r"(?:\s*[,;]\s*(?:(?:and|und|et|y|e|og|och|&|\+|plus)\s+)?|\s+(?:and|und|et|y|e|og|och|&|\+|plus|as well as)\s+)"
@@ -46,13 +50,13 @@ _JOIN = re.compile(
 _RANGE = re.compile(r"\b(?:between|from|zwischen|von|entre|either)\s*\Z", re.IGNORECASE)
 _WORD = re.compile(r"""[^\s,.;:!?()"'“”„«»]+""")
 EffectViolation: TypeAlias = tuple[str, str, str, str]
-"""A code, where beneath the step, why, and what could be done."""
+"""Error code, path below the step, reason, and hint."""
 
 
 def effect_violations(
     step: PlanStep, capability: Capability, capabilities: Capabilities, steps: Sequence[PlanStep]
 ) -> Iterator[EffectViolation]:
-    """What is wrong with a call with effects that follows these steps."""
+    """Yields what is wrong with a call with effects after these steps."""
     given = capabilities.request_index
     if given is None or not capability.has_effects:
         return
@@ -60,23 +64,40 @@ def effect_violations(
         yield reason
         return
     if isinstance(step.each, PlanLiteral):
-        yield REPEATED_CALL, "/each", f"{step.capability} has effects, and goes over no list of constants", "write one call for each"
+        yield (
+            REPEATED_CALL,
+            "/each",
+            f"{step.capability} has effects, and goes over no list of constants",
+            "write one call for each",
+        )
         return
     found = False
     for name, value in step.arguments.items():
         if isinstance(value, PlanLiteral) and not is_stated(value.value, capability.fields[name], given):
             found = True
-            message = f"{step.capability} has effects, and {shorten(str(value), MAX_SHOWN_LENGTH)} is not in the request"
-            yield UNSTATED_CONSTANT, f"/with/{name}", message, f"a number or whole words of the request; or {ALLOW_LITERALS_HINT}"
+            message = (
+                f"{step.capability} has effects, and {shorten(str(value), MAX_SHOWN_LENGTH)} is not in the request"
+            )
+            yield (
+                UNSTATED_CONSTANT,
+                f"/with/{name}",
+                message,
+                f"a number or whole words of the request; or {ALLOW_LITERALS_HINT}",
+            )
     before = [one for one in steps if one.capability == step.capability]
     if not found and before and not are_requested([*before, step], given):
         calls = len(before) + 1
         message = f"the request does not ask for {step.capability} {calls} times"
-        yield REPEATED_CALL, "", message, f"one call for each sentence that asks for it in the same words; or {ALLOW_LITERALS_HINT}"
+        yield (
+            REPEATED_CALL,
+            "",
+            message,
+            f"one call for each sentence that asks for it in the same words; or {ALLOW_LITERALS_HINT}",
+        )
 
 
 def unrequested_effect(capability: Capability, capabilities: Capabilities) -> EffectViolation | None:
-    """Why a request asks for no call of this skill at all; None where it may."""
+    """Returns why the request asks for no call of this capability; None if it may ask for one."""
     given = capabilities.request_index
     if given is None or not capability.has_effects:
         return None
@@ -96,7 +117,9 @@ def unrequested_effect(capability: Capability, capabilities: Capabilities) -> Ef
 
 
 def named_tools(acting: Sequence[Capability], given: RequestIndex) -> list[str]:
-    """Of several tools with effects, those of whose names the request has a word; else those of whose descriptions it has one."""
+    """Of several tools with effects, those whose name shares a word with the request; if there are none, those whose
+    description does.
+    """
     asked = " ".join(given.text[one.start : one.end] for one in given.sentences if one.mood is Mood.COMMAND)
     by_name = [one.name for one in acting if shares_word(asked, one.name)]
     return by_name or [one.name for one in acting if shares_word(asked, one.description)]
@@ -104,7 +127,11 @@ def named_tools(acting: Sequence[Capability], given: RequestIndex) -> list[str]:
 
 def is_stated(value: Any, kind: Schema, given: RequestIndex) -> bool:
     """Whether a constant of a type may be passed to a call with effects."""
-    return any(_is_stated_as(value, one, given) for one in statable_types(kind) if Validator(bundle_definitions(one)).check(value) is None)
+    return any(
+        _is_stated_as(value, one, given)
+        for one in statable_types(kind)
+        if Validator(bundle_definitions(one)).check(value) is None
+    )
 
 
 def _is_stated_as(value: Any, kind: Schema, given: RequestIndex) -> bool:
@@ -122,7 +149,7 @@ def _is_stated_as(value: Any, kind: Schema, given: RequestIndex) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class CallMention:
-    """Where the constants of a call stand in the request, in their order there."""
+    """The spans of the constants of a call in the request, in the order of the text."""
 
     names: tuple[str, ...]
     spans: tuple[Span, ...]
@@ -130,12 +157,12 @@ class CallMention:
 
     @property
     def start(self) -> int:
-        """Where the first one begins."""
+        """Start of the first constant."""
         return self.spans[0][0]
 
     @property
     def end(self) -> int:
-        """Where the last one ends."""
+        """End of the last constant."""
         return self.spans[-1][1]
 
 
@@ -152,7 +179,7 @@ def _start(place: CallMention) -> int:
 
 
 def _differ_in_constants(calls: Sequence[PlanStep]) -> bool:
-    """Whether calls differ in their constants alone, which are of the same arguments."""
+    """Whether calls have the same arguments and differ only in constants."""
 
     def shape(call: PlanStep) -> dict[str, Argument | None]:
         return {
@@ -164,26 +191,32 @@ def _differ_in_constants(calls: Sequence[PlanStep]) -> bool:
 
 
 def _is_mentionable(value: PlanLiteral) -> bool:
-    """Whether a constant has a place in the request: a text, a number, or a list of one."""
+    """Whether a constant can occur in the request: a text, a number, or a list of one."""
     return value.value not in (None, []) and not isinstance(value.value, bool)
 
 
 def _call_mentions(call: PlanStep, given: RequestIndex) -> Iterator[CallMention]:
-    """Where the constants of a call stand side by side in a sentence that asks for something."""
-    constants = {name: value.value for name, value in call.arguments.items() if isinstance(value, PlanLiteral) and _is_mentionable(value)}
+    """Mentions of a call: places where its constants are adjacent in a usable sentence."""
+    constants = {
+        name: value.value
+        for name, value in call.arguments.items()
+        if isinstance(value, PlanLiteral) and _is_mentionable(value)
+    }
     spans = [given.find(value[0] if isinstance(value, list) else value, {}) for value in constants.values()]
     for number, chosen in enumerate(product(*spans)):
         if number >= MAX_MENTIONS:
             return
         order = sorted(zip(chosen, constants, strict=True))
         apart = all(before[0][1] <= after[0][0] for before, after in pairwise(order))
-        within = next((one for one in given.sentences if one.start <= order[0][0][0] and order[-1][0][1] <= one.end), None)
+        within = next(
+            (one for one in given.sentences if one.start <= order[0][0][0] and order[-1][0][1] <= one.end), None
+        )
         if apart and within is not None and within.mood is Mood.COMMAND:
             yield CallMention(tuple(name for _, name in order), tuple(span for span, _ in order), within)
 
 
 def _assign_mentions(places: Sequence[Sequence[CallMention]], taken: list[CallMention]) -> Iterator[list[CallMention]]:
-    """Ways to give each call a place of its own."""
+    """Yields assignments of a separate mention to each call."""
     if not places:
         yield taken
         return
@@ -193,7 +226,7 @@ def _assign_mentions(places: Sequence[Sequence[CallMention]], taken: list[CallMe
 
 
 def _is_parallel(places: Sequence[CallMention], given: RequestIndex) -> bool:
-    """Whether the places of several calls, in their order, are written alike."""
+    """Whether the mentions of several calls, in order, have parallel wording."""
     first = places[0]
     if any(one.names != first.names or _gaps(one, given) != _gaps(first, given) for one in places):
         return False
@@ -210,14 +243,17 @@ def _is_parallel(places: Sequence[CallMention], given: RequestIndex) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Link:
-    """What stands between two places: the words that belong to the first one, and whether the second begins as the first call does."""
+    """The text between two mentions: the words that belong to the first one, and whether the second begins like the
+    first
+    call.
+    """
 
     tail: list[str]
     repeats_lead: bool
 
 
 def _link(before: CallMention, after: CallMention, lead: list[str], given: RequestIndex) -> _Link | None:
-    """None where nothing joins two places."""
+    """Returns None if nothing joins the mentions."""
     text = given.text
     if before.sentence != after.sentence:
         leads = bool(lead) and _words(_strip_filler(text[after.sentence.start : after.start])) == lead
@@ -241,7 +277,7 @@ def _is_name(place: CallMention, given: RequestIndex) -> bool:
 
 
 def _strip_filler(text: str) -> str:
-    """A text without words of politeness at its beginning."""
+    """A text without filler words at its beginning, such as `please`."""
     match = FILLER.match(text)
     return text[match.end() :] if match is not None else text
 
@@ -250,11 +286,11 @@ def _words(text: str) -> list[str]:
     return [word.casefold() for word in _WORD.findall(text)]
 
 
-# What a grammar lists
+# Values that a grammar lists
 
 
 def allowed_constants(kind: Schema, given: RequestIndex) -> list[Any]:
-    """The constants of a type, which is no plain text, that a call with effects may be given."""
+    """Constants of a type, except free text, that may be passed to a call with effects."""
     if (listed := enum_values(kind)) is not None:
         return [one for one in listed if _is_stated_as(one, kind, given)]
     if kind.get("type") == "boolean":
@@ -282,9 +318,11 @@ def _text_spans(given: RequestIndex) -> Iterator[Span]:
 
 
 def further_calls(calls: Sequence[PlanStep], capability: Capability, given: RequestIndex) -> list[PlanStep]:
-    """The further calls of a tool with effects that the request asks for behind these."""
+    """Further calls of a tool with effects that the request asks for after these ones."""
     first = calls[0]
-    names = [name for name, value in first.arguments.items() if isinstance(value, PlanLiteral) and _is_mentionable(value)]
+    names = [
+        name for name, value in first.arguments.items() if isinstance(value, PlanLiteral) and _is_mentionable(value)
+    ]
     if len(calls) >= MAX_CALLS or not names or any(one.each is not None for one in calls):
         return []
     found: dict[str, PlanStep] = {}
@@ -300,7 +338,7 @@ def further_calls(calls: Sequence[PlanStep], capability: Capability, given: Requ
 
 
 def _next_values(place: CallMention, first: PlanStep, given: RequestIndex) -> Iterator[dict[str, Any]]:
-    """Values for the constants of a call that stand elsewhere as those of the first call stand in this place."""
+    """Values for the constants of a call at another mention, in positions parallel to those of the first call."""
     gaps = _gaps(place, given)
     for start in sorted(given.token_ends):
         if not place.start <= start < place.end:
@@ -323,11 +361,13 @@ def _values_from(
 
 
 def _values_at(start: int, like: Any, given: RequestIndex) -> Iterator[tuple[int, Any]]:
-    """The values like this one that begin at a place of the request, with where they end."""
+    """Values like this one that begin at a position of the request, each with its end."""
     if isinstance(like, int | float):
         for one in given.amounts:
             if one.start == start:
-                yield from ((one.end, int(value) if value.denominator == 1 else float(value)) for value in sorted(one.values))
+                yield from (
+                    (one.end, int(value) if value.denominator == 1 else float(value)) for value in sorted(one.values)
+                )
         return
     for end in sorted(one for one in given.end_positions if one > start)[:MAX_LISTED_TOKENS]:
         if (start, end) in given.find_text(given.text[start:end]):

@@ -1,8 +1,8 @@
-"""Grounds: the values that somebody brought along with a request, of which the first step of its plan reads one (decision 033).
+"""Grounding: the first step of a plan must read one of the values that came with the request (decision 033).
 
-To read a value is to be given it, or a field of it, or to go over it, if it is a list, and be given its elements or a field of theirs.
-One element of a list is too little: whoever brings a folder of documents does not mean the first one's name. And the rows of a table are
-nothing of their own, for what they mean stands in its head: nobody reads a table who goes over its rows.
+A step reads a value if it takes it or one of its fields as an argument, or if it iterates over it, as a list, and takes
+the elements or one of their fields. One element of a list is not enough, because a folder of documents is not meant as
+its first name. Iterating over the rows of a table does not read it either, because the header gives them their meaning.
 """
 
 from __future__ import annotations
@@ -17,14 +17,18 @@ from orchestra.schema.types import Schema
 
 
 def grounded(capabilities: Capabilities, names: Iterable[str]) -> Capabilities:
-    """The offer, of whose plans the first step reads one of these inputs; those that no skill can read in a first step are left out."""
+    """Returns capabilities whose plans must read one of these inputs in the first step. Inputs that no capability can
+    read
+    are left out.
+    """
     return replace(
-        capabilities, grounds=frozenset(name for name in names if readers(capabilities, list(capabilities.by_name.values()), name))
+        capabilities,
+        grounds=frozenset(name for name in names if readers(capabilities, list(capabilities.by_name.values()), name)),
     )
 
 
 def is_ground(capabilities: Capabilities, reference: PlanReference) -> bool:
-    """Whether a reference is to a value that the first step is to read, or to a field of one."""
+    """Whether a reference is to a required input or one of its fields."""
     return _is_of_inputs(reference, capabilities.grounds)
 
 
@@ -34,12 +38,12 @@ def _is_of_inputs(reference: PlanReference, names: frozenset[str]) -> bool:
 
 
 def is_whole(reference: PlanReference) -> bool:
-    """Whether it is to a value or to a field of it, and to no single element of a list."""
+    """Whether a reference is to a value or a field, and not to a single list element."""
     return not any(isinstance(one, int) for one in reference.path)
 
 
 def reads_ground(capabilities: Capabilities, step: PlanStep) -> bool:
-    """Whether a first step reads what it is to read; any does where it is nothing."""
+    """Whether a first step reads a required input. True if there are none."""
     over = step.each in [one for one, _ in iterable_grounds(capabilities, capabilities.grounds)]
     given = [value for value in step.arguments.values() if isinstance(value, PlanReference)]
     return not capabilities.grounds or any(
@@ -48,35 +52,50 @@ def reads_ground(capabilities: Capabilities, step: PlanStep) -> bool:
 
 
 def iterable_grounds(capabilities: Capabilities, names: frozenset[str]) -> list[tuple[PlanReference, Schema]]:
-    """The lists of these inputs that whoever goes over them has read, with the types of their elements: those of tables are lists."""
+    """Required lists that a step reads by iterating over them, with their element types. Elements of tables are lists.
+    """
     found = [(one, inner) for one, inner in PlanScope(capabilities).lists() if _is_of_inputs(one, names)]
-    return [(one, inner) for one, inner in found if all(branch.get("type") != "array" for branch in union_members(inner))]
+    return [
+        (one, inner) for one, inner in found if all(branch.get("type") != "array" for branch in union_members(inner))
+    ]
 
 
 def readers(capabilities: Capabilities, skills: Sequence[Capability], name: str) -> list[Capability]:
-    """Of these skills, those whose call can be a first step that is given an input; where there are none, those that can go over it."""
+    """Capabilities whose call can be a first step that takes an input; if there are none, those that can iterate over
+    it.
+    """
     scope, own = PlanScope(capabilities), frozenset({name})
     at_hand = [kind for _, kind in scope.available_values()]
     whole = [kind for reference, kind in scope.available_values() if _is_of_inputs(reference, own)]
     over = [list(reachable_parts(PlanReference(ELEMENT), inner)) for _, inner in iterable_grounds(capabilities, own)]
-    given = [one for one in skills if _is_callable(capabilities, one, whole, at_hand) and _can_finish(capabilities, one, each=False)]
+    given = [
+        one
+        for one in skills
+        if _is_callable(capabilities, one, whole, at_hand) and _can_finish(capabilities, one, each=False)
+    ]
     return given or [
         one
         for one in skills
-        if any(_can_iterate(capabilities, one, each, at_hand) for each in over) and _can_finish(capabilities, one, each=True)
+        if any(_can_iterate(capabilities, one, each, at_hand) for each in over)
+        and _can_finish(capabilities, one, each=True)
     ]
 
 
 def _can_iterate(
-    capabilities: Capabilities, capability: Capability, elements: Sequence[tuple[PlanReference, Schema]], at_hand: Sequence[Schema]
+    capabilities: Capabilities,
+    capability: Capability,
+    elements: Sequence[tuple[PlanReference, Schema]],
+    at_hand: Sequence[Schema],
 ) -> bool:
-    """Whether a skill can be called of each element of a list, and be given all of it or a field of it."""
+    """Whether a capability can be called for each element of a list, and take all of it or one of its fields."""
     whole = [kind for reference, kind in elements if is_whole(reference)]
     return _is_callable(capabilities, capability, whole, [*at_hand, *(kind for _, kind in elements)])
 
 
-def _is_callable(capabilities: Capabilities, capability: Capability, wanted: Sequence[Schema], at_hand: Sequence[Schema]) -> bool:
-    """Whether all arguments can be given, at least one of them a value of the types that are wanted."""
+def _is_callable(
+    capabilities: Capabilities, capability: Capability, wanted: Sequence[Schema], at_hand: Sequence[Schema]
+) -> bool:
+    """Whether all arguments have values, at least one of them of the wanted types."""
 
     def takes(kind: Schema, values: Sequence[Schema]) -> bool:
         return any(capabilities.assignability.mismatch(have, kind) is None for have in values)
@@ -88,5 +107,5 @@ def _is_callable(capabilities: Capabilities, capability: Capability, wanted: Seq
 
 
 def _can_finish(capabilities: Capabilities, capability: Capability, *, each: bool) -> bool:
-    """Whether it brings the answer about, where it is the last step too."""
+    """Whether it produces the output if the first step is also the last one."""
     return capabilities.limits.steps > 1 or capabilities.produces_output(capability.name, each=each)

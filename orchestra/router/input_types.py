@@ -1,4 +1,4 @@
-"""The types of values that come without one: what a request brings along."""
+"""Types of values without a declared type: the inputs of a request."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from orchestra.schema.json_schema import object_type
 from orchestra.schema.types import ANY, NULL, Schema, bundle_definitions, union
 
 MAX_INSPECTED = 200
-"""Elements of a list that are looked at; a longer one is taken to be like its beginning, and checked when the plan runs."""
+"""Elements of a list that are examined. The rest is assumed to be alike, and is checked when the plan runs."""
 
 
 def infer_schema(value: Any) -> Schema:
-    """The narrowest type that a JSON value tells: a list of what its elements are, a record of its fields."""
+    """Returns the narrowest type of a JSON value: for a list the union of its elements, for a record its fields."""
     match value:
         case None:
             return NULL

@@ -1,7 +1,8 @@
-"""Intents: what a request wants, apart from how it is written and, one step further, from the literals that stand in it.
+"""Intents: the content of a request apart from its spelling and, one step further, apart from its literals.
 
-A request is cut into words, literals (quoted texts, dates, numbers, names) and signs; spaces and sentence punctuation are left out. Words
-compare by their folding (NFKC, casefold), numbers by their value. A name is a run of capitalised words that does not begin a sentence.
+A request is split into words, literals (quoted texts, dates, numbers, names) and signs. Spaces and sentence punctuation
+are left out. Words compare after folding (NFKC, casefold), numbers by value. A name is a run of capitalized words that
+does not begin a sentence.
 """
 
 from __future__ import annotations
@@ -18,52 +19,56 @@ from orchestra.text.numbers.numbers import Number, find_dates, find_numbers
 from orchestra.text.quotes import fold
 
 TokenKind: TypeAlias = tuple[Any, ...]
-"""What a piece is: `("word",)`, `("name",)`, `("quoted",)`, `("date", …)`, `("number", …)`, `("sign",)`. Literals of one kind can stand
-for each other."""
+"""Kind of a token: `("word",)`, `("name",)`, `("quoted",)`, `("date", …)`, `("number", …)`, `("sign",)`. Literals of
+one
+kind can replace each other.
+"""
 
 _WORD = re.compile(r"\w+(?:['’\-]\w+)*")
 _QUOTED = re.compile(
     r"""“[^“”\n]+”|„[^„“”\n]+[“”]|«[^«»\n]+»|"[^"\n]+"|`[^`\n]+`|(?<!\w)‘[^‘’\n]+’(?!\w)|(?<!\w)'[^'\n]+'(?!\w)""",
 )
 _MEANINGFUL_SIGNS = frozenset("#%&*@/\\_")
-"""Punctuation, by its Unicode category, that means something all the same."""
-_CONNECTORS = frozenset({"of", "the", "de", "la", "le", "du", "di", "da", "del", "der", "den", "van", "von", "bin", "al"})
+"""Characters with a Unicode category of punctuation that are still tokens."""
+_CONNECTORS = frozenset(
+    {"of", "the", "de", "la", "le", "du", "di", "da", "del", "der", "den", "van", "von", "bin", "al"}
+)
 """Small words inside names, as in Bank of England."""
 _SENTENCE_ENDS = frozenset(".!?:;\n…")
-"""What stands before the first word of a sentence."""
+"""Characters before the first word of a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestToken:
-    """A word, a literal or a sign of a request, and where it stands in its text."""
+    """A word, a literal or a sign of a request, with its span in the text."""
 
     kind: TokenKind
     key: str
-    """Equal where two of one kind say the same."""
+    """Equal for tokens of one kind that say the same."""
     start: int
     end: int
     quote_width: int = 0
-    """Characters of the marks around a quoted text, on each side."""
+    """Width of the quotation marks of a quoted text, on each side."""
     value: Number | None = None
 
     @property
     def is_literal(self) -> bool:
-        """Whether another one of its kind can stand there."""
+        """Whether another literal of its kind can replace it."""
         return self.kind[0] not in ("word", "sign")
 
     @property
     def inner_start(self) -> int:
-        """Where it begins, without its quotation mark."""
+        """Start without the quotation mark."""
         return self.start + self.quote_width
 
     @property
     def inner_end(self) -> int:
-        """Where it ends, without its quotation mark."""
+        """End without the quotation mark."""
         return self.end - self.quote_width
 
     @property
     def integers(self) -> set[int]:
-        """The whole numbers that it may be read as."""
+        """Integers that it may be read as."""
         if self.value is None:
             return set()
         return {int(one) for one in (self.value.value, self.value.plain) if one.denominator == 1}
@@ -71,39 +76,39 @@ class RequestToken:
 
 @dataclass(frozen=True)
 class Intent:
-    """A request, cut into pieces. `text` is its canonical composition (NFC), which all places refer to."""
+    """A tokenized request. `text` is normalized (NFC), and all positions refer to it."""
 
     text: str
     word_tokens: tuple[RequestToken, ...]
-    """With names as the words that they are."""
+    """Tokens with names as separate words."""
     named_tokens: tuple[RequestToken, ...]
-    """With each name as one piece."""
+    """Tokens with each name as one token."""
 
     @classmethod
     def of(cls, request: str) -> Intent:
-        """The intent of a request."""
+        """Builds the intent of a request."""
         text = unicodedata.normalize("NFC", request)
         flat = tuple(_tokenize(text))
         return cls(text, flat, tuple(_merge_names(text, flat)))
 
     @property
     def exact_key(self) -> list[Any]:
-        """Equal for requests that say the same, literals included."""
+        """Equal for requests that say the same, with the same literals."""
         return [[*map(str, piece.kind), piece.key] for piece in self.word_tokens]
 
     @property
     def template_key(self) -> list[Any]:
-        """Equal for requests that say the same but for their literals."""
+        """Equal for requests that say the same except for their literals."""
         return [[*map(str, piece.kind), "" if piece.is_literal else piece.key] for piece in self.named_tokens]
 
     @cached_property
     def spelled_numbers(self) -> frozenset[Fraction]:
-        """The values of numbers that are written in words."""
+        """Values of numbers in words."""
         found = find_numbers(self.text, words=True)
         return frozenset(number.value for number in found if not any(char.isdigit() for char in number.text))
 
     def find(self, said: str) -> list[tuple[int, int]]:
-        """Where a text stands in the request: as whole words, and where it stands nowhere so, anywhere."""
+        """Spans of a text in the request: as whole words, or if there are none, anywhere."""
         wanted = unicodedata.normalize("NFC", said)
         if not wanted:
             return []
@@ -130,11 +135,11 @@ class AlignedToken:
 
     @property
     def is_changed(self) -> bool:
-        """Whether it is a literal that says something else now."""
+        """Whether it is a literal with another value in the new request."""
         return self.old.is_literal and self.old.key != self.new.key
 
     def map_number(self, value: int | float) -> int | float | None:
-        """What a number is now that was read from here; None where it was not."""
+        """Maps a number that was read from here to the new request; None if it was not read from here."""
         old, new = self.old.value, self.new.value
         if old is None or new is None:
             return None
@@ -146,7 +151,7 @@ class AlignedToken:
         return int(read) if isinstance(value, int) and read.denominator == 1 else float(read)
 
     def map_position(self, position: int) -> int | None:
-        """Where a place of the old one is in the new one; None where that is not known."""
+        """Maps a position to the new request; None if unknown."""
         old, new = self.old, self.new
         if not old.start <= position <= old.end:
             return None
@@ -161,8 +166,10 @@ class AlignedToken:
         return new.inner_end if old.quote_width and position == old.inner_end else None
 
 
-def align(old: Sequence[RequestToken], new: Sequence[RequestToken], before: str, after: str) -> tuple[AlignedToken, ...]:
-    """The pieces of two requests that are alike, and what stands between them, side by side."""
+def align(
+    old: Sequence[RequestToken], new: Sequence[RequestToken], before: str, after: str
+) -> tuple[AlignedToken, ...]:
+    """Aligns the tokens of two requests of the same form, and the gaps between them."""
     pairs: list[AlignedToken] = []
     last_old = last_new = 0
     for one, other in zip(old, new, strict=True):
@@ -182,7 +189,7 @@ def _align_pair(one: RequestToken, other: RequestToken, before: str, after: str)
 
 
 def _tokenize(text: str) -> Iterator[RequestToken]:
-    """The pieces of a text in their order, names as words."""
+    """Splits a text into tokens, with names as separate words."""
     literals = sorted(_literal_tokens(text), key=lambda piece: piece.start)
     at = 0
     for literal in literals:
@@ -210,7 +217,7 @@ def _is_ignored(char: str) -> bool:
 
 
 def _literal_tokens(text: str) -> Iterator[RequestToken]:
-    """Quoted texts; outside of them dates; outside of both numbers that are no part of a word."""
+    """Quoted texts; outside of them dates; outside of both, numbers that are not part of a word."""
     taken: list[tuple[int, int]] = []
 
     def free(start: int, end: int) -> bool:
@@ -224,7 +231,10 @@ def _literal_tokens(text: str) -> Iterator[RequestToken]:
         if free(start, end):
             taken.append((start, end))
             yield RequestToken(
-                ("date", day.year is not None, day.day is not None), f"{day.year}-{day.month}-{day.day}-{day.alternative}", start, end
+                ("date", day.year is not None, day.day is not None),
+                f"{day.year}-{day.month}-{day.day}-{day.alternative}",
+                start,
+                end,
             )
     words = [match.span() for match in _WORD.finditer(text)]
     for number in find_numbers(text):
@@ -232,17 +242,17 @@ def _literal_tokens(text: str) -> Iterator[RequestToken]:
         end = start + len(number.text)
         begun = any(begin < start < stop for begin, stop in words)
         if start >= 0 and start <= number.start < end and not begun and free(start, end):
-            if not number.bracketed:  # one bracket alone is none of the number's
+            if not number.bracketed:  # a single bracket is not part of the number
                 start, end = start + number.text.startswith("("), end - number.text.endswith(")")
             taken.append((start, end))
-            sign = text[start] if text[start] in "+-−–" else ""  # a sum is no difference
+            sign = text[start] if text[start] in "+-−–" else ""  # a sign makes it another kind
             scale = number.value / number.plain if number.plain else Fraction(1, 100 if number.percent else 1)
             kind = ("number", number.currency, number.percent, number.bracketed, sign, str(scale))
             yield RequestToken(kind, str(number.value), start, end, value=number)
 
 
 def _merge_names(text: str, flat: Sequence[RequestToken]) -> Iterator[RequestToken]:
-    """The pieces with each run of capitalised words as one."""
+    """Merges each run of capitalized words into one token."""
     at = 0
     while at < len(flat):
         piece = flat[at]
@@ -259,7 +269,7 @@ def _merge_names(text: str, flat: Sequence[RequestToken]) -> Iterator[RequestTok
 
 
 def _next_name_word(text: str, flat: Sequence[RequestToken], last: int) -> int | None:
-    """The next capitalised word of a name: the neighbour, or one behind at most two connectors."""
+    """Index of the next capitalized word of a name: the neighbour, or one after at most two connectors."""
     for after in range(last + 1, min(last + 4, len(flat))):
         gap = text[flat[after - 1].end : flat[after].start]
         if gap.strip(" \t") or flat[after].kind != ("word",):

@@ -1,7 +1,8 @@
-"""Several things in one request: its parts, and those that no step of a plan is for.
+"""Requests with several parts: their parts, and those that no step of a plan serves.
 
-Parts are told by the words that join them, `Also:`, `And another thing:`, `1) ... 2) ...`, and by no others: a story of five sentences that
-ends in a question is one thing, and so is a message to a bank. Where no colon and no dash follows the words, a question must stand before.
+Parts are recognized only by joining phrases: `Also:`, `And another thing:`, `1) ... 2) ...`. A story of five sentences
+that ends in a question is one part, and so is a message to a bank. If no colon and no dash follows the phrase, a
+question must precede it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from orchestra.text.numbers.numbers import find_numbers
 from orchestra.workflows.model import REQUEST
 
 Span: TypeAlias = tuple[int, int]
-"""Where a part begins in the request, and where it ends."""
+"""Start and end of a part in the request."""
 MAX_SHOWN_LENGTH = 80
 """Characters of a part that are shown."""
 _PART_JOIN = (
@@ -30,7 +31,10 @@ _PART_JOIN = (
     r"(?:question|item|part|point)\s+\(?(?:two|three|[2-9b-h])\)?)"
 )
 _PART_BOUNDARIES = (
-    re.compile(rf"(?:(?<=[.!?;\n])|(?<=[.!?;\n][\"'”’)]))\s{{0,9}}{_PART_JOIN}(?:,[\w ,]{{0,30}})?\s{{0,9}}[:–—]\s*", re.IGNORECASE),
+    re.compile(
+        rf"(?:(?<=[.!?;\n])|(?<=[.!?;\n][\"'”’)]))\s{{0,9}}{_PART_JOIN}(?:,[\w ,]{{0,30}})?\s{{0,9}}[:–—]\s*",
+        re.IGNORECASE,
+    ),
     re.compile(rf"\s{{1,9}}(?-i:(?=[A-Z])){_PART_JOIN}\s{{0,9}}:\s+", re.IGNORECASE),
     re.compile(rf"(?<=\?)\s{{1,9}}{_PART_JOIN}(?:,|\s-)\s+", re.IGNORECASE),
     re.compile(r"(?<=[?.!\n])\s{0,9}(?:PS|P\.S\.)[:,]?\s+"),
@@ -42,40 +46,45 @@ _THANKS = re.compile(
     r"(?:viele|liebe|beste|mit freundlichen) grüße?n?)\b)*",
     re.IGNORECASE,
 )
-"""A part that wants nothing."""
+"""A part that requests nothing."""
 _STYLE_INSTRUCTION = re.compile(
     r"\W*(?:and\s+)?(?:please\s+)?(?:be\b|keep\b|make it\b|answer\b|reply\b|respond\b|say (?:it|so)\b|explain (?:it|yourself)\b|no\b|use\b|"
     r"fasse dich\b|antworte\b|bitte antworten?\b)[^?]*",
     re.IGNORECASE,
 )
-"""A part that says how the others are to be answered."""
+"""A part about the style of the answer."""
 _BACK_REFERENCE = re.compile(
-    r"\b(?:it|its|them|their|that|this|those|these|both|the (?:result|answer|outcome|sum|total|summary)s?)\b", re.IGNORECASE
+    r"\b(?:it|its|them|their|that|this|those|these|both|the (?:result|answer|outcome|sum|total|summary)s?)\b",
+    re.IGNORECASE,
 )
-"""What refers to another part."""
+"""A phrase that refers to another part."""
 _FOLLOW_UP_COMPUTATION = re.compile(
     r"\b(?:convert|round|halve|double|triple|express|split|divide|multiply|add|subtract|take|turn)\b[^.?!]{0,20}"
     r"\b(?:it|them|this|that|these|those|the (?:result|answer|outcome|sum|total)s?)\b",
     re.IGNORECASE,
 )
-"""What reckons on with what another part comes to."""
+"""A phrase that continues the computation of another part."""
 _NUMBER = re.compile(r"\d|\b(?:dozen|half|halve|twice|thrice|double|triple|pair|couple|quarter|third)", re.IGNORECASE)
 _QUOTED = re.compile(r"""(?<![^\s(:])"(?!\s)[^"]{2,}(?<!\s)"(?!\w)|“[^“”]+”|„[^“”„]+[“”]|»[^«»]+«|«[^«»]+»""")
-"""Words of somebody else, or a text that is to be worked on."""
+"""Quoted words, or a text to work on."""
 _LIST_MARKER = re.compile(r"(?:^|\s)\(?([1-9a-h])\)\s+")
 
 
 @dataclass(frozen=True, slots=True)
 class UncoveredParts:
-    """What a plan is not for."""
+    """Parts of a request that a plan does not serve."""
 
     parts: tuple[str, ...]
-    """The parts that no step was given by itself."""
+    """Parts that no step received on its own."""
     unassigned_values: int = 0
-    """The values of the answer that rest on all of the request, fewer than these parts: for which of them they are is not known."""
+    """Number of answer values that depend on the whole request, fewer than these parts. It is unknown which parts they
+    serve.
+    """
 
     def __str__(self) -> str:
-        told = " and ".join(f'"{one if len(one) <= MAX_SHOWN_LENGTH else one[: MAX_SHOWN_LENGTH - 1] + "…"}"' for one in self.parts)
+        told = " and ".join(
+            f'"{one if len(one) <= MAX_SHOWN_LENGTH else one[: MAX_SHOWN_LENGTH - 1] + "…"}"' for one in self.parts
+        )
         return (
             f"{len(self.parts)} parts, {pluralize(self.unassigned_values, 'step')}: {told}"
             if self.unassigned_values
@@ -84,7 +93,7 @@ class UncoveredParts:
 
 
 def split_request(text: str) -> RequestParts | None:
-    """The parts of a request that has several; None of any other."""
+    """Returns the parts of a request with several parts; None for any other."""
     quoted = [match.span() for match in _QUOTED.finditer(text) if match[0] != text.strip()]
 
     def outside(found: Iterable[re.Match[str]]) -> list[re.Match[str]]:
@@ -94,11 +103,17 @@ def split_request(text: str) -> RequestParts | None:
     markers = outside(_LIST_MARKER.finditer(text))
     if markers and not _introduces_list(text[: markers[0].start()]):
         markers = []
-    if not cuts and len(markers) > 1 and "".join(marker[1] for marker in markers) in ("12345678", "abcdefgh")[markers[0][1] == "a"]:
+    if (
+        not cuts
+        and len(markers) > 1
+        and "".join(marker[1] for marker in markers) in ("12345678", "abcdefgh")[markers[0][1] == "a"]
+    ):
         cuts = [(0, markers[0].end()), *(marker.span() for marker in markers[1:])]
     spans, at = [], 0
     for start, end in [*cuts, (len(text), len(text))]:
-        if len(text[at:start].split()) > 1 and not any(one.fullmatch(text, at, start) for one in (_THANKS, _STYLE_INSTRUCTION)):
+        if len(text[at:start].split()) > 1 and not any(
+            one.fullmatch(text, at, start) for one in (_THANKS, _STYLE_INSTRUCTION)
+        ):
             begin = at + len(text[at:start]) - len(text[at:start].lstrip())
             spans.append((begin, begin + len(text[at:start].strip())))
         at = max(at, end)
@@ -106,38 +121,46 @@ def split_request(text: str) -> RequestParts | None:
 
 
 def has_number(text: str) -> bool:
-    """Whether a text has a number, in figures or in words."""
+    """Whether a text has a number, in digits or in words."""
     return _NUMBER.search(text) is not None or next(iter(find_numbers(text, words=True)), None) is not None
 
 
 def next_numeric_part(request_parts: RequestParts, steps: Sequence[PlanStep]) -> str:
-    """The first part with a number of which no step has words yet; empty where there is none."""
+    """The first part with a number whose words no step has received; empty if there is none."""
     taken = {span for step in steps for span in _part_coverage(request_parts, step).spans}
     left = (request_parts.text[start:end] for start, end in request_parts.spans if (start, end) not in taken)
     return next(filter(has_number, left), "")
 
 
 def _introduces_list(before: str) -> bool:
-    """Whether a list behind these words is one of requests: behind a question stand choices, and within a sentence places in it."""
+    """Whether a list after these words is a list of requests. After a question it lists choices; inside a sentence it
+    lists positions.
+    """
     return "?" not in before and (not before.strip() or before.rstrip()[-1] in ".;:!" or before.endswith("\n"))
 
 
 def with_request_parts(capabilities: Capabilities, text: str) -> Capabilities:
-    """The offer, of whose plans each part of this request has a step, where any value is wanted."""
+    """Returns capabilities whose plans need a step for each part of this request. Unchanged if an output type is given.
+    """
     several = None if capabilities.output_type else split_request(text)
     if several is None:
         return capabilities
     return replace(
         capabilities,
-        request_parts=replace(several, computing=frozenset(name for name, one in capabilities.by_name.items() if one.computes)),
+        request_parts=replace(
+            several, computing=frozenset(name for name, one in capabilities.by_name.items() if one.computes)
+        ),
     )
 
 
-def find_uncovered(request_parts: RequestParts | None, steps: Sequence[PlanStep], answer: PlanAnswer) -> UncoveredParts | None:
-    """What a plan is not for; None where each part has a value of the answer.
+def find_uncovered(
+    request_parts: RequestParts | None, steps: Sequence[PlanStep], answer: PlanAnswer
+) -> UncoveredParts | None:
+    """Returns the parts that a plan does not serve; None if each part has a value of the answer.
 
-    A value is for the parts whose words its steps were given; one that rests on all of the request, or on none of its words, for one more.
-    So is each step behind it that was given no words, and reads no step; one that reads a step is for a part that refers to another.
+    A value serves the parts whose words its steps received. A value that depends on the whole request, or on none of
+    its words, serves one more part. So does each step behind it that received no words and reads no step. A step that
+    reads another step serves a part that refers to another part.
     """
     if request_parts is None:
         return None
@@ -165,24 +188,27 @@ def find_uncovered(request_parts: RequestParts | None, steps: Sequence[PlanStep]
 
 @dataclass(frozen=True, slots=True)
 class _PartCoverage:
-    """What of the parts of a request a step is for."""
+    """The parts of a request that a step serves."""
 
     spans: frozenset[Span] = frozenset()
     any_part: bool = False
-    """Whether it had all of the request: it is for one of its parts, nobody knows which."""
+    """Whether it received the whole request and serves one unknown part."""
     any_sum: bool = False
-    """Whether that is one with a number."""
+    """Whether that part is one with a number."""
 
 
 def _part_coverage(request_parts: RequestParts, step: PlanStep) -> _PartCoverage:
-    """The parts whose words a step was given.
+    """Returns the parts whose words a step received.
 
-    What computes does nothing about words without a number, unless they are a further sum of one before (`Then: convert it to cents.`): of
-    several parts it is for those, and of all of the request for one, where more have a number, or none has.
+    A computing capability cannot serve words without a number, unless they continue the computation of an earlier part
+    (`Then: convert it to cents.`). Given several parts, it serves those with a number. Given the whole request, it
+    serves one part if several parts have a number, or none has.
     """
     texts, whole = _given_texts(step)
     given = (
-        frozenset(request_parts.spans) if whole else frozenset(span for text in texts for span in _overlapping_parts(request_parts, text))
+        frozenset(request_parts.spans)
+        if whole
+        else frozenset(span for text in texts for span in _overlapping_parts(request_parts, text))
     )
     if step.capability not in request_parts.computing:
         return _PartCoverage(any_part=True) if whole else _PartCoverage(given)
@@ -191,26 +217,34 @@ def _part_coverage(request_parts: RequestParts, step: PlanStep) -> _PartCoverage
     if whole and len(sums) != 1:
         return _PartCoverage(any_sum=True)
     return _PartCoverage(
-        frozenset(span for span in given if not sums or span in sums or (span > min(sums) and _FOLLOW_UP_COMPUTATION.search(said[span])))
+        frozenset(
+            span
+            for span in given
+            if not sums or span in sums or (span > min(sums) and _FOLLOW_UP_COMPUTATION.search(said[span]))
+        )
     )
 
 
 def received_whole_request(step: PlanStep) -> bool:
-    """Whether a step was given all of the request."""
+    """Whether a step received the whole request."""
     return _given_texts(step)[1]
 
 
 def _dependencies(root: str, known: Mapping[str, PlanStep]) -> Iterator[PlanStep]:
-    """A step, and those that it rests on."""
+    """A step and all steps that it depends on."""
     line = [root]
     for name in line:
         if (step := known.get(name)) is not None:
             yield step
-            line += [one for one in dict.fromkeys(reference.root for reference in step.references) if one in known and one not in line]
+            line += [
+                one
+                for one in dict.fromkeys(reference.root for reference in step.references)
+                if one in known and one not in line
+            ]
 
 
 def _given_texts(step: PlanStep) -> tuple[list[str], bool]:
-    """The texts that a step was given, and whether it was given all of the request."""
+    """Texts that a step received, and whether it received the whole request."""
     texts, whole = list[str](), False
     for value in [*step.arguments.values(), step.each]:
         match value:
@@ -226,7 +260,7 @@ def _given_texts(step: PlanStep) -> tuple[list[str], bool]:
 
 
 def _overlapping_parts(request_parts: RequestParts, text: str) -> Iterator[Span]:
-    """The parts of which a text has words."""
+    """Parts that overlap a text."""
     at = request_parts.text.find(text) if text.strip() else -1
     while at >= 0:
         yield from ((start, end) for start, end in request_parts.spans if start < at + len(text) and at < end)

@@ -1,4 +1,4 @@
-"""Plans: the steps that a router wrote, with the value that answers; and the workflow that they are."""
+"""Plans: the steps that a planner wrote, with the answer, and their conversion to a workflow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from orchestra.agents.card_types import project_models
 from orchestra.core.errors import InputError
 from orchestra.core.untrusted_text import pluralize
 from orchestra.router.capabilities import Capabilities, PlanScope
-from orchestra.router.plan_syntax import ELEMENT, INPUT, Argument, PlanAnswer, PlanLine, PlanLiteral, PlanReference, PlanStep
+from orchestra.router.plan_syntax import (
+    ELEMENT,
+    INPUT,
+    Argument,
+    PlanAnswer,
+    PlanLine,
+    PlanLiteral,
+    PlanReference,
+    PlanStep,
+)
 from orchestra.schema.json_schema import format_type
 from orchestra.schema.types import Schema, element_type, parse_type, union_members
 from orchestra.workflows.expressions.parser import escape_references
@@ -31,7 +40,7 @@ class Plan:
 
     @property
     def used_steps(self) -> tuple[PlanStep, ...]:
-        """The steps that the answer rests on, in their order. The others would cost and give nothing."""
+        """Steps that the answer depends on, in order. Other steps would have a cost and no use."""
         wanted = {value.root for value in self.answer.values}
         kept: list[PlanStep] = []
         for step in reversed(self.steps):
@@ -42,23 +51,41 @@ class Plan:
 
 
 def to_workflow(plan: Plan, capabilities: Capabilities, name: str, description: str = "") -> Graph:
-    """The workflow that a plan is: one node a step, under the step's own name; its inputs are the values that the plan reads."""
+    """Converts a plan to a workflow: one node per step, under the step's name. Its inputs are the values that the plan
+    reads.
+    """
     return _build_workflow(plan.used_steps, plan.answer, capabilities, name, description)
 
 
 def partial_workflow(steps: Sequence[PlanStep], capabilities: Capabilities, name: str) -> Graph:
-    """The workflow that a plan is as long as its answer is not known: all of its steps, and the value of the last one."""
+    """Converts a plan without an answer yet: all of its steps, with the value of the last one as output."""
     return _build_workflow(steps, PlanAnswer((PlanReference(steps[-1].name),)), capabilities, name, "")
 
 
-def _build_workflow(steps: Sequence[PlanStep], answer: PlanAnswer, capabilities: Capabilities, name: str, description: str) -> Graph:
+def _build_workflow(
+    steps: Sequence[PlanStep], answer: PlanAnswer, capabilities: Capabilities, name: str, description: str
+) -> Graph:
     mapped = {step.name for step in steps if step.each is not None}
-    read = {str(reference.path[0]) for step in steps for reference in step.references if reference.root == "input" and reference.path}
+    read = {
+        str(reference.path[0])
+        for step in steps
+        for reference in step.references
+        if reference.root == "input" and reference.path
+    }
     nodes = {step.name: _node(step, capabilities, mapped) for step in steps}
-    if capabilities.confirm_effects and (acting := [step for step in steps if capabilities.by_name[step.capability].has_effects]):
+    if capabilities.confirm_effects and (
+        acting := [step for step in steps if capabilities.by_name[step.capability].has_effects]
+    ):
         nodes = _with_confirmation(nodes, acting, PlanScope(capabilities, steps))
     inputs, types = declare_inputs({key: schema for key, schema in capabilities.inputs.items() if key in read})
-    source = {"schema": "orchestra/v1", "name": name, "description": description, "input": inputs, "types": types, "nodes": nodes}
+    source = {
+        "schema": "orchestra/v1",
+        "name": name,
+        "description": description,
+        "input": inputs,
+        "types": types,
+        "nodes": nodes,
+    }
     answers = [_reference(value, mapped) for value in answer.values]
     names = [str(value).replace(".", "_").replace("[", "_").replace("]", "") for value in answer.values]
     output = answers[0] if len(answers) == 1 else dict(zip(names, answers, strict=True))
@@ -66,10 +93,14 @@ def _build_workflow(steps: Sequence[PlanStep], answer: PlanAnswer, capabilities:
 
 
 def rebase_line(line: PlanLine, named: Mapping[str, str]) -> PlanLine:
-    """A line of a plan as one of its next version, in which the values of these steps are inputs, under these names."""
+    """Rewrites a line for the next version of the plan, in which the values of these steps are inputs with these names.
+    """
     if isinstance(line, PlanAnswer):
         return PlanAnswer(tuple(_rebase(value, named) for value in line.values))
-    arguments = {name: _rebase(value, named) if isinstance(value, PlanReference) else value for name, value in line.arguments.items()}
+    arguments = {
+        name: _rebase(value, named) if isinstance(value, PlanReference) else value
+        for name, value in line.arguments.items()
+    }
     each = _rebase(line.each, named) if isinstance(line.each, PlanReference) else line.each
     return replace(line, arguments=arguments, each=each, after=tuple(name for name in line.after if name not in named))
 
@@ -79,9 +110,12 @@ def _rebase(value: PlanReference, named: Mapping[str, str]) -> PlanReference:
 
 
 def declare_inputs(values: Mapping[str, Schema]) -> tuple[dict[str, Any], dict[str, Schema]]:
-    """Values as the inputs of a workflow, and the types that it must declare for them: those that no text says, by the input's name.
+    """Declares values as inputs of a workflow.
 
-    The names stand in journals: only one that means something else already, in another of them or as a model, gets a mark behind it.
+    Journals store the names of the types. So a name gets a suffix only if it already has another meaning.
+
+    Returns:
+        The inputs, and the types to declare for those whose type has no text notation.
     """
     texts = {name: _type_text(schema or _ANY_VALUE) for name, schema in values.items()}
     taken = {word for text in texts.values() for word in re.findall(r"\w+", _QUOTED.sub("", text))}
@@ -96,13 +130,15 @@ def declare_inputs(values: Mapping[str, Schema]) -> tuple[dict[str, Any], dict[s
 
 
 _QUOTED = re.compile(r"""(['"])(?:\\.|(?!\1).)*\1""")
-"""A text that a `Literal[...]` type lists."""
-_ANY_VALUE: Schema = {"anyOf": [{"type": name} for name in ("null", "boolean", "integer", "number", "string", "array", "object")]}
-"""What takes any value, as a type that is declared must say it."""
+"""A text in a `Literal[...]` type."""
+_ANY_VALUE: Schema = {
+    "anyOf": [{"type": name} for name in ("null", "boolean", "integer", "number", "string", "array", "object")]
+}
+"""Schema of any value in the form of a declared type."""
 
 
 def _type_text(schema: Schema) -> str:
-    """A type as the language writes it; empty where it has no text."""
+    """A type in the notation of the workflow language; empty if it has none."""
     text = format_type(schema, full=True)
     try:
         return text if parse_type(text, {**project_models(), **models_in(schema)}) else ""
@@ -123,29 +159,34 @@ def _node(step: PlanStep, capabilities: Capabilities, mapped: set[str]) -> dict[
 
 
 CONFIRM_NODE = "confirm"
-"""The node of the question to a person before a plan's calls with effects; the steps of plans have other names."""
+"""Name of the node that asks a person before the calls with effects. No plan step has this name."""
 YES, NO = "yes", "no"
 MAX_SHOWN_ITEMS = 8
-"""Elements of a list at hand that the question shows."""
+"""Elements of an available list that the question shows."""
 
 
 def _with_confirmation(nodes: Mapping[str, Any], acting: Sequence[PlanStep], scope: PlanScope) -> dict[str, Any]:
-    """The nodes of a plan, of which those with effects run where a person says yes to all of them."""
+    """Nodes of a plan in which those with effects run only if a person answers yes for all of them."""
     calls = "\n".join(_describe_call(step, scope) for step in acting)
     question = {"ask": f"Make {pluralize(len(acting), 'call')} with effects?\n{calls}", "options": [YES, NO]}
     agreed = {"when": f"${{{CONFIRM_NODE} == '{YES}'}}"}
     waiting = {step.name for step in acting}
-    return {CONFIRM_NODE: question, **{name: {**node, **agreed} if name in waiting else node for name, node in nodes.items()}}
+    return {
+        CONFIRM_NODE: question,
+        **{name: {**node, **agreed} if name in waiting else node for name, node in nodes.items()},
+    }
 
 
 def _describe_call(step: PlanStep, scope: PlanScope) -> str:
-    """A call as the person reads it: its constants as the plan has them, what it refers to by its value."""
+    """A call as a person reads it: constants literally, references by value."""
     given = ", ".join(f"{name}={_describe_value(value, step, scope)}" for name, value in step.arguments.items())
-    return f"{step.capability}({given})" + (f" for {ELEMENT} in {_describe_value(step.each, step, scope)}" if step.each is not None else "")
+    return f"{step.capability}({given})" + (
+        f" for {ELEMENT} in {_describe_value(step.each, step, scope)}" if step.each is not None else ""
+    )
 
 
 def _describe_value(value: Argument, step: PlanStep, scope: PlanScope) -> str:
-    """A value in the question; a record, and an element of a list, by its name."""
+    """A value in the question. A record, or a list element, is shown by its name."""
     if not isinstance(value, PlanReference):
         return str(escape_references(str(value)))
     kind = scope.type_of(value) if value.root != ELEMENT else {}
@@ -154,19 +195,23 @@ def _describe_value(value: Argument, step: PlanStep, scope: PlanScope) -> str:
         return str(value)
     if inner is kind:
         return f"“${{{at}}}”"
-    parts = "".join(f"${{size({at}) > {one} ? '“' + string({at}[{one}]) + '” ' : ''}}" for one in range(MAX_SHOWN_ITEMS))
+    parts = "".join(
+        f"${{size({at}) > {one} ? '“' + string({at}[{one}]) + '” ' : ''}}" for one in range(MAX_SHOWN_ITEMS)
+    )
     return f"{value} [ {parts}${{size({at}) > {MAX_SHOWN_ITEMS} ? '… ' : ''}}], ${{size({at})}} in all"
 
 
 def _item_type(kind: Schema) -> Schema:
-    """The type of the elements of a list; any other type itself."""
+    """Element type of a list; any other type unchanged."""
     several = union_members(kind)
     inner = element_type(kind) if len(several) == 1 and several[0].get("type") == "array" else kind
     return inner if isinstance(inner, dict) else {}
 
 
 def _is_scalar(kind: Schema) -> bool:
-    return all(one.get("type") in ("string", "integer", "number", "boolean") or "enum" in one for one in union_members(kind))
+    return all(
+        one.get("type") in ("string", "integer", "number", "boolean") or "enum" in one for one in union_members(kind)
+    )
 
 
 def _argument(value: Argument, mapped: set[str]) -> Any:
@@ -180,17 +225,17 @@ def _reference(reference: PlanReference, mapped: set[str]) -> str:
 
 
 def list_expression(stated: PlanLiteral) -> str:
-    """A list that a plan states, as the expression that it is."""
+    """A list that a plan states, as an expression."""
     spelt = _CONTROL_CHARACTERS.sub(lambda found: rf"\u{ord(found[0]):04x}", str(stated))
     return f"${{{spelt}}}"
 
 
 _CONTROL_CHARACTERS = re.compile("[\x7f-\x9f]")
-"""Characters that no file may hold; a text in an expression spells them by their numbers."""
+"""Characters that are not allowed in a file. They are escaped in an expression."""
 
 
 def build_plan(lines: Sequence[PlanStep | PlanAnswer]) -> Plan | None:
-    """The plan of lines that end with an answer; None where they do not."""
+    """Builds a plan from lines that end with an answer; None for other lines."""
     if not lines or not isinstance(lines[-1], PlanAnswer):
         return None
     steps = tuple(line for line in lines[:-1] if isinstance(line, PlanStep))
@@ -198,12 +243,13 @@ def build_plan(lines: Sequence[PlanStep | PlanAnswer]) -> Plan | None:
 
 
 LINE_NODE = "line"
-"""The node of a question to the router's agent; the steps of plans have other names."""
+"""Name of the node that asks the planner agent. No plan step has this name."""
 
 
 def question_workflow(agent: str, inputs: Mapping[str, str]) -> Graph:
-    """A question to the router's agent, as the workflow that it is."""
+    """Builds the workflow that asks the planner agent."""
     node = {"agent": agent, "with": {name: escape_references(text) for name, text in inputs.items()}}
     return Graph.model_validate(
-        {"schema": "orchestra/v1", "name": LINE_NODE, "nodes": {LINE_NODE: node}, "output": f"${{{LINE_NODE}}}"}, strict=False
+        {"schema": "orchestra/v1", "name": LINE_NODE, "nodes": {LINE_NODE: node}, "output": f"${{{LINE_NODE}}}"},
+        strict=False,
     )

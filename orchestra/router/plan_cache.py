@@ -1,15 +1,17 @@
-"""The plan cache: a plan that answered one request, fitted to another one that wants the same of the same.
+"""The plan cache: adapts a stored plan to another request with the same intent in the same context.
 
-Two things must agree. The *shape* is what a plan may be made of: names and types of the values at hand, the type wanted, the skills with
-the digests of their contracts, the router's, the limits; it is one digest. The *intent* is what is wanted: the words of the request. Two
-requests have one intent where they are equal but for case, spaces, punctuation and Unicode form; or where they are so once their literals
-are taken out: numbers, quoted texts, dates, and names. In the second case the constants of the plan are filled anew from the same places
-of the new request, and only where that is certain: each literal that changed must be one that the plan copied, or (a name excepted) one
-that it passes on with the whole request; each constant must be found in the old request; and what is found twice must have changed alike.
-Whatever comes of it passes all gates again. A plan with a call that has effects serves the identical request only: equal but for Unicode
-form and spaces. There a question mark, a sign or the case of a letter makes another request.
+The *context* is what a plan may use: names and types of the available values, the output type, the capabilities with
+the digests of their contracts, the planner, and the limits. It is one digest. The *intent* is the wording of the
+request. Two requests have the same intent if they are equal except for case, spaces, punctuation and Unicode form, or
+if they are so without their literals: numbers, quoted texts, dates, and names. In the second case the constants of the
+plan are replaced by those at the same positions of the new request, and only if this is certain: each changed literal
+must be one that the plan copied, or (except for names) one that it passes on with the whole request; each constant must
+occur in the old request; and all occurrences of one constant must have changed alike. The result is validated again. A
+plan with a call with effects is reused only for the identical request: equal except for Unicode form and spaces. There
+a question mark, a sign or the case of a letter makes another request.
 
-Pure: nothing is read or kept here. What was stored is data of strangers: it is checked as such, read by the notation, and never executed.
+Pure: nothing is read or stored here. Stored plans are untrusted data: they are parsed and validated, and never
+executed.
 """
 
 from __future__ import annotations
@@ -46,19 +48,19 @@ from orchestra.schema.types import union_members
 from orchestra.text.quotes import fold
 
 FORMAT = "orchestra/plan/v3"
-"""Of what is stored; part of every key, so that an older one is never met."""
+"""Version of the stored format. It is part of every key, so entries of other versions are never found."""
 MAX_LINES = 128
 IGNORED_CODE = "R011"
-"""The code of what was stored and is no plan, or cannot be read; it stops nobody."""
+"""Error code of a stored entry that is invalid or unreadable. It never ends a run."""
 
 
 def ignored_message(why: str) -> str:
-    """What is said of it."""
+    """Message for an ignored entry."""
     return f"{IGNORED_CODE}: a stored plan is ignored: {why}"
 
 
 class PlanCacheEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A plan as it is kept: its lines, the request that it was made for, and what it cost to make."""
+    """A stored plan: its lines, the request that it was made for, and the cost of making it."""
 
     format: str = FORMAT
     context_digest: str
@@ -66,17 +68,17 @@ class PlanCacheEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     lines: tuple[str, ...]
     cost: Usage = NO_USAGE
     votes: int = 0
-    """Samples that agreed on it, of `samples`; 0 of 0 where none were drawn."""
+    """Number of `samples` that agreed on it; 0 of 0 without voting."""
     samples: int = 0
 
     @property
     def vote(self) -> VoteResult | None:
-        """How sure the plan is, where it was voted on."""
+        """Result of the vote, if there was one."""
         return VoteResult(0, self.votes, self.samples) if self.samples else None
 
 
 class CachedPlanError(ValueError):
-    """Why what was stored is no plan for this: `args[0]`. `is_corrupt` says that it should not have been there at all."""
+    """Why a stored plan does not fit. `is_corrupt` is true if it should not have been stored at all."""
 
     def __init__(self, reason: str, *, is_corrupt: bool = False) -> None:
         super().__init__(reason)
@@ -84,8 +86,11 @@ class CachedPlanError(ValueError):
 
 
 def context_digest(capabilities: Capabilities, router: str, *more: str) -> str:
-    """The digest of what a plan may be made of, and by whom. `more` is whatever else keeps plans apart, such as a label."""
-    keys = sorted((_capability_key(capability) for capability in capabilities.by_name.values()), key=lambda key: str(key[0]))
+    """Digest of what a plan may use and of its planner. `more` has further values that separate plans, such as a label.
+    """
+    keys = sorted(
+        (_capability_key(capability) for capability in capabilities.by_name.values()), key=lambda key: str(key[0])
+    )
     limits = [capabilities.limits.steps, capabilities.limits.width]
     switches = [
         bool(capabilities.request_text),
@@ -93,8 +98,14 @@ def context_digest(capabilities: Capabilities, router: str, *more: str) -> str:
         *(["grounded"] if capabilities.grounds else []),
         *(["each_part"] if capabilities.request_parts else []),
     ]
-    switches += ["literals"] if capabilities.request_index is None and any(one.has_effects for one in capabilities.by_name.values()) else []
-    return digest(canonical([FORMAT, dict(capabilities.inputs), capabilities.output_type, keys, limits, *switches, router, *more]))
+    switches += (
+        ["literals"]
+        if capabilities.request_index is None and any(one.has_effects for one in capabilities.by_name.values())
+        else []
+    )
+    return digest(
+        canonical([FORMAT, dict(capabilities.inputs), capabilities.output_type, keys, limits, *switches, router, *more])
+    )
 
 
 def _capability_key(capability: Capability) -> list[Any]:
@@ -110,17 +121,18 @@ def _capability_key(capability: Capability) -> list[Any]:
 
 
 def cache_keys(request: str, context: str) -> tuple[str, ...]:
-    """Under which keys a plan for a request of this shape is kept and looked for, the closest first; none for one that is too long."""
+    """Keys of a request's plan in this context, the most specific first; empty for a request that is too long."""
     if len(request) > MAX_REQUEST_LENGTH:
         return ()
     intent = Intent.of(request)
     return tuple(
-        digest(canonical([FORMAT, context, kind, key])) for kind, key in (("same", intent.exact_key), ("alike", intent.template_key))
+        digest(canonical([FORMAT, context, kind, key]))
+        for kind, key in (("same", intent.exact_key), ("alike", intent.template_key))
     )
 
 
 def build_entry(plan: Plan, request: str, context: str, cost: Usage, won: VoteResult | None = None) -> dict[str, Any]:
-    """What is stored of a plan: JSON."""
+    """Encodes a plan for storage, as JSON."""
     lines = tuple(map(str, (*plan.steps, plan.answer)))
     votes, samples = (won.votes, won.samples) if won is not None else (0, 0)
     kept = PlanCacheEntry(context_digest=context, request=request, lines=lines, cost=cost, votes=votes, samples=samples)
@@ -131,15 +143,24 @@ def build_entry(plan: Plan, request: str, context: str, cost: Usage, won: VoteRe
 def fit_cached_plan(
     stored: Any, request: str, capabilities: Capabilities, context: str, request_inputs: Collection[str] = ("request",)
 ) -> tuple[Plan, PlanCacheEntry]:
-    """The plan that was stored, fitted to a request. `request_inputs` names the inputs that are the request itself.
+    """Adapts a stored plan to a request.
 
-    Raises `CachedPlanError` where it does not fit, or where what was stored is none of ours.
+    Args:
+        request_inputs: Names of the inputs that are the request itself.
+
+    Raises:
+        CachedPlanError: It does not fit, or the stored data is invalid.
     """
     try:
         found = msgspec.convert(stored, PlanCacheEntry)
     except msgspec.ValidationError as error:
         raise CachedPlanError(f"it is no stored plan: {error}", is_corrupt=True) from error
-    if found.format != FORMAT or found.context_digest != context or len(found.lines) > MAX_LINES or len(found.request) > MAX_REQUEST_LENGTH:
+    if (
+        found.format != FORMAT
+        or found.context_digest != context
+        or len(found.lines) > MAX_LINES
+        or len(found.request) > MAX_REQUEST_LENGTH
+    ):
         raise CachedPlanError("it is of another version or for something else", is_corrupt=True)
     if min(found.cost.calls, found.cost.prompt_tokens, found.cost.output_tokens) < 0:
         raise CachedPlanError("it says that it cost less than nothing", is_corrupt=True)
@@ -148,9 +169,12 @@ def fit_cached_plan(
     plan = _parse_plan(found.lines)
     request_index = None if capabilities.request_index is None else RequestIndex(found.request)
     of_old = replace(
-        capabilities, request_text=capabilities.request_text and found.request, request_parts=None, request_index=request_index
+        capabilities,
+        request_text=capabilities.request_text and found.request,
+        request_parts=None,
+        request_index=request_index,
     )
-    _validate(plan, of_old, is_corrupt=True)  # its texts are pieces of the request that it was for
+    _validate(plan, of_old, is_corrupt=True)  # its texts are substrings of its own request
     if normalize_request(found.request) != normalize_request(request) and any(
         capabilities.by_name[step.capability].has_effects for step in plan.steps
     ):
@@ -161,7 +185,7 @@ def fit_cached_plan(
 
 
 def normalize_request(request: str) -> str:
-    """A request as a plan with effects is kept for it: in one Unicode form, its runs of white space as single spaces."""
+    """Normalizes a request as key of plans with effects: Unicode form, and runs of white space as single spaces."""
     return " ".join(unicodedata.normalize("NFC", request).split())
 
 
@@ -181,7 +205,7 @@ def _validate(plan: Plan, capabilities: Capabilities, *, is_corrupt: bool = Fals
     steps: tuple[PlanStep, ...] = ()
     lines: tuple[PlanLine, ...] = (*plan.steps, plan.answer)
     for line in lines:
-        # Whoever made it was asked for a step for each part, and it was taken with what it leaves out.
+        # The planner was asked for a step for each part, and the plan was accepted with the parts it leaves out.
         if faults := [one for one in validate_line(line, capabilities, steps) if one.code != PART_NOT_COVERED]:
             raise CachedPlanError(str(faults[0]), is_corrupt=is_corrupt)
         if isinstance(line, PlanStep):
@@ -189,12 +213,14 @@ def _validate(plan: Plan, capabilities: Capabilities, *, is_corrupt: bool = Fals
 
 
 def _fit(plan: Plan, old: str, new: str, capabilities: Capabilities, request_inputs: Collection[str]) -> Plan:
-    """The plan with its constants taken from the new request."""
+    """Returns the plan with its constants taken from the new request."""
     before, after = Intent.of(old), Intent.of(new)
     if before.exact_key == after.exact_key:
         filling = _ConstantFiller(before, after, align(before.word_tokens, after.word_tokens, before.text, after.text))
     elif before.template_key == after.template_key:
-        filling = _ConstantFiller(before, after, align(before.named_tokens, after.named_tokens, before.text, after.text))
+        filling = _ConstantFiller(
+            before, after, align(before.named_tokens, after.named_tokens, before.text, after.text)
+        )
     else:
         raise CachedPlanError("the requests differ in their words")
     steps = tuple(filling.fill_step(step, capabilities.by_name[step.capability]) for step in plan.steps)
@@ -203,20 +229,22 @@ def _fit(plan: Plan, old: str, new: str, capabilities: Capabilities, request_inp
 
 
 class _ConstantFiller:
-    """Constants of a plan, found in the request that it was made for, and read at the same places of another."""
+    """Finds the constants of a plan in its request, and reads them at the same positions of another one."""
 
     def __init__(self, before: Intent, after: Intent, pairs: tuple[AlignedToken, ...]) -> None:
         self.before, self.after, self.pairs = before, after, pairs
         self.changed = tuple(pair for pair in pairs if pair.is_changed)
         self.has_changed_number = any(pair.old.kind[0] in ("number", "date") for pair in self.changed)
         self.used_starts: set[int] = set()
-        """Of the pairs whose literal the plan copied: where they begin."""
+        """Start positions of the literals that the plan copied."""
 
     def fill_step(self, step: PlanStep, capability: Capability) -> PlanStep:
         arguments = {name: self.fill_argument(value, capability, name) for name, value in step.arguments.items()}
         if not isinstance(step.each, PlanLiteral):
             return replace(step, arguments=arguments)
-        choice = any(_is_choice(capability, name) for name, value in step.arguments.items() if value == PlanReference(ELEMENT))
+        choice = any(
+            _is_choice(capability, name) for name, value in step.arguments.items() if value == PlanReference(ELEMENT)
+        )
         return replace(step, arguments=arguments, each=PlanLiteral(self.fill_constant(step.each.value, choice=choice)))
 
     def fill_argument(self, value: Argument, capability: Capability, name: str) -> Argument:
@@ -258,7 +286,9 @@ class _ConstantFiller:
                 raise CachedPlanError(f"{value!r} is a part of what changed")
             said = self.after.text[begin:stop]
             found.add(value if choice and fold(said).text == fold(value).text else said)
-            self.used_starts |= {pair.old.start for pair in self.changed if start <= pair.old.inner_start and pair.old.inner_end <= end}
+            self.used_starts |= {
+                pair.old.start for pair in self.changed if start <= pair.old.inner_start and pair.old.inner_end <= end
+            }
         if len(found) > 1:
             raise CachedPlanError(f"{value!r} stands in the request more than once, and did not change alike")
         if not found and self.changed and not choice:
@@ -266,12 +296,14 @@ class _ConstantFiller:
         return next(iter(found), value)
 
     def map_position(self, place: int) -> int | None:
-        """Where a place of the old request is in the new one; None in the midst of what changed."""
+        """Maps a position of the old request to the new one; None inside changed text."""
         return next((found for pair in self.pairs if (found := pair.map_position(place)) is not None), None)
 
     def require_accounted(self, plan: Plan, request_inputs: Collection[str]) -> None:
-        """Refuses a plan that may rest on a literal that changed without having copied it."""
-        passed = any(PlanReference(INPUT, (name,)) in step.references for name in request_inputs for step in plan.used_steps)
+        """Rejects a plan that may depend on a changed literal without copying it."""
+        passed = any(
+            PlanReference(INPUT, (name,)) in step.references for name in request_inputs for step in plan.used_steps
+        )
         structure = set(_structural_numbers(plan))
         for pair in self.changed:
             if pair.old.start in self.used_starts:
@@ -284,11 +316,14 @@ class _ConstantFiller:
 
 
 def _structural_numbers(plan: Plan) -> Iterator[int]:
-    """Numbers that a plan's build could come from: places in lists, counted from 0 and from 1, how long the lists are that it states to go
-    over, and how many steps there are of a kind."""
+    """Numbers that the structure of a plan may depend on: list indices from 0 and from 1, lengths of stated lists, and
+    counts of steps of a kind.
+    """
     lines: Iterable[PlanStep | PlanAnswer] = (*plan.steps, plan.answer)
     for line in lines:
-        for reference in line.values if isinstance(line, PlanAnswer) else [*line.references, *_argument_references(line.arguments)]:
+        for reference in (
+            line.values if isinstance(line, PlanAnswer) else [*line.references, *_argument_references(line.arguments)]
+        ):
             for part in reference.path:
                 if isinstance(part, int):
                     yield from (part, part + 1)
@@ -298,7 +333,7 @@ def _structural_numbers(plan: Plan) -> Iterator[int]:
 
 
 def _is_choice(capability: Capability, name: str) -> bool:
-    """Whether an argument is a choice."""
+    """Whether an argument is an enum."""
     return any("enum" in one or "const" in one for one in union_members(capability.fields[name]))
 
 

@@ -1,14 +1,14 @@
-"""The grammar of the next step of a plan: Lark, as llguidance reads it, compiled from the types of what is at hand.
+"""Grammar of the next step of a plan, in Lark notation for llguidance, compiled from the types of the available values.
 
-A step can only name a skill of the offer, only give it arguments that it has, and each of them only a value that its type takes: a
-part of an input or of an earlier step whose type is assignable, or a constant. So no plan that is decoded under it has a phantom
-skill, a cycle or an ill-typed reference. Nor is a call that stands already written again. Constants are texts, numbers, truth values,
-choices and lists of them, each of a bounded length, so that a line ends within the token limit of the one who writes it; a plan invents
-no records, and no tables, least of all documents. A list to go over, `for x in ["…", "…"]`, has constants that the arguments which are
-given `x` could have had themselves.
+A step can only name an available capability, only give arguments that it has, and each argument only a value that its
+type accepts: a part of an input or of an earlier step whose type is assignable, or a constant. So a plan that is
+decoded under it has no unknown capability, no cycle and no ill-typed reference. It also does not repeat an earlier
+call. Constants are texts, numbers, booleans, enums and lists of them, each of bounded length, so that a line fits into
+the token limit of the planner. A plan cannot state records or tables, and so no documents. A list to iterate over, `for
+x in ["…", "…"]`, has constants that the arguments which receive `x` could have had themselves.
 
-`step_grammar` knows the types of all earlier steps. `plan_grammar` is for the whole plan at once, when these are not known yet: there a
-reference to a step may still be of the wrong type, which the gates find.
+`step_grammar` knows the types of all earlier steps. `plan_grammar` is for the whole plan at once, when these types are
+unknown. There a reference to a step may still have the wrong type, which validation detects.
 """
 
 from __future__ import annotations
@@ -17,7 +17,13 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from orchestra.agents.evidence_grammar import ascii_json, grammar_literal, limit_texts, quote_rules, strip_unknown_formats
+from orchestra.agents.evidence_grammar import (
+    ascii_json,
+    grammar_literal,
+    limit_texts,
+    quote_rules,
+    strip_unknown_formats,
+)
 from orchestra.router.capabilities import (
     Capabilities,
     Capability,
@@ -30,47 +36,58 @@ from orchestra.router.capabilities import (
 from orchestra.router.constants import RequestIndex
 from orchestra.router.effects import allowed_constants, further_calls, unrequested_effect
 from orchestra.router.grounding import is_ground, is_whole, iterable_grounds
-from orchestra.router.plan_syntax import ELEMENT, JSON_SPACING, Argument, PlanAnswer, PlanLiteral, PlanReference, PlanStep
+from orchestra.router.plan_syntax import (
+    ELEMENT,
+    JSON_SPACING,
+    Argument,
+    PlanAnswer,
+    PlanLiteral,
+    PlanReference,
+    PlanStep,
+)
 from orchestra.schema.json_schema import ANNOTATION_KEYWORDS, enum_values
 from orchestra.schema.strict_json import canonical
 from orchestra.schema.types import Schema, element_type, subschema
 
 MAX_TEXT_LENGTH = 200
-"""Characters of a text that a plan states, where its type sets no limit."""
+"""Maximum characters of a text that a plan states, if its type sets no limit."""
 MAX_ANSWERS = 4
-"""Values of an answer."""
+"""Maximum number of values of an answer."""
 MAX_ITEMS = 8
-"""Elements of a list that a plan states."""
+"""Maximum number of elements of a list that a plan states."""
 MAX_ITEM_LENGTH = 50
-"""Characters of a text in a list that a plan states: a whole list is then no longer than two texts. Of a list to go over, whose length the
-limits set, the elements share as many characters."""
+"""Maximum characters of a text in such a list, so that a list is at most as long as two texts. The elements of a list
+to
+iterate over, whose length the limits set, share the same number of characters.
+"""
 _NUMBERS = {"integer": "-?(0|[1-9][0-9]{0,14})", "number": r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,8})?"}
-"""Numbers as a plan states them: JSON would allow those that no machine holds."""
+"""Numbers in a plan. JSON also allows numbers that no machine type holds."""
 _LIST_KEYS = ANNOTATION_KEYWORDS | {"type", "items", "minItems", "maxItems"}
-"""Keys of a type of lists that is written out here; any other is left to the server's own JSON."""
+"""Keys of list types that this module compiles itself. Other types are left to the JSON grammar of the server."""
 
 MIN_EACH_ITEMS = 2
-"""Elements of a list to go over that a plan states: of one, it would be a plain call."""
+"""Minimum number of elements of a stated list to iterate over. One element would be a plain call."""
 
 STEP_PREFIX = "s"
-"""What stands at the end of a reply where another step follows: the first letter of its name."""
+"""End of a reply after which another step follows: the first letter of its name."""
 
 MatchingCalls: TypeAlias = tuple[str, ...]
-"""Names of earlier calls that a line is the same as so far. It must differ from each of them before it ends."""
+"""Names of earlier calls that equal the line so far. The line must differ from each of them before it ends."""
 ValueRule: TypeAlias = Callable[[Schema, frozenset[str]], str | None]
-"""What gives the rule of all values of a type but some; None where there are none."""
+"""Function that returns the rule of all values of a type except some; None if there are none."""
 _NONE_EXCLUDED: frozenset[str] = frozenset()
 
 
 class NoValidStepError(ValueError):
-    """Nothing of the offer can stand next: no skill whose arguments are at hand, and no value of the type wanted."""
+    """No step is possible: no capability whose arguments are available, and no value of the output type."""
 
 
 def step_grammar(capabilities: Capabilities, steps: Sequence[PlanStep] = (), *, step_started: bool = False) -> str:
-    """What may follow these steps: another step, or the answer where one is at hand. Raises `NoValidStepError` where no step may.
+    """Returns the grammar of another step after these ones, or of the answer if one is available. Raises
+    `NoValidStepError`.
 
-    A step may be followed by the answer, which then needs no request of its own, or by `s`, the beginning of the next
-    step. With `step_started` that `s` is already written. The last step within the limits must produce the answer.
+    The answer may follow a step in the same reply, or `s`, the beginning of the next step. With `step_started` that `s`
+    is already written. The last step within the limits must produce the answer.
     """
     writer = _GrammarWriter(capabilities, steps)
     scope = PlanScope(capabilities, steps)
@@ -83,10 +100,14 @@ def step_grammar(capabilities: Capabilities, steps: Sequence[PlanStep] = (), *, 
         name = f"s{len(steps) + 1}"
         demands = writer.ground_demands(scope) if not steps else []
         names = [
-            capability for capability in capabilities.by_name if left > 1 or answers or capabilities.produces_output(capability, each=False)
+            capability
+            for capability in capabilities.by_name
+            if left > 1 or answers or capabilities.produces_output(capability, each=False)
         ]
         listed = [
-            capability for capability in capabilities.by_name if left > 1 or answers or capabilities.produces_output(capability, each=True)
+            capability
+            for capability in capabilities.by_name
+            if left > 1 or answers or capabilities.produces_output(capability, each=True)
         ]
         calls = [
             f"{call} {writer.step_end(answers, name, capability, False, left > 1)}"
@@ -113,7 +134,9 @@ def step_grammar(capabilities: Capabilities, steps: Sequence[PlanStep] = (), *, 
 
 
 def turn_grammar(capabilities: Capabilities, steps: Sequence[PlanStep] = ()) -> str:
-    """What an agent with tools may write next: another call, as long as the limits leave room for one, or the word `return`."""
+    """Returns the grammar of the next line of an agent with tools: another call within the limits, or the word
+    `return`.
+    """
     writer = _GrammarWriter(capabilities, steps)
     scope = PlanScope(capabilities, steps)
     choices = [grammar_literal("return")]
@@ -123,7 +146,7 @@ def turn_grammar(capabilities: Capabilities, steps: Sequence[PlanStep] = ()) -> 
 
 
 def plan_grammar(capabilities: Capabilities) -> str:
-    """A whole plan. Raises `NoValidStepError` where no first step is possible."""
+    """Returns the grammar of a whole plan. Raises `NoValidStepError` if no first step is possible."""
     writer = _GrammarWriter(capabilities)
     rest = ""
     for number in range(capabilities.limits.steps, 0, -1):
@@ -134,7 +157,7 @@ def plan_grammar(capabilities: Capabilities) -> str:
         choices = [f"{here} {grammar_literal(chr(10))} {rest}"] if here and rest else []
         if before and (answers := _answer_references(capabilities, scope)):
             choices.append(writer.answer(answers))
-        if here and not rest:  # the last step there is room for
+        if here and not rest:  # the last step within the limits
             last = PossiblePlanScope(capabilities, [*before, f"s{number}"])
             choices.append(f"{here} {grammar_literal(chr(10))} {writer.answer(_answer_references(capabilities, last))}")
         if not choices:
@@ -146,11 +169,15 @@ def plan_grammar(capabilities: Capabilities) -> str:
 
 
 def _answer_references(capabilities: Capabilities, scope: PlanScope) -> list[PlanReference]:
-    return [found for found, kind in scope.step_values() if capabilities.assignability.mismatch(kind, capabilities.output_type) is None]
+    return [
+        found
+        for found, kind in scope.step_values()
+        if capabilities.assignability.mismatch(kind, capabilities.output_type) is None
+    ]
 
 
 class _GrammarWriter:
-    """Rules, as they are asked for; equal ones are written once."""
+    """Collects grammar rules on demand. Equal rules are written once."""
 
     def __init__(self, capabilities: Capabilities, steps: Sequence[PlanStep] = ()) -> None:
         self.offer = capabilities
@@ -172,43 +199,57 @@ class _GrammarWriter:
         return "\n".join(["%llguidance {}", f"start: {start}", *rules, *terminals, *self.extra_rules, ""])
 
     def answer(self, answers: Sequence[PlanReference]) -> str:
-        """The last line: one value, or several where anything is wanted."""
+        """The last line: one value, or several if any output is allowed."""
         one = self.rule(_alternatives(answers))
         more = f" ({grammar_literal(', ')} {one}){{0,{MAX_ANSWERS - 1}}}" if not self.offer.output_type else ""
         return self.rule(f"{grammar_literal('return ')} {one}{more}")
 
     def ground_demands(self, scope: PlanScope) -> list[ValueRule]:
-        """What a first step is held to: that it reads one of the inputs that the offer says."""
+        """Demands on a first step: it must read one of the required inputs."""
         read = [(found, kind) for found, kind in scope.available_values() if is_ground(self.offer, found)]
         return [self._value_rule(read, stated=False)] if read else []
 
     def all_calls(self, scope: PlanScope, skills: Iterable[str], demands: Sequence[ValueRule] = ()) -> list[str]:
-        """Calls, and calls of each element of a list."""
+        """Plain calls, and calls for each element of a list."""
         chosen = list(skills)
         over = [rule for _, rule in self.map_call_rules(scope, chosen, demands)]
         return [*(rule for _, rule in self.call_rules(scope, chosen, demands)), *self.bracket_rules(over)]
 
     def step_end(self, answers: Sequence[PlanReference], name: str, capability: str, each: bool, more: bool) -> str:
-        """What comes behind a step of this name: the answer, of it or of those before it, or, where there may be `more`, another step."""
-        kind = PlanScope(self.offer, [PlanStep(name, capability, each=PlanReference(ELEMENT) if each else None)]).steps[name]
+        """The text after a step with this name: the answer from it or earlier steps, or another step if `more` is set.
+        """
+        kind = PlanScope(self.offer, [PlanStep(name, capability, each=PlanReference(ELEMENT) if each else None)]).steps[
+            name
+        ]
         type_key = self.offer.assignability.schema_key(kind)
         if type_key not in self.step_ends:
             proof, wanted = self.offer.assignability, self.offer.output_type
-            own = [found for found, inner in reachable_parts(PlanReference(name), kind) if proof.mismatch(inner, wanted) is None]
+            own = [
+                found
+                for found, inner in reachable_parts(PlanReference(name), kind)
+                if proof.mismatch(inner, wanted) is None
+            ]
             ways = [self.answer([*answers, *own])] if answers or own else []
             ways += [grammar_literal(STEP_PREFIX)] if more else []
             self.step_ends[type_key] = f"({grammar_literal(chr(10))} {self.rule(' | '.join(ways))})?"
         return self.step_ends[type_key]
 
-    def call_rules(self, scope: PlanScope, skills: Iterable[str], demands: Sequence[ValueRule] = ()) -> list[tuple[str, str]]:
-        """One rule a skill that can be called with the values at hand, one of them of each of the `demands`, and not as an earlier step
-        calls it."""
+    def call_rules(
+        self, scope: PlanScope, skills: Iterable[str], demands: Sequence[ValueRule] = ()
+    ) -> list[tuple[str, str]]:
+        """One rule per capability that can be called with the available values, with one value for each of the
+        `demands`,
+        and unlike earlier calls.
+        """
         values = {acts: self._allowed_values(scope, acts=acts) for acts in _BOOLEANS}
         found = []
         for capability in skills:
             twins, one = self._matching_calls(capability, each=False), self.offer.by_name[capability]
             if one.has_effects and self.offer.request_index is not None and (before := self._earlier_calls(capability)):
-                calls = [grammar_literal(str(call).partition(" = ")[2]) for call in further_calls(before, one, self.offer.request_index)]
+                calls = [
+                    grammar_literal(str(call).partition(" = ")[2])
+                    for call in further_calls(before, one, self.offer.request_index)
+                ]
                 found += [(capability, self.rule(" | ".join(calls)))] if calls else []
             elif (
                 not self._is_unrequested(capability)
@@ -218,7 +259,9 @@ class _GrammarWriter:
         return found
 
     def _allowed_values(self, scope: PlanScope, *, acts: bool) -> ValueRule:
-        """What a call may be given: one with effects what is at hand and no hearsay, and of constants those of the request."""
+        """Values that a call may receive. A call with effects receives no untrusted values, and only constants of the
+        request.
+        """
         return (
             self._value_rule(_trusted_values(scope), constant=self._effect_constant_rule)
             if acts
@@ -229,49 +272,71 @@ class _GrammarWriter:
         return [step for step in self.earlier_steps.values() if step.capability == capability]
 
     def _is_unrequested(self, capability: str) -> bool:
-        """Whether the request asks for no call of a skill with effects."""
+        """Whether the request asks for no call of a capability with effects."""
         return unrequested_effect(self.offer.by_name[capability], self.offer) is not None
 
     def _is_request_bound(self, capability: str) -> bool:
-        """Whether it has effects that the request bounds."""
+        """Whether it has effects that the request must ask for."""
         return self.offer.by_name[capability].has_effects and self.offer.request_index is not None
 
     def bracket_rules(self, mapped: Sequence[str]) -> list[str]:
-        """Calls of each element, behind their bracket: one choice among the plain ones, so that of a thousand skills none stands twice."""
+        """Calls for each element, after their bracket: one alternative beside the plain ones, so that each of a
+        thousand
+        capabilities occurs once.
+        """
         return [self.rule(f"{grammar_literal('[')} {self.rule(' | '.join(mapped))}")] if mapped else []
 
-    def map_call_rules(self, scope: PlanScope, skills: Iterable[str], demands: Sequence[ValueRule] = ()) -> list[tuple[str, str]]:
-        """One rule a skill, for what stands in the bracket of a call of each element of a list: of one at hand, or one that is stated."""
+    def map_call_rules(
+        self, scope: PlanScope, skills: Iterable[str], demands: Sequence[ValueRule] = ()
+    ) -> list[tuple[str, str]]:
+        """One rule per capability for a call for each element, inside its bracket, over an available or a stated list.
+        """
         chosen = list(skills)
         found: dict[str, list[str]] = {}
-        for capability, body in (*self._over_available_lists(scope, chosen, demands), *self._over_literal_lists(scope, chosen, demands)):
+        for capability, body in (
+            *self._over_available_lists(scope, chosen, demands),
+            *self._over_literal_lists(scope, chosen, demands),
+        ):
             found.setdefault(capability, []).append(body)
         return [
             (capability, self.rule(f"{grammar_literal(capability + '(')} {self.rule(' | '.join(bodies))}"))
             for capability, bodies in found.items()
         ]
 
-    def _over_available_lists(self, scope: PlanScope, chosen: Sequence[str], demands: Sequence[ValueRule]) -> list[tuple[str, str]]:
-        """The arguments of such calls, and their ends, by skill. Whoever goes over a ground and is given its elements has read it."""
+    def _over_available_lists(
+        self, scope: PlanScope, chosen: Sequence[str], demands: Sequence[ValueRule]
+    ) -> list[tuple[str, str]]:
+        """Arguments and ends of calls over available lists, by capability. Iterating over a required input and taking
+        its
+        elements reads it.
+        """
         found = []
         for acts in _BOOLEANS:
             skills = [one for one in chosen if self.offer.by_name[one].has_effects is acts]
             skills = [
-                one for one in skills if not self._is_request_bound(one) or not (self._earlier_calls(one) or self._is_unrequested(one))
+                one
+                for one in skills
+                if not self._is_request_bound(one) or not (self._earlier_calls(one) or self._is_unrequested(one))
             ]
             found += self._over_lists(scope, skills, demands, acts=acts) if skills else []
         return found
 
-    def _over_lists(self, scope: PlanScope, chosen: Sequence[str], demands: Sequence[ValueRule], *, acts: bool) -> list[tuple[str, str]]:
+    def _over_lists(
+        self, scope: PlanScope, chosen: Sequence[str], demands: Sequence[ValueRule], *, acts: bool
+    ) -> list[tuple[str, str]]:
         at_hand = _trusted_values(scope) if acts else scope.available_values()
         sorts: dict[tuple[bytes, bool, int], tuple[list[_TypedReference], list[PlanReference]]] = {}
         over = [one for one, _ in iterable_grounds(self.offer, self.offer.grounds)] if demands else []
         for reference, inner in scope.lists():
-            every = [one for one in reachable_parts(PlanReference(ELEMENT), inner) if not (acts and scope.is_untrusted(*one, reference))]
-            if every:  # of one type of elements it leaves the more out, the fewer there are
-                sorts.setdefault((self.offer.assignability.schema_key(inner), reference in over, len(every)), (every, []))[1].append(
-                    reference
-                )
+            every = [
+                one
+                for one in reachable_parts(PlanReference(ELEMENT), inner)
+                if not (acts and scope.is_untrusted(*one, reference))
+            ]
+            if every:  # with one element type, fewer elements leave out more alternatives
+                sorts.setdefault(
+                    (self.offer.assignability.schema_key(inner), reference in over, len(every)), (every, [])
+                )[1].append(reference)
         found = []
         for (_, read, _), (every, lists) in sorts.items():
             ends = self._list_end(lists)
@@ -279,45 +344,68 @@ class _GrammarWriter:
             ways = [(self._value_rule(at_hand, constant=stated), [self._value_rule(every, stated=False), *demands])]
             if read:
                 whole = [one for one in every if is_whole(one[0])]
-                ways.append((self._value_rule([*at_hand, *every], constant=stated), [self._value_rule(whole, stated=False)]))
+                ways.append(
+                    (self._value_rule([*at_hand, *every], constant=stated), [self._value_rule(whole, stated=False)])
+                )
             for capability in chosen:
-                twins = tuple(twin for twin in self._matching_calls(capability, each=True) if self.earlier_steps[twin].each in lists)
-                bodies = (self._argument_rule(self.offer.by_name[capability], values, wanted, twins, ends) for values, wanted in ways)
+                twins = tuple(
+                    twin
+                    for twin in self._matching_calls(capability, each=True)
+                    if self.earlier_steps[twin].each in lists
+                )
+                bodies = (
+                    self._argument_rule(self.offer.by_name[capability], values, wanted, twins, ends)
+                    for values, wanted in ways
+                )
                 found += [(capability, body) for body in bodies if body is not None]
         return found
 
-    def _over_literal_lists(self, scope: PlanScope, chosen: Sequence[str], demands: Sequence[ValueRule]) -> list[tuple[str, str]]:
+    def _over_literal_lists(
+        self, scope: PlanScope, chosen: Sequence[str], demands: Sequence[ValueRule]
+    ) -> list[tuple[str, str]]:
         given = {acts: self._allowed_values(scope, acts=acts) for acts in _BOOLEANS}
         found = []
-        for capability in [one for one in chosen if not self._is_request_bound(one)] if self.offer.limits.width >= MIN_EACH_ITEMS else ():
+        for capability in (
+            [one for one in chosen if not self._is_request_bound(one)]
+            if self.offer.limits.width >= MIN_EACH_ITEMS
+            else ()
+        ):
             one = self.offer.by_name[capability]
             values = given[one.has_effects]
             for type_key, sort in {
                 type_key: sort for field in one.fields.values() for type_key, sort in self._element_types(field).items()
             }.items():
                 twins = tuple(
-                    twin for twin in self._matching_calls(capability, each=True) if self._could_iterate(self.earlier_steps[twin], type_key)
+                    twin
+                    for twin in self._matching_calls(capability, each=True)
+                    if self._could_iterate(self.earlier_steps[twin], type_key)
                 )
                 wanted = [self._element_values(type_key), *demands]
-                if (body := self._argument_rule(one, values, wanted, twins, self._literal_list_end(type_key, sort))) is not None:
+                if (
+                    body := self._argument_rule(one, values, wanted, twins, self._literal_list_end(type_key, sort))
+                ) is not None:
                     found.append((capability, body))
         return found
 
     def _element_types(self, kind: Schema) -> Mapping[bytes, Schema]:
-        """Of the constants of a type, by their marks, those that a plan may state a list of to go over."""
+        """Constant types that a stated list may have, by key."""
         type_key = self.offer.assignability.schema_key(kind)
         if type_key not in self.element_types:
             self.element_types[type_key] = {canonical(sort): sort for sort in _literal_element_types(kind)}
         return self.element_types[type_key]
 
     def _could_iterate(self, twin: PlanStep, type_key: bytes) -> bool:
-        """Whether an earlier call goes over a list that was stated, and could have such constants in it."""
+        """Whether an earlier call iterates over a stated list that may have such constants."""
         given = [name for name, value in twin.arguments.items() if _is_element(value)]
         fields = self.offer.by_name[twin.capability].fields
-        return isinstance(twin.each, PlanLiteral) and all(type_key in self._element_types(fields[name]) for name in given)
+        return isinstance(twin.each, PlanLiteral) and all(
+            type_key in self._element_types(fields[name]) for name in given
+        )
 
     def _element_values(self, type_key: bytes) -> ValueRule:
-        """What gives the element of such a list to the arguments that could state it themselves, and to no others."""
+        """Value rule that gives the element of such a list to arguments that could state it themselves, and to no
+        others.
+        """
 
         def values(kind: Schema, but: frozenset[str] = _NONE_EXCLUDED) -> str | None:
             return grammar_literal(ELEMENT) if type_key in self._element_types(kind) and ELEMENT not in but else None
@@ -325,7 +413,7 @@ class _GrammarWriter:
         return values
 
     def _literal_list_end(self, type_key: bytes, sort: Schema) -> Callable[[MatchingCalls], str | None]:
-        """How a call of each element of a list of such constants ends."""
+        """The end of a call for each element of a list of such constants."""
         most = min(MAX_ITEMS, self.offer.limits.width)
         kind = {"type": "array", "items": sort, "minItems": MIN_EACH_ITEMS, "maxItems": most}
 
@@ -334,13 +422,15 @@ class _GrammarWriter:
             if (type_key, used) not in self.list_endings:
                 lists = self._list_rules(kind, used, min(MAX_TEXT_LENGTH, MAX_ITEMS * MAX_ITEM_LENGTH // most))
                 over = grammar_literal(f") for {ELEMENT} in ")
-                self.list_endings[type_key, used] = f"{over} {self.rule(' | '.join(lists))} {grammar_literal(']')}" if lists else None
+                self.list_endings[type_key, used] = (
+                    f"{over} {self.rule(' | '.join(lists))} {grammar_literal(']')}" if lists else None
+                )
             return self.list_endings[type_key, used]
 
         return ends
 
     def _matching_calls(self, capability: str, *, each: bool) -> MatchingCalls:
-        """The earlier calls of a skill, of each element or plain."""
+        """Earlier calls of a capability, for each element or plain."""
         return tuple(
             name
             for name, one in self.earlier_steps.items()
@@ -348,18 +438,22 @@ class _GrammarWriter:
         )
 
     def _list_end(self, lists: Sequence[PlanReference]) -> Callable[[MatchingCalls], str | None]:
-        """How a call of each element of one of these lists ends."""
+        """The end of a call for each element of one of these lists."""
 
         def ends(twins: MatchingCalls) -> str | None:
             left = [one for one in lists if all(one != self.earlier_steps[twin].each for twin in twins)]
-            return f"{grammar_literal(f') for {ELEMENT} in ')} {self.rule(_alternatives(left))} {grammar_literal(']')}" if left else None
+            return (
+                f"{grammar_literal(f') for {ELEMENT} in ')} {self.rule(_alternatives(left))} {grammar_literal(']')}"
+                if left
+                else None
+            )
 
         return ends
 
     def _value_rule(
         self, at_hand: Sequence[tuple[PlanReference, Schema]], *, stated: bool = True, constant: ValueRule | None = None
     ) -> ValueRule:
-        """What gives the rule of all values of a type: those at hand that fit, and constants where they may be `stated`."""
+        """Value rule of a type: available values that fit, and constants if `stated` is set."""
         known: dict[tuple[bytes, frozenset[str]], str | None] = {}
         proof = self.offer.assignability
 
@@ -383,27 +477,34 @@ class _GrammarWriter:
         twins: MatchingCalls,
         ends: Callable[[MatchingCalls], str | None],
     ) -> str | None:
-        """The arguments of a call and what `ends` it; None where one that it needs cannot be given.
+        """The arguments of a call and the text that `ends` it; None if a required argument has no value.
 
-        Of each of the `demands`, such as parts of the element, at least one argument is a value. Written from the end: `rest` is what may
-        follow, by whether no argument stands before it, by which demands are met (a bit each, that of elements the first), and by which of
-        the `twins` has had the same arguments.
+        For each of the `demands`, such as parts of the element, at least one argument has a value. Built from the end:
+        `rest` is the continuation, keyed by whether no argument precedes it, by which demands are met (one bit each,
+        elements first), and by which of the `twins` have equal arguments so far.
         """
         every = range(2 ** len(demands))
         fields = list(capability.fields.items())
-        reached = [list(dict.fromkeys([twins, ()]))]  # no sets: a grammar is spelt the same in every process
+        reached = [list(dict.fromkeys([twins, ()]))]  # no sets, so that a grammar is the same text in every process
         for name, _ in fields:
             after = [
-                one for before in reached[-1] for one in (*self._group_by_argument(before, name).values(), self._omitting(before, name))
+                one
+                for before in reached[-1]
+                for one in (*self._group_by_argument(before, name).values(), self._omitting(before, name))
             ]
             reached.append(list(dict.fromkeys([(), *after])))
         rest = {
-            (first, met, same): ends(same) if met == every[-1] else None for first in _BOOLEANS for met in every for same in reached[-1]
+            (first, met, same): ends(same) if met == every[-1] else None
+            for first in _BOOLEANS
+            for met in every
+            for same in reached[-1]
         }
         for at in range(len(fields) - 1, -1, -1):
             name, kind = fields[at]
             here: dict[tuple[bool, int, MatchingCalls], str | None] = {}
-            for first, met, same in ((first, met, same) for first in _BOOLEANS for met in every for same in reached[at]):
+            for first, met, same in (
+                (first, met, same) for first in _BOOLEANS for met in every for same in reached[at]
+            ):
                 key = grammar_literal(f"{'' if first else ', '}{name}=")
                 alike = self._group_by_argument(same, name)
                 others = frozenset(alike)
@@ -411,7 +512,10 @@ class _GrammarWriter:
                 ways += [(demand(kind, others), rest[False, met | 1 << bit, ()]) for bit, demand in enumerate(demands)]
                 for text, those in alike.items():
                     ways.append(
-                        (grammar_literal(text), rest[False, met | _is_element(self.earlier_steps[those[0]].arguments[name]), those])
+                        (
+                            grammar_literal(text),
+                            rest[False, met | _is_element(self.earlier_steps[those[0]].arguments[name]), those],
+                        )
                     )
                 options = [f"{key} {value} {tail}" for value, tail in ways if value and tail]
                 if name not in capability.required and (without := rest[first, met, self._omitting(same, name)]):
@@ -421,7 +525,7 @@ class _GrammarWriter:
         return rest[True, 0, twins]
 
     def _group_by_argument(self, twins: MatchingCalls, name: str) -> Mapping[str, MatchingCalls]:
-        """Twins by what they have for an argument, as it is spelt."""
+        """Groups twins by the text of an argument."""
         found: dict[str, MatchingCalls] = {}
         for twin in twins:
             if (value := self.earlier_steps[twin].arguments.get(name)) is not None:
@@ -429,11 +533,13 @@ class _GrammarWriter:
         return found
 
     def _omitting(self, twins: MatchingCalls, name: str) -> MatchingCalls:
-        """Twins that leave an argument out."""
+        """Twins without this argument."""
         return tuple(twin for twin in twins if name not in self.earlier_steps[twin].arguments)
 
-    def _constant_rule(self, kind: Schema, but: frozenset[str] = _NONE_EXCLUDED, max_length: int = MAX_TEXT_LENGTH) -> str | None:
-        """The constants of a type that a plan may state, but these; None where there are none."""
+    def _constant_rule(
+        self, kind: Schema, but: frozenset[str] = _NONE_EXCLUDED, max_length: int = MAX_TEXT_LENGTH
+    ) -> str | None:
+        """The constants of a type that a plan may state, except these; None if there are none."""
         found: list[str] = []
         others: list[Schema] = []
         for one in statable_types(kind):
@@ -453,7 +559,7 @@ class _GrammarWriter:
         return self.rule(" | ".join(dict.fromkeys(found))) if found else None
 
     def _effect_constant_rule(self, kind: Schema, but: frozenset[str] = _NONE_EXCLUDED) -> str | None:
-        """The constants of a type that a call with effects may be given, but these."""
+        """The constants of a type that a call with effects may receive, except these."""
         given = self.offer.request_index
         if given is None:
             return self._constant_rule(kind, but)
@@ -464,27 +570,36 @@ class _GrammarWriter:
             elif one.get("type") == "array" and not one.keys() & {"enum", "const"}:
                 found += self._single_item_list(one, but)
             else:
-                found += [grammar_literal(text) for text in map(str, map(PlanLiteral, allowed_constants(one, given))) if text not in but]
+                found += [
+                    grammar_literal(text)
+                    for text in map(str, map(PlanLiteral, allowed_constants(one, given)))
+                    if text not in but
+                ]
         return self.rule(" | ".join(dict.fromkeys(found))) if found else None
 
     def _single_item_list(self, kind: Schema, but: frozenset[str]) -> list[str]:
-        """Lists of one constant of the request at most."""
+        """Lists of at most one constant of the request."""
         low, high, inner = int(kind.get("minItems", 0)), int(kind.get("maxItems", 1)), element_type(kind)
         found = [grammar_literal("[]")] if not low and "[]" not in but else []
         item = (
-            self._effect_constant_rule(subschema(kind, inner), _first_items(but)) if isinstance(inner, dict) and low <= 1 <= high else None
+            self._effect_constant_rule(subschema(kind, inner), _first_items(but))
+            if isinstance(inner, dict) and low <= 1 <= high
+            else None
         )
         return [*found, *([f"{grammar_literal('[')} {item} {grammar_literal(']')}"] if item else [])]
 
     def _request_piece(self, given: RequestIndex) -> str:
-        """A piece of the request for a call with effects, as JSON spells it; empty where it has none."""
+        """A piece of the request for a call with effects, in JSON notation; empty if there is none."""
         if (name := "PIECE") not in self.defined_terminals:
             self.defined_terminals.add(name)
             self.extra_rules += given.grammar_rules(name, MAX_TEXT_LENGTH)
         return name if given.usable_sentences else ""
 
     def _list_rules(self, kind: Schema, but: frozenset[str], max_length: int = MAX_ITEM_LENGTH) -> list[str]:
-        """Lists of constants, but these. A list begins otherwise than those that are left out: a grammar has no other words for it."""
+        """Lists of constants, except these. Excluded lists are avoided by another first item, because the grammar has
+        no
+        other way.
+        """
         low = int(kind.get("minItems", 0))
         high = min(int(kind.get("maxItems", MAX_ITEMS)), max(low, MAX_ITEMS))
         inner = element_type(kind)
@@ -492,7 +607,8 @@ class _GrammarWriter:
         if not isinstance(inner, dict) or not high:
             return found
         first, item = (
-            self._constant_rule(subschema(kind, inner), left_out, max_length) for left_out in (_first_items(but), _NONE_EXCLUDED)
+            self._constant_rule(subschema(kind, inner), left_out, max_length)
+            for left_out in (_first_items(but), _NONE_EXCLUDED)
         )
         if first is not None:
             found.append(
@@ -501,11 +617,13 @@ class _GrammarWriter:
         return found
 
     def _request_words(self, max_length: int) -> str:
-        """A piece of the request, as JSON spells it."""
+        """A substring of the request in JSON notation."""
         name = f"WORDS_{max_length}"
         if name not in self.defined_terminals:
             self.defined_terminals.add(name)
-            self.extra_rules += [one for one in quote_rules(name, [self.offer.request_text], max_length) if one not in self.extra_rules]
+            self.extra_rules += [
+                one for one in quote_rules(name, [self.offer.request_text], max_length) if one not in self.extra_rules
+            ]
         return name
 
     def _terminal(self, body: str) -> str:
@@ -525,16 +643,25 @@ class _GrammarWriter:
 
 
 def _first_items(lists: Iterable[str]) -> frozenset[str]:
-    """The first items of lists, as a plan spells them."""
+    """First items of lists, in plan notation."""
     whole = (json.loads(one) for one in lists if one.startswith("["))
     return frozenset(str(PlanLiteral(one[0])) for one in whole if one)
 
 
 def _literal_element_types(kind: Schema) -> list[Schema]:
-    """Of the constants of a type, those that a plan may state a list of to go over: neither truth values, of which there are two, nor what
-    can have one value only."""
-    bare = [{key: value for key, value in one.items() if key == "$defs" or key not in ANNOTATION_KEYWORDS} for one in statable_types(kind)]
-    return [one for one in bare if one.get("type") not in ("array", "boolean") and "const" not in one and len(one.get("enum", "..")) > 1]
+    """The constant types that a stated list to iterate over may have: no booleans, which have two values, and no type
+    with
+    one value only.
+    """
+    bare = [
+        {key: value for key, value in one.items() if key == "$defs" or key not in ANNOTATION_KEYWORDS}
+        for one in statable_types(kind)
+    ]
+    return [
+        one
+        for one in bare
+        if one.get("type") not in ("array", "boolean") and "const" not in one and len(one.get("enum", "..")) > 1
+    ]
 
 
 _BOOLEANS = (True, False)
@@ -542,12 +669,12 @@ _TypedReference: TypeAlias = tuple[PlanReference, Schema]
 
 
 def _trusted_values(scope: PlanScope) -> list[_TypedReference]:
-    """What a call that acts may be given of what is at hand."""
+    """Available values that may be passed to a call with effects."""
     return [one for one in scope.available_values() if not scope.is_untrusted(*one)]
 
 
 def _call_end(twins: MatchingCalls) -> str | None:
-    """How a call ends: not as one that stands already."""
+    """The end of a call, unless it equals an earlier one."""
     return None if twins else grammar_literal(")")
 
 
@@ -556,7 +683,9 @@ def _is_element(value: Argument) -> bool:
 
 
 def _limit_items(kind: dict[str, Any]) -> dict[str, Any]:
-    return {**kind, "maxItems": min(kind.get("maxItems", MAX_ITEMS), MAX_ITEMS)} if kind.get("type") == "array" else kind
+    return (
+        {**kind, "maxItems": min(kind.get("maxItems", MAX_ITEMS), MAX_ITEMS)} if kind.get("type") == "array" else kind
+    )
 
 
 def _alternatives(references: Iterable[PlanReference]) -> str:

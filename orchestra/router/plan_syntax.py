@@ -1,16 +1,17 @@
-"""The notation of plans: one line a step, as a model writes it and a person reads it.
+"""The notation of plans: one line per step, for models and people.
 
     s1 = search(query=input.question, documents=input.documents, top=3)
     s2 = [reader(question=input.question, context=x.text) for x in s1]
     s3 = cite(question=input.question, readings=s2, passages=s1)
     return s3
 
-Steps are called `s1`, `s2` and so on. What stands behind `=` in a call is a reference to an input or to an earlier step, or JSON. The
-comprehension is an `each`: one call for every element of a list, which is one at hand or one that the line itself states, so that
-several like calls are one line: `s1 = [reader(question=x, context=input.text) for x in ["Where is it?", "How high is it?"]]`. A step that
-only waits for another one names it without an argument: `s4 = send(s3, text=input.text)`. A plan of one line, `return nothing`, says that
-nothing which is offered serves the request. It looks like Python because models have read much of it, and takes half the tokens of the
-same steps as JSON (decision 014); but it is read by the few rules below, and nothing is ever executed.
+Steps are named `s1`, `s2` and so on. An argument is a reference to an input or to an earlier step, or JSON. A
+comprehension is an `each`: one call for every element of an available list, or of a list in the line itself, so that
+several similar calls are one line: `s1 = [reader(question=x, context=input.text) for x in ["Where is it?", "How high is
+it?"]]`. A step that only waits for another one names it without a keyword: `s4 = send(s3, text=input.text)`. The plan
+`return nothing` says that no capability serves the request. The notation resembles Python because models have seen much
+of it, and takes half the tokens of the same steps as JSON (decision 014). It is parsed by the rules below and never
+executed.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ from orchestra.schema.strict_json import StrictJsonError, parse_untrusted
 
 INPUT = "input"
 NOTHING = "nothing"
-"""What a plan returns that has no steps, because nothing that is offered serves the request."""
+"""The answer of a plan without steps, if no capability serves the request."""
 ELEMENT = "x"
-"""The name of an element under `each`."""
+"""Name of the element under `each`."""
 MAX_LINE_LENGTH = 8_000
-"""Characters of a line at most."""
+"""Maximum characters of a line."""
 MAX_ARGUMENTS = 64
 
 
 class PlanSyntaxError(ValueError):
-    """A line that is no step of a plan; `column` counts from 1."""
+    """A syntax error in a line. `column` counts from 1."""
 
     def __init__(self, reason: str, column: int) -> None:
         super().__init__(reason)
@@ -44,7 +45,7 @@ class PlanSyntaxError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class PlanReference:
-    """A value at hand, or a part of one: `input.question`, `s2`, `s1[0].text`, `x.text`."""
+    """An available value or a part of one: `input.question`, `s2`, `s1[0].text`, `x.text`."""
 
     root: str
     path: tuple[str | int, ...] = ()
@@ -55,7 +56,7 @@ class PlanReference:
 
 @dataclass(frozen=True, slots=True)
 class PlanLiteral:
-    """A value that the plan itself states: JSON."""
+    """A JSON value that the plan itself states."""
 
     value: Any
 
@@ -68,13 +69,13 @@ Argument: TypeAlias = PlanReference | PlanLiteral
 
 @dataclass(frozen=True, slots=True)
 class PlanStep:
-    """One call of an agent or a tool; with `each`, one for every element of a list."""
+    """One call of a capability, or with `each` one call for every element of a list."""
 
     name: str
     capability: str
     arguments: Mapping[str, Argument] = field(default_factory=dict)
     each: PlanReference | PlanLiteral | None = None
-    """The list: one at hand, or one that the plan states."""
+    """The list: an available one, or one that the plan states."""
     after: tuple[str, ...] = ()
     """Steps that it waits for without reading them."""
 
@@ -84,14 +85,18 @@ class PlanStep:
 
     @property
     def references(self) -> tuple[PlanReference, ...]:
-        """What it reads of inputs and other steps."""
-        read = [value for value in self.arguments.values() if isinstance(value, PlanReference) and (not self.each or value.root != ELEMENT)]
+        """References to inputs and other steps."""
+        read = [
+            value
+            for value in self.arguments.values()
+            if isinstance(value, PlanReference) and (not self.each or value.root != ELEMENT)
+        ]
         return (*read, self.each) if isinstance(self.each, PlanReference) else tuple(read)
 
 
 @dataclass(frozen=True, slots=True)
 class PlanAnswer:
-    """The last line: which value is the plan's, or which are; none where nothing that there is serves the request."""
+    """The last line: the values of the answer; none if no capability serves the request."""
 
     values: tuple[PlanReference, ...]
 
@@ -102,11 +107,11 @@ class PlanAnswer:
 PlanLine: TypeAlias = PlanStep | PlanAnswer
 
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-"""A name of an argument, a value or a field."""
+"""Name of an argument, a value or a field."""
 NAME_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
-"""The words of a name such as `bookTable` or `book_table`."""
+"""Words of a name such as `bookTable` or `book_table`."""
 JSON_SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""How a server of grammars spaces JSON so that it is what the notation has."""
+"""Options of a grammar server for JSON in the spacing of this notation."""
 _CAPABILITY_NAME = re.compile(r"[A-Za-z_](?:[A-Za-z0-9_.:/-]*[A-Za-z0-9_])?")
 _STEP_NAME = re.compile(r"s[1-9][0-9]{0,2}")
 _WAITED_STEP = re.compile(r"(s[1-9][0-9]{0,2})(?=[ \t]*[,)])")
@@ -116,19 +121,20 @@ _SCALAR = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|true
 
 
 def parse_line(text: str) -> PlanLine:
-    """The step or the answer that a line is. Raises `PlanSyntaxError` with the column of what is wrong."""
+    """Parses a step or an answer. Raises `PlanSyntaxError` with the column."""
     if len(text) > MAX_LINE_LENGTH:
         raise PlanSyntaxError(f"a line has at most {MAX_LINE_LENGTH:,} characters", MAX_LINE_LENGTH)
     return _LineParser(text).line()
 
 
 def parse_steps(lines: Iterable[str]) -> tuple[PlanStep, ...]:
-    """The steps among lines that were read before."""
+    """Returns the steps among lines that were parsed before."""
     return tuple(line for line in map(parse_line, lines) if isinstance(line, PlanStep))
 
 
 def split_lines(text: str) -> list[str]:
-    """The lines of a text. What may stand in a string of JSON as it is, such as U+2028, ends none of them."""
+    """Splits a text into lines. Characters that JSON strings may contain literally, such as U+2028, do not end a line.
+    """
     return _LINE_ENDS.split(text)
 
 
@@ -153,7 +159,7 @@ def parse_plan(text: str) -> list[PlanLine]:
 
 
 class _LineParser:
-    """One line, read from left to right."""
+    """Parser of one line."""
 
     def __init__(self, text: str) -> None:
         self.text, self.position = text, 0
@@ -186,7 +192,9 @@ class _LineParser:
         self._expect_word("for")
         self._expect_word(ELEMENT)
         self._expect_word("in")
-        each = PlanLiteral(self._json(self._json_end())) if self.text.startswith("[", self.position) else self.reference()
+        each = (
+            PlanLiteral(self._json(self._json_end())) if self.text.startswith("[", self.position) else self.reference()
+        )
         self._expect_sign("]")
         return PlanStep(name, capability, arguments, each, after)
 
@@ -245,7 +253,7 @@ class _LineParser:
         return PlanSyntaxError(reason, self.position + 1)
 
     def _json_end(self) -> int:
-        """Where the JSON that begins here ends: at the bracket that closes it, strings apart."""
+        """End of the JSON value that begins here: the bracket that closes it, outside of strings."""
         depth, at, inside = 0, self.position, False
         while at < len(self.text):
             char = self.text[at]

@@ -1,11 +1,13 @@
-"""The router's machine: a request goes in, questions to a model come out, and at last a plan or the reasons why there is none.
+"""The planner as a state machine: from a request through questions to a model to a plan, or to the reasons why there is
+none.
 
-Pure: `start` and `advance` return the next state and the next request. Stepwise, the model is asked for one line at
-a time, under a grammar of exactly the valid lines. Accepted lines are forced from then on, so that the server's prefix cache
-applies. After a step the model states whether another step follows; otherwise it writes the answer in the same
-response, without a further request. At once, the model is asked for the whole plan; if a line is wrong, the lines before
-it are kept and the rest is requested line by line. A wrong line is returned with its rejection, at most `repairs` times;
-then a larger planner, if there is one, continues from the accepted lines, with as many repairs of its own.
+Pure: `start` and `advance` return the next state and the next action. In stepwise mode the model is asked for one line
+at a time, under a grammar of exactly the valid lines. Accepted lines are forced from then on, so that the server's
+prefix cache applies. After a step the model states whether another step follows; otherwise it writes the answer in the
+same response, without a further request. In one-shot mode the model is asked for the whole plan. If a line is wrong,
+the lines before it are kept and the rest is requested line by line. A wrong line is returned with its rejection, at
+most `repairs` times. Then a larger planner, if there is one, continues from the accepted lines, with as many repairs of
+its own.
 """
 
 from __future__ import annotations
@@ -22,60 +24,71 @@ from orchestra.router.plan import Plan
 from orchestra.router.plan_grammar import STEP_PREFIX, NoValidStepError, plan_grammar, step_grammar
 from orchestra.router.plan_syntax import PlanAnswer, PlanLine, PlanReference, PlanStep, parse_line, split_lines
 from orchestra.router.shortlist import best_match
-from orchestra.router.validation import NOTHING_TO_COMPUTE, PART_NOT_COVERED, Rejection, effect_rejections, parse_or_reject, validate_line
+from orchestra.router.validation import (
+    NOTHING_TO_COMPUTE,
+    PART_NOT_COVERED,
+    Rejection,
+    effect_rejections,
+    parse_or_reject,
+    validate_line,
+)
 
 DECLINED_CODE = "R014"
-"""The code of a plan that is `return nothing`."""
+"""Error code of a plan that is `return nothing`."""
 UNREADABLE_CODES = frozenset({"M001", "M002", "M003", "M004", "F205", "F210", "F217"})
-"""Codes of answers that are no line: nothing, another type, cut off, too late, too large, broken off."""
+"""Error codes of replies without a readable line: empty, of another type, truncated, timed out, too large, or
+interrupted.
+"""
 _CONTINUED_LINE = re.compile(r"[0-9]+ = ")
-"""How a line goes on whose first letter stood already."""
+"""The rest of a line whose first letter was already written."""
 
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """What is to be planned."""
+    """What to plan, and how."""
 
     text: str
     capabilities: Capabilities
     repairs: int = 1
     stepwise: bool = True
     failed_calls: tuple[tuple[str, str], ...] = ()
-    """Calls of earlier plans, as lines of this one, and why they failed. None of them stands in this one again."""
+    """Failed calls of earlier plans, as lines of this plan, each with the reason. They must not be repeated."""
     completed_calls: tuple[tuple[str, str], ...] = ()
-    """Calls of earlier plans, as lines of this one, and the inputs that have their values. The same holds of them."""
+    """Completed calls of earlier plans, as lines of this plan, each with the input that has its value. They must not be
+    repeated.
+    """
     has_larger_planner: bool = False
-    """Whether there is a larger planner."""
+    """Whether a larger planner is available."""
     token_budget: int = 0
-    """Tokens that the planners have for what they are told; 0 where that is not known."""
+    """Tokens of a planner's prompt; 0 if unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannerQuestion:
-    """A call of the router's agent, or of the larger one."""
+    """A call of the planner agent, or of the larger one."""
 
     inputs: Mapping[str, str]
     feedback: tuple[str, ...] = ()
-    """Why its earlier lines were not accepted; it stands in the inputs too."""
+    """Rejections of its earlier lines. The inputs contain them as well."""
     escalated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class PlanFound:
-    """The plan."""
+    """A plan was found."""
 
     plan: Plan
     repair_count: int = 0
-    """Lines that were wrong at first."""
+    """Number of lines that were wrong at first."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanNotFound:
-    """No plan, and why."""
+    """No plan was found."""
 
     rejections: tuple[Rejection, ...]
     steps: tuple[PlanStep, ...] = ()
-    """Those that were accepted."""
+    """Accepted steps."""
 
     @property
     def is_declined(self) -> bool:
@@ -88,32 +101,38 @@ PlannerAction: TypeAlias = PlannerQuestion | PlanFound | PlanNotFound
 
 @dataclass(frozen=True)
 class PlannerState:
-    """A plan under way: the steps that were accepted, and the lines that were not."""
+    """A plan in progress: the accepted steps, and the rejected lines."""
 
     request: PlanRequest
     steps: tuple[PlanStep, ...] = ()
     rejected: tuple[Rejection, ...] = ()
-    """Of the step that is under way."""
+    """Rejections of the current step."""
     repair_count: int = 0
     escalated: bool = False
     """Whether the larger planner has taken over."""
 
 
 def start(request: PlanRequest) -> tuple[PlannerState, PlannerAction]:
-    """The first question; or at once why there will be no plan."""
+    """Returns the first question, or at once why there is no plan."""
     return _ask(PlannerState(request))
 
 
 def advance(state: PlannerState, reply: str) -> tuple[PlannerState, PlannerAction]:
-    """What a model answered to the last question, and what is wanted next."""
+    """Returns the next action after a model's reply to the last question."""
     lines, begun = _split_step_prefix(_plan_lines(reply))
     if not lines:
-        return _reject(state, (Rejection("R001", f"/steps/{len(state.steps) + 1}", "the line is empty", "s1 = NAME(ARGUMENT=VALUE)"),))
+        return _reject(
+            state,
+            (Rejection("R001", f"/steps/{len(state.steps) + 1}", "the line is empty", "s1 = NAME(ARGUMENT=VALUE)"),),
+        )
     earlier = {str(step) for step in state.steps}
     if all(text.strip() in earlier for text in lines):
-        return _reject(state, (Rejection("R001", f"/steps/{len(state.steps) + 1}", "this line stands already", "write the next one"),))
+        return _reject(
+            state,
+            (Rejection("R001", f"/steps/{len(state.steps) + 1}", "this line stands already", "write the next one"),),
+        )
     for text in lines:
-        if text.strip() in earlier:  # a model that was not held to the next line begins anew
+        if text.strip() in earlier:  # without a grammar a model may start over
             continue
         line = parse_or_reject(text, len(state.steps) + 1)
         if isinstance(line, Rejection):
@@ -135,11 +154,11 @@ def advance(state: PlannerState, reply: str) -> tuple[PlannerState, PlannerActio
 
 
 def _handle_uncovered(state: PlannerState, answer: PlanAnswer, fault: Rejection) -> tuple[PlannerState, PlannerAction]:
-    """What is wanted after an answer that leaves a part of the request out.
+    """Returns the next action after an answer that leaves out a part of the request.
 
-    As long as there are repairs: another step, if one had all of the request, or whatever the planner makes of it. Then the plan is taken
-    as it is, if a step may have dealt with that part, or if what can be done is wanted anyway; else there is none. The same holds where the
-    lines that were wanted instead are all refused (`_fallback_plan`).
+    While repairs are left, the planner is asked again: for another step if one step received the whole request, else
+    for any line. Then the plan is accepted as it is if a step may serve that part, or if a partial plan is wanted; else
+    there is no plan. The same holds if the lines of the repairs are all rejected (`_fallback_plan`).
     """
     left = find_uncovered(state.request.capabilities.request_parts, state.steps, answer)
     assert left is not None, "the answer was refused for it"
@@ -153,13 +172,19 @@ def _handle_uncovered(state: PlannerState, answer: PlanAnswer, fault: Rejection)
 
 
 def _fallback_plan(state: PlannerState) -> PlanFound | PlanNotFound | None:
-    """The plan as it stood when an answer was refused for what it leaves out, and nothing else came of the repairs; or why it is not taken.
-    None where no answer was. The plan's answer has all of its steps, if that leaves nothing out, else those that no other step reads."""
+    """The plan when an answer was rejected for a part it leaves out, and no repair succeeded; or why it is not
+    accepted.
+
+    None if no answer was rejected for this. The answer of the plan has all steps if then no part is left out, else the
+    steps that no other step reads.
+    """
     if not state.steps or all(one.code != PART_NOT_COVERED for one in state.rejected):
         return None
     capabilities, steps = state.request.capabilities, state.steps
     used = {reference.root for step in steps for reference in step.references}
-    every, last = (PlanAnswer(tuple(PlanReference(step.name) for step in steps if step.name not in less)) for less in ((), used))
+    every, last = (
+        PlanAnswer(tuple(PlanReference(step.name) for step in steps if step.name not in less)) for less in ((), used)
+    )
     if find_uncovered(capabilities.request_parts, steps, every) is None:
         return PlanFound(Plan(steps, every), state.repair_count)
     left = find_uncovered(capabilities.request_parts, steps, last)
@@ -171,42 +196,52 @@ def _fallback_plan(state: PlannerState) -> PlanFound | PlanNotFound | None:
 
 
 def _uncovered_result(left: UncoveredParts, steps: tuple[PlanStep, ...]) -> PlanNotFound:
-    """That there is no plan, for what it leaves out."""
+    """The result if a plan is not accepted because of the parts it leaves out."""
     return PlanNotFound((Rejection(DECLINED_CODE, "/steps", str(left), "--partial plans the rest"),), steps)
 
 
 def advance_unreadable(state: PlannerState, code: str, reason: str) -> tuple[PlannerState, PlannerAction] | None:
-    """What is wanted where a model gave no line that could be read: its repair, as after a line that was refused, or the larger planner.
-    None where nobody is left to ask, and after a failure that says nothing of the model, such as a server that is gone.
+    """Returns the next action after an unreadable reply: a repair, as after a rejected line, or the larger planner.
+
+    None if no planner is left, and after a failure that does not concern the model, such as an unreachable server.
     """
     if code not in UNREADABLE_CODES:
         return None
-    fault = Rejection("R020", f"/steps/{len(state.steps) + 1}", f"no line that can be read ({code}: {reason})", "s1 = NAME(ARGUMENT=VALUE)")
+    fault = Rejection(
+        "R020",
+        f"/steps/{len(state.steps) + 1}",
+        f"no line that can be read ({code}: {reason})",
+        "s1 = NAME(ARGUMENT=VALUE)",
+    )
     state, wanted = _reject(state, (fault,))
     return None if isinstance(wanted, PlanNotFound) else (state, wanted)
 
 
 def _split_step_prefix(lines: list[str]) -> tuple[list[str], bool]:
-    """A reply without the beginning of the step that is not asked for yet, and whether there is one; a first line that goes on from such a
-    beginning is made whole."""
+    """Splits a reply into its lines, without the beginning of the next step, and whether there was one. Completes a
+    first
+    line that continues such a beginning.
+    """
     if lines and _CONTINUED_LINE.match(lines[0]):
         lines = [STEP_PREFIX + lines[0], *lines[1:]]
     return (lines[:-1], True) if len(lines) > 1 and lines[-1].strip() == STEP_PREFIX else (lines, False)
 
 
 def declined_result(request: PlanRequest) -> PlanNotFound:
-    """What the plan `return nothing` comes to."""
-    return PlanNotFound((Rejection(DECLINED_CODE, "/answer", "nothing that is offered serves the request", _nearest_hint(request)),))
+    """The result for the plan `return nothing`."""
+    return PlanNotFound(
+        (Rejection(DECLINED_CODE, "/answer", "nothing that is offered serves the request", _nearest_hint(request)),)
+    )
 
 
 def _nearest_hint(request: PlanRequest) -> str:
-    """What of the offer has most words in common with the request."""
+    """Hint with the capability that shares most words with the request."""
     found = best_match(list(request.capabilities.by_name.values()), request.text)
     return "" if found is None else f"the nearest is {prompt.capability_line(found)}"
 
 
 def _repeated_calls(line: PlanLine, request: PlanRequest, number: int) -> Iterator[Rejection]:
-    """Whether a line is a call that was made before: it would fail again, or give what is at hand."""
+    """Rejects a call that was made before: it would fail again, or its value is available."""
     if not isinstance(line, PlanStep):
         return
     for told, reason in request.failed_calls:
@@ -214,27 +249,33 @@ def _repeated_calls(line: PlanLine, request: PlanRequest, number: int) -> Iterat
             yield Rejection("R009", f"/steps/{number}", f"this call has failed: {reason}", "go another way")
     for told, name in request.completed_calls:
         if _is_same_call(line, told):
-            yield Rejection("R009", f"/steps/{number}", "this call was made, and its value is at hand", f"use input.{name}")
+            yield Rejection(
+                "R009", f"/steps/{number}", "this call was made, and its value is at hand", f"use input.{name}"
+            )
 
 
 def _is_same_call(line: PlanStep, told: str) -> bool:
-    """Whether two lines are the same call, in whatever order their arguments stand."""
+    """Whether two lines are the same call, in any order of arguments."""
     other = parse_line(told)
     return isinstance(other, PlanStep) and replace(line, name="s1", after=()) == replace(other, name="s1", after=())
 
 
 def _plan_lines(reply: str) -> list[str]:
-    """The lines of a plan in what a model wrote: what stands in its fence, where it has one; else all."""
+    """The lines of a plan in a model's reply: those inside its code fence if there is one, else all."""
     found = [line for line in split_lines(reply) if line.strip()]
     fences = [number for number, line in enumerate(found) if line.lstrip().startswith("```")]
     if not fences:
         return found
-    # Of one fence alone nobody knows which side of it is meant: the beginning of what it closes, or the rest of what it opens.
-    begin, end = (fences[0], fences[1]) if len(fences) > 1 else (fences[0], len(found)) if fences[0] == 0 else (-1, fences[0])
+    # A single fence is ambiguous: it may close the lines before it, or open those after it.
+    begin, end = (
+        (fences[0], fences[1]) if len(fences) > 1 else (fences[0], len(found)) if fences[0] == 0 else (-1, fences[0])
+    )
     return found[begin + 1 : end]
 
 
-def _reject(state: PlannerState, faults: tuple[Rejection, ...], *, step_started: bool = False) -> tuple[PlannerState, PlannerAction]:
+def _reject(
+    state: PlannerState, faults: tuple[Rejection, ...], *, step_started: bool = False
+) -> tuple[PlannerState, PlannerAction]:
     rejected = (*state.rejected, *faults)
     repairs = state.request.repairs
     if state.repair_count >= (2 * repairs + 1 if state.escalated else repairs):
@@ -248,19 +289,28 @@ def _ask(state: PlannerState, *, step_started: bool = False) -> tuple[PlannerSta
     request, capabilities = state.request, state.request.capabilities
     if capabilities.request_parts is not None and any(one.code == NOTHING_TO_COMPUTE for one in state.rejected):
         capabilities = replace(
-            capabilities, request_text=next_numeric_part(capabilities.request_parts, state.steps) or capabilities.request_text
-        )  # what computes gets what it can compute
+            capabilities,
+            request_text=next_numeric_part(capabilities.request_parts, state.steps) or capabilities.request_text,
+        )  # a computing capability receives a part with a number
     whole = not request.stepwise and not state.steps and not state.rejected
     try:
-        grammar = plan_grammar(capabilities) if whole else step_grammar(capabilities, state.steps, step_started=step_started)
+        grammar = (
+            plan_grammar(capabilities) if whole else step_grammar(capabilities, state.steps, step_started=step_started)
+        )
     except NoValidStepError as error:
-        if step_started:  # every call that is left stands already
+        if step_started:  # every remaining call exists already
             return _ask(state)
-        reason = str(error) if len(state.steps) < capabilities.limits.steps else "the steps are used up, and none gives what is wanted"
+        reason = (
+            str(error)
+            if len(state.steps) < capabilities.limits.steps
+            else "the steps are used up, and none gives what is wanted"
+        )
         wanted = f"wanted is {prompt.type_text(capabilities.output_type)}, at hand {', '.join(capabilities.inputs) or 'nothing'}"
         wanted += "".join(f"; {name} {why}" for name, (code, why) in capabilities.excluded.items() if code == "R021")
         fault = Rejection("R006", f"/steps/{len(state.steps) + 1}", reason, wanted)
-        return state, PlanNotFound((*state.rejected, *([] if state.steps else effect_rejections(capabilities)), fault), state.steps)
+        return state, PlanNotFound(
+            (*state.rejected, *([] if state.steps else effect_rejections(capabilities)), fault), state.steps
+        )
     feedback = tuple(map(str, state.rejected))
     prompt_inputs = {
         "skills": prompt.capability_lines(capabilities.by_name.values()),
@@ -269,19 +319,22 @@ def _ask(state: PlannerState, *, step_started: bool = False) -> tuple[PlannerSta
     }
     rest = (
         request.token_budget
-        - sum(map(prompt.estimate_tokens, (*prompt_inputs.values(), _append_feedback("", feedback, request.failed_calls))))
+        - sum(
+            map(prompt.estimate_tokens, (*prompt_inputs.values(), _append_feedback("", feedback, request.failed_calls)))
+        )
         if request.token_budget
         else 0
     )
     text = prompt.truncate(
-        shorten_request(request.text), max(rest, prompt.MIN_REQUEST_TOKENS) if request.token_budget else prompt.DEFAULT_REQUEST_TOKENS
+        shorten_request(request.text),
+        max(rest, prompt.MIN_REQUEST_TOKENS) if request.token_budget else prompt.DEFAULT_REQUEST_TOKENS,
     )
     inputs = {"request": _append_feedback(text, feedback, request.failed_calls), **prompt_inputs, "grammar": grammar}
     return state, PlannerQuestion(inputs, feedback, state.escalated)
 
 
 def _append_feedback(request: str, feedback: tuple[str, ...], failed: tuple[tuple[str, str], ...]) -> str:
-    """The request, and at its end, where a model reads it last, what failed before, and what was wrong with its lines."""
+    """Appends failures and rejections to the request, where the model reads them last."""
     tried = "".join(f"\n- {line}: {reason}" for line, reason in failed)
     request = f"{request}\n\nThese calls failed, plan without them:{tried}" if tried else request
     text = "".join(f"\n- {reason}" for reason in feedback)
@@ -289,7 +342,7 @@ def _append_feedback(request: str, feedback: tuple[str, ...], failed: tuple[tupl
 
 
 def shorten_request(text: str) -> str:
-    """A request as a model is shown it."""
+    """Shortens a request to what a model is shown."""
     if len(text) <= prompt.MAX_REQUEST_LENGTH:
         return text
     half = prompt.MAX_REQUEST_LENGTH // 2

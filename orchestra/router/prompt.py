@@ -1,4 +1,4 @@
-"""What a router reads: one line a skill, one line a value at hand."""
+"""Prompt text of the planner: one line per capability, one line per available value."""
 
 from __future__ import annotations
 
@@ -10,40 +10,46 @@ from orchestra.schema.json_schema import enum_values
 from orchestra.schema.types import Schema, element_type, format_type, subschema, union_members
 
 MAX_DESCRIPTION_LENGTH = 110
-"""Characters of a description."""
+"""Maximum characters of a description."""
 MAX_LISTED_CHOICES = 4
-"""Choices that are listed; of more a router need not know the words."""
+"""Maximum number of enum values that are listed. The planner need not know the words of larger enums."""
 MAX_REQUEST_LENGTH = 8_000
-"""Characters of a request that a model is shown; of a longer one the beginning and the end, and such a one has no intent to be kept."""
+"""Maximum characters of a request that a model is shown. Longer ones are cut in the middle, and their plans are not
+cached.
+"""
 DEFAULT_REQUEST_TOKENS = MAX_REQUEST_LENGTH // 2
-"""Tokens of a request, where nobody knows how much its planner can read."""
+"""Maximum tokens of a request if the context size of the planner is unknown."""
 MIN_REQUEST_TOKENS = 200
-"""Tokens of a request that are shown in any case."""
+"""Tokens of a request that are always shown."""
 OMISSION_MARK = "\n[…]\n"
 _WORDS = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "null"}
 
 
 def capability_lines(offered: Iterable[Capability]) -> str:
-    """Skills, one a line: `search(query: str, top?: int) -> list[{source, text}]: The passages that answer a query best.`"""
+    """Formats capabilities, one per line: `search(query: str, top?: int) -> list[{source, text}]: The passages that
+    answer
+    a query best.`
+    """
     return "\n".join(map(capability_line, offered))
 
 
 def capability_line(capability: Capability) -> str:
-    """One of them."""
+    """Formats one capability."""
     taken = ", ".join(
-        f"{name}{'' if name in capability.required else '?'}: {type_text(schema)}" for name, schema in capability.fields.items()
+        f"{name}{'' if name in capability.required else '?'}: {type_text(schema)}"
+        for name, schema in capability.fields.items()
     )
     description = first_sentence(capability.description)
     return f"{capability.name}({taken}) -> {type_text(capability.output, inside=True)}{': ' + description if description else ''}"
 
 
 def value_lines(given: Mapping[str, Schema]) -> str:
-    """The values at hand, one a line: `input.question: str`."""
+    """Formats the available values, one per line: `input.question: str`."""
     return "\n".join(f"{INPUT}.{name}: {type_text(schema, inside=True)}" for name, schema in given.items())
 
 
 def type_text(schema: Schema, *, inside: bool = False) -> str:
-    """A type in few words; with `inside` a record is told by the names of its fields, so that one sees what can be referred to."""
+    """Formats a type briefly. With `inside`, a record is shown with its field names, which can be referenced."""
     names = list(dict.fromkeys(_branch_text(subschema(schema, one), inside) for one in union_members(schema)))
     return " | ".join([*(name for name in names if name != "null"), *(name for name in names if name == "null")])
 
@@ -74,7 +80,7 @@ def _value_type(value: object) -> str:
 
 
 def first_sentence(text: str) -> str:
-    """The first sentence of a description, in one line."""
+    """The first sentence of a description, on one line."""
     line = " ".join(text.split())
     first, stop, _ = line.partition(". ")
     first += "." if stop else ""
@@ -82,14 +88,16 @@ def first_sentence(text: str) -> str:
 
 
 def estimate_tokens(text: str) -> int:
-    """The tokens of a text, at most, near enough: two letters, digits or spaces of ASCII make one at least, and of all else no byte makes
-    more than one. A tokenizer of bytes has no piece that is less than a byte; ours, and those of other small models, are of that kind."""
+    """Approximate upper bound of the tokens of a text: one for two ASCII letters, digits or spaces, and one for each
+    other
+    byte. Byte-level tokenizers, such as those of small models, have no token shorter than a byte.
+    """
     plain = sum(_is_plain(char) for char in text)
     return len(text.encode("utf-8", "surrogatepass")) - plain // 2
 
 
 def truncate(text: str, max_tokens: int) -> str:
-    """A text of so many tokens at most: as it is, or its beginning and its end."""
+    """Truncates a text to this many tokens, in the middle."""
     if estimate_tokens(text) <= max_tokens:
         return text
     half = (max_tokens - estimate_tokens(OMISSION_MARK)) / 2

@@ -1,8 +1,9 @@
-"""Sentences of a request: those that ask for something to be done, and those from which a call with effects takes no constant.
+"""Sentences of a request: those that ask for an effect, and those whose constants a call with effects may not use.
 
-A call with effects needs a sentence that asks for it. A question, a negated sentence and a conditional sentence ask for nothing, and a
-plain statement only adds facts (`My name is Ann.`). The rules are lists of words, most of them English, and they are conservative: a
-sentence that only looks like a question or a negation is treated as one. Words in quotation marks are content and are not looked at.
+A call with effects needs a sentence that asks for it. A question, a negated sentence and a conditional sentence ask for
+nothing, and a plain statement only adds facts (`My name is Ann.`). The rules are lists of words, most of them English,
+and they are conservative: a sentence that only looks like a question or a negation is treated as one. Quoted words are
+content and are not examined.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _ABBREVIATION = re.compile(
 )
 _QUESTION_MARK = re.compile(r"[?？؟]\W*\Z|¿")
 _QUOTE_RESIDUE = ' .!_"“”„»«'
-"""What is left of a sentence whose words are all in quotation marks."""
+"""Characters left of a sentence that consists of quoted words."""
 _NEGATION = re.compile(
     r"\b(?:not|no(?!\.\s?\d)|nope|never|none|nothing|nobody|nowhere|neither|nor|without|cannot|\w+n['’]t|(?:do|ca|wo|does|did|should|is|was)nt"
     r"|except|instead|rather|avoid|refrain|(?:stop|quit|cease|skip|hold off|forget about)\s\w+ing|forbid"
@@ -45,7 +46,8 @@ _INDIRECT_QUESTION = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 FILLER = re.compile(
-    r"(?:\W|\b(?:please|kindly|hi|hey|hello|ok|okay|so|and|but|then|also|now|well|thanks|bitte|und|dann|et|puis|y)\b)*", re.IGNORECASE
+    r"(?:\W|\b(?:please|kindly|hi|hey|hello|ok|okay|so|and|but|then|also|now|well|thanks|bitte|und|dann|et|puis|y)\b)*",
+    re.IGNORECASE,
 )
 _SUBJECT = re.compile(
     r"(?:i|we|he|she|they|it|there|my|his|her|their|our|your|the|this|that|these|those|an?|some(?:body|one)|every(?:body|one)|ich|wir|er|sie"
@@ -53,7 +55,9 @@ _SUBJECT = re.compile(
     r"|möchte|will|brauche)\b)(?!['’]d like\b)",
     re.IGNORECASE,
 )
-_BACK_REFERENCE = re.compile(r"\b(?:it|that|this|so|them|those|these|anymore|any more|after all|das|es|cela|ça|eso|esto)\b", re.IGNORECASE)
+_BACK_REFERENCE = re.compile(
+    r"\b(?:it|that|this|so|them|those|these|anymore|any more|after all|das|es|cela|ça|eso|esto)\b", re.IGNORECASE
+)
 _FORWARD_REFERENCE = re.compile(r"\b(?:following|below|next|these|folgende\w*)\b|:\s*\Z", re.IGNORECASE)
 _RETRACTION = re.compile(
     r"(?:cancel|forget|ignore|stop|wait|undo|abort|scratch|disregard|skip|never mind|nevermind|vergiss|stopp?|halt|warte)\b"
@@ -63,7 +67,7 @@ _RETRACTION = re.compile(
 
 
 class Mood(Enum):
-    """What a sentence says to whoever may act."""
+    """The kind of a sentence, for calls with effects."""
 
     COMMAND = "command"
     STATEMENT = "statement"
@@ -74,7 +78,7 @@ class Mood(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence, and where it stands in the request."""
+    """A sentence and its span in the request."""
 
     start: int
     end: int
@@ -82,7 +86,7 @@ class Sentence:
 
 
 def split_sentences(text: str) -> list[Sentence]:
-    """The sentences of a request in their order. Those that a later one retracts are negations."""
+    """Splits a request into sentences. Sentences that a later one retracts are negations."""
     plain = _mask_quotes(text)
     found = [Sentence(start, end, _mood(plain[start:end])) for start, end in _sentence_spans(plain)]
     if _is_retracted(plain, found):
@@ -130,7 +134,7 @@ def _mood(said: str) -> Mood:
 
 
 def _is_retracted(text: str, found: list[Sentence]) -> bool:
-    """Whether a sentence takes back what the others ask for."""
+    """Whether a sentence retracts the others."""
     asked = False
     for number, one in enumerate(found):
         piece = text[one.start : one.end]

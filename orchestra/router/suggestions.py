@@ -1,8 +1,9 @@
-"""Nearness: of all that there is, what comes nearest to a request that nothing serves; for a person to read, and no model.
+"""Suggestions: the capability closest to a request that no plan serves, for display to a person.
 
-A shortlist takes what shares any word. That is too little to name one skill as near: what is named here shares more than a third of the
-words that carry meaning, or has its whole name said. Words are alike that share most of their runs of three letters, as `translate` and
-`translator` do. What a skill's arguments are called is left out: `text` and `question` say nothing of what it is for.
+A shortlist includes every capability that shares a word with the request, which is too little for a suggestion. A
+suggestion shares more than a third of the content words, or its whole name occurs in the request. Words are similar if
+they share most of their letter trigrams, such as `translate` and `translator`. Names of arguments are left out, because
+`text` and `question` do not describe a purpose.
 """
 
 from __future__ import annotations
@@ -16,20 +17,20 @@ from orchestra.router.plan_syntax import NAME_WORDS
 from orchestra.text.keywords import STOP_WORDS, WORD
 
 NEAR_THRESHOLD = 0.34
-"""The share of a request's words that a skill must have to be near."""
+"""Minimum share of a request's content words."""
 SIMILARITY_THRESHOLD = 0.6
-"""The share of their runs of letters that alike words have in common."""
+"""Minimum share of trigrams that similar words have in common."""
 _IGNORED_WORDS = STOP_WORDS | frozenset(
     WORD.findall(
         "about after am any been before but can could do get give go he her him his i if into just let me my no not our out over per "
         "please she should so some than them then there these they those up us want we would you your"
     )
 )
-"""Words that say nothing of what is wanted."""
+"""Words that do not describe a purpose."""
 
 
 def nearest(skills: Sequence[Capability], request: str) -> Capability | None:
-    """The skill that comes nearest to a request; None where none is near."""
+    """Returns the capability closest to a request; None if none is close."""
     asked = _content_words(request)
     if not asked:
         return None
@@ -38,7 +39,9 @@ def nearest(skills: Sequence[Capability], request: str) -> Capability | None:
     alike = _similarities(asked, {word for told in all_told for word in told})
     for one, told in zip(skills, all_told, strict=True):
         name = _content_words(_split_names(one.name))
-        share = sum(max((degree for other, degree in alike[word].items() if other in told), default=0.0) for word in asked) / len(asked)
+        share = sum(
+            max((degree for other, degree in alike[word].items() if other in told), default=0.0) for word in asked
+        ) / len(asked)
         score = sum(word in asked for word in name) / len(name) if name else 0.0
         if (share >= NEAR_THRESHOLD or score == 1) and share + score > best:
             best, found = share + score, one
@@ -46,25 +49,25 @@ def nearest(skills: Sequence[Capability], request: str) -> Capability | None:
 
 
 def shares_word(request: str, told: str) -> bool:
-    """Whether a request shares a word that carries meaning with a name or a description."""
+    """Whether a request shares a content word with a name or a description."""
     asked, words = _content_words(request), _content_words(_split_names(told))
     return any(_similarities(asked, words).values())
 
 
 def _split_names(text: str) -> str:
-    """A text whose names, such as `book_flight`, are cut into their words."""
+    """Splits names in a text, such as `book_flight`, into words."""
     return " ".join(" ".join(NAME_WORDS.findall(word)) if word.isascii() else word for word in WORD.findall(text))
 
 
 def _content_words(text: str) -> Collection[str]:
-    """The words that carry meaning, each once."""
+    """Content words without duplicates."""
     found = WORD.findall(unicodedata.normalize("NFKC", text).casefold())
     kept = [word for word in found if word not in _IGNORED_WORDS]
     return dict.fromkeys(word.removesuffix("s") if len(word) > 3 and not word.endswith("ss") else word for word in kept)
 
 
 def _similarities(asked: Iterable[str], told: Collection[str]) -> Mapping[str, Mapping[str, float]]:
-    """How alike each word is to those that are told: 1 where they are the same. Those that share too little are left out."""
+    """Similarity of each word to these words: 1 for equal ones. Words below the threshold are left out."""
     having: dict[str, list[str]] = {}
     size: dict[str, int] = {}
     for word in told:

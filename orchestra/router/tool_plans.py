@@ -1,15 +1,15 @@
-"""Plans for any list of tools: what a model reads of the list, the grammar of its answer, and the graph that the answer is.
+"""Plans over any list of tools: the prompt text of the list, the grammar of the reply, and the graph that it describes.
 
-The tools come with a request and are nobody's here: they have names, perhaps descriptions and parameters, and nothing of them runs. So
-there are no types of results to wire by, as `orchestra.router.plan_grammar` has for the tools of a project. The lines
-are the same notation:
+The tools come with the request. They have names, perhaps descriptions and parameters, and they are never executed here.
+So there are no output types to check references by, unlike for the capabilities of a project
+(`orchestra.router.plan_grammar`). The notation of the lines is the same:
 
     s1 = search_flights(to="Rome")
     s2 = book(s1, seat="window")
 
-A plan of calls has one line a call, and names no tool that is not there, no argument that it does not declare, and no step that does
-not stand before it. A plan of steps says in words what is to be done, `s2 = step(s1, do="Add the two costs.")`. An edge of the
-graph is a step that a line names, whether it reads it or only waits for it.
+A plan of calls has one line per call. It names only listed tools, declared arguments, and earlier steps. A plan of
+steps describes in words what to do: `s2 = step(s1, do="Add the two costs.")`. A line has an edge from each step that it
+names, whether it reads it or only waits for it.
 """
 
 from __future__ import annotations
@@ -18,84 +18,101 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestra.agents.evidence_grammar import ascii_json, grammar_literal, limit_texts, strip_unknown_formats
 from orchestra.agents.function_calls import parameter_schemas
 from orchestra.core.errors import InputError
 from orchestra.core.suggestions import closest_match
-from orchestra.router import prompt
-from orchestra.router.plan_syntax import IDENTIFIER, JSON_SPACING, NAME_WORDS, PlanReference, PlanStep, PlanSyntaxError, parse_plan
+from orchestra.router import PlanStyle, prompt
+from orchestra.router.plan_syntax import (
+    IDENTIFIER,
+    JSON_SPACING,
+    NAME_WORDS,
+    PlanReference,
+    PlanStep,
+    PlanSyntaxError,
+    parse_plan,
+)
 from orchestra.router.plan_syntax import PlanLiteral as Stated
 from orchestra.schema.types import Schema
 from orchestra.text.keywords import content_words
 from orchestra.tools.search import bm25_scores
 
-if TYPE_CHECKING:
-    from orchestra.router.tools import PlanStyle
-
 STEP, DO = "step", "do"
-"""What a plan of steps calls, and the argument that says in words what is to be done."""
+"""Name of the call in a plan of steps, and of its argument with the description."""
 MAX_STEPS = 10
 MAX_PROMPT_LENGTH = 760
-"""Characters of the tools that a model reads, and of the tables: about 200 tokens, for the prompt's length is what a plan costs."""
+"""Maximum characters of the tools and tables in the prompt: about 200 tokens, because the length of the prompt
+dominates
+the cost of a plan.
+"""
 MAX_DESCRIBED = 4
-"""Tools whose descriptions are told, the best."""
+"""Number of tools whose descriptions are shown, by rank."""
 MAX_TEXT_LENGTH = 240
-"""Characters of a text that a plan states."""
+"""Maximum characters of a text that a plan states."""
 MIN_SHORTLIST = 6
-"""Tools that are told however long they are."""
+"""Number of tools that are shown regardless of their length."""
 _INVALID_NAME = re.compile(r"[^A-Za-z0-9_.:/-]+|^[^A-Za-z_]+|[^A-Za-z0-9_]+$")
 
 
 @dataclass(frozen=True)
 class RequestTool:
-    """A tool as a request brings it."""
+    """A tool of a request."""
 
     name: str
     plan_name: str
-    """Its name as a plan writes it: signs that names of the notation have not are underscores."""
+    """Its name in plan notation: other characters are replaced by underscores."""
     description: str = ""
     fields: Mapping[str, Schema] = field(default_factory=dict)
     required: frozenset[str] = frozenset()
 
     @property
     def search_text(self) -> str:
-        """What it is found by: its name twice, cut into words, for a name says more than a sentence about it."""
+        """Search text: the name twice, split into words, because it says more than a sentence of the description."""
         name = " ".join(NAME_WORDS.findall(self.name))
         return f"{name} {name} {self.description} {' '.join(part for one in self.fields for part in NAME_WORDS.findall(one))}"
 
     @property
     def signature(self) -> str:
-        """How it is called."""
-        taken = ", ".join(f"{name}{'' if name in self.required else '?'}{_type_suffix(kind)}" for name, kind in self.fields.items())
+        """Formats the call."""
+        taken = ", ".join(
+            f"{name}{'' if name in self.required else '?'}{_type_suffix(kind)}" for name, kind in self.fields.items()
+        )
         return f"{self.plan_name}({taken})" if self.fields else self.plan_name
 
     def describe(self, task: frozenset[str]) -> str:
-        """Its line, and its description where that shares a word with the task which its name has not."""
-        more = (content_words(self.description) & task) - content_words(" ".join(NAME_WORDS.findall(self.name)).casefold())
+        """Formats the tool, with its description if that shares a word with the task that the name does not have."""
+        more = (content_words(self.description) & task) - content_words(
+            " ".join(NAME_WORDS.findall(self.name)).casefold()
+        )
         return f"{self.signature}: {prompt.first_sentence(self.description)}" if more else self.signature
 
 
 def parse_tools(tools: Sequence[Any]) -> list[RequestTool]:
-    """The tools of a request, which may also be no more than names.
+    """Parses the tools of a request, which may be names only.
 
-    Parameters are JSON Schema, or a mapping from names to types or to words; one whose name is no word cannot be given. Raises `InputError`
-    A016 where a tool has no name, or two have the same.
+    Parameters are JSON Schema, or a mapping from names to types or descriptions. A parameter whose name is no
+    identifier cannot be passed.
+
+    Raises:
+        InputError: A016 if a tool has no name, or two have the same.
     """
     functions = [{"name": one} if isinstance(one, str) else one for one in tools]
     shaped = [_normalize(one) for one in functions]
     taken: set[str] = set()
     found = []
-    parameter_schemas([{"name": one.get("name")} for one in shaped], "tools")  # all can be told apart
+    parameter_schemas([{"name": one.get("name")} for one in shaped], "tools")  # checks that names are unique
     for one in shaped:
-        (schema,) = parameter_schemas([one], "tools")  # each by itself: of a catalogue of thousands few are told
+        (schema,) = parameter_schemas([one], "tools")  # one by one, because few of a catalogue of thousands are shown
         description = one.get("description")
         kinds = {name: kind for name, kind in schema.get("properties", {}).items() if IDENTIFIER.fullmatch(name)}
         required = frozenset(kinds) & frozenset(schema.get("required", ()))
         written = _unique_name(_INVALID_NAME.sub("_", str(one["name"])), taken)
         taken.add(written)
-        found.append(RequestTool(str(one["name"]), written, description if isinstance(description, str) else "", kinds, required))
+        found.append(
+            RequestTool(str(one["name"]), written, description if isinstance(description, str) else "", kinds, required)
+        )
     return found
 
 
@@ -105,11 +122,13 @@ def _unique_name(name: str, taken: set[str]) -> str:
 
 
 def _normalize(tool: Any) -> Mapping[str, Any]:
-    """A declaration whose parameters are JSON Schema."""
+    """A declaration with its parameters as JSON Schema."""
     if not isinstance(tool, Mapping) or not isinstance(given := tool.get("parameters"), Mapping):
         return tool if isinstance(tool, Mapping) else {}
     inner = given.get("properties")
-    if isinstance(inner, Mapping) and all(isinstance(one, Mapping) for one in inner.values()):  # and no parameter of this name
+    if isinstance(inner, Mapping) and all(
+        isinstance(one, Mapping) for one in inner.values()
+    ):  # and no parameter with this name
         return tool
     needed = tool.get("required")
     required = [name for name, one in given.items() if isinstance(one, str) and one.startswith("Required")]
@@ -119,13 +138,13 @@ def _normalize(tool: Any) -> Mapping[str, Any]:
 
 
 def rank_tools(task: str, tools: Sequence[RequestTool]) -> list[RequestTool]:
-    """The tools, those first that share most words with the task."""
+    """Sorts tools by words in common with the task."""
     found = bm25_scores([one.search_text for one in tools], task)
     return [tools[at] for at in sorted(range(len(tools)), key=lambda at: (-found[at], at))]
 
 
 def shortlist(task: str, tools: Sequence[RequestTool]) -> list[RequestTool]:
-    """The best of them, as many as a prompt has room for."""
+    """Returns the best tools, as many as fit into a prompt."""
     room, found = MAX_PROMPT_LENGTH, list[RequestTool]()
     for one in rank_tools(task, tools):
         room -= len(one.signature) + 1
@@ -136,7 +155,7 @@ def shortlist(task: str, tools: Sequence[RequestTool]) -> list[RequestTool]:
 
 
 def describe_tools(task: str, tools: Sequence[RequestTool], tables: Mapping[str, Any] | None = None) -> str:
-    """What a model reads of ranked tools, one a line, and of the tables of a database."""
+    """Formats ranked tools for the prompt, one per line, and the tables of a database."""
     wanted = content_words(task)
     lines = [one.describe(wanted) if at < MAX_DESCRIBED else one.signature for at, one in enumerate(tools)]
     room = MAX_PROMPT_LENGTH
@@ -150,7 +169,9 @@ def describe_tools(task: str, tools: Sequence[RequestTool], tables: Mapping[str,
 
 
 def build_grammar(tools: Sequence[RequestTool], style: PlanStyle | None = None) -> str:
-    """The plans that these tools allow, as Lark: of calls, of steps, or of either where no style is said."""
+    """Returns the grammar of plans over these tools in Lark notation: of calls, of steps, or of either if no style is
+    given.
+    """
     writer = _GrammarWriter()
     choices = [writer.line_rules([writer.step_call] * MAX_STEPS)] if style != "calls" or not tools else []
     if tools and style != "steps":
@@ -159,8 +180,9 @@ def build_grammar(tools: Sequence[RequestTool], style: PlanStyle | None = None) 
 
 
 def next_line_grammar(tools: Sequence[RequestTool], before: int, style: PlanStyle) -> str:
-    """The line behind so many others, for a model that is asked line by line; where another one follows, the first letter of its name
-    stands behind it, and that letter stands before this one already."""
+    """Returns the grammar of the line after this many lines, for a model that is asked line by line. If another line
+    follows, the reply ends with the first letter of its name, which the next line then omits.
+    """
     writer = _GrammarWriter()
     head = f"{before + 1} = " if before else "s1 = "
     call = writer.step_call(before) if style == "steps" else writer.tool_calls(tools, before)
@@ -169,7 +191,7 @@ def next_line_grammar(tools: Sequence[RequestTool], before: int, style: PlanStyl
 
 
 class _GrammarWriter:
-    """Rules, as they are asked for; equal ones are written once."""
+    """Collects grammar rules on demand. Equal rules are written once."""
 
     def __init__(self) -> None:
         self._rules: dict[str, str] = {}
@@ -178,10 +200,12 @@ class _GrammarWriter:
         return self._rules.setdefault(body, f"r{len(self._rules)}")
 
     def render(self, start: str) -> str:
-        return "\n".join(["%llguidance {}", f"start: {start}", *(f"{name}: {body}" for body, name in self._rules.items()), ""])
+        return "\n".join(
+            ["%llguidance {}", f"start: {start}", *(f"{name}: {body}" for body, name in self._rules.items()), ""]
+        )
 
     def line_rules(self, calls: Sequence[Any]) -> str:
-        """Numbered lines, one at least; each may name those before it."""
+        """Rules of numbered lines, at least one. Each may name earlier ones."""
         rest = ""
         for number in range(len(calls), 0, -1):
             here = f"{grammar_literal(f's{number} = ')} {self.rule(calls[number - 1](number - 1))}"
@@ -196,10 +220,12 @@ class _GrammarWriter:
         return " | ".join(self.tool_call(one, before) for one in tools)
 
     def tool_call(self, tool: RequestTool, before: int) -> str:
-        """One call: the steps it waits for, then its arguments in their order."""
+        """Rule of one call: the steps that it waits for, then its arguments in order."""
         rest = {True: grammar_literal(")"), False: grammar_literal(")")}
         for name, kind in reversed(list(tool.fields.items())):
-            value = self.rule(" | ".join([*(grammar_literal(f"s{at}") for at in range(1, before + 1)), self.json_rule(kind)]))
+            value = self.rule(
+                " | ".join([*(grammar_literal(f"s{at}") for at in range(1, before + 1)), self.json_rule(kind)])
+            )
             here = {}
             for first in (True, False):
                 key = f"{name}=" if first else f", {name}="
@@ -221,7 +247,7 @@ class _GrammarWriter:
         return f"({self.earlier_step(before)} {grammar_literal(', ')}){{0,{before}}}" if before else ""
 
     def earlier_step(self, before: int) -> str:
-        """One of the steps before."""
+        """Rule of an earlier step."""
         return self.rule(" | ".join(grammar_literal(f"s{at}") for at in range(1, before + 1)))
 
     def json_rule(self, kind: Schema) -> str:
@@ -230,11 +256,15 @@ class _GrammarWriter:
 
 
 def parse_graph(text: str, tools: Sequence[RequestTool], style: PlanStyle | None = None) -> dict[str, Any]:
-    """The plan that a model wrote as `{nodes, edges}`: a node is `{tool, arguments}` or `{step}`, an edge a pair of their numbers.
+    """Parses a model's plan into `{nodes, edges}`: a node is `{tool, arguments}` or `{step}`, an edge a pair of node
+    numbers.
 
-    A model may write what it likes, where its server decodes by no grammar. Raises `InputError` R001 for lines that are none,
-    more than ten of them, a call for each element of a list, and a name that is given twice; R002 for a tool, an argument or a step that is
-    not there.
+    Without a grammar on the server a model may write anything.
+
+    Raises:
+        InputError: R001 for invalid lines, more than ten lines, a call for each element of a list, and a duplicate
+        name; R002 for an unknown
+            tool, argument or step.
     """
     try:
         lines = [line for line in parse_plan(text) if isinstance(line, PlanStep)]
@@ -243,7 +273,9 @@ def parse_graph(text: str, tools: Sequence[RequestTool], style: PlanStyle | None
     if not lines:
         raise InputError("R001", "the plan is empty", hint='s1 = NAME(ARGUMENT="VALUE")')
     if len(lines) > MAX_STEPS:
-        raise InputError("R001", f"the plan has {len(lines)} lines; at most {MAX_STEPS} are allowed", hint="leave lines out")
+        raise InputError(
+            "R001", f"the plan has {len(lines)} lines; at most {MAX_STEPS} are allowed", hint="leave lines out"
+        )
     known = {one.plan_name: one for one in tools}
     numbers: dict[str, int] = {}
     nodes: list[dict[str, Any]] = []
@@ -252,7 +284,9 @@ def parse_graph(text: str, tools: Sequence[RequestTool], style: PlanStyle | None
         named = [*line.after, *(one.root for one in line.references)]
         if missing := next((name for name in named if name not in numbers), ""):
             raise InputError(
-                "R002", f"{line.name} names {missing}, which does not stand before it", hint=f"before it: {', '.join(numbers) or 'none'}"
+                "R002",
+                f"{line.name} names {missing}, which does not stand before it",
+                hint=f"before it: {', '.join(numbers) or 'none'}",
             )
         if line.name in numbers:
             raise InputError("R001", f"two lines are called {line.name}", hint=f"call this one s{len(nodes) + 1}")
@@ -265,30 +299,43 @@ def parse_graph(text: str, tools: Sequence[RequestTool], style: PlanStyle | None
 def _node(line: PlanStep, known: Mapping[str, RequestTool], style: PlanStyle | None) -> dict[str, Any]:
     if line.each is not None:
         hint = f'{line.name} = NAME(ARGUMENT="VALUE"), and a line for each value'
-        raise InputError("R001", f"{line.name} is a call for each element of a list, and a line here is one call", hint=hint)
-    given = {name: value.value if isinstance(value, Stated) else f"${{{value}}}" for name, value in line.arguments.items()}
+        raise InputError(
+            "R001", f"{line.name} is a call for each element of a list, and a line here is one call", hint=hint
+        )
+    given = {
+        name: value.value if isinstance(value, Stated) else f"${{{value}}}" for name, value in line.arguments.items()
+    }
     if line.capability == STEP and STEP not in known and style != "calls":
         return {"step": str(given.get(DO, ""))}
     tool = known.get(line.capability)
     if tool is None:
         near = closest_match(line.capability, list(known))
         raise InputError(
-            "R002", f"there is no tool {line.capability!r}", hint=f"did you mean {near!r}?" if near else f"known: {', '.join(known)}"
+            "R002",
+            f"there is no tool {line.capability!r}",
+            hint=f"did you mean {near!r}?" if near else f"known: {', '.join(known)}",
         )
     if wrong := next((name for name in given if name not in tool.fields), ""):
-        raise InputError("R002", f"{line.capability} has no argument {wrong!r}", hint=f"it has {', '.join(tool.fields) or 'none'}")
+        raise InputError(
+            "R002", f"{line.capability} has no argument {wrong!r}", hint=f"it has {', '.join(tool.fields) or 'none'}"
+        )
     return {"tool": tool.name, "arguments": given} if tool.fields else {"tool": tool.name}
 
 
-def format_graph(nodes: Sequence[Mapping[str, Any]], edges: Sequence[Sequence[int]], tools: Sequence[RequestTool]) -> str:
-    """The notation of a graph, whose edges lead from earlier nodes to later ones: what a model is trained to write."""
+def format_graph(
+    nodes: Sequence[Mapping[str, Any]], edges: Sequence[Sequence[int]], tools: Sequence[RequestTool]
+) -> str:
+    """Formats a graph, whose edges lead from earlier to later nodes, in plan notation: the training target of a model.
+    """
     written = {one.name: one.plan_name for one in tools}
     found = []
     for at, node in enumerate(nodes):
         before = [f"s{i + 1}" for i, j in edges if j == at]
         node_arguments = node.get("arguments", {}) if "tool" in node else {DO: node["step"]}
         arguments: dict[str, Stated | PlanReference] = {
-            name: PlanReference(value[2:-1]) if isinstance(value, str) and re.fullmatch(r"\$\{s\d+\}", value) else Stated(value)
+            name: PlanReference(value[2:-1])
+            if isinstance(value, str) and re.fullmatch(r"\$\{s\d+\}", value)
+            else Stated(value)
             for name, value in node_arguments.items()
         }
         read = {one.root for one in arguments.values() if isinstance(one, PlanReference)}

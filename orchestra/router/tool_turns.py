@@ -1,8 +1,9 @@
-"""Turns of an agent with tools: a plan of one step at a time, in which the model sees what each step gave before it writes the next.
+"""Turns of an agent with tools: a plan of one step at a time, in which the model sees the result of each step before it
+writes the next.
 
-Pure, as the planner is. A line is a call in the notation of plans, held by the grammar of exactly what may stand there, and judged by the
-same gates; or the word `return`, upon which the agent is asked for its answer. What a call gave is shown in one line of JSON: whatever
-stands in it can begin no line of its own, and so is never taken for what the model wrote.
+Pure, as the planner is. A line is a call in plan notation, decoded under the grammar of exactly the valid lines and
+validated in the same way, or the word `return`, after which the agent is asked for its answer. The result of a call is
+shown as one line of JSON. It cannot begin a line of its own, so it is never mistaken for text of the model.
 """
 
 from __future__ import annotations
@@ -26,23 +27,32 @@ from orchestra.workflows.expressions.parser import escape_references
 from orchestra.workflows.model import Graph
 
 MAX_REASON_LENGTH = 400
-"""Characters of a rejection that the model reads."""
+"""Maximum characters of a rejection in the prompt."""
 _LINE_BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-"""Ends of lines, for some reader or other; JSON lets some of them stand."""
+"""Line separators of some reader. JSON allows some of them in strings."""
 _RETURN = re.compile(r"return\b")
 
 
-def parse_next_line(reply: str, capabilities: Capabilities, steps: Sequence[PlanStep]) -> PlanStep | tuple[Rejection, ...] | None:
-    """The call that a model wrote behind these steps; None where it will answer now; or what is wrong with its line.
+def parse_next_line(
+    reply: str, capabilities: Capabilities, steps: Sequence[PlanStep]
+) -> PlanStep | tuple[Rejection, ...] | None:
+    """Parses the call that a model wrote after these steps.
 
-    Of several lines the first new one counts: what follows was written before the model could see what came of it.
+    Of several lines only the first new one counts, because the model wrote the others before it saw the result.
+
+    Returns:
+        The call, None for `return`, or why the line is rejected.
     """
     earlier = {str(step) for step in steps}
     found = [line.strip() for line in split_lines(reply) if line.strip() and not line.lstrip().startswith("```")]
     line = next((line for line in found if line not in earlier), "")
     if not line:
         reason = "this line stands already" if found else "the line is empty"
-        return (Rejection("R001", f"/steps/{len(steps) + 1}", reason, f"s{len(steps) + 1} = NAME(ARGUMENT=VALUE), or return"),)
+        return (
+            Rejection(
+                "R001", f"/steps/{len(steps) + 1}", reason, f"s{len(steps) + 1} = NAME(ARGUMENT=VALUE), or return"
+            ),
+        )
     if _RETURN.match(line):
         return None
     read = parse_or_reject(line, len(steps) + 1)
@@ -61,42 +71,69 @@ def question_workflow(
     node_options: Mapping[str, Any],
     **values: Schema,
 ) -> Graph:
-    """A question to an agent, as the workflow that it is: its own inputs and further `values` by reference, and `texts` as literal texts.
+    """Builds the workflow of a question to an agent: its own inputs and further `values` by reference, and `texts` as
+    literal texts.
 
-    `node_options` are keys of its node.
+    Args:
+        node_options: Keys of its node.
     """
     known = {**capabilities.inputs, **values}
     inputs, types = declare_inputs(known)
     given = {key: f"${{input.{key}}}" for key in known if key != AGAINST}
-    asked = {"agent": agent, "with": {**given, **{key: escape_references(text) for key, text in texts.items()}}, **node_options}
-    source = {"schema": "orchestra/v1", "name": name, "input": inputs, "types": types, "nodes": {node: asked}, "output": f"${{{node}}}"}
+    asked = {
+        "agent": agent,
+        "with": {**given, **{key: escape_references(text) for key, text in texts.items()}},
+        **node_options,
+    }
+    source = {
+        "schema": "orchestra/v1",
+        "name": name,
+        "input": inputs,
+        "types": types,
+        "nodes": {node: asked},
+        "output": f"${{{node}}}",
+    }
     return Graph.model_validate(source, strict=False)
 
 
 def build_prompt(
-    capabilities: Capabilities, steps: Sequence[PlanStep], values: Sequence[Any], rejected: Sequence[Rejection], max_length: int
+    capabilities: Capabilities,
+    steps: Sequence[PlanStep],
+    values: Sequence[Any],
+    rejected: Sequence[Rejection],
+    max_length: int,
 ) -> dict[str, str]:
-    """What a model is told: what it may call and refer to, and its steps with what they gave."""
+    """Builds the prompt: what the model may call and reference, and its steps with their results."""
     sections = {
         TOOLS: prompt_module.capability_lines(capabilities.by_name.values()),
         VALUES: prompt_module.value_lines(capabilities.inputs),
     }
-    return {**{key: text or "none" for key, text in sections.items()}, STEPS: transcript(steps, values, rejected, max_length)}
+    return {
+        **{key: text or "none" for key, text in sections.items()},
+        STEPS: transcript(steps, values, rejected, max_length),
+    }
 
 
 def build_grammar(capabilities: Capabilities, steps: Sequence[PlanStep]) -> dict[str, str]:
-    """The grammar of the next line, as it is told."""
+    """Builds the grammar of the next line."""
     return {GRAMMAR: turn_grammar(capabilities, steps)}
 
 
 def transcript(steps: Sequence[PlanStep], values: Sequence[Any], rejected: Sequence[Rejection], max_length: int) -> str:
-    """The steps, a line each, and behind an arrow what came of it, of which at most `max_length` characters; then what was not accepted."""
-    lines = [part for step, value in zip(steps, values, strict=True) for part in (str(step), f"-> {format_value(value, max_length)}")]
+    """Formats the steps, one per line, each with its result after an arrow, truncated to `max_length` characters; then
+    the
+    rejections.
+    """
+    lines = [
+        part
+        for step, value in zip(steps, values, strict=True)
+        for part in (str(step), f"-> {format_value(value, max_length)}")
+    ]
     return "\n".join([*lines, *(f"!! {_single_line(str(one), MAX_REASON_LENGTH)}" for one in rejected)])
 
 
 def format_value(value: Any, max_length: int) -> str:
-    """A value in one line of at most so many characters, and how many there were where they are more."""
+    """Formats a value on one line of at most this many characters, with its full length if it is truncated."""
     return _single_line(json.dumps(value, ensure_ascii=False), max_length)
 
 
@@ -106,31 +143,40 @@ def _single_line(text: str, max_length: int) -> str:
 
 
 def with_observed_types(capabilities: Capabilities, steps: Sequence[PlanStep], values: Sequence[Any]) -> Capabilities:
-    """The offer, with the types of steps whose skills do not say what they give, told by what they gave."""
+    """Returns capabilities with the types of completed steps whose capabilities do not declare an output type."""
     kinds = PlanScope(capabilities, steps).steps
     return replace(
         capabilities,
-        observed_types={step.name: infer_schema(value) for step, value in zip(steps, values, strict=True) if is_untyped(kinds[step.name])},
+        observed_types={
+            step.name: infer_schema(value)
+            for step, value in zip(steps, values, strict=True)
+            if is_untyped(kinds[step.name])
+        },
     )
 
 
 def is_untyped(kind: Mapping[str, Any]) -> bool:
-    """Whether a type says nothing of a value, or of the elements of a list."""
+    """Whether a type places no restriction on a value, or on the elements of a list."""
     inner = kind.get("items", kind) if kind.get("type") == "array" else kind
     return not inner or not inner.keys() - {"title", "description", "$defs"}
 
 
 def step_workflow(step: PlanStep, capabilities: Capabilities, steps: Sequence[PlanStep], name: str) -> Graph:
-    """The workflow of one step: its inputs are the values that it reads, those of earlier steps among them."""
+    """Builds the workflow of one step. Its inputs are the values that it reads, also those of earlier steps."""
     kinds = PlanScope(capabilities, steps).steps
     alone = replace(
         step,
-        arguments={key: value if isinstance(value, PlanLiteral) else _as_input(value, kinds) for key, value in step.arguments.items()},
+        arguments={
+            key: value if isinstance(value, PlanLiteral) else _as_input(value, kinds)
+            for key, value in step.arguments.items()
+        },
         each=_as_input(step.each, kinds) if isinstance(step.each, PlanReference) else step.each,
         after=(),
     )
     return to_workflow(
-        Plan((alone,), PlanAnswer((PlanReference(step.name),))), replace(capabilities, inputs={**capabilities.inputs, **kinds}), name
+        Plan((alone,), PlanAnswer((PlanReference(step.name),))),
+        replace(capabilities, inputs={**capabilities.inputs, **kinds}),
+        name,
     )
 
 

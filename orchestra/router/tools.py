@@ -1,19 +1,18 @@
-"""Tools of the router that come with the package: what the workflow `planner` is made of."""
+"""Built-in tools of the router, which the workflow `planner` is made of."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from orchestra.router import PlanStyle
 from orchestra.workflows.python.steps import tool
-
-PlanStyle: TypeAlias = Literal["calls", "steps"]
 
 
 class ToolPrompt(BaseModel):
-    """What a planner is asked with: the tools as it reads them, and the grammar of its answer."""
+    """The prompt of a planner: the formatted tools, and the grammar of its reply."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -22,7 +21,9 @@ class ToolPrompt(BaseModel):
 
 
 class ToolPlan(BaseModel):
-    """A plan over any tools: nodes `{tool, arguments}` or `{step}`, and edges, pairs of their numbers from 0, the producer first."""
+    """A plan over any tools: nodes `{tool, arguments}` or `{step}`, and edges as pairs of node numbers from 0, the
+    producer first.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -32,25 +33,32 @@ class ToolPlan(BaseModel):
 
 @tool(effect="pure", label="restricted")
 def offer_tools(
-    task: str, tools: Sequence[str | dict[str, Any]], tables: Mapping[str, Any] | None = None, style: PlanStyle | None = None
+    task: str,
+    tools: Sequence[str | dict[str, Any]],
+    tables: Mapping[str, Any] | None = None,
+    style: PlanStyle | None = None,
 ) -> ToolPrompt:
-    """The tools of a task that share most with it, as a planner reads them, and the grammar of the plans that they allow.
+    """Returns the tools most relevant to a task, formatted for a planner, and the grammar of the plans over them.
 
     Raises `InputError` A016 for tools that cannot be told apart.
     """
     from orchestra.router import tool_plans
 
     chosen = tool_plans.shortlist(task, tool_plans.parse_tools(tools))
-    return ToolPrompt(tools=tool_plans.describe_tools(task, chosen, tables), grammar=tool_plans.build_grammar(chosen, style))
+    return ToolPrompt(
+        tools=tool_plans.describe_tools(task, chosen, tables), grammar=tool_plans.build_grammar(chosen, style)
+    )
 
 
 @tool(effect="pure", label="restricted")
 def read_plan(lines: str, tools: Sequence[str | dict[str, Any]], style: PlanStyle | None = None) -> ToolPlan:
-    """The graph that a planner wrote. Raises `InputError` R001 or R002 for lines that are no plan over these tools."""
+    """Returns the graph that a planner wrote. Raises `InputError` R001 or R002 for lines that are no plan over these
+    tools.
+    """
     from orchestra.router import tool_plans
 
     return ToolPlan.model_validate(tool_plans.parse_graph(lines, tool_plans.parse_tools(tools), style))
 
 
 TOOLS = (offer_tools, read_plan)
-"""All of them; every project can name them."""
+"""All of them. They are available in every project."""

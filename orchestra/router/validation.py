@@ -1,7 +1,8 @@
-"""Gates: what is wrong with a step, said so that a machine can act on it and a person can read it.
+"""Validation of steps: rejections that a machine can act on and a person can read.
 
-A grammar lets none of these through where a server decodes by it; elsewhere, and for plans that are written at once, the gates are what
-stands between a model and a run. They trust nothing: names, types, sizes and effects are looked up in the offer.
+If a server decodes under the grammar, none of these occur. Elsewhere, and for plans that are written at once, this is
+the only check between a model and a run. It trusts nothing: names, types, sizes and effects are looked up in the
+capabilities.
 """
 
 from __future__ import annotations
@@ -12,7 +13,14 @@ from typing import Any
 
 from orchestra.core.suggestions import closest_match
 from orchestra.core.untrusted_text import shorten
-from orchestra.router.capabilities import Capabilities, Capability, PlanScope, is_free_text, literal_element_type, statable_types
+from orchestra.router.capabilities import (
+    Capabilities,
+    Capability,
+    PlanScope,
+    is_free_text,
+    literal_element_type,
+    statable_types,
+)
 from orchestra.router.effects import effect_violations, unrequested_effect
 from orchestra.router.grounding import is_ground, reads_ground
 from orchestra.router.multi_part import find_uncovered, has_number
@@ -33,18 +41,19 @@ from orchestra.schema.types import Schema, Validator, bundle_definitions, elemen
 from orchestra.workflows.expressions.parser import MAX_LENGTH
 
 PART_NOT_COVERED, NOTHING_TO_COMPUTE = "R024", "R025"
-"""The codes of an answer that leaves a part of the request out, and of a step that computes from a part without a number."""
+"""Error codes: an answer that leaves out a part of the request, and a step that computes from a part without a number.
+"""
 MAX_SHOWN_LENGTH = 200
-"""Characters of a line that a rejection shows."""
+"""Maximum characters of a line in a rejection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why a plan cannot go on: a code, where, why, and what could stand there instead."""
+    """Why a line is invalid: error code, path, reason, and hint."""
 
     code: str
     path: str
-    """As in `/steps/2/with/text`: steps are counted from 1."""
+    """Such as `/steps/2/with/text`. Steps are counted from 1."""
     reason: str
     hint: str = ""
 
@@ -53,37 +62,52 @@ class Rejection:
 
 
 def parse_or_reject(text: str, number: int) -> PlanLine | Rejection:
-    """The line that a model wrote as step `number`."""
+    """Parses the line that a model wrote as step `number`."""
     try:
         return parse_line(text.strip())
     except PlanSyntaxError as error:
         shown = text.strip()
         shown = shown if len(shown) <= MAX_SHOWN_LENGTH else shown[: MAX_SHOWN_LENGTH - 1] + "…"
         return Rejection(
-            "R001", f"/steps/{number}", f"{error.reason}, at column {error.column} of {shown!r}", "s1 = NAME(ARGUMENT=input.NAME)"
+            "R001",
+            f"/steps/{number}",
+            f"{error.reason}, at column {error.column} of {shown!r}",
+            "s1 = NAME(ARGUMENT=input.NAME)",
         )
 
 
 def effect_rejections(capabilities: Capabilities) -> list[Rejection]:
-    """Why the request asks for no call of the skills with effects."""
-    found = [unrequested_effect(capability, capabilities) for capability in capabilities.by_name.values() if capability.has_effects]
+    """Yields why the request asks for no call of the capabilities with effects."""
+    found = [
+        unrequested_effect(capability, capabilities)
+        for capability in capabilities.by_name.values()
+        if capability.has_effects
+    ]
     return [Rejection(code, "/steps/1", reason, hint) for code, _, reason, hint in filter(None, found)]
 
 
 def validate_line(line: PlanLine, capabilities: Capabilities, steps: Sequence[PlanStep]) -> list[Rejection]:
-    """What is wrong with a line that follows these steps; nothing where it may stand there."""
+    """Yields what is wrong with a line after these steps; nothing if it is valid."""
     scope = PlanScope(capabilities, steps)
-    return list(_validate_answer(line, scope, steps) if isinstance(line, PlanAnswer) else _validate_step(line, scope, steps))
+    return list(
+        _validate_answer(line, scope, steps) if isinstance(line, PlanAnswer) else _validate_step(line, scope, steps)
+    )
 
 
 def _validate_answer(answer: PlanAnswer, scope: PlanScope, steps: Sequence[PlanStep]) -> Iterator[Rejection]:
     if not answer.values and scope.steps:
-        yield Rejection("R001", "/answer", "a plan with steps returns the value of one", f"return {', '.join(scope.steps)}")
+        yield Rejection(
+            "R001", "/answer", "a plan with steps returns the value of one", f"return {', '.join(scope.steps)}"
+        )
     elif not answer.values and not scope.capabilities.may_decline:
-        yield Rejection("R001", "/answer", "nothing is no answer here: plan what can be done", "s1 = NAME(ARGUMENT=VALUE)")
+        yield Rejection(
+            "R001", "/answer", "nothing is no answer here: plan what can be done", "s1 = NAME(ARGUMENT=VALUE)"
+        )
     if len(answer.values) > 1 and scope.capabilities.output_type:
         yield Rejection(
-            "R005", "/answer", f"one value is wanted, {format_type(scope.capabilities.output_type)}, and these are {len(answer.values)}"
+            "R005",
+            "/answer",
+            f"one value is wanted, {format_type(scope.capabilities.output_type)}, and these are {len(answer.values)}",
         )
     for value in answer.values:
         yield from _validate_answer_value(value, scope)
@@ -98,16 +122,25 @@ def _validate_answer_value(value: PlanReference, scope: PlanScope) -> Iterator[R
     if isinstance(kind, str):
         yield Rejection("R004", "/answer", kind)
     elif value.root not in scope.steps:
-        yield Rejection("R004", "/answer", f"{value} is no step", f"return the value of a step: {', '.join(scope.steps) or 's1'}")
+        yield Rejection(
+            "R004", "/answer", f"{value} is no step", f"return the value of a step: {', '.join(scope.steps) or 's1'}"
+        )
     elif reason := scope.capabilities.assignability.mismatch(kind, scope.capabilities.output_type):
-        yield Rejection("R005", "/answer", reason, _suggest_values(scope.step_values(), scope.capabilities, scope.capabilities.output_type))
+        yield Rejection(
+            "R005",
+            "/answer",
+            reason,
+            _suggest_values(scope.step_values(), scope.capabilities, scope.capabilities.output_type),
+        )
 
 
 def _validate_step(step: PlanStep, scope: PlanScope, steps: Sequence[PlanStep]) -> Iterator[Rejection]:
     number = len(steps) + 1
     capabilities, path = scope.capabilities, f"/steps/{number}"
     if number > capabilities.limits.steps:
-        yield Rejection("R006", path, f"a plan has at most {capabilities.limits.steps} steps", "return the value of one of them")
+        yield Rejection(
+            "R006", path, f"a plan has at most {capabilities.limits.steps} steps", "return the value of one of them"
+        )
         return
     if step.name != f"s{number}":
         yield Rejection("R001", path, f"this step is called s{number}, not {step.name}")
@@ -116,7 +149,12 @@ def _validate_step(step: PlanStep, scope: PlanScope, steps: Sequence[PlanStep]) 
         near = closest_match(step.capability, capabilities.by_name)
         code, why = capabilities.excluded.get(step.capability, ("R002", ""))
         reason = f"{step.capability} {why}" if why else f"there is no {step.capability!r}"
-        yield Rejection(code, path, reason, f"did you mean {near}?" if near else f"known: {', '.join(capabilities.by_name) or 'none'}")
+        yield Rejection(
+            code,
+            path,
+            reason,
+            f"did you mean {near}?" if near else f"known: {', '.join(capabilities.by_name) or 'none'}",
+        )
         return
     if (same := next((one for one in steps if replace(one, name=step.name) == step), None)) is not None:
         yield Rejection("R001", path, f"it is the same call as {same.name}", f"use {same.name}")
@@ -135,29 +173,45 @@ def _validate_step(step: PlanStep, scope: PlanScope, steps: Sequence[PlanStep]) 
             yield Rejection("R004", f"{path}/after", f"there is no {name} before this step")
     found = list(_validate_arguments(step, capability, scope, element, path))
     yield from found or (
-        Rejection(code, f"{path}{at}", reason, hint) for code, at, reason, hint in effect_violations(step, capability, capabilities, steps)
+        Rejection(code, f"{path}{at}", reason, hint)
+        for code, at, reason, hint in effect_violations(step, capability, capabilities, steps)
     )
     yield from _check_computation(step, capability, capabilities, path)
     yield from _check_call_budget(step, capabilities, steps, path)
 
 
-def _check_computation(step: PlanStep, capability: Capability, capabilities: Capabilities, path: str) -> Iterator[Rejection]:
-    """Whether a step is to compute from words without a number. A router that has to write a step for each part of a request gives one to
-    a part that nothing serves, too, and a small model computes something of any words."""
+def _check_computation(
+    step: PlanStep, capability: Capability, capabilities: Capabilities, path: str
+) -> Iterator[Rejection]:
+    """Rejects a step that computes from words without a number.
+
+    A planner that must write a step for each part of a request also writes one for a part that no capability serves,
+    and a small model computes a result from any words.
+    """
     stated = [
-        (name, value.value) for name, value in step.arguments.items() if isinstance(value, PlanLiteral) and isinstance(value.value, str)
+        (name, value.value)
+        for name, value in step.arguments.items()
+        if isinstance(value, PlanLiteral) and isinstance(value.value, str)
     ]
     if capabilities.request_parts is None or not capability.computes or not stated or len(stated) < len(step.arguments):
         return
     if not any(has_number(text) for _, text in stated):
         name, text = stated[0]
         reason = f"{step.capability} computes, and {shorten(text, 80)!r} has no number"
-        yield Rejection(NOTHING_TO_COMPUTE, f"{path}/with/{name}", reason, "give this part to another skill, or a step to another part")
+        yield Rejection(
+            NOTHING_TO_COMPUTE,
+            f"{path}/with/{name}",
+            reason,
+            "give this part to another skill, or a step to another part",
+        )
 
 
-def _check_call_budget(step: PlanStep, capabilities: Capabilities, steps: Sequence[PlanStep], path: str) -> Iterator[Rejection]:
-    """Whether a plan with this step makes more calls than are left, if none has to be made again. Of lists that are not there yet nobody
-    knows the length: what they take is for the budget to bound."""
+def _check_call_budget(
+    step: PlanStep, capabilities: Capabilities, steps: Sequence[PlanStep], path: str
+) -> Iterator[Rejection]:
+    """Rejects a plan that makes more calls than are left, without repetitions. Lists whose length is still unknown are
+    left to the budget of the run.
+    """
     calls = sum(_min_calls(one, capabilities) for one in (*steps, step))
     if capabilities.calls_left is not None and calls > capabilities.calls_left:
         reason = f"the steps would make {calls} calls at least, and {capabilities.calls_left} are left of the budget"
@@ -165,7 +219,7 @@ def _check_call_budget(step: PlanStep, capabilities: Capabilities, steps: Sequen
 
 
 def _min_calls(step: PlanStep, capabilities: Capabilities) -> int:
-    """The calls that a step surely makes."""
+    """Minimum number of agent calls of a step."""
     one = capabilities.by_name[step.capability].min_calls if step.capability in capabilities.by_name else 1
     match step.each:
         case PlanLiteral(list() as values):
@@ -177,7 +231,7 @@ def _min_calls(step: PlanStep, capabilities: Capabilities) -> int:
 
 
 def _element_type(step: PlanStep, scope: PlanScope, path: str) -> Schema | Rejection | None:
-    """The type of `x`; None where there is none."""
+    """Type of `x`; None without iteration."""
     if step.each is None:
         return None
     inner = (
@@ -188,21 +242,27 @@ def _element_type(step: PlanStep, scope: PlanScope, path: str) -> Schema | Rejec
     if isinstance(inner, Rejection):
         return inner
     if not any(isinstance(value, PlanReference) and value.root == ELEMENT for value in step.arguments.values()):
-        return Rejection("R003", f"{path}/each", f"no argument reads {ELEMENT}", f"{ELEMENT} is an element of {step.each}")
+        return Rejection(
+            "R003", f"{path}/each", f"no argument reads {ELEMENT}", f"{ELEMENT} is an element of {step.each}"
+        )
     return inner
 
 
 def _list_element_type(each: PlanReference, scope: PlanScope, path: str) -> Schema | Rejection:
-    """The type of the elements of a list that is at hand."""
+    """Element type of an available list."""
     kind = scope.type_of(each)
     if isinstance(kind, str):
         return Rejection("R004", f"{path}/each", kind)
     inner = element_type(kind) if all(one.get("type") == "array" for one in union_members(kind)) else ""
-    return Rejection("R005", f"{path}/each", f"expected a list, got {format_type(kind)}") if isinstance(inner, str) else inner
+    return (
+        Rejection("R005", f"{path}/each", f"expected a list, got {format_type(kind)}")
+        if isinstance(inner, str)
+        else inner
+    )
 
 
 def _literal_list_type(values: Any, capabilities: Capabilities, path: str) -> Schema | Rejection:
-    """The type of the elements of a list that the plan states. Whether each may stand where `x` does is for the arguments to say."""
+    """Element type of a list that the plan states. The arguments check whether each element fits."""
     where, width = f"{path}/each", capabilities.limits.width
     if not isinstance(values, list) or not values or not all(map(_is_expressible, values)):
         return Rejection("R005", where, "a list to go over that a plan states has texts, numbers or truth values")
@@ -216,20 +276,27 @@ def _literal_list_type(values: Any, capabilities: Capabilities, path: str) -> Sc
 
 
 def _is_expressible(value: Any) -> bool:
-    """Whether a value may stand in a list to go over: what an expression can write."""
+    """Whether a value may be in a list to iterate over: whether an expression can contain it."""
     return isinstance(value, str | float | bool) or (isinstance(value, int) and abs(value) <= _MAX_INTEGER)
 
 
 _MAX_INTEGER = 2**53
-"""Beside a number with a fraction, CEL makes an integer one as well: the largest that stays what it is."""
+"""Largest integer that a double represents exactly. CEL converts integers beside a fraction to doubles."""
 
 
-def _validate_arguments(step: PlanStep, capability: Capability, scope: PlanScope, element: Schema | None, path: str) -> Iterator[Rejection]:
+def _validate_arguments(
+    step: PlanStep, capability: Capability, scope: PlanScope, element: Schema | None, path: str
+) -> Iterator[Rejection]:
     kinds = capability.fields
     for name, kind in kinds.items():
         if name in capability.required and name not in step.arguments:
             reason = f"{step.capability} needs {name}: {format_type(kind)}"
-            yield Rejection("R003", f"{path}/with/{name}", reason, _suggest_values(scope.available_values(), scope.capabilities, kind))
+            yield Rejection(
+                "R003",
+                f"{path}/with/{name}",
+                reason,
+                _suggest_values(scope.available_values(), scope.capabilities, kind),
+            )
     over = step.each if isinstance(step.each, PlanReference) else None
     for name, value in step.arguments.items():
         where = f"{path}/with/{name}"
@@ -244,32 +311,52 @@ def _validate_arguments(step: PlanStep, capability: Capability, scope: PlanScope
         elif isinstance(have := scope.type_of(value, element), str):
             yield Rejection("R004", where, have)
         elif (misfit := scope.capabilities.assignability.mismatch(have, kinds[name])) is not None:
-            yield Rejection("R005", where, misfit, _suggest_values(scope.available_values(), scope.capabilities, kinds[name], value.root))
+            yield Rejection(
+                "R005",
+                where,
+                misfit,
+                _suggest_values(scope.available_values(), scope.capabilities, kinds[name], value.root),
+            )
         elif capability.has_effects and scope.is_untrusted(value, have, over):
             message = f"{step.capability} has effects, and {value} may be the words of a tool, a model or a document"
             yield Rejection(
-                "L123", where, message, "an input that is typed, or a piece of the request, or a skill that asks a person first"
+                "L123",
+                where,
+                message,
+                "an input that is typed, or a piece of the request, or a skill that asks a person first",
             )
 
 
-def _validate_each_constant(values: Sequence[Any], kind: Schema, scope: PlanScope, path: str, where: str) -> Iterator[Rejection]:
-    """What is wrong with the elements of a list that a plan states, in an argument that is given them."""
-    faults = [fault for at, one in enumerate(values) for fault in _validate_constant(PlanLiteral(one), kind, scope, f"{path}/each/{at}")]
+def _validate_each_constant(
+    values: Sequence[Any], kind: Schema, scope: PlanScope, path: str, where: str
+) -> Iterator[Rejection]:
+    """Yields what is wrong with the elements of a stated list, in an argument that receives them."""
+    faults = [
+        fault
+        for at, one in enumerate(values)
+        for fault in _validate_constant(PlanLiteral(one), kind, scope, f"{path}/each/{at}")
+    ]
     yield from faults
-    if not faults and (misfit := scope.capabilities.assignability.mismatch(literal_element_type(values), kind)) is not None:
+    if (
+        not faults
+        and (misfit := scope.capabilities.assignability.mismatch(literal_element_type(values), kind)) is not None
+    ):
         yield Rejection("R005", where, misfit)
 
 
 def _validate_constant(value: PlanLiteral, kind: Schema, scope: PlanScope, where: str) -> Iterator[Rejection]:
-    """What is wrong with a constant in an argument of this type, or in the list whose elements it is given."""
+    """Yields what is wrong with a constant in an argument of this type, or in a list that is iterated over."""
     stated = statable_types(kind)
     if not stated:
         yield Rejection(
-            "R005", where, f"a plan makes up no {format_type(kind)}", _suggest_values(scope.available_values(), scope.capabilities, kind)
+            "R005",
+            where,
+            f"a plan makes up no {format_type(kind)}",
+            _suggest_values(scope.available_values(), scope.capabilities, kind),
         )
     elif fault := Validator(bundle_definitions(kind)).check(value.value):
         yield Rejection("R005", where, fault)
-    elif not any(_is_of_type(value.value, one) for one in stated):  # it is of a part of the union that is evidence
+    elif not any(_is_of_type(value.value, one) for one in stated):  # it is of a union member that is evidence
         evidence = union([one for one in union_members(kind) if one not in stated])
         yield Rejection(
             "R005",
@@ -283,12 +370,14 @@ def _validate_constant(value: PlanLiteral, kind: Schema, scope: PlanScope, where
 
 
 def _is_invented(value: Any, kind: Schema, words: str) -> bool:
-    """Whether a text, or one in a list, is a plan's own where its texts are pieces of the request."""
-    return bool(words) and not any(_is_of_type(value, one) and _is_copied(value, one, words) for one in statable_types(kind))
+    """Whether a text, or one in a list, is no substring of the request although the plan's texts must be."""
+    return bool(words) and not any(
+        _is_of_type(value, one) and _is_copied(value, one, words) for one in statable_types(kind)
+    )
 
 
 def _is_copied(value: Any, kind: Schema, words: str) -> bool:
-    """Whether all texts in a value of this type, which is no union, are pieces of the request or told by the type."""
+    """Whether all texts in a value of this type, which is no union, are substrings of the request or enum values."""
     if isinstance(value, list) and not kind.keys() & {"enum", "const"}:
         return not any(_is_invented(one, subschema(kind, kind["items"]), words) for one in value)
     return not isinstance(value, str) or not is_free_text(kind) or value in words
@@ -303,8 +392,10 @@ def _excerpt(value: PlanLiteral) -> str:
     return text if len(text) <= MAX_SHOWN_LENGTH else f"{text[: MAX_SHOWN_LENGTH - 1]}…"
 
 
-def _suggest_values(at_hand: Sequence[tuple[PlanReference, Schema]], capabilities: Capabilities, wanted: Schema, root: str = "") -> str:
-    """The values at hand that would fit, parts of what was given first."""
+def _suggest_values(
+    at_hand: Sequence[tuple[PlanReference, Schema]], capabilities: Capabilities, wanted: Schema, root: str = ""
+) -> str:
+    """Hint with the available values that fit, parts of the given one first."""
     fitting = [reference for reference, kind in at_hand if capabilities.assignability.mismatch(kind, wanted) is None]
     found = [str(reference) for reference in sorted(fitting, key=lambda reference: reference.root != root)]
     return f"did you mean {' or '.join(found[:3])}?" if found else ""

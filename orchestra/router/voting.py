@@ -1,10 +1,10 @@
-"""Votes: several plans for one request, and the one that most of them agree on.
+"""Voting: several plans for one request, and the one that most samples agree on.
 
-Plans are sampled at a temperature above 0, each with a seed of its own, and compared as the graphs that they are: two are equal where the
-same calls, wired alike, give the same answer. Step names, the order of independent steps, the order of arguments and steps that the answer
-does not rest on make no difference; constants compare as the checks compare them: numbers by value, texts by their folding. The share of
-the votes is the plan's confidence, as self-consistency has it (Wang et al. 2022, https://arxiv.org/abs/2203.11171), over plans instead of
-answers.
+Plans are sampled at a temperature above 0, each with its own seed, and compared as graphs: two plans are equal if the
+same calls with the same connections give the same answer. Step names, the order of independent steps, the order of
+arguments, and steps that the answer does not depend on make no difference. Constants compare as in the checks: numbers
+by value, texts after folding. The share of votes is the plan's confidence, as in self-consistency (Wang et al. 2022,
+https://arxiv.org/abs/2203.11171), over plans instead of answers.
 """
 
 from __future__ import annotations
@@ -25,31 +25,33 @@ from orchestra.text.quotes import fold
 
 @dataclass(frozen=True, slots=True)
 class VoteResult:
-    """What an election came to. `winner` is the index of the plan that won, among all that were sampled, from 0."""
+    """The result of a vote. `winner` is the index of the winning plan among all samples, from 0."""
 
     winner: int
     votes: int
     samples: int
-    """Samples in all, those that came to no plan included."""
+    """All samples, also those without a plan."""
 
     @property
     def agreement(self) -> float:
-        """The share of the samples that agree on the plan, in (0, 1]."""
+        """Share of the samples that agree on the plan, in (0, 1]."""
         return self.votes / self.samples
 
 
 def count_votes(plans: Sequence[Plan | None]) -> VoteResult | None:
-    """The plan that most samples agree on, of equal ones the one that came first; None where no sample came to a plan."""
+    """Returns the plan that most samples agree on, the first one of equals; None if no sample is a plan."""
     digests = [None if plan is None else plan_digest(plan) for plan in plans]
     counts = Counter(found for found in digests if found is not None)
     if not counts:
         return None
-    won, votes = max(counts.items(), key=lambda item: item[1])  # the first of equal ones: a counter keeps the order of arrival
+    won, votes = max(
+        counts.items(), key=lambda item: item[1]
+    )  # the first of equals: a counter keeps insertion order
     return VoteResult(digests.index(won), votes, len(plans))
 
 
 def plan_digest(plan: Plan) -> str:
-    """The digest of a plan's canonical form: equal for equal graphs."""
+    """Digest of a plan's canonical form, equal for equal graphs."""
     names: dict[str, str] = {}
     above: dict[str, frozenset[str]] = {}
     for step in plan.used_steps:
@@ -63,7 +65,7 @@ def plan_digest(plan: Plan) -> str:
 
 
 def _canonical_step(step: PlanStep, names: Mapping[str, str], waits: Sequence[str]) -> list[Any]:
-    """A step without its name; the steps that it reads are told by their marks."""
+    """A step without its name. Steps that it reads are identified by their digests."""
     arguments = {name: _canonical_argument(value, names) for name, value in step.arguments.items()}
     return [step.capability, arguments, None if step.each is None else _canonical_argument(step.each, names), waits]
 

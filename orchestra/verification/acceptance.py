@@ -8,7 +8,7 @@ that need a call are `unknown` here; `orchestra.verification.session` makes thes
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -18,10 +18,10 @@ from orchestra.agents.contract import Contract
 from orchestra.core.events import DroppedPart, Verdict
 from orchestra.core.outcomes import Evidence
 from orchestra.core.protocols import EvidenceSource
-from orchestra.verification import combine_verdicts
 from orchestra.verification.answer_parts import remove_parts
-from orchestra.verification.certificates.combination import Combination
+from orchestra.verification.certificates.combination import Combination, is_veto
 from orchestra.verification.check_expression import (
+    AGREE,
     CheckCall,
     CheckExpression,
     CheckSyntaxError,
@@ -30,22 +30,29 @@ from orchestra.verification.check_expression import (
     open_checks,
     parse_check,
 )
+from orchestra.verification.custom_checks import TOOL
 from orchestra.verification.deterministic import DETERMINISTIC_CHECKS, CheckFunction
-from orchestra.verification.model_checks import MODEL_CHECKS
+from orchestra.verification.entailment import ENTAILMENT
+from orchestra.verification.rederivation import REDERIVE
 from orchestra.verification.verdict import FAIL, PASS, SAME_MODEL_REASON, UNKNOWN, failed, unknown, unknown_by_model
 
 CONFIDENCE = "confidence"
-"""The check that asks no evidence but the producer's own score."""
-ALL_CHECKS = (*DETERMINISTIC_CHECKS, CONFIDENCE, *MODEL_CHECKS)
+"""Check of the producer's own score. It needs no evidence."""
+MODEL_CHECK_NAMES = (TOOL, ENTAILMENT, REDERIVE, AGREE)
+"""Checks that call a tool or an agent, the cheapest first (`orchestra.verification.model_checks`)."""
+ALL_CHECKS = (*DETERMINISTIC_CHECKS, CONFIDENCE, *MODEL_CHECK_NAMES)
 """All checks, the cheapest first."""
 HEAVY_SIZE = 1 << 14
-"""Characters of a value and its evidence from which on checks should speak beside the loop: they may take a tenth of a second."""
+"""Size in characters of a value and its evidence from which the checks should run outside the event loop: they may take
+a
+tenth of a second.
+"""
 _CRASH_CODE = re.compile(r"(?:^|: )T00[234]\b")
-"""In the reason of a check: a tool that could not be called so, that raised, or gave what is not of its type."""
+"""Error codes in the reason of a check: the tool had wrong arguments, raised, or returned a value of another type."""
 
 
 class VerificationRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """An attempt's value, before its checks: its type, what it may rest on, and the score in [0, 1] that it must reach."""
+    """What to verify: a value, its type, the evidence, the checks, and the score in [0, 1] that it must reach."""
 
     value: Any
     schema: dict[str, Any]
@@ -53,22 +60,22 @@ class VerificationRequest(msgspec.Struct, frozen=True, kw_only=True):
     checks: tuple[str, ...] = ()
     accept: float = 0.5
     confidence: float | None = None
-    """How sure whoever produced it is, in [0, 1]: a classifier says so, and the tokens of a language model do."""
+    """Confidence of the producer in [0, 1], from a classifier or from token probabilities."""
     guarantee: str = ""
-    """What a certificate promises of a value that is accepted here; empty where none does."""
+    """What a certificate promises of a value that is accepted here. Empty without a certificate."""
     producer: Contract | None = None
-    """Who produced it, and on what `inputs`; for checks that ask agents."""
+    """The agent that produced the value, and its `inputs`. Used by checks that call agents."""
     inputs: Mapping[str, Any] = {}
     judges: Mapping[str, Contract] = {}
-    """What checks may ask: agents by name, tools as `tool(NAME)`."""
+    """Contracts that checks may call: agents by name, tools as `tool(NAME)`."""
     back_off: bool = False
-    """Whether parts that `entailment` does not pass at `accept` are taken out of the value, and the rest is judged."""
+    """Whether to remove parts that `entailment` does not pass at `accept`, and to judge the rest."""
     combination: Combination | None = None
-    """How the scores of the checks become one; the lowest of them where there is none."""
+    """How to combine the scores of the checks. None takes the lowest score."""
 
 
 class VerificationResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What the checks said, together: whether the value is accepted, how surely, on what, and if not, why."""
+    """Verdicts, and the decision that follows from them."""
 
     verdicts: tuple[Verdict, ...]
     accepted: bool
@@ -76,23 +83,57 @@ class VerificationResult(msgspec.Struct, frozen=True, kw_only=True):
     evidence: tuple[Evidence, ...] = ()
     reason: str = ""
     guarantee: str = ""
-    """The situation's, of a value that is accepted."""
+    """Guarantee of the request, if the value is accepted."""
     feedback: str | None = None
-    """What whoever gave the value is told, where that is not the whole reason: that checks which ask could not tell, without their words.
-    Empty where all that is against the value is checks that crashed."""
+    """Feedback for the producer, if it differs from `reason`: of a model check that returned `unknown`, only that fact
+    and
+    not its words. Empty if the only objections are checks that crashed.
+    """
 
     @property
     def dropped(self) -> tuple[DroppedPart, ...]:
-        """The parts of the value that the ruling is not about."""
+        """Parts of the value that the result does not cover."""
         return tuple(one for verdict in self.verdicts for one in verdict.dropped)
 
     def remaining(self, value: Any) -> Any:
-        """The value that the ruling is about: without the parts that were dropped."""
+        """Returns the value without the dropped parts: the value that the result is about."""
         return remove_parts(value, self.dropped).value if self.dropped else value
 
 
+def combined_score(verdicts: Sequence[Verdict], combination: Combination | None = None) -> float | None:
+    """Combines verdicts into one score in [0, 1].
+
+    Returns:
+        0 if a check fails, the lowest score if all pass, else None. A `combination` computes its own score, and then a
+        model check may
+        fail without a veto.
+    """
+    if combination is not None:
+        return combination.score(verdicts)
+    if any(verdict.outcome == FAIL for verdict in verdicts):
+        return 0.0
+    if not verdicts or any(verdict.outcome != PASS for verdict in verdicts):
+        return None
+    return min(verdict.score for verdict in verdicts)
+
+
+def rejects(verdict: Verdict, combination: Combination | None = None) -> bool:
+    """Whether a verdict alone prevents acceptance."""
+    return verdict.outcome == UNKNOWN or (is_veto(verdict) if combination is not None else verdict.outcome != PASS)
+
+
+def is_accepted(verdicts: Sequence[Verdict], threshold: float, combination: Combination | None = None) -> bool:
+    """Whether no verdict rejects the value and the score reaches the threshold. True without checks."""
+    if not verdicts:
+        return True
+    reached = combined_score(verdicts, combination)
+    return (
+        reached is not None and not any(rejects(verdict, combination) for verdict in verdicts) and reached >= threshold
+    )
+
+
 def is_heavy(request: VerificationRequest) -> bool:
-    """Whether a value and its evidence are so much that others should not wait while its checks read them."""
+    """Whether checks of this value and its evidence would block the event loop noticeably."""
     if not request.checks:
         return False
     found = sum(len(source.text) for source in request.evidence)
@@ -110,7 +151,7 @@ def is_heavy(request: VerificationRequest) -> bool:
 
 
 def verify_without_models(request: VerificationRequest) -> VerificationResult:
-    """The ruling on a situation where no agent is asked. Checks go by cost; the first `fail` ends it."""
+    """Verifies without calls. Checks run in the order of their cost; the first `fail` ends it."""
     rules, known = parse_checks(request.checks), run_deterministic(request)
     while (check := next_model_check(rules, known, request.combination)) is not None:
         known[check] = unknown_by_model(str(check), "no agent was asked")
@@ -119,12 +160,16 @@ def verify_without_models(request: VerificationRequest) -> VerificationResult:
 
 @lru_cache(maxsize=1024)
 def parse_checks(checks: tuple[str, ...]) -> tuple[CheckExpression, ...]:
-    """The rules of a list of checks, the cheapest first, each once. A text that is no rule stands for a check that nobody knows."""
-    return tuple(sorted(dict.fromkeys(map(_parse_or_call, checks)), key=lambda rule: max(map(_check_cost, check_calls(rule)))))
+    """Parses checks: the cheapest first, without duplicates. A text with a syntax error becomes a call of an unknown
+    check.
+    """
+    return tuple(
+        sorted(dict.fromkeys(map(_parse_or_call, checks)), key=lambda rule: max(map(_check_cost, check_calls(rule))))
+    )
 
 
 def check_names(checks: tuple[str, ...]) -> tuple[str, ...]:
-    """The names of the checks in a list of rules, each once."""
+    """Names of the checks in a list of expressions, without duplicates."""
     return tuple(dict.fromkeys(check.check for rule in parse_checks(checks) for check in check_calls(rule)))
 
 
@@ -140,7 +185,10 @@ def _check_cost(check: CheckCall) -> int:
 
 
 def run_deterministic(request: VerificationRequest) -> dict[CheckCall, Verdict]:
-    """What the checks say that ask nobody, by cost, as far as it matters; the first rule that fails ends it."""
+    """Runs the checks that need no call, by cost, as far as they can affect the result. The first failed expression
+    ends
+    it.
+    """
     rules = parse_checks(request.checks)
     known: dict[CheckCall, Verdict] = {}
     while (check := _next_deterministic(rules, known)) is not None:
@@ -149,22 +197,26 @@ def run_deterministic(request: VerificationRequest) -> dict[CheckCall, Verdict]:
 
 
 def _next_deterministic(rules: tuple[CheckExpression, ...], known: dict[CheckCall, Verdict]) -> CheckCall | None:
-    """The cheapest check that is open, asks nobody, and may still make a difference."""
+    """The cheapest open check that needs no call and can affect the result."""
     if _has_failed(rules, known):
         return None
     return min(
-        (check for rule in rules for check in open_checks(rule, known) if check.check not in MODEL_CHECKS), key=_check_cost, default=None
+        (check for rule in rules for check in open_checks(rule, known) if check.check not in MODEL_CHECK_NAMES),
+        key=_check_cost,
+        default=None,
     )
 
 
 def next_model_check(
     rules: tuple[CheckExpression, ...], known: Mapping[CheckCall, Verdict], combination: Combination | None = None
 ) -> CheckCall | None:
-    """The cheapest check that is open, asks agents, and on which it still depends whether the value is accepted."""
+    """The cheapest open check that needs a call and can affect acceptance."""
     evaluations = [evaluate(rule, known, expensive=True) for rule in rules]
-    if any(one is not None and combine_verdicts.rejects(one, combination) for one in evaluations):
+    if any(one is not None and rejects(one, combination) for one in evaluations):
         return None
-    return min((check for rule in rules for check in open_checks(rule, known, expensive=True)), key=_check_cost, default=None)
+    return min(
+        (check for rule in rules for check in open_checks(rule, known, expensive=True)), key=_check_cost, default=None
+    )
 
 
 def _has_failed(rules: Iterable[CheckExpression], known: Mapping[CheckCall, Verdict]) -> bool:
@@ -174,14 +226,14 @@ def _has_failed(rules: Iterable[CheckExpression], known: Mapping[CheckCall, Verd
 def build_result(
     request: VerificationRequest, rules: tuple[CheckExpression, ...], known: Mapping[CheckCall, Verdict]
 ) -> VerificationResult:
-    """What the rules say together, given what their checks have said. Rules that are still open are left out: another one has decided."""
+    """Builds the result from the verdicts so far. Open expressions are left out, because another one has decided."""
     verdicts = [one for rule in rules if (one := evaluate(rule, known, expensive=True)) is not None]
-    good = combine_verdicts.is_accepted(verdicts, request.accept, request.combination)
-    against = [one for one in verdicts if combine_verdicts.rejects(one, request.combination)]
+    good = is_accepted(verdicts, request.accept, request.combination)
+    against = [one for one in verdicts if rejects(one, request.combination)]
     return VerificationResult(
         verdicts=tuple(verdicts),
         accepted=good,
-        score=combine_verdicts.combined_score(verdicts, request.combination),
+        score=combined_score(verdicts, request.combination),
         evidence=tuple(evidence for one in verdicts for evidence in one.evidence),
         reason="" if good else _rejection_reason(verdicts, request),
         guarantee=request.guarantee if good else "",
@@ -190,9 +242,9 @@ def build_result(
 
 
 def _feedback(against: Iterable[Verdict]) -> str | None:
-    """What whoever gave the value is told of these; None where that is the whole reason.
+    """Feedback for the producer on rejecting verdicts; None if the reason can be used unchanged.
 
-    The words of a check that could not tell are of whoever was asked, and not of the value; one that crashed would only do so again.
+    The reason of an undetermined check is about the judge and not about the value. A crashed check would crash again.
     """
     single = list(_single_verdicts(against))
     if not any(map(_is_undetermined, single)):
@@ -205,25 +257,28 @@ def _feedback(against: Iterable[Verdict]) -> str | None:
 
 
 def _single_verdicts(against: Iterable[Verdict]) -> Iterator[Verdict]:
-    """The verdicts of single checks that are against a value, also within what was put together."""
+    """Rejecting verdicts of single checks, also inside composed verdicts."""
     for said in against:
         if said.outcome != PASS:
             yield from _single_verdicts(said.parts) if said.parts else (said,)
 
 
 def _is_undetermined(verdict: Verdict) -> bool:
-    """Whether a check that asks, or `confidence`, could not tell."""
+    """Whether a model check or `confidence` returned `unknown`."""
     return verdict.outcome == UNKNOWN and verdict.check.partition("(")[0] not in DETERMINISTIC_CHECKS
 
 
 def _has_crashed(verdict: Verdict) -> bool:
-    """Whether the code that was asked is at fault, and not whom it reached or what it was asked of; or nobody else could be asked."""
+    """Whether the judge's own code failed, or no independent judge exists. A failure of its server is not meant."""
     return _CRASH_CODE.search(verdict.reason) is not None or verdict.reason.endswith(SAME_MODEL_REASON)
 
 
 def certification_score(request: VerificationRequest) -> float | None:
-    """The score that a threshold is held against: that of the ruling where nothing is asked of it; None for a value that is accepted
-    at no threshold, because a check fails or cannot tell. A value is accepted at a threshold where this score reaches it."""
+    """The score that a threshold is compared with.
+
+    None if the value is accepted at no threshold, because a check fails or is `unknown`. A value is accepted at a
+    threshold exactly if this score reaches it.
+    """
     ruling = verify_without_models(msgspec.structs.replace(request, accept=0.0))
     return ruling.score if ruling.accepted else None
 
@@ -242,11 +297,11 @@ def _run_check(named: CheckCall, request: VerificationRequest) -> Verdict:
 
 
 def _check_confidence(request: VerificationRequest) -> Verdict:
-    """Whether its producer is sure enough; where nobody knows how sure it is, that is `unknown`."""
+    """Compares the producer's confidence with `accept`. `unknown` without a confidence."""
     sure = request.confidence
     if sure is None:
         return unknown(CONFIDENCE, "it says nothing of how sure it is")
-    if request.combination is not None:  # `accept` is about what is made of all scores
+    if request.combination is not None:  # `accept` applies to the combined score
         return Verdict(CONFIDENCE, PASS, sure)
     if sure < request.accept:
         return failed(CONFIDENCE, f"it is sure to {sure:.3f}, and {request.accept:g} is wanted")
@@ -255,11 +310,13 @@ def _check_confidence(request: VerificationRequest) -> Verdict:
 
 def _rejection_reason(verdicts: list[Verdict], request: VerificationRequest) -> str:
     combination = request.combination
-    against = [f"{one.check}: {one.reason or one.outcome}" for one in verdicts if combine_verdicts.rejects(one, combination)]
+    against = [f"{one.check}: {one.reason or one.outcome}" for one in verdicts if rejects(one, combination)]
     if against:
         return "; ".join(against)
-    reached = combine_verdicts.combined_score(verdicts, combination)
+    reached = combined_score(verdicts, combination)
     if combination is None or reached is None:
         least = "".join(f", by {one.check}: {one.reason}" for one in verdicts if one.score == reached and one.reason)
         return f"a score of {reached} does not reach {request.accept}{least}"
-    return f"a score of {reached:.3f}, of {combination.describe(verdicts)} together, does not reach {request.accept:.6g}"
+    return (
+        f"a score of {reached:.3f}, of {combination.describe(verdicts)} together, does not reach {request.accept:.6g}"
+    )

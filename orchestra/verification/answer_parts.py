@@ -1,7 +1,7 @@
-"""Parts: what can be taken out of an answer by itself, and the answer without some of them. Pure.
+"""Parts of an answer that can be removed one by one, and the answer without some of them. Pure.
 
-A text that stands in a list goes with the element that holds it, the innermost one; any other text goes sentence by sentence. What claims
-nothing (`orchestra.verification.entailment.claims`) is no part, and stays.
+A text in a list belongs to the innermost element that contains it. Any other text is split into sentences. Texts
+without a claim (`orchestra.verification.entailment.extract_claims`) are no parts and stay.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s+|(?<!\s)\s*\n\s*")
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(])(?:[A-Za-z]|Dr|Mr|Mrs|Ms|Prof|St|Jr|Sr|Inc|Ltd|Co|No|Nos|Fig|Vol|Art|vs|cf|ca|approx|etc|e\.g|i\.e|[A-Z]\.[A-Z])\.$"
 )
-"""What ends in a full stop that ends no sentence: initials and abbreviations of English."""
+"""Initials and English abbreviations, whose full stop ends no sentence."""
 _LIST_MARKER = re.compile(r"[\s#*>(-]*(?:\d{1,3}(?:\.\d{1,3})*|[ivxlIVXL]{1,5})\.[*)]*\s+")
-"""What a list is numbered with: no sentence, but the beginning of one."""
+"""Number of a list item: the beginning of a sentence, not a sentence."""
 _LOOKBEHIND = 24
-"""Characters before the end of a sentence that are looked at."""
+"""Characters before the end of a sentence that are examined."""
 
 
 class AnswerPart(msgspec.Struct, frozen=True):
-    """A part of a value: the way to it, what it claims, and of a sentence its place in the text."""
+    """A part of a value: its path, its claims, and for a sentence its span in the text."""
 
     steps: Steps
     claims: tuple[AnswerClaim, ...]
@@ -38,23 +38,25 @@ class AnswerPart(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """What it claims, as one text."""
+        """The claims as one text."""
         return "; ".join(claim.text for claim in self.claims)
 
     def to_dropped(self, reason: str, score: float | None) -> DroppedPart:
-        """The part, taken out."""
+        """Returns the record of the removed part."""
         return DroppedPart(self.steps, self.text, reason, score, self.start, self.end)
 
 
 def split_answer(value: Any, schema: Schema) -> list[AnswerPart]:
-    """The parts of a value, in its order; an element stands where its first text does."""
+    """Returns the parts of a value in order. A list element has the position of its first text."""
     found: list[AnswerPart] = []
     elements: dict[Steps, int] = {}
     for field in claim_fields(value, schema):
         inside = max((at for at, step in enumerate(field.steps) if isinstance(step, int)), default=-1)
         if inside < 0:
             for start, end in sentence_spans(field.value):
-                found.append(AnswerPart(field.steps, (AnswerClaim(field.value[start:end].strip(), field.path),), start, end))
+                found.append(
+                    AnswerPart(field.steps, (AnswerClaim(field.value[start:end].strip(), field.path),), start, end)
+                )
             continue
         steps, claim = field.steps[: inside + 1], AnswerClaim(field.value, field.path)
         if (known := elements.get(steps)) is None:
@@ -66,7 +68,7 @@ def split_answer(value: Any, schema: Schema) -> list[AnswerPart]:
 
 
 def sentence_spans(text: str) -> Iterator[tuple[int, int]]:
-    """The sentences of a text, each with the white space behind it: from one's beginning to the next one's."""
+    """Spans of the sentences of a text, each with the white space after it, so that they cover the text."""
     begin = 0
     for match in _SENTENCE_END.finditer(text):
         end = match.end()
@@ -79,9 +81,11 @@ def sentence_spans(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _continues_sentence(text: str, begin: int, match: re.Match[str]) -> bool:
-    """Whether a sentence from `begin` on has not ended with a mark, or has not begun."""
+    """Whether the sentence from `begin` on continues here, or has not begun."""
     start, end = match.span()
-    if (start == begin and match[0].isspace()) or (start - begin <= _LOOKBEHIND and _LIST_MARKER.fullmatch(text, begin, end)):
+    if (start == begin and match[0].isspace()) or (
+        start - begin <= _LOOKBEHIND and _LIST_MARKER.fullmatch(text, begin, end)
+    ):
         return True
     if "\n" in match[0]:
         return False
@@ -89,13 +93,13 @@ def _continues_sentence(text: str, begin: int, match: re.Match[str]) -> bool:
 
 
 class RemainingAnswer(msgspec.Struct, frozen=True):
-    """What is left of a value: itself, and the new way to each element that has moved up, by its old one."""
+    """A value without removed parts, and the new path of each list element that moved."""
 
     value: Any
     new_steps: Mapping[Steps, Steps]
 
     def new_path(self, steps: Steps) -> Steps:
-        """The way to a part of the old value in the new one."""
+        """The path in the new value of a part of the old one."""
         for length in range(len(steps), 0, -1):
             if (new := self.new_steps.get(steps[:length])) is not None:
                 return (*new, *steps[length:])
@@ -103,7 +107,7 @@ class RemainingAnswer(msgspec.Struct, frozen=True):
 
 
 def remove_parts(value: Any, dropped: Iterable[DroppedPart]) -> RemainingAnswer:
-    """A value without what was dropped. A text without any sentence left is null."""
+    """Returns the value without the dropped parts. A text without any sentence left becomes null."""
     gone: dict[Steps, list[tuple[int, int]]] = {}
     for one in dropped:
         spans = gone.setdefault(one.steps, [])
@@ -114,12 +118,14 @@ def remove_parts(value: Any, dropped: Iterable[DroppedPart]) -> RemainingAnswer:
 
 
 def remaining_value(value: Any, verdicts: Iterable[Verdict]) -> Any:
-    """What is left of an accepted value: itself, where no check has dropped a part."""
+    """Returns an accepted value without the parts that its verdicts dropped."""
     dropped = [one for verdict in verdicts for one in verdict.dropped]
     return remove_parts(value, dropped).value if dropped else value
 
 
-def _remove(value: Any, old: Steps, new: Steps, gone: Mapping[Steps, list[tuple[int, int]]], moved: dict[Steps, Steps]) -> Any:
+def _remove(
+    value: Any, old: Steps, new: Steps, gone: Mapping[Steps, list[tuple[int, int]]], moved: dict[Steps, Steps]
+) -> Any:
     if isinstance(value, str):
         return _remove_spans(value, gone[old]) if gone.get(old) else value
     if isinstance(value, Mapping):

@@ -1,13 +1,15 @@
-"""Rules: checks put together. `quote & numbers | entailment(judge)` is a value, read from text, written back, and never executed.
+"""Check expressions: `quote & numbers | entailment(judge)`. An expression is parsed, printed and evaluated, and never
+executed.
 
-    rule   = part  {"|" part}          one of them passes
-    part   = check {"&" check}         all of them pass
-    check  = NAME ["(" NAME | INTEGER ")"] | "(" rule ")"
+    expression = all_of {"|" all_of}       one of them passes
+    all_of     = check {"&" check}         all of them pass
+    check      = NAME ["(" NAME | INTEGER ")"] | "(" expression ")"
 
-Names are those of agents and tools; of tools of MCP servers they have dots and strokes in them.
+An argument is the name of an agent or a tool. Names of MCP tools contain dots and hyphens.
 
-What the parts say is joined in Kleene's strong logic of three values, `pass`, `fail` and `unknown` (S. C. Kleene, *Introduction to
-Metamathematics*, 1952, §64): `|` passes where one passes, and fails where all fail; `&` fails where one fails, and passes where all pass.
+Verdicts are combined in Kleene's strong three-valued logic of `pass`, `fail` and `unknown` (S. C. Kleene, *Introduction
+to Metamathematics*, 1952, §64): `|` passes if one part passes, and fails if all fail; `&` fails if one part fails, and
+passes if all pass.
 """
 
 from __future__ import annotations
@@ -23,15 +25,17 @@ from orchestra.core.events import Verdict
 from orchestra.verification.verdict import FAIL, PASS, UNKNOWN
 
 AGREE = "agree"
-"""The check that may settle what evidence leaves open, and never what evidence denies."""
+"""Check of agreement between samples. It may settle what the evidence leaves open, but not overrule evidence against a
+value.
+"""
 MAX_LENGTH = 1024
-"""Characters of a rule at most; as many as of an expression."""
+"""Maximum length of an expression in characters; the same as of workflow expressions."""
 MAX_DEPTH = 12
-"""Brackets inside each other, at most."""
+"""Maximum depth of nested brackets."""
 
 
 class CheckCall(msgspec.Struct, frozen=True):
-    """One check, with what it is told: the agent that is asked, or a number."""
+    """One check with its argument: the name of a judge, or a number."""
 
     check: str
     argument: str = ""
@@ -41,7 +45,7 @@ class CheckCall(msgspec.Struct, frozen=True):
 
 
 class AllOf(msgspec.Struct, frozen=True):
-    """Passes where all of its parts pass."""
+    """Passes if all parts pass."""
 
     parts: tuple[CheckExpression, ...]
 
@@ -50,7 +54,7 @@ class AllOf(msgspec.Struct, frozen=True):
 
 
 class AnyOf(msgspec.Struct, frozen=True):
-    """Passes where one of its parts passes."""
+    """Passes if one part passes."""
 
     parts: tuple[CheckExpression, ...]
 
@@ -62,7 +66,7 @@ CheckExpression: TypeAlias = CheckCall | AllOf | AnyOf
 
 
 class CheckSyntaxError(ValueError):
-    """A text that is no rule: why, and at which of its characters, from 0."""
+    """A syntax error, with the reason and the position in characters from 0."""
 
     def __init__(self, reason: str, position: int) -> None:
         super().__init__(reason)
@@ -76,7 +80,7 @@ _CHECK_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 @lru_cache(maxsize=1024)
 def parse_check(text: str) -> CheckExpression:
-    """The rule of a text. Raises `CheckSyntaxError`."""
+    """Parses an expression. Raises `CheckSyntaxError`."""
     if len(text) > MAX_LENGTH:
         raise CheckSyntaxError(f"it has more than {MAX_LENGTH} characters", MAX_LENGTH)
     tokens: list[tuple[str, str, int]] = []
@@ -96,14 +100,14 @@ def parse_check(text: str) -> CheckExpression:
 
 
 class _Parser:
-    """Goes through tokens once, by recursive descent."""
+    """Recursive-descent parser over tokens."""
 
     def __init__(self, tokens: list[tuple[str, str, int]], end: int) -> None:
         self._tokens, self._end, self._next = tokens, end, 0
 
     @property
     def kind(self) -> str:
-        """What comes: `name`, `number` or `mark`; empty at the end."""
+        """Kind of the next token: `name`, `number` or `mark`; empty at the end."""
         return self._tokens[self._next][0] if self._next < len(self._tokens) else ""
 
     @property
@@ -121,7 +125,7 @@ class _Parser:
         return False
 
     def any_of(self, depth: int) -> CheckExpression:
-        """Parts between `|`."""
+        """Parses parts between `|`."""
         parts = [self._all_of(depth)]
         while self._take("|"):
             parts.append(self._all_of(depth))
@@ -141,7 +145,9 @@ class _Parser:
             self._expect_close()
             return found
         if self.kind != "name":
-            raise CheckSyntaxError(f"a check is wanted, not {self.text!r}" if self.kind else "a check is wanted at its end", self.position)
+            raise CheckSyntaxError(
+                f"a check is wanted, not {self.text!r}" if self.kind else "a check is wanted at its end", self.position
+            )
         name = self.text
         if not _CHECK_NAME.fullmatch(name):
             raise CheckSyntaxError(f"{name!r} is no name of a check", self.position)
@@ -157,18 +163,20 @@ class _Parser:
 
     def _expect_close(self) -> None:
         if not self._take(")"):
-            raise CheckSyntaxError("a bracket is not closed" if not self.kind else f"`)` is wanted, not {self.text!r}", self.position)
+            raise CheckSyntaxError(
+                "a bracket is not closed" if not self.kind else f"`)` is wanted, not {self.text!r}", self.position
+            )
 
 
 def flatten(kind: type[AllOf] | type[AnyOf], parts: list[CheckExpression]) -> CheckExpression:
-    """The parts as one rule: those of the same kind opened, each once, in their order."""
+    """Builds one expression from parts: flattens parts of the same kind and removes duplicates."""
     flat = [inner for part in parts for inner in (part.parts if isinstance(part, kind) else (part,))]
     unique = tuple(dict.fromkeys(flat))
     return unique[0] if len(unique) == 1 else kind(unique)
 
 
 def check_calls(rule: CheckExpression) -> Iterator[CheckCall]:
-    """The checks of a rule, in their order."""
+    """Checks of an expression, in order."""
     if isinstance(rule, CheckCall):
         yield rule
         return
@@ -177,22 +185,31 @@ def check_calls(rule: CheckExpression) -> Iterator[CheckCall]:
 
 
 def evaluate(rule: CheckExpression, known: Mapping[CheckCall, Verdict], *, expensive: bool = False) -> Verdict | None:
-    """The verdict of a rule, given those of its checks so far; None if checks that are still open could change it.
+    """Evaluates an expression from the verdicts of its checks so far.
 
-    Set `expensive` if the open checks cost a call: an `&` that can no longer pass is then `unknown` at once, although a
-    further check could make it a `fail`.
+    Args:
+        expensive: Whether the open checks cost a call. Then an `&` that can no longer pass is `unknown` at once,
+        although a further
+            check could make it a `fail`.
+
+    Returns:
+        The verdict, or None if open checks could change it.
     """
     match rule:
         case CheckCall():
             return known.get(rule)
         case AllOf(parts):
-            return _evaluate_all(rule, [evaluate(part, known, expensive=expensive) for part in parts], expensive=expensive)
+            return _evaluate_all(
+                rule, [evaluate(part, known, expensive=expensive) for part in parts], expensive=expensive
+            )
         case AnyOf(parts):
             return _evaluate_any(rule, [evaluate(part, known, expensive=expensive) for part in parts])
 
 
-def open_checks(rule: CheckExpression, known: Mapping[CheckCall, Verdict], *, expensive: bool = False) -> Iterator[CheckCall]:
-    """The checks that are open and may still make a difference, in their order."""
+def open_checks(
+    rule: CheckExpression, known: Mapping[CheckCall, Verdict], *, expensive: bool = False
+) -> Iterator[CheckCall]:
+    """Open checks that can still affect the verdict, in order."""
     if evaluate(rule, known, expensive=expensive) is not None:
         return
     if isinstance(rule, CheckCall):
@@ -220,7 +237,7 @@ def _evaluate_any(rule: AnyOf, verdicts: list[Verdict | None]) -> Verdict | None
     if good:
         best = max(good, key=lambda one: one.score)
         return _compose(rule, PASS, best.score, [best], have)
-    # Agreement is not correctness (VERIFICATION, V3): it is not asked to overrule what all the evidence denies.
+    # Agreement is not correctness (VERIFICATION, V3), so it does not overrule a denial by all the evidence.
     others = [one for part, one in zip(rule.parts, verdicts, strict=True) if not is_agreement_only(part)]
     denied = bool(others) and all(one is not None and one.outcome == FAIL for one in others)
     if len(have) < len(verdicts) and not denied:
@@ -232,12 +249,16 @@ def _evaluate_any(rule: AnyOf, verdicts: list[Verdict | None]) -> Verdict | None
 
 
 def is_agreement_only(rule: CheckExpression) -> bool:
-    """Whether a rule rests on agreement alone."""
+    """Whether an expression consists of agreement checks only."""
     return all(one.check == AGREE for one in check_calls(rule))
 
 
 def _compose(
-    rule: CheckExpression, outcome: str, score: float, because: list[Verdict] | tuple[Verdict, ...], parts: tuple[Verdict, ...]
+    rule: CheckExpression,
+    outcome: str,
+    score: float,
+    because: list[Verdict] | tuple[Verdict, ...],
+    parts: tuple[Verdict, ...],
 ) -> Verdict:
     reasons = [f"{one.check}: {one.reason or one.outcome}" for one in because] if outcome != PASS else []
     return Verdict(
@@ -246,6 +267,8 @@ def _compose(
         score,
         "; ".join(reasons),
         deterministic=all(one.deterministic for one in because),
-        evidence=tuple(evidence for one in parts if one.outcome == PASS for evidence in one.evidence) if outcome == PASS else (),
+        evidence=tuple(evidence for one in parts if one.outcome == PASS for evidence in one.evidence)
+        if outcome == PASS
+        else (),
         parts=parts,
     )

@@ -1,15 +1,18 @@
-"""A check of one's own: `tool(NAME)` asks a tool, which is plain Python of the user's, whether a value is right. Pure: the engine calls it.
+"""User-defined checks: `tool(NAME)` calls a tool, plain Python of the user, to judge a value. Pure: the engine makes
+the
+call.
 
-The first parameter that the tool must be given gets the value, whatever it is called. Others get, by name, the inputs that the value was
-made from, and `evidence` the texts that it is held against. It says
+The first required parameter of the tool receives the value, under any name. Other parameters receive the producer's
+inputs by name, and `evidence` receives the texts of the evidence. The tool returns
 
-    True or False                                       it passes, or fails
+    True or False                                       pass or fail
     a number from 0 to 1                                a score, which passes from 0.5 on, as that of `entailment` does
-    {"passed": true, "reason": "...", "score": 0.9}     either, with more words; `orchestra.Judgement` is such a record
-    None                                                it cannot tell, which never passes
+    {"passed": true, "reason": "...", "score": 0.9}     either of these with a reason; `orchestra.Judgement` is such a
+    record
+    None                                                undetermined, which never passes
 
-What it raises, or says otherwise, is `unknown`. A null value is an answer withheld: it passes, and is asked of nobody, unless the tool
-takes null.
+An exception or another return value is `unknown`. A null value (an abstention) passes without a call, unless the tool
+accepts null.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from orchestra.verification.verdict import FAIL, PASS, passed, unknown
 
 TOOL = "tool"
 PASS_THRESHOLD = 0.5
-"""The score from which a number passes."""
+"""Score from which a number passes."""
 RESULT_SCHEMA: Schema = {
     "anyOf": [
         {"type": "boolean"},
@@ -47,7 +50,7 @@ RESULT_SCHEMA: Schema = {
         },
     ]
 }
-"""What a tool that is asked may return."""
+"""JSON Schema of what a tool may return."""
 _STRING: Schema = {"type": "string"}
 _STRINGS: Schema = {"type": "array", "items": {"type": "string"}}
 MAX_REASON = 300
@@ -55,43 +58,43 @@ MAX_REASON = 300
 
 
 def producer_inputs(producer: Contract, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What a value was made from: the inputs of its producer, of those that were left out the defaults; without what is put in for an
-    agent with tools, which its calls have written."""
+    """Returns the inputs of a value: those of its producer with defaults, without the fields that a tool loop injects.
+    """
     added = injected_names(producer.input)
     return {name: value for name, value in {**producer.defaults, **given}.items() if name not in added}
 
 
 def producer_types(producer: Contract, given: Mapping[str, Schema]) -> dict[str, Schema]:
-    """The types of the same, where `given` are those of what the node says."""
+    """Returns the types of `producer_inputs`. `given` has the types that the node states."""
     fields, added = producer.input.get("properties", {}), injected_names(producer.input)
     left_out = {name: subschema(producer.input, fields[name]) for name in producer.defaults}
     return {name: part for name, part in {**left_out, **given}.items() if name not in added}
 
 
 def tool_reference(name: str) -> str:
-    """How a check names its tool, and how the tool is found among a node's judges: no agent has such a name."""
+    """Name of a tool among the judges of a node. No agent has such a name."""
     return f"{TOOL}({name})"
 
 
 def tool_name(judge: str) -> str:
-    """The name of the tool that is asked; empty where it is an agent."""
+    """Name of the tool in a judge name; empty for an agent."""
     return judge[len(TOOL) + 1 : -1] if judge.startswith(f"{TOOL}(") else ""
 
 
 def takes_evidence(tool: Contract) -> bool:
-    """Whether it is given the evidence."""
+    """Whether the tool has a parameter for the evidence."""
     return EVIDENCE in tool.input.get("properties", {}) and value_parameter(tool) != EVIDENCE
 
 
 def value_parameter(tool: Contract) -> str:
-    """The input that gets the value: the first that must be given; empty where none must."""
+    """Name of the parameter for the value: the first required one; empty if there is none."""
     return next(iter(tool.input.get("required", ())), "")
 
 
 def signature_error(tool: Contract, output: Schema | None = None, inputs: Mapping[str, Schema] | None = None) -> str:
-    """Why a tool cannot judge values of a type that were made from such inputs; empty where it can. Either is None where nobody knows it.
+    """Returns why a tool cannot judge values of a type that were made from these inputs; empty if it can.
 
-    An output that may be null is held against the tool without it.
+    `None` as a type stands for an unknown type. A nullable output is compared without null.
     """
     if tool.effect not in SAFE_EFFECTS:
         return f"its effect is {tool.effect!r}, and a check may be asked more than once; pure and idempotent tools can be asked"
@@ -126,14 +129,19 @@ def _non_null_branches(output: Schema) -> list[Schema]:
 def build_questions(
     tool: Contract, value: Any, given: Mapping[str, Any], sources: Sequence[EvidenceSource]
 ) -> tuple[CheckQuestion, ...] | Verdict:
-    """What the tool is asked of a value; or the verdict, where there is nothing to ask, or something is missing that it wants."""
+    """Returns the question to the tool, or a verdict if there is nothing to ask or an input is missing."""
     first, wanted = value_parameter(tool), tool.input.get("properties", {})
     if not first:
         return unknown(TOOL, f"{tool.name} has no parameter for the value")
     if value is None and Validator(subschema(tool.input, wanted[first])).check(None) is not None:
         return passed(TOOL, "there is no answer")
     inputs = {name: given[name] for name in wanted if name in given and name != first}
-    if EVIDENCE in wanted and EVIDENCE not in inputs and first != EVIDENCE and (texts := _evidence_argument(tool, sources)) is not None:
+    if (
+        EVIDENCE in wanted
+        and EVIDENCE not in inputs
+        and first != EVIDENCE
+        and (texts := _evidence_argument(tool, sources)) is not None
+    ):
         inputs[EVIDENCE] = texts
     missing = next((name for name in tool.input.get("required", ()) if name != first and name not in inputs), None)
     if missing is not None:
@@ -142,7 +150,7 @@ def build_questions(
 
 
 def _evidence_argument(tool: Contract, sources: Sequence[EvidenceSource]) -> str | list[str] | None:
-    """The texts as the tool takes them; None where it takes neither."""
+    """The evidence in the form that the tool accepts; None if it accepts neither form."""
     schema = subschema(tool.input, tool.input["properties"][EVIDENCE])
     texts = [source.text for source in sources]
     if assignability_error(_STRINGS, schema) is None:
@@ -151,7 +159,7 @@ def _evidence_argument(tool: Contract, sources: Sequence[EvidenceSource]) -> str
 
 
 def judge_replies(replies: Sequence[JudgeReply]) -> Verdict:
-    """The verdict of what the tool has said."""
+    """Returns the verdict for the tool's reply."""
     if len(replies) != 1 or replies[0].error:
         return unknown(TOOL, replies[0].error if replies else "nobody answered")
     match replies[0].value:
@@ -166,7 +174,9 @@ def judge_replies(replies: Sequence[JudgeReply]) -> Verdict:
             text = " ".join(reason[: 4 * MAX_REASON].split())[:MAX_REASON] if isinstance(reason, str) else ""
             if good is None:
                 return unknown(TOOL, text or "it cannot tell")
-            return _score_verdict(good, score if isinstance(score, int | float) and not isinstance(score, bool) else None, text)
+            return _score_verdict(
+                good, score if isinstance(score, int | float) and not isinstance(score, bool) else None, text
+            )
         case other:
             return unknown(TOOL, f"it said neither yes nor no, but a {type(other).__name__}")
 
@@ -175,5 +185,10 @@ def _score_verdict(good: bool, score: float | None = None, reason: str = "") -> 
     if score is not None and not (math.isfinite(score) and 0 <= score <= 1):
         return unknown(TOOL, f"a score of {score!r} is not in [0, 1]")
     if not good:
-        return Verdict(TOOL, FAIL, 0.0, reason or ("it says no" if score is None else f"a score of {score:g} is under {PASS_THRESHOLD:g}"))
+        return Verdict(
+            TOOL,
+            FAIL,
+            0.0,
+            reason or ("it says no" if score is None else f"a score of {score:g} is under {PASS_THRESHOLD:g}"),
+        )
     return Verdict(TOOL, PASS, 1.0 if score is None else float(score), reason)

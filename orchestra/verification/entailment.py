@@ -1,11 +1,12 @@
-"""V1, the evidence verifier: claims beside pieces of the evidence, and an agent that says how probable it is that these support them.
+"""V1, entailment: an agent estimates the probability that chunks of the evidence support the claims of a value.
 
-What a value claims is decided by its type: every text of it is one claim, but for quotes and expressions, which other checks judge, and
-for texts that are one of a list of choices, or are called `quote` or `source`. A value that is a text is one claim, be it a quote. A null
-or empty text claims nothing.
+The type of a value determines its claims: every text is one claim, except quotes and expressions, which other checks
+judge, enum values, and fields named `quote` or `source`. A value that is itself a text is one claim, even if it is a
+quote. A null or empty text claims nothing.
 
-A claim is as probable as the piece that supports it best makes it, unless a piece contradicts it; a value is as probable as its weakest
-claim (VERIFICATION, V1; the shape is that of MiniCheck: Tang, Laban, Durrett 2024, https://arxiv.org/abs/2404.10774).
+The probability of a claim is that of its best supporting chunk, unless a chunk contradicts it. The probability of a
+value is that of its weakest claim (VERIFICATION, V1; the design is that of MiniCheck: Tang, Laban, Durrett 2024,
+https://arxiv.org/abs/2404.10774).
 """
 
 from __future__ import annotations
@@ -33,17 +34,17 @@ from orchestra.verification.verdict import FAIL, PASS, UNKNOWN, excerpt, unknown
 
 ENTAILMENT = "entailment"
 CLAIM, EVIDENCE = "claim", "evidence"
-"""The inputs of an agent that judges."""
+"""Inputs of a judging agent."""
 NON_CLAIM_FIELDS = frozenset({EXPRESSION_FORMAT, "quote", "source"})
-"""Names of fields that say what an answer rests on, as in the package's own `Citation`, and claim nothing."""
+"""Names of fields that state a source, as in the `Citation` of this package, and claim nothing."""
 MAX_CHUNK_TOKENS = 350
-"""Of a piece of evidence (VERIFICATION, V1)."""
+"""Maximum tokens of an evidence chunk (VERIFICATION, V1)."""
 BYTES_PER_TOKEN = 4
-"""Of a word: more than one of English takes, so that a piece has rather less than 350 tokens."""
+"""Bytes of a word per token. English needs more, so a chunk has rather fewer than 350 tokens."""
 MAX_QUESTIONS = 64
-"""Claims times pieces at most; a value with more is not judged by halves."""
+"""Maximum of claims times chunks. A value with more is not judged at all."""
 DECISION_THRESHOLD = 0.5
-"""A claim is supported from here, and contradicted above."""
+"""A claim is supported from this probability on, and contradicted above it."""
 
 
 class AnswerClaim(msgspec.Struct, frozen=True):
@@ -62,19 +63,19 @@ class EvidenceChunk(msgspec.Struct, frozen=True):
 
 
 class JudgeReply(msgspec.Struct, frozen=True):
-    """What came of a question: a value, or why there is none."""
+    """The reply to a question: a value, or an error."""
 
     value: Any = None
     error: str = ""
 
 
 def extract_claims(value: Any, schema: Mapping[str, Any]) -> list[AnswerClaim]:
-    """The texts of a value that claim something, in its order."""
+    """Claims of a value, in order."""
     return [AnswerClaim(field.value, field.path) for field in claim_fields(value, schema)]
 
 
 def claim_fields(value: Any, schema: Mapping[str, Any]) -> Iterator[ValueField]:
-    """The fields of a value whose texts claim something, in its order."""
+    """Fields of a value whose texts are claims, in order."""
     return (field for field in iter_fields(value, schema) if _is_claim(field))
 
 
@@ -86,10 +87,12 @@ def _is_claim(field: ValueField) -> bool:
 
 
 def may_have_claims(schema: Mapping[str, Any]) -> bool:
-    """Whether values of a type may claim something: whether it has a place for a text of one's own. Each part is looked at once."""
+    """Whether values of a type may have claims: whether the type has a free text. Visits each subschema once."""
     line: list[Mapping[str, Any]] = [schema]
     seen: set[int] = set()
-    if any(part.get("type") == "string" and part.get("format") == QUOTE_FORMAT for part in expand_schema(schema, schema)):
+    if any(
+        part.get("type") == "string" and part.get("format") == QUOTE_FORMAT for part in expand_schema(schema, schema)
+    ):
         return True
     while line:
         for part in expand_schema(line.pop(), schema):
@@ -105,7 +108,9 @@ def may_have_claims(schema: Mapping[str, Any]) -> bool:
             ):
                 return True
             line += [
-                inner for name, inner in part.get("properties", {}).items() if name not in NON_CLAIM_FIELDS and isinstance(inner, Mapping)
+                inner
+                for name, inner in part.get("properties", {}).items()
+                if name not in NON_CLAIM_FIELDS and isinstance(inner, Mapping)
             ]
             line += [inner for key in ("items", "additionalProperties") if isinstance(inner := part.get(key), Mapping)]
             line += [inner for inner in part.get("prefixItems", ()) if isinstance(inner, Mapping)]
@@ -117,17 +122,19 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def estimate_tokens(text: str) -> int:
-    """About how many tokens a text has, rather too many than too few: one for each four bytes of a word, one for each mark."""
+    """Upper estimate of the tokens of a text: one for each four bytes of a word, one for each punctuation mark."""
     return sum(-(-len(word.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN) for word in _WORD.findall(text))
 
 
 def estimate_input_tokens(inputs: Mapping[str, Any]) -> int:
-    """About how many tokens the texts have that an agent is given."""
+    """Estimate of the tokens of an agent's inputs."""
     return sum(estimate_tokens(source.text) for source in collect_sources([*inputs.values()]))
 
 
 def split_evidence(sources: Sequence[EvidenceSource], max_tokens: int = MAX_CHUNK_TOKENS) -> list[EvidenceChunk]:
-    """The evidence in pieces of at most so many tokens: whole sentences as long as they fit, longer ones between words."""
+    """Splits the evidence into chunks of at most this many tokens: whole sentences if they fit, else at word
+    boundaries.
+    """
     found: list[EvidenceChunk] = []
     for index, source in enumerate(sources):
         start = end = length = 0
@@ -143,14 +150,21 @@ def split_evidence(sources: Sequence[EvidenceSource], max_tokens: int = MAX_CHUN
 
 
 def _sentence_spans(text: str, max_tokens: int) -> Iterator[tuple[int, int]]:
-    """The sentences of a text; those that are too long in runs of words. Without the white space around them."""
+    """Spans of the sentences of a text without surrounding white space. Sentences that are too long are split into runs
+    of
+    words.
+    """
     at = 0
     for match in (*_SENTENCE.finditer(text), None):
         stop = len(text) if match is None else match.start()
         sentence = text[at:stop]
         if sentence.strip():
             low, high = at + len(sentence) - len(sentence.lstrip()), at + len(sentence.rstrip())
-            yield from [(low, high)] if estimate_tokens(text[low:high]) <= max_tokens else _word_spans(text, low, high, max_tokens)
+            yield from (
+                [(low, high)]
+                if estimate_tokens(text[low:high]) <= max_tokens
+                else _word_spans(text, low, high, max_tokens)
+            )
         at = stop if match is None else match.end()
 
 
@@ -158,7 +172,7 @@ def _word_spans(text: str, low: int, high: int, max_tokens: int) -> Iterator[tup
     start = end = -1
     length = 0
     for match in _WORD.finditer(text, low, high):
-        for begin in range(match.start(), match.end(), max_tokens):  # a word longer than a piece is cut
+        for begin in range(match.start(), match.end(), max_tokens):  # a word longer than a chunk is cut
             stop = min(match.end(), begin + max_tokens)
             size = estimate_tokens(text[begin:stop])
             if length and length + size > max_tokens:
@@ -170,10 +184,17 @@ def _word_spans(text: str, low: int, high: int, max_tokens: int) -> Iterator[tup
 
 
 def build_questions(
-    value: Any, schema: Mapping[str, Any], sources: Sequence[EvidenceSource], agent: str, given_claims: Sequence[AnswerClaim] | None = None
+    value: Any,
+    schema: Mapping[str, Any],
+    sources: Sequence[EvidenceSource],
+    agent: str,
+    given_claims: Sequence[AnswerClaim] | None = None,
 ) -> tuple[CheckQuestion, ...] | Verdict:
-    """What is asked of the agent: each claim beside each piece; or the verdict, where nothing need be asked or nothing can. `given_claims`
-    replace the claims that the texts of the value make."""
+    """Returns the questions, one for each claim and chunk, or a verdict if none can or need be asked.
+
+    Args:
+        given_claims: Claims to use in place of those that the texts of the value make.
+    """
     given_claims = extract_claims(value, schema) if given_claims is None else given_claims
     if not given_claims:
         if may_have_claims(schema):
@@ -184,17 +205,23 @@ def build_questions(
         return unknown_by_model(ENTAILMENT, "there is no evidence")
     if len(given_claims) * len(cut) > MAX_QUESTIONS:
         return unknown_by_model(
-            ENTAILMENT, f"{len(given_claims)} claims beside {len(cut)} pieces of evidence are more than {MAX_QUESTIONS} questions"
+            ENTAILMENT,
+            f"{len(given_claims)} claims beside {len(cut)} pieces of evidence are more than {MAX_QUESTIONS} questions",
         )
     texts = [sources[piece.source].text[piece.start : piece.end] for piece in cut]
     return tuple(CheckQuestion(agent, {CLAIM: claim.text, EVIDENCE: text}) for claim in given_claims for text in texts)
 
 
-def judge_replies(value: Any, schema: Mapping[str, Any], sources: Sequence[EvidenceSource], replies: Sequence[JudgeReply]) -> Verdict:
-    """The verdict of an agent's replies, in the order of `build_questions`. One that is missing or makes no sense is never for a claim."""
+def judge_replies(
+    value: Any, schema: Mapping[str, Any], sources: Sequence[EvidenceSource], replies: Sequence[JudgeReply]
+) -> Verdict:
+    """Returns the verdict on the replies, in the order of `build_questions`. A missing or malformed reply never
+    supports a
+    claim.
+    """
     verdicts = claim_verdicts(extract_claims(value, schema), sources, replies)
     if not verdicts:
-        # a journal that was tampered with, or evidence that is cut otherwise today
+        # the journal was modified, or the evidence is split differently now
         return unknown_by_model(ENTAILMENT, "its questions were others")
     for outcome in (FAIL, UNKNOWN):
         if against := [one for one in verdicts if one.outcome == outcome]:
@@ -203,19 +230,25 @@ def judge_replies(value: Any, schema: Mapping[str, Any], sources: Sequence[Evide
     return msgspec.structs.replace(least, evidence=tuple(evidence for one in verdicts for evidence in one.evidence))
 
 
-def claim_verdicts(claims: Sequence[AnswerClaim], sources: Sequence[EvidenceSource], replies: Sequence[JudgeReply]) -> list[Verdict]:
-    """The verdict on each claim by itself; none at all where the replies are not those to its questions."""
+def claim_verdicts(
+    claims: Sequence[AnswerClaim], sources: Sequence[EvidenceSource], replies: Sequence[JudgeReply]
+) -> list[Verdict]:
+    """Returns a verdict for each claim; an empty list if the replies do not match its questions."""
     cut = split_evidence(sources)
     if len(replies) != len(claims) * len(cut):
         return []
     heard = (replies[index * len(cut) : (index + 1) * len(cut)] for index in range(len(claims)))
     return [
-        _claim_verdict(claim, cut, sources, [probabilities(reply) for reply in some]) for claim, some in zip(claims, heard, strict=True)
+        _claim_verdict(claim, cut, sources, [probabilities(reply) for reply in some])
+        for claim, some in zip(claims, heard, strict=True)
     ]
 
 
 def _claim_verdict(
-    claim: AnswerClaim, cut: Sequence[EvidenceChunk], sources: Sequence[EvidenceSource], heard: Sequence[tuple[float, float] | str]
+    claim: AnswerClaim,
+    cut: Sequence[EvidenceChunk],
+    sources: Sequence[EvidenceSource],
+    heard: Sequence[tuple[float, float] | str],
 ) -> Verdict:
     known = [(chance, piece) for chance, piece in zip(heard, cut, strict=True) if not isinstance(chance, str)]
     for (_, refuted), piece in known:
@@ -227,20 +260,26 @@ def _claim_verdict(
         return unknown_by_model(ENTAILMENT, f"{excerpt(claim.text)}: {faults[0]}")
     (score, _), best = max(known, key=lambda one: one[0][0])
     if score < DECISION_THRESHOLD:
-        return Verdict(ENTAILMENT, FAIL, score, f"the evidence does not state {excerpt(claim.text)}", deterministic=False)
+        return Verdict(
+            ENTAILMENT, FAIL, score, f"the evidence does not state {excerpt(claim.text)}", deterministic=False
+        )
     source = sources[best.source]
     rests = Evidence(ENTAILMENT, source.text[best.start : best.end], source.name, best.start, best.end, claim.path)
     return Verdict(ENTAILMENT, PASS, score, deterministic=False, evidence=(rests,))
 
 
 def probabilities(reply: JudgeReply) -> tuple[float, float] | str:
-    """How probable it is that the claim is supported, and that it is contradicted; or why that is not known. Of several names of one
-    probability the first that is there counts."""
+    """Returns the probabilities of support and of contradiction, or why they are unknown. Of alternative names the
+    first
+    present one counts.
+    """
     if reply.error:
         return reply.error
     if not isinstance(reply.value, Mapping):
         return "the answer has no probabilities"
-    found = [next((reply.value[name] for name in names if name in reply.value), None) for names in (SUPPORTED, CONTRADICTED)]
+    found = [
+        next((reply.value[name] for name in names if name in reply.value), None) for names in (SUPPORTED, CONTRADICTED)
+    ]
     supported, refuted = found
     if supported is None or refuted is None:
         return "the server tells no probability of the labels, or gave them less than half of it"

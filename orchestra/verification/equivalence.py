@@ -1,8 +1,8 @@
-"""V0 equivalence: whether two answers say the same. By number, date, set, or normalised text; no model is asked.
+"""V0 equivalence: whether two answers say the same, by number, date, set or normalized text. No model is called.
 
-Texts are compared as SQuAD's evaluation does (Rajpurkar et al. 2016, https://arxiv.org/abs/1606.05250): without case, marks and articles;
-but numbers and dates in them by what they are worth. Lists are sets. Records are compared field by field, but for what speaks of the answer
-and not of the world: quotes beside an answer, expressions, probabilities.
+Texts are compared as in the SQuAD evaluation (Rajpurkar et al. 2016, https://arxiv.org/abs/1606.05250): without case,
+punctuation and articles; numbers and dates in them compare by value. Lists compare as sets. Records compare field by
+field, without the fields that describe the answer itself: quotes beside an answer, expressions, probabilities.
 """
 
 from __future__ import annotations
@@ -14,7 +14,14 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from orchestra.schema.fields import EXPRESSION_FORMAT, QUOTE_FORMAT, SCORE_FIELDS, ValueField, is_probability, iter_fields
+from orchestra.schema.fields import (
+    EXPRESSION_FORMAT,
+    QUOTE_FORMAT,
+    SCORE_FIELDS,
+    ValueField,
+    is_probability,
+    iter_fields,
+)
 from orchestra.text.numbers import numbers as figures
 from orchestra.text.numbers.times import find_times
 from orchestra.text.quotes import fold
@@ -24,7 +31,10 @@ _WORD = re.compile(r"\w+")
 
 
 def answer_content(value: Any, schema: Mapping[str, Any]) -> Any:
-    """What of a value is its answer: without quotes beside it, expressions, probabilities; the one field of a record that has one left."""
+    """The content of a value: without quotes beside the answer, expressions and probabilities. A record with one
+    remaining
+    field becomes that field.
+    """
     return _answer_content("", {field.path: field for field in iter_fields(value, schema)})
 
 
@@ -51,12 +61,16 @@ def _is_quote(field: ValueField, every: Mapping[str, ValueField]) -> bool:
     """Whether a field is a quote, or a list of them."""
     if field.has_format(QUOTE_FORMAT):
         return True
-    items = [every[f"{field.path}[{index}]"] for index in range(len(field.value))] if isinstance(field.value, list | tuple) else []
+    items = (
+        [every[f"{field.path}[{index}]"] for index in range(len(field.value))]
+        if isinstance(field.value, list | tuple)
+        else []
+    )
     return bool(items) and all(item.has_format(QUOTE_FORMAT) for item in items)
 
 
 def is_equivalent(left: Any, right: Any) -> bool:
-    """Whether two answers say the same. Symmetric; and every answer says the same as itself."""
+    """Whether two answers say the same. Symmetric and reflexive."""
     match left, right:
         case None, None:
             return True
@@ -67,7 +81,7 @@ def is_equivalent(left: Any, right: Any) -> bool:
         case _, bool():
             return False
         case int() | float(), int() | float():
-            return left == right or (left != left and right != right)  # NaN says the same as itself
+            return left == right or (left != left and right != right)  # NaN equals itself here
         case int() | float(), str():
             return _states_number(left, right)
         case str(), int() | float():
@@ -85,7 +99,7 @@ def is_equivalent(left: Any, right: Any) -> bool:
 
 
 def _states_number(number: int | float, text: str) -> bool:
-    """Whether a text states one number, and it is this one."""
+    """Whether a text states exactly one number, and it is this one."""
     found = figures.find_numbers(text, words=True)
     if len(found) != 1 or not math.isfinite(number):
         return False
@@ -102,31 +116,44 @@ def _are_equivalent_texts(left: str, right: str) -> bool:
         and len(one.days) == len(two.days)
         and len(one.numbers) == len(two.numbers)
         and all(a.matches(b) and b.matches(a) for a, b in zip(one.days, two.days, strict=True))
-        and all(figures.same_number(a, b) and figures.same_number(b, a) for a, b in zip(one.numbers, two.numbers, strict=True))
+        and all(
+            figures.same_number(a, b) and figures.same_number(b, a)
+            for a, b in zip(one.numbers, two.numbers, strict=True)
+        )
     )
 
 
 class _NormalizedText:
-    """A text as it is compared: its dates, its times, its numbers, and the words that are left."""
+    """A text prepared for comparison: its dates, times and numbers, and the remaining words."""
 
     __slots__ = ("days", "numbers", "times", "words")
 
     def __init__(self, text: str) -> None:
         self.days = figures.find_dates(text)
         self.times = find_times(text)
-        spans = [(day.start, day.start + len(day.text)) for day in self.days] + [(time.start, time.end) for time in self.times]
-        self.numbers = [one for one in figures.find_numbers(text, words=True) if not any(low <= one.start < high for low, high in spans)]
+        spans = [(day.start, day.start + len(day.text)) for day in self.days] + [
+            (time.start, time.end) for time in self.times
+        ]
+        self.numbers = [
+            one
+            for one in figures.find_numbers(text, words=True)
+            if not any(low <= one.start < high for low, high in spans)
+        ]
         spans += [(one.begin, one.begin + len(one.text)) for one in self.numbers]
         rest = list(text)
         for low, high in spans:
             rest[low:high] = " " * (high - low)
         folded = fold("".join(rest)).text
         words = _WORD.findall(folded)
-        self.words = tuple(word for word in words if word not in _ARTICLES) or tuple(words) or ((folded.strip(),) if not spans else ())
+        self.words = (
+            tuple(word for word in words if word not in _ARTICLES)
+            or tuple(words)
+            or ((folded.strip(),) if not spans else ())
+        )
 
 
 def cluster_equivalent(values: Sequence[Any]) -> list[list[int]]:
-    """The places of the values that say the same, together; in the order of the first of each."""
+    """Groups the indices of equivalent values, in the order of the first of each group."""
     found: list[list[int]] = []
     for index, value in enumerate(values):
         for cluster in found:

@@ -1,7 +1,9 @@
-"""The check `format`: accounts and cards with their check digits, codes of countries, currencies and languages, dates that exist.
+"""The check `format`: check digits of accounts and cards, codes of countries, currencies and languages, and dates that
+exist.
 
-What a field is is told by the `format` of its type or by its name (`iban`, `card_number`, `country_code`, `currency`, `due_date`); in other
-texts, what looks like an IBAN, the number of a card or a date is looked at. Nobody is asked, and no evidence is needed.
+The `format` of a field's type, or else its name (`iban`, `card_number`, `country_code`, `currency`, `due_date`),
+determines what it must be. In other texts, everything that looks like an IBAN, a card number or a date is checked. No
+call and no evidence is needed.
 """
 
 from __future__ import annotations
@@ -30,13 +32,13 @@ from orchestra.verification.verdict import excerpt, failed, passed, unknown
 
 FORMAT: Final = "format"
 FormatIssue: TypeAlias = tuple[str, bool]
-"""Why a text is not of its form, and whether that is sure."""
+"""Why a text is malformed, and whether that is certain. An empty reason stands for a correct part."""
 _KIND_BY_FORMAT = {
     "iban": "iban", "card": "card", "card-number": "card", "credit-card": "card", "luhn": "card", "country": "country",
     "country-code": "country", "iso-3166": "country", "currency": "currency", "currency-code": "currency", "iso-4217": "currency",
     "language": "language", "language-code": "language", "locale": "language", "bcp-47": "language", "date": "date", "date-time": "date",
 }  # fmt: skip
-"""What a `format` of a type says."""
+"""Kinds by the `format` of a type."""
 _KIND_BY_NAME = tuple(
     (re.compile(pattern), kind)
     for pattern, kind in (
@@ -51,15 +53,17 @@ _KIND_BY_NAME = tuple(
 _CAMEL_CASE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _ISO_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)(?![\d-])", re.ASCII)
 _IBAN = re.compile(r"(?<!\w)[A-Z]{2}\d\d(?:[ \u00a0]?[A-Z0-9])+", re.ASCII)
-_CARD = re.compile(r"(?<![\w-])(?<!\d )(?:[2-6]\d{3}([ -])\d{4}\1\d{4}\1\d{4}|3[47]\d\d([ -])\d{6}\2\d{5})(?![\w-]| \d)", re.ASCII)
+_CARD = re.compile(
+    r"(?<![\w-])(?<!\d )(?:[2-6]\d{3}([ -])\d{4}\1\d{4}\1\d{4}|3[47]\d\d([ -])\d{6}\2\d{5})(?![\w-]| \d)", re.ASCII
+)
 _MIN_IBAN_LENGTH = 15
 """Characters of the shortest IBAN."""
 _MASK = re.compile(r"[*•●#…]|\.\.|[xX]{4}")
-"""In the number of an account or a card that is not shown whole."""
+"""Marks of an account or card number that is not shown in full."""
 _SEPARATOR = re.compile(r"\s*[,;/|]\s*|\s+(?:and|or|&)\s+")
-"""Between codes of which several stand in one text."""
+"""Separators between several codes in one text."""
 _LAST_DIGITS = 4
-"""Digits of a card that are shown of one that is not written whole."""
+"""Digits of a card that are shown if the rest is omitted."""
 _YEARS = re.compile(r"(?:(?:19|20)\d\d[ -]?){4}")
 _DIALING_CODE = re.compile(r"(?:\+|00)?\d{1,4}")
 _LANGUAGE_TAG = re.compile(
@@ -67,11 +71,11 @@ _LANGUAGE_TAG = re.compile(
     r"(?:[-_](?:[A-Za-z0-9]{5,8}|\d[A-Za-z0-9]{3}))*(?:[-_][A-Za-z0-9](?:[-_][A-Za-z0-9]{2,8})+)*(?:\.[\w-]+)?(?:@\w+)?",
     re.ASCII,
 )
-"""A tag of BCP 47, or the name of a locale."""
+"""A BCP 47 tag, or the name of a locale."""
 
 
 def check_format(value: Any, schema: dict[str, Any], evidence: tuple[EvidenceSource, ...]) -> Verdict:
-    """Whether all that has check digits, is a code or a date is of its form."""
+    """Checks that all numbers with check digits, codes and dates are well-formed."""
     looked, doubt = 0, ""
     for field in iter_fields(value, schema):
         if (text := _checked_text(field)) is None:
@@ -87,8 +91,13 @@ def check_format(value: Any, schema: dict[str, Any], evidence: tuple[EvidenceSou
 
 
 def _checked_text(field: ValueField) -> str | None:
-    """What of a field is looked at: a text, or a number that stands for one."""
-    if field.has_format(QUOTE_FORMAT) or field.has_format(EXPRESSION_FORMAT) or field.name == EXPRESSION_FORMAT or field.is_enum():
+    """The text of a field to check; also of an integer that is a card number."""
+    if (
+        field.has_format(QUOTE_FORMAT)
+        or field.has_format(EXPRESSION_FORMAT)
+        or field.name == EXPRESSION_FORMAT
+        or field.is_enum()
+    ):
         return None
     if isinstance(field.value, int) and not isinstance(field.value, bool):
         return str(field.value) if _field_kind(field)[0] == "card" else None
@@ -96,24 +105,26 @@ def _checked_text(field: ValueField) -> str | None:
 
 
 def _field_kind(field: ValueField) -> tuple[str, bool]:
-    """What a field is, and whether nothing but that may stand in it."""
+    """The kind of a field, and whether it may contain nothing else."""
     for schema in field.schemas:
         if isinstance(format_name := schema.get("format"), str) and (kind := _KIND_BY_FORMAT.get(format_name.lower())):
             return kind, True
     name = _CAMEL_CASE.sub("_", next((step for step in reversed(field.steps) if isinstance(step, str)), "")).lower()
-    if not field.name:  # one of several
+    if not field.name:  # an element of a list
         name = f"{name[:-3]}y" if name.endswith("ies") else name.removesuffix("s")
     kind = next((kind for pattern, kind in _KIND_BY_NAME if pattern.fullmatch(name)), "")
     return kind, kind == "iban" or name.endswith(("_code", "number", "_no"))
 
 
 def _find_issues(field: ValueField, text: str) -> Iterator[FormatIssue]:
-    """What is wrong with a text; an empty reason for each thing that is right."""
+    """Yields the issues of a text, with an empty reason for each correct part."""
     kind, strict = _field_kind(field)
-    named = not any(isinstance(schema.get("format"), str) for schema in field.schemas)  # and may hold more, or less, than one
+    named = not any(
+        isinstance(schema.get("format"), str) for schema in field.schemas
+    )  # it may contain more or less than one
     if kind in _CODE_CHECKS:
         each = [_CODE_CHECKS[kind](part, strict) for part in _SEPARATOR.split(text)] if strict and named else []
-        if len(each) > 1 and all(one is not None and not (one[0] and one[1]) for one in each):  # `US, CN`
+        if len(each) > 1 and all(one is not None and not (one[0] and one[1]) for one in each):  # such as `US, CN`
             yield from filter(None, each)
         elif (found := _CODE_CHECKS[kind](text, strict)) is not None:
             yield found
@@ -126,7 +137,7 @@ def _find_issues(field: ValueField, text: str) -> Iterator[FormatIssue]:
     elif kind == "card":
         if named and sum(map(str.isdigit, text)) == _LAST_DIGITS:
             yield "these may be its last digits alone", False
-        elif strict or any(map(str.isdigit, text)):  # `credit_card` may say whose it is
+        elif strict or any(map(str.isdigit, text)):  # `credit_card` may contain the name of its owner
             yield card_number_error(text), True
     else:
         yield from _embedded_issues(text)
@@ -145,7 +156,7 @@ def _invalid_dates(text: str) -> Iterator[str]:
 
 
 def _embedded_issues(text: str) -> Iterator[FormatIssue]:
-    """Accounts and cards among words."""
+    """Yields the issues of accounts and cards inside a longer text."""
     taken: list[tuple[int, int]] = []
     for match in _IBAN.finditer(text):
         wanted = IBAN_LENGTHS.get(match[0][:2])
@@ -162,7 +173,7 @@ def _embedded_issues(text: str) -> Iterator[FormatIssue]:
             yield iban_error(text[match.start() : end]) or "", True
     for match in _CARD.finditer(text):
         if not (_YEARS.fullmatch(match[0]) or any(start <= match.start() < end for start, end in taken)):
-            yield card_number_error(match[0]), False  # or four other numbers
+            yield card_number_error(match[0]), False  # it may be four other numbers
 
 
 def _check_country(text: str, strict: bool) -> FormatIssue | None:
@@ -186,7 +197,7 @@ def _check_currency(text: str, strict: bool) -> FormatIssue | None:
 
 
 def _unknown_code(text: str, strict: bool, lengths: tuple[int, ...], what: str) -> FormatIssue | None:
-    """The fault of what is not in a list; None where it is no code and need be none, as `Germany`."""
+    """The issue of a code that is not in a list; None if the text need not be a code, such as `Germany`."""
     like_one = text.isascii() and text.isalpha() and text.isupper() and len(text) in lengths
     return (f"there is no such {what}", strict) if strict or like_one else None  # `UAE` and `RMB` are in use
 
@@ -200,9 +211,15 @@ def _check_language(text: str, strict: bool) -> FormatIssue | None:
         return f"there is no country {country}", True
     if len(language) == 3:
         return (f"{language} is none of the codes of two letters", False) if strict or country else None
-    if not strict and not country and language != text and language not in LANGUAGES:  # `Go` and `R` are languages as well
+    if (
+        not strict and not country and language != text and language not in LANGUAGES
+    ):  # `Go` and `R` are programming languages
         return None
-    return ("", True) if language in LANGUAGES else (f"there is no language {language} in ISO 639-1", strict or bool(country))
+    return (
+        ("", True)
+        if language in LANGUAGES
+        else (f"there is no language {language} in ISO 639-1", strict or bool(country))
+    )
 
 
 _CODE_CHECKS: Final[dict[str, Callable[[str, bool], FormatIssue | None]]] = {

@@ -1,34 +1,31 @@
-"""Checks that ask: for each of them whom it asks, what, and what it makes of the replies. Pure: who examines makes the calls."""
+"""Checks that call agents or tools: whom each calls, with which questions, and how it judges the replies. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from orchestra.agents.contract import Contract
 from orchestra.core.events import CheckQuestion, Verdict
 from orchestra.verification import custom_checks, entailment, partial_answers, rederivation
+from orchestra.verification.acceptance import MODEL_CHECK_NAMES, VerificationRequest
 from orchestra.verification.check_expression import AGREE, CheckCall
 from orchestra.verification.custom_checks import TOOL
 from orchestra.verification.entailment import ENTAILMENT, JudgeReply
-from orchestra.verification.rederivation import REDERIVE
 from orchestra.verification.verdict import SAME_MODEL_REASON, unknown_by_model
-
-if TYPE_CHECKING:
-    from orchestra.verification.acceptance import VerificationRequest
 
 
 class ModelCheck(Protocol):
-    """A check that asks agents or tools."""
+    """A check that calls agents or tools."""
 
     def judge_name(self, check: CheckCall) -> str:
-        """The agent that it asks, or `tool(NAME)`; empty for one that names none, or asks the producer."""
+        """Returns the agent or `tool(NAME)` to call; empty if the check names none, or calls the producer."""
 
     def build_questions(self, check: CheckCall, request: VerificationRequest) -> tuple[CheckQuestion, ...] | Verdict:
-        """What it asks; or its verdict, where there is nothing to ask or nobody to be asked."""
+        """Returns the questions, or a verdict if there is no question or no judge."""
 
     def judge_replies(self, check: CheckCall, request: VerificationRequest, replies: Sequence[JudgeReply]) -> Verdict:
-        """What it makes of the replies to its questions, in their order."""
+        """Returns the verdict on the replies, which are in the order of the questions."""
 
 
 class _ToolCheck:
@@ -56,7 +53,9 @@ class _EntailmentCheck:
         if isinstance(judge, Verdict):
             return judge
         given_claims = partial_answers.part_claims(request) if request.back_off else None
-        return entailment.build_questions(request.value, request.schema, request.evidence, self.judge_name(check), given_claims)
+        return entailment.build_questions(
+            request.value, request.schema, request.evidence, self.judge_name(check), given_claims
+        )
 
     def judge_replies(self, check: CheckCall, request: VerificationRequest, replies: Sequence[JudgeReply]) -> Verdict:
         if request.back_off:
@@ -70,11 +69,17 @@ class _RederiveCheck:
 
     def build_questions(self, check: CheckCall, request: VerificationRequest) -> tuple[CheckQuestion, ...] | Verdict:
         judge = _find_independent_judge(check, request)
-        return judge if isinstance(judge, Verdict) else rederivation.rederivation_questions(judge, _given_inputs(request), request.evidence)
+        return (
+            judge
+            if isinstance(judge, Verdict)
+            else rederivation.rederivation_questions(judge, _given_inputs(request), request.evidence)
+        )
 
     def judge_replies(self, check: CheckCall, request: VerificationRequest, replies: Sequence[JudgeReply]) -> Verdict:
         judge = request.judges.get(check.argument)
-        return rederivation.judge_rederivation(request.value, request.schema, {} if judge is None else judge.output, replies)
+        return rederivation.judge_rederivation(
+            request.value, request.schema, {} if judge is None else judge.output, replies
+        )
 
 
 class _AgreeCheck:
@@ -82,7 +87,10 @@ class _AgreeCheck:
         return ""
 
     def build_questions(self, check: CheckCall, request: VerificationRequest) -> tuple[CheckQuestion, ...] | Verdict:
-        producer, count = request.producer, int(check.argument or rederivation.DEFAULT_SAMPLES) if (check.argument or "0").isdigit() else 0
+        producer, count = (
+            request.producer,
+            int(check.argument or rederivation.DEFAULT_SAMPLES) if (check.argument or "0").isdigit() else 0,
+        )
         if producer is None or producer.kind != "agent":
             return unknown_by_model(AGREE, "no agent produced the value, and so none can be asked again")
         if not producer.max_output:
@@ -95,23 +103,21 @@ class _AgreeCheck:
         return rederivation.judge_agreement(request.value, request.schema, replies)
 
 
-MODEL_CHECKS: Mapping[str, ModelCheck] = {
-    TOOL: _ToolCheck(),
-    ENTAILMENT: _EntailmentCheck(),
-    REDERIVE: _RederiveCheck(),
-    AGREE: _AgreeCheck(),
-}
+MODEL_CHECKS: Mapping[str, ModelCheck] = dict(
+    zip(MODEL_CHECK_NAMES, (_ToolCheck(), _EntailmentCheck(), _RederiveCheck(), _AgreeCheck()), strict=True)
+)
 """By name, the cheapest first."""
 
 
 def judge_name(check: CheckCall) -> str:
-    """The agent that a check asks, or `tool(NAME)`; empty for one that asks the producer, or nobody."""
+    """Returns the agent or `tool(NAME)` that a check calls; empty for one that calls the producer or nothing."""
     return MODEL_CHECKS[check.check].judge_name(check) if check.check in MODEL_CHECKS else ""
 
 
 def is_same_agent(judge: Contract, producer: Contract) -> bool:
-    """Whether two agents are one: the same card, or cards with the same model, adapter and prompt under two names; or have one in common,
-    where they are ensembles."""
+    """Whether two agents have the same card, or the same model, adapter and prompt. Ensembles: whether they share a
+    member.
+    """
     if judge.kind != producer.kind:
         return False
     if judge.model_identity and producer.model_identity:
@@ -120,7 +126,7 @@ def is_same_agent(judge: Contract, producer: Contract) -> bool:
 
 
 def _find_judge(check: CheckCall, request: VerificationRequest) -> Contract | Verdict:
-    """Whom a check asks, or that there is none."""
+    """Returns the judge of a check, or the verdict that there is none."""
     name = judge_name(check)
     if (judge := request.judges.get(name)) is not None:
         return judge
@@ -130,13 +136,17 @@ def _find_judge(check: CheckCall, request: VerificationRequest) -> Contract | Ve
 
 
 def _find_independent_judge(check: CheckCall, request: VerificationRequest) -> Contract | Verdict:
-    """The same, of whoever has not produced the value."""
+    """Returns the judge of a check, if it is not the producer of the value."""
     judge = _find_judge(check, request)
     if isinstance(judge, Contract) and request.producer is not None and is_same_agent(judge, request.producer):
-        return unknown_by_model(check.check, f"{judge_name(check)} is the agent that produced the value: {SAME_MODEL_REASON}")
+        return unknown_by_model(
+            check.check, f"{judge_name(check)} is the agent that produced the value: {SAME_MODEL_REASON}"
+        )
     return judge
 
 
 def _given_inputs(request: VerificationRequest) -> Mapping[str, Any]:
-    """What the value was made from, as others may be given it."""
-    return request.inputs if request.producer is None else custom_checks.producer_inputs(request.producer, request.inputs)
+    """Returns the inputs of the value, for use by a judge."""
+    return (
+        request.inputs if request.producer is None else custom_checks.producer_inputs(request.producer, request.inputs)
+    )

@@ -1,7 +1,9 @@
-"""Numbers as people say them: in digits, in words, as shares, ordinals and dozens; what an answer states, and what bears that out.
+"""Numbers as people write them: in digits, in words, as fractions, ordinals and dozens; those that an answer states,
+and
+those that support them.
 
-A number in words is looked up as one in digits is. `one`, `first` and `second`, a bare `half` and what stands behind `the`, as in
-`the two`, may be no numbers (`is_uncertain`); and in phrases such as `no one` and `at first` they are none.
+A number in words is looked up like one in digits. `one`, `first`, `second`, a bare `half` and numbers after `the`, as
+in `the two`, may be no numbers (`is_uncertain`). In phrases such as `no one` and `at first` they are none.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from orchestra.text.numbers.words import (
 )
 
 MAX_BACK_REFERENCE = 12
-"""Numbers in words, at most, that may refer to what was named and count nothing new: `the two`, `all three`."""
+"""Largest number in words that may refer back and count nothing new: `the two`, `all three`."""
 _DETERMINER = re.compile(
     r"\b(?:the|these|those|all|both|other|last|next|our|their|his|her|its|my|your|us|them|they|you|we|any|each|every|either)\s\Z",
     re.IGNORECASE,
@@ -39,24 +41,24 @@ _CONJUNCTION = re.compile(r"[\s-](?:and[\s-])?", re.IGNORECASE)
 
 
 def stated_numbers(text: str) -> list[Number]:
-    """The numbers that a text states, in their order."""
+    """Numbers that a text states, in order."""
     nothing = non_numeric_spans(text)
     numbers = (one for one in _worded_numbers(text) if not any(start <= one.start < end for start, end in nothing))
     return sorted((*find_numbers(text), *numbers), key=attrgetter("start"))
 
 
 def non_numeric_spans(text: str) -> list[tuple[int, int]]:
-    """Where phrases stand whose words count nothing: `no one`, `at first`."""
+    """Spans of phrases whose words count nothing: `no one`, `at first`."""
     return [found.span() for found in NON_NUMBER_PATTERN.finditer(text)]
 
 
 def has_slash(number: Number) -> bool:
-    """Whether a number is written with a stroke: `3/4` is a share, and may be two numbers."""
+    """Whether a number is written with a slash: `3/4` is a fraction, and may be two numbers."""
     return "/" in number.text or "\u2044" in number.text
 
 
 def candidate_numbers(text: str) -> Iterator[Number]:
-    """The numbers that a text holds, its figures aside, in each of their readings."""
+    """Numbers of a text other than figures, in each of their readings."""
     for number in _worded_numbers(text):
         yield number
         if number.alternative is not None:
@@ -71,12 +73,12 @@ def is_quarter(number: Number) -> bool:
 
 
 def hint_numbers(text: str) -> Iterator[Number]:
-    """What bears out a number in words, and none in digits."""
+    """Numbers that support a number in words, but none in digits."""
     return (_phrase_number(text, one) for one in find_hints(text))
 
 
 def _worded_numbers(text: str) -> Iterator[Number]:
-    """The numbers of a text that stand there in words, or with a stroke; each word is of one of them."""
+    """Numbers of a text in words or with a slash. Each word belongs to one of them."""
     words = list(find_written_numbers(text))
     starts = [one.start for one in words]
     gone: set[int] = set()
@@ -96,7 +98,8 @@ def _worded_numbers(text: str) -> Iterator[Number]:
 
 
 def _compound_ordinal(text: str, before: WrittenNumber, last: NumberPhrase) -> NumberPhrase | None:
-    """An ordinal of more than one word: `one hundred and twenty-fifth`, whose `hundred and twenty` is a number of its own."""
+    """An ordinal of several words: `one hundred and twenty-fifth`, whose `hundred and twenty` is a number of its own.
+    """
     if before.value < 100 or not (before.end > last.start or _CONJUNCTION.fullmatch(text, before.end, last.start)):
         return None
     tens = last.value // 10 * 10 if before.end > last.start else 0
@@ -108,7 +111,9 @@ def _phrase_number(text: str, one: NumberPhrase) -> Number:
     if one.ordinal and text[one.end : one.end + len(" quarter")].lower() == " quarter":
         shown = text[one.start : one.end + len(" quarter")]
     found = Number(one.value, one.value, Fraction(0), text=shown, start=one.start, begin=one.start)
-    return replace(found, measure_unit=unit_at(text, one.end), is_uncertain=one.is_uncertain, alternative=one.alternative)
+    return replace(
+        found, measure_unit=unit_at(text, one.end), is_uncertain=one.is_uncertain, alternative=one.alternative
+    )
 
 
 def _written_number(text: str, one: WrittenNumber) -> Number:
@@ -119,5 +124,10 @@ def _written_number(text: str, one: WrittenNumber) -> Number:
     if money := _CURRENCY.match(text, one.end):
         return replace(found, currency=currency_code(money["after"]))
     measure, _, counts = number_context(text, one.start, one.end)
-    known = one.value <= MAX_BACK_REFERENCE and _DETERMINER.search(text, max(0, one.start - _DETERMINER_WINDOW), one.start) is not None
-    return replace(found, measure_unit=measure, counts_noun=counts, is_uncertain=measure is None and (one.value in (0, 1) or known))
+    known = (
+        one.value <= MAX_BACK_REFERENCE
+        and _DETERMINER.search(text, max(0, one.start - _DETERMINER_WINDOW), one.start) is not None
+    )
+    return replace(
+        found, measure_unit=measure, counts_noun=counts, is_uncertain=measure is None and (one.value in (0, 1) or known)
+    )

@@ -1,30 +1,31 @@
-"""Back-off: an answer of several parts, without those that the evidence does not bear out. Pure.
+"""Partial answers: removes the parts of an answer that the evidence does not support. Pure.
 
-A part is kept where each of its claims passes `entailment` and is at least as probable as `accept` asks; one that a piece of evidence
-contradicts, or of which the agent says nothing, is not. The verdict is about what is left, and `Verdict.dropped` has the rest. What is left
-must still be of its type: a list that may not be that short, a text that may not be missing, are withheld as a whole.
+A part is kept if each of its claims passes `entailment` with at least the probability `accept`. A part is dropped if a
+chunk of evidence contradicts it, or if the judge gives no verdict. The verdict is about the remaining value, and
+`Verdict.dropped` has the dropped parts. The remaining value must still be of its type: if a list becomes too short or a
+required text is missing, the whole value is rejected.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from orchestra.core.events import DroppedPart, Verdict
 from orchestra.core.outcomes import Evidence
 from orchestra.schema.types import Validator
+from orchestra.verification.acceptance import VerificationRequest
 from orchestra.verification.answer_parts import AnswerPart, RemainingAnswer, remove_parts, split_answer
 from orchestra.verification.entailment import ENTAILMENT, AnswerClaim, JudgeReply, claim_verdicts
 from orchestra.verification.verdict import FAIL, PASS, UNKNOWN, unknown_by_model
 
-if TYPE_CHECKING:
-    from orchestra.verification.acceptance import VerificationRequest
-
 
 def weakest_verdicts(found: Sequence[AnswerPart], verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """The verdict on each part: that on its weakest claim; `verdicts` are on the claims of the parts, in their order."""
+    """Returns the verdict on each part: that of its weakest claim. `verdicts` are those of all claims, in the order of
+    the
+    parts.
+    """
     line = iter(verdicts)
     return [min((next(line) for _ in part.claims), key=_strength) for part in found]
 
@@ -34,17 +35,17 @@ def _strength(verdict: Verdict) -> tuple[bool, float]:
 
 
 def part_score(verdict: Verdict) -> float | None:
-    """What a threshold is held against, in [0, 1]; None for a part that is kept at no threshold."""
+    """The score in [0, 1] that a threshold is compared with; None for a part that is kept at no threshold."""
     return verdict.score if verdict.outcome == PASS else None
 
 
 def part_claims(request: VerificationRequest) -> list[AnswerClaim]:
-    """What is asked of the agent: the claims of each part, one after the other."""
+    """Claims of all parts, in order."""
     return [claim for part in split_answer(request.value, request.schema) for claim in part.claims]
 
 
 def judge_replies(request: VerificationRequest, replies: Sequence[JudgeReply]) -> Verdict:
-    """The verdict of an agent's replies to the claims of a value's parts, on what is left of it."""
+    """Judges the replies about the claims of the parts. Returns the verdict on the remaining value."""
     found = split_answer(request.value, request.schema)
     claim_results = claim_verdicts([claim for part in found for claim in part.claims], request.evidence, replies)
     if not claim_results:
@@ -56,7 +57,13 @@ def judge_replies(request: VerificationRequest, replies: Sequence[JudgeReply]) -
     if not kept:
         most = max(verdicts, key=_strength)
         reason = most.reason or f"a probability of {most.score:.2f} does not reach {request.accept:.6g}"
-        return Verdict(ENTAILMENT, FAIL, 0.0, f"none of {len(found)} parts is borne out; of the best one: {reason}", deterministic=False)
+        return Verdict(
+            ENTAILMENT,
+            FAIL,
+            0.0,
+            f"none of {len(found)} parts is borne out; of the best one: {reason}",
+            deterministic=False,
+        )
     rest = remove_parts(request.value, dropped)
     if (fault := Validator(request.schema).check(rest.value)) is not None:
         reason = f"{len(dropped)} of {len(found)} parts are not borne out, and what is left is not of its type: {fault}"
@@ -82,7 +89,7 @@ def _split_by_threshold(
 
 
 def _relocate(evidence: Evidence, part: AnswerPart, rest: RemainingAnswer) -> Evidence:
-    """Evidence of a part that was kept, under its path in what is left."""
+    """Evidence of a kept part, under its path in the remaining value."""
     old = DroppedPart(part.steps, "", "").path
     new = DroppedPart(rest.new_path(part.steps), "", "").path
     return msgspec.structs.replace(evidence, field=new + evidence.field[len(old) :]) if old != new else evidence

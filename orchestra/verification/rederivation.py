@@ -1,8 +1,9 @@
-"""V2 and V3: the question asked again. `rederive` asks another agent, which has not seen the draft; `agree` asks the producer, with chance.
+"""V2 and V3: asking the question again. `rederive` asks another agent, which has not seen the answer; `agree` asks the
+producer again, with sampling.
 
-Agreement is not correctness: what other models dispute may still be true, so `agree` never fails a value, and is not asked where the
-evidence denies one (VERIFICATION, first paragraph and V3; semantic entropy over clusters of answers after Kuhn, Gal, Farquhar 2023,
-https://arxiv.org/abs/2302.09664, with V0 equivalence in place of a model).
+Agreement is not correctness: an answer that other samples dispute may still be true. So `agree` never fails a value,
+and is not asked if the evidence denies one (VERIFICATION, first paragraph and V3; semantic entropy over clusters of
+answers after Kuhn, Gal, Farquhar 2023, https://arxiv.org/abs/2302.09664, with V0 equivalence in place of a model).
 """
 
 from __future__ import annotations
@@ -21,12 +22,17 @@ from orchestra.verification.verdict import FAIL, PASS, excerpt, unknown_by_model
 
 REDERIVE = "rederive"
 DEFAULT_SAMPLES = 5
-"""Of `agree` where it names no number: with five, four to one is a score of 0.69, three to two of 0.58."""
+"""Default number of samples of `agree`. With five, a 4:1 split has a score of 0.69, and 3:2 has 0.58."""
 MAX_SAMPLES = 16
 
 
-def build_inputs(contract: Contract, given: Mapping[str, Any], sources: Sequence[EvidenceSource]) -> dict[str, Any] | str:
-    """What an agent is given that answers again: the producer's inputs by name, and the evidence as `evidence`; or which one is missing."""
+def build_inputs(
+    contract: Contract, given: Mapping[str, Any], sources: Sequence[EvidenceSource]
+) -> dict[str, Any] | str:
+    """Returns the inputs of the agent that answers again: the producer's inputs by name, and the evidence as
+    `evidence`;
+    or the name of a missing input.
+    """
     wanted: Mapping[str, Any] = contract.input.get("properties", {})
     found = {name: given[name] for name in wanted if name in given}
     if EVIDENCE in wanted and EVIDENCE not in found and sources:
@@ -37,21 +43,26 @@ def build_inputs(contract: Contract, given: Mapping[str, Any], sources: Sequence
 def rederivation_questions(
     contract: Contract, given: Mapping[str, Any], sources: Sequence[EvidenceSource]
 ) -> tuple[CheckQuestion, ...] | Verdict:
-    """What the other agent is asked: the producer's question and evidence, without its answer."""
+    """Returns the question to the other agent: the producer's inputs and evidence, without its answer."""
     inputs = build_inputs(contract, given, sources)
     if isinstance(inputs, str):
         return unknown_by_model(REDERIVE, f"the agent {contract.name} wants the input {inputs!r}, and there is none")
     return (CheckQuestion(contract.name, inputs),)
 
 
-def judge_rederivation(value: Any, schema: Mapping[str, Any], output: Mapping[str, Any], replies: Sequence[JudgeReply]) -> Verdict:
-    """Whether the other agent came to the same answer; one that gives none leaves it open."""
+def judge_rederivation(
+    value: Any, schema: Mapping[str, Any], output: Mapping[str, Any], replies: Sequence[JudgeReply]
+) -> Verdict:
+    """Judges whether the other agent gave the same answer. An abstention is `unknown`."""
     if len(replies) != 1 or replies[0].error:
         return unknown_by_model(REDERIVE, replies[0].error if replies else "nobody answered")
     mine, theirs = answer_content(value, schema), answer_content(replies[0].value, output)
     if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
         missing = [name for name in mine if name not in theirs]
-        mine, theirs = {name: mine[name] for name in mine if name in theirs}, {name: theirs[name] for name in mine if name in theirs}
+        mine, theirs = (
+            {name: mine[name] for name in mine if name in theirs},
+            {name: theirs[name] for name in mine if name in theirs},
+        )
         if missing and is_equivalent(mine, theirs):
             return unknown_by_model(REDERIVE, f"the other agent says nothing of {missing[0]}")
     elif isinstance(mine, Mapping) or isinstance(theirs, Mapping):
@@ -60,19 +71,25 @@ def judge_rederivation(value: Any, schema: Mapping[str, Any], output: Mapping[st
         return Verdict(REDERIVE, PASS, 1.0, deterministic=False)
     if theirs is None:
         return unknown_by_model(REDERIVE, "the other agent found no answer")
-    return Verdict(REDERIVE, FAIL, 0.0, f"the other agent found {excerpt(theirs)}, not {excerpt(mine)}", deterministic=False)
+    return Verdict(
+        REDERIVE, FAIL, 0.0, f"the other agent found {excerpt(theirs)}, not {excerpt(mine)}", deterministic=False
+    )
 
 
 def sample_questions(producer: Contract, given: Mapping[str, Any], count: int) -> tuple[CheckQuestion, ...]:
-    """The producer's own question, so many times; each with a chance of its own. What else is `given` is for other checks."""
+    """Returns the producer's own question `count` times, each with its own seed. Other inputs in `given` are for other
+    checks.
+    """
     own = {name: value for name, value in given.items() if name in producer.input.get("properties", {})}
     return tuple(CheckQuestion(producer.name, own, number) for number in range(1, count + 1))
 
 
 def judge_agreement(value: Any, schema: Mapping[str, Any], replies: Sequence[JudgeReply]) -> Verdict:
-    """How far the samples agree, with each other and with the value: 1 - entropy / log k over clusters of answers that say the same.
+    """Judges how far the samples agree with each other and with the value: 1 - entropy / log k over clusters of
+    equivalent
+    answers.
 
-    Passes where more than half of those asked answered as the value does. Dissent is `unknown`.
+    Passes if more than half of all samples are equivalent to the value. Otherwise it is `unknown`.
     """
     heard = [answer_content(reply.value, schema) for reply in replies if not reply.error]
     if len(heard) < 2 or 2 * len(heard) <= len(replies):

@@ -1,4 +1,4 @@
-"""Verdicts, and how they are made: `pass`, `fail` or `unknown`. `unknown` never passes."""
+"""Constructors of verdicts: `pass`, `fail` or `unknown`. `unknown` never passes."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from orchestra.core.outcomes import Evidence
 
 PASS, FAIL, UNKNOWN = "pass", "fail", "unknown"
 SAME_MODEL_REASON = "the same model with the same prompt"
-"""What the reason ends with of a check that would ask whoever gave the value."""
+"""End of the reason of a check whose judge would be the producer."""
 MAX_EXCERPT = 60
 """Characters of an answer that a reason shows."""
 
 
 def passed(check: str, reason: str = "", evidence: tuple[Evidence, ...] = ()) -> Verdict:
-    """The check holds; `evidence` says by what."""
+    """Returns a verdict that the check passes, with its evidence."""
     return Verdict(check, PASS, 1.0, reason, evidence=evidence)
 
 
 def failed(check: str, reason: str) -> Verdict:
-    """The check is broken."""
+    """Returns a verdict that the check fails."""
     return Verdict(check, FAIL, 0.0, reason)
 
 
 def unknown(check: str, reason: str, score: float = 0.5) -> Verdict:
-    """The check cannot tell; `score` in [0, 1] says how near it came."""
+    """Returns a verdict that the check is undetermined. `score` in [0, 1] says how close it came."""
     return Verdict(check, UNKNOWN, score, reason)
 
 
 def unknown_by_model(check: str, reason: str, score: float = 0.5) -> Verdict:
-    """The same of a check that asks agents."""
+    """Same as `unknown`, for a check that calls agents."""
     return Verdict(check, UNKNOWN, score, reason, deterministic=False)
 
 
 def excerpt(value: Any) -> str:
-    """A part of an answer as reasons show it, cut where it is long."""
+    """Shows an answer in a reason, truncated to `MAX_EXCERPT`."""
     text = str(value)
     return repr(text if len(text) <= MAX_EXCERPT else text[: MAX_EXCERPT - 1] + "…")

@@ -217,7 +217,7 @@ async def test_a_run_whose_agent_was_trained_anew_meanwhile_is_forked(tmp_path: 
 
 def test_the_digest_of_the_checks_covers_all_code_that_they_use() -> None:
     """Modules of `verify` and `values` that the covered files import; those that hold plain data, JSON Schema or forms of files apart."""
-    apart = {"verification/certificates/file.py", "verification/certificates/row_fingerprints.py", "verification/certificates/sealed.py"}
+    apart = {"verification/certificates/file.py", "verification/certificates/row_fingerprints.py", "verification/certificates/format.py"}
     apart |= {
         "core/outcomes.py",
         "schema/types.py",

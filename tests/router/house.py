@@ -40,12 +40,20 @@ SEARCH = contract(
     "The passages that answer a query.",
 )
 READER = contract(
-    "reader", "agent", {"question": STR, "context": STR}, schema_of(Reading, "serialization"), says="Answers a question from one passage."
+    "reader",
+    "agent",
+    {"question": STR, "context": STR},
+    schema_of(Reading, "serialization"),
+    says="Answers a question from one passage.",
 )
 CITE = contract(
     "cite",
     "tool",
-    {"question": STR, "readings": schema_of(list[Reading], "validation"), "passages": schema_of(list[Passage], "validation")},
+    {
+        "question": STR,
+        "readings": schema_of(list[Reading], "validation"),
+        "passages": schema_of(list[Passage], "validation"),
+    },
     schema_of(Answer, "serialization"),
     says="One answer from the readings of several passages.",
 )
@@ -67,12 +75,18 @@ ALL = (SEARCH, READER, CITE, SUM, COMPARE)
 
 
 def offer(
-    *skills: Contract | Capability, values: dict[str, Schema] | None = None, returns: Schema | None = None, steps: int = 6, words: str = ""
+    *skills: Contract | Capability,
+    values: dict[str, Schema] | None = None,
+    returns: Schema | None = None,
+    steps: int = 6,
+    words: str = "",
 ) -> Capabilities:
     """These skills, or all, over a question and documents."""
     given = {"question": STR, "documents": DOCUMENTS} if values is None else values
     made = Capabilities.of(skills or ALL, given, returns, request_text=words)
-    return Capabilities(made.by_name, made.inputs, made.output_type, PlanLimits(steps=steps, width=8), made.request_text)
+    return Capabilities(
+        made.by_name, made.inputs, made.output_type, PlanLimits(steps=steps, width=8), made.request_text
+    )
 
 
 def walked(grammar: str, random: Random, most: int = 2000) -> str | None:

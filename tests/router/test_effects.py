@@ -39,7 +39,9 @@ LOUD = tool("loud", record(text=TEXT), TEXT)
 
 def offer(request: str, *tools: Any, literals: bool = False, confirm: bool = False) -> Capabilities:
     made = Capabilities.of(tools or (PAY, LOUD), {"request": TEXT, "people": {"type": "array", "items": TEXT}})
-    return Capabilities(**{**made.__dict__, "request_index": None if literals else RequestIndex(request), "confirm_effects": confirm})
+    return Capabilities(
+        **{**made.__dict__, "request_index": None if literals else RequestIndex(request), "confirm_effects": confirm}
+    )
 
 
 def codes(request: str, *lines: str, tools: tuple[Any, ...] = (), literals: bool = False) -> list[str]:
@@ -148,7 +150,9 @@ def test_a_text_that_occurs_is_made_of_whole_words(around: str, value: str) -> N
         ("Pay Bob 5 euros and Ann 7 euros.", ["s2 = [pay(to=x, amount=7) for x in input.people]"], False),
     ],
 )  # fmt: skip
-def test_a_second_call_needs_a_place_in_the_request_that_is_written_like_the_first(request_: str, lines: list[str], may: bool) -> None:
+def test_a_second_call_needs_a_place_in_the_request_that_is_written_like_the_first(
+    request_: str, lines: list[str], may: bool
+) -> None:
     assert codes(request_, PAID, *lines) == ([] if may else ["R027"])
 
 
@@ -200,7 +204,8 @@ def test_choices_lists_and_dates(request_: str, line: str, found: list[str]) -> 
 
 
 @pytest.mark.parametrize(
-    ("request_", "found"), [("Pay Bob 5 euros", []), ("Email Bob the 5 euros", ["R029"]), ("Give Bob 5 euros", ["R029"])]
+    ("request_", "found"),
+    [("Pay Bob 5 euros", []), ("Email Bob the 5 euros", ["R029"]), ("Give Bob 5 euros", ["R029"])],
 )
 def test_of_several_tools_with_effects_the_request_names_the_one(request_: str, found: list[str]) -> None:
     assert codes(request_, PAID, tools=(PAY, EMAIL)) == found
@@ -212,7 +217,14 @@ def test_a_plan_with_effects_serves_the_identical_request(request_: str) -> None
     assert str(_recalled(request_)) == f"{PAID}\nreturn s1"
 
 
-OTHERS = ("Pay Bob 5 euros?", "Pay Bob 5 euros.", "pay Bob 5 euros", "Pay Ann 5 euros", "Pay Bob 7 euros", "Pay Not 5 euros")
+OTHERS = (
+    "Pay Bob 5 euros?",
+    "Pay Bob 5 euros.",
+    "pay Bob 5 euros",
+    "Pay Ann 5 euros",
+    "Pay Bob 7 euros",
+    "Pay Not 5 euros",
+)
 
 
 @pytest.mark.parametrize("request_", [*OTHERS, "Pay Bob -5 euros"])

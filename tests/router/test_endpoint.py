@@ -33,13 +33,21 @@ model: hosted
 """
 PROMPT = "<!-- system -->\nPlan.\n<!-- user -->\n{{ skills }}\n{{ values }}\nRequest: {{ request }}\n<!-- assistant -->\n{{ plan }}\n"
 DOCUMENTS = [{"source": "tower.txt", "text": "The tower was opened in 1889."}]
-PLAN = ["s1 = search(query=input.request, documents=input.documents)", "s2 = [reader(question=input.request, context=x.text) for x in s1]"]
+PLAN = [
+    "s1 = search(query=input.request, documents=input.documents)",
+    "s2 = [reader(question=input.request, context=x.text) for x in s1]",
+]
 WHOLE = [*PLAN, "return s2"]
 FENCED = "Here is the plan:\n```python\n" + "\n".join(WHOLE) + "\n```\nIt searches, then reads."
 
 
 async def planned(
-    folder: Path, answer: Callable[[SimulatedRequest], Any], *, dialect: str = "openai", wish: PlanOptions | None = None, **behaviour: Any
+    folder: Path,
+    answer: Callable[[SimulatedRequest], Any],
+    *,
+    dialect: str = "openai",
+    wish: PlanOptions | None = None,
+    **behaviour: Any,
 ) -> tuple[PlanResult, list[SimulatedRequest]]:
     """A plan by a simulated provider, and what it was sent."""
     card = folder / "agents" / "hosted"
@@ -52,7 +60,9 @@ async def planned(
         settings = Settings.load({"fleet": str(folder / "fleet.yaml"), "journal": "off"}, start=folder, environ={})
         chosen = wish or PlanOptions(("search", "reader"), router="hosted", limits=PlanLimits(steps=4), repairs=2)
         async with Orchestra.open(settings, fleet="none") as orchestra:
-            return await plan(orchestra, "When was the tower opened?", {"documents": DOCUMENTS}, chosen), list(server.app.requests)
+            return await plan(orchestra, "When was the tower opened?", {"documents": DOCUMENTS}, chosen), list(
+                server.app.requests
+            )
 
 
 def said(request: SimulatedRequest) -> list[dict[str, str]]:
@@ -114,4 +124,8 @@ async def test_samples_of_a_vote_have_a_temperature_and_seeds_of_their_own(tmp_p
     draft, requests = await planned(tmp_path, lambda request: FENCED, wish=wish)
     assert draft.vote is not None
     assert draft.vote.agreement == 1.0
-    assert sorted((request.body["temperature"], request.body["seed"]) for request in requests) == [(0.7, 1), (0.7, 2), (0.7, 3)]
+    assert sorted((request.body["temperature"], request.body["seed"]) for request in requests) == [
+        (0.7, 1),
+        (0.7, 2),
+        (0.7, 3),
+    ]

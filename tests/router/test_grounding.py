@@ -80,14 +80,20 @@ def test_one_of_several_values_is_enough_and_the_question_is_none_of_them() -> N
     assert accepts(step_grammar(given), "s1 = reader(question=input.question, context=input.text)")
     assert not accepts(step_grammar(given), "s1 = reader(question=input.question, context=input.question)")
     (fault,) = validate_line(parse_line("s1 = calculator(question=input.question)"), given, [])
-    assert str(fault) == "/steps/1: it reads nothing of what was brought along; the first step reads one of input.text, input.documents"
+    assert (
+        str(fault)
+        == "/steps/1: it reads nothing of what was brought along; the first step reads one of input.text, input.documents"
+    )
 
 
 @pytest.mark.parametrize(
     "given",
     [
         brought(COMPARE),  # nobody takes documents, nor texts
-        brought(contract("reading", "agent", {"documents": DOCUMENTS, "sums": {"type": "array", "items": DOCUMENTS}}, STR), COMPARE),
+        brought(
+            contract("reading", "agent", {"documents": DOCUMENTS, "sums": {"type": "array", "items": DOCUMENTS}}, STR),
+            COMPARE,
+        ),
         brought(COMPARE, grounds=()),
     ],
 )
@@ -112,7 +118,10 @@ LOOK = contract("look", "agent", {"question": STR, "table": ROWS}, STR)
     ("line", "good"),
     [
         ("s1 = look(question=input.question, table=input.table)", True),
-        ("s1 = [calculator(question=x[0]) for x in input.table]", False),  # the rows of a table are nothing of their own
+        (
+            "s1 = [calculator(question=x[0]) for x in input.table]",
+            False,
+        ),  # the rows of a table are nothing of their own
         ('s1 = [cells(row=x, cell="a") for x in input.table]', False),
         ("s1 = [pair(first=x[0], second=input.question) for x in input.table]", False),
         ("s1 = [pair(first=x[0], second=input.text) for x in input.table]", True),  # it reads the text
@@ -137,7 +146,10 @@ def test_who_goes_over_the_rows_of_a_table_has_not_read_it(line: str, good: bool
     ],
 )
 def test_of_the_elements_of_a_list_one_of_a_list_in_them_is_too_little(line: str, good: bool) -> None:
-    sheets: dict[str, Any] = {"type": "array", "items": record({"name": STR, "notes": {"type": "array", "items": STR, "minItems": 1}})}
+    sheets: dict[str, Any] = {
+        "type": "array",
+        "items": record({"name": STR, "notes": {"type": "array", "items": STR, "minItems": 1}}),
+    }
     given = brought(SUM, PAIR, values={"question": STR, "sheets": sheets}, grounds=("sheets",))
     assert given.grounds == {"sheets"}
     assert accepts(step_grammar(given), line) is good
@@ -146,9 +158,14 @@ def test_of_the_elements_of_a_list_one_of_a_list_in_them_is_too_little(line: str
 
 def test_a_list_of_which_nothing_whole_can_be_given_is_no_ground() -> None:
     note = record({"name": STR})
-    sheets: dict[str, Any] = {"type": "array", "items": record({"notes": {"type": "array", "items": note, "minItems": 1}})}
+    sheets: dict[str, Any] = {
+        "type": "array",
+        "items": record({"notes": {"type": "array", "items": note, "minItems": 1}}),
+    }
     first = contract("first", "tool", {"note": note}, STR)
-    assert brought(first, COMPARE, values={"question": STR, "sheets": sheets}, grounds=("sheets",)).grounds == frozenset()
+    assert (
+        brought(first, COMPARE, values={"question": STR, "sheets": sheets}, grounds=("sheets",)).grounds == frozenset()
+    )
 
 
 def test_a_list_in_an_element_and_one_of_its_own_are_read_together() -> None:
@@ -196,7 +213,10 @@ def test_a_list_that_nobody_brought_along_is_not_enough() -> None:
 def test_a_field_of_a_record_is_enough_and_so_is_a_list_in_it() -> None:
     report = record({"title": STR, "rows": {"type": "array", "items": record({"name": STR})}})
     given = brought(SUM, values={"question": STR, "report": report}, grounds=("report",))
-    for line in ("s1 = calculator(question=input.report.title)", "s1 = [calculator(question=x.name) for x in input.report.rows]"):
+    for line in (
+        "s1 = calculator(question=input.report.title)",
+        "s1 = [calculator(question=x.name) for x in input.report.rows]",
+    ):
         assert accepts(step_grammar(given), line)
         assert validate_line(parse_line(line), given, []) == []
 
@@ -212,7 +232,10 @@ def test_of_a_plan_of_one_step_nothing_is_demanded_that_does_not_bring_the_answe
 
 
 def test_a_shortlist_keeps_somebody_who_can_read_what_was_brought_along() -> None:
-    sums = [contract(f"calc{number}", "agent", {"question": STR}, STR, says="Computes a sum of numbers.") for number in range(6)]
+    sums = [
+        contract(f"calc{number}", "agent", {"question": STR}, STR, says="Computes a sum of numbers.")
+        for number in range(6)
+    ]
     given = shortlist(brought(*sums, SEARCH), "the sum of these numbers", 3)
     assert "search" in given.by_name
     assert len(given.by_name) == 3

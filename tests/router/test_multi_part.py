@@ -38,7 +38,9 @@ ON_PENS = f's1 = calculator(question="{PENS}")'
 
 
 def offer(text: str = BOTH, *, declines: bool = True) -> Capabilities:
-    return with_request_parts(Capabilities.of([DESK, SUM], {"request": STR}, request_text=text, may_decline=declines), text)
+    return with_request_parts(
+        Capabilities.of([DESK, SUM], {"request": STR}, request_text=text, may_decline=declines), text
+    )
 
 
 def planned(*replies: str, declines: bool = True, repairs: int = 1) -> tuple[PlannerState, PlannerAction]:
@@ -62,7 +64,10 @@ def planned(*replies: str, declines: bool = True, repairs: int = 1) -> tuple[Pla
             "What was it in 2018? Also, unrelated, what do 7 crates come to?",
             ["What was it in 2018?", "unrelated, what do 7 crates come to?"],
         ),
-        ("Read the booking: for 2 at 8 pm And another thing: what do 2 pay?", ["Read the booking: for 2 at 8 pm", "what do 2 pay?"]),
+        (
+            "Read the booking: for 2 at 8 pm And another thing: what do 2 pay?",
+            ["Read the booking: for 2 at 8 pm", "what do 2 pay?"],
+        ),
         ('Who said "I came. Then: I saw."? Also: when was it?', ['Who said "I came. Then: I saw."?', "when was it?"]),
         ('"Who was it? Also: when was it?"', ['"Who was it?', 'when was it?"']),
         ('Read "A" and tell what it is. Also: what is "B"?', ['Read "A" and tell what it is.', 'what is "B"?']),
@@ -152,8 +157,14 @@ def test_a_plan_with_a_value_for_each_part_stands(lines: tuple[str, ...]) -> Non
             ("s1 = support_desk(message=input.request)", "return s1"),
             f'2 parts, 1 step: "{FLIGHT}" and "{PENS}"; write a step for each part',
         ),
-        (("s1 = calculator(question=input.request)", "return s1"), f'nothing serves "{FLIGHT}"; write a step for each part'),
-        ((f's1 = calculator(question="{BOTH}")', "return s1"), f'nothing serves "{FLIGHT}"; write a step for each part'),
+        (
+            ("s1 = calculator(question=input.request)", "return s1"),
+            f'nothing serves "{FLIGHT}"; write a step for each part',
+        ),
+        (
+            (f's1 = calculator(question="{BOTH}")', "return s1"),
+            f'nothing serves "{FLIGHT}"; write a step for each part',
+        ),
         (
             (f's1 = [calculator(question=x) for x in ["{FLIGHT}", "{PENS}"]]', "return s1"),
             f'nothing serves "{FLIGHT}"; write a step for each part',
@@ -184,12 +195,17 @@ def test_a_part_that_no_value_is_for_is_named(lines: tuple[str, ...], said: str)
         ),
         (
             "Read the mail. Then: tell me how many pens are in 5 boxes of it.",
-            ("s1 = support_desk(message=input.mail)", 's2 = calculator(question="how many pens are in 5 boxes", note=s1)'),
+            (
+                "s1 = support_desk(message=input.mail)",
+                's2 = calculator(question="how many pens are in 5 boxes", note=s1)',
+            ),
         ),
         ("Read the mail. Then: reckon it.", ("s1 = support_desk(message=input.mail)", "s2 = calculator(question=s1)")),
     ],
 )
-def test_a_part_that_goes_on_from_another_is_served_by_a_step_that_reads_a_step(text: str, lines: tuple[str, ...]) -> None:
+def test_a_part_that_goes_on_from_another_is_served_by_a_step_that_reads_a_step(
+    text: str, lines: tuple[str, ...]
+) -> None:
     steps = [one for one in map(parse_line, lines) if isinstance(one, PlanStep)]
     several = split_request(text)
     assert several is not None
@@ -210,7 +226,10 @@ LAMPS = "What do 3 lamps at 20 each cost?"
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ((f's1 = [calculator(question=x) for x in ["{FLIGHT}", "{PENS}", "{LAMPS}"]]', "return s1"), f'nothing serves "{FLIGHT}"'),
+        (
+            (f's1 = [calculator(question=x) for x in ["{FLIGHT}", "{PENS}", "{LAMPS}"]]', "return s1"),
+            f'nothing serves "{FLIGHT}"',
+        ),
         (
             (
                 "s1 = calculator(question=input.request)",
@@ -228,23 +247,43 @@ LAMPS = "What do 3 lamps at 20 each cost?"
 )
 def test_what_computes_is_for_no_part_without_a_number(lines: tuple[str, ...], said: str) -> None:
     *steps, answer = map(parse_line, lines)
-    (found,) = validate_line(answer, offer(f"{BOTH} Then: {LAMPS}"), [one for one in steps if isinstance(one, PlanStep)])
+    (found,) = validate_line(
+        answer, offer(f"{BOTH} Then: {LAMPS}"), [one for one in steps if isinstance(one, PlanStep)]
+    )
     assert found.reason == said
 
 
 @pytest.mark.parametrize("given", ["input.request", '"What do 3 lamps at 20 euros cost? Then: convert it to cents."'])
 def test_what_goes_on_from_a_sum_is_for_what_computes_all_of_it(given: str) -> None:
     text = "What do 3 lamps at 20 euros cost? Then: convert it to cents."
-    assert not validate_line(parse_line("return s1"), offer(text), [PlanStep("s1", "calculator", read_arguments(given))])
+    assert not validate_line(
+        parse_line("return s1"), offer(text), [PlanStep("s1", "calculator", read_arguments(given))]
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "lines", "left"),
     [
-        (f"{PENS} Also: tell my brother on WhatsApp that I'm leaving now.", ("calculator(question=input.request)",), "tell my brother"),
-        (f"Translate this letter into French. Also: {PENS}", ("calculator(question=input.request)",), "Translate this letter"),
-        (f"Please turn this into a song. Also: {PENS}", ("calculator(question=input.request)",), "Please turn this into a song."),
-        ("Book me a flight to Rome. Also: send an email to Ann.", ("calculator(question=input.request)",), "send an email"),
+        (
+            f"{PENS} Also: tell my brother on WhatsApp that I'm leaving now.",
+            ("calculator(question=input.request)",),
+            "tell my brother",
+        ),
+        (
+            f"Translate this letter into French. Also: {PENS}",
+            ("calculator(question=input.request)",),
+            "Translate this letter",
+        ),
+        (
+            f"Please turn this into a song. Also: {PENS}",
+            ("calculator(question=input.request)",),
+            "Please turn this into a song.",
+        ),
+        (
+            "Book me a flight to Rome. Also: send an email to Ann.",
+            ("calculator(question=input.request)",),
+            "send an email",
+        ),
         (
             f"{FLIGHT} Also: {LAMPS} Then: convert it to 5 currencies.",
             ("calculator(question=input.request)", "calculator(question=s1.expression)"),
@@ -316,7 +355,9 @@ def test_a_step_that_had_all_of_the_request_is_followed_by_another(skill: str) -
     assert find_uncovered(offer().request_parts, wanted.plan.steps, wanted.plan.answer) is not None
 
 
-@pytest.mark.parametrize("wrong", ["2 = support_desk(message=input.request)", '2 = calculator(question="of its own")', "nonsense"])
+@pytest.mark.parametrize(
+    "wrong", ["2 = support_desk(message=input.request)", '2 = calculator(question="of its own")', "nonsense"]
+)
 def test_a_plan_that_would_have_stood_is_not_lost_to_a_further_step_that_is_refused(wrong: str) -> None:
     state, wanted = planned("s1 = support_desk(message=input.request)\nreturn s1", wrong, repairs=2)
     assert isinstance(wanted, PlannerQuestion)
@@ -340,7 +381,9 @@ def test_a_part_that_nothing_serves_leaves_no_plan_unless_what_can_be_done_is_wa
     _, wanted = planned(*lines)
     assert isinstance(wanted, PlanNotFound)
     assert wanted.is_declined
-    assert [(one.code, one.path, one.reason) for one in wanted.rejections] == [(DECLINED_CODE, "/steps", f'nothing serves "{FLIGHT}"')]
+    assert [(one.code, one.path, one.reason) for one in wanted.rejections] == [
+        (DECLINED_CODE, "/steps", f'nothing serves "{FLIGHT}"')
+    ]
     _, chosen, won = elect_plan(PlannerState(PlanRequest(BOTH, offer())), wanted, (sample_lines(wanted),) * 3)
     assert (chosen, won) == (wanted, VoteResult(0, 3, 3))
     _, wanted = planned(*lines, declines=False)
@@ -350,7 +393,9 @@ def test_a_part_that_nothing_serves_leaves_no_plan_unless_what_can_be_done_is_wa
 
 def test_a_part_without_a_number_is_nothing_to_compute() -> None:
     """Where a step is demanded for each part, a small planner gave a flight to the calculator, which computed 10."""
-    state, wanted = planned("s1 = support_desk(message=input.request)", "return s1", f's2 = calculator(question="{FLIGHT}")', repairs=2)
+    state, wanted = planned(
+        "s1 = support_desk(message=input.request)", "return s1", f's2 = calculator(question="{FLIGHT}")', repairs=2
+    )
     assert isinstance(wanted, PlannerQuestion)
     assert [(one.code, one.path) for one in state.rejected[-1:]] == [("R025", "/steps/2/with/question")]
     assert "has no number" in state.rejected[-1].reason
@@ -361,7 +406,9 @@ def test_a_part_without_a_number_is_nothing_to_compute() -> None:
         PlanStep("s1", "calculator", {"question": PlanLiteral(FLIGHT)}), alone, []
     )  # as before, where parts are not looked at
     half = "How much is half a dozen eggs? Also: when was it?"
-    assert not validate_line(PlanStep("s1", "calculator", {"question": PlanLiteral("How much is half a dozen eggs?")}), offer(half), [])
+    assert not validate_line(
+        PlanStep("s1", "calculator", {"question": PlanLiteral("How much is half a dozen eggs?")}), offer(half), []
+    )
 
 
 def test_a_plan_that_has_served_is_not_taken_where_what_computes_is_given_words_without_a_number() -> None:

@@ -69,7 +69,8 @@ def test_a_step_that_only_waits() -> None:
 def test_a_value_of_a_type_without_a_name_gets_one() -> None:
     value = {"total": 3, "lines": [{"text": "a"}]}
     given = Capabilities.of(
-        [contract("pay", "tool", {"invoice": infer_schema(value)}, {"type": "string"})], {"the_invoice": infer_schema(value)}
+        [contract("pay", "tool", {"invoice": infer_schema(value)}, {"type": "string"})],
+        {"the_invoice": infer_schema(value)},
     )
     graph = to_workflow(planned("s1 = pay(invoice=input.the_invoice)\nreturn s1"), given, "pays")
     assert graph.input["the_invoice"].type == "TheInvoice"
@@ -78,7 +79,9 @@ def test_a_value_of_a_type_without_a_name_gets_one() -> None:
 
 def test_types_that_are_declared_hide_neither_each_other_nor_a_model() -> None:
     one, other = (infer_schema({"a": value}) for value in ("text", 3))
-    inputs, types = declare_inputs({"a_b": one, "a__b": other, "document": one, "documents": SEARCH.input["properties"]["documents"]})
+    inputs, types = declare_inputs(
+        {"a_b": one, "a__b": other, "document": one, "documents": SEARCH.input["properties"]["documents"]}
+    )
     assert {name: entry["type"] for name, entry in inputs.items()} == {
         "a_b": "AB",
         "a__b": "AB_",
@@ -89,9 +92,16 @@ def test_types_that_are_declared_hide_neither_each_other_nor_a_model() -> None:
 
 
 def test_types_that_are_declared_keep_their_names_where_nothing_is_hidden() -> None:
-    record, labels = infer_schema({"a": "text"}), {"type": "string", "enum": ["Invoice", 'the "Invoice"', "it's Invoice"]}
+    record, labels = (
+        infer_schema({"a": "text"}),
+        {"type": "string", "enum": ["Invoice", 'the "Invoice"', "it's Invoice"]},
+    )
     inputs, types = declare_inputs({"kind": labels, "invoice": record, "a_b": record, "a__b": dict(record)})
-    assert {name: entry["type"] for name, entry in inputs.items() if name != "kind"} == {"invoice": "Invoice", "a_b": "AB", "a__b": "AB"}
+    assert {name: entry["type"] for name, entry in inputs.items() if name != "kind"} == {
+        "invoice": "Invoice",
+        "a_b": "AB",
+        "a__b": "AB",
+    }
     assert types == {"Invoice": record, "AB": record}
 
 
@@ -102,15 +112,24 @@ def test_lines_without_an_answer_are_no_plan() -> None:
 
 
 def test_the_types_of_values() -> None:
-    assert infer_schema([["a", "b"], ["c"]]) == {"type": "array", "items": {"type": "array", "items": {"type": "string"}}}
+    assert infer_schema([["a", "b"], ["c"]]) == {
+        "type": "array",
+        "items": {"type": "array", "items": {"type": "string"}},
+    }
     assert (
-        offer(READER).assignability.mismatch(infer_schema([{"source": "a", "text": "b"}]), SEARCH.input["properties"]["documents"]) is None
+        offer(READER).assignability.mismatch(
+            infer_schema([{"source": "a", "text": "b"}]), SEARCH.input["properties"]["documents"]
+        )
+        is None
     )
 
 
 def test_a_shortlist_has_what_the_request_names_and_what_that_needs() -> None:
     others = [
-        contract(f"weather_{n}", "tool", {"city": {"type": "string"}}, {"type": "string"}, says="The weather of a city.") for n in range(50)
+        contract(
+            f"weather_{n}", "tool", {"city": {"type": "string"}}, {"type": "string"}, says="The weather of a city."
+        )
+        for n in range(50)
     ]
     given = Capabilities.of([*others, *ALL], offer().inputs)
     found = shortlist(given, "one answer from the readings of several passages", most=6)
@@ -129,7 +148,14 @@ def test_where_the_request_tells_nothing_the_projects_tools_and_other_skills_are
     agents = [contract(f"agent_{n}", "agent", {"text": STR}, STR, says="Helps.") for n in range(20)]
     tools = [contract(f"tool_{n}", "tool", {"text": STR}, STR, says="Helps.") for n in range(3)]
     given = Capabilities.of([*agents, *tools], {"text": STR})
-    assert list(shortlist(given, "loud", most=6).by_name) == ["tool_0", "agent_0", "tool_1", "agent_1", "tool_2", "agent_2"]
+    assert list(shortlist(given, "loud", most=6).by_name) == [
+        "tool_0",
+        "agent_0",
+        "tool_1",
+        "agent_1",
+        "tool_2",
+        "agent_2",
+    ]
 
 
 def test_where_the_request_tells_nothing_what_came_with_the_package_is_taken_as_listed() -> None:

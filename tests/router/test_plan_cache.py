@@ -186,7 +186,9 @@ def test_another_router_label_or_digest_is_another_shape_and_the_order_of_skills
     assert context_digest(OFFER, "another") != SHAPE
     assert context_digest(OFFER, "router", "restricted") != SHAPE
     assert context_digest(offer(*reversed(ALL), values=VALUES), "router") == SHAPE
-    changed = [Capability.from_contract(one) for one in ALL[:-1]] + [Capability("compare", "tool", {}, frozenset(), STR, digest="1")]
+    changed = [Capability.from_contract(one) for one in ALL[:-1]] + [
+        Capability("compare", "tool", {}, frozenset(), STR, digest="1")
+    ]
     assert context_digest(offer(*changed, values=VALUES), "router") != SHAPE
 
 
@@ -222,7 +224,10 @@ def test_what_is_corrupt_or_foreign_is_none_of_ours(change: dict[str, Any]) -> N
 
 
 @given(
-    st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
 )
 def test_no_stored_value_does_anything_but_miss(stored: Any) -> None:
     with pytest.raises(CachedPlanError):

@@ -219,7 +219,8 @@ def test_a_whole_plan_may_be_the_right_one() -> None:
 
 def test_an_offer_of_a_thousand_is_compiled() -> None:
     many = Capabilities.of(
-        [READER.__class__(f"reader_{n}", "agent", READER.input, READER.output) for n in range(1000)], {"question": {"type": "string"}}
+        [READER.__class__(f"reader_{n}", "agent", READER.input, READER.output) for n in range(1000)],
+        {"question": {"type": "string"}},
     )
     grammar = step_grammar(many)
     assert accepts(grammar, 's1 = reader_999(question=input.question, context="a")')
@@ -268,7 +269,9 @@ def test_a_call_that_stands_is_not_written_again(again: str, otherwise: str) -> 
         ('s3 = [reader(question="Where", context=x.text) for x in s1]', True),
     ],
 )
-def test_what_an_earlier_call_was_given_of_its_elements_is_no_part_of_those_of_another_list(line: str, good: bool) -> None:
+def test_what_an_earlier_call_was_given_of_its_elements_is_no_part_of_those_of_another_list(
+    line: str, good: bool
+) -> None:
     given = offer(*ALL, words="Where is it?")
     taken = steps(*BEFORE)
     assert (not validate_line(parse_line(line), given, taken)) is good
@@ -327,7 +330,9 @@ def test_a_table_is_not_made_up() -> None:
     ],
 )
 def test_of_a_union_a_plan_states_what_it_could_state_alone(argument: str, code: str, says: str) -> None:
-    lists = [{"type": "array", "items": one} for one in (STR, {"type": "array", "items": STR}, {"enum": ["small", "large"]})]
+    lists = [
+        {"type": "array", "items": one} for one in (STR, {"type": "array", "items": STR}, {"enum": ["small", "large"]})
+    ]
     look = contract(
         "look",
         "tool",

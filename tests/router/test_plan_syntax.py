@@ -6,23 +6,37 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.router.plan_syntax import PlanAnswer, PlanLiteral, PlanReference, PlanStep, PlanSyntaxError, parse_line, parse_plan
+from orchestra.router.plan_syntax import (
+    PlanAnswer,
+    PlanLiteral,
+    PlanReference,
+    PlanStep,
+    PlanSyntaxError,
+    parse_line,
+    parse_plan,
+)
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
-SKILLS = st.from_regex(r"[A-Za-z_]([A-Za-z0-9_.:/-]{0,8}[A-Za-z0-9_])?", fullmatch=True).filter(lambda name: name != "return")
+SKILLS = st.from_regex(r"[A-Za-z_]([A-Za-z0-9_.:/-]{0,8}[A-Za-z0-9_])?", fullmatch=True).filter(
+    lambda name: name != "return"
+)
 STEPS = st.integers(1, 99).map(lambda number: f"s{number}")
 PATHS = st.lists(NAMES | st.integers(0, 9), max_size=3).map(tuple)
 REFERENCES = st.builds(PlanReference, st.just("input") | STEPS | st.just("x"), PATHS)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-999, 999) | st.floats(allow_nan=False, allow_infinity=False, width=16) | st.text(max_size=12),
+    st.none()
+    | st.booleans()
+    | st.integers(-999, 999)
+    | st.floats(allow_nan=False, allow_infinity=False, width=16)
+    | st.text(max_size=12),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=5,
 ).filter(lambda value: "\ud800" not in repr(value))
 ARGUMENTS = st.dictionaries(NAMES, REFERENCES | st.builds(PlanLiteral, JSON), max_size=4)
 STATED = st.lists(JSON, max_size=3).map(PlanLiteral)
-LINES = st.builds(PlanStep, STEPS, SKILLS, ARGUMENTS, st.none() | REFERENCES | STATED, st.lists(STEPS, max_size=2).map(tuple)) | st.builds(
-    PlanAnswer, st.lists(REFERENCES.filter(lambda one: str(one) != "nothing"), max_size=3).map(tuple)
-)
+LINES = st.builds(
+    PlanStep, STEPS, SKILLS, ARGUMENTS, st.none() | REFERENCES | STATED, st.lists(STEPS, max_size=2).map(tuple)
+) | st.builds(PlanAnswer, st.lists(REFERENCES.filter(lambda one: str(one) != "nothing"), max_size=3).map(tuple))
 
 
 @given(LINES)

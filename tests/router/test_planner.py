@@ -8,7 +8,16 @@ from random import Random
 import pytest
 
 from orchestra.router.plan_syntax import parse_plan
-from orchestra.router.planner import PlanFound, PlannerAction, PlannerQuestion, PlannerState, PlanNotFound, PlanRequest, advance, start
+from orchestra.router.planner import (
+    PlanFound,
+    PlannerAction,
+    PlannerQuestion,
+    PlannerState,
+    PlanNotFound,
+    PlanRequest,
+    advance,
+    start,
+)
 from orchestra.router.prompt import DEFAULT_REQUEST_TOKENS, MAX_REQUEST_LENGTH, estimate_tokens
 from orchestra.router.tool_turns import parse_next_line
 from tests.agents.test_evidence_grammar import accepts
@@ -83,7 +92,11 @@ def test_it_may_not_say_so_after_a_step_or_where_it_was_not_asked_to() -> None:
     for state, wanted in (talk(declining(), PLAN[0]), start(request())):
         assert isinstance(wanted, PlannerQuestion)
         assert not any(accepts(wanted.inputs["grammar"], begin + "return nothing") for begin in ("", "\n"))
-        said = "returns the value of one; return s1" if state.steps else "/answer: nothing is no answer here: plan what can be done; s1 = "
+        said = (
+            "returns the value of one; return s1"
+            if state.steps
+            else "/answer: nothing is no answer here: plan what can be done; s1 = "
+        )
         _, wanted = advance(state, "return nothing")
         assert isinstance(wanted, PlannerQuestion)
         assert said in wanted.inputs["request"]
@@ -185,7 +198,9 @@ def test_a_long_request_is_shown_by_its_beginning_and_its_end() -> None:
     assert wanted.inputs["request"].endswith("bbb")
 
 
-@pytest.mark.parametrize("text", ["塔" * 4_000, "塔在哪里。" * 2_000, "#!%&" * 25_000, "🙂" * 5_000, "Where is it? " * 5_000])
+@pytest.mark.parametrize(
+    "text", ["塔" * 4_000, "塔在哪里。" * 2_000, "#!%&" * 25_000, "🙂" * 5_000, "Where is it? " * 5_000]
+)
 @pytest.mark.parametrize("room", [0, 1_500, 7_000])
 def test_a_request_is_cut_to_what_its_planner_has_room_for(text: str, room: int) -> None:
     _, wanted = start(replace(request(text=text), token_budget=room))
@@ -217,7 +232,9 @@ def test_a_model_that_knows_nothing_ends_with_a_plan(seed: int) -> None:
         text = walked(wanted.inputs["grammar"], random)
         assert text is not None
         state, wanted = advance(state, text)
-    assert isinstance(wanted, PlanFound) or (isinstance(wanted, PlanNotFound) and "the same call" in str(wanted.rejections[-1]))
+    assert isinstance(wanted, PlanFound) or (
+        isinstance(wanted, PlanNotFound) and "the same call" in str(wanted.rejections[-1])
+    )
 
 
 @pytest.mark.parametrize(

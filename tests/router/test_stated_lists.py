@@ -36,7 +36,9 @@ DATE = contract("on", "tool", {"day": {"type": "string", "format": "date"}}, STR
 def narrow(width: int, words: str = "", steps: int = 6) -> Capabilities:
     """All skills, for lists of at most so many elements."""
     made = offer(*ALL, TAG, DATE, words=words)
-    return Capabilities(made.by_name, made.inputs, made.output_type, PlanLimits(steps=steps, width=width), made.request_text)
+    return Capabilities(
+        made.by_name, made.inputs, made.output_type, PlanLimits(steps=steps, width=width), made.request_text
+    )
 
 
 def test_a_list_that_is_stated_is_read_and_written_the_same() -> None:
@@ -110,7 +112,10 @@ def test_a_list_has_as_many_elements_as_the_limits_say_and_a_line_as_many_charac
 
 
 def test_a_list_that_no_expression_holds_is_refused() -> None:
-    fits, longer = (parse_line(f's1 = [calculator(question=x) for x in ["{"a" * size}"]]') for size in (MAX_LENGTH - 7, MAX_LENGTH - 6))
+    fits, longer = (
+        parse_line(f's1 = [calculator(question=x) for x in ["{"a" * size}"]]')
+        for size in (MAX_LENGTH - 7, MAX_LENGTH - 6)
+    )
     assert validate_line(fits, offer(), []) == []
     assert [one.code for one in validate_line(longer, offer(), [])] == ["R006"]
     program(fits, offer())
@@ -177,7 +182,21 @@ def test_a_whole_plan_may_go_over_a_list_that_it_states() -> None:
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
-    ["${input.question}", "$${x}", "a } b", "{", '"""', "'", "\\", "\\u0024", "$", "a\nb\t\r", "\u2028\x00\x7f", "\N{GRINNING FACE}", ""]
+    [
+        "${input.question}",
+        "$${x}",
+        "a } b",
+        "{",
+        '"""',
+        "'",
+        "\\",
+        "\\u0024",
+        "$",
+        "a\nb\t\r",
+        "\u2028\x00\x7f",
+        "\N{GRINNING FACE}",
+        "",
+    ]
 )
 NUMBERS = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
 ANYTHING: Schema = {"anyOf": [STR, {"type": "number"}, {"type": "boolean"}]}

@@ -16,7 +16,10 @@ TOLD = {
     "translator": "Says the same in another language.",
     "caller": "Answers a question with functions.",
 }
-SKILLS = [Capability(name, "agent", {"text": TEXT, "message": TEXT}, frozenset({"text"}), TEXT, said) for name, said in TOLD.items()]
+SKILLS = [
+    Capability(name, "agent", {"text": TEXT, "message": TEXT}, frozenset({"text"}), TEXT, said)
+    for name, said in TOLD.items()
+]
 
 
 @pytest.mark.parametrize(
@@ -36,7 +39,15 @@ def test_what_shares_the_words_that_carry_meaning_is_near(request_: str, name: s
 
 @pytest.mark.parametrize(
     "request_",
-    ["Write a poem about autumn", "Call my mother", "Send this message to Ann", "Wie wird das Wetter?", "What is it with you", "", "?"],
+    [
+        "Write a poem about autumn",
+        "Call my mother",
+        "Send this message to Ann",
+        "Wie wird das Wetter?",
+        "What is it with you",
+        "",
+        "?",
+    ],
 )
 def test_stray_words_and_names_of_arguments_bring_nothing_near(request_: str) -> None:
     assert nearest(SKILLS, request_) is None
@@ -51,7 +62,8 @@ def test_the_nearest_to_a_long_request_is_found_in_time() -> None:
         return "".join(chr(97 + number // 26**at % 26) for at in range(4)) + "ing"
 
     told = [
-        Capability(f"one_{at}", "agent", {}, frozenset(), TEXT, " ".join(word(at * 97 + more) for more in range(15))) for at in range(80)
+        Capability(f"one_{at}", "agent", {}, frozenset(), TEXT, " ".join(word(at * 97 + more) for more in range(15)))
+        for at in range(80)
     ]
     asked = " ".join(word(at * 13) for at in range(1000))
     assert_cost(lambda: nearest(told, asked), at_most=500)

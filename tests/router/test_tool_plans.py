@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.core.errors import InputError, RunFailed
+from orchestra.router import PlanStyle
 from orchestra.router.tool_plans import (
     MAX_PROMPT_LENGTH,
     MIN_SHORTLIST,
@@ -20,7 +21,6 @@ from orchestra.router.tool_plans import (
     parse_tools,
     shortlist,
 )
-from orchestra.router.tools import PlanStyle
 from orchestra.testing import SimulatedOrchestra
 from tests.agents.test_evidence_grammar import accepts
 from tests.router.house import walked
@@ -29,9 +29,17 @@ TOOLS: list[Any] = [
     {
         "name": "findFlight",
         "description": "Flights to a city, with their prices.",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}, "day": {"type": "integer"}}, "required": ["city"]},
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}, "day": {"type": "integer"}},
+            "required": ["city"],
+        },
     },
-    {"name": "book", "description": "Books what was found.", "parameters": {"what": {"type": "str"}, "seats": {"type": "int"}}},
+    {
+        "name": "book",
+        "description": "Books what was found.",
+        "parameters": {"what": {"type": "str"}, "seats": {"type": "int"}},
+    },
     {"name": "send mail!", "description": "Tells somebody."},
     "alarm",
 ]
@@ -48,13 +56,20 @@ def test_tools_are_declared_in_several_ways() -> None:
 
 def test_a_parameter_may_be_called_properties() -> None:
     (one,) = parse_tools(
-        [{"name": "draw", "parameters": {"type": {"type": "str"}, "properties": {"type": "str", "description": "Which."}}}]
+        [
+            {
+                "name": "draw",
+                "parameters": {"type": {"type": "str"}, "properties": {"type": "str", "description": "Which."}},
+            }
+        ]
     )
     assert list(one.fields) == ["type", "properties"]
 
 
 def test_parameters_may_be_told_in_words() -> None:
-    (one,) = parse_tools([{"name": "draw", "parameters": {"id": "Required. string. The id.", "size": "integer. How large."}}])
+    (one,) = parse_tools(
+        [{"name": "draw", "parameters": {"id": "Required. string. The id.", "size": "integer. How large."}}]
+    )
     assert one.signature == "draw(id, size?)"
 
 
@@ -73,7 +88,9 @@ def test_what_shares_words_with_the_task_is_told_first_and_as_much_as_there_is_r
     many = parse_tools([f"tool_{number}" for number in range(400)] + TOOLS)
     found = shortlist("Find a flight to Rome, and set the alarm", many)
     assert {one.name for one in found[:2]} == {"findFlight", "alarm"}
-    assert sum(len(one.signature) + 1 for one in found) <= MAX_PROMPT_LENGTH < sum(len(one.signature) + 1 for one in many)
+    assert (
+        sum(len(one.signature) + 1 for one in found) <= MAX_PROMPT_LENGTH < sum(len(one.signature) + 1 for one in many)
+    )
 
 
 def test_however_long_they_are_some_are_told() -> None:
@@ -145,7 +162,10 @@ def test_a_plan_of_steps() -> None:
     assert accepts(build_grammar([], "steps"), plan)
     assert not accepts(build_grammar(KNOWN, "calls"), plan)
     found = parse_graph(plan, KNOWN)
-    assert found == {"nodes": [{"step": "Add the costs."}, {"step": 'Count the "days".'}, {"step": "Divide."}], "edges": [[0, 2], [1, 2]]}
+    assert found == {
+        "nodes": [{"step": "Add the costs."}, {"step": 'Count the "days".'}, {"step": "Divide."}],
+        "edges": [[0, 2], [1, 2]],
+    }
     assert format_graph(found["nodes"], found["edges"], KNOWN) == plan
     with pytest.raises(InputError):
         parse_graph(plan, KNOWN, "calls")
@@ -174,7 +194,9 @@ def test_whatever_the_grammar_lets_through_is_a_graph_without_a_cycle(seed: int,
     assert all(0 <= i < j < len(found["nodes"]) for i, j in found["edges"])
 
 
-@given(st.lists(st.tuples(st.sampled_from(["alarm", "send mail!"]), st.sets(st.integers(0, 8))), min_size=1, max_size=8))
+@given(
+    st.lists(st.tuples(st.sampled_from(["alarm", "send mail!"]), st.sets(st.integers(0, 8))), min_size=1, max_size=8)
+)
 def test_lines_and_graph_are_each_others_inverse(drawn: list[tuple[str, set[int]]]) -> None:
     nodes = [{"tool": name} for name, _ in drawn]
     edges = [[i, j] for j, (_, before) in enumerate(drawn) for i in sorted(before) if i < j]
@@ -183,8 +205,13 @@ def test_lines_and_graph_are_each_others_inverse(drawn: list[tuple[str, set[int]
 
 async def test_the_workflow_planner_gives_the_graph(simulated: SimulatedOrchestra) -> None:
     simulated.set_answers({"tool_planner": 's1 = findFlight(city="Rome")\ns2 = alarm(s1)'})
-    result = await simulated.run(simulated.find("planner"), task="Find a flight to Rome, then set the alarm.", tools=TOOLS)
-    assert result.value == {"nodes": [{"tool": "findFlight", "arguments": {"city": "Rome"}}, {"tool": "alarm"}], "edges": [[0, 1]]}
+    result = await simulated.run(
+        simulated.find("planner"), task="Find a flight to Rome, then set the alarm.", tools=TOOLS
+    )
+    assert result.value == {
+        "nodes": [{"tool": "findFlight", "arguments": {"city": "Rome"}}, {"tool": "alarm"}],
+        "edges": [[0, 1]],
+    }
 
 
 async def test_a_plan_with_a_tool_that_is_not_there_fails(simulated: SimulatedOrchestra) -> None:
@@ -194,5 +221,8 @@ async def test_a_plan_with_a_tool_that_is_not_there_fails(simulated: SimulatedOr
 
 
 def test_a_catalogue_of_thousands_keeps_the_parameters_of_its_tools() -> None:
-    many = [{"name": f"tool_{at}", "parameters": {f"p{number}": {"type": "str"} for number in range(8)}} for at in range(4000)]
+    many = [
+        {"name": f"tool_{at}", "parameters": {f"p{number}": {"type": "str"} for number in range(8)}}
+        for at in range(4000)
+    ]
     assert all(len(one.fields) == 8 for one in parse_tools(many))

@@ -45,7 +45,11 @@ def plans(draw: st.DrawFn) -> Plan:
         arguments: dict[str, Argument] = {}
         for name in draw(st.lists(st.sampled_from(["a", "b", "c"]), max_size=3, unique=True)):
             arguments[name] = reference() if draw(truth) else PlanLiteral(draw(constants))
-        each = draw(st.none() | st.lists(constants, min_size=1, max_size=3).map(PlanLiteral)) if draw(truth) else reference()
+        each = (
+            draw(st.none() | st.lists(constants, min_size=1, max_size=3).map(PlanLiteral))
+            if draw(truth)
+            else reference()
+        )
         if each is not None:
             arguments["x"] = PlanReference("x")
         after = tuple(draw(st.lists(st.sampled_from(names), unique=True, max_size=2))) if names else ()
@@ -62,7 +66,9 @@ def rewritten(found: Plan, random: Random) -> Plan:
     names: dict[str, str] = {}
     made: list[PlanStep] = []
     while left:
-        ready = [step for step in left if {one.root for one in step.references} | set(step.after) <= names.keys() | {INPUT}]
+        ready = [
+            step for step in left if {one.root for one in step.references} | set(step.after) <= names.keys() | {INPUT}
+        ]
         step = random.choice(ready)
         left.remove(step)
         renamed = {name: _renamed(value, names) for name, value in step.arguments.items()}
@@ -141,7 +147,10 @@ def test_plans_that_differ(one: str, other: str) -> None:
         ("s1 = a(k=5)\nreturn s1", "s1 = a(k=5.0)\nreturn s1"),
         ('s1 = a(k="iron  works")\nreturn s1', 's1 = a(k="Iron Works ")\nreturn s1'),
         ('s1 = a(k="1,000")\nreturn s1', 's1 = a(k="1000")\nreturn s1'),
-        ('s1 = [a(k=x) for x in ["Iron  works", "1,000"]]\nreturn s1', 's1 = [a(k=x) for x in ["iron works", "1000"]]\nreturn s1'),
+        (
+            's1 = [a(k=x) for x in ["Iron  works", "1,000"]]\nreturn s1',
+            's1 = [a(k=x) for x in ["iron works", "1000"]]\nreturn s1',
+        ),
         ("s1 = a()\ns2 = b(s1, y=s1)\nreturn s2", "s1 = a()\ns2 = b(y=s1)\nreturn s2"),
         ("s1 = a()\ns2 = b(y=s1)\ns3 = c(s1, y=s2)\nreturn s3", "s1 = a()\ns2 = b(y=s1)\ns3 = c(y=s2)\nreturn s3"),
     ],

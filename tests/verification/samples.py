@@ -18,7 +18,9 @@ FOUND = certify(ITEMS, CertificationTerms(), rounds=5)
 _ORIGIN = CertificationOrigin("rows.jsonl", "d" * 32, ("EM",), False)
 
 
-def certified(agent: str = "reader", checks: tuple[str, ...] = ("quote", "confidence"), threshold: float | None = None) -> Certificate:
+def certified(
+    agent: str = "reader", checks: tuple[str, ...] = ("quote", "confidence"), threshold: float | None = None
+) -> Certificate:
     """A certificate of an agent, with a threshold of its own where one is wanted."""
     made = build_certificate(agent, checks, FOUND, _ORIGIN, BONDS, "2026-11-25T12:00:00+00:00")
     return made if threshold is None else msgspec.structs.replace(made, threshold=threshold).with_digest()

@@ -12,7 +12,7 @@ from orchestra.agents.contract import Catalog
 from orchestra.core.events import Verdict
 from orchestra.core.outcomes import Evidence
 from orchestra.core.protocols import EvidenceSource
-from orchestra.verification import combine_verdicts
+from orchestra.verification import acceptance
 from orchestra.verification.acceptance import ALL_CHECKS, VerificationRequest, VerificationResult, verify_without_models
 
 TEXT = "In 1891 Scottish chemist James Dewar made 5 million litres of liquid oxygen; the cost fell by 12.5% to $1,200."
@@ -32,7 +32,9 @@ SUM: dict[str, Any] = {
 
 def rule(value: Any, *checks: str, schema: dict[str, Any] = READING, accept: float = 0.5) -> VerificationResult:
     evidence = (EvidenceSource("other"), EvidenceSource(TEXT, "a.txt"))
-    return verify_without_models(VerificationRequest(value=value, schema=schema, evidence=evidence, checks=checks, accept=accept))
+    return verify_without_models(
+        VerificationRequest(value=value, schema=schema, evidence=evidence, checks=checks, accept=accept)
+    )
 
 
 def test_a_true_quote_is_accepted_with_its_place() -> None:
@@ -40,7 +42,9 @@ def test_a_true_quote_is_accepted_with_its_place() -> None:
     start_at = TEXT.index("Scottish")
     assert ruling.accepted
     assert ruling.score == 1.0
-    assert ruling.evidence == (Evidence("quote", TEXT[start_at : start_at + 28], "a.txt", start_at, start_at + 28, "quote"),)
+    assert ruling.evidence == (
+        Evidence("quote", TEXT[start_at : start_at + 28], "a.txt", start_at, start_at + 28, "quote"),
+    )
 
 
 def test_an_answer_that_abstains_is_accepted() -> None:
@@ -66,7 +70,10 @@ def test_a_near_match_is_unknown_and_is_not_accepted() -> None:
     words = [f"word{index}" for index in range(30)]
     near = " ".join([*words[:9], "other", *words[10:]])
     situation = VerificationRequest(
-        value={"answer": "x", "quote": near}, schema=READING, evidence=(EvidenceSource(" ".join(words)),), checks=("quote",)
+        value={"answer": "x", "quote": near},
+        schema=READING,
+        evidence=(EvidenceSource(" ".join(words)),),
+        checks=("quote",),
     )
     ruling = verify_without_models(situation)
     assert ruling.verdicts[0].outcome == "unknown"
@@ -96,7 +103,11 @@ def test_without_checks_there_is_no_objection() -> None:
 
 
 def test_every_item_of_a_list_needs_its_own_quote() -> None:
-    schema = {"type": "object", "properties": {"items": {"type": "array", "items": {"$ref": "#/$defs/R"}}}, "$defs": {"R": READING}}
+    schema = {
+        "type": "object",
+        "properties": {"items": {"type": "array", "items": {"$ref": "#/$defs/R"}}},
+        "$defs": {"R": READING},
+    }
     good = {"answer": "Dewar", "quote": "James Dewar"}
     assert rule({"items": [good, {"answer": None, "quote": None}]}, "quote", schema=schema).accepted
     ruling = rule({"items": [good, {"answer": "x", "quote": None}]}, "quote", schema=schema)
@@ -130,7 +141,10 @@ def test_a_choice_beside_an_expression_needs_no_quote() -> None:
 def test_a_list_of_quotes_counts_as_support() -> None:
     schema = {
         "type": "object",
-        "properties": {"text": {"type": "string"}, "quotes": {"type": "array", "items": {"type": "string", "format": "quote"}}},
+        "properties": {
+            "text": {"type": "string"},
+            "quotes": {"type": "array", "items": {"type": "string", "format": "quote"}},
+        },
     }
     assert rule({"text": "x", "quotes": ["James Dewar"]}, "quote", schema=schema).accepted
     assert not rule({"text": "x", "quotes": []}, "quote", schema=schema).accepted
@@ -152,7 +166,10 @@ def test_the_numbers_of_an_answer_are_in_the_evidence(answer: str, outcome: str)
 def test_a_number_that_says_where_something_stands_is_not_looked_up() -> None:
     def schema(**more: str) -> dict[str, Any]:
         index = {"type": "integer", **more}
-        properties = {"rows": {"type": "array", "items": {"$ref": "#/$defs/Index"}}, "column": {"anyOf": [index, {"type": "null"}]}}
+        properties = {
+            "rows": {"type": "array", "items": {"$ref": "#/$defs/Index"}},
+            "column": {"anyOf": [index, {"type": "null"}]},
+        }
         return {"type": "object", "properties": properties | {"count": {"type": "integer"}}, "$defs": {"Index": index}}
 
     where = schema(format="index")
@@ -192,9 +209,9 @@ def test_a_computed_number_rests_on_operands_of_the_evidence() -> None:
 
 def test_a_score_under_the_threshold_is_not_accepted() -> None:
     verdicts = (Verdict("a", "pass", 0.7), Verdict("b", "pass", 0.9))
-    assert combine_verdicts.combined_score(verdicts) == 0.7
-    assert combine_verdicts.is_accepted(verdicts, 0.7)
-    assert not combine_verdicts.is_accepted(verdicts, 0.8)
+    assert acceptance.combined_score(verdicts) == 0.7
+    assert acceptance.is_accepted(verdicts, 0.7)
+    assert not acceptance.is_accepted(verdicts, 0.8)
 
 
 OUTCOMES = st.builds(Verdict, st.just("c"), st.sampled_from(["pass", "fail", "unknown"]), st.floats(0, 1))
@@ -202,16 +219,21 @@ OUTCOMES = st.builds(Verdict, st.just("c"), st.sampled_from(["pass", "fail", "un
 
 @given(st.lists(OUTCOMES, min_size=1), st.floats(0, 1))
 def test_only_passes_are_accepted_whatever_their_order(verdicts: list[Verdict], threshold: float) -> None:
-    accepted = combine_verdicts.is_accepted(verdicts, threshold)
-    assert accepted == combine_verdicts.is_accepted(verdicts[::-1], threshold)
+    accepted = acceptance.is_accepted(verdicts, threshold)
+    assert accepted == acceptance.is_accepted(verdicts[::-1], threshold)
     if accepted:
         assert {verdict.outcome for verdict in verdicts} == {"pass"}
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**12), 10**12) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=30),
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**12), 10**12)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=30),
     lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["answer", "quote", "expression", "result"]), inner, max_size=4)
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["answer", "quote", "expression", "result"]), inner, max_size=4)
     ),
     max_leaves=12,
 )
@@ -223,15 +245,21 @@ def test_no_value_makes_the_checks_stumble(value: Any, schema: dict[str, Any]) -
         assert rule(value, check, schema=schema).verdicts[0].outcome in {"pass", "fail", "unknown"}
 
 
-@pytest.mark.parametrize(("sure", "accept", "good"), [(0.7, 0.7, True), (0.69, 0.7, False), (0.5, 0.5, True), (None, 0.0, False)])
+@pytest.mark.parametrize(
+    ("sure", "accept", "good"), [(0.7, 0.7, True), (0.69, 0.7, False), (0.5, 0.5, True), (None, 0.0, False)]
+)
 def test_confidence_is_what_the_producer_says_of_itself(sure: float | None, accept: float, good: bool) -> None:
     ruling = verify_without_models(
-        VerificationRequest(value="x", schema={"type": "string"}, checks=("confidence",), accept=accept, confidence=sure)
+        VerificationRequest(
+            value="x", schema={"type": "string"}, checks=("confidence",), accept=accept, confidence=sure
+        )
     )
     assert (ruling.accepted, ruling.score) == (good, sure if good else 0.0 if sure is not None else None)
 
 
-@pytest.mark.parametrize(("expression", "answer", "good"), [("7 * 2", 14, True), (None, 14, False), ("7 * 2", "fourteen", False)])
+@pytest.mark.parametrize(
+    ("expression", "answer", "good"), [("7 * 2", 14, True), (None, 14, False), ("7 * 2", "fourteen", False)]
+)
 def test_a_sum_needs_no_quote_beside_it(expression: str | None, answer: Any, good: bool) -> None:
     fields = {
         "expression": {"type": ["string", "null"], "format": "expression"},

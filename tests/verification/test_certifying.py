@@ -47,7 +47,9 @@ def drawn(count: int, seed: int, *, power: int = 3) -> list[ScoredAnswer]:
     """Answers whose score is uniform in [0, 1], and which are wrong with probability 0.6 · (1 - score) ** power."""
     source = random.Random(seed)
     scores = [source.random() for _ in range(count)]
-    return [ScoredAnswer(f"{at}", score, source.random() < 0.6 * (1 - score) ** power) for at, score in enumerate(scores)]
+    return [
+        ScoredAnswer(f"{at}", score, source.random() < 0.6 * (1 - score) ** power) for at, score in enumerate(scores)
+    ]
 
 
 def risk(threshold: float, *, power: int) -> float:
@@ -56,16 +58,27 @@ def risk(threshold: float, *, power: int) -> float:
 
 
 def exactly(errors: int, accepted: int, alpha: Fraction) -> Fraction:
-    return sum((math.comb(accepted, k) * alpha**k * (1 - alpha) ** (accepted - k) for k in range(errors + 1)), Fraction(0))
+    return sum(
+        (math.comb(accepted, k) * alpha**k * (1 - alpha) ** (accepted - k) for k in range(errors + 1)), Fraction(0)
+    )
 
 
-@given(st.integers(0, 120), st.integers(0, 120), st.sampled_from([Fraction(1, 100), Fraction(1, 20), Fraction(1, 4), Fraction(1, 2)]))
+@given(
+    st.integers(0, 120),
+    st.integers(0, 120),
+    st.sampled_from([Fraction(1, 100), Fraction(1, 20), Fraction(1, 4), Fraction(1, 2)]),
+)
 def test_the_binomial_tail_is_exact(errors: int, accepted: int, alpha: Fraction) -> None:
-    assert binomial_tail(errors, accepted, float(alpha)) == pytest.approx(float(exactly(errors, accepted, alpha)), abs=1e-11)
+    assert binomial_tail(errors, accepted, float(alpha)) == pytest.approx(
+        float(exactly(errors, accepted, alpha)), abs=1e-11
+    )
 
 
 def test_the_binomial_tail_of_many_is_quick_and_monotone() -> None:
-    found = [binomial_tail(errors, 10_000_000, 0.05) for errors in (0, 490_000, 498_000, 500_000, 502_000, 9_999_999, 10_000_000)]
+    found = [
+        binomial_tail(errors, 10_000_000, 0.05)
+        for errors in (0, 490_000, 498_000, 500_000, 502_000, 9_999_999, 10_000_000)
+    ]
     assert found == sorted(found)
     assert (found[0], found[-1]) == (0.0, 1.0)
     assert found[3] == pytest.approx(0.5, abs=0.001)
@@ -96,13 +109,19 @@ def test_an_interval_holds_the_observed_share_and_its_ends_are_the_binomials(err
 
 
 @given(ITEMS, st.floats(0, 1))
-def test_a_threshold_accepts_ties_together_and_never_what_has_no_score(items: list[ScoredAnswer], threshold: float) -> None:
+def test_a_threshold_accepts_ties_together_and_never_what_has_no_score(
+    items: list[ScoredAnswer], threshold: float
+) -> None:
     wanted = [item for item in items if item.score is not None and item.score >= threshold]
-    assert RankedAnswers(items).result_at(threshold) == ThresholdResult(len(items), len(wanted), sum(item.wrong for item in wanted))
+    assert RankedAnswers(items).result_at(threshold) == ThresholdResult(
+        len(items), len(wanted), sum(item.wrong for item in wanted)
+    )
 
 
 @given(ITEMS, st.integers(0, 2000))
-def test_thresholds_are_scores_of_the_tuning_part_strict_ones_first(items: list[ScoredAnswer], calibration: int) -> None:
+def test_thresholds_are_scores_of_the_tuning_part_strict_ones_first(
+    items: list[ScoredAnswer], calibration: int
+) -> None:
     grid = candidate_thresholds(items, calibration, TERMS)
     scores = {item.score for item in items if item.score is not None}
     assert set(grid) <= scores
@@ -115,10 +134,14 @@ def test_thresholds_are_scores_of_the_tuning_part_strict_ones_first(items: list[
 
 
 @given(ITEMS, st.sampled_from([0.05, 0.2, 0.5]))
-def test_every_threshold_that_is_certified_passed_and_so_did_all_stricter_ones(items: list[ScoredAnswer], alpha: float) -> None:
+def test_every_threshold_that_is_certified_passed_and_so_did_all_stricter_ones(
+    items: list[ScoredAnswer], alpha: float
+) -> None:
     terms = CertificationTerms(alpha, 0.2)
     ranked = RankedAnswers(items)
-    steps = fixed_sequence(ranked, sorted({item.score for item in items if item.score is not None}, reverse=True), terms)
+    steps = fixed_sequence(
+        ranked, sorted({item.score for item in items if item.score is not None}, reverse=True), terms
+    )
     assert all(step.p_value <= terms.delta for step in steps[:-1])
     found = certified_test(steps, terms.delta)
     for step in steps:
@@ -169,7 +192,8 @@ def test_the_promise_is_kept_where_the_naive_threshold_breaks_it() -> None:
         parts = split(validate(drawn(1000, seed, power=3)), TERMS, seed)
         calibration = RankedAnswers(parts.calibration)
         step = certified_test(
-            fixed_sequence(calibration, candidate_thresholds(parts.tuning, len(parts.calibration), TERMS), TERMS), TERMS.delta
+            fixed_sequence(calibration, candidate_thresholds(parts.tuning, len(parts.calibration), TERMS), TERMS),
+            TERMS.delta,
         )
         loosest = naive_threshold(calibration, TERMS.alpha)
         made += step is not None
@@ -240,11 +264,31 @@ def test_a_constant_score_accepts_all_or_nothing(score: float) -> None:
             Infeasible,
             "of the 1,000 surest of 1,000 answers 1,000 are wrong, 100 %",
         ),
-        ([ScoredAnswer(f"{at}", None, False) for at in range(2000)], Infeasible, "none of 1,000 answers passes its checks"),
-        ([ScoredAnswer(f"{at}", None, False) for at in range(496)], Infeasible, "none of 248 answers passes its checks"),
-        ([ScoredAnswer(f"{at}", None, False) for at in range(20)], InsufficientData, "of 10 answers none passes its checks"),
-        ([ScoredAnswer(f"{at}", 1.0, False) for at in range(100)], InsufficientData, "of the 50 surest of 50 answers 0 are wrong"),
-        ([ScoredAnswer(f"{at}", at / 50, True) for at in range(50)], InsufficientData, "of the 25 surest of 25 answers 25 are wrong"),
+        (
+            [ScoredAnswer(f"{at}", None, False) for at in range(2000)],
+            Infeasible,
+            "none of 1,000 answers passes its checks",
+        ),
+        (
+            [ScoredAnswer(f"{at}", None, False) for at in range(496)],
+            Infeasible,
+            "none of 248 answers passes its checks",
+        ),
+        (
+            [ScoredAnswer(f"{at}", None, False) for at in range(20)],
+            InsufficientData,
+            "of 10 answers none passes its checks",
+        ),
+        (
+            [ScoredAnswer(f"{at}", 1.0, False) for at in range(100)],
+            InsufficientData,
+            "of the 50 surest of 50 answers 0 are wrong",
+        ),
+        (
+            [ScoredAnswer(f"{at}", at / 50, True) for at in range(50)],
+            InsufficientData,
+            "of the 25 surest of 25 answers 25 are wrong",
+        ),
         ([ScoredAnswer("only", 1.0, False)], InsufficientData, "of 0 answers none passes its checks"),
     ],
 )
@@ -268,7 +312,10 @@ def test_too_little_data_says_how_much_would_do() -> None:
     ("items", "says"),
     [
         ([], "no row"),
-        ([ScoredAnswer("a", 0.5, False), ScoredAnswer("b", 0.5, False), ScoredAnswer("a", 0.1, True)], "two rows have the id 'a'"),
+        (
+            [ScoredAnswer("a", 0.5, False), ScoredAnswer("b", 0.5, False), ScoredAnswer("a", 0.1, True)],
+            "two rows have the id 'a'",
+        ),
         ([ScoredAnswer("a", float("nan"), False)], "the score of row 'a' is nan"),
         ([ScoredAnswer("a", 1.01, False)], "the score of row 'a' is 1.01"),
         ([ScoredAnswer("a", -0.01, False)], "must be in"),
@@ -283,7 +330,15 @@ def test_rows_that_are_none_are_refused(items: list[ScoredAnswer], says: str) ->
 
 @pytest.mark.parametrize(
     "terms",
-    [{"alpha": 0.0}, {"alpha": 0.51}, {"alpha": float("nan")}, {"delta": 0.0}, {"delta": 1.0}, {"tuning": 0.5}, {"calibration": 0.0}],
+    [
+        {"alpha": 0.0},
+        {"alpha": 0.51},
+        {"alpha": float("nan")},
+        {"delta": 0.0},
+        {"delta": 1.0},
+        {"tuning": 0.5},
+        {"calibration": 0.0},
+    ],
 )
 def test_terms_that_promise_nothing_are_refused(terms: dict[str, Any]) -> None:
     with pytest.raises(InputError) as caught:

@@ -37,7 +37,11 @@ def test_the_sure_give_way_to_the_doubtful_that_are_expected() -> None:
 def test_more_left_admits_more() -> None:
     coming = [UpcomingValues(1.0, 18)]
     doubts = [number / 20 for number in range(20)]
-    assert [after(*doubts, limit=limit).fits(stake(0.3), coming) for limit in (600, 1_200, 1_800)] == [False, False, True]
+    assert [after(*doubts, limit=limit).fits(stake(0.3), coming) for limit in (600, 1_200, 1_800)] == [
+        False,
+        False,
+        True,
+    ]
 
 
 def test_influence_counts_as_doubt_does() -> None:
@@ -74,7 +78,13 @@ def test_the_chance_of_a_greater_doubt_falls_with_the_doubt(doubts: list[float],
     assert known.probability_above(1.0) == 0.0
 
 
-@given(st.lists(st.floats(0, 1), max_size=30), st.floats(0, 1), st.integers(0, 20), st.integers(0, 3_000), st.integers(0, 1_000))
+@given(
+    st.lists(st.floats(0, 1), max_size=30),
+    st.floats(0, 1),
+    st.integers(0, 20),
+    st.integers(0, 3_000),
+    st.integers(0, 1_000),
+)
 def test_what_is_admitted_is_admitted_with_more_left_and_with_less_expected(
     doubts: list[float], doubt: float, count: int, limit: int, more: int
 ) -> None:

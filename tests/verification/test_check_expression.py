@@ -24,7 +24,11 @@ from orchestra.verification.check_expression import (
     parse_check,
 )
 
-CHECKS = st.builds(CheckCall, st.sampled_from(["quote", "numbers", "entailment", "rederive", "agree"]), st.sampled_from(["", "other", "5"]))
+CHECKS = st.builds(
+    CheckCall,
+    st.sampled_from(["quote", "numbers", "entailment", "rederive", "agree"]),
+    st.sampled_from(["", "other", "5"]),
+)
 RULES = st.recursive(
     CHECKS,
     lambda inner: st.builds(flatten, st.sampled_from([AllOf, AnyOf]), st.lists(inner, min_size=1, max_size=3)),
@@ -112,7 +116,9 @@ def test_what_is_decided_stays_decided_whatever_else_is_asked(rule: CheckExpress
 
 
 @given(RULES, st.data())
-def test_asking_what_is_wanted_comes_to_a_verdict_and_never_to_a_pass_that_nothing_passed(rule: CheckExpression, data: DataObject) -> None:
+def test_asking_what_is_wanted_comes_to_a_verdict_and_never_to_a_pass_that_nothing_passed(
+    rule: CheckExpression, data: DataObject
+) -> None:
     dear = data.draw(st.booleans())
     known: dict[CheckCall, Verdict] = {}
     answers = known_for(rule, data)

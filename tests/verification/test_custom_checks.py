@@ -93,12 +93,16 @@ def counted(value: int) -> int:
 )
 def test_which_tools_can_judge_which_values(function: Any, output: Any, inputs: Any, says: str) -> None:
     given_ = {name: schema_of(type_, "validation") for name, type_ in inputs.items()} if inputs is not None else None
-    why = signature_error(contract(function), schema_of(output, "serialization") if output is not None else None, given_)
+    why = signature_error(
+        contract(function), schema_of(output, "serialization") if output is not None else None, given_
+    )
     assert says in why
     assert bool(says) == bool(why)
 
 
-@pytest.mark.parametrize(("effect", "good"), [("pure", True), ("idempotent", True), ("transactional", False), ("once", False)])
+@pytest.mark.parametrize(
+    ("effect", "good"), [("pure", True), ("idempotent", True), ("transactional", False), ("once", False)]
+)
 def test_a_tool_that_acts_is_asked_by_no_check(effect: str, good: bool) -> None:
     assert ("may be asked more than once" in signature_error(contract(short, effect))) is not good
 
@@ -162,4 +166,8 @@ def test_whatever_a_tool_says_only_a_plain_yes_passes(value: Any) -> None:
 
 
 def test_a_judge_is_a_tool_or_an_agent_by_how_it_is_called() -> None:
-    assert (tool_reference("short"), tool_name(tool_reference("short")), tool_name("reader")) == ("tool(short)", "short", "")
+    assert (tool_reference("short"), tool_name(tool_reference("short")), tool_name("reader")) == (
+        "tool(short)",
+        "short",
+        "",
+    )

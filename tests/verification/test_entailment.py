@@ -40,7 +40,10 @@ READING = {
 }
 
 
-LINKED = {"$ref": "#/$defs/R", "$defs": {"R": {"type": "object", "properties": {"next": {"$ref": "#/$defs/R"}, "n": {"type": "integer"}}}}}
+LINKED = {
+    "$ref": "#/$defs/R",
+    "$defs": {"R": {"type": "object", "properties": {"next": {"$ref": "#/$defs/R"}, "n": {"type": "integer"}}}},
+}
 
 
 def said(supported: Any, refuted: Any = 0.0) -> JudgeReply:
@@ -124,7 +127,9 @@ def test_the_piece_that_supports_a_claim_best_counts() -> None:
         ([float("nan")], [0.0], "unknown"), ([0.9], [0.2], "unknown"), ([0.1, None], [0.9, None], "fail"),
     ],
 )  # fmt: skip
-def test_a_contradiction_is_a_veto_and_what_is_not_known_never_passes(supported: list[Any], refuted: list[Any], outcome: str) -> None:
+def test_a_contradiction_is_a_veto_and_what_is_not_known_never_passes(
+    supported: list[Any], refuted: list[Any], outcome: str
+) -> None:
     assert rule(supported, refuted).outcome == outcome
 
 
@@ -143,7 +148,9 @@ def test_the_order_of_the_evidence_makes_no_difference(chances: list[tuple[Any, 
     two = rule([chance[0] for chance in chances], [chance[1] for chance in chances])
     assert (one.outcome, one.score) == (two.outcome, two.score)
     if one.outcome == "pass":
-        assert all(isinstance(chance[0], float) and isinstance(chance[1], float) and chance[1] <= 0.5 for chance in chances)
+        assert all(
+            isinstance(chance[0], float) and isinstance(chance[1], float) and chance[1] <= 0.5 for chance in chances
+        )
 
 
 def test_the_weakest_claim_is_that_of_the_value() -> None:

@@ -36,9 +36,13 @@ def outcome(answer: Any, evidence: str, check: str) -> str:
 
 
 @given(
-    st.text(st.characters(categories=["Ll", "Lu", "Mn"], max_codepoint=0x24F), min_size=1, max_size=12), st.sampled_from(FORMS), st.data()
+    st.text(st.characters(categories=["Ll", "Lu", "Mn"], max_codepoint=0x24F), min_size=1, max_size=12),
+    st.sampled_from(FORMS),
+    st.data(),
 )
-def test_a_quote_in_another_unicode_form_stands_there(word: str, form: Literal["NFC", "NFD", "NFKC", "NFKD"], data: st.DataObject) -> None:
+def test_a_quote_in_another_unicode_form_stands_there(
+    word: str, form: Literal["NFC", "NFD", "NFKC", "NFKD"], data: st.DataObject
+) -> None:
     other = data.draw(st.sampled_from(FORMS))
     text = unicodedata.normalize(form, f"it says {word}, and ends")
     quote = unicodedata.normalize(other, f"says {word}, and")
@@ -100,7 +104,9 @@ def test_a_share_is_its_per_cent_and_no_other(per_cent: int, other: int) -> None
         ({"confidence": 87}, "3 goals", "fail"), ({"probability": -0.5}, "3 goals", "fail"), ({"score": True}, "3 goals", "pass"),
     ],
 )  # fmt: skip
-def test_a_number_passes_where_the_evidence_says_it_and_not_where_it_says_another(answer: Any, evidence: str, says: str) -> None:
+def test_a_number_passes_where_the_evidence_says_it_and_not_where_it_says_another(
+    answer: Any, evidence: str, says: str
+) -> None:
     assert outcome(answer, evidence, "numbers") == says
 
 
@@ -129,7 +135,9 @@ def repeated(part: str) -> str:
     return (part * (MEGABYTE // len(part.encode()) + 1))[: MEGABYTE // max(1, len(part.encode()) // len(part))]
 
 
-@pytest.mark.parametrize("part", ["word ", "7", "1 ", "1:30 ", "<b>", "(-", " ", "twenty ", "1 May ", "a\u0301 ", "\u0301\u0323", "ﬁ"])
+@pytest.mark.parametrize(
+    "part", ["word ", "7", "1 ", "1:30 ", "<b>", "(-", " ", "twenty ", "1 May ", "a\u0301 ", "\u0301\u0323", "ﬁ"]
+)
 @pytest.mark.parametrize("check", ["quote", "numbers"])
 def test_a_megabyte_is_judged_in_bounded_time(part: str, check: str) -> None:
     evidence = (EvidenceSource(repeated(part)),)
@@ -142,7 +150,11 @@ def test_many_records_and_many_numbers_are_judged_in_bounded_time(check: str) ->
     rows: list[dict[str, Any]] = [
         {"answer": f"no {at}", "quote": f"no {at}", "expression": f"{at} * 1", "result": at} for at in range(3_000)
     ]
-    evidence = (EvidenceSource(" ".join(f"no {at}" for at in reversed(range(3_000))) + " " + " ".join(map(str, range(3_000, 9_000)))),)
+    evidence = (
+        EvidenceSource(
+            " ".join(f"no {at}" for at in reversed(range(3_000))) + " " + " ".join(map(str, range(3_000, 9_000)))
+        ),
+    )
     if check == "quote":  # looks each one up in the text: fewer
         rows = [{"answer": None, "quote": None}] * 6_000
     assert_cost(lambda: verify_answer({"rows": rows}, evidence, [check]), AT_MOST)
@@ -171,7 +183,9 @@ def test_a_text_that_is_read_in_pieces_says_the_same(words: list[str], size: int
         for number in found
         if piece.contains(number.start)
     ]
-    assert read == [(number.value, number.text, number.start, number.measure_unit) for number in number_match.stated_numbers(text)]
+    assert read == [
+        (number.value, number.text, number.start, number.measure_unit) for number in number_match.stated_numbers(text)
+    ]
     assert "".join(piece.text[piece.begin : piece.end] for piece in split_text(text, size)) == text
 
 

@@ -72,7 +72,12 @@ def test_a_version_is_a_number_nowhere(text: str) -> None:
     assert column_sort_keys([text, "12", "13"])[0] is None or column_sort_keys([text]) == column_sort_keys([f"v{text}"])
 
 
-@given(st.lists(st.sampled_from(["1", "12", "123", "1234", "0", "000", ".", ",", " ", "'", "\u202f", "½", "e5", "×10^3", "٣"]), max_size=6))
+@given(
+    st.lists(
+        st.sampled_from(["1", "12", "123", "1234", "0", "000", ".", ",", " ", "'", "\u202f", "½", "e5", "×10^3", "٣"]),
+        max_size=6,
+    )
+)
 def test_whatever_is_put_together_is_one_number_for_all_or_for_none(parts: list[str]) -> None:
     text = "".join(parts)
     if re.fullmatch(NUMERAL, text) is None:
@@ -134,7 +139,9 @@ def test_the_cells_of_a_column_with_points_are_found_by_what_it_says() -> None:
 
 
 @given(PER_CENT, st.sampled_from(["Years", "km", "kg", "Hours", "items", ""]), st.sampled_from([" ", "  ", "\t", "\n"]))
-def test_behind_the_head_of_a_column_a_number_may_be_per_cent_and_what_follows_the_next_head(shown: str, behind: str, between: str) -> None:
+def test_behind_the_head_of_a_column_a_number_may_be_per_cent_and_what_follows_the_next_head(
+    shown: str, behind: str, between: str
+) -> None:
     evidence = (EvidenceSource(f"Rate (%){between}{shown} {behind} 7".replace("  7", " 7")),)
     assert verify_answer(f"{shown}%", evidence, ("numbers",)).accepted
     assert verify_answer(f"{shown} {behind}".strip(), evidence, ("numbers",)).accepted, "and may be what it was"

@@ -54,9 +54,16 @@ def shown(text: str) -> str:
 def test_an_account_is_told_from_one_with_a_slip(country: str, inner: str, data: st.DataObject) -> None:
     right = account(country, inner)
     assert iban_error(right) == ""
-    assert outcome({"iban": right}) == outcome({"iban": shown(right)}) == outcome(f"Pay to {shown(right)}, please.") == "pass"
+    assert (
+        outcome({"iban": right})
+        == outcome({"iban": shown(right)})
+        == outcome(f"Pay to {shown(right)}, please.")
+        == "pass"
+    )
     at = data.draw(st.integers(4, len(right) - 1))
-    other = data.draw(st.sampled_from([one for one in "0123456789" if one != right[at]] if right[at].isdigit() else "0123456789"))
+    other = data.draw(
+        st.sampled_from([one for one in "0123456789" if one != right[at]] if right[at].isdigit() else "0123456789")
+    )
     slip = right[:at] + other + right[at + 1 :]
     if right[at].isdigit():  # ISO 7064 finds each of these
         assert outcome({"iban": slip}) == outcome(f"Pay to {slip}.") == "fail"
@@ -157,7 +164,9 @@ def test_a_format_of_the_type_says_what_a_field_is(form: str, good: str, bad: st
     st.data(),
     st.sampled_from([", ", ",", "; ", "/", " / ", " and ", " | "]),
 )
-def test_several_codes_in_one_text_are_looked_at_one_by_one(field: tuple[str, frozenset[str]], data: st.DataObject, between: str) -> None:
+def test_several_codes_in_one_text_are_looked_at_one_by_one(
+    field: tuple[str, frozenset[str]], data: st.DataObject, between: str
+) -> None:
     name, codes = field
     drawn = data.draw(st.lists(st.sampled_from(sorted(codes)), min_size=2, max_size=5))
     assert outcome({name: between.join(drawn)}) == "pass"
@@ -176,7 +185,10 @@ def test_four_digits_may_be_the_last_of_a_card_where_its_name_alone_says_what_it
 
 
 def test_quotes_expressions_and_choices_are_passed_over() -> None:
-    schema = {"type": "object", "properties": {"q": {"type": "string", "format": "quote"}, "country": {"enum": ["DX"]}, "expression": TEXT}}
+    schema = {
+        "type": "object",
+        "properties": {"q": {"type": "string", "format": "quote"}, "country": {"enum": ["DX"]}, "expression": TEXT},
+    }
     assert check_format({"q": "on 30 February", "country": "DX", "expression": "30-2"}, schema, ()).outcome == "pass"
 
 

@@ -65,7 +65,10 @@ def test_a_sum_in_another_currency_fails_and_in_the_same_passes(code: str, other
     assert outcome(f"It cost {code} {number}.", f"It cost {number} {other}.") == said
 
 
-@given(CODE | st.sampled_from(["$", "¥", "krone", "peso", "cent"]), CODE | st.sampled_from(["$", "franc", "rupee", "penny"]))
+@given(
+    CODE | st.sampled_from(["$", "¥", "krone", "peso", "cent"]),
+    CODE | st.sampled_from(["$", "franc", "rupee", "penny"]),
+)
 def test_currencies_that_surely_differ_do_so_in_both_directions(one: str, other: str) -> None:
     assert are_different(one, one) is False
     assert (are_different(one, other) is True) == (are_different(other, one) is True)

@@ -18,7 +18,18 @@ LOW = "zero one two three four five six seven eight nine ten eleven twelve thirt
 HIGH = "twenty thirty forty fifty sixty seventy eighty ninety"
 ORDER = "zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
 UNITS, TENS, PLACES = LOW.split(), HIGH.split(), ORDER.split()
-PARTS = {2: "half", 3: "third", 4: "quarter", 5: "fifth", 6: "sixth", 7: "seventh", 8: "eighth", 9: "ninth", 10: "tenth", 20: "twentieth"}
+PARTS = {
+    2: "half",
+    3: "third",
+    4: "quarter",
+    5: "fifth",
+    6: "sixth",
+    7: "seventh",
+    8: "eighth",
+    9: "ninth",
+    10: "tenth",
+    20: "twentieth",
+}
 
 
 def outcome(answer: str, evidence: str) -> str:
@@ -33,7 +44,11 @@ def spelled(number: int) -> str:
         joint = " and " if 0 < number % 1000 < 100 else " "
         return f"{spelled(number // 1000)} thousand{joint if below else ''}{below}"
     hundreds, rest = divmod(number, 100)
-    low = UNITS[rest] if rest < 20 else "-".join(filter(None, (TENS[rest // 10 - 2], UNITS[rest % 10] if rest % 10 else "")))
+    low = (
+        UNITS[rest]
+        if rest < 20
+        else "-".join(filter(None, (TENS[rest // 10 - 2], UNITS[rest % 10] if rest % 10 else "")))
+    )
     return low if not hundreds else f"{UNITS[hundreds]} hundred" + (f" and {low}" if rest else "")
 
 
@@ -61,7 +76,10 @@ def test_numbers_in_words_and_in_digits_are_the_same_and_others_are_not(number: 
     for answer in (f"there were {number} men", f"there were {spelled(number)} men"):
         for evidence in (f"They were {other}.", f"They were {spelled(other)}."):
             unsure = number in (0, 1) and spelled(number) in answer
-            assert outcome(answer, evidence) == ("pass" if number == other else "unknown" if unsure else "fail"), (answer, evidence)
+            assert outcome(answer, evidence) == ("pass" if number == other else "unknown" if unsure else "fail"), (
+                answer,
+                evidence,
+            )
 
 
 @pytest.mark.parametrize("number", range(41))
@@ -78,11 +96,16 @@ def test_ordinals_in_words_and_in_digits_are_the_same_and_others_are_not(number:
     for answer in (f"the {placed(number)} edition", f"the {ending(number)} edition"):
         for evidence in (f"It is the {placed(other)}.", f"It is the {ending(other)}."):
             unsure = number <= 2 and answer == f"the {placed(number)} edition"
-            assert outcome(answer, evidence) == ("pass" if number == other else "unknown" if unsure else "fail"), (answer, evidence)
+            assert outcome(answer, evidence) == ("pass" if number == other else "unknown" if unsure else "fail"), (
+                answer,
+                evidence,
+            )
 
 
 @given(st.sampled_from(sorted(PARTS)), st.integers(1, 19), st.sampled_from(sorted(PARTS)), st.integers(1, 19))
-def test_shares_in_words_in_digits_and_in_per_cent_are_the_same_and_others_are_not(under: int, over: int, other: int, many: int) -> None:
+def test_shares_in_words_in_digits_and_in_per_cent_are_the_same_and_others_are_not(
+    under: int, over: int, other: int, many: int
+) -> None:
     mine, theirs = Fraction(over, under), Fraction(many, other)
     said = [f"{UNITS[over]} {PARTS[under].replace('half', 'halve') + 's' if over > 1 else PARTS[under]} of them"]
     if over == 1:

@@ -23,7 +23,10 @@ from tests.verification.test_entailment import said
 TEXT: dict[str, Any] = {"type": "string"}
 TEXTS = {"type": "array", "items": TEXT}
 FACT = {"type": "object", "properties": {"who": TEXT, "what": TEXT, "year": {"type": "integer"}}}
-FACTS = {"type": "object", "properties": {"facts": {"type": "array", "items": FACT}, "note": {"type": ["string", "null"]}}}
+FACTS = {
+    "type": "object",
+    "properties": {"facts": {"type": "array", "items": FACT}, "note": {"type": ["string", "null"]}},
+}
 TOWER = (EvidenceSource("The tower was completed in 1889. It stands in Paris.", "guide"),)
 
 
@@ -32,11 +35,21 @@ def texts(value: Any, schema: dict[str, Any]) -> list[str]:
 
 
 def backed(
-    value: Any, schema: dict[str, Any], *scores: float | JudgeReply | None, accept: float = 0.5, checks: tuple[str, ...] = ("entailment",)
+    value: Any,
+    schema: dict[str, Any],
+    *scores: float | JudgeReply | None,
+    accept: float = 0.5,
+    checks: tuple[str, ...] = ("entailment",),
 ) -> VerificationResult:
     """The ruling where the judge gives the claims these probabilities, in their order."""
     situation = VerificationRequest(
-        value=value, schema=schema, evidence=TOWER, checks=checks, accept=accept, judges={"entailment": JUDGE}, back_off=True
+        value=value,
+        schema=schema,
+        evidence=TOWER,
+        checks=checks,
+        accept=accept,
+        judges={"entailment": JUDGE},
+        back_off=True,
     )
     asked = start(situation)
     if isinstance(asked, VerificationResult):
@@ -116,7 +129,9 @@ def test_sentences_are_all_of_a_text(text: str) -> None:
 
 VALUES = st.recursive(
     st.text(st.sampled_from("Ab. "), max_size=12) | st.integers() | st.none(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["a", "b.c", "d[0]", "[0]"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["a", "b.c", "d[0]", "[0]"]), inner, max_size=3)
+    ),
     max_leaves=12,
 )
 
@@ -128,7 +143,9 @@ def test_what_is_left_has_the_parts_that_were_not_dropped_and_no_others(value: A
     dropped = [part.to_dropped("", 0.1) for part in gone]
     whole = [one.steps for one in dropped if one.start is None]
     rest = remove_parts(value, dropped)
-    kept = [part for part in found if part not in gone and not any(part.steps[: len(steps)] == steps for steps in whole)]
+    kept = [
+        part for part in found if part not in gone and not any(part.steps[: len(steps)] == steps for steps in whole)
+    ]
     assert [part.text for part in split_answer(rest.value, {})] == [part.text for part in kept]
     assert [part.steps for part in split_answer(rest.value, {})] == [rest.new_path(part.steps) for part in kept]
     assert remove_parts(value, []).value == value
@@ -166,7 +183,9 @@ def test_an_element_is_as_probable_as_its_weakest_claim() -> None:
 
 def test_a_part_below_what_is_asked_is_dropped_though_it_is_likely() -> None:
     ruling = backed(["a", "b"], TEXTS, 0.9, 0.7, accept=0.8)
-    assert [(one.text, one.reason) for one in of(ruling).dropped] == [("b", "it is supported to 0.700, and 0.800 is asked")]
+    assert [(one.text, one.reason) for one in of(ruling).dropped] == [
+        ("b", "it is supported to 0.700, and 0.800 is asked")
+    ]
     assert backed(["a", "b"], TEXTS, 0.9, 0.8, accept=0.8).score == 0.8
 
 
@@ -208,7 +227,9 @@ def test_what_claims_nothing_is_accepted_as_it_is() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.floats(0, 1))
-def test_every_part_that_is_kept_reaches_what_is_asked_and_every_other_one_is_dropped(scores: list[float], accept: float) -> None:
+def test_every_part_that_is_kept_reaches_what_is_asked_and_every_other_one_is_dropped(
+    scores: list[float], accept: float
+) -> None:
     value = [f"c{at}" for at in range(len(scores))]
     ruling = backed(value, TEXTS, *scores, accept=accept)
     kept = [name for name, score in zip(value, scores, strict=True) if score >= max(accept, 0.5)]
@@ -220,7 +241,9 @@ def test_every_part_that_is_kept_reaches_what_is_asked_and_every_other_one_is_dr
 
 
 def test_without_backing_off_nothing_is_dropped() -> None:
-    situation = VerificationRequest(value=["a", "b"], schema=TEXTS, evidence=TOWER, checks=("entailment",), judges={"entailment": JUDGE})
+    situation = VerificationRequest(
+        value=["a", "b"], schema=TEXTS, evidence=TOWER, checks=("entailment",), judges={"entailment": JUDGE}
+    )
     asked = start(situation)
     assert isinstance(asked, ChecksPending)
     ruling = advance(situation, asked, [said(0.9), said(0.1)])

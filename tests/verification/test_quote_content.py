@@ -12,7 +12,23 @@ from orchestra.text.keywords import STOP_WORDS
 from orchestra.verification.standalone import verify_answer
 
 EVIDENCE = "A tower stands in the city. It was not made of wood. The Who played there, as gold is a metal, with Otis."
-CONTENT = ["tower", "city", "wood", "iron", "gold", "river", "bridge", "stone", "copper", "Otis", "Paris", "1889", "42", "東京", "été"]
+CONTENT = [
+    "tower",
+    "city",
+    "wood",
+    "iron",
+    "gold",
+    "river",
+    "bridge",
+    "stone",
+    "copper",
+    "Otis",
+    "Paris",
+    "1889",
+    "42",
+    "東京",
+    "été",
+]
 FILLERS = [
     *sorted(STOP_WORDS),
     "he",
@@ -43,7 +59,11 @@ NEGATIONS = [
 
 
 def outcome(value: Any, *evidence: str) -> str:
-    return verify_answer(value, tuple(EvidenceSource(text) for text in evidence or (EVIDENCE,)), ["quote"]).verdicts[0].outcome
+    return (
+        verify_answer(value, tuple(EvidenceSource(text) for text in evidence or (EVIDENCE,)), ["quote"])
+        .verdicts[0]
+        .outcome
+    )
 
 
 @pytest.mark.parametrize("quote", ["a", ".", "The", "made of wood"])

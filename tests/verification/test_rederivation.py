@@ -18,7 +18,10 @@ from orchestra.verification.rederivation import build_inputs, judge_agreement, j
 
 TEXT: dict[str, Any] = {"type": "string"}
 QUOTED = {"type": "string", "format": "quote"}
-READING = {"type": "object", "properties": {"answer": TEXT, "quote": QUOTED, "expression": TEXT, "score": {"type": "number"}}}
+READING = {
+    "type": "object",
+    "properties": {"answer": TEXT, "quote": QUOTED, "expression": TEXT, "score": {"type": "number"}},
+}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b"]), inner, max_size=2),
@@ -86,14 +89,22 @@ def test_a_probability_by_any_of_its_names_is_no_part_of_an_answer(name: str) ->
         (JudgeReply(None), "unknown"), (JudgeReply(error="E006 late"), "unknown"), (JudgeReply({"a": 1, "b": 2}), "unknown"),
     ],
 )  # fmt: skip
-def test_another_agent_that_comes_to_another_answer_fails_it_and_one_without_leaves_it_open(reply: JudgeReply, outcome: str) -> None:
-    assert judge_rederivation({"answer": "in 1889".removeprefix("in "), "quote": "q"}, READING, READING, [reply]).outcome == outcome
+def test_another_agent_that_comes_to_another_answer_fails_it_and_one_without_leaves_it_open(
+    reply: JudgeReply, outcome: str
+) -> None:
+    assert (
+        judge_rederivation({"answer": "in 1889".removeprefix("in "), "quote": "q"}, READING, READING, [reply]).outcome
+        == outcome
+    )
 
 
 def test_records_are_compared_by_the_fields_that_both_have() -> None:
     schema = {"type": "object"}
     assert judge_rederivation({"a": "x", "b": 1}, schema, schema, [JudgeReply({"a": "X", "c": 2})]).outcome == "unknown"
-    assert judge_rederivation({"a": "x", "b": 1}, schema, schema, [JudgeReply({"a": "X", "b": 1, "c": 2})]).outcome == "pass"
+    assert (
+        judge_rederivation({"a": "x", "b": 1}, schema, schema, [JudgeReply({"a": "X", "b": 1, "c": 2})]).outcome
+        == "pass"
+    )
     assert judge_rederivation({"a": "x", "b": 1}, schema, schema, [JudgeReply({"d": 1, "c": 2})]).outcome == "unknown"
 
 
@@ -110,7 +121,9 @@ def test_two_extractors_find_the_same_set_in_whatever_order_or_another_one(first
     equal = set(first) == {meant[one] for one in second}
     mine, theirs = {"parties": first, "due": "2026-03-01"}, {"due": "1 March 2026", "parties": second}
     assert judge_rederivation(mine, SLOTS, SLOTS, [JudgeReply(theirs)]).outcome == ("pass" if equal else "fail")
-    assert judge_rederivation(first, {"type": "array"}, {"type": "array"}, [JudgeReply(second)]).outcome == ("pass" if equal else "fail")
+    assert judge_rederivation(first, {"type": "array"}, {"type": "array"}, [JudgeReply(second)]).outcome == (
+        "pass" if equal else "fail"
+    )
     assert judge_rederivation(mine, SLOTS, SLOTS, [JudgeReply({**theirs, "due": "2 March 2026"})]).outcome == "fail"
 
 
@@ -133,6 +146,10 @@ def test_the_inputs_of_another_agent_are_the_same_by_name_and_the_evidence() -> 
         (["x", JudgeReply(error="late"), JudgeReply(error="late")], "unknown", 0.5),
     ],
 )  # fmt: skip
-def test_samples_agree_by_the_entropy_of_their_clusters_and_dissent_never_fails(values: list[Any], outcome: str, score: float) -> None:
-    verdict = judge_agreement("x", TEXT, [value if isinstance(value, JudgeReply) else JudgeReply(value) for value in values])
+def test_samples_agree_by_the_entropy_of_their_clusters_and_dissent_never_fails(
+    values: list[Any], outcome: str, score: float
+) -> None:
+    verdict = judge_agreement(
+        "x", TEXT, [value if isinstance(value, JudgeReply) else JudgeReply(value) for value in values]
+    )
     assert (verdict.outcome, round(verdict.score, 2)) == (outcome, score)

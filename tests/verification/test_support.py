@@ -39,4 +39,7 @@ def test_the_score_is_the_least_share() -> None:
 
 
 def test_a_type_without_quotes_cannot_be_judged() -> None:
-    assert check_support({"answer": "x"}, {"type": "object", "properties": {"answer": {"type": "string"}}}, ()).outcome == "unknown"
+    assert (
+        check_support({"answer": "x"}, {"type": "object", "properties": {"answer": {"type": "string"}}}, ()).outcome
+        == "unknown"
+    )

@@ -1,7 +1,7 @@
-"""The log of attempts beside a certificate: which rows an agent was tested on for a promise, and what came of it. Pure.
+"""The attempt log beside a certificate: the rows an agent was tested on, and the outcome. Pure.
 
-Who tests again on rows that were tested before has another chance to be lucky. So the tests of the same rows have delta together: the log
-tells which one the next is. Lines of JSON with a chain of digests, as the log of audits has.
+A further test on the same rows is another chance to pass by luck. So all tests of the same rows share delta, and the
+log determines the number of the next one. The log has JSON lines with a chain of digests, like the audit log.
 """
 
 from __future__ import annotations
@@ -19,39 +19,40 @@ from orchestra.verification.certificates.row_fingerprints import RowFingerprints
 FILE_NAME, CLAIMS_FILE_NAME = "attempts.jsonl", "claims_attempts.jsonl"
 MAX_BYTES = 64 << 20
 FORMAT = "orchestra/attempts/v2"
-"""Where the chain of digests begins."""
+"""Start of the chain of digests."""
 AttemptOutcome: TypeAlias = Literal["certified", "insufficient data", "infeasible"]
 
 
 class CertificationAttempt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A test of rows for a promise."""
+    """A test of rows for a guarantee."""
 
     at: str
     """UTC, ISO 8601."""
     data: str
-    """The name of the rows, and the marks that they are known again by."""
+    """Name of the data. The fingerprints identify its rows."""
     fingerprints: RowFingerprints
     test_digest: str
-    """Digest of the answers, their scores, and the terms: the same once more is no other attempt."""
+    """Digest of the answers, their scores and the terms. A repeated test is no new attempt."""
     alpha: float
     delta: float
     number: int
-    """Which one of these rows it is."""
+    """Number of the attempt on these rows, from 1."""
     outcome: AttemptOutcome
     digest: str = ""
-    """Of the digest of the line before and of everything else in this one."""
+    """Digest of the previous line's digest and everything else in this line."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptLog:
-    """A log's lines, and how many of the file's bytes they are: a last line without its end was cut off when it was written."""
+    """The lines of a log, and their size in bytes. A last line without a line end is a torn write and is not counted.
+    """
 
     lines: tuple[CertificationAttempt, ...] = ()
     size: int = 0
 
     @classmethod
     def from_bytes(cls, data: bytes, place: SourceLocation) -> AttemptLog:
-        """Of a file's bytes. Raises `InputError` V025 for a line that is none, or that was changed."""
+        """Decodes a file. Raises `InputError` V025 for an invalid or modified line."""
         size, lines = data.rfind(b"\n") + 1, list[CertificationAttempt]()
         if len(data) > MAX_BYTES:
             raise _log_error(f"it has more than {MAX_BYTES >> 20} MiB", place)
@@ -67,28 +68,38 @@ class AttemptLog:
         return cls(tuple(lines), size)
 
     def next_number(self, rows: RowSet) -> int:
-        """Which attempt on these rows the next one is."""
+        """Number of the next attempt on these rows."""
         return 1 + sum(rows.overlaps((), line.fingerprints) for line in self.lines)
 
     def find_test(self, test_digest: str) -> CertificationAttempt | None:
-        """The attempt that was this very test; None where none was."""
+        """Returns the attempt with this test digest, or None."""
         return next((line for line in self.lines if line.test_digest == test_digest), None)
 
     def encode_next(self, line: CertificationAttempt) -> bytes:
-        """A line as it follows on these, as it stands in the file."""
+        """Encodes a line that follows these lines."""
         return msgspec.json.encode(_with_digest(self.lines, line)) + b"\n"
 
 
 def attempt_outcome(found: Certification) -> AttemptOutcome:
-    """What a test came to."""
+    """Returns the outcome of a certification, as the log stores it."""
     outcome = found.outcome
-    return "certified" if isinstance(outcome, Certified) else "insufficient data" if isinstance(outcome, InsufficientData) else "infeasible"
+    return (
+        "certified"
+        if isinstance(outcome, Certified)
+        else "insufficient data"
+        if isinstance(outcome, InsufficientData)
+        else "infeasible"
+    )
 
 
-def _with_digest(before: list[CertificationAttempt] | tuple[CertificationAttempt, ...], line: CertificationAttempt) -> CertificationAttempt:
+def _with_digest(
+    before: list[CertificationAttempt] | tuple[CertificationAttempt, ...], line: CertificationAttempt
+) -> CertificationAttempt:
     bare = {**msgspec.to_builtins(line), "digest": ""}
     return msgspec.structs.replace(line, digest=digest(canonical([before[-1].digest if before else FORMAT, bare])))
 
 
 def _log_error(why: str, place: SourceLocation) -> InputError:
-    return InputError("V025", f"the log of attempts cannot be relied on: {why}", location=place, hint="restore the file from a copy")
+    return InputError(
+        "V025", f"the log of attempts cannot be relied on: {why}", location=place, hint="restore the file from a copy"
+    )

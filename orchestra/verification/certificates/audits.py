@@ -1,7 +1,8 @@
-"""The log of audits beside a certificate: which accepted outputs were drawn, and what somebody said of each. Pure: bytes in, bytes out.
+"""The audit log beside a certificate: which accepted outputs were sampled, and the verdict of a person on each. Pure.
 
-Lines of JSON, appended and never changed; each has a digest of itself and of the line before, so that one which was altered, moved or
-taken out is noticed. Each names its certificate: one file holds the watches over all that an agent ever had.
+The log has JSON lines that are appended and never changed. The digest of a line covers the digest of the previous line,
+so a changed, moved or missing line is detected. Each line names its certificate: one file has the audits of all
+certificates of an agent.
 """
 
 from __future__ import annotations
@@ -23,79 +24,82 @@ from orchestra.verification.certificates.row_fingerprints import RowFingerprints
 FILE_NAME = "audits.jsonl"
 MAX_BYTES = 64 << 20
 FORMAT = "orchestra/audits/v2"
-"""Where the chain of digests begins."""
+"""Start of the chain of digests."""
 
 AuditVerdict: TypeAlias = Literal["right", "wrong", "unclear"]
 AuditedCertificate: TypeAlias = Certificate | ClaimsCertificate
-"""What is watched over: of whole answers those that were accepted; of claims all, for a withheld one has nothing wrong in it."""
+"""What is audited: with a certificate of outputs the accepted outputs; with one of claims all outputs, because a
+withheld
+one has no wrong part.
+"""
 OutputKey: TypeAlias = tuple[str, str]
 """A run, and the path of a node in it."""
 
 
 class SampledOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An output that was drawn."""
+    """An output that was sampled for an audit."""
 
     run: str
     node: str
     digest: str
-    """Of its value."""
+    """Digest of the value."""
     score: float | None = None
     withheld: bool | msgspec.UnsetType = msgspec.UNSET
-    """Whether nothing of it was kept; not there of one that was accepted."""
+    """Whether no part of it was kept. Not present for an accepted output."""
     input_fingerprint: str | msgspec.UnsetType = msgspec.UNSET
-    """The mark of the input that it answers, or of its group: one of each is drawn. Not there in logs of before."""
+    """Fingerprint of its input, or of its group: one output of each is sampled. Not present in older logs."""
 
     @property
     def key(self) -> OutputKey:
-        """What it is known by."""
+        """Run and node."""
         return self.run, self.node
 
 
 class _BaseEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
     certificate: str
-    """The digest of the certificate, as it was made."""
+    """Digest of the certificate before any voiding."""
     at: str
     """UTC, ISO 8601."""
     by: str = ""
     digest: str = ""
-    """Of the digest of the line before and of everything else in this one."""
+    """Digest of the previous line's digest and everything else in this line."""
 
 
 class OutputsSampled(_BaseEntry, tag="drawn", frozen=True, kw_only=True):
-    """Outputs were drawn for an audit, before anybody looked at them."""
+    """Outputs were sampled for an audit, before any verdict."""
 
     seed: int
     population: int
-    """Outputs that there were to draw from, those of before left out."""
+    """Outputs to sample from, without those sampled before."""
     since: str = ""
     until: str = ""
     outputs: tuple[SampledOutput, ...]
 
 
 class OutputAudited(_BaseEntry, tag="audited", frozen=True, kw_only=True):
-    """Somebody has said of a drawn output whether it is right."""
+    """A person judged a sampled output."""
 
     run: str
     node: str
     verdict: AuditVerdict
     alpha: float
-    """The working alpha afterwards. Lines of before it was bounded may have more than was promised, or less than 0."""
+    """Working alpha afterwards. Lines from before it was bounded may exceed the promised alpha, or be below 0."""
     evidence: float
-    """Against the promise, afterwards; at most the greatest float."""
+    """Evidence against the guarantee afterwards, at most the largest float."""
     gamma: Annotated[float, msgspec.Meta(ge=0, le=1)] = GAMMA
 
     @property
     def key(self) -> OutputKey:
-        """The output that it is about."""
+        """Run and node of the output."""
         return self.run, self.node
 
 
 class CertificateVoided(_BaseEntry, tag="voided", frozen=True, kw_only=True):
-    """The certificate was voided. It stays on record here when another one takes its place."""
+    """The certificate was voided. The line remains when another certificate replaces it."""
 
     reason: str
     data: str
-    """The name of the rows that it was made on, and the digests and marks that they are known again by."""
+    """Name of the data of the certificate. The digests and fingerprints identify its rows."""
     row_digests: tuple[str, ...]
     fingerprints: RowFingerprints | msgspec.UnsetType = msgspec.UNSET
 
@@ -107,45 +111,50 @@ _MAX_EVIDENCE = 1.7e308
 
 @dataclass(frozen=True, slots=True)
 class AuditState:
-    """What a log says of one certificate."""
+    """The audits of one certificate."""
 
     drift: DriftMonitor
     sampled: dict[OutputKey, SampledOutput]
     audits: dict[OutputKey, OutputAudited]
     is_voided: bool = False
-    """Whether it says that the certificate was voided."""
+    """Whether the log says that the certificate was voided."""
 
     @property
     def pending(self) -> list[SampledOutput]:
-        """Outputs that were drawn and of which nobody has said anything, in the order of drawing."""
+        """Sampled outputs without a verdict, in the order of sampling."""
         return [output for unit, output in self.sampled.items() if unit not in self.audits]
 
     @property
     def unclear_count(self) -> int:
-        """Of how many audited outputs nobody could tell."""
+        """Number of audited outputs whose verdict is `unclear`."""
         return sum(audit.verdict == "unclear" for audit in self.audits.values())
 
     @property
     def violation(self) -> str:
-        """Why the promise does not hold any more; empty as long as it does."""
+        """Why the guarantee is violated; empty if it is not."""
         drift = self.drift
         if not drift.is_violated:
             return ""
-        more = f", no more than {format_percent(drift.tested_rate)} of this very threshold" if drift.tested_rate > drift.promised else ""
+        more = (
+            f", no more than {format_percent(drift.tested_rate)} of this very threshold"
+            if drift.tested_rate > drift.promised
+            else ""
+        )
         observed = f"of audited answers {drift.summary}, and {format_percent(drift.promised)} was promised{more}"
         return f"{observed} (evidence {drift.max_evidence:.3g}, and {drift.evidence_limit:.3g} voids)"
 
 
 @dataclass(frozen=True, slots=True)
 class AuditLog:
-    """A log's lines, and how many of the file's bytes they are: a last line without its end was cut off when it was written."""
+    """The lines of a log, and their size in bytes. A last line without a line end is a torn write and is not counted.
+    """
 
     entries: tuple[AuditEntry, ...] = ()
     size: int = 0
 
     @classmethod
     def from_bytes(cls, data: bytes, place: SourceLocation) -> AuditLog:
-        """Of a file's bytes. Raises `InputError` V020 for a line that is none, or that was changed."""
+        """Decodes a file. Raises `InputError` V020 for an invalid or modified line."""
         if len(data) > MAX_BYTES:
             raise _log_error(f"it has more than {MAX_BYTES >> 20} MiB", place)
         size = data.rfind(b"\n") + 1
@@ -162,7 +171,7 @@ class AuditLog:
         return cls(tuple(lines), size)
 
     def with_digests(self, lines: Iterable[AuditEntry]) -> list[AuditEntry]:
-        """The lines with their digests, as they follow on these."""
+        """Returns the entries with their digests, as they follow these lines."""
         before, entries = self.entries[-1].digest if self.entries else FORMAT, list[AuditEntry]()
         for line in lines:
             entries.append(msgspec.structs.replace(line, digest=_chain_digest(before, line)))
@@ -170,9 +179,14 @@ class AuditLog:
         return entries
 
     def audit_state(self, certificate: AuditedCertificate) -> AuditState:
-        """What it says of a certificate."""
+        """Returns the audits of a certificate."""
         certificate_digest = certificate.original.digest
-        drift, drawn, audits, voided = certificate.drift, dict[OutputKey, SampledOutput](), dict[OutputKey, OutputAudited](), False
+        drift, drawn, audits, voided = (
+            certificate.drift,
+            dict[OutputKey, SampledOutput](),
+            dict[OutputKey, OutputAudited](),
+            False,
+        )
         for line in self.entries:
             if line.certificate != certificate_digest:
                 continue
@@ -182,13 +196,21 @@ class AuditLog:
                 voided = True
             elif line.key not in audits:
                 audits[line.key] = line
-                drift = drift if line.verdict == "unclear" else drift.with_audit(wrong=line.verdict == "wrong", gamma=line.gamma)
+                drift = (
+                    drift
+                    if line.verdict == "unclear"
+                    else drift.with_audit(wrong=line.verdict == "wrong", gamma=line.gamma)
+                )
         return AuditState(drift, drawn, audits, voided)
 
     def find_voided(self, rows: RowSet) -> CertificateVoided | None:
-        """The first certificate of these rows, or of many of them, that was voided; None where none was."""
+        """Returns the first voided certificate of these rows, or of many of them; None if there is none."""
         return next(
-            (line for line in self.entries if isinstance(line, CertificateVoided) and rows.overlaps(line.row_digests, line.fingerprints)),
+            (
+                line
+                for line in self.entries
+                if isinstance(line, CertificateVoided) and rows.overlaps(line.row_digests, line.fingerprints)
+            ),
             None,
         )
 
@@ -196,8 +218,11 @@ class AuditLog:
 def in_sampling_order(
     state: AuditState, verdicts: Sequence[tuple[SampledOutput, AuditVerdict]]
 ) -> list[tuple[SampledOutput, AuditVerdict]]:
-    """Verdicts in the order of drawing, with those on withheld answers, which are right, between them: were these told first, the bets
-    would know beforehand which answers are the doubtful ones. Behind the last open answer they are told as well."""
+    """Returns verdicts in the order of sampling, with those on withheld outputs, which are right, in their places.
+
+    If the withheld ones came first, the bets would know in advance which outputs are doubtful. Those after the last
+    open output are included.
+    """
     verdict_by_key = {output.key: verdict for output, verdict in verdicts}
     found, pending = list[tuple[SampledOutput, AuditVerdict]](), list[tuple[SampledOutput, AuditVerdict]]()
     for output in state.pending:
@@ -211,9 +236,13 @@ def in_sampling_order(
 
 
 def audit_entries(
-    certificate: AuditedCertificate, state: AuditState, verdicts: Sequence[tuple[SampledOutput, AuditVerdict]], by: str, at: str
+    certificate: AuditedCertificate,
+    state: AuditState,
+    verdicts: Sequence[tuple[SampledOutput, AuditVerdict]],
+    by: str,
+    at: str,
 ) -> list[OutputAudited]:
-    """The lines that verdicts on drawn outputs make, in their order. Nobody has to look at what was withheld."""
+    """Builds the entries for verdicts on sampled outputs, in order. Withheld outputs have no auditor."""
     lines: list[OutputAudited] = []
     drift = state.drift
     for output, verdict in verdicts:
@@ -236,7 +265,7 @@ def audit_entries(
 
 
 def void_entry(certificate: AuditedCertificate, why: str, at: str) -> CertificateVoided:
-    """The line that says of a certificate that it is void."""
+    """Builds the entry that voids a certificate."""
     data = certificate.data
     return CertificateVoided(
         certificate=certificate.original.digest,
@@ -249,7 +278,7 @@ def void_entry(certificate: AuditedCertificate, why: str, at: str) -> Certificat
 
 
 def encode(lines: Iterable[AuditEntry]) -> bytes:
-    """Lines as they stand in the file."""
+    """Encodes entries as lines."""
     return b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
 
 
@@ -258,4 +287,6 @@ def _chain_digest(before: str, line: AuditEntry) -> str:
 
 
 def _log_error(why: str, place: SourceLocation) -> InputError:
-    return InputError("V020", f"the log of audits cannot be relied on: {why}", location=place, hint="restore the file from a copy")
+    return InputError(
+        "V020", f"the log of audits cannot be relied on: {why}", location=place, hint="restore the file from a copy"
+    )

@@ -1,4 +1,7 @@
-"""Binomial tails: how probable so few errors are, how many answers carry a promise, and how several tests of the same rows share delta."""
+"""Binomial tails: the probability of few errors, the number of answers that a guarantee needs, and the share of delta
+of
+each test.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,14 @@ import math
 from collections.abc import Callable
 
 FIRST_TEST_SHARE = 0.8
-"""The share of delta that the first of several tests of the same rows has."""
+"""Share of delta of the first of several tests of the same rows."""
 
 
 def binomial_tail(errors: int, accepted: int, alpha: float) -> float:
     """P(Bin(accepted, alpha) <= errors), to about twelve digits.
 
-    Terms are added from `errors` away from the mean until they no longer count, so that it takes some square root of `accepted`.
+    Sums terms from `errors` away from the mean until they no longer count, which takes about the square root of
+    `accepted` terms.
     """
     if errors < 0:
         return 0.0
@@ -25,8 +29,14 @@ def binomial_tail(errors: int, accepted: int, alpha: float) -> float:
 
 
 def _sum_terms(first: int, n: int, p: float, ratio: Callable[[int], float], step: int) -> float:
-    """Binomial probabilities from `first` on, each `ratio` times the one before."""
-    log = math.lgamma(n + 1) - math.lgamma(first + 1) - math.lgamma(n - first + 1) + first * math.log(p) + (n - first) * math.log1p(-p)
+    """Sum of binomial probabilities from `first` on, each `ratio` times the previous one."""
+    log = (
+        math.lgamma(n + 1)
+        - math.lgamma(first + 1)
+        - math.lgamma(n - first + 1)
+        + first * math.log(p)
+        + (n - first) * math.log1p(-p)
+    )
     term = total = math.exp(log)
     k = first
     while 0 <= k <= n and term > 1e-17 * total:
@@ -37,7 +47,9 @@ def _sum_terms(first: int, n: int, p: float, ratio: Callable[[int], float], step
 
 
 def min_accepted(rate: float, alpha: float, delta: float) -> int:
-    """The fewest accepted answers that carry the promise where this share of them is wrong; `rate` is below alpha."""
+    """Minimum number of accepted answers that supports the guarantee if this share of them is wrong. `rate` is below
+    alpha.
+    """
 
     def carries(accepted: int) -> bool:
         return binomial_tail(math.ceil(rate * accepted), accepted, alpha) <= delta
@@ -53,8 +65,11 @@ def min_accepted(rate: float, alpha: float, delta: float) -> int:
 
 
 def delta_share(attempt: int) -> float:
-    """The share of delta that a test of the same rows has: 0.8, and 0.2 / (k (k - 1)) the k-th. All together they have delta, however many
-    there are, so that one of them comes to a broken promise with a chance of at most delta (the union bound)."""
+    """Share of delta of one test of the same rows: 0.8 for the first, 0.2 / (k (k - 1)) for the k-th.
+
+    The shares sum to 1 for any number of tests. So the probability that one of them yields a false guarantee is at most
+    delta (union bound).
+    """
     if attempt < 1:
         return 1.0
     return FIRST_TEST_SHARE if attempt == 1 else (1 - FIRST_TEST_SHARE) / (attempt * (attempt - 1))

@@ -1,10 +1,11 @@
-"""Certifying: a threshold of acceptance found on labelled answers, with a promise that statistics keep. Pure.
+"""Certification: finds an acceptance threshold on labelled answers, with a statistical guarantee. Pure.
 
 Fixed-sequence testing of V5 in VERIFICATION (Angelopoulos, Bates, Candès, Jordan, Lei 2021, *Learn then Test*,
-https://arxiv.org/abs/2110.01052, with the exact binomial tail as the p-value): thresholds come from a tuning part, strict ones
-first; on a calibration part of its own each is tested for “more than `alpha` of what it accepts is wrong”, and the walk ends at the
-first that cannot be ruled out. With answers that are exchangeable with those to come, the share of wrong ones among the accepted is
-at most `alpha` with probability at least 1 - `delta` over the draw of the calibration part.
+https://arxiv.org/abs/2110.01052, with the exact binomial tail as the p-value). The thresholds come from the tuning
+rows, strict ones first. On separate calibration rows each is tested for “more than `alpha` of what it accepts is
+wrong”, and the sequence ends at the first test that cannot reject this. If the answers are exchangeable with future
+ones, the share of wrong answers among the accepted ones is at most `alpha` with probability at least 1 - `delta` over
+the draw of the calibration rows.
 """
 
 from __future__ import annotations
@@ -22,79 +23,85 @@ from orchestra.verification.certificates.binomial import binomial_tail, delta_sh
 START_COVERAGE = 0.15
 """Share of answers that the strictest threshold accepts."""
 COVERAGE_STEP = 0.05
-"""Share by which each threshold accepts more than the one before."""
+"""Increase of that share from one threshold to the next."""
 NONE_ACCEPTED_HINT = "look at what they say of some answers (orchestra run AGENT --json, orchestra check), or certify by others (--checks)"
-"""What mends that no answer passes its checks."""
+"""Hint if no answer passes its checks."""
 SAFETY_FACTOR = 1.25
-"""How many times the fewest possible answers the first test shall accept, as far as that can be foreseen."""
+"""The first test should accept this many times the minimum number of answers, as far as the tuning rows predict."""
 P_VALUE_MARGIN = 0.2
-"""The share of delta that the first test's p-value shall be under by what the tuning part saw."""
+"""The p-value of the first test, predicted from the tuning rows, should be below this share of delta."""
 RESPLIT_ROUNDS = 200
-"""Resplits of one check."""
+"""Number of resplits of one certification."""
 CONFIDENCE_LEVEL = 0.95
-"""Of the intervals that are printed."""
+"""Confidence level of the intervals that are shown."""
 
 
 class ScoredAnswer(NamedTuple):
-    """An answer to a row whose right answer is known."""
+    """An answer to a labelled row."""
 
     id: str
     score: float | None
-    """The ruling's score, in [0, 1]; None for what is accepted at no threshold: withheld, failed, or refused by a check."""
+    """Score of the result in [0, 1]; None if it is accepted at no threshold: withheld, failed, or rejected by a check.
+    """
     wrong: bool
 
 
 @dataclass(frozen=True, slots=True)
 class CertificationTerms:
-    """What is promised, and how rows are divided: what neither tunes nor calibrates judges."""
+    """The guarantee to certify, and the division of the rows. Rows that neither tune nor calibrate are held out."""
 
     alpha: float = 0.05
-    """The share of wrong ones among the accepted, at most."""
+    """Maximum share of wrong answers among the accepted ones."""
     delta: float = 0.05
-    """The chance that the promise is broken, at most."""
+    """Maximum probability that the guarantee is false."""
     tuning: float = 0.2
     calibration: float = 0.5
     seed: int = 0
     attempt: int = 0
-    """Which test of the same rows it is, of those that have delta together; 0 for one that has it alone."""
+    """Number of this test among those of the same rows that share delta; 0 for a test that has all of delta."""
 
     def __post_init__(self) -> None:
         """Raises `InputError` V006."""
         for name, value in (("alpha", self.alpha), ("delta", self.delta)):
             if not 0 < value <= 0.5:
-                raise InputError("V006", f"{name} is {value}, and must be above 0 and at most 0.5", hint=f"--{name} 0.05")
+                raise InputError(
+                    "V006", f"{name} is {value}, and must be above 0 and at most 0.5", hint=f"--{name} 0.05"
+                )
         if not (self.tuning > 0 and self.calibration > 0 and self.tuning + self.calibration < 1):
             reason = f"{self.tuning} of the rows to tune and {self.calibration} to calibrate leave none to judge by"
             raise InputError("V006", reason, hint="0.2 and 0.5")
 
     @property
     def spent_delta(self) -> float:
-        """The part of delta that this test has: four fifths the first, and the others together no more than the rest."""
+        """Part of delta for this test: four fifths for the first; the others share the rest."""
         return self.delta * delta_share(self.attempt)
 
     @property
     def next_attempt(self) -> CertificationTerms:
-        """Those of another test on the same rows."""
+        """Returns the terms of another test on the same rows."""
         return replace(self, attempt=self.attempt + 1) if self.attempt else self
 
     @property
     def min_accepted(self) -> int:
-        """The fewest accepted answers, none wrong, that can carry the promise: 59 for 5 % and 5 %, where a test has delta alone."""
+        """Minimum number of accepted answers without an error that supports the guarantee: 59 for 5 % and 5 %, if the
+        test
+        has all of delta.
+        """
         return min_accepted(0.0, self.alpha, self.spent_delta)
 
     def calibration_size(self, rows: int) -> int:
-        """How many of so many rows calibrate."""
+        """Number of calibration rows among this many rows."""
         return round(self.calibration * rows)
 
     @property
     def min_calibration(self) -> int:
-        """Rows to calibrate on from which on the strictest threshold accepts enough answers."""
+        """Minimum number of calibration rows with which the strictest threshold accepts enough answers."""
         return math.ceil(SAFETY_FACTOR * self.min_accepted / START_COVERAGE)
 
 
 @dataclass(frozen=True, slots=True)
 class ThresholdTest:
-    """A threshold, what it accepts of the calibration part, and how probable so few errors are where the promise is broken."""
+    """A tested threshold: what it accepts of the calibration rows, and the p-value of so few errors."""
 
     threshold: float
     accepted: int
@@ -112,48 +119,50 @@ class ThresholdResult:
 
     @property
     def coverage(self) -> float:
-        """The share that is accepted."""
+        """Share of rows that are accepted."""
         return self.accepted / self.rows if self.rows else 0.0
 
     @property
     def risk(self) -> float | None:
-        """The share of wrong ones among the accepted; None where none is accepted."""
+        """Share of wrong answers among the accepted ones; None if none is accepted."""
         return self.errors / self.accepted if self.accepted else None
 
     def exceeds(self, alpha: float) -> bool:
-        """Whether more than `alpha` of what is accepted is wrong."""
+        """Whether more than `alpha` of the accepted answers are wrong."""
         return self.errors > alpha * self.accepted
 
     def refutes(self, alpha: float) -> bool:
-        """Whether it is so by more than chance: P(Bin(accepted, alpha) >= errors) is at most one in twenty."""
+        """Whether chance does not explain the excess: P(Bin(accepted, alpha) >= errors) is at most 1/20."""
         return 1 - binomial_tail(self.errors - 1, self.accepted, alpha) <= 1 - CONFIDENCE_LEVEL
 
 
 @dataclass(frozen=True, slots=True)
 class Certified:
-    """There is a threshold that carries the promise: the loosest that was reached."""
+    """A threshold has the guarantee: the loosest one that passed."""
 
     threshold_test: ThresholdTest
     coverage: float
-    """Of the calibration part."""
+    """Share of the calibration rows that are accepted."""
 
 
 @dataclass(frozen=True, slots=True)
 class InsufficientData:
-    """No certificate: too little data to tell."""
+    """No certificate: the data does not suffice."""
 
     rows_needed: int
-    """About so many would be needed in all, tuning and judging included, if more of them are like these."""
+    """Estimate of the total rows needed, with tuning and held-out rows, if further ones are like these."""
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Infeasible:
-    """No certificate: even what the agent is surest of is wrong too often, beyond chance, and more data would not mend that."""
+    """No certificate: even the answers with the highest scores are wrong too often, beyond chance. More data would not
+    help.
+    """
 
     reason: str
     remedy: str = "a better agent would, or a larger --alpha"
-    """What would."""
+    """What would help."""
 
 
 Outcome: TypeAlias = Certified | InsufficientData | Infeasible
@@ -161,7 +170,9 @@ Outcome: TypeAlias = Certified | InsufficientData | Infeasible
 
 @dataclass(frozen=True, slots=True)
 class FeasibilityBound:
-    """The feasibility bound: with a share `base_error` of wrong answers, so many at least must be withheld whatever the score is."""
+    """The feasibility bound: with a share `base_error` of wrong answers, at least this share must be withheld with any
+    score.
+    """
 
     base_error: float
     min_withheld: float
@@ -169,18 +180,22 @@ class FeasibilityBound:
 
 @dataclass(frozen=True, slots=True)
 class ResplitResult:
-    """What became of the promise when the same rows were divided anew many times, judged each time by the rest."""
+    """Outcome of the guarantee over many random divisions of the same rows, each judged on its held-out rows."""
 
     rounds: int
     certified: int
-    """Rounds that came to a certificate."""
+    """Rounds with a certificate."""
     violations: int
-    """Rounds in which more than alpha of what the certificate accepted of the rest was wrong. Where the rest is small that is chance
-    too: a threshold whose true risk is just under alpha is over it on some samples."""
+    """Rounds in which more than alpha of what the certificate accepted of the held-out rows was wrong. With few rows
+    this
+    also happens by chance: a threshold with a true risk just under alpha exceeds it on some samples.
+    """
     significant_violations: int
-    """Those of them in which chance does not explain it: were the risk alpha, so many errors would come up once in twenty."""
+    """Those of them that chance does not explain: at a risk of alpha, so many errors have a probability of at most
+    1/20.
+    """
     coverage: float
-    """The mean over the rounds with a certificate; 0 without any."""
+    """Mean over the rounds with a certificate; 0 without any."""
     naive: int
     """Rounds with a naive threshold."""
     naive_violations: int
@@ -190,7 +205,7 @@ class ResplitResult:
 
 @dataclass(frozen=True, slots=True)
 class NaiveThreshold:
-    """The threshold that one would pick by looking: the loosest whose observed error on the calibration part is at most alpha."""
+    """The naive choice: the loosest threshold whose observed error on the calibration rows is at most alpha."""
 
     threshold: float
     calibration: ThresholdResult
@@ -199,7 +214,7 @@ class NaiveThreshold:
 
 @dataclass(frozen=True, slots=True)
 class Certification:
-    """All that was found out about some answers."""
+    """The result of certification, with all intermediate results."""
 
     terms: CertificationTerms
     rows: int
@@ -208,16 +223,16 @@ class Certification:
     bound: FeasibilityBound
     outcome: Outcome
     threshold_tests: tuple[ThresholdTest, ...]
-    """The walk: every one but the last passed, and the last too where it is the loosest."""
+    """The sequence of tests. All but the last passed; the last one passed too if it is the loosest."""
     held_out: ThresholdResult | None
-    """What the certified threshold accepts of the rows that neither tuned nor calibrated."""
+    """What the certified threshold accepts of the held-out rows."""
     naive: NaiveThreshold | None
     resplits: ResplitResult
 
 
 @dataclass(frozen=True, slots=True)
 class DataSplit:
-    """Rows divided."""
+    """Rows divided into three parts."""
 
     tuning: Sequence[ScoredAnswer]
     calibration: Sequence[ScoredAnswer]
@@ -226,7 +241,7 @@ class DataSplit:
 
 @dataclass(frozen=True)
 class RankedAnswers:
-    """Answers by score, the surest first, so that what a threshold accepts is looked up. Ties are accepted together."""
+    """Answers sorted by descending score, for lookups by threshold. Ties are accepted together."""
 
     items: Sequence[ScoredAnswer]
     _keys: list[float] = field(init=False, repr=False)
@@ -241,20 +256,30 @@ class RankedAnswers:
         object.__setattr__(self, "_errors", errors)
 
     def result_at(self, threshold: float) -> ThresholdResult:
-        """What is accepted with a score of at least so much."""
+        """What a minimum score accepts."""
         count = bisect_right(self._keys, -threshold)
         return ThresholdResult(len(self.items), count, self._errors[count])
 
     @property
     def scores(self) -> list[float]:
-        """The scores that can be accepted at all, the highest first."""
+        """Distinct scores in descending order."""
         return [-key for key in self._keys]
 
 
 def certify(
-    items: Iterable[ScoredAnswer], terms: CertificationTerms, rounds: int = RESPLIT_ROUNDS, on_round: Callable[[], None] = lambda: None
+    items: Iterable[ScoredAnswer],
+    terms: CertificationTerms,
+    rounds: int = RESPLIT_ROUNDS,
+    on_round: Callable[[], None] = lambda: None,
 ) -> Certification:
-    """The certification of some answers; `on_round` is called before each round. Raises `InputError` V006 for items that are none."""
+    """Certifies labelled answers.
+
+    Args:
+        on_round: Called before each resplit.
+
+    Raises:
+        InputError: V006 for invalid answers.
+    """
     rows = validate(items)
     parts = split(rows, terms, terms.seed)
     calibration, rest = RankedAnswers(parts.calibration), RankedAnswers(parts.held_out)
@@ -270,13 +295,18 @@ def certify(
         outcome=outcome,
         threshold_tests=tuple(steps),
         held_out=rest.result_at(outcome.threshold_test.threshold) if isinstance(outcome, Certified) else None,
-        naive=None if loosest is None else NaiveThreshold(loosest, calibration.result_at(loosest), rest.result_at(loosest)),
+        naive=None
+        if loosest is None
+        else NaiveThreshold(loosest, calibration.result_at(loosest), rest.result_at(loosest)),
         resplits=resplit(rows, terms, rounds, on_round),
     )
 
 
 def check_sample_size(rows: int, terms: CertificationTerms) -> InsufficientData | None:
-    """Why nobody need be asked: so few of the rows calibrate that no answers to them could carry the promise; None where some could."""
+    """Returns `InsufficientData` if the calibration rows are too few for any outcome to support the guarantee, before
+    any
+    call; else None.
+    """
     size = terms.calibration_size(rows)
     if size >= terms.min_accepted:
         return None
@@ -287,20 +317,24 @@ def check_sample_size(rows: int, terms: CertificationTerms) -> InsufficientData 
 
 
 def validate(items: Iterable[ScoredAnswer]) -> list[ScoredAnswer]:
-    """The items in the order of their ids, so that nothing depends on the order of a file. Raises `InputError` V006."""
+    """Returns the answers sorted by id, so that the order of a file has no effect. Raises `InputError` V006."""
     rows = sorted(items, key=lambda item: item.id)
     if not rows:
         raise InputError("V006", "there is no row to certify on", hint='rows {"id", "input", "expected"}, a line each')
     for before, item in zip([None, *rows], rows, strict=False):
         if before is not None and before.id == item.id:
             raise InputError("V006", f"two rows have the id {item.id!r}", hint="count each row once")
-        if item.score is not None and not 0 <= item.score <= 1:  # NaN too
-            raise InputError("V006", f"the score of row {item.id!r} is {item.score}, and must be in [0, 1]", hint="orchestra explain V006")
+        if item.score is not None and not 0 <= item.score <= 1:  # also false for NaN
+            raise InputError(
+                "V006",
+                f"the score of row {item.id!r} is {item.score}, and must be in [0, 1]",
+                hint="orchestra explain V006",
+            )
     return rows
 
 
 def split(rows: Sequence[ScoredAnswer], terms: CertificationTerms, seed: int | str) -> DataSplit:
-    """The rows in three parts, drawn by a seed."""
+    """Divides the rows into three parts at random, with a seed."""
     drawn = list(rows)
     random.Random(seed).shuffle(drawn)  # noqa: S311 - a draw, not a secret
     tuning = round(terms.tuning * len(drawn))
@@ -309,11 +343,12 @@ def split(rows: Sequence[ScoredAnswer], terms: CertificationTerms, seed: int | s
 
 
 def candidate_thresholds(tuning: Sequence[ScoredAnswer], calibration: int, terms: CertificationTerms) -> list[float]:
-    """The thresholds to test, strict ones first: quantiles of the tuning part's scores, the strictest one accepting `START_COVERAGE` of it.
+    """Returns the thresholds to test, strict ones first: quantiles of the tuning scores, of which the strictest accepts
+    `START_COVERAGE`.
 
-    The walk ends at the first test that fails, and a strict threshold accepts few: so it begins at the strictest one that should
-    pass by what the tuning part saw, and where none should, at one that accepts enough for any to pass. They depend on the
-    calibration part by its size alone, so the tests stay as honest as they were.
+    The sequence ends at the first failed test, and a strict threshold accepts few answers. So it begins at the
+    strictest one that should pass according to the tuning rows, or else at one that accepts enough answers for any to
+    pass. The thresholds depend on the calibration rows only by their number, so the tests stay valid.
     """
     ranked = RankedAnswers(tuning)
     scores = ranked.scores
@@ -332,34 +367,44 @@ def candidate_thresholds(tuning: Sequence[ScoredAnswer], calibration: int, terms
         if _expected_p_value(ranked.result_at(threshold), calibration, terms) <= P_VALUE_MARGIN * terms.spent_delta
     )
     enough = (
-        at for at, threshold in enumerate(found) if ranked.result_at(threshold).coverage * calibration >= SAFETY_FACTOR * terms.min_accepted
+        at
+        for at, threshold in enumerate(found)
+        if ranked.result_at(threshold).coverage * calibration >= SAFETY_FACTOR * terms.min_accepted
     )
     return found[next(hopeful, next(enough, len(found) - 1)) :]
 
 
 def _expected_p_value(seen: ThresholdResult, calibration: int, terms: CertificationTerms) -> float:
-    """The p-value that the calibration part would give if it were like the tuning part, with half an error more than was seen."""
+    """Predicted p-value on the calibration rows if they are like the tuning rows, with half an error more than
+    observed.
+    """
     accepted = round(seen.coverage * calibration)
     return binomial_tail(round((seen.errors + 0.5) / (seen.accepted + 1) * accepted), accepted, terms.alpha)
 
 
 def fixed_sequence(calibration: RankedAnswers, grid: Sequence[float], terms: CertificationTerms) -> list[ThresholdTest]:
-    """The walk along a grid of thresholds, up to the first whose risk may be above alpha."""
+    """Tests thresholds in order, up to the first whose risk may exceed alpha."""
     steps = []
     for threshold in grid:
         found = calibration.result_at(threshold)
-        steps.append(ThresholdTest(threshold, found.accepted, found.errors, binomial_tail(found.errors, found.accepted, terms.alpha)))
+        steps.append(
+            ThresholdTest(
+                threshold, found.accepted, found.errors, binomial_tail(found.errors, found.accepted, terms.alpha)
+            )
+        )
         if steps[-1].p_value > terms.spent_delta:
             break
     return steps
 
 
 def certified_test(steps: Sequence[ThresholdTest], delta: float) -> ThresholdTest | None:
-    """The loosest threshold of a walk that passed."""
+    """The loosest threshold that passed."""
     return next((step for step in reversed(steps) if step.p_value <= delta), None)
 
 
-def _outcome(calibration: RankedAnswers, steps: Sequence[ThresholdTest], rows: int, terms: CertificationTerms) -> Outcome:
+def _outcome(
+    calibration: RankedAnswers, steps: Sequence[ThresholdTest], rows: int, terms: CertificationTerms
+) -> Outcome:
     found = certified_test(steps, terms.spent_delta)
     if found is not None:
         return Certified(found, calibration.result_at(found.threshold).coverage)
@@ -367,27 +412,37 @@ def _outcome(calibration: RankedAnswers, steps: Sequence[ThresholdTest], rows: i
 
 
 def _explain_failure(calibration: RankedAnswers, rows: int, terms: CertificationTerms) -> InsufficientData | Infeasible:
-    """Why there is no threshold: a look at all of the calibration part, which promises nothing.
+    """Explains why no threshold passed, by a look at all calibration rows that has no guarantee.
 
-    That the agent is wrong too often is said where the rows refute alpha at every share that could be accepted, each by itself beyond
-    chance: then they do so together (an intersection-union test), and more rows would not mend it.
+    The outcome is `Infeasible` if the rows reject alpha at every possible coverage, each test beyond chance. Then they
+    do so jointly (an intersection-union test), and more rows would not help.
     """
     size, after = len(calibration.items), terms.next_attempt
     scores = calibration.scores
-    ranks = range(math.ceil(START_COVERAGE * size), len(scores) + 1, max(1, round(COVERAGE_STEP * size))) if scores else ()
+    ranks = (
+        range(math.ceil(START_COVERAGE * size), len(scores) + 1, max(1, round(COVERAGE_STEP * size))) if scores else ()
+    )
     seen = [calibration.result_at(scores[rank - 1]) for rank in (*ranks, len(scores)) if 0 < rank <= len(scores)]
     best = min(seen, key=lambda found: (found.errors / found.accepted, -found.accepted), default=None)
     if best is None:
-        if (1 - START_COVERAGE) ** size <= terms.delta:  # beyond chance fewer pass than the strictest threshold is to accept
+        if (
+            1 - START_COVERAGE
+        ) ** size <= terms.delta:  # fewer pass than the strictest threshold should accept, beyond chance
             return Infeasible(f"none of {size:,} answers passes its checks", NONE_ACCEPTED_HINT)
-        return InsufficientData(_rows_needed(after.min_calibration, rows, terms), f"of {size:,} answers none passes its checks")
+        return InsufficientData(
+            _rows_needed(after.min_calibration, rows, terms), f"of {size:,} answers none passes its checks"
+        )
     observed = f"of the {best.accepted:,} surest of {size:,} answers {best.errors:,} {'is' if best.errors == 1 else 'are'} wrong"
     if size >= terms.min_calibration and all(found.refutes(terms.alpha) for found in seen):
         return Infeasible(f"{observed}, {format_percent(best.errors / best.accepted)}")
     if best.exceeds(terms.alpha) or best.errors == terms.alpha * best.accepted:
         reason = f"{observed}, which neither carries nor refutes {format_percent(terms.alpha)}"
         return InsufficientData(
-            _rows_needed(max(after.min_calibration, 2 * size, SAFETY_FACTOR * after.min_accepted * size / best.accepted), rows, terms),
+            _rows_needed(
+                max(after.min_calibration, 2 * size, SAFETY_FACTOR * after.min_accepted * size / best.accepted),
+                rows,
+                terms,
+            ),
             reason,
         )
     wanted = min((_calibration_needed(found, size, after) for found in seen), default=math.inf)
@@ -395,22 +450,25 @@ def _explain_failure(calibration: RankedAnswers, rows: int, terms: Certification
 
 
 def _calibration_needed(seen: ThresholdResult, size: int, terms: CertificationTerms) -> float:
-    """Rows to calibrate on with which such a threshold would pass, were there half an error more; infinite where it never would."""
+    """Calibration rows with which such a threshold would pass with half an error more; infinite if it never would."""
     rate = (seen.errors + 0.5) / (seen.accepted + 1)
     return min_accepted(rate, terms.alpha, terms.spent_delta) * size / seen.accepted if rate < terms.alpha else math.inf
 
 
 def _rows_needed(calibration: float, rows: int, terms: CertificationTerms) -> int:
-    """Rows in all, of which so many calibrate; surely more than there are."""
+    """Total rows for this many calibration rows; more than there are now."""
     return max(math.ceil(1.1 * rows), math.ceil(calibration / terms.calibration), rows + 1)
 
 
 def resplit(
-    items: Iterable[ScoredAnswer], terms: CertificationTerms, rounds: int = RESPLIT_ROUNDS, on_round: Callable[[], None] = lambda: None
+    items: Iterable[ScoredAnswer],
+    terms: CertificationTerms,
+    rounds: int = RESPLIT_ROUNDS,
+    on_round: Callable[[], None] = lambda: None,
 ) -> ResplitResult:
-    """Divides the rows anew many times, and judges each time by the part that neither tuned nor calibrated.
+    """Divides the rows at random many times, and judges each division on its held-out rows.
 
-    A round without a threshold breaks no promise. Raises `InputError` V006.
+    A round without a threshold violates nothing. Raises `InputError` V006.
     """
     rows = validate(items)
     certified, naive = [], []
@@ -419,7 +477,8 @@ def resplit(
         parts = split(rows, terms, f"{terms.seed}/{number}")
         calibration, rest = RankedAnswers(parts.calibration), RankedAnswers(parts.held_out)
         step = certified_test(
-            fixed_sequence(calibration, candidate_thresholds(parts.tuning, len(parts.calibration), terms), terms), terms.spent_delta
+            fixed_sequence(calibration, candidate_thresholds(parts.tuning, len(parts.calibration), terms), terms),
+            terms.spent_delta,
         )
         if step is not None:
             certified.append(rest.result_at(step.threshold))
@@ -443,7 +502,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def naive_threshold(calibration: RankedAnswers, alpha: float) -> float | None:
-    """The loosest threshold whose observed error is at most alpha; None where none is. It promises nothing."""
+    """The loosest threshold whose observed error is at most alpha, or None. It has no guarantee."""
     found = None
     for score in dict.fromkeys(calibration.scores):
         if not calibration.result_at(score).exceeds(alpha):
@@ -452,16 +511,16 @@ def naive_threshold(calibration: RankedAnswers, alpha: float) -> float | None:
 
 
 def feasibility_bound(items: Sequence[ScoredAnswer], alpha: float) -> FeasibilityBound:
-    """The bound: a share mu of wrong answers needs an abstention of at least (mu - alpha) / (1 - alpha).
+    """The feasibility bound: with a share mu of wrong answers, at least (mu - alpha) / (1 - alpha) must be withheld.
 
-    For mu <= alpha · coverage + (1 - coverage), even where everything that is withheld is wrong.
+    It follows from mu <= alpha · coverage + (1 - coverage), which holds even if everything withheld is wrong.
     """
     error = sum(item.wrong for item in items) / len(items) if items else 0.0
     return FeasibilityBound(error, max(0.0, (error - alpha) / (1 - alpha)))
 
 
 def confidence_interval(errors: int, accepted: int, confidence: float = CONFIDENCE_LEVEL) -> tuple[float, float]:
-    """The exact interval of a share (Clopper and Pearson 1934), two-sided; (0, 1) where nothing is known."""
+    """Exact two-sided confidence interval of a share (Clopper and Pearson 1934); (0, 1) without data."""
     if not accepted:
         return 0.0, 1.0
     tail = (1 - confidence) / 2
@@ -471,7 +530,7 @@ def confidence_interval(errors: int, accepted: int, confidence: float = CONFIDEN
 
 
 def _bisect(below: Callable[[float], bool]) -> float:
-    """The share up to which something holds."""
+    """Bisects for the largest share with a property."""
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2
@@ -480,5 +539,5 @@ def _bisect(below: Callable[[float], bool]) -> float:
 
 
 def format_percent(share: float) -> str:
-    """A share as people read it: `5 %`."""
+    """Formats a share: `5 %`."""
     return f"{100 * share:.3g} %"

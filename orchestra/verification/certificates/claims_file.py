@@ -1,7 +1,8 @@
-"""The file `claims.json`: from which score parts of an agent's answers are kept, what is promised of them, and what that is bound to.
+"""The file `claims.json`: the score from which parts of an agent's answers are kept, the guarantee, and its
+dependencies.
 
-As `orchestra.verification.certificates.file` of a threshold for whole answers; this one is bound to the agent that
-judges the claims as well.
+It differs from `orchestra.verification.certificates.file`, which has a threshold for whole answers, in that it also
+depends on the agent that judges the claims.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from orchestra.verification.certificates.certify import confidence_interval, for
 from orchestra.verification.certificates.conformal import FactualityResult, quantile_rank
 from orchestra.verification.certificates.drift import DriftMonitor
 from orchestra.verification.certificates.file import ASSUMPTION, Count, DependencyDigests, Proportion, RiskLevel
+from orchestra.verification.certificates.format import CLAIMS_FILE, VoidableCertificate
 from orchestra.verification.certificates.row_fingerprints import RowFingerprints
-from orchestra.verification.certificates.sealed import CLAIMS_FILE, BaseCertificate
 
 FILE_NAME = CLAIMS_FILE
 PART_SCORE = "the probability that the evidence supports the weakest claim of a part"
-"""What is compared with the threshold."""
+"""The score that is compared with the threshold."""
 
 
 class ClaimsData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The answers that it was made on."""
+    """The answers that it was made from."""
 
     name: str
     digest: str
@@ -31,24 +32,24 @@ class ClaimsData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     held_out: Count
     seed: int
     recorded_scores: bool = False
-    """Whether scores were read from a file, and not asked for."""
+    """Whether the scores were read from a file."""
     fingerprints: RowFingerprints | msgspec.UnsetType = msgspec.UNSET
-    """Of inputs and outputs, a sample: by which they are known again among others. Not there in files of before."""
+    """Sample of the fingerprints of inputs and outputs. Not present in older files."""
     duplicates: Count | msgspec.UnsetType = msgspec.UNSET
-    """Answers that were left out, for another one is to the same input; not there where there was none."""
+    """Answers left out because another one has the same input. Not present if there were none."""
     grouped: Count | msgspec.UnsetType = msgspec.UNSET
-    """Answers that were left out, for another one of their group stands for them; not there where there was none."""
+    """Answers left out because another one represents their group. Not present if there were none."""
     group: str | msgspec.UnsetType = msgspec.UNSET
-    """The input that answers of one group have in common; not there where the rows said themselves of which group they are."""
+    """Input whose value defines a group. Not present if the rows state their groups themselves."""
 
     @property
     def digests(self) -> frozenset[str]:
-        """By which the rows are known again."""
+        """Digests that identify the rows."""
         return frozenset({self.digest})
 
 
 class RetentionCounts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the threshold keeps of some answers: see `orchestra.verification.certificates.conformal.RetentionResult`."""
+    """What the threshold keeps of some answers (`orchestra.verification.certificates.conformal.RetentionResult`)."""
 
     answers: Count
     parts: Count
@@ -58,48 +59,48 @@ class RetentionCounts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ClaimsResplitSummary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The promise, when the answers were divided anew."""
+    """Outcome of the guarantee over random divisions of the answers."""
 
     rounds: Count
     violation_rate: Proportion
     kept_share: Proportion
 
 
-class ClaimsCertificate(BaseCertificate, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the file says."""
+class ClaimsCertificate(VoidableCertificate, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A certificate of claims."""
 
     file_name: ClassVar[str] = FILE_NAME
     title: ClassVar[str] = "certificate of claims"
     create_command: ClassVar[str] = "orchestra certify AGENT --claims --data FILE"
 
-    format: Literal["orchestra/claims/v2"] = "orchestra/claims/v2"
+    kind: Literal["claims"] = "claims"
     check: str
-    """The check that scores claims, such as `entailment`, with the agent that it asks."""
+    """The check that scores the claims, such as `entailment`, with its judge."""
     judge: str
-    """That agent."""
+    """Name of the judge."""
     alpha: RiskLevel
-    """In at most this share of answers something wrong is kept."""
+    """Maximum share of answers with a wrong part that is kept."""
     threshold: Proportion
-    """Parts are kept from this score on."""
+    """Score from which parts are kept."""
     score: str = PART_SCORE
     calibrated: RetentionCounts
     held_out: RetentionCounts
     low: Proportion
-    """The 95 % interval of the share of judged answers of which something wrong is kept."""
+    """95 % confidence interval of the share of held-out answers with a wrong part that is kept."""
     high: Proportion
     data: ClaimsData
     resplits: ClaimsResplitSummary
     attempt: Count | msgspec.UnsetType = msgspec.UNSET
-    """Which attempt on these answers it is, or on many of them; not there where it is the first."""
+    """Number of this attempt on these answers, or on many of them. Not present for the first attempt."""
     dependencies: DependencyDigests
     judge_dependencies: DependencyDigests
-    """What the scores follow from: the agent that judges, as `dependencies` are of the one that answers."""
+    """Dependencies of the scores: those of the judge, as `dependencies` are those of the agent that answers."""
     created_at: str
     """UTC, ISO 8601."""
 
     @property
     def guarantee(self) -> str:
-        """What is promised, in one line."""
+        """The guarantee in one line."""
         share = self.calibrated.kept / self.calibrated.parts if self.calibrated.parts else 0.0
         again = f"; attempt {self.attempt:,} on its answers" if self.attempt else ""
         right = format_percent(1 - self.alpha)
@@ -107,7 +108,7 @@ class ClaimsCertificate(BaseCertificate, frozen=True, kw_only=True, forbid_unkno
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The promise with what an auditor asks of it, as plain JSON; it is over the draw of the answers too, and has no delta."""
+        """The guarantee and its figures as plain JSON. It is also over the draw of the answers, so it has no delta."""
         seen, held_out, data = self.calibrated, self.held_out, self.data
         return {
             "agent": self.agent,
@@ -128,35 +129,39 @@ class ClaimsCertificate(BaseCertificate, frozen=True, kw_only=True, forbid_unkno
 
     @property
     def renew_command(self) -> str:
-        """What makes a new one."""
+        """Command line that makes a new file in place of this one."""
         return f"orchestra certify {self.agent} --claims --data FILE --alpha {self.alpha:g}"
 
     @property
     def drift(self) -> DriftMonitor:
-        """A watch over it that begins."""
+        """A new drift monitor for it."""
         answers = self.calibrated.answers
         return DriftMonitor.of_claims(self.alpha, answers, answers - quantile_rank(answers, self.alpha))
 
     def changes(self, dependencies: DependencyDigests, judge_dependencies: DependencyDigests) -> list[str]:
-        """What is not what it was, in words."""
+        """Describes the dependencies that changed."""
         mine = self.dependencies.changes(dependencies)
         theirs = [
-            what for what in self.judge_dependencies.changes(judge_dependencies) if what not in mine or what != "the code of the checks"
+            what
+            for what in self.judge_dependencies.changes(judge_dependencies)
+            if what not in mine or what != "the code of the checks"
         ]
         return mine + [f"{what.removeprefix('its ').removeprefix('the ')} of {self.judge}" for what in theirs]
 
     def find_inconsistency(self) -> str:
-        """Why its own figures do not carry what it promises; empty where they do."""
+        """Returns why the figures do not support the guarantee; empty if they do."""
         seen = self.calibrated
         if not (seen.kept <= seen.parts and seen.violations <= seen.answers == self.data.calibration):
             return "its counts do not fit together"
         if seen.answers - seen.violations < quantile_rank(seen.answers, self.alpha):
-            return f"{seen.violations} of {seen.answers} answers with something wrong kept do not carry what it promises"
+            return (
+                f"{seen.violations} of {seen.answers} answers with something wrong kept do not carry what it promises"
+            )
         return ""
 
 
 class ClaimScorer(msgspec.Struct, frozen=True):
-    """The check that scored the claims, and the agent that it asks."""
+    """The check that scored the claims, and its judge."""
 
     check: str
     judge: str

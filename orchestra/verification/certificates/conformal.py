@@ -1,10 +1,12 @@
-"""Conformal factuality: from which score a part of an answer is kept, so that all that is kept is right in most answers. Pure.
+"""Conformal factuality: the score from which parts of an answer are kept, so that most answers keep only right parts.
+Pure.
 
 Back-off of V6 in VERIFICATION (Mohri and Hashimoto 2024, *Language Models with Conformal Factuality Guarantees*,
-https://arxiv.org/abs/2402.10978, section 3): the risk of an answer is the highest score of a wrong part of it, and tau the
-ceil((n + 1)(1 - alpha))-th smallest risk of n answers. Parts that score tau or less are dropped. A next answer that is exchangeable with
-those n has a risk of at most tau with a probability of at least 1 - alpha, and then nothing wrong of it is kept: ties only help. The
-probability is over the draw of the n answers and of the next one; there is no delta.
+https://arxiv.org/abs/2402.10978, section 3). The risk of an answer is the highest score of a wrong part, and tau is the
+ceil((n + 1)(1 - alpha))-th smallest risk of n answers. Parts with a score of tau or less are dropped. A further answer
+that is exchangeable with those n has a risk of at most tau with a probability of at least 1 - alpha, and then no wrong
+part of it is kept; ties only help. The probability is over the draw of the n answers and of the further one; there is
+no delta.
 """
 
 from __future__ import annotations
@@ -19,27 +21,27 @@ from typing import NamedTuple
 from orchestra.core.errors import InputError
 
 CALIBRATION_SHARE = 0.7
-"""The share of answers that calibrate; the rest judges."""
+"""Share of answers for calibration; the rest is held out."""
 RESPLIT_ROUNDS = 200
-"""Resplits of one check."""
+"""Number of resplits of one calibration."""
 
 
 class ScoredPart(NamedTuple):
-    """A part of an answer: its score in [0, 1], None where it is kept at no threshold, and whether it is wrong."""
+    """A part of an answer: its score in [0, 1], or None if it is kept at no threshold, and whether it is wrong."""
 
     score: float | None
     wrong: bool
 
 
 class CalibrationAnswer(NamedTuple):
-    """An answer of several parts, each judged."""
+    """An answer of several labelled parts."""
 
     id: str
     parts: tuple[ScoredPart, ...]
 
     @property
     def risk(self) -> float:
-        """The highest score of a wrong part; minus infinity where nothing wrong could be kept."""
+        """Highest score of a wrong part; minus infinity if no wrong part could be kept."""
         return max((part.score for part in self.parts if part.wrong and part.score is not None), default=-math.inf)
 
 
@@ -49,87 +51,91 @@ class RetentionResult:
 
     answers: int
     parts: int
-    """Of all of them, and how many are kept."""
+    """Number of parts; `kept` is the number of those that are kept."""
     kept: int
     violations: int
-    """Answers of which something wrong is kept."""
+    """Answers with a wrong part that is kept."""
     empty: int
-    """Answers with parts of which nothing is kept: they are withheld."""
+    """Answers that have parts but keep none. They are withheld."""
     wrong_kept: int
-    """Parts that are kept and wrong."""
+    """Wrong parts that are kept."""
 
     @property
     def kept_share(self) -> float:
-        """The share of parts that are kept."""
+        """Share of parts that are kept."""
         return self.kept / self.parts if self.parts else 0.0
 
     @property
     def violation_rate(self) -> float:
-        """The share of answers of which something wrong is kept."""
+        """Share of answers with a wrong part that is kept."""
         return self.violations / self.answers if self.answers else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimsResplitResult:
-    """What became of the promise when the answers were divided anew: it is about the mean, for each division is a draw of its own."""
+    """Outcome of the guarantee over random divisions of the answers. It is about the mean, because each division is a
+    separate draw.
+    """
 
     rounds: int
     violation_rate: float
-    """The mean share of the rest of which something wrong was kept."""
+    """Mean share of held-out answers with a wrong part that is kept."""
     kept_share: float
-    """The mean share of parts that were kept."""
+    """Mean share of parts that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class FactualityResult:
-    """What was found out about some answers. `threshold` is the least score that is kept; None where nothing can be promised, or kept."""
+    """The result of a calibration. `threshold` is the lowest score that is kept; None if nothing can be guaranteed or
+    kept.
+    """
 
     alpha: float
     seed: int
     answers: int
     calibration: int
     min_answers: int
-    """Answers that must calibrate at the very least."""
+    """Minimum number of calibration answers."""
     threshold: float | None
     reason: str
-    """Why there is none; empty where there is."""
+    """Why there is no threshold; empty if there is one."""
     unfiltered: RetentionResult
-    """What stands in the answers before anything is dropped."""
+    """The answers before any part is dropped."""
     calibrated: RetentionResult | None = None
     held_out: RetentionResult | None = None
-    """What is kept of the answers that did not calibrate."""
+    """What is kept of the held-out answers."""
     resplits: ClaimsResplitResult | None = None
 
 
 def min_answers(alpha: float) -> int:
-    """The fewest answers that can carry the promise: (n + 1)(1 - alpha) must be at most n. 9 for 10 %, 19 for 5 %."""
+    """Minimum number of answers for the guarantee: (n + 1)(1 - alpha) must be at most n. 9 for 10 %, 19 for 5 %."""
     exact = _exact_fraction(alpha)
     return math.ceil((1 - exact) / exact)
 
 
 def quantile_rank(answers: int, alpha: float) -> int:
-    """Which of the risks, from the smallest, is tau: ceil((n + 1)(1 - alpha)), exactly."""
+    """Rank of tau among the ascending risks: ceil((n + 1)(1 - alpha)), computed exactly."""
     return math.ceil((answers + 1) * (1 - _exact_fraction(alpha)))
 
 
 def _exact_fraction(alpha: float) -> Fraction:
-    """As it is written: 0.1 is a tenth, and (9 + 1)(1 - 0.1) is 9 and no more."""
+    """The decimal as written: 0.1 is a tenth, so (9 + 1)(1 - 0.1) is exactly 9."""
     return Fraction(repr(float(alpha)))
 
 
 def risk_quantile(risks: Sequence[float], alpha: float) -> float | None:
-    """The score up to which parts are dropped; None where the answers are too few."""
+    """The score up to which parts are dropped; None if there are too few answers."""
     place = quantile_rank(len(risks), alpha)
     return sorted(risks)[place - 1] if place <= len(risks) else None
 
 
 def keep_threshold(dropped: float, floor: float) -> float:
-    """The least score that is kept where everything up to `dropped` is not, and nothing under `floor`."""
+    """The lowest score that is kept if everything up to `dropped` and below `floor` is dropped."""
     return max(floor, math.nextafter(dropped, math.inf))
 
 
 def apply_threshold(answers: Iterable[CalibrationAnswer], threshold: float) -> RetentionResult:
-    """What a threshold keeps."""
+    """Applies a threshold to answers."""
     count = parts = left = violations = empty = wrong = 0
     for answer in answers:
         there = [part for part in answer.parts if part.score is not None and part.score >= threshold]
@@ -146,7 +152,7 @@ def apply_threshold(answers: Iterable[CalibrationAnswer], threshold: float) -> R
 def calibrate(
     answers: Iterable[CalibrationAnswer], alpha: float, seed: int = 0, floor: float = 0.0, rounds: int = RESPLIT_ROUNDS
 ) -> FactualityResult:
-    """What can be promised of answers like these. Raises `InputError` V006 for an alpha that is none, and for answers that are none."""
+    """Calibrates a threshold. Raises `InputError` V006 for an invalid alpha or invalid answers."""
     if not 0 < alpha <= 0.5:
         raise InputError("V006", f"alpha is {alpha}, and must be above 0 and at most 0.5", hint="--alpha 0.1")
     rows = validate(answers)
@@ -162,11 +168,15 @@ def calibrate(
     found = FactualityResult(alpha, seed, len(rows), len(calibration), min_answers(alpha), None, "", whole)
     dropped = risk_quantile([row.risk for row in calibration], alpha)
     if dropped is None:
-        return _without_threshold(found, f"{len(calibration)} answers calibrate, and {found.min_answers} are needed at the least")
+        return _without_threshold(
+            found, f"{len(calibration)} answers calibrate, and {found.min_answers} are needed at the least"
+        )
     threshold = keep_threshold(dropped, floor)
     seen = apply_threshold(calibration, threshold)
     if not seen.kept:
-        return _without_threshold(found, "the wrong parts score as high as the right ones do, and nothing would be kept")
+        return _without_threshold(
+            found, "the wrong parts score as high as the right ones do, and nothing would be kept"
+        )
     return FactualityResult(
         alpha,
         seed,
@@ -183,33 +193,45 @@ def calibrate(
 
 
 def _without_threshold(found: FactualityResult, reason: str) -> FactualityResult:
-    return FactualityResult(found.alpha, found.seed, found.answers, found.calibration, found.min_answers, None, reason, found.unfiltered)
+    return FactualityResult(
+        found.alpha, found.seed, found.answers, found.calibration, found.min_answers, None, reason, found.unfiltered
+    )
 
 
 def validate(answers: Iterable[CalibrationAnswer]) -> list[CalibrationAnswer]:
-    """The answers in the order of their ids. Raises `InputError` V006."""
+    """Returns the answers sorted by id. Raises `InputError` V006."""
     rows = sorted(answers, key=lambda answer: answer.id)
     if not rows:
-        raise InputError("V006", "there is no answer to calibrate on", hint='rows {"id", "output", "claims"}, a line each')
+        raise InputError(
+            "V006", "there is no answer to calibrate on", hint='rows {"id", "output", "claims"}, a line each'
+        )
     for before, row in zip([None, *rows], rows, strict=False):
         if before is not None and before.id == row.id:
             raise InputError("V006", f"two rows have the id {row.id!r}", hint="count each answer once")
         for part in row.parts:
-            if part.score is not None and not 0 <= part.score <= 1:  # NaN too
-                raise InputError("V006", f"a score of row {row.id!r} is {part.score}, and must be in [0, 1]", hint="orchestra explain V006")
+            if part.score is not None and not 0 <= part.score <= 1:  # also false for NaN
+                raise InputError(
+                    "V006",
+                    f"a score of row {row.id!r} is {part.score}, and must be in [0, 1]",
+                    hint="orchestra explain V006",
+                )
     return rows
 
 
-def split(rows: Sequence[CalibrationAnswer], seed: int | str) -> tuple[list[CalibrationAnswer], list[CalibrationAnswer]]:
-    """The answers that calibrate, and the rest; drawn by a seed."""
+def split(
+    rows: Sequence[CalibrationAnswer], seed: int | str
+) -> tuple[list[CalibrationAnswer], list[CalibrationAnswer]]:
+    """Divides the answers at random, with a seed: for calibration, and held out."""
     drawn = list(rows)
     random.Random(seed).shuffle(drawn)  # noqa: S311 - a draw, not a secret
     count = round(CALIBRATION_SHARE * len(drawn))
     return drawn[:count], drawn[count:]
 
 
-def resplit(rows: Sequence[CalibrationAnswer], alpha: float, seed: int, floor: float, rounds: int) -> ClaimsResplitResult | None:
-    """What becomes of the promise when the answers are divided anew so often; None where there are too few."""
+def resplit(
+    rows: Sequence[CalibrationAnswer], alpha: float, seed: int, floor: float, rounds: int
+) -> ClaimsResplitResult | None:
+    """Repeats the calibration over many random divisions; None if there are too few answers."""
     violated = left = 0.0
     done = 0
     for number in range(1, rounds + 1):

@@ -1,4 +1,5 @@
-"""The file `certificate.json`: a certified threshold, what it promises, on which figures, and what it is bound to."""
+"""The file `certificate.json`: a certified threshold, its guarantee, the figures that support it, and its dependencies.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +17,19 @@ from orchestra.verification.certificates.certify import (
     format_percent,
 )
 from orchestra.verification.certificates.drift import DriftMonitor
+from orchestra.verification.certificates.format import CERTIFICATE_FILE, VoidableCertificate
 from orchestra.verification.certificates.row_fingerprints import RowFingerprints
-from orchestra.verification.certificates.sealed import CERTIFICATE_FILE, BaseCertificate
 
 FILE_NAME = CERTIFICATE_FILE
 NODE_SCORE = "the lowest score of the node's checks, each of which passes"
-"""What is compared with the threshold (`orchestra.verification.combine_verdicts.score`)."""
+"""The score that is compared with the threshold (`orchestra.verification.acceptance.combined_score`)."""
 WORKFLOW_SCORE = "how sure the least sure is of those that the output follows from"
-"""And of a workflow as a whole (`orchestra.engine.kinds.confidence`)."""
+"""The same for a workflow (`orchestra.engine.kinds.confidence`)."""
 COMBINED_SCORE = "what the agent's combination makes of the scores of the node's checks"
-"""And where the node says `score: combined`."""
+"""The same for a node with `score: combined`."""
 
-ASSUMPTION = (
-    "the rows and the inputs to come are drawn alike, and independently (exchangeability); nothing in these figures would show otherwise"
-)
-"""What every promise rests on."""
+ASSUMPTION = "the rows and the inputs to come are drawn alike, and independently (exchangeability); nothing in these figures would show otherwise"
+"""Assumption of every guarantee."""
 
 Proportion = Annotated[float, msgspec.Meta(ge=0, le=1)]
 RiskLevel = Annotated[float, msgspec.Meta(gt=0, le=0.5)]
@@ -38,72 +37,85 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=10_000_000)]
 
 
 class DependencyDigests(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Digests of all that an agent's answers and their scores follow from."""
+    """Digests of everything that an agent's answers and their scores depend on."""
 
     card: str
-    """Of prompt, types, sampling and the like, without what says how answers are accepted."""
+    """Digest of prompt, types, sampling and the like, without the acceptance settings."""
     model: str
-    """Of the base weights and how they are served; of an endpoint's name and `revision:`. Empty for agents that ask no server."""
+    """Digest of the base weights and serving options, or of an endpoint's name and `revision:`. Empty for agents
+    without a
+    server.
+    """
     adapter: str
-    """Of what it has learnt: an adapter's weights, a classical agent's arrays, the version of code. Empty for nothing."""
+    """Digest of what was trained: an adapter's weights, a classical agent's arrays, or the version of code. Empty for
+    none.
+    """
     checks: str
-    """Of the code of the checks."""
+    """Digest of the code of the checks."""
     parts: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
-    """Of a workflow: of all that it asks, calls and accepts by, in words. Not there for an agent."""
+    """Digests of everything that a workflow calls and accepts by, with a description as key. Not present for an agent.
+    """
 
     def changes(self, now: DependencyDigests) -> list[str]:
-        """What is not what it was, in words."""
+        """Describes what changed."""
         its = "its card or prompt" if self.parts is msgspec.UNSET else "what it says itself"
-        words = {"card": its, "model": "the model", "adapter": "its adapter or arrays", "checks": "the code of the checks"}
+        words = {
+            "card": its,
+            "model": "the model",
+            "adapter": "its adapter or arrays",
+            "checks": "the code of the checks",
+        }
         found = [text for field, text in words.items() if getattr(self, field) != getattr(now, field)]
         before, after = self.parts or {}, now.parts or {}
         return found + [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
 
 
 class CertificateData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The rows that it was made on."""
+    """The rows that it was made from."""
 
     name: str
     digest: str
-    """Of their bytes, and of recorded predictions."""
+    """Digest of the rows' bytes, and of recorded predictions."""
     tuning: Count
     calibration: Count
     held_out: Count
     seed: int
     metrics: tuple[str, ...]
-    """The metrics that told right answers from wrong ones."""
+    """Metrics that labelled the answers."""
     predictions: bool = False
-    """Whether answers were read from a file, and not asked for."""
+    """Whether the answers were read from a file."""
     rows_digest: str | msgspec.UnsetType = msgspec.UNSET
-    """The digest of the rows alone; not there where nobody recorded answers, for it is `digest`."""
+    """Digest of the rows alone. Not present without recorded answers, when it is `digest`."""
     fingerprints: RowFingerprints | msgspec.UnsetType = msgspec.UNSET
-    """Of their inputs, a sample: by which they are known again among others."""
+    """Sample of the fingerprints of their inputs."""
     duplicates: Count | msgspec.UnsetType = msgspec.UNSET
-    """Rows that were left out, for another one has the same input; not there where there was none."""
+    """Rows left out because another one has the same input. Not present if there were none."""
     grouped: Count | msgspec.UnsetType = msgspec.UNSET
-    """Rows that were left out, for another one of their group stands for them; not there where there was none."""
+    """Rows left out because another one represents their group. Not present if there were none."""
     group: str | msgspec.UnsetType = msgspec.UNSET
-    """The input that rows of one group have in common; not there where the rows said themselves of which group they are."""
+    """Input whose value defines a group. Not present if the rows state their groups themselves."""
 
     @property
     def digests(self) -> frozenset[str]:
-        """Of the rows, byte by byte."""
+        """Digests of the rows' bytes."""
         return frozenset({self.digest} | ({self.rows_digest} if self.rows_digest else set()))
 
 
 class HeldOutResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the threshold accepted of the rows that neither tuned nor calibrated."""
+    """What the threshold accepts of the held-out rows."""
 
     rows: Count
     accepted: Count
     errors: Count
     low: Proportion
     high: Proportion
-    """The 95 % interval of the share of wrong ones among the accepted (Clopper and Pearson)."""
+    """Upper end of the 95 % confidence interval of the share of wrong answers among the accepted ones (Clopper and
+    Pearson).
+    """
 
 
 class ResplitSummary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What became of the promise, and of the naive threshold, when the rows were divided anew."""
+    """Outcome of the guarantee, and of the naive threshold, over random divisions of the rows."""
 
     rounds: Count
     certified: Count
@@ -114,31 +126,31 @@ class ResplitSummary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     naive_significant_violations: Count
 
 
-class Certificate(BaseCertificate, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the file says."""
+class Certificate(VoidableCertificate, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A certificate of outputs."""
 
     file_name: ClassVar[str] = FILE_NAME
     title: ClassVar[str] = "certificate"
     create_command: ClassVar[str] = "orchestra certify AGENT --data FILE"
 
-    format: Literal["orchestra/certificate/v2"] = "orchestra/certificate/v2"
+    kind: Literal["outputs"] = "outputs"
     alpha: RiskLevel
-    """At most this share of what is accepted is wrong …"""
+    """Maximum share of wrong answers among the accepted ones."""
     delta: RiskLevel
-    """… but for a chance of so much, over the draw of the rows that calibrated it."""
+    """Maximum probability that the guarantee is false, over the draw of the calibration rows."""
     attempt: Count | msgspec.UnsetType = msgspec.UNSET
-    """The number of this test of the rows. Not present if that test had all of delta."""
+    """Number of this test of the rows. Not present if the test had all of delta."""
     threshold: Proportion
     score: str = NODE_SCORE
     checks: tuple[str, ...]
-    """The checks whose score it is."""
+    """Checks that make the score."""
     accepted: Count
-    """Of the calibration part, and how many of these are wrong."""
+    """Accepted calibration rows; `errors` is the number of wrong ones."""
     errors: Count
     base_error: Proportion
-    """The share of wrong answers among all rows."""
+    """Share of wrong answers among all rows."""
     min_withheld: Proportion
-    """The least share that any threshold would have to withhold (the feasibility bound)."""
+    """Minimum share that any threshold must withhold (the feasibility bound)."""
     data: CertificateData
     held_out: HeldOutResult
     resplits: ResplitSummary
@@ -146,30 +158,36 @@ class Certificate(BaseCertificate, frozen=True, kw_only=True, forbid_unknown_fie
     created_at: str
     """UTC, ISO 8601."""
     combination: str | msgspec.UnsetType = msgspec.UNSET
-    """The digest of the combination that makes the score; not there where it is the lowest of the checks."""
+    """Digest of the combination that computes the score. Not present if the score is the lowest of the checks."""
     subject_kind: Literal["workflow"] | msgspec.UnsetType = msgspec.UNSET
-    """Whether `agent` is the name of a workflow, and this is about its output as a whole."""
+    """Present if `agent` is the name of a workflow, and the certificate is about its output."""
 
     @property
     def coverage(self) -> float:
-        """The share of the calibration part that is accepted."""
+        """Share of the calibration rows that are accepted."""
         return self.accepted / self.data.calibration
 
     @property
     def guarantee(self) -> str:
-        """What is promised, in one line."""
+        """The guarantee in one line."""
         promise = f"at most {format_percent(self.alpha)} of what is accepted is wrong, with {format_percent(1 - self.delta)} confidence"
-        once = "; each group counts once" if self.data.grouped else "; each input counts once" if self.data.duplicates else ""
+        once = (
+            "; each group counts once"
+            if self.data.grouped
+            else "; each input counts once"
+            if self.data.duplicates
+            else ""
+        )
         return f"{promise}; covers {format_percent(self.coverage)}{once}"
 
     @property
     def spent_delta(self) -> float:
-        """The part of delta that its test had."""
+        """Part of delta that the test had."""
         return self.delta * delta_share(self.attempt or 0)
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The promise with what an auditor asks of it, as plain JSON."""
+        """The guarantee and its figures as plain JSON."""
         data = self.data
         return {
             self.subject_kind or "agent": self.agent,
@@ -197,17 +215,17 @@ class Certificate(BaseCertificate, frozen=True, kw_only=True, forbid_unknown_fie
 
     @property
     def renew_command(self) -> str:
-        """What makes a new one."""
+        """Command line that makes a new file in place of this one."""
         more = " --combined" if self.combination else ""
         return f"orchestra certify {self.agent} --data FILE --alpha {self.alpha:g} --delta {self.delta:g}{more}"
 
     @property
     def drift(self) -> DriftMonitor:
-        """A watch over it that begins."""
+        """A new drift monitor for it."""
         return DriftMonitor.of(self.alpha, self.delta)
 
     def find_inconsistency(self) -> str:
-        """Why its own figures do not carry what it promises; empty where they do."""
+        """Returns why the figures do not support the guarantee; empty if they do."""
         if not self.errors <= self.accepted <= self.data.calibration:
             return "its counts do not fit together"
         if binomial_tail(self.errors, self.accepted, self.alpha) > self.spent_delta:
@@ -216,14 +234,14 @@ class Certificate(BaseCertificate, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class CertificationOrigin(msgspec.Struct, frozen=True):
-    """Where the answers of a certification come from: name and digest of the data, metrics, and whether they were read from a file."""
+    """Origin of the answers: name and digest of the data, metrics, and whether the answers were read from a file."""
 
     name: str
     digest: str
     metrics: tuple[str, ...]
     predictions: bool
     rows_digest: str = ""
-    """The digest of the rows alone, where answers were read from a file."""
+    """Digest of the rows alone, if answers were read from a file."""
     fingerprints: RowFingerprints | None = None
     duplicates: int = 0
     grouped: int = 0
@@ -255,7 +273,11 @@ def build_certificate(
         delta=found.terms.delta,
         attempt=found.terms.attempt or msgspec.UNSET,
         threshold=outcome.threshold_test.threshold,
-        score=WORKFLOW_SCORE if dependencies.parts is not msgspec.UNSET else COMBINED_SCORE if combination else NODE_SCORE,
+        score=WORKFLOW_SCORE
+        if dependencies.parts is not msgspec.UNSET
+        else COMBINED_SCORE
+        if combination
+        else NODE_SCORE,
         subject_kind="workflow" if dependencies.parts is not msgspec.UNSET else msgspec.UNSET,
         checks=tuple(sorted(checks)),
         combination=combination or msgspec.UNSET,
@@ -294,10 +316,10 @@ def build_certificate(
 
 
 def certification_to_json(found: Certification) -> dict[str, Any]:
-    """A certification as plain JSON."""
+    """Converts a certification to plain JSON."""
     return {**msgspec.to_builtins(found), "outcome": outcome_to_json(found.outcome)}
 
 
 def outcome_to_json(found: Outcome) -> dict[str, Any]:
-    """What a certification came to, as plain JSON."""
+    """Converts an outcome to plain JSON."""
     return {"kind": type(found).__name__, **msgspec.to_builtins(found)}

@@ -42,7 +42,8 @@ def given(items: list[ScoredAnswer], terms: CertificationTerms) -> bool:
     calibration = RankedAnswers(parts.calibration)
     return (
         certified_test(
-            fixed_sequence(calibration, candidate_thresholds(parts.tuning, len(parts.calibration), terms), terms), terms.spent_delta
+            fixed_sequence(calibration, candidate_thresholds(parts.tuning, len(parts.calibration), terms), terms),
+            terms.spent_delta,
         )
         is not None
     )
@@ -67,13 +68,19 @@ def divided_anew(source: random.Random, *, together: bool) -> Iterator[bool]:
 
 @pytest.mark.parametrize("tries", [appended, divided_anew])
 def test_who_tries_ten_times_breaks_the_promise_no_more_often_than_delta(tries: type) -> None:
-    broken = [sum(any(tries(random.Random(seed), together=together)) for seed in range(ROUNDS)) / ROUNDS for together in (True, False)]
+    broken = [
+        sum(any(tries(random.Random(seed), together=together)) for seed in range(ROUNDS)) / ROUNDS
+        for together in (True, False)
+    ]
     assert broken[0] <= CertificationTerms().delta
     assert broken[1] > 0.1, "where each has all of delta"
 
 
 def test_a_walk_ends_where_the_part_of_delta_that_a_test_has_does_not_suffice() -> None:
-    terms, items = CertificationTerms(attempt=2), [ScoredAnswer(f"{at:03}", 0.9 if at < 70 else 0.5, wrong=False) for at in range(200)]
+    terms, items = (
+        CertificationTerms(attempt=2),
+        [ScoredAnswer(f"{at:03}", 0.9 if at < 70 else 0.5, wrong=False) for at in range(200)],
+    )
     (step,) = steps = fixed_sequence(RankedAnswers(items), (0.9, 0.5), terms)
     assert terms.spent_delta < step.p_value < terms.delta, "70 right answers are enough for all of delta"
     assert certified_test(steps, terms.spent_delta) is None
@@ -82,7 +89,11 @@ def test_a_walk_ends_where_the_part_of_delta_that_a_test_has_does_not_suffice() 
 def test_all_tests_together_have_delta_and_the_first_most_of_it() -> None:
     assert sum(delta_share(number) for number in range(1, 10_000)) == pytest.approx(1, abs=1e-4)
     assert [CertificationTerms(attempt=number).spent_delta for number in range(3)] == pytest.approx([0.05, 0.04, 0.005])
-    assert (CertificationTerms().min_accepted, CertificationTerms(attempt=1).min_accepted, CertificationTerms(attempt=2).min_accepted) == (
+    assert (
+        CertificationTerms().min_accepted,
+        CertificationTerms(attempt=1).min_accepted,
+        CertificationTerms(attempt=2).min_accepted,
+    ) == (
         59,
         63,
         104,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from orchestra.core.errors import InputError
 from orchestra.core.events import Verdict
-from orchestra.verification import combine_verdicts
+from orchestra.verification import acceptance
 from orchestra.verification.certificates.combination import (
     CheckWeight,
     Combination,
@@ -27,8 +27,16 @@ TWO = (CheckWeight("confidence", weight=1.0), CheckWeight("entailment", weight=2
 
 
 def combination(**more: Any) -> Combination:
-    made: dict[str, Any] = {"method": "regression", "checks": CHECKS, "bias": 0.0, "weights": TWO, "created_at": "2026-11-26"}
-    return Combination(agent="reader", data=CombinationData("rows", "d" * 32, 300, 200, 0), dependencies=BONDS, **made | more).with_digest()
+    made: dict[str, Any] = {
+        "method": "regression",
+        "checks": CHECKS,
+        "bias": 0.0,
+        "weights": TWO,
+        "created_at": "2026-11-26",
+    }
+    return Combination(
+        agent="reader", data=CombinationData("rows", "d" * 32, 300, 200, 0), dependencies=BONDS, **made | more
+    ).with_digest()
 
 
 def said(confidence: float = 0.5, entailment: float = 0.5, but: tuple[str, str] = ("", "")) -> list[Verdict]:
@@ -44,31 +52,31 @@ def said(confidence: float = 0.5, entailment: float = 0.5, but: tuple[str, str] 
 
 def test_a_check_that_asks_agents_is_weighed_and_need_not_pass() -> None:
     made = combination()
-    assert combine_verdicts.combined_score(said(0.9, 0.3)) == 0.0
-    assert not combine_verdicts.is_accepted(said(0.9, 0.3), 0.5)
-    score = combine_verdicts.combined_score(said(0.9, 0.3), made)
+    assert acceptance.combined_score(said(0.9, 0.3)) == 0.0
+    assert not acceptance.is_accepted(said(0.9, 0.3), 0.5)
+    score = acceptance.combined_score(said(0.9, 0.3), made)
     odds = 0.9 / 0.1 * (0.3 / 0.7) ** 2
     assert score == pytest.approx(odds / (1 + odds))
-    assert combine_verdicts.is_accepted(said(0.9, 0.3), 0.6, made)
-    assert not combine_verdicts.is_accepted(said(0.9, 0.3), 0.7, made)
+    assert acceptance.is_accepted(said(0.9, 0.3), 0.6, made)
+    assert not acceptance.is_accepted(said(0.9, 0.3), 0.7, made)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.5])
 def test_a_deterministic_fail_still_fails_whatever_the_others_say(threshold: float) -> None:
     verdicts = said(0.999, 0.999, ("quote", FAIL))
-    assert combine_verdicts.combined_score(verdicts, combination()) == 0.0
-    assert not combine_verdicts.is_accepted(verdicts, threshold, combination())
+    assert acceptance.combined_score(verdicts, combination()) == 0.0
+    assert not acceptance.is_accepted(verdicts, threshold, combination())
 
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_what_a_check_cannot_tell_never_passes(check: str) -> None:
     verdicts = said(0.999, 0.999, (check, UNKNOWN))
-    assert combine_verdicts.combined_score(verdicts, combination()) is None
-    assert not combine_verdicts.is_accepted(verdicts, 0.0, combination())
+    assert acceptance.combined_score(verdicts, combination()) is None
+    assert not acceptance.is_accepted(verdicts, 0.0, combination())
 
 
 def test_a_check_that_was_not_asked_is_no_score() -> None:
-    assert combine_verdicts.combined_score(said()[:2], combination()) is None
+    assert acceptance.combined_score(said()[:2], combination()) is None
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
@@ -123,7 +131,10 @@ def test_what_is_no_combination_of_its_checks_is_refused(change: dict[str, Any],
 
 @pytest.mark.parametrize("part", ["card", "model", "adapter"])
 def test_it_says_what_changed_of_the_agent_and_of_the_judges(part: str) -> None:
-    made, other = combination(judge_dependencies={"entailment": BONDS}), msgspec.structs.replace(BONDS, **{part: "another"})
+    made, other = (
+        combination(judge_dependencies={"entailment": BONDS}),
+        msgspec.structs.replace(BONDS, **{part: "another"}),
+    )
     assert made.changes(BONDS, {"entailment": BONDS}) == []
     (mine,) = made.changes(other, {"entailment": BONDS})
     assert "entailment" not in mine

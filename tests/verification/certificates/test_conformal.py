@@ -31,7 +31,9 @@ def drawn(chance: random.Random, count: int, places: int = 17, wrong: float = 0.
     """Answers of 1 to 8 parts whose scores say something about what is wrong; few `places` make many ties."""
     found = []
     for at in range(count):
-        share = min(0.9, chance.random() * 2 * wrong)  # some answers are wrong all over: parts of one answer are not independent
+        share = min(
+            0.9, chance.random() * 2 * wrong
+        )  # some answers are wrong all over: parts of one answer are not independent
         parts = []
         for _ in range(chance.randint(1, 8)):
             false = chance.random() < share
@@ -43,7 +45,9 @@ def drawn(chance: random.Random, count: int, places: int = 17, wrong: float = 0.
 
 @pytest.mark.parametrize("alpha", [0.1, 0.2])
 @pytest.mark.parametrize(("count", "places"), [(9, 17), (60, 17), (60, 1)])
-def test_all_that_is_kept_is_right_in_at_least_the_promised_share_of_answers(alpha: float, count: int, places: int) -> None:
+def test_all_that_is_kept_is_right_in_at_least_the_promised_share_of_answers(
+    alpha: float, count: int, places: int
+) -> None:
     """Over 2,000 draws of the answers that calibrate and of those that come after. The bound below is exact; chance gets three
     standard errors."""
     chance = random.Random(f"{alpha} {count} {places}")
@@ -55,7 +59,9 @@ def test_all_that_is_kept_is_right_in_at_least_the_promised_share_of_answers(alp
         broken, answers = broken + found.violations, answers + found.answers
     share, error = broken / answers, 3 * math.sqrt(alpha * (1 - alpha) / answers)
     assert share <= alpha + error
-    if places > 2:  # without ties it is not below alpha - 1 / (n + 1) either: what is dropped beyond need would be a fault too
+    if (
+        places > 2
+    ):  # without ties it is not below alpha - 1 / (n + 1) either: what is dropped beyond need would be a fault too
         assert share >= alpha - 1 / (count + 1) - error
 
 
@@ -71,7 +77,10 @@ def test_resplits_of_one_set_keep_the_promise_on_average(alpha: float) -> None:
 
 
 def test_a_score_that_ties_with_tau_is_dropped() -> None:
-    rows = [CalibrationAnswer(f"{at}", (ScoredPart(0.5, True), ScoredPart(0.5, False), ScoredPart(0.9, False))) for at in range(30)]
+    rows = [
+        CalibrationAnswer(f"{at}", (ScoredPart(0.5, True), ScoredPart(0.5, False), ScoredPart(0.9, False)))
+        for at in range(30)
+    ]
     found = calibrate(rows, 0.2, rounds=1)
     assert found.threshold == math.nextafter(0.5, 1)
     assert found.held_out is not None
@@ -100,11 +109,17 @@ def test_the_rank_is_exact(answers: int, percents: int) -> None:
 def test_where_wrong_parts_score_highest_there_is_no_certificate() -> None:
     rows = [CalibrationAnswer(f"{at}", (ScoredPart(1.0, True), ScoredPart(0.9, False))) for at in range(30)]
     found = calibrate(rows, 0.1)
-    assert (found.threshold, found.reason) == (None, "the wrong parts score as high as the right ones do, and nothing would be kept")
+    assert (found.threshold, found.reason) == (
+        None,
+        "the wrong parts score as high as the right ones do, and nothing would be kept",
+    )
 
 
 def test_without_anything_wrong_everything_above_the_floor_is_kept() -> None:
-    rows = [CalibrationAnswer(f"{at}", (ScoredPart(0.4, False), ScoredPart(0.6, False), ScoredPart(None, True))) for at in range(30)]
+    rows = [
+        CalibrationAnswer(f"{at}", (ScoredPart(0.4, False), ScoredPart(0.6, False), ScoredPart(None, True)))
+        for at in range(30)
+    ]
     found = calibrate(rows, 0.1, floor=0.5, rounds=1)
     assert found.threshold == 0.5
     assert found.held_out is not None

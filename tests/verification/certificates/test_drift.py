@@ -156,13 +156,21 @@ def test_a_promise_is_never_said_to_hold() -> None:
 def test_false_alarms_over_the_draw_of_the_answers_that_calibrated_stay_under_delta(answers: int, alpha: float) -> None:
     drawn, broken, alarmed = random.Random(answers), answers - quantile_rank(answers, alpha), 0
     for _ in range(400):
-        rate = drawn.betavariate(broken + 1, answers - broken)  # of a threshold at the k-th smallest risk, where no two are the same
+        rate = drawn.betavariate(
+            broken + 1, answers - broken
+        )  # of a threshold at the k-th smallest risk, where no two are the same
         drift = DriftMonitor.of_claims(alpha, answers, broken)
         for _ in range(400):
             drift = drift.with_audit(wrong=drawn.random() < rate)
         alarmed += drift.is_violated
     assert alarmed <= DEFAULT_DELTA * 400
-    naive = sum(alarm_probability(alpha, DEFAULT_DELTA, drawn.betavariate(broken + 1, answers - broken), 400) for _ in range(100)) / 100
+    naive = (
+        sum(
+            alarm_probability(alpha, DEFAULT_DELTA, drawn.betavariate(broken + 1, answers - broken), 400)
+            for _ in range(100)
+        )
+        / 100
+    )
     assert naive > DEFAULT_DELTA  # bets against what is promised would alarm too often
 
 
@@ -191,7 +199,9 @@ def output(number: int) -> SampledOutput:
 
 def drawn(count: int) -> OutputsSampled:
     mark = certified().digest
-    return OutputsSampled(certificate=mark, at="2026-11-25", seed=0, population=count, outputs=tuple(map(output, range(count))))
+    return OutputsSampled(
+        certificate=mark, at="2026-11-25", seed=0, population=count, outputs=tuple(map(output, range(count)))
+    )
 
 
 def logged(said: str) -> bytes:
@@ -199,7 +209,9 @@ def logged(said: str) -> bytes:
     words = {"r": "right", "w": "wrong", "u": "unclear"}
     log = AuditLog().with_digests([drawn(len(said))])
     watch = AuditLog(tuple(log)).audit_state(certified())
-    lines = audit_entries(certified(), watch, [(output(at), words[one]) for at, one in enumerate(said)], "ada", "2026-11-25")  # type: ignore[misc]
+    lines = audit_entries(
+        certified(), watch, [(output(at), words[one]) for at, one in enumerate(said)], "ada", "2026-11-25"
+    )  # type: ignore[misc]
     return encode([*log, *AuditLog(tuple(log)).with_digests(lines)])
 
 
@@ -212,7 +224,10 @@ def test_a_log_says_how_the_watch_stands() -> None:
 
 
 def test_withheld_answers_are_told_among_the_others_and_only_when_those_before_them_were() -> None:
-    outputs = [msgspec.structs.replace(output(at), withheld=True) if kept == "." else output(at) for at, kept in enumerate(".a.b..c.")]
+    outputs = [
+        msgspec.structs.replace(output(at), withheld=True) if kept == "." else output(at)
+        for at, kept in enumerate(".a.b..c.")
+    ]
     line = AuditLog().with_digests([msgspec.structs.replace(drawn(0), outputs=tuple(outputs))])
     watch = AuditLog(tuple(line)).audit_state(certified())
 
@@ -241,7 +256,11 @@ def test_a_voided_certificate_has_the_log_of_before() -> None:
     void = certified().mark_void("four of four were wrong")
     assert void.digest != certified().digest
     assert void.original == certified()
-    assert AuditLog.from_bytes(logged("wwww"), PLACE).audit_state(void).violation.startswith("of audited answers 4 of 4 wrong, 100 %")
+    assert (
+        AuditLog.from_bytes(logged("wwww"), PLACE)
+        .audit_state(void)
+        .violation.startswith("of audited answers 4 of 4 wrong, 100 %")
+    )
 
 
 @pytest.mark.parametrize("change", ["altered", "taken out", "moved", "added", "no json", "another kind"])
@@ -281,6 +300,8 @@ def test_any_bytes_are_a_log_or_refused(data: bytes) -> None:
 
 def test_an_output_that_is_judged_twice_counts_once() -> None:
     log = AuditLog.from_bytes(logged("r"), PLACE)
-    again: list[AuditEntry] = [msgspec.structs.replace(line, verdict="wrong") for line in log.entries if isinstance(line, OutputAudited)]
+    again: list[AuditEntry] = [
+        msgspec.structs.replace(line, verdict="wrong") for line in log.entries if isinstance(line, OutputAudited)
+    ]
     doubled = replace(log, entries=(*log.entries, *log.with_digests(again)))
     assert doubled.audit_state(certified()).drift.wrong == 0

@@ -36,7 +36,10 @@ def changed(change: Callable[[dict[str, Any]], None], *, sealed: bool = True) ->
 
 def test_a_certificate_is_read_back_the_same() -> None:
     assert Certificate.from_bytes(MADE.to_bytes()) == MADE
-    assert MADE.guarantee == f"at most 5 % of what is accepted is wrong, with 95 % confidence; covers {100 * MADE.coverage:.3g} %"
+    assert (
+        MADE.guarantee
+        == f"at most 5 % of what is accepted is wrong, with 95 % confidence; covers {100 * MADE.coverage:.3g} %"
+    )
     assert MADE.renew_command == "orchestra certify reader --data FILE --alpha 0.05 --delta 0.05"
     assert MADE.checks == ("confidence", "quote")
 
@@ -45,7 +48,7 @@ def test_a_voided_certificate_has_the_keys_of_the_original_in_their_order_and_gi
     # journals keep the digest of the file's bytes
     void = MADE.mark_void("4 of 20 were wrong")
     keys, more = (list(json.loads(one.to_bytes())) for one in (MADE, void))
-    assert (keys[:2], keys[-1]) == (["agent", "format"], "digest")
+    assert (keys[:3], keys[-1]) == (["format", "kind", "agent"], "digest")
     assert more == [*keys[:-1], "void_reason", "digest"]
     assert Certificate.from_bytes(void.to_bytes()) == void
     assert void.original == MADE
@@ -96,7 +99,7 @@ def test_figures_that_do_not_carry_the_promise_are_refused(change: dict[str, Any
         b"\xff\xfe",
         b"[" * 100_000,
         b" " * (1 << 20) + b"{}",
-        MADE.to_bytes().replace(b"orchestra/certificate/v2", b"orchestra/certificate/v9"),
+        MADE.to_bytes().replace(b"orchestra/certificate/v3", b"orchestra/certificate/v9"),
         MADE.to_bytes().replace(b'"alpha": 0.05', b'"alpha": NaN'),
         MADE.to_bytes().replace(b'"alpha": 0.05', b'"alpha": 1.5'),
         MADE.to_bytes().replace(b'"alpha": 0.05', b'"alpha": "a lot"'),
@@ -109,10 +112,21 @@ def test_what_is_no_certificate_is_refused(data: bytes) -> None:
 
 
 def test_certificate_of_the_previous_format_is_refused() -> None:
-    previous = MADE.to_bytes().replace(b"orchestra/certificate/v2", b"orchestra/certificate/v1").replace(b"held_out", b"judged")
+    previous = (
+        MADE.to_bytes()
+        .replace(b"orchestra/certificate/v3", b"orchestra/certificate/v2")
+        .replace(b"held_out", b"judged")
+    )
     error = refused(previous)
     assert (error.code, error.hint) == ("V003", Certificate.create_command)
-    assert "orchestra/certificate/v1" in str(error)
+    assert error.message.endswith(
+        "its format is 'orchestra/certificate/v2', and this version reads 'orchestra/certificate/v3'"
+    )
+
+
+def test_certificate_of_another_kind_is_refused() -> None:
+    error = refused(MADE.to_bytes().replace(b'"kind": "outputs"', b'"kind": "claims"'))
+    assert (error.code, error.message) == ("V003", "no certificate: its kind is 'claims', not 'outputs'")
 
 
 def test_counts_that_cannot_be_are_refused() -> None:
@@ -127,7 +141,12 @@ def test_whatever_it_is_bound_to_voids_it(field: str) -> None:
     assert field in said
 
 
-SCHEMA = {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"], "additionalProperties": False}
+SCHEMA = {
+    "type": "object",
+    "properties": {"label": {"type": "string"}},
+    "required": ["label"],
+    "additionalProperties": False,
+}
 
 
 @given(
