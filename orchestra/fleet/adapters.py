@@ -7,23 +7,63 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
 from orchestra.agents.card import Card
 from orchestra.core.errors import FleetError, InputError
-from orchestra.fleet.config import FleetConfig, LocalServer
+from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer
 from orchestra.fleet.http.model_server import ModelClient
 from orchestra.fleet.request_errors import RequestError
 from orchestra.fleet.supervisor.folders import is_disk_full
 from orchestra.fleet.vllm_cpu import plugin
-from orchestra.fleet.weights.adapter_checks import CONFIG, WEIGHTS, check_adapter, check_base
+from orchestra.fleet.weights.adapter_checks import CONFIG, MANIFEST, WEIGHTS, check_adapter, check_base, read_manifest
 from orchestra.fleet.weights.download import file_sha256
 from orchestra.fleet.weights.safetensors import check_folder
 from orchestra.fleet.weights.weights import ModelStore
 from orchestra.fleet.weights.weights import find_weights as find_weights
 from orchestra.schema.strict_json import canonical, digest
+
+
+@dataclass(slots=True)
+class AdapterBases:
+    """The bases of cards' adapters, each read once, and again where its manifest was replaced."""
+
+    _cache: dict[Path, tuple[tuple[int, int], str]] = field(default_factory=dict)
+    """By manifest: what changes when it is replaced, and the base; empty where nothing says it."""
+
+    def uses_adapter(self, card: Card, server: LocalServer | Endpoint) -> bool:
+        """Whether a server is asked for a card's adapter: where it has one, and nothing says that it is for another base.
+
+        An adapter that the fleet file names itself is always asked for.
+        """
+        if card.adapter is None or card.folder is None:
+            return card.adapter is not None
+        if isinstance(server, LocalServer) and card.adapter in server.adapters:
+            return True
+        return self._base(card.folder / card.adapter / MANIFEST) in ("", server.model)
+
+    def base_mismatch(self, card: Card, name: str, server: LocalServer | Endpoint) -> RequestError | None:
+        """F222 of a server that is not asked for a card's adapter; None where there is none, and where the card has its prompt alone asked
+        there. So a packaged specialist runs on any fleet: tuned where its base is, by its prompt elsewhere."""
+        if card.adapter is None or card.folder is None or card.elsewhere == "prompt":
+            return None
+        base = self._base(card.folder / card.adapter / MANIFEST)
+        reason = f"the adapter {card.adapter!r} of {card.name!r} is for the base {base!r}, and the server {name!r} has {server.model!r}"
+        hint = "train it on this base; or `elsewhere: prompt` in agent.yaml: its prompt alone is asked there"
+        return RequestError.not_reached("F222", reason, hint)
+
+    def _base(self, manifest: Path) -> str:
+        try:
+            now = os.stat(manifest)
+            stamp = now.st_mtime_ns, now.st_ino
+            if (known := self._cache.get(manifest)) is None or known[0] != stamp:
+                known = self._cache[manifest] = stamp, read_manifest(manifest.parent).base
+            return known[1]
+        except (OSError, FleetError):
+            return ""  # one that cannot be read is refused when the adapter is loaded
+
 
 FileStamps: TypeAlias = tuple[tuple[int, int, int], ...]
 """What changes when one of an adapter's two files is replaced: of each its time, its inode, its size."""
@@ -46,9 +86,15 @@ def find_adapter(card: Card, server: LocalServer) -> Path:
     if card.adapter in server.adapters:
         return Path(server.adapters[card.adapter])
     own = (card.folder / card.adapter).resolve() if card.folder else None
-    if own and card.folder and own.is_relative_to(card.folder.resolve()) and os.path.isdir(own):  # not in a folder that may not be entered
+    if (
+        own and card.folder and own.is_relative_to(card.folder.resolve()) and os.path.isdir(own)
+    ):  # not in a folder that may not be entered
         return own
-    hint = f"put it into {card.folder / card.adapter}" if card.folder else "name its folder under `adapters:` of the server"
+    hint = (
+        f"put it into {card.folder / card.adapter}"
+        if card.folder
+        else "name its folder under `adapters:` of the server"
+    )
     raise FleetError("F212", f"the adapter {card.adapter!r} of {card.name!r} is not there", hint=hint)
 
 
@@ -72,10 +118,14 @@ def _load_adapter_files(card: Card, server: LocalServer, model_store: ModelStore
     folder = find_adapter(card, server)
     for name in (WEIGHTS, CONFIG):
         if not (folder / name).is_file():
-            raise FleetError("F212", f"{folder} is no adapter: it has no {name}", hint="save it with peft's `save_pretrained`")
+            raise FleetError(
+                "F212", f"{folder} is no adapter: it has no {name}", hint="save it with peft's `save_pretrained`"
+            )
     check_folder(folder)
     check_adapter(folder)
-    if (base := find_weights(server.weights, ModelStore(model_store.folders))) is not None:  # as the supervisor finds them
+    if (
+        base := find_weights(server.weights, ModelStore(model_store.folders))
+    ) is not None:  # as the supervisor finds them
         check_base(folder, base)
     digest = adapter_digest(folder)
     return Adapter(f"{card.adapter}-{digest[:12]}", store_adapter(folder, digest, model_store.folders.adapters))
@@ -137,7 +187,11 @@ def check_slots(config: FleetConfig, cards: Iterable[Card]) -> None:
     """
     listed = list(cards)
     for name, server in config.local_servers.items():
-        own = {c.name for c in listed if c.adapter and c.adapter not in server.adapters and name in config.servers_for(c.model)}
+        own = {
+            c.name
+            for c in listed
+            if c.adapter and c.adapter not in server.adapters and name in config.servers_for(c.model)
+        }
         wanted = [*server.adapters, *own]
         spare = plugin.spare_slots() if wanted and server.device == "cpu" else 0
         if server.max_loras < len(wanted) + spare:
@@ -153,7 +207,9 @@ def _slots_error(name: str, slots: int, adapters: int, spare: int) -> InputError
         message += f", and {spare} that must stay empty"
         why = "on CPUs this version of vLLM answers requests without an adapter from the last slot"
         why += ", so an adapter there would answer for the base model"
-    return InputError("F102", message, why=why, hint=f"set max_loras: {adapters + spare} under servers.{name} in the fleet file")
+    return InputError(
+        "F102", message, why=why, hint=f"set max_loras: {adapters + spare} under servers.{name} in the fleet file"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +242,9 @@ class AdapterManager:
         known = self._cache.get((server, card.digest))
         return known is not None and known.adapter.name in self._loaded.get(server, ())
 
-    async def ensure(self, server: str, card: Card, servers: Mapping[str, object], *, once: bool = False) -> str | RequestError:
+    async def ensure(
+        self, server: str, card: Card, servers: Mapping[str, object], *, once: bool = False
+    ) -> str | RequestError:
         """The model's name for a card's requests to a server, its adapter loaded; empty for the server's own model.
 
         `once` is set by a caller that has another server to ask.
@@ -197,14 +255,21 @@ class AdapterManager:
         if not isinstance(target, LocalServer):
             return card.adapter  # an endpoint has it under that name, or answers that it has not
         known = self._cache.get((server, card.digest))
-        if known is not None and known.adapter.name in self._loaded.get(server, ()) and known.stamps == file_stamps(known.files):
+        if (
+            known is not None
+            and known.adapter.name in self._loaded.get(server, ())
+            and known.stamps == file_stamps(known.files)
+        ):
             return known.adapter.name
         async with self._locks.setdefault(server, asyncio.Lock()):
             try:
                 adapter = await self._refresh(server, card, target)
             except FleetError as error:
                 return RequestError.from_error(error)
-            if adapter.name not in self._loaded.get(server, ()) and (fault := await self._load(server, adapter, target, once)) is not None:
+            if (
+                adapter.name not in self._loaded.get(server, ())
+                and (fault := await self._load(server, adapter, target, once)) is not None
+            ):
                 return fault
             if known is not None and known.adapter.name != adapter.name:
                 await self._unload(server, known.adapter.name)
@@ -237,7 +302,9 @@ class AdapterManager:
         spare = self._spare_slots(server)
         if spare and len(listed) + spare >= target.max_loras:
             reason = f"{server} holds {len(listed)} adapters of other commands, and on the CPU its last slot stays free"
-            return RequestError.not_reached("F219", reason, "orchestra fleet stop, or raise `max_loras` in the fleet file")
+            return RequestError.not_reached(
+                "F219", reason, "orchestra fleet stop, or raise `max_loras` in the fleet file"
+            )
         if (fault := await self._client.load_adapter(server, adapter.name, str(adapter.folder))) is None:
             self._loaded.get(server, set()).add(adapter.name)  # it may have moved meanwhile: then all are loaded anew
         return fault

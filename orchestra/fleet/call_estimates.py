@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from orchestra.agents.card import Card
-from orchestra.agents.prompt import ChatMessage, ConstraintMode, Prompt
+from orchestra.agents.output_parser import OutputParser
+from orchestra.agents.prompt import ChatMessage, CompiledPrompt, ConstraintMode, Prompt
 from orchestra.core.errors import InputError
 from orchestra.core.protocols import NO_ESTIMATE, CallEstimate, CallRequest
-from orchestra.fleet.card_cache import CardCache
 from orchestra.fleet.card_versions import MEMO_VERSION, resolve_card
 from orchestra.fleet.config import TEMPLATE_TOKENS, Endpoint, FleetConfig
 from orchestra.fleet.model_digests import ModelDigests
@@ -18,6 +18,33 @@ from orchestra.fleet.request_errors import RequestError
 from orchestra.fleet.server_selection import ServerChoice, choose_servers, supported_constraint
 from orchestra.fleet.weights.weights import ModelStore
 from orchestra.schema.strict_json import canonical, digest
+
+
+class PreparedCard:
+    """One card made ready: what is said for it, and how its answers are read."""
+
+    __slots__ = ("prompt", "reader")
+
+    def __init__(self, card: Card) -> None:
+        """Raises `InputError` A007 where no prompt of the card can be rendered."""
+        self.prompt, self.reader = CompiledPrompt(card), OutputParser(card)
+
+
+class CardCache:
+    """The cards that were asked for, made ready."""
+
+    __slots__ = ("_cards",)
+
+    def __init__(self) -> None:
+        self._cards: dict[str, PreparedCard] = {}
+
+    def get(self, card: Card) -> PreparedCard:
+        """The card made ready; a card with another model or adapter is the same one here. Raises `InputError` A007."""
+        part = self._cards.get(card.digest)
+        if part is None:
+            part = self._cards[card.digest] = PreparedCard(card)
+        return part
+
 
 MESSAGE_TOKENS = 16
 """Tokens that a chat template puts around a message, at most: ChatML takes 5, Llama 3 takes 6."""
@@ -48,18 +75,27 @@ class CallEstimator:
             if card is None or card.kind != "model":
                 return NO_ESTIMATE
             # The grammar over the evidence takes a millisecond, and follows from what is in the key: it is not made twice.
-            prompt = self.card_cache.get(card).prompt.render(call.inputs, evidence=call.evidence, feedback=call.feedback, constraint="none")
+            prompt = self.card_cache.get(card).prompt.render(
+                call.inputs, evidence=call.evidence, feedback=call.feedback, constraint="none"
+            )
         except InputError:
             return NO_ESTIMATE  # it will be refused for this
         most = prompt.max_output if call.max_output is None else min(call.max_output, prompt.max_output)
         least, choice = min(card.min_output, most), choose_servers(self.config, call, card)
         if isinstance(choice, RequestError):
-            return CallEstimate(prompt_tokens=max_prompt_tokens(prompt.messages, TEMPLATE_TOKENS), max_output=most, min_output=least)
+            return CallEstimate(
+                prompt_tokens=max_prompt_tokens(prompt.messages, TEMPLATE_TOKENS), max_output=most, min_output=least
+            )
         template = max(self.config.servers[name].template_tokens for name in choice.servers)
         bound, memo = max_prompt_tokens(prompt.messages, template), self._memo_key(call, card, choice, prompt)
         price, unpriced = max_prices(self.config, choice.servers)
         return CallEstimate(
-            prompt_tokens=bound, max_output=most, min_output=least, token_prices=price, unpriced_server=unpriced, memo_key=memo
+            prompt_tokens=bound,
+            max_output=most,
+            min_output=least,
+            token_prices=price,
+            unpriced_server=unpriced,
+            memo_key=memo,
         )
 
     def _memo_key(self, call: CallRequest, card: Card, choice: ServerChoice, prompt: Prompt) -> str:

@@ -65,7 +65,9 @@ class _SourceBase(FleetModel):
 
 
 class _FilesBase(_SourceBase):
-    files: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z][a-z_]*\.(safetensors|json)$")], WheelFile], Field(min_length=1)]
+    files: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[a-z][a-z_]*\.(safetensors|json)$")], WheelFile], Field(min_length=1)
+    ]
     """By the names that they get; of an archive, its members."""
 
     @property
@@ -208,10 +210,14 @@ def _key_discriminator(*keys: str) -> Discriminator:
     """Tells the members of a union by the first of these keys. Tags have brackets, so that no path confuses them with keys."""
 
     def find(value: Any) -> str | None:
-        found = next((key for key in keys if (key in value if isinstance(value, Mapping) else hasattr(value, key))), None)
+        found = next(
+            (key for key in keys if (key in value if isinstance(value, Mapping) else hasattr(value, key))), None
+        )
         return found and f"<{found}>"
 
-    return Discriminator(find, custom_error_type="kind", custom_error_message=f"needs one of the keys {', '.join(keys)}")
+    return Discriminator(
+        find, custom_error_type="kind", custom_error_message=f"needs one of the keys {', '.join(keys)}"
+    )
 
 
 FetchedSource: TypeAlias = PackageSource | FilesSource | SplitSource | HubSource
@@ -280,7 +286,9 @@ class LocalServer(FleetModel):
     @model_validator(mode="after")
     def _has_slots(self) -> LocalServer:
         if self.max_loras < len(self.adapters):
-            raise ValueError(f"max_loras is {self.max_loras}, and must be at least the number of adapters, {len(self.adapters)}")
+            raise ValueError(
+                f"max_loras is {self.max_loras}, and must be at least the number of adapters, {len(self.adapters)}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -309,7 +317,9 @@ class Price(FleetModel):
         """What a call has cost."""
         cached = min(usage.cached_tokens, usage.prompt_tokens)
         reused = self.prompt if self.cached is None else self.cached
-        return ((usage.prompt_tokens - cached) * self.prompt + cached * reused + usage.output_tokens * self.output) / 1e6
+        return (
+            (usage.prompt_tokens - cached) * self.prompt + cached * reused + usage.output_tokens * self.output
+        ) / 1e6
 
 
 class Endpoint(FleetModel):
@@ -361,13 +371,20 @@ class Endpoint(FleetModel):
     @model_validator(mode="after")
     def _no_secret_in_the_clear(self) -> Endpoint:
         parts = urlsplit(self.endpoint)
-        if self.api_key and parts.scheme == "http" and not (self.insecure_http or parts.hostname in ("127.0.0.1", "::1", "localhost")):
-            raise ValueError("an API key must not travel over plain http; write https://, or insecure_http: true on a trusted network")
+        if (
+            self.api_key
+            and parts.scheme == "http"
+            and not (self.insecure_http or parts.hostname in ("127.0.0.1", "::1", "localhost"))
+        ):
+            raise ValueError(
+                "an API key must not travel over plain http; write https://, or insecure_http: true on a trusted network"
+            )
         return self
 
 
 Server: TypeAlias = Annotated[
-    Annotated[Endpoint, Tag("<endpoint>")] | Annotated[LocalServer, Tag("<weights>")], _key_discriminator("endpoint", "weights")
+    Annotated[Endpoint, Tag("<endpoint>")] | Annotated[LocalServer, Tag("<weights>")],
+    _key_discriminator("endpoint", "weights"),
 ]
 
 
@@ -412,7 +429,9 @@ class FleetConfig(FleetModel):
         for model, names in self.models.items():
             for number, name in enumerate((names,) if isinstance(names, str) else names):
                 if name not in self.servers:
-                    said = f"models.{model} names the server {name!r}, which is not there{suggestion(name, self.servers)}"
+                    said = (
+                        f"models.{model} names the server {name!r}, which is not there{suggestion(name, self.servers)}"
+                    )
                     raise unknown_name_error(said, "models", model, number)
         for number, model in enumerate(self.tiers):
             if model not in self.models:
@@ -440,7 +459,10 @@ class FleetConfig(FleetModel):
     @property
     def shared_models(self) -> dict[str, tuple[str, ...]]:
         """By names in `models` the models of their servers, as these call them; empty where no two names have one in common."""
-        had = {name: tuple(dict.fromkeys(_model_of(self.servers[one]) for one in self.servers_for(name))) for name in self.models}
+        had = {
+            name: tuple(dict.fromkeys(_model_of(self.servers[one]) for one in self.servers_for(name)))
+            for name in self.models
+        }
         times = Counter(model for models in had.values() for model in models)
         return had if any(number > 1 for number in times.values()) else {}
 
@@ -461,7 +483,11 @@ class FleetConfig(FleetModel):
 
 def _model_of(server: LocalServer | Endpoint) -> str:
     # llama.cpp takes any name, and says nothing by it
-    return f"{server.model} of {server.endpoint}" if isinstance(server, Endpoint) and server.dialect == "llamacpp" else server.model
+    return (
+        f"{server.model} of {server.endpoint}"
+        if isinstance(server, Endpoint) and server.dialect == "llamacpp"
+        else server.model
+    )
 
 
 _KEY_LOCATIONS: Mapping[type[BaseModel], str] = {LocalServer: "at a local server", Endpoint: "at an endpoint"}
@@ -499,8 +525,13 @@ def _with_absolute_folders(config: FleetConfig, root: Path) -> FleetConfig:
     def moved(server: Endpoint | LocalServer) -> Endpoint | LocalServer:
         if isinstance(server, Endpoint):
             return server
-        sources = tuple(FolderSource(folder=absolute(s.folder)) if isinstance(s, FolderSource) else s for s in server.weights.sources)
+        sources = tuple(
+            FolderSource(folder=absolute(s.folder)) if isinstance(s, FolderSource) else s
+            for s in server.weights.sources
+        )
         adapters = {name: absolute(folder) for name, folder in server.adapters.items()}
-        return server.model_copy(update={"weights": server.weights.model_copy(update={"sources": sources}), "adapters": adapters})
+        return server.model_copy(
+            update={"weights": server.weights.model_copy(update={"sources": sources}), "adapters": adapters}
+        )
 
     return config.model_copy(update={"servers": {name: moved(server) for name, server in config.servers.items()}})

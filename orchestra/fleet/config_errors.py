@@ -37,7 +37,9 @@ def validation_errors(
     return [_to_input_error(fault, marked, homes) for fault in error.errors(include_url=False)]
 
 
-def _to_input_error(fault: ErrorDetails, marked: YamlDocument, key_locations: Mapping[str, Sequence[str]]) -> InputError:
+def _to_input_error(
+    fault: ErrorDetails, marked: YamlDocument, key_locations: Mapping[str, Sequence[str]]
+) -> InputError:
     path = marked.path(fault["loc"], missing=fault["type"] == "missing")
     key = ".".join(str(part) for part in path) or "the file"
     hint = ""
@@ -56,8 +58,12 @@ def _to_input_error(fault: ErrorDetails, marked: YamlDocument, key_locations: Ma
     else:
         message = f"{key}: {fault['msg'].removeprefix('Value error, ')}"
         if path and path[-1] == "api_key":
-            hint = "write api_key: env:NAME or api_key: file:PATH; a secret itself never stands in a file of configuration"
-    return InputError("F100", message, location=marked.location(path, key=fault["type"] == "extra_forbidden"), hint=hint)
+            hint = (
+                "write api_key: env:NAME or api_key: file:PATH; a secret itself never stands in a file of configuration"
+            )
+    return InputError(
+        "F100", message, location=marked.location(path, key=fault["type"] == "extra_forbidden"), hint=hint
+    )
 
 
 def _key_locations(root: ModelType, key_locations: Mapping[ModelType, str]) -> dict[str, list[str]]:
@@ -71,7 +77,9 @@ def _key_locations(root: ModelType, key_locations: Mapping[ModelType, str]) -> d
     return found
 
 
-def _iter_models(model: ModelType, key_locations: Mapping[ModelType, str], place: str) -> Iterator[tuple[ModelType, str]]:
+def _iter_models(
+    model: ModelType, key_locations: Mapping[ModelType, str], place: str
+) -> Iterator[tuple[ModelType, str]]:
     """A model and those inside it, each with where it stands: under the key of the file, or of a server, that holds it."""
     yield model, place
     for name, field in model.model_fields.items():

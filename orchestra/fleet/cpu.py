@@ -82,7 +82,10 @@ class Cpu:
     @property
     def instructions(self) -> str:
         """The vector instructions by name, for a message."""
-        return ", ".join(name for flag, name in INSTRUCTIONS.items() if flag in self.flags) or "no vector instructions known here"
+        return (
+            ", ".join(name for flag, name in INSTRUCTIONS.items() if flag in self.flags)
+            or "no vector instructions known here"
+        )
 
 
 class MatmulSpeeds(msgspec.Struct, frozen=True):
@@ -113,7 +116,9 @@ def read_cpu(cpuinfo: Path | None = None, environment: Mapping[str, str] = os.en
 def core_count(topology: Path = TOPOLOGY) -> int:
     """How many physical cores this process may use: processors that share one count once, where Linux says so."""
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    return len({_core_siblings(topology / f"cpu{number}" / "topology" / "thread_siblings_list", number) for number in usable})
+    return len(
+        {_core_siblings(topology / f"cpu{number}" / "topology" / "thread_siblings_list", number) for number in usable}
+    )
 
 
 def _core_siblings(file: Path, number: int) -> str:
@@ -176,7 +181,12 @@ def cached_speeds(cpu: Cpu, cache: Path) -> MatmulSpeeds | None:
 def measure_speeds(cpu: Cpu, cache: Path) -> MatmulSpeeds | None:
     """Times products of both types in a child process, and keeps the result. None where PyTorch is missing or the child fails."""
     command = [sys.executable, "-P", "-m", "orchestra.fleet.vllm_cpu.product_timing"]
-    environment = {**os.environ, **isa_environment(os.environ), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {
+        **os.environ,
+        **isa_environment(os.environ),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
     try:
         done = subprocess.run(  # noqa: S603 - a constant command
             command,

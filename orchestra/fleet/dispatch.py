@@ -18,8 +18,7 @@ from orchestra.core.clock import SystemClock
 from orchestra.core.errors import FleetError, InputError
 from orchestra.core.events import NO_USAGE, Usage
 from orchestra.core.protocols import CallError, CallEstimate, CallReply, CallRequest, CallResult, Chunk, Clock
-from orchestra.fleet.adapters import AdapterManager, check_slots
-from orchestra.fleet.base_models import AdapterBases
+from orchestra.fleet.adapters import AdapterBases, AdapterManager, check_slots
 from orchestra.fleet.call_estimates import CallEstimator
 from orchestra.fleet.card_versions import resolve_card
 from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer
@@ -78,7 +77,10 @@ class Fleet:
         self.options = options
         self._sender, self._addresses, self._progress = sender, addresses, progress
         self._clock, self._estimator = clock, estimator
-        self._adapters, self._adapter_bases = AdapterManager(self.client, estimator.model_store, addresses.spare_slots), AdapterBases()
+        self._adapters, self._adapter_bases = (
+            AdapterManager(self.client, estimator.model_store, addresses.spare_slots),
+            AdapterBases(),
+        )
         self._probe_results: dict[str, tuple[float, RequestError | None]] = {}
         """When an endpoint was last looked for, and what was found."""
         self._readiness = ServerReadiness(sender.config, self._bring_up)
@@ -106,9 +108,16 @@ class Fleet:
         check_slots(config, cards.values())
         clock, model_store = clock or SystemClock(), model_store or ModelStore.from_environment()
         addresses = LocalAddresses(config, SupervisorClient(config, model_store.folders), model_store, mode, clock)
-        known = {} if cards_by_digest is None else cards_by_digest  # an empty one too is the caller's, and is filled later
+        known = (
+            {} if cards_by_digest is None else cards_by_digest
+        )  # an empty one too is the caller's, and is filled later
         estimator = CallEstimator(
-            config=config, cards=cards, cards_by_digest=known, model_store=model_store, constraint=options.constraint, tenant=options.tenant
+            config=config,
+            cards=cards,
+            cards_by_digest=known,
+            model_store=model_store,
+            constraint=options.constraint,
+            tenant=options.tenant,
         )
         async with HttpClient(config.limits) as client:
             report = progress or ignore_progress
@@ -124,7 +133,11 @@ class Fleet:
 
         Raises `FleetError`; the next call tries again.
         """
-        for names in map(self.config.servers_for, models) if models is not None else ((name,) for name in self.config.local_servers):
+        for names in (
+            map(self.config.servers_for, models)
+            if models is not None
+            else ((name,) for name in self.config.local_servers)
+        ):
             await self._readiness.ensure_up(names)
 
     async def check_reachable(self, model: str) -> None:
@@ -163,7 +176,11 @@ class Fleet:
 
     async def status(self) -> dict[str, Any]:
         """What `orchestra fleet status --json` prints: the supervisor's word on local servers, our own on endpoints."""
-        local = await self._addresses.supervisor.status() if self.config.local_servers and self._addresses.mode != "none" else None
+        local = (
+            await self._addresses.supervisor.status()
+            if self.config.local_servers and self._addresses.mode != "none"
+            else None
+        )
         told = msgspec.to_builtins(local) if local else {"fleet": self.config.name, "servers": []}
         return {"running": local is not None, **told, "requests": self._server_states()}
 
@@ -176,8 +193,16 @@ class Fleet:
             except FleetError as error:
                 silent = RequestError.from_error(error)
         ends = {name: end for name, end in self.config.servers.items() if isinstance(end, Endpoint)} if probe else {}
-        asked = dict(zip(ends, await asyncio.gather(*(self._sender.probe(*end, PROBE_TIMEOUT) for end in ends.items())), strict=True))
-        heard = FleetObservations(states=self._sender.states, supervisor=supervisor, supervisor_error=silent, probed=asked)
+        asked = dict(
+            zip(
+                ends,
+                await asyncio.gather(*(self._sender.probe(*end, PROBE_TIMEOUT) for end in ends.items())),
+                strict=True,
+            )
+        )
+        heard = FleetObservations(
+            states=self._sender.states, supervisor=supervisor, supervisor_error=silent, probed=asked
+        )
         return fleet_status(self.config, heard, self._addresses.mode, self._clock.now(), self._clock.monotonic())
 
     def _server_states(self) -> list[dict[str, Any]]:
@@ -237,12 +262,18 @@ class Fleet:
             return None
         names = self._rank_servers(choice.servers, choice.card, call)
         name = next((name for name in names if self.config.servers[name].dialect == "vllm"), None)
-        found = None if name is None else await self.client.count_tokens(name, _messages(prompt), label=call.label, priority=call.priority)
+        found = (
+            None
+            if name is None
+            else await self.client.count_tokens(name, _messages(prompt), label=call.label, priority=call.priority)
+        )
         return found if isinstance(found, int) else None
 
     async def load_adapter(self, card: Card) -> list[str]:
         """Loads a card's adapter into the local servers that are up; gives the names of those that have it."""
-        wanted = [name for name in self.config.servers_for(card.model) if isinstance(self.config.servers[name], LocalServer)]
+        wanted = [
+            name for name in self.config.servers_for(card.model) if isinstance(self.config.servers[name], LocalServer)
+        ]
         try:
             names = await self._readiness.ensure_up(wanted)
         except FleetError:
@@ -260,7 +291,9 @@ class Fleet:
         except InputError as error:
             return RequestError.from_error(error)
         if card is None or card.kind != "model":
-            return RequestError.not_reached("F201", f"the fleet has no agent {call.name!r}{suggestion(call.name, self.cards)}")
+            return RequestError.not_reached(
+                "F201", f"the fleet has no agent {call.name!r}{suggestion(call.name, self.cards)}"
+            )
         return choose_servers(self.config, call, card)
 
     async def _stream(self, call: CallRequest, choice: ServerChoice) -> AsyncGenerator[CallReply, None]:
@@ -277,7 +310,9 @@ class Fleet:
         finally:
             await _cancel_tasks(task)
 
-    async def _call_servers(self, call: CallRequest, choice: ServerChoice, on_text: TextCallback | None) -> CallResult | CallError:
+    async def _call_servers(
+        self, call: CallRequest, choice: ServerChoice, on_text: TextCallback | None
+    ) -> CallResult | CallError:
         began = self._clock.monotonic()
         if call.timeout is None:
             deadline = Deadline(self._clock, self.config.limits.request_seconds)
@@ -316,8 +351,15 @@ class Fleet:
                     pauses[name] = wait
                     continue
                 result = await self._send_request(name, call, choice.card, deadline, on_text, once)
-                sends += not (isinstance(result, RequestError) and result.code == "F216")  # then there was no address to send it to
-                if isinstance(result, Completion) or result.reached_model or result.policy.caused_by_call or deadline.remaining <= 0:
+                sends += not (
+                    isinstance(result, RequestError) and result.code == "F216"
+                )  # then there was no address to send it to
+                if (
+                    isinstance(result, Completion)
+                    or result.reached_model
+                    or result.policy.caused_by_call
+                    or deadline.remaining <= 0
+                ):
                     return name, _with_resends(result, sends)
                 if told is None or result.retryable or not told[1].retryable:
                     told = name, result
@@ -359,22 +401,40 @@ class Fleet:
         server_state = self._sender.states[name]
         fresh = len(prompt_prefix) - server_state.gate.scheduler.cached_blocks(prompt_prefix)
         busy = max(0.0, server_state.busy_until - self._clock.monotonic())
-        return server_state.breaker.state == "open", busy, not self._adapters.is_loaded(name, card), server_state.load + fresh
+        return (
+            server_state.breaker.state == "open",
+            busy,
+            not self._adapters.is_loaded(name, card),
+            server_state.load + fresh,
+        )
 
     async def _send_request(
         self, name: str, call: CallRequest, card: Card, deadline: Deadline, on_text: TextCallback | None, once: bool
     ) -> Completion | RequestError:
         target = self.config.servers[name]
         chat = self._build_chat(
-            self._render(call, card, supported_constraint(target, self.options.constraint)), call, card, target, live=on_text is not None
+            self._render(call, card, supported_constraint(target, self.options.constraint)),
+            call,
+            card,
+            target,
+            live=on_text is not None,
         )
         for again in (False, True):
             model = await self._resolve_model(name, card, once=once)
             if isinstance(model, RequestError):
                 return model
-            queue_request = QueueRequest(call.run, call.priority, self._prompt_prefix(chat.messages, card.adapter or ""))
+            queue_request = QueueRequest(
+                call.run, call.priority, self._prompt_prefix(chat.messages, card.adapter or "")
+            )
             result = await self.client.chat(
-                name, chat, model=model, label=call.label, seconds=deadline, on_text=on_text, queue_request=queue_request, once=once
+                name,
+                chat,
+                model=model,
+                label=call.label,
+                seconds=deadline,
+                on_text=on_text,
+                queue_request=queue_request,
+                once=once,
             )
             if again or not (isinstance(result, RequestError) and result.code == "F212" and model):
                 break
@@ -391,7 +451,9 @@ class Fleet:
     def _prompt_prefix(self, messages: Sequence[Mapping[str, str]], adapter: str) -> Prefix:
         return prefix_hashes(messages, f"{adapter} {self.options.tenant}") if self.config.order == "programs" else ()
 
-    def _build_chat(self, prompt: Prompt, call: CallRequest, card: Card, target: LocalServer | Endpoint, *, live: bool) -> ChatRequest:
+    def _build_chat(
+        self, prompt: Prompt, call: CallRequest, card: Card, target: LocalServer | Endpoint, *, live: bool
+    ) -> ChatRequest:
         constraint = prompt.constraint
         script = self._estimator.card_cache.get(card).prompt
         most = prompt.max_output if call.max_output is None else min(call.max_output, prompt.max_output)
@@ -450,7 +512,9 @@ def _with_cost(usage: Usage, target: LocalServer | Endpoint) -> Usage:
 
 def _not_ready_error(error: FleetError) -> CallError:
     """No server of the call came up; one that was only not up in time may be at the next attempt."""
-    return CallError(code=error.code, reason=error.message, hint=error.hint, retryable=error_policy(error.code).retry_later)
+    return CallError(
+        code=error.code, reason=error.message, hint=error.hint, retryable=error_policy(error.code).retry_later
+    )
 
 
 def _to_call_error(fault: RequestError, server: str = "", usage: Usage = NO_USAGE) -> CallError:
@@ -466,7 +530,9 @@ def _to_call_error(fault: RequestError, server: str = "", usage: Usage = NO_USAG
     )
 
 
-def _parse_reply(reader: OutputParser, found: Completion, server: str, inputs: Mapping[str, Any], adapted: bool) -> CallResult | CallError:
+def _parse_reply(
+    reader: OutputParser, found: Completion, server: str, inputs: Mapping[str, Any], adapted: bool
+) -> CallResult | CallError:
     """The value of what a model wrote; a text of another type is refused, and another attempt may do better."""
     parsed = reader.parse(found.text, found.finish_reason, found.tokens, inputs, with_adapter=adapted)
     if isinstance(parsed, ParsedOutput):

@@ -35,10 +35,16 @@ async def call_ensemble(call: CallRequest, card: Card, call_member: CallMember) 
     asked = member_calls(call, card)
     parts = [part for part in card.member_cards if part.name in {one.name for one in asked}]
     weights = [weight for part, weight in zip(card.member_cards, card.weights, strict=False) if part in parts]
-    replies = await (_call_in_parallel(asked, call_member) if card.enough is None else _call_in_sequence(card, asked, weights, call_member))
+    replies = await (
+        _call_in_parallel(asked, call_member)
+        if card.enough is None
+        else _call_in_sequence(card, asked, weights, call_member)
+    )
     usage = _total_usage(replies, time.monotonic() - began)
     sent = _encode_by_member(parts, [reply.sent for reply in replies])
-    failed = next(((part, reply) for part, reply in zip(parts, replies, strict=False) if isinstance(reply, CallError)), None)
+    failed = next(
+        ((part, reply) for part, reply in zip(parts, replies, strict=False) if isinstance(reply, CallError)), None
+    )
     if failed is not None:
         part, refused = failed
         reason = f"{part.name}, of the ensemble {card.name}: {refused.reason}"
@@ -69,7 +75,9 @@ def estimate_ensemble(call: CallRequest, card: Card, estimate: Callable[[CallReq
         min_output=sum(one.min_output for one in found),
         token_prices=(max(one.token_prices[0] for one in found), max(one.token_prices[1] for one in found)),
         unpriced_server=next((one.unpriced_server for one in found if one.unpriced_server), ""),
-        memo_key=digest(canonical([card.name, card.digest, [one.memo_key for one in found]])) if all(one.memo_key for one in found) else "",
+        memo_key=digest(canonical([card.name, card.digest, [one.memo_key for one in found]]))
+        if all(one.memo_key for one in found)
+        else "",
         uses_local_encoder=any(one.uses_local_encoder for one in found),
     )
 
@@ -82,7 +90,10 @@ def member_calls(call: CallRequest, card: Card) -> list[CallRequest]:
     again = bool(call.feedback) or call.sample > 0 or call.tier > 0
     parts = writing if again and writing else card.member_cards
     rooms = _output_limits(writing, call.max_output)
-    return [msgspec.structs.replace(call, name=part.name, version=part.digest, max_output=rooms.get(part.name)) for part in parts]
+    return [
+        msgspec.structs.replace(call, name=part.name, version=part.digest, max_output=rooms.get(part.name))
+        for part in parts
+    ]
 
 
 def _output_limits(writing: Sequence[Card], most: int | None) -> dict[str, int]:
@@ -92,7 +103,10 @@ def _output_limits(writing: Sequence[Card], most: int | None) -> dict[str, int]:
     least = {part.name: min(part.min_output, part.max_output) for part in writing}
     requests = {part.name: part.max_output - least[part.name] for part in writing}
     spare = max(0, most - sum(least.values()))
-    return {name: least[name] + min(requested, spare * requested // max(1, sum(requests.values()))) for name, requested in requests.items()}
+    return {
+        name: least[name] + min(requested, spare * requested // max(1, sum(requests.values())))
+        for name, requested in requests.items()
+    }
 
 
 async def _call_in_parallel(asked: Sequence[CallRequest], call_member: CallMember) -> list[CallResult | CallError]:
@@ -119,7 +133,9 @@ async def _call_in_sequence(
 
 def _pool_answers(card: Card, weights: Sequence[float], done: Sequence[CallResult]) -> EnsembleAnswer:
     return pool_answers(
-        [EnsembleAnswer(reply.value, reply.confidence) for reply in done], weights, card.member_cards[0].output_form.comparison_key
+        [EnsembleAnswer(reply.value, reply.confidence) for reply in done],
+        weights,
+        card.member_cards[0].output_form.comparison_key,
     )
 
 
@@ -141,7 +157,9 @@ def _join_names(names: Iterable[str]) -> str:
 def _encode_by_member(parts: Sequence[Card], exchanged: Sequence[bytes]) -> bytes:
     if not any(exchanged):
         return b""
-    return msgspec.json.encode({part.name: _raw_or_text(data) for part, data in zip(parts, exchanged, strict=False) if data})
+    return msgspec.json.encode(
+        {part.name: _raw_or_text(data) for part, data in zip(parts, exchanged, strict=False) if data}
+    )
 
 
 def _raw_or_text(data: bytes) -> msgspec.Raw | str:

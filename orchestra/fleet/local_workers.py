@@ -88,7 +88,9 @@ class LocalWorkers:
         """Does one call. A thread cannot be interrupted: after a timeout or a cancellation its result is dropped."""
         within = CURRENT_LABEL.set(call.label)
         try:
-            if call.timeout is None:  # `asyncio.timeout` costs as much as the rest of a small call, and so does a coroutine more
+            if (
+                call.timeout is None
+            ):  # `asyncio.timeout` costs as much as the rest of a small call, and so does a coroutine more
                 if call.kind == "tool":
                     began = time.monotonic()
                     function, key = self._find_tool(call)
@@ -99,7 +101,11 @@ class LocalWorkers:
         except TimeoutError:
             hint = f"raise `timeout:` of {call.node}, or look into {call.name}"
             return CallError(
-                code="T007", reason=f"{call.name} took more than {call.timeout:g} s", hint=hint, retryable=True, server=LOCAL_SERVER
+                code="T007",
+                reason=f"{call.name} took more than {call.timeout:g} s",
+                hint=hint,
+                retryable=True,
+                server=LOCAL_SERVER,
             )
         except ToolError as fault:
             retryable = fault.code not in PERMANENT_ERRORS
@@ -127,9 +133,15 @@ class LocalWorkers:
         except InputError:
             return NO_ESTIMATE  # it will be refused for this
         if card is not None and card.kind in KINDS_WITH_ARRAYS:
-            return CallEstimate(memo_key=self._memo_key(call, card.digest, MEMO_VERSION), uses_local_encoder=card.kind == "encoder")
+            return CallEstimate(
+                memo_key=self._memo_key(call, card.digest, MEMO_VERSION), uses_local_encoder=card.kind == "encoder"
+            )
         function = self._project.registry.python_agents.get(call.name)
-        return NO_ESTIMATE if function is None else self._memo_estimate(call, card.contract if card else function.contract, function)
+        return (
+            NO_ESTIMATE
+            if function is None
+            else self._memo_estimate(call, card.contract if card else function.contract, function)
+        )
 
     def _memo_estimate(self, call: CallRequest, contract: Contract, function: ToolFunction) -> CallEstimate:
         if not function.version or function.contract.effect != "pure" or call.version not in ("", contract.digest):
@@ -195,7 +207,9 @@ class LocalWorkers:
             case "sklearn":
                 from orchestra.agents.inference.linear import LinearClassifier, LinearRegressor, predicts_number
 
-                return await asyncio.to_thread(LinearRegressor.load if predicts_number(card) else LinearClassifier.load, card)
+                return await asyncio.to_thread(
+                    LinearRegressor.load if predicts_number(card) else LinearClassifier.load, card
+                )
             case "tagger":
                 from orchestra.agents.inference.crf_tagger import CrfTagger
 
@@ -249,7 +263,11 @@ def _to_result(value: Any, began: float, confidence: float | None = None, model:
     if confidence is not None and not math.isfinite(confidence):
         confidence = None
     return CallResult(
-        value=value, usage=Usage(calls=1, seconds=time.monotonic() - began), server=LOCAL_SERVER, model=model, confidence=confidence
+        value=value,
+        usage=Usage(calls=1, seconds=time.monotonic() - began),
+        server=LOCAL_SERVER,
+        model=model,
+        confidence=confidence,
     )
 
 
@@ -268,5 +286,8 @@ def forbidden_error(call: CallRequest, ceiling: str) -> CallError:
     """F202: an agent of this process, or an ensemble, may not see such data."""
     reason = f"data labelled {call.label!r} must not be seen by {call.name!r}, which is cleared for {ceiling!r}"
     return CallError(
-        code=LABEL_NOT_ALLOWED, reason=reason, hint=f"use another agent, or change the `label:` of {call.name}", server=LOCAL_SERVER
+        code=LABEL_NOT_ALLOWED,
+        reason=reason,
+        hint=f"use another agent, or change the `label:` of {call.name}",
+        server=LOCAL_SERVER,
     )

@@ -15,7 +15,9 @@ from orchestra.fleet.weights import weights
 from orchestra.fleet.weights.weights import ModelStore
 from orchestra.schema.strict_json import canonical, digest
 
-DIGEST_SETTINGS = frozenset({"model", "device", "dtype", "quantization", "kv_cache_dtype", "max_model_len", "structured_outputs"})
+DIGEST_SETTINGS = frozenset(
+    {"model", "device", "dtype", "quantization", "kv_cache_dtype", "max_model_len", "structured_outputs"}
+)
 """What of a local server's settings bears on what it writes."""
 
 
@@ -59,13 +61,17 @@ class ModelDigests:
 
     def _base_digest(self, name: str, target: LocalServer) -> str:
         if not (found := self._servers.get(name, "")) and (contents := self._weights_digest(target)):
-            settings = cpu.resolve_auto(target, self._model_store.folders.cache).model_dump(mode="json", include=set(DIGEST_SETTINGS))
+            settings = cpu.resolve_auto(target, self._model_store.folders.cache).model_dump(
+                mode="json", include=set(DIGEST_SETTINGS)
+            )
             found = self._servers[name] = digest(canonical([contents, settings]))
         return found
 
     def _weights_digest(self, target: LocalServer) -> str:
         """A digest of a model's files, chat template and all; empty where they are not here, or their manifest is damaged."""
-        folder = weights.find_weights(target.weights, ModelStore(self._model_store.folders))  # as the supervisor finds them
+        folder = weights.find_weights(
+            target.weights, ModelStore(self._model_store.folders)
+        )  # as the supervisor finds them
         return "" if folder is None else weights.quick_digest(folder)
 
     def _adapter_digest(self, name: str, target: LocalServer, card: Card) -> str:
@@ -76,7 +82,9 @@ class ModelDigests:
             try:
                 folder = adapters.find_adapter(card, target)
                 files = adapters.adapter_files(folder)
-                stamp = adapters.file_stamps(files)  # before the files are read: a change meanwhile is seen at the next call
+                stamp = adapters.file_stamps(
+                    files
+                )  # before the files are read: a change meanwhile is seen at the next call
                 binding = adapters.binding_digest(folder)
             except (FleetError, OSError):
                 return ""

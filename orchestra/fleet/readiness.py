@@ -29,7 +29,9 @@ class ServerReadiness:
     def __init__(self, config: FleetConfig, bring_up: Callable[[str], Awaitable[None]]) -> None:
         """`bring_up` brings up one server of the fleet's own, and raises `FleetError`; or waits for an endpoint."""
         self._config, self._bring_up = config, bring_up
-        self._up = {name for name, one in config.servers.items() if isinstance(one, Endpoint) and one.starts_within is None}
+        self._up = {
+            name for name, one in config.servers.items() if isinstance(one, Endpoint) and one.starts_within is None
+        }
         self._start_tasks: dict[str, asyncio.Task[None]] = {}
         self._failures: dict[str, tuple[float, FleetError]] = {}
         """Of servers that did not come up: when, and why."""
@@ -52,7 +54,9 @@ class ServerReadiness:
             async with asyncio.timeout(None if call.timeout is None else fleet_timeout(call.timeout)):
                 choice = replace(choice, servers=await self.ensure_up(choice.servers))
         except TimeoutError as error:
-            raise _timeout_error(choice.servers[0], choice.servers[0] in self._config.local_servers, call.timeout or 0.0) from error
+            raise _timeout_error(
+                choice.servers[0], choice.servers[0] in self._config.local_servers, call.timeout or 0.0
+            ) from error
         if call.timeout is not None:
             call = msgspec.structs.replace(call, timeout=max(0.0, call.timeout - (clock() - began)))
         return call, choice
@@ -68,9 +72,15 @@ class ServerReadiness:
         latest = asyncio.get_running_loop().time() - RESTART_AFTER
         hopeless = {name for name in names if name in self._failures and self._failures[name][0] > latest}
         for name in names:
-            if name not in self._up and not self._is_starting(name) and (name not in hopeless or len(hopeless) == len(names)):
+            if (
+                name not in self._up
+                and not self._is_starting(name)
+                and (name not in hopeless or len(hopeless) == len(names))
+            ):
                 self._start_tasks[name] = asyncio.create_task(self._start(name))
-        while self._up.isdisjoint(names) and (starting := [self._start_tasks[name] for name in names if self._is_starting(name)]):
+        while self._up.isdisjoint(names) and (
+            starting := [self._start_tasks[name] for name in names if self._is_starting(name)]
+        ):
             await asyncio.wait(starting, return_when=asyncio.FIRST_COMPLETED)
         up = tuple(name for name in names if name in self._up)
         if not up:

@@ -41,7 +41,9 @@ ERROR_POLICIES: Mapping[str, ErrorPolicy] = {
     "F009": ErrorPolicy(permanent=True),
     "F105": ErrorPolicy(marks_unavailable=True),
     "F202": ErrorPolicy(caused_by_call=True),
-    "F203": ErrorPolicy(trips_breaker=True, marks_unavailable=True, may_be_starting=True, resendable=True, retry_later=True),
+    "F203": ErrorPolicy(
+        trips_breaker=True, marks_unavailable=True, may_be_starting=True, resendable=True, retry_later=True
+    ),
     "F204": ErrorPolicy(resendable=True),
     "F205": ErrorPolicy(trips_breaker=True, may_be_starting=True, billable=True),
     "F206": ErrorPolicy(trips_breaker=True, may_be_starting=True, billable=True),
@@ -92,7 +94,9 @@ class RequestError:
     """The HTTP status that said so; 0 where none did."""
 
     @classmethod
-    def not_reached(cls, code: str, reason: str, hint: str = "", *, retryable: bool = False, sent: bytes = b"") -> RequestError:
+    def not_reached(
+        cls, code: str, reason: str, hint: str = "", *, retryable: bool = False, sent: bytes = b""
+    ) -> RequestError:
         """A fault that no model saw, and that sending the same again cannot mend unless it is `retryable`."""
         return cls(code, reason, hint, reached_model=False, retryable=retryable, sent=sent)
 

@@ -321,8 +321,12 @@ class ProgramScheduler:
         self._in_flight += 1
         if run is not None:
             run.started = True
-            run.served_blocks += 1 + len(request.prefix) - (self.prefix_cache.cached_blocks(request.prefix) if request.prefix else 0)
-            run.level = max(run.level, (run.served_blocks // (self.max_used_blocks or self.prefix_cache.capacity)).bit_length())
+            run.served_blocks += (
+                1 + len(request.prefix) - (self.prefix_cache.cached_blocks(request.prefix) if request.prefix else 0)
+            )
+            run.level = max(
+                run.level, (run.served_blocks // (self.max_used_blocks or self.prefix_cache.capacity)).bit_length()
+            )
         if request.prefix:
             self.prefix_cache.acquire(request.prefix)
 

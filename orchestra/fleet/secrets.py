@@ -30,11 +30,21 @@ def read_secret(reference: str, environment: Mapping[str, str] = os.environ) -> 
         try:
             found = Path(name).expanduser().read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError, RuntimeError) as error:  # the last of `~` where there is no home
-            raise FleetError("F105", f"the secret {reference} cannot be read: {error}", hint=f"put it into {name}") from error
+            raise FleetError(
+                "F105", f"the secret {reference} cannot be read: {error}", hint=f"put it into {name}"
+            ) from error
     if not (found := found.strip()):
-        raise FleetError("F105", f"the secret {reference} is empty", hint=f"export {name}=…" if kind == "env" else f"put it into {name}")
+        raise FleetError(
+            "F105",
+            f"the secret {reference} is empty",
+            hint=f"export {name}=…" if kind == "env" else f"put it into {name}",
+        )
     if not found.isprintable():
-        raise FleetError("F105", f"the secret {reference} is no key: it has several lines, or control characters", hint=f"look at {name}")
+        raise FleetError(
+            "F105",
+            f"the secret {reference} is no key: it has several lines, or control characters",
+            hint=f"look at {name}",
+        )
     return found
 
 

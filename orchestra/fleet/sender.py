@@ -17,8 +17,14 @@ import msgspec
 from orchestra.core.errors import FleetError
 from orchestra.core.labels import is_allowed
 from orchestra.core.protocols import Clock
-from orchestra.fleet.concurrency import CircuitBreaker, ConcurrencyGate, Permit
-from orchestra.fleet.concurrency_limit import AdaptiveLimit, ConcurrencyLimit, RequestOutcome
+from orchestra.fleet.concurrency import (
+    AdaptiveLimit,
+    CircuitBreaker,
+    ConcurrencyGate,
+    ConcurrencyLimit,
+    Permit,
+    RequestOutcome,
+)
 from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer
 from orchestra.fleet.http.client import HttpClient, HttpRequest, HttpResponse
 from orchestra.fleet.http.connection import BodyCallback
@@ -174,7 +180,8 @@ class Sender:
         self.config, self._progress = config, progress
         most = config.limits.in_flight
         self.states = {
-            name: ServerState(ConcurrencyGate(concurrency(most), make_scheduler(config.order)), CircuitBreaker()) for name in config.servers
+            name: ServerState(ConcurrencyGate(concurrency(most), make_scheduler(config.order)), CircuitBreaker())
+            for name in config.servers
         }
         self._client, self._addresses, self._clock = client, addresses, clock
 
@@ -202,7 +209,11 @@ class Sender:
         deadline = self._deadline(seconds)
         patience = 0.0 if once else self.config.patience
         result, resends = await self._try_send(server, target, request, deadline, new_reader, patience), 0
-        while not once and isinstance(result, RequestError) and (pause := self.resend_delay(server, result, resends)) is not None:
+        while (
+            not once
+            and isinstance(result, RequestError)
+            and (pause := self.resend_delay(server, result, resends)) is not None
+        ):
             if pause >= deadline.remaining or result.code == "F216":  # waited for already, as long as may be
                 break
             await self._clock.sleep(pause)
@@ -229,12 +240,22 @@ class Sender:
         root, request = target.endpoint.removesuffix("/v1"), _endpoint_request(target, HttpRequest("/v1/models"))
         began, told = self._clock.monotonic(), False
         while (left := began + seconds - self._clock.monotonic()) > 0:
-            found = await self._client.exchange(root, request, NO_HEADERS, min(left, 2 * self.config.limits.connect_seconds))
-            if isinstance(found, HttpResponse) or found.status not in AWAY_STATUSES or not (found.policy.may_be_starting or found.busy):
+            found = await self._client.exchange(
+                root, request, NO_HEADERS, min(left, 2 * self.config.limits.connect_seconds)
+            )
+            if (
+                isinstance(found, HttpResponse)
+                or found.status not in AWAY_STATUSES
+                or not (found.policy.may_be_starting or found.busy)
+            ):
                 return
             if not told and seconds - left >= NOTIFY_AFTER:
                 told = True
-                self._progress(Progress("wait", f"{server} at {target.endpoint} is not there yet: waiting for at most {seconds:g} s"))
+                self._progress(
+                    Progress(
+                        "wait", f"{server} at {target.endpoint} is not there yet: waiting for at most {seconds:g} s"
+                    )
+                )
             await self._clock.sleep(min(PROBE_INTERVAL, left))
 
     async def probe(self, server: str, target: Endpoint, seconds: float) -> RequestError | None:
@@ -247,7 +268,11 @@ class Sender:
         found = await self._client.exchange(target.endpoint.removesuffix("/v1"), request, headers, seconds)
         if isinstance(found, HttpResponse) or found.policy.proves_reachable:
             return None
-        return replace(found, reason=f"{server} at {found.reason}", hint="orchestra doctor") if found.code == "F203" else found
+        return (
+            replace(found, reason=f"{server} at {found.reason}", hint="orchestra doctor")
+            if found.code == "F203"
+            else found
+        )
 
     def resend_delay(self, server: str, fault: RequestError, resends: int) -> float | None:
         """Seconds until the next try: doubling, shortened by chance; longer where the server asks for it, or while it is held, but never
@@ -271,7 +296,11 @@ class Sender:
             and self._clock.monotonic() + pause - server_state.unavailable_since >= NOTIFY_AFTER
         ):
             server_state.notified = True
-            self._progress(Progress("wait", f"{fault.reason if fault.code == 'F203' else f'{server}: {fault.reason}'}; trying again"))
+            self._progress(
+                Progress(
+                    "wait", f"{fault.reason if fault.code == 'F203' else f'{server}: {fault.reason}'}; trying again"
+                )
+            )
         return max(pause, server_state.busy_until - self._clock.monotonic()) if server_state.gate.paused else pause
 
     def _should_give_up(self, server: str, fault: RequestError, resends: int) -> bool:
@@ -330,12 +359,16 @@ class Sender:
         permit = await self._acquire_permit(server_state, request.queue_request, deadline)
         if permit is None:
             hint = "raise the node's `timeout`, or `limits: {in_flight: N}` of the fleet file"
-            fault = RequestError.not_reached("F204", f"{server} had no room in time", hint, retryable=True, sent=request.body or b"")
+            fault = RequestError.not_reached(
+                "F204", f"{server} had no room in time", hint, retryable=True, sent=request.body or b""
+            )
             return self._record_result(server_state, fault)
         result: HttpResponse | RequestError | None = None
         trial = False
         try:
-            if (pause := server_state.breaker.acquire(self._clock.monotonic())) > 0:  # it has failed while this one waited
+            if (
+                pause := server_state.breaker.acquire(self._clock.monotonic())
+            ) > 0:  # it has failed while this one waited
                 return _breaker_open_error(server, server_state, pause, request.body or b"")
             trial = server_state.breaker.state == "half-open"
             read = new_reader() if new_reader else None
@@ -353,7 +386,13 @@ class Sender:
         return self._record_result(server_state, result, trial)
 
     def _explain(
-        self, server: str, server_state: ServerState, target: LocalServer | Endpoint, fault: RequestError, *, placed: bool
+        self,
+        server: str,
+        server_state: ServerState,
+        target: LocalServer | Endpoint,
+        fault: RequestError,
+        *,
+        placed: bool,
     ) -> RequestError:
         """A fault of an exchange, with what is known of the server. `placed`: the request went to a path of the endpoint's own."""
         if fault.code == "F203":
@@ -362,12 +401,16 @@ class Sender:
         if isinstance(target, LocalServer):
             return replace(fault, hint="orchestra fleet stop, then try again") if fault.status == 401 else fault
         if fault.code == "F212" and placed:
-            return replace(fault, hint=f"{fault.hint}, or write {target.endpoint}/v1 under `endpoint:`, if that is its path")
+            return replace(
+                fault, hint=f"{fault.hint}, or write {target.endpoint}/v1 under `endpoint:`, if that is its path"
+            )
         if fault.code == "F213" and server_state.answered_at is not None:
             return replace(fault, retryable=True)  # the address is right, so another attempt may be answered
         return fault
 
-    async def _acquire_permit(self, server_state: ServerState, queue_request: QueueRequest, deadline: Deadline) -> Permit | None:
+    async def _acquire_permit(
+        self, server_state: ServerState, queue_request: QueueRequest, deadline: Deadline
+    ) -> Permit | None:
         """A place at a server; None where there is none in time."""
         gate, began = server_state.gate, self._clock.monotonic()
         if began >= server_state.busy_until:
@@ -411,7 +454,10 @@ class Sender:
     def _record_rejection(self, server_state: ServerState, fault: RequestError, now: float) -> None:
         """One rejection is about one request. Several in a row are about the server, until they are so many that requests give it up."""
         server_state.rejections += 1
-        given_up = server_state.unavailable_since is not None and now - server_state.unavailable_since >= self.config.limits.busy_seconds
+        given_up = (
+            server_state.unavailable_since is not None
+            and now - server_state.unavailable_since >= self.config.limits.busy_seconds
+        )
         if server_state.rejections >= REJECTION_THRESHOLD and not given_up:
             server_state.pause(now, min(fault.retry_after or 0.0, self.config.limits.retry_after_seconds))
 
@@ -434,7 +480,12 @@ def _endpoint_request(target: Endpoint, request: HttpRequest) -> HttpRequest:
     Servers whose paths are known have `/v1` under any path, which is a proxy's.
     """
     endpoint = target.endpoint
-    if target.dialect in V1_DIALECTS or endpoint.endswith("/v1") or not request.path.startswith("/v1/") or not urlsplit(endpoint).path:
+    if (
+        target.dialect in V1_DIALECTS
+        or endpoint.endswith("/v1")
+        or not request.path.startswith("/v1/")
+        or not urlsplit(endpoint).path
+    ):
         return request
     return msgspec.structs.replace(request, path=request.path.removeprefix("/v1"))
 
@@ -447,7 +498,11 @@ def _forbidden_error(server: str, label: str, ceiling: str) -> RequestError:
 
 def _breaker_open_error(server: str, server_state: ServerState, pause: float, sent: bytes) -> RequestError:
     """Why a server is not asked for a pause. Of one where nobody has ever answered there is no more to say than why not."""
-    if server_state.breaker_error is not None and server_state.breaker_error.code == "F203" and not server_state.has_answered:
+    if (
+        server_state.breaker_error is not None
+        and server_state.breaker_error.code == "F203"
+        and not server_state.has_answered
+    ):
         return replace(server_state.breaker_error, retry_after=pause, sent=sent, received=b"")
     why = f"; the last time: {server_state.breaker_error.reason}" if server_state.breaker_error is not None else ""
     reason = f"{server} failed {server_state.failures} times in a row and is left alone for {pause:.0f} s{why}"

@@ -33,7 +33,9 @@ def choose_servers(config: FleetConfig, call: CallRequest, card: Card) -> Server
         tiers = config.tiers
         if call.tier > len(tiers):
             hint = "write `escalate: NAME` into the fleet file, with a larger model under `models:`"
-            return RequestError.not_reached("F220", f"the fleet {config.name!r} has no {'still ' if tiers else ''}larger model", hint)
+            return RequestError.not_reached(
+                "F220", f"the fleet {config.name!r} has no {'still ' if tiers else ''}larger model", hint
+            )
         # An adapter belongs to the model that it was trained on.
         card = card.model_copy(update={"model": tiers[call.tier - 1], "adapter": None})
     names = config.servers_for(card.model)
@@ -43,7 +45,9 @@ def choose_servers(config: FleetConfig, call: CallRequest, card: Card) -> Server
     cleared = tuple(name for name in names if is_allowed(call.label, config.servers[name].label))
     if not cleared:
         reason = f"data labelled {call.label!r} may go to no server of the model {card.model!r}"
-        return RequestError.not_reached("F202", reason, "change the `label:` of a server in the fleet file, or use another fleet")
+        return RequestError.not_reached(
+            "F202", reason, "change the `label:` of a server in the fleet file, or use another fleet"
+        )
     return ServerChoice(card, cleared)
 
 

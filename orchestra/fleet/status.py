@@ -92,7 +92,9 @@ class FleetObservations:
     probed: Mapping[str, RequestError | None] = field(default_factory=dict)
 
 
-def fleet_status(config: FleetConfig, observations: FleetObservations, mode: SupervisorMode, now: float, monotonic: float) -> FleetStatus:
+def fleet_status(
+    config: FleetConfig, observations: FleetObservations, mode: SupervisorMode, now: float, monotonic: float
+) -> FleetStatus:
     """What all that comes to, at this moment of both clocks."""
     told = {server.name: server for server in observations.supervisor.servers} if observations.supervisor else {}
     servers = []
@@ -115,15 +117,29 @@ def fleet_status(config: FleetConfig, observations: FleetObservations, mode: Sup
         )
         servers.append(ServerStatus(**common, **found))
     models = {model: config.servers_for(model) for model in config.models}
-    return FleetStatus(fleet=config.name, running=observations.supervisor is not None, servers=tuple(servers), models=models)
+    return FleetStatus(
+        fleet=config.name, running=observations.supervisor is not None, servers=tuple(servers), models=models
+    )
 
 
-def _local_status(report: ServerReport | None, supervisor_error: RequestError | None, mode: SupervisorMode) -> dict[str, Any]:
+def _local_status(
+    report: ServerReport | None, supervisor_error: RequestError | None, mode: SupervisorMode
+) -> dict[str, Any]:
     if report is None:
         state: HealthState = "failed" if supervisor_error else "idle" if mode == "start" else "stopped"
         return {"kind": "local", "address": "", "state": state, **_error_fields(supervisor_error)}
-    said = {} if report.error is None else {"error": report.error.code, "reason": report.error.message, "hint": report.error.hint}
-    return {"kind": "local", "address": report.url or "", "state": report.phase, "supervisor_report": msgspec.to_builtins(report), **said}
+    said = (
+        {}
+        if report.error is None
+        else {"error": report.error.code, "reason": report.error.message, "hint": report.error.hint}
+    )
+    return {
+        "kind": "local",
+        "address": report.url or "",
+        "state": report.phase,
+        "supervisor_report": msgspec.to_builtins(report),
+        **said,
+    }
 
 
 def _endpoint_status(
@@ -139,8 +155,19 @@ def _endpoint_status(
         lasting = fault is not None and now - (server_state.failed_at or 0.0) < ERROR_TTL
         ready = server_state.answered_at is not None
     if (error := missing_key_error(target)) is not None:
-        return {"kind": "endpoint", "address": address, "state": "failed", "error": error.code, "reason": error.message, "hint": error.hint}
-    down = lasting and fault is not None and (fault.policy.marks_unavailable or (name in observations.probed and not fault.busy))
+        return {
+            "kind": "endpoint",
+            "address": address,
+            "state": "failed",
+            "error": error.code,
+            "reason": error.message,
+            "hint": error.hint,
+        }
+    down = (
+        lasting
+        and fault is not None
+        and (fault.policy.marks_unavailable or (name in observations.probed and not fault.busy))
+    )
     state: HealthState = "failed" if down or server_state.breaker.state == "open" else "ready" if ready else "unknown"
     return {"kind": "endpoint", "address": address, "state": state, **_error_fields(fault)}
 

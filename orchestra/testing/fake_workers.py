@@ -25,7 +25,16 @@ from orchestra.core.clock import SystemClock
 from orchestra.core.errors import InputError
 from orchestra.core.events import Usage
 from orchestra.core.labels import CURRENT_LABEL
-from orchestra.core.protocols import NO_ESTIMATE, CallError, CallEstimate, CallReply, CallRequest, CallResult, Chunk, Clock
+from orchestra.core.protocols import (
+    NO_ESTIMATE,
+    CallError,
+    CallEstimate,
+    CallReply,
+    CallRequest,
+    CallResult,
+    Chunk,
+    Clock,
+)
 from orchestra.core.suggestions import closest_match
 from orchestra.fleet.local_workers import PERMANENT_ERRORS
 from orchestra.schema.strict_json import canonical
@@ -88,7 +97,9 @@ def from_schemas(catalog: Catalog, seed: int = 0) -> AnswerFunction:
 
     def answer(call: CallRequest) -> Any:
         contracts: Mapping[str, Contract] = catalog.agents if call.kind == "agent" else catalog.tools
-        texts = [source.text for source in call.evidence] or [value for value in call.inputs.values() if isinstance(value, str)]
+        texts = [source.text for source in call.evidence] or [
+            value for value in call.inputs.values() if isinstance(value, str)
+        ]
         return make_instance(contracts[call.name].output, attempt_random(seed, call, "value"), texts)
 
     return answer
@@ -239,9 +250,13 @@ def _make_answer_function(answers: AnswerSource, seed: int, tools: Mapping[str, 
 
 def _missing_answer_error(call: CallRequest, known: Iterable[str]) -> InputError:
     near = closest_match(call.name, known)
-    hint = f"SimulatedWorkers({{{call.name!r}: …}})" + (f", or let it run as it is: tools=[{call.name}]" if call.kind == "tool" else "")
+    hint = f"SimulatedWorkers({{{call.name!r}: …}})" + (
+        f", or let it run as it is: tools=[{call.name}]" if call.kind == "tool" else ""
+    )
     hint = f"did you mean {near!r}? {hint}" if near else hint
-    said = f"the script has no answer for the {call.kind} {call.name!r}; it knows {', '.join(sorted(known)) or 'nobody'}"
+    said = (
+        f"the script has no answer for the {call.kind} {call.name!r}; it knows {', '.join(sorted(known)) or 'nobody'}"
+    )
     return InputError("C035", said, hint=hint)
 
 
@@ -256,13 +271,20 @@ async def run_inline(tool: ToolFunction, call: CallRequest) -> Any:
         value = tool.function(**tool.convert_inputs(call.inputs), **key)
         return tool.convert_result(await value if inspect.isawaitable(value) else value)
     except ToolError as fault:
-        return CallError(code=fault.code, reason=fault.reason, hint=fault.hint, retryable=fault.code not in PERMANENT_ERRORS)
+        return CallError(
+            code=fault.code, reason=fault.reason, hint=fault.hint, retryable=fault.code not in PERMANENT_ERRORS
+        )
     except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # noqa: BLE001 - a user's function may raise anything; the run gets it as a failed attempt, as in production
         found = tool_error(call.name, error)
         return CallError(
-            code=found.code, reason=found.reason, hint=found.hint, retryable=True, permanent=found.permanent, frames=found.frames
+            code=found.code,
+            reason=found.reason,
+            hint=found.hint,
+            retryable=True,
+            permanent=found.permanent,
+            frames=found.frames,
         )
     finally:
         CURRENT_LABEL.reset(within)
@@ -270,18 +292,28 @@ async def run_inline(tool: ToolFunction, call: CallRequest) -> Any:
 
 def refused_error(call: CallRequest) -> CallError:
     """What the fleet says of a server that takes no requests."""
-    return CallError(code="F203", reason=f"{call.name}: the server refused the connection (simulated)", retryable=True, server="simulated")
+    return CallError(
+        code="F203",
+        reason=f"{call.name}: the server refused the connection (simulated)",
+        retryable=True,
+        server="simulated",
+    )
 
 
 def broken_error(call: CallRequest) -> CallError:
     """What the fleet says of a request that no attempt can mend."""
-    return CallError(code="F212", reason=f"{call.name}: the server does not know the model (simulated)", server="simulated")
+    return CallError(
+        code="F212", reason=f"{call.name}: the server does not know the model (simulated)", server="simulated"
+    )
 
 
 def stalled_error(call: CallRequest) -> CallError:
     """What the fleet says when the time is up."""
     return CallError(
-        code="F205", reason=f"{call.name}: no answer within {call.timeout or _FOREVER:g} s (simulated)", retryable=True, server="simulated"
+        code="F205",
+        reason=f"{call.name}: no answer within {call.timeout or _FOREVER:g} s (simulated)",
+        retryable=True,
+        server="simulated",
     )
 
 
@@ -308,9 +340,16 @@ def _apply_fault(reply: CallResult, fault: str) -> CallResult | CallError:
             received=reply.received[: len(reply.received) // 2],
         )
     if fault == "wrong_type":
-        wrong = {"unexpected": [True]} if isinstance(reply.value, str | int | float | list) or reply.value is None else 17
+        wrong = (
+            {"unexpected": [True]} if isinstance(reply.value, str | int | float | list) or reply.value is None else 17
+        )
         return CallResult(
-            value=wrong, usage=reply.usage, server=reply.server, model=reply.model, sent=reply.sent, received=canonical(wrong)
+            value=wrong,
+            usage=reply.usage,
+            server=reply.server,
+            model=reply.model,
+            sent=reply.sent,
+            received=canonical(wrong),
         )
     return reply
 

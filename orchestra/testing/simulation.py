@@ -37,7 +37,15 @@ from orchestra.schema.strict_json import canonical, digest
 from orchestra.schema.types import Validator
 from orchestra.testing.cassette import Player, Recorder
 from orchestra.testing.cassette_file import missing_cassette_error
-from orchestra.testing.fake_workers import NO_FAULTS, AnswerFunction, Faults, Latency, SimulatedWorkers, from_schemas, run_inline
+from orchestra.testing.fake_workers import (
+    NO_FAULTS,
+    AnswerFunction,
+    Faults,
+    Latency,
+    SimulatedWorkers,
+    from_schemas,
+    run_inline,
+)
 from orchestra.testing.virtual_clock import VirtualClock
 from orchestra.workflows.python.steps import Step
 
@@ -99,7 +107,9 @@ class SimulatedOrchestra(_OrchestraHarness):
         self._latency: Latency = 0.0
         self._fault_rates: Faults = NO_FAULTS
 
-    def set_answers(self, answers: SimulatedAnswers, *, latency: Latency | None = None, faults: Faults | None = None) -> None:
+    def set_answers(
+        self, answers: SimulatedAnswers, *, latency: Latency | None = None, faults: Faults | None = None
+    ) -> None:
         """Says what agents and tools answer, how long they take, and which faults hit them.
 
         A table is added to what was said before; a function takes the place of everything. Values may be JSON, pydantic models,
@@ -122,7 +132,9 @@ class SimulatedOrchestra(_OrchestraHarness):
         """The stage under one seed; afterwards it says again what it said before."""
         said = self._answers, self._answer_function, self._latency, self._fault_rates
         self.errors = []
-        self.workers = SimulatedWorkers(self._answer_call, seed=seed, clock=clock, latency=self._seconds, faults=_CurrentFaults(self))
+        self.workers = SimulatedWorkers(
+            self._answer_call, seed=seed, clock=clock, latency=self._seconds, faults=_CurrentFaults(self)
+        )
         try:
             async with self._open(clock, seed, self.workers):
                 yield
@@ -135,7 +147,11 @@ class SimulatedOrchestra(_OrchestraHarness):
             found = found(call) if callable(found) else found
         elif self._answer_function is not None:
             found = self._answer_function(call)
-        elif (tool := self.orchestra.registry.tools.get(call.name)) is not None and call.kind == "tool" and tool.contract.effect == "pure":
+        elif (
+            (tool := self.orchestra.registry.tools.get(call.name)) is not None
+            and call.kind == "tool"
+            and tool.contract.effect == "pure"
+        ):
             found = run_inline(tool, call)
         else:
             self.errors.append(_missing_answer_error(call, self._answers))
@@ -149,12 +165,18 @@ class SimulatedOrchestra(_OrchestraHarness):
         registry = self.orchestra.registry
         tool = registry.tools.get(call.name) if call.kind == "tool" else None
         contract = tool.contract if tool is not None else registry.agents.get(call.name)
-        if contract is None or contract.tool_use is not None or (call.version and contract.digest and call.version != contract.digest):
+        if (
+            contract is None
+            or contract.tool_use is not None
+            or (call.version and contract.digest and call.version != contract.digest)
+        ):
             return value  # an agent with tools is asked in ways that have types of their own
         if (fault := Validator(contract.output).check(value)) is None:
             return value
         reason = f"the simulated answer for {call.name} is of another type: {fault}"
-        return CallError(code="E009", reason=reason, hint=f"{call.name} gives {format_type(contract.output)}: mend the test's answer")
+        return CallError(
+            code="E009", reason=reason, hint=f"{call.name} gives {format_type(contract.output)}: mend the test's answer"
+        )
 
     def _seconds(self, call: CallRequest, random: Random) -> float:
         match self._latency:
@@ -196,7 +218,13 @@ class CassetteOrchestra(_OrchestraHarness):
     """A stage with the project's real workers: recorded once (`--record`), and replayed in virtual time ever after."""
 
     def __init__(
-        self, settings: Settings, path: Path, mode: CassetteMode, *, label: Label = "internal", real_workers: Workers | None = None
+        self,
+        settings: Settings,
+        path: Path,
+        mode: CassetteMode,
+        *,
+        label: Label = "internal",
+        real_workers: Workers | None = None,
     ) -> None:
         """`real_workers` are the workers that are recorded; the fleet and the tools of the project where it is None."""
         super().__init__(settings)

@@ -27,7 +27,12 @@ class LocalAddresses:
     """The addresses of local servers. `bring_up` starts one; `url` waits for one that is down."""
 
     def __init__(
-        self, config: FleetConfig, supervisor: SupervisorClient, model_store: weights.ModelStore, mode: SupervisorMode, clock: Clock
+        self,
+        config: FleetConfig,
+        supervisor: SupervisorClient,
+        model_store: weights.ModelStore,
+        mode: SupervisorMode,
+        clock: Clock,
     ) -> None:
         self.config, self.mode = config, mode
         self.supervisor = supervisor
@@ -52,7 +57,9 @@ class LocalAddresses:
         except FleetError as error:
             if error.code != "F003" or self.mode == "adopt":
                 raise
-            await self._start(server, progress)  # whoever started the supervisor wanted another server, and fetched that one's weights
+            await self._start(
+                server, progress
+            )  # whoever started the supervisor wanted another server, and fetched that one's weights
             status = await self.supervisor.wait_until_ready(progress, self.config.first_start_patience, only=server)
         await self._update(status)
 
@@ -63,7 +70,11 @@ class LocalAddresses:
         await self.supervisor.start()
 
     async def _update(self, status: SupervisorReport) -> None:
-        moved = {one.name: one for one in status.servers if one.phase == "ready" and one.url and one.url != self._urls.get(one.name)}
+        moved = {
+            one.name: one
+            for one in status.servers
+            if one.phase == "ready" and one.url and one.url != self._urls.get(one.name)
+        }
         try:
             key = await self.supervisor.key(status) if moved else ""
         except FleetError as error:
@@ -88,7 +99,9 @@ class LocalAddresses:
         if found := self._urls.get(server):
             return found
         if self.mode == "none":
-            return RequestError.not_reached("F216", f"{server} is not running, and this command does not start it", "orchestra fleet start")
+            return RequestError.not_reached(
+                "F216", f"{server} is not running, and this command does not start it", "orchestra fleet start"
+            )
         deadline = self._clock.monotonic() + seconds
         try:
             while True:
@@ -100,8 +113,12 @@ class LocalAddresses:
                 if found := self._urls.get(server):
                     return found
                 if self._clock.monotonic() >= deadline:
-                    reason = f"{server} is still not ready after {seconds:.0f} s" if seconds else f"{server} is not ready"
-                    return RequestError("F216", reason, "orchestra fleet status", reached_model=False, retry_after=POLL_INTERVAL)
+                    reason = (
+                        f"{server} is still not ready after {seconds:.0f} s" if seconds else f"{server} is not ready"
+                    )
+                    return RequestError(
+                        "F216", reason, "orchestra fleet status", reached_model=False, retry_after=POLL_INTERVAL
+                    )
                 await self._clock.sleep(POLL_INTERVAL)
         except FleetError as error:
             return RequestError.from_error(error, retryable=True)

@@ -90,7 +90,10 @@ class ConnectionPool:
         return head + (b"\r\n" if request.body is None else b"Content-Length: %d\r\n\r\n" % len(request.body))
 
     def _head(self, request: HttpRequest, headers: Mapping[str, str]) -> bytes:
-        lines = [f"{'GET' if request.body is None else 'POST'} {self._path}{request.path} HTTP/1.1", f"Host: {self._host}"]
+        lines = [
+            f"{'GET' if request.body is None else 'POST'} {self._path}{request.path} HTTP/1.1",
+            f"Host: {self._host}",
+        ]
         lines += ["User-Agent: orchestra", "Accept: */*", "Accept-Encoding: identity"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         lines += [] if request.body is None else ["Content-Type: application/json"]
@@ -180,7 +183,9 @@ class HttpClient:
         if fault is None:
             if connection.status == 200:
                 return HttpResponse(sent, received)
-            fault = replace(_status_error(connection.status, connection.headers, received, key), status=connection.status)
+            fault = replace(
+                _status_error(connection.status, connection.headers, received, key), status=connection.status
+            )
         return replace(fault, reason=redact(fault.reason, key), sent=sent, received=received)
 
     async def _connect(
@@ -192,7 +197,9 @@ class HttpClient:
         most = self.limits.connect_seconds
         # To race a number costs as much as to connect, and it has no other address; uvloop knows no races.
         race: dict[str, Any] = (
-            {} if pool.is_ip_address or not isinstance(loop, asyncio.BaseEventLoop) else {"happy_eyeballs_delay": HAPPY_EYEBALLS_DELAY}
+            {}
+            if pool.is_ip_address or not isinstance(loop, asyncio.BaseEventLoop)
+            else {"happy_eyeballs_delay": HAPPY_EYEBALLS_DELAY}
         )
         try:
             async with asyncio.timeout(max(0.0, min(seconds, most))) as limit:
@@ -256,7 +263,11 @@ def _connect_reason(error: OSError) -> str:
 
 def _unreachable_error(root: str, reason: str, *, lost: bool) -> RequestError:
     return RequestError(
-        "F203", f"{root} cannot be reached: {printable(reason)}", "orchestra fleet status", reached_model=False, unreachable=lost
+        "F203",
+        f"{root} cannot be reached: {printable(reason)}",
+        "orchestra fleet status",
+        reached_model=False,
+        unreachable=lost,
     )
 
 
@@ -270,22 +281,32 @@ def _status_error(status: int, headers: Mapping[str, str], body: bytes, key: str
             fault = RequestError.not_reached("F204", f"the server is too busy ({reason})", hint)
             return replace(fault, retryable=True, busy=True, retry_after=_parse_retry_after(headers.get("retry-after")))
         case 401 | 403:
-            return RequestError.not_reached("F214", f"the server wants another key ({reason})", "check `api_key:` of the fleet file")
+            return RequestError.not_reached(
+                "F214", f"the server wants another key ({reason})", "check `api_key:` of the fleet file"
+            )
         case 404:
             return RequestError.not_reached(
-                "F212", f"the server does not know the model, the adapter or the path ({reason})", "orchestra fleet status"
+                "F212",
+                f"the server does not know the model, the adapter or the path ({reason})",
+                "orchestra fleet status",
             )
         case 400 | 413 | 422 if _is_context_overflow(said):
             hint = "give it less text, or lower max_output"
-            return RequestError.not_reached("F215", f"the prompt and `max_output` are longer than the model's context ({reason})", hint)
+            return RequestError.not_reached(
+                "F215", f"the prompt and `max_output` are longer than the model's context ({reason})", hint
+            )
         case 408 | 500 | 502 | 504:
             return RequestError("F208", f"the server failed ({reason})", "orchestra fleet logs")
         case _ if 300 <= status < 400:
             where = printable(redact(headers.get("location", "somewhere else"), key))
             hint = "write the final address as `endpoint:`"
-            return RequestError.not_reached("F213", f"the server points to {where}, and redirects are not followed", hint)
+            return RequestError.not_reached(
+                "F213", f"the server points to {where}, and redirects are not followed", hint
+            )
         case _ if status >= 500:
-            return RequestError("F208", f"the server failed ({reason})", "orchestra fleet logs", retryable=status != 501)
+            return RequestError(
+                "F208", f"the server failed ({reason})", "orchestra fleet logs", retryable=status != 501
+            )
         case _:
             hint = "orchestra runs show RUN NODE --prompt   # what was sent"
             return RequestError.not_reached("F207", f"the server refuses the request ({reason})", hint)
@@ -293,7 +314,10 @@ def _status_error(status: int, headers: Mapping[str, str], body: bytes, key: str
 
 def _is_context_overflow(said: str) -> bool:
     lowered = said.lower()
-    return any(mark in lowered for mark in ("context length", "max_model_len", "maximum model length", "context window", "context size"))
+    return any(
+        mark in lowered
+        for mark in ("context length", "max_model_len", "maximum model length", "context window", "context size")
+    )
 
 
 def _error_message(body: bytes, key: str) -> str:

@@ -64,7 +64,12 @@ class HttpConnection(asyncio.Protocol):
         return body
 
     async def exchange(
-        self, request: bytes, seconds: float, max_bytes: int, on_body: BodyCallback | None = None, silence: float | None = None
+        self,
+        request: bytes,
+        seconds: float,
+        max_bytes: int,
+        on_body: BodyCallback | None = None,
+        silence: float | None = None,
     ) -> RequestError | None:
         """Sends a request and reads its answer.
 
@@ -94,7 +99,9 @@ class HttpConnection(asyncio.Protocol):
             if self._linger_timer is not None:
                 self._linger_timer.cancel()
             self._waiter = self._on_body = self._linger_timer = None
-            self.usable = self.usable and self._complete and not self._malformed and not self._transport.get_write_buffer_size()
+            self.usable = (
+                self.usable and self._complete and not self._malformed and not self._transport.get_write_buffer_size()
+            )
             self.idle_since = self._loop.time()
             if not self.usable:
                 self._transport.abort()
@@ -107,7 +114,9 @@ class HttpConnection(asyncio.Protocol):
 
     def _finish(self, fault: RequestError | None) -> None:
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None if self._stream_done else fault)  # nothing that happens after its end spoils a stream
+            self._waiter.set_result(
+                None if self._stream_done else fault
+            )  # nothing that happens after its end spoils a stream
 
     def _on_timeout(self, seconds: float) -> None:
         self._finish(timeout_error(seconds))
@@ -234,7 +243,9 @@ def timeout_error(seconds: float) -> RequestError:
 def protocol_error(reason: str) -> RequestError:
     """Whoever answers is no server for HTTP."""
     return RequestError(
-        "F209", f"what answers there does not speak HTTP as it should: {printable(reason)}", "check the address of the server"
+        "F209",
+        f"what answers there does not speak HTTP as it should: {printable(reason)}",
+        "check the address of the server",
     )
 
 

@@ -65,7 +65,10 @@ class ModelClient:
             sent = await self.sender.send(server, request, seconds=seconds, once=once)
             if isinstance(sent.result, HttpResponse):
                 return await self._redact(
-                    server, _with_usage(sent, sent.result, openai_protocol.read_completion(body, sent.result.received, name, dialect))
+                    server,
+                    _with_usage(
+                        sent, sent.result, openai_protocol.read_completion(body, sent.result.received, name, dialect)
+                    ),
                 )
             return await self._redact(server, with_resends(sent, sent.result))
         streams: list[ChatStream] = []
@@ -84,17 +87,29 @@ class ModelClient:
         if isinstance(sent.result, HttpResponse):
             if live:
                 live[-1].end()
-            return await self._redact(server, _with_usage(sent, sent.result, streams[-1].result(body, sent.result.received)))
-        return await self._redact(server, with_resends(sent, streams[-1].with_usage(sent.result) if streams else sent.result))
+            return await self._redact(
+                server, _with_usage(sent, sent.result, streams[-1].result(body, sent.result.received))
+            )
+        return await self._redact(
+            server, with_resends(sent, streams[-1].with_usage(sent.result) if streams else sent.result)
+        )
 
     async def count_tokens(
-        self, server: str, messages: Sequence[Mapping[str, str]], *, label: Label = "internal", priority: int = 0, seconds: float = 10
+        self,
+        server: str,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        label: Label = "internal",
+        priority: int = 0,
+        seconds: float = 10,
     ) -> int | RequestError:
         """How many tokens a chat is, with the server's own template and tokenizer (vLLM's `/tokenize`)."""
         model = self.sender.config.servers[server].model
         body = msgspec.json.encode({"model": model, "messages": list(messages), "add_generation_prompt": True})
         sent = await self.sender.send(
-            server, HttpRequest("/tokenize", body, label, queue_request=QueueRequest(priority=priority)), seconds=seconds
+            server,
+            HttpRequest("/tokenize", body, label, queue_request=QueueRequest(priority=priority)),
+            seconds=seconds,
         )
         if (fault := send_error(sent)) is not None:
             return fault
@@ -108,7 +123,10 @@ class ModelClient:
         if fault is None or (fault.code == "F207" and "already" in fault.reason):
             return None
         return replace(
-            fault, code="F212", reason=f"the adapter {name!r} cannot be loaded: {fault.reason}", retryable=fault.unreachable or fault.busy
+            fault,
+            code="F212",
+            reason=f"the adapter {name!r} cannot be loaded: {fault.reason}",
+            retryable=fault.unreachable or fault.busy,
         )
 
     async def unload_adapter(self, server: str, name: str) -> RequestError | None:
@@ -120,7 +138,9 @@ class ModelClient:
     async def adapters(self, server: str, *, once: bool = False) -> list[str] | RequestError:
         """The adapters that are loaded; `once` is for a caller that has another server to ask."""
         sent = await self.sender.send(server, HttpRequest("/v1/models"), seconds=10, once=once)
-        return send_error(sent) or vllm_metrics.parse_adapters(self._body(sent), self.sender.config.servers[server].model)
+        return send_error(sent) or vllm_metrics.parse_adapters(
+            self._body(sent), self.sender.config.servers[server].model
+        )
 
     async def read_load(self, server: str) -> vllm_metrics.ServerLoad | RequestError:
         """A reading of vLLM's `/metrics`."""

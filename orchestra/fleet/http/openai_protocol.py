@@ -16,7 +16,9 @@ from orchestra.fleet.config import Dialect
 from orchestra.fleet.request_errors import RequestError
 from orchestra.schema.strict_json import MAX_BYTES
 
-COMMON_SAMPLING = frozenset({"temperature", "top_p", "seed", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs", "stop"})
+COMMON_SAMPLING = frozenset(
+    {"temperature", "top_p", "seed", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs", "stop"}
+)
 """Sampling that every server knows."""
 EXTENDED_SAMPLING = COMMON_SAMPLING | {
     "top_k",
@@ -115,7 +117,8 @@ def _is_strict_schema(schema: Any) -> bool:
     """Whether OpenAI's `strict` takes a schema: every object closed, every property required."""
     if isinstance(schema, Mapping):
         if "properties" in schema and (
-            schema.get("additionalProperties") is not False or set(schema.get("required", ())) != set(schema["properties"])
+            schema.get("additionalProperties") is not False
+            or set(schema.get("required", ())) != set(schema["properties"])
         ):
             return False
         return all(_is_strict_schema(value) for value in schema.values())
@@ -203,7 +206,9 @@ class _CompletionDraft(msgspec.Struct):
     logprobs: list[_Logprob] | None = None
 
 
-def _build_completion(draft: _CompletionDraft, sent: bytes, received: bytes, model: str, dialect: Dialect) -> Completion | RequestError:
+def _build_completion(
+    draft: _CompletionDraft, sent: bytes, received: bytes, model: str, dialect: Dialect
+) -> Completion | RequestError:
     answered = draft.response.model or ""
     if not _same_model(model, answered, dialect):
         reason = f"{answered[:100]!r} answered, and {model!r} was asked"
@@ -212,7 +217,9 @@ def _build_completion(draft: _CompletionDraft, sent: bytes, received: bytes, mod
     if finish in ("abort", "error"):
         return RequestError("F206", f"the server ended the answer itself ({finish})", "orchestra fleet logs")
     if finish == "content_filter":
-        return RequestError("F206", "a filter of the server cut the answer off", "ask a server that does not filter it", retryable=False)
+        return RequestError(
+            "F206", "a filter of the server cut the answer off", "ask a server that does not filter it", retryable=False
+        )
     if len(draft.text) > MAX_BYTES:
         return RequestError("F210", f"the text has more than {MAX_BYTES} characters", "lower `max_output`")
     logprobs = draft.logprobs or (draft.choice.logprobs.content if draft.choice.logprobs else None) or []
@@ -282,7 +289,11 @@ def _parse_response(received: bytes) -> _Response | RequestError:
 
 
 def _invalid_response(reason: str) -> RequestError:
-    return RequestError("F209", f"the answer is not what the API promises: {reason}", "check `endpoint:` and `dialect:` of the fleet file")
+    return RequestError(
+        "F209",
+        f"the answer is not what the API promises: {reason}",
+        "check `endpoint:` and `dialect:` of the fleet file",
+    )
 
 
 class ChatStream:
@@ -314,7 +325,11 @@ class ChatStream:
             return None  # no stream but one answer, which `result` reads
         *lines, self._buffer = (self._buffer + block).split(b"\n")
         if len(self._buffer) > MAX_LINE_BYTES or any(len(line) > MAX_LINE_BYTES for line in lines):
-            return RequestError("F210", f"a line of the stream has more than {MAX_LINE_BYTES} bytes", "check `endpoint:` of the fleet file")
+            return RequestError(
+                "F210",
+                f"a line of the stream has more than {MAX_LINE_BYTES} bytes",
+                "check `endpoint:` of the fleet file",
+            )
         for line in lines:
             if (fault := self._feed_line(line.strip(b"\r "))) is not None:
                 return fault
@@ -387,7 +402,11 @@ class ChatStream:
         self._last.usage = self._usage
         choice = _Choice(finish_reason=self._finish)
         return _build_completion(
-            _CompletionDraft("".join(self._texts), choice, self._last, self._logprobs), sent, received, self._model, self._dialect
+            _CompletionDraft("".join(self._texts), choice, self._last, self._logprobs),
+            sent,
+            received,
+            self._model,
+            self._dialect,
         )
 
 
@@ -402,4 +421,8 @@ def read_tokens(received: bytes) -> tuple[int, ...] | RequestError:
         response = msgspec.json.decode(received, type=_TokenizeResponse)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         return _invalid_response(str(error)[:200])
-    return tuple(response.tokens) if response.count == len(response.tokens) else _invalid_response("its count is not that of its tokens")
+    return (
+        tuple(response.tokens)
+        if response.count == len(response.tokens)
+        else _invalid_response("its count is not that of its tokens")
+    )

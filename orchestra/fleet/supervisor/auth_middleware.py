@@ -54,8 +54,15 @@ class KeyAuthMiddleware:
 
 
 async def _send_unauthorized(send: Send) -> None:
-    body = json.dumps({"error": {"message": UNAUTHORIZED_MESSAGE, "type": "AuthenticationError", "param": None, "code": 401}}).encode()
-    headers = {"content-type": "application/json", "content-length": str(len(body)), "www-authenticate": "Bearer", "connection": "close"}
+    body = json.dumps(
+        {"error": {"message": UNAUTHORIZED_MESSAGE, "type": "AuthenticationError", "param": None, "code": 401}}
+    ).encode()
+    headers = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "www-authenticate": "Bearer",
+        "connection": "close",
+    }
     listed = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": 401, "headers": listed})
     await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -82,13 +82,17 @@ class SupervisorClient:
             return None
         except (OSError, TimeoutError, ValueError) as error:
             hint = f"look into {self.log}; if it hangs, end its process and try again"
-            raise FleetError("F011", f"the fleet's supervisor does not answer: {error or 'timeout'}", hint=hint) from error
+            raise FleetError(
+                "F011", f"the fleet's supervisor does not answer: {error or 'timeout'}", hint=hint
+            ) from error
         if not line:
             return None
         try:
             return msgspec.json.decode(line, type=response_type)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise FleetError("F011", f"the fleet's supervisor answered what is no answer: {error}", hint=f"look into {self.log}") from error
+            raise FleetError(
+                "F011", f"the fleet's supervisor answered what is no answer: {error}", hint=f"look into {self.log}"
+            ) from error
 
     async def require_status(self) -> SupervisorReport:
         """The status of a supervisor that is there. Raises `FleetError` F008 where there is none."""
@@ -133,7 +137,11 @@ class SupervisorClient:
     async def _spawn(self, command: Sequence[str]) -> None:
         file = self.folders.runtime_folder(self.config.digest) / CONFIG_FILE
         local = self.config.model_copy(
-            update={"servers": dict(self.config.local_servers), "models": {"all": tuple(self.config.local_servers)}, "escalate": None}
+            update={
+                "servers": dict(self.config.local_servers),
+                "models": {"all": tuple(self.config.local_servers)},
+                "escalate": None,
+            }
         )
         write_file(file, local.model_dump_json(by_alias=True, exclude_defaults=True).encode())
         self.folders.logs(self.config.digest)
@@ -145,7 +153,9 @@ class SupervisorClient:
             status = await starter.wait()
         if status:
             why = "\n   ".join(child_process.last_lines(self.log, 8))
-            raise FleetError("F011", f"the fleet's supervisor ended with status {status}", why=why, hint=f"look into {self.log}")
+            raise FleetError(
+                "F011", f"the fleet's supervisor ended with status {status}", why=why, hint=f"look into {self.log}"
+            )
 
     async def wait_until_ready(
         self, progress: ProgressCallback = ignore_progress, timeout: float = 900.0, only: str = ""
@@ -169,11 +179,17 @@ class SupervisorClient:
                     progress(Progress("ready", f"ready after {time.monotonic() - began:.0f} s"))
                 return status
             if time.monotonic() - began > timeout:
-                raise FleetError("F216", f"{waiting[0].name} is still not ready after {timeout:.0f} s", hint="orchestra fleet logs")
+                raise FleetError(
+                    "F216", f"{waiting[0].name} is still not ready after {timeout:.0f} s", hint="orchestra fleet logs"
+                )
             told = True
             first = waiting[0]
             verb = "starting" if first.phase == "starting" else "restarting"
-            progress(Progress("wait", f"vLLM is {verb} with {first.model}", first.since_start, TYPICAL_START_SECONDS, "seconds"))
+            progress(
+                Progress(
+                    "wait", f"vLLM is {verb} with {first.model}", first.since_start, TYPICAL_START_SECONDS, "seconds"
+                )
+            )
             await asyncio.sleep(0.2)
         raise FleetError("F008", f"the fleet {self.config.name!r} has stopped", hint="orchestra fleet start")
 
@@ -199,8 +215,12 @@ class SupervisorClient:
 
 def _start_error(error: OSError, folder: Path) -> FleetError:
     if is_disk_full(error):
-        return FleetError("F004", f"the fleet's supervisor cannot be started: {error}", hint="free some space, then try again")
-    return FleetError("F011", f"the fleet's supervisor cannot be started: {error}", hint=f"look at the rights of {folder}")
+        return FleetError(
+            "F004", f"the fleet's supervisor cannot be started: {error}", hint="free some space, then try again"
+        )
+    return FleetError(
+        "F011", f"the fleet's supervisor cannot be started: {error}", hint=f"look at the rights of {folder}"
+    )
 
 
 def _is_locked(lock: Path) -> bool:
@@ -215,5 +235,9 @@ def _is_locked(lock: Path) -> bool:
 def supervisor_environment(user_environment: Mapping[str, str]) -> dict[str, str]:
     """What the supervisor sees of the user's environment: where things are; no secrets."""
     kept = (*vllm_launch.PASSED_VARIABLES, "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "TZ")
-    found = {name: value for name, value in user_environment.items() if name in kept or name.startswith(vllm_launch.GPU_PREFIXES)}
+    found = {
+        name: value
+        for name, value in user_environment.items()
+        if name in kept or name.startswith(vllm_launch.GPU_PREFIXES)
+    }
     return found | {"PYTHONPATH": str(Path(__file__).parents[3]), "PYTHONUNBUFFERED": "1"}

@@ -85,6 +85,8 @@ def make_private(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise FleetError("F010", f"{folder} belongs to someone else", hint="set XDG_RUNTIME_DIR to a folder of your own")
+        raise FleetError(
+            "F010", f"{folder} belongs to someone else", hint="set XDG_RUNTIME_DIR to a folder of your own"
+        )
     if stat.S_IMODE(found.st_mode) & 0o077:
         folder.chmod(0o700)

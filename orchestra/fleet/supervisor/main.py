@@ -113,18 +113,24 @@ class Supervisor:
         seen: dict[str, tuple[int, int]] = {}
         noted: list[int] = []
         while not self._stop.is_set():
-            pids = [server_supervisor.child.pid for server_supervisor in self._servers.values() if server_supervisor.child]
+            pids = [
+                server_supervisor.child.pid for server_supervisor in self._servers.values() if server_supervisor.child
+            ]
             if pids != noted:
                 child_process.record_processes(pids, self._runtime_folder / CHILDREN_FILE)
                 noted = pids
             for name, server_supervisor in self._servers.items():
-                if server_supervisor.load.busy or server_supervisor.load.progress != seen.get(name, server_supervisor.load.progress):
+                if server_supervisor.load.busy or server_supervisor.load.progress != seen.get(
+                    name, server_supervisor.load.progress
+                ):
                     self._last_activity = time.monotonic()
                 seen[name] = server_supervisor.load.progress
             if time.monotonic() - self._last_activity > self.config.idle_stop:
                 self.stop(f"nobody asked for {self.config.idle_stop:.0f} s")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), min(self._timing.poll_interval / 2, self.config.idle_stop / 4))
+                await asyncio.wait_for(
+                    self._stop.wait(), min(self._timing.poll_interval / 2, self.config.idle_stop / 4)
+                )
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -138,7 +144,9 @@ class Supervisor:
         finally:
             writer.close()
 
-    async def _handle(self, question: SupervisorRequest) -> SupervisorReport | LogsResponse | KeyResponse | EmptyResponse:
+    async def _handle(
+        self, question: SupervisorRequest
+    ) -> SupervisorReport | LogsResponse | KeyResponse | EmptyResponse:
         self._last_activity = time.monotonic()
         match question:
             case StatusRequest():
@@ -146,7 +154,10 @@ class Supervisor:
             case LogsRequest(lines):
                 count = min(lines, MAX_LOG_LINES) if lines > 0 else LogsRequest().lines
                 return LogsResponse(
-                    {name: child_process.last_lines(server_supervisor.log, count) for name, server_supervisor in self._servers.items()}
+                    {
+                        name: child_process.last_lines(server_supervisor.log, count)
+                        for name, server_supervisor in self._servers.items()
+                    }
                 )
             case KeyRequest():
                 return KeyResponse(self._key)
@@ -174,7 +185,9 @@ class Supervisor:
             uptime=round(time.monotonic() - self._started_at, 1),
             idle_stop=self.config.idle_stop,
             logs=str(self._log_folder),
-            servers=list(await asyncio.gather(*(server_supervisor.report() for server_supervisor in self._servers.values()))),
+            servers=list(
+                await asyncio.gather(*(server_supervisor.report() for server_supervisor in self._servers.values()))
+            ),
             requires_key=True,
         )
 
@@ -189,7 +202,9 @@ def weights_launcher(folders: Folders) -> Launcher:
             raise weights.missing_error(server.weights)
         if server.device == "cpu" and server.dtype == "auto":
             cpu.ensure_speeds(folders.cache)
-        return vllm_launch.build_launch(cpu.resolve_auto(server, folders.cache), weights.verify_weights(folder).folder, port)
+        return vllm_launch.build_launch(
+            cpu.resolve_auto(server, folders.cache), weights.verify_weights(folder).folder, port
+        )
 
     return start
 

@@ -57,7 +57,9 @@ class KeyRequest(_SupervisorRequest, frozen=True):
     """What the servers want with each request; answered with `KeyResponse`. Supervisors of earlier versions do not know the question."""
 
 
-SupervisorRequest: TypeAlias = HeartbeatRequest | StatusRequest | StartRequest | SuspectRequest | StopRequest | LogsRequest | KeyRequest
+SupervisorRequest: TypeAlias = (
+    HeartbeatRequest | StatusRequest | StartRequest | SuspectRequest | StopRequest | LogsRequest | KeyRequest
+)
 
 
 class EmptyResponse(msgspec.Struct, frozen=True):

@@ -16,7 +16,11 @@ SOCK_DIAG = 4
 """NETLINK_SOCK_DIAG, which Python has no name for."""
 BY_FAMILY, REQUEST_FLAG = 20, 1
 """SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST."""
-NETLINK_HEADER, DIAG_REQUEST, DIAG_RESPONSE = struct.Struct("=IHHII"), struct.Struct("=BBBBI2s2s16s16sIII"), struct.Struct("=4x48x12xI")
+NETLINK_HEADER, DIAG_REQUEST, DIAG_RESPONSE = (
+    struct.Struct("=IHHII"),
+    struct.Struct("=BBBBI2s2s16s16sIII"),
+    struct.Struct("=4x48x12xI"),
+)
 """`nlmsghdr`, `inet_diag_req_v2`, and of `inet_diag_msg` the user."""
 ANY_COOKIE = 0xFFFFFFFF
 LOOPBACK = socket.inet_aton("127.0.0.1")

@@ -52,7 +52,9 @@ class Timing:
 class ServerSupervisor:
     """Keeps one server. `run()` runs until `stop()`."""
 
-    def __init__(self, name: str, server: LocalServer, launcher: Launcher, logs: Path, timing: Timing, start_lock: asyncio.Lock) -> None:
+    def __init__(
+        self, name: str, server: LocalServer, launcher: Launcher, logs: Path, timing: Timing, start_lock: asyncio.Lock
+    ) -> None:
         """`start_lock` is shared by all servers of a fleet: those of one GPU measure its free memory, and so start one after another."""
         self.name, self.server = name, server
         self._start_lock = start_lock
@@ -83,13 +85,17 @@ class ServerSupervisor:
     async def run(self) -> None:
         """Starts the server, and starts it again whenever it ends or stalls, until `stop()`."""
         pause, failures = self._timing.initial_backoff, 0
-        async with aiohttp.ClientSession(trust_env=False, timeout=aiohttp.ClientTimeout(total=self._timing.request_timeout)) as session:
+        async with aiohttp.ClientSession(
+            trust_env=False, timeout=aiohttp.ClientTimeout(total=self._timing.request_timeout)
+        ) as session:
             while not self._stopping:
                 healthy_for = await self._run_once(session)
                 if self._stopping:
                     break
                 failures = 0 if healthy_for is not None else failures + 1
-                if self.error and (failures >= self._timing.max_start_attempts or error_policy(self.error.code).permanent):
+                if self.error and (
+                    failures >= self._timing.max_start_attempts or error_policy(self.error.code).permanent
+                ):
                     self.phase = "failed"
                     await self._wait(None)
                     failures, pause = 0, self._timing.initial_backoff
@@ -108,7 +114,12 @@ class ServerSupervisor:
 
     async def _run_once(self, session: aiohttp.ClientSession) -> float | None:
         """One life of the server: the seconds that it was healthy, or None where it never was."""
-        self._started_at, self._healthy_since, self._suspected, self.load = time.monotonic(), None, False, vllm_metrics.ServerLoad()
+        self._started_at, self._healthy_since, self._suspected, self.load = (
+            time.monotonic(),
+            None,
+            False,
+            vllm_metrics.ServerLoad(),
+        )
         self._peak_tokens_per_second = 0.0
         await self._start_lock.acquire()
         with contextlib.ExitStack() as release_lock:
@@ -194,22 +205,31 @@ class ServerSupervisor:
                 self._suspected = False
                 if not await self._can_generate(session):
                     if not await self._has_progressed(session):
-                        self.error = FleetError("F216", "the server answered /health, but no longer wrote, and was killed")
+                        self.error = FleetError(
+                            "F216", "the server answered /health, but no longer wrote, and was killed"
+                        )
                         return
                     moved = time.monotonic()  # it writes for others: our one token had to wait
             child_process.rotate_log(self.log)
             self._wake.clear()
             waiting = asyncio.create_task(self._wake.wait())
-            await asyncio.wait({ended, waiting}, timeout=self._timing.poll_interval, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                {ended, waiting}, timeout=self._timing.poll_interval, return_when=asyncio.FIRST_COMPLETED
+            )
             waiting.cancel()
 
     async def _has_progressed(self, session: aiohttp.ClientSession) -> bool:
         """Reads the load; says whether the server has worked since it was last read."""
         before, looked = self.load, self._load_read_at
         if (text := await self._get(session, "/metrics")) is not None:
-            self.load, self._load_read_at = vllm_metrics.parse_metrics(text.decode("utf-8", "replace")), time.monotonic()
+            self.load, self._load_read_at = (
+                vllm_metrics.parse_metrics(text.decode("utf-8", "replace")),
+                time.monotonic(),
+            )
             if (passed := self._load_read_at - looked) >= self._timing.poll_interval / 2:
-                self._peak_tokens_per_second = max(self._peak_tokens_per_second, (self.load.output_tokens - before.output_tokens) / passed)
+                self._peak_tokens_per_second = max(
+                    self._peak_tokens_per_second, (self.load.output_tokens - before.output_tokens) / passed
+                )
         return self.load.progress != before.progress
 
     async def _can_generate(self, session: aiohttp.ClientSession) -> bool:
@@ -222,7 +242,9 @@ class ServerSupervisor:
         try:
             timeout = aiohttp.ClientTimeout(total=self._timing.stall_timeout)
             url, headers = self.url + "/v1/completions", self._headers()
-            async with session.post(url, json=body, headers=headers, timeout=timeout, allow_redirects=False) as response:
+            async with session.post(
+                url, json=body, headers=headers, timeout=timeout, allow_redirects=False
+            ) as response:
                 return response.status < 500
         except (aiohttp.ClientError, TimeoutError):
             return False

@@ -24,7 +24,17 @@ MIN_VERSION = (0, 18)
 LOOPBACK = "127.0.0.1"
 WORKER_CLASS = "orchestra.fleet.vllm_cpu.worker.SeededWorker"
 """vLLM's worker for CPUs, mended where it is of a version whose source was read."""
-PASSED_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "XDG_CACHE_HOME", cpu.ISA_VARIABLE)
+PASSED_VARIABLES = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "VIRTUAL_ENV",
+    "XDG_CACHE_HOME",
+    cpu.ISA_VARIABLE,
+)
 """What a server sees of the user's environment; nothing that could be a secret. GPU servers also see `GPU_PREFIXES`."""
 GPU_PREFIXES = ("CUDA_", "NVIDIA_", "HIP_", "ROCR_")
 KV_BLOCK_TOKENS = 32
@@ -46,7 +56,9 @@ def vllm_version() -> str:
         found = tuple(int(part) for part in version.split("+")[0].split(".")[:2] if part.isdigit())
         if found < MIN_VERSION:
             raise FleetError(
-                "F009", f"vLLM {version} is too old to be safe", hint="pip install --upgrade 'orchestra-slm[cpu]'   # or [gpu]"
+                "F009",
+                f"vLLM {version} is too old to be safe",
+                hint="pip install --upgrade 'orchestra-slm[cpu]'   # or [gpu]",
             )
         return version
     raise FleetError(
@@ -56,7 +68,9 @@ def vllm_version() -> str:
     )
 
 
-def build_launch(server: LocalServer, folder: Path, port: int, environment: Mapping[str, str] = os.environ) -> ProcessSpec:
+def build_launch(
+    server: LocalServer, folder: Path, port: int, environment: Mapping[str, str] = os.environ
+) -> ProcessSpec:
     """How one server is started, on the weights in `folder`, listening on `port` of the loopback only. It serves once it has a `key`.
 
     On a CPU, what `auto` means is decided before (`orchestra.fleet.cpu.resolve_auto`).
@@ -66,7 +80,9 @@ def build_launch(server: LocalServer, folder: Path, port: int, environment: Mapp
         _environment(server, environment),
         weights.quick_digest(folder),
         plugin.spare_slots() if server.device == "cpu" and server.max_loras else 0,
-        server.dtype if server.quantization == "int8" and not _is_single_process(server) else server.quantization or server.dtype,
+        server.dtype
+        if server.quantization == "int8" and not _is_single_process(server)
+        else server.quantization or server.dtype,
     )
 
 
@@ -91,7 +107,11 @@ def vllm_arguments(server: LocalServer, folder: Path, port: int) -> list[str]:
         "--block-size": KV_BLOCK_TOKENS if server.device == "cpu" else None,
         "--quantization": None if server.quantization == "int8" else server.quantization,
         "--kv-cache-dtype": server.kv_cache_dtype if server.kv_cache_dtype != "auto" else None,
-        **(_worker_arguments(server) if server.device == "cpu" and plugin.installed_version() in plugin.KNOWN_VERSIONS else {}),
+        **(
+            _worker_arguments(server)
+            if server.device == "cpu" and plugin.installed_version() in plugin.KNOWN_VERSIONS
+            else {}
+        ),
         **(_lora_arguments(server) if server.max_loras else {}),
     }.items():
         written += [flag, str(value)] if value is not None else []
@@ -107,12 +127,20 @@ def closes_internal_ports(server: LocalServer) -> bool:
 
     That is the work of our worker, which servers on a GPU, and other versions of vLLM, do not have; and several workers need the ports.
     """
-    ours = server.device == "cpu" and plugin.installed_version() in plugin.KNOWN_VERSIONS and server.tensor_parallel_size == 1
+    ours = (
+        server.device == "cpu"
+        and plugin.installed_version() in plugin.KNOWN_VERSIONS
+        and server.tensor_parallel_size == 1
+    )
     return ours and sys.platform == "linux"
 
 
 def _lora_arguments(server: LocalServer) -> dict[str, int | None]:
-    return {"--max-loras": server.max_loras, "--max-lora-rank": server.max_lora_rank, "--max-cpu-loras": server.max_cpu_loras}
+    return {
+        "--max-loras": server.max_loras,
+        "--max-lora-rank": server.max_lora_rank,
+        "--max-cpu-loras": server.max_cpu_loras,
+    }
 
 
 def _worker_arguments(server: LocalServer) -> dict[str, str | None]:
@@ -125,7 +153,11 @@ def _worker_arguments(server: LocalServer) -> dict[str, str | None]:
         "prompt_lookup_min": PROMPT_LOOKUP_RANGE[0],
         "prompt_lookup_max": PROMPT_LOOKUP_RANGE[1],
     }
-    own = {QUANTIZATION_KEY: server.quantization or "", THREADS_KEY: cpu.core_count(cpu.TOPOLOGY)} if _is_single_process(server) else {}
+    own = (
+        {QUANTIZATION_KEY: server.quantization or "", THREADS_KEY: cpu.core_count(cpu.TOPOLOGY)}
+        if _is_single_process(server)
+        else {}
+    )
     return {
         "--worker-cls": WORKER_CLASS,
         "--speculative-config": json.dumps(guesses) if server.speculative_tokens else None,
@@ -138,7 +170,11 @@ def _environment(server: LocalServer, environment: Mapping[str, str]) -> dict[st
     if server.device == "gpu":
         kept |= {name: value for name, value in environment.items() if name.startswith(GPU_PREFIXES)}
     else:
-        kept |= {"VLLM_CPU_KVCACHE_SPACE": str(server.kv_cache_gib)} | _thread_environment(server) | cpu.isa_environment(environment)
+        kept |= (
+            {"VLLM_CPU_KVCACHE_SPACE": str(server.kv_cache_gib)}
+            | _thread_environment(server)
+            | cpu.isa_environment(environment)
+        )
     path = [Path(__file__).parents[3]]
     if server.device == "cpu" and cpu.isa_environment(environment):
         path.append(Path(__file__).parents[1] / "vllm_cpu" / "isa")
@@ -150,7 +186,9 @@ def _environment(server: LocalServer, environment: Mapping[str, str]) -> dict[st
         "GLOO_SOCKET_IFNAME": "lo",  # else gloo listens where the host's name leads, which may be the network
         "DO_NOT_TRACK": "1",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True" if server.max_loras else "False",
-        "VLLM_PLUGINS": plugin.PLUGIN_NAME if server.device == "cpu" else "",  # exactly these: whatever else is installed stays out
+        "VLLM_PLUGINS": plugin.PLUGIN_NAME
+        if server.device == "cpu"
+        else "",  # exactly these: whatever else is installed stays out
         "PYTHONPATH": os.pathsep.join(map(str, path)),  # what it loads of ours is this Orchestra's
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -164,7 +202,12 @@ def _is_single_process(server: LocalServer) -> bool:
     (docs/decisions/036). In float32 the number of threads follows what other programs leave (`orchestra.fleet.vllm_cpu.thread_policy`).
     """
     known = plugin.installed_version() in plugin.KNOWN_VERSIONS
-    return known and server.device == "cpu" and server.tensor_parallel_size == 1 and (server.dedicated or server.dtype == "float32")
+    return (
+        known
+        and server.device == "cpu"
+        and server.tensor_parallel_size == 1
+        and (server.dedicated or server.dtype == "float32")
+    )
 
 
 def _thread_environment(server: LocalServer) -> dict[str, str]:
@@ -194,12 +237,20 @@ def diagnose(lines: Sequence[str], status: int | None) -> FleetError:
     text = "\n".join(lines)
     why = "\n   ".join(lines[-8:])
     if "Address already in use" in text or "address already in use" in text:
-        return FleetError("F002", "its port was taken while it started", why=why, hint="orchestra fleet start   # another port is tried")
+        return FleetError(
+            "F002",
+            "its port was taken while it started",
+            why=why,
+            hint="orchestra fleet start   # another port is tried",
+        )
     if "No space left on device" in text:
         return FleetError("F004", "the disk is full", why=why, hint="free some space, then `orchestra fleet start`")
     if "No module named 'vllm'" in text:
         return FleetError(
-            "F001", f"vLLM is not installed for {sys.executable}", why=why, hint="pip install 'orchestra-slm[cpu]'   # or [gpu]"
+            "F001",
+            f"vLLM is not installed for {sys.executable}",
+            why=why,
+            hint="pip install 'orchestra-slm[cpu]'   # or [gpu]",
         )
     if "out of memory" in text.lower() or "Cannot allocate memory" in text or status == -9:
         return FleetError(
@@ -210,7 +261,12 @@ def diagnose(lines: Sequence[str], status: int | None) -> FleetError:
         )
     if "KV cache" in text and "larger than" in text:
         return FleetError(
-            "F005", "vLLM did not start: the key-value cache is too small", why=why, hint="raise kv_cache_gib, or lower max_model_len"
+            "F005",
+            "vLLM did not start: the key-value cache is too small",
+            why=why,
+            hint="raise kv_cache_gib, or lower max_model_len",
         )
     ended = "it took too long" if status is None else f"it ended with status {status}"
-    return FleetError("F005", f"vLLM did not start: {ended}", why=why, hint="orchestra fleet logs   # shows all that it said")
+    return FleetError(
+        "F005", f"vLLM did not start: {ended}", why=why, hint="orchestra fleet logs   # shows all that it said"
+    )

@@ -65,7 +65,9 @@ def _kernel_signature(element: str) -> str:
     boundscheck=False,
     error_model="numpy",
 )
-def add(y: Any, x: Any, a: Any, b: Any, order: Any, slots: Any, ends: Any, lefts: Any, widths: Any, starts: Any) -> None:
+def add(
+    y: Any, x: Any, a: Any, b: Any, order: Any, slots: Any, ends: Any, lefts: Any, widths: Any, starts: Any
+) -> None:
     """`y[t] += (x[t] a[s]ᵀ) b[s]` for each token `t` in `order`, all in bfloat16 or all in float32, summed in float32.
 
     `y` is (tokens, out), `x` is (tokens, in), `slots` has each token's slot; those of one slot are neighbours in `order`, which leaves out

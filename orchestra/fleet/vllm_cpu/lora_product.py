@@ -156,8 +156,15 @@ class StepSlots:
         """`slots` has the slot of each row, -1 for those without an adapter."""
         self.slots = slots
         self.active_slots = sorted(set(slots.tolist()) - {-1})
-        count, (owners, counts) = slots.shape[0], (part.tolist() for part in torch.unique_consecutive(slots, return_counts=True))
-        runs = [(slot, low, high) for slot, (low, high) in zip(owners, pairwise(accumulate(counts, initial=0)), strict=True) if slot >= 0]
+        count, (owners, counts) = (
+            slots.shape[0],
+            (part.tolist() for part in torch.unique_consecutive(slots, return_counts=True)),
+        )
+        runs = [
+            (slot, low, high)
+            for slot, (low, high) in zip(owners, pairwise(accumulate(counts, initial=0)), strict=True)
+            if slot >= 0
+        ]
         self.runs = runs if count >= MIN_RUN_TOKENS * len(owners) else []
         """Neighbours with the same slot, and where they begin and end; nothing where they are short."""
         self.use_kernel = not self.runs and count * torch.get_num_threads() <= KERNEL_MAX_TOKENS
@@ -180,7 +187,14 @@ def add_product(y: torch.Tensor, x: torch.Tensor, stack: AdapterStack, step: Ste
     """Adds to each row of `y` what its adapter makes of the same row of `x`; `y` may be wider or narrower than the adapters."""
     if not stack.ends[-1]:
         return
-    if step.use_kernel and scale == 1.0 and stack.is_kernel_type and y.shape[1] == stack.width and stack.can_read(y) and stack.can_read(x):
+    if (
+        step.use_kernel
+        and scale == 1.0
+        and stack.is_kernel_type
+        and y.shape[1] == stack.width
+        and stack.can_read(y)
+        and stack.can_read(x)
+    ):
         stack.flat.add(y, x, step.order, step.slot_array)
         return
     width = min(y.shape[1], stack.width)  # vLLM pads vocabularies

@@ -47,15 +47,23 @@ class NgramCache:
                         self._continuations[key] = held, often - 1
                     else:
                         self._continuations[key] = token, 0
-        if len(self._continuations) > self._max_contexts:  # many at once: a dict looks for its first key among those that are gone
-            for oldest in list(islice(self._continuations, len(self._continuations) - self._max_contexts + self._max_contexts // 8)):
+        if (
+            len(self._continuations) > self._max_contexts
+        ):  # many at once: a dict looks for its first key among those that are gone
+            for oldest in list(
+                islice(self._continuations, len(self._continuations) - self._max_contexts + self._max_contexts // 8)
+            ):
                 del self._continuations[oldest]
 
     def propose(self, owner: Owner, tokens: Sequence[int], max_tokens: int) -> list[int]:
         """At most so many tokens that will follow; none where nothing has followed twice."""
         said = list(tokens)
         while len(said) < len(tokens) + max_tokens:
-            known = (self._continuations.get((owner, tuple(said[-size:])), (0, 0)) for size in CONTEXT_SIZES if size <= len(said))
+            known = (
+                self._continuations.get((owner, tuple(said[-size:])), (0, 0))
+                for size in CONTEXT_SIZES
+                if size <= len(said)
+            )
             token = next((token for token, often in known if often), None)
             if token is None:
                 break

@@ -24,7 +24,10 @@ ROUNDS = 8
 
 def measure_speed(dtype: torch.dtype) -> float:
     """Billions of floating point operations per second: the best of a few rounds."""
-    layers = [(torch.randn(BATCH_TOKENS, inputs).to(dtype), torch.randn(outputs, inputs).to(dtype)) for inputs, outputs in SHAPES]
+    layers = [
+        (torch.randn(BATCH_TOKENS, inputs).to(dtype), torch.randn(outputs, inputs).to(dtype))
+        for inputs, outputs in SHAPES
+    ]
     best = float("inf")
     for _ in range(ROUNDS):
         began = time.perf_counter()

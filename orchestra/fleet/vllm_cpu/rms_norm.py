@@ -38,7 +38,11 @@ def _use_kernel(usual: Callable[..., Any]) -> Callable[..., Any]:
             out = torch.empty(x.shape, dtype=x.dtype)
             plain(out, x.contiguous(), weight, self.variance_epsilon)
             return out
-        if residual.shape != x.shape or residual.dtype != x.dtype or not (x.is_contiguous() and residual.is_contiguous()):
+        if (
+            residual.shape != x.shape
+            or residual.dtype != x.dtype
+            or not (x.is_contiguous() and residual.is_contiguous())
+        ):
             return usual(self, x, residual)
         added(x, residual, weight, self.variance_epsilon)  # both in place, as vLLM's own callers allow
         return x, residual

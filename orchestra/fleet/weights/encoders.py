@@ -131,7 +131,9 @@ class EncoderStore:
         files, encoder = found
         if other := sorted(file for file, sha256 in base.sha256.items() if files.get(file) != sha256):
             raise InputError(
-                "F230", f"{other[0]} of the encoder {name!r} is not the one that the agent was trained on", hint="train it anew"
+                "F230",
+                f"{other[0]} of the encoder {name!r} is not the one that the agent was trained on",
+                hint="train it anew",
             )
         return encoder
 
@@ -149,7 +151,11 @@ class EncoderStore:
 
     async def _load(self, name: str) -> tuple[Mapping[str, str], Encoder]:
         if lacking := missing_libraries():
-            raise FleetError("F231", f"{lacking[0]} is not installed, and encoders need it", hint="pip install 'orchestra-slm[encoder]'")
+            raise FleetError(
+                "F231",
+                f"{lacking[0]} is not installed, and encoders need it",
+                hint="pip install 'orchestra-slm[encoder]'",
+            )
         from orchestra.agents.inference.threads import BlasThreads
 
         self.threads = self.threads or BlasThreads()
@@ -164,7 +170,9 @@ def missing_libraries() -> list[str]:
 
 def describe_base(name: str, folder: Path) -> BaseEncoder:
     """What an agent that is trained on an encoder says of it."""
-    return BaseEncoder(licence=KNOWN_ENCODERS[name].licence if name in KNOWN_ENCODERS else "unknown", sha256=_file_digests(folder))
+    return BaseEncoder(
+        licence=KNOWN_ENCODERS[name].licence if name in KNOWN_ENCODERS else "unknown", sha256=_file_digests(folder)
+    )
 
 
 def _load_encoder(name: str, folder: Path, threads: BlasThreads) -> tuple[Mapping[str, str], Encoder]:

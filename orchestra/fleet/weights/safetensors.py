@@ -19,7 +19,23 @@ VOCABULARY_FILES = frozenset({"tokenizer.json", "vocab.json"})
 MAX_JSON_BYTES = 64 << 20
 """Bytes of any other JSON file: `tokenizer_config.json` of Gemma 3 has more than a MiB, and so has the index of a model of many experts."""
 UNSAFE_SUFFIXES = frozenset(
-    {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".dill", ".joblib", ".sav", ".msgpack", ".h5", ".keras", ".py", ".pyc", ".so"}
+    {
+        ".bin",
+        ".pt",
+        ".pth",
+        ".ckpt",
+        ".pkl",
+        ".pickle",
+        ".dill",
+        ".joblib",
+        ".sav",
+        ".msgpack",
+        ".h5",
+        ".keras",
+        ".py",
+        ".pyc",
+        ".so",
+    }
 )
 """Ends of the names of files that may run code, in small letters: a name is one in capitals too."""
 
@@ -32,7 +48,9 @@ def check_folder(folder: Path) -> None:
     """
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() or path.is_symlink()]
     if pickles := [path for path in files if path.suffix.lower() in UNSAFE_SUFFIXES]:
-        raise _unsafe_error(pickles[0], "only safetensors are loaded, and no file that may run code stands beside them", "remove it")
+        raise _unsafe_error(
+            pickles[0], "only safetensors are loaded, and no file that may run code stands beside them", "remove it"
+        )
     if not any(path.suffix == ".safetensors" for path in files):
         raise _unsafe_error(folder, "there are no safetensors in it", "orchestra fleet start")
     for path in files:
@@ -42,7 +60,9 @@ def check_folder(folder: Path) -> None:
             elif path.suffix == ".safetensors":
                 check_header(path)
         except OSError as error:  # a link that leads nowhere, or a file of somebody else
-            raise _unsafe_error(path, f"it cannot be read: {error.strerror or error}", "remove it, or make it readable") from error
+            raise _unsafe_error(
+                path, f"it cannot be read: {error.strerror or error}", "remove it, or make it readable"
+            ) from error
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -121,7 +141,9 @@ def _check_json(path: Path) -> None:
     while left:
         part = left.pop()
         if isinstance(part, dict):
-            if key := next((key for key in ("auto_map", "trust_remote_code", "custom_pipelines") if part.get(key)), None):
+            if key := next(
+                (key for key in ("auto_map", "trust_remote_code", "custom_pipelines") if part.get(key)), None
+            ):
                 raise _unsafe_error(path, f"it has {key}, which makes loaders run Python that came with the model")
             left += part.values()
         elif isinstance(part, list):

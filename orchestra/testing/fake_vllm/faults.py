@@ -111,9 +111,13 @@ class EndpointFaults:
         return ""
 
 
-FAULT_NAMES: tuple[EndpointFault, ...] = tuple(field.name for field in fields(EndpointFaults) if field.name != "repeats")  # type: ignore[misc]  # its fields are the faults' names
+FAULT_NAMES: tuple[EndpointFault, ...] = tuple(
+    field.name for field in fields(EndpointFaults) if field.name != "repeats"
+)  # type: ignore[misc]  # its fields are the faults' names
 SLOW_FIRST_TOKEN_SECONDS = 0.3
-HTML_PAGE = b"<!doctype html><html><head><title>Sign in</title></head><body>Welcome to the hotel's network</body></html>"
+HTML_PAGE = (
+    b"<!doctype html><html><head><title>Sign in</title></head><body>Welcome to the hotel's network</body></html>"
+)
 
 FaultChoice: TypeAlias = EndpointFaults | Callable[[SimulatedRequest], EndpointFault]
 """Which fault hits a request: by chance, or by a function of the request."""

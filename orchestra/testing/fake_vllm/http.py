@@ -170,5 +170,8 @@ class _ResponseWriter:
         self.chunked = all(name.lower() != "content-length" for name, _ in headers)
         headers += [("transfer-encoding", "chunked")] if self.chunked else []
         status = message["status"]
-        lines = [f"HTTP/1.1 {status} {_STATUS_PHRASES.get(status, 'Other')}", *(f"{name}: {value}" for name, value in headers)]
+        lines = [
+            f"HTTP/1.1 {status} {_STATUS_PHRASES.get(status, 'Other')}",
+            *(f"{name}: {value}" for name, value in headers),
+        ]
         self.writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
