@@ -366,9 +366,8 @@ class Sender:
         result: HttpResponse | RequestError | None = None
         trial = False
         try:
-            if (
-                pause := server_state.breaker.acquire(self._clock.monotonic())
-            ) > 0:  # it has failed while this one waited
+            # The breaker may have opened while this request waited.
+            if (pause := server_state.breaker.acquire(self._clock.monotonic())) > 0:
                 return _breaker_open_error(server, server_state, pause, request.body or b"")
             trial = server_state.breaker.state == "half-open"
             read = new_reader() if new_reader else None

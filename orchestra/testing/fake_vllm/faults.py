@@ -112,8 +112,10 @@ class EndpointFaults:
 
 
 FAULT_NAMES: tuple[EndpointFault, ...] = tuple(
-    field.name for field in fields(EndpointFaults) if field.name != "repeats"
-)  # type: ignore[misc]  # its fields are the faults' names
+    field.name  # type: ignore[misc]  # the names of the fields are those of the faults
+    for field in fields(EndpointFaults)
+    if field.name != "repeats"
+)
 SLOW_FIRST_TOKEN_SECONDS = 0.3
 HTML_PAGE = (
     b"<!doctype html><html><head><title>Sign in</title></head><body>Welcome to the hotel's network</body></html>"
