@@ -86,9 +86,8 @@ def find_adapter(card: Card, server: LocalServer) -> Path:
     if card.adapter in server.adapters:
         return Path(server.adapters[card.adapter])
     own = (card.folder / card.adapter).resolve() if card.folder else None
-    if (
-        own and card.folder and own.is_relative_to(card.folder.resolve()) and os.path.isdir(own)
-    ):  # not in a folder that may not be entered
+    # not in a folder that may not be entered
+    if own and card.folder and own.is_relative_to(card.folder.resolve()) and os.path.isdir(own):
         return own
     hint = (
         f"put it into {card.folder / card.adapter}"
@@ -123,9 +122,8 @@ def _load_adapter_files(card: Card, server: LocalServer, model_store: ModelStore
             )
     check_folder(folder)
     check_adapter(folder)
-    if (
-        base := find_weights(server.weights, ModelStore(model_store.folders))
-    ) is not None:  # as the supervisor finds them
+    # as the supervisor finds them
+    if (base := find_weights(server.weights, ModelStore(model_store.folders))) is not None:
         check_base(folder, base)
     digest = adapter_digest(folder)
     return Adapter(f"{card.adapter}-{digest[:12]}", store_adapter(folder, digest, model_store.folders.adapters))

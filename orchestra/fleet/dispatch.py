@@ -108,9 +108,8 @@ class Fleet:
         check_slots(config, cards.values())
         clock, model_store = clock or SystemClock(), model_store or ModelStore.from_environment()
         addresses = LocalAddresses(config, SupervisorClient(config, model_store.folders), model_store, mode, clock)
-        known = (
-            {} if cards_by_digest is None else cards_by_digest
-        )  # an empty one too is the caller's, and is filled later
+        # an empty one too is the caller's, and is filled later
+        known = {} if cards_by_digest is None else cards_by_digest
         estimator = CallEstimator(
             config=config,
             cards=cards,
@@ -351,9 +350,8 @@ class Fleet:
                     pauses[name] = wait
                     continue
                 result = await self._send_request(name, call, choice.card, deadline, on_text, once)
-                sends += not (
-                    isinstance(result, RequestError) and result.code == "F216"
-                )  # then there was no address to send it to
+                # then there was no address to send it to
+                sends += not (isinstance(result, RequestError) and result.code == "F216")
                 if (
                     isinstance(result, Completion)
                     or result.reached_model

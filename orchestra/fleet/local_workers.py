@@ -88,9 +88,8 @@ class LocalWorkers:
         """Does one call. A thread cannot be interrupted: after a timeout or a cancellation its result is dropped."""
         within = CURRENT_LABEL.set(call.label)
         try:
-            if (
-                call.timeout is None
-            ):  # `asyncio.timeout` costs as much as the rest of a small call, and so does a coroutine more
+            # `asyncio.timeout` costs as much as the rest of a small call, and so does a coroutine more
+            if call.timeout is None:
                 if call.kind == "tool":
                     began = time.monotonic()
                     function, key = self._find_tool(call)

@@ -69,9 +69,8 @@ class ModelDigests:
 
     def _weights_digest(self, target: LocalServer) -> str:
         """A digest of a model's files, chat template and all; empty where they are not here, or their manifest is damaged."""
-        folder = weights.find_weights(
-            target.weights, ModelStore(self._model_store.folders)
-        )  # as the supervisor finds them
+        # as the supervisor finds them
+        folder = weights.find_weights(target.weights, ModelStore(self._model_store.folders))
         return "" if folder is None else weights.quick_digest(folder)
 
     def _adapter_digest(self, name: str, target: LocalServer, card: Card) -> str:
@@ -82,9 +81,8 @@ class ModelDigests:
             try:
                 folder = adapters.find_adapter(card, target)
                 files = adapters.adapter_files(folder)
-                stamp = adapters.file_stamps(
-                    files
-                )  # before the files are read: a change meanwhile is seen at the next call
+                # before the files are read: a change meanwhile is seen at the next call
+                stamp = adapters.file_stamps(files)
                 binding = adapters.binding_digest(folder)
             except (FleetError, OSError):
                 return ""

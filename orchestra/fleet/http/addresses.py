@@ -57,9 +57,8 @@ class LocalAddresses:
         except FleetError as error:
             if error.code != "F003" or self.mode == "adopt":
                 raise
-            await self._start(
-                server, progress
-            )  # whoever started the supervisor wanted another server, and fetched that one's weights
+            # whoever started the supervisor wanted another server, and fetched that one's weights
+            await self._start(server, progress)
             status = await self.supervisor.wait_until_ready(progress, self.config.first_start_patience, only=server)
         await self._update(status)
 

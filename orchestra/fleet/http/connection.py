@@ -114,9 +114,8 @@ class HttpConnection(asyncio.Protocol):
 
     def _finish(self, fault: RequestError | None) -> None:
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(
-                None if self._stream_done else fault
-            )  # nothing that happens after its end spoils a stream
+            # nothing that happens after its end spoils a stream
+            self._waiter.set_result(None if self._stream_done else fault)
 
     def _on_timeout(self, seconds: float) -> None:
         self._finish(timeout_error(seconds))

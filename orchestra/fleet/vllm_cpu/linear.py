@@ -38,9 +38,8 @@ def int8_product(weight: torch.Tensor) -> Product:
     scales = (weight.abs().amax(1) / WEIGHT_LEVELS).clamp_min(MIN_SCALE)
     zeros = torch.zeros(len(scales), dtype=torch.int64)
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "torch.quantize_per", UserWarning
-        )  # for a later PyTorch; this module is for known versions
+        # for a later PyTorch; this module is for known versions
+        warnings.filterwarnings("ignore", "torch.quantize_per", UserWarning)
         quantized = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
     packed = torch.ops.quantized.linear_prepack(quantized, None)
     multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32

@@ -47,9 +47,8 @@ class NgramCache:
                         self._continuations[key] = held, often - 1
                     else:
                         self._continuations[key] = token, 0
-        if (
-            len(self._continuations) > self._max_contexts
-        ):  # many at once: a dict looks for its first key among those that are gone
+        # many at once: a dict looks for its first key among those that are gone
+        if len(self._continuations) > self._max_contexts:
             for oldest in list(
                 islice(self._continuations, len(self._continuations) - self._max_contexts + self._max_contexts // 8)
             ):

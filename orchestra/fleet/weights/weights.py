@@ -215,9 +215,8 @@ async def _fetch(source: FetchedSource, licence: str, model_store: ModelStore, p
     progress(Progress("weights", f"{source.title}: {sizes}; licence {licence}"))
     _check_disk_space(model_store.folders.cache, source.required_bytes)
     partial = target.with_name(f".{target.name}.partial")
-    fetched = (
-        model_store.folders.downloads / target.name
-    )  # its own, for another source may be under way in another process
+    # its own, for another source may be under way in another process
+    fetched = model_store.folders.downloads / target.name
     try:
         fetched.mkdir(parents=True, exist_ok=True)
         match source:

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
+# vLLM's, to numba
 pytestmark = [
     pytest.mark.real,
-    pytest.mark.filterwarnings(
-        r"ignore:\s*Encountered the use of a type that is scheduled for deprecation"
-    ),  # vLLM's, to numba
+    pytest.mark.filterwarnings(r"ignore:\s*Encountered the use of a type that is scheduled for deprecation"),
     pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
 ]
 
@@ -160,8 +159,7 @@ def test_a_step_in_which_something_is_scored_takes_no_guesses() -> None:
     judge = GuardedRejectionSampler(Sampler())
     assert isinstance(judge, RejectionSampler)
     scored = SimpleNamespace(logprob_token_ids={1: [5, 6]})
-    metadata = SimpleNamespace(
-        cu_num_sampled_tokens=torch.tensor([3, 4, 6], dtype=torch.int32)
-    )  # two guesses, none, and one
+    # two guesses, none, and one
+    metadata = SimpleNamespace(cu_num_sampled_tokens=torch.tensor([3, 4, 6], dtype=torch.int32))
     assert judge(metadata, None, torch.arange(6.0)[:, None].repeat(1, 9), scored) == "sampled"
     assert asked == [([0.0, 3.0, 4.0], scored)]
