@@ -1,4 +1,7 @@
-"""Faults of fleet files: pydantic's findings as located, coded errors, with where a key belongs that stands elsewhere."""
+"""Errors of fleet files: translates pydantic's errors into coded errors with a location, and a hint where a misplaced
+key
+belongs.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +20,27 @@ _UNKNOWN_NAME = "misnamed"
 
 
 def unknown_name_error(message: str, *path: str | int) -> PydanticCustomError:
-    """A name that means nothing, with where it stands; a number behind a single name that is no list is passed over."""
+    """Returns an error for an unknown name, with its path. A list index behind a single name that is no list is
+    ignored.
+    """
     return PydanticCustomError(_UNKNOWN_NAME, "{message}", {"message": message, "at": path})
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or nothing."""
+    """Returns `; did you mean 'x'?`, or an empty string."""
     return f"; did you mean {near!r}?" if (near := closest_match(name, known)) else ""
 
 
 def validation_errors(
     error: ValidationError, marked: YamlDocument, root: ModelType, key_locations: Mapping[ModelType, str]
 ) -> list[InputError]:
-    """What pydantic found in a file of the type `root`, each error with its location.
+    """Returns pydantic's errors of a file as located errors.
 
-    Keys stand at the top level, or at one of `key_locations`.
+    Args:
+        error: The error of pydantic.
+        marked: The document with its locations.
+        root: The type of the file.
+        key_locations: Descriptions of where the keys of nested types belong.
     """
     homes = _key_locations(root, key_locations)
     return [_to_input_error(fault, marked, homes) for fault in error.errors(include_url=False)]
@@ -67,7 +76,7 @@ def _to_input_error(
 
 
 def _key_locations(root: ModelType, key_locations: Mapping[ModelType, str]) -> dict[str, list[str]]:
-    """The keys of all models, each with the places where it may stand."""
+    """Returns the keys of all models, each with the places where it may be."""
     found: dict[str, list[str]] = {}
     for model, place in _iter_models(root, key_locations, "at the top level of the file"):
         for name, field in model.model_fields.items():
@@ -80,7 +89,7 @@ def _key_locations(root: ModelType, key_locations: Mapping[ModelType, str]) -> d
 def _iter_models(
     model: ModelType, key_locations: Mapping[ModelType, str], place: str
 ) -> Iterator[tuple[ModelType, str]]:
-    """A model and those inside it, each with where it stands: under the key of the file, or of a server, that holds it."""
+    """Yields a model and its nested models, each with the description of its place in the file."""
     yield model, place
     for name, field in model.model_fields.items():
         for inner in _nested_models(field.annotation):

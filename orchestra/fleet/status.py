@@ -1,4 +1,6 @@
-"""What is known of a fleet's servers, and whether they can serve: read without asking anybody, or by a question to each endpoint."""
+"""The status of a fleet's servers, from past requests and the supervisor's report, and optionally from a probe of each
+endpoint.
+"""
 
 from __future__ import annotations
 
@@ -18,84 +20,84 @@ if TYPE_CHECKING:
     from orchestra.fleet.supervisor.messages import ServerReport, SupervisorReport
 
 HealthState: TypeAlias = Literal["ready", "unknown", "idle", "starting", "restarting", "stopped", "failed"]
-"""`ready` has answered, `unknown` was not heard of lately, `idle` is a local server that the first call starts."""
+"""`ready`: has answered. `unknown`: no recent answer. `idle`: a local server that the first call starts."""
 ERROR_TTL = 60.0
-"""Seconds for which a fault stands against an endpoint that has not been asked since."""
+"""Seconds for which an error of an endpoint counts without a newer request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerStatus:
-    """What is known of one server. Moments are seconds since the epoch."""
+    """The status of one server. Times are seconds since the epoch."""
 
     name: str
     kind: Literal["local", "endpoint"]
     model: str
     address: str
-    """Of a local server, empty while it does not run."""
+    """The address; empty for a local server that does not run."""
     state: HealthState
     breaker: Literal["closed", "open", "half-open"]
-    """`open`: it failed several times in a row, and is left alone for a moment."""
+    """`open`: several failures in a row, so requests pause."""
     in_flight: int
     waiting: int
-    """Requests of this process that wait for a place at it."""
+    """Requests of this process in the queue."""
     limit: int
-    """Requests at once, at most: `limits: {in_flight: N}`, fewer while it rejects many of them."""
+    """Requests in flight at most: `limits: {in_flight: N}`, or fewer while the server rejects many of them."""
     error: str = ""
-    """The code of what went wrong last, if nothing has gone well since."""
+    """The code of the latest error, if there was no success since."""
     reason: str = ""
     hint: str = ""
     last_answered: float | None = None
-    """When it last answered a request of this process."""
+    """The time of the latest answer to this process."""
     last_failed: float | None = None
-    """When it last failed one."""
+    """The time of the latest failure of a request of this process."""
     supervisor_report: Mapping[str, Any] = field(default_factory=dict)
-    """What the supervisor says of a local server: its process, memory, load, adapters."""
+    """The supervisor's report on a local server: process, memory, load, adapters."""
 
     @property
     def can_serve(self) -> bool:
-        """Whether a call that comes now would be sent to it, and nothing is known that would fail it."""
+        """Whether a call would be sent to the server now, with no known error."""
         return self.state in ("ready", "unknown", "idle")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetStatus:
-    """What is known of a fleet. Where an `Orchestra` uses other workers, as a simulation does, it has no name and no servers."""
+    """The status of a fleet. It has no name and no servers if an `Orchestra` uses other workers, such as a simulation."""
 
     fleet: str = ""
     running: bool = False
-    """Whether a supervisor of local servers is there."""
+    """Whether a supervisor of local servers runs."""
     servers: tuple[ServerStatus, ...] = ()
     models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """The names that cards use, each with its servers."""
+    """Model name of cards to its servers."""
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The models for which no server can serve."""
+        """The models without a server that can serve."""
         able = {server.name for server in self.servers if server.can_serve}
         return tuple(model for model, names in self.models.items() if able.isdisjoint(names))
 
     @property
     def can_serve(self) -> bool:
-        """Whether each model of the fleet has a server that can serve, as far as is known."""
+        """Whether each model has a server that can serve, as far as is known."""
         return not self.missing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetObservations:
-    """What was heard of a fleet: of the supervisor, by requests, and of the endpoints that were asked just now."""
+    """The observations of a fleet: supervisor report, request states, and probes."""
 
     states: Mapping[str, ServerState]
     supervisor: SupervisorReport | None
-    """None where there is none."""
+    """The supervisor's report; None without a supervisor."""
     supervisor_error: RequestError | None = None
-    """Why a supervisor that is there does not answer."""
+    """Why a running supervisor does not answer."""
     probed: Mapping[str, RequestError | None] = field(default_factory=dict)
 
 
 def fleet_status(
     config: FleetConfig, observations: FleetObservations, mode: SupervisorMode, now: float, monotonic: float
 ) -> FleetStatus:
-    """What all that comes to, at this moment of both clocks."""
+    """Returns the status for the observations, at a time of both clocks."""
     told = {server.name: server for server in observations.supervisor.servers} if observations.supervisor else {}
     servers = []
     for name, server_state in observations.states.items():

@@ -5,8 +5,10 @@
     workers.save()
     workers = Player(Path("cassettes/test_answers.jsonl"))              # answers from the file; nobody else is asked
 
-A call is found by what it says (agent or tool, inputs, evidence, feedback, attempt, whether it is escalated, which of several samples),
-never by node names or run ids: renaming a node leaves its cassette as it is. Both gather in `faults` what a test must not pass over; who
+A call is found by what it says (agent or tool, inputs, evidence, feedback, attempt, whether it is escalated, which of
+several samples),
+never by node names or run ids: renaming a node leaves its cassette as it is. Both gather in `faults` what a test must
+not pass over; who
 runs the test raises them, because a workflow may survive the refusal that the engine sees.
 """
 
@@ -126,7 +128,9 @@ def _shorten(value: Any, start: int) -> str:
 __all__ = ["CassetteError", "Player", "PromptDigest", "Recorder"]
 
 PromptDigest: TypeAlias = Callable[[CallRequest], str]
-"""Gives a digest of what an agent is asked with beside the call's inputs: its prompt and its output type; empty where unknown."""
+"""Gives a digest of what an agent is asked with beside the call's inputs: its prompt and its output type; empty where
+unknown.
+"""
 
 
 class Recorder:
@@ -141,7 +145,9 @@ class Recorder:
         prompt_digest: PromptDigest | None = None,
         clock: Clock | None = None,
     ) -> None:
-        """`label` is the strictest label that may stand in the file: `restricted` data is recorded only where it says so."""
+        """`label` is the strictest label that may stand in the file: `restricted` data is recorded only where it says
+        so.
+        """
         self.path = path
         self.errors: list[OrchestraError] = []
         self._workers, self._label, self._prompt_digest = workers, label, prompt_digest
@@ -153,11 +159,17 @@ class Recorder:
 
     @property
     def entries(self) -> list[CassetteEntry]:
-        """What was kept, in the order in which the calls began: so calls that say the same get their own answers when they are replayed."""
+        """What was kept, in the order in which the calls began: so calls that say the same get their own answers when
+        they
+        are replayed.
+        """
         return [self._entries[number] for number in sorted(self._entries)]
 
     async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
-        """Passes a call on. What was closed before its reply is kept as cancelled; data of a stricter label gets C032, and no worker."""
+        """Passes a call on. What was closed before its reply is kept as cancelled; data of a stricter label gets C032,
+        and
+        no worker.
+        """
         if not is_allowed(call.label, self._label):
             self.errors.append(_label_error(call))
             yield _to_call_error(self.errors[-1])
@@ -258,14 +270,18 @@ class Recorder:
 class Player:
     """An implementation of `Workers` that answers from a cassette.
 
-    Calls that say the same get the recorded answers in turn, the last one again and again. A call that was never recorded, or
+    Calls that say the same get the recorded answers in turn, the last one again and again. A call that was never
+    recorded, or
     whose agent has another prompt now, is refused (C034) and stands in `faults`.
     """
 
     def __init__(
         self, path: Path, *, clock: Clock | None = None, prompt_digest: PromptDigest | None = None, hint: str = ""
     ) -> None:
-        """With a `clock` a reply takes as long as it took; without one it is there at once. Raises `CassetteError` C030 or C031."""
+        """With a `clock` a reply takes as long as it took; without one it is there at once. Raises `CassetteError` C030
+        or
+        C031.
+        """
         self.path = path
         self.errors: list[OrchestraError] = []
         self._entries = read_cassette(path)
@@ -309,7 +325,10 @@ class Player:
         return known[0].tokens if known else None
 
     def _key(self, call: CallRequest) -> str:
-        """Where a call is found. A cassette without samples may be of a time when they were not written down: there it is found without."""
+        """Where a call is found. A cassette without samples may be of a time when they were not written down: there it
+        is
+        found without.
+        """
         said = call_identity(call)
         return _identity_digest(said if self._has_samples else {**said, "sample": 0})
 

@@ -44,8 +44,10 @@ from orchestra.workflows.python.steps import Tool
 AnswerFunction: TypeAlias = Callable[[CallRequest], Any]
 """Gives a call's value, or a `CallResult` or `CallError` to be passed on as it is; or an awaitable of one of these."""
 AnswerSource: TypeAlias = AnswerFunction | Mapping[str, Any] | Catalog
-"""Who answers: one function for all; a table from agent and tool names to functions or plain values; or a catalog, whose
-contracts' output schemas are filled at random."""
+"""Who answers: one function for all; a table from agent and tool names to functions or plain values; or a catalog,
+whose
+contracts' output schemas are filled at random.
+"""
 Latency: TypeAlias = float | tuple[float, float] | Callable[[CallRequest, Random], float]
 """Seconds that a call takes: always the same, uniform between two, or a function of the call and its own chance."""
 
@@ -93,7 +95,8 @@ NO_FAULTS = Faults()
 
 
 def from_schemas(catalog: Catalog, seed: int = 0) -> AnswerFunction:
-    """Answers each call with a seeded random value of its contract's output; quotes come from the call's own evidence."""
+    """Answers each call with a seeded random value of its contract's output; quotes come from the call's own evidence.
+    """
 
     def answer(call: CallRequest) -> Any:
         contracts: Mapping[str, Contract] = catalog.agents if call.kind == "agent" else catalog.tools
@@ -106,7 +109,8 @@ def from_schemas(catalog: Catalog, seed: int = 0) -> AnswerFunction:
 
 
 def answer_sequence(*answers: Any) -> AnswerFunction:
-    """Answers a node's first attempt with the first value or reply, the second with the second, and so on; the last one stays.
+    """Answers a node's first attempt with the first value or reply, the second with the second, and so on; the last one
+    stays.
 
     A reply is a `CallResult`, or a `CallError` for a call that fails.
     Each turn of a loop, and each element of a list, is a node of its own, and begins with the first
@@ -129,7 +133,8 @@ class SimulatedWorkers:
     """An implementation of `Workers` that follows a script.
 
     `calls` are all calls in order of arrival, `counts` their number by agent or tool, `in_flight` those that run now,
-    `max_in_flight` how many ran at once at most, `cancelled` those whose caller went away, `fault_counts` how often each fault hit.
+    `max_in_flight` how many ran at once at most, `cancelled` those whose caller went away, `fault_counts` how often
+    each fault hit.
     """
 
     def __init__(
@@ -143,7 +148,9 @@ class SimulatedWorkers:
         chunks: int = 0,
         tools: Iterable[Tool[..., Any]] = (),
     ) -> None:
-        """`chunks` is the number of pieces in which an agent's text arrives before its value. `tools` run as they are, on the loop itself,
+        """`chunks` is the number of pieces in which an agent's text arrives before its value. `tools` run as they are,
+        on
+        the loop itself,
         where a table says nothing of them.
         """
         self._answer_function = _make_answer_function(

@@ -104,7 +104,8 @@ def cassette(request: pytest.FixtureRequest) -> CassetteOrchestra:
 
 
 def cassette_path(item: pytest.Item) -> Path:
-    """Where a test's cassette lies: `cassettes/MODULE/TEST.jsonl` beside the test, with the class before the test's name.
+    """Where a test's cassette lies: `cassettes/MODULE/TEST.jsonl` beside the test, with the class before the test's
+    name.
 
     Where signs of the name are not those of a file's, a digest of it tells tests apart that look alike without them.
     """
@@ -143,7 +144,10 @@ def _cassette_file(item: pytest.Item, name: str) -> Path:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_pycollect_makeitem(collector: Any, name: str, obj: object) -> Generator[None, Any, Any]:
-    """Takes over the async tests that use a fixture of this plugin; outermost, so that other plugins for async tests had their turn."""
+    """Takes over the async tests that use a fixture of this plugin; outermost, so that other plugins for async tests
+    had
+    their turn.
+    """
     found = yield
     if isinstance(found, list):
         return [_wrap_item(one) for one in found]
@@ -172,7 +176,9 @@ def _wrap_item(item: Any) -> Any:
 
 
 def _uses_own_fixture(item: pytest.Function) -> bool:
-    """Whether a test uses a fixture of this plugin: the name alone may be somebody else's, or of one that is made from ours."""
+    """Whether a test uses a fixture of this plugin: the name alone may be somebody else's, or of one that is made from
+    ours.
+    """
     known = item._fixtureinfo.name2fixturedefs
     for name in FIXTURES:
         for one in reversed(known.get(name, ())):
@@ -184,7 +190,9 @@ def _uses_own_fixture(item: pytest.Function) -> bool:
 
 
 class SimulatedTest(pytest.Function):
-    """An async test that runs in a loop of this plugin: in virtual time, once for each seed, or in real time where it records."""
+    """An async test that runs in a loop of this plugin: in virtual time, once for each seed, or in real time where it
+    records.
+    """
 
     def runtest(self) -> None:
         """The test, until a seed fails."""
@@ -255,7 +263,8 @@ class SimulatedTest(pytest.Function):
         try:
             asyncio.run(scenario())
         except BaseException as error:
-            # What came back may be a part of what the test asks for: it must not take the place of a cassette that is whole.
+            # What came back may be a part of what the test asks for: it must not take the place of a cassette that is
+            # whole.
             kept = isinstance(error, AssertionError) and self.get_closest_marker("xfail") is not None
             if not kept and not isinstance(error, pytest.skip.Exception):
                 said.append(
@@ -292,7 +301,8 @@ class SimulatedTest(pytest.Function):
 
 
 def _seed_count(mark: pytest.Mark) -> int:
-    """The seeds that a mark wants. Raises `InputError` C036 for none at all: a test that never ran would have passed."""
+    """The seeds that a mark wants. Raises `InputError` C036 for none at all: a test that never ran would have passed.
+    """
     match mark.args, mark.kwargs:
         case [(int(count),), {**rest}] if count >= 1 and not isinstance(count, bool) and not rest:
             return count
@@ -322,7 +332,8 @@ def _require_async_test(item: pytest.Item) -> None:
 
 
 def _isolated_settings(item: pytest.Item) -> Any:
-    """The settings of the test's project alone: neither the user's files nor the environment change what a test does."""
+    """The settings of the test's project alone: neither the user's files nor the environment change what a test does.
+    """
     from orchestra.core.settings import Settings
 
     nowhere = str(item.path.parent / "cassettes" / ".none")

@@ -48,7 +48,8 @@ class InstanceError(ValueError):
 def make_instance(schema: Schema | bool, random: Random, sources: Sequence[str] = ()) -> Any:
     """A value of the schema. Strings of format `quote` are substrings of one of `sources`, cut at words.
 
-    Knows `$ref` into the schema itself, `const`, `enum`, `anyOf`, `oneOf`, `allOf`, the types with their bounds, and simple
+    Knows `$ref` into the schema itself, `const`, `enum`, `anyOf`, `oneOf`, `allOf`, the types with their bounds, and
+    simple
     patterns. Raises `InstanceError` for what it does not know.
     """
     return _InstanceMaker(schema if isinstance(schema, dict) else {}, random, sources).make(schema, 0)

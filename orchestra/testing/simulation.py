@@ -112,7 +112,8 @@ class SimulatedOrchestra(_OrchestraHarness):
     ) -> None:
         """Says what agents and tools answer, how long they take, and which faults hit them.
 
-        A table is added to what was said before; a function takes the place of everything. Values may be JSON, pydantic models,
+        A table is added to what was said before; a function takes the place of everything. Values may be JSON, pydantic
+        models,
         `CallResult` or `CallError`. Valid for this seed of the test, or for all of them where a fixture says it.
         """
         if isinstance(answers, Mapping):
@@ -123,7 +124,8 @@ class SimulatedOrchestra(_OrchestraHarness):
         self._fault_rates = self._fault_rates if faults is None else faults
 
     def set_random_answers(self, *, latency: Latency | None = None, faults: Faults | None = None) -> None:
-        """Seeded random values of each agent's and tool's own output type; what `set_answers` says of one still holds."""
+        """Seeded random values of each agent's and tool's own output type; what `set_answers` says of one still holds.
+        """
         self._answer_function = lambda call: from_schemas(self.orchestra.registry.catalog(), self.seed)(call)
         self.set_answers({}, latency=latency, faults=faults)
 
@@ -161,7 +163,10 @@ class SimulatedOrchestra(_OrchestraHarness):
         return found if isinstance(found, CallResult | CallError) else self._checked_answer(call, to_jsonable(found))
 
     def _checked_answer(self, call: CallRequest, value: Any) -> Any:
-        """An answer of the test; E009 where it is not of the type of who is asked, so that nobody looks for the fault in a worker."""
+        """An answer of the test; E009 where it is not of the type of who is asked, so that nobody looks for the fault
+        in a
+        worker.
+        """
         registry = self.orchestra.registry
         tool = registry.tools.get(call.name) if call.kind == "tool" else None
         contract = tool.contract if tool is not None else registry.agents.get(call.name)
@@ -244,7 +249,9 @@ class CassetteOrchestra(_OrchestraHarness):
 
     @asynccontextmanager
     async def open(self, clock: VirtualClock | None = None, seed: int = 0) -> AsyncIterator[None]:
-        """The stage under one seed; in real time where it records. Raises `CassetteError` where there is nothing to replay."""
+        """The stage under one seed; in real time where it records. Raises `CassetteError` where there is nothing to
+        replay.
+        """
         if self.mode == "replay":
             if not self.path.exists():
                 raise missing_cassette_error(
@@ -264,13 +271,17 @@ class CassetteOrchestra(_OrchestraHarness):
         async with AsyncExitStack() as stack:
             orchestra = await stack.enter_async_context(self._open(SystemClock(), seed, self._workers))
             if self._real_workers is None:
-                # The workers need the project object of this Orchestra: Python steps are registered there while they run.
+                # The workers need the project object of this Orchestra: Python steps are registered there while they
+                # run.
                 self._project_workers = await stack.enter_async_context(ProjectWorkers.open(orchestra._project))
             real.workers = self._real_workers or self._project_workers
             yield
 
     def save(self) -> int:
-        """Writes the cassette, where one was recorded, and gives the number of its calls. Raises `CassetteError` C031 or C033."""
+        """Writes the cassette, where one was recorded, and gives the number of its calls. Raises `CassetteError` C031
+        or
+        C033.
+        """
         if not isinstance(self._workers, Recorder):
             return 0
         self._workers.save()

@@ -1,7 +1,11 @@
-"""The lock before vLLM: an ASGI middleware that vLLM loads (`--middleware`), and that lets nobody in without the fleet's key.
+"""The lock before vLLM: an ASGI middleware that vLLM loads (`--middleware`), and that lets nobody in without the
+fleet's
+key.
 
-vLLM's own guard leaves out whatever is not under `/v1` and a few other beginnings: `/invocations`, `/tokenize`, `/generative_scoring`,
-`/metrics`. This one knows no beginnings: it opens `/health`, which says only that the server lives, and nothing else (docs/decisions/052).
+vLLM's own guard leaves out whatever is not under `/v1` and a few other beginnings: `/invocations`, `/tokenize`,
+`/generative_scoring`,
+`/metrics`. This one knows no beginnings: it opens `/health`, which says only that the server lives, and nothing else
+(docs/decisions/052).
 """
 
 from __future__ import annotations
@@ -31,7 +35,10 @@ class KeyAuthMiddleware:
     """An application behind a key: 401 for requests without it, websockets closed before they open."""
 
     def __init__(self, app: Application, key: str | None = None) -> None:
-        """The key is that of the environment where None is given. Raises `RuntimeError` where there is none: then nothing is served."""
+        """The key is that of the environment where None is given. Raises `RuntimeError` where there is none: then
+        nothing
+        is served.
+        """
         found = os.environ.get(KEY_VARIABLE, "") if key is None else key
         if not found:
             raise RuntimeError(f"there is no key in {KEY_VARIABLE}, and without one this server would be anybody's")

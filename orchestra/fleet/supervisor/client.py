@@ -102,9 +102,12 @@ class SupervisorClient:
         return status
 
     async def key(self, status: SupervisorReport | None = None) -> str:
-        """What the servers want with each request (`orchestra.fleet.secrets.auth_headers`); empty where an earlier version started them.
+        """What the servers want with each request (`orchestra.fleet.secrets.auth_headers`); empty where an earlier
+        version
+        started them.
 
-        `status` is what was just told, if it was. Raises `FleetError` F008 where no supervisor is there, else as `status`.
+        `status` is what was just told, if it was. Raises `FleetError` F008 where no supervisor is there, else as
+        `status`.
         """
         if not (status or await self.require_status()).requires_key:
             return ""
@@ -116,7 +119,8 @@ class SupervisorClient:
     async def start(self, command: Sequence[str] | None = None) -> None:
         """Makes sure that a supervisor is there: adopts it, or starts it. Of many at once, one remains.
 
-        `command` stands for `python -m orchestra.fleet.supervisor.main` in tests. Raises `FleetError` F011, or F004 for a full disk.
+        `command` stands for `python -m orchestra.fleet.supervisor.main` in tests. Raises `FleetError` F011, or F004 for
+        a full disk.
         """
         deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
@@ -162,7 +166,8 @@ class SupervisorClient:
     ) -> SupervisorReport:
         """Waits until every server is ready, or `only` this one, and gives the status.
 
-        Raises `FleetError` as the supervisor found it, F216 where one is not ready after `patience` seconds, or F012 for a server that
+        Raises `FleetError` as the supervisor found it, F216 where one is not ready after `patience` seconds, or F012
+        for a server that
         has other weights than this fleet's.
         """
         began = time.monotonic()
@@ -194,7 +199,9 @@ class SupervisorClient:
         raise FleetError("F008", f"the fleet {self.config.name!r} has stopped", hint="orchestra fleet start")
 
     def _check_weights(self, servers: Sequence[ServerReport]) -> None:
-        """A supervisor that was found may have started its servers long ago, or with another cache. Raises `FleetError` F012."""
+        """A supervisor that was found may have started its servers long ago, or with another cache. Raises `FleetError`
+        F012.
+        """
         model_store = weights.ModelStore(self.folders)
         for server in servers:
             own = weights.quick_digests(self.config.local_servers[server.name].weights, model_store)

@@ -1,4 +1,6 @@
-"""Where the fleet keeps things: the XDG folders for models, logs and sockets (https://specifications.freedesktop.org/basedir-spec)."""
+"""Where the fleet keeps things: the XDG folders for models, logs and sockets
+(https://specifications.freedesktop.org/basedir-spec).
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,10 @@ class Folders:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Folders:
-        """The folders that the environment names, with the defaults of the XDG specification. Raises `InputError` C050 where it names none,
-        and no home."""
+        """The folders that the environment names, with the defaults of the XDG specification. Raises `InputError` C050
+        where it names none,
+        and no home.
+        """
         state = xdg.base_folder(environment, "XDG_STATE_HOME", ".local/state")
         runtime = Path(environment.get("XDG_RUNTIME_DIR") or "")
         cache = xdg.base_folder(environment, "XDG_CACHE_HOME", ".cache")

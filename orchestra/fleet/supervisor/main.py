@@ -1,4 +1,5 @@
-"""The supervisor: one process a fleet, that outlives the command which started it: `python -m orchestra.fleet.supervisor.main FILE`.
+"""The supervisor: one process a fleet, that outlives the command which started it: `python -m
+orchestra.fleet.supervisor.main FILE`.
 
 It holds a lock for its life, so that there is one; listens on a Unix socket beside the lock, one JSON line a question;
 keeps its servers; and ends by itself after `idle_stop` without a client or a request.
@@ -49,7 +50,10 @@ log = logging.getLogger("orchestra.fleet.supervisor.main")
 MAX_REQUEST_BYTES = 1 << 16
 CHILDREN_FILE = "children.json"
 KEY_BYTES = 32
-"""Of chance, in the key that all servers of a supervisor want. It is in memory and in their environments alone, and ends with them."""
+"""Of chance, in the key that all servers of a supervisor want. It is in memory and in their environments alone, and
+ends
+with them.
+"""
 MAX_LOG_LINES = 500
 """Of a log that one answer has."""
 LOCK_TIMEOUT = 60.0

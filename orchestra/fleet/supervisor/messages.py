@@ -1,6 +1,7 @@
 """What a client asks a fleet's supervisor, and what that reports: one JSON line a question, one line an answer.
 
-Whoever changes a question or a report so that the other side would misread it counts `orchestra.fleet.config.PROTOCOL_VERSION` up.
+Whoever changes a question or a report so that the other side would misread it counts
+`orchestra.fleet.config.PROTOCOL_VERSION` up.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ class LogsRequest(_SupervisorRequest, frozen=True):
 
 
 class KeyRequest(_SupervisorRequest, frozen=True):
-    """What the servers want with each request; answered with `KeyResponse`. Supervisors of earlier versions do not know the question."""
+    """What the servers want with each request; answered with `KeyResponse`. Supervisors of earlier versions do not know
+    the question.
+    """
 
 
 SupervisorRequest: TypeAlias = (

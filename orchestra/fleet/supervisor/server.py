@@ -1,4 +1,6 @@
-"""The supervisor of one server: starts it, waits for health, watches it, restarts it with growing pauses, gives up on hopeless ones."""
+"""The supervisor of one server: starts it, waits for health, watches it, restarts it with growing pauses, gives up on
+hopeless ones.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class Timing:
     start_timeout: float = 900.0
     """Until the first good answer of /health; a cold GPU server compiles for minutes."""
     silence_timeout: float = 180.0
-    """Without a word in its log while it starts, until the others no longer wait for it; a compiler says nothing for a minute or two."""
+    """Without a word in its log while it starts, until the others no longer wait for it; a compiler says nothing for a
+    minute or two.
+    """
     poll_interval: float = 2.0
     request_timeout: float = 20.0
     """One request of the supervisor; the loop of a busy CPU server answers late."""
@@ -55,7 +59,9 @@ class ServerSupervisor:
     def __init__(
         self, name: str, server: LocalServer, launcher: Launcher, logs: Path, timing: Timing, start_lock: asyncio.Lock
     ) -> None:
-        """`start_lock` is shared by all servers of a fleet: those of one GPU measure its free memory, and so start one after another."""
+        """`start_lock` is shared by all servers of a fleet: those of one GPU measure its free memory, and so start one
+        after another.
+        """
         self.name, self.server = name, server
         self._start_lock = start_lock
         self.phase: ServerPhase = "starting"
@@ -250,7 +256,10 @@ class ServerSupervisor:
             return False
 
     async def _get(self, session: aiohttp.ClientSession, path: str) -> bytes | None:
-        """What stands there; nothing where another user's program listens in the place of the server, which hears no key either."""
+        """What stands there; nothing where another user's program listens in the place of the server, which hears no
+        key
+        either.
+        """
         if not port_owner.is_own_port(self.port):
             return None
         try:

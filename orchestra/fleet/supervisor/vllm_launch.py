@@ -38,8 +38,11 @@ PASSED_VARIABLES = (
 """What a server sees of the user's environment; nothing that could be a secret. GPU servers also see `GPU_PREFIXES`."""
 GPU_PREFIXES = ("CUDA_", "NVIDIA_", "HIP_", "ROCR_")
 KV_BLOCK_TOKENS = 32
-"""Tokens that a CPU server's prefix cache takes together. vLLM 0.32 itself takes 128 there, more than the instructions of most agents have,
-of which it then keeps nothing; 32 is what its kernels ask for, and as fast."""
+"""Tokens that a CPU server's prefix cache takes together. vLLM 0.32 itself takes 128 there, more than the instructions
+of
+most agents have,
+of which it then keeps nothing; 32 is what its kernels ask for, and as fast.
+"""
 PROMPT_LOOKUP_RANGE = (1, 4)
 """How many tokens must have stood in a request before, at least and at most, for those that followed to be guessed."""
 QUANTIZATION_KEY, THREADS_KEY = "orchestra_quantization", "orchestra_threads"
@@ -71,7 +74,9 @@ def vllm_version() -> str:
 def build_launch(
     server: LocalServer, folder: Path, port: int, environment: Mapping[str, str] = os.environ
 ) -> ProcessSpec:
-    """How one server is started, on the weights in `folder`, listening on `port` of the loopback only. It serves once it has a `key`.
+    """How one server is started, on the weights in `folder`, listening on `port` of the loopback only. It serves once
+    it
+    has a `key`.
 
     On a CPU, what `auto` means is decided before (`orchestra.fleet.cpu.resolve_auto`).
     """
@@ -123,9 +128,11 @@ def vllm_arguments(server: LocalServer, folder: Path, port: int) -> list[str]:
 
 
 def closes_internal_ports(server: LocalServer) -> bool:
-    """Whether nobody can connect to the ports on which parts of vLLM listen to each other (`orchestra.fleet.vllm_cpu.socket_filter`).
+    """Whether nobody can connect to the ports on which parts of vLLM listen to each other
+    (`orchestra.fleet.vllm_cpu.socket_filter`).
 
-    That is the work of our worker, which servers on a GPU, and other versions of vLLM, do not have; and several workers need the ports.
+    That is the work of our worker, which servers on a GPU, and other versions of vLLM, do not have; and several workers
+    need the ports.
     """
     ours = (
         server.device == "cpu"
@@ -199,7 +206,8 @@ def _is_single_process(server: LocalServer) -> bool:
     """Whether a CPU server computes in the process that schedules, and may use all cores there.
 
     vLLM 0.32 by itself computes in another process, and keeps a core for the one that schedules, which waits in a loop
-    (docs/decisions/036). In float32 the number of threads follows what other programs leave (`orchestra.fleet.vllm_cpu.thread_policy`).
+    (docs/decisions/036). In float32 the number of threads follows what other programs leave
+    (`orchestra.fleet.vllm_cpu.thread_policy`).
     """
     known = plugin.installed_version() in plugin.KNOWN_VERSIONS
     return (
@@ -211,7 +219,9 @@ def _is_single_process(server: LocalServer) -> bool:
 
 
 def _thread_environment(server: LocalServer) -> dict[str, str]:
-    """The threads of OpenMP. Float32 begins with one, because the process that computes is forked from this one; the worker adds more."""
+    """The threads of OpenMP. Float32 begins with one, because the process that computes is forked from this one; the
+    worker adds more.
+    """
     if not _is_single_process(server):
         return {}
     return {

@@ -1,6 +1,7 @@
 """Extensions of vLLM on CPUs: worker, kernels, threads and speculation.
 
-vLLM loads `plugin` and `worker` in its own processes. The other modules need PyTorch and vLLM, so they are imported there only.
+vLLM loads `plugin` and `worker` in its own processes. The other modules need PyTorch and vLLM, so they are imported
+there only.
 """
 
 __all__ = [

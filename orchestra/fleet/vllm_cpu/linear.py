@@ -1,11 +1,16 @@
-"""Linear layers of a CPU server that computes in float32: packed once, in 8 bits where the server asks for it, on any number of threads.
+"""Linear layers of a CPU server that computes in float32: packed once, in 8 bits where the server asks for it, on any
+number of threads.
 
-Imported inside vLLM's worker only, by `orchestra.fleet.vllm_cpu.worker`. vLLM 0.32 computes these layers by oneDNN primitives that keep the
+Imported inside vLLM's worker only, by `orchestra.fleet.vllm_cpu.worker`. vLLM 0.32 computes these layers by oneDNN
+primitives that keep the
 number of threads that they were made for. PyTorch's own products, which are used here, follow `torch.set_num_threads`.
 
-`quantization: int8` computes weights and activations in 8 bits (W8A8) by FBGEMM (Khudia et al. 2021, https://arxiv.org/abs/2101.05615): on
-CPUs with AVX2 two to four times as fast as float32. Each output channel of a weight has a scale, and so has each token, so that what a
-token gets does not depend on the rest of its batch. Activations have outliers, most of all before the layers that go from wide to
+`quantization: int8` computes weights and activations in 8 bits (W8A8) by FBGEMM (Khudia et al. 2021,
+https://arxiv.org/abs/2101.05615): on
+CPUs with AVX2 two to four times as fast as float32. Each output channel of a weight has a scale, and so has each token,
+so that what a
+token gets does not depend on the rest of its batch. Activations have outliers, most of all before the layers that go
+from wide to
 narrow (Dettmers et al. 2022, *LLM.int8()*, https://arxiv.org/abs/2208.07339; Xiao et al. 2022, *SmoothQuant*,
 https://arxiv.org/abs/2211.10438): those layers stay in float32.
 """
@@ -22,8 +27,11 @@ from vllm.logger import init_logger
 Product: TypeAlias = Callable[[torch.Tensor, Any, "torch.Tensor | None"], torch.Tensor]
 """`(x, weight, bias) -> x weightᵀ + bias`; the weight is packed inside, and the argument ignored."""
 WEIGHT_LEVELS = 64
-"""Steps on each side of zero of an 8-bit weight. With 127, the sum of two products with unsigned activations overflows the 16 bits in
-which AVX2 adds them (`vpmaddubsw`): 2 · 255 · 64 < 2¹⁵."""
+"""Steps on each side of zero of an 8-bit weight. With 127, the sum of two products with unsigned activations overflows
+the
+16 bits in
+which AVX2 adds them (`vpmaddubsw`): 2 · 255 · 64 < 2¹⁵.
+"""
 ACTIVATION_LEVELS = 127
 ZERO_POINT = 128
 """Activations are unsigned for FBGEMM: this is zero."""
@@ -71,7 +79,10 @@ def fits_int8(weight: torch.Tensor) -> bool:
 
 
 def install(int8: bool) -> None:
-    """From now on vLLM gives the linear layers of models that it loads in float32 these products; other layers get vLLM's own."""
+    """From now on vLLM gives the linear layers of models that it loads in float32 these products; other layers get
+    vLLM's
+    own.
+    """
     from vllm.model_executor.layers import utils
 
     usual = utils.dispatch_cpu_unquantized_gemm

@@ -1,8 +1,10 @@
 """The product of adapters for the few tokens of a step that writes, in one call for all slices of a layer.
 
-A step that writes tokens waits for calls and for memory: with oneDNN it takes four calls for each adapter in each of 120 layers. This
+A step that writes tokens waits for calls and for memory: with oneDNN it takes four calls for each adapter in each of
+120 layers. This
 kernel is one call a layer, and reads the rows of the adapters that are wanted once for two tokens. It is compiled
-by numba, which vLLM for CPUs brings, when it is imported; inside vLLM's process only, by `orchestra.fleet.vllm_cpu.lora_product`.
+by numba, which vLLM for CPUs brings, when it is imported; inside vLLM's process only, by
+`orchestra.fleet.vllm_cpu.lora_product`.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ ROWS_PER_PASS = 4
 
 @intrinsic  # type: ignore[untyped-decorator]  # numba has no types
 def widen(_context: Any, number: Any) -> Any:
-    """The float32 of an element: of a bfloat16, which numba does not know, its bits are the upper half; a float32 is itself."""
+    """The float32 of an element: of a bfloat16, which numba does not know, its bits are the upper half; a float32 is
+    itself.
+    """
 
     def same(_: Any, __: Any, ___: Any, given: Any) -> Any:
         return given[0]
@@ -39,7 +43,10 @@ def widen(_context: Any, number: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]  # numba has no types
 def narrow(_context: Any, _number: Any, like: Any) -> Any:
-    """A float32 as an element of the kind of `like`: the nearest bfloat16, the even one where two are; or itself. Finite numbers only."""
+    """A float32 as an element of the kind of `like`: the nearest bfloat16, the even one where two are; or itself.
+    Finite
+    numbers only.
+    """
 
     def same(_: Any, __: Any, ___: Any, given: Any) -> Any:
         return given[0]
@@ -70,11 +77,14 @@ def add(
 ) -> None:
     """`y[t] += (x[t] a[s]ᵀ) b[s]` for each token `t` in `order`, all in bfloat16 or all in float32, summed in float32.
 
-    `y` is (tokens, out), `x` is (tokens, in), `slots` has each token's slot; those of one slot are neighbours in `order`, which leaves out
-    what has none. Of a `FlatAdapters` are `a`, (rows, in), and of each of its rows what `b` has for it: the numbers from `starts[r]` on,
+    `y` is (tokens, out), `x` is (tokens, in), `slots` has each token's slot; those of one slot are neighbours in
+    `order`, which leaves out
+    what has none. Of a `FlatAdapters` are `a`, (rows, in), and of each of its rows what `b` has for it: the numbers
+    from `starts[r]` on,
     `widths[r]` of them, for the columns from `lefts[r]` on. Slot `s` has the rows from `ends[s]` to `ends[s + 1]`.
 
-    Tokens are taken in pairs, so that a row is widened once for two; one without a partner is computed twice, and written twice alike.
+    Tokens are taken in pairs, so that a row is widened once for two; one without a partner is computed twice, and
+    written twice alike.
     """
     wide, sums = np.empty((2, x.shape[1]), np.float32), np.empty((2, y.shape[1]), np.float32)
     (wide0, wide1), (sums0, sums1) = (wide[0], wide[1]), (sums[0], sums[1])
@@ -126,7 +136,9 @@ def add(
 
 @dataclass(frozen=True, slots=True)
 class AdapterBlock:
-    """What an adapter does to one slice of a layer: `down` is (rank, in), `up` is (width, rank), for the columns from `left` on."""
+    """What an adapter does to one slice of a layer: `down` is (rank, in), `up` is (width, rank), for the columns from
+    `left` on.
+    """
 
     slot: int
     left: int
@@ -165,7 +177,10 @@ class FlatAdapters:
         return FlatAdapters(as_array(torch.cat(downs)), as_array(torch.cat(ups)), *listed)
 
     def add(self, y: torch.Tensor, x: torch.Tensor, order: Array, slots: Array) -> None:
-        """Adds to each row of `y` what its adapter makes of the same row of `x`; both contiguous, and in the type of the adapters."""
+        """Adds to each row of `y` what its adapter makes of the same row of `x`; both contiguous, and in the type of
+        the
+        adapters.
+        """
         add(as_array(y), as_array(x), self.a, self.b, order, slots, self.ends, self.lefts, self.widths, self.starts)
 
 

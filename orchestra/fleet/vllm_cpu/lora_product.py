@@ -1,16 +1,21 @@
 """The product of LoRA adapters on a CPU: right for every mix of adapters and none in one batch.
 
-Imported inside vLLM's process only, by `orchestra.fleet.vllm_cpu.plugin`. vLLM 0.32 gathers the whole adapter of every token, and reads
-“no adapter” (-1) as the last slot. Here the adapters of a module stand one below the other in one matrix `a` and one matrix `b`:
+Imported inside vLLM's process only, by `orchestra.fleet.vllm_cpu.plugin`. vLLM 0.32 gathers the whole adapter of every
+token, and reads
+“no adapter” (-1) as the last slot. Here the adapters of a module stand one below the other in one matrix `a` and one
+matrix `b`:
 
     y[t] += (x[t] a[s]ᵀ) b[s]          few tokens, as when requests are written: the kernel of `lora_kernel`
     y[rows] += (x[rows] a[s]ᵀ) b[s]    many, as when prompts are read: two products for each adapter
 
-Where neighbours share an adapter, as the tokens of a long prompt do, rows are a part of `y` as they lie, and the second product adds to
+Where neighbours share an adapter, as the tokens of a long prompt do, rows are a part of `y` as they lie, and the second
+product adds to
 it in place: to write it elsewhere, and add that, costs more than the product.
 
-Small products cost more in calls than in arithmetic. So the slices of a fused layer (q, k, v; gate, up) share both products, matrices
-are packed once for oneDNN, as vLLM does with the model's own, an adapter takes only the rows of its own rank, and what an adapter
+Small products cost more in calls than in arithmetic. So the slices of a fused layer (q, k, v; gate, up) share both
+products, matrices
+are packed once for oneDNN, as vLLM does with the model's own, an adapter takes only the rows of its own rank, and what
+an adapter
 leaves alone (most leave the embedding and the head) costs nothing.
 """
 
@@ -30,7 +35,10 @@ from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 from orchestra.fleet.vllm_cpu.lora_kernel import AdapterBlock, FlatAdapters
 
 KERNEL_MAX_TOKENS = 512
-"""Tokens in a step up to which the kernel is taken, on one thread. `python -m bench.adapter_kernel` has the times of both ways."""
+"""Tokens in a step up to which the kernel is taken, on one thread. `python -m bench.adapter_kernel` has the times of
+both
+ways.
+"""
 
 KERNEL_TYPES = frozenset({torch.bfloat16, torch.float32})
 """What the kernel is compiled for."""
@@ -70,7 +78,10 @@ class AdapterProducts:
 
 @dataclass(frozen=True)
 class AdapterStack:
-    """The adapters of one module: `a` is (rows, in), `b` is (rows, out); slot `s` has the rows from `ends[s]` to `ends[s + 1]`."""
+    """The adapters of one module: `a` is (rows, in), `b` is (rows, out); slot `s` has the rows from `ends[s]` to
+    `ends[s +
+    1]`.
+    """
 
     a: torch.Tensor
     b: torch.Tensor
@@ -82,7 +93,9 @@ class AdapterStack:
 
     @staticmethod
     def from_slots(a_slots: Sequence[torch.Tensor], b_slots: Sequence[torch.Tensor]) -> AdapterStack:
-        """From vLLM's tensors, one of each for every slice of the module: (slots, 1, rank, in) and (slots, 1, out, rank)."""
+        """From vLLM's tensors, one of each for every slice of the module: (slots, 1, rank, in) and (slots, 1, out,
+        rank).
+        """
         versions = read_versions(a_slots, b_slots)
         a_slots = a_slots or [b.new_ones(b.shape[0], 1, b.shape[-1], 1) for b in b_slots]
         width = sum(b.shape[-2] for b in b_slots)
@@ -184,7 +197,9 @@ class StepSlots:
 
 
 def add_product(y: torch.Tensor, x: torch.Tensor, stack: AdapterStack, step: StepSlots, scale: float = 1.0) -> None:
-    """Adds to each row of `y` what its adapter makes of the same row of `x`; `y` may be wider or narrower than the adapters."""
+    """Adds to each row of `y` what its adapter makes of the same row of `x`; `y` may be wider or narrower than the
+    adapters.
+    """
     if not stack.ends[-1]:
         return
     if (
@@ -213,7 +228,9 @@ def add_product(y: torch.Tensor, x: torch.Tensor, stack: AdapterStack, step: Ste
 
 
 def _as_matrix(tensor: torch.Tensor) -> torch.Tensor:
-    """(rows, width), of which there may be several dimensions; mostly it is that already, and a view costs a microsecond."""
+    """(rows, width), of which there may be several dimensions; mostly it is that already, and a view costs a
+    microsecond.
+    """
     return tensor if tensor.dim() == 2 else tensor.view(-1, tensor.shape[-1])
 
 
@@ -293,7 +310,10 @@ class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM has no types
                 y.index_add_(0, rows, stack.slot_products(slot).up(x.index_select(0, rows)[:, :rank].contiguous()))
 
     def add_shrink(self, y: Any, x: torch.Tensor, lora_a_stacked: Any, scale: float, **named: Any) -> None:
-        """Of layers whose adapters are sharded over several processes: vLLM's, without what it gives to rows that have no adapter."""
+        """Of layers whose adapters are sharded over several processes: vLLM's, without what it gives to rows that have
+        no
+        adapter.
+        """
         super().add_shrink(y, x, lora_a_stacked, scale, **named)
         bare = self._step("tokens", x.view(-1, x.shape[-1]).shape[0]).rows(-1)
         for part in y:

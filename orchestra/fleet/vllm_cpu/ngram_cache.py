@@ -12,8 +12,11 @@ from itertools import islice
 from typing import TypeAlias
 
 CONTEXT_SIZES = 3, 2, 1
-"""So many tokens tell what follows, the longest context that is known first. Of plans and answers as `bench/parallel.py` has them, each
-way of choosing them was tried without a model: these came to the end of a text in the fewest steps."""
+"""So many tokens tell what follows, the longest context that is known first. Of plans and answers as
+`bench/parallel.py`
+has them, each
+way of choosing them was tried without a model: these came to the end of a text in the fewest steps.
+"""
 MAX_CONTEXT_SIZE = max(CONTEXT_SIZES)
 MAX_CONTEXTS = 100_000
 """Contexts that are remembered, some 40 MB; of more the eighth that was not met for longest is forgotten."""
@@ -22,7 +25,9 @@ MAX_COUNT = 8
 
 
 Owner: TypeAlias = tuple[int, str]
-"""The adapter and the tenant that own the n-grams: how soon an answer comes must not tell one tenant what another one wrote."""
+"""The adapter and the tenant that own the n-grams: how soon an answer comes must not tell one tenant what another one
+wrote.
+"""
 Context: TypeAlias = tuple[Owner, tuple[int, ...]]
 
 

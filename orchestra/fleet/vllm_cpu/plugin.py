@@ -1,6 +1,8 @@
-"""The plugin that makes adapters on a CPU right, and cheaper, loaded by vLLM itself (entry point `vllm.general_plugins`).
+"""The plugin that makes adapters on a CPU right, and cheaper, loaded by vLLM itself (entry point
+`vllm.general_plugins`).
 
-vLLM 0.32 has two faults on CPUs: where every slot is in use, requests without an adapter silently get the last one's, and an adapter
+vLLM 0.32 has two faults on CPUs: where every slot is in use, requests without an adapter silently get the last one's,
+and an adapter
 costs most of the speed. Where the version is one whose source was read, vLLM is given
 `orchestra.fleet.vllm_cpu.lora_product` in the place of
 its own product. Any other version is left alone, and the fleet keeps a slot free instead (`spare_slots`).
@@ -23,7 +25,9 @@ WRAPPER_CLASS = "orchestra.fleet.vllm_cpu.lora_product.GroupedLora"
 
 METHOD_VARIABLE = "VLLM_WORKER_MULTIPROC_METHOD"
 KNOWN_VERSIONS = ("0.32.0",)
-"""Versions of vLLM whose LoRA on CPUs was read; `tests/real/test_adapters.py` holds them to it, `bench/adapters.py` measures them."""
+"""Versions of vLLM whose LoRA on CPUs was read; `tests/real/test_adapters.py` holds them to it, `bench/adapters.py`
+measures them.
+"""
 
 REPLACED_METHODS = {
     "add_lora_linear": "self y x lora_a_stacked lora_b_stacked scale output_slices buffer kwargs",
@@ -46,13 +50,19 @@ def installed_version() -> str:
 
 
 def spare_slots() -> int:
-    """How many slots a CPU server of this environment must keep free: none where vLLM loads this plugin, and one where it does not."""
+    """How many slots a CPU server of this environment must keep free: none where vLLM loads this plugin, and one where
+    it
+    does not.
+    """
     registered = any(entry.name == PLUGIN_NAME for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))
     return 0 if registered and installed_version() in KNOWN_VERSIONS else 1
 
 
 def register() -> None:
-    """Called by each process of vLLM while it starts. Raises `RuntimeError` where a known version is not what its release was."""
+    """Called by each process of vLLM while it starts. Raises `RuntimeError` where a known version is not what its
+    release
+    was.
+    """
     from vllm.logger import init_logger
     from vllm.platforms import current_platform
 
@@ -93,9 +103,12 @@ def changed_methods() -> list[str]:
 def fork_engine(platform: Any) -> None:
     """Makes vLLM fork its engine on CPUs, as it does on GPUs.
 
-    vLLM 0.32 spawns each of its processes on a CPU, and each imports PyTorch and vLLM for many seconds. A forked engine has these imports:
-    it saves a third to a half of the time until a server answers. A fork is safe as long as OpenMP has no threads yet, so the first process
-    computes nothing (`orchestra.fleet.supervisor.vllm_launch` gives it one thread). The processes that the engine starts are still spawned,
+    vLLM 0.32 spawns each of its processes on a CPU, and each imports PyTorch and vLLM for many seconds. A forked engine
+    has these imports:
+    it saves a third to a half of the time until a server answers. A fork is safe as long as OpenMP has no threads yet,
+    so the first process
+    computes nothing (`orchestra.fleet.supervisor.vllm_launch` gives it one thread). The processes that the engine
+    starts are still spawned,
     because OpenMP reads which cores a process may use only when it is loaded.
 
     Args:

@@ -2,8 +2,10 @@
 
 Started as `python -m orchestra.fleet.vllm_cpu.product_timing`.
 
-Run by `orchestra.fleet.cpu` in a process of its own, so that the supervisor does not load PyTorch. The products are those of a step of
-the packaged model: a batch of 32 tokens, and layers one after the other, so that weights come from memory as they do in a server.
+Run by `orchestra.fleet.cpu` in a process of its own, so that the supervisor does not load PyTorch. The products are
+those of a step of
+the packaged model: a batch of 32 tokens, and layers one after the other, so that weights come from memory as they do in
+a server.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Norms on a CPU by the kernel that vLLM 0.32 brings for them, and on x86 does not call.
 
-It computes a root mean square norm as eight operations of torch, twice a layer; of a step that writes a token for each of 16 requests
+It computes a root mean square norm as eight operations of torch, twice a layer; of a step that writes a token for each
+of 16 requests
 they are a seventh. Imported inside vLLM's worker only, by `orchestra.fleet.vllm_cpu.worker`.
 """
 
@@ -19,7 +20,9 @@ WIDTH_MULTIPLE = 8
 
 
 def install() -> None:
-    """From now on norms are the kernel's where they are of the usual kind, and vLLM's operations elsewhere. Once is enough."""
+    """From now on norms are the kernel's where they are of the usual kind, and vLLM's operations elsewhere. Once is
+    enough.
+    """
     if not hasattr(RMSNorm.forward_native, "__wrapped__"):
         RMSNorm.forward_native = _use_kernel(RMSNorm.forward_native)
         init_logger("vllm.plugins.orchestra").info("orchestra: norms by vLLM's kernel")

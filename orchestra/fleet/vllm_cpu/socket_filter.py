@@ -1,10 +1,13 @@
 """Listening sockets of a CPU worker: closed to the other users of the machine.
 
-vLLM's worker joins distributed groups even where it is alone. PyTorch's gloo opens a listening socket for each of them: thirteen ports of
-127.0.0.1 in vLLM 0.32, without authentication. All users of the machine can connect to them. No peer is expected, so gloo reads no message
+vLLM's worker joins distributed groups even where it is alone. PyTorch's gloo opens a listening socket for each of them:
+thirteen ports of
+127.0.0.1 in vLLM 0.32, without authentication. All users of the machine can connect to them. No peer is expected, so
+gloo reads no message
 of theirs, but it keeps each connection, until the process has no more descriptors.
 
-A worker that is alone has no peers. So the kernel drops all packets that come to these sockets: a socket filter (`SO_ATTACH_FILTER`,
+A worker that is alone has no peers. So the kernel drops all packets that come to these sockets: a socket filter
+(`SO_ATTACH_FILTER`,
 socket(7)) that accepts nothing. The sockets stay as gloo made them, for its event loop would spin on closed ones.
 """
 
@@ -28,7 +31,10 @@ DESCRIPTOR_FOLDER = "/proc/self/fd"
 
 @contextmanager
 def filter_new_sockets() -> Iterator[None]:
-    """At its end, nobody can connect to the sockets that began to listen inside. Nothing is done where the system is not Linux."""
+    """At its end, nobody can connect to the sockets that began to listen inside. Nothing is done where the system is
+    not
+    Linux.
+    """
     before = {inode for _, inode in _sockets()}
     try:
         yield
@@ -39,7 +45,9 @@ def filter_new_sockets() -> Iterator[None]:
 
 
 def attach_drop_filter(descriptor: int) -> bool:
-    """Has the kernel drop what comes to a TCP socket that listens; says whether it is one. Raises `OSError` where the kernel will not."""
+    """Has the kernel drop what comes to a TCP socket that listens; says whether it is one. Raises `OSError` where the
+    kernel will not.
+    """
     with socket.socket(fileno=os.dup(descriptor)) as found:
         if found.family not in FAMILIES or not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return False

@@ -1,9 +1,13 @@
-"""Guesses of what a request writes next, which a step checks all at once: from the request's own words, and from what was written before.
+"""Guesses of what a request writes next, which a step checks all at once: from the request's own words, and from what
+was
+written before.
 
-Most of what a specialist writes can be guessed. It quotes its input, which vLLM's own drafter looks up there (prompt lookup, Saxena 2023);
+Most of what a specialist writes can be guessed. It quotes its input, which vLLM's own drafter looks up there (prompt
+lookup, Saxena 2023);
 and around the quotes it writes the same braces, keys and turns of phrase each time, which the n-gram cache stores.
 
-A guess changes when tokens come, and not which: a wrong one is thrown away by the model. Requests that draw by chance get none, so that
+A guess changes when tokens come, and not which: a wrong one is thrown away by the model. Requests that draw by chance
+get none, so that
 what a seed draws does not depend on what others wrote before; nor do those that are scored, which write one token.
 
 Imported inside vLLM's worker only, by `orchestra.fleet.vllm_cpu.worker`.
@@ -22,9 +26,11 @@ from orchestra.fleet.http.openai_protocol import TENANT_ARGUMENT
 from orchestra.fleet.vllm_cpu.ngram_cache import MAX_CONTEXT_SIZE, NgramCache
 
 MAX_STEP_GUESSES, MIN_REQUEST_GUESSES = 32, 4
-"""Tokens that are guessed in one step for all its requests together, at most; and for each of them at least, else none is.
+"""Tokens that are guessed in one step for all its requests together, at most; and for each of them at least, else none
+is.
 
-A step of so many tokens still waits for memory. Of sixteen requests of novel text a server wrote 206 tokens a second with two guesses for
+A step of so many tokens still waits for memory. Of sixteen requests of novel text a server wrote 206 tokens a second
+with two guesses for
 each, and 237 with none (`python -m bench.adapters --rounds 1`, the base).
 """
 
@@ -60,7 +66,8 @@ class NgramDrafter(NgramProposer):  # type: ignore[misc]  # vLLM has no types he
         self._runner = runner
         self._ngram_cache = NgramCache()
         super().__init__(vllm_config)  # proposes already
-        # vLLM compiles this for a batch in which nobody has a token, that is, not at all: the first request would wait for seconds.
+        # vLLM compiles this for a batch in which nobody has a token, that is, not at all: the first request would wait
+        # for seconds.
         super().propose(self.k, [[1]], np.full(1, 8, np.int32), np.zeros((1, self.max_model_len), np.int32))
 
     def propose(

@@ -1,7 +1,9 @@
 """How many threads compute a step of a CPU server: all cores while they are free, one while other programs want them.
 
-The threads of a step meet at some five hundred barriers. Where one of them is not running, because another program has its core, the
-others wait for it there, and the step takes many times as long. So this module reads after each step how long threads were ready
+The threads of a step meet at some five hundred barriers. Where one of them is not running, because another program has
+its core, the
+others wait for it there, and the step takes many times as long. So this module reads after each step how long threads
+were ready
 and had no core, and drops to one thread where that is much; it goes back to all of them once the other cores are idle.
 
 `ThreadPolicy` decides; `read_clocks` reads what it needs from Linux. vLLM's worker uses them through `StepThreads`.

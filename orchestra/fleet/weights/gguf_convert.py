@@ -1,7 +1,8 @@
 """The child process that turns a GGUF file into a folder of bfloat16 safetensors: `python -m
 orchestra.fleet.weights.gguf_convert GGUF FOLDER`.
 
-A process of its own, because transformers and torch take seconds to import and a gigabyte to run. It says each step in a
+A process of its own, because transformers and torch take seconds to import and a gigabyte to run. It says each step in
+a
 line on standard output.
 """
 
@@ -23,7 +24,8 @@ def convert(gguf: Path, folder: Path) -> None:
     print("reading the weights", flush=True)
     model: Any = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, local_files_only=True)
     model.to(torch.bfloat16)
-    # transformers remembers that it read a quantised file, and would write that down although the weights are plain now.
+    # transformers remembers that it read a quantised file, and would write that down although the weights are plain
+    # now.
     model.hf_quantizer = None
     model.is_quantized = False
     if hasattr(model.config, "quantization_config"):

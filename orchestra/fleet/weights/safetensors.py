@@ -11,13 +11,17 @@ from orchestra.core.errors import FleetError
 from orchestra.schema.strict_json import MAX_BYTES, StrictJsonError, parse_untrusted
 
 MAX_HEADER_BYTES = 100 << 20
-"""Bytes of a header at most; the limit of the safetensors library itself (https://github.com/huggingface/safetensors)."""
+"""Bytes of a header at most; the limit of the safetensors library itself (https://github.com/huggingface/safetensors).
+"""
 DTYPE_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
 """Bytes an element; every other type has one byte or is packed."""
 VOCABULARY_FILES = frozenset({"tokenizer.json", "vocab.json"})
 """Larger than any configuration, and vLLM reads no auto_map from them."""
 MAX_JSON_BYTES = 64 << 20
-"""Bytes of any other JSON file: `tokenizer_config.json` of Gemma 3 has more than a MiB, and so has the index of a model of many experts."""
+"""Bytes of any other JSON file: `tokenizer_config.json` of Gemma 3 has more than a MiB, and so has the index of a model
+of
+many experts.
+"""
 UNSAFE_SUFFIXES = frozenset(
     {
         ".bin",
@@ -43,7 +47,8 @@ UNSAFE_SUFFIXES = frozenset(
 def check_folder(folder: Path) -> None:
     """Refuses a model's or an adapter's folder that could run code when it is loaded.
 
-    Raises `FleetError` F007 for a pickle, for Python, for `auto_map` or `trust_remote_code` in any JSON file but a vocabulary, for a
+    Raises `FleetError` F007 for a pickle, for Python, for `auto_map` or `trust_remote_code` in any JSON file but a
+    vocabulary, for a
     header of safetensors that does not hold, where there are no safetensors at all, and for a file that cannot be read.
     """
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() or path.is_symlink()]

@@ -1,7 +1,8 @@
 """Weights: from a source to a folder in the cache that is complete, verified by SHA-256, and safe to load.
 
 A folder is named by the digest of its source, holds `orchestra-weights.json` with the digest of every file, and appears
-under its name only when it is whole. The dequantised weights of a GGUF file are not bit-equal to the hub's, so each source has
+under its name only when it is whole. The dequantised weights of a GGUF file are not bit-equal to the hub's, so each
+source has
 a folder of its own.
 """
 
@@ -106,7 +107,9 @@ class ModelStore:
 
 
 def find_weights(weights: Weights, model_store: ModelStore) -> Path | None:
-    """The folder of weights that are there, by any source, or None. Looks at names only; `verify_weights` reads the files."""
+    """The folder of weights that are there, by any source, or None. Looks at names only; `verify_weights` reads the
+    files.
+    """
     for source in (*model_store.sources(weights), *weights.sources):
         folder = model_store.folder(source)
         if (isinstance(source, FolderSource) and folder.is_dir()) or (folder / MANIFEST).is_file():
@@ -115,9 +118,11 @@ def find_weights(weights: Weights, model_store: ModelStore) -> Path | None:
 
 
 def quick_digest(folder: Path) -> str:
-    """A digest of a folder of weights without a look into the large files; empty where they are not here, or their manifest is damaged.
+    """A digest of a folder of weights without a look into the large files; empty where they are not here, or their
+    manifest is damaged.
 
-    Of a folder with a manifest, of the contents; of one of the user's own, of path, names, sizes, and times of the last change.
+    Of a folder with a manifest, of the contents; of one of the user's own, of path, names, sizes, and times of the last
+    change.
     """
     try:
         if (folder / MANIFEST).is_file():
@@ -160,9 +165,11 @@ def verify_weights(folder: Path) -> VerifiedWeights:
 async def ensure_weights(
     weights: Weights, model_store: ModelStore, progress: ProgressCallback = ignore_progress
 ) -> VerifiedWeights:
-    """The weights, fetched and converted where they are not there yet. Says sizes and licence before anything is fetched.
+    """The weights, fetched and converted where they are not there yet. Says sizes and licence before anything is
+    fetched.
 
-    Commands that need the same weights at once wait for the first. Cancelled, it leaves what was fetched for the next try.
+    Commands that need the same weights at once wait for the first. Cancelled, it leaves what was fetched for the next
+    try.
     Raises `FleetError` F003 (no source), F004 (disk full), F006 (wrong digest) or F007 (not safe to load).
     """
     try:

@@ -1,4 +1,5 @@
-"""Laws of what lies beside the events: inbox messages, answers, outbox messages; and of lists, and of what is removed."""
+"""Laws of what lies beside the events: inbox messages, answers, outbox messages; and of lists, and of what is removed.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +105,8 @@ async def messages_of_another_process_arrive_within_a_second(store: OpenJournal)
     async with store() as one, store() as two:
         for run in ("r1", "r2", "r3"):
             await append_durably(one, run, [run_started(run)])
-        # A second is that of this loop: a sleep that starts with the wait. The machine may be busy: of three messages, one is enough.
+        # A second is that of this loop: a sleep that starts with the wait. The machine may be busy: of three messages,
+        # one is enough.
         early = []
         for run in ("r1", "r2", "r3"):
             waiting = asyncio.ensure_future(one.wait_for_messages())

@@ -55,7 +55,10 @@ def random_steps(seed: int, count: int = 40) -> list[ConformanceStep]:
 
 
 async def run_steps(open_journal: OpenJournal, sequence: Sequence[ConformanceStep]) -> None:
-    """Does the steps on the store and on a journal in memory; raises `AssertionError` where an answer differs, or what can be seen."""
+    """Does the steps on the store and on a journal in memory; raises `AssertionError` where an answer differs, or what
+    can
+    be seen.
+    """
     memory = MemoryStore()
     async with AsyncExitStack() as stack:
         ours = [await stack.enter_async_context(open_journal()) for _ in range(OPENERS)]
@@ -83,7 +86,8 @@ _ALLOWED_DIFFERENCES: dict[bool, set[tuple[StepResult, StepResult]]] = {
     False: set(product(WITHOUT_LEASE_CODES, WITHOUT_LEASE_CODES)),
     True: {(None, "J005")},
 }
-"""Who has no lease is refused, but may not be able to tell why; and who lost it may be told so when he gives it back."""
+"""Who has no lease is refused, but may not be able to tell why; and who lost it may be told so when he gives it back.
+"""
 
 
 def _update_holders(holders: dict[str, int | None], step: ConformanceStep) -> None:

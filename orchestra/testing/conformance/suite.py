@@ -6,7 +6,8 @@
     def test_my_journal(law: Law, tmp_path: Path) -> None:
         asyncio.run(law.check(lambda: MyJournal.open(tmp_path / "journal")))
 
-Each law wants a fresh store, and opens it as often as it likes: each opening stands for a process. A law that does not hold
+Each law wants a fresh store, and opens it as often as it likes: each opening stands for a process. A law that does not
+hold
 raises `AssertionError` with what was seen and what should have been.
 """
 

@@ -92,7 +92,10 @@ class EndpointFaults:
     long_line: float = 0.0
     """A stream with a line of 10 MB."""
     repeats: int | None = None
-    """Faults hit only the first so many requests with the same body, so that sending again succeeds in the end; None for all."""
+    """Faults hit only the first so many requests with the same body, so that sending again succeeds in the end; None
+    for
+    all.
+    """
 
     def __post_init__(self) -> None:
         chances = [getattr(self, name) for name in FAULT_NAMES]

@@ -4,8 +4,10 @@
         ...                                   # server.url is http://127.0.0.1:PORT
         assert server.app.max_running <= 8           # how many requests ran at once
 
-It answers constrained requests with seeded values of their type: JSON Schemas, choices, and (with llguidance, which comes with
-vLLM) regular expressions and grammars. Give it an `answer` to write the texts yourself. `SimulatedVLLM` alone is an ASGI
+It answers constrained requests with seeded values of their type: JSON Schemas, choices, and (with llguidance, which
+comes with
+vLLM) regular expressions and grammars. Give it an `answer` to write the texts yourself. `SimulatedVLLM` alone is an
+ASGI
 application, for any server.
 """
 
@@ -41,7 +43,9 @@ _MAX_BYTES = 4096
 
 
 def constraint_of(body: Mapping[str, Any]) -> tuple[str, Any] | None:
-    """A request's constraint: `json` with a schema, `regex`, `choice` or `grammar`; or None. Reads OpenAI's `response_format` too."""
+    """A request's constraint: `json` with a schema, `regex`, `choice` or `grammar`; or None. Reads OpenAI's
+    `response_format` too.
+    """
     stated = body.get("structured_outputs")
     if isinstance(stated, Mapping):
         return next(
@@ -61,7 +65,8 @@ def constraint_of(body: Mapping[str, Any]) -> tuple[str, Any] | None:
 
 
 def constrained_text(constraint: tuple[str, Any], random: Random, sources: tuple[str, ...] = ()) -> str:
-    """A text that keeps the constraint. Grammars and regular expressions need the package llguidance, which comes with vLLM.
+    """A text that keeps the constraint. Grammars and regular expressions need the package llguidance, which comes with
+    vLLM.
 
     Raises `InstanceError` where it cannot make one.
     """
@@ -128,7 +133,9 @@ class SimulatedTokenizer:
         return [zlib.crc32(piece.encode("utf-8", "surrogatepass")) % VOCABULARY_SIZE for piece in self.split(text)]
 
     def count_prompt(self, text: str, salt: str) -> tuple[int, int]:
-        """How many tokens a prompt has, and how many of them were cached: whole blocks, from the start, of the same salt."""
+        """How many tokens a prompt has, and how many of them were cached: whole blocks, from the start, of the same
+        salt.
+        """
         ids = self.encode(text)
         link, cached, hit = zlib.crc32(salt.encode()), 0, True
         for start in range(0, len(ids) - len(ids) % BLOCK_TOKENS, BLOCK_TOKENS):
@@ -177,7 +184,8 @@ class ApiError(Exception):
 class SimulatedVLLM:
     """An ASGI application that speaks vLLM's API.
 
-    `requests` are all that were posted, `fault_counts` how often each fault hit, `max_running` how many ran at once at most, `aborted` the
+    `requests` are all that were posted, `fault_counts` how often each fault hit, `max_running` how many ran at once at
+    most, `aborted` the
     requests whose client went away, `adapters` what is loaded, `healthy` what `/health` says.
     """
 
@@ -450,7 +458,10 @@ class SimulatedVLLM:
 
 @dataclass(slots=True)
 class _ResponseGuard:
-    """The way out of a request, which no longer runs once its last bytes go: who has the answer finds the server's count right."""
+    """The way out of a request, which no longer runs once its last bytes go: who has the answer finds the server's
+    count
+    right.
+    """
 
     app: SimulatedVLLM
     inner_send: Send
@@ -548,7 +559,9 @@ class _GeneratedText:
 
 
 class SimulatedServer:
-    """A simulated vLLM on a port of 127.0.0.1, as an async context manager. `url` is its address, `app` tells what happened."""
+    """A simulated vLLM on a port of 127.0.0.1, as an async context manager. `url` is its address, `app` tells what
+    happened.
+    """
 
     def __init__(self, model: str = "simulated", *, port: int = 0, **behaviour: Any) -> None:
         """`behaviour` are the fields of `Behaviour`; a free port is taken where `port` is 0."""
