@@ -76,7 +76,10 @@ FileStamps: TypeAlias = tuple[tuple[int, int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A LoRA adapter that a server can load. `name` is the model name in requests; it contains the digest of the files."""
+    """A LoRA adapter that a server can load.
+
+    `name` is the model name in requests; it contains the digest of the files.
+    """
 
     name: str
     folder: Path
@@ -343,5 +346,8 @@ class AdapterManager:
         return fault
 
     def forget(self, server: str) -> None:
-        """Forgets the adapters of a server that restarted or does not know an adapter. They are loaded again on demand."""
+        """Forgets the adapters of a server that restarted or does not know an adapter.
+
+        They are loaded again on demand.
+        """
         self._loaded.pop(server, None)

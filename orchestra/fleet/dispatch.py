@@ -167,7 +167,10 @@ class Fleet:
             raise FleetError(fault.code, fault.reason, hint=fault.hint)
 
     async def _unavailable_error(self, name: str) -> RequestError | None:
-        """Returns why a server is unavailable now, or None. The result of a probe is used for `PROBE_TIMEOUT` seconds."""
+        """Returns why a server is unavailable now, or None.
+
+        The result of a probe is used for `PROBE_TIMEOUT` seconds.
+        """
         target, now = self.config.servers[name], self._clock.monotonic
         if not isinstance(target, Endpoint):
             root = await self._addresses.url(name, 0.0)
@@ -202,7 +205,10 @@ class Fleet:
         return {"running": local is not None, **told, "requests": self._server_states()}
 
     async def health(self, *, probe: bool = False) -> FleetStatus:
-        """Returns the status of all servers. With `probe` each endpoint is queried for its models, within five seconds."""
+        """Returns the status of all servers.
+
+        With `probe` each endpoint is queried for its models, within five seconds.
+        """
         supervisor = silent = None
         if self.config.local_servers and self._addresses.mode != "none":
             try:
@@ -270,7 +276,9 @@ class Fleet:
         return self._estimator.estimate(call)
 
     async def count_tokens(self, call: CallRequest) -> int | None:
-        """Returns the prompt tokens of a call as counted by the first vLLM server of the choice; None if there is none."""
+        """Returns the prompt tokens of a call as counted by the first vLLM server of the choice; None if
+        there is none.
+        """
         choice = self._choose_servers(call)
         if isinstance(choice, RequestError):
             return None

@@ -11,7 +11,10 @@ Stage: TypeAlias = Literal["weights", "download", "convert", "verify", "start", 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One step of a preparation. `done` and `total` are bytes or seconds, if known; a total of seconds is an estimate."""
+    """One step of a preparation.
+
+    `done` and `total` are bytes or seconds, if known; a total of seconds is an estimate.
+    """
 
     stage: Stage
     message: str

@@ -99,7 +99,10 @@ class RequestError:
     def not_reached(
         cls, code: str, reason: str, hint: str = "", *, retryable: bool = False, sent: bytes = b""
     ) -> RequestError:
-        """Returns an error of a request that no model has received. Resending it fails again unless it is `retryable`."""
+        """Returns an error of a request that no model has received.
+
+        Resending it fails again unless it is `retryable`.
+        """
         return cls(code, reason, hint, reached_model=False, retryable=retryable, sent=sent)
 
     @classmethod

@@ -64,7 +64,10 @@ class Scheduler(Protocol):
     """The number of tickets in the queue."""
 
     def try_enter(self, request: QueueRequest) -> bool:
-        """Admits a request without a ticket if the queue is empty and the request may be sent. Returns whether it did."""
+        """Admits a request without a ticket if the queue is empty and the request may be sent.
+
+        Returns whether it did.
+        """
 
     def enqueue(self, request: QueueRequest) -> Ticket:
         """Adds a request to the queue."""
@@ -227,7 +230,9 @@ class ProgramScheduler:
                 self._new.pop(ticket.run.number, None)
 
     def dequeue(self) -> Ticket | None:
-        """Returns a ticket without a run; else the best ticket, or that of the oldest run if it was passed too often."""
+        """Returns a ticket without a run; else the best ticket, or that of the oldest run if it was passed
+        too often.
+        """
         if (free := _first_waiting(self._without_run)) is not None:
             heapq.heappop(self._without_run)
             self.waiting -= 1

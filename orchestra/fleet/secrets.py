@@ -103,7 +103,9 @@ def _json_pattern(char: str) -> bytes:
 
 
 def contains_split_key(received: bytes, key: str) -> bool:
-    """Whether a response contains the key once the texts at one JSON path are joined: stream chunks, reasoning, tokens."""
+    """Whether a response contains the key once the texts at one JSON path are joined: stream chunks,
+    reasoning, tokens.
+    """
     if not key:
         return False
     one = received.removeprefix(b"\xef\xbb\xbf").lstrip()

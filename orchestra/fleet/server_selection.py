@@ -15,7 +15,10 @@ from orchestra.fleet.request_errors import RequestError
 
 @dataclass(frozen=True, slots=True)
 class ServerChoice:
-    """The servers for a call, at least one, and the card for them. An escalated card has another model and no adapter."""
+    """The servers for a call, at least one, and the card for them.
+
+    An escalated card has another model and no adapter.
+    """
 
     card: Card
     servers: tuple[str, ...]

@@ -61,7 +61,10 @@ class ServerStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetStatus:
-    """The status of a fleet. It has no name and no servers if an `Orchestra` uses other workers, such as a simulation."""
+    """The status of a fleet.
+
+    It has no name and no servers if an `Orchestra` uses other workers, such as a simulation.
+    """
 
     fleet: str = ""
     running: bool = False

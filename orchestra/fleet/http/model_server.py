@@ -124,7 +124,10 @@ class ModelClient:
         return tokens if isinstance(tokens, RequestError) else len(tokens)
 
     async def load_adapter(self, server: str, name: str, folder: str) -> RequestError | None:
-        """Loads an adapter from a folder on the server's machine. Returns None if it is loaded, also if it was before."""
+        """Loads an adapter from a folder on the server's machine.
+
+        Returns None if it is loaded, also if it was before.
+        """
         body = msgspec.json.encode({"lora_name": name, "lora_path": folder})
         fault = send_error(await self.sender.send(server, HttpRequest("/v1/load_lora_adapter", body), seconds=120))
         if fault is None or (fault.code == "F207" and "already" in fault.reason):
@@ -157,7 +160,10 @@ class ModelClient:
         return send_error(sent) or vllm_metrics.parse_metrics(self._body(sent).decode("utf-8", "replace"))
 
     async def _redact(self, server: str, result: Completion | RequestError) -> Completion | RequestError:
-        """Returns the result without the server's key. If the key is split within the response, its bytes are dropped."""
+        """Returns the result without the server's key.
+
+        If the key is split within the response, its bytes are dropped.
+        """
         if not (key := self.sender.key(server)):
             return result
         look = partial(contains_split_key, result.received, key)

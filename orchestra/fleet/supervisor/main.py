@@ -1,8 +1,9 @@
-"""The supervisor: one process a fleet, that outlives the command which started it: `python -m
-orchestra.fleet.supervisor.main FILE`.
+"""The supervisor: one process per fleet, `python -m orchestra.fleet.supervisor.main FILE`. It outlives the command that
+started it.
 
-It holds a lock for its life, so that there is one; listens on a Unix socket beside the lock, one JSON line a question;
-keeps its servers; and ends by itself after `idle_stop` without a client or a request.
+It holds a lock for its lifetime, so there is only one. It listens on a Unix socket beside the lock (one JSON line per
+request), manages
+its servers, and exits after `idle_stop` seconds without a client or a request.
 """
 
 from __future__ import annotations
@@ -50,18 +51,17 @@ log = logging.getLogger("orchestra.fleet.supervisor.main")
 MAX_REQUEST_BYTES = 1 << 16
 CHILDREN_FILE = "children.json"
 KEY_BYTES = 32
-"""Of chance, in the key that all servers of a supervisor want. It is in memory and in their environments alone, and
-ends
+"""Random bytes of the key of all servers of a supervisor. The key is only in memory and in their environments, and ends
 with them.
 """
 MAX_LOG_LINES = 500
-"""Of a log that one answer has."""
+"""Lines of a log in one response."""
 LOCK_TIMEOUT = 60.0
-"""A supervisor that is ending may hold the lock for its grace; a new one waits so long for it."""
+"""Seconds to wait for the lock of a supervisor that is stopping."""
 
 
 class Supervisor:
-    """Keeps the local servers of one fleet, and answers questions about them."""
+    """Manages the local servers of one fleet, and answers requests about them."""
 
     def __init__(self, config: FleetConfig, folders: Folders, launcher: Launcher, timing: Timing | None = None) -> None:
         self.config = config
@@ -82,7 +82,7 @@ class Supervisor:
         self._reason = ""
 
     async def run(self) -> None:
-        """Serves until it is told to stop or nobody has wanted it for `idle_stop` seconds; leaves no child."""
+        """Serves until `stop`, or until no client has used it for `idle_stop` seconds. Stops all child processes."""
         if count := child_process.kill_leftovers(self._runtime_folder / CHILDREN_FILE):
             log.warning("ended %d servers of an earlier supervisor", count)
         loop = asyncio.get_running_loop()
@@ -99,7 +99,7 @@ class Supervisor:
                 group.create_task(self._monitor())
                 await self._stop.wait()
                 log.info("ending: %s", self._reason)
-                path.unlink(missing_ok=True)  # whoever comes now starts another
+                path.unlink(missing_ok=True)  # a new client starts another supervisor
                 listener.close()
                 for server_supervisor in self._servers.values():
                     server_supervisor.stop()
@@ -108,12 +108,12 @@ class Supervisor:
             (self._runtime_folder / CHILDREN_FILE).unlink(missing_ok=True)
 
     def stop(self, reason: str) -> None:
-        """Asks `run` to end."""
+        """Makes `run` return."""
         self._reason = self._reason or reason
         self._stop.set()
 
     async def _monitor(self) -> None:
-        """Notes the children for a successor, and sees whether anybody still wants them."""
+        """Records the children for a later supervisor, and checks for idleness."""
         seen: dict[str, tuple[int, int]] = {}
         noted: list[int] = []
         while not self._stop.is_set():
@@ -197,7 +197,7 @@ class Supervisor:
 
 
 def weights_launcher(folders: Folders) -> Launcher:
-    """Starts vLLM on weights that are in the cache, each file compared with its digest first."""
+    """Returns a launcher that verifies the digests of the cached weights, then returns the command of vLLM."""
 
     def start(server: LocalServer, port: int) -> ProcessSpec:
         vllm_launch.vllm_version()
@@ -214,7 +214,9 @@ def weights_launcher(folders: Folders) -> Launcher:
 
 
 def acquire_lock(lock: Path, timeout: float = LOCK_TIMEOUT) -> IO[str] | None:
-    """The lock, held as long as the file is open; None where another supervisor answers, or holds it for too long."""
+    """Returns the open lock file, which holds the lock; None if another supervisor answers, or holds it for
+    too long.
+    """
     file = lock.open("a+")
     deadline = time.monotonic() + timeout
     while True:
@@ -229,7 +231,7 @@ def acquire_lock(lock: Path, timeout: float = LOCK_TIMEOUT) -> IO[str] | None:
 
 
 def serve(file: Path, launcher: Launcher | None = None, timing: Timing | None = None) -> int:
-    """Runs the supervisor of the fleet in `file`; gives 0, also where another one is there already."""
+    """Runs the supervisor of the fleet in `file`. Returns 0, also if another one runs already."""
     config = FleetConfig.model_validate_json(file.read_bytes())
     folders = Folders.from_environment()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
@@ -246,7 +248,7 @@ def serve(file: Path, launcher: Launcher | None = None, timing: Timing | None = 
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Leaves the command that started it (so that nobody has to wait for it), and serves."""
+    """Forks, so that the starting command need not wait, and serves."""
     if os.fork():
         os._exit(0)
     os.setsid()

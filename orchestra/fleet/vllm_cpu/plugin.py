@@ -1,13 +1,12 @@
-"""The plugin that makes adapters on a CPU right, and cheaper, loaded by vLLM itself (entry point
-`vllm.general_plugins`).
+"""A plugin of vLLM (entry point `vllm.general_plugins`) that corrects and accelerates LoRA adapters on CPUs.
 
-vLLM 0.32 has two faults on CPUs: where every slot is in use, requests without an adapter silently get the last one's,
-and an adapter
-costs most of the speed. Where the version is one whose source was read, vLLM is given
-`orchestra.fleet.vllm_cpu.lora_product` in the place of
-its own product. Any other version is left alone, and the fleet keeps a slot free instead (`spare_slots`).
+vLLM 0.32 has two faults on CPUs: with all slots in use, requests without an adapter silently get the last slot's, and
+an adapter costs
+most of the speed. In versions whose source was read, the plugin replaces vLLM's product by
+`orchestra.fleet.vllm_cpu.lora_product`. Other
+versions are not changed, and the fleet keeps a slot free instead (`spare_slots`).
 
-This module is imported by the fleet and inside vLLM's processes: at its top it needs the standard library only.
+The fleet and vLLM's processes import this module, so its top level needs the standard library only.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from typing import Any
 
 ENTRY_POINT_GROUP = "vllm.general_plugins"
 PLUGIN_NAME = "orchestra_lora_cpu"
-"""The name of the entry point in pyproject.toml, and what `VLLM_PLUGINS` says where it shall be loaded."""
+"""The name of the entry point in pyproject.toml and in `VLLM_PLUGINS`."""
 WRAPPER_CLASS = "orchestra.fleet.vllm_cpu.lora_product.GroupedLora"
 
 METHOD_VARIABLE = "VLLM_WORKER_MULTIPROC_METHOD"
 KNOWN_VERSIONS = ("0.32.0",)
-"""Versions of vLLM whose LoRA on CPUs was read; `tests/real/test_adapters.py` holds them to it, `bench/adapters.py`
-measures them.
+"""Versions of vLLM whose LoRA on CPUs was read. `tests/real/test_adapters.py` tests them, `bench/adapters.py` measures
+them.
 """
 
 REPLACED_METHODS = {
@@ -36,11 +35,11 @@ REPLACED_METHODS = {
     "add_shrink": "self y x lora_a_stacked scale kwargs",
     "update_metadata": "self mapping lora_index_to_id max_loras vocab_size kwargs",
 }
-"""What of `PunicaWrapperCPU` is replaced, with the parameters that it has in those versions."""
+"""The replaced methods of `PunicaWrapperCPU`, with their parameters in those versions."""
 
 
 def installed_version() -> str:
-    """The version of the vLLM in this environment, without its build's name; empty where there is none."""
+    """Returns the version of the installed vLLM without its local part; empty if it is not installed."""
     for name in ("vllm", "vllm-cpu"):
         try:
             return importlib.metadata.version(name).partition("+")[0]
@@ -50,18 +49,16 @@ def installed_version() -> str:
 
 
 def spare_slots() -> int:
-    """How many slots a CPU server of this environment must keep free: none where vLLM loads this plugin, and one where
-    it
-    does not.
-    """
+    """Returns the number of slots that a CPU server here must keep free: 0 if vLLM loads this plugin, else 1."""
     registered = any(entry.name == PLUGIN_NAME for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))
     return 0 if registered and installed_version() in KNOWN_VERSIONS else 1
 
 
 def register() -> None:
-    """Called by each process of vLLM while it starts. Raises `RuntimeError` where a known version is not what its
-    release
-    was.
+    """Installs the corrections. vLLM calls it at the start of each process.
+
+    Raises:
+        RuntimeError: A known version differs from its release.
     """
     from vllm.logger import init_logger
     from vllm.platforms import current_platform
@@ -90,7 +87,7 @@ def _wrapper_class(platform: Any) -> str:
 
 
 def changed_methods() -> list[str]:
-    """The methods of vLLM's product whose parameters are not those that were read; with vLLM only."""
+    """Returns the methods of vLLM's product whose parameters differ from the known ones. Needs vLLM."""
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
     return [
@@ -104,12 +101,12 @@ def fork_engine(platform: Any) -> None:
     """Makes vLLM fork its engine on CPUs, as it does on GPUs.
 
     vLLM 0.32 spawns each of its processes on a CPU, and each imports PyTorch and vLLM for many seconds. A forked engine
-    has these imports:
-    it saves a third to a half of the time until a server answers. A fork is safe as long as OpenMP has no threads yet,
-    so the first process
-    computes nothing (`orchestra.fleet.supervisor.vllm_launch` gives it one thread). The processes that the engine
-    starts are still spawned,
-    because OpenMP reads which cores a process may use only when it is loaded.
+    has these
+    imports: it saves a third to a half of the time until a server answers. A fork is safe as long as OpenMP has no
+    threads yet, so the
+    first process computes nothing (`orchestra.fleet.supervisor.vllm_launch` gives it one thread). The processes that
+    the engine starts
+    are still spawned, because OpenMP reads which cores a process may use only when it is loaded.
 
     Args:
         platform: vLLM's class for CPUs. It sets `spawn` each time it checks a configuration.

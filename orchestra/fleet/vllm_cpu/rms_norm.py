@@ -1,8 +1,8 @@
-"""Norms on a CPU by the kernel that vLLM 0.32 brings for them, and on x86 does not call.
+"""RMS norms on a CPU with a kernel that vLLM 0.32 includes but does not use on x86.
 
-It computes a root mean square norm as eight operations of torch, twice a layer; of a step that writes a token for each
-of 16 requests
-they are a seventh. Imported inside vLLM's worker only, by `orchestra.fleet.vllm_cpu.worker`.
+vLLM computes a root mean square norm with eight operations of torch, twice a layer. In a step that decodes a token for
+each of 16
+requests they take a seventh. Imported inside vLLM's worker only, by `orchestra.fleet.vllm_cpu.worker`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ from vllm.logger import init_logger
 from vllm.model_executor.layers.layernorm import RMSNorm
 
 WIDTH_MULTIPLE = 8
-"""The kernel refuses widths that are no multiple of its vectors; so many 16-bit numbers are one."""
+"""The kernel requires widths that are a multiple of its vectors, in 16-bit numbers."""
 
 
 def install() -> None:
-    """From now on norms are the kernel's where they are of the usual kind, and vLLM's operations elsewhere. Once is
-    enough.
-    """
+    """Makes norms of the usual kind use the kernel. Others keep vLLM's operations. Further calls do nothing."""
     if not hasattr(RMSNorm.forward_native, "__wrapped__"):
         RMSNorm.forward_native = _use_kernel(RMSNorm.forward_native)
         init_logger("vllm.plugins.orchestra").info("orchestra: norms by vLLM's kernel")

