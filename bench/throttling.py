@@ -4,7 +4,7 @@
 
 A run is eight calls, one after the other; many runs start at once, of which the endpoint (`bench.throttling_server`, a process of its own)
 gets 64 requests at once. The limits are Orchestra's own, the AIMD that it had before (half the limit for each rejection), and a fixed
-window, all behind `orchestra.fleet.concurrency_limit.ConcurrencyLimit`, in the engine. The plain client is aiohttp with a semaphore, and
+window, all behind `orchestra.fleet.concurrency.ConcurrencyLimit`, in the engine. The plain client is aiohttp with a semaphore, and
 tenacity's exponential back-off.
 
 Rates are of the first nine tenths of the calls that succeed: the last ones wait for their own pauses. Each is divided by the rate of the
@@ -40,7 +40,7 @@ from bench.throttling_server import LATENCY, SLOTS
 from orchestra import Orchestra
 from orchestra.core.settings import Settings
 from orchestra.fleet import dispatch, sender
-from orchestra.fleet.concurrency_limit import AdaptiveLimit, ConcurrencyLimit, InFlightRequest, RequestOutcome
+from orchestra.fleet.concurrency import AdaptiveLimit, ConcurrencyLimit, InFlightRequest, RequestOutcome
 from orchestra.workflows.python.steps import Workflow
 from orchestra.workflows.yaml.reader import read
 

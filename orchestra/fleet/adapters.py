@@ -1,4 +1,4 @@
-"""Adapters: which folder stands behind a card's adapter, and where it is loaded already."""
+"""Adapters of cards: where their files are, which base model they need, and on which servers they are loaded."""
 
 from __future__ import annotations
 
@@ -7,56 +7,112 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
 from orchestra.agents.card import Card
 from orchestra.core.errors import FleetError, InputError
-from orchestra.fleet.config import FleetConfig, LocalServer
+from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer
 from orchestra.fleet.http.model_server import ModelClient
 from orchestra.fleet.request_errors import RequestError
 from orchestra.fleet.supervisor.folders import is_disk_full
 from orchestra.fleet.vllm_cpu import plugin
-from orchestra.fleet.weights.adapter_checks import CONFIG, WEIGHTS, check_adapter, check_base
+from orchestra.fleet.weights.adapter_checks import CONFIG, MANIFEST, WEIGHTS, check_adapter, check_base, read_manifest
 from orchestra.fleet.weights.download import file_sha256
 from orchestra.fleet.weights.safetensors import check_folder
 from orchestra.fleet.weights.weights import ModelStore
 from orchestra.fleet.weights.weights import find_weights as find_weights
 from orchestra.schema.strict_json import canonical, digest
 
+
+@dataclass(slots=True)
+class AdapterBases:
+    """The base model of each adapter, cached until the adapter's manifest is replaced."""
+
+    _cache: dict[Path, tuple[tuple[int, int], str]] = field(default_factory=dict)
+    """Manifest to (modification time and inode, base). The base is empty if the manifest does not state it."""
+
+    def uses_adapter(self, card: Card, server: LocalServer | Endpoint) -> bool:
+        """Returns whether a server is asked for a card's adapter.
+
+        It is if the card has one, and its manifest does not name another base. An adapter of the fleet file is always
+        asked for.
+        """
+        if card.adapter is None or card.folder is None:
+            return card.adapter is not None
+        if isinstance(server, LocalServer) and card.adapter in server.adapters:
+            return True
+        return self._base(card.folder / card.adapter / MANIFEST) in ("", server.model)
+
+    def base_mismatch(self, card: Card, name: str, server: LocalServer | Endpoint) -> RequestError | None:
+        """Returns F222 for a server that is not asked for a card's adapter; None if the card allows its prompt without
+        the
+        adapter.
+
+        So a packaged specialist runs on any fleet: tuned where its base is, and by its prompt elsewhere.
+        """
+        if card.adapter is None or card.folder is None or card.elsewhere == "prompt":
+            return None
+        base = self._base(card.folder / card.adapter / MANIFEST)
+        reason = f"the adapter {card.adapter!r} of {card.name!r} is for the base {base!r}, and the server {name!r} has {server.model!r}"
+        hint = "train it on this base; or `elsewhere: prompt` in agent.yaml: its prompt alone is asked there"
+        return RequestError.not_reached("F222", reason, hint)
+
+    def _base(self, manifest: Path) -> str:
+        try:
+            now = os.stat(manifest)
+            stamp = now.st_mtime_ns, now.st_ino
+            if (known := self._cache.get(manifest)) is None or known[0] != stamp:
+                known = self._cache[manifest] = stamp, read_manifest(manifest.parent).base
+            return known[1]
+        except (OSError, FleetError):
+            return ""  # loading the adapter refuses a manifest that cannot be read
+
+
 FileStamps: TypeAlias = tuple[tuple[int, int, int], ...]
-"""What changes when one of an adapter's two files is replaced: of each its time, its inode, its size."""
+"""Modification time, inode and size of both files of an adapter. They change when a file is replaced."""
 
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A LoRA that a server can load: the name that requests carry, and its folder. The name holds its digest."""
+    """A LoRA adapter that a server can load.
+
+    `name` is the model name in requests; it contains the digest of the files.
+    """
 
     name: str
     folder: Path
 
 
 def find_adapter(card: Card, server: LocalServer) -> Path:
-    """The folder of a card's adapter: the fleet's of that name, else the one in the card's own folder.
+    """Returns the folder of a card's adapter: the fleet's folder of that name, else the one in the card's own folder.
 
-    Raises `FleetError` F212 where there is none.
+    Raises:
+        FleetError: F212, there is no such folder.
     """
     assert card.adapter is not None, "only for cards with an adapter"
     if card.adapter in server.adapters:
         return Path(server.adapters[card.adapter])
     own = (card.folder / card.adapter).resolve() if card.folder else None
-    if own and card.folder and own.is_relative_to(card.folder.resolve()) and os.path.isdir(own):  # not in a folder that may not be entered
+    # `isdir` is False for a folder that may not be entered.
+    if own and card.folder and own.is_relative_to(card.folder.resolve()) and os.path.isdir(own):
         return own
-    hint = f"put it into {card.folder / card.adapter}" if card.folder else "name its folder under `adapters:` of the server"
+    hint = (
+        f"put it into {card.folder / card.adapter}"
+        if card.folder
+        else "name its folder under `adapters:` of the server"
+    )
     raise FleetError("F212", f"the adapter {card.adapter!r} of {card.name!r} is not there", hint=hint)
 
 
 def load_adapter_files(card: Card, server: LocalServer, model_store: ModelStore) -> Adapter:
-    """The adapter of a card, its files checked, and kept in the model store.
+    """Checks the files of a card's adapter and copies them to the model store.
 
-    Raises `FleetError` F007 (not safe to load), F212 (no adapter, or one that cannot be read or kept), F222 (one that does not fit) or F004
-    (disk full).
+    Raises:
+        FleetError: F007 (not safe to load), F212 (missing, unreadable, or the store is not writable), F222 (does not
+        fit the base) or
+            F004 (disk full).
     """
     store = model_store.folders.adapters
     try:
@@ -72,22 +128,28 @@ def _load_adapter_files(card: Card, server: LocalServer, model_store: ModelStore
     folder = find_adapter(card, server)
     for name in (WEIGHTS, CONFIG):
         if not (folder / name).is_file():
-            raise FleetError("F212", f"{folder} is no adapter: it has no {name}", hint="save it with peft's `save_pretrained`")
+            raise FleetError(
+                "F212", f"{folder} is no adapter: it has no {name}", hint="save it with peft's `save_pretrained`"
+            )
     check_folder(folder)
     check_adapter(folder)
-    if (base := find_weights(server.weights, ModelStore(model_store.folders))) is not None:  # as the supervisor finds them
+    # The supervisor finds the weights in the same way.
+    if (base := find_weights(server.weights, ModelStore(model_store.folders))) is not None:
         check_base(folder, base)
     digest = adapter_digest(folder)
     return Adapter(f"{card.adapter}-{digest[:12]}", store_adapter(folder, digest, model_store.folders.adapters))
 
 
 def adapter_digest(folder: Path) -> str:
-    """The digest of an adapter: of its weights, and of how they are scaled and where they sit."""
+    """Returns the digest of an adapter: of its weights and of its LoRA configuration."""
     return digest(" ".join(_file_digests(folder)).encode())
 
 
 def binding_digest(folder: Path) -> str:
-    """The digest of the same two files that memos and certificates have kept from the beginning, which another one would void."""
+    """Returns the digest of the same two files in the form that memos and certificates store.
+
+    Another form would invalidate all stored memos and certificates.
+    """
     return digest(canonical(_file_digests(folder)))
 
 
@@ -96,9 +158,12 @@ def _file_digests(folder: Path) -> list[str]:
 
 
 def store_adapter(folder: Path, file_digest: str, store: Path) -> Path:
-    """An adapter's files under its digest, where nobody changes them: servers read them again when its slot was needed meanwhile.
+    """Copies an adapter's files to a folder of the store that is named by their digest, and returns the folder.
 
-    Raises `OSError` where they cannot be written.
+    The copy is never changed. A server reads it again if another adapter took the slot meanwhile.
+
+    Raises:
+        OSError: The files cannot be written.
     """
     place = store / file_digest
     if not (place / WEIGHTS).is_file():
@@ -110,18 +175,20 @@ def store_adapter(folder: Path, file_digest: str, store: Path) -> Path:
             os.replace(partial, place)
         except OSError:
             shutil.rmtree(partial)
-            if not (place / WEIGHTS).is_file():  # else another process was faster
+            if not (place / WEIGHTS).is_file():  # else another process stored it first
                 raise
     return place
 
 
 def adapter_files(folder: Path) -> tuple[str, str]:
-    """An adapter's weights, and how they are scaled and where they sit: as strings, for each call asks for their stamp."""
+    """Returns the paths of an adapter's weights and configuration. They are strings because each call asks for their
+    stamps.
+    """
     return str(folder / WEIGHTS), str(folder / CONFIG)
 
 
 def file_stamps(files: tuple[str, str]) -> FileStamps | None:
-    """Of an adapter's two files; None where one of them is not there."""
+    """Returns the stamps of an adapter's two files; None if one is missing."""
     try:
         weights, config = os.stat(files[0]), os.stat(files[1])
     except OSError:
@@ -130,14 +197,22 @@ def file_stamps(files: tuple[str, str]) -> FileStamps | None:
 
 
 def check_slots(config: FleetConfig, cards: Iterable[Card]) -> None:
-    """Refuses a fleet with too few slots for the adapters of its cards. Raises `InputError` F102.
+    """Refuses a fleet with too few slots for the adapters of its cards.
 
-    On the CPU one slot stays free where vLLM is not one that `lora_cpu` mends: its kernels there read “no adapter” as the last slot,
-    and with all in use the base model would silently answer with an adapter.
+    On a CPU one slot stays free unless the plugin `vllm_cpu.plugin` fixes this version of vLLM: its kernels there read
+    “no adapter” as
+    the last slot, so with all slots in use an adapter would silently answer for the base model.
+
+    Raises:
+        InputError: F102.
     """
     listed = list(cards)
     for name, server in config.local_servers.items():
-        own = {c.name for c in listed if c.adapter and c.adapter not in server.adapters and name in config.servers_for(c.model)}
+        own = {
+            c.name
+            for c in listed
+            if c.adapter and c.adapter not in server.adapters and name in config.servers_for(c.model)
+        }
         wanted = [*server.adapters, *own]
         spare = plugin.spare_slots() if wanted and server.device == "cpu" else 0
         if server.max_loras < len(wanted) + spare:
@@ -153,12 +228,14 @@ def _slots_error(name: str, slots: int, adapters: int, spare: int) -> InputError
         message += f", and {spare} that must stay empty"
         why = "on CPUs this version of vLLM answers requests without an adapter from the last slot"
         why += ", so an adapter there would answer for the base model"
-    return InputError("F102", message, why=why, hint=f"set max_loras: {adapters + spare} under servers.{name} in the fleet file")
+    return InputError(
+        "F102", message, why=why, hint=f"set max_loras: {adapters + spare} under servers.{name} in the fleet file"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _CachedAdapter:
-    """An adapter that was read, and from where."""
+    """An adapter that was read, and the stamps of its files at that time."""
 
     files: tuple[str, str]
     stamps: FileStamps | None
@@ -166,66 +243,89 @@ class _CachedAdapter:
 
 
 class AdapterManager:
-    """Which adapters are loaded where. A server that restarted has none: its address is new.
+    """The adapters that are loaded on each server. A restarted server has a new address and no adapters.
 
-    An adapter whose files were replaced, by a promotion, is read anew at the next call and loaded beside the old one, which goes when
-    the new one is there; calls under way end with the one that they began with.
+    An adapter whose files were replaced by a promotion is read again at the next call and loaded beside the old one.
+    The old one is
+    unloaded afterwards. Calls in flight finish with the adapter that they started with.
     """
 
     def __init__(self, client: ModelClient, model_store: ModelStore, spare_slots: Callable[[str], int]) -> None:
-        """`spare_slots` says of a server how many slots must stay free."""
+        """Creates a manager without loaded adapters.
+
+        Args:
+            client: The client of the servers.
+            model_store: The store into which adapters are copied.
+            spare_slots: Returns how many slots of a server must stay free.
+        """
         self._client, self._model_store, self._spare_slots = client, model_store, spare_slots
         self._loaded: dict[str, set[str]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._cache: dict[tuple[str, str], _CachedAdapter] = {}
 
     def is_loaded(self, server: str, card: Card) -> bool:
-        """Whether a card's adapter, where it has one, is known to be loaded on a server."""
+        """Whether a card has no adapter, or its adapter is known to be loaded on a server."""
         if card.adapter is None:
             return True
         known = self._cache.get((server, card.digest))
         return known is not None and known.adapter.name in self._loaded.get(server, ())
 
-    async def ensure(self, server: str, card: Card, servers: Mapping[str, object], *, once: bool = False) -> str | RequestError:
-        """The model's name for a card's requests to a server, its adapter loaded; empty for the server's own model.
+    async def ensure(
+        self, server: str, card: Card, servers: Mapping[str, object], *, once: bool = False
+    ) -> str | RequestError:
+        """Loads a card's adapter on a server, and returns the model name for its requests; empty for the server's own
+        model.
 
-        `once` is set by a caller that has another server to ask.
+        Args:
+            server: The name of the server.
+            card: The card.
+            servers: The servers of the fleet by name.
+            once: Whether to give up after one try, because the caller can use another server.
         """
         if card.adapter is None:
             return ""
         target = servers[server]
         if not isinstance(target, LocalServer):
-            return card.adapter  # an endpoint has it under that name, or answers that it has not
+            return card.adapter  # an endpoint has the adapter under this name, or answers that it does not
         known = self._cache.get((server, card.digest))
-        if known is not None and known.adapter.name in self._loaded.get(server, ()) and known.stamps == file_stamps(known.files):
+        if (
+            known is not None
+            and known.adapter.name in self._loaded.get(server, ())
+            and known.stamps == file_stamps(known.files)
+        ):
             return known.adapter.name
         async with self._locks.setdefault(server, asyncio.Lock()):
             try:
                 adapter = await self._refresh(server, card, target)
             except FleetError as error:
                 return RequestError.from_error(error)
-            if adapter.name not in self._loaded.get(server, ()) and (fault := await self._load(server, adapter, target, once)) is not None:
+            if (
+                adapter.name not in self._loaded.get(server, ())
+                and (fault := await self._load(server, adapter, target, once)) is not None
+            ):
                 return fault
             if known is not None and known.adapter.name != adapter.name:
                 await self._unload(server, known.adapter.name)
         return adapter.name
 
     async def _refresh(self, server: str, card: Card, target: LocalServer) -> Adapter:
-        """The adapter as its files are now. Raises `FleetError`."""
+        """Returns the adapter with its current files. Raises `FleetError`."""
         known = self._cache.get((server, card.digest))
         if known is None or known.stamps != file_stamps(known.files):
             found = adapter_files(find_adapter(card, target))
-            stamps = file_stamps(found)  # before the files are read: a change meanwhile is seen at the next call
+            # before the files are read, so that a change meanwhile is noticed at the next call
+            stamps = file_stamps(found)
             known = self._cache[server, card.digest] = _CachedAdapter(
                 found, stamps, await asyncio.to_thread(load_adapter_files, card, target, self._model_store)
             )
         return known.adapter
 
     async def _unload(self, server: str, name: str) -> None:
-        """Unloads an adapter that no card has any more."""
+        """Unloads an adapter that no card uses any more."""
         if all(known.adapter.name != name for (where, _), known in self._cache.items() if where == server):
             self._loaded.get(server, set()).discard(name)
-            await self._client.unload_adapter(server, name)  # a server that cannot keeps it: it does no harm there
+            # a server that cannot unload it keeps it, which does no harm
+            await self._client.unload_adapter(server, name)
 
     async def _load(self, server: str, adapter: Adapter, target: LocalServer, once: bool) -> RequestError | None:
         listed = await self._client.adapters(server, once=once)
@@ -237,11 +337,17 @@ class AdapterManager:
         spare = self._spare_slots(server)
         if spare and len(listed) + spare >= target.max_loras:
             reason = f"{server} holds {len(listed)} adapters of other commands, and on the CPU its last slot stays free"
-            return RequestError.not_reached("F219", reason, "orchestra fleet stop, or raise `max_loras` in the fleet file")
+            return RequestError.not_reached(
+                "F219", reason, "orchestra fleet stop, or raise `max_loras` in the fleet file"
+            )
         if (fault := await self._client.load_adapter(server, adapter.name, str(adapter.folder))) is None:
-            self._loaded.get(server, set()).add(adapter.name)  # it may have moved meanwhile: then all are loaded anew
+            # if the server has restarted meanwhile, all adapters are loaded again
+            self._loaded.get(server, set()).add(adapter.name)
         return fault
 
     def forget(self, server: str) -> None:
-        """A server restarted, or says that it does not know an adapter: all are loaded again when they are needed."""
+        """Forgets the adapters of a server that restarted or does not know an adapter.
+
+        They are loaded again on demand.
+        """
         self._loaded.pop(server, None)

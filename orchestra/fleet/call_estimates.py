@@ -1,4 +1,4 @@
-"""The call estimator: the bounds of the cost of a call to a model, and the memo key of its answer. Sends no request."""
+"""Estimates a call to a model without a request: bounds of its cost, and the memo key of its answer."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from orchestra.agents.card import Card
-from orchestra.agents.prompt import ChatMessage, ConstraintMode, Prompt
+from orchestra.agents.output_parser import OutputParser
+from orchestra.agents.prompt import ChatMessage, CompiledPrompt, ConstraintMode, Prompt
 from orchestra.core.errors import InputError
 from orchestra.core.protocols import NO_ESTIMATE, CallEstimate, CallRequest
-from orchestra.fleet.card_cache import CardCache
 from orchestra.fleet.card_versions import MEMO_VERSION, resolve_card
 from orchestra.fleet.config import TEMPLATE_TOKENS, Endpoint, FleetConfig
 from orchestra.fleet.model_digests import ModelDigests
@@ -19,15 +19,48 @@ from orchestra.fleet.server_selection import ServerChoice, choose_servers, suppo
 from orchestra.fleet.weights.weights import ModelStore
 from orchestra.schema.strict_json import canonical, digest
 
+
+class PreparedCard:
+    """A card with its compiled prompt and the parser of its answers."""
+
+    __slots__ = ("prompt", "reader")
+
+    def __init__(self, card: Card) -> None:
+        """Raises `InputError` A007 if a prompt of the card cannot be rendered."""
+        self.prompt, self.reader = CompiledPrompt(card), OutputParser(card)
+
+
+class CardCache:
+    """Compiled prompts and parsers of cards, created on demand."""
+
+    __slots__ = ("_cards",)
+
+    def __init__(self) -> None:
+        self._cards: dict[str, PreparedCard] = {}
+
+    def get(self, card: Card) -> PreparedCard:
+        """Returns the prepared card. The key is the card's digest, so a copy with another model or adapter shares it.
+
+        Raises:
+            InputError: A007.
+        """
+        part = self._cards.get(card.digest)
+        if part is None:
+            part = self._cards[card.digest] = PreparedCard(card)
+        return part
+
+
 MESSAGE_TOKENS = 16
-"""Tokens that a chat template puts around a message, at most: ChatML takes 5, Llama 3 takes 6."""
+"""Tokens that a chat template adds to a message, at most: ChatML takes 5, Llama 3 takes 6."""
 CONSTRAINT_VERSION = 1
-"""Version of how constraints are made of types and evidence: counted up when the same ones give another constraint."""
+"""Version of the translation of types and evidence into constraints. Increase it when the same input gives another
+constraint.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallEstimator:
-    """Measures calls by the cards and the fleet's configuration."""
+    """Estimates calls from the cards and the fleet's configuration."""
 
     config: FleetConfig
     cards: Mapping[str, Card]
@@ -42,28 +75,42 @@ class CallEstimator:
         object.__setattr__(self, "model_digests", ModelDigests(self.model_store))
 
     def estimate(self, call: CallRequest) -> CallEstimate:
-        """The bounds of a call, and its memo key; nothing for one that no model of the fleet will be asked for."""
+        """Returns the bounds of a call and its memo key; `NO_ESTIMATE` for a call that no model of the
+        fleet answers.
+        """
         try:
             card = resolve_card(call, self.cards, self.cards_by_digest)
             if card is None or card.kind != "model":
                 return NO_ESTIMATE
-            # The grammar over the evidence takes a millisecond, and follows from what is in the key: it is not made twice.
-            prompt = self.card_cache.get(card).prompt.render(call.inputs, evidence=call.evidence, feedback=call.feedback, constraint="none")
+            # The grammar over the evidence takes a millisecond and follows from what is in the key, so it is not built
+            # here.
+            prompt = self.card_cache.get(card).prompt.render(
+                call.inputs, evidence=call.evidence, feedback=call.feedback, constraint="none"
+            )
         except InputError:
-            return NO_ESTIMATE  # it will be refused for this
+            return NO_ESTIMATE  # the call itself is refused with this error
         most = prompt.max_output if call.max_output is None else min(call.max_output, prompt.max_output)
         least, choice = min(card.min_output, most), choose_servers(self.config, call, card)
         if isinstance(choice, RequestError):
-            return CallEstimate(prompt_tokens=max_prompt_tokens(prompt.messages, TEMPLATE_TOKENS), max_output=most, min_output=least)
+            return CallEstimate(
+                prompt_tokens=max_prompt_tokens(prompt.messages, TEMPLATE_TOKENS), max_output=most, min_output=least
+            )
         template = max(self.config.servers[name].template_tokens for name in choice.servers)
         bound, memo = max_prompt_tokens(prompt.messages, template), self._memo_key(call, card, choice, prompt)
         price, unpriced = max_prices(self.config, choice.servers)
         return CallEstimate(
-            prompt_tokens=bound, max_output=most, min_output=least, token_prices=price, unpriced_server=unpriced, memo_key=memo
+            prompt_tokens=bound,
+            max_output=most,
+            min_output=least,
+            token_prices=price,
+            unpriced_server=unpriced,
+            memo_key=memo,
         )
 
     def _memo_key(self, call: CallRequest, card: Card, choice: ServerChoice, prompt: Prompt) -> str:
-        """The key; empty where the same call may be answered otherwise. It holds for every server that may be asked, whichever is free."""
+        """Returns the memo key; empty if a repeated call may get another answer. The key is the same for all servers of
+        the choice.
+        """
         if card.sampling.temperature > 0 and card.sampling.seed is None and not call.sample:
             return ""
         targets = {name: self.config.servers[name] for name in choice.servers}
@@ -85,7 +132,7 @@ class CallEstimator:
                 call.label,
                 call.tier if call.tier > 1 else call.is_escalated,
                 *([call.sample] if call.sample else []),
-            ],  # keys of before stay
+            ],  # an optional last item keeps the keys of earlier versions valid
         ]
         try:
             return digest(canonical(said))
@@ -94,7 +141,10 @@ class CallEstimator:
 
 
 def max_prices(config: FleetConfig, names: Iterable[str]) -> tuple[tuple[float, float], str]:
-    """The dearest money for a token of prompt and of output among servers that may be asked; and one whose price nobody knows."""
+    """Returns the highest prices of a prompt token and of an output token among the servers, and the name of one
+    without a
+    price.
+    """
     prompt = output = 0.0
     unpriced = ""
     for name in names:
@@ -109,10 +159,11 @@ def max_prices(config: FleetConfig, names: Iterable[str]) -> tuple[tuple[float, 
 
 
 def max_prompt_tokens(messages: Iterable[ChatMessage], template: int) -> int:
-    """A bound on the tokens of a chat: no token is shorter than a byte, `template` of them come once, and some a message.
+    """Returns an upper bound of the tokens of a chat: one per byte, `template` once, and `MESSAGE_TOKENS` per message.
 
-    That holds for byte-level vocabularies. Tokenizers of the Qwen family compose characters first (NFC), which can take more bytes
-    than the text had.
+    The bound holds for byte-level vocabularies. Tokenizers of the Qwen family normalize to NFC first, which can need
+    more bytes than the
+    text had.
     """
     return template + MESSAGE_TOKENS + sum(MESSAGE_TOKENS + _utf8_length(message.content) for message in messages)
 

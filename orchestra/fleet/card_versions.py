@@ -1,4 +1,4 @@
-"""Which card a call means: the current one of its name, or the one that its run began with."""
+"""Resolves the card of a call: the current card of its name, or the version that its run started with."""
 
 from __future__ import annotations
 
@@ -9,14 +9,22 @@ from orchestra.core.errors import InputError
 from orchestra.core.protocols import CallRequest
 
 MEMO_VERSION = "2"
-"""Version of what a memo keeps of an agent's answer, in its key: counted up when more is kept, so that what was kept before is asked for
-again. 2: how sure the agent is, too."""
+"""Version of a memo's content, part of the memo key. Increase it when a memo stores more, so that older memos are not
+used.
+Version 2 added the confidence.
+"""
 
 
 def resolve_card(call: CallRequest, cards: Mapping[str, Card], cards_by_digest: Mapping[str, Card]) -> Card | None:
-    """The card of a call's name, of the call's version where it states one; None where no card has the name.
+    """Returns the card of a call; None if no card has its name.
 
-    `cards` are the current ones by name, `cards_by_digest` older ones. Raises `InputError` F221 for a version that nobody has.
+    Args:
+        call: The call. An empty `version` means the current card.
+        cards: The current cards by name.
+        cards_by_digest: Older cards by digest.
+
+    Raises:
+        InputError: F221, the version is not available.
     """
     card = cards.get(call.name)
     if not call.version or (card is not None and card.digest == call.version):

@@ -1,4 +1,7 @@
-"""Faults of fleet files: pydantic's findings as located, coded errors, with where a key belongs that stands elsewhere."""
+"""Errors of fleet files: translates pydantic's errors into coded errors with a location, and a hint where a misplaced
+key
+belongs.
+"""
 
 from __future__ import annotations
 
@@ -17,27 +20,35 @@ _UNKNOWN_NAME = "misnamed"
 
 
 def unknown_name_error(message: str, *path: str | int) -> PydanticCustomError:
-    """A name that means nothing, with where it stands; a number behind a single name that is no list is passed over."""
+    """Returns an error for an unknown name, with its path. A list index behind a single name that is no list is
+    ignored.
+    """
     return PydanticCustomError(_UNKNOWN_NAME, "{message}", {"message": message, "at": path})
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or nothing."""
+    """Returns `; did you mean 'x'?`, or an empty string."""
     return f"; did you mean {near!r}?" if (near := closest_match(name, known)) else ""
 
 
 def validation_errors(
     error: ValidationError, marked: YamlDocument, root: ModelType, key_locations: Mapping[ModelType, str]
 ) -> list[InputError]:
-    """What pydantic found in a file of the type `root`, each error with its location.
+    """Returns pydantic's errors of a file as located errors.
 
-    Keys stand at the top level, or at one of `key_locations`.
+    Args:
+        error: The error of pydantic.
+        marked: The document with its locations.
+        root: The type of the file.
+        key_locations: Descriptions of where the keys of nested types belong.
     """
     homes = _key_locations(root, key_locations)
     return [_to_input_error(fault, marked, homes) for fault in error.errors(include_url=False)]
 
 
-def _to_input_error(fault: ErrorDetails, marked: YamlDocument, key_locations: Mapping[str, Sequence[str]]) -> InputError:
+def _to_input_error(
+    fault: ErrorDetails, marked: YamlDocument, key_locations: Mapping[str, Sequence[str]]
+) -> InputError:
     path = marked.path(fault["loc"], missing=fault["type"] == "missing")
     key = ".".join(str(part) for part in path) or "the file"
     hint = ""
@@ -56,12 +67,16 @@ def _to_input_error(fault: ErrorDetails, marked: YamlDocument, key_locations: Ma
     else:
         message = f"{key}: {fault['msg'].removeprefix('Value error, ')}"
         if path and path[-1] == "api_key":
-            hint = "write api_key: env:NAME or api_key: file:PATH; a secret itself never stands in a file of configuration"
-    return InputError("F100", message, location=marked.location(path, key=fault["type"] == "extra_forbidden"), hint=hint)
+            hint = (
+                "write api_key: env:NAME or api_key: file:PATH; a secret itself never stands in a file of configuration"
+            )
+    return InputError(
+        "F100", message, location=marked.location(path, key=fault["type"] == "extra_forbidden"), hint=hint
+    )
 
 
 def _key_locations(root: ModelType, key_locations: Mapping[ModelType, str]) -> dict[str, list[str]]:
-    """The keys of all models, each with the places where it may stand."""
+    """Returns the keys of all models, each with the places where it may be."""
     found: dict[str, list[str]] = {}
     for model, place in _iter_models(root, key_locations, "at the top level of the file"):
         for name, field in model.model_fields.items():
@@ -71,8 +86,10 @@ def _key_locations(root: ModelType, key_locations: Mapping[ModelType, str]) -> d
     return found
 
 
-def _iter_models(model: ModelType, key_locations: Mapping[ModelType, str], place: str) -> Iterator[tuple[ModelType, str]]:
-    """A model and those inside it, each with where it stands: under the key of the file, or of a server, that holds it."""
+def _iter_models(
+    model: ModelType, key_locations: Mapping[ModelType, str], place: str
+) -> Iterator[tuple[ModelType, str]]:
+    """Yields a model and its nested models, each with the description of its place in the file."""
     yield model, place
     for name, field in model.model_fields.items():
         for inner in _nested_models(field.annotation):

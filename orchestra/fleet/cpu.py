@@ -1,10 +1,13 @@
-"""What the CPU of this machine computes fast, and the data type that a server, a training or an encoder on it uses by default.
+"""The CPU of this machine, and the data type that a server, a training or an encoder uses on it by default.
 
-A CPU without instructions for bfloat16 (AVX512-BF16, AMX; on ARM `bf16`) emulates it, several times slower than float32. So the type
-follows the CPU's flags, and a small timed matrix product, which has the last word: flags do not say how a virtual machine behaves.
-The times are kept in the user's cache; they belong to one CPU, one version of PyTorch and one limit of instructions.
+A CPU without instructions for bfloat16 (AVX512-BF16, AMX; on ARM `bf16`) emulates it, several times slower than
+float32. The type
+follows the CPU's flags and a small timed matrix product. The product decides, because flags do not describe the speed
+of a virtual
+machine. The times are stored in the user's cache per CPU, version of PyTorch and instruction limit.
 
-`ONEDNN_MAX_CPU_ISA` limits the instructions of oneDNN. It is obeyed here as well, so that `ONEDNN_MAX_CPU_ISA=AVX2` makes any machine
+`ONEDNN_MAX_CPU_ISA` limits the instructions of oneDNN. This module obeys it too, so `ONEDNN_MAX_CPU_ISA=AVX2` makes any
+machine
 compute like one that has AVX2 only.
 """
 
@@ -29,7 +32,7 @@ from orchestra.schema.strict_json import canonical, digest
 Dtype: TypeAlias = Literal["bfloat16", "float32"]
 CPUINFO = Path("/proc/cpuinfo")
 TOPOLOGY = Path("/sys/devices/system/cpu")
-"""Where Linux says which processors share a core."""
+"""Linux's folder of the processors that share a core."""
 ISA_VARIABLE = "ONEDNN_MAX_CPU_ISA"
 INSTRUCTIONS: Mapping[str, str] = {
     "avx2": "AVX2",
@@ -41,7 +44,7 @@ INSTRUCTIONS: Mapping[str, str] = {
     "asimd": "NEON",
     "bf16": "BF16",
 }
-"""Flags of /proc/cpuinfo that matter here, and the names of these instructions."""
+"""Flags of /proc/cpuinfo to the names of instructions."""
 NATIVE_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 ISA_FLAGS: Mapping[str, frozenset[str]] = {
     "SSE41": frozenset(),
@@ -52,11 +55,13 @@ ISA_FLAGS: Mapping[str, frozenset[str]] = {
     "AVX512_CORE_VNNI": frozenset({"avx2", "avx512f", "avx512_vnni"}),
     "AVX512_CORE_BF16": frozenset({"avx2", "avx512f", "avx512_vnni", "avx512_bf16"}),
 }
-"""What is left by each value of `ONEDNN_MAX_CPU_ISA` (oneDNN, CPU dispatcher control); any other value limits nothing here."""
+"""The flags that each value of `ONEDNN_MAX_CPU_ISA` keeps (oneDNN, CPU dispatcher control). Other values limit nothing
+here.
+"""
 OVERRIDE_RATIO = 1.5
-"""How many times as fast the timed products must find a type, so that it is taken against the flags."""
+"""The speed ratio of the timed products from which on they override the flags."""
 MEASURE_TIMEOUT = 120.0
-"""The longest that the timed products may take; PyTorch's import is most of it."""
+"""Timeout of the timed products in seconds. The import of PyTorch takes most of it."""
 FLOPS_PER_TOKEN = 2 * 134.5e6
 """Multiplications and additions of the packaged model for one token."""
 STEP_SECONDS = 0.060
@@ -70,30 +75,35 @@ class Cpu:
 
     model: str
     flags: frozenset[str]
-    """Those of `INSTRUCTIONS` that it has and that no limit takes away."""
+    """Those of `INSTRUCTIONS` that the CPU has and no limit removes."""
     cores: int
     """Physical cores that this process may use."""
 
     @property
     def native_bfloat16(self) -> bool:
-        """Whether it has instructions for products of bfloat16."""
+        """Whether the CPU has instructions for products of bfloat16."""
         return not NATIVE_BFLOAT16.isdisjoint(self.flags)
 
     @property
     def instructions(self) -> str:
-        """The vector instructions by name, for a message."""
-        return ", ".join(name for flag, name in INSTRUCTIONS.items() if flag in self.flags) or "no vector instructions known here"
+        """The names of the vector instructions, for messages."""
+        return (
+            ", ".join(name for flag, name in INSTRUCTIONS.items() if flag in self.flags)
+            or "no vector instructions known here"
+        )
 
 
 class MatmulSpeeds(msgspec.Struct, frozen=True):
-    """What timed products gave, in billions of floating point operations per second, on one core."""
+    """Results of the timed products on one core, in billions of floating point operations per second."""
 
     bfloat16: float
     float32: float
 
 
 def read_cpu(cpuinfo: Path | None = None, environment: Mapping[str, str] = os.environ) -> Cpu:
-    """The CPU of this machine; without flags where Linux does not list them in /proc/cpuinfo, or in another file of that format."""
+    """Returns the CPU of this machine, or that of another file in the format of /proc/cpuinfo. It has no flags if Linux
+    lists none.
+    """
     model, flags = platform.processor() or platform.machine(), frozenset[str]()
     try:
         lines = (cpuinfo or CPUINFO).read_text("utf-8", "replace").splitlines()
@@ -111,13 +121,17 @@ def read_cpu(cpuinfo: Path | None = None, environment: Mapping[str, str] = os.en
 
 
 def core_count(topology: Path = TOPOLOGY) -> int:
-    """How many physical cores this process may use: processors that share one count once, where Linux says so."""
+    """Returns the number of physical cores that this process may use. Processors that share a core count once, if Linux
+    states it.
+    """
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    return len({_core_siblings(topology / f"cpu{number}" / "topology" / "thread_siblings_list", number) for number in usable})
+    return len(
+        {_core_siblings(topology / f"cpu{number}" / "topology" / "thread_siblings_list", number) for number in usable}
+    )
 
 
 def _core_siblings(file: Path, number: int) -> str:
-    """The processors of one core, as Linux writes them; the processor alone where it says nothing."""
+    """Returns the processors of one core in Linux's notation; the processor itself if Linux does not state them."""
     try:
         return file.read_text("ascii").strip()
     except OSError:
@@ -125,7 +139,7 @@ def _core_siblings(file: Path, number: int) -> str:
 
 
 def choose_dtype(cpu: Cpu, speeds: MatmulSpeeds | None = None) -> Dtype:
-    """The data type that computes fastest: what the flags say, unless the timed products clearly say the other."""
+    """Returns the faster data type: that of the flags, unless the timed products clearly contradict it."""
     by_flags: Dtype = "bfloat16" if cpu.native_bfloat16 else "float32"
     if speeds is None:
         return by_flags
@@ -135,15 +149,16 @@ def choose_dtype(cpu: Cpu, speeds: MatmulSpeeds | None = None) -> Dtype:
 
 
 def default_dtype(cache: Path) -> Dtype:
-    """The data type of this machine. Nothing is measured: speeds are those in the cache, if they are there."""
+    """Returns the data type of this machine. Uses cached speeds, and measures nothing."""
     cpu = read_cpu()
     return choose_dtype(cpu, cached_speeds(cpu, cache))
 
 
 def resolve_auto(server: LocalServer, cache: Path) -> LocalServer:
-    """A server on a CPU with what `dtype: auto` and `quantization: auto` mean on this machine; any other one as it is.
+    """Returns the server with `dtype: auto` and `quantization: auto` resolved if it is a CPU server; else the server
+    itself.
 
-    Products in 8 bits are for CPUs without bfloat16: beside bfloat16's own instructions they gain little.
+    8-bit products are for CPUs without bfloat16: they gain little compared with bfloat16 instructions.
     """
     if server.device != "cpu":
         return server.model_copy(update={"quantization": None}) if server.quantization == "auto" else server
@@ -154,19 +169,21 @@ def resolve_auto(server: LocalServer, cache: Path) -> LocalServer:
 
 
 def default_quantization(cpu: Cpu, dtype: str) -> Literal["int8"] | None:
-    """What `quantization: auto` means for a server that computes in this data type; FBGEMM needs AVX2."""
+    """Returns the meaning of `quantization: auto` for a data type. FBGEMM needs AVX2."""
     return "int8" if dtype == "float32" and "avx2" in cpu.flags else None
 
 
 def isa_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables that keep PyTorch's libraries to AVX2 where `ONEDNN_MAX_CPU_ISA` says so; only oneDNN reads that one itself."""
+    """Returns variables that limit PyTorch's libraries to AVX2 if `ONEDNN_MAX_CPU_ISA` does. Only oneDNN reads that
+    variable itself.
+    """
     if not environment.get(ISA_VARIABLE, "").upper().startswith("AVX2"):
         return {}
     return {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "FBGEMM_ENABLE_INSTRUCTIONS": "AVX2"}
 
 
 def cached_speeds(cpu: Cpu, cache: Path) -> MatmulSpeeds | None:
-    """The speeds that were measured on this machine before; None where there are none, or the file is damaged."""
+    """Returns the cached speeds of this machine; None if there are none or the file is damaged."""
     try:
         return msgspec.json.decode(_speeds_file(cpu, cache).read_bytes(), type=MatmulSpeeds)
     except (OSError, msgspec.MsgspecError):
@@ -174,9 +191,16 @@ def cached_speeds(cpu: Cpu, cache: Path) -> MatmulSpeeds | None:
 
 
 def measure_speeds(cpu: Cpu, cache: Path) -> MatmulSpeeds | None:
-    """Times products of both types in a child process, and keeps the result. None where PyTorch is missing or the child fails."""
+    """Times products of both types in a child process and caches the result. Returns None if PyTorch is missing or the
+    child fails.
+    """
     command = [sys.executable, "-P", "-m", "orchestra.fleet.vllm_cpu.product_timing"]
-    environment = {**os.environ, **isa_environment(os.environ), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {
+        **os.environ,
+        **isa_environment(os.environ),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
     try:
         done = subprocess.run(  # noqa: S603 - a constant command
             command,
@@ -195,20 +219,21 @@ def measure_speeds(cpu: Cpu, cache: Path) -> MatmulSpeeds | None:
 
 
 def ensure_speeds(cache: Path) -> MatmulSpeeds | None:
-    """The speeds of this machine, measured if nobody has done so yet. None where that fails."""
+    """Returns the speeds of this machine, and measures them if they are not cached. Returns None if that fails."""
     cpu = read_cpu()
     return cached_speeds(cpu, cache) or measure_speeds(cpu, cache)
 
 
 def expected_tokens_per_second(speeds: MatmulSpeeds, dtype: Dtype, *, int8: bool) -> float:
-    """A rough guess of the tokens that 32 requests at once get from the packaged model of 135 million parameters.
+    """Estimates the output tokens per second of the packaged model of 135 million parameters with 32 requests at once.
 
-    A step costs its products and `STEP_SECONDS` for all else. The constants are fitted to the measurements in docs/how-to/fleet.md;
-    PyTorch's own bfloat16 products, which are timed, are slower than the packed ones of a server.
+    A step costs its products and `STEP_SECONDS` for the rest. The constants are fitted to the measurements in
+    docs/how-to/fleet.md. The timed
+    products are PyTorch's own, and its bfloat16 products are slower than the packed ones of a server.
 
     Args:
-        speeds: What the timed products gave.
-        dtype: What a server computes in.
+        speeds: The timed products.
+        dtype: The data type of the server.
         int8: Whether its linear layers are in 8 bits.
 
     Returns:
@@ -220,7 +245,7 @@ def expected_tokens_per_second(speeds: MatmulSpeeds, dtype: Dtype, *, int8: bool
 
 
 def _speeds_file(cpu: Cpu, cache: Path) -> Path:
-    """Speeds belong to one CPU, with or without limits, and to one version of PyTorch."""
+    """Returns the cache file of a CPU, its instruction limit and the version of PyTorch."""
     try:
         torch = version("torch")
     except PackageNotFoundError:

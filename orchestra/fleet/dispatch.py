@@ -1,4 +1,4 @@
-"""The fleet, an implementation of `Workers`: a call to an agent becomes a request to the server that is best for it."""
+"""The fleet as an implementation of `Workers`: sends the call of an agent to the best server of its model."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from orchestra.core.clock import SystemClock
 from orchestra.core.errors import FleetError, InputError
 from orchestra.core.events import NO_USAGE, Usage
 from orchestra.core.protocols import CallError, CallEstimate, CallReply, CallRequest, CallResult, Chunk, Clock
-from orchestra.fleet.adapters import AdapterManager, check_slots
-from orchestra.fleet.base_models import AdapterBases
+from orchestra.fleet.adapters import AdapterBases, AdapterManager, check_slots
 from orchestra.fleet.call_estimates import CallEstimator
 from orchestra.fleet.card_versions import resolve_card
 from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer
@@ -41,27 +40,29 @@ from orchestra.fleet.vllm_metrics import ServerLoad
 from orchestra.fleet.weights.weights import ModelStore
 
 SAMPLE_TEMPERATURE = 0.7
-"""The temperature of samples of an agent whose own is 0: that of self-consistency (Wang et al. 2022, https://arxiv.org/abs/2203.11171)."""
+"""The temperature of samples of an agent with temperature 0, as in self-consistency (Wang et al. 2022,
+https://arxiv.org/abs/2203.11171).
+"""
 PROBE_TIMEOUT = 5.0
-"""Seconds that an endpoint may take to say which models it has."""
+"""Seconds that an endpoint may take to list its models."""
 HEARTBEAT_INTERVAL = 30.0
 """Seconds between heartbeats to the supervisor, at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetOptions:
-    """How a fleet is used."""
+    """Options of a fleet."""
 
     stream: bool = False
-    """Whether texts come in chunks while they are written. They are unverified then."""
+    """Whether text is streamed in chunks. Chunks are unverified."""
     constraint: ConstraintMode = "evidence"
-    """How hard outputs are held, where the server can."""
+    """The strictest constraint on outputs, if the server supports it."""
     tenant: str = ""
-    """Keeps the prefix cache of one tenant from the others (vLLM's `cache_salt`)."""
+    """Separates the prefix caches of tenants (vLLM's `cache_salt`)."""
 
 
 class Fleet:
-    """Servers, local and remote, as an implementation of `Workers`. `Fleet.open` makes one."""
+    """Local and remote servers as an implementation of `Workers`. Create it with `Fleet.open`."""
 
     def __init__(
         self,
@@ -78,9 +79,12 @@ class Fleet:
         self.options = options
         self._sender, self._addresses, self._progress = sender, addresses, progress
         self._clock, self._estimator = clock, estimator
-        self._adapters, self._adapter_bases = AdapterManager(self.client, estimator.model_store, addresses.spare_slots), AdapterBases()
+        self._adapters, self._adapter_bases = (
+            AdapterManager(self.client, estimator.model_store, addresses.spare_slots),
+            AdapterBases(),
+        )
         self._probe_results: dict[str, tuple[float, RequestError | None]] = {}
-        """When an endpoint was last looked for, and what was found."""
+        """Server to the time of the last probe of an endpoint, and its error."""
         self._readiness = ServerReadiness(sender.config, self._bring_up)
         addresses.on_address_change = self._adapters.forget
 
@@ -98,17 +102,35 @@ class Fleet:
         model_store: ModelStore | None = None,
         options: FleetOptions = FleetOptions(),
     ) -> AsyncIterator[Fleet]:
-        """A fleet for these cards by name, and for those kept by digest. Nothing is started before the first call, or `wait_until_ready()`.
+        """Opens a fleet. No server starts before the first call or `wait_until_ready()`.
 
-        Leaving it closes its connections; the supervisor stays, and ends by itself when nobody wants it. Raises `InputError`
-        F102 where a server has too few slots for the cards' adapters.
+        Closing it closes its connections. The supervisor keeps running, and exits when it has no client.
+
+        Args:
+            config: The configuration of the fleet.
+            cards: Cards by name.
+            cards_by_digest: Older cards by digest. The mapping may be filled later.
+            mode: Whether to start a supervisor, to require a running one, or to use endpoints only.
+            progress: Called with the progress of starts and downloads.
+            clock: The clock; the system's clock by default.
+            model_store: The model store; by default that of the environment.
+            options: Further options.
+
+        Raises:
+            InputError: F102, a server has too few slots for the adapters of the cards.
         """
         check_slots(config, cards.values())
         clock, model_store = clock or SystemClock(), model_store or ModelStore.from_environment()
         addresses = LocalAddresses(config, SupervisorClient(config, model_store.folders), model_store, mode, clock)
-        known = {} if cards_by_digest is None else cards_by_digest  # an empty one too is the caller's, and is filled later
+        # an empty mapping is kept too, because the caller fills it later
+        known = {} if cards_by_digest is None else cards_by_digest
         estimator = CallEstimator(
-            config=config, cards=cards, cards_by_digest=known, model_store=model_store, constraint=options.constraint, tenant=options.tenant
+            config=config,
+            cards=cards,
+            cards_by_digest=known,
+            model_store=model_store,
+            constraint=options.constraint,
+            tenant=options.tenant,
         )
         async with HttpClient(config.limits) as client:
             report = progress or ignore_progress
@@ -120,15 +142,21 @@ class Fleet:
                 await _cancel_tasks(beat, *fleet._readiness.start_tasks)
 
     async def wait_until_ready(self, models: Iterable[str] | None = None) -> None:
-        """Brings local servers up, once, however many ask: all of them, or for each of some models one that answers for it, at least.
+        """Starts all local servers, or at least one server of each of the given models. Concurrent calls start a server
+        once.
 
-        Raises `FleetError`; the next call tries again.
+        Raises:
+            FleetError: No server came up. The next call tries again.
         """
-        for names in map(self.config.servers_for, models) if models is not None else ((name,) for name in self.config.local_servers):
+        for names in (
+            map(self.config.servers_for, models)
+            if models is not None
+            else ((name,) for name in self.config.local_servers)
+        ):
             await self._readiness.ensure_up(names)
 
     async def check_reachable(self, model: str) -> None:
-        """Looks whether one of a model's servers is there, and would listen. Raises `FleetError` where none is."""
+        """Checks that a server of the model can be reached. Raises `FleetError` if none can."""
         fault: RequestError | None = RequestError.not_reached(
             "F201", f"the fleet {self.config.name!r} has no model {model!r}", "orchestra fleet status"
         )
@@ -139,7 +167,10 @@ class Fleet:
             raise FleetError(fault.code, fault.reason, hint=fault.hint)
 
     async def _unavailable_error(self, name: str) -> RequestError | None:
-        """Why a server cannot be had now; None where it can. What was found holds for as long as a look may take."""
+        """Returns why a server is unavailable now, or None.
+
+        The result of a probe is used for `PROBE_TIMEOUT` seconds.
+        """
         target, now = self.config.servers[name], self._clock.monotonic
         if not isinstance(target, Endpoint):
             root = await self._addresses.url(name, 0.0)
@@ -162,13 +193,22 @@ class Fleet:
                 self._sender.states[name].gate.scheduler.set_cache_size(load.cache_tokens)
 
     async def status(self) -> dict[str, Any]:
-        """What `orchestra fleet status --json` prints: the supervisor's word on local servers, our own on endpoints."""
-        local = await self._addresses.supervisor.status() if self.config.local_servers and self._addresses.mode != "none" else None
+        """Returns the JSON of `orchestra fleet status --json`: local servers as the supervisor reports them, and the
+        requests of this process.
+        """
+        local = (
+            await self._addresses.supervisor.status()
+            if self.config.local_servers and self._addresses.mode != "none"
+            else None
+        )
         told = msgspec.to_builtins(local) if local else {"fleet": self.config.name, "servers": []}
         return {"running": local is not None, **told, "requests": self._server_states()}
 
     async def health(self, *, probe: bool = False) -> FleetStatus:
-        """What is known of all servers; with `probe` each endpoint is asked for its models, for at most five seconds."""
+        """Returns the status of all servers.
+
+        With `probe` each endpoint is queried for its models, within five seconds.
+        """
         supervisor = silent = None
         if self.config.local_servers and self._addresses.mode != "none":
             try:
@@ -176,8 +216,16 @@ class Fleet:
             except FleetError as error:
                 silent = RequestError.from_error(error)
         ends = {name: end for name, end in self.config.servers.items() if isinstance(end, Endpoint)} if probe else {}
-        asked = dict(zip(ends, await asyncio.gather(*(self._sender.probe(*end, PROBE_TIMEOUT) for end in ends.items())), strict=True))
-        heard = FleetObservations(states=self._sender.states, supervisor=supervisor, supervisor_error=silent, probed=asked)
+        asked = dict(
+            zip(
+                ends,
+                await asyncio.gather(*(self._sender.probe(*end, PROBE_TIMEOUT) for end in ends.items())),
+                strict=True,
+            )
+        )
+        heard = FleetObservations(
+            states=self._sender.states, supervisor=supervisor, supervisor_error=silent, probed=asked
+        )
         return fleet_status(self.config, heard, self._addresses.mode, self._clock.now(), self._clock.monotonic())
 
     def _server_states(self) -> list[dict[str, Any]]:
@@ -193,8 +241,10 @@ class Fleet:
         ]
 
     async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
-        """Does one call to an agent whose kind is `model`; with `FleetOptions.stream`, and where the call is read live, its text comes in
-        chunks."""
+        """Runs a call to an agent of kind `model`. The text comes in chunks with `FleetOptions.stream` or if the call
+        is
+        streamed.
+        """
         choice = self._choose_servers(call)
         if isinstance(choice, RequestError) or not (self.options.stream or call.stream):
             yield await self.call(call)
@@ -209,7 +259,7 @@ class Fleet:
                 yield reply
 
     async def call(self, call: CallRequest) -> CallResult | CallError:
-        """Does one call to an agent whose kind is `model`, without chunks."""
+        """Runs a call to an agent of kind `model`, without chunks."""
         choice = self._choose_servers(call)
         if isinstance(choice, RequestError):
             return _to_call_error(choice)
@@ -222,11 +272,13 @@ class Fleet:
             return CallError(code=error.code, reason=error.message, hint=error.hint)
 
     def estimate(self, call: CallRequest) -> CallEstimate:
-        """What a call may cost, and its memo key."""
+        """Returns the bounds of a call's cost, and its memo key."""
         return self._estimator.estimate(call)
 
     async def count_tokens(self, call: CallRequest) -> int | None:
-        """The tokens of a call's prompt, as the vLLM that would be asked first counts them; None where none can."""
+        """Returns the prompt tokens of a call as counted by the first vLLM server of the choice; None if
+        there is none.
+        """
         choice = self._choose_servers(call)
         if isinstance(choice, RequestError):
             return None
@@ -237,12 +289,18 @@ class Fleet:
             return None
         names = self._rank_servers(choice.servers, choice.card, call)
         name = next((name for name in names if self.config.servers[name].dialect == "vllm"), None)
-        found = None if name is None else await self.client.count_tokens(name, _messages(prompt), label=call.label, priority=call.priority)
+        found = (
+            None
+            if name is None
+            else await self.client.count_tokens(name, _messages(prompt), label=call.label, priority=call.priority)
+        )
         return found if isinstance(found, int) else None
 
     async def load_adapter(self, card: Card) -> list[str]:
-        """Loads a card's adapter into the local servers that are up; gives the names of those that have it."""
-        wanted = [name for name in self.config.servers_for(card.model) if isinstance(self.config.servers[name], LocalServer)]
+        """Loads a card's adapter into the running local servers, and returns the names of the servers that have it."""
+        wanted = [
+            name for name in self.config.servers_for(card.model) if isinstance(self.config.servers[name], LocalServer)
+        ]
         try:
             names = await self._readiness.ensure_up(wanted)
         except FleetError:
@@ -260,7 +318,9 @@ class Fleet:
         except InputError as error:
             return RequestError.from_error(error)
         if card is None or card.kind != "model":
-            return RequestError.not_reached("F201", f"the fleet has no agent {call.name!r}{suggestion(call.name, self.cards)}")
+            return RequestError.not_reached(
+                "F201", f"the fleet has no agent {call.name!r}{suggestion(call.name, self.cards)}"
+            )
         return choose_servers(self.config, call, card)
 
     async def _stream(self, call: CallRequest, choice: ServerChoice) -> AsyncGenerator[CallReply, None]:
@@ -277,7 +337,9 @@ class Fleet:
         finally:
             await _cancel_tasks(task)
 
-    async def _call_servers(self, call: CallRequest, choice: ServerChoice, on_text: TextCallback | None) -> CallResult | CallError:
+    async def _call_servers(
+        self, call: CallRequest, choice: ServerChoice, on_text: TextCallback | None
+    ) -> CallResult | CallError:
         began = self._clock.monotonic()
         if call.timeout is None:
             deadline = Deadline(self._clock, self.config.limits.request_seconds)
@@ -298,16 +360,18 @@ class Fleet:
     async def _send_to_best(
         self, call: CallRequest, choice: ServerChoice, deadline: Deadline, on_text: TextCallback | None
     ) -> tuple[str, Completion | RequestError]:
-        """The answer of the best server of the card's model, and its name; of another one only where no model has seen the request.
+        """Sends a call to the best server and returns its name and the result.
 
-        Where there are several, each is asked once, then again after a pause: one that is busy or away keeps nobody from the others.
+        Another server gets the call only if no model has received it. With several servers each is tried once, then
+        again after a pause, so
+        a busy or unavailable server does not block the others.
         """
         now, left, once = self._clock.monotonic, choice.servers, len(choice.servers) > 1
-        patient = now() + self.config.patience  # with those of ours that restart
+        patient = now() + self.config.patience  # for local servers that restart
         told: tuple[str, RequestError] | None = None
         tries = sends = 0
         again: dict[str, float] = {}
-        """When each server may be asked again."""
+        """Server to the earliest time of its next try."""
         while True:
             pauses: dict[str, float] = {}
             for name in self._rank_servers(left, choice.card, call):
@@ -316,8 +380,14 @@ class Fleet:
                     pauses[name] = wait
                     continue
                 result = await self._send_request(name, call, choice.card, deadline, on_text, once)
-                sends += not (isinstance(result, RequestError) and result.code == "F216")  # then there was no address to send it to
-                if isinstance(result, Completion) or result.reached_model or result.policy.caused_by_call or deadline.remaining <= 0:
+                # F216: the server has no address yet, so nothing was sent
+                sends += not (isinstance(result, RequestError) and result.code == "F216")
+                if (
+                    isinstance(result, Completion)
+                    or result.reached_model
+                    or result.policy.caused_by_call
+                    or deadline.remaining <= 0
+                ):
                     return name, _with_resends(result, sends)
                 if told is None or result.retryable or not told[1].retryable:
                     told = name, result
@@ -331,9 +401,10 @@ class Fleet:
             await self._clock.sleep(min(pauses.values()))
 
     def _failure_usage(self, fault: RequestError, call: CallRequest, server: str, seconds: float) -> Usage:
-        """What a call has cost that gave no answer: one that cannot be used was paid for as well.
+        """Returns the usage of a failed call. An unusable response is billed too.
 
-        Of one that never came whole nobody knows, and it is taken to have cost what was reserved: budgets hold without prices too.
+        If the response is incomplete its usage is unknown, and the reserved amount is used, so that budgets hold
+        without prices.
         """
         target = self.config.servers[server]
         usage = fault.usage or Usage(calls=1)
@@ -348,41 +419,62 @@ class Fleet:
         return script.render(call.inputs, evidence=call.evidence, feedback=call.feedback, constraint=constraint)
 
     def _rank_servers(self, servers: Sequence[str], card: Card, call: CallRequest) -> Sequence[str]:
-        """Servers of a choice, the best one first."""
+        """Returns the servers of a choice, the best first."""
         if len(servers) == 1:
             return servers
         begins = self._prompt_prefix(_messages(self._render(call, card, "none")), card.adapter or "")
         return sorted(servers, key=lambda name: self._rank_key(name, card, begins))
 
     def _rank_key(self, name: str, card: Card, prompt_prefix: Prefix) -> tuple[bool, float, bool, int]:
-        """Least first: a server that answers, is not busy, has the adapter, has least to do, a block of a prompt counted as a request."""
+        """Returns the sort key of a server: it answers, is not busy, has the adapter, and has least to do. A prompt
+        block
+        counts as a request.
+        """
         server_state = self._sender.states[name]
         fresh = len(prompt_prefix) - server_state.gate.scheduler.cached_blocks(prompt_prefix)
         busy = max(0.0, server_state.busy_until - self._clock.monotonic())
-        return server_state.breaker.state == "open", busy, not self._adapters.is_loaded(name, card), server_state.load + fresh
+        return (
+            server_state.breaker.state == "open",
+            busy,
+            not self._adapters.is_loaded(name, card),
+            server_state.load + fresh,
+        )
 
     async def _send_request(
         self, name: str, call: CallRequest, card: Card, deadline: Deadline, on_text: TextCallback | None, once: bool
     ) -> Completion | RequestError:
         target = self.config.servers[name]
         chat = self._build_chat(
-            self._render(call, card, supported_constraint(target, self.options.constraint)), call, card, target, live=on_text is not None
+            self._render(call, card, supported_constraint(target, self.options.constraint)),
+            call,
+            card,
+            target,
+            live=on_text is not None,
         )
         for again in (False, True):
             model = await self._resolve_model(name, card, once=once)
             if isinstance(model, RequestError):
                 return model
-            queue_request = QueueRequest(call.run, call.priority, self._prompt_prefix(chat.messages, card.adapter or ""))
+            queue_request = QueueRequest(
+                call.run, call.priority, self._prompt_prefix(chat.messages, card.adapter or "")
+            )
             result = await self.client.chat(
-                name, chat, model=model, label=call.label, seconds=deadline, on_text=on_text, queue_request=queue_request, once=once
+                name,
+                chat,
+                model=model,
+                label=call.label,
+                seconds=deadline,
+                on_text=on_text,
+                queue_request=queue_request,
+                once=once,
             )
             if again or not (isinstance(result, RequestError) and result.code == "F212" and model):
                 break
-            self._adapters.forget(name)  # the server has lost it, by a restart that we did not notice
+            self._adapters.forget(name)  # the server restarted unnoticed and lost the adapter
         return result
 
     async def _resolve_model(self, name: str, card: Card, *, once: bool) -> str | RequestError:
-        """The model's name for a card's requests to a server; empty for the server's own model."""
+        """Returns the model name for a card's requests to a server; empty for the server's own model."""
         target = self.config.servers[name]
         if self._adapter_bases.uses_adapter(card, target):
             return await self._adapters.ensure(name, card, self.config.servers, once=once)
@@ -391,13 +483,15 @@ class Fleet:
     def _prompt_prefix(self, messages: Sequence[Mapping[str, str]], adapter: str) -> Prefix:
         return prefix_hashes(messages, f"{adapter} {self.options.tenant}") if self.config.order == "programs" else ()
 
-    def _build_chat(self, prompt: Prompt, call: CallRequest, card: Card, target: LocalServer | Endpoint, *, live: bool) -> ChatRequest:
+    def _build_chat(
+        self, prompt: Prompt, call: CallRequest, card: Card, target: LocalServer | Endpoint, *, live: bool
+    ) -> ChatRequest:
         constraint = prompt.constraint
         script = self._estimator.card_cache.get(card).prompt
         most = prompt.max_output if call.max_output is None else min(call.max_output, prompt.max_output)
         told = script.one_token and not self.options.stream and target.dialect == "vllm"
         if told and constraint is not None and constraint.kind == "choice":
-            most = 1  # docs/concepts/verification.md has what that saves
+            most = 1  # the savings are in docs/concepts/verification.md
         ranked = isinstance(target, LocalServer) and target.scheduling == "priority"
         return ChatRequest(
             messages=_messages(prompt),
@@ -408,14 +502,14 @@ class Fleet:
             schema=prompt.response_schema if constraint else None,
             priority=call.priority if ranked else None,
             cache_salt=self.options.tenant,
-            stream=self.options.stream or (live and not told),  # to read a call live changes nothing of it
+            stream=self.options.stream or (live and not told),  # streaming a call does not change its result
             logprobs=script.has_confidence,
             continue_last=prompt.continues,
         )
 
 
 def _sampling_settings(own: Mapping[str, Any], sample: int) -> Mapping[str, Any]:
-    """How tokens are drawn: as the card says; for one of several samples at a temperature above 0, each with a seed of its own."""
+    """Returns the card's sampling. Each of several samples has a temperature above 0 and a seed of its own."""
     if not sample:
         return own
     return {**own, "temperature": own.get("temperature") or SAMPLE_TEMPERATURE, "seed": (own.get("seed") or 0) + sample}
@@ -426,7 +520,9 @@ def _messages(prompt: Prompt) -> list[dict[str, str]]:
 
 
 def _with_resends(result: Completion | RequestError, sends: int) -> Completion | RequestError:
-    """What came of a request that was sent so often to several servers; where there is one, its sender has counted."""
+    """Returns the result with the number of resends in its error, if several servers were tried; a single sender has
+    counted them.
+    """
     if sends <= 1:
         return result
     if isinstance(result, RequestError):
@@ -435,22 +531,24 @@ def _with_resends(result: Completion | RequestError, sends: int) -> Completion |
 
 
 async def _cancel_tasks(*tasks: asyncio.Task[Any]) -> None:
-    """Cancels tasks and waits until they are over; what they raise then is nobody's concern."""
+    """Cancels tasks and waits until they have ended. Their exceptions are ignored."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _with_cost(usage: Usage, target: LocalServer | Endpoint) -> Usage:
-    """What tokens have cost, in money too."""
+    """Returns the usage with its cost in money."""
     if isinstance(target, LocalServer) or target.price is None:
         return usage
     return msgspec.structs.replace(usage, money=target.price.cost(usage))
 
 
 def _not_ready_error(error: FleetError) -> CallError:
-    """No server of the call came up; one that was only not up in time may be at the next attempt."""
-    return CallError(code=error.code, reason=error.message, hint=error.hint, retryable=error_policy(error.code).retry_later)
+    """Returns the error of a call none of whose servers came up. A timeout of the start is retryable."""
+    return CallError(
+        code=error.code, reason=error.message, hint=error.hint, retryable=error_policy(error.code).retry_later
+    )
 
 
 def _to_call_error(fault: RequestError, server: str = "", usage: Usage = NO_USAGE) -> CallError:
@@ -466,8 +564,10 @@ def _to_call_error(fault: RequestError, server: str = "", usage: Usage = NO_USAG
     )
 
 
-def _parse_reply(reader: OutputParser, found: Completion, server: str, inputs: Mapping[str, Any], adapted: bool) -> CallResult | CallError:
-    """The value of what a model wrote; a text of another type is refused, and another attempt may do better."""
+def _parse_reply(
+    reader: OutputParser, found: Completion, server: str, inputs: Mapping[str, Any], adapted: bool
+) -> CallResult | CallError:
+    """Parses a model's text. A text of another type becomes an error that another attempt may correct."""
     parsed = reader.parse(found.text, found.finish_reason, found.tokens, inputs, with_adapter=adapted)
     if isinstance(parsed, ParsedOutput):
         return CallResult(

@@ -1,6 +1,7 @@
-"""Calls to ensembles: each member is asked what the ensemble is asked, and their answers are pooled into one reply.
+"""Calls to ensembles: each member gets the ensemble's call, and their answers are pooled into one reply.
 
-For the engine it is one call, with the tokens of all. What each member was sent and said stands in the reply's bytes, as JSON by member.
+The engine sees one call with the tokens of all members. The reply's bytes contain the requests and responses as JSON by
+member.
 """
 
 from __future__ import annotations
@@ -21,24 +22,33 @@ from orchestra.fleet.local_workers import LOCAL_SERVER, forbidden_error
 from orchestra.schema.strict_json import canonical, digest
 
 MIN_TIMEOUT = 1e-3
-"""Seconds that a member has where those before it took all the time."""
+"""Seconds for a member if the members before it used all the time."""
 CallMember: TypeAlias = Callable[[CallRequest], Coroutine[Any, Any, CallResult | CallError]]
-"""Does one call to a member."""
+"""Runs a call to one member."""
 
 
 async def call_ensemble(call: CallRequest, card: Card, call_member: CallMember) -> CallResult | CallError:
-    """The pooled answer of an ensemble's members. Where one of them gives none the ensemble gives none either, for that reason: it was
-    measured as a whole, and promises nothing in parts. Being cancelled cancels all."""
+    """Returns the pooled answer of an ensemble's members, or the error of the first member that failed.
+
+    The ensemble was measured with all members, so its measures do not hold for a part of them. Cancellation cancels all
+    calls.
+    """
     began = time.monotonic()
     if not is_allowed(call.label, card.label):
         return forbidden_error(call, card.label)
     asked = member_calls(call, card)
     parts = [part for part in card.member_cards if part.name in {one.name for one in asked}]
     weights = [weight for part, weight in zip(card.member_cards, card.weights, strict=False) if part in parts]
-    replies = await (_call_in_parallel(asked, call_member) if card.enough is None else _call_in_sequence(card, asked, weights, call_member))
+    replies = await (
+        _call_in_parallel(asked, call_member)
+        if card.enough is None
+        else _call_in_sequence(card, asked, weights, call_member)
+    )
     usage = _total_usage(replies, time.monotonic() - began)
     sent = _encode_by_member(parts, [reply.sent for reply in replies])
-    failed = next(((part, reply) for part, reply in zip(parts, replies, strict=False) if isinstance(reply, CallError)), None)
+    failed = next(
+        ((part, reply) for part, reply in zip(parts, replies, strict=False) if isinstance(reply, CallError)), None
+    )
     if failed is not None:
         part, refused = failed
         reason = f"{part.name}, of the ensemble {card.name}: {refused.reason}"
@@ -61,7 +71,7 @@ async def call_ensemble(call: CallRequest, card: Card, call_member: CallMember) 
 
 
 def estimate_ensemble(call: CallRequest, card: Card, estimate: Callable[[CallRequest], CallEstimate]) -> CallEstimate:
-    """What a call to an ensemble may cost: what its members may cost together, at the dearest price among them."""
+    """Returns the bounds of an ensemble's cost: the sum over its members, at the highest price among them."""
     found = [estimate(asked) for asked in member_calls(call, card)]
     return CallEstimate(
         prompt_tokens=sum(one.prompt_tokens for one in found),
@@ -69,30 +79,43 @@ def estimate_ensemble(call: CallRequest, card: Card, estimate: Callable[[CallReq
         min_output=sum(one.min_output for one in found),
         token_prices=(max(one.token_prices[0] for one in found), max(one.token_prices[1] for one in found)),
         unpriced_server=next((one.unpriced_server for one in found if one.unpriced_server), ""),
-        memo_key=digest(canonical([card.name, card.digest, [one.memo_key for one in found]])) if all(one.memo_key for one in found) else "",
+        memo_key=digest(canonical([card.name, card.digest, [one.memo_key for one in found]]))
+        if all(one.memo_key for one in found)
+        else "",
         uses_local_encoder=any(one.uses_local_encoder for one in found),
     )
 
 
 def member_calls(call: CallRequest, card: Card) -> list[CallRequest]:
-    """The calls to the members. Who would say the same again is not asked again: what is tried once more, sampled, or asked of a larger
-    model is asked of the members that models stand behind, where there are some. Where a budget leaves less output than all may write,
-    each has what it needs at least, and of the rest a share by what it may write."""
+    """Returns the calls to the members.
+
+    A member that would repeat its answer is not asked again: a retry, a sample or an escalation goes to the members
+    that use a
+    model, if there are some. If a budget allows less output than all may write, each member gets its minimum and a
+    share of the rest in
+    proportion to what it may write.
+    """
     writing = [part for part in card.member_cards if part.kind == "model"]
     again = bool(call.feedback) or call.sample > 0 or call.tier > 0
     parts = writing if again and writing else card.member_cards
     rooms = _output_limits(writing, call.max_output)
-    return [msgspec.structs.replace(call, name=part.name, version=part.digest, max_output=rooms.get(part.name)) for part in parts]
+    return [
+        msgspec.structs.replace(call, name=part.name, version=part.digest, max_output=rooms.get(part.name))
+        for part in parts
+    ]
 
 
 def _output_limits(writing: Sequence[Card], most: int | None) -> dict[str, int]:
-    """The output tokens of each member that writes, where a budget bounds those of all."""
+    """Returns the output limit of each writing member if a budget bounds their sum."""
     if most is None:
         return {}
     least = {part.name: min(part.min_output, part.max_output) for part in writing}
     requests = {part.name: part.max_output - least[part.name] for part in writing}
     spare = max(0, most - sum(least.values()))
-    return {name: least[name] + min(requested, spare * requested // max(1, sum(requests.values()))) for name, requested in requests.items()}
+    return {
+        name: least[name] + min(requested, spare * requested // max(1, sum(requests.values())))
+        for name, requested in requests.items()
+    }
 
 
 async def _call_in_parallel(asked: Sequence[CallRequest], call_member: CallMember) -> list[CallResult | CallError]:
@@ -104,7 +127,9 @@ async def _call_in_parallel(asked: Sequence[CallRequest], call_member: CallMembe
 async def _call_in_sequence(
     card: Card, asked: Sequence[CallRequest], weights: Sequence[float], call_member: CallMember
 ) -> list[CallResult | CallError]:
-    """The replies of the first members, until one fails or an answer is probable enough. The time of the call is that of all."""
+    """Calls members in order until one fails or an answer is probable enough. The timeout of the call is that of all
+    members.
+    """
     replies: list[CallResult | CallError] = []
     enough = 1.0 if card.enough is None else card.enough
     began = time.monotonic()
@@ -119,18 +144,20 @@ async def _call_in_sequence(
 
 def _pool_answers(card: Card, weights: Sequence[float], done: Sequence[CallResult]) -> EnsembleAnswer:
     return pool_answers(
-        [EnsembleAnswer(reply.value, reply.confidence) for reply in done], weights, card.member_cards[0].output_form.comparison_key
+        [EnsembleAnswer(reply.value, reply.confidence) for reply in done],
+        weights,
+        card.member_cards[0].output_form.comparison_key,
     )
 
 
 def _total_usage(replies: Sequence[CallResult | CallError], seconds: float) -> Usage:
-    """The tokens of all, as one call."""
+    """Returns the tokens of all members as one call."""
     spent = sum((reply.usage for reply in replies), NO_USAGE)
     return msgspec.structs.replace(spent, calls=1, seconds=seconds)
 
 
 def _server_names(replies: Iterable[CallResult | CallError]) -> str:
-    """Who was asked, beside this process."""
+    """Returns the names of the servers that were used, except this process."""
     return _join_names(reply.server for reply in replies if reply.server != LOCAL_SERVER)
 
 
@@ -141,11 +168,13 @@ def _join_names(names: Iterable[str]) -> str:
 def _encode_by_member(parts: Sequence[Card], exchanged: Sequence[bytes]) -> bytes:
     if not any(exchanged):
         return b""
-    return msgspec.json.encode({part.name: _raw_or_text(data) for part, data in zip(parts, exchanged, strict=False) if data})
+    return msgspec.json.encode(
+        {part.name: _raw_or_text(data) for part, data in zip(parts, exchanged, strict=False) if data}
+    )
 
 
 def _raw_or_text(data: bytes) -> msgspec.Raw | str:
-    """What was exchanged, to the byte where it is JSON, as a text where it is a stream of events."""
+    """Returns the exchanged bytes: unchanged if they are JSON, else as text."""
     try:
         msgspec.json.decode(data)
     except (msgspec.DecodeError, RecursionError):
@@ -154,7 +183,7 @@ def _raw_or_text(data: bytes) -> msgspec.Raw | str:
 
 
 def _encode_replies(parts: Sequence[Card], replies: Sequence[CallResult]) -> bytes:
-    """What each member said, how sure it was, and the bytes of its server."""
+    """Returns each member's answer, confidence and server bytes as JSON."""
     told: dict[str, dict[str, Any]] = {}
     for part, reply in zip(parts, replies, strict=False):
         bytes_of = {"received": _raw_or_text(reply.received)} if reply.received else {}

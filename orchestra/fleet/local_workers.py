@@ -1,4 +1,4 @@
-"""Work that needs no server: tools, and agents that are code or classical models."""
+"""Workers without a server: tools, and agents that are code or classical models."""
 
 from __future__ import annotations
 
@@ -31,29 +31,30 @@ if TYPE_CHECKING:
     from orchestra.fleet.weights.encoders import EncoderStore
 
 LOCAL_SERVER = "local"
-"""What a reply of this process says as its server."""
+"""The server name in replies of this process."""
 PERMANENT_ERRORS = frozenset({LABEL_NOT_ALLOWED, "T002", "T004", "T010", "T011", "T012", "T013", "T015", "T016"})
-"""Faults that stay the same however often a call is repeated: data that must not go there, wrong input, wrong output, a tool server that
-cannot be used."""
+"""Errors that a retry cannot correct: forbidden data, invalid input or output, an unusable tool server."""
 
 
 class Predictor(Protocol):
     """A model that runs in this process."""
 
     def predict(self, inputs: Mapping[str, Any]) -> tuple[Mapping[str, Any], float | None]:
-        """The output, and its probability; None where it has none."""
+        """Returns the output and its probability; the probability is None if the model has none."""
 
 
 class HasRegistry(Protocol):
-    """Whoever knows the agents and tools."""
+    """An object with a registry of agents and tools."""
 
     @property
     def registry(self) -> Registry:
-        """Agents and tools by name."""
+        """Returns the agents and tools by name."""
 
 
 class LocalWorkers:
-    """Does tools and agents of kind `python`, and trained ones that need no server, in this process. Plain functions run on threads."""
+    """Runs tools, agents of kind `python` and trained agents without a server, in this process. Plain functions run on
+    threads.
+    """
 
     def __init__(
         self,
@@ -64,10 +65,14 @@ class LocalWorkers:
         encoders: Callable[[], EncoderStore] | None = None,
         pool: Executor | None = None,
     ) -> None:
-        """`cards_by_digest` has the cards, by digest, that runs began with and that are no longer the current ones of their names.
+        """Creates the workers.
 
-        `encoders` is asked once, when an agent first needs one; without it the packaged ones are fetched. `pool` has the threads of plain
-        functions; without it they share the loop's few.
+        Args:
+            project: The object with the registry.
+            cards_by_digest: Older cards by digest, with which runs were started.
+            encoders: Returns the store of encoders when an agent first needs one. By default the packaged encoders are
+            fetched.
+            pool: The threads of plain functions. By default they share the few threads of the event loop.
         """
         self._project = project
         self._cards_by_digest: Mapping[str, Card] = {} if cards_by_digest is None else cards_by_digest
@@ -78,17 +83,18 @@ class LocalWorkers:
         self._predictors: dict[str, Predictor] = {}
         self._loading = asyncio.Lock()
         self._predicting = asyncio.Semaphore(processor_count())
-        """As many predictions at once as there are processors: each takes one (`orchestra.agents.inference.threads`)."""
+        """One prediction per processor: each uses one (`orchestra.agents.inference.threads`)."""
 
     async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
-        """Does one call; there are no chunks."""
+        """Runs a call. There are no chunks."""
         yield await self.call(call)
 
     async def call(self, call: CallRequest) -> CallResult | CallError:
-        """Does one call. A thread cannot be interrupted: after a timeout or a cancellation its result is dropped."""
+        """Runs a call. A thread cannot be interrupted: after a timeout or a cancellation its result is dropped."""
         within = CURRENT_LABEL.set(call.label)
         try:
-            if call.timeout is None:  # `asyncio.timeout` costs as much as the rest of a small call, and so does a coroutine more
+            # `asyncio.timeout` costs as much as the rest of a small call, and so does another coroutine.
+            if call.timeout is None:
                 if call.kind == "tool":
                     began = time.monotonic()
                     function, key = self._find_tool(call)
@@ -99,7 +105,11 @@ class LocalWorkers:
         except TimeoutError:
             hint = f"raise `timeout:` of {call.node}, or look into {call.name}"
             return CallError(
-                code="T007", reason=f"{call.name} took more than {call.timeout:g} s", hint=hint, retryable=True, server=LOCAL_SERVER
+                code="T007",
+                reason=f"{call.name} took more than {call.timeout:g} s",
+                hint=hint,
+                retryable=True,
+                server=LOCAL_SERVER,
             )
         except ToolError as fault:
             retryable = fault.code not in PERMANENT_ERRORS
@@ -118,18 +128,27 @@ class LocalWorkers:
             CURRENT_LABEL.reset(within)
 
     def estimate(self, call: CallRequest) -> CallEstimate:
-        """No tokens; whether an encoder reads it; a memo key for classical agents, and for pure tools and code agents with a version."""
+        """Returns an estimate without tokens: whether an encoder is used, and a memo key.
+
+        Classical agents have a memo key, and pure tools and code agents with a version.
+        """
         if call.kind == "tool":
             function = self._project.registry.tools.get(call.name)
             return NO_ESTIMATE if function is None else self._memo_estimate(call, function.contract, function)
         try:
             card = resolve_card(call, self._project.registry.cards, self._cards_by_digest)
         except InputError:
-            return NO_ESTIMATE  # it will be refused for this
+            return NO_ESTIMATE  # the call itself is refused with this error
         if card is not None and card.kind in KINDS_WITH_ARRAYS:
-            return CallEstimate(memo_key=self._memo_key(call, card.digest, MEMO_VERSION), uses_local_encoder=card.kind == "encoder")
+            return CallEstimate(
+                memo_key=self._memo_key(call, card.digest, MEMO_VERSION), uses_local_encoder=card.kind == "encoder"
+            )
         function = self._project.registry.python_agents.get(call.name)
-        return NO_ESTIMATE if function is None else self._memo_estimate(call, card.contract if card else function.contract, function)
+        return (
+            NO_ESTIMATE
+            if function is None
+            else self._memo_estimate(call, card.contract if card else function.contract, function)
+        )
 
     def _memo_estimate(self, call: CallRequest, contract: Contract, function: ToolFunction) -> CallEstimate:
         if not function.version or function.contract.effect != "pure" or call.version not in ("", contract.digest):
@@ -143,7 +162,7 @@ class LocalWorkers:
             return ""
 
     def _find_tool(self, call: CallRequest) -> tuple[ToolFunction, str]:
-        """The tool of a call, and the key that it is given."""
+        """Returns the tool of a call, and its idempotency key."""
         registry = self._project.registry
         function = registry.tools.get(call.name) or registry.tool(call.name)
         if call.version and call.version != function.contract.digest:
@@ -176,14 +195,16 @@ class LocalWorkers:
         return _to_result(value, began, confidence, card.digest)
 
     def _single_thread(self) -> AbstractContextManager[None]:
-        """Has numpy's products take one thread each; entered and left on the loop's thread."""
+        """Limits numpy's products to one thread each. Enter and leave it on the event loop's thread."""
         threads = None if self._encoders is None else self._encoders.threads
         return nullcontext() if threads is None else threads.limit_to_one()
 
     async def predictor(self, card: Card) -> Predictor:
-        """The model of a card that has arrays, loaded once; an encoder is fetched where it is not there yet.
+        """Returns the model of a card with weights, loaded once. A missing encoder is fetched.
 
-        Raises `InputError` for a card whose files do not fit, `FleetError` where its encoder cannot be had.
+        Raises:
+            InputError: The files of the card do not fit.
+            FleetError: The encoder is not available.
         """
         async with self._loading:
             if (found := self._predictors.get(card.digest)) is None:
@@ -195,7 +216,9 @@ class LocalWorkers:
             case "sklearn":
                 from orchestra.agents.inference.linear import LinearClassifier, LinearRegressor, predicts_number
 
-                return await asyncio.to_thread(LinearRegressor.load if predicts_number(card) else LinearClassifier.load, card)
+                return await asyncio.to_thread(
+                    LinearRegressor.load if predicts_number(card) else LinearClassifier.load, card
+                )
             case "tagger":
                 from orchestra.agents.inference.crf_tagger import CrfTagger
 
@@ -213,7 +236,7 @@ class LocalWorkers:
 
 
 def _encoder_loader(card: Card) -> Callable[[Card, Encoder], Predictor]:
-    """What makes an agent of an encoder, by what the agent gives."""
+    """Returns the loader of an encoder agent, by the agent's output."""
     from orchestra.agents.encoder_tasks import encoder_task
 
     match encoder_task(card):
@@ -240,21 +263,25 @@ def _encoder_loader(card: Card) -> Callable[[Card, Encoder], Predictor]:
 
 
 def processor_count() -> int:
-    """How many processors this process may use."""
+    """Returns the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _to_result(value: Any, began: float, confidence: float | None = None, model: str = "") -> CallResult:
-    """An answer. What is no finite number says nothing of how sure it is: every comparison with it is false."""
+    """Returns a result. A probability that is not finite is dropped, because every comparison with it is false."""
     if confidence is not None and not math.isfinite(confidence):
         confidence = None
     return CallResult(
-        value=value, usage=Usage(calls=1, seconds=time.monotonic() - began), server=LOCAL_SERVER, model=model, confidence=confidence
+        value=value,
+        usage=Usage(calls=1, seconds=time.monotonic() - began),
+        server=LOCAL_SERVER,
+        model=model,
+        confidence=confidence,
     )
 
 
 def _changed_error(call: CallRequest, kind: str) -> InputError:
-    """T009: code cannot be stored with a run, so what has changed since is refused."""
+    """Returns T009: code is not stored with a run, so a run that started with other code is refused."""
     reason = f"the {kind} {call.name!r} is not the one that the run began with: its types, its effect or its version have changed"
     return InputError("T009", reason, hint="orchestra runs fork")
 
@@ -265,8 +292,11 @@ def _validate(name: str, schema: dict[str, Any], value: Any, code: str) -> None:
 
 
 def forbidden_error(call: CallRequest, ceiling: str) -> CallError:
-    """F202: an agent of this process, or an ensemble, may not see such data."""
+    """Returns F202: an agent of this process or an ensemble may not get data with this label."""
     reason = f"data labelled {call.label!r} must not be seen by {call.name!r}, which is cleared for {ceiling!r}"
     return CallError(
-        code=LABEL_NOT_ALLOWED, reason=reason, hint=f"use another agent, or change the `label:` of {call.name}", server=LOCAL_SERVER
+        code=LABEL_NOT_ALLOWED,
+        reason=reason,
+        hint=f"use another agent, or change the `label:` of {call.name}",
+        server=LOCAL_SERVER,
     )

@@ -1,6 +1,7 @@
-"""Digests of the weights, settings and adapters of a model. An answer of a model without a digest is never stored as a memo.
+"""Digests of the weights, settings and adapters of models. An answer of a model without a digest is never memoized.
 
-Each is read once: a manifest of some kilobytes, or an adapter's weights, which are read again when a promotion has replaced them.
+Each digest is read once: from a manifest of some kilobytes, or from an adapter's weights, again after a promotion
+replaced them.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from orchestra.fleet.weights import weights
 from orchestra.fleet.weights.weights import ModelStore
 from orchestra.schema.strict_json import canonical, digest
 
-DIGEST_SETTINGS = frozenset({"model", "device", "dtype", "quantization", "kv_cache_dtype", "max_model_len", "structured_outputs"})
-"""What of a local server's settings bears on what it writes."""
+DIGEST_SETTINGS = frozenset(
+    {"model", "device", "dtype", "quantization", "kv_cache_dtype", "max_model_len", "structured_outputs"}
+)
+"""Settings of a local server that affect its output."""
 
 
 @dataclass(frozen=True, slots=True)
 class _CachedDigest:
-    """The digest of an adapter that was read, and its location."""
+    """The digest of an adapter, and its location."""
 
     files: tuple[str, str]
     stamps: adapters.FileStamps | None
@@ -37,9 +40,9 @@ class ModelDigests:
         self._adapters: dict[tuple[str, str], _CachedDigest] = {}
 
     def server_digest(self, name: str, target: LocalServer | Endpoint, card: Card) -> str:
-        """The digest of a server with a card's adapter; empty where nobody can tell what would answer.
+        """Returns the digest of a server with a card's adapter; empty if the answering model is unknown.
 
-        That is an endpoint without a `revision:`, weights that are not here yet, an adapter that is not there.
+        It is empty for an endpoint without a `revision:`, weights that are not installed yet, and a missing adapter.
         """
         if isinstance(target, Endpoint):
             said = [target.endpoint, target.model, target.revision, card.adapter]
@@ -48,24 +51,33 @@ class ModelDigests:
         return digest(canonical([server, adapter])) if server and adapter else ""
 
     def base_digest(self, name: str, target: LocalServer | Endpoint) -> str:
-        """The digest of a server's base model alone; empty where nobody can tell."""
+        """Returns the digest of a server's base model; empty if unknown."""
         if isinstance(target, Endpoint):
             return digest(canonical([target.endpoint, target.model, target.revision])) if target.revision else ""
         return self._base_digest(name, target)
 
     def adapter_digest(self, name: str, target: LocalServer | Endpoint, card: Card) -> str:
-        """The digest of a card's adapter on a server: of its files, or at an endpoint its name; empty where it is not there."""
+        """Returns the digest of a card's adapter on a server: of its files, or of its name on an endpoint; empty if it
+        is
+        missing.
+        """
         return card.adapter or "none" if isinstance(target, Endpoint) else self._adapter_digest(name, target, card)
 
     def _base_digest(self, name: str, target: LocalServer) -> str:
         if not (found := self._servers.get(name, "")) and (contents := self._weights_digest(target)):
-            settings = cpu.resolve_auto(target, self._model_store.folders.cache).model_dump(mode="json", include=set(DIGEST_SETTINGS))
+            settings = cpu.resolve_auto(target, self._model_store.folders.cache).model_dump(
+                mode="json", include=set(DIGEST_SETTINGS)
+            )
             found = self._servers[name] = digest(canonical([contents, settings]))
         return found
 
     def _weights_digest(self, target: LocalServer) -> str:
-        """A digest of a model's files, chat template and all; empty where they are not here, or their manifest is damaged."""
-        folder = weights.find_weights(target.weights, ModelStore(self._model_store.folders))  # as the supervisor finds them
+        """Returns the digest of a model's files, including the chat template; empty if they are missing or their
+        manifest
+        is damaged.
+        """
+        # The supervisor finds the weights in the same way.
+        folder = weights.find_weights(target.weights, ModelStore(self._model_store.folders))
         return "" if folder is None else weights.quick_digest(folder)
 
     def _adapter_digest(self, name: str, target: LocalServer, card: Card) -> str:
@@ -76,7 +88,8 @@ class ModelDigests:
             try:
                 folder = adapters.find_adapter(card, target)
                 files = adapters.adapter_files(folder)
-                stamp = adapters.file_stamps(files)  # before the files are read: a change meanwhile is seen at the next call
+                # before the files are read, so that a change meanwhile is noticed at the next call
+                stamp = adapters.file_stamps(files)
                 binding = adapters.binding_digest(folder)
             except (FleetError, OSError):
                 return ""

@@ -1,4 +1,4 @@
-"""What prompts have in common, and what a server's prefix cache holds of it, as far as that can be told from outside. Pure."""
+"""Shared prefixes of prompts, and an estimate of the content of a server's prefix cache. Pure."""
 
 from __future__ import annotations
 
@@ -8,18 +8,26 @@ from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 BLOCK_CHARACTERS = 512
-"""Characters of a prompt that are looked at together: about 128 tokens of English. A server's blocks may be smaller."""
+"""Characters per block of a prompt: about 128 tokens of English. A server's blocks may be smaller."""
 BLOCK_TOKENS = 128
-"""What a block is counted as."""
+"""The tokens that a block counts for."""
 DEFAULT_CAPACITY = 1024
-"""Blocks that a server is taken to remember where it does not say."""
+"""The assumed capacity of a server's cache in blocks, if the server does not state it."""
 
 Prefix: TypeAlias = tuple[int, ...]
-"""The prefix of a prompt: one hash per block, of the block and all blocks before it. The hashes are valid in one process only."""
+"""The prefix of a prompt: one hash per block, of the block and all blocks before it. The hashes are valid in one
+process
+only.
+"""
 
 
 def prefix_hashes(messages: Iterable[Mapping[str, str]], salt: str) -> Prefix:
-    """How a chat begins. `salt` is what keeps caches apart: the model, or the adapter, and the tenant."""
+    """Returns the prefix hashes of a chat.
+
+    Args:
+        messages: The messages of the chat.
+        salt: The parts that separate caches: the model or adapter, and the tenant.
+    """
     found: list[int] = []
     block = hash(salt)
     for message in messages:
@@ -35,41 +43,42 @@ def prefix_hashes(messages: Iterable[Mapping[str, str]], salt: str) -> Prefix:
 
 
 class PrefixCache:
-    """The blocks of a prefix cache: those in use, then as many of those used last as there is room for.
+    """The estimated blocks of a prefix cache: those in use, and the most recently used others up to the capacity.
 
-    A block is never there without those before it: requests take whole prefixes, and as in vLLM the end is forgotten first.
+    A block is cached only with all blocks before it: requests take whole prefixes, and as in vLLM the end is evicted
+    first.
     """
 
     def __init__(self, capacity: int = DEFAULT_CAPACITY) -> None:
         self.capacity = capacity
         self._used: dict[int, int] = {}
-        """Blocks of requests that are with the server, and how many requests share each."""
+        """Blocks of requests in flight to the number of requests that share them."""
         self._idle: OrderedDict[int, None] = OrderedDict()
 
     @property
     def used_blocks(self) -> int:
-        """Different blocks of the requests that are with the server."""
+        """The number of different blocks of the requests in flight."""
         return len(self._used)
 
     def cached_blocks(self, prefix: Prefix) -> int:
-        """How many of its leading blocks are there."""
+        """Returns the number of leading blocks that are cached."""
         used, idle = self._used, self._idle
         return bisect_left(prefix, True, key=lambda block: block not in used and block not in idle)
 
     def missing_blocks(self, prefix: Prefix) -> int:
-        """How many more blocks would be in use."""
+        """Returns the number of blocks that would be added to those in use."""
         used = self._used
         return len(prefix) - bisect_left(prefix, True, key=lambda block: block not in used)
 
     def acquire(self, prefix: Prefix) -> None:
-        """A request goes to the server."""
+        """Adds the blocks of a request that is sent."""
         for block in prefix:
             self._used[block] = self._used.get(block, 0) + 1
             self._idle.pop(block, None)
         self._evict()
 
     def release(self, prefix: Prefix) -> None:
-        """A request is over. Its blocks stay while there is room."""
+        """Releases the blocks of a finished request. They stay cached as the capacity allows."""
         for block in reversed(prefix):
             left = self._used[block] - 1
             if left:

@@ -1,4 +1,4 @@
-"""Progress: what the fleet tells whoever waits for it."""
+"""Progress reports of a fleet: downloads, starts and waits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ Stage: TypeAlias = Literal["weights", "download", "convert", "verify", "start", 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One step of a preparation: `done` of `total` bytes or seconds, where they are known; a total of seconds is an estimate."""
+    """One step of a preparation.
+
+    `done` and `total` are bytes or seconds, if known; a total of seconds is an estimate.
+    """
 
     stage: Stage
     message: str
@@ -24,4 +27,4 @@ ProgressCallback: TypeAlias = Callable[[Progress], None]
 
 
 def ignore_progress(_: Progress) -> None:
-    """Tells nobody."""
+    """Ignores progress."""

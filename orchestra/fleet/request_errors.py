@@ -1,4 +1,4 @@
-"""What can go wrong between us and a server, as a value."""
+"""Errors of requests to servers, as values."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ from orchestra.core.events import Usage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorPolicy:
-    """What a code means for whoever meets it."""
+    """How the fleet reacts to an error code."""
 
     trips_breaker: bool = False
-    """It counts against the server, and opens its breaker where it comes again and again."""
+    """The error counts against the server; repeated, it opens the breaker."""
     marks_unavailable: bool = False
-    """Once is enough to say that an endpoint cannot serve: no key, nobody there, no such model, a wrong address, a wrong key."""
+    """One such error shows that an endpoint cannot serve: no key, connection refused, no such model, a wrong address, a
+    wrong key.
+    """
     may_be_starting: bool = False
-    """It is heard of an endpoint that still starts, or of the proxy before it."""
+    """An endpoint that still starts, or the proxy before it, may answer with this error."""
     proves_reachable: bool = False
-    """Whoever says so is there, and has only not liked the question."""
+    """The server is reachable; it only refused the request."""
     caused_by_call: bool = False
-    """No other server would do the call either."""
+    """No other server would answer the call either."""
     resendable: bool = False
-    """What no model saw is sent again for it."""
+    """Requests that no model has received are sent again."""
     billable: bool = False
-    """The answer is none, and a model was at work on it; who says that he failed (F208) asks for nothing."""
+    """A model worked on the failed request. A server error (F208) is not billed."""
     retry_later: bool = False
-    """A server that did not come up may be up at the next attempt."""
+    """A server that did not start may be up at the next attempt."""
     permanent: bool = False
-    """A server of ours that does not start for it will not do so by being started again."""
+    """Another start of a local server would fail with the same error."""
 
 
 ERROR_POLICIES: Mapping[str, ErrorPolicy] = {
@@ -41,7 +43,9 @@ ERROR_POLICIES: Mapping[str, ErrorPolicy] = {
     "F009": ErrorPolicy(permanent=True),
     "F105": ErrorPolicy(marks_unavailable=True),
     "F202": ErrorPolicy(caused_by_call=True),
-    "F203": ErrorPolicy(trips_breaker=True, marks_unavailable=True, may_be_starting=True, resendable=True, retry_later=True),
+    "F203": ErrorPolicy(
+        trips_breaker=True, marks_unavailable=True, may_be_starting=True, resendable=True, retry_later=True
+    ),
     "F204": ErrorPolicy(resendable=True),
     "F205": ErrorPolicy(trips_breaker=True, may_be_starting=True, billable=True),
     "F206": ErrorPolicy(trips_breaker=True, may_be_starting=True, billable=True),
@@ -58,55 +62,60 @@ ERROR_POLICIES: Mapping[str, ErrorPolicy] = {
     "F217": ErrorPolicy(trips_breaker=True, billable=True),
     "F218": ErrorPolicy(resendable=True),
 }
-"""By code; those of others mean nothing here."""
+"""Policies by code. Codes of other packages have none."""
 _NO_POLICY = ErrorPolicy()
 
 
 def error_policy(code: str) -> ErrorPolicy:
-    """What a code means here."""
+    """Returns the policy of a code."""
     return ERROR_POLICIES.get(code, _NO_POLICY)
 
 
 @dataclass(frozen=True, slots=True)
 class RequestError:
-    """Why there is no answer: a code of `orchestra explain`, and whether a model may have seen the request."""
+    """Why a request has no answer: an error code, and whether a model may have received the request."""
 
     code: str
     reason: str
     hint: str = ""
     reached_model: bool = True
-    """False only where no model can have worked on it, so that sending it again costs nothing."""
+    """False only if no model can have worked on the request, so that resending it is free."""
     retryable: bool = True
     busy: bool = False
-    """The server said that it has too much to do."""
+    """The server reported overload."""
     timed_out: bool = False
-    """The caller's own time was up, so early that it says nothing of the server."""
+    """The caller's own timeout ended, too early to be evidence about the server."""
     unreachable: bool = False
-    """Nobody listens there, or no longer."""
+    """The connection is refused or lost."""
     retry_after: float | None = None
     usage: Usage | None = None
-    """What it has cost all the same, where the server says so."""
+    """The usage of the failed request, if the server reported it."""
     sent: bytes = b""
     received: bytes = b""
     status: int = 0
-    """The HTTP status that said so; 0 where none did."""
+    """The HTTP status; 0 without a response."""
 
     @classmethod
-    def not_reached(cls, code: str, reason: str, hint: str = "", *, retryable: bool = False, sent: bytes = b"") -> RequestError:
-        """A fault that no model saw, and that sending the same again cannot mend unless it is `retryable`."""
+    def not_reached(
+        cls, code: str, reason: str, hint: str = "", *, retryable: bool = False, sent: bytes = b""
+    ) -> RequestError:
+        """Returns an error of a request that no model has received.
+
+        Resending it fails again unless it is `retryable`.
+        """
         return cls(code, reason, hint, reached_model=False, retryable=retryable, sent=sent)
 
     @classmethod
     def from_error(cls, error: OrchestraError, *, retryable: bool = False) -> RequestError:
-        """An error of ours, before anything was sent."""
+        """Returns an error that was raised before anything was sent."""
         return cls.not_reached(error.code, error.message, error.hint, retryable=retryable)
 
     @property
     def policy(self) -> ErrorPolicy:
-        """What its code means."""
+        """The policy of the code."""
         return error_policy(self.code)
 
 
 def printable(text: str) -> str:
-    """A stranger's text on one line, without control characters."""
+    """Returns untrusted text as one line without control characters."""
     return "".join(char if char.isprintable() else " " for char in text)[:300]

@@ -1,8 +1,9 @@
-"""Who goes next where requests wait for a server. Pure: no clock, no I/O.
+"""Order of the requests that wait for a server. Pure: no clock, no I/O.
 
-A server with continuous batching works on whatever it was given, in the order in which it came. That order is ours to choose, and it
-decides how often the beginning of a prompt is computed again because it was pushed out of the cache meanwhile, and whether runs finish
-one after the other or all of them at the end. `ProgramScheduler` chooses; `FifoScheduler` takes requests as they come.
+A server with continuous batching works on its requests in the order of arrival. That order decides how often the prefix
+of a prompt is
+computed again because it was evicted from the cache, and whether runs finish one after the other or all at the end.
+`ProgramScheduler` optimizes it; `FifoScheduler` keeps the order of arrival.
 """
 
 from __future__ import annotations
@@ -18,24 +19,26 @@ from orchestra.fleet.prefix_cache import BLOCK_TOKENS, Prefix, PrefixCache
 
 Ordering: TypeAlias = Literal["programs", "fifo"]
 CACHE_SHARE = 4
-"""One part in so many of the cache may be in use; the rest remembers what runs come back to."""
+"""One part in so many of the cache may be in use. The rest keeps prefixes to which runs return."""
 MIN_CONCURRENT = 4
-"""Requests that may be with the server at once also where their prompts take a larger part of the cache: alone, each would be slow."""
+"""Requests in flight that are allowed even if their prompts take a larger part of the cache: one at a time would be
+slow.
+"""
 MAX_PASSES = 8
-"""Requests of younger runs that may go in a row before the oldest run that waits."""
+"""Requests of younger runs that may pass the oldest waiting run in a row."""
 NEW_RUN_WINDOW = 64
-"""Runs that have not begun, among which one is looked for whose prompt the server remembers."""
+"""New runs among which one with a cached prompt is searched."""
 MAX_RUNS = 4096
-"""Runs that are remembered."""
+"""Runs that are kept in memory."""
 
 
 class QueueRequest(msgspec.Struct, frozen=True):
-    """What a request says of itself in line."""
+    """The properties of a request that decide its order."""
 
     run: str = ""
-    """Whose it is; empty for what belongs to no run, such as loading an adapter. That goes first."""
+    """The run of the request; empty for a request without a run, such as loading an adapter. Those go first."""
     priority: int = 0
-    """Lower goes first, among those of one run."""
+    """Lower goes first, among the requests of one run."""
     prefix: Prefix = ()
 
 
@@ -43,7 +46,7 @@ NO_RUN = QueueRequest()
 
 
 class Ticket:
-    """A place in line."""
+    """A place in the queue."""
 
     __slots__ = ("cancelled", "number", "request", "run")
 
@@ -55,35 +58,40 @@ class Ticket:
 
 
 class Scheduler(Protocol):
-    """A line in front of one server. Whatever went in by `enter` or `dequeue` needs one `finish`."""
+    """The queue of one server. Each request that `try_enter` or `dequeue` admits needs one `finish`."""
 
     waiting: int
-    """Tickets in line."""
+    """The number of tickets in the queue."""
 
     def try_enter(self, request: QueueRequest) -> bool:
-        """Goes in past the line, where nobody waits and nothing speaks against it; says whether it did."""
+        """Admits a request without a ticket if the queue is empty and the request may be sent.
+
+        Returns whether it did.
+        """
 
     def enqueue(self, request: QueueRequest) -> Ticket:
-        """Gets in line."""
+        """Adds a request to the queue."""
 
     def cancel(self, ticket: Ticket) -> None:
-        """Leaves the line."""
+        """Removes a ticket from the queue."""
 
     def dequeue(self) -> Ticket | None:
-        """The one that goes in now, no longer in line; None where it is better that nobody does. Then somebody is inside."""
+        """Removes and returns the next ticket; None if no request should be sent now, which requires requests in
+        flight.
+        """
 
     def finish(self, request: QueueRequest) -> None:
-        """A request that went in is done with."""
+        """Records that an admitted request has ended."""
 
     def cached_blocks(self, prefix: Prefix) -> int:
-        """How many leading blocks of a prompt the server remembers, as far as we know."""
+        """Returns the number of leading blocks of a prompt that the server has cached, as estimated."""
 
     def set_cache_size(self, tokens: int) -> None:
-        """The server says how many tokens its cache holds."""
+        """Sets the size of the server's cache in tokens."""
 
 
 class FifoScheduler:
-    """By priority, then as they come."""
+    """Order by priority, then by arrival."""
 
     def __init__(self) -> None:
         self.waiting = 0
@@ -91,11 +99,11 @@ class FifoScheduler:
         self._number = 0
 
     def try_enter(self, request: QueueRequest) -> bool:
-        """Where nobody waits."""
+        """Admits a request if the queue is empty."""
         return not self.waiting
 
     def enqueue(self, request: QueueRequest) -> Ticket:
-        """At the end of its priority."""
+        """Adds a request behind those of its priority."""
         self._number += 1
         ticket = Ticket(request, self._number)
         heapq.heappush(self._queue, ticket)
@@ -103,12 +111,12 @@ class FifoScheduler:
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:
-        """Leaves the line."""
+        """Removes a ticket from the queue."""
         ticket.cancelled = True
         self.waiting -= 1
 
     def dequeue(self) -> Ticket | None:
-        """The first."""
+        """Removes and returns the first ticket."""
         found = _first_waiting(self._queue)
         if found is not None:
             heapq.heappop(self._queue)
@@ -116,82 +124,86 @@ class FifoScheduler:
         return found
 
     def finish(self, request: QueueRequest) -> None:
-        """Nothing is kept of it."""
+        """Does nothing."""
 
     def cached_blocks(self, prefix: Prefix) -> int:
-        """Nothing."""
+        """Returns 0: prefixes are not tracked."""
         return 0
 
     def set_cache_size(self, tokens: int) -> None:
-        """Makes no difference."""
+        """Does nothing."""
 
 
 class _RunQueue:
-    """A run that has requests here, or had some lately."""
+    """A run with requests in the queue, now or recently."""
 
     __slots__ = ("in_ages", "level", "listed_level", "number", "queue", "served_blocks", "started", "waiting")
 
     def __init__(self, number: int) -> None:
         self.number = number
-        """By the arrival of its first request."""
+        """The number of the run, by the arrival of its first request."""
         self.started = False
         self.served_blocks = 0
-        """Blocks that the server has computed for it, with one for each request."""
+        """Blocks that the server has computed for the run, plus one per request."""
         self.level = 0
-        """0 while it is small; never falls."""
+        """0 for a small run; never decreases."""
         self.queue: list[Ticket] = []
         self.waiting = 0
-        """Tickets in line."""
+        """The number of tickets in the queue."""
         self.in_ages = False
         self.listed_level = -1
-        """Whether it stands among the `_ages`, and by which level among the `_started`."""
+        """The level in `_started`, and whether the run is in `_ages`."""
 
 
 class ProgramScheduler:
-    """Runs are begun one after the other, and those that have begun go first, the oldest first; so runs finish, and find their prompts in
+    """Starts runs one after the other. Started runs go first, the oldest first, so runs finish and find their prompts
+    in
     the cache.
 
-    Of the runs that have not begun, one goes next whose prompt the server remembers already; else the oldest. Nothing goes in whose
-    prompt would push out more than a share of the cache (Denning's working set, https://doi.org/10.1145/363095.363141). A run that
-    has had more than that goes behind the others (Autellix's attained service, https://arxiv.org/abs/2502.13965), so that a large run does
-    not keep small ones waiting. And the oldest run is passed over only so many times in a row.
+    Of the new runs, one whose prompt is cached goes first, else the oldest. No request is admitted whose prompt would
+    evict more than a
+    share of the cache (Denning's working set, https://doi.org/10.1145/363095.363141). A run that has used more than
+    that share goes behind
+    the others (Autellix's attained service, https://arxiv.org/abs/2502.13965), so that a large run does not block small
+    ones. The oldest
+    run is passed a limited number of times in a row.
     """
 
     def __init__(self) -> None:
         self.waiting = 0
         self.prefix_cache = PrefixCache()
         self.max_used_blocks: int | None = None
-        """Blocks in use at most; unknown until the server has said how much it holds."""
+        """Blocks in use at most; None until the server has stated its capacity."""
         self._in_flight = 0
         self._number = self._passed = 0
         self._runs: OrderedDict[str, _RunQueue] = OrderedDict()
         self._without_run: list[Ticket] = []
-        """Tickets that belong to no run."""
+        """Tickets without a run."""
         self._new: OrderedDict[int, _RunQueue] = OrderedDict()
-        """Runs in line that have not begun, by number."""
+        """Runs in the queue that have not started, by number."""
         self._started: list[tuple[int, int, _RunQueue]] = []
-        """A heap of runs that have, by level and number; entries whose level is over, or whose line is empty, are passed over."""
+        """A heap of started runs by level and number. Entries with an old level or an empty queue are skipped."""
         self._ages: list[tuple[int, _RunQueue]] = []
-        """A heap of runs in line by number, those whose line is empty among them."""
+        """A heap of runs by number, including those whose queue is empty."""
 
     def set_cache_size(self, tokens: int) -> None:
-        """The server says how many tokens its cache holds."""
+        """Sets the size of the server's cache in tokens."""
         self.prefix_cache.capacity = max(1, tokens // BLOCK_TOKENS)
         self.max_used_blocks = max(1, self.prefix_cache.capacity // CACHE_SHARE)
 
     def cached_blocks(self, prefix: Prefix) -> int:
-        """How many leading blocks of a prompt the server remembers, as far as we know."""
+        """Returns the number of leading blocks of a prompt that the server has cached, as estimated."""
         return self.prefix_cache.cached_blocks(prefix)
 
     def try_enter(self, request: QueueRequest) -> bool:
-        """Where nobody waits, and the prompt fits."""
+        """Admits a request if the queue is empty and the prompt fits."""
         if self.waiting or not self._fits(request):
             return False
         self._start(request, self._run(request.run) if request.run else None)
         return True
 
     def enqueue(self, request: QueueRequest) -> Ticket:
-        """In line with those of its run."""
+        """Adds a request to the queue of its run."""
         self._number += 1
         self.waiting += 1
         if not request.run:
@@ -209,7 +221,7 @@ class ProgramScheduler:
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:
-        """Leaves the line."""
+        """Removes a ticket from the queue."""
         ticket.cancelled = True
         self.waiting -= 1
         if ticket.run is not None:
@@ -218,7 +230,9 @@ class ProgramScheduler:
                 self._new.pop(ticket.run.number, None)
 
     def dequeue(self) -> Ticket | None:
-        """What belongs to no run; else the best request, or that of the oldest run where it was passed over too often."""
+        """Returns a ticket without a run; else the best ticket, or that of the oldest run if it was passed
+        too often.
+        """
         if (free := _first_waiting(self._without_run)) is not None:
             heapq.heappop(self._without_run)
             self.waiting -= 1
@@ -234,13 +248,13 @@ class ProgramScheduler:
         return self._take_ticket(chosen)
 
     def finish(self, request: QueueRequest) -> None:
-        """Its prompt may be pushed out now."""
+        """Records that a request has ended. Its prompt may be evicted now."""
         self._in_flight -= 1
         if request.prefix:
             self.prefix_cache.release(request.prefix)
 
     def _run(self, name: str) -> _RunQueue:
-        """The run of a name, as the one that was seen last."""
+        """Returns the run of a name, and marks it as most recently seen."""
         if (run := self._runs.get(name)) is not None:
             self._runs.move_to_end(name)
             return run
@@ -258,7 +272,7 @@ class ProgramScheduler:
             heapq.heappush(self._started, (run.level, run.number, run))
 
     def _fits(self, request: QueueRequest) -> bool:
-        """Whether the prompts that are with the server leave room for this one. What shares theirs takes none."""
+        """Whether the prompts in flight leave space for this one. Shared blocks take none."""
         if self.max_used_blocks is None or not request.prefix or not self._in_flight:
             return True
         more = self.prefix_cache.missing_blocks(request.prefix)
@@ -273,7 +287,7 @@ class ProgramScheduler:
         return ages[0][1] if ages else None
 
     def _best(self) -> _RunQueue | None:
-        """Small runs that have begun; then one that has not; then large ones that have."""
+        """Returns the best ticket: small runs that have started, then a new run, then large runs that have started."""
         held: list[tuple[int, int, _RunQueue]] = []
         """Runs whose next prompt does not fit now."""
         found: _RunQueue | None = None
@@ -295,7 +309,9 @@ class ProgramScheduler:
         return found if found is not None or sought else self._best_new()
 
     def _best_new(self) -> _RunQueue | None:
-        """The run to begin: one whose prompt the server remembers by half or more; else the oldest. Among those that fit."""
+        """Returns the new run to start: one whose prompt is cached by half or more, else the oldest; only runs whose
+        prompt fits.
+        """
         first: _RunQueue | None = None
         for run in islice(self._new.values(), NEW_RUN_WINDOW):
             request = _next_request(run)
@@ -321,19 +337,23 @@ class ProgramScheduler:
         self._in_flight += 1
         if run is not None:
             run.started = True
-            run.served_blocks += 1 + len(request.prefix) - (self.prefix_cache.cached_blocks(request.prefix) if request.prefix else 0)
-            run.level = max(run.level, (run.served_blocks // (self.max_used_blocks or self.prefix_cache.capacity)).bit_length())
+            run.served_blocks += (
+                1 + len(request.prefix) - (self.prefix_cache.cached_blocks(request.prefix) if request.prefix else 0)
+            )
+            run.level = max(
+                run.level, (run.served_blocks // (self.max_used_blocks or self.prefix_cache.capacity)).bit_length()
+            )
         if request.prefix:
             self.prefix_cache.acquire(request.prefix)
 
 
 def make_scheduler(wanted: Ordering) -> Scheduler:
-    """A line of the wanted kind."""
+    """Returns a scheduler of the given kind."""
     return ProgramScheduler() if wanted == "programs" else FifoScheduler()
 
 
 def _first_waiting(line: list[Ticket]) -> Ticket | None:
-    """The first in line that is still there."""
+    """Returns the first ticket that is not cancelled."""
     while line and line[0].cancelled:
         heapq.heappop(line)
     return line[0] if line else None

@@ -1,5 +1,6 @@
-"""Secrets of a fleet: what the references `env:NAME` and `file:PATH` stand for, read in the moment they are sent, and hidden where a server
-says them again."""
+"""Secrets of a fleet: resolves the references `env:NAME` and `file:PATH` when a request is sent, and redacts keys in
+responses.
+"""
 
 from __future__ import annotations
 
@@ -15,31 +16,45 @@ from orchestra.core.errors import FleetError
 from orchestra.fleet.config import Endpoint, LocalServer
 
 REDACTED = "[the key]"
-"""What stands in the place of a key that a server said again."""
+"""The replacement of a key in a response."""
 MIN_KEY_LENGTH = 16
-"""Characters of a key at least that is looked for."""
+"""The minimum length of a key that is redacted."""
 BEARER = "Bearer "
 
 
 def read_secret(reference: str, environment: Mapping[str, str] = os.environ) -> str:
-    """What `env:NAME` or `file:PATH` stands for. Raises `FleetError` F105 where nothing is there."""
+    """Returns the secret of `env:NAME` or `file:PATH`.
+
+    Raises:
+        FleetError: F105, the secret is missing.
+    """
     kind, _, name = reference.partition(":")
     if kind == "env":
         found = environment.get(name, "")
     else:
         try:
             found = Path(name).expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError, RuntimeError) as error:  # the last of `~` where there is no home
-            raise FleetError("F105", f"the secret {reference} cannot be read: {error}", hint=f"put it into {name}") from error
+        except (OSError, UnicodeDecodeError, RuntimeError) as error:  # RuntimeError: `~` without a home directory
+            raise FleetError(
+                "F105", f"the secret {reference} cannot be read: {error}", hint=f"put it into {name}"
+            ) from error
     if not (found := found.strip()):
-        raise FleetError("F105", f"the secret {reference} is empty", hint=f"export {name}=…" if kind == "env" else f"put it into {name}")
+        raise FleetError(
+            "F105",
+            f"the secret {reference} is empty",
+            hint=f"export {name}=…" if kind == "env" else f"put it into {name}",
+        )
     if not found.isprintable():
-        raise FleetError("F105", f"the secret {reference} is no key: it has several lines, or control characters", hint=f"look at {name}")
+        raise FleetError(
+            "F105",
+            f"the secret {reference} is no key: it has several lines, or control characters",
+            hint=f"look at {name}",
+        )
     return found
 
 
 def missing_key_error(server: Endpoint | LocalServer) -> FleetError | None:
-    """F105 for an endpoint whose key is not there now: its requests would fail by that."""
+    """Returns F105 for an endpoint whose key is missing, which would fail its requests; else None."""
     try:
         if isinstance(server, Endpoint) and server.api_key:
             read_secret(server.api_key)
@@ -49,29 +64,29 @@ def missing_key_error(server: Endpoint | LocalServer) -> FleetError | None:
 
 
 def auth_headers(key: str) -> Mapping[str, str]:
-    """The headers that send a key; none for an empty one."""
+    """Returns the headers with a key; none for an empty key."""
     return {"Authorization": f"{BEARER}{key}"} if key else {}
 
 
 def key_in_headers(headers: Mapping[str, str]) -> str:
-    """The key that headers send, if it is one to hide; else empty."""
+    """Returns the key in headers if it is to be redacted; else an empty string."""
     key = headers.get("Authorization", "").removeprefix(BEARER)
     return key if _looks_random(key) else ""
 
 
 def _looks_random(key: str) -> bool:
-    """Whether a key looks like one: `EMPTY`, `ollama` and `sk-no-key-required` are words, which servers without keys are sent."""
+    """Whether a key looks random. `EMPTY`, `ollama` and `sk-no-key-required` are words for servers without keys."""
     mixed = any(char.isupper() for char in key) and any(char.islower() for char in key)
     return len(key) >= MIN_KEY_LENGTH and (mixed or any(char.isdigit() for char in key))
 
 
 def redact(text: str, key: str) -> str:
-    """A text without the key."""
+    """Returns the text with the key replaced."""
     return text.replace(key, REDACTED) if key else text
 
 
 def redact_bytes(data: bytes, key: str) -> bytes:
-    """What a server answered, without the key, also where JSON writes it otherwise."""
+    """Returns a response with the key replaced, including its escaped forms in JSON."""
     if not key:
         return data
     if b"\\" not in data or (b"\\u" not in data and not any(char in key for char in '"\\/')):
@@ -80,7 +95,7 @@ def redact_bytes(data: bytes, key: str) -> bytes:
 
 
 def _json_pattern(char: str) -> bytes:
-    """A pattern of what JSON writes for a character: as it is, after a backslash, or by its number."""
+    """Returns a pattern of the JSON forms of a character: unescaped, after a backslash, or by its code."""
     units = char.encode("utf-16-be").hex()
     numbers = "".join(rf"\\u(?i:{units[at : at + 4]})" for at in range(0, len(units), 4))
     after = r"\\?" if char in '"\\/' else ""
@@ -88,7 +103,9 @@ def _json_pattern(char: str) -> bytes:
 
 
 def contains_split_key(received: bytes, key: str) -> bool:
-    """Whether an answer says the key once the texts at one place of it are put together: pieces of a stream, thoughts, tokens."""
+    """Whether a response contains the key once the texts at one JSON path are joined: stream chunks,
+    reasoning, tokens.
+    """
     if not key:
         return False
     one = received.removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -105,7 +122,7 @@ def contains_split_key(received: bytes, key: str) -> bool:
 
 
 def _iter_texts(document: Any) -> Iterator[tuple[str, str]]:
-    """The texts of a JSON value, in their order, each with the keys that lead to it."""
+    """Yields the texts of a JSON value in order, each with its path."""
     left = [("", document)]
     while left:
         place, value = left.pop()
@@ -118,13 +135,13 @@ def _iter_texts(document: Any) -> Iterator[tuple[str, str]]:
 
 
 class StreamRedactor:
-    """Text on its way to whoever reads along, without the key, though it may come in pieces."""
+    """Redacts the key in streamed text, also if it is split between chunks."""
 
     def __init__(self, on_text: Callable[[str], None], key: str) -> None:
         self._on_text, self._key, self._pending = on_text, key, ""
 
     def __call__(self, text: str) -> None:
-        """The next piece; what may begin the key is held back."""
+        """Returns the text that can be released. The start of a possible key is held back."""
         whole = redact(self._pending + text, self._key)
         most = min(len(whole), len(self._key) - 1)
         held = next((length for length in range(most, 0, -1) if self._key.startswith(whole[-length:])), 0)
@@ -133,7 +150,7 @@ class StreamRedactor:
             self._on_text(said)
 
     def end(self) -> None:
-        """Nothing more comes: what was held back is no key."""
+        """Returns the held back text at the end of the stream."""
         if self._pending:
             self._on_text(self._pending)
         self._pending = ""

@@ -1,7 +1,8 @@
-"""The one function that sends. It alone enforces where data may go, and resends only what no model saw.
+"""The only function that sends requests. It enforces the labels of data, and resends only what no model has received.
 
-Labels, addresses and keys come from the fleet's configuration, never from a request. Every other retry is a new attempt,
-proposed by the engine.
+Labels, addresses and keys come from the fleet's configuration, never from a request. Every other retry is a new
+attempt, which the engine
+proposes.
 """
 
 from __future__ import annotations
@@ -17,8 +18,14 @@ import msgspec
 from orchestra.core.errors import FleetError
 from orchestra.core.labels import is_allowed
 from orchestra.core.protocols import Clock
-from orchestra.fleet.concurrency import CircuitBreaker, ConcurrencyGate, Permit
-from orchestra.fleet.concurrency_limit import AdaptiveLimit, ConcurrencyLimit, RequestOutcome
+from orchestra.fleet.concurrency import (
+    AdaptiveLimit,
+    CircuitBreaker,
+    ConcurrencyGate,
+    ConcurrencyLimit,
+    Permit,
+    RequestOutcome,
+)
 from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer
 from orchestra.fleet.http.client import HttpClient, HttpRequest, HttpResponse
 from orchestra.fleet.http.connection import BodyCallback
@@ -28,87 +35,92 @@ from orchestra.fleet.scheduling import QueueRequest, make_scheduler
 from orchestra.fleet.secrets import auth_headers, key_in_headers, read_secret
 
 INITIAL_BACKOFF, MAX_BACKOFF = 0.25, 8.0
-"""Seconds between resends, doubling; each is shortened by chance, so that senders do not march in step."""
+"""Seconds between resends, doubling. Each is shortened by a random factor, so that clients do not synchronize."""
 NO_HEADERS: Mapping[str, str] = {}
 REJECTION_THRESHOLD = 3
-"""Rejections (429, 503) in a row after which nothing else is sent to a server for a while."""
+"""Rejections (429, 503) in a row after which requests to a server pause."""
 MAX_RESENDS = 6
-"""Resends to a stranger's server that cannot be reached: about twelve seconds. One of ours comes back: its supervisor sees to that,
-and `patience` bounds the wait."""
+"""Resends to an unreachable endpoint: about twelve seconds. A local server is restarted by its supervisor, and
+`patience`
+bounds the wait.
+"""
 MAX_FIRST_RESENDS = 3
-"""Resends where nobody has answered there in this process: about a second and a half. Mostly nobody has started it, or it is elsewhere."""
+"""Resends to an endpoint that has not answered this process yet: about 1.5 seconds. Usually it is not started, or the
+address is wrong.
+"""
 NOTIFY_AFTER = 5.0
-"""Seconds in which a server does not do what it is asked, after which whoever waits is told."""
+"""Seconds without success after which a progress message is sent."""
 PROBE_INTERVAL = 1.0
-"""Seconds between two looks whether an endpoint is there yet."""
+"""Seconds between two probes of an endpoint that starts."""
 AWAY_STATUSES = (0, 502, 503, 504)
-"""Statuses of a proxy whose server is not there, and none at all. Whoever says another one is there, whatever it thinks of the question."""
+"""Statuses of a proxy whose server is down, and no status. A server that answers another status is up."""
 FORGET_AFTER = 60.0
-"""Seconds without a request after which what a server said is no longer held against it."""
+"""Seconds without a request after which a server's failures are forgotten."""
 
 V1_DIALECTS = ("vllm", "ollama", "llamacpp")
-"""Dialects of servers that listen under `/v1`, whatever stands before it."""
+"""Dialects of servers that listen under `/v1`, after any path."""
 
 
 class Addresses(Protocol):
-    """Where the fleet's own servers listen; they move when they restart."""
+    """The addresses of local servers. They change with a restart."""
 
     async def url(self, server: str, seconds: float) -> str | RequestError:
-        """The address of a local server, once it is ready; waits for at most `seconds`."""
+        """Returns the address of a local server when it is ready. Waits at most `seconds`."""
 
     def key(self, server: str) -> str:
-        """The key that it wants there; empty where it wants none."""
+        """Returns the key of the server at an address; empty if it needs none."""
 
     def forget(self, server: str, url: str) -> None:
-        """Nobody listens at `url` any longer, or one with another key."""
+        """Forgets an address: the connection was refused, or the server there has another key."""
 
 
 class Deadline:
-    """When the time of a request is over. The wait for a place at the server does not count, unless the time is `total`."""
+    """The deadline of a request. The time in the queue does not count, unless the deadline is `total`."""
 
     def __init__(self, clock: Clock, seconds: float, *, total: bool = False) -> None:
-        """`seconds` from now."""
+        """Starts a deadline in `seconds`."""
         self._clock, self._end, self._total = clock, clock.monotonic() + seconds, total
 
     @property
     def remaining(self) -> float:
-        """Seconds that are left; negative when it is over."""
+        """Seconds that are left; negative after the deadline."""
         return self._end - self._clock.monotonic()
 
     @property
     def queue_timeout(self) -> float | None:
-        """Seconds that the request may wait for a place; None where there is no bound."""
+        """Seconds that the request may wait in the queue; None if unlimited."""
         return self.remaining if self._total else None
 
     def extend(self, seconds: float) -> None:
-        """The request has waited for a place."""
+        """Extends the deadline by the time in the queue."""
         if not self._total:
             self._end += seconds
 
 
 @dataclass(slots=True)
 class ServerState:
-    """What is known of one server: how much it takes, and whether it answers."""
+    """The state of one server: its concurrency, and whether it answers."""
 
     gate: ConcurrencyGate
     breaker: CircuitBreaker
     failures: int = 0
     has_answered: bool = False
-    """Whether anybody has answered there."""
+    """Whether the server has answered this process."""
     breaker_error: RequestError | None = None
-    """What the last of the `failures` was."""
+    """The error of the latest of the `failures`."""
     busy_until: float = 0.0
-    """Until when others are asked first, because it said several times in a row that it has too much to do, or restarts."""
+    """Until this time other servers are preferred, because this one was overloaded several times in a row, or restarts.
+    """
     rejections: int = 0
     """Rejections in a row."""
     unavailable_since: float | None = None
-    """Since when nobody was answered, by one that is busy or cannot be reached."""
+    """Start of the current series of requests without an answer, because the server is busy or unreachable."""
     notified: bool = False
-    """Whether whoever waits was told so."""
+    """Whether a progress message about it was sent."""
     last_error: RequestError | None = None
-    """What the last request that failed by the server failed by, of whatever kind."""
+    """The error of the latest request that failed because of the server."""
     failed_at: float | None = None
-    """When that was, and when it last answered: seconds since the epoch."""
+    """The time of that error, and the time of the latest answer, in seconds since the epoch."""
     answered_at: float | None = None
     _backoff: float = 0.0
     _last_unavailable: float = 0.0
@@ -116,18 +128,20 @@ class ServerState:
 
     @property
     def load(self) -> int:
-        """Requests that are with it, or wait for it."""
+        """Requests in flight and in the queue."""
         return self.gate.in_flight + self.gate.waiting
 
     def mark_busy(self, now: float, asked: float) -> None:
-        """It has too much to do, or restarts, for `asked` seconds as it says, or for a pause that doubles while it stays so."""
-        if now >= self.busy_until:  # else it is what others were told in the same moment
+        """Marks the server as overloaded or restarting, for `asked` seconds if it states them, else for a pause that
+        doubles while it lasts.
+        """
+        if now >= self.busy_until:  # else other requests got the same answer at the same time
             self._backoff = min(max(INITIAL_BACKOFF, 2 * self._backoff), MAX_BACKOFF)
             self.busy_until = now + self._backoff
         self.busy_until = max(self.busy_until, now + asked)
 
     def pause(self, now: float, asked: float) -> None:
-        """Nothing is sent to it while it is busy, or until it answers: a request that is in flight may show that it is not."""
+        """Pauses requests while the server is busy, or until it answers: a request in flight may succeed."""
         self.mark_busy(now, asked)
         self.gate.pause()
         if self._timer is not None:
@@ -135,13 +149,13 @@ class ServerState:
         self._timer = asyncio.get_running_loop().call_later(self.busy_until - now, self.gate.resume)
 
     def mark_unavailable(self, now: float) -> None:
-        """It is busy, or cannot be reached; since when, if it is not since long before anybody asked again."""
+        """Marks the server as busy or unreachable. An earlier start counts, unless no request was sent for long."""
         if self.unavailable_since is None or now - max(self._last_unavailable, self.busy_until) > FORGET_AFTER:
             self.unavailable_since, self.notified = now, False
         self._last_unavailable = now
 
     def mark_answered(self) -> None:
-        """It did what was asked."""
+        """Marks the server as answering."""
         self.has_answered, self.failures, self.busy_until, self._backoff = True, 0, 0.0, 0.0
         self.unavailable_since, self.notified, self.rejections = None, False, 0
         if self._timer is not None:
@@ -151,7 +165,7 @@ class ServerState:
 
 
 class SendResult(msgspec.Struct, frozen=True):
-    """How a request went: its answer or its fault, how often it was sent again, and how long all of it took."""
+    """The result of a request: its response or error, the number of resends, and the duration."""
 
     result: HttpResponse | RequestError
     resends: int
@@ -159,7 +173,7 @@ class SendResult(msgspec.Struct, frozen=True):
 
 
 class Sender:
-    """Holds a line to each server of a fleet."""
+    """Sends requests to the servers of a fleet."""
 
     def __init__(
         self,
@@ -170,11 +184,21 @@ class Sender:
         progress: ProgressCallback = ignore_progress,
         concurrency: Callable[[int], ConcurrencyLimit] = AdaptiveLimit,
     ) -> None:
-        """`report` hears of a server that keeps requests waiting, once each time. `concurrency` makes the limit of each server."""
+        """Creates a sender.
+
+        Args:
+            config: The configuration of the fleet.
+            client: The HTTP client.
+            addresses: The addresses of local servers.
+            clock: The clock.
+            progress: Called once each time that a server delays requests.
+            concurrency: Creates the concurrency limit of a server.
+        """
         self.config, self._progress = config, progress
         most = config.limits.in_flight
         self.states = {
-            name: ServerState(ConcurrencyGate(concurrency(most), make_scheduler(config.order)), CircuitBreaker()) for name in config.servers
+            name: ServerState(ConcurrencyGate(concurrency(most), make_scheduler(config.order)), CircuitBreaker())
+            for name in config.servers
         }
         self._client, self._addresses, self._clock = client, addresses, clock
 
@@ -187,11 +211,18 @@ class Sender:
         new_reader: Callable[[], BodyCallback] | None = None,
         once: bool = False,
     ) -> SendResult:
-        """Sends a request to a server of the fleet, within `seconds` in all, or by a deadline; without either within
-        `limits.request_seconds`, without its wait for a place. A fault is a value, and nothing is raised.
+        """Sends a request to a server of the fleet. Errors are returned, not raised.
 
-        `new_reader` gives a new reader of the stream for every try; `once` is for a caller that has another server to ask: a server of ours
-        that restarts is not waited for then. Data goes nowhere beyond the label that its server is cleared for.
+        Data is not sent to a server whose label is lower than that of the request.
+
+        Args:
+            server: The name of the server.
+            request: The request.
+            seconds: The timeout in all, or a deadline. The default is `limits.request_seconds` without the time in the
+            queue.
+            new_reader: Creates a reader of the stream for each try.
+            once: Whether to give up after one try, because the caller can use another server. A restart is not awaited
+            then.
         """
         began = self._clock.monotonic()
         target = self.config.servers.get(server)
@@ -202,8 +233,12 @@ class Sender:
         deadline = self._deadline(seconds)
         patience = 0.0 if once else self.config.patience
         result, resends = await self._try_send(server, target, request, deadline, new_reader, patience), 0
-        while not once and isinstance(result, RequestError) and (pause := self.resend_delay(server, result, resends)) is not None:
-            if pause >= deadline.remaining or result.code == "F216":  # waited for already, as long as may be
+        while (
+            not once
+            and isinstance(result, RequestError)
+            and (pause := self.resend_delay(server, result, resends)) is not None
+        ):
+            if pause >= deadline.remaining or result.code == "F216":  # the wait for the server has used all its time
                 break
             await self._clock.sleep(pause)
             result, resends = await self._try_send(server, target, request, deadline, new_reader, patience), resends + 1
@@ -217,7 +252,9 @@ class Sender:
         return Deadline(self._clock, seconds, total=True)
 
     def key(self, server: str) -> str:
-        """The key that an endpoint is sent, if it is one to hide where the server says it again; else empty, as of servers of ours."""
+        """Returns the key of an endpoint that is to be redacted; empty for a local server or a word instead
+        of a key.
+        """
         target = self.config.servers[server]
         try:
             return key_in_headers(_endpoint_headers(target)) if isinstance(target, Endpoint) else ""
@@ -225,20 +262,33 @@ class Sender:
             return ""
 
     async def wait_for_endpoint(self, server: str, target: Endpoint, seconds: float) -> None:
-        """Waits until an endpoint answers, whatever it says, or until `seconds` are over: then its requests say what is wrong."""
+        """Waits until an endpoint answers with any status, or until `seconds` have passed. Later requests report what
+        is
+        wrong.
+        """
         root, request = target.endpoint.removesuffix("/v1"), _endpoint_request(target, HttpRequest("/v1/models"))
         began, told = self._clock.monotonic(), False
         while (left := began + seconds - self._clock.monotonic()) > 0:
-            found = await self._client.exchange(root, request, NO_HEADERS, min(left, 2 * self.config.limits.connect_seconds))
-            if isinstance(found, HttpResponse) or found.status not in AWAY_STATUSES or not (found.policy.may_be_starting or found.busy):
+            found = await self._client.exchange(
+                root, request, NO_HEADERS, min(left, 2 * self.config.limits.connect_seconds)
+            )
+            if (
+                isinstance(found, HttpResponse)
+                or found.status not in AWAY_STATUSES
+                or not (found.policy.may_be_starting or found.busy)
+            ):
                 return
             if not told and seconds - left >= NOTIFY_AFTER:
                 told = True
-                self._progress(Progress("wait", f"{server} at {target.endpoint} is not there yet: waiting for at most {seconds:g} s"))
+                self._progress(
+                    Progress(
+                        "wait", f"{server} at {target.endpoint} is not there yet: waiting for at most {seconds:g} s"
+                    )
+                )
             await self._clock.sleep(min(PROBE_INTERVAL, left))
 
     async def probe(self, server: str, target: Endpoint, seconds: float) -> RequestError | None:
-        """Asks an endpoint for its models, past its line and its breaker. What is wrong; None where it answers."""
+        """Lists the models of an endpoint, without queue and breaker. Returns the error, or None."""
         try:
             headers = _endpoint_headers(target)
         except FleetError as error:
@@ -247,14 +297,20 @@ class Sender:
         found = await self._client.exchange(target.endpoint.removesuffix("/v1"), request, headers, seconds)
         if isinstance(found, HttpResponse) or found.policy.proves_reachable:
             return None
-        return replace(found, reason=f"{server} at {found.reason}", hint="orchestra doctor") if found.code == "F203" else found
+        return (
+            replace(found, reason=f"{server} at {found.reason}", hint="orchestra doctor")
+            if found.code == "F203"
+            else found
+        )
 
     def resend_delay(self, server: str, fault: RequestError, resends: int) -> float | None:
-        """Seconds until the next try: doubling, shortened by chance; longer where the server asks for it, or while it is held, but never
-        shorter.
+        """Returns the seconds until the next try; None if there is none.
 
-        None where there is none: a model may have seen the request, it stays wrong, or there is no hope in time. Who has waited for some
-        seconds is told.
+        The delay doubles and is shortened by a random factor. It is at least what the server asks for, or the rest of
+        its pause. There is no
+        next try if a model may have received the request, the error is permanent, or the deadline is too close. A long
+        wait is reported as
+        progress.
         """
         if not _is_resendable(fault) or (
             isinstance(self.config.servers[server], Endpoint) and self._should_give_up(server, fault, resends)
@@ -271,13 +327,17 @@ class Sender:
             and self._clock.monotonic() + pause - server_state.unavailable_since >= NOTIFY_AFTER
         ):
             server_state.notified = True
-            self._progress(Progress("wait", f"{fault.reason if fault.code == 'F203' else f'{server}: {fault.reason}'}; trying again"))
+            self._progress(
+                Progress(
+                    "wait", f"{fault.reason if fault.code == 'F203' else f'{server}: {fault.reason}'}; trying again"
+                )
+            )
         return max(pause, server_state.busy_until - self._clock.monotonic()) if server_state.gate.paused else pause
 
     def _should_give_up(self, server: str, fault: RequestError, resends: int) -> bool:
-        """Whether a stranger's server has failed for so long that this request gives it up."""
+        """Whether an endpoint has failed for so long that this request fails."""
         server_state = self.states[server]
-        if fault.busy:  # who answers others has more patience
+        if fault.busy:  # a server that answers other requests gets more time
             return (
                 server_state.unavailable_since is not None
                 and self._clock.monotonic() - server_state.unavailable_since >= self.config.limits.busy_seconds
@@ -300,7 +360,8 @@ class Sender:
             return _breaker_open_error(server, server_state, pause, request.body or b"")
         result = await self._exchange(server, target, request, deadline, new_reader, patience)
         if isinstance(target, LocalServer) and isinstance(result, RequestError) and result.status == 401:
-            # Another supervisor has come, with a server on the same port: its address is asked for again, and its key.
+            # A new supervisor may have started a server on the same port. So the address and the key are requested
+            # again.
             result = await self._exchange(server, target, request, deadline, new_reader, patience)
         return result
 
@@ -313,7 +374,7 @@ class Sender:
         new_reader: Callable[[], BodyCallback] | None,
         patience: float,
     ) -> HttpResponse | RequestError:
-        """One try: an address, a place in line, an exchange."""
+        """One try: an address, a place in the queue, an exchange."""
         server_state, headers = self.states[server], NO_HEADERS
         asked = request
         if isinstance(target, LocalServer):
@@ -330,12 +391,15 @@ class Sender:
         permit = await self._acquire_permit(server_state, request.queue_request, deadline)
         if permit is None:
             hint = "raise the node's `timeout`, or `limits: {in_flight: N}` of the fleet file"
-            fault = RequestError.not_reached("F204", f"{server} had no room in time", hint, retryable=True, sent=request.body or b"")
+            fault = RequestError.not_reached(
+                "F204", f"{server} had no room in time", hint, retryable=True, sent=request.body or b""
+            )
             return self._record_result(server_state, fault)
         result: HttpResponse | RequestError | None = None
         trial = False
         try:
-            if (pause := server_state.breaker.acquire(self._clock.monotonic())) > 0:  # it has failed while this one waited
+            # The breaker may have opened while this request waited.
+            if (pause := server_state.breaker.acquire(self._clock.monotonic())) > 0:
                 return _breaker_open_error(server, server_state, pause, request.body or b"")
             trial = server_state.breaker.state == "half-open"
             read = new_reader() if new_reader else None
@@ -343,7 +407,7 @@ class Sender:
                 root, request, headers, deadline.remaining, read, own_server=isinstance(target, LocalServer)
             )
         finally:
-            if trial and result is None:  # cancelled, mostly; whatever it is, a probe is over
+            if trial and result is None:  # cancelled, in most cases; the trial has ended in any case
                 server_state.breaker.record_ignored()
             server_state.gate.leave(permit, _request_outcome(result))
         if isinstance(result, RequestError):
@@ -353,22 +417,35 @@ class Sender:
         return self._record_result(server_state, result, trial)
 
     def _explain(
-        self, server: str, server_state: ServerState, target: LocalServer | Endpoint, fault: RequestError, *, placed: bool
+        self,
+        server: str,
+        server_state: ServerState,
+        target: LocalServer | Endpoint,
+        fault: RequestError,
+        *,
+        placed: bool,
     ) -> RequestError:
-        """A fault of an exchange, with what is known of the server. `placed`: the request went to a path of the endpoint's own."""
+        """Returns the error of an exchange with what is known of the server. `placed`: the request used the endpoint's
+        own
+        path.
+        """
         if fault.code == "F203":
             hint = "orchestra doctor" if isinstance(target, Endpoint) else fault.hint
             return replace(fault, reason=f"{server} at {fault.reason}", hint=hint)
         if isinstance(target, LocalServer):
             return replace(fault, hint="orchestra fleet stop, then try again") if fault.status == 401 else fault
         if fault.code == "F212" and placed:
-            return replace(fault, hint=f"{fault.hint}, or write {target.endpoint}/v1 under `endpoint:`, if that is its path")
+            return replace(
+                fault, hint=f"{fault.hint}, or write {target.endpoint}/v1 under `endpoint:`, if that is its path"
+            )
         if fault.code == "F213" and server_state.answered_at is not None:
             return replace(fault, retryable=True)  # the address is right, so another attempt may be answered
         return fault
 
-    async def _acquire_permit(self, server_state: ServerState, queue_request: QueueRequest, deadline: Deadline) -> Permit | None:
-        """A place at a server; None where there is none in time."""
+    async def _acquire_permit(
+        self, server_state: ServerState, queue_request: QueueRequest, deadline: Deadline
+    ) -> Permit | None:
+        """Waits for a permit of a server; None if there is none before the deadline."""
         gate, began = server_state.gate, self._clock.monotonic()
         if began >= server_state.busy_until:
             gate.resume()
@@ -385,7 +462,7 @@ class Sender:
     def _record_result(
         self, server_state: ServerState, result: HttpResponse | RequestError, trial: bool = False
     ) -> HttpResponse | RequestError:
-        """The result, after what it says of the server is kept. `trial`: it is the one that a breaker let through."""
+        """Returns the result after it was recorded for the server. `trial`: the breaker let this request through."""
         now = self._clock.monotonic()
         if isinstance(result, HttpResponse):
             server_state.answered_at = self._clock.now()
@@ -409,32 +486,43 @@ class Sender:
         return result
 
     def _record_rejection(self, server_state: ServerState, fault: RequestError, now: float) -> None:
-        """One rejection is about one request. Several in a row are about the server, until they are so many that requests give it up."""
+        """Records a rejection. A single one is about the request. Several in a row are about the server, and finally
+        fail
+        its requests.
+        """
         server_state.rejections += 1
-        given_up = server_state.unavailable_since is not None and now - server_state.unavailable_since >= self.config.limits.busy_seconds
+        given_up = (
+            server_state.unavailable_since is not None
+            and now - server_state.unavailable_since >= self.config.limits.busy_seconds
+        )
         if server_state.rejections >= REJECTION_THRESHOLD and not given_up:
             server_state.pause(now, min(fault.retry_after or 0.0, self.config.limits.retry_after_seconds))
 
 
 def _request_outcome(result: HttpResponse | RequestError | None) -> RequestOutcome:
-    """What the end of a request says about load."""
+    """Returns the evidence of load in the end of a request."""
     if isinstance(result, HttpResponse):
         return "success"
     return "rejected" if result is not None and result.busy else "ignored"
 
 
 def _endpoint_headers(target: Endpoint) -> Mapping[str, str]:
-    """The headers with an endpoint's key. Raises `FleetError` F105."""
+    """Returns the headers with an endpoint's key. Raises `FleetError` F105."""
     return auth_headers(read_secret(target.api_key)) if target.api_key else NO_HEADERS
 
 
 def _endpoint_request(target: Endpoint, request: HttpRequest) -> HttpRequest:
-    """A request as it is sent to an endpoint: one whose address has a path of its own, such as `/api/v3`, has no `/v1` beside it.
+    """Returns the request as it is sent to an endpoint. An address with a path such as `/api/v3` gets no `/v1`.
 
-    Servers whose paths are known have `/v1` under any path, which is a proxy's.
+    Servers with known paths have `/v1` after any path, which is a proxy's.
     """
     endpoint = target.endpoint
-    if target.dialect in V1_DIALECTS or endpoint.endswith("/v1") or not request.path.startswith("/v1/") or not urlsplit(endpoint).path:
+    if (
+        target.dialect in V1_DIALECTS
+        or endpoint.endswith("/v1")
+        or not request.path.startswith("/v1/")
+        or not urlsplit(endpoint).path
+    ):
         return request
     return msgspec.structs.replace(request, path=request.path.removeprefix("/v1"))
 
@@ -446,8 +534,12 @@ def _forbidden_error(server: str, label: str, ceiling: str) -> RequestError:
 
 
 def _breaker_open_error(server: str, server_state: ServerState, pause: float, sent: bytes) -> RequestError:
-    """Why a server is not asked for a pause. Of one where nobody has ever answered there is no more to say than why not."""
-    if server_state.breaker_error is not None and server_state.breaker_error.code == "F203" and not server_state.has_answered:
+    """Returns the error during a pause. If the server has never answered, it is the original error."""
+    if (
+        server_state.breaker_error is not None
+        and server_state.breaker_error.code == "F203"
+        and not server_state.has_answered
+    ):
         return replace(server_state.breaker_error, retry_after=pause, sent=sent, received=b"")
     why = f"; the last time: {server_state.breaker_error.reason}" if server_state.breaker_error is not None else ""
     reason = f"{server} failed {server_state.failures} times in a row and is left alone for {pause:.0f} s{why}"
@@ -459,15 +551,15 @@ def _is_resendable(fault: RequestError) -> bool:
 
 
 def _is_starting(fault: RequestError) -> bool:
-    """Whether a server of ours is down, and about to be up again."""
+    """Whether a local server is down and expected to be up again."""
     return fault.code == "F216" and fault.retry_after is not None
 
 
 def send_error(sent: SendResult) -> RequestError | None:
-    """The fault of a request that went wrong, with the number of resends in its reason."""
+    """Returns the error of a failed request, with the number of resends in its reason."""
     return None if isinstance(sent.result, HttpResponse) else with_resends(sent, sent.result)
 
 
 def with_resends(sent: SendResult, fault: RequestError) -> RequestError:
-    """The fault, with the number of resends in its reason."""
+    """Returns the error with the number of resends in its reason."""
     return replace(fault, reason=f"{fault.reason}, sent {sent.resends + 1} times") if sent.resends else fault

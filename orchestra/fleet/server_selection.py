@@ -1,4 +1,4 @@
-"""Which servers may do a call: those of its model, or of a larger one, that are cleared for its data."""
+"""Selects the servers for a call: those of its model, or of a larger one, that may get its data."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from orchestra.fleet.request_errors import RequestError
 
 @dataclass(frozen=True, slots=True)
 class ServerChoice:
-    """Servers that may do a call, at least one, and the card as they are asked for it: escalated, with another model and no adapter."""
+    """The servers for a call, at least one, and the card for them.
+
+    An escalated card has another model and no adapter.
+    """
 
     card: Card
     servers: tuple[str, ...]
 
 
 def choose_servers(config: FleetConfig, call: CallRequest, card: Card) -> ServerChoice | RequestError:
-    """The servers for a call.
+    """Returns the servers for a call.
 
-    A `RequestError` F201 where the fleet has no such model, F202 for labels, F220 without such a larger model.
+    The error is F201 for an unknown model, F202 for a forbidden label, F220 if there is no larger model.
     """
     if not is_allowed(call.label, card.label):
         reason = f"data labelled {call.label!r} must not be seen by {card.name!r}, which is cleared for {card.label!r}"
@@ -33,8 +36,10 @@ def choose_servers(config: FleetConfig, call: CallRequest, card: Card) -> Server
         tiers = config.tiers
         if call.tier > len(tiers):
             hint = "write `escalate: NAME` into the fleet file, with a larger model under `models:`"
-            return RequestError.not_reached("F220", f"the fleet {config.name!r} has no {'still ' if tiers else ''}larger model", hint)
-        # An adapter belongs to the model that it was trained on.
+            return RequestError.not_reached(
+                "F220", f"the fleet {config.name!r} has no {'still ' if tiers else ''}larger model", hint
+            )
+        # An adapter belongs to the base model that it was trained on.
         card = card.model_copy(update={"model": tiers[call.tier - 1], "adapter": None})
     names = config.servers_for(card.model)
     if not names:
@@ -43,10 +48,15 @@ def choose_servers(config: FleetConfig, call: CallRequest, card: Card) -> Server
     cleared = tuple(name for name in names if is_allowed(call.label, config.servers[name].label))
     if not cleared:
         reason = f"data labelled {call.label!r} may go to no server of the model {card.model!r}"
-        return RequestError.not_reached("F202", reason, "change the `label:` of a server in the fleet file, or use another fleet")
+        return RequestError.not_reached(
+            "F202", reason, "change the `label:` of a server in the fleet file, or use another fleet"
+        )
     return ServerChoice(card, cleared)
 
 
 def supported_constraint(target: LocalServer | Endpoint, wanted: ConstraintMode) -> ConstraintMode:
-    """How hard a server can hold an output: grammars over the evidence need vLLM with llguidance; elsewhere its type alone does."""
+    """Returns the strictest supported constraint. A grammar over the evidence needs vLLM with llguidance; others get
+    the
+    type only.
+    """
     return "schema" if wanted == "evidence" and target.structured_outputs != "guidance" else wanted

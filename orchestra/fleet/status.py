@@ -1,4 +1,6 @@
-"""What is known of a fleet's servers, and whether they can serve: read without asking anybody, or by a question to each endpoint."""
+"""The status of a fleet's servers, from past requests and the supervisor's report, and optionally from a probe of each
+endpoint.
+"""
 
 from __future__ import annotations
 
@@ -18,82 +20,87 @@ if TYPE_CHECKING:
     from orchestra.fleet.supervisor.messages import ServerReport, SupervisorReport
 
 HealthState: TypeAlias = Literal["ready", "unknown", "idle", "starting", "restarting", "stopped", "failed"]
-"""`ready` has answered, `unknown` was not heard of lately, `idle` is a local server that the first call starts."""
+"""`ready`: has answered. `unknown`: no recent answer. `idle`: a local server that the first call starts."""
 ERROR_TTL = 60.0
-"""Seconds for which a fault stands against an endpoint that has not been asked since."""
+"""Seconds for which an error of an endpoint counts without a newer request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerStatus:
-    """What is known of one server. Moments are seconds since the epoch."""
+    """The status of one server. Times are seconds since the epoch."""
 
     name: str
     kind: Literal["local", "endpoint"]
     model: str
     address: str
-    """Of a local server, empty while it does not run."""
+    """The address; empty for a local server that does not run."""
     state: HealthState
     breaker: Literal["closed", "open", "half-open"]
-    """`open`: it failed several times in a row, and is left alone for a moment."""
+    """`open`: several failures in a row, so requests pause."""
     in_flight: int
     waiting: int
-    """Requests of this process that wait for a place at it."""
+    """Requests of this process in the queue."""
     limit: int
-    """Requests at once, at most: `limits: {in_flight: N}`, fewer while it rejects many of them."""
+    """Requests in flight at most: `limits: {in_flight: N}`, or fewer while the server rejects many of them."""
     error: str = ""
-    """The code of what went wrong last, if nothing has gone well since."""
+    """The code of the latest error, if there was no success since."""
     reason: str = ""
     hint: str = ""
     last_answered: float | None = None
-    """When it last answered a request of this process."""
+    """The time of the latest answer to this process."""
     last_failed: float | None = None
-    """When it last failed one."""
+    """The time of the latest failure of a request of this process."""
     supervisor_report: Mapping[str, Any] = field(default_factory=dict)
-    """What the supervisor says of a local server: its process, memory, load, adapters."""
+    """The supervisor's report on a local server: process, memory, load, adapters."""
 
     @property
     def can_serve(self) -> bool:
-        """Whether a call that comes now would be sent to it, and nothing is known that would fail it."""
+        """Whether a call would be sent to the server now, with no known error."""
         return self.state in ("ready", "unknown", "idle")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetStatus:
-    """What is known of a fleet. Where an `Orchestra` uses other workers, as a simulation does, it has no name and no servers."""
+    """The status of a fleet.
+
+    It has no name and no servers if an `Orchestra` uses other workers, such as a simulation.
+    """
 
     fleet: str = ""
     running: bool = False
-    """Whether a supervisor of local servers is there."""
+    """Whether a supervisor of local servers runs."""
     servers: tuple[ServerStatus, ...] = ()
     models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """The names that cards use, each with its servers."""
+    """Model name of cards to its servers."""
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The models for which no server can serve."""
+        """The models without a server that can serve."""
         able = {server.name for server in self.servers if server.can_serve}
         return tuple(model for model, names in self.models.items() if able.isdisjoint(names))
 
     @property
     def can_serve(self) -> bool:
-        """Whether each model of the fleet has a server that can serve, as far as is known."""
+        """Whether each model has a server that can serve, as far as is known."""
         return not self.missing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetObservations:
-    """What was heard of a fleet: of the supervisor, by requests, and of the endpoints that were asked just now."""
+    """The observations of a fleet: supervisor report, request states, and probes."""
 
     states: Mapping[str, ServerState]
     supervisor: SupervisorReport | None
-    """None where there is none."""
+    """The supervisor's report; None without a supervisor."""
     supervisor_error: RequestError | None = None
-    """Why a supervisor that is there does not answer."""
+    """Why a running supervisor does not answer."""
     probed: Mapping[str, RequestError | None] = field(default_factory=dict)
 
 
-def fleet_status(config: FleetConfig, observations: FleetObservations, mode: SupervisorMode, now: float, monotonic: float) -> FleetStatus:
-    """What all that comes to, at this moment of both clocks."""
+def fleet_status(
+    config: FleetConfig, observations: FleetObservations, mode: SupervisorMode, now: float, monotonic: float
+) -> FleetStatus:
+    """Returns the status for the observations, at a time of both clocks."""
     told = {server.name: server for server in observations.supervisor.servers} if observations.supervisor else {}
     servers = []
     for name, server_state in observations.states.items():
@@ -115,15 +122,29 @@ def fleet_status(config: FleetConfig, observations: FleetObservations, mode: Sup
         )
         servers.append(ServerStatus(**common, **found))
     models = {model: config.servers_for(model) for model in config.models}
-    return FleetStatus(fleet=config.name, running=observations.supervisor is not None, servers=tuple(servers), models=models)
+    return FleetStatus(
+        fleet=config.name, running=observations.supervisor is not None, servers=tuple(servers), models=models
+    )
 
 
-def _local_status(report: ServerReport | None, supervisor_error: RequestError | None, mode: SupervisorMode) -> dict[str, Any]:
+def _local_status(
+    report: ServerReport | None, supervisor_error: RequestError | None, mode: SupervisorMode
+) -> dict[str, Any]:
     if report is None:
         state: HealthState = "failed" if supervisor_error else "idle" if mode == "start" else "stopped"
         return {"kind": "local", "address": "", "state": state, **_error_fields(supervisor_error)}
-    said = {} if report.error is None else {"error": report.error.code, "reason": report.error.message, "hint": report.error.hint}
-    return {"kind": "local", "address": report.url or "", "state": report.phase, "supervisor_report": msgspec.to_builtins(report), **said}
+    said = (
+        {}
+        if report.error is None
+        else {"error": report.error.code, "reason": report.error.message, "hint": report.error.hint}
+    )
+    return {
+        "kind": "local",
+        "address": report.url or "",
+        "state": report.phase,
+        "supervisor_report": msgspec.to_builtins(report),
+        **said,
+    }
 
 
 def _endpoint_status(
@@ -139,8 +160,19 @@ def _endpoint_status(
         lasting = fault is not None and now - (server_state.failed_at or 0.0) < ERROR_TTL
         ready = server_state.answered_at is not None
     if (error := missing_key_error(target)) is not None:
-        return {"kind": "endpoint", "address": address, "state": "failed", "error": error.code, "reason": error.message, "hint": error.hint}
-    down = lasting and fault is not None and (fault.policy.marks_unavailable or (name in observations.probed and not fault.busy))
+        return {
+            "kind": "endpoint",
+            "address": address,
+            "state": "failed",
+            "error": error.code,
+            "reason": error.message,
+            "hint": error.hint,
+        }
+    down = (
+        lasting
+        and fault is not None
+        and (fault.policy.marks_unavailable or (name in observations.probed and not fault.busy))
+    )
     state: HealthState = "failed" if down or server_state.breaker.state == "open" else "ready" if ready else "unknown"
     return {"kind": "endpoint", "address": address, "state": state, **_error_fields(fault)}
 

@@ -1,4 +1,4 @@
-"""What a vLLM server says of its load: the Prometheus text of `/metrics`, and the adapters of `/v1/models`."""
+"""Parses the load of a vLLM server: the Prometheus text of `/metrics`, and the adapters of `/v1/models`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _CACHE_TOKENS = re.compile(r'[{,]kv_cache_size_tokens="(\d{1,15})"')
 
 @dataclass(frozen=True, slots=True)
 class ServerLoad:
-    """A reading of `/metrics`. Scrapes lag: a sender counts its own requests too."""
+    """A reading of `/metrics`. It is delayed, so a sender also counts its own requests."""
 
     running: int = 0
     waiting: int = 0
     kv_cache_usage: float = 0.0
     """Share of the key-value cache in use, in [0, 1]."""
     finished_requests: int = 0
-    """Requests that ended well since the start."""
+    """Requests that succeeded since the start."""
     total_tokens: int = 0
     """Prompt and output tokens since the start."""
     output_tokens: int = 0
@@ -28,25 +28,25 @@ class ServerLoad:
     prefix_queries: int = 0
     prefix_hits: int = 0
     draft_tokens: int = 0
-    """Tokens that were guessed since the start."""
+    """Draft tokens since the start."""
     accepted_tokens: int = 0
-    """Those that the model would have written itself."""
+    """Draft tokens that the model accepted."""
     cache_tokens: int = 0
-    """Tokens that the key-value cache holds; 0 where the server does not say."""
+    """Capacity of the key-value cache in tokens; 0 if unknown."""
 
     @property
     def busy(self) -> bool:
-        """Whether a request is there."""
+        """Whether there is a request."""
         return self.running + self.waiting > 0
 
     @property
     def progress(self) -> tuple[int, int]:
-        """Grows while the server works."""
+        """Increases while the server works."""
         return (self.total_tokens, self.finished_requests)
 
 
 def parse_metrics(text: str) -> ServerLoad:
-    """The load in a Prometheus exposition; zero for what is not there."""
+    """Returns the load of a Prometheus text. Missing values are zero."""
     sums: dict[str, float] = {}
     for line in text.splitlines():
         if line.startswith("vllm:cache_config_info{") and (told := _CACHE_TOKENS.search(line)) is not None:
@@ -57,7 +57,7 @@ def parse_metrics(text: str) -> ServerLoad:
                 value = float(rest.rpartition(" ")[2])
             except ValueError:
                 continue
-            if value == value:  # no NaN
+            if value == value:  # not NaN
                 sums[name] = sums.get(name, 0.0) + value
 
     def count(*names: str) -> int:
@@ -79,7 +79,7 @@ def parse_metrics(text: str) -> ServerLoad:
 
 
 def parse_adapters(body: bytes, model: str) -> list[str]:
-    """The adapters that `/v1/models` lists beside the base model; none for what cannot be read."""
+    """Returns the adapters that `/v1/models` lists in addition to the base model; none if the text is invalid."""
     try:
         listed: Any = msgspec.json.decode(body)
     except msgspec.MsgspecError:

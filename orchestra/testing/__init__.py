@@ -8,7 +8,8 @@
         for seed in range(100):
             run_simulated(scenario, seed=seed)
 
-`SimulatedWorkers` stand where fleet and tools stand; `SimulatedServer` stands where a vLLM server stands, for tests of what
+`SimulatedWorkers` stand where fleet and tools stand; `SimulatedServer` stands where a vLLM server stands, for tests of
+what
 speaks HTTP. Everything is seeded: the same seed gives the same run, and a failing seed prints how to repeat it.
 
 With pytest there is less to write: the fixtures `simulated` and `cassette` of `orchestra.testing.pytest_plugin`

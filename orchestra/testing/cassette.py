@@ -5,18 +5,21 @@
     workers.save()
     workers = Player(Path("cassettes/test_answers.jsonl"))              # answers from the file; nobody else is asked
 
-A call is found by what it says (agent or tool, inputs, evidence, feedback, attempt, whether it is escalated, which of several samples),
-never by node names or run ids: renaming a node leaves its cassette as it is. Both gather in `faults` what a test must not pass over; who
+A call is found by what it says (agent or tool, inputs, evidence, feedback, attempt, whether it is escalated, which of
+several samples),
+never by node names or run ids: renaming a node leaves its cassette as it is. Both gather in `faults` what a test must
+not pass over; who
 runs the test raises them, because a workflow may survive the refusal that the engine sees.
 """
 
 from __future__ import annotations
 
 import asyncio
+import difflib
 import os
 from base64 import b64encode
 from collections import Counter, defaultdict
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -26,9 +29,18 @@ import msgspec
 from orchestra.core.clock import SystemClock
 from orchestra.core.errors import OrchestraError
 from orchestra.core.labels import Label, is_allowed
-from orchestra.core.protocols import NO_ESTIMATE, CallError, CallEstimate, CallReply, CallRequest, CallResult, Chunk, Clock, Workers
+from orchestra.core.protocols import (
+    NO_ESTIMATE,
+    CallError,
+    CallEstimate,
+    CallReply,
+    CallRequest,
+    CallResult,
+    Chunk,
+    Clock,
+    Workers,
+)
 from orchestra.schema.strict_json import canonical, digest
-from orchestra.testing.cassette_diff import differences, similarity
 from orchestra.testing.cassette_file import (
     RECORD_COMMAND,
     CassetteCallError,
@@ -41,10 +53,84 @@ from orchestra.testing.cassette_file import (
     read_cassette,
 )
 
+MAX_LINES = 5
+"""Differences that are shown at most."""
+MAX_WIDTH = 60
+"""Characters that are shown of each side of a difference."""
+_MAX_COMPARED = 2_000
+"""Characters of a call that likeness looks at: `SequenceMatcher` takes quadratic time."""
+
+
+def similarity(one: Any, other: Any) -> float:
+    """How alike two JSON values are, in [0, 1]: equal parts count first, then the texts."""
+    parts = dict(_leaves(one)), dict(_leaves(other))
+    paths = parts[0].keys() | parts[1].keys()
+    same: float = sum(parts[0].get(path, _MISSING) == parts[1].get(path, _MISSING) for path in paths) / max(
+        1, len(paths)
+    )
+    first, second = (canonical(value).decode()[:_MAX_COMPARED] for value in (one, other))
+    ratio: float = difflib.SequenceMatcher(a=first, b=second, autojunk=False).quick_ratio()
+    return (same + ratio) / 2
+
+
+def differences(recorded: Any, now: Any) -> list[str]:
+    """One line for each part that differs: where it is, what was recorded, what is asked now."""
+    before, after = dict(_leaves(recorded)), dict(_leaves(now))
+    paths = [*after, *(path for path in before if path not in after)]
+    lines = []
+    for path in paths:
+        old, new = before.get(path, _MISSING), after.get(path, _MISSING)
+        if old != new or type(old) is not type(new):
+            lines.append(f"{path}: {_describe_change(old, new)}")
+    if len(lines) > MAX_LINES:
+        lines[MAX_LINES:] = [f"and {len(lines) - MAX_LINES} more"]
+    return lines
+
+
+_MISSING = object()
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a JSON value that are no containers, and empty ones, with their paths."""
+    match value:
+        case dict() if value:
+            for key, part in value.items():
+                yield from _leaves(part, f"{path}.{key}" if path else str(key))
+        case list() | tuple() if value:
+            for index, part in enumerate(value):
+                yield from _leaves(part, f"{path}[{index}]")
+        case _:
+            yield path, value
+
+
+def _describe_change(old: Any, new: Any) -> str:
+    if old is _MISSING:
+        return f"not recorded, now {_shorten(new, 0)}"
+    if new is _MISSING:
+        return f"recorded {_shorten(old, 0)}, now missing"
+    start = 0
+    if isinstance(old, str) and isinstance(new, str):
+        common = next(
+            (index for index, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new))
+        )
+        start = max(0, common - MAX_WIDTH // 3) if max(len(old), len(new)) > MAX_WIDTH else 0
+    return f"recorded {_shorten(old, start)}, now {_shorten(new, start)}"
+
+
+def _shorten(value: Any, start: int) -> str:
+    """A value in one short line, beginning near the place where it differs."""
+    text = value if isinstance(value, str) else canonical(value).decode()
+    part = text[start : start + MAX_WIDTH]
+    cut = ("…" if start else "") + part + ("…" if start + MAX_WIDTH < len(text) else "")
+    return repr(cut) if isinstance(value, str) else cut
+
+
 __all__ = ["CassetteError", "Player", "PromptDigest", "Recorder"]
 
 PromptDigest: TypeAlias = Callable[[CallRequest], str]
-"""Gives a digest of what an agent is asked with beside the call's inputs: its prompt and its output type; empty where unknown."""
+"""Gives a digest of what an agent is asked with beside the call's inputs: its prompt and its output type; empty where
+unknown.
+"""
 
 
 class Recorder:
@@ -59,7 +145,9 @@ class Recorder:
         prompt_digest: PromptDigest | None = None,
         clock: Clock | None = None,
     ) -> None:
-        """`label` is the strictest label that may stand in the file: `restricted` data is recorded only where it says so."""
+        """`label` is the strictest label that may stand in the file: `restricted` data is recorded only where it says
+        so.
+        """
         self.path = path
         self.errors: list[OrchestraError] = []
         self._workers, self._label, self._prompt_digest = workers, label, prompt_digest
@@ -71,11 +159,17 @@ class Recorder:
 
     @property
     def entries(self) -> list[CassetteEntry]:
-        """What was kept, in the order in which the calls began: so calls that say the same get their own answers when they are replayed."""
+        """What was kept, in the order in which the calls began: so calls that say the same get their own answers when
+        they
+        are replayed.
+        """
         return [self._entries[number] for number in sorted(self._entries)]
 
     async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
-        """Passes a call on. What was closed before its reply is kept as cancelled; data of a stricter label gets C032, and no worker."""
+        """Passes a call on. What was closed before its reply is kept as cancelled; data of a stricter label gets C032,
+        and
+        no worker.
+        """
         if not is_allowed(call.label, self._label):
             self.errors.append(_label_error(call))
             yield _to_call_error(self.errors[-1])
@@ -88,7 +182,9 @@ class Recorder:
                     if isinstance(reply, Chunk):
                         written.append(reply.text)
                     else:
-                        self._entries[number] = self._entry(call, reply, self._clock.monotonic() - began, "".join(written))
+                        self._entries[number] = self._entry(
+                            call, reply, self._clock.monotonic() - began, "".join(written)
+                        )
                     yield reply
         except (GeneratorExit, asyncio.CancelledError):
             if number not in self._entries:
@@ -117,7 +213,9 @@ class Recorder:
         entries = []
         for entry in self.entries:
             key = _identity_digest(entry.identity())
-            entries.append(msgspec.structs.replace(entry, cost=self._estimates.get(key), tokens=self._token_counts.get(key)))
+            entries.append(
+                msgspec.structs.replace(entry, cost=self._estimates.get(key), tokens=self._token_counts.get(key))
+            )
         data = encode_cassette(entries)
         beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.new")
         try:
@@ -130,7 +228,9 @@ class Recorder:
                 "C033", f"{self.path} cannot be written: {error.strerror or error}", hint="see the folder's rights"
             ) from error
 
-    def _entry(self, call: CallRequest, reply: CallResult | CallError | None, seconds: float, written: str) -> CassetteEntry:
+    def _entry(
+        self, call: CallRequest, reply: CallResult | CallError | None, seconds: float, written: str
+    ) -> CassetteEntry:
         facts: dict[str, Any] = {
             "inputs": call.inputs,
             "evidence": tuple(CassetteSource(source.text, source.name) for source in call.evidence),
@@ -158,7 +258,11 @@ class Recorder:
                 facts |= {"value": reply.value, "confidence": reply.confidence}
             case CallError():
                 facts["refused"] = CassetteCallError(
-                    code=reply.code, reason=reply.reason, hint=reply.hint, retryable=reply.retryable, lasting=reply.permanent
+                    code=reply.code,
+                    reason=reply.reason,
+                    hint=reply.hint,
+                    retryable=reply.retryable,
+                    lasting=reply.permanent,
                 )
         return CassetteEntry(**facts)
 
@@ -166,12 +270,18 @@ class Recorder:
 class Player:
     """An implementation of `Workers` that answers from a cassette.
 
-    Calls that say the same get the recorded answers in turn, the last one again and again. A call that was never recorded, or
+    Calls that say the same get the recorded answers in turn, the last one again and again. A call that was never
+    recorded, or
     whose agent has another prompt now, is refused (C034) and stands in `faults`.
     """
 
-    def __init__(self, path: Path, *, clock: Clock | None = None, prompt_digest: PromptDigest | None = None, hint: str = "") -> None:
-        """With a `clock` a reply takes as long as it took; without one it is there at once. Raises `CassetteError` C030 or C031."""
+    def __init__(
+        self, path: Path, *, clock: Clock | None = None, prompt_digest: PromptDigest | None = None, hint: str = ""
+    ) -> None:
+        """With a `clock` a reply takes as long as it took; without one it is there at once. Raises `CassetteError` C030
+        or
+        C031.
+        """
         self.path = path
         self.errors: list[OrchestraError] = []
         self._entries = read_cassette(path)
@@ -215,7 +325,10 @@ class Player:
         return known[0].tokens if known else None
 
     def _key(self, call: CallRequest) -> str:
-        """Where a call is found. A cassette without samples may be of a time when they were not written down: there it is found without."""
+        """Where a call is found. A cassette without samples may be of a time when they were not written down: there it
+        is
+        found without.
+        """
         said = call_identity(call)
         return _identity_digest(said if self._has_samples else {**said, "sample": 0})
 
@@ -236,11 +349,15 @@ class Player:
         alike = [entry.identity() for entry in self._entries if (entry.kind, entry.name) == (call.kind, call.name)]
         if alike:
             nearest = max(alike, key=lambda known: similarity(known, wanted))
-            why = "the nearest recorded call differs:\n" + "\n".join(f"     {line}" for line in differences(nearest, wanted))
+            why = "the nearest recorded call differs:\n" + "\n".join(
+                f"     {line}" for line in differences(nearest, wanted)
+            )
         else:
             names = sorted({entry.name for entry in self._entries})
             why = f"it has calls of {', '.join(names)} only" if names else "it has no calls at all"
-        return CassetteError("C034", f"{self.path.name} has no answer to this call of {call.name}", why=why, hint=self._hint)
+        return CassetteError(
+            "C034", f"{self.path.name} has no answer to this call of {call.name}", why=why, hint=self._hint
+        )
 
 
 def _identity_digest(said: dict[str, Any]) -> str:

@@ -112,7 +112,9 @@ class CassetteEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         """What the call says: the parts by which it is found again."""
         evidence = [[source.name, source.text] for source in self.evidence]
         tier = self.tier or int(self.escalate)
-        return _identity(self.kind, self.name, self.inputs, evidence, self.feedback, tier, self.attempt) | {"sample": self.sample}
+        return _identity(self.kind, self.name, self.inputs, evidence, self.feedback, tier, self.attempt) | {
+            "sample": self.sample
+        }
 
     def to_reply(self) -> CallResult | CallError | None:
         """What came back; None where the caller did not wait for it."""
@@ -126,13 +128,24 @@ class CassetteEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         if self.refused is not None:
             refusal = self.refused
             return CallError(
-                code=refusal.code, reason=refusal.reason, hint=refusal.hint, retryable=refusal.retryable, permanent=refusal.lasting, **facts
+                code=refusal.code,
+                reason=refusal.reason,
+                hint=refusal.hint,
+                retryable=refusal.retryable,
+                permanent=refusal.lasting,
+                **facts,
             )
         return None if self.cancelled else CallResult(value=self.value, confidence=self.confidence, **facts)
 
 
 def _identity(
-    kind: str, name: str, inputs: dict[str, Any], evidence: list[list[str]], feedback: tuple[str, ...], tier: int, attempt: int
+    kind: str,
+    name: str,
+    inputs: dict[str, Any],
+    evidence: list[list[str]],
+    feedback: tuple[str, ...],
+    tier: int,
+    attempt: int,
 ) -> dict[str, Any]:
     return {
         "kind": kind,
@@ -153,7 +166,10 @@ def call_identity(call: CallRequest) -> dict[str, Any]:
 
 
 def read_cassette(path: Path) -> list[CassetteEntry]:
-    """The entries of a cassette. Raises `CassetteError` C030 where there is none, C031 for one that is not as `Recorder` writes it."""
+    """The entries of a cassette. Raises `CassetteError` C030 where there is none, C031 for one that is not as
+    `Recorder`
+    writes it.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
@@ -167,7 +183,8 @@ def read_cassette(path: Path) -> list[CassetteEntry]:
 
 
 def missing_cassette_error(path: Path, hint: str = "", former_path: Path | None = None) -> CassetteError:
-    """The error of a cassette that is not there; `former_path` is where it lay in earlier versions, should it be there."""
+    """The error of a cassette that is not there; `former_path` is where it lay in earlier versions, should it be there.
+    """
     hint = hint or f"record it: {RECORD_COMMAND}"
     if former_path is None or former_path == path or not former_path.exists():
         return CassetteError("C030", f"there is no cassette {_relative_path(path)}", hint=hint)
@@ -177,7 +194,10 @@ def missing_cassette_error(path: Path, hint: str = "", former_path: Path | None 
     )
     move = f"mv {shlex.quote(str(_relative_path(former_path)))} {shlex.quote(str(_relative_path(path)))}"
     return CassetteError(
-        "C030", f"there is no cassette {_relative_path(path)}", why=why, hint=f"{hint}; or, if it is this test's alone: {move}"
+        "C030",
+        f"there is no cassette {_relative_path(path)}",
+        why=why,
+        hint=f"{hint}; or, if it is this test's alone: {move}",
     )
 
 
@@ -188,13 +208,19 @@ def _relative_path(path: Path) -> Path:
 def parse_cassette(data: bytes, name: str = "a cassette") -> list[CassetteEntry]:
     """The entries of a cassette's bytes. Raises `CassetteError` C031 with the line that is wrong."""
     if len(data) > MAX_FILE_BYTES:
-        raise CassetteError("C031", f"{name} has more than {MAX_FILE_BYTES >> 20} MiB", hint="split the test; one test has one cassette")
+        raise CassetteError(
+            "C031", f"{name} has more than {MAX_FILE_BYTES >> 20} MiB", hint="split the test; one test has one cassette"
+        )
     try:
         lines = data.decode("utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
-        raise CassetteError("C031", f"{name} is no UTF-8 text: {error.reason}", hint=f"record it again: {RECORD_COMMAND}") from error
+        raise CassetteError(
+            "C031", f"{name} is no UTF-8 text: {error.reason}", hint=f"record it again: {RECORD_COMMAND}"
+        ) from error
     if len(lines) > MAX_CALLS + 1:
-        raise CassetteError("C031", f"{name} has more than {MAX_CALLS} calls", hint="split the test; one test has one cassette")
+        raise CassetteError(
+            "C031", f"{name} has more than {MAX_CALLS} calls", hint="split the test; one test has one cassette"
+        )
     head = _parse_line(lines[0], name, 1, dict[str, str])
     if head != {"cassette": FORMAT}:
         raise _line_error(name, 1, lines[0], f'the first line is not {{"cassette": "{FORMAT}"}}')
@@ -210,7 +236,9 @@ def _parse_line(line: str, name: str, number: int, type_: Any) -> Any:
 
 def _line_error(name: str, number: int, line: str, reason: str) -> CassetteError:
     place = SourceLocation(name, number, 1, line[:160])
-    return CassetteError("C031", f"not a line of a cassette: {reason}", location=place, hint=f"record it again: {RECORD_COMMAND}")
+    return CassetteError(
+        "C031", f"not a line of a cassette: {reason}", location=place, hint=f"record it again: {RECORD_COMMAND}"
+    )
 
 
 def encode_cassette(entries: Iterable[CassetteEntry]) -> bytes:

@@ -25,7 +25,16 @@ from orchestra.core.clock import SystemClock
 from orchestra.core.errors import InputError
 from orchestra.core.events import Usage
 from orchestra.core.labels import CURRENT_LABEL
-from orchestra.core.protocols import NO_ESTIMATE, CallError, CallEstimate, CallReply, CallRequest, CallResult, Chunk, Clock
+from orchestra.core.protocols import (
+    NO_ESTIMATE,
+    CallError,
+    CallEstimate,
+    CallReply,
+    CallRequest,
+    CallResult,
+    Chunk,
+    Clock,
+)
 from orchestra.core.suggestions import closest_match
 from orchestra.fleet.local_workers import PERMANENT_ERRORS
 from orchestra.schema.strict_json import canonical
@@ -35,8 +44,10 @@ from orchestra.workflows.python.steps import Tool
 AnswerFunction: TypeAlias = Callable[[CallRequest], Any]
 """Gives a call's value, or a `CallResult` or `CallError` to be passed on as it is; or an awaitable of one of these."""
 AnswerSource: TypeAlias = AnswerFunction | Mapping[str, Any] | Catalog
-"""Who answers: one function for all; a table from agent and tool names to functions or plain values; or a catalog, whose
-contracts' output schemas are filled at random."""
+"""Who answers: one function for all; a table from agent and tool names to functions or plain values; or a catalog,
+whose
+contracts' output schemas are filled at random.
+"""
 Latency: TypeAlias = float | tuple[float, float] | Callable[[CallRequest, Random], float]
 """Seconds that a call takes: always the same, uniform between two, or a function of the call and its own chance."""
 
@@ -84,18 +95,22 @@ NO_FAULTS = Faults()
 
 
 def from_schemas(catalog: Catalog, seed: int = 0) -> AnswerFunction:
-    """Answers each call with a seeded random value of its contract's output; quotes come from the call's own evidence."""
+    """Answers each call with a seeded random value of its contract's output; quotes come from the call's own evidence.
+    """
 
     def answer(call: CallRequest) -> Any:
         contracts: Mapping[str, Contract] = catalog.agents if call.kind == "agent" else catalog.tools
-        texts = [source.text for source in call.evidence] or [value for value in call.inputs.values() if isinstance(value, str)]
+        texts = [source.text for source in call.evidence] or [
+            value for value in call.inputs.values() if isinstance(value, str)
+        ]
         return make_instance(contracts[call.name].output, attempt_random(seed, call, "value"), texts)
 
     return answer
 
 
 def answer_sequence(*answers: Any) -> AnswerFunction:
-    """Answers a node's first attempt with the first value or reply, the second with the second, and so on; the last one stays.
+    """Answers a node's first attempt with the first value or reply, the second with the second, and so on; the last one
+    stays.
 
     A reply is a `CallResult`, or a `CallError` for a call that fails.
     Each turn of a loop, and each element of a list, is a node of its own, and begins with the first
@@ -118,7 +133,8 @@ class SimulatedWorkers:
     """An implementation of `Workers` that follows a script.
 
     `calls` are all calls in order of arrival, `counts` their number by agent or tool, `in_flight` those that run now,
-    `max_in_flight` how many ran at once at most, `cancelled` those whose caller went away, `fault_counts` how often each fault hit.
+    `max_in_flight` how many ran at once at most, `cancelled` those whose caller went away, `fault_counts` how often
+    each fault hit.
     """
 
     def __init__(
@@ -132,7 +148,9 @@ class SimulatedWorkers:
         chunks: int = 0,
         tools: Iterable[Tool[..., Any]] = (),
     ) -> None:
-        """`chunks` is the number of pieces in which an agent's text arrives before its value. `tools` run as they are, on the loop itself,
+        """`chunks` is the number of pieces in which an agent's text arrives before its value. `tools` run as they are,
+        on
+        the loop itself,
         where a table says nothing of them.
         """
         self._answer_function = _make_answer_function(
@@ -239,9 +257,13 @@ def _make_answer_function(answers: AnswerSource, seed: int, tools: Mapping[str, 
 
 def _missing_answer_error(call: CallRequest, known: Iterable[str]) -> InputError:
     near = closest_match(call.name, known)
-    hint = f"SimulatedWorkers({{{call.name!r}: …}})" + (f", or let it run as it is: tools=[{call.name}]" if call.kind == "tool" else "")
+    hint = f"SimulatedWorkers({{{call.name!r}: …}})" + (
+        f", or let it run as it is: tools=[{call.name}]" if call.kind == "tool" else ""
+    )
     hint = f"did you mean {near!r}? {hint}" if near else hint
-    said = f"the script has no answer for the {call.kind} {call.name!r}; it knows {', '.join(sorted(known)) or 'nobody'}"
+    said = (
+        f"the script has no answer for the {call.kind} {call.name!r}; it knows {', '.join(sorted(known)) or 'nobody'}"
+    )
     return InputError("C035", said, hint=hint)
 
 
@@ -256,13 +278,20 @@ async def run_inline(tool: ToolFunction, call: CallRequest) -> Any:
         value = tool.function(**tool.convert_inputs(call.inputs), **key)
         return tool.convert_result(await value if inspect.isawaitable(value) else value)
     except ToolError as fault:
-        return CallError(code=fault.code, reason=fault.reason, hint=fault.hint, retryable=fault.code not in PERMANENT_ERRORS)
+        return CallError(
+            code=fault.code, reason=fault.reason, hint=fault.hint, retryable=fault.code not in PERMANENT_ERRORS
+        )
     except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # noqa: BLE001 - a user's function may raise anything; the run gets it as a failed attempt, as in production
         found = tool_error(call.name, error)
         return CallError(
-            code=found.code, reason=found.reason, hint=found.hint, retryable=True, permanent=found.permanent, frames=found.frames
+            code=found.code,
+            reason=found.reason,
+            hint=found.hint,
+            retryable=True,
+            permanent=found.permanent,
+            frames=found.frames,
         )
     finally:
         CURRENT_LABEL.reset(within)
@@ -270,18 +299,28 @@ async def run_inline(tool: ToolFunction, call: CallRequest) -> Any:
 
 def refused_error(call: CallRequest) -> CallError:
     """What the fleet says of a server that takes no requests."""
-    return CallError(code="F203", reason=f"{call.name}: the server refused the connection (simulated)", retryable=True, server="simulated")
+    return CallError(
+        code="F203",
+        reason=f"{call.name}: the server refused the connection (simulated)",
+        retryable=True,
+        server="simulated",
+    )
 
 
 def broken_error(call: CallRequest) -> CallError:
     """What the fleet says of a request that no attempt can mend."""
-    return CallError(code="F212", reason=f"{call.name}: the server does not know the model (simulated)", server="simulated")
+    return CallError(
+        code="F212", reason=f"{call.name}: the server does not know the model (simulated)", server="simulated"
+    )
 
 
 def stalled_error(call: CallRequest) -> CallError:
     """What the fleet says when the time is up."""
     return CallError(
-        code="F205", reason=f"{call.name}: no answer within {call.timeout or _FOREVER:g} s (simulated)", retryable=True, server="simulated"
+        code="F205",
+        reason=f"{call.name}: no answer within {call.timeout or _FOREVER:g} s (simulated)",
+        retryable=True,
+        server="simulated",
     )
 
 
@@ -308,9 +347,16 @@ def _apply_fault(reply: CallResult, fault: str) -> CallResult | CallError:
             received=reply.received[: len(reply.received) // 2],
         )
     if fault == "wrong_type":
-        wrong = {"unexpected": [True]} if isinstance(reply.value, str | int | float | list) or reply.value is None else 17
+        wrong = (
+            {"unexpected": [True]} if isinstance(reply.value, str | int | float | list) or reply.value is None else 17
+        )
         return CallResult(
-            value=wrong, usage=reply.usage, server=reply.server, model=reply.model, sent=reply.sent, received=canonical(wrong)
+            value=wrong,
+            usage=reply.usage,
+            server=reply.server,
+            model=reply.model,
+            sent=reply.sent,
+            received=canonical(wrong),
         )
     return reply
 

@@ -35,17 +35,37 @@ _RECORDED = pytest.StashKey[list[str]]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of this plugin."""
     group = parser.getgroup("orchestra", "tests of Orchestra's workflows")
-    group.addoption("--seed", type=int, dest="orchestra_seed", metavar="N", help="run tests with `simulated` or `cassette` under this seed")
+    group.addoption(
+        "--seed",
+        type=int,
+        dest="orchestra_seed",
+        metavar="N",
+        help="run tests with `simulated` or `cassette` under this seed",
+    )
     mode: dict[str, Any] = {"action": "store_const", "dest": "orchestra_mode"}
-    group.addoption("--record", const="record", help="ask the real fleet and write the cassettes of tests with `cassette` anew", **mode)
-    group.addoption("--replay", const="replay", help="answer from cassettes only (the default); takes back an earlier --record", **mode)
+    group.addoption(
+        "--record",
+        const="record",
+        help="ask the real fleet and write the cassettes of tests with `cassette` anew",
+        **mode,
+    )
+    group.addoption(
+        "--replay",
+        const="replay",
+        help="answer from cassettes only (the default); takes back an earlier --record",
+        **mode,
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """The marks of this plugin."""
     config.stash[_RECORDED] = []
-    config.addinivalue_line("markers", "seeds(count): run a test with `simulated` or `cassette` under the seeds 0 to count - 1")
-    config.addinivalue_line("markers", "cassette(label='internal'): the strictest label of data that may stand in the test's cassette")
+    config.addinivalue_line(
+        "markers", "seeds(count): run a test with `simulated` or `cassette` under the seeds 0 to count - 1"
+    )
+    config.addinivalue_line(
+        "markers", "cassette(label='internal'): the strictest label of data that may stand in the test's cassette"
+    )
 
 
 @pytest.fixture
@@ -75,14 +95,17 @@ def cassette(request: pytest.FixtureRequest) -> CassetteOrchestra:
     settings = Settings.load(start=item.path.parent) if mode == "record" else _isolated_settings(item)
     real = request.getfixturevalue("real_workers") if mode == "record" else None
     mark = item.get_closest_marker("cassette")
-    cassette_orchestra = CassetteOrchestra(settings, cassette_path(item), mode, real_workers=real, **(mark.kwargs if mark else {}))
+    cassette_orchestra = CassetteOrchestra(
+        settings, cassette_path(item), mode, real_workers=real, **(mark.kwargs if mark else {})
+    )
     cassette_orchestra.record_command = f"{_pytest_command(item)} --record"
     cassette_orchestra.former_path = former_path(item)
     return cassette_orchestra
 
 
 def cassette_path(item: pytest.Item) -> Path:
-    """Where a test's cassette lies: `cassettes/MODULE/TEST.jsonl` beside the test, with the class before the test's name.
+    """Where a test's cassette lies: `cassettes/MODULE/TEST.jsonl` beside the test, with the class before the test's
+    name.
 
     Where signs of the name are not those of a file's, a digest of it tells tests apart that look alike without them.
     """
@@ -99,7 +122,9 @@ def cassette_path(item: pytest.Item) -> Path:
 
 def former_path(item: pytest.Item) -> Path:
     """Where a test's cassette lay before names with other signs had a digest."""
-    return _cassette_file(item, _UNSAFE_CHARACTERS.sub("-", f"{_class_prefix(item)}{item.name}".replace("[", ".").removesuffix("]")))
+    return _cassette_file(
+        item, _UNSAFE_CHARACTERS.sub("-", f"{_class_prefix(item)}{item.name}".replace("[", ".").removesuffix("]"))
+    )
 
 
 _UNSAFE_CHARACTERS = re.compile(r"[^\w.=,+-]+")
@@ -119,7 +144,10 @@ def _cassette_file(item: pytest.Item, name: str) -> Path:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_pycollect_makeitem(collector: Any, name: str, obj: object) -> Generator[None, Any, Any]:
-    """Takes over the async tests that use a fixture of this plugin; outermost, so that other plugins for async tests had their turn."""
+    """Takes over the async tests that use a fixture of this plugin; outermost, so that other plugins for async tests
+    had
+    their turn.
+    """
     found = yield
     if isinstance(found, list):
         return [_wrap_item(one) for one in found]
@@ -127,7 +155,11 @@ def pytest_pycollect_makeitem(collector: Any, name: str, obj: object) -> Generat
 
 
 def _wrap_item(item: Any) -> Any:
-    if not isinstance(item, pytest.Function) or not inspect.iscoroutinefunction(item.obj) or not _uses_own_fixture(item):
+    if (
+        not isinstance(item, pytest.Function)
+        or not inspect.iscoroutinefunction(item.obj)
+        or not _uses_own_fixture(item)
+    ):
         return item
     info = item._fixtureinfo
     made = SimulatedTest.from_parent(
@@ -144,7 +176,9 @@ def _wrap_item(item: Any) -> Any:
 
 
 def _uses_own_fixture(item: pytest.Function) -> bool:
-    """Whether a test uses a fixture of this plugin: the name alone may be somebody else's, or of one that is made from ours."""
+    """Whether a test uses a fixture of this plugin: the name alone may be somebody else's, or of one that is made from
+    ours.
+    """
     known = item._fixtureinfo.name2fixturedefs
     for name in FIXTURES:
         for one in reversed(known.get(name, ())):
@@ -156,7 +190,9 @@ def _uses_own_fixture(item: pytest.Function) -> bool:
 
 
 class SimulatedTest(pytest.Function):
-    """An async test that runs in a loop of this plugin: in virtual time, once for each seed, or in real time where it records."""
+    """An async test that runs in a loop of this plugin: in virtual time, once for each seed, or in real time where it
+    records.
+    """
 
     def runtest(self) -> None:
         """The test, until a seed fails."""
@@ -164,7 +200,9 @@ class SimulatedTest(pytest.Function):
         from orchestra.testing.simulation import CassetteOrchestra, SimulatedOrchestra
 
         stages: list[Any] = [
-            self.funcargs[name] for name in FIXTURES if isinstance(self.funcargs.get(name), SimulatedOrchestra | CassetteOrchestra)
+            self.funcargs[name]
+            for name in FIXTURES
+            if isinstance(self.funcargs.get(name), SimulatedOrchestra | CassetteOrchestra)
         ]
         if len(stages) != 1:
             from orchestra.core.errors import InputError
@@ -198,7 +236,9 @@ class SimulatedTest(pytest.Function):
         try:
             run_simulated(scenario, seed=seed)
         except BaseException as error:
-            notes = [note for note in getattr(error, "__notes__", ()) if not note.startswith("reproduce: run_simulated")]
+            notes = [
+                note for note in getattr(error, "__notes__", ()) if not note.startswith("reproduce: run_simulated")
+            ]
             chance = not isinstance(error, pytest.skip.Exception | CassetteError)
             error.__notes__ = [*notes, f"reproduce: {_pytest_command(self)} --seed {seed}"] if chance else notes
             raise
@@ -213,16 +253,23 @@ class SimulatedTest(pytest.Function):
             async with stage.open(seed=self._seeds()[0]):
                 await self._test(stage)
 
-        where = stage.path.relative_to(self.config.rootpath) if stage.path.is_relative_to(self.config.rootpath) else stage.path
+        where = (
+            stage.path.relative_to(self.config.rootpath)
+            if stage.path.is_relative_to(self.config.rootpath)
+            else stage.path
+        )
         said = self.config.stash[_RECORDED]
         kept = True
         try:
             asyncio.run(scenario())
         except BaseException as error:
-            # What came back may be a part of what the test asks for: it must not take the place of a cassette that is whole.
+            # What came back may be a part of what the test asks for: it must not take the place of a cassette that is
+            # whole.
             kept = isinstance(error, AssertionError) and self.get_closest_marker("xfail") is not None
             if not kept and not isinstance(error, pytest.skip.Exception):
-                said.append(f"{where} {'is as it was' if stage.path.exists() else 'was not written'}: its test did not pass")
+                said.append(
+                    f"{where} {'is as it was' if stage.path.exists() else 'was not written'}: its test did not pass"
+                )
             raise
         finally:
             if kept and (calls := stage.save()):
@@ -254,14 +301,17 @@ class SimulatedTest(pytest.Function):
 
 
 def _seed_count(mark: pytest.Mark) -> int:
-    """The seeds that a mark wants. Raises `InputError` C036 for none at all: a test that never ran would have passed."""
+    """The seeds that a mark wants. Raises `InputError` C036 for none at all: a test that never ran would have passed.
+    """
     match mark.args, mark.kwargs:
         case [(int(count),), {**rest}] if count >= 1 and not isinstance(count, bool) and not rest:
             return count
     from orchestra.core.errors import InputError
 
     given = ", ".join([*map(repr, mark.args), *(f"{name}={value!r}" for name, value in mark.kwargs.items())])
-    raise InputError("C036", f"seeds({given}) is not a number of seeds", hint="one whole number from 1 on: @pytest.mark.seeds(100)")
+    raise InputError(
+        "C036", f"seeds({given}) is not a number of seeds", hint="one whole number from 1 on: @pytest.mark.seeds(100)"
+    )
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -282,11 +332,14 @@ def _require_async_test(item: pytest.Item) -> None:
 
 
 def _isolated_settings(item: pytest.Item) -> Any:
-    """The settings of the test's project alone: neither the user's files nor the environment change what a test does."""
+    """The settings of the test's project alone: neither the user's files nor the environment change what a test does.
+    """
     from orchestra.core.settings import Settings
 
     nowhere = str(item.path.parent / "cassettes" / ".none")
-    return Settings.load(start=item.path.parent, environ={"HOME": nowhere, "XDG_CONFIG_HOME": nowhere, "XDG_STATE_HOME": nowhere})
+    return Settings.load(
+        start=item.path.parent, environ={"HOME": nowhere, "XDG_CONFIG_HOME": nowhere, "XDG_STATE_HOME": nowhere}
+    )
 
 
 def _pytest_command(item: pytest.Item) -> str:

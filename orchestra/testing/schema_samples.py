@@ -18,7 +18,25 @@ _FORMATS: Mapping[str, Sequence[str]] = {
     "uri": ("https://example.org/a", "https://example.org/b"),
     "uuid": ("00000000-0000-4000-8000-000000000000", "00000000-0000-4000-8000-000000000001"),
 }
-_PATTERN_GUESSES = ("a", "A", "0", "a0", "A0", "00", "000", "0000", "aa", "aaa", "a_a", "a-a", "2026-01-31", "12:00", "0.5", "A-0", "")
+_PATTERN_GUESSES = (
+    "a",
+    "A",
+    "0",
+    "a0",
+    "A0",
+    "00",
+    "000",
+    "0000",
+    "aa",
+    "aaa",
+    "a_a",
+    "a-a",
+    "2026-01-31",
+    "12:00",
+    "0.5",
+    "A-0",
+    "",
+)
 _MAX_DEPTH = 6
 _MAX_STEPS = 1_000_000
 
@@ -30,7 +48,8 @@ class InstanceError(ValueError):
 def make_instance(schema: Schema | bool, random: Random, sources: Sequence[str] = ()) -> Any:
     """A value of the schema. Strings of format `quote` are substrings of one of `sources`, cut at words.
 
-    Knows `$ref` into the schema itself, `const`, `enum`, `anyOf`, `oneOf`, `allOf`, the types with their bounds, and simple
+    Knows `$ref` into the schema itself, `const`, `enum`, `anyOf`, `oneOf`, `allOf`, the types with their bounds, and
+    simple
     patterns. Raises `InstanceError` for what it does not know.
     """
     return _InstanceMaker(schema if isinstance(schema, dict) else {}, random, sources).make(schema, 0)
@@ -88,7 +107,11 @@ class _InstanceMaker:
         high = low + 100 if high is None else high
         if step is None:
             number = float(self.random.uniform(low, high))
-            return (low + high) / 2 if number in (schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")) else number
+            return (
+                (low + high) / 2
+                if number in (schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum"))
+                else number
+            )
         first = -int(-max(low, -_MAX_STEPS * step) // step)
         last = int(min(high, _MAX_STEPS * step) // step)
         first += first * step == schema.get("exclusiveMinimum")
@@ -114,7 +137,11 @@ class _InstanceMaker:
         prefix = schema.get("prefixItems", [])
         items = schema.get("items", not prefix)
         low = schema.get("minItems", 0)
-        high = max(low, min(schema.get("maxItems", low + 3), low + 3)) if items is not False and depth < _MAX_DEPTH else low
+        high = (
+            max(low, min(schema.get("maxItems", low + 3), low + 3))
+            if items is not False and depth < _MAX_DEPTH
+            else low
+        )
         found = [self.make(prefix[index], depth + 1) if index < len(prefix) else None for index in range(len(prefix))]
         wanted = self.random.randint(low, high)
         for _ in range(8 * wanted):
@@ -137,8 +164,12 @@ class _InstanceMaker:
         }
         extra = schema.get("additionalProperties")
         if isinstance(extra, dict) and depth < _MAX_DEPTH:
-            found |= {name: self.make(extra, depth + 1) for name in self.random.sample(_WORDS, self.random.randint(0, 2))}
-        return found | {name: self.make(True if extra is None else extra, depth + 1) for name in required if name not in found}
+            found |= {
+                name: self.make(extra, depth + 1) for name in self.random.sample(_WORDS, self.random.randint(0, 2))
+            }
+        return found | {
+            name: self.make(True if extra is None else extra, depth + 1) for name in required if name not in found
+        }
 
     def _resolve(self, schema: Schema) -> Schema:
         reference = schema["$ref"]
@@ -170,13 +201,26 @@ class _InstanceMaker:
 
 
 _CONSTRAINTS = frozenset(
-    {"type", "properties", "required", "items", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
+    {
+        "type",
+        "properties",
+        "required",
+        "items",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "multipleOf",
+    }
     | {"minLength", "maxLength", "pattern", "format", "minItems", "maxItems", "uniqueItems", "additionalProperties"}
 )
 
 
 def _implied_type(schema: Schema) -> str:
-    for kind, keys in (("object", ("properties", "required", "additionalProperties")), ("array", ("items", "prefixItems", "minItems"))):
+    for kind, keys in (
+        ("object", ("properties", "required", "additionalProperties")),
+        ("array", ("items", "prefixItems", "minItems")),
+    ):
         if any(key in schema for key in keys):
             return kind
     return "number" if "minimum" in schema or "maximum" in schema else "string"

@@ -37,7 +37,15 @@ from orchestra.schema.strict_json import canonical, digest
 from orchestra.schema.types import Validator
 from orchestra.testing.cassette import Player, Recorder
 from orchestra.testing.cassette_file import missing_cassette_error
-from orchestra.testing.fake_workers import NO_FAULTS, AnswerFunction, Faults, Latency, SimulatedWorkers, from_schemas, run_inline
+from orchestra.testing.fake_workers import (
+    NO_FAULTS,
+    AnswerFunction,
+    Faults,
+    Latency,
+    SimulatedWorkers,
+    from_schemas,
+    run_inline,
+)
 from orchestra.testing.virtual_clock import VirtualClock
 from orchestra.workflows.python.steps import Step
 
@@ -99,10 +107,13 @@ class SimulatedOrchestra(_OrchestraHarness):
         self._latency: Latency = 0.0
         self._fault_rates: Faults = NO_FAULTS
 
-    def set_answers(self, answers: SimulatedAnswers, *, latency: Latency | None = None, faults: Faults | None = None) -> None:
+    def set_answers(
+        self, answers: SimulatedAnswers, *, latency: Latency | None = None, faults: Faults | None = None
+    ) -> None:
         """Says what agents and tools answer, how long they take, and which faults hit them.
 
-        A table is added to what was said before; a function takes the place of everything. Values may be JSON, pydantic models,
+        A table is added to what was said before; a function takes the place of everything. Values may be JSON, pydantic
+        models,
         `CallResult` or `CallError`. Valid for this seed of the test, or for all of them where a fixture says it.
         """
         if isinstance(answers, Mapping):
@@ -113,7 +124,8 @@ class SimulatedOrchestra(_OrchestraHarness):
         self._fault_rates = self._fault_rates if faults is None else faults
 
     def set_random_answers(self, *, latency: Latency | None = None, faults: Faults | None = None) -> None:
-        """Seeded random values of each agent's and tool's own output type; what `set_answers` says of one still holds."""
+        """Seeded random values of each agent's and tool's own output type; what `set_answers` says of one still holds.
+        """
         self._answer_function = lambda call: from_schemas(self.orchestra.registry.catalog(), self.seed)(call)
         self.set_answers({}, latency=latency, faults=faults)
 
@@ -122,7 +134,9 @@ class SimulatedOrchestra(_OrchestraHarness):
         """The stage under one seed; afterwards it says again what it said before."""
         said = self._answers, self._answer_function, self._latency, self._fault_rates
         self.errors = []
-        self.workers = SimulatedWorkers(self._answer_call, seed=seed, clock=clock, latency=self._seconds, faults=_CurrentFaults(self))
+        self.workers = SimulatedWorkers(
+            self._answer_call, seed=seed, clock=clock, latency=self._seconds, faults=_CurrentFaults(self)
+        )
         try:
             async with self._open(clock, seed, self.workers):
                 yield
@@ -135,7 +149,11 @@ class SimulatedOrchestra(_OrchestraHarness):
             found = found(call) if callable(found) else found
         elif self._answer_function is not None:
             found = self._answer_function(call)
-        elif (tool := self.orchestra.registry.tools.get(call.name)) is not None and call.kind == "tool" and tool.contract.effect == "pure":
+        elif (
+            (tool := self.orchestra.registry.tools.get(call.name)) is not None
+            and call.kind == "tool"
+            and tool.contract.effect == "pure"
+        ):
             found = run_inline(tool, call)
         else:
             self.errors.append(_missing_answer_error(call, self._answers))
@@ -145,16 +163,25 @@ class SimulatedOrchestra(_OrchestraHarness):
         return found if isinstance(found, CallResult | CallError) else self._checked_answer(call, to_jsonable(found))
 
     def _checked_answer(self, call: CallRequest, value: Any) -> Any:
-        """An answer of the test; E009 where it is not of the type of who is asked, so that nobody looks for the fault in a worker."""
+        """An answer of the test; E009 where it is not of the type of who is asked, so that nobody looks for the fault
+        in a
+        worker.
+        """
         registry = self.orchestra.registry
         tool = registry.tools.get(call.name) if call.kind == "tool" else None
         contract = tool.contract if tool is not None else registry.agents.get(call.name)
-        if contract is None or contract.tool_use is not None or (call.version and contract.digest and call.version != contract.digest):
+        if (
+            contract is None
+            or contract.tool_use is not None
+            or (call.version and contract.digest and call.version != contract.digest)
+        ):
             return value  # an agent with tools is asked in ways that have types of their own
         if (fault := Validator(contract.output).check(value)) is None:
             return value
         reason = f"the simulated answer for {call.name} is of another type: {fault}"
-        return CallError(code="E009", reason=reason, hint=f"{call.name} gives {format_type(contract.output)}: mend the test's answer")
+        return CallError(
+            code="E009", reason=reason, hint=f"{call.name} gives {format_type(contract.output)}: mend the test's answer"
+        )
 
     def _seconds(self, call: CallRequest, random: Random) -> float:
         match self._latency:
@@ -196,7 +223,13 @@ class CassetteOrchestra(_OrchestraHarness):
     """A stage with the project's real workers: recorded once (`--record`), and replayed in virtual time ever after."""
 
     def __init__(
-        self, settings: Settings, path: Path, mode: CassetteMode, *, label: Label = "internal", real_workers: Workers | None = None
+        self,
+        settings: Settings,
+        path: Path,
+        mode: CassetteMode,
+        *,
+        label: Label = "internal",
+        real_workers: Workers | None = None,
     ) -> None:
         """`real_workers` are the workers that are recorded; the fleet and the tools of the project where it is None."""
         super().__init__(settings)
@@ -216,7 +249,9 @@ class CassetteOrchestra(_OrchestraHarness):
 
     @asynccontextmanager
     async def open(self, clock: VirtualClock | None = None, seed: int = 0) -> AsyncIterator[None]:
-        """The stage under one seed; in real time where it records. Raises `CassetteError` where there is nothing to replay."""
+        """The stage under one seed; in real time where it records. Raises `CassetteError` where there is nothing to
+        replay.
+        """
         if self.mode == "replay":
             if not self.path.exists():
                 raise missing_cassette_error(
@@ -236,13 +271,17 @@ class CassetteOrchestra(_OrchestraHarness):
         async with AsyncExitStack() as stack:
             orchestra = await stack.enter_async_context(self._open(SystemClock(), seed, self._workers))
             if self._real_workers is None:
-                # The workers need the project object of this Orchestra: Python steps are registered there while they run.
+                # The workers need the project object of this Orchestra: Python steps are registered there while they
+                # run.
                 self._project_workers = await stack.enter_async_context(ProjectWorkers.open(orchestra._project))
             real.workers = self._real_workers or self._project_workers
             yield
 
     def save(self) -> int:
-        """Writes the cassette, where one was recorded, and gives the number of its calls. Raises `CassetteError` C031 or C033."""
+        """Writes the cassette, where one was recorded, and gives the number of its calls. Raises `CassetteError` C031
+        or
+        C033.
+        """
         if not isinstance(self._workers, Recorder):
             return 0
         self._workers.save()

@@ -7,7 +7,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from orchestra.agents.inference.encoder import CONFIG_FILE, MPNET_NAMES, RELATIVE_BIAS, TOKENIZER_FILE, WEIGHTS_FILE, EncoderShape
+from orchestra.agents.inference.encoder import (
+    CONFIG_FILE,
+    MPNET_NAMES,
+    RELATIVE_BIAS,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    EncoderShape,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,7 +25,9 @@ BUCKETS = 32
 """Distances that an MPNet tells apart; transformers knows no other number."""
 
 
-def write_encoder(folder: Path, words: Iterable[str], seed: int = 7, *, kind: Literal["bert", "mpnet"] = "bert") -> Path:
+def write_encoder(
+    folder: Path, words: Iterable[str], seed: int = 7, *, kind: Literal["bert", "mpnet"] = "bert"
+) -> Path:
     """Makes a folder with a tiny encoder that knows these words, and gives the folder."""
     import numpy as np
 
@@ -28,13 +37,19 @@ def write_encoder(folder: Path, words: Iterable[str], seed: int = 7, *, kind: Li
     sizes: dict[str, tuple[int, ...]] = {
         "embeddings.word_embeddings.weight": (len(vocabulary), SHAPE.hidden_size),
         "embeddings.position_embeddings.weight": (POSITIONS, SHAPE.hidden_size),
-        **({RELATIVE_BIAS: (BUCKETS, SHAPE.heads)} if mpnet else {"embeddings.token_type_embeddings.weight": (2, SHAPE.hidden_size)}),
+        **(
+            {RELATIVE_BIAS: (BUCKETS, SHAPE.heads)}
+            if mpnet
+            else {"embeddings.token_type_embeddings.weight": (2, SHAPE.hidden_size)}
+        ),
     }
     for name in SHAPE.linear_layers:
         taken, given = SHAPE.layer_shape(name)
         sizes |= {f"{name}.weight": (given, taken), f"{name}.bias": (given,)}
     norms = [
-        f"encoder.layer.{layer}.{name}" for layer in range(SHAPE.layers) for name in ("attention.output.LayerNorm", "output.LayerNorm")
+        f"encoder.layer.{layer}.{name}"
+        for layer in range(SHAPE.layers)
+        for name in ("attention.output.LayerNorm", "output.LayerNorm")
     ]
     arrays = {name: made.normal(0, 0.3, size).astype(np.float32) for name, size in sizes.items()}
     for name in ("embeddings.LayerNorm", *norms):
@@ -43,10 +58,16 @@ def write_encoder(folder: Path, words: Iterable[str], seed: int = 7, *, kind: Li
             f"{name}.bias": np.zeros(SHAPE.hidden_size, dtype=np.float32),
         }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / WEIGHTS_FILE).write_bytes(_safetensors({_mpnet_name(name) if mpnet else name: array for name, array in arrays.items()}))
+    (folder / WEIGHTS_FILE).write_bytes(
+        _safetensors({_mpnet_name(name) if mpnet else name: array for name, array in arrays.items()})
+    )
     (folder / TOKENIZER_FILE).write_text(json.dumps(_tokenizer(vocabulary)), "utf-8")
     config = {"model_type": kind, "hidden_act": "gelu", "layer_norm_eps": SHAPE.epsilon, "vocab_size": len(vocabulary)}
-    config |= {"max_position_embeddings": POSITIONS, "pad_token_id": int(mpnet), "relative_attention_num_buckets": BUCKETS}
+    config |= {
+        "max_position_embeddings": POSITIONS,
+        "pad_token_id": int(mpnet),
+        "relative_attention_num_buckets": BUCKETS,
+    }
     sides = {"num_hidden_layers": SHAPE.layers, "num_attention_heads": SHAPE.heads}
     widths = {"hidden_size": SHAPE.hidden_size, "intermediate_size": SHAPE.intermediate_size}
     (folder / CONFIG_FILE).write_text(json.dumps(config | sides | widths), "utf-8")
@@ -64,7 +85,11 @@ def _safetensors(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """A file of arrays (https://github.com/huggingface/safetensors#format)."""
     header, data = dict[str, Any](), b""
     for name, array in sorted(arrays.items()):
-        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [len(data), len(data) + array.nbytes]}
+        header[name] = {
+            "dtype": "F32",
+            "shape": list(array.shape),
+            "data_offsets": [len(data), len(data) + array.nbytes],
+        }
         data += array.tobytes()
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)

@@ -32,8 +32,10 @@ Ts = TypeVarTuple("Ts")
 EPOCH = 1_767_225_600.0
 """Wall-clock time at which every simulation begins: 2026-01-01T00:00:00Z."""
 HOLD_BACK_SHARES = (0.1, 0.5, 0.9)
-"""How often some of what is ready waits for one more turn of the loop, so that short and long ways of tasks overtake each
-other. A seed has one of these habits: some seeds are nearly fair, some let one task run far ahead."""
+"""How often some of what is ready waits for one more turn of the loop, so that short and long ways of tasks overtake
+each
+other. A seed has one of these habits: some seeds are nearly fair, some let one task run far ahead.
+"""
 
 
 class Deadlock(RuntimeError):
@@ -135,14 +137,16 @@ class VirtualClock:
         return self._ids.new(self.now())
 
     def jump(self, seconds: float) -> None:
-        """Sets the wall clock forward or back, as an administrator or NTP would; sleeps and `monotonic` do not notice."""
+        """Sets the wall clock forward or back, as an administrator or NTP would; sleeps and `monotonic` do not notice.
+        """
         self._offset += seconds
 
 
 def run_simulated(main: Callable[[VirtualClock], Coroutine[Any, Any, T]], seed: int = 0) -> T:
     """What `main(clock)` returns, run in virtual time under this seed's order of events.
 
-    Raises what `main` raises, with a line that says how to repeat it; `Deadlock` where every task waits for another, and
+    Raises what `main` raises, with a line that says how to repeat it; `Deadlock` where every task waits for another,
+    and
     `TaskLeak` where `main` returned but left tasks running.
     """
     loop = VirtualLoop(seed)

@@ -13,7 +13,7 @@ import pytest
 from orchestra.core.protocols import Journal
 from orchestra.journal.postgres.journal import PostgresJournal
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.testing.conformance.stories import append_durably, node_events, run_finished, run_started
+from orchestra.testing.conformance.scenarios import append_durably, node_events, run_finished, run_started
 from tests.docs.blocks import ROOT, marked
 from tests.journal.postgres.test_journal import sql
 from tests.journal.postgres_server import missing, program, running

@@ -170,4 +170,6 @@ def run(order: Scheduler, programs: list[Program], limit: int = 64) -> Outcome:
                     ask(going.program)
                 else:
                     ends[going.program] = server.now
-    return Outcome(server.now, [end - program.arrives for end, program in zip(ends, programs, strict=True)], server.hits)
+    return Outcome(
+        server.now, [end - program.arrives for end, program in zip(ends, programs, strict=True)], server.hits
+    )

@@ -14,15 +14,32 @@ from orchestra.fleet.progress import ProgressCallback
 
 from .conftest import HurriedClock, Visit, chat_answer
 
-TEXT = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"], "additionalProperties": False}
-ANSWER = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"], "additionalProperties": False}
+TEXT = {
+    "type": "object",
+    "properties": {"text": {"type": "string"}},
+    "required": ["text"],
+    "additionalProperties": False,
+}
+ANSWER = {
+    "type": "object",
+    "properties": {"answer": {"type": "string"}},
+    "required": ["answer"],
+    "additionalProperties": False,
+}
 READER = Card.declare("reader", input=TEXT, output=ANSWER, prompt="Read: {{ text }}")
 WRITER = Card.declare("writer", input=TEXT, output={"type": "string"}, prompt="Say: {{ text }}")
 CARDS = {"reader": READER, "writer": WRITER}
 
 
 def call(name: str = "reader", **more: Any) -> CallRequest:
-    given: dict[str, Any] = {"run": "r", "node": "n", "attempt": 1, "kind": "agent", "name": name, "inputs": {"text": "hello"}} | more
+    given: dict[str, Any] = {
+        "run": "r",
+        "node": "n",
+        "attempt": 1,
+        "kind": "agent",
+        "name": name,
+        "inputs": {"text": "hello"},
+    } | more
     return CallRequest(**given)
 
 
@@ -30,7 +47,13 @@ def opened(
     config: FleetConfig, cards: Any = CARDS, kept: Any = None, report: ProgressCallback | None = None, **options: Any
 ) -> AbstractAsyncContextManager[Fleet]:
     return Fleet.open(
-        config, cards=cards, cards_by_digest=kept, mode="none", progress=report, clock=HurriedClock(), options=FleetOptions(**options)
+        config,
+        cards=cards,
+        cards_by_digest=kept,
+        mode="none",
+        progress=report,
+        clock=HurriedClock(),
+        options=FleetOptions(**options),
     )
 
 

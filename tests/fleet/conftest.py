@@ -64,7 +64,9 @@ class RawServer:
         self.writers.append(writer)
         try:
             while head := (await reader.readuntil(b"\r\n\r\n")).decode("latin-1"):
-                length = next((int(line[15:]) for line in head.split("\r\n") if line.lower().startswith("content-length:")), 0)
+                length = next(
+                    (int(line[15:]) for line in head.split("\r\n") if line.lower().startswith("content-length:")), 0
+                )
                 visit = Visit(head, await reader.readexactly(length), reader, writer)
                 self.visits.append(visit)
                 await self.play(visit)
@@ -156,12 +158,18 @@ def endpoints(*urls: str, limits: FleetLimits | None = None, **settings: Any) ->
     given = {"dialect": "vllm", "label": "restricted", "model": "m"} | settings
     servers: dict[str, Server] = {f"s{i}": Endpoint(endpoint=url + "/v1", **given) for i, url in enumerate(urls)}
     return FleetConfig(
-        schema="orchestra/fleet/v1", name="test", servers=servers, models={"base": tuple(servers)}, limits=limits or FleetLimits()
+        schema="orchestra/fleet/v1",
+        name="test",
+        servers=servers,
+        models={"base": tuple(servers)},
+        limits=limits or FleetLimits(),
     )
 
 
 @asynccontextmanager
-async def sending(config: FleetConfig, report: ProgressCallback = ignore_progress) -> AsyncIterator[tuple[Sender, HurriedClock]]:
+async def sending(
+    config: FleetConfig, report: ProgressCallback = ignore_progress
+) -> AsyncIterator[tuple[Sender, HurriedClock]]:
     clock = HurriedClock()
     async with HttpClient(config.limits) as client:
         yield Sender(config, client, NoAddresses(), clock, report), clock
@@ -181,7 +189,13 @@ def local_config(*models: str, idle_stop: float = 60.0, **server: Any) -> FleetC
     """A fleet of local servers, one a model, named like the model."""
     weights = {"licence": "none", "sources": [{"folder": "/nowhere"}]}
     servers = {model: {"model": model, "max_model_len": 512, "weights": weights} | server for model in models}
-    text = {"schema": "orchestra/fleet/v1", "name": "fakes", "servers": servers, "models": {"base": models[0]}, "idle_stop": idle_stop}
+    text = {
+        "schema": "orchestra/fleet/v1",
+        "name": "fakes",
+        "servers": servers,
+        "models": {"base": models[0]},
+        "idle_stop": idle_stop,
+    }
     return FleetConfig.model_validate_json(json.dumps(text))
 
 

@@ -29,7 +29,9 @@ def launcher(server: LocalServer, port: int) -> ProcessSpec:
     """A server whose model is named `stock` needs a slot that stays free."""
     command, environment = (sys.executable, "-I", SERVER, server.model, str(port)), {"PATH": os.environ.get("PATH", "")}
     folder = weights.find_weights(server.weights, weights.ModelStore())
-    return ProcessSpec(command, environment, weights.quick_digest(folder) if folder else "", int(server.model == "stock"))
+    return ProcessSpec(
+        command, environment, weights.quick_digest(folder) if folder else "", int(server.model == "stock")
+    )
 
 
 if os.fork():

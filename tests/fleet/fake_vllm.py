@@ -37,7 +37,12 @@ class Handler(BaseHTTPRequestHandler):
     def parse_request(self) -> bool:
         if not super().parse_request():
             return False
-        if not KEY or self.path == "/health" or self.path.startswith("/test/") or self.headers.get("Authorization") == f"Bearer {KEY}":
+        if (
+            not KEY
+            or self.path == "/health"
+            or self.path.startswith("/test/")
+            or self.headers.get("Authorization") == f"Bearer {KEY}"
+        ):
             return True
         refused.append(self.path)
         self.close_connection = True  # its body is not read
@@ -55,7 +60,9 @@ class Handler(BaseHTTPRequestHandler):
             case "/metrics":
                 busy = int(hanging.is_set()) + running
                 told = 'vllm:cache_config_info{block_size="128",engine="0",kv_cache_size_tokens="46592"} 1.0\n'
-                self.answer(f'{told}vllm:num_requests_running{{engine="0"}} {busy}\nvllm:generation_tokens_total{{engine="0"}} 7\n')
+                self.answer(
+                    f'{told}vllm:num_requests_running{{engine="0"}} {busy}\nvllm:generation_tokens_total{{engine="0"}} 7\n'
+                )
             case "/v1/models":
                 self.answer({"data": [{"id": name} for name in [MODEL, *adapters]]})
 

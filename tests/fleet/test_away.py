@@ -95,7 +95,12 @@ async def test_a_call_of_two_servers_of_which_none_is_there_ends_within_seconds(
 
 async def test_one_that_starts_later_than_the_program_is_waited_for_where_its_entry_says_so() -> None:
     url, told, listening = nobody(), [], []
-    play = in_turn(answers(b"", "502 Bad Gateway"), answers(b"", "503 Loading"), answers(b"", "404 Not Found"), answers(chat_answer("yes")))
+    play = in_turn(
+        answers(b"", "502 Bad Gateway"),
+        answers(b"", "503 Loading"),
+        answers(b"", "404 Not Found"),
+        answers(chat_answer("yes")),
+    )
 
     def listen(progress: Progress) -> None:
         told.append(progress.message)
@@ -136,7 +141,10 @@ async def test_one_that_is_busy_for_good_ends_the_calls_and_says_so_on_the_way()
 async def test_the_wait_is_told_after_some_seconds() -> None:
     told: list[float] = []
     play = in_turn(BUSY, BUSY, BUSY, answers(chat_answer("yes")), *[BUSY] * 8, answers(chat_answer("yes")))
-    async with raw_server(play) as server, sending(endpoints(server.url), lambda _: told.append(sum(clock.slept))) as (sender, clock):
+    async with (
+        raw_server(play) as server,
+        sending(endpoints(server.url), lambda _: told.append(sum(clock.slept))) as (sender, clock),
+    ):
         assert isinstance(await ModelClient(sender).chat("s0", CHAT, seconds=600), Completion)
         assert told == [], "three seconds are worth no word"
         began = sum(clock.slept)

@@ -21,8 +21,15 @@ from orchestra.fleet.weights.weights import ModelStore
 
 from .conftest import endpoints, local_config
 
-TEXT = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"], "additionalProperties": False}
-READER = Card.declare("reader", input=TEXT, output={"type": "string"}, prompt="Read: {{ text }}", max_output=64, min_output=9)
+TEXT = {
+    "type": "object",
+    "properties": {"text": {"type": "string"}},
+    "required": ["text"],
+    "additionalProperties": False,
+}
+READER = Card.declare(
+    "reader", input=TEXT, output={"type": "string"}, prompt="Read: {{ text }}", max_output=64, min_output=9
+)
 REMOTE = endpoints("http://127.0.0.1:1", revision="2026-11-01")
 
 
@@ -31,7 +38,14 @@ def estimator(config: FleetConfig = REMOTE, *cards: Card, **more: Any) -> CallEs
 
 
 def call(**more: Any) -> CallRequest:
-    given: dict[str, Any] = {"run": "r", "node": "n", "attempt": 1, "kind": "agent", "name": "reader", "inputs": {"text": "hello"}} | more
+    given: dict[str, Any] = {
+        "run": "r",
+        "node": "n",
+        "attempt": 1,
+        "kind": "agent",
+        "name": "reader",
+        "inputs": {"text": "hello"},
+    } | more
     return CallRequest(**given)
 
 
@@ -48,7 +62,8 @@ def test_the_bound_is_no_less_than_the_bytes_of_any_spelling(texts: list[str]) -
 
 def test_the_bound_covers_instructions_inputs_and_feedback() -> None:
     short, long, again = (
-        estimator().estimate(one).prompt_tokens for one in (call(), call(inputs={"text": "é" * 100}), call(feedback=("no",)))
+        estimator().estimate(one).prompt_tokens
+        for one in (call(), call(inputs={"text": "é" * 100}), call(feedback=("no",)))
     )
     assert short >= len("Read: hello")
     assert long >= short + 200 - len("hello")
@@ -56,7 +71,9 @@ def test_the_bound_covers_instructions_inputs_and_feedback() -> None:
 
 
 def test_a_chat_template_with_a_prompt_of_its_own_is_counted() -> None:
-    usual, talkative = (estimator(endpoints("http://127.0.0.1:1", template_tokens=tokens)).estimate(call()) for tokens in (96, 400))
+    usual, talkative = (
+        estimator(endpoints("http://127.0.0.1:1", template_tokens=tokens)).estimate(call()) for tokens in (96, 400)
+    )
     assert talkative.prompt_tokens - usual.prompt_tokens == 304
 
 
@@ -83,7 +100,13 @@ def test_the_key_does_not_depend_on_where_a_call_stands(changed: dict[str, Any])
 
 @pytest.mark.parametrize(
     "changed",
-    [{"inputs": {"text": "hullo"}}, {"label": "public"}, {"feedback": ("no",)}, {"evidence": (EvidenceSource("hello"),)}, {"sample": 1}],
+    [
+        {"inputs": {"text": "hullo"}},
+        {"label": "public"},
+        {"feedback": ("no",)},
+        {"evidence": (EvidenceSource("hello"),)},
+        {"sample": 1},
+    ],
 )
 def test_the_key_depends_on_what_is_asked(changed: dict[str, Any]) -> None:
     assert estimator().estimate(call(**changed)).memo_key not in ("", estimator().estimate(call()).memo_key)
@@ -139,7 +162,8 @@ def weights(folder: Path, content: bytes = b"{}") -> Path:
 def local(folder: Path, tmp_path: Path, **server: Any) -> CallEstimator:
     model_store = ModelStore(Folders(tmp_path, tmp_path, tmp_path))
     return estimator(
-        local_config("m", weights={"licence": "none", "sources": [{"folder": str(folder)}]}, **server), model_store=model_store
+        local_config("m", weights={"licence": "none", "sources": [{"folder": str(folder)}]}, **server),
+        model_store=model_store,
     )
 
 
@@ -153,7 +177,9 @@ def test_weights_that_change_change_the_key(tmp_path: Path) -> None:
 
 def test_how_weights_are_served_is_part_of_the_key(tmp_path: Path) -> None:
     folder = weights(tmp_path / "w")
-    servers = [local(folder, tmp_path, **more) for more in ({}, {"dtype": "float16"}, {"device": "cpu"}, {"port": 5000})]
+    servers = [
+        local(folder, tmp_path, **more) for more in ({}, {"dtype": "float16"}, {"device": "cpu"}, {"port": 5000})
+    ]
     memos = [one.estimate(call()).memo_key for one in servers]
     assert len(set(memos)) == 3
     assert memos[0] == memos[3]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from orchestra.fleet.concurrency import CircuitBreaker, ConcurrencyGate
-from orchestra.fleet.concurrency_limit import AdaptiveLimit
+from orchestra.fleet.concurrency import AdaptiveLimit, CircuitBreaker, ConcurrencyGate
 from orchestra.fleet.scheduling import QueueRequest
 
 
@@ -32,7 +31,9 @@ async def test_who_waits_goes_in_by_priority_then_by_order() -> None:
         order.append(name)
         gate.leave(permit, "success")
 
-    tasks = [asyncio.create_task(visit(name, priority)) for name, priority in (("late", 5), ("first", -1), ("later", 5))]
+    tasks = [
+        asyncio.create_task(visit(name, priority)) for name, priority in (("late", 5), ("first", -1), ("later", 5))
+    ]
     await asyncio.sleep(0)
     gate.leave(first, "success")
     await asyncio.gather(*tasks)

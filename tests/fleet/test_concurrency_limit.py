@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.fleet.concurrency_limit import PLATEAU, AdaptiveLimit, InFlightRequest, RequestOutcome
+from orchestra.fleet.concurrency import PLATEAU, AdaptiveLimit, InFlightRequest, RequestOutcome
 
 
 def batch(limit: AdaptiveLimit, outcomes: list[RequestOutcome]) -> None:
@@ -32,7 +32,10 @@ def rounds(limit: AdaptiveLimit, number: int, capacity: int = 1 << 20) -> None:
         limit.record_finished(flights.popleft(), "success")
 
 
-@given(most=st.integers(1, 64), events=st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["success", "rejected", "ignored"]))))
+@given(
+    most=st.integers(1, 64),
+    events=st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["success", "rejected", "ignored"]))),
+)
 def test_the_limit_stays_between_one_and_the_most(most: int, events: list[tuple[int, RequestOutcome]]) -> None:
     limit, flights = AdaptiveLimit(most), deque[InFlightRequest]()
     for sent, outcome in events:
@@ -43,7 +46,9 @@ def test_the_limit_stays_between_one_and_the_most(most: int, events: list[tuple[
 
 
 @given(most=st.integers(8, 64), rejected=st.integers(0, 64))
-def test_a_flight_decreases_the_limit_once_and_only_if_more_than_a_quarter_is_rejected(most: int, rejected: int) -> None:
+def test_a_flight_decreases_the_limit_once_and_only_if_more_than_a_quarter_is_rejected(
+    most: int, rejected: int
+) -> None:
     limit, rejected = AdaptiveLimit(most), min(rejected, most)
     outcomes: list[RequestOutcome] = ["rejected"] * rejected
     batch(limit, outcomes + ["success"] * (most - rejected))

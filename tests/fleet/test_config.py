@@ -126,7 +126,8 @@ def test_a_secret_itself_is_refused_and_not_repeated(line: str, word: str) -> No
 
 
 @pytest.mark.parametrize(
-    "url", ["https://user:pass@example.com/v1", "https://example.com/v1?key=1", "ftp://example.com", "file:///etc/passwd"]
+    "url",
+    ["https://user:pass@example.com/v1", "https://example.com/v1?key=1", "ftp://example.com", "file:///etc/passwd"],
 )
 def test_addresses_with_credentials_queries_or_other_schemes_are_refused(url: str) -> None:
     assert faults(REMOTE.replace("https://example.com/v1", url))
@@ -153,21 +154,38 @@ def test_addresses_of_any_kind_of_host_are_taken(host: str) -> None:
 
 
 OTHER_HOSTS = st.one_of(
-    st.sampled_from(["example.com", "vllm.models.svc.cluster.local", "10.0.0.7", "192.168.1.2", "localhost.example", "[fd00::1]"]),
+    st.sampled_from(
+        ["example.com", "vllm.models.svc.cluster.local", "10.0.0.7", "192.168.1.2", "localhost.example", "[fd00::1]"]
+    ),
     st.from_regex(r"[a-z][a-z0-9]{0,8}\.(svc|internal|example)", fullmatch=True),
 )
 OWN_HOSTS = st.sampled_from(["127.0.0.1", "localhost", "[::1]"])
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.one_of(OTHER_HOSTS, OWN_HOSTS), st.sampled_from(["http", "https"]), st.booleans(), st.sampled_from([None, False, True]))
-def test_a_key_travels_over_plain_http_only_where_the_server_says_so(host: str, scheme: str, key: bool, insecure: bool | None) -> None:
-    said = "m" + (", api_key: env:KEY" if key else "") + ("" if insecure is None else f", insecure_http: {str(insecure).lower()}")
+@given(
+    st.one_of(OTHER_HOSTS, OWN_HOSTS),
+    st.sampled_from(["http", "https"]),
+    st.booleans(),
+    st.sampled_from([None, False, True]),
+)
+def test_a_key_travels_over_plain_http_only_where_the_server_says_so(
+    host: str, scheme: str, key: bool, insecure: bool | None
+) -> None:
+    said = (
+        "m"
+        + (", api_key: env:KEY" if key else "")
+        + ("" if insecure is None else f", insecure_http: {str(insecure).lower()}")
+    )
     text = REMOTE.replace("https://example.com", f"{scheme}://{host}").replace("model: m}", f"model: {said}}}")
     local = host in ("127.0.0.1", "localhost", "[::1]")
     if key and scheme == "http" and not local and not insecure:
         (fault,) = faults(text)
-        assert (fault.code, "plain http" in fault.message, "insecure_http: true" in fault.message) == ("F100", True, True)
+        assert (fault.code, "plain http" in fault.message, "insecure_http: true" in fault.message) == (
+            "F100",
+            True,
+            True,
+        )
     else:
         assert parsed(text).insecure_http is bool(insecure)
 
@@ -181,7 +199,9 @@ def test_an_endpoint_is_external_and_public_unless_it_says_otherwise() -> None:
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 @pytest.mark.parametrize(("slots", "fits"), [(0, False), (1, True)])
 def test_a_server_needs_a_slot_for_each_of_its_adapters(device: str, slots: int, fits: bool) -> None:
-    text = LOCAL.replace("device: cpu", f"device: {device}\n    max_loras: {slots}\n    adapters: {{reader: adapters/reader}}")
+    text = LOCAL.replace(
+        "device: cpu", f"device: {device}\n    max_loras: {slots}\n    adapters: {{reader: adapters/reader}}"
+    )
     if fits:
         assert parse_config(text, "fleet.yaml")
     else:
@@ -196,7 +216,9 @@ def test_folders_are_seen_from_the_file(tmp_path: Path) -> None:
 
 def test_fleets_that_ask_for_the_same_processes_share_a_digest() -> None:
     base = parse_config(LOCAL, "fleet.yaml").digest
-    relabelled = LOCAL.replace("device: cpu", "device: cpu\n    label: internal").replace("base: one", "base: one, small: one")
+    relabelled = LOCAL.replace("device: cpu", "device: cpu\n    label: internal").replace(
+        "base: one", "base: one, small: one"
+    )
     assert parse_config("# a comment\n" + relabelled, "fleet.yaml").digest == base
     assert parse_config(LOCAL.replace("1024", "2048"), "fleet.yaml").digest != base
 

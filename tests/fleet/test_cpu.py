@@ -61,7 +61,9 @@ def local(**more: Any) -> LocalServer:
         ("", "flags", "", "float32"),
     ],
 )
-def test_the_data_type_follows_the_instructions_of_the_cpu(flags: str, key: str, limit: str, dtype: str, tmp_path: Path) -> None:
+def test_the_data_type_follows_the_instructions_of_the_cpu(
+    flags: str, key: str, limit: str, dtype: str, tmp_path: Path
+) -> None:
     found = cpu.read_cpu(cpuinfo(tmp_path, flags, key), {cpu.ISA_VARIABLE: limit})
     assert (found.model, cpu.choose_dtype(found)) == ("A CPU", dtype)
 
@@ -96,7 +98,12 @@ def test_timed_products_decide_where_they_are_clear(native: bool, bfloat16: floa
     ],
 )
 def test_auto_is_8_bits_only_on_a_cpu_with_avx2_and_without_bfloat16(
-    flags: str, given: dict[str, Any], dtype: str, quantization: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flags: str,
+    given: dict[str, Any],
+    dtype: str,
+    quantization: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cpu, "CPUINFO", cpuinfo(tmp_path, flags))
     monkeypatch.delenv(cpu.ISA_VARIABLE, raising=False)
@@ -104,7 +111,9 @@ def test_auto_is_8_bits_only_on_a_cpu_with_avx2_and_without_bfloat16(
     assert (found.dtype, found.quantization) == (dtype, quantization)
 
 
-def test_speeds_are_measured_once_and_a_damaged_file_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_speeds_are_measured_once_and_a_damaged_file_counts_as_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[int] = []
 
     def run(*_: Any, **__: Any) -> Any:
@@ -120,7 +129,9 @@ def test_speeds_are_measured_once_and_a_damaged_file_counts_as_none(tmp_path: Pa
     assert cpu.ensure_speeds(tmp_path) == MatmulSpeeds(10.0, 40.0)
 
 
-def test_what_a_machine_computes_in_is_part_of_the_digest_of_its_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_machine_computes_in_is_part_of_the_digest_of_its_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ModelDigests, "_weights_digest", lambda *_: "the same files")
     monkeypatch.delenv(cpu.ISA_VARIABLE, raising=False)
     found = set()

@@ -45,7 +45,12 @@ async def test_a_call_becomes_a_value_of_the_cards_type_with_its_cost_and_its_by
         done = await only(fleet, call())
     assert isinstance(done, CallResult)
     assert done.value == {"answer": "yes"}
-    assert (done.usage.prompt_tokens, done.usage.cached_tokens, done.usage.output_tokens, done.usage.calls) == (11, 4, 3, 1)
+    assert (done.usage.prompt_tokens, done.usage.cached_tokens, done.usage.output_tokens, done.usage.calls) == (
+        11,
+        4,
+        3,
+        1,
+    )
     assert (done.server, done.model) == ("s0", "m")
     assert done.sent == server.visits[0].body
     assert json.loads(done.sent)["structured_outputs"]["json"]["required"] == ["answer"]
@@ -56,7 +61,10 @@ async def test_a_beginning_is_gone_on_with_under_the_grammar_that_comes_along() 
     prompt = "{{ text }}\n<!-- assistant -->\n{{ begun }}"
     drafter = Card.declare("drafter", input=given, output={"type": "string"}, prompt=prompt, grammar="rules")
     rules = {"rules": 'start: "b"'}
-    async with raw_server(says("b")) as server, opened(endpoints(server.url, structured_outputs="guidance"), {"drafter": drafter}) as fleet:
+    async with (
+        raw_server(says("b")) as server,
+        opened(endpoints(server.url, structured_outputs="guidance"), {"drafter": drafter}) as fleet,
+    ):
         for begun in ("a", ""):
             await only(fleet, call("drafter", inputs={"text": "hello", "begun": begun, **rules}))
     first, second = (json.loads(visit.body) for visit in server.visits)
@@ -93,7 +101,10 @@ async def test_calls_are_held_to_the_functions_of_their_own_call() -> None:
     card = Card.declare("caller", input=inputs, output=output, prompt="Call.", calls={"calls": "functions"})
     now = {"name": "now", "parameters": {"type": "object", "properties": {}}}
     text = '{"calls": [{"name": "now", "arguments": {}}]}'
-    async with raw_server(says(text)) as server, opened(endpoints(server.url), {"caller": card}, constraint="none") as fleet:
+    async with (
+        raw_server(says(text)) as server,
+        opened(endpoints(server.url), {"caller": card}, constraint="none") as fleet,
+    ):
         done = await only(fleet, call("caller", inputs={"functions": [now]}))
         phantom = await only(fleet, call("caller", inputs={"functions": [{"name": "later"}]}))
         none = await only(fleet, call("caller", inputs={"functions": "now"}))
@@ -115,7 +126,12 @@ def weighed(folder: Path, adapter: str | None) -> Card:
             elsewhere: prompt, computed: {p: {probability: 'yes'}}}""",
         "utf-8",
     )
-    calibration = {"choices": ["yes", "no"], "trust": {"model": 1.0}, "bias": [0.0, 9.0], "adapter": "aa" if adapter else ""}
+    calibration = {
+        "choices": ["yes", "no"],
+        "trust": {"model": 1.0},
+        "bias": [0.0, 9.0],
+        "adapter": "aa" if adapter else "",
+    }
     (folder / "c.json").write_text(json.dumps(calibration), "utf-8")
     return Card.load(folder).with_settings(adapter=adapter)
 
@@ -131,17 +147,24 @@ async def test_probabilities_are_asked_for_and_a_calibration_goes_with_its_adapt
     async def visited(visit: Visit) -> None:
         await visit.answer(json.dumps(said).encode())
 
-    async with raw_server(visited) as server, opened(endpoints(server.url), {"judge": weighed(tmp_path, adapter)}) as fleet:
+    async with (
+        raw_server(visited) as server,
+        opened(endpoints(server.url), {"judge": weighed(tmp_path, adapter)}) as fleet,
+    ):
         done = await only(fleet, call("judge", inputs={"question": "?"}))
     assert isinstance(done, CallResult), done
     assert done.value == {"label": label, "p": pytest.approx(sure, rel=0.1)}
-    assert done.confidence == pytest.approx(sure if label == "yes" else 1 - sure, rel=0.1), "it is that of the label which stands"
+    assert done.confidence == pytest.approx(sure if label == "yes" else 1 - sure, rel=0.1), (
+        "it is that of the label which stands"
+    )
     sent = json.loads(server.visits[0].body)
     assert (sent["logprobs"], sent["top_logprobs"], sent["structured_outputs"]) == (True, 20, {"choice": ["yes", "no"]})
 
 
 @pytest.mark.parametrize(("choices", "most"), [(("yes", "no"), 1), (("no", "not stated"), 8)])
-async def test_a_choice_that_its_first_token_tells_is_not_written_to_its_end(tmp_path: Path, choices: tuple[str, str], most: int) -> None:
+async def test_a_choice_that_its_first_token_tells_is_not_written_to_its_end(
+    tmp_path: Path, choices: tuple[str, str], most: int
+) -> None:
     (tmp_path / "prompt.md").write_text("{{ question }}", "utf-8")
     (tmp_path / "agent.yaml").write_text(
         f"""{{name: judge, input: {{question: str}}, output: {{label: "Literal{list(choices)}", p: float | null}}, max_output: 8,
@@ -177,8 +200,17 @@ async def test_vllm_is_asked_how_probable_an_answer_is_but_not_free_prose(stream
     assert isinstance(read, CallResult)
     assert isinstance(written, CallResult)
     assert isinstance(elsewhere, CallResult)
-    rows = [json.loads(line.removeprefix(b"data: ")) for line in read.received.splitlines() if line.startswith((b"{", b"data: {"))]
-    logprobs = [one["logprob"] for row in rows for choice in row["choices"] for one in (choice.get("logprobs") or {}).get("content", [])]
+    rows = [
+        json.loads(line.removeprefix(b"data: "))
+        for line in read.received.splitlines()
+        if line.startswith((b"{", b"data: {"))
+    ]
+    logprobs = [
+        one["logprob"]
+        for row in rows
+        for choice in row["choices"]
+        for one in (choice.get("logprobs") or {}).get("content", [])
+    ]
     assert logprobs
     assert read.confidence == pytest.approx(math.exp(sum(logprobs)))
     assert (written.confidence, elsewhere.confidence) == (None, None)
@@ -195,7 +227,10 @@ async def test_chunks_come_before_the_value_where_a_stream_is_wanted() -> None:
     rows = [{"model": "m", "choices": [{"delta": {"content": text}}]} for text in ("hel", "lo")]
     rows.append({"model": "m", "choices": [{"delta": {}, "finish_reason": "stop"}]})
     body = b"".join(b"data: " + json.dumps(row).encode() + b"\n\n" for row in rows) + b"data: [DONE]\n\n"
-    async with raw_server(lambda visit: visit.answer(body)) as server, opened(endpoints(server.url), stream=True) as fleet:
+    async with (
+        raw_server(lambda visit: visit.answer(body)) as server,
+        opened(endpoints(server.url), stream=True) as fleet,
+    ):
         *chunks, done = await replies(fleet, call("writer"))
     assert chunks == [Chunk("hel"), Chunk("lo")]
     assert isinstance(done, CallResult)
@@ -208,7 +243,9 @@ async def test_closing_the_iterator_closes_the_connection(stream: bool) -> None:
 
     async def play(visit: Visit) -> None:
         if stream:
-            await visit.say(b'HTTP/1.1 200 OK\r\n\r\ndata: {"model": "m", "choices": [{"delta": {"content": "a"}}]}\n\n')
+            await visit.say(
+                b'HTTP/1.1 200 OK\r\n\r\ndata: {"model": "m", "choices": [{"delta": {"content": "a"}}]}\n\n'
+            )
         came.set()
         await visit.gone()
         closed.set()
@@ -257,7 +294,10 @@ async def test_data_goes_to_the_server_that_is_cleared_for_it() -> None:
 @pytest.mark.parametrize(("card_label", "server_label"), [("restricted", "internal"), ("internal", "restricted")])
 async def test_where_nobody_is_cleared_nothing_is_sent(card_label: str, server_label: str) -> None:
     card = Card.declare("reader", input=TEXT, output=ANSWER, prompt="{{ text }}", label=card_label)
-    async with raw_server(says("x")) as server, opened(endpoints(server.url, label=server_label), {"reader": card}) as fleet:
+    async with (
+        raw_server(says("x")) as server,
+        opened(endpoints(server.url, label=server_label), {"reader": card}) as fleet,
+    ):
         refused = await only(fleet, call(label="restricted"))
     assert isinstance(refused, CallError)
     assert (refused.code, refused.retryable, server.visits) == ("F202", False, [])
@@ -301,7 +341,9 @@ async def test_calls_spread_over_servers_by_what_they_have_to_do() -> None:
 
 async def test_an_escalated_call_asks_the_larger_model() -> None:
     async with raw_server(says("small")) as small, raw_server(says("large")) as large:
-        config = endpoints(small.url, large.url).model_copy(update={"models": {"base": "s0", "big": "s1"}, "escalate": "big"})
+        config = endpoints(small.url, large.url).model_copy(
+            update={"models": {"base": "s0", "big": "s1"}, "escalate": "big"}
+        )
         async with opened(config) as fleet:
             values = [await only(fleet, call("writer", tier=tier)) for tier in (0, 1)]
     assert [done.value for done in values if isinstance(done, CallResult)] == ["small", "large"]
@@ -313,7 +355,9 @@ async def test_a_choice_of_the_larger_model_sends_nothing_to_a_server_that_the_l
 ) -> None:
     graph = read(ROUTED, "routed.yaml").graph
     async with raw_server(says("small")) as small, raw_server(says("large")) as large:
-        config = endpoints(small.url, large.url).model_copy(update={"models": {"base": "s0", "big": "s1"}, "escalate": "big"})
+        config = endpoints(small.url, large.url).model_copy(
+            update={"models": {"base": "s0", "big": "s1"}, "escalate": "big"}
+        )
         servers = {"s0": config.servers["s0"], "s1": config.servers["s1"].model_copy(update={"label": "public"})}
         async with opened(config.model_copy(update={"servers": servers})) as fleet:
             engine = Engine(SystemClock(), MemoryJournal(), fleet)
@@ -325,9 +369,13 @@ async def test_a_choice_of_the_larger_model_sends_nothing_to_a_server_that_the_l
 
 
 @pytest.mark.parametrize(("label", "answer", "visits"), [("public", "large", (1, 0)), ("internal", "largest", (0, 1))])
-async def test_a_climb_passes_over_an_endpoint_that_the_label_forbids(label: Label, answer: str, visits: tuple[int, int]) -> None:
+async def test_a_climb_passes_over_an_endpoint_that_the_label_forbids(
+    label: Label, answer: str, visits: tuple[int, int]
+) -> None:
     """Small, then one that only public data may go to, then one that may see more; what is not accepted climbs."""
-    text = ROUTED.replace(", escalate: \"${input.text == 'hard'}\"", ", checks: [numbers], against: none, otherwise: [escalate]")
+    text = ROUTED.replace(
+        ", escalate: \"${input.text == 'hard'}\"", ", checks: [numbers], against: none, otherwise: [escalate]"
+    )
     graph = read(text, "routed.yaml").graph
     async with raw_server(says("1")) as small, raw_server(says("large")) as large, raw_server(says("largest")) as top:
         config = endpoints(small.url, large.url, top.url)
@@ -344,10 +392,14 @@ async def test_a_climb_passes_over_an_endpoint_that_the_label_forbids(label: Lab
     assert isinstance(finished.outcome, ValueOutcome)
     assert finished.outcome.value == answer
     assert (len(small.visits), len(large.visits), len(top.visits)) == (1, *visits)
-    assert refused == ([] if label == "public" else ["data labelled 'internal' may go to no server of the model 'outside'"])
+    assert refused == (
+        [] if label == "public" else ["data labelled 'internal' may go to no server of the model 'outside'"]
+    )
 
 
-@pytest.mark.parametrize(("escalate", "said"), [("[big, base]", ""), ("[big, bgi]", "did you mean 'big'"), ("[big, big]", "twice")])
+@pytest.mark.parametrize(
+    ("escalate", "said"), [("[big, base]", ""), ("[big, bgi]", "did you mean 'big'"), ("[big, big]", "twice")]
+)
 def test_larger_models_are_a_list_of_models_that_are_there(escalate: str, said: str) -> None:
     text = "schema: orchestra/fleet/v1\nname: f\nservers: {s: {endpoint: 'http://127.0.0.1:9/v1', model: m}}\nmodels: {base: s, big: s}\n"
     if not said:
@@ -372,10 +424,14 @@ async def test_a_salt_of_the_tenant_goes_to_vllm_only() -> None:
                 await only(fleet, call("writer", priority=3))
     salts = [json.loads(visit.body).get("cache_salt") for visit in server.visits]
     assert salts == ["acme", None]
-    assert not any("priority" in json.loads(visit.body) for visit in server.visits), "endpoints may not schedule by priority"
+    assert not any("priority" in json.loads(visit.body) for visit in server.visits), (
+        "endpoints may not schedule by priority"
+    )
 
 
-@pytest.mark.parametrize(("order", "expected"), [("programs", ["a1", "a2", "b1", "c1"]), ("fifo", ["a1", "b1", "c1", "a2"])])
+@pytest.mark.parametrize(
+    ("order", "expected"), [("programs", ["a1", "a2", "b1", "c1"]), ("fifo", ["a1", "b1", "c1", "a2"])]
+)
 async def test_where_requests_wait_runs_are_asked_one_after_the_other(order: str, expected: list[str]) -> None:
     came, go = asyncio.Event(), asyncio.Event()
 
@@ -388,20 +444,31 @@ async def test_where_requests_wait_runs_are_asked_one_after_the_other(order: str
         config = endpoints(server.url, limits=FleetLimits(in_flight=1)).model_copy(update={"order": order})
         async with opened(config) as fleet:
             asked = [
-                asyncio.create_task(only(fleet, call("writer", run=name[0], inputs={"text": name}))) for name in ("a1", "b1", "c1", "a2")
+                asyncio.create_task(only(fleet, call("writer", run=name[0], inputs={"text": name})))
+                for name in ("a1", "b1", "c1", "a2")
             ]
             await came.wait()
             await asyncio.sleep(0)
             go.set()
             await asyncio.gather(*asked)
-    assert [json.loads(visit.body)["messages"][-1]["content"].removeprefix("Say: ") for visit in server.visits] == expected
+    assert [
+        json.loads(visit.body)["messages"][-1]["content"].removeprefix("Say: ") for visit in server.visits
+    ] == expected
 
 
 async def test_a_prompt_goes_to_the_server_that_has_seen_its_beginning() -> None:
-    async with raw_server(says("x")) as first, raw_server(says("x")) as second, opened(endpoints(first.url, second.url)) as fleet:
+    async with (
+        raw_server(says("x")) as first,
+        raw_server(says("x")) as second,
+        opened(endpoints(first.url, second.url)) as fleet,
+    ):
         for asked in ("ab", "b", "a", "b"):
-            await asyncio.gather(*(only(fleet, call("writer", run=name, inputs={"text": 2000 * name})) for name in asked))
-    seen = [[json.loads(visit.body)["messages"][-1]["content"][-1] for visit in server.visits] for server in (first, second)]
+            await asyncio.gather(
+                *(only(fleet, call("writer", run=name, inputs={"text": 2000 * name})) for name in asked)
+            )
+    seen = [
+        [json.loads(visit.body)["messages"][-1]["content"][-1] for visit in server.visits] for server in (first, second)
+    ]
     assert seen == [["a", "a"], ["b", "b", "b"]]
 
 
@@ -409,7 +476,9 @@ async def test_prompts_of_other_tenants_and_adapters_have_nothing_in_common() ->
     found = set()
     for tenant in ("", "acme"):
         async with opened(endpoints("http://127.0.0.1:1"), tenant=tenant) as fleet:
-            found |= {fleet._prompt_prefix([{"role": "user", "content": 600 * "x"}], adapter) for adapter in ("", "skill")}
+            found |= {
+                fleet._prompt_prefix([{"role": "user", "content": 600 * "x"}], adapter) for adapter in ("", "skill")
+            }
     assert len(found) == 4
 
 

@@ -16,7 +16,9 @@ BOTH = "name: both\nkind: ensemble\nmembers: [first, second]\ninput: {text: str}
 
 
 @pytest.mark.parametrize(("server", "all_of_them"), [("far", "near+far"), ("near", "near"), ("", "near")])
-async def test_what_a_failed_call_took_is_that_of_all_servers_that_were_asked(tmp_path: Path, server: str, all_of_them: str) -> None:
+async def test_what_a_failed_call_took_is_that_of_all_servers_that_were_asked(
+    tmp_path: Path, server: str, all_of_them: str
+) -> None:
     for name in ("first", "second", "both"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "agent.yaml").write_text(BOTH if name == "both" else MEMBER.format(name))
@@ -27,11 +29,19 @@ async def test_what_a_failed_call_took_is_that_of_all_servers_that_were_asked(tm
     async def do(call: CallRequest) -> CallResult | CallError:
         if call.name == "first":
             return CallResult(
-                value="yes", usage=Usage(prompt_tokens=9, output_tokens=2, calls=1), server="near", model="small", confidence=0.9
+                value="yes",
+                usage=Usage(prompt_tokens=9, output_tokens=2, calls=1),
+                server="near",
+                model="small",
+                confidence=0.9,
             )
-        return CallError(code="F206", reason="it broke off", usage=Usage(prompt_tokens=8, output_tokens=1, calls=1), server=server)
+        return CallError(
+            code="F206", reason="it broke off", usage=Usage(prompt_tokens=8, output_tokens=1, calls=1), server=server
+        )
 
-    refused = await call_ensemble(CallRequest(run="r", node="a", attempt=1, kind="agent", name="both", inputs={"text": "?"}), card, do)
+    refused = await call_ensemble(
+        CallRequest(run="r", node="a", attempt=1, kind="agent", name="both", inputs={"text": "?"}), card, do
+    )
     assert isinstance(refused, CallError)
     assert (refused.usage.prompt_tokens, refused.usage.output_tokens, refused.usage.calls) == (17, 3, 1)
     assert (refused.server, refused.model) == (all_of_them, "small")

@@ -78,7 +78,9 @@ def faked(
     return open_
 
 
-async def started(config: FleetConfig, folders: Folders, made: list[FakeSupervision]) -> tuple[FakeSupervision, SupervisorReport]:
+async def started(
+    config: FleetConfig, folders: Folders, made: list[FakeSupervision]
+) -> tuple[FakeSupervision, SupervisorReport]:
     supervision = FakeSupervision(config, folders)
     made.append(supervision)
     await supervision.start()
@@ -107,7 +109,9 @@ async def test_every_request_of_ours_carries_the_key(faked: Any, config: FleetCo
         assert await fleet.client.load_adapter("m", "other", "/nowhere") is None
         assert await fleet.client.unload_adapter("m", "other") is None
         for path in ("/generative_scoring", "/v1/completions"):
-            assert not isinstance((await fleet._sender.send("m", HttpRequest(path, b'{"prompt": "ours"}'))).result, RequestError)
+            assert not isinstance(
+                (await fleet._sender.send("m", HttpRequest(path, b'{"prompt": "ours"}'))).result, RequestError
+            )
         server = (await fleet.health()).servers[0]
         await fleet._addresses.report_stall("m")
 
@@ -119,7 +123,9 @@ async def test_every_request_of_ours_carries_the_key(faked: Any, config: FleetCo
         assert (server.state, server.supervisor_report["version"]) == ("ready", {"version": "0.0-fake"})
 
 
-async def test_whoever_has_no_key_is_refused(folders: Folders, supervisions: list[FakeSupervision], config: FleetConfig) -> None:
+async def test_whoever_has_no_key_is_refused(
+    folders: Folders, supervisions: list[FakeSupervision], config: FleetConfig
+) -> None:
     supervision, status = await started(config, folders, supervisions)
     url = str(status.servers[0].url)
     for headers in ({}, dict(auth_headers("another")), {"Authorization": await supervision.key()}):
@@ -130,7 +136,9 @@ async def test_whoever_has_no_key_is_refused(folders: Folders, supervisions: lis
 
 def orchestra(*arguments: str) -> subprocess.CompletedProcess[str]:
     """A command in a process of its own."""
-    return subprocess.run([sys.executable, "-m", "orchestra.cli", *arguments], capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-m", "orchestra.cli", *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
 
 
 def started_with(pid: int | None) -> str:
@@ -208,7 +216,15 @@ async def older(config: FleetConfig, folders: Folders, url: str, *keys: str) -> 
     asked: list[bytes] = []
     left = list(keys)
     server = {"name": "m", "phase": "ready", "model": "m", "url": url}
-    report = {"protocol": 4, "fleet": "fakes", "digest": config.digest, "pid": 1, "uptime": 1.0, "idle_stop": 9.0, "logs": ""}
+    report = {
+        "protocol": 4,
+        "fleet": "fakes",
+        "digest": config.digest,
+        "pid": 1,
+        "uptime": 1.0,
+        "idle_stop": 9.0,
+        "logs": "",
+    }
     report |= {"requires_key": True} if keys else {}
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -227,8 +243,14 @@ async def older(config: FleetConfig, folders: Folders, url: str, *keys: str) -> 
         yield asked
 
 
-async def test_a_fleet_that_an_earlier_version_started_is_used_without_a_key(faked: Any, folders: Folders, config: FleetConfig) -> None:
-    async with raw_server(says("hi")) as server, older(config, folders, server.url) as asked, faked(config, mode="adopt") as fleet:
+async def test_a_fleet_that_an_earlier_version_started_is_used_without_a_key(
+    faked: Any, folders: Folders, config: FleetConfig
+) -> None:
+    async with (
+        raw_server(says("hi")) as server,
+        older(config, folders, server.url) as asked,
+        faked(config, mode="adopt") as fleet,
+    ):
         done = await only(fleet, call("writer"))
         key = await fleet._addresses.supervisor.key()
     assert isinstance(done, CallResult), done
@@ -237,9 +259,15 @@ async def test_a_fleet_that_an_earlier_version_started_is_used_without_a_key(fak
     assert not any(b"key" in line for line in asked)
 
 
-async def test_a_supervisor_that_ends_between_two_questions_is_asked_again(faked: Any, folders: Folders, config: FleetConfig) -> None:
+async def test_a_supervisor_that_ends_between_two_questions_is_asked_again(
+    faked: Any, folders: Folders, config: FleetConfig
+) -> None:
     key = "k3y-of-the-fleet"
-    async with raw_server(says("hi")) as server, older(config, folders, server.url, "", key), faked(config, mode="adopt") as fleet:
+    async with (
+        raw_server(says("hi")) as server,
+        older(config, folders, server.url, "", key),
+        faked(config, mode="adopt") as fleet,
+    ):
         done = await only(fleet, call("writer"))
     assert isinstance(done, CallResult), done
     assert all(f"Authorization: Bearer {key}\r\n" in visit.head for visit in server.visits)
@@ -247,7 +275,9 @@ async def test_a_supervisor_that_ends_between_two_questions_is_asked_again(faked
 
 async def test_an_earlier_version_is_told_why_it_is_refused(folders: Folders) -> None:
     async def refuse(visit: Any) -> None:
-        await visit.answer(json.dumps({"error": {"message": UNAUTHORIZED_MESSAGE, "code": 401}}).encode(), "401 Unauthorized")
+        await visit.answer(
+            json.dumps({"error": {"message": UNAUTHORIZED_MESSAGE, "code": 401}}).encode(), "401 Unauthorized"
+        )
 
     async with raw_server(refuse) as server, HttpClient(FleetLimits()) as client:
         fault = await client.exchange(server.url, HttpRequest("/v1/models"), {}, 5)
@@ -265,7 +295,9 @@ async def test_nothing_is_sent_to_a_program_of_another_user(monkeypatch: pytest.
     async with raw_server(says("hi")) as server, HttpClient(FleetLimits()) as client:
 
         async def ask(ours: bool) -> Any:
-            return await client.exchange(server.url, HttpRequest("/v1/models"), auth_headers("k" * 20), 5, own_server=ours)
+            return await client.exchange(
+                server.url, HttpRequest("/v1/models"), auth_headers("k" * 20), 5, own_server=ours
+            )
 
         monkeypatch.setattr("os.getuid", lambda: user + 1)
         fault = await ask(True)
@@ -312,8 +344,12 @@ def test_who_listens_is_known_and_who_took_a_connection_too(address: str) -> Non
     assert port_owner.is_own_port(port)
 
 
-async def test_the_keeper_takes_nobody_elses_health_for_its_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keeper = ServerSupervisor("m", local_config("m").local_servers["m"], lambda *_: ProcessSpec((), {}), tmp_path, Timing(), asyncio.Lock())
+async def test_the_keeper_takes_nobody_elses_health_for_its_servers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = ServerSupervisor(
+        "m", local_config("m").local_servers["m"], lambda *_: ProcessSpec((), {}), tmp_path, Timing(), asyncio.Lock()
+    )
     keeper.launch = ProcessSpec((), {}, key="k" * 20)
     async with raw_server(says("hi")) as server, aiohttp.ClientSession() as session:
         keeper.port = server.port
@@ -328,7 +364,9 @@ async def test_the_keeper_takes_nobody_elses_health_for_its_servers(tmp_path: Pa
     assert ["authorization" in visit.head.lower() for visit in server.visits] == [False, True, True]
 
 
-def test_a_server_is_started_behind_the_lock_and_its_key_is_on_no_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_is_started_behind_the_lock_and_its_key_is_on_no_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "the-users-own-key-1")
     for device in ("cpu", "gpu"):
         server = local_config("m", device=device).local_servers["m"]

@@ -27,10 +27,15 @@ def answers(body: bytes, status: str = "200 OK") -> Callable[[Visit], Any]:
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "400 Bad Request", "302 Found"])
 @pytest.mark.parametrize("spelt", ["canary/123456789", "canary\\/123456789", "\\u0063anary/123456789"])
-async def test_a_key_that_an_error_says_again_is_hidden(status: str, spelt: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_key_that_an_error_says_again_is_hidden(
+    status: str, spelt: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SOME_KEY", "canary/123456789")
     said = f'{{"error": {{"message": "{"." * 290}Incorrect key: {spelt}"}}}}'
-    async with raw_server(answers(said.encode(), status)) as server, sending(endpoints(server.url, api_key="env:SOME_KEY")) as (sender, _):
+    async with (
+        raw_server(answers(said.encode(), status)) as server,
+        sending(endpoints(server.url, api_key="env:SOME_KEY")) as (sender, _),
+    ):
         result = await ModelClient(sender).chat("s0", CHAT)
     assert "Authorization: Bearer canary/123456789" in server.visits[0].head
     assert isinstance(result, RequestError)
@@ -45,7 +50,10 @@ async def test_a_key_in_pieces_of_a_stream_is_hidden(monkeypatch: pytest.MonkeyP
     lines.append({"model": "m", "choices": [{"delta": {}, "finish_reason": "stop"}]})
     body = b"".join(b"data: " + json.dumps(line).encode() + b"\n\n" for line in lines) + b"data: [DONE]\n\n"
     heard: list[str] = []
-    async with raw_server(answers(body)) as server, sending(endpoints(server.url, api_key="env:SOME_KEY")) as (sender, _):
+    async with (
+        raw_server(answers(body)) as server,
+        sending(endpoints(server.url, api_key="env:SOME_KEY")) as (sender, _),
+    ):
         result = await ModelClient(sender).chat("s0", STREAMED, on_text=heard.append)
     assert isinstance(result, Completion)
     assert result.text == "".join(heard) == "it is [the key], can it"
@@ -56,11 +64,16 @@ async def test_a_key_in_pieces_of_a_stream_is_hidden(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("field", ["content", "reasoning_content", "reasoning"])
 async def test_a_key_in_pieces_is_not_in_what_is_kept(field: str, ends: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_KEY", "canary/123456789")
-    lines: list[Any] = [{"model": "m", "choices": [{"delta": {field: piece}}]} for piece in ("can", "ary/123", "456789.")]
+    lines: list[Any] = [
+        {"model": "m", "choices": [{"delta": {field: piece}}]} for piece in ("can", "ary/123", "456789.")
+    ]
     if ends:
         lines.append({"model": "m", "choices": [{"delta": {"content": "hi"}, "finish_reason": "stop"}]})
     body = b"".join(b"data: " + json.dumps(line).encode() + b"\n\n" for line in lines)
-    async with raw_server(answers(body)) as server, sending(endpoints(server.url, api_key="env:SOME_KEY")) as (sender, _):
+    async with (
+        raw_server(answers(body)) as server,
+        sending(endpoints(server.url, api_key="env:SOME_KEY")) as (sender, _),
+    ):
         result = await ModelClient(sender).chat("s0", STREAMED)
     assert isinstance(result, Completion if ends else RequestError)
     assert result.received == b""
@@ -72,7 +85,10 @@ async def test_a_key_in_the_tokens_of_an_answer_is_not_kept(monkeypatch: pytest.
     message = {"role": "assistant", "content": "it is canary/123456789"}
     answer = {"model": "m", "choices": [{"message": message, "finish_reason": "stop", "logprobs": {"content": tokens}}]}
     body = json.dumps(answer).encode()
-    async with raw_server(answers(body)) as server, sending(endpoints(server.url, api_key="env:SOME_KEY")) as (sender, _):
+    async with (
+        raw_server(answers(body)) as server,
+        sending(endpoints(server.url, api_key="env:SOME_KEY")) as (sender, _),
+    ):
         result = await ModelClient(sender).chat("s0", CHAT)
     assert isinstance(result, Completion)
     assert (result.text, result.tokens, result.received) == ("it is [the key]", (), b"")
@@ -92,7 +108,10 @@ async def test_a_long_answer_is_looked_through_for_the_key_beside_the_loop(
     monkeypatch.setenv("SOME_KEY", "canary/123456789")
     message = {"role": "assistant", "content": "." * size + "canary/123456789"}
     body = json.dumps({"model": "m", "choices": [{"message": message, "finish_reason": "stop"}]}).encode()
-    async with raw_server(answers(body)) as server, sending(endpoints(server.url, api_key="env:SOME_KEY")) as (sender, _):
+    async with (
+        raw_server(answers(body)) as server,
+        sending(endpoints(server.url, api_key="env:SOME_KEY")) as (sender, _),
+    ):
         result = await ModelClient(sender).chat("s0", CHAT)
     assert isinstance(result, Completion)
     assert result.text.endswith(".[the key]")
@@ -113,16 +132,23 @@ def test_a_key_is_hidden_however_json_writes_it(spelt: str) -> None:
     assert redact_bytes((said % spelt).encode(), 'sk+a/b=c<d>&"é😀12345').decode() == said % "[the key]"
 
 
-@pytest.mark.parametrize("word", ["ollama", "not-required", "no-key-needed", "dummy-api-key", "token-abc123", "sk-no-key-required"])
+@pytest.mark.parametrize(
+    "word", ["ollama", "not-required", "no-key-needed", "dummy-api-key", "token-abc123", "sk-no-key-required"]
+)
 async def test_a_word_that_stands_for_no_key_is_no_secret(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_KEY", word)
     body = chat_answer(f"Status: {word}.")
-    async with raw_server(answers(body)) as server, sending(endpoints(server.url, api_key="env:SOME_KEY")) as (sender, _):
+    async with (
+        raw_server(answers(body)) as server,
+        sending(endpoints(server.url, api_key="env:SOME_KEY")) as (sender, _),
+    ):
         result = await ModelClient(sender).chat("s0", CHAT)
     assert isinstance(result, Completion)
     assert result.text == f"Status: {word}."
 
 
-@pytest.mark.parametrize("key", ["sk-proj-Ab3dEf6hIj9lMn2p", "hf_QwErTyUiOpAsDfGhJkLzXc", "5f3a91c07be24d18", "gsk_a1b2c3d4e5f6g7h8"])
+@pytest.mark.parametrize(
+    "key", ["sk-proj-Ab3dEf6hIj9lMn2p", "hf_QwErTyUiOpAsDfGhJkLzXc", "5f3a91c07be24d18", "gsk_a1b2c3d4e5f6g7h8"]
+)
 def test_keys_of_providers_are_hidden(key: str) -> None:
     assert key_in_headers(auth_headers(key)) == key

@@ -18,7 +18,10 @@ SAYS = {"first": '{"best": "a", "why": "it is short"}', "second": "b"}
 
 
 async def test_a_call_that_is_read_live_is_streamed_and_no_other_one_is() -> None:
-    async with SimulatedServer("m", answer=lambda request: "hello there") as server, opened(endpoints(server.url)) as fleet:
+    async with (
+        SimulatedServer("m", answer=lambda request: "hello there") as server,
+        opened(endpoints(server.url)) as fleet,
+    ):
         *chunks, done = await replies(fleet, call("writer", stream=True))
         others = [*await replies(fleet, call("writer")), await fleet.call(call("writer", stream=True))]
     texts = [chunk.text for chunk in chunks if isinstance(chunk, Chunk)]
@@ -43,21 +46,32 @@ async def test_to_read_a_choice_live_costs_no_token_more(tmp_path: Path) -> None
 
     async with raw_server(visited) as server, opened(endpoints(server.url), {"judge": Card.load(tmp_path)}) as fleet:
         found = [await replies(fleet, call("judge", inputs={"question": "?"}, stream=live)) for live in (False, True)]
-    assert [[getattr(reply, "value", {}).get("label") for reply in all_of_it] for all_of_it in found] == [["yes"], ["yes"]]
+    assert [[getattr(reply, "value", {}).get("label") for reply in all_of_it] for all_of_it in found] == [
+        ["yes"],
+        ["yes"],
+    ]
     assert server.visits[0].body == server.visits[1].body
 
 
-async def test_a_run_is_read_live_through_the_fleet_the_raw_text_of_records_and_nothing_of_ensembles(tmp_path: Path) -> None:
+async def test_a_run_is_read_live_through_the_fleet_the_raw_text_of_records_and_nothing_of_ensembles(
+    tmp_path: Path,
+) -> None:
     for name, output in (("first", "{best: str, why: str}"), ("second", "str"), ("third", "str")):
         (tmp_path / "agents" / name).mkdir(parents=True)
-        (tmp_path / "agents" / name / "agent.yaml").write_text(f"{{name: {name}, input: {{text: str}}, output: {output}}}")
+        (tmp_path / "agents" / name / "agent.yaml").write_text(
+            f"{{name: {name}, input: {{text: str}}, output: {output}}}"
+        )
         (tmp_path / "agents" / name / "prompt.md").write_text("{{ text }}")
     (tmp_path / "agents" / "both").mkdir()
     both = "{name: both, kind: ensemble, members: [second, third], input: {text: str}, output: str}"
     (tmp_path / "agents" / "both" / "agent.yaml").write_text(both)
-    async with SimulatedServer("m", answer=lambda request: SAYS["first" if request.body.get("structured_outputs") else "second"]) as server:
+    async with SimulatedServer(
+        "m", answer=lambda request: SAYS["first" if request.body.get("structured_outputs") else "second"]
+    ) as server:
         described = f"{{endpoint: {server.url}/v1, model: m, dialect: vllm, label: restricted}}"
-        (tmp_path / "fleet.yaml").write_text(f"schema: orchestra/fleet/v1\nname: one\nservers: {{s: {described}}}\nmodels: {{base: s}}\n")
+        (tmp_path / "fleet.yaml").write_text(
+            f"schema: orchestra/fleet/v1\nname: one\nservers: {{s: {described}}}\nmodels: {{base: s}}\n"
+        )
         settings = Settings.load({"fleet": "fleet.yaml", "journal": "off", "agents": "agents"}, start=tmp_path)
         async with Orchestra.open(settings, fleet="none") as orchestra:
             texts = {}

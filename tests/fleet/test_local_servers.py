@@ -56,7 +56,9 @@ async def test_a_server_says_how_much_it_remembers(faked: Any, folders: Folders)
     assert scheduler.prefix_cache.capacity == 46592 // BLOCK_TOKENS
 
 
-async def test_a_server_killed_in_the_middle_of_a_call_costs_one_attempt_and_the_next_succeeds(faked: Any, folders: Folders) -> None:
+async def test_a_server_killed_in_the_middle_of_a_call_costs_one_attempt_and_the_next_succeeds(
+    faked: Any, folders: Folders
+) -> None:
     async with faked(kept(folders)) as fleet:
         done = await only(fleet, call("writer"))
         assert isinstance(done, CallResult)
@@ -112,7 +114,9 @@ async def test_a_call_waits_for_a_first_start_no_longer_than_the_fleets_patience
     patience: float | None, timeout: float | None, stream: bool, faked: Any, folders: Folders
 ) -> None:
     given = {"patience": patience} if patience else {}
-    config = FleetConfig.model_validate(kept(folders, model="sleepy").model_dump(by_alias=True, exclude_unset=True) | given)
+    config = FleetConfig.model_validate(
+        kept(folders, model="sleepy").model_dump(by_alias=True, exclude_unset=True) | given
+    )
     async with faked(config, options=FleetOptions(stream=stream)) as fleet, asyncio.timeout(60):
         refused = await only(fleet, call("writer", timeout=timeout))
     assert isinstance(refused, CallError)
@@ -137,7 +141,9 @@ async def test_a_server_that_cannot_start_is_told_by_those_that_want_it_alone(fa
         assert isinstance(await only(fleet, call("writer")), CallResult)
 
 
-async def test_of_several_servers_of_a_model_those_that_cannot_start_are_passed_over(faked: Any, folders: Folders) -> None:
+async def test_of_several_servers_of_a_model_those_that_cannot_start_are_passed_over(
+    faked: Any, folders: Folders
+) -> None:
     async with faked(two(folders, "broken", "m")) as fleet:
         assert [await fleet.count_tokens(call("writer")), await fleet.load_adapter(CARDS["writer"])] == [3, ["m"]]
         await asyncio.gather(*fleet._readiness.start_tasks)
@@ -146,7 +152,9 @@ async def test_of_several_servers_of_a_model_those_that_cannot_start_are_passed_
             assert isinstance(done, CallResult)
             assert done.server == "m"
         supervisor = await fleet.status()
-    assert [server["restarts"] for server in supervisor["servers"]] == [0, 1], "nobody has started it again for the later calls"
+    assert [server["restarts"] for server in supervisor["servers"]] == [0, 1], (
+        "nobody has started it again for the later calls"
+    )
 
 
 async def test_weights_are_fetched_for_a_server_that_nobody_wanted_before(
@@ -198,11 +206,18 @@ def adapter(folder: Path, made: str = "") -> Path:
     return folder
 
 
-async def test_an_adapter_is_loaded_when_it_is_first_needed_and_again_after_a_restart(faked: Any, folders: Folders, tmp_path: Path) -> None:
+async def test_an_adapter_is_loaded_when_it_is_first_needed_and_again_after_a_restart(
+    faked: Any, folders: Folders, tmp_path: Path
+) -> None:
     config = kept(folders, device="cpu", max_loras=2, adapters={"skill": str(adapter(tmp_path / "skill"))})
     card = Card.declare("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
     async with faked(config, {"writer": card}) as fleet:
-        assert await fleet.status() == {"running": False, "fleet": "fakes", "servers": [], "requests": fleet._server_states()}
+        assert await fleet.status() == {
+            "running": False,
+            "fleet": "fakes",
+            "servers": [],
+            "requests": fleet._server_states(),
+        }
         first = await only(fleet, call("writer"))
         assert isinstance(first, CallResult)
         assert first.model.startswith("skill-")
@@ -210,7 +225,10 @@ async def test_an_adapter_is_loaded_when_it_is_first_needed_and_again_after_a_re
         health = await fleet.health()
         (server,) = health.servers
         assert (health.running, health.can_serve, server.kind, server.state) == (True, True, "local", "ready")
-        assert (server.supervisor_report["adapters"], server.address.startswith("http://127.0.0.1:")) == ([first.model], True)
+        assert (server.supervisor_report["adapters"], server.address.startswith("http://127.0.0.1:")) == (
+            [first.model],
+            True,
+        )
         os.kill(int(first.value.removeprefix("pid ")), signal.SIGKILL)
         for _ in range(2):
             again = await only(fleet, call("writer"))
@@ -241,7 +259,9 @@ async def test_an_adapter_that_was_replaced_is_loaded_before_the_old_one_goes_an
         )
 
 
-async def test_an_adapter_of_which_only_the_scale_was_changed_is_loaded_anew(faked: Any, folders: Folders, tmp_path: Path) -> None:
+async def test_an_adapter_of_which_only_the_scale_was_changed_is_loaded_anew(
+    faked: Any, folders: Folders, tmp_path: Path
+) -> None:
     skill = adapter(tmp_path / "skill")
     config = kept(folders, device="cpu", max_loras=3, adapters={"skill": str(skill)})
     card = Card.declare("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
@@ -271,12 +291,16 @@ async def test_projects_that_share_a_fleet_are_each_answered_by_their_own_adapte
     async with faked(config, one) as ours, faked(config, other) as theirs:
         said = [await only(fleet, call("writer")) for fleet in (ours, theirs, ours, theirs)]
         assert len({reply.value for reply in said if isinstance(reply, CallResult)}) == 1, "one process answers both"
-        names = [f"skill-{adapters.adapter_digest(tmp_path / where / 'writer' / 'skill')[:12]}" for where in ("one", "other")]
+        names = [
+            f"skill-{adapters.adapter_digest(tmp_path / where / 'writer' / 'skill')[:12]}" for where in ("one", "other")
+        ]
         assert [reply.model for reply in said if isinstance(reply, CallResult)] == names * 2
         assert (await ours.status())["servers"][0]["adapters"] == sorted(names)
 
 
-async def test_a_project_that_gives_up_its_adapter_takes_nobody_elses(faked: Any, folders: Folders, tmp_path: Path) -> None:
+async def test_a_project_that_gives_up_its_adapter_takes_nobody_elses(
+    faked: Any, folders: Folders, tmp_path: Path
+) -> None:
     """Two checkouts begin with the same adapter; one promotes another, and the server forgets the old one."""
     config = kept(folders, device="cpu", max_loras=4)
     one, other = specialist(tmp_path / "one", "same"), specialist(tmp_path / "other", "same")
@@ -312,7 +336,9 @@ async def test_the_last_slot_stays_free_where_whoever_started_the_server_says_so
 ) -> None:
     """Not by the vLLM of whoever asks: the server may be of another environment."""
     cards = specialist(tmp_path / "one", "here")
-    async with faked(kept(folders, device="cpu", max_loras=1 + plugin_module.spare_slots(), model=model), cards) as fleet:
+    async with faked(
+        kept(folders, device="cpu", max_loras=1 + plugin_module.spare_slots(), model=model), cards
+    ) as fleet:
         for name in range(plugin_module.spare_slots()):
             assert await fleet.client.load_adapter("m", f"others{name}", "/nowhere") is None
         reply = await only(fleet, call("writer"))
@@ -324,7 +350,9 @@ async def test_the_last_slot_stays_free_where_whoever_started_the_server_says_so
 
 
 @pytest.mark.parametrize("harm", ["pickle", "auto_map", "nothing there"])
-async def test_an_adapter_that_could_run_code_is_not_loaded(harm: str, faked: Any, folders: Folders, tmp_path: Path) -> None:
+async def test_an_adapter_that_could_run_code_is_not_loaded(
+    harm: str, faked: Any, folders: Folders, tmp_path: Path
+) -> None:
     folder = adapter(tmp_path / "skill")
     match harm:
         case "pickle":
@@ -361,7 +389,9 @@ async def test_an_adapter_that_cannot_be_kept_is_told_by_its_call(
 
 
 async def test_more_adapters_than_slots_are_refused_before_anything_starts(folders: Folders) -> None:
-    cards = {name: Card.declare(name, input=TEXT, output=ANSWER, prompt="{{ text }}", adapter=name) for name in ("a", "b")}
+    cards = {
+        name: Card.declare(name, input=TEXT, output=ANSWER, prompt="{{ text }}", adapter=name) for name in ("a", "b")
+    }
     config = local_config("m", device="cpu", max_loras=1)
     with pytest.raises(InputError) as caught:
         async with Fleet.open(config, cards=cards, mode="none"):
@@ -376,7 +406,10 @@ async def test_more_adapters_than_slots_are_refused_before_anything_starts(folde
 
 async def test_adapters_that_lie_in_the_folders_of_their_cards_are_counted_one_a_card(folders: Folders) -> None:
     """Each calls its own `adapter`."""
-    cards = {name: Card.declare(name, input=TEXT, output=ANSWER, prompt="{{ text }}", adapter="adapter") for name in ("a", "b")}
+    cards = {
+        name: Card.declare(name, input=TEXT, output=ANSWER, prompt="{{ text }}", adapter="adapter")
+        for name in ("a", "b")
+    }
     with pytest.raises(InputError) as caught:
         async with Fleet.open(local_config("m", device="gpu", max_loras=1), cards=cards, mode="none"):
             pass
@@ -397,7 +430,8 @@ def environment_with(folder: Path, vllm: str, plugin: bool) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("vllm", "plugin", "spare"), [("0.32.0", True, 0), ("0.32.0+cpu", True, 0), ("0.32.0", False, 1), ("0.33.0", True, 1)]
+    ("vllm", "plugin", "spare"),
+    [("0.32.0", True, 0), ("0.32.0+cpu", True, 0), ("0.32.0", False, 1), ("0.33.0", True, 1)],
 )
 def test_on_the_cpu_a_slot_stays_free_where_the_plugin_is_not_loaded(
     vllm: str, plugin: bool, spare: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -413,14 +447,21 @@ def test_on_the_cpu_a_slot_stays_free_where_the_plugin_is_not_loaded(
 
 
 @pytest.mark.parametrize(
-    ("device", "loras", "loaded"), [("cpu", 2, plugin_module.PLUGIN_NAME), ("cpu", 0, plugin_module.PLUGIN_NAME), ("gpu", 2, "")]
+    ("device", "loras", "loaded"),
+    [("cpu", 2, plugin_module.PLUGIN_NAME), ("cpu", 0, plugin_module.PLUGIN_NAME), ("gpu", 2, "")],
 )
-def test_servers_load_our_plugin_where_it_belongs_and_nobody_elses(device: str, loras: int, loaded: str, tmp_path: Path) -> None:
+def test_servers_load_our_plugin_where_it_belongs_and_nobody_elses(
+    device: str, loras: int, loaded: str, tmp_path: Path
+) -> None:
     server = local_config("m", device=device, max_loras=loras).local_servers["m"]
-    assert vllm_launch.build_launch(server, tmp_path, 1, {"VLLM_PLUGINS": "theirs"}).environment["VLLM_PLUGINS"] == loaded
+    assert (
+        vllm_launch.build_launch(server, tmp_path, 1, {"VLLM_PLUGINS": "theirs"}).environment["VLLM_PLUGINS"] == loaded
+    )
 
 
-@pytest.mark.parametrize(("device", "vllm", "given"), [("cpu", "0.32.0", True), ("cpu", "0.33.0", False), ("gpu", "0.32.0", False)])
+@pytest.mark.parametrize(
+    ("device", "vllm", "given"), [("cpu", "0.32.0", True), ("cpu", "0.33.0", False), ("gpu", "0.32.0", False)]
+)
 def test_servers_on_the_cpu_of_a_known_vllm_have_our_worker(
     device: str, vllm: str, given: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -441,7 +482,12 @@ def test_servers_on_the_cpu_of_a_known_vllm_have_our_worker(
     ],
 )
 def test_a_server_that_is_dedicated_or_computes_in_float32_uses_all_cores_of_one_process(
-    server: dict[str, Any], vllm: str, threads: str | None, most: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: dict[str, Any],
+    vllm: str,
+    threads: str | None,
+    most: int | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "path", [str(environment_with(tmp_path, vllm, plugin=True))])
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(3))
@@ -490,8 +536,15 @@ def test_servers_on_gpus_do_not_guess() -> None:
 
 
 @pytest.mark.parametrize(("device", "block"), [("cpu", "32"), ("gpu", None)])
-def test_the_prefix_cache_of_a_cpu_server_keeps_short_instructions(device: str, block: str | None, tmp_path: Path) -> None:
-    assert told(vllm_launch.vllm_arguments(local_config("m", device=device).local_servers["m"], tmp_path, 1), "--block-size") == block
+def test_the_prefix_cache_of_a_cpu_server_keeps_short_instructions(
+    device: str, block: str | None, tmp_path: Path
+) -> None:
+    assert (
+        told(
+            vllm_launch.vllm_arguments(local_config("m", device=device).local_servers["m"], tmp_path, 1), "--block-size"
+        )
+        == block
+    )
 
 
 @pytest.mark.parametrize("more", [{"device": "gpu"}, {"device": "cpu", "tensor_parallel_size": 2}])

@@ -74,7 +74,14 @@ def workers() -> LocalWorkers:
 
 
 async def run(name: str, inputs: dict[str, Any], **more: Any) -> CallResult | CallError:
-    given: dict[str, Any] = {"run": "r", "node": "n", "attempt": 1, "kind": "tool", "name": name, "inputs": inputs} | more
+    given: dict[str, Any] = {
+        "run": "r",
+        "node": "n",
+        "attempt": 1,
+        "kind": "tool",
+        "name": name,
+        "inputs": inputs,
+    } | more
     (reply,) = [reply async for reply in workers().run(CallRequest(**given))]
     assert isinstance(reply, CallResult | CallError)
     return reply
@@ -105,7 +112,9 @@ async def test_a_tool_gets_its_own_types_and_gives_json(name: str, inputs: dict[
         ("shuot", {"text": "x"}, "T005", False),
     ],
 )
-async def test_what_a_tool_does_wrong_is_a_refusal(name: str, inputs: dict[str, Any], code: str, retryable: bool) -> None:
+async def test_what_a_tool_does_wrong_is_a_refusal(
+    name: str, inputs: dict[str, Any], code: str, retryable: bool
+) -> None:
     refused = await run(name, inputs)
     assert isinstance(refused, CallError)
     assert (refused.code, refused.retryable) == (code, retryable)
@@ -129,7 +138,9 @@ async def test_what_another_attempt_would_meet_again_is_told_apart(error: Except
     def broken(text: str) -> str:
         raise error
 
-    refused = await only(known(ToolFunction.from_function(broken, effect="pure")), asked("broken", inputs={"text": "x"}))
+    refused = await only(
+        known(ToolFunction.from_function(broken, effect="pure")), asked("broken", inputs={"text": "x"})
+    )
     assert isinstance(refused, CallError)
     assert (refused.code, refused.retryable, refused.permanent) == ("T003", True, lasting)
 
@@ -184,7 +195,14 @@ def known(*tools: ToolFunction) -> LocalWorkers:
 
 
 def asked(name: str, **more: Any) -> CallRequest:
-    given: dict[str, Any] = {"run": "r", "node": "n", "attempt": 1, "kind": "tool", "name": name, "inputs": {"number": 1}} | more
+    given: dict[str, Any] = {
+        "run": "r",
+        "node": "n",
+        "attempt": 1,
+        "kind": "tool",
+        "name": name,
+        "inputs": {"number": 1},
+    } | more
     return CallRequest(**given)
 
 
@@ -218,7 +236,9 @@ async def test_an_agent_that_nobody_has_any_longer_is_refused() -> None:
 async def test_an_agent_of_an_earlier_version_is_used_where_it_is_kept() -> None:
     older = CLASSICAL.model_copy(update={"digest": "0" * 32})
     local = LocalWorkers(Known(Registry().with_cards([CLASSICAL])), {older.digest: older})
-    done = await only(local, asked("banking_intent", kind="agent", version=older.digest, inputs={"text": "my card was stolen"}))
+    done = await only(
+        local, asked("banking_intent", kind="agent", version=older.digest, inputs={"text": "my card was stolen"})
+    )
     assert isinstance(done, CallResult)
     assert done.model == older.digest
 
@@ -239,11 +259,17 @@ def test_a_classical_agent_is_remembered_by_its_card() -> None:
 async def test_a_trained_agent_that_says_no_number_does_not_say_how_sure_it_is(tmp_path: Path) -> None:
     numpy = pytest.importorskip("numpy")
     one, steep = numpy.ones(1, numpy.float32), numpy.full(2, 3e38, numpy.float32)  # finite, and their products are not
-    arrays = {"vocabulary": numpy.frombuffer(b"wa", numpy.uint8), "idf": one, "weights": numpy.full((1, 2), 127, numpy.int8)}
+    arrays = {
+        "vocabulary": numpy.frombuffer(b"wa", numpy.uint8),
+        "idf": one,
+        "weights": numpy.full((1, 2), 127, numpy.int8),
+    }
     layout: dict[str, Any] = {"format": "orchestra/linear-text/v1", "input": "text", "output": "label", "features": {}}
     layout |= {"labels": ["a", "b"], "arrays": "linear.npz"}
     text, data = pack_arrays(layout, {**arrays, "scale": steep, "intercept": steep})
-    (tmp_path / "agent.yaml").write_text("name: steep\nkind: sklearn\ninput: {text: str}\noutput: {label: \"Literal['a', 'b']\"}\n")
+    (tmp_path / "agent.yaml").write_text(
+        "name: steep\nkind: sklearn\ninput: {text: str}\noutput: {label: \"Literal['a', 'b']\"}\n"
+    )
     (tmp_path / "model.json").write_text(text)
     (tmp_path / "linear.npz").write_bytes(data)
     local = LocalWorkers(Known(Registry().with_cards([Card.load(tmp_path)])))
@@ -253,7 +279,9 @@ async def test_a_trained_agent_that_says_no_number_does_not_say_how_sure_it_is(t
     assert done.confidence is None
 
 
-@pytest.mark.parametrize("changed", [{"node": "other"}, {"run": "other"}, {"attempt": 2}, {"priority": 3}, {"timeout": 1.0}])
+@pytest.mark.parametrize(
+    "changed", [{"node": "other"}, {"run": "other"}, {"attempt": 2}, {"priority": 3}, {"timeout": 1.0}]
+)
 def test_a_memo_key_does_not_depend_on_where_a_call_stands(changed: dict[str, Any]) -> None:
     local = known(DOUBLE)
     assert local.estimate(asked("double", **changed)) == local.estimate(asked("double"))

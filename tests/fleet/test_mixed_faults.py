@@ -80,7 +80,13 @@ class Played(HttpClient):
         await asyncio.sleep(min(took, seconds))
         if took >= seconds:
             return replace(timeout_error(seconds), sent=b"x")
-        return HttpResponse(b"x", found) if isinstance(found, bytes) else replace(found, sent=b"x") if found else timeout_error(seconds)
+        return (
+            HttpResponse(b"x", found)
+            if isinstance(found, bytes)
+            else replace(found, sent=b"x")
+            if found
+            else timeout_error(seconds)
+        )
 
 
 def played(monkeypatch: pytest.MonkeyPatch, play: Callable[[], bytes | RequestError | None]) -> None:
@@ -91,8 +97,12 @@ def opened(clock: VirtualClock, **limits: Any) -> AbstractAsyncContextManager[Fl
     return Fleet.open(endpoints("http://s0", limits=FleetLimits(**limits)), cards=CARDS, mode="none", clock=clock)
 
 
-@pytest.mark.parametrize("seed", [*range(2), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, sample_size(30)))])
-def test_nineteen_of_twenty_runs_finish_though_one_request_in_seven_fails(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "seed", [*range(2), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, sample_size(30)))]
+)
+def test_nineteen_of_twenty_runs_finish_though_one_request_in_seven_fails(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chance, runs = Random(f"mixed {seed}"), 100
 
     def play() -> bytes | RequestError | None:
@@ -112,10 +122,14 @@ def test_nineteen_of_twenty_runs_finish_though_one_request_in_seven_fails(seed: 
 
 
 @pytest.mark.parametrize(("timeout", "answered"), [(None, 40), (1.0, 17)])
-def test_a_call_waits_for_its_place_for_as_long_as_its_node_lets_it(timeout: float | None, answered: int, monkeypatch: Any) -> None:
+def test_a_call_waits_for_its_place_for_as_long_as_its_node_lets_it(
+    timeout: float | None, answered: int, monkeypatch: Any
+) -> None:
     async def main(clock: VirtualClock) -> list[CallResult | CallError]:
         async with opened(clock, in_flight=1, request_seconds=0.2) as fleet:
-            return list(await asyncio.gather(*(fleet.call(call("writer", run=str(at), timeout=timeout)) for at in range(40))))
+            return list(
+                await asyncio.gather(*(fleet.call(call("writer", run=str(at), timeout=timeout)) for at in range(40)))
+            )
 
     played(monkeypatch, lambda: chat_answer("yes"))
     replies = run_simulated(main)
@@ -124,7 +138,9 @@ def test_a_call_waits_for_its_place_for_as_long_as_its_node_lets_it(timeout: flo
 
 
 @pytest.mark.parametrize("before", [False, True])
-def test_a_redirect_is_worth_another_attempt_only_of_an_endpoint_that_has_answered(before: bool, monkeypatch: Any) -> None:
+def test_a_redirect_is_worth_another_attempt_only_of_an_endpoint_that_has_answered(
+    before: bool, monkeypatch: Any
+) -> None:
     plays = [chat_answer("yes")] * before + [rejected(302, location="http://127.0.0.1:1/")]
 
     async def main(clock: VirtualClock) -> CallResult | CallError:

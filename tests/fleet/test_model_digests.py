@@ -24,7 +24,10 @@ def test_an_adapter_that_nobody_changed_has_the_marks_of_before(tmp_path: Path) 
     (tmp_path / CONFIG).write_text('{"r": 4}')
     server = local_config("m", max_loras=1, adapters={"skill": str(tmp_path)}).local_servers["m"]
     card = Card.declare("writer", input=TEXT, output=ANSWER, prompt="{{ text }}", adapter="skill")
-    assert (ModelDigests(ModelStore.from_environment(hub=None)).adapter_digest("m", server, card), adapter_digest(tmp_path)) == (
+    assert (
+        ModelDigests(ModelStore.from_environment(hub=None)).adapter_digest("m", server, card),
+        adapter_digest(tmp_path),
+    ) == (
         KEPT,
         NAMED,
     )

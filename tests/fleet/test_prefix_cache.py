@@ -47,15 +47,28 @@ def test_what_was_used_last_is_remembered_and_the_end_is_forgotten_first() -> No
         cache.release(begins)
     assert [cache.cached_blocks(begins) for begins in ((1, 2, 3), (1, 2, 4), (7, 8), (7, 9), ())] == [3, 3, 2, 1, 0]
     cache.acquire((5, 6))
-    assert [cache.cached_blocks(begins) for begins in ((1, 2, 3), (1, 2, 4), (7, 8))] == [2, 2, 2], "3 and 4 were the ends"
-    assert (cache.used_blocks, cache.missing_blocks((5, 6)), cache.missing_blocks((5, 9)), cache.missing_blocks((1, 2))) == (2, 0, 1, 2)
+    assert [cache.cached_blocks(begins) for begins in ((1, 2, 3), (1, 2, 4), (7, 8))] == [2, 2, 2], (
+        "3 and 4 were the ends"
+    )
+    assert (
+        cache.used_blocks,
+        cache.missing_blocks((5, 6)),
+        cache.missing_blocks((5, 9)),
+        cache.missing_blocks((1, 2)),
+    ) == (2, 0, 1, 2)
 
 
-Begins = st.builds(lambda document, blocks: tuple(100 * document + block for block in range(blocks)), st.integers(0, 4), st.integers(0, 8))
+Begins = st.builds(
+    lambda document, blocks: tuple(100 * document + block for block in range(blocks)),
+    st.integers(0, 4),
+    st.integers(0, 8),
+)
 
 
 @given(st.lists(st.tuples(st.booleans(), Begins), max_size=80), st.integers(1, 12))
-def test_the_cache_holds_what_is_in_use_and_whole_beginnings(steps: list[tuple[bool, tuple[int, ...]]], room: int) -> None:
+def test_the_cache_holds_what_is_in_use_and_whole_beginnings(
+    steps: list[tuple[bool, tuple[int, ...]]], room: int
+) -> None:
     cache, inside = PrefixCache(room), list[tuple[int, ...]]()
     for goes, begins in steps:
         if goes or not inside:

@@ -43,7 +43,10 @@ UNUSABLE = {
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_answer_that_cannot_be_used_is_paid_for(name: str, stream: bool) -> None:
     body, code = UNUSABLE[name]
-    async with raw_server(lambda visit: visit.answer(body)) as server, opened(endpoints(server.url, price=PRICE), stream=stream) as fleet:
+    async with (
+        raw_server(lambda visit: visit.answer(body)) as server,
+        opened(endpoints(server.url, price=PRICE), stream=stream) as fleet,
+    ):
         (refused,) = await replies(fleet, call("writer"))
     assert isinstance(refused, CallError)
     assert (refused.code, refused.usage.calls) == (code, 1)
@@ -53,7 +56,10 @@ async def test_an_answer_that_cannot_be_used_is_paid_for(name: str, stream: bool
 
 STREAMS = {
     "broken off": (events({"choices": [{"delta": {"content": "a"}}], "usage": COUNTS}), "F217"),
-    "another model": (events({"model": "n", "choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}], "usage": COUNTS}), "F211"),
+    "another model": (
+        events({"model": "n", "choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}], "usage": COUNTS}),
+        "F211",
+    ),
     "no json": (events({"choices": [], "usage": COUNTS}) + b"data: {\n\n", "F209"),
 }
 
@@ -61,7 +67,10 @@ STREAMS = {
 @pytest.mark.parametrize("name", STREAMS)
 async def test_a_stream_that_cannot_be_used_is_paid_for_as_far_as_the_server_had_counted(name: str) -> None:
     body, code = STREAMS[name]
-    async with raw_server(lambda visit: visit.answer(body)) as server, opened(endpoints(server.url, price=PRICE), stream=True) as fleet:
+    async with (
+        raw_server(lambda visit: visit.answer(body)) as server,
+        opened(endpoints(server.url, price=PRICE), stream=True) as fleet,
+    ):
         refused = (await replies(fleet, call("writer")))[-1]
     assert isinstance(refused, CallError)
     assert (refused.code, refused.usage.output_tokens) == (code, 4000)
@@ -91,7 +100,9 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 @pytest.mark.parametrize("price", [PRICE, None])
-async def test_an_answer_that_broke_off_has_cost_what_was_reserved_with_a_price_or_without(name: str, price: Any) -> None:
+async def test_an_answer_that_broke_off_has_cost_what_was_reserved_with_a_price_or_without(
+    name: str, price: Any
+) -> None:
     said, code = BROKEN[name]
 
     async def play(visit: Visit) -> None:
@@ -121,13 +132,18 @@ async def test_what_reached_nobody_has_cost_nothing() -> None:
     async with raw_server(lambda visit: visit.gone()) as silent:
         for url in (gone.url, silent.url.replace("http", "https")):
             async with opened(endpoints(url, price=PRICE)) as fleet:
-                found += [reply for reply in await replies(fleet, call("writer", timeout=1)) if isinstance(reply, CallError)]
+                found += [
+                    reply for reply in await replies(fleet, call("writer", timeout=1)) if isinstance(reply, CallError)
+                ]
     assert [refused.code for refused in found] == ["F203", "F205"], "nobody listens, and no handshake ends"
     assert [refused.usage.money for refused in found] == [0.0, 0.0]
 
 
 async def test_what_says_nothing_of_its_cost_and_what_was_not_sent_cost_no_tokens() -> None:
-    async with raw_server(lambda visit: visit.answer(b"", "500 Oops")) as server, opened(endpoints(server.url, price=PRICE)) as fleet:
+    async with (
+        raw_server(lambda visit: visit.answer(b"", "500 Oops")) as server,
+        opened(endpoints(server.url, price=PRICE)) as fleet,
+    ):
         (failed,) = await replies(fleet, call("writer"))
         (nobody,) = await replies(fleet, call("nobody"))
     assert isinstance(failed, CallError)

@@ -34,7 +34,9 @@ BOTH = replace(CHOICE, servers=("m", "far"))
 def with_another() -> FleetConfig:
     """A fleet of a server of its own, and of an endpoint for the same model."""
     config = local_config("m")
-    return config.model_copy(update={"servers": {**config.servers, "far": endpoints("http://127.0.0.1:1").servers["s0"]}})
+    return config.model_copy(
+        update={"servers": {**config.servers, "far": endpoints("http://127.0.0.1:1").servers["s0"]}}
+    )
 
 
 async def test_who_is_up_is_asked_while_another_one_starts() -> None:
@@ -56,7 +58,10 @@ async def test_an_endpoint_that_may_start_later_is_waited_for_within_the_time_of
     async def bring_up(name: str) -> None:
         await may.wait()
 
-    readiness, far = ServerReadiness(endpoints("http://127.0.0.1:1", starts_within=300), bring_up), replace(CHOICE, servers=("s0",))
+    readiness, far = (
+        ServerReadiness(endpoints("http://127.0.0.1:1", starts_within=300), bring_up),
+        replace(CHOICE, servers=("s0",)),
+    )
     with pytest.raises(FleetError, match=r"s0 was still starting when the 0.01 s of the call were over") as caught:
         await readiness.wait_for_servers(call(timeout=0.01), far)
     assert (caught.value.code, caught.value.hint) == ("F203", "raise the node's `timeout`, or: orchestra fleet status")
@@ -64,7 +69,9 @@ async def test_an_endpoint_that_may_start_later_is_waited_for_within_the_time_of
     assert await readiness.wait_for_servers(call(), far) == (call(), far)
 
 
-async def test_what_did_not_come_up_is_tried_again_after_a_while_and_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_did_not_come_up_is_tried_again_after_a_while_and_nobody_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     begun = []
 
     async def bring_up(name: str) -> None:

@@ -33,7 +33,11 @@ async def test_a_busy_server_is_asked_once_before_another_one_answers() -> None:
 
 
 async def test_a_server_that_was_busy_three_times_in_a_row_is_not_the_first_for_a_while() -> None:
-    async with raw_server(busy("Retry-After: 20")) as one, raw_server(says("here")) as two, opened(endpoints(one.url, two.url)) as fleet:
+    async with (
+        raw_server(busy("Retry-After: 20")) as one,
+        raw_server(says("here")) as two,
+        opened(endpoints(one.url, two.url)) as fleet,
+    ):
         for _ in range(6):
             await only(fleet, call("writer"))
         assert (len(one.visits), len(two.visits)) == (3, 6)
@@ -71,7 +75,11 @@ async def test_where_all_are_busy_each_is_asked_when_it_said() -> None:
 
         return answer
 
-    async with raw_server(play("s0", 7, 9)) as one, raw_server(play("s1", 3, 2)) as two, opened(endpoints(one.url, two.url)) as fleet:
+    async with (
+        raw_server(play("s0", 7, 9)) as one,
+        raw_server(play("s1", 3, 2)) as two,
+        opened(endpoints(one.url, two.url)) as fleet,
+    ):
         done = await only(fleet, call("writer", timeout=60))
     assert isinstance(done, CallResult)
     assert asked == [("s0", 0), ("s1", 0), ("s1", 3), ("s1", 6)]
@@ -108,7 +116,11 @@ async def test_where_all_stay_busy_the_call_ends_in_time_and_may_be_tried_again(
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "404 Not Found", "302 Found"])
 async def test_a_server_that_is_wrong_itself_leaves_the_call_to_the_next(status: str) -> None:
-    async with raw_server(refuses(status)) as one, raw_server(says("here")) as two, opened(endpoints(one.url, two.url)) as fleet:
+    async with (
+        raw_server(refuses(status)) as one,
+        raw_server(says("here")) as two,
+        opened(endpoints(one.url, two.url)) as fleet,
+    ):
         done = await only(fleet, call("writer"))
     assert isinstance(done, CallResult)
     assert (done.server, len(one.visits)) == ("s1", 1)
@@ -133,7 +145,9 @@ async def test_a_request_that_is_wrong_goes_to_no_other_server() -> None:
 
 
 @asynccontextmanager
-async def ours(url: Callable[[float], str], monkeypatch: pytest.MonkeyPatch, patience: float = 300.0) -> AsyncIterator[Fleet]:
+async def ours(
+    url: Callable[[float], str], monkeypatch: pytest.MonkeyPatch, patience: float = 300.0
+) -> AsyncIterator[Fleet]:
     """A fleet of two local servers that were up: `a` restarts for ever, `b` listens where `url` says by the clock, or not yet."""
     config = local_config("a", "b")
     async with opened(config.model_copy(update={"models": {"base": ("a", "b")}, "patience": patience})) as fleet:
@@ -143,7 +157,9 @@ async def ours(url: Callable[[float], str], monkeypatch: pytest.MonkeyPatch, pat
             there = url(fleet._clock.monotonic())
             a = ServerReport(name="a", model="a", phase="restarting")
             b = ServerReport(name="b", model="b", phase="ready" if there else "restarting", url=there or None)
-            return SupervisorReport(protocol=0, fleet="", digest="", pid=0, uptime=0.0, idle_stop=0.0, logs="", servers=[a, b])
+            return SupervisorReport(
+                protocol=0, fleet="", digest="", pid=0, uptime=0.0, idle_stop=0.0, logs="", servers=[a, b]
+            )
 
         monkeypatch.setattr(fleet._addresses, "mode", "adopt")
         monkeypatch.setattr(fleet._addresses.supervisor, "status", status)
@@ -159,7 +175,10 @@ async def test_one_of_ours_that_restarts_keeps_no_call_from_the_others(monkeypat
 
 
 async def test_where_all_of_ours_restart_the_first_that_is_back_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with raw_server(says("here", "b")) as two, ours(lambda now: two.url if now > 12 else "", monkeypatch) as fleet:
+    async with (
+        raw_server(says("here", "b")) as two,
+        ours(lambda now: two.url if now > 12 else "", monkeypatch) as fleet,
+    ):
         done = await only(fleet, call("writer", timeout=60))
         assert 12 < fleet._clock.monotonic() <= 21
     assert isinstance(done, CallResult)

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.fleet.concurrency import ConcurrencyGate
-from orchestra.fleet.concurrency_limit import AdaptiveLimit
+from orchestra.fleet.concurrency import AdaptiveLimit, ConcurrencyGate
 from orchestra.fleet.prefix_cache import BLOCK_TOKENS
 from orchestra.fleet.scheduling import (
     CACHE_SHARE,
@@ -187,11 +186,18 @@ def test_runs_of_long_ago_are_forgotten() -> None:
     assert len(line._runs) == MAX_RUNS
 
 
-Step = st.tuples(st.sampled_from(["join", "enter", "next", "over", "withdraw"]), st.integers(0, 5), st.integers(0, 3), st.integers(0, 12))
+Step = st.tuples(
+    st.sampled_from(["join", "enter", "next", "over", "withdraw"]),
+    st.integers(0, 5),
+    st.integers(0, 3),
+    st.integers(0, 12),
+)
 
 
 @given(st.sampled_from(["programs", "fifo"]), st.lists(Step, max_size=120))
-def test_everybody_goes_in_once_and_the_server_never_idles_while_somebody_waits(kind: str, steps: list[tuple[str, int, int, int]]) -> None:
+def test_everybody_goes_in_once_and_the_server_never_idles_while_somebody_waits(
+    kind: str, steps: list[tuple[str, int, int, int]]
+) -> None:
     line = make_scheduler("programs" if kind == "programs" else "fifo")
     line.set_cache_size(CACHE * BLOCK_TOKENS)
     waiting, inside, passed = list[Ticket](), list[QueueRequest](), 0
@@ -227,7 +233,10 @@ def test_everybody_goes_in_once_and_the_server_never_idles_while_somebody_waits(
     assert line.dequeue() is None
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3), st.integers(0, 12)), min_size=1, max_size=60), st.integers(1, 8))
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3), st.integers(0, 12)), min_size=1, max_size=60),
+    st.integers(1, 8),
+)
 def test_the_cache_is_not_overrun(asked: list[tuple[int, int, int]], limit: int) -> None:
     line, inside = programs(), list[QueueRequest]()
     for name, document, blocks in asked:

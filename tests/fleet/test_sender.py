@@ -60,7 +60,11 @@ FAULTS: dict[str, tuple[Callable[[Visit], Any], str, bool]] = {
     "not written": (answers(b"", "501 Not Implemented"), "F208", True),
     "gateway": (answers(b"", "502 Bad Gateway"), "F208", True),
     "reset before": (lambda visit: cut(visit), "F206", True),
-    "reset in the middle": (lambda visit: cut(visit, after=b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{"), "F206", True),
+    "reset in the middle": (
+        lambda visit: cut(visit, after=b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{"),
+        "F206",
+        True,
+    ),
     "no http": (lambda visit: cut(visit, after=b"SSH-2.0-OpenSSH\r\n\r\n"), "F209", True),
     "too large": (answers(chat_answer("x" * 70_000)), "F210", True),
     "compressed": (answers(b"\x1f\x8b\x08\x00", OK, "Content-Encoding: gzip"), "F209", True),
@@ -79,7 +83,9 @@ async def test_each_fault_is_a_value_with_its_code(name: str) -> None:
 
 
 async def test_what_was_received_before_a_break_is_kept() -> None:
-    async with raw_server(lambda visit: cut(visit, after=b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\nhalf")) as server:
+    async with raw_server(
+        lambda visit: cut(visit, after=b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\nhalf")
+    ) as server:
         result = await chat(server)
     assert isinstance(result, RequestError)
     assert result.received == b"half"
@@ -133,7 +139,9 @@ async def test_a_handshake_that_never_ends_counts_as_not_reached() -> None:
 
 
 async def test_busy_is_sent_again_after_what_the_server_asks_for_and_counted() -> None:
-    play = in_turn(answers(b"", "429 Too Many Requests", "Retry-After: 7"), answers(b"", "503 Busy"), answers(chat_answer("yes")))
+    play = in_turn(
+        answers(b"", "429 Too Many Requests", "Retry-After: 7"), answers(b"", "503 Busy"), answers(chat_answer("yes"))
+    )
     async with raw_server(play) as server, sending(endpoints(server.url)) as (sender, clock):
         result = await ModelClient(sender).chat("s0", CHAT, seconds=60)
     assert isinstance(result, Completion)
@@ -175,7 +183,9 @@ async def test_an_absurd_retry_after_is_not_obeyed(after: str) -> None:
     assert (result.code, clock.slept, len(server.visits)) == ("F204", [], 1)
 
 
-@pytest.mark.parametrize("after", ["soon", "-5", "7.5", "\N{SUPERSCRIPT TWO}", "Fri, 99 Foo", "Sun Nov  6 08:49:37 1994"])
+@pytest.mark.parametrize(
+    "after", ["soon", "-5", "7.5", "\N{SUPERSCRIPT TWO}", "Fri, 99 Foo", "Sun Nov  6 08:49:37 1994"]
+)
 async def test_a_retry_after_that_says_nothing_is_passed_over(after: str) -> None:
     play = in_turn(answers(b"", "429 Too Many Requests", f"Retry-After: {after}"), answers(chat_answer("yes")))
     async with raw_server(play) as server:
@@ -307,12 +317,19 @@ async def test_cancelling_closes_the_connection_so_that_the_server_can_stop() ->
 
 
 @pytest.mark.parametrize(
-    ("label", "ceiling", "goes"), [("restricted", "internal", False), ("internal", "public", False), ("internal", "internal", True)]
+    ("label", "ceiling", "goes"),
+    [("restricted", "internal", False), ("internal", "public", False), ("internal", "internal", True)],
 )
 async def test_data_goes_nowhere_beyond_its_label(label: Any, ceiling: str, goes: bool) -> None:
-    async with raw_server(answers(chat_answer("yes"))) as server, sending(endpoints(server.url, label=ceiling)) as (sender, _):
+    async with (
+        raw_server(answers(chat_answer("yes"))) as server,
+        sending(endpoints(server.url, label=ceiling)) as (sender, _),
+    ):
         client = ModelClient(sender)
-        results: list[Any] = [await client.chat("s0", CHAT, label=label), await client.count_tokens("s0", CHAT.messages, label=label)]
+        results: list[Any] = [
+            await client.chat("s0", CHAT, label=label),
+            await client.count_tokens("s0", CHAT.messages, label=label),
+        ]
     if goes:
         assert len(server.visits) == 2
     else:
@@ -420,7 +437,9 @@ async def test_who_has_no_time_says_nothing_of_a_server_and_who_waited_in_vain_d
         assert sender.states["s0"].breaker.state == state
 
 
-async def test_a_probe_that_ends_in_an_error_of_our_own_does_not_keep_others_from_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_probe_that_ends_in_an_error_of_our_own_does_not_keep_others_from_asking(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     play = in_turn(*[answers(b"", "500 Oops")] * 5, answers(chat_answer("yes")))
     async with raw_server(play) as server, sending(endpoints(server.url)) as (sender, _):
         for _ in range(5):
@@ -443,7 +462,10 @@ async def test_no_more_requests_than_the_limit_are_on_the_way() -> None:
         inside -= 1
         await visit.answer(chat_answer("yes"))
 
-    async with raw_server(play) as server, sending(endpoints(server.url, limits=FleetLimits(in_flight=3))) as (sender, _):
+    async with (
+        raw_server(play) as server,
+        sending(endpoints(server.url, limits=FleetLimits(in_flight=3))) as (sender, _),
+    ):
         results = await asyncio.gather(*(ModelClient(sender).chat("s0", CHAT, seconds=30) for _ in range(12)))
     assert all(isinstance(result, Completion) for result in results)
     assert most == 3

@@ -87,7 +87,10 @@ async def test_one_failure_of_a_server_is_none_for_good_and_several_open_its_bre
 
 async def test_a_key_that_is_not_there_is_known_before_anybody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("THE_KEY", raising=False)
-    async with raw_server(says('{"answer": "yes"}')) as server, opened(endpoints(server.url, api_key="env:THE_KEY")) as fleet:
+    async with (
+        raw_server(says('{"answer": "yes"}')) as server,
+        opened(endpoints(server.url, api_key="env:THE_KEY")) as fleet,
+    ):
         lacking = await known(fleet)
         monkeypatch.setenv("THE_KEY", "k")
         there = await known(fleet)
@@ -106,7 +109,9 @@ async def test_a_key_that_is_not_there_is_known_before_anybody_asks(monkeypatch:
         ("500 Internal Server Error", "F208", False),
     ],
 )
-async def test_a_probe_asks_for_the_models_and_spends_nothing(status: str, error: str, able: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_probe_asks_for_the_models_and_spends_nothing(
+    status: str, error: str, able: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("THE_KEY", "k")
     async with (
         raw_server(lambda visit: visit.answer(b'{"data": []}', status)) as server,
@@ -133,7 +138,9 @@ async def test_a_probe_hears_of_an_endpoint_that_is_back() -> None:
     assert (before.error, before.can_serve, after.error, after.can_serve) == ("F214", False, "", True)
 
 
-@pytest.mark.parametrize(("mode", "state", "able"), [("start", "idle", True), ("adopt", "stopped", False), ("none", "stopped", False)])
+@pytest.mark.parametrize(
+    ("mode", "state", "able"), [("start", "idle", True), ("adopt", "stopped", False), ("none", "stopped", False)]
+)
 async def test_a_local_server_that_does_not_run_can_serve_where_the_first_call_starts_it(
     mode: Any, state: str, able: bool, folders: object, tmp_path: Path
 ) -> None:
@@ -144,4 +151,6 @@ async def test_a_local_server_that_does_not_run_can_serve_where_the_first_call_s
 
 def test_the_codes_that_mean_something_here_are_codes() -> None:
     assert ERROR_POLICIES.keys() <= load_explanations().keys()
-    assert all(error_policy(code) != error_policy("M001") for code in ERROR_POLICIES), "what has no traits need not stand there"
+    assert all(error_policy(code) != error_policy("M001") for code in ERROR_POLICIES), (
+        "what has no traits need not stand there"
+    )

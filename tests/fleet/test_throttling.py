@@ -29,7 +29,11 @@ def seeds(few: int = FEW) -> list[Any]:
 @pytest.mark.parametrize("seed", seeds())
 def test_rejections_unrelated_to_load_leave_seven_tenths_of_the_throughput(seed: int) -> None:
     chance = Random(f"unrelated {seed}")
-    settings: dict[str, Any] = {"rejection": chance.choice((0.0, 0.01, 0.05)), "retry_after": chance.choice((None, 1.0)), "seed": seed}
+    settings: dict[str, Any] = {
+        "rejection": chance.choice((0.0, 0.01, 0.05)),
+        "retry_after": chance.choice((None, 1.0)),
+        "seed": seed,
+    }
     share = chance.uniform(0.0, 0.1)
 
     async def rate(clock: VirtualClock, unrelated: float) -> float:
@@ -43,7 +47,11 @@ def test_rejections_unrelated_to_load_leave_seven_tenths_of_the_throughput(seed:
 def test_an_overloaded_server_gives_nine_tenths_of_its_capacity_and_is_sent_little_more(seed: int) -> None:
     chance = Random(f"overload {seed}")
     slots = int(2 ** chance.uniform(0, 6))
-    settings: dict[str, Any] = {"rejection": chance.choice((0.0, 0.001, 0.02)), "retry_after": chance.choice((None, 1.0)), "seed": seed}
+    settings: dict[str, Any] = {
+        "rejection": chance.choice((0.0, 0.001, 0.02)),
+        "retry_after": chance.choice((None, 1.0)),
+        "seed": seed,
+    }
     capacity = slots / 0.05
     seconds = 2_000 / capacity + 1
 
@@ -101,7 +109,9 @@ def test_a_rejection_delays_its_own_request_and_several_in_a_row_delay_all(seed:
             assert at >= again.get(run, 0.0) - 1e-6, "a request that was rejected waits as long as the server asks"
             offered = int(run) / 10
             on_time = run in again or at <= offered + 0.02
-            assert on_time or any(first <= offered + 0.02 and offered <= last for first, last in holds), "nobody else waits"
+            assert on_time or any(first <= offered + 0.02 and offered <= last for first, last in holds), (
+                "nobody else waits"
+            )
         elif what == "rejected":
             in_a_row, again[run] = in_a_row + 1, at + asked
             if in_a_row >= REJECTION_THRESHOLD:
@@ -116,7 +126,8 @@ def test_an_answer_ends_the_hold_of_a_server() -> None:
         server = Server(latency=0.4, retry_after=20.0, script=[False, True, True, True])
         send = sender(clock, server)
         early = [
-            asyncio.create_task(send.send("s0", HttpRequest("/v1/x", b"", queue_request=QueueRequest(run=str(at))))) for at in range(4)
+            asyncio.create_task(send.send("s0", HttpRequest("/v1/x", b"", queue_request=QueueRequest(run=str(at)))))
+            for at in range(4)
         ]
         await clock.sleep(0.01)
         assert send.states["s0"].gate.paused

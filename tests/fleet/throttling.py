@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from orchestra.fleet.concurrency_limit import AdaptiveLimit, ConcurrencyLimit
+from orchestra.fleet.concurrency import AdaptiveLimit, ConcurrencyLimit
 from orchestra.fleet.config import FleetConfig, FleetLimits
 from orchestra.fleet.http.client import HttpClient, HttpRequest, HttpResponse
 from orchestra.fleet.request_errors import RequestError
@@ -97,7 +97,9 @@ class SimulatedWire(HttpClient):
         return await self.servers[root].answer(request, arguments[1])
 
 
-def sender(clock: VirtualClock, *servers: Server, limit: Callable[[int], ConcurrencyLimit] = AdaptiveLimit, **limits: Any) -> Sender:
+def sender(
+    clock: VirtualClock, *servers: Server, limit: Callable[[int], ConcurrencyLimit] = AdaptiveLimit, **limits: Any
+) -> Sender:
     """A sender to these servers, `s0` and so on."""
     roots = {f"http://s{number}": server for number, server in enumerate(servers)}
     config: FleetConfig = endpoints(*roots, limits=FleetLimits(**limits))
@@ -126,7 +128,11 @@ async def open_loop(send: Sender, rate: float, seconds: float) -> None:
     clock, tasks = send._clock, list[asyncio.Task[Any]]()
     end = clock.monotonic() + seconds
     while clock.monotonic() < end:
-        tasks.append(asyncio.create_task(send.send("s0", HttpRequest("/v1/x", b"", queue_request=QueueRequest(run=str(len(tasks)))))))
+        tasks.append(
+            asyncio.create_task(
+                send.send("s0", HttpRequest("/v1/x", b"", queue_request=QueueRequest(run=str(len(tasks)))))
+            )
+        )
         await clock.sleep(1 / rate)
     for task in tasks:
         task.cancel()

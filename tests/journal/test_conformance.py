@@ -16,7 +16,7 @@ from orchestra.journal.errors import JournalError
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.journal.postgres.journal import PostgresJournal
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.testing.conformance.laws import CONFORMANCE_TESTS, ConformanceTest, OpenJournal, random_steps, run_steps
+from orchestra.testing.conformance.suite import CONFORMANCE_TESTS, ConformanceTest, OpenJournal, random_steps, run_steps
 from tests.journal.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.slow

@@ -17,7 +17,7 @@ import pytest
 
 from orchestra.journal.errors import JournalError
 from orchestra.journal.postgres.journal import PostgresJournal
-from orchestra.testing.conformance.laws import CONFORMANCE_TESTS
+from orchestra.testing.conformance.suite import CONFORMANCE_TESTS
 from tests.journal.postgres_server import PostgresServer
 
 BOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")

@@ -17,13 +17,27 @@ from hypothesis import strategies as st
 from orchestra.core.events import Usage
 from orchestra.core.protocols import CallError, CallEstimate, CallReply, CallRequest, CallResult, Chunk, EvidenceSource
 from orchestra.testing import CassetteError, Player, Recorder, SimulatedWorkers, VirtualClock, run_simulated
-from orchestra.testing.cassette_file import FORMAT, MAX_CALLS, CassetteEntry, encode_cassette, parse_cassette, read_cassette
+from orchestra.testing.cassette_file import (
+    FORMAT,
+    MAX_CALLS,
+    CassetteEntry,
+    encode_cassette,
+    parse_cassette,
+    read_cassette,
+)
 
 HEAD = msgspec.json.encode({"cassette": FORMAT}) + b"\n"
 
 
 def call(name: str = "reader", **changed: Any) -> CallRequest:
-    facts: dict[str, Any] = {"run": "r1", "node": "n1", "attempt": 1, "kind": "agent", "name": name, "inputs": {"question": "When?"}}
+    facts: dict[str, Any] = {
+        "run": "r1",
+        "node": "n1",
+        "attempt": 1,
+        "kind": "agent",
+        "name": name,
+        "inputs": {"question": "When?"},
+    }
     return CallRequest(**{**facts, **changed})
 
 
@@ -115,7 +129,9 @@ def test_a_call_is_found_whatever_its_node_and_its_run(tmp_path: Path) -> None:
     ],
     ids=lambda changed: next(iter(changed)),
 )
-def test_a_call_that_says_something_else_is_refused_and_kept_as_a_fault(changed: dict[str, Any], tmp_path: Path) -> None:
+def test_a_call_that_says_something_else_is_refused_and_kept_as_a_fault(
+    changed: dict[str, Any], tmp_path: Path
+) -> None:
     recorded(tmp_path / "c", Answering(DONE), call())
     player = Player(tmp_path / "c")
     ((reply,),) = played(player, call(**changed))
@@ -148,7 +164,9 @@ def test_calls_that_say_the_same_and_overlap_get_their_own_answers(tmp_path: Pat
         return await asyncio.gather(*(replies(workers, call(node=f"n[{n}]")) for n in range(2)))
 
     async def record(clock: VirtualClock) -> list[list[CallReply]]:
-        recorder = Recorder(SimulatedWorkers(lambda asked: asked.node, clock=clock, latency=latency), tmp_path / "c", clock=clock)
+        recorder = Recorder(
+            SimulatedWorkers(lambda asked: asked.node, clock=clock, latency=latency), tmp_path / "c", clock=clock
+        )
         found = await both(recorder)
         recorder.save()
         return found
@@ -225,7 +243,9 @@ def test_the_file_does_not_depend_on_the_order_of_calls(tmp_path: Path) -> None:
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
 
 
-def test_a_request_that_is_too_long_for_a_line_is_left_out_and_a_value_that_is_too_long_is_an_error(tmp_path: Path) -> None:
+def test_a_request_that_is_too_long_for_a_line_is_left_out_and_a_value_that_is_too_long_is_an_error(
+    tmp_path: Path,
+) -> None:
     recorded(tmp_path / "c", Answering(msgspec.structs.replace(DONE, sent=b"x" * (1 << 20))), call())
     assert read_cassette(tmp_path / "c")[0].sent == ""
     with pytest.raises(CassetteError) as raised:
@@ -275,7 +295,11 @@ def test_a_file_of_another_format_or_of_too_many_lines_is_refused() -> None:
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
@@ -305,7 +329,9 @@ def test_a_damaged_file_is_read_or_refused_and_nothing_else(entries: list[Casset
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(whole)))
         cut = data.draw(st.integers(0, 5))
-        whole[at : at + cut] = data.draw(st.binary(max_size=5) | st.sampled_from([b'"', b"{", b"]", b",", b"\n", b"1e999", b"\\ud800"]))
+        whole[at : at + cut] = data.draw(
+            st.binary(max_size=5) | st.sampled_from([b'"', b"{", b"]", b",", b"\n", b"1e999", b"\\ud800"])
+        )
     with contextlib.suppress(CassetteError):
         assert encode_cassette(parse_cassette(bytes(whole)))
 

@@ -25,7 +25,13 @@ def test_cases_that_differ_in_signs_that_no_file_s_name_has_are_told_apart(pair:
 
 
 @pytest.mark.parametrize(
-    ("name", "file"), [("test_x", "test_x"), ("test_x[a-b]", "test_x.a-b"), ("test_x[0.5,n=+1]", "test_x.0.5,n=+1"), ("test_ü", "test_ü")]
+    ("name", "file"),
+    [
+        ("test_x", "test_x"),
+        ("test_x[a-b]", "test_x.a-b"),
+        ("test_x[0.5,n=+1]", "test_x.0.5,n=+1"),
+        ("test_ü", "test_ü"),
+    ],
 )
 def test_a_name_that_is_one_of_a_file_stays(name: str, file: str) -> None:
     assert cassette_path(named(name)) == former_path(named(name)) == Path(f"/t/cassettes/test_m/{file}.jsonl")
@@ -36,7 +42,9 @@ def test_a_name_with_other_signs_has_a_digest_and_its_former_name_is_known() -> 
     assert former_path(named("test_x[<=]")).name == "test_x.-=.jsonl"
 
 
-def test_who_has_a_cassette_of_the_former_name_only_is_told_how_to_keep_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_has_a_cassette_of_the_former_name_only_is_told_how_to_keep_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     item = named("test_x[a b]", tmp_path / "test_m.py")
     path, former = cassette_path(item), former_path(item)
@@ -45,4 +53,7 @@ def test_who_has_a_cassette_of_the_former_name_only_is_told_how_to_keep_it(tmp_p
     former.touch()
     error = missing_cassette_error(path, "record it", former)
     assert "cassettes/test_m/test_x.a-b.jsonl may be this test's" in error.why
-    assert error.hint == f"record it; or, if it is this test's alone: mv cassettes/test_m/test_x.a-b.jsonl {path.relative_to(tmp_path)}"
+    assert (
+        error.hint
+        == f"record it; or, if it is this test's alone: mv cassettes/test_m/test_x.a-b.jsonl {path.relative_to(tmp_path)}"
+    )

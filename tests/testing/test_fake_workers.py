@@ -42,7 +42,11 @@ async def value(workers: SimulatedWorkers, call: CallRequest) -> Any:
 async def test_answers_by_function_by_table_and_in_turn() -> None:
     assert await value(SimulatedWorkers(lambda call: call.inputs["text"].upper()), ask()) == "HELLO"
     table = SimulatedWorkers(
-        {"reader": {"answer": None}, "loud": lambda call: call.name, "again": answer_sequence("first", lambda call: call.attempt)}
+        {
+            "reader": {"answer": None},
+            "loud": lambda call: call.name,
+            "again": answer_sequence("first", lambda call: call.attempt),
+        }
     )
     assert await value(table, ask()) == {"answer": None}
     assert await value(table, ask("loud")) == "loud"
@@ -123,9 +127,16 @@ async def test_texts_come_in_pieces_where_that_is_wished() -> None:
 
 @pytest.mark.parametrize(
     ("fault", "code", "retryable", "seconds"),
-    [("refused", "F203", True, 0), ("broken", "F212", False, 2), ("stall", "F205", True, 30), ("invalid", "M001", True, 2)],
+    [
+        ("refused", "F203", True, 0),
+        ("broken", "F212", False, 2),
+        ("stall", "F205", True, 30),
+        ("invalid", "M001", True, 2),
+    ],
 )
-def test_each_fault_refuses_with_its_code_after_its_time(fault: str, code: str, retryable: bool, seconds: float) -> None:
+def test_each_fault_refuses_with_its_code_after_its_time(
+    fault: str, code: str, retryable: bool, seconds: float
+) -> None:
     async def scene(clock: VirtualClock) -> tuple[CallReply, float]:
         workers = SimulatedWorkers(lambda call: "x", clock=clock, latency=2.0, faults=faults_of({fault: 1.0}))
         found = await replies(workers, ask(timeout=30.0))
@@ -138,7 +149,9 @@ def test_each_fault_refuses_with_its_code_after_its_time(fault: str, code: str, 
 
 
 async def test_a_wrong_type_is_another_type() -> None:
-    workers = SimulatedWorkers({"reader": "text", "count": 3, "row": {"a": 1}, "list": [1], "none": None}, faults=Faults(wrong_type=1.0))
+    workers = SimulatedWorkers(
+        {"reader": "text", "count": 3, "row": {"a": 1}, "list": [1], "none": None}, faults=Faults(wrong_type=1.0)
+    )
     for name, right in (("reader", str), ("count", int), ("row", dict), ("list", list), ("none", type(None))):
         assert not isinstance(await value(workers, ask(name)), right)
 

@@ -126,9 +126,12 @@ async def test_story(simulated):
 
 
 @pytest.mark.parametrize(
-    ("said", "shown"), [("(0)", "(0)"), ("()", "()"), ("", "()"), ("(2, 5)", "(2, 5)"), ("(True)", "(True)"), ("(n=3)", "(n=3)")]
+    ("said", "shown"),
+    [("(0)", "(0)"), ("()", "()"), ("", "()"), ("(2, 5)", "(2, 5)"), ("(True)", "(True)"), ("(n=3)", "(n=3)")],
 )
-def test_a_number_of_seeds_that_is_none_ends_the_test(said: str, shown: str, pytester: pytest.Pytester, run: Pytest) -> None:
+def test_a_number_of_seeds_that_is_none_ends_the_test(
+    said: str, shown: str, pytester: pytest.Pytester, run: Pytest
+) -> None:
     pytester.makepyfile(f"import pytest\n\n@pytest.mark.seeds{said}\nasync def test_never(simulated):\n    pass\n")
     result = run()
     result.assert_outcomes(failed=1)
@@ -166,7 +169,9 @@ class TestInAClass:
     run(f"--asyncio-mode={mode}").assert_outcomes(passed=4)
 
 
-def test_what_a_fixture_answers_holds_for_every_seed_and_what_a_test_answers_for_its_own(pytester: pytest.Pytester, run: Pytest) -> None:
+def test_what_a_fixture_answers_holds_for_every_seed_and_what_a_test_answers_for_its_own(
+    pytester: pytest.Pytester, run: Pytest
+) -> None:
     pytester.makepyfile(
         SHORT
         + """
@@ -255,7 +260,9 @@ def test_a_test_is_recorded_once_and_then_needs_nobody(pytester: pytest.Pytester
     result = run("--record")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["cassettes/test_model/test_the_model_finds_the_year.jsonl (1 call)"])
-    (pytester.path / "conftest.py").write_text("import pytest\n\n@pytest.fixture\ndef real_workers():\n    raise AssertionError('asked')\n")
+    (pytester.path / "conftest.py").write_text(
+        "import pytest\n\n@pytest.fixture\ndef real_workers():\n    raise AssertionError('asked')\n"
+    )
     run().assert_outcomes(passed=1)
     run("--record", "--replay").assert_outcomes(passed=1)
     run("--record").assert_outcomes(errors=1)
@@ -291,7 +298,9 @@ def test_another_prompt_fails_and_a_renamed_node_does_not(pytester: pytest.Pytes
 
 def test_restricted_data_is_recorded_only_where_the_test_says_so(pytester: pytest.Pytester, run: Pytest) -> None:
     page(pytester, "asking.py", "conftest.py")
-    text = PAGE["test_model.py"].replace("await cassette.run(", 'await cassette.orchestra.options(label="restricted").run(')
+    text = PAGE["test_model.py"].replace(
+        "await cassette.run(", 'await cassette.orchestra.options(label="restricted").run('
+    )
     (pytester.path / "test_model.py").write_text(text, "utf-8")
     result = run("--record")
     result.assert_outcomes(failed=1)
@@ -306,14 +315,18 @@ def test_restricted_data_is_recorded_only_where_the_test_says_so(pytester: pytes
 
 
 @pytest.mark.parametrize("ends", ["KeyboardInterrupt", "AssertionError('not that')"])
-def test_a_recording_that_ends_early_leaves_the_cassette_as_it_was(ends: str, pytester: pytest.Pytester, run: Pytest) -> None:
+def test_a_recording_that_ends_early_leaves_the_cassette_as_it_was(
+    ends: str, pytester: pytest.Pytester, run: Pytest
+) -> None:
     recorded(pytester, run)
     path = pytester.path / "cassettes" / "test_model" / "test_the_model_finds_the_year.jsonl"
     before = path.read_bytes()
     text = PAGE["test_model.py"] + f"    raise {ends}\n"
     (pytester.path / "test_model.py").write_text(text.replace("When was it completed?", "Which year?"), "utf-8")
     result = run("--record")
-    result.stdout.fnmatch_lines(["cassettes/test_model/test_the_model_finds_the_year.jsonl is as it was: its test did not pass"])
+    result.stdout.fnmatch_lines(
+        ["cassettes/test_model/test_the_model_finds_the_year.jsonl is as it was: its test did not pass"]
+    )
     assert path.read_bytes() == before
     path.unlink()
     run("--record").stdout.fnmatch_lines(["*.jsonl was not written: its test did not pass"])
@@ -364,8 +377,6 @@ def test_the_example_project_passes(pytester: pytest.Pytester, run: Pytest) -> N
 
 
 def test_pytest_loads_nothing_of_orchestra_for_tests_that_do_not_use_it() -> None:
-    script = (
-        "import pytest, sys, orchestra.testing.pytest_plugin; print(*sorted(name for name in sys.modules if name.startswith('orchestra')))"
-    )
+    script = "import pytest, sys, orchestra.testing.pytest_plugin; print(*sorted(name for name in sys.modules if name.startswith('orchestra')))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["orchestra", "orchestra.testing", "orchestra.testing.pytest_plugin"]

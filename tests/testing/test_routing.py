@@ -18,9 +18,17 @@ def test_some_lines_go_over_a_list_that_they_state_and_those_that_are_too_long_a
     values = {"request": {"type": "string"}, "text": {"type": "string"}}
     goal = "go on and on"
     offered = Capabilities.of(
-        [tools[name] for name in ("shout", "split", "join")], values, limits=PlanLimits(steps=4, width=2), request_text=goal
+        [tools[name] for name in ("shout", "split", "join")],
+        values,
+        limits=PlanLimits(steps=4, width=2),
+        request_text=goal,
     )
-    told = {"skills": prompt.capability_lines(offered.by_name.values()), "values": prompt.value_lines(values), "plan": "", "request": goal}
+    told = {
+        "skills": prompt.capability_lines(offered.by_name.values()),
+        "values": prompt.value_lines(values),
+        "plan": "",
+        "request": goal,
+    }
     chance, counts = Random(5), {True: 0, False: 0}
     for _ in range(400):
         try:

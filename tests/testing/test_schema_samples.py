@@ -44,7 +44,12 @@ SCHEMAS: list[dict[str, Any]] = [
     {"type": "array", "prefixItems": [{"type": "string"}, {"type": "null"}], "minItems": 2, "items": False},
     {"type": "object", "additionalProperties": {"type": "boolean"}, "required": ["sure"]},
     {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "string"}}]},
-    {"allOf": [{"properties": {"a": {"type": "string"}}, "required": ["a"]}, {"properties": {"b": {"type": "null"}}, "required": ["b"]}]},
+    {
+        "allOf": [
+            {"properties": {"a": {"type": "string"}}, "required": ["a"]},
+            {"properties": {"b": {"type": "null"}}, "required": ["b"]},
+        ]
+    },
     TREE,
 ]
 
@@ -67,7 +72,8 @@ def test_a_quote_stands_in_its_source(source: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "schema", [{"$ref": "https://example.org/x"}, {"type": "string", "pattern": "^(foo){7}$"}, {"allOf": [{"type": "colour"}]}]
+    "schema",
+    [{"$ref": "https://example.org/x"}, {"type": "string", "pattern": "^(foo){7}$"}, {"allOf": [{"type": "colour"}]}],
 )
 def test_what_it_cannot_make_it_refuses(schema: dict[str, Any]) -> None:
     with pytest.raises(InstanceError):

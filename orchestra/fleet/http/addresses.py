@@ -1,4 +1,6 @@
-"""Where the fleet's own servers listen, as its supervisor says; and the wait for those that start or restart."""
+"""Addresses of the fleet's local servers, as the supervisor reports them, and the wait for servers that start or
+restart.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +20,21 @@ from orchestra.fleet.supervisor.messages import HeartbeatRequest, StartRequest, 
 from orchestra.fleet.weights import weights
 
 SupervisorMode: TypeAlias = Literal["start", "adopt", "none"]
-"""`start` adopts a supervisor that is there, or starts one; `adopt` wants one; `none` uses endpoints only."""
+"""`start` uses a running supervisor or starts one; `adopt` requires a running one; `none` uses endpoints only."""
 POLL_INTERVAL = 0.3
-"""Seconds between two questions to the supervisor while a server is not ready."""
+"""Seconds between two requests to the supervisor while a server is not ready."""
 
 
 class LocalAddresses:
-    """The addresses of local servers. `bring_up` starts one; `url` waits for one that is down."""
+    """The addresses of local servers. `bring_up` starts a server; `url` waits for one that is down."""
 
     def __init__(
-        self, config: FleetConfig, supervisor: SupervisorClient, model_store: weights.ModelStore, mode: SupervisorMode, clock: Clock
+        self,
+        config: FleetConfig,
+        supervisor: SupervisorClient,
+        model_store: weights.ModelStore,
+        mode: SupervisorMode,
+        clock: Clock,
     ) -> None:
         self.config, self.mode = config, mode
         self.supervisor = supervisor
@@ -37,10 +44,10 @@ class LocalAddresses:
         self._spare_slots: dict[str, int] = {}
         self._lock = asyncio.Lock()
         self.on_address_change: Callable[[str], None] = lambda server: None
-        """Called with the name of a server that has another address than before."""
+        """Called with the name of a server whose address changed."""
 
     async def bring_up(self, server: str, progress: ProgressCallback = ignore_progress) -> None:
-        """Brings up one local server: weights, supervisor, health. Raises `FleetError`."""
+        """Starts one local server: weights, supervisor, health. Raises `FleetError`."""
         if self.mode == "none":
             return
         if self.mode == "adopt":
@@ -52,7 +59,8 @@ class LocalAddresses:
         except FleetError as error:
             if error.code != "F003" or self.mode == "adopt":
                 raise
-            await self._start(server, progress)  # whoever started the supervisor wanted another server, and fetched that one's weights
+            # The supervisor was started for another server, so only that server's weights are installed.
+            await self._start(server, progress)
             status = await self.supervisor.wait_until_ready(progress, self.config.first_start_patience, only=server)
         await self._update(status)
 
@@ -63,32 +71,41 @@ class LocalAddresses:
         await self.supervisor.start()
 
     async def _update(self, status: SupervisorReport) -> None:
-        moved = {one.name: one for one in status.servers if one.phase == "ready" and one.url and one.url != self._urls.get(one.name)}
+        moved = {
+            one.name: one
+            for one in status.servers
+            if one.phase == "ready" and one.url and one.url != self._urls.get(one.name)
+        }
         try:
             key = await self.supervisor.key(status) if moved else ""
         except FleetError as error:
             if error.code != "F008":
                 raise
-            return  # it has ended since: who asks next finds another one
+            return  # it has ended; the next request finds another supervisor
         for name, server in moved.items():
             self._urls[name], self._keys[name] = server.url or "", key
             self._spare_slots[name] = server.spare_slots
             self.on_address_change(name)
 
     def key(self, server: str) -> str:
-        """The key that a server wants at the address that is known; empty where it wants none."""
+        """Returns the key of a server at a known address; empty if it needs none."""
         return self._keys.get(server, "")
 
     def spare_slots(self, server: str) -> int:
-        """How many slots for adapters must stay free, as whoever started the server says: its vLLM may be another than ours."""
+        """Returns the adapter slots that must stay free, as reported by the process that started the server. Its vLLM
+        may
+        be another one.
+        """
         return self._spare_slots.get(server, 0)
 
     async def url(self, server: str, seconds: float) -> str | RequestError:
-        """The address of a server; waits for at most `seconds` while it restarts. For 0 it asks once, and waits for nothing."""
+        """Returns the address of a server. Waits at most `seconds` while it restarts; 0 asks once without waiting."""
         if found := self._urls.get(server):
             return found
         if self.mode == "none":
-            return RequestError.not_reached("F216", f"{server} is not running, and this command does not start it", "orchestra fleet start")
+            return RequestError.not_reached(
+                "F216", f"{server} is not running, and this command does not start it", "orchestra fleet start"
+            )
         deadline = self._clock.monotonic() + seconds
         try:
             while True:
@@ -100,8 +117,12 @@ class LocalAddresses:
                 if found := self._urls.get(server):
                     return found
                 if self._clock.monotonic() >= deadline:
-                    reason = f"{server} is still not ready after {seconds:.0f} s" if seconds else f"{server} is not ready"
-                    return RequestError("F216", reason, "orchestra fleet status", reached_model=False, retry_after=POLL_INTERVAL)
+                    reason = (
+                        f"{server} is still not ready after {seconds:.0f} s" if seconds else f"{server} is not ready"
+                    )
+                    return RequestError(
+                        "F216", reason, "orchestra fleet status", reached_model=False, retry_after=POLL_INTERVAL
+                    )
                 await self._clock.sleep(POLL_INTERVAL)
         except FleetError as error:
             return RequestError.from_error(error, retryable=True)
@@ -123,18 +144,18 @@ class LocalAddresses:
         return RequestError.from_error(error)
 
     def forget(self, server: str, url: str) -> None:
-        """Nobody listens at `root` any longer: the next request asks the supervisor."""
+        """Forgets a refused address. The next request asks the supervisor."""
         if self._urls.get(server) == url:
             del self._urls[server]
 
     async def report_stall(self, server: str) -> None:
-        """Tells the supervisor that a request waited in vain."""
+        """Reports to the supervisor that a request timed out."""
         if server in self.config.local_servers and self.mode != "none":
             with contextlib.suppress(FleetError):
                 await self.supervisor.notify(SuspectRequest(server))
 
     async def send_heartbeats(self, seconds: float) -> None:
-        """Tells the supervisor every few seconds that somebody is here; runs until it is cancelled."""
+        """Sends heartbeats to the supervisor until it is cancelled."""
         while True:
             await asyncio.sleep(seconds)
             with contextlib.suppress(FleetError):

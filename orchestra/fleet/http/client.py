@@ -1,7 +1,8 @@
-"""One HTTP exchange with a server: bytes out, bytes in, and every way in which it can fail as a value.
+"""HTTP exchanges with a server. Errors are values.
 
-No redirects, no proxies from the environment, no cookies, no compression; what comes back is bounded. An exchange that is
-cancelled closes its connection, by which vLLM aborts the request.
+No redirects, no proxies from the environment, no cookies, no compression. The response size is bounded. Cancelling an
+exchange closes
+its connection, which makes vLLM abort the request.
 """
 
 from __future__ import annotations
@@ -31,41 +32,43 @@ from orchestra.fleet.secrets import key_in_headers, redact, redact_bytes
 from orchestra.fleet.supervisor import port_owner
 
 KEEP_ALIVE_SECONDS = 3.0
-"""Seconds that an idle connection is kept: less than the 5 of uvicorn, which would close it while a request is under way."""
+"""Seconds that an idle connection is kept: less than uvicorn's 5, after which uvicorn closes it, possibly during a
+request.
+"""
 HAPPY_EYEBALLS_DELAY = 0.25
-"""Seconds until a name's next address is tried as well (RFC 8305, section 5)."""
+"""Seconds until the next address of a host is tried as well (RFC 8305, section 5)."""
 ERRNO_PATTERN = re.compile(r"\[Errno (\d+)\]")
-"""In the one message that asyncio makes of several."""
+"""The error numbers in the message that asyncio makes of several errors."""
 
 
 class HttpRequest(msgspec.Struct, frozen=True):
-    """What is sent: everything but the server's address and its key."""
+    """A request without the server's address and key."""
 
     path: str
-    """From the server's root, such as `/v1/chat/completions`."""
+    """The path from the server's root, such as `/v1/chat/completions`."""
     body: bytes | None = None
     """JSON; None makes it a GET."""
     label: Label = "public"
-    """Of the data in the body."""
+    """The label of the data in the body."""
     stream: bool = False
     queue_request: QueueRequest = NO_RUN
-    """What decides who goes first where requests wait for each other."""
+    """The properties that decide the order in the queue."""
 
 
 class HttpResponse(msgspec.Struct, frozen=True):
-    """What came back with status 200, whole."""
+    """A complete response with status 200."""
 
     sent: bytes
     received: bytes
 
 
 class ConnectionPool:
-    """A server's address, and the connections to it that wait for a request."""
+    """The address of a server, and its idle connections."""
 
     __slots__ = ("_head_cache", "_host", "_path", "authority", "host", "idle", "is_ip_address", "port", "secure")
 
     def __init__(self, root: str) -> None:
-        """Raises `ValueError` for what is no address."""
+        """Raises `ValueError` for an invalid address."""
         parts = urlsplit(root)
         if not parts.hostname:
             raise ValueError(f"{root} has no host")
@@ -75,12 +78,12 @@ class ConnectionPool:
         self._host = self.authority if self.authority.isascii() else self.authority.encode("idna").decode()
         self._path = quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=-._~")
         self._head_cache: dict[tuple[str, bool], bytes] = {}
-        """Of requests without headers of their own, up to the length of the body."""
+        """Heads of requests without extra headers, up to the content length."""
         self.idle: list[HttpConnection] = []
         self.is_ip_address = _is_ip_address(self.host)
 
     def head(self, request: HttpRequest, headers: Mapping[str, str]) -> bytes:
-        """The request line and the headers, for a body of its length. Raises `ValueError` for a header that is none."""
+        """Returns the request line and the headers. Raises `ValueError` for an invalid header."""
         if headers:
             head = self._head(request, headers)
         elif (known := self._head_cache.get((request.path, request.body is None))) is None:
@@ -90,7 +93,10 @@ class ConnectionPool:
         return head + (b"\r\n" if request.body is None else b"Content-Length: %d\r\n\r\n" % len(request.body))
 
     def _head(self, request: HttpRequest, headers: Mapping[str, str]) -> bytes:
-        lines = [f"{'GET' if request.body is None else 'POST'} {self._path}{request.path} HTTP/1.1", f"Host: {self._host}"]
+        lines = [
+            f"{'GET' if request.body is None else 'POST'} {self._path}{request.path} HTTP/1.1",
+            f"Host: {self._host}",
+        ]
         lines += ["User-Agent: orchestra", "Accept: */*", "Accept-Encoding: identity"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         lines += [] if request.body is None else ["Content-Type: application/json"]
@@ -108,7 +114,7 @@ def _is_ip_address(host: str) -> bool:
 
 
 class HttpClient:
-    """The connections to all servers of a fleet. Open it as a context; it leaves no socket behind."""
+    """The connections to all servers of a fleet. Use it as a context manager; it closes all sockets."""
 
     def __init__(self, limits: FleetLimits) -> None:
         self.limits = limits
@@ -131,7 +137,7 @@ class HttpClient:
         for _turn in range(100):
             if not self._open:
                 break
-            await asyncio.sleep(0)  # what was broken off is told of it in the loop's next turns
+            await asyncio.sleep(0)  # aborted connections are notified in the next turns of the loop
 
     async def exchange(
         self,
@@ -143,11 +149,19 @@ class HttpClient:
         *,
         own_server: bool = False,
     ) -> HttpResponse | RequestError:
-        """Sends one request to the server at `root`, and gives its answer or what went wrong, within `seconds`.
+        """Sends one request and returns the response or the error.
 
-        A key among the headers stands in neither, though the server says it again; `on_body` gets each part of the body as it
-        comes. `own_server` is for a server of this user on this machine: where another user's program listens in its place, nothing is
-        sent.
+        The key in the headers is redacted in both, if the server repeats it.
+
+        Args:
+            root: The address of the server.
+            request: The request.
+            headers: Further headers, such as the key.
+            seconds: The timeout.
+            on_body: Called with each part of the body.
+            own_server: Whether the server is a process of this user on this machine. If the port belongs to another
+            user's process, nothing is
+                sent.
         """
         assert self._loop is not None, "the client is used inside its context"
         sent = request.body or b""
@@ -180,19 +194,23 @@ class HttpClient:
         if fault is None:
             if connection.status == 200:
                 return HttpResponse(sent, received)
-            fault = replace(_status_error(connection.status, connection.headers, received, key), status=connection.status)
+            fault = replace(
+                _status_error(connection.status, connection.headers, received, key), status=connection.status
+            )
         return replace(fault, reason=redact(fault.reason, key), sent=sent, received=received)
 
     async def _connect(
         self, loop: asyncio.AbstractEventLoop, root: str, pool: ConnectionPool, seconds: float
     ) -> HttpConnection | RequestError:
-        """A new connection, within `connect_seconds`, and within `seconds` in any case."""
+        """Opens a connection within `connect_seconds` and `seconds`."""
         if pool.secure and self._ssl_context is None:
             self._ssl_context = ssl.create_default_context()
         most = self.limits.connect_seconds
-        # To race a number costs as much as to connect, and it has no other address; uvloop knows no races.
+        # A numeric address has no alternatives, and racing costs as much as connecting. uvloop has no race.
         race: dict[str, Any] = (
-            {} if pool.is_ip_address or not isinstance(loop, asyncio.BaseEventLoop) else {"happy_eyeballs_delay": HAPPY_EYEBALLS_DELAY}
+            {}
+            if pool.is_ip_address or not isinstance(loop, asyncio.BaseEventLoop)
+            else {"happy_eyeballs_delay": HAPPY_EYEBALLS_DELAY}
         )
         try:
             async with asyncio.timeout(max(0.0, min(seconds, most))) as limit:
@@ -212,12 +230,12 @@ class HttpClient:
                 return replace(timeout_error(seconds), reached_model=False)
             late = f"no connection within {most:g} s"
             return _unreachable_error(root, late if limit.expired() else _connect_reason(error), lost=True)
-        except ValueError as error:  # a name that is no host's
+        except ValueError as error:  # an invalid host name
             return _unreachable_error(root, str(error), lost=False)
         return connection
 
     def _take_idle(self, pool: ConnectionPool) -> HttpConnection | None:
-        """The connection that was used last, if it can be used again."""
+        """Returns the most recently used idle connection that is still usable."""
         assert self._loop is not None, "the client is used inside its context"
         oldest = self._loop.time() - KEEP_ALIVE_SECONDS
         while pool.idle:
@@ -236,7 +254,7 @@ class HttpClient:
             self._sweep_timer = self._loop.call_later(KEEP_ALIVE_SECONDS, self._close_expired)
 
     def _close_expired(self) -> None:
-        """Ends what has been idle for too long, and looks again later where something is left."""
+        """Closes connections that were idle for too long, and schedules the next check."""
         assert self._loop is not None, "leaving the context ends it"
         oldest = self._loop.time() - KEEP_ALIVE_SECONDS
         for place in self._pools.values():
@@ -249,19 +267,23 @@ class HttpClient:
 
 
 def _connect_reason(error: OSError) -> str:
-    """The system's word for why there is no connection; of a name with several addresses each may have its own."""
+    """Returns the system's reason for a failed connection. Each address of a host may have its own."""
     told = {error.errno} if error.errno else {int(number) for number in ERRNO_PATTERN.findall(str(error))}
     return ", ".join(os.strerror(number) for number in sorted(told)) or str(error)
 
 
 def _unreachable_error(root: str, reason: str, *, lost: bool) -> RequestError:
     return RequestError(
-        "F203", f"{root} cannot be reached: {printable(reason)}", "orchestra fleet status", reached_model=False, unreachable=lost
+        "F203",
+        f"{root} cannot be reached: {printable(reason)}",
+        "orchestra fleet status",
+        reached_model=False,
+        unreachable=lost,
     )
 
 
 def _status_error(status: int, headers: Mapping[str, str], body: bytes, key: str = "") -> RequestError:
-    """What a status other than 200 means (RFC 9110, section 15)."""
+    """Returns the error for a status other than 200 (RFC 9110, section 15)."""
     said = _error_message(body, key)
     reason = f"HTTP {status}{': ' + said if said else ''}"
     match status:
@@ -270,22 +292,32 @@ def _status_error(status: int, headers: Mapping[str, str], body: bytes, key: str
             fault = RequestError.not_reached("F204", f"the server is too busy ({reason})", hint)
             return replace(fault, retryable=True, busy=True, retry_after=_parse_retry_after(headers.get("retry-after")))
         case 401 | 403:
-            return RequestError.not_reached("F214", f"the server wants another key ({reason})", "check `api_key:` of the fleet file")
+            return RequestError.not_reached(
+                "F214", f"the server wants another key ({reason})", "check `api_key:` of the fleet file"
+            )
         case 404:
             return RequestError.not_reached(
-                "F212", f"the server does not know the model, the adapter or the path ({reason})", "orchestra fleet status"
+                "F212",
+                f"the server does not know the model, the adapter or the path ({reason})",
+                "orchestra fleet status",
             )
         case 400 | 413 | 422 if _is_context_overflow(said):
             hint = "give it less text, or lower max_output"
-            return RequestError.not_reached("F215", f"the prompt and `max_output` are longer than the model's context ({reason})", hint)
+            return RequestError.not_reached(
+                "F215", f"the prompt and `max_output` are longer than the model's context ({reason})", hint
+            )
         case 408 | 500 | 502 | 504:
             return RequestError("F208", f"the server failed ({reason})", "orchestra fleet logs")
         case _ if 300 <= status < 400:
             where = printable(redact(headers.get("location", "somewhere else"), key))
             hint = "write the final address as `endpoint:`"
-            return RequestError.not_reached("F213", f"the server points to {where}, and redirects are not followed", hint)
+            return RequestError.not_reached(
+                "F213", f"the server points to {where}, and redirects are not followed", hint
+            )
         case _ if status >= 500:
-            return RequestError("F208", f"the server failed ({reason})", "orchestra fleet logs", retryable=status != 501)
+            return RequestError(
+                "F208", f"the server failed ({reason})", "orchestra fleet logs", retryable=status != 501
+            )
         case _:
             hint = "orchestra runs show RUN NODE --prompt   # what was sent"
             return RequestError.not_reached("F207", f"the server refuses the request ({reason})", hint)
@@ -293,11 +325,14 @@ def _status_error(status: int, headers: Mapping[str, str], body: bytes, key: str
 
 def _is_context_overflow(said: str) -> bool:
     lowered = said.lower()
-    return any(mark in lowered for mark in ("context length", "max_model_len", "maximum model length", "context window", "context size"))
+    return any(
+        mark in lowered
+        for mark in ("context length", "max_model_len", "maximum model length", "context window", "context size")
+    )
 
 
 def _error_message(body: bytes, key: str) -> str:
-    """The server's own words, where it has any: `error.message`, `message` or `detail`, else nothing."""
+    """Returns the server's message: `error.message`, `message` or `detail`; else an empty string."""
     try:
         value = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -310,7 +345,9 @@ def _error_message(body: bytes, key: str) -> str:
 
 
 def _parse_retry_after(text: str | None) -> float | None:
-    """Seconds that a server asks to wait: a number, or a date (RFC 9110, section 10.2.3); None where it says neither."""
+    """Returns the seconds of a `Retry-After`: a number, or a date (RFC 9110, section 10.2.3); None for
+    another value.
+    """
     if not text:
         return None
     if text.isascii() and text.isdigit():
@@ -319,5 +356,5 @@ def _parse_retry_after(text: str | None) -> float | None:
         date = email.utils.parsedate_to_datetime(text)
     except (ValueError, OverflowError):
         return None
-    # One of the three forms does not name its zone, which is that of the others.
+    # One of the three date formats has no time zone; it is GMT like the others.
     return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time())

@@ -1,7 +1,9 @@
-"""One connection to a server, HTTP/1.1: a request at a time, its answer read by llhttp, the parser of Node.js, by way of httptools.
+"""One HTTP/1.1 connection to a server: one request at a time, parsed by llhttp, the parser of Node.js, through
+httptools.
 
-It costs a quarter of what a client of many uses costs. Whatever goes wrong becomes a `RequestError`. Nothing is kept of an answer that was
-not read to its end: the connection is broken off, by which vLLM notices that nobody waits any longer.
+It costs a quarter of a general-purpose client. All errors become a `RequestError`. A connection whose response was not
+read to its end
+is aborted, which makes vLLM abort the request.
 """
 
 from __future__ import annotations
@@ -15,32 +17,37 @@ import httptools
 from orchestra.fleet.request_errors import RequestError, printable
 
 MAX_HEAD_BYTES = 1 << 16
-"""Bytes of an answer's status and headers at most."""
+"""Size limit of a response's status and headers."""
 MAX_ERROR_BYTES = 1 << 16
-"""Bytes that are read of an answer which is an error."""
+"""Bytes that are read of an error response."""
 SHORT_TIMEOUT = 3.0
-"""Seconds in which a server that is well may have no answer yet: who gives it less learns nothing of it."""
+"""A timeout up to this many seconds is no evidence about the server: a healthy server may need as long."""
 KEPT_HEADERS = (b"retry-after", b"location")
-"""Headers that somebody asks for."""
+"""Response headers that are kept."""
 LENGTH_HEADERS = (b"content-length", b"transfer-encoding")
-"""Headers that say where a body ends; without them it ends with the connection."""
+"""Headers that state the end of a body. Without them it ends with the connection."""
 
 BodyCallback: TypeAlias = Callable[[bytes], RequestError | float | None]
-"""Takes a piece of a streamed answer as it comes; a fault ends the exchange. A number says that the answer is whole, and for how many
-seconds from now the stream may still end by itself."""
+"""Called with each part of a streamed body. An error ends the exchange. A number means that the response is complete,
+and
+how many
+seconds the stream may take to end by itself.
+"""
 
 
 class HttpConnection(asyncio.Protocol):
-    """A connection that is open. `exchange` gives None once a whole answer is there: its `status`, its `headers`, its body."""
+    """An open connection. After `exchange` returned None, `status`, `headers` and the body of a complete response are
+    available.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, open_connections: set[HttpConnection]) -> None:
-        """It is in `open_connections` from its beginning to its end."""
+        """The connection adds itself to `open_connections`, and removes itself when it ends."""
         self.status = 0
         self.headers: dict[str, str] = {}
         self.usable = False
         """Whether another request may be sent."""
         self.idle_since = 0.0
-        """When the last answer ended, in the loop's time."""
+        """The end of the latest response, in the loop's time."""
         self._loop, self._open_connections = loop, open_connections
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
@@ -54,28 +61,36 @@ class HttpConnection(asyncio.Protocol):
 
     @property
     def port(self) -> int:
-        """That of this end; 0 where it is none of the internet's."""
+        """The local port; 0 if it is not an internet socket."""
         name = self._transport.get_extra_info("sockname") if self._transport is not None else None
         return int(name[1]) if isinstance(name, tuple) else 0
 
     def take_body(self) -> bytes:
-        """The body of the answer, as far as it came; it is not kept here any longer."""
+        """Returns the body received so far, and releases it."""
         body, self._pieces = b"".join(self._pieces), []
         return body
 
     async def exchange(
-        self, request: bytes, seconds: float, max_bytes: int, on_body: BodyCallback | None = None, silence: float | None = None
+        self,
+        request: bytes,
+        seconds: float,
+        max_bytes: int,
+        on_body: BodyCallback | None = None,
+        silence: float | None = None,
     ) -> RequestError | None:
-        """Sends a request and reads its answer.
+        """Sends a request and reads its response. Cancellation aborts the connection.
 
-        The body has at most `max_bytes` bytes. It takes at most `seconds`, with pauses of at most `silence` seconds.
-
-        Being cancelled breaks the connection off.
+        Args:
+            request: The bytes of the request.
+            seconds: The timeout.
+            max_bytes: The size limit of the body.
+            on_body: Called with each part of the body.
+            silence: The longest pause between two parts of the response, in seconds.
         """
         assert self._transport is not None, "it is open"
         assert self._waiter is None, "one exchange at a time"
         if not self.usable:
-            return connection_error(False, None)  # it ended before its first request
+            return connection_error(False, None)  # the connection ended before its first request
         self.status, self.headers, self.usable = 0, {}, False
         self._pieces, self._size, self._max_bytes, self._head_bytes = [], 0, max_bytes, 0
         self._head_complete = self._has_length = self._complete = self._malformed = self._stream_done = False
@@ -94,26 +109,29 @@ class HttpConnection(asyncio.Protocol):
             if self._linger_timer is not None:
                 self._linger_timer.cancel()
             self._waiter = self._on_body = self._linger_timer = None
-            self.usable = self.usable and self._complete and not self._malformed and not self._transport.get_write_buffer_size()
+            self.usable = (
+                self.usable and self._complete and not self._malformed and not self._transport.get_write_buffer_size()
+            )
             self.idle_since = self._loop.time()
             if not self.usable:
                 self._transport.abort()
 
     def abort(self) -> None:
-        """Breaks the connection off."""
+        """Aborts the connection."""
         self.usable = False
         if self._transport is not None:
             self._transport.abort()
 
     def _finish(self, fault: RequestError | None) -> None:
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None if self._stream_done else fault)  # nothing that happens after its end spoils a stream
+            # An error after the end of a stream is ignored.
+            self._waiter.set_result(None if self._stream_done else fault)
 
     def _on_timeout(self, seconds: float) -> None:
         self._finish(timeout_error(seconds))
 
     def _check_silence(self, waiter: asyncio.Future[RequestError | None]) -> None:
-        """A pause may have been too long: then the exchange ends, else somebody looks again."""
+        """Ends the exchange if the pause was too long, else schedules the next check."""
         if waiter.done():
             return
         left = self._last_data_at + self._silence_timeout - self._loop.time()
@@ -123,15 +141,15 @@ class HttpConnection(asyncio.Protocol):
             reason = f"the answer stalled: nothing came for {self._silence_timeout:.0f} s"
             self._finish(RequestError("F205", reason, "orchestra fleet status"))
 
-    # What asyncio calls
+    # Called by asyncio.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It is open."""
+        """Called when the connection is open."""
         self._transport, self.usable = cast(asyncio.Transport, transport), True
         self._open_connections.add(self)
 
     def data_received(self, data: bytes) -> None:
-        """Some bytes of an answer; of those that nobody asked for the connection ends."""
+        """Called with received bytes. Unrequested bytes close the connection."""
         waiter = self._waiter
         if waiter is None or waiter.done():
             self.abort()
@@ -144,7 +162,7 @@ class HttpConnection(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
             if not waiter.done():
-                waiter.set_exception(error.__context__ or error)  # of whoever reads the stream
+                waiter.set_exception(error.__context__ or error)  # an error of the reader of the stream
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._malformed = True
             self._finish(protocol_error(str(error)))
@@ -152,7 +170,7 @@ class HttpConnection(asyncio.Protocol):
             self._finish(protocol_error(f"its headers have more than {MAX_HEAD_BYTES} bytes"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It has ended; with it a body whose end nothing else says."""
+        """Called when the connection has ended. A body without a stated length ends with it."""
         self.usable = False
         self._open_connections.discard(self)
         if exc is None and self._head_complete and not self._has_length:
@@ -160,14 +178,14 @@ class HttpConnection(asyncio.Protocol):
         else:
             self._finish(connection_error(bool(self._size), exc))
 
-    # What the parser calls
+    # Called by the parser.
 
     def on_message_begin(self) -> None:
-        """An answer begins. After a whole one nobody has asked for another."""
+        """Called at the start of a response. A second response without a request is an error."""
         self._malformed = self._head_complete
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header of the answer."""
+        """Called with each header."""
         if self._malformed:
             return
         name = name.lower()
@@ -177,7 +195,7 @@ class HttpConnection(asyncio.Protocol):
             self.headers[name.decode()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        """The head is whole; one with a status below 200 only says that the answer is yet to come."""
+        """Called at the end of the headers. An interim response (status below 200) is skipped."""
         if self._malformed:
             return
         self.status = self._parser.get_status_code()
@@ -190,7 +208,7 @@ class HttpConnection(asyncio.Protocol):
             self.headers = {}
 
     def on_body(self, body: bytes) -> None:
-        """A piece of the body."""
+        """Called with each part of the body."""
         waiter = self._waiter
         if waiter is None or waiter.done():
             return
@@ -204,13 +222,13 @@ class HttpConnection(asyncio.Protocol):
                 self._finish(end)
                 return
             if self._linger_timer is not None and self._linger_timer.when() <= self._loop.time() + end:
-                return  # what goes on coming, such as pings, puts nothing off
+                return  # later parts, such as pings, do not extend the limit
             if self._linger_timer is not None:
                 self._linger_timer.cancel()
             self._linger_timer = self._loop.call_later(end, _finish_stream, waiter)
 
     def on_message_complete(self) -> None:
-        """The answer is whole, where it is not one that only says that the answer is yet to come."""
+        """Called at the end of a response. An interim response is skipped."""
         if self._malformed or not self._head_complete:
             return
         waiter = self._waiter
@@ -220,31 +238,36 @@ class HttpConnection(asyncio.Protocol):
 
 
 def _finish_stream(waiter: asyncio.Future[RequestError | None]) -> None:
-    """The body of a stream that is over has not ended: its server, or somebody on the way, keeps the connection open."""
+    """Ends the exchange of a complete stream whose body does not end, because the server or a proxy keeps the
+    connection
+    open.
+    """
     if not waiter.done():
         waiter.set_result(None)
 
 
 def timeout_error(seconds: float) -> RequestError:
-    """The time is up."""
+    """Returns the error of a timeout."""
     hint = "raise the node's `timeout`, or ask for less `max_output`"
     return RequestError("F205", f"no whole answer within {seconds:.1f} s", hint, timed_out=seconds < SHORT_TIMEOUT)
 
 
 def protocol_error(reason: str) -> RequestError:
-    """Whoever answers is no server for HTTP."""
+    """Returns the error of a response that is not HTTP."""
     return RequestError(
-        "F209", f"what answers there does not speak HTTP as it should: {printable(reason)}", "check the address of the server"
+        "F209",
+        f"what answers there does not speak HTTP as it should: {printable(reason)}",
+        "check the address of the server",
     )
 
 
 def connection_error(begun: bool, error: Exception | None) -> RequestError:
-    """The connection ended before the answer did."""
+    """Returns the error of a connection that ended before the response did."""
     where = "in the middle of the answer" if begun else "before an answer came"
     why = type(error).__name__ if error is not None else "it was closed"
     return RequestError("F206", f"the connection broke {where} ({why})", "orchestra fleet status", unreachable=True)
 
 
 def size_error(most: int) -> RequestError:
-    """The answer has more bytes than are read."""
+    """Returns the error of a response above the size limit."""
     return RequestError("F210", f"the answer has more than {most} bytes", "ask for less `max_output`")

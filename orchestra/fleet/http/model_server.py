@@ -1,6 +1,6 @@
-"""The requests to a model server: chat, token count, adapters, load.
+"""Requests to a model server: chat, token count, adapters, load.
 
-Each answer is typed; each failure is a `RequestError`.
+Responses are typed. Failures are `RequestError` values.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ from orchestra.fleet.sender import Deadline, Sender, SendResult, send_error, wit
 
 TextCallback: TypeAlias = Callable[[str], None]
 LARGE_RESPONSE_BYTES = 1 << 16
-"""Bytes of an answer from which on it is looked through beside the loop: half a megabyte may take a tenth of a second."""
+"""Size of a response from which on it is searched for the key on a thread: half a megabyte may take a tenth of a
+second.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelClient:
-    """Speaks to the servers of a fleet through its one sender."""
+    """The client of the model servers of a fleet, on top of its sender."""
 
     sender: Sender
 
@@ -48,13 +50,18 @@ class ModelClient:
         queue_request: QueueRequest = NO_RUN,
         once: bool = False,
     ) -> Completion | RequestError:
-        """A chat completion. `model` names an adapter; the server's own model where it is empty.
+        """Requests a chat completion.
 
-        `queue_request` is for the queue before the server.
-
-        `once`: nothing is sent again, because there is another server to ask.
-
-        `on_text` gets the text as it is written, if `chat.stream` is set; of a request that was sent again, from the start.
+        Args:
+            server: The name of the server.
+            chat: The request.
+            model: The name of an adapter; empty for the server's own model.
+            label: The label of the data in the chat.
+            seconds: The timeout in all, or a deadline.
+            queue_request: The properties that decide the order in the queue.
+            once: Whether to give up after one try, because the caller can use another server.
+            on_text: Called with the text as it is generated, if `chat.stream` is set. A resent request starts from the
+            beginning.
         """
         target = self.sender.config.servers[server]
         name, dialect = model or target.model, target.dialect
@@ -65,7 +72,10 @@ class ModelClient:
             sent = await self.sender.send(server, request, seconds=seconds, once=once)
             if isinstance(sent.result, HttpResponse):
                 return await self._redact(
-                    server, _with_usage(sent, sent.result, openai_protocol.read_completion(body, sent.result.received, name, dialect))
+                    server,
+                    _with_usage(
+                        sent, sent.result, openai_protocol.read_completion(body, sent.result.received, name, dialect)
+                    ),
                 )
             return await self._redact(server, with_resends(sent, sent.result))
         streams: list[ChatStream] = []
@@ -84,17 +94,29 @@ class ModelClient:
         if isinstance(sent.result, HttpResponse):
             if live:
                 live[-1].end()
-            return await self._redact(server, _with_usage(sent, sent.result, streams[-1].result(body, sent.result.received)))
-        return await self._redact(server, with_resends(sent, streams[-1].with_usage(sent.result) if streams else sent.result))
+            return await self._redact(
+                server, _with_usage(sent, sent.result, streams[-1].result(body, sent.result.received))
+            )
+        return await self._redact(
+            server, with_resends(sent, streams[-1].with_usage(sent.result) if streams else sent.result)
+        )
 
     async def count_tokens(
-        self, server: str, messages: Sequence[Mapping[str, str]], *, label: Label = "internal", priority: int = 0, seconds: float = 10
+        self,
+        server: str,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        label: Label = "internal",
+        priority: int = 0,
+        seconds: float = 10,
     ) -> int | RequestError:
-        """How many tokens a chat is, with the server's own template and tokenizer (vLLM's `/tokenize`)."""
+        """Returns the number of tokens of a chat with the server's template and tokenizer (vLLM's `/tokenize`)."""
         model = self.sender.config.servers[server].model
         body = msgspec.json.encode({"model": model, "messages": list(messages), "add_generation_prompt": True})
         sent = await self.sender.send(
-            server, HttpRequest("/tokenize", body, label, queue_request=QueueRequest(priority=priority)), seconds=seconds
+            server,
+            HttpRequest("/tokenize", body, label, queue_request=QueueRequest(priority=priority)),
+            seconds=seconds,
         )
         if (fault := send_error(sent)) is not None:
             return fault
@@ -102,33 +124,46 @@ class ModelClient:
         return tokens if isinstance(tokens, RequestError) else len(tokens)
 
     async def load_adapter(self, server: str, name: str, folder: str) -> RequestError | None:
-        """Loads an adapter from a folder of the server's machine; None where it is loaded, also where it was before."""
+        """Loads an adapter from a folder on the server's machine.
+
+        Returns None if it is loaded, also if it was before.
+        """
         body = msgspec.json.encode({"lora_name": name, "lora_path": folder})
         fault = send_error(await self.sender.send(server, HttpRequest("/v1/load_lora_adapter", body), seconds=120))
         if fault is None or (fault.code == "F207" and "already" in fault.reason):
             return None
         return replace(
-            fault, code="F212", reason=f"the adapter {name!r} cannot be loaded: {fault.reason}", retryable=fault.unreachable or fault.busy
+            fault,
+            code="F212",
+            reason=f"the adapter {name!r} cannot be loaded: {fault.reason}",
+            retryable=fault.unreachable or fault.busy,
         )
 
     async def unload_adapter(self, server: str, name: str) -> RequestError | None:
-        """Unloads an adapter; None where it is gone, also where it was not there. vLLM's engine keeps its slot filled until it needs it."""
+        """Unloads an adapter. Returns None if it is not loaded any more. vLLM's engine keeps its slot filled until the
+        slot is needed.
+        """
         body = msgspec.json.encode({"lora_name": name})
         fault = send_error(await self.sender.send(server, HttpRequest("/v1/unload_lora_adapter", body), seconds=60))
         return None if fault is None or fault.code == "F212" else fault
 
     async def adapters(self, server: str, *, once: bool = False) -> list[str] | RequestError:
-        """The adapters that are loaded; `once` is for a caller that has another server to ask."""
+        """Returns the loaded adapters. `once`: give up after one try, because the caller can use another server."""
         sent = await self.sender.send(server, HttpRequest("/v1/models"), seconds=10, once=once)
-        return send_error(sent) or vllm_metrics.parse_adapters(self._body(sent), self.sender.config.servers[server].model)
+        return send_error(sent) or vllm_metrics.parse_adapters(
+            self._body(sent), self.sender.config.servers[server].model
+        )
 
     async def read_load(self, server: str) -> vllm_metrics.ServerLoad | RequestError:
-        """A reading of vLLM's `/metrics`."""
+        """Returns the load from vLLM's `/metrics`."""
         sent = await self.sender.send(server, HttpRequest("/metrics"), seconds=10)
         return send_error(sent) or vllm_metrics.parse_metrics(self._body(sent).decode("utf-8", "replace"))
 
     async def _redact(self, server: str, result: Completion | RequestError) -> Completion | RequestError:
-        """The same without the server's key, which an answer may bring in pieces: then its bytes are not kept either."""
+        """Returns the result without the server's key.
+
+        If the key is split within the response, its bytes are dropped.
+        """
         if not (key := self.sender.key(server)):
             return result
         look = partial(contains_split_key, result.received, key)
@@ -145,7 +180,7 @@ class ModelClient:
 
 
 def _with_usage(sent: SendResult, answer: HttpResponse, result: Completion | RequestError) -> Completion | RequestError:
-    """What was read of an answer, with what it took to get it."""
+    """Returns the result with the usage of the request."""
     if isinstance(result, RequestError):
         return replace(result, sent=answer.sent, received=answer.received)
     usage = msgspec.structs.replace(result.usage, seconds=sent.seconds, resends=sent.resends)

@@ -1,6 +1,7 @@
-"""OpenAI's API as vLLM, Ollama, llama.cpp and providers speak it: requests written, answers read. Pure functions.
+"""OpenAI's API in the dialects of vLLM, Ollama, llama.cpp and providers: encodes requests, parses responses. Pure
+functions.
 
-Answers are read strictly: whatever is not what the API says becomes a `RequestError`, never an exception.
+Responses are parsed strictly. A response that violates the API becomes a `RequestError`, never an exception.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from orchestra.fleet.config import Dialect
 from orchestra.fleet.request_errors import RequestError
 from orchestra.schema.strict_json import MAX_BYTES
 
-COMMON_SAMPLING = frozenset({"temperature", "top_p", "seed", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs", "stop"})
-"""Sampling that every server knows."""
+COMMON_SAMPLING = frozenset(
+    {"temperature", "top_p", "seed", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs", "stop"}
+)
+"""Sampling parameters that all servers support."""
 EXTENDED_SAMPLING = COMMON_SAMPLING | {
     "top_k",
     "min_p",
@@ -28,41 +31,44 @@ EXTENDED_SAMPLING = COMMON_SAMPLING | {
     "prompt_logprobs",
     "skip_special_tokens",
 }
-"""And what vLLM, Ollama and llama.cpp know beyond it."""
+"""Sampling parameters of vLLM, Ollama and llama.cpp."""
 TENANT_ARGUMENT = "orchestra_tenant"
-"""Whose request it is, for `orchestra.fleet.vllm_cpu.speculation`: a worker does not see `cache_salt`. Any other vLLM passes over it."""
+"""The tenant of a request for `orchestra.fleet.vllm_cpu.speculation`, because a worker does not get `cache_salt`. Other
+versions of vLLM
+ignore it.
+"""
 MAX_LINE_BYTES = MAX_BYTES
-"""Bytes of one line of a stream at most."""
+"""Size limit of a line of a stream."""
 DONE_LINGER = 0.25
-"""Seconds in which a body may still end after its stream has said `[DONE]`, so that the connection can be used again."""
+"""Seconds in which a body may end after `[DONE]`, so that the connection can be reused."""
 FINISH_LINGER = 3.0
-"""Seconds in which more may come after the model said that it ended: what it cost, `[DONE]`. Some servers never say either."""
+"""Seconds in which usage or `[DONE]` may follow after the model's end. Some servers send neither."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-"""A byte order mark, which some servers and proxies put before their texts."""
+"""A byte order mark, which some servers and proxies send first."""
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A chat request, before it is written in a server's dialect."""
+    """A chat request, independent of the server's dialect."""
 
     messages: Sequence[Mapping[str, str]]
     max_output: int
     sampling: Mapping[str, Any] = {}
     stop: Sequence[str] = ()
     constraint: Mapping[str, Any] | None = None
-    """The body of vLLM's `structured_outputs`: exactly one of json, regex, choice, grammar, structural_tag."""
+    """The value of vLLM's `structured_outputs`: exactly one of json, regex, choice, grammar, structural_tag."""
     schema: Mapping[str, Any] | None = None
-    """JSON Schema of the output, for servers that know `response_format` only."""
+    """JSON Schema of the output, for servers with `response_format` only."""
     priority: int | None = None
     cache_salt: str = ""
     stream: bool = False
     logprobs: bool = False
-    """Whether to tell the log-probability of each token that is written (vLLM only: some providers' models refuse to)."""
+    """Whether to return the log-probability of each output token (vLLM only: some providers' models refuse it)."""
     continue_last: bool = False
-    """Whether the last message, of the assistant, is to be gone on with (vLLM only)."""
+    """Whether to continue the last message, which is the assistant's (vLLM only)."""
 
 
 class Token(msgspec.Struct, frozen=True):
-    """One token that was written, its natural log-probability, and what else could have stood there."""
+    """An output token, its natural log-probability, and its alternatives."""
 
     text: str
     logprob: float
@@ -70,22 +76,25 @@ class Token(msgspec.Struct, frozen=True):
 
 
 class Completion(msgspec.Struct, frozen=True):
-    """A text that a model wrote, and the exact bytes that were exchanged for it."""
+    """The text of a model, and the exact bytes of the exchange."""
 
     text: str
     finish_reason: str
-    """`stop`, `length` (cut off), or another of the server's words."""
+    """`stop`, `length` (cut off), or another word of the server."""
     model: str
     usage: Usage
     usage_is_exact: bool = True
-    """Whether the server counted the tokens; else `usage` has upper bounds: no token is shorter than a byte."""
+    """Whether the server counted the tokens; else `usage` is an upper bound: no token is shorter than a byte."""
     tokens: tuple[Token, ...] = ()
     sent: bytes = b""
     received: bytes = b""
 
 
 def chat_body(chat: ChatRequest, model: str, dialect: Dialect, max_field: str = "max_tokens") -> bytes:
-    """A chat request in a server's dialect. `priority`, `cache_salt` and `structured_outputs` are vLLM's own."""
+    """Returns the body of a chat request in a server's dialect. `priority`, `cache_salt` and `structured_outputs` are
+    for
+    vLLM only.
+    """
     known = COMMON_SAMPLING if dialect == "openai" else EXTENDED_SAMPLING
     body: dict[str, Any] = {"model": model, "messages": list(chat.messages), max_field: chat.max_output}
     body |= {key: value for key, value in chat.sampling.items() if key in known}
@@ -112,10 +121,11 @@ def chat_body(chat: ChatRequest, model: str, dialect: Dialect, max_field: str = 
 
 
 def _is_strict_schema(schema: Any) -> bool:
-    """Whether OpenAI's `strict` takes a schema: every object closed, every property required."""
+    """Whether OpenAI's `strict` accepts a schema: every object is closed, every property is required."""
     if isinstance(schema, Mapping):
         if "properties" in schema and (
-            schema.get("additionalProperties") is not False or set(schema.get("required", ())) != set(schema["properties"])
+            schema.get("additionalProperties") is not False
+            or set(schema.get("required", ())) != set(schema["properties"])
         ):
             return False
         return all(_is_strict_schema(value) for value in schema.values())
@@ -148,7 +158,7 @@ class _Logprobs(msgspec.Struct):
 
 
 class _UsageOnly(msgspec.Struct):
-    """What is read of an answer that is otherwise not what the API says."""
+    """The usage of a response that otherwise violates the API."""
 
     usage: _Usage | None = None
 
@@ -178,7 +188,9 @@ _decode = msgspec.json.Decoder(_Response).decode
 
 
 def read_completion(sent: bytes, received: bytes, model: str, dialect: Dialect) -> Completion | RequestError:
-    """An answer of `/v1/chat/completions` that came in one piece. One that cannot be used was paid for as well."""
+    """Parses a response of `/v1/chat/completions` without streaming. The error of an unusable response includes its
+    usage.
+    """
     found = _parse_completion(sent, received, model, dialect)
     return replace(found, usage=_reported_usage(received)) if isinstance(found, RequestError) else found
 
@@ -203,7 +215,9 @@ class _CompletionDraft(msgspec.Struct):
     logprobs: list[_Logprob] | None = None
 
 
-def _build_completion(draft: _CompletionDraft, sent: bytes, received: bytes, model: str, dialect: Dialect) -> Completion | RequestError:
+def _build_completion(
+    draft: _CompletionDraft, sent: bytes, received: bytes, model: str, dialect: Dialect
+) -> Completion | RequestError:
     answered = draft.response.model or ""
     if not _same_model(model, answered, dialect):
         reason = f"{answered[:100]!r} answered, and {model!r} was asked"
@@ -212,7 +226,9 @@ def _build_completion(draft: _CompletionDraft, sent: bytes, received: bytes, mod
     if finish in ("abort", "error"):
         return RequestError("F206", f"the server ended the answer itself ({finish})", "orchestra fleet logs")
     if finish == "content_filter":
-        return RequestError("F206", "a filter of the server cut the answer off", "ask a server that does not filter it", retryable=False)
+        return RequestError(
+            "F206", "a filter of the server cut the answer off", "ask a server that does not filter it", retryable=False
+        )
     if len(draft.text) > MAX_BYTES:
         return RequestError("F210", f"the text has more than {MAX_BYTES} characters", "lower `max_output`")
     logprobs = draft.logprobs or (draft.choice.logprobs.content if draft.choice.logprobs else None) or []
@@ -226,7 +242,7 @@ def _to_token(entry: _Logprob) -> Token:
 
 
 def _to_usage(found: _Usage | None, sent: bytes, text: str) -> tuple[Usage, bool]:
-    """What the server counted, or upper bounds where it did not, or counted below zero."""
+    """Returns the reported usage, or upper bounds if it is missing or negative."""
     prompt, output = (found.prompt_tokens, found.completion_tokens) if found else (None, None)
     if found is None or prompt is None or output is None or prompt < 0 or output < 0:
         most, output = len(sent), len(text.encode("utf-8", "surrogatepass"))
@@ -237,7 +253,7 @@ def _to_usage(found: _Usage | None, sent: bytes, text: str) -> tuple[Usage, bool
 
 
 def _reported_usage(received: bytes) -> Usage | None:
-    """What the server counted for an answer, whatever else is in it; None where it did not."""
+    """Returns the reported usage of a response, also of an invalid one; None if there is none."""
     try:
         found = msgspec.json.decode(received.removeprefix(BYTE_ORDER_MARK), type=_UsageOnly).usage
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -251,9 +267,10 @@ def _exact_usage(found: _Usage | None) -> Usage | None:
 
 
 def _same_model(asked: str, answered: str, dialect: Dialect) -> bool:
-    """Whether the model that answered is the one that was asked.
+    """Whether the answering model is the requested one.
 
-    vLLM repeats the name. Providers answer with a dated name that begins with it; llama.cpp with whatever it has loaded.
+    vLLM repeats the name. Providers answer with a dated name that begins with it. llama.cpp answers with the loaded
+    model.
     """
     match dialect:
         case "vllm":
@@ -282,11 +299,17 @@ def _parse_response(received: bytes) -> _Response | RequestError:
 
 
 def _invalid_response(reason: str) -> RequestError:
-    return RequestError("F209", f"the answer is not what the API promises: {reason}", "check `endpoint:` and `dialect:` of the fleet file")
+    return RequestError(
+        "F209",
+        f"the answer is not what the API promises: {reason}",
+        "check `endpoint:` and `dialect:` of the fleet file",
+    )
 
 
 class ChatStream:
-    """Reads a streamed chat answer (server-sent events) piece by piece; pieces may end anywhere, also inside a character."""
+    """Parses a streamed chat response (server-sent events) incrementally. Parts may end anywhere, also inside a
+    character.
+    """
 
     def __init__(self, model: str, dialect: Dialect, on_text: Callable[[str], None]) -> None:
         self._model, self._dialect, self._on_text = model, dialect, on_text
@@ -301,7 +324,7 @@ class ChatStream:
         self.done = False
 
     def feed(self, block: bytes) -> RequestError | None:
-        """Takes the next bytes; a fault where they are not what the API says."""
+        """Parses the next bytes. Returns an error if they violate the API."""
         if self.done:
             return None
         if not self._started:
@@ -311,10 +334,14 @@ class ChatStream:
                 return None
             self._started, self._is_single = True, block.lstrip()[:1] == b"{"
         if self._is_single:
-            return None  # no stream but one answer, which `result` reads
+            return None  # not a stream but a single response, which `result` parses
         *lines, self._buffer = (self._buffer + block).split(b"\n")
         if len(self._buffer) > MAX_LINE_BYTES or any(len(line) > MAX_LINE_BYTES for line in lines):
-            return RequestError("F210", f"a line of the stream has more than {MAX_LINE_BYTES} bytes", "check `endpoint:` of the fleet file")
+            return RequestError(
+                "F210",
+                f"a line of the stream has more than {MAX_LINE_BYTES} bytes",
+                "check `endpoint:` of the fleet file",
+            )
         for line in lines:
             if (fault := self._feed_line(line.strip(b"\r "))) is not None:
                 return fault
@@ -348,20 +375,26 @@ class ChatStream:
         return None
 
     def linger_seconds(self) -> float | None:
-        """Seconds, from now, after which nothing more is waited for; None where the answer is not whole, or nothing new of it came."""
+        """Returns the seconds after which nothing more is awaited; None if the response is incomplete, or there is no
+        new
+        end.
+        """
         if self.done:
             return DONE_LINGER
         moved, self._progressed = self._progressed, False
         return FINISH_LINGER if moved and self._finish is not None else None
 
     def with_usage(self, fault: RequestError) -> RequestError:
-        """The fault of this stream, with what the server had counted until then."""
+        """Returns the error of this stream, with the usage that was reported so far."""
         usage = _exact_usage(self._usage)
         return fault if usage is None else replace(fault, usage=usage)
 
     def result(self, sent: bytes, received: bytes) -> Completion | RequestError:
-        """The whole text, once the stream has ended. It counts as whole if the model said that it ended; `[DONE]` alone is also said of a
-        stream that broke. A server that does not know streams, or failed before it began one, answers in one piece.
+        """Returns the complete text after the end of the stream.
+
+        A text is complete if the model reported its end; `[DONE]` alone is also sent by a broken stream. A server
+        without streaming, or one
+        that failed before its stream began, sends a single response.
         """
         if self._is_single:
             found = read_completion(sent, received, self._model, self._dialect)
@@ -375,7 +408,7 @@ class ChatStream:
         if self._buffer.strip() and not self.done and (fault := self._feed_line(self._buffer.strip())) is not None:
             if fault.code == "F208":
                 return fault
-            if self._finish is None:  # else only what it cost was cut off
+            if self._finish is None:  # else only the usage is missing
                 return RequestError("F217", "the stream ended in the middle of a line", "orchestra fleet logs")
         if self._finish is None:
             empty = "it is empty" if not received.strip() else ""
@@ -387,7 +420,11 @@ class ChatStream:
         self._last.usage = self._usage
         choice = _Choice(finish_reason=self._finish)
         return _build_completion(
-            _CompletionDraft("".join(self._texts), choice, self._last, self._logprobs), sent, received, self._model, self._dialect
+            _CompletionDraft("".join(self._texts), choice, self._last, self._logprobs),
+            sent,
+            received,
+            self._model,
+            self._dialect,
         )
 
 
@@ -397,9 +434,13 @@ class _TokenizeResponse(msgspec.Struct):
 
 
 def read_tokens(received: bytes) -> tuple[int, ...] | RequestError:
-    """An answer of vLLM's `/tokenize`."""
+    """Parses a response of vLLM's `/tokenize`."""
     try:
         response = msgspec.json.decode(received, type=_TokenizeResponse)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         return _invalid_response(str(error)[:200])
-    return tuple(response.tokens) if response.count == len(response.tokens) else _invalid_response("its count is not that of its tokens")
+    return (
+        tuple(response.tokens)
+        if response.count == len(response.tokens)
+        else _invalid_response("its count is not that of its tokens")
+    )

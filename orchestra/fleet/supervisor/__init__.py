@@ -1,1 +1,15 @@
-"""The supervisor: starts, watches and stops local vLLM servers."""
+"""The supervisor: a process that starts, watches and stops local vLLM servers.
+
+`main` runs it, `client` talks to it, `messages` are their protocol, `server` manages one vLLM process.
+"""
+
+__all__ = [
+    "auth_middleware",
+    "client",
+    "folders",
+    "main",
+    "messages",
+    "port_owner",
+    "server",
+    "vllm_launch",
+]

@@ -1,7 +1,8 @@
-"""The lock before vLLM: an ASGI middleware that vLLM loads (`--middleware`), and that lets nobody in without the fleet's key.
+"""Authentication of vLLM: an ASGI middleware that requires the fleet's key. vLLM loads it (`--middleware`).
 
-vLLM's own guard leaves out whatever is not under `/v1` and a few other beginnings: `/invocations`, `/tokenize`, `/generative_scoring`,
-`/metrics`. This one knows no beginnings: it opens `/health`, which says only that the server lives, and nothing else (docs/decisions/052).
+vLLM's own check covers `/v1` and a few other prefixes. It leaves out `/invocations`, `/tokenize`, `/generative_scoring`
+and `/metrics`.
+This middleware covers all paths except `/health`, which only reports that the server lives (docs/decisions/052).
 """
 
 from __future__ import annotations
@@ -28,17 +29,21 @@ Application: TypeAlias = Callable[[AsgiMessage, Receive, Send], Awaitable[None]]
 
 
 class KeyAuthMiddleware:
-    """An application behind a key: 401 for requests without it, websockets closed before they open."""
+    """Requires a key for an application: 401 for requests without it, and websockets are closed before they open."""
 
     def __init__(self, app: Application, key: str | None = None) -> None:
-        """The key is that of the environment where None is given. Raises `RuntimeError` where there is none: then nothing is served."""
+        """Takes the key from the environment if it is None.
+
+        Raises:
+            RuntimeError: There is no key. The server does not start then.
+        """
         found = os.environ.get(KEY_VARIABLE, "") if key is None else key
         if not found:
             raise RuntimeError(f"there is no key in {KEY_VARIABLE}, and without one this server would be anybody's")
         self._app, self._key = app, found.encode()
 
     async def __call__(self, scope: AsgiMessage, receive: Receive, send: Send) -> None:
-        """Hands on what may pass: the server's own start and end, `GET /health`, and what comes with the key."""
+        """Forwards the server's lifespan events, `GET /health`, and requests with the key."""
         kind = scope["type"]
         is_health = kind == "http" and scope["method"] == "GET" and scope["path"] == PUBLIC_PATH
         if kind == "lifespan" or is_health or self._is_authorized(scope):
@@ -54,8 +59,15 @@ class KeyAuthMiddleware:
 
 
 async def _send_unauthorized(send: Send) -> None:
-    body = json.dumps({"error": {"message": UNAUTHORIZED_MESSAGE, "type": "AuthenticationError", "param": None, "code": 401}}).encode()
-    headers = {"content-type": "application/json", "content-length": str(len(body)), "www-authenticate": "Bearer", "connection": "close"}
+    body = json.dumps(
+        {"error": {"message": UNAUTHORIZED_MESSAGE, "type": "AuthenticationError", "param": None, "code": 401}}
+    ).encode()
+    headers = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "www-authenticate": "Bearer",
+        "connection": "close",
+    }
     listed = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": 401, "headers": listed})
     await send({"type": "http.response.body", "body": body, "more_body": False})

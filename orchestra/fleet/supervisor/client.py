@@ -1,4 +1,4 @@
-"""The clients' side of the supervisor: find it, start it, ask it."""
+"""The client of the supervisor: finds it, starts it, and sends requests to it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ MAX_RESPONSE_BYTES = 1 << 22
 
 
 class SupervisorClient:
-    """A supervisor that is there, or may come: questions go to its socket."""
+    """The client of a supervisor, which need not run yet. Requests go to its socket."""
 
     def __init__(self, config: FleetConfig, folders: Folders) -> None:
         self.config = config
@@ -57,16 +57,28 @@ class SupervisorClient:
         return self.folders.runtime_folder(self.config.digest) / SOCKET_FILE
 
     async def status(self) -> SupervisorReport | None:
-        """How the fleet is; None where no supervisor listens. Raises `FleetError` F011 where it does not answer."""
+        """Returns the status of the fleet; None without a supervisor.
+
+        Raises:
+            FleetError: F011, the supervisor does not answer.
+        """
         return await self._request(StatusRequest(), SupervisorReport)
 
     async def logs(self, lines: int) -> dict[str, list[str]] | None:
-        """The last lines of each server's log. None and `FleetError` as `status`."""
+        """Returns the last lines of each server's log; None without a supervisor.
+
+        Raises:
+            FleetError: F011, the supervisor does not answer.
+        """
         tails = await self._request(LogsRequest(lines), LogsResponse)
         return tails.logs if tails is not None else None
 
     async def notify(self, request: HeartbeatRequest | StartRequest | SuspectRequest | StopRequest) -> bool:
-        """Whether a supervisor was there to be told. Raises `FleetError` as `status`."""
+        """Sends a notification, and returns whether a supervisor received it.
+
+        Raises:
+            FleetError: F011, the supervisor does not answer.
+        """
         return await self._request(request, EmptyResponse) is not None
 
     async def _request(self, request: SupervisorRequest, response_type: type[ResponseT]) -> ResponseT | None:
@@ -82,25 +94,34 @@ class SupervisorClient:
             return None
         except (OSError, TimeoutError, ValueError) as error:
             hint = f"look into {self.log}; if it hangs, end its process and try again"
-            raise FleetError("F011", f"the fleet's supervisor does not answer: {error or 'timeout'}", hint=hint) from error
+            raise FleetError(
+                "F011", f"the fleet's supervisor does not answer: {error or 'timeout'}", hint=hint
+            ) from error
         if not line:
             return None
         try:
             return msgspec.json.decode(line, type=response_type)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise FleetError("F011", f"the fleet's supervisor answered what is no answer: {error}", hint=f"look into {self.log}") from error
+            raise FleetError(
+                "F011", f"the fleet's supervisor answered what is no answer: {error}", hint=f"look into {self.log}"
+            ) from error
 
     async def require_status(self) -> SupervisorReport:
-        """The status of a supervisor that is there. Raises `FleetError` F008 where there is none."""
+        """Returns the status of a running supervisor. Raises `FleetError` F008 without one."""
         status = await self.status()
         if status is None:
             raise FleetError("F008", f"the fleet {self.config.name!r} is not running", hint="orchestra fleet start")
         return status
 
     async def key(self, status: SupervisorReport | None = None) -> str:
-        """What the servers want with each request (`orchestra.fleet.secrets.auth_headers`); empty where an earlier version started them.
+        """Returns the key of the servers (`orchestra.fleet.secrets.auth_headers`); empty if an earlier version started
+        them without one.
 
-        `status` is what was just told, if it was. Raises `FleetError` F008 where no supervisor is there, else as `status`.
+        Args:
+            status: The current status, if it is known.
+
+        Raises:
+            FleetError: F008 without a supervisor, F011 if it does not answer.
         """
         if not (status or await self.require_status()).requires_key:
             return ""
@@ -110,9 +131,13 @@ class SupervisorClient:
         return told.key
 
     async def start(self, command: Sequence[str] | None = None) -> None:
-        """Makes sure that a supervisor is there: adopts it, or starts it. Of many at once, one remains.
+        """Uses the running supervisor, or starts one. Of several that start at once, one remains.
 
-        `command` stands for `python -m orchestra.fleet.supervisor.main` in tests. Raises `FleetError` F011, or F004 for a full disk.
+        Args:
+            command: Replaces `python -m orchestra.fleet.supervisor.main` in tests.
+
+        Raises:
+            FleetError: F011, or F004 for a full disk.
         """
         deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
@@ -122,7 +147,7 @@ class SupervisorClient:
                 await self._spawn(command or (sys.executable, "-P", "-m", "orchestra.fleet.supervisor.main"))
             except OSError as error:
                 raise _start_error(error, self.folders.state) from error
-            # Another's supervisor may be ending with the lock in its hand: ours waits for it, so ask for a while.
+            # An earlier supervisor may hold the lock until it has ended. The new one waits for it, so poll for a while.
             for _ in range(100):
                 await asyncio.sleep(0.1)
                 if await self.notify(HeartbeatRequest()):
@@ -133,7 +158,11 @@ class SupervisorClient:
     async def _spawn(self, command: Sequence[str]) -> None:
         file = self.folders.runtime_folder(self.config.digest) / CONFIG_FILE
         local = self.config.model_copy(
-            update={"servers": dict(self.config.local_servers), "models": {"all": tuple(self.config.local_servers)}, "escalate": None}
+            update={
+                "servers": dict(self.config.local_servers),
+                "models": {"all": tuple(self.config.local_servers)},
+                "escalate": None,
+            }
         )
         write_file(file, local.model_dump_json(by_alias=True, exclude_defaults=True).encode())
         self.folders.logs(self.config.digest)
@@ -145,15 +174,19 @@ class SupervisorClient:
             status = await starter.wait()
         if status:
             why = "\n   ".join(child_process.last_lines(self.log, 8))
-            raise FleetError("F011", f"the fleet's supervisor ended with status {status}", why=why, hint=f"look into {self.log}")
+            raise FleetError(
+                "F011", f"the fleet's supervisor ended with status {status}", why=why, hint=f"look into {self.log}"
+            )
 
     async def wait_until_ready(
         self, progress: ProgressCallback = ignore_progress, timeout: float = 900.0, only: str = ""
     ) -> SupervisorReport:
-        """Waits until every server is ready, or `only` this one, and gives the status.
+        """Waits until every server, or `only` the given one, is ready, and returns the status.
 
-        Raises `FleetError` as the supervisor found it, F216 where one is not ready after `patience` seconds, or F012 for a server that
-        has other weights than this fleet's.
+        Raises:
+            FleetError: The supervisor's error, F216 if a server is not ready after `patience` seconds, or F012 if a
+            server has other weights
+                than this fleet.
         """
         began = time.monotonic()
         told = False
@@ -169,16 +202,22 @@ class SupervisorClient:
                     progress(Progress("ready", f"ready after {time.monotonic() - began:.0f} s"))
                 return status
             if time.monotonic() - began > timeout:
-                raise FleetError("F216", f"{waiting[0].name} is still not ready after {timeout:.0f} s", hint="orchestra fleet logs")
+                raise FleetError(
+                    "F216", f"{waiting[0].name} is still not ready after {timeout:.0f} s", hint="orchestra fleet logs"
+                )
             told = True
             first = waiting[0]
             verb = "starting" if first.phase == "starting" else "restarting"
-            progress(Progress("wait", f"vLLM is {verb} with {first.model}", first.since_start, TYPICAL_START_SECONDS, "seconds"))
+            progress(
+                Progress(
+                    "wait", f"vLLM is {verb} with {first.model}", first.since_start, TYPICAL_START_SECONDS, "seconds"
+                )
+            )
             await asyncio.sleep(0.2)
         raise FleetError("F008", f"the fleet {self.config.name!r} has stopped", hint="orchestra fleet start")
 
     def _check_weights(self, servers: Sequence[ServerReport]) -> None:
-        """A supervisor that was found may have started its servers long ago, or with another cache. Raises `FleetError` F012."""
+        """Checks that a running supervisor's servers have the current weights. Raises `FleetError` F012."""
         model_store = weights.ModelStore(self.folders)
         for server in servers:
             own = weights.quick_digests(self.config.local_servers[server.name].weights, model_store)
@@ -187,7 +226,7 @@ class SupervisorClient:
                 raise FleetError("F012", message, hint="orchestra fleet stop, then try again")
 
     async def stop(self, seconds: float = 30.0) -> bool:
-        """Ends the supervisor and its servers, and waits for it; whether there was one."""
+        """Stops the supervisor and its servers, and waits for the end. Returns whether there was one."""
         if not await self.notify(StopRequest()):
             return False
         for _ in range(int(seconds * 10)):
@@ -199,8 +238,12 @@ class SupervisorClient:
 
 def _start_error(error: OSError, folder: Path) -> FleetError:
     if is_disk_full(error):
-        return FleetError("F004", f"the fleet's supervisor cannot be started: {error}", hint="free some space, then try again")
-    return FleetError("F011", f"the fleet's supervisor cannot be started: {error}", hint=f"look at the rights of {folder}")
+        return FleetError(
+            "F004", f"the fleet's supervisor cannot be started: {error}", hint="free some space, then try again"
+        )
+    return FleetError(
+        "F011", f"the fleet's supervisor cannot be started: {error}", hint=f"look at the rights of {folder}"
+    )
 
 
 def _is_locked(lock: Path) -> bool:
@@ -213,7 +256,11 @@ def _is_locked(lock: Path) -> bool:
 
 
 def supervisor_environment(user_environment: Mapping[str, str]) -> dict[str, str]:
-    """What the supervisor sees of the user's environment: where things are; no secrets."""
+    """Returns the supervisor's environment: locations, but no secrets."""
     kept = (*vllm_launch.PASSED_VARIABLES, "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "TZ")
-    found = {name: value for name, value in user_environment.items() if name in kept or name.startswith(vllm_launch.GPU_PREFIXES)}
+    found = {
+        name: value
+        for name, value in user_environment.items()
+        if name in kept or name.startswith(vllm_launch.GPU_PREFIXES)
+    }
     return found | {"PYTHONPATH": str(Path(__file__).parents[3]), "PYTHONUNBUFFERED": "1"}

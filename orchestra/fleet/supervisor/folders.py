@@ -1,4 +1,6 @@
-"""Where the fleet keeps things: the XDG folders for models, logs and sockets (https://specifications.freedesktop.org/basedir-spec)."""
+"""Folders of the fleet: the XDG folders for models, logs and sockets
+(https://specifications.freedesktop.org/basedir-spec).
+"""
 
 from __future__ import annotations
 
@@ -14,27 +16,31 @@ from orchestra.core import xdg
 from orchestra.core.errors import FleetError
 
 SOCKET_PATH_BYTES = 100
-"""A Unix socket's path has at most 107 bytes on Linux and 103 on macOS (`sockaddr_un`); some are kept for the name."""
+"""A Unix socket's path has at most 107 bytes on Linux and 103 on macOS (`sockaddr_un`). The rest is for the file name.
+"""
 
 SOCKET_FILE, LOCK_FILE, CONFIG_FILE = "socket", "lock", "fleet.json"
-"""What a supervisor and its clients meet by."""
+"""The files of a supervisor in its runtime folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """The three roots. Nothing is made before it is needed."""
+    """The three root folders. Folders are created on demand."""
 
     cache: Path
-    """Weights and downloads: may be deleted, is then fetched again."""
+    """Weights and downloads. They may be deleted, and are fetched again on demand."""
     state: Path
     """Logs of supervisors and servers."""
     runtime: Path
-    """Locks and sockets; private to the user."""
+    """Locks and sockets, private to the user."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Folders:
-        """The folders that the environment names, with the defaults of the XDG specification. Raises `InputError` C050 where it names none,
-        and no home."""
+        """Returns the folders of the environment, with the defaults of the XDG specification.
+
+        Raises:
+            InputError: C050, the environment names neither the folders nor a home.
+        """
         state = xdg.base_folder(environment, "XDG_STATE_HOME", ".local/state")
         runtime = Path(environment.get("XDG_RUNTIME_DIR") or "")
         cache = xdg.base_folder(environment, "XDG_CACHE_HOME", ".cache")
@@ -42,49 +48,52 @@ class Folders:
 
     @property
     def models(self) -> Path:
-        """One folder a model, named by the digest of its source."""
+        """One folder per model, named by the digest of its source."""
         return self.cache / "models"
 
     @property
     def downloads(self) -> Path:
-        """What was fetched and is not yet a model; emptied when it is."""
+        """Downloads that are not installed yet."""
         return self.cache / "downloads"
 
     @property
     def adapters(self) -> Path:
-        """Adapters by their digests: what servers load from, and what agents had before."""
+        """Copies of adapters by digest, for servers to load, including earlier versions."""
         return self.state / "adapters"
 
     def runtime_folder(self, digest: str) -> Path:
-        """The private folder where the supervisor of the fleet `digest` and its clients meet; made if it is not there."""
+        """Returns the private folder of the supervisor's files for the fleet `digest`. Creates it."""
         place = self.runtime / "fleets" / digest
         if len(os.fsencode(place)) > SOCKET_PATH_BYTES - len("/socket"):
             shared = Path(tempfile.gettempdir()) / f"orchestra-{os.getuid()}"
-            make_private(shared)  # whoever owns it could put another folder in the place of ours
+            make_private(shared)  # its owner could replace our folder
             place = shared / digest
         make_private(place)
         return place
 
     def logs(self, digest: str) -> Path:
-        """The folder of the logs of the fleet `digest`; made if it is not there."""
+        """Returns the folder of the logs of the fleet `digest`. Creates it."""
         place = self.state / "fleets" / digest
         make_private(place)
         return place
 
 
 def is_disk_full(error: OSError) -> bool:
-    """Whether a disk, a quota or a limit of the system has no room for what was to be written."""
+    """Whether an error means that a disk, a quota or a system limit is full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def make_private(folder: Path) -> None:
-    """Makes a folder that only its owner may enter.
+    """Creates a folder that only its owner may enter.
 
-    Raises `FleetError` F010 where someone else owns it: a socket in a stranger's folder is not to be trusted.
+    Raises:
+        FleetError: F010, another user owns it, so a socket in it is not trusted.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise FleetError("F010", f"{folder} belongs to someone else", hint="set XDG_RUNTIME_DIR to a folder of your own")
+        raise FleetError(
+            "F010", f"{folder} belongs to someone else", hint="set XDG_RUNTIME_DIR to a folder of your own"
+        )
     if stat.S_IMODE(found.st_mode) & 0o077:
         folder.chmod(0o700)

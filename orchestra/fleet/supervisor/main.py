@@ -1,7 +1,9 @@
-"""The supervisor: one process a fleet, that outlives the command which started it: `python -m orchestra.fleet.supervisor.main FILE`.
+"""The supervisor: one process per fleet, `python -m orchestra.fleet.supervisor.main FILE`. It outlives the command that
+started it.
 
-It holds a lock for its life, so that there is one; listens on a Unix socket beside the lock, one JSON line a question;
-keeps its servers; and ends by itself after `idle_stop` without a client or a request.
+It holds a lock for its lifetime, so there is only one. It listens on a Unix socket beside the lock (one JSON line per
+request), manages
+its servers, and exits after `idle_stop` seconds without a client or a request.
 """
 
 from __future__ import annotations
@@ -49,15 +51,17 @@ log = logging.getLogger("orchestra.fleet.supervisor.main")
 MAX_REQUEST_BYTES = 1 << 16
 CHILDREN_FILE = "children.json"
 KEY_BYTES = 32
-"""Of chance, in the key that all servers of a supervisor want. It is in memory and in their environments alone, and ends with them."""
+"""Random bytes of the key of all servers of a supervisor. The key is only in memory and in their environments, and ends
+with them.
+"""
 MAX_LOG_LINES = 500
-"""Of a log that one answer has."""
+"""Lines of a log in one response."""
 LOCK_TIMEOUT = 60.0
-"""A supervisor that is ending may hold the lock for its grace; a new one waits so long for it."""
+"""Seconds to wait for the lock of a supervisor that is stopping."""
 
 
 class Supervisor:
-    """Keeps the local servers of one fleet, and answers questions about them."""
+    """Manages the local servers of one fleet, and answers requests about them."""
 
     def __init__(self, config: FleetConfig, folders: Folders, launcher: Launcher, timing: Timing | None = None) -> None:
         self.config = config
@@ -78,7 +82,7 @@ class Supervisor:
         self._reason = ""
 
     async def run(self) -> None:
-        """Serves until it is told to stop or nobody has wanted it for `idle_stop` seconds; leaves no child."""
+        """Serves until `stop`, or until no client has used it for `idle_stop` seconds. Stops all child processes."""
         if count := child_process.kill_leftovers(self._runtime_folder / CHILDREN_FILE):
             log.warning("ended %d servers of an earlier supervisor", count)
         loop = asyncio.get_running_loop()
@@ -95,7 +99,7 @@ class Supervisor:
                 group.create_task(self._monitor())
                 await self._stop.wait()
                 log.info("ending: %s", self._reason)
-                path.unlink(missing_ok=True)  # whoever comes now starts another
+                path.unlink(missing_ok=True)  # a new client starts another supervisor
                 listener.close()
                 for server_supervisor in self._servers.values():
                     server_supervisor.stop()
@@ -104,27 +108,33 @@ class Supervisor:
             (self._runtime_folder / CHILDREN_FILE).unlink(missing_ok=True)
 
     def stop(self, reason: str) -> None:
-        """Asks `run` to end."""
+        """Makes `run` return."""
         self._reason = self._reason or reason
         self._stop.set()
 
     async def _monitor(self) -> None:
-        """Notes the children for a successor, and sees whether anybody still wants them."""
+        """Records the children for a later supervisor, and checks for idleness."""
         seen: dict[str, tuple[int, int]] = {}
         noted: list[int] = []
         while not self._stop.is_set():
-            pids = [server_supervisor.child.pid for server_supervisor in self._servers.values() if server_supervisor.child]
+            pids = [
+                server_supervisor.child.pid for server_supervisor in self._servers.values() if server_supervisor.child
+            ]
             if pids != noted:
                 child_process.record_processes(pids, self._runtime_folder / CHILDREN_FILE)
                 noted = pids
             for name, server_supervisor in self._servers.items():
-                if server_supervisor.load.busy or server_supervisor.load.progress != seen.get(name, server_supervisor.load.progress):
+                if server_supervisor.load.busy or server_supervisor.load.progress != seen.get(
+                    name, server_supervisor.load.progress
+                ):
                     self._last_activity = time.monotonic()
                 seen[name] = server_supervisor.load.progress
             if time.monotonic() - self._last_activity > self.config.idle_stop:
                 self.stop(f"nobody asked for {self.config.idle_stop:.0f} s")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), min(self._timing.poll_interval / 2, self.config.idle_stop / 4))
+                await asyncio.wait_for(
+                    self._stop.wait(), min(self._timing.poll_interval / 2, self.config.idle_stop / 4)
+                )
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -138,7 +148,9 @@ class Supervisor:
         finally:
             writer.close()
 
-    async def _handle(self, question: SupervisorRequest) -> SupervisorReport | LogsResponse | KeyResponse | EmptyResponse:
+    async def _handle(
+        self, question: SupervisorRequest
+    ) -> SupervisorReport | LogsResponse | KeyResponse | EmptyResponse:
         self._last_activity = time.monotonic()
         match question:
             case StatusRequest():
@@ -146,7 +158,10 @@ class Supervisor:
             case LogsRequest(lines):
                 count = min(lines, MAX_LOG_LINES) if lines > 0 else LogsRequest().lines
                 return LogsResponse(
-                    {name: child_process.last_lines(server_supervisor.log, count) for name, server_supervisor in self._servers.items()}
+                    {
+                        name: child_process.last_lines(server_supervisor.log, count)
+                        for name, server_supervisor in self._servers.items()
+                    }
                 )
             case KeyRequest():
                 return KeyResponse(self._key)
@@ -174,13 +189,15 @@ class Supervisor:
             uptime=round(time.monotonic() - self._started_at, 1),
             idle_stop=self.config.idle_stop,
             logs=str(self._log_folder),
-            servers=list(await asyncio.gather(*(server_supervisor.report() for server_supervisor in self._servers.values()))),
+            servers=list(
+                await asyncio.gather(*(server_supervisor.report() for server_supervisor in self._servers.values()))
+            ),
             requires_key=True,
         )
 
 
 def weights_launcher(folders: Folders) -> Launcher:
-    """Starts vLLM on weights that are in the cache, each file compared with its digest first."""
+    """Returns a launcher that verifies the digests of the cached weights, then returns the command of vLLM."""
 
     def start(server: LocalServer, port: int) -> ProcessSpec:
         vllm_launch.vllm_version()
@@ -189,13 +206,17 @@ def weights_launcher(folders: Folders) -> Launcher:
             raise weights.missing_error(server.weights)
         if server.device == "cpu" and server.dtype == "auto":
             cpu.ensure_speeds(folders.cache)
-        return vllm_launch.build_launch(cpu.resolve_auto(server, folders.cache), weights.verify_weights(folder).folder, port)
+        return vllm_launch.build_launch(
+            cpu.resolve_auto(server, folders.cache), weights.verify_weights(folder).folder, port
+        )
 
     return start
 
 
 def acquire_lock(lock: Path, timeout: float = LOCK_TIMEOUT) -> IO[str] | None:
-    """The lock, held as long as the file is open; None where another supervisor answers, or holds it for too long."""
+    """Returns the open lock file, which holds the lock; None if another supervisor answers, or holds it for
+    too long.
+    """
     file = lock.open("a+")
     deadline = time.monotonic() + timeout
     while True:
@@ -210,7 +231,7 @@ def acquire_lock(lock: Path, timeout: float = LOCK_TIMEOUT) -> IO[str] | None:
 
 
 def serve(file: Path, launcher: Launcher | None = None, timing: Timing | None = None) -> int:
-    """Runs the supervisor of the fleet in `file`; gives 0, also where another one is there already."""
+    """Runs the supervisor of the fleet in `file`. Returns 0, also if another one runs already."""
     config = FleetConfig.model_validate_json(file.read_bytes())
     folders = Folders.from_environment()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
@@ -227,7 +248,7 @@ def serve(file: Path, launcher: Launcher | None = None, timing: Timing | None = 
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Leaves the command that started it (so that nobody has to wait for it), and serves."""
+    """Forks, so that the starting command need not wait, and serves."""
     if os.fork():
         os._exit(0)
     os.setsid()

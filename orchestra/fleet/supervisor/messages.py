@@ -1,6 +1,6 @@
-"""What a client asks a fleet's supervisor, and what that reports: one JSON line a question, one line an answer.
+"""The protocol of a fleet's supervisor: one JSON line per request, one line per response.
 
-Whoever changes a question or a report so that the other side would misread it counts `orchestra.fleet.config.PROTOCOL_VERSION` up.
+An incompatible change of a message must increase `orchestra.fleet.config.PROTOCOL_VERSION`.
 """
 
 from __future__ import annotations
@@ -15,73 +15,78 @@ ServerPhase: TypeAlias = Literal["starting", "ready", "restarting", "failed", "s
 
 
 def _operation(name: str) -> str:
-    """The wire name of a request class: `start` for `StartRequest`."""
+    """Returns the wire name of a request class: `start` for `StartRequest`."""
     return name.removesuffix("Request").lower()
 
 
 class _SupervisorRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="op", tag=_operation):
-    """One line to the supervisor; each tells it that somebody is here."""
+    """A request to the supervisor. Each request counts as use of the fleet."""
 
 
 class HeartbeatRequest(_SupervisorRequest, frozen=True):
-    """Nothing more than that."""
+    """Keeps the supervisor running."""
 
 
 class StatusRequest(_SupervisorRequest, frozen=True):
-    """How the fleet is; answered with a `SupervisorReport`."""
+    """Requests the status of the fleet. The response is a `SupervisorReport`."""
 
 
 class StartRequest(_SupervisorRequest, frozen=True):
-    """Servers that were given up, or pause, are tried again at once; this one, or all."""
+    """Restarts a server that failed or is in a pause at once; all of them without a name."""
 
     server: str | None = None
 
 
 class SuspectRequest(_SupervisorRequest, frozen=True):
-    """A request to this server waited in vain: look whether it still writes."""
+    """Reports that a request to this server timed out, so that the supervisor checks whether it still generates."""
 
     server: str | None = None
 
 
 class StopRequest(_SupervisorRequest, frozen=True):
-    """The supervisor and its servers end."""
+    """Stops the supervisor and its servers."""
 
 
 class LogsRequest(_SupervisorRequest, frozen=True):
-    """The last lines of each server's log; answered with `LogsResponse`."""
+    """Requests the last lines of each server's log. The response is a `LogsResponse`."""
 
     lines: int = 40
 
 
 class KeyRequest(_SupervisorRequest, frozen=True):
-    """What the servers want with each request; answered with `KeyResponse`. Supervisors of earlier versions do not know the question."""
+    """Requests the key of the servers. The response is a `KeyResponse`. Earlier versions of the supervisor do not
+    support
+    it.
+    """
 
 
-SupervisorRequest: TypeAlias = HeartbeatRequest | StatusRequest | StartRequest | SuspectRequest | StopRequest | LogsRequest | KeyRequest
+SupervisorRequest: TypeAlias = (
+    HeartbeatRequest | StatusRequest | StartRequest | SuspectRequest | StopRequest | LogsRequest | KeyRequest
+)
 
 
 class EmptyResponse(msgspec.Struct, frozen=True):
-    """The answer to what asks for no report."""
+    """The response to a request without data."""
 
 
 class LogsResponse(msgspec.Struct, frozen=True):
-    """The last lines of logs, by server."""
+    """The last lines of the logs by server."""
 
     logs: dict[str, list[str]]
 
 
 class KeyResponse(msgspec.Struct, frozen=True):
-    """The key of a supervisor's servers. It stands in no report, so that whoever prints one does not print it."""
+    """The key of a supervisor's servers. It is in no report, so that printing a report does not print it."""
 
     key: str
 
     def __repr__(self) -> str:
-        """The same of every key."""
+        """Does not show the key."""
         return "KeyResponse(…)"
 
 
 class ServerFailure(msgspec.Struct, frozen=True):
-    """The error that a server was given up with, or last ended with."""
+    """The error with which a server failed."""
 
     code: str
     message: str
@@ -90,12 +95,12 @@ class ServerFailure(msgspec.Struct, frozen=True):
 
     @classmethod
     def from_error(cls, error: FleetError) -> ServerFailure:
-        """What a report tells of an error."""
+        """Returns the report of an error."""
         return cls(error.code, error.message, error.hint, error.why)
 
 
 class ServerReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What `orchestra fleet status --json` shows of one server."""
+    """The report on one server in `orchestra fleet status --json`."""
 
     name: str
     phase: ServerPhase
@@ -104,19 +109,19 @@ class ServerReport(msgspec.Struct, frozen=True, kw_only=True):
     port: int | None = None
     url: str | None = None
     uptime: float = 0.0
-    """Seconds in health."""
+    """Seconds since it became healthy."""
     since_start: float = 0.0
     """Seconds since its last start."""
     restarts: int = 0
     version: Any = None
-    """What its `/version` says."""
+    """The version in its response to `/version`."""
     weights: str = ""
-    """A glance at the files that it was started with (`orchestra.fleet.weights.weights.quick_digest`)."""
+    """The quick digest of its weights at start (`orchestra.fleet.weights.weights.quick_digest`)."""
     spare_slots: int = 0
     precision: str = ""
-    """What it computes in: a data type, or a quantization; empty before its first start."""
+    """Its data type or quantization; empty before its first start."""
     tokens_per_second: float = 0.0
-    """The most output tokens in a second, between two looks at its load, since it started."""
+    """The highest output rate between two readings of its load since it started."""
     memory_bytes: int = 0
     running: int = 0
     waiting: int = 0
@@ -126,13 +131,13 @@ class ServerReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def to_error(self) -> FleetError:
-        """The error that it tells of."""
+        """Returns the error of the report."""
         told = self.error or ServerFailure("F005", "it did not start", "orchestra fleet logs")
         return FleetError(told.code, f"{self.name}: {told.message}", why=told.why, hint=told.hint)
 
 
 class SupervisorReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a supervisor says of itself and its servers."""
+    """The report of a supervisor on itself and its servers."""
 
     protocol: int
     fleet: str
@@ -140,8 +145,8 @@ class SupervisorReport(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     uptime: float
     idle_stop: float
-    """Seconds without work after which it ends."""
+    """Seconds without use after which it exits."""
     logs: str
     servers: list[ServerReport]
     requires_key: bool = False
-    """Whether they want a key; those of earlier versions do not."""
+    """Whether the servers require a key. Those of earlier versions do not."""

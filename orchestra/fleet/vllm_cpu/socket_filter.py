@@ -1,11 +1,14 @@
-"""Listening sockets of a CPU worker: closed to the other users of the machine.
+"""Closes the listening sockets of a CPU worker to the other users of the machine.
 
-vLLM's worker joins distributed groups even where it is alone. PyTorch's gloo opens a listening socket for each of them: thirteen ports of
-127.0.0.1 in vLLM 0.32, without authentication. All users of the machine can connect to them. No peer is expected, so gloo reads no message
-of theirs, but it keeps each connection, until the process has no more descriptors.
+vLLM's worker joins distributed groups even if it is alone. PyTorch's gloo opens a listening socket for each of them:
+thirteen ports of
+127.0.0.1 in vLLM 0.32, without authentication. All users of the machine can connect to them. gloo expects no peer and
+reads no message of
+theirs, but it keeps each connection until the process has no more descriptors.
 
-A worker that is alone has no peers. So the kernel drops all packets that come to these sockets: a socket filter (`SO_ATTACH_FILTER`,
-socket(7)) that accepts nothing. The sockets stay as gloo made them, for its event loop would spin on closed ones.
+A worker that is alone has no peers. So a socket filter (`SO_ATTACH_FILTER`, socket(7)) drops all packets to these
+sockets. The sockets
+remain open, because gloo's event loop would spin on closed ones.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 SO_ATTACH_FILTER, SO_LOCK_FILTER = 26, 44
-"""Of Linux (asm-generic/socket.h); Python names neither."""
+"""Linux constants (asm-generic/socket.h) that Python does not define."""
 DROP_FILTER = struct.pack("=HBBI", 0x06, 0, 0, 0)
 """One instruction of classic BPF, `struct sock_filter`: return 0, which drops the packet."""
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
@@ -28,7 +31,9 @@ DESCRIPTOR_FOLDER = "/proc/self/fd"
 
 @contextmanager
 def filter_new_sockets() -> Iterator[None]:
-    """At its end, nobody can connect to the sockets that began to listen inside. Nothing is done where the system is not Linux."""
+    """Filters the sockets that started to listen inside the block, at its end. Does nothing on systems other than
+    Linux.
+    """
     before = {inode for _, inode in _sockets()}
     try:
         yield
@@ -39,7 +44,9 @@ def filter_new_sockets() -> Iterator[None]:
 
 
 def attach_drop_filter(descriptor: int) -> bool:
-    """Has the kernel drop what comes to a TCP socket that listens; says whether it is one. Raises `OSError` where the kernel will not."""
+    """Drops all packets to a listening TCP socket, and returns whether the descriptor is one. Raises `OSError` if the
+    kernel refuses.
+    """
     with socket.socket(fileno=os.dup(descriptor)) as found:
         if found.family not in FAMILIES or not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return False
@@ -50,10 +57,10 @@ def attach_drop_filter(descriptor: int) -> bool:
 
 
 def _sockets() -> Iterator[tuple[int, int]]:
-    """The sockets of this process: descriptor and inode. None where the system has no /proc."""
+    """Yields the sockets of this process: descriptor and inode; none without /proc."""
     names = os.listdir(DESCRIPTOR_FOLDER) if os.path.isdir(DESCRIPTOR_FOLDER) else []
     for descriptor in map(int, names):
-        with suppress(OSError):  # that of the listing itself is closed by now
+        with suppress(OSError):  # the descriptor of the listing itself is closed by now
             found = os.fstat(descriptor)
             if stat.S_ISSOCK(found.st_mode):
                 yield descriptor, found.st_ino

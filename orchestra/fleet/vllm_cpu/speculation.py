@@ -1,10 +1,12 @@
-"""Guesses of what a request writes next, which a step checks all at once: from the request's own words, and from what was written before.
+"""Speculative decoding without a second model: drafts from the request's own text and from earlier outputs.
 
-Most of what a specialist writes can be guessed. It quotes its input, which vLLM's own drafter looks up there (prompt lookup, Saxena 2023);
-and around the quotes it writes the same braces, keys and turns of phrase each time, which the n-gram cache stores.
+Much of a specialist's output is predictable. It quotes its input, which vLLM's own drafter finds there (prompt lookup,
+Saxena 2023), and
+the text around the quotes has the same braces, keys and phrases each time, which the n-gram cache stores.
 
-A guess changes when tokens come, and not which: a wrong one is thrown away by the model. Requests that draw by chance get none, so that
-what a seed draws does not depend on what others wrote before; nor do those that are scored, which write one token.
+A draft changes the time of tokens, not the tokens: the model rejects a wrong draft. Sampled requests get no drafts, so
+that the result
+of a seed does not depend on earlier outputs. Scored requests get none either, as they write one token.
 
 Imported inside vLLM's worker only, by `orchestra.fleet.vllm_cpu.worker`.
 """
@@ -22,45 +24,49 @@ from orchestra.fleet.http.openai_protocol import TENANT_ARGUMENT
 from orchestra.fleet.vllm_cpu.ngram_cache import MAX_CONTEXT_SIZE, NgramCache
 
 MAX_STEP_GUESSES, MIN_REQUEST_GUESSES = 32, 4
-"""Tokens that are guessed in one step for all its requests together, at most; and for each of them at least, else none is.
+"""The most draft tokens in one step of all requests together, and the fewest per request; below it there are none.
 
-A step of so many tokens still waits for memory. Of sixteen requests of novel text a server wrote 206 tokens a second with two guesses for
-each, and 237 with none (`python -m bench.adapters --rounds 1`, the base).
+A step of so many tokens is still bound by memory. With sixteen requests of novel text a server wrote 206 tokens a
+second with two drafts
+for each, and 237 with none (`python -m bench.adapters --rounds 1`, the base).
 """
 
 
 def install(runner: Any, vllm_config: Any) -> None:
-    """From now on a runner of vLLM's that guesses by looking up does so as this module has it; any other is left alone."""
+    """Installs this drafter in a runner that uses vLLM's n-gram drafter. Other runners are not changed."""
     if isinstance(getattr(runner, "drafter", None), NgramProposer):
         runner.drafter = NgramDrafter(vllm_config, runner)
         runner.rejection_sampler = GuardedRejectionSampler(runner.sampler, runner.speculative_config, runner.device)
-        # Else vLLM asks no drafter where one request is nearly as long as it may be, and guesses zeros for all of them.
+        # Without it vLLM skips the drafter if one request is near its maximum length, and drafts zeros for all
+        # requests.
         runner._input_fits_in_drafter = lambda metadata: metadata is not None
 
 
 class GuardedRejectionSampler(RejectionSampler):  # type: ignore[misc]  # vLLM has no types here
-    """What says which guesses stand; in a step in which a request asks for the probabilities of some tokens, none.
+    """Accepts drafts like vLLM's sampler, but none in a step in which a request asks for the probabilities of some
+    tokens.
 
-    There vLLM 0.32 ends, for it fits the few probabilities into a row for all tokens (its issue 42592).
+    vLLM 0.32 crashes there, because it fits the few probabilities into a row for all tokens (its issue 42592).
     """
 
     def forward(self, metadata: Any, draft_probs: Any, logits: torch.Tensor, sampling_metadata: Any) -> Any:
-        """The tokens of this step."""
+        """Returns the tokens of this step."""
         if not sampling_metadata.logprob_token_ids:
             return super().forward(metadata, draft_probs, logits, sampling_metadata)
-        ends = metadata.cu_num_sampled_tokens  # of each request's rows: one for each guess, and one more
+        ends = metadata.cu_num_sampled_tokens  # the end of each request's rows: one for each draft, and one more
         firsts = torch.cat([ends.new_zeros(1), ends[:-1]])
         return self.sampler(logits=logits[firsts], sampling_metadata=sampling_metadata)
 
 
 class NgramDrafter(NgramProposer):  # type: ignore[misc]  # vLLM has no types here
-    """vLLM's drafter, which also uses the n-gram cache, and whose requests are those of a `runner`."""
+    """vLLM's drafter, extended by the n-gram cache, for the requests of a `runner`."""
 
     def __init__(self, vllm_config: Any, runner: Any) -> None:
         self._runner = runner
         self._ngram_cache = NgramCache()
-        super().__init__(vllm_config)  # proposes already
-        # vLLM compiles this for a batch in which nobody has a token, that is, not at all: the first request would wait for seconds.
+        super().__init__(vllm_config)  # this calls `propose`
+        # vLLM compiles it with an empty batch, which does not compile the loop: the first request would wait for
+        # seconds.
         super().propose(self.k, [[1]], np.full(1, 8, np.int32), np.zeros((1, self.max_model_len), np.int32))
 
     def propose(
@@ -71,7 +77,7 @@ class NgramDrafter(NgramProposer):  # type: ignore[misc]  # vLLM has no types he
         token_ids_cpu: Any,
         slot_mappings: Any = None,
     ) -> list[list[int]]:
-        """Guesses for each request of the batch, where it has a token of this step."""
+        """Returns drafts for each request of the batch that has a token in this step."""
         copied = super().propose(num_speculative_tokens, sampled_token_ids, num_tokens_no_spec, token_ids_cpu)
         batch, found = self._runner.input_batch, list[list[int]]()
         each = MAX_STEP_GUESSES // max(len(sampled_token_ids), 1)

@@ -1,10 +1,12 @@
-"""How many threads compute a step of a CPU server: all cores while they are free, one while other programs want them.
+"""The number of threads of a CPU server's step: all cores while they are free, one while other programs need them.
 
-The threads of a step meet at some five hundred barriers. Where one of them is not running, because another program has its core, the
-others wait for it there, and the step takes many times as long. So this module reads after each step how long threads were ready
-and had no core, and drops to one thread where that is much; it goes back to all of them once the other cores are idle.
+The threads of a step meet at about five hundred barriers. If another program has the core of one thread, the others
+wait for it, and
+the step takes many times as long. So this module measures after each step how long threads were ready but had no core.
+If that is long
+it switches to one thread, and back to all when the other cores are idle.
 
-`ThreadPolicy` decides; `read_clocks` reads what it needs from Linux. vLLM's worker uses them through `StepThreads`.
+`ThreadPolicy` decides; `read_clocks` reads Linux's counters. vLLM's worker uses them through `StepThreads`.
 """
 
 from __future__ import annotations
@@ -16,29 +18,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MAX_WAIT_SHARE = 0.4
-"""Waiting for a core, as a share of a step's time, from which on one thread is faster than all."""
+"""The share of a step's time spent waiting for a core from which on one thread is faster than all."""
 MIN_IDLE_SHARE = 0.6
-"""How idle the cores that are not used must be before they are used again."""
+"""The idle share of the unused cores from which on they are used again."""
 MIN_PAUSE = 0.5
-"""Seconds with one thread after a drop, at least; doubled by each drop that follows soon, up to `MAX_PAUSE`."""
+"""Minimum seconds with one thread after a switch. Doubled by each switch that follows soon, up to `MAX_PAUSE`."""
 MAX_PAUSE = 16.0
 
 
 @dataclass(frozen=True, slots=True)
 class ClockReading:
-    """Clocks at one moment, in seconds."""
+    """A reading of the clocks, in seconds."""
 
     now: float
     """A monotonic clock."""
     waited: float
-    """Sum over this process's threads: ready to run, and without a core."""
+    """Time that this process's threads were ready but had no core, in total."""
     idle: float
-    """Sum over all cores of the machine: without work."""
+    """Idle time of all cores of the machine, in total."""
 
 
 @dataclass(slots=True)
 class ThreadPolicy:
-    """The number of threads of the next step."""
+    """Decides the number of threads of the next step."""
 
     max_threads: int
     threads: int = field(init=False)
@@ -49,7 +51,7 @@ class ThreadPolicy:
         self.threads = self.max_threads
 
     def update(self, start: ClockReading, end: ClockReading) -> int:
-        """Takes the readings around a step; gives the number of threads of the next one."""
+        """Returns the number of threads of the next step, from the readings around a step."""
         took = end.now - start.now
         if self.threads > 1:
             if end.waited - start.waited > MAX_WAIT_SHARE * took:
@@ -60,17 +62,17 @@ class ThreadPolicy:
             if end.idle - self._dropped_at.idle >= MIN_IDLE_SHARE * (self.max_threads - 1) * alone:
                 self.threads, self._dropped_at = self.max_threads, end
             else:
-                self._dropped_at = end  # busy still: look at the next stretch only
+                self._dropped_at = end  # still busy: measure the next interval only
         return self.threads
 
 
 def has_scheduler_statistics(process: Path = Path("/proc/self")) -> bool:
-    """Whether the system says how long a process waits for a core. Some kernels and container runtimes do not."""
+    """Whether the system reports how long a process waits for a core. Some kernels and container runtimes do not."""
     return (process / "schedstat").exists()
 
 
 def read_clocks() -> ClockReading:
-    """The clocks now; needs `has_scheduler_statistics`. Raises `OSError` where Linux's /proc cannot be read."""
+    """Returns the clocks. Needs `has_scheduler_statistics`. Raises `OSError` if Linux's /proc cannot be read."""
     waited = 0
     for task in os.scandir("/proc/self/task"):
         try:
@@ -86,18 +88,20 @@ def read_clocks() -> ClockReading:
 class StepThreads:
     """Sets the number of threads before each step."""
 
-    def __init__(self, policy: ThreadPolicy, set_threads: Callable[[int], None], read: Callable[[], ClockReading] = read_clocks) -> None:
+    def __init__(
+        self, policy: ThreadPolicy, set_threads: Callable[[int], None], read: Callable[[], ClockReading] = read_clocks
+    ) -> None:
         self._policy, self._set, self._read = policy, set_threads, read
         self._current = policy.threads
         set_threads(self._current)
         self._start = read()
 
     def begin(self) -> None:
-        """Before a step."""
+        """Reads the clocks before a step."""
         self._start = self._read()
 
     def end(self) -> None:
-        """After it."""
+        """Updates the number of threads after a step."""
         wanted = self._policy.update(self._start, self._read())
         if wanted != self._current:
             self._current = wanted

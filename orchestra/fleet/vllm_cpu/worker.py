@@ -1,11 +1,16 @@
-"""The worker of a CPU server: requests with a seed end no server, norms are those of vLLM's kernel, guesses those of `cpu_drafts`, and
-nobody connects to its internal ports (`cpu_sockets`).
+"""vLLM's worker of a CPU server, with corrections.
 
-Imported inside vLLM's worker only (`--worker-cls`). vLLM 0.32 draws a token for every request of a step and throws away those of
-requests whose prompt is not read to its end yet. It then winds their generators back by an offset, which only generators on a GPU
-have: on a CPU one such request (a seed, a temperature, a prompt read in pieces) ends the worker, and with it the server. Here
-those generators are put aside while the tokens are drawn. So they stay where they were, and what is drawn by a seed does not depend
-on how its prompt was cut.
+It installs the kernels of `rms_norm` and `linear`, the drafts of `speculation`, the threads of `thread_policy` and the
+closed ports of
+`socket_filter`, and corrects seeded sampling. Imported inside vLLM's worker only (`--worker-cls`).
+
+vLLM 0.32 samples a token for every request of a step, and discards those of requests whose prompt is not complete. It
+then sets their
+generators back by an offset, which only generators on a GPU have. On a CPU one such request (a seed, a temperature, a
+prompt in pieces)
+crashes the worker, and with it the server. Here those generators are set aside during sampling. So they keep their
+state, and the
+result of a seed does not depend on how the prompt was split.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import set_num_threads  # vLLM replaces the name in its module by a function that only warns
+from torch import set_num_threads  # vLLM replaces the name in torch by a function that only warns
 from vllm.config import CompilationMode
 from vllm.v1.worker.cpu_worker import CPUWorker
 
@@ -25,10 +30,13 @@ from orchestra.fleet.vllm_cpu.thread_policy import StepThreads, ThreadPolicy, ha
 
 
 class SeededWorker(CPUWorker):  # type: ignore[misc]  # vLLM has no types here
-    """vLLM's worker for CPUs."""
+    """vLLM's worker for CPUs, with the corrections of this package."""
 
     def init_device(self) -> None:
-        """Before there is a model, whose layers keep the functions that they find. What is compiled fuses its norms itself."""
+        """Installs the corrections before the model is loaded, because layers keep their functions. Compiled models
+        fuse
+        their own norms.
+        """
         if self.vllm_config.compilation_config.mode == CompilationMode.NONE:
             rms_norm.install()
         with nullcontext() if self.vllm_config.parallel_config.world_size > 1 else socket_filter.filter_new_sockets():
@@ -41,18 +49,18 @@ class SeededWorker(CPUWorker):  # type: ignore[misc]  # vLLM has no types here
         self._threads: StepThreads | None = None
         if self.model_config.dtype == torch.float32:
             linear.install(int8=self.vllm_config.additional_config.get(QUANTIZATION_KEY) == "int8")
-            # Without scheduler statistics a step cannot tell whether its threads have cores: then it keeps to one.
+            # Without scheduler statistics a step cannot tell whether its threads have cores, so it uses one thread.
             if (most := int(self.vllm_config.additional_config.get(THREADS_KEY, 1))) > 1 and has_scheduler_statistics():
                 self._threads = StepThreads(ThreadPolicy(most), set_num_threads)
 
     def execute_model(self, scheduler_output: Any) -> Any:
-        """Computes a step, up to the scores of its tokens."""
+        """Computes a step up to the logits."""
         if self._threads is not None:
             self._threads.begin()
         return super().execute_model(scheduler_output)
 
     def sample_tokens(self, grammar_output: Any) -> Any:
-        """Draws a token for each request of this step."""
+        """Samples a token for each request of this step."""
         drawn = self._sample(grammar_output)
         if self._threads is not None:
             self._threads.end()
@@ -68,7 +76,7 @@ class SeededWorker(CPUWorker):  # type: ignore[misc]  # vLLM has no types here
 
 @contextmanager
 def without_generators(generators: dict[int, Any], rows: Iterable[int]) -> Iterator[None]:
-    """While it lasts these rows of a batch have no generator of their own."""
+    """Removes the generators of some rows of a batch inside the block."""
     taken = {row: generators.pop(row) for row in rows if row in generators}
     try:
         yield

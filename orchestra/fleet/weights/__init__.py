@@ -1,1 +1,10 @@
-"""Model weights: download, conversion and storage."""
+"""Model weights: download, conversion, storage, and the safety checks of adapters and encoders."""
+
+__all__ = [
+    "adapter_checks",
+    "download",
+    "encoders",
+    "gguf_convert",
+    "safetensors",
+    "weights",
+]

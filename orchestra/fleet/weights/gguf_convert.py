@@ -1,8 +1,8 @@
-"""The child process that turns a GGUF file into a folder of bfloat16 safetensors: `python -m
-orchestra.fleet.weights.gguf_convert GGUF FOLDER`.
+"""Converts a GGUF file into a folder of bfloat16 safetensors: `python -m orchestra.fleet.weights.gguf_convert GGUF
+FOLDER`.
 
-A process of its own, because transformers and torch take seconds to import and a gigabyte to run. It says each step in a
-line on standard output.
+It runs in a process of its own, because transformers and torch take seconds to import and a gigabyte of memory. It
+prints a line per step.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def convert(gguf: Path, folder: Path) -> None:
-    """Reads the quantised weights, makes them plain bfloat16, writes `model.safetensors`, configuration and tokenizer."""
+    """Dequantizes the weights to bfloat16, and writes `model.safetensors`, configuration and tokenizer."""
     print("loading transformers and torch", flush=True)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -23,7 +23,8 @@ def convert(gguf: Path, folder: Path) -> None:
     print("reading the weights", flush=True)
     model: Any = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, local_files_only=True)
     model.to(torch.bfloat16)
-    # transformers remembers that it read a quantised file, and would write that down although the weights are plain now.
+    # transformers keeps the quantization of the file, and would write it to the configuration although the weights are
+    # plain now.
     model.hf_quantizer = None
     model.is_quantized = False
     if hasattr(model.config, "quantization_config"):

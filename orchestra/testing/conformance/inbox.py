@@ -1,4 +1,5 @@
-"""Laws of what lies beside the events: inbox messages, answers, outbox messages; and of lists, and of what is removed."""
+"""Laws of what lies beside the events: inbox messages, answers, outbox messages; and of lists, and of what is removed.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from msgspec import structs
 
 from orchestra.core.events import AttemptFinished
 from orchestra.core.protocols import InboxMessage
-from orchestra.testing.conformance.stories import (
+from orchestra.testing.conformance.scenarios import (
     USAGE,
     OpenJournal,
     append_durably,
@@ -26,7 +27,9 @@ from orchestra.testing.conformance.stories import (
 
 async def inbox_messages_are_numbered_and_read_after_a_number(store: OpenJournal) -> None:
     messages = [
-        InboxMessage(kind="answer", by="ann", node="q[0]", value={"x": ["ß", 1.5, None]}, question_digest="1" * 32, at=12.5),
+        InboxMessage(
+            kind="answer", by="ann", node="q[0]", value={"x": ["ß", 1.5, None]}, question_digest="1" * 32, at=12.5
+        ),
         InboxMessage(kind="answer", node="q", value="x" * 40_000, call_happened=True, question_seq=7),
         InboxMessage(kind="cancel"),
         InboxMessage(kind="answer", node="q", decline_reason="nobody was there"),
@@ -34,7 +37,11 @@ async def inbox_messages_are_numbered_and_read_after_a_number(store: OpenJournal
     async with store() as one, store() as two:
         await append_durably(one, "r1", [run_started("r1")])
         await append_durably(one, "r2", [run_started("r2")])
-        assert_equal("numbers", [await (one, two)[index % 2].send("r1", message) for index, message in enumerate(messages)], [1, 2, 3, 4])
+        assert_equal(
+            "numbers",
+            [await (one, two)[index % 2].send("r1", message) for index, message in enumerate(messages)],
+            [1, 2, 3, 4],
+        )
         assert_equal("of another run", await two.send("r2", messages[2]), 1)
         wanted = [structs.replace(message, number=number) for number, message in enumerate(messages, 1)]
         for journal in (one, two):
@@ -50,7 +57,9 @@ async def concurrent_inbox_messages_get_distinct_numbers(store: OpenJournal) -> 
         )
         assert_equal("numbers", sorted(numbers), list(range(1, 21)))
         assert_equal("in the inbox", [message.number for message in await one.inbox("r1")], list(range(1, 21)))
-        assert_equal("by whom", {int(message.by): message.number for message in await one.inbox("r1")}, dict(enumerate(numbers)))
+        assert_equal(
+            "by whom", {int(message.by): message.number for message in await one.inbox("r1")}, dict(enumerate(numbers))
+        )
 
 
 async def one_of_several_concurrent_answers_is_taken(store: OpenJournal) -> None:
@@ -59,7 +68,9 @@ async def one_of_several_concurrent_answers_is_taken(store: OpenJournal) -> None
         await one.send("r1", InboxMessage(kind="answer", node="q", question_digest="1" * 32))
         said = [InboxMessage(kind="answer", node="q", question_digest="1" * 32, value=index) for index in range(20)]
         assert_equal("taken already", await two.send("r1", said[0], 0), 0)
-        numbers = await asyncio.gather(*((one, two)[index % 2].send("r1", message, 1) for index, message in enumerate(said)))
+        numbers = await asyncio.gather(
+            *((one, two)[index % 2].send("r1", message, 1) for index, message in enumerate(said))
+        )
         assert_equal("numbers", sorted(numbers), [0] * 19 + [2])
         assert_equal("in the inbox", [message.number for message in await one.inbox("r1")], [1, 2])
         for other in (
@@ -67,7 +78,10 @@ async def one_of_several_concurrent_answers_is_taken(store: OpenJournal) -> None
             InboxMessage(kind="answer", node="q", question_digest="2" * 32),
         ):
             assert_true("another question", await two.send("r1", other, 0) > 0)
-        again = [InboxMessage(kind="answer", node="q[2]", question_digest="1" * 32, question_seq=asked) for asked in (3, 3, 9, 0)]
+        again = [
+            InboxMessage(kind="answer", node="q[2]", question_digest="1" * 32, question_seq=asked)
+            for asked in (3, 3, 9, 0)
+        ]
         assert_equal(
             "asked again",
             [await (one, two)[index % 2].send("r1", message, 0) > 0 for index, message in enumerate(again)],
@@ -91,7 +105,8 @@ async def messages_of_another_process_arrive_within_a_second(store: OpenJournal)
     async with store() as one, store() as two:
         for run in ("r1", "r2", "r3"):
             await append_durably(one, run, [run_started(run)])
-        # A second is that of this loop: a sleep that starts with the wait. The machine may be busy: of three messages, one is enough.
+        # A second is that of this loop: a sleep that starts with the wait. The machine may be busy: of three messages,
+        # one is enough.
         early = []
         for run in ("r1", "r2", "r3"):
             waiting = asyncio.ensure_future(one.wait_for_messages())
@@ -141,12 +156,16 @@ async def the_first_memo_value_stays(store: OpenJournal) -> None:
 async def outbox_messages_come_in_order_with_their_events(store: OpenJournal) -> None:
     quiet = AttemptFinished(seq=2, at=1.0, node="quiet", attempt=1, name="mail", value="no", final=True)
     async with store() as one, store() as two:
-        await append_durably(one, "r1", [run_started("r1"), quiet, outbox_event(3, "a", {"to": "ann"}), outbox_event(4, "b[1]")])
+        await append_durably(
+            one, "r1", [run_started("r1"), quiet, outbox_event(3, "a", {"to": "ann"}), outbox_event(4, "b[1]")]
+        )
         await append_durably(two, "r2", [run_started("r2"), outbox_event(2, "a", "x" * 40_000)])
         found = await two.outbox()
         assert_equal("keys", [message.key for message in found], ["r1/a", "r1/b[1]", "r2/a"])
         assert_equal(
-            "whence", [(message.run, message.node, message.name) for message in found[:2]], [("r1", "a", "mail"), ("r1", "b[1]", "mail")]
+            "whence",
+            [(message.run, message.node, message.name) for message in found[:2]],
+            [("r1", "a", "mail"), ("r1", "b[1]", "mail")],
         )
         assert_equal("values", [message.value for message in found], [{"to": "ann"}, "hello", "x" * 40_000])
         numbers = [message.number for message in found]
@@ -161,14 +180,18 @@ async def messages_delivered_elsewhere_never_enter_the_outbox(store: OpenJournal
     async with store() as one, store() as two:
         one.append("r1", [run_started("r1"), outbox_event(2, "a"), outbox_event(3, "b")], {"a"})
         await one.wait_durable("r1", 3)
-        assert_equal("open", [[message.key for message in await journal.outbox()] for journal in (one, two)], [["r1/b"]] * 2)
+        assert_equal(
+            "open", [[message.key for message in await journal.outbox()] for journal in (one, two)], [["r1/b"]] * 2
+        )
         await append_durably(one, "r1", [outbox_event(4, "a", "again")])
         assert_equal("sent once", [message.key for message in await two.outbox()], ["r1/b"])
 
 
 async def a_message_goes_out_once_for_its_key(store: OpenJournal) -> None:
     async with store() as one:
-        await append_durably(one, "r1", [run_started("r1"), outbox_event(2, "a", "first"), outbox_event(3, "a", "second")])
+        await append_durably(
+            one, "r1", [run_started("r1"), outbox_event(2, "a", "first"), outbox_event(3, "a", "second")]
+        )
         await append_durably(one, "r1", [outbox_event(4, "a", "third")])
         found = await one.outbox()
         assert_equal("messages", [(message.key, message.value) for message in found], [("r1/a", "first")])
@@ -179,7 +202,9 @@ async def a_message_goes_out_once_for_its_key(store: OpenJournal) -> None:
 
 async def delivered_messages_leave_the_outbox(store: OpenJournal) -> None:
     async with store() as one, store() as two:
-        await append_durably(one, "r1", [run_started("r1"), outbox_event(2, "a"), outbox_event(3, "b"), outbox_event(4, "c")])
+        await append_durably(
+            one, "r1", [run_started("r1"), outbox_event(2, "a"), outbox_event(3, "b"), outbox_event(4, "c")]
+        )
         found = await two.outbox()
         await two.mark_delivered([found[0].number, found[2].number])
         await two.mark_delivered([found[0].number])
@@ -201,7 +226,12 @@ async def a_deleted_run_is_gone(store: OpenJournal) -> None:
         attempt = AttemptFinished(seq=2, at=1.0, node="a", attempt=1, value=large, sent=mine, received=ours, final=True)
         await append_durably(one, "r1", [run_started("r1", graph=ours), attempt])
         await append_durably(
-            one, "r2", [run_started("r2", graph=ours), AttemptFinished(seq=2, at=1.0, node="a", attempt=1, value=large, final=True)]
+            one,
+            "r2",
+            [
+                run_started("r2", graph=ours),
+                AttemptFinished(seq=2, at=1.0, node="a", attempt=1, value=large, final=True),
+            ],
         )
         await one.send("r1", InboxMessage(kind="cancel"))
         await append_durably(one, "r1", [run_finished(3)])
@@ -209,10 +239,16 @@ async def a_deleted_run_is_gone(store: OpenJournal) -> None:
         for journal in (one, two):
             assert_equal("events, inbox", [await journal.read("r1"), await journal.inbox("r1")], [[], []])
             assert_equal(
-                "found, listed", [await journal.find_runs("r"), [summary.run for summary in await journal.list_runs()]], [["r2"], ["r2"]]
+                "found, listed",
+                [await journal.find_runs("r"), [summary.run for summary in await journal.list_runs()]],
+                [["r2"], ["r2"]],
             )
             assert_equal("blobs", [await journal.get_blob(mine), await journal.get_blob(ours)], [None, b"ours"])
-            assert_equal("what another run shares", (await journal.read("r2"))[1:], [structs.replace(attempt, sent="", received="")])
+            assert_equal(
+                "what another run shares",
+                (await journal.read("r2"))[1:],
+                [structs.replace(attempt, sent="", received="")],
+            )
         await assert_refused("again", two.delete("r1"), "J023")
 
 
@@ -253,7 +289,15 @@ async def runs_are_found_by_their_beginning(store: OpenJournal) -> None:
     async with store() as one:
         for run in ("01ab", "01ac", "02", "%1", "_1", "ß1", "\U0001f9801"):
             await append_durably(one, run, [run_started(run)])
-        wanted = {"01": ["01ab", "01ac"], "01ab": ["01ab"], "%": ["%1"], "_": ["_1"], "ß": ["ß1"], "\U0001f980": ["\U0001f9801"], "3": []}
+        wanted = {
+            "01": ["01ab", "01ac"],
+            "01ab": ["01ab"],
+            "%": ["%1"],
+            "_": ["_1"],
+            "ß": ["ß1"],
+            "\U0001f980": ["\U0001f9801"],
+            "3": [],
+        }
         for prefix, found in wanted.items():
             assert_equal(f"from {prefix!r}", await one.find_runs(prefix), found)
         assert_equal("all", await one.find_runs(""), ["%1", "01ab", "01ac", "02", "_1", "ß1", "\U0001f9801"])

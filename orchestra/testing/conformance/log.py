@@ -6,11 +6,20 @@ import asyncio
 from contextlib import AsyncExitStack
 from typing import Any
 
-from orchestra.core.events import AttemptFinished, Event, NodeFinished, QuestionAnswered, QuestionAsked, RunFinished, RunResumed, encode
+from orchestra.core.events import (
+    AttemptFinished,
+    Event,
+    NodeFinished,
+    QuestionAnswered,
+    QuestionAsked,
+    RunFinished,
+    RunResumed,
+    encode,
+)
 from orchestra.core.outcomes import ValueOutcome
 from orchestra.core.protocols import Journal
 from orchestra.schema.strict_json import digest
-from orchestra.testing.conformance.stories import (
+from orchestra.testing.conformance.scenarios import (
     OpenJournal,
     all_event_kinds,
     append_durably,
@@ -60,7 +69,9 @@ async def reading_goes_on_after_a_number(store: OpenJournal) -> None:
     async with store() as one:
         await append_durably(one, "r1", [run_started("r1"), *node_events(2, 4)])
         for after in range(7):
-            assert_equal(f"after {after}", [event.seq for event in await one.read("r1", after)], list(range(after + 1, 6)))
+            assert_equal(
+                f"after {after}", [event.seq for event in await one.read("r1", after)], list(range(after + 1, 6))
+            )
 
 
 async def queued_events_can_be_read(store: OpenJournal) -> None:
@@ -83,7 +94,9 @@ async def a_gap_is_refused_and_nothing_kept(store: OpenJournal) -> None:
         await append_durably(one, "r1", [run_started("r1"), *node_events(2)])
         for first in (1, 2, 4):
             await assert_refused(f"event {first} after 2", append_durably(one, "r1", node_events(first)), "J001")
-        await assert_refused("a gap in the middle", append_durably(one, "r1", [*node_events(3), *node_events(5)]), "J001")
+        await assert_refused(
+            "a gap in the middle", append_durably(one, "r1", [*node_events(3), *node_events(5)]), "J001"
+        )
         await assert_refused("a run that begins at 2", append_durably(one, "r2", node_events(2)), "J001", "J005")
         await append_durably(one, "r1", node_events(3))
         assert_equal("kept", await one.read("r1"), [run_started("r1"), *node_events(2, 2)])
@@ -92,7 +105,9 @@ async def a_gap_is_refused_and_nothing_kept(store: OpenJournal) -> None:
 
 async def nothing_follows_the_end(store: OpenJournal) -> None:
     async with store() as one:
-        await assert_refused("in one append", append_durably(one, "r0", [run_started("r0"), run_finished(2), *node_events(3)]), "J006")
+        await assert_refused(
+            "in one append", append_durably(one, "r0", [run_started("r0"), run_finished(2), *node_events(3)]), "J006"
+        )
         await append_durably(one, "r1", [run_started("r1"), run_finished(2)])
         await assert_refused("event 3", append_durably(one, "r1", node_events(3)), "J006")
         assert_equal("kept", len(await one.read("r1")), 2)
@@ -152,7 +167,12 @@ async def large_values_come_back_exactly(store: OpenJournal) -> None:
     values: list[Any] = [
         *("x" * size for size in (16_000, 16_383, 16_384, 16_385, 1 << 20)),
         *(text, [text, {"a": text, "b": [1.0, -0.0, 1e300, 2**53 + 1, None, True]}], {text: None}, ["x" * 40_000] * 2),
-        *({"blob": digest(b"x"), "value": "y" * 20_000}, {"$ref": "z" * 20_000}, [digest(b"x")] * 1000, list(range(20_000))),
+        *(
+            {"blob": digest(b"x"), "value": "y" * 20_000},
+            {"$ref": "z" * 20_000},
+            [digest(b"x")] * 1000,
+            list(range(20_000)),
+        ),
     ]
     events: list[Event] = [run_started("r1", inputs={"text": text})]
     for value in values:
@@ -160,13 +180,21 @@ async def large_values_come_back_exactly(store: OpenJournal) -> None:
         events.append(AttemptFinished(seq=seq, at=1.0, node=f"n{seq}", attempt=1, value=value, reason="r" * 20_000))
         events.append(NodeFinished(seq=seq + 1, at=1.0, node=f"n{seq}", outcome=ValueOutcome(value=value, score=0.5)))
         events.append(QuestionAnswered(seq=seq + 2, at=1.0, node=f"n{seq}", value=value))
-    events.append(QuestionAsked(seq=len(events) + 1, at=1.0, node="q", question=text, schema={"x": text}, question_digest="0" * 32))
+    events.append(
+        QuestionAsked(
+            seq=len(events) + 1, at=1.0, node="q", question=text, schema={"x": text}, question_digest="0" * 32
+        )
+    )
     events.append(RunFinished(seq=len(events) + 1, at=1.0, status="done", outcome=ValueOutcome(value=values)))
     async with store() as one:
         await append_durably(one, "r1", events)
     async with store() as two:
         assert_equal("bytes", [encode(event) for event in await two.read("r1")], [encode(event) for event in events])
-        assert_equal("bytes of the last", [encode(event) for event in await two.read("r1", len(events) - 1)], [encode(events[-1])])
+        assert_equal(
+            "bytes of the last",
+            [encode(event) for event in await two.read("r1", len(events) - 1)],
+            [encode(events[-1])],
+        )
 
 
 # Leases
@@ -248,7 +276,13 @@ async def a_released_run_with_an_open_question_waits(store: OpenJournal) -> None
         assert_equal("status", [await status_of(one, "r1"), await status_of(two, "r1")], ["interrupted", "interrupted"])
         await one.lease("r1")
         await append_durably(
-            one, "r1", [QuestionAsked(seq=22, at=3.0, node="q", question="Well?", schema={"type": "string"}, question_digest="4" * 32)]
+            one,
+            "r1",
+            [
+                QuestionAsked(
+                    seq=22, at=3.0, node="q", question="Well?", schema={"type": "string"}, question_digest="4" * 32
+                )
+            ],
         )
         await one.release("r1")
         assert_equal("status", [await status_of(one, "r1"), await status_of(two, "r1")], ["waiting", "waiting"])

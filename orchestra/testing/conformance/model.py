@@ -13,7 +13,7 @@ import msgspec
 from orchestra.core.protocols import InboxMessage, Journal
 from orchestra.journal.errors import JournalError
 from orchestra.journal.memory import MemoryJournal, MemoryStore
-from orchestra.testing.conformance.stories import (
+from orchestra.testing.conformance.scenarios import (
     OpenJournal,
     append_durably,
     assert_equal,
@@ -27,7 +27,9 @@ RUNS = ("a", "b", "c")
 OPENERS = 3
 
 
-StepKind: TypeAlias = Literal["begin", "append", "message", "finish", "gap", "lease", "release", "post", "remember", "deliver", "delete"]
+StepKind: TypeAlias = Literal[
+    "begin", "append", "message", "finish", "gap", "lease", "release", "post", "remember", "deliver", "delete"
+]
 
 StepResult: TypeAlias = str | int | tuple[str, ...] | None
 """What a step gives; the code where it is refused."""
@@ -47,12 +49,16 @@ def random_steps(seed: int, count: int = 40) -> list[ConformanceStep]:
     kinds: tuple[StepKind, ...] = (*get_args(StepKind), "append", "append", "lease", "release")  # these more often
     chance = Random(seed)  # noqa: S311  # repeatable, not secret
     return [
-        ConformanceStep(chance.choice(kinds), chance.randrange(OPENERS), chance.choice(RUNS), chance.randint(1, 5)) for _ in range(count)
+        ConformanceStep(chance.choice(kinds), chance.randrange(OPENERS), chance.choice(RUNS), chance.randint(1, 5))
+        for _ in range(count)
     ]
 
 
 async def run_steps(open_journal: OpenJournal, sequence: Sequence[ConformanceStep]) -> None:
-    """Does the steps on the store and on a journal in memory; raises `AssertionError` where an answer differs, or what can be seen."""
+    """Does the steps on the store and on a journal in memory; raises `AssertionError` where an answer differs, or what
+    can
+    be seen.
+    """
     memory = MemoryStore()
     async with AsyncExitStack() as stack:
         ours = [await stack.enter_async_context(open_journal()) for _ in range(OPENERS)]
@@ -80,7 +86,8 @@ _ALLOWED_DIFFERENCES: dict[bool, set[tuple[StepResult, StepResult]]] = {
     False: set(product(WITHOUT_LEASE_CODES, WITHOUT_LEASE_CODES)),
     True: {(None, "J005")},
 }
-"""Who has no lease is refused, but may not be able to tell why; and who lost it may be told so when he gives it back."""
+"""Who has no lease is refused, but may not be able to tell why; and who lost it may be told so when he gives it back.
+"""
 
 
 def _update_holders(holders: dict[str, int | None], step: ConformanceStep) -> None:
@@ -136,4 +143,6 @@ async def _compare_journals(model: Journal, ours: Sequence[Journal], where: str)
         assert_equal(f"ids {where}", await journal.find_runs(""), await model.find_runs(""))
         assert_equal(f"answer {where}", await journal.get_memo("m"), await model.get_memo("m"))
         found = await journal.outbox()
-        assert_equal(f"messages {where}", [(one.key, one.value) for one in found], [(one.key, one.value) for one in wanted])
+        assert_equal(
+            f"messages {where}", [(one.key, one.value) for one in found], [(one.key, one.value) for one in wanted]
+        )

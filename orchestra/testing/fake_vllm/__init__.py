@@ -1,1 +1,7 @@
-"""A simulated vLLM server over HTTP."""
+"""A simulated vLLM server for tests: real HTTP, seeded answers, and faults on demand."""
+
+__all__ = [
+    "faults",
+    "http",
+    "server",
+]

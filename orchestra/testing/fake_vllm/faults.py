@@ -92,7 +92,10 @@ class EndpointFaults:
     long_line: float = 0.0
     """A stream with a line of 10 MB."""
     repeats: int | None = None
-    """Faults hit only the first so many requests with the same body, so that sending again succeeds in the end; None for all."""
+    """Faults hit only the first so many requests with the same body, so that sending again succeeds in the end; None
+    for
+    all.
+    """
 
     def __post_init__(self) -> None:
         chances = [getattr(self, name) for name in FAULT_NAMES]
@@ -111,9 +114,15 @@ class EndpointFaults:
         return ""
 
 
-FAULT_NAMES: tuple[EndpointFault, ...] = tuple(field.name for field in fields(EndpointFaults) if field.name != "repeats")  # type: ignore[misc]  # its fields are the faults' names
+FAULT_NAMES: tuple[EndpointFault, ...] = tuple(
+    field.name  # type: ignore[misc]  # the names of the fields are those of the faults
+    for field in fields(EndpointFaults)
+    if field.name != "repeats"
+)
 SLOW_FIRST_TOKEN_SECONDS = 0.3
-HTML_PAGE = b"<!doctype html><html><head><title>Sign in</title></head><body>Welcome to the hotel's network</body></html>"
+HTML_PAGE = (
+    b"<!doctype html><html><head><title>Sign in</title></head><body>Welcome to the hotel's network</body></html>"
+)
 
 FaultChoice: TypeAlias = EndpointFaults | Callable[[SimulatedRequest], EndpointFault]
 """Which fault hits a request: by chance, or by a function of the request."""

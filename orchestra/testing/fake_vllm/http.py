@@ -20,7 +20,8 @@ Send: TypeAlias = Callable[[AsgiMessage], Awaitable[None]]
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 RESET = "orchestra.reset"
-"""An ASGI extension of this server: a message of this type breaks the connection off at once, as a killed server does."""
+"""An ASGI extension of this server: a message of this type breaks the connection off at once, as a killed server does.
+"""
 
 _STATUS_PHRASES = {
     200: "OK",
@@ -36,7 +37,9 @@ _MAX_HEAD_BYTES = 64 << 10
 
 @asynccontextmanager
 async def serving(app: Application, port: int = 0) -> AsyncIterator[int]:
-    """Serves the application on 127.0.0.1 and gives the port; a free one where `port` is 0. Ends all connections at the end."""
+    """Serves the application on 127.0.0.1 and gives the port; a free one where `port` is 0. Ends all connections at the
+    end.
+    """
     connections: set[asyncio.Task[None]] = set()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -170,5 +173,8 @@ class _ResponseWriter:
         self.chunked = all(name.lower() != "content-length" for name, _ in headers)
         headers += [("transfer-encoding", "chunked")] if self.chunked else []
         status = message["status"]
-        lines = [f"HTTP/1.1 {status} {_STATUS_PHRASES.get(status, 'Other')}", *(f"{name}: {value}" for name, value in headers)]
+        lines = [
+            f"HTTP/1.1 {status} {_STATUS_PHRASES.get(status, 'Other')}",
+            *(f"{name}: {value}" for name, value in headers),
+        ]
         self.writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))

@@ -4,8 +4,10 @@
         ...                                   # server.url is http://127.0.0.1:PORT
         assert server.app.max_running <= 8           # how many requests ran at once
 
-It answers constrained requests with seeded values of their type: JSON Schemas, choices, and (with llguidance, which comes with
-vLLM) regular expressions and grammars. Give it an `answer` to write the texts yourself. `SimulatedVLLM` alone is an ASGI
+It answers constrained requests with seeded values of their type: JSON Schemas, choices, and (with llguidance, which
+comes with
+vLLM) regular expressions and grammars. Give it an `answer` to write the texts yourself. `SimulatedVLLM` alone is an
+ASGI
 application, for any server.
 """
 
@@ -13,16 +15,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import zlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from random import Random
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 from orchestra.fleet.supervisor.auth_middleware import KeyAuthMiddleware
 from orchestra.schema.strict_json import digest
-from orchestra.testing.fake_vllm.constrained import constrained_text, constraint_of
 from orchestra.testing.fake_vllm.faults import (
     HTML_PAGE,
     SLOW_FIRST_TOKEN_SECONDS,
@@ -32,8 +36,115 @@ from orchestra.testing.fake_vllm.faults import (
     SimulatedRequest,
 )
 from orchestra.testing.fake_vllm.http import RESET, AsgiMessage, Receive, Scope, Send, serving
-from orchestra.testing.fake_vllm.tokenizer import SimulatedTokenizer
-from orchestra.testing.schema_samples import InstanceError
+from orchestra.testing.schema_samples import InstanceError, make_instance
+
+_PREFERRED_BYTES = frozenset(range(ord("a"), ord("z") + 1)) | {ord(" "), ord('"')}
+_MAX_BYTES = 4096
+
+
+def constraint_of(body: Mapping[str, Any]) -> tuple[str, Any] | None:
+    """A request's constraint: `json` with a schema, `regex`, `choice` or `grammar`; or None. Reads OpenAI's
+    `response_format` too.
+    """
+    stated = body.get("structured_outputs")
+    if isinstance(stated, Mapping):
+        return next(
+            ((kind, stated[kind]) for kind in ("json", "regex", "choice", "grammar") if stated.get(kind) is not None),
+            None,
+        )
+    form = body.get("response_format")
+    if isinstance(form, Mapping):
+        match form.get("type"):
+            case "json_schema":
+                return "json", form["json_schema"]["schema"]
+            case "json_object":
+                return "json", {"type": "object"}
+            case _:
+                return None
+    return None
+
+
+def constrained_text(constraint: tuple[str, Any], random: Random, sources: tuple[str, ...] = ()) -> str:
+    """A text that keeps the constraint. Grammars and regular expressions need the package llguidance, which comes with
+    vLLM.
+
+    Raises `InstanceError` where it cannot make one.
+    """
+    kind, content = constraint
+    match kind:
+        case "json":
+            schema = json.loads(content) if isinstance(content, str) else content
+            return json.dumps(make_instance(schema, random, sources), ensure_ascii=False)
+        case "choice":
+            return str(random.choice(content))
+        case "regex":
+            return _random_walk(_import_llguidance().LLMatcher.grammar_from_regex(content), random)
+        case _:
+            return _random_walk(content, random)
+
+
+def _import_llguidance() -> Any:
+    try:
+        import llguidance
+    except ImportError as error:
+        raise InstanceError(
+            "grammars are simulated with llguidance: pip install llguidance, or give the simulation an `answer`"
+        ) from error
+    return llguidance
+
+
+def _random_walk(grammar: str, random: Random) -> str:
+    """A random walk through a grammar, byte by byte: letters where they may stand, and out as soon as it may end."""
+    guidance = _import_llguidance()
+    tokenizer = guidance.LLTokenizer("byte")
+    matcher = guidance.LLMatcher(tokenizer, grammar)
+    found = bytearray()
+    while not matcher.is_stopped() and len(found) < _MAX_BYTES:
+        mask = matcher.compute_bitmask()
+        allowed = [token for token in range(tokenizer.vocab_size) if mask[token >> 3] >> (token & 7) & 1]
+        if tokenizer.eos_token in allowed or not allowed:
+            break
+        chosen = random.choice([token for token in allowed if token in _PREFERRED_BYTES] or allowed)
+        matcher.consume_token(chosen)
+        found.append(chosen)
+    if matcher.is_error():
+        raise InstanceError(f"the grammar is refused: {matcher.get_error()}")
+    return found.decode("utf-8", "replace")
+
+
+_TOKEN_PATTERN = re.compile(r"\s?[^\W_]+|\s?[^\s]|\s+")
+VOCABULARY_SIZE = 49_152
+BLOCK_TOKENS = 16
+"""Tokens of one block of the prefix cache."""
+
+
+class SimulatedTokenizer:
+    """Cuts texts into tokens, and remembers the beginnings of prompts as vLLM's prefix cache does."""
+
+    def __init__(self) -> None:
+        self._blocks: set[int] = set()
+
+    def split(self, text: str) -> list[str]:
+        """The tokens of a text; joined they are the text."""
+        return _TOKEN_PATTERN.findall(text)
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text as numbers below `VOCABULARY_SIZE`."""
+        return [zlib.crc32(piece.encode("utf-8", "surrogatepass")) % VOCABULARY_SIZE for piece in self.split(text)]
+
+    def count_prompt(self, text: str, salt: str) -> tuple[int, int]:
+        """How many tokens a prompt has, and how many of them were cached: whole blocks, from the start, of the same
+        salt.
+        """
+        ids = self.encode(text)
+        link, cached, hit = zlib.crc32(salt.encode()), 0, True
+        for start in range(0, len(ids) - len(ids) % BLOCK_TOKENS, BLOCK_TOKENS):
+            link = zlib.crc32(repr((link, ids[start : start + BLOCK_TOKENS])).encode())
+            hit = hit and link in self._blocks
+            cached += BLOCK_TOKENS if hit else 0
+            self._blocks.add(link)
+        return len(ids), cached
+
 
 VERSION = "0.32.0+simulated"
 CREATED_AT = 1_767_225_600
@@ -73,7 +184,8 @@ class ApiError(Exception):
 class SimulatedVLLM:
     """An ASGI application that speaks vLLM's API.
 
-    `requests` are all that were posted, `fault_counts` how often each fault hit, `max_running` how many ran at once at most, `aborted` the
+    `requests` are all that were posted, `fault_counts` how often each fault hit, `max_running` how many ran at once at
+    most, `aborted` the
     requests whose client went away, `adapters` what is loaded, `healthy` what `/health` says.
     """
 
@@ -126,9 +238,19 @@ class SimulatedVLLM:
                 await _send_json(send, {"server_load": self.running})
             case "/v1/models":
                 cards = [
-                    {"id": self.model, "object": "model", "created": CREATED_AT, "owned_by": "vllm", "root": self.model, "parent": None}
+                    {
+                        "id": self.model,
+                        "object": "model",
+                        "created": CREATED_AT,
+                        "owned_by": "vllm",
+                        "root": self.model,
+                        "parent": None,
+                    }
                 ]
-                cards += [{**cards[0], "id": name, "root": folder, "parent": self.model} for name, folder in self.adapters.items()]
+                cards += [
+                    {**cards[0], "id": name, "root": folder, "parent": self.model}
+                    for name, folder in self.adapters.items()
+                ]
                 await _send_json(send, {"object": "list", "data": cards})
             case "/metrics":
                 await _send_text(send, self._metrics().encode())
@@ -164,7 +286,9 @@ class SimulatedVLLM:
         name = f"{path} {digest(body)}"
         self._repeats[name] += 1
         key = dict(scope.get("headers", ())).get(b"authorization", b"").decode("latin-1").removeprefix("Bearer ")
-        return SimulatedRequest(path, found, len(self.requests) + 1, self._repeats[name], f"{self.behaviour.seed}|{name}", key)
+        return SimulatedRequest(
+            path, found, len(self.requests) + 1, self._repeats[name], f"{self.behaviour.seed}|{name}", key
+        )
 
     async def _run_until_disconnect(self, request: SimulatedRequest, work: Any, receive: Receive) -> None:
         """Does the work, or leaves it where the client goes away, as vLLM aborts."""
@@ -190,14 +314,18 @@ class SimulatedVLLM:
         tokens = self._tokenizer.split(text)
         limit = request.body.get("max_completion_tokens") or request.body.get("max_tokens") or 256
         finish = "stop" if len(tokens) <= limit else "length"
-        written = _GeneratedText(request, tokens[:limit], finish, self.model if fault == "wrong_model" else request.model)
+        written = _GeneratedText(
+            request, tokens[:limit], finish, self.model if fault == "wrong_model" else request.model
+        )
         if fault == "wrong_model" and written.model == request.model:
             written.model = "another-model"
         written.usage = self._usage(request, len(written.tokens), fault)
         if fault not in ("reset", "stall", "no_done", "long_line"):
             self.counts["success"] += 1
         self.counts["output"] += len(written.tokens)
-        await asyncio.sleep(self.behaviour.first_token + (SLOW_FIRST_TOKEN_SECONDS if fault == "slow_first_token" else 0.0))
+        await asyncio.sleep(
+            self.behaviour.first_token + (SLOW_FIRST_TOKEN_SECONDS if fault == "slow_first_token" else 0.0)
+        )
         if request.body.get("stream"):
             await self._stream(written, fault, send)
         else:
@@ -215,14 +343,18 @@ class SimulatedVLLM:
             return found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
         constraint = constraint_of(request.body)
         if constraint is None:
-            return " ".join(request.random("text").choices(("yes", "no", "perhaps", "naïve", "—", "the", "answer"), k=12))
+            return " ".join(
+                request.random("text").choices(("yes", "no", "perhaps", "naïve", "—", "the", "answer"), k=12)
+            )
         try:
             return constrained_text(constraint, request.random("text"), (request.prompt,))
         except InstanceError as error:
             raise ApiError(400, "BadRequestError", str(error)) from error
 
     def _usage(self, request: SimulatedRequest, output: int, fault: EndpointFault) -> dict[str, Any] | None:
-        prompt, cached = self._tokenizer.count_prompt(request.prompt, f"{request.model}|{request.body.get('cache_salt', '')}")
+        prompt, cached = self._tokenizer.count_prompt(
+            request.prompt, f"{request.model}|{request.body.get('cache_salt', '')}"
+        )
         self.counts["prompt"] += prompt
         self.counts["hits"] += cached
         if fault == "missing_usage":
@@ -230,7 +362,12 @@ class SimulatedVLLM:
         if fault == "negative_usage":
             return {"prompt_tokens": -1, "total_tokens": -2, "completion_tokens": -1}
         details = {"cached_tokens": cached}
-        return {"prompt_tokens": prompt, "total_tokens": prompt + output, "completion_tokens": output, "prompt_tokens_details": details}
+        return {
+            "prompt_tokens": prompt,
+            "total_tokens": prompt + output,
+            "completion_tokens": output,
+            "prompt_tokens_details": details,
+        }
 
     async def _stream(self, written: _GeneratedText, fault: EndpointFault, send: Send) -> None:
         await send(_response_start(200, "text/event-stream; charset=utf-8"))
@@ -261,7 +398,9 @@ class SimulatedVLLM:
     async def _tokenize(self, request: SimulatedRequest, fault: EndpointFault, send: Send) -> None:
         if not await _send_failure(fault, send):
             ids = self._tokenizer.encode(request.prompt)
-            await _send_response(send, json.dumps({"count": len(ids), "max_model_len": 4096, "tokens": ids}).encode(), fault)
+            await _send_response(
+                send, json.dumps({"count": len(ids), "max_model_len": 4096, "tokens": ids}).encode(), fault
+            )
 
     async def _score(self, request: SimulatedRequest, fault: EndpointFault, send: Send) -> None:
         if await _send_failure(fault, send):
@@ -271,10 +410,14 @@ class SimulatedVLLM:
         if not isinstance(items, list) or not items or not request.body.get("label_token_ids"):
             raise ApiError(400, "BadRequestError", "items and label_token_ids must not be empty")
         score = self.behaviour.score or (lambda query, item: request.random(f"score|{query}|{item}").random())
-        rows = [{"index": index, "object": "score", "score": score(query, str(item))} for index, item in enumerate(items)]
+        rows = [
+            {"index": index, "object": "score", "score": score(query, str(item))} for index, item in enumerate(items)
+        ]
         model = "another-model" if fault == "wrong_model" else request.model
         body = {"id": _id(request, "score"), "object": "list", "created": CREATED_AT, "model": model, "data": rows}
-        await _send_response(send, json.dumps({**body, "usage": self._usage(request, len(rows), fault)}).encode(), fault)
+        await _send_response(
+            send, json.dumps({**body, "usage": self._usage(request, len(rows), fault)}).encode(), fault
+        )
 
     async def _load(self, request: SimulatedRequest, fault: EndpointFault, send: Send) -> None:
         if await _send_failure(fault, send):
@@ -308,12 +451,17 @@ class SimulatedVLLM:
             "prefix_cache_queries_total": ("counter", self.counts["prompt"]),
             "prefix_cache_hits_total": ("counter", self.counts["hits"]),
         }
-        return "".join(f"# TYPE vllm:{name} {kind}\nvllm:{name}{labels} {float(value)}\n" for name, (kind, value) in values.items())
+        return "".join(
+            f"# TYPE vllm:{name} {kind}\nvllm:{name}{labels} {float(value)}\n" for name, (kind, value) in values.items()
+        )
 
 
 @dataclass(slots=True)
 class _ResponseGuard:
-    """The way out of a request, which no longer runs once its last bytes go: who has the answer finds the server's count right."""
+    """The way out of a request, which no longer runs once its last bytes go: who has the answer finds the server's
+    count
+    right.
+    """
 
     app: SimulatedVLLM
     inner_send: Send
@@ -346,14 +494,27 @@ class _GeneratedText:
 
     def body(self) -> dict[str, Any]:
         text = "".join(self.tokens)
-        choice: dict[str, Any] = {"index": 0, "finish_reason": self.finish_reason, "logprobs": self._logprobs(self.tokens)}
+        choice: dict[str, Any] = {
+            "index": 0,
+            "finish_reason": self.finish_reason,
+            "logprobs": self._logprobs(self.tokens),
+        }
         choice |= {"message": {"role": "assistant", "content": text}} if self.is_chat else {"text": text}
-        return {**self._head("chat.completion" if self.is_chat else "text_completion"), "choices": [choice], **self._usage_field()}
+        return {
+            **self._head("chat.completion" if self.is_chat else "text_completion"),
+            "choices": [choice],
+            **self._usage_field(),
+        }
 
     def events(self) -> Iterator[bytes]:
         head = self._head("chat.completion.chunk" if self.is_chat else "text_completion")
         if self.is_chat:
-            yield _encode_event({**head, "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]})
+            yield _encode_event(
+                {
+                    **head,
+                    "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}],
+                }
+            )
         for number, token in enumerate(self.tokens, 1):
             choice: dict[str, Any] = {"index": 0, "logprobs": self._logprobs([token])}
             choice |= {"delta": {"content": token}} if self.is_chat else {"text": token}
@@ -361,14 +522,24 @@ class _GeneratedText:
             yield _encode_event({**head, "choices": [choice]})
         if not self.tokens:
             yield _encode_event(
-                {**head, "choices": [{"index": 0, "delta": {"content": ""}, "text": "", "finish_reason": self.finish_reason}]}
+                {
+                    **head,
+                    "choices": [
+                        {"index": 0, "delta": {"content": ""}, "text": "", "finish_reason": self.finish_reason}
+                    ],
+                }
             )
         options = self.request.body.get("stream_options")
         if isinstance(options, dict) and options.get("include_usage") and self.usage is not None:
             yield _encode_event({**head, "choices": [], **self._usage_field()})
 
     def _head(self, kind: str) -> dict[str, Any]:
-        return {"id": _id(self.request, "chatcmpl" if self.is_chat else "cmpl"), "object": kind, "created": CREATED_AT, "model": self.model}
+        return {
+            "id": _id(self.request, "chatcmpl" if self.is_chat else "cmpl"),
+            "object": kind,
+            "created": CREATED_AT,
+            "model": self.model,
+        }
 
     def _usage_field(self) -> dict[str, Any]:
         return {} if self.usage is None else {"usage": self.usage}
@@ -388,7 +559,9 @@ class _GeneratedText:
 
 
 class SimulatedServer:
-    """A simulated vLLM on a port of 127.0.0.1, as an async context manager. `url` is its address, `app` tells what happened."""
+    """A simulated vLLM on a port of 127.0.0.1, as an async context manager. `url` is its address, `app` tells what
+    happened.
+    """
 
     def __init__(self, model: str = "simulated", *, port: int = 0, **behaviour: Any) -> None:
         """`behaviour` are the fields of `Behaviour`; a free port is taken where `port` is 0."""
@@ -403,7 +576,9 @@ class SimulatedServer:
         self.url = f"http://127.0.0.1:{port}"
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Ends all connections."""
         await self._stack.aclose()
 
@@ -437,7 +612,10 @@ async def _wait_for_disconnect(receive: Receive) -> None:
 
 
 def _response_start(status: int, kind: str, length: int | None = None, **headers: str) -> AsgiMessage:
-    listed = [(b"content-type", kind.encode()), *((name.replace("_", "-").encode(), value.encode()) for name, value in headers.items())]
+    listed = [
+        (b"content-type", kind.encode()),
+        *((name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()),
+    ]
     if length is not None:
         listed.append((b"content-length", str(length).encode()))
     return {"type": "http.response.start", "status": status, "headers": listed}
@@ -447,7 +625,9 @@ async def _send_body(send: Send, body: bytes, *, last: bool = False) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": not last})
 
 
-async def _send_text(send: Send, body: bytes, status: int = 200, kind: str = "text/plain; charset=utf-8", **headers: str) -> None:
+async def _send_text(
+    send: Send, body: bytes, status: int = 200, kind: str = "text/plain; charset=utf-8", **headers: str
+) -> None:
     await send(_response_start(status, kind, len(body), **headers))
     await _send_body(send, body, last=True)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orchestra.journal.sqlite.commit_mark import mark_path
 from orchestra.journal.sqlite.journal import SqliteJournal
-from orchestra.testing.conformance.stories import append_durably, node_events, run_finished, run_started
+from orchestra.testing.conformance.scenarios import append_durably, node_events, run_finished, run_started
 from tests.cli.shell import Shell
 
 PLACE = Path(".orchestra", "journal.db")

@@ -43,7 +43,10 @@ async def over(server: RawServer) -> bool:
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes"
 ENDS: dict[str, tuple[bytes, bool]] = {
     "length": (WHOLE, False),
-    "chunks": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\ny\r\n2;a=b\r\nes\r\n0\r\nMore: x\r\n\r\n", False),
+    "chunks": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\ny\r\n2;a=b\r\nes\r\n0\r\nMore: x\r\n\r\n",
+        False,
+    ),
     "after a hint": (b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + WHOLE, False),
     "the connection's end": (b"HTTP/1.1 200 OK\r\n\r\nyes", True),
     "the old protocol": (b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nyes", True),
@@ -153,7 +156,8 @@ async def streamed(server: RawServer, times: int = 1) -> list[HttpResponse | Req
     request = HttpRequest("/v1/x", b"{}", stream=True)
     async with HttpClient(FleetLimits()) as client:
         return [
-            await client.exchange(server.url, request, {}, 5, lambda block: 0.2 if block.endswith(b"over") else None) for _ in range(times)
+            await client.exchange(server.url, request, {}, 5, lambda block: 0.2 if block.endswith(b"over") else None)
+            for _ in range(times)
         ]
 
 
@@ -197,7 +201,9 @@ async def test_a_stream_that_goes_on_after_its_end_is_waited_for_anew() -> None:
 
     waits = iter((5.0, None, 0.02))
     async with raw_server(play) as server, HttpClient(FleetLimits()) as client:
-        found = await client.exchange(server.url, HttpRequest("/v1/x", b"{}", stream=True), {}, 4, lambda _: next(waits))
+        found = await client.exchange(
+            server.url, HttpRequest("/v1/x", b"{}", stream=True), {}, 4, lambda _: next(waits)
+        )
     assert found == HttpResponse(b"{}", b"over: pingover")
 
 
@@ -216,7 +222,10 @@ class Silent(asyncio.Transport):
 
 @given(
     st.lists(
-        st.one_of(st.binary(max_size=30), st.sampled_from([WHOLE, b"HTTP/1.1 200 OK\r\n", b"\r\n", b"0\r\n\r\n", WHOLE[:-1]])), max_size=8
+        st.one_of(
+            st.binary(max_size=30), st.sampled_from([WHOLE, b"HTTP/1.1 200 OK\r\n", b"\r\n", b"0\r\n\r\n", WHOLE[:-1]])
+        ),
+        max_size=8,
     )
 )
 def test_no_bytes_do_more_than_end_the_exchange(pieces: list[bytes]) -> None:

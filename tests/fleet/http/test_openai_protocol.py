@@ -28,7 +28,11 @@ CHAT = ChatRequest(
 
 def answer(**changes: Any) -> bytes:
     usage = {"prompt_tokens": 5, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 3}}
-    body = {"model": "m", "choices": [{"message": {"content": "text"}, "finish_reason": "stop"}], "usage": usage} | changes
+    body = {
+        "model": "m",
+        "choices": [{"message": {"content": "text"}, "finish_reason": "stop"}],
+        "usage": usage,
+    } | changes
     return json.dumps({key: value for key, value in body.items() if value is not ...}).encode()
 
 
@@ -53,7 +57,9 @@ def test_others_get_a_response_format_and_nothing_of_vllm(dialect: Any) -> None:
 
 def test_a_schema_that_is_not_closed_is_not_called_strict() -> None:
     open_schema = {"type": "object", "properties": {"a": {"type": "string"}}}
-    body = json.loads(openai_protocol.chat_body(ChatRequest(messages=[], max_output=1, schema=open_schema), "m", "openai"))
+    body = json.loads(
+        openai_protocol.chat_body(ChatRequest(messages=[], max_output=1, schema=open_schema), "m", "openai")
+    )
     assert body["response_format"]["json_schema"]["strict"] is False
 
 
@@ -126,8 +132,12 @@ def events(*texts: str, finish: str | None = "stop", usage: bool = True, done: b
     rows: list[Any] = [{"model": "m", "choices": [{"delta": {"role": "assistant", "content": ""}}]}]
     rows += [{"model": "m", "choices": [{"delta": {"content": text}}]} for text in texts]
     rows.append({"model": "m", "choices": [{"delta": {}, "finish_reason": finish}]})
-    rows += [{"model": "m", "choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": len(texts)}}] if usage else []
-    lines = [b"data: " + json.dumps(row, ensure_ascii=False).encode() for row in rows] + ([b"data: [DONE]"] if done else [])
+    rows += (
+        [{"model": "m", "choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": len(texts)}}] if usage else []
+    )
+    lines = [b"data: " + json.dumps(row, ensure_ascii=False).encode() for row in rows] + (
+        [b"data: [DONE]"] if done else []
+    )
     return b"\r\n\r\n".join([b": a comment", *lines]) + b"\n\n"
 
 
@@ -171,9 +181,11 @@ def test_what_may_come_after_the_end_of_a_stream_is_waited_for_a_little() -> Non
     for line in events("a")[:-1].splitlines(keepends=True):
         waits += [reader.feed(line) or reader.linger_seconds(), reader.feed(b": ping\n") or reader.linger_seconds()]
     found = [wait for wait in waits if wait is not None]
-    assert found == [openai_protocol.FINISH_LINGER, openai_protocol.FINISH_LINGER, *[openai_protocol.DONE_LINGER] * 2], (
-        "the end, what it cost, and no comments before `[DONE]`"
-    )
+    assert found == [
+        openai_protocol.FINISH_LINGER,
+        openai_protocol.FINISH_LINGER,
+        *[openai_protocol.DONE_LINGER] * 2,
+    ], "the end, what it cost, and no comments before `[DONE]`"
 
 
 @pytest.mark.parametrize(
@@ -206,7 +218,11 @@ def test_a_stream_that_breaks_is_a_fault(received: bytes, code: str) -> None:
 @pytest.mark.parametrize("size", [1, 2, 5, 10_000])
 @pytest.mark.parametrize("begin", [b"", b"\xef\xbb\xbf", b"\n"])
 def test_a_stream_and_an_answer_in_one_piece_are_read_whatever_comes_before_them(begin: bytes, size: int) -> None:
-    for body in (events("text")[len(b": a comment\r\n\r\n") :], answer(), json.dumps(json.loads(answer()), indent=1).encode()):
+    for body in (
+        events("text")[len(b": a comment\r\n\r\n") :],
+        answer(),
+        json.dumps(json.loads(answer()), indent=1).encode(),
+    ):
         received = begin + body
         result, texts = stream(*(received[at : at + size] for at in range(0, len(received), size)))
         assert isinstance(result, Completion)
@@ -214,7 +230,8 @@ def test_a_stream_and_an_answer_in_one_piece_are_read_whatever_comes_before_them
 
 
 @pytest.mark.parametrize(
-    ("body", "good"), [(b'{"tokens": [1, 2], "count": 2}', True), (b'{"tokens": [1], "count": 2}', False), (b"[]", False)]
+    ("body", "good"),
+    [(b'{"tokens": [1, 2], "count": 2}', True), (b'{"tokens": [1], "count": 2}', False), (b"[]", False)],
 )
 def test_tokens_are_counted_twice(body: bytes, good: bool) -> None:
     assert isinstance(openai_protocol.read_tokens(body), tuple) is good

@@ -55,11 +55,28 @@ async def test_what_has_the_key_passes_and_whoever_asks_for_health(scope: dict[s
 
 @pytest.mark.parametrize(
     "authorization",
-    [None, "", "Bearer", "Bearer ", f"Bearer {THE_KEY}x", f"Bearer {THE_KEY[:-1]}", THE_KEY, f"Basic {THE_KEY}", "Bearer é"],
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        f"Bearer {THE_KEY}x",
+        f"Bearer {THE_KEY[:-1]}",
+        THE_KEY,
+        f"Basic {THE_KEY}",
+        "Bearer é",
+    ],
 )
 @pytest.mark.parametrize(
     ("path", "method"),
-    [("/v1/models", "GET"), ("/metrics", "GET"), ("/health", "POST"), ("/health/", "GET"), ("/x", "OPTIONS"), ("", "GET")],
+    [
+        ("/v1/models", "GET"),
+        ("/metrics", "GET"),
+        ("/health", "POST"),
+        ("/health/", "GET"),
+        ("/x", "OPTIONS"),
+        ("", "GET"),
+    ],
 )
 async def test_nothing_else_passes(path: str, method: str, authorization: str | None) -> None:
     came, sent = await passed(http(path, method, authorization))
@@ -69,7 +86,10 @@ async def test_nothing_else_passes(path: str, method: str, authorization: str | 
 
 
 async def test_a_websocket_without_the_key_is_closed_before_it_opens() -> None:
-    assert await passed({"type": "websocket", "path": "/health", "headers": []}) == (False, [{"type": "websocket.close", "code": 1008}])
+    assert await passed({"type": "websocket", "path": "/health", "headers": []}) == (
+        False,
+        [{"type": "websocket.close", "code": 1008}],
+    )
 
 
 def test_a_server_without_a_key_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +112,12 @@ async def test_a_simulated_server_wants_its_key() -> None:
             ) as answer:
                 return answer.status
 
-        for method, path in (("GET", "/v1/models"), ("GET", "/metrics"), ("POST", "/tokenize"), ("POST", "/v1/completions")):
+        for method, path in (
+            ("GET", "/v1/models"),
+            ("GET", "/metrics"),
+            ("POST", "/tokenize"),
+            ("POST", "/v1/completions"),
+        ):
             assert [await status(method, path), await status(method, path, THE_KEY)] == [401, 200]
         assert await status("GET", "/health") == 200
     assert len(server.app.requests) == 2

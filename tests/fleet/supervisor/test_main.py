@@ -44,7 +44,9 @@ Supervisions = list[FakeSupervision]
 SERVER = str(Path(__file__).with_name("fake_vllm.py"))
 
 
-async def started(config: FleetConfig, folders: Folders, made: Supervisions) -> tuple[FakeSupervision, SupervisorReport]:
+async def started(
+    config: FleetConfig, folders: Folders, made: Supervisions
+) -> tuple[FakeSupervision, SupervisorReport]:
     supervision = FakeSupervision(config, folders)
     made.append(supervision)
     await supervision.start()
@@ -98,7 +100,9 @@ async def test_status_tells_what_each_server_is(folders: Folders, supervisions: 
 
 async def test_many_who_start_it_at_once_get_one(folders: Folders, supervisions: Supervisions) -> None:
     config = local_config("m")
-    statuses = [status for _, status in await asyncio.gather(*(started(config, folders, supervisions) for _ in range(4)))]
+    statuses = [
+        status for _, status in await asyncio.gather(*(started(config, folders, supervisions) for _ in range(4)))
+    ]
     assert len({status.pid for status in statuses}) == 1
     assert len({pid_of(status) for status in statuses}) == 1
 
@@ -109,7 +113,9 @@ async def test_different_fleets_have_supervisors_of_their_own(folders: Folders, 
     assert one.pid != two.pid
 
 
-async def test_several_servers_start_one_after_another_and_all_become_ready(folders: Folders, supervisions: Supervisions) -> None:
+async def test_several_servers_start_one_after_another_and_all_become_ready(
+    folders: Folders, supervisions: Supervisions
+) -> None:
     _, status = await started(local_config("m", "n", "o"), folders, supervisions)
     assert [server.phase for server in status.servers] == ["ready"] * 3
 
@@ -140,7 +146,9 @@ async def test_a_server_that_works_for_others_is_not_killed_where_the_keepers_ow
     tokens, probed = 7, asyncio.Event()
 
     async def get(session: Any, path: str) -> bytes:
-        return f'vllm:num_requests_running{{engine="0"}} 3\nvllm:generation_tokens_total{{engine="0"}} {tokens}\n'.encode()
+        return (
+            f'vllm:num_requests_running{{engine="0"}} 3\nvllm:generation_tokens_total{{engine="0"}} {tokens}\n'.encode()
+        )
 
     async def thinks(session: Any) -> bool:
         nonlocal tokens
@@ -170,7 +178,9 @@ async def test_a_server_that_works_for_others_is_not_killed_where_the_keepers_ow
     ended.cancel()
 
 
-async def test_a_server_that_cannot_start_is_given_up_with_its_last_words(folders: Folders, supervisions: Supervisions) -> None:
+async def test_a_server_that_cannot_start_is_given_up_with_its_last_words(
+    folders: Folders, supervisions: Supervisions
+) -> None:
     with pytest.raises(FleetError) as caught:
         await started(local_config("broken"), folders, supervisions)
     assert caught.value.code == "F005"
@@ -178,7 +188,9 @@ async def test_a_server_that_cannot_start_is_given_up_with_its_last_words(folder
     assert caught.value.hint
 
 
-async def test_what_was_given_up_is_tried_again_when_somebody_starts_the_fleet(folders: Folders, supervisions: Supervisions) -> None:
+async def test_what_was_given_up_is_tried_again_when_somebody_starts_the_fleet(
+    folders: Folders, supervisions: Supervisions
+) -> None:
     supervision = FakeSupervision(local_config("broken"), folders)
     supervisions.append(supervision)
     await supervision.start()
@@ -214,14 +226,18 @@ async def test_a_touch_keeps_it(folders: Folders, supervisions: Supervisions) ->
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-async def test_when_the_supervisor_ends_its_servers_end(number: signal.Signals, folders: Folders, supervisions: Supervisions) -> None:
+async def test_when_the_supervisor_ends_its_servers_end(
+    number: signal.Signals, folders: Folders, supervisions: Supervisions
+) -> None:
     _, status = await started(local_config("m"), folders, supervisions)
     os.kill(status.pid, number)
     await gone(status.pid)
     await gone(pid_of(status))
 
 
-async def test_after_a_killed_supervisor_the_next_start_makes_a_new_one(folders: Folders, supervisions: Supervisions) -> None:
+async def test_after_a_killed_supervisor_the_next_start_makes_a_new_one(
+    folders: Folders, supervisions: Supervisions
+) -> None:
     config = local_config("m")
     _, before = await started(config, folders, supervisions)
     os.kill(before.pid, signal.SIGKILL)
@@ -272,7 +288,9 @@ async def test_a_server_whose_command_cannot_be_made_leaves_its_keeper_alive(tmp
     def launcher(server: LocalServer, port: int) -> ProcessSpec:
         return ProcessSpec(("/bin/true\0",), {})
 
-    keeper = ServerSupervisor("m", local_config("m").local_servers["m"], launcher, tmp_path, Timing(initial_backoff=0.01), asyncio.Lock())
+    keeper = ServerSupervisor(
+        "m", local_config("m").local_servers["m"], launcher, tmp_path, Timing(initial_backoff=0.01), asyncio.Lock()
+    )
     keeping = asyncio.create_task(keeper.run())
 
     async def failed() -> bool:
@@ -286,9 +304,13 @@ async def test_a_server_whose_command_cannot_be_made_leaves_its_keeper_alive(tmp
 
 
 @pytest.mark.parametrize("silence", [0.2, 60])
-async def test_a_server_that_hangs_while_it_starts_keeps_the_others_waiting_for_a_while_only(silence: float, tmp_path: Path) -> None:
+async def test_a_server_that_hangs_while_it_starts_keeps_the_others_waiting_for_a_while_only(
+    silence: float, tmp_path: Path
+) -> None:
     def launcher(server: LocalServer, port: int) -> ProcessSpec:
-        return ProcessSpec((sys.executable, "-I", SERVER, server.model, str(port)), {"PATH": os.environ.get("PATH", "")})
+        return ProcessSpec(
+            (sys.executable, "-I", SERVER, server.model, str(port)), {"PATH": os.environ.get("PATH", "")}
+        )
 
     turn, timing = (
         asyncio.Lock(),
@@ -347,7 +369,15 @@ async def test_who_asks_and_gets_what_is_no_report_is_told_whom_he_met(folders: 
 
 @given(
     st.sampled_from(
-        [HeartbeatRequest(), StatusRequest(), StartRequest(), StartRequest("m"), SuspectRequest("m"), StopRequest(), LogsRequest(7)]
+        [
+            HeartbeatRequest(),
+            StatusRequest(),
+            StartRequest(),
+            StartRequest("m"),
+            SuspectRequest("m"),
+            StopRequest(),
+            LogsRequest(7),
+        ]
     )
 )
 def test_a_question_is_read_as_it_was_asked(question: SupervisorRequest) -> None:
@@ -368,7 +398,9 @@ async def test_a_long_path_still_gets_a_socket(tmp_path: Path, monkeypatch: pyte
     assert len(os.fsencode(folders.runtime_folder("0" * 16) / "socket")) < 104
 
 
-async def test_a_short_way_through_a_shared_folder_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_short_way_through_a_shared_folder_is_the_users_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever owns the folder in $TMPDIR can put another one in the place of what is in it."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     folders = Folders.from_environment({"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / ("x" * 120))})

@@ -29,7 +29,11 @@ def error(found: Any, wanted: Any) -> float:
 def test_both_products_are_near_the_plain_one(tokens: int, outputs: int, inputs: int, biased: bool) -> None:
     from orchestra.fleet.vllm_cpu.linear import float32_product, int8_product
 
-    x, weight, bias = numbers(tokens, inputs), numbers(outputs, inputs, seed=1), numbers(outputs, seed=2) if biased else None
+    x, weight, bias = (
+        numbers(tokens, inputs),
+        numbers(outputs, inputs, seed=1),
+        numbers(outputs, seed=2) if biased else None,
+    )
     wanted = x @ weight.T + (bias if biased else 0)
     assert error(float32_product(weight)(x, None, bias), wanted) < 1e-5
     assert error(int8_product(weight)(x, None, bias), wanted) < ERROR_OF_8_BITS
@@ -59,7 +63,9 @@ def test_the_largest_numbers_do_not_overflow() -> None:
         assert error(found, torch.full((4, 64), 64 * sign)) < ERROR_OF_8_BITS
 
 
-def test_layers_from_wide_to_narrow_stay_in_float32_and_bfloat16_is_left_to_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_from_wide_to_narrow_stay_in_float32_and_bfloat16_is_left_to_vllm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import torch
     from vllm.model_executor.layers import utils
 

@@ -48,11 +48,15 @@ def plain(y: Any, x: Any, down: Sequence[Any], up: Sequence[Any], slots: Sequenc
     rows = y.float().clone()
     for row, slot in enumerate(slots):
         if slot >= 0:
-            rows[row] += torch.cat([b[slot, 0].float() @ (a[slot, 0].float() @ x[row].float()) for a, b in zip(down, up, strict=True)])
+            rows[row] += torch.cat(
+                [b[slot, 0].float() @ (a[slot, 0].float() @ x[row].float()) for a, b in zip(down, up, strict=True)]
+            )
     return rows
 
 
-def wrapper(tokens: Sequence[int], requests: Sequence[int] | None = None, layout: Sequence[int | None] = (7, 8, 9)) -> Any:
+def wrapper(
+    tokens: Sequence[int], requests: Sequence[int] | None = None, layout: Sequence[int | None] = (7, 8, 9)
+) -> Any:
     """A product told of a batch: the slot of each token and of each request, -1 for none."""
     import torch
 
@@ -63,7 +67,9 @@ def wrapper(tokens: Sequence[int], requests: Sequence[int] | None = None, layout
     return lora
 
 
-def tell(lora: Any, tokens: Sequence[int], requests: Sequence[int] | None = None, layout: Sequence[int | None] = (7, 8, 9)) -> None:
+def tell(
+    lora: Any, tokens: Sequence[int], requests: Sequence[int] | None = None, layout: Sequence[int | None] = (7, 8, 9)
+) -> None:
     ids = [0 if slot < 0 else layout[slot] for slot in tokens]
     asked = ids if requests is None else [0 if slot < 0 else layout[slot] for slot in requests]
     mapping = SimpleNamespace(index_mapping=tuple(ids), prompt_mapping=tuple(asked), is_prefill=True)
@@ -125,7 +131,9 @@ def test_the_kernel_sums_in_float32_and_rounds_once_to_the_nearest(rank: int, wi
     kind = getattr(torch, dtype)
     chance = torch.Generator().manual_seed(rank * width)
     blocks = [
-        AdapterBlock(slot, left, *(torch.randn(*shape, generator=chance).to(kind) for shape in ((rank, WIDTH), (width, rank))))
+        AdapterBlock(
+            slot, left, *(torch.randn(*shape, generator=chance).to(kind) for shape in ((rank, WIDTH), (width, rank)))
+        )
         for slot, left in ((0, 0), (0, width), (2, width))
     ]
     x, y = rows(5, WIDTH).to(kind), rows(5, 2 * width, 5).to(kind)
@@ -145,9 +153,18 @@ def test_the_kernel_sums_in_float32_and_rounds_once_to_the_nearest(rank: int, wi
 
 @pytest.mark.parametrize(
     ("slots", "by_kernel"),
-    [([1] * 127, True), ([1] * 128, False), ([1, 2] * 128, True), ([1, -1, 2] * 85, True), ([1, 2] * 129, False), ([-1] * 3, False)],
+    [
+        ([1] * 127, True),
+        ([1] * 128, False),
+        ([1, 2] * 128, True),
+        ([1, -1, 2] * 85, True),
+        ([1, 2] * 129, False),
+        ([-1] * 3, False),
+    ],
 )
-def test_the_kernel_is_taken_where_it_is_faster(slots: list[int], by_kernel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kernel_is_taken_where_it_is_faster(
+    slots: list[int], by_kernel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A core each: with two threads half as many tokens are few."""
     import torch
 
@@ -271,10 +288,14 @@ def test_the_versions_that_are_known_are_as_they_were_read() -> None:
         ("0.99.0+cpu", "vllm.lora.punica_wrapper.punica_cpu.PunicaWrapperCPU", "vLLM 0.99.0"),
     ],
 )
-def test_a_version_that_is_not_known_is_left_alone_and_the_log_says_so(version: str, taken: str, said: str, tmp_path: Path) -> None:
+def test_a_version_that_is_not_known_is_left_alone_and_the_log_says_so(
+    version: str, taken: str, said: str, tmp_path: Path
+) -> None:
     if version:
         (tmp_path / f"vllm-{version}.dist-info").mkdir()
-        (tmp_path / f"vllm-{version}.dist-info" / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
+        (tmp_path / f"vllm-{version}.dist-info" / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n"
+        )
     program = f"""
 import logging, sys
 logging.basicConfig(level=logging.INFO)

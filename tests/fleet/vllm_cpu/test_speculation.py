@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+# vLLM's, to numba
 pytestmark = [
     pytest.mark.real,
-    pytest.mark.filterwarnings(r"ignore:\s*Encountered the use of a type that is scheduled for deprecation"),  # vLLM's, to numba
+    pytest.mark.filterwarnings(r"ignore:\s*Encountered the use of a type that is scheduled for deprecation"),
     pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
 ]
 
@@ -54,7 +55,9 @@ def drafter(
         tokens[row, : len(text)] = ids(text)
     said: list[dict[str, str] | None]
     said = [{} if tenant is None else {"orchestra_tenant": tenant} for tenant in tenants] or [None] * len(texts)
-    requests = {str(row): SimpleNamespace(sampling_params=SimpleNamespace(extra_args=more)) for row, more in enumerate(said)}
+    requests = {
+        str(row): SimpleNamespace(sampling_params=SimpleNamespace(extra_args=more)) for row, more in enumerate(said)
+    }
     return (
         NgramDrafter(CONFIG, SimpleNamespace(input_batch=batch, requests=requests)),
         np.array([len(text) for text in texts], np.int32),
@@ -70,7 +73,10 @@ def proposed(drafter: Any, counts: Any, tokens: Any, written: Sequence[int], mos
 
 def test_guesses_come_from_the_request_and_from_habits_and_none_for_those_that_draw_or_wait() -> None:
     one, counts, tokens = drafter(
-        ["the Seine is the S", "the Seine is the S", "the Seine is the S", "new", "the Seine is the S"], [1] * 5, by_chance=[1], scored=[4]
+        ["the Seine is the S", "the Seine is the S", "the Seine is the S", "new", "the Seine is the S"],
+        [1] * 5,
+        by_chance=[1],
+        scored=[4],
     )
     assert proposed(one, counts, tokens, [1, 1, 0, 1, 1]) == ["eine", "", "", "", ""]
     assert proposed(one, counts, tokens, [1, 1, 0, 1, 1], most=2) == ["ei", "", "", "", ""]
@@ -153,6 +159,7 @@ def test_a_step_in_which_something_is_scored_takes_no_guesses() -> None:
     judge = GuardedRejectionSampler(Sampler())
     assert isinstance(judge, RejectionSampler)
     scored = SimpleNamespace(logprob_token_ids={1: [5, 6]})
-    metadata = SimpleNamespace(cu_num_sampled_tokens=torch.tensor([3, 4, 6], dtype=torch.int32))  # two guesses, none, and one
+    # two guesses, none, and one
+    metadata = SimpleNamespace(cu_num_sampled_tokens=torch.tensor([3, 4, 6], dtype=torch.int32))
     assert judge(metadata, None, torch.arange(6.0)[:, None].repeat(1, 9), scored) == "sampled"
     assert asked == [([0.0, 3.0, 4.0], scored)]

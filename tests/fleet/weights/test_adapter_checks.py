@@ -41,7 +41,9 @@ def tensors(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
     return len(packed).to_bytes(8, "little") + packed + bytes(size)
 
 
-def lora(folder: Path, *, rank: int = 4, hidden: int = 8, layer: int = 1, more: Mapping[str, Any] = {}, said: object = None) -> Path:
+def lora(
+    folder: Path, *, rank: int = 4, hidden: int = 8, layer: int = 1, more: Mapping[str, Any] = {}, said: object = None
+) -> Path:
     """An adapter on two layers of one block."""
     folder.mkdir(parents=True, exist_ok=True)
     sides = {"q_proj": (hidden, hidden), "k_proj": (hidden, hidden // 2)}
@@ -84,7 +86,9 @@ def test_those_of_the_package_fit(folder: Path) -> None:
         ({"r": 64}, "has rank 4 and 4, and its adapter_config.json says 64"),
     ],
 )
-def test_what_vllm_would_not_apply_as_it_was_trained_is_refused(tmp_path: Path, more: Mapping[str, Any], told: str) -> None:
+def test_what_vllm_would_not_apply_as_it_was_trained_is_refused(
+    tmp_path: Path, more: Mapping[str, Any], told: str
+) -> None:
     check_adapter(lora(tmp_path))
     assert told in refused(check_adapter, lora(tmp_path, more=more))
 
@@ -127,7 +131,8 @@ def test_one_of_the_shapes_of_another_base_is_refused(tmp_path: Path, config: Ma
 
 
 @pytest.mark.parametrize(
-    "config", [{"model_type": "unheard_of", "num_key_value_heads": 1}, {"num_attention_heads": [4, 8]}, {"hidden_size": None}]
+    "config",
+    [{"model_type": "unheard_of", "num_key_value_heads": 1}, {"num_attention_heads": [4, 8]}, {"hidden_size": None}],
 )
 def test_of_a_base_of_which_nothing_is_known_nothing_is_asked(tmp_path: Path, config: Mapping[str, Any]) -> None:
     check_base(lora(tmp_path / "adapter"), base(tmp_path / "base", **config))
@@ -142,9 +147,17 @@ def test_the_widths_of_the_layers() -> None:
 def test_one_of_other_shapes_is_not_given_to_a_server(tmp_path: Path) -> None:
     """That the fleet file names itself, and of whose base nothing is said."""
     weights = {"licence": "none", "sources": [{"folder": str(base(tmp_path / "base", hidden_size=12, head_dim=2))}]}
-    said = {"model": "m", "weights": weights, "max_model_len": 100, "max_loras": 2, "adapters": {"skill": str(lora(tmp_path / "skill"))}}
+    said = {
+        "model": "m",
+        "weights": weights,
+        "max_model_len": 100,
+        "max_loras": 2,
+        "adapters": {"skill": str(lora(tmp_path / "skill"))},
+    }
     server = LocalServer.model_validate_json(json.dumps(said))
-    card = Card.declare("writer", input={"properties": {"text": {}}}, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
+    card = Card.declare(
+        "writer", input={"properties": {"text": {}}}, output={"type": "string"}, prompt="{{ text }}", adapter="skill"
+    )
     model_store = ModelStore(Folders(tmp_path, tmp_path, tmp_path))
     with pytest.raises(FleetError, match="the base 12 there") as caught:
         adapters.load_adapter_files(card, server, model_store)

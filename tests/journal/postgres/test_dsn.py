@@ -7,7 +7,7 @@ import pytest
 from orchestra.journal.errors import JournalError
 from orchestra.journal.postgres.connections import redact_dsn, split_dsn
 from orchestra.journal.postgres.journal import PostgresJournal
-from orchestra.testing.conformance.stories import append_durably, run_started
+from orchestra.testing.conformance.scenarios import append_durably, run_started
 from tests.journal.postgres.test_journal import sql
 from tests.journal.postgres_server import PostgresServer
 

@@ -20,8 +20,7 @@ from orchestra.journal.errors import JournalError
 from orchestra.journal.postgres.errors import from_postgres
 from orchestra.journal.postgres.journal import PostgresJournal
 from orchestra.journal.postgres.tables import SCHEMA_VERSION
-from orchestra.testing.conformance.laws import CONFORMANCE_TESTS
-from orchestra.testing.conformance.stories import (
+from orchestra.testing.conformance.scenarios import (
     append_durably,
     error_code,
     node_events,
@@ -30,6 +29,7 @@ from orchestra.testing.conformance.stories import (
     run_started,
     status_of,
 )
+from orchestra.testing.conformance.suite import CONFORMANCE_TESTS
 from tests.journal.postgres_proxy import Loss, before
 from tests.journal.postgres_server import PostgresServer, running
 
@@ -280,7 +280,7 @@ async def test_a_run_whose_lease_was_taken_fails_alone_at_the_commit(
 HOLDER = """
 import asyncio, sys
 from orchestra.journal.postgres.journal import PostgresJournal
-from orchestra.testing.conformance.stories import begun, write
+from orchestra.testing.conformance.scenarios import begun, write
 
 async def main(dsn, schema):
     async with PostgresJournal.open(dsn, schema=schema) as journal:

@@ -20,7 +20,7 @@ from orchestra.journal.sqlite.database import read_commit_count
 from orchestra.journal.sqlite.journal import SqliteJournal
 from orchestra.journal.sqlite.queries import ReadOnlyJournal
 from orchestra.journal.sqlite.wal import WalFile, has_valid_transaction, log_path
-from orchestra.testing.conformance.stories import append_durably, error_code, run_finished
+from orchestra.testing.conformance.scenarios import append_durably, error_code, run_finished
 from tests.journal.files import holder
 from tests.journal.lost import check_all, cut_checkpoint
 from tests.journal.stories import begun, middle, whole

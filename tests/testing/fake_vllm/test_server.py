@@ -40,7 +40,9 @@ class Caller:
             return response.status, await response.read()
 
     async def chat(self, content: str = "hello", **body: Any) -> tuple[int, bytes]:
-        return await self.post("/v1/chat/completions", **{"model": "smol", "messages": [{"role": "user", "content": content}]} | body)
+        return await self.post(
+            "/v1/chat/completions", **{"model": "smol", "messages": [{"role": "user", "content": content}]} | body
+        )
 
 
 @asynccontextmanager
@@ -63,7 +65,11 @@ def content(body: bytes) -> str:
 
 
 def events(body: bytes) -> list[Any]:
-    return [json.loads(line[6:]) for line in body.decode().splitlines() if line.startswith("data: ") and line != "data: [DONE]"]
+    return [
+        json.loads(line[6:])
+        for line in body.decode().splitlines()
+        if line.startswith("data: ") and line != "data: [DONE]"
+    ]
 
 
 async def test_answers_a_schema_with_an_instance_of_it() -> None:
@@ -71,7 +77,9 @@ async def test_answers_a_schema_with_an_instance_of_it() -> None:
         for seed in range(20):
             _, body = await caller.chat(f"question {seed}", structured_outputs={"json": SCHEMA})
             assert Validator(SCHEMA).check(json.loads(content(body))) is None
-        _, body = await caller.chat(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}})
+        _, body = await caller.chat(
+            response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}
+        )
         assert Validator(SCHEMA).check(json.loads(content(body))) is None
 
 
@@ -130,7 +138,10 @@ async def test_log_probabilities_are_of_the_tokens_written() -> None:
         choice = json.loads((await caller.chat(logprobs=True, top_logprobs=3))[1])["choices"][0]
     rows = choice["logprobs"]["content"]
     assert "".join(row["token"] for row in rows) == "one two three"
-    assert all(row["logprob"] <= 0 and len(row["top_logprobs"]) == 3 and row["top_logprobs"][0]["token"] == row["token"] for row in rows)
+    assert all(
+        row["logprob"] <= 0 and len(row["top_logprobs"]) == 3 and row["top_logprobs"][0]["token"] == row["token"]
+        for row in rows
+    )
 
 
 async def test_the_prefix_cache_counts_and_salts_keep_it_apart() -> None:
@@ -160,9 +171,13 @@ async def test_adapters_are_loaded_listed_asked_and_unloaded() -> None:
 
 async def test_scores_and_tokens() -> None:
     async with served(score=lambda query, item: 0.25 if "not" in item else 0.75) as (caller, _):
-        scored = await caller.post("/generative_scoring", model="smol", query=TEXT, items=["It is.", "It is not."], label_token_ids=[1, 2])
+        scored = await caller.post(
+            "/generative_scoring", model="smol", query=TEXT, items=["It is.", "It is not."], label_token_ids=[1, 2]
+        )
         assert [(row["index"], row["score"]) for row in json.loads(scored[1])["data"]] == [(0, 0.75), (1, 0.25)]
-        assert (await caller.post("/generative_scoring", model="smol", query="x", items=[], label_token_ids=[1]))[0] == 400
+        assert (await caller.post("/generative_scoring", model="smol", query="x", items=[], label_token_ids=[1]))[
+            0
+        ] == 400
         tokens = json.loads((await caller.post("/tokenize", model="smol", prompt=TEXT))[1])
         assert tokens["count"] == len(tokens["tokens"]) == 14
         assert json.loads((await caller.post("/v1/completions", model="smol", prompt="x"))[1])["choices"][0]["text"]
@@ -180,7 +195,9 @@ async def test_tells_its_health_version_and_load() -> None:
         assert (await caller.get("/nowhere"))[0] == 404
 
 
-@pytest.mark.parametrize(("fault", "status"), [("busy", 429), ("unavailable", 503), ("error", 500), ("html", 200), ("empty", 200)])
+@pytest.mark.parametrize(
+    ("fault", "status"), [("busy", 429), ("unavailable", 503), ("error", 500), ("html", 200), ("empty", 200)]
+)
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_server_that_does_not_do_the_work(fault: Any, status: int, stream: bool) -> None:
     async with served(faults=first_faults(fault)) as (caller, app):
@@ -241,7 +258,10 @@ async def test_usage_that_is_missing_or_absurd(fault: Any, expected: int | None,
 
 
 async def test_another_model_than_was_asked_and_free_text_in_spite_of_a_type() -> None:
-    async with served(faults=first_faults("wrong_model", "ignored_constraint"), adapters={"reader": "/x"}) as (caller, _):
+    async with served(faults=first_faults("wrong_model", "ignored_constraint"), adapters={"reader": "/x"}) as (
+        caller,
+        _,
+    ):
         assert json.loads((await caller.chat(model="reader"))[1])["model"] == "smol"
         with pytest.raises(ValueError, match="Expecting value"):
             json.loads(content((await caller.chat(structured_outputs={"json": SCHEMA}))[1]))

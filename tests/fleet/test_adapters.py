@@ -12,7 +12,7 @@ from orchestra.app.project import Project
 from orchestra.app.snapshot_store import _restore_card
 from orchestra.core.protocols import CallError, CallRequest, CallResult
 from orchestra.core.settings import Settings
-from orchestra.fleet.base_models import AdapterBases
+from orchestra.fleet.adapters import AdapterBases
 from orchestra.fleet.config import Endpoint
 from tests.fleet.conftest import endpoints, raw_server
 
@@ -62,19 +62,26 @@ async def test_the_base_does_not_answer_in_the_place_of_an_adapter_for_another_o
         refused = await only(fleet, ASKED)
         assert isinstance(refused, CallError)
         assert (refused.code, refused.retryable, server.visits) == ("F222", False, [])
-        assert refused.reason == "the adapter 'adapter' of 'finder' is for the base 'another', and the server 's0' has 'm'"
+        assert (
+            refused.reason == "the adapter 'adapter' of 'finder' is for the base 'another', and the server 's0' has 'm'"
+        )
         assert "elsewhere: prompt" in refused.hint
         (tmp_path / "adapter" / "new").write_text('{"base": "m"}')
         (tmp_path / "adapter" / "new").replace(tmp_path / "adapter" / "manifest.json")
         await only(fleet, ASKED)
-    assert [json.loads(visit.body)["model"] for visit in server.visits] == ["adapter"], "one that fits is seen as soon as it is there"
+    assert [json.loads(visit.body)["model"] for visit in server.visits] == ["adapter"], (
+        "one that fits is seen as soon as it is there"
+    )
 
 
 async def test_of_two_servers_of_a_model_the_one_with_its_base_answers(tmp_path: Path) -> None:
     card = tuned(tmp_path, '{"base": "m1"}')
     async with raw_server(says("x", "m0")) as first, raw_server(says("x", "adapter")) as second:
         config = endpoints(first.url, second.url)
-        servers = {name: server.model_copy(update={"model": f"m{at}"}) for at, (name, server) in enumerate(config.servers.items())}
+        servers = {
+            name: server.model_copy(update={"model": f"m{at}"})
+            for at, (name, server) in enumerate(config.servers.items())
+        }
         async with opened(config.model_copy(update={"servers": servers}), {"finder": card}) as fleet:
             for _ in range(3):
                 assert isinstance(await only(fleet, ASKED), CallResult)

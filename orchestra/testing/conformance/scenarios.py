@@ -47,7 +47,8 @@ def run_started(run: str, at: float = 1.0, **more: Any) -> RunStarted:
 def node_events(first: int, count: int = 1) -> list[Event]:
     """Events numbered from `first`, each a node's outcome."""
     return [
-        NodeFinished(seq=seq, at=float(seq), node=f"n{seq}", outcome=ValueOutcome(value=f"v{seq}")) for seq in range(first, first + count)
+        NodeFinished(seq=seq, at=float(seq), node=f"n{seq}", outcome=ValueOutcome(value=f"v{seq}"))
+        for seq in range(first, first + count)
     ]
 
 
@@ -58,13 +59,17 @@ def run_finished(seq: int, at: float = 9.0) -> RunFinished:
 
 def outbox_event(seq: int, node: str, value: Any = "hello") -> AttemptFinished:
     """An answer that is a message for the outbox."""
-    return AttemptFinished(seq=seq, at=float(seq), node=node, attempt=1, name="mail", value=value, final=True, outbox=True)
+    return AttemptFinished(
+        seq=seq, at=float(seq), node=node, attempt=1, name="mail", value=value, final=True, outbox=True
+    )
 
 
 def all_event_kinds(run: str) -> list[Event]:
     """A run with an event of each kind, each with all it may carry."""
     evidence = (Evidence(check="quote", quote="in 1889", source="a", start=3, end=10, field="items[0].quote"),)
-    verdict = Verdict(check="quote", outcome="pass", score=0.9, reason="it is there", deterministic=False, evidence=evidence)
+    verdict = Verdict(
+        check="quote", outcome="pass", score=0.9, reason="it is there", deterministic=False, evidence=evidence
+    )
     outcomes = (
         ValueOutcome(value={"x": [1, 2.5, None, True]}, score=0.93, evidence=evidence),
         SkippedOutcome(reason="if", origin="a"),
@@ -74,12 +79,19 @@ def all_event_kinds(run: str) -> list[Event]:
     given = {"x": Override(value={"y": [None]}, source=OverrideSource(by="ann"), question_digest="6" * 32)}
     kinds: list[Callable[[int], Event]] = [
         lambda seq: run_started(
-            run, label="restricted", versions={"reader": "1" * 32}, parent="r0", options={"budget": {"tokens": 9}}, given=given
+            run,
+            label="restricted",
+            versions={"reader": "1" * 32},
+            parent="r0",
+            options={"budget": {"tokens": 9}},
+            given=given,
         ),
         lambda seq: RunResumed(seq=seq, at=1.5, epoch=2, by="host:1", idle_seconds=3.5),
         lambda seq: MapExpanded(seq=seq, at=1.5, node="each", count=3),
         lambda seq: TurnStarted(seq=seq, at=1.5, node="loop", turn=2),
-        lambda seq: AttemptStarted(seq=seq, at=1e-9, node="a[0]#2/b", attempt=1, name="reader", escalated=True, reserved=7),
+        lambda seq: AttemptStarted(
+            seq=seq, at=1e-9, node="a[0]#2/b", attempt=1, name="reader", escalated=True, reserved=7
+        ),
         lambda seq: AttemptFinished(
             seq=seq,
             at=1.7e9,
@@ -109,22 +121,46 @@ def all_event_kinds(run: str) -> list[Event]:
             permanent=True,
             frames=("t.py:1 in f",),
         ),
-        lambda seq: OutputJudged(seq=seq, at=2.0, node="a", attempt=2, verdicts=(verdict,), accepted=True, score=0.9, reason="fine"),
+        lambda seq: OutputJudged(
+            seq=seq, at=2.0, node="a", attempt=2, verdicts=(verdict,), accepted=True, score=0.9, reason="fine"
+        ),
         lambda seq: RetryPlanned(seq=seq, at=2.0, node="b", attempt=2, due=1234567.875, reason="again"),
         lambda seq: QuestionAsked(
-            seq=seq, at=3.0, node="q", question="Well?", schema={"type": "string"}, question_digest="4" * 32, options=("y", "n")
+            seq=seq,
+            at=3.0,
+            node="q",
+            question="Well?",
+            schema={"type": "string"},
+            question_digest="4" * 32,
+            options=("y", "n"),
         ),
         lambda seq: QuestionAnswered(seq=seq, at=3.0, node="q", value="y", by="ann", message_number=1),
         lambda seq: QuestionAsked(
-            seq=seq, at=3.0, node="d", question="Again?", schema={}, question_digest="5" * 32, kind="effect", result_schema={"type": "null"}
+            seq=seq,
+            at=3.0,
+            node="d",
+            question="Again?",
+            schema={},
+            question_digest="5" * 32,
+            kind="effect",
+            result_schema={"type": "null"},
         ),
-        lambda seq: QuestionAnswered(seq=seq, at=3.0, node="d", value=None, by="ann", message_number=2, call_happened=True),
+        lambda seq: QuestionAnswered(
+            seq=seq, at=3.0, node="d", value=None, by="ann", message_number=2, call_happened=True
+        ),
         lambda seq: NodeFinished(
-            seq=seq, at=3.0, node="d", outcome=ValueOutcome(value=None), overridden_by=OverrideSource(by="ann", run="r0")
+            seq=seq,
+            at=3.0,
+            node="d",
+            outcome=ValueOutcome(value=None),
+            overridden_by=OverrideSource(by="ann", run="r0"),
         ),
         lambda seq: InboxMessageRejected(seq=seq, at=3.0, message_number=2, reason="nobody asked", node="q"),
         lambda seq: TokensCounted(seq=seq, at=3.0, node="a", prompt_tokens=12),
-        *(lambda seq, outcome=outcome: NodeFinished(seq=seq, at=4.0, node=f"n{seq}", outcome=outcome) for outcome in outcomes),
+        *(
+            lambda seq, outcome=outcome: NodeFinished(seq=seq, at=4.0, node=f"n{seq}", outcome=outcome)
+            for outcome in outcomes
+        ),
         lambda seq: CancelRequested(seq=seq, at=5.0, by="ann", message_number=3),
         lambda seq: RunFinished(seq=seq, at=6.0, status="cancelled", outcome=outcomes[2], usage=USAGE),
     ]

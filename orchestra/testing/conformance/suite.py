@@ -1,12 +1,13 @@
 """The laws of a journal: what whoever keeps runs in a store of his own lets his tests prove.
 
-    from orchestra.testing.conformance.laws import LAWS, Law
+    from orchestra.testing.conformance.suite import LAWS, Law
 
     @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)
     def test_my_journal(law: Law, tmp_path: Path) -> None:
         asyncio.run(law.check(lambda: MyJournal.open(tmp_path / "journal")))
 
-Each law wants a fresh store, and opens it as often as it likes: each opening stands for a process. A law that does not hold
+Each law wants a fresh store, and opens it as often as it likes: each opening stands for a process. A law that does not
+hold
 raises `AssertionError` with what was seen and what should have been.
 """
 
@@ -19,7 +20,7 @@ from typing import Any
 
 from orchestra.testing.conformance import inbox, log
 from orchestra.testing.conformance.model import ConformanceStep, random_steps, run_steps
-from orchestra.testing.conformance.stories import OpenJournal
+from orchestra.testing.conformance.scenarios import OpenJournal
 
 __all__ = ["CONFORMANCE_TESTS", "ConformanceStep", "ConformanceTest", "OpenJournal", "random_steps", "run_steps"]
 
