@@ -55,7 +55,13 @@ def as_reply(result: Result[Any]) -> dict[str, Any]:
     """What the client gets: the answer with its quotes, what it cost, and the run's name in the journal."""
     value = result.value or {"text": None, "citations": []}
     tokens = result.usage.prompt_tokens + result.usage.output_tokens
-    return {"answer": value["text"], "quotes": value["citations"], "status": result.status, "tokens": tokens, "run": result.run}
+    return {
+        "answer": value["text"],
+        "quotes": value["citations"],
+        "status": result.status,
+        "tokens": tokens,
+        "run": result.run,
+    }
 
 
 def build_app(workers: Workers | None = None) -> Starlette:

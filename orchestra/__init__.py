@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from orchestra.app.result import Result
     from orchestra.app.run import Run
     from orchestra.app.run_status import RunView
-    from orchestra.core.errors import Abstained, BudgetExceeded, FleetError, InputError, InputErrors, OrchestraError, RunFailed
+    from orchestra.core.errors import (
+        Abstained,
+        BudgetExceeded,
+        FleetError,
+        InputError,
+        InputErrors,
+        OrchestraError,
+        RunFailed,
+    )
     from orchestra.core.events import Event as RunEvent
     from orchestra.engine.streaming import TextPiece
     from orchestra.fleet.status import FleetStatus, ServerStatus

@@ -21,8 +21,7 @@ from orchestra.core.event_logging import create_line_logger, log_info
 from orchestra.core.settings import Settings, installed_modules, load_modules, looks_like_path
 from orchestra.core.suggestions import closest_match
 from orchestra.schema.types import Schema
-from orchestra.workflows.compile import clearance
-from orchestra.workflows.compile.compiler import compile_graph
+from orchestra.workflows.compile.compiler import check_clearance, compile_graph
 from orchestra.workflows.model import Graph
 from orchestra.workflows.program import Program
 from orchestra.workflows.python.name_resolution import NamedSteps, ambiguous_name_error, declared_models, resolve_names
@@ -351,7 +350,7 @@ class Project:
             graph = with_acceptance(step, graph, accept)
         try:
             program = compile_graph(graph, catalog, places)
-            clearance.check_clearance(program, places)
+            check_clearance(program, places)
         except InputError as error:
             from orchestra.workflows.python.line_numbers import with_source_line
 

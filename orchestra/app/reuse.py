@@ -18,7 +18,7 @@ from orchestra.schema.strict_json import canonical
 from orchestra.workflows.program import CompiledNode, Program, node_contracts
 
 if TYPE_CHECKING:
-    from orchestra.workflows.compile.compiler import CalledWorkflow
+    from orchestra.workflows.program import CalledWorkflow
 
 KnownReply: TypeAlias = Callable[[CallRequest], CallResult | CallError | None]
 """What is known of a call: its answer, or why it is not made; None of one that is to go out."""

@@ -11,7 +11,7 @@ from orchestra.agents.contract import Contract
 from orchestra.app.reuse import walk_nodes
 from orchestra.app.snapshot_store import CERTIFICATE, CLAIMS, COMBINATION
 from orchestra.core.errors import InputError
-from orchestra.workflows.compile.inputs import join_names
+from orchestra.workflows.compile.diagnostics import join_names
 from orchestra.workflows.program import CompiledNode, Program, node_contracts, reachable_programs
 
 if TYPE_CHECKING:

@@ -49,7 +49,9 @@ def _to_networkx(program: Program, known: dict[int, nx.DiGraph[str]]) -> nx.DiGr
         body = None if node.body is None else _to_networkx(node.body, known)
         graph.add_node(node.name, kind=node.kind, callee=callee_name(node), height=node.height, body=body)
     for node in program.nodes:
-        graph.add_edges_from((program.nodes[need].name, node.name, {"soft": need in node.soft_needs}) for need in node.needs)
+        graph.add_edges_from(
+            (program.nodes[need].name, node.name, {"soft": need in node.soft_needs}) for need in node.needs
+        )
     return graph
 
 

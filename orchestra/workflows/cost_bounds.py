@@ -33,7 +33,9 @@ class CostBound:
         return self.elements * self.attempts
 
 
-def compute_bounds(program: Program, given: Mapping[str, Any], contexts: Mapping[str, int], tiers: int = 1) -> list[CostBound]:
+def compute_bounds(
+    program: Program, given: Mapping[str, Any], contexts: Mapping[str, int], tiers: int = 1
+) -> list[CostBound]:
     """The calls of a program, node by node, bodies included.
 
     `contexts` has, by agent, the tokens that prompt and output of one call share: the bound of what it can take. A list that only the
@@ -50,13 +52,17 @@ class _ModelLimits:
     tiers: int
 
 
-def _node_bounds(program: Program, given: Mapping[str, Any], models: _ModelLimits, above: str, times: int) -> Iterator[CostBound]:
+def _node_bounds(
+    program: Program, given: Mapping[str, Any], models: _ModelLimits, above: str, times: int
+) -> Iterator[CostBound]:
     for node in program.nodes:
         count = times * _element_count(node, given)
         path = f"{above}{node.name}"
         if node.body is not None:
             turns = node.at_most if node.kind == "loop" else 1
-            inner = _node_bounds(node.body, given if node.body.sees_outer_scope else {}, models, f"{path}/", count * turns)
+            inner = _node_bounds(
+                node.body, given if node.body.sees_outer_scope else {}, models, f"{path}/", count * turns
+            )
             yield from (replace(row, choice=path) for row in inner) if node.body.runs_one_node else inner
         elif node.plan_settings is not None:
             yield _planner_bound(path, node.plan_settings, count)
@@ -64,7 +70,9 @@ def _node_bounds(program: Program, given: Mapping[str, Any], models: _ModelLimit
             tool_use = node.tool_use.settings
             yield _call_bound(path, node, node.contract, count * (tool_use.steps + tool_use.repairs + 2), models)
             for capability in node.tool_use.capabilities:
-                yield _call_bound(f"{path}/{capability.name}", node, capability, count * tool_use.steps * tool_use.width, models)
+                yield _call_bound(
+                    f"{path}/{capability.name}", node, capability, count * tool_use.steps * tool_use.width, models
+                )
         elif node.contract is not None:
             yield _call_bound(path, node, node.contract, count, models)
 
@@ -78,7 +86,15 @@ def _planner_bound(path: str, plan_settings: PlanSettings, count: int) -> CostBo
     plans = (1 + plan_settings.replans) * plan_settings.votes * MIN_ATTEMPTS
     longest = sorted((one.max_output for one in (router, larger) if one is not None), reverse=True)
     written = most * longest[0] + rest * longest[-1] if longest else 0
-    return CostBound(path, "plan", router.name if router is not None else "", count, plans * (most + rest), count * plans * written, None)
+    return CostBound(
+        path,
+        "plan",
+        router.name if router is not None else "",
+        count,
+        plans * (most + rest),
+        count * plans * written,
+        None,
+    )
 
 
 def _call_bound(path: str, node: CompiledNode, contract: Contract, count: int, models: _ModelLimits) -> CostBound:

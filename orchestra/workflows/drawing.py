@@ -35,7 +35,10 @@ def draw(program: Program, width: int = 100) -> str:
 
 
 def _signature(program: Program) -> str:
-    inputs = (f"{name}: {format_type(field.schema)}{'' if field.required else ' = …'}" for name, field in program.inputs.items())
+    inputs = (
+        f"{name}: {format_type(field.schema)}{'' if field.required else ' = …'}"
+        for name, field in program.inputs.items()
+    )
     return _sanitize(f"{program.name}({', '.join(inputs)}) -> {format_type(program.output_schema)}")
 
 
@@ -82,7 +85,13 @@ def describe_node(node: CompiledNode) -> list[str]:
     if node.each is not None:
         most = f", at most {node.limit:,}" if node.source.limit is not None else ""
         together = f", {node.concurrency:,} at once" if node.concurrency is not None else ""
-        needed = "" if node.at_least is None else ", all needed" if node.at_least == "all" else f", at least {node.at_least:,}"
+        needed = (
+            ""
+            if node.at_least is None
+            else ", all needed"
+            if node.at_least == "all"
+            else f", at least {node.at_least:,}"
+        )
         found.append(f"each {node.variable} of {_truncate(node.source.each)}{most}{together}{needed}")
     if node.source.when is not None:
         found.append(f"when {_truncate(node.source.when)}")
@@ -223,7 +232,13 @@ def _mermaid_edges(program: Program, stem: str) -> Iterator[str]:
     yield from (f"{stem}{node.index} --> {stem}_out" for node in program.nodes if node.name in read)
 
 
-_SHAPES = {"agent": ("(", ")"), "first_of": ("{{", "}}"), "verify": ("{{", "}}"), "ask": ("[/", "/]"), "plan": ("[[", "]]")}
+_SHAPES = {
+    "agent": ("(", ")"),
+    "first_of": ("{{", "}}"),
+    "verify": ("{{", "}}"),
+    "ask": ("[/", "/]"),
+    "plan": ("[[", "]]"),
+}
 _SAFE = re.compile(r"[A-Za-z0-9 _.,()/=+-]")
 
 

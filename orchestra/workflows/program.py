@@ -11,13 +11,13 @@ import msgspec
 
 from orchestra.agents.contract import Contract, Schema, ToolUse
 from orchestra.core.labels import Label
+from orchestra.schema.json_schema import bundle_definitions, object_type, subschema
 from orchestra.workflows.model import DEFAULT_RETRY, Action, AnyNode, AtLeast, Budget, Graph, PlanLimits, Retry
 
 if TYPE_CHECKING:
     from orchestra.verification.certificates.claims_file import ClaimsCertificate
     from orchestra.verification.certificates.combination import Combination
     from orchestra.verification.certificates.file import Certificate
-    from orchestra.workflows.compile.compiler import CalledWorkflow
 
 AgentIdentity: TypeAlias = tuple[str, str]
 """An agent's name, and the digest of its card."""
@@ -279,13 +279,19 @@ class Program:
     @cached_property
     def certified_acceptances(self) -> tuple[Acceptance, ...]:
         """How nodes accept that go by a certificate or a combination, in all programs that may run in its course."""
-        accepting = [node.acceptance for part in reachable_programs(self) for node in part.nodes if node.acceptance is not None]
+        accepting = [
+            node.acceptance for part in reachable_programs(self) for node in part.nodes if node.acceptance is not None
+        ]
         return tuple(one for one in accepting if one.certificate or one.combination)
 
     @cached_property
     def has_dynamic_calls(self) -> bool:
         """Whether a router, or the model of an agent with tools, chooses calls in its course."""
-        return any(node.plan_settings is not None or node.tool_use is not None for part in reachable_programs(self) for node in part.nodes)
+        return any(
+            node.plan_settings is not None or node.tool_use is not None
+            for part in reachable_programs(self)
+            for node in part.nodes
+        )
 
     @cached_property
     def may_escalate(self) -> bool:
@@ -306,6 +312,41 @@ class Program:
     def entry_nodes(self) -> list[CompiledNode]:
         """The nodes that need no other."""
         return [node for node in self.nodes if not node.needs]
+
+
+class CalleeInputs:
+    """What a callee takes: an object schema, with each field as a type of its own."""
+
+    __slots__ = ("fields", "required", "schema")
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self.fields: Mapping[str, Schema] = {
+            name: subschema(schema, part) for name, part in schema.get("properties", {}).items()
+        }
+        self.required: tuple[str, ...] = tuple(schema.get("required", ()))
+
+
+@dataclass(frozen=True)
+class CalledWorkflow:
+    """A workflow that others call."""
+
+    program: Program
+    always_present: bool
+    """Whether it always gives a value, failures apart."""
+    has_effects: bool
+    """Whether it may have an effect."""
+    label: Label | None = None
+    """The strictest that it, or a workflow that it may call, states; None where none states one."""
+
+    @cached_property
+    def inputs(self) -> CalleeInputs:
+        """Its inputs."""
+        inputs = self.program.inputs
+        fields = {name: entry.schema for name, entry in inputs.items()}
+        return CalleeInputs(
+            bundle_definitions(object_type(fields, [name for name, entry in inputs.items() if entry.required]))
+        )
 
 
 def reachable_programs(program: Program) -> Iterator[Program]:
@@ -372,9 +413,15 @@ def _may_escalate(node: CompiledNode) -> bool:
     if node.plan_settings is not None and node.plan_settings.workflows:
         return True
     capabilities = (
-        node.plan_settings.capabilities if node.plan_settings is not None else node.tool_use.reachable if node.tool_use is not None else ()
+        node.plan_settings.capabilities
+        if node.plan_settings is not None
+        else node.tool_use.reachable
+        if node.tool_use is not None
+        else ()
     )
-    return any("escalate" in one.otherwise for one in capabilities) or (node.body is not None and node.body.may_escalate)
+    return any("escalate" in one.otherwise for one in capabilities) or (
+        node.body is not None and node.body.may_escalate
+    )
 
 
 def node_contracts(node: CompiledNode) -> Iterator[Contract]:
@@ -399,5 +446,7 @@ def with_sample(program: Program, sample: int) -> Program:
     """The program with the agents of its nodes asked for this sample (`Call.sample`); itself for 0."""
     if not sample:
         return program
-    nodes = tuple(msgspec.structs.replace(node, sample=sample) if node.kind == "agent" else node for node in program.nodes)
+    nodes = tuple(
+        msgspec.structs.replace(node, sample=sample) if node.kind == "agent" else node for node in program.nodes
+    )
     return replace(program, nodes=nodes)

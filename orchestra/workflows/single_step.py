@@ -26,7 +26,9 @@ def with_acceptance(step: Step[..., Any], graph: Graph, accept: AcceptThreshold)
         return graph.model_copy(update={"accept": accept})
     name, node = next(iter(graph.nodes.items()))
     if not isinstance(step, Agent) or not isinstance(node, AgentNode):
-        raise InputError("V029", f"{step.name} is a tool, and nobody says how sure it is", hint="leave out what it is accepted by")
+        raise InputError(
+            "V029", f"{step.name} is a tool, and nobody says how sure it is", hint="leave out what it is accepted by"
+        )
     checks = step.contract.checks or (CONFIDENCE,)
     told = node.model_copy(update={"accept": accept, "checks": checks, "otherwise": ("abstain",)})
     return graph.model_copy(update={"nodes": {name: told}})
@@ -47,7 +49,9 @@ def single_step_graph(step: Step[..., Any]) -> Graph:
     for name, part in contract.input.get("properties", {}).items():
         text, _ = declare_type(subschema(contract.input, part), name, known, types)
         optional = name not in required
-        inputs[name] = Input(type=text, optional=optional, default=escape_references(part.get("default")) if optional else None)
+        inputs[name] = Input(
+            type=text, optional=optional, default=escape_references(part.get("default")) if optional else None
+        )
     inputs_by_name = {name: f"${{input.{name}}}" for name in inputs}
     node = {contract.kind: step.name, "with": inputs_by_name}
     return Graph.model_validate(

@@ -26,7 +26,10 @@ def answer(call: CallRequest) -> Any:
     """A reader that finds the winner; search and cite as the ready-made tools would do it on one short document."""
     match call.name:
         case "search":
-            return [{**document, "start": 0, "end": len(document["text"]), "score": 1.0} for document in call.inputs["documents"]]
+            return [
+                {**document, "start": 0, "end": len(document["text"]), "score": 1.0}
+                for document in call.inputs["documents"]
+            ]
         case "generative_reader" if "won" in call.inputs["question"]:
             return {"answer": "Denver Broncos"}
         case "generative_reader":
@@ -100,8 +103,12 @@ async def test_requests_run_at_once_through_one_orchestra(example: Any) -> None:
     workers = SimulatedWorkers(answer, latency=0.02)
     async with served(example.build_app(workers)) as client:
         questions = ["Who won?" if number % 2 else "Who lost?" for number in range(12)]
-        replies = await asyncio.gather(*(client.post({"question": question, "documents": DOCUMENTS}) for question in questions))
-    assert [reply["answer"] for _, reply in replies] == ["Denver Broncos" if number % 2 else None for number in range(12)]
+        replies = await asyncio.gather(
+            *(client.post({"question": question, "documents": DOCUMENTS}) for question in questions)
+        )
+    assert [reply["answer"] for _, reply in replies] == [
+        "Denver Broncos" if number % 2 else None for number in range(12)
+    ]
     assert len({reply["run"] for _, reply in replies}) == 12
     assert workers.max_in_flight > 1
 

@@ -35,7 +35,10 @@ def steady(text: str) -> str:
 
 def test_the_page_is_followed_literally(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples" / "learn_your_own", tmp_path / "examples" / "learn_your_own")
-    home = {name: str(tmp_path / "home") for name in ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR")}
+    home = {
+        name: str(tmp_path / "home")
+        for name in ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR")
+    }
     environment = {**os.environ, **home, "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
     shell = f'orchestra() {{ "{sys.executable}" -m orchestra.cli "$@"; }}\n'
     folder, shown, printed = tmp_path, [], []
@@ -52,7 +55,9 @@ def test_the_page_is_followed_literally(tmp_path: Path) -> None:
             )
             assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
             shown.append((command, steady(output)))
-            printed.append((command, steady(done.stdout + (done.stderr if command.startswith("orchestra run ") else ""))))
+            printed.append(
+                (command, steady(done.stdout + (done.stderr if command.startswith("orchestra run ") else "")))
+            )
             if "cd my_tickets" in command:
                 folder = tmp_path / "my_tickets"
     assert len(shown) >= 6

@@ -42,11 +42,18 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         for name in ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):
             patch.setenv(name, str(folder / name.lower()))
         cells: list[dict[str, Any]] = [
-            {"cell_type": "code", "source": cell, "metadata": {}, "outputs": [], "execution_count": None} for cell in CELLS
+            {"cell_type": "code", "source": cell, "metadata": {}, "outputs": [], "execution_count": None}
+            for cell in CELLS
         ]
-        notebook: Any = nbformat.reads(json.dumps({"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": cells}), as_version=4)  # type: ignore[no-untyped-call]  # nbformat leaves it untyped
-        NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
-    results = ([output["data"]["text/plain"] for output in cell["outputs"] if "data" in output] for cell in notebook.cells)
+        notebook: Any = nbformat.reads(
+            json.dumps({"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": cells}), as_version=4
+        )  # type: ignore[no-untyped-call]  # nbformat leaves it untyped
+        NotebookClient(
+            notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+        ).execute()
+    results = (
+        [output["data"]["text/plain"] for output in cell["outputs"] if "data" in output] for cell in notebook.cells
+    )
     return [found[-1] if found else "" for found in results]
 
 

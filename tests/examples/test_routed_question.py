@@ -27,15 +27,24 @@ def needs(question: str) -> float:
 
 
 def test_the_packaged_agent_is_small_and_orders_questions() -> None:
-    files = [path for path in (builtin_folder("agents") / "difficulty").iterdir() if path.is_file() and path.name != PROVENANCE_FILE]
+    files = [
+        path
+        for path in (builtin_folder("agents") / "difficulty").iterdir()
+        if path.is_file() and path.name != PROVENANCE_FILE
+    ]
     assert sum(path.stat().st_size for path in files) < 500_000
     assert -1 <= needs(PLAIN) < 0.1548 < needs(HARD) <= 1
 
 
 @pytest.mark.parametrize(("question", "at_once"), [(PLAIN, False), (HARD, True)])
-async def test_a_hard_question_goes_to_the_larger_model_at_once(simulated: SimulatedOrchestra, question: str, at_once: bool) -> None:
+async def test_a_hard_question_goes_to_the_larger_model_at_once(
+    simulated: SimulatedOrchestra, question: str, at_once: bool
+) -> None:
     simulated.set_answers(
-        {"difficulty": {"need": needs(question)}, "reader": lambda call: {"answer": "large" if call.is_escalated else "small"}}
+        {
+            "difficulty": {"need": needs(question)},
+            "reader": lambda call: {"answer": "large" if call.is_escalated else "small"},
+        }
     )
     result = await simulated.run(simulated.find(str(FILE)), question=question, context="large and small")
     assert result.output == ("large" if at_once else "small")

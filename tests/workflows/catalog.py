@@ -12,9 +12,14 @@ from orchestra.workflows.yaml.reader import read
 from tests.engine import stage
 
 HEAD = "schema: orchestra/v1\nname: w\n"
-TWICE = HEAD.replace("w\n", "twice\n") + "input: {text: str}\noutput: ${a}\nnodes:\n  a: {tool: shout, with: {text: '${input.text}'}}\n"
+TWICE = (
+    HEAD.replace("w\n", "twice\n")
+    + "input: {text: str}\noutput: ${a}\nnodes:\n  a: {tool: shout, with: {text: '${input.text}'}}\n"
+)
 BROKEN = HEAD.replace("w\n", "broken\n") + "output: ${b}\nnodes:\n  b: {tool: shoutt, with: {text: x}}\n"
-CATALOG = replace(stage.CATALOG, workflows={"twice": read(TWICE, "twice.yaml").graph, "broken": read(BROKEN, "broken.yaml").graph})
+CATALOG = replace(
+    stage.CATALOG, workflows={"twice": read(TWICE, "twice.yaml").graph, "broken": read(BROKEN, "broken.yaml").graph}
+)
 
 
 def whole(text: str) -> str:
@@ -48,6 +53,12 @@ def called_in_a_row(count: int, width: int = 1) -> dict[str, Graph]:
             if number < count - 1
             else "  a0: {tool: shout, with: {text: x}}\n"
         )
-        output = "{" + ", ".join(f"o{at}: '${{a{at}}}'" for at in range(width if number < count - 1 else 1)) + "}" if width > 2 else "${a0}"
-        found[f"w{number}"] = read(f"schema: orchestra/v1\nname: w{number}\noutput: {output}\nnodes:\n{calls}", f"w{number}").graph
+        output = (
+            "{" + ", ".join(f"o{at}: '${{a{at}}}'" for at in range(width if number < count - 1 else 1)) + "}"
+            if width > 2
+            else "${a0}"
+        )
+        found[f"w{number}"] = read(
+            f"schema: orchestra/v1\nname: w{number}\noutput: {output}\nnodes:\n{calls}", f"w{number}"
+        ).graph
     return found

@@ -86,7 +86,11 @@ JUDGED = {"p_supported": {"type": "number"}, "p_refute": {"type": "number"}}
 ENTAILMENT = Contract(
     "entailment",
     "agent",
-    {"type": "object", "properties": {"claim": {"type": "string"}, "evidence": {"type": "string"}}, "required": ["claim", "evidence"]},
+    {
+        "type": "object",
+        "properties": {"claim": {"type": "string"}, "evidence": {"type": "string"}},
+        "required": ["claim", "evidence"],
+    },
     {"type": "object", "properties": JUDGED, "required": list(JUDGED)},
     max_output=8,
 )

@@ -104,7 +104,20 @@ AWKWARD = (
         "a\tb",
         "a\r\nb",
     ),
-    *("$", "$${not a reference}", "café", "日本", "\u2028", "\ufeff", "\u00a0", "😀", "👩\u200d🔬", "\ufffe", "x" * 120, "word " * 40),
+    *(
+        "$",
+        "$${not a reference}",
+        "café",
+        "日本",
+        "\u2028",
+        "\ufeff",
+        "\u00a0",
+        "😀",
+        "👩\u200d🔬",
+        "\ufffe",
+        "x" * 120,
+        "word " * 40,
+    ),
 )
 """Texts that YAML takes for something else, or that are hard to quote."""
 
@@ -138,9 +151,15 @@ def references(scope: tuple[str, ...]) -> st.SearchStrategy[str]:
 
 def templates(scope: tuple[str, ...]) -> st.SearchStrategy[Any]:
     """JSON whose texts may hold references."""
-    mixed = st.builds(lambda before, reference, after: f"{before}{reference}{after}", literal_texts, references(scope), literal_texts)
+    mixed = st.builds(
+        lambda before, reference, after: f"{before}{reference}{after}", literal_texts, references(scope), literal_texts
+    )
     leaves = scalars | references(scope) | mixed.filter(lambda text: "$${" not in text)
-    return st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(literal_texts, inner, max_size=3), max_leaves=6)
+    return st.recursive(
+        leaves,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(literal_texts, inner, max_size=3),
+        max_leaves=6,
+    )
 
 
 def retries() -> st.SearchStrategy[Retry]:
@@ -155,7 +174,9 @@ catalogs = st.lists(catalog_names, max_size=3, unique=True).map(tuple)
 
 
 @st.composite
-def modifiers(draw: st.DrawFn, scope: tuple[str, ...], before: tuple[str, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
+def modifiers(
+    draw: st.DrawFn, scope: tuple[str, ...], before: tuple[str, ...]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Modifiers that go together, and the scope of the node's own templates."""
     found: dict[str, Any] = {}
     inner = scope
@@ -163,14 +184,22 @@ def modifiers(draw: st.DrawFn, scope: tuple[str, ...], before: tuple[str, ...]) 
         variable = draw(names.filter(lambda name: name not in scope))
         found |= {"each": draw(references(scope)), "as_": variable}
         wanted = st.just("all") | st.integers(1, 10_000)
-        most: dict[str, Any] = {"limit": st.integers(1, 10_000), "concurrency": st.integers(1, 10_000), "at_least": wanted}
+        most: dict[str, Any] = {
+            "limit": st.integers(1, 10_000),
+            "concurrency": st.integers(1, 10_000),
+            "at_least": wanted,
+        }
         found |= draw(st.fixed_dictionaries({}, optional=most))
         inner = (*scope, variable)
     if draw(st.booleans()):
         found |= {"checks": draw(st.sampled_from([("quote",), ("quote", "numbers"), ("schema", "recompute")]))}
         found |= {"against": draw(references(inner))}
-        actions: Any = st.lists(st.sampled_from(["retry", "escalate", "ask", "abstain"]), min_size=1, max_size=4, unique=True).map(tuple)
-        found |= draw(st.fixed_dictionaries({}, optional={"accept": st.just("certified") | st.floats(0, 1), "otherwise": actions}))
+        actions: Any = st.lists(
+            st.sampled_from(["retry", "escalate", "ask", "abstain"]), min_size=1, max_size=4, unique=True
+        ).map(tuple)
+        found |= draw(
+            st.fixed_dictionaries({}, optional={"accept": st.just("certified") | st.floats(0, 1), "otherwise": actions})
+        )
     more: dict[Any, st.SearchStrategy[Any]] = {
         "when": references(inner),
         "retry": retries(),
@@ -208,7 +237,9 @@ def nodes(draw: st.DrawFn, scope: tuple[str, ...], before: tuple[str, ...], dept
         case "loop":
             body, output = draw(bodies((*inner, "turn", "previous"), depth - 1))
             until = draw(references((*inner, *body)))
-            return LoopNode(loop=LoopBlock(at_most=draw(st.integers(1, 100)), until=until, nodes=body, output=output), **common)
+            return LoopNode(
+                loop=LoopBlock(at_most=draw(st.integers(1, 100)), until=until, nodes=body, output=output), **common
+            )
         case "first_of":
             arms = draw(st.lists(references(inner), max_size=3))
             return FirstOfNode(first_of=(*arms, draw(templates(inner))), **common)
@@ -236,12 +267,19 @@ def nodes(draw: st.DrawFn, scope: tuple[str, ...], before: tuple[str, ...], dept
                 "anyway": st.booleans(),
                 "shortlist": st.none() | st.integers(1, 100),
             }
-            return PlanNode(plan=draw(references(inner)), **draw(st.fixed_dictionaries({}, optional=optional)), **common)
+            return PlanNode(
+                plan=draw(references(inner)), **draw(st.fixed_dictionaries({}, optional=optional)), **common
+            )
         case "verify":
             return VerifyNode(verify=draw(references(inner)), **common)
         case _:
-            more: dict[Any, st.SearchStrategy[Any]] = {"returns": types, "options": st.lists(literal_texts, max_size=3).map(tuple)}
-            return AskNode(ask=draw(literal_texts | references(inner)), **draw(st.fixed_dictionaries({}, optional=more)), **common)
+            more: dict[Any, st.SearchStrategy[Any]] = {
+                "returns": types,
+                "options": st.lists(literal_texts, max_size=3).map(tuple),
+            }
+            return AskNode(
+                ask=draw(literal_texts | references(inner)), **draw(st.fixed_dictionaries({}, optional=more)), **common
+            )
 
 
 @st.composite
@@ -252,7 +290,9 @@ def bodies(draw: st.DrawFn, scope: tuple[str, ...], depth: int) -> tuple[dict[st
         seen = (*scope, *found)
         node = draw(nodes(seen, tuple(found), depth))
         found[name] = node
-    return found, draw(references(tuple(found)) | st.dictionaries(names, references(tuple(found)), min_size=1, max_size=3))
+    return found, draw(
+        references(tuple(found)) | st.dictionaries(names, references(tuple(found)), min_size=1, max_size=3)
+    )
 
 
 def inputs() -> st.SearchStrategy[Input]:
@@ -275,12 +315,17 @@ def graphs(draw: st.DrawFn, depth: int = 2) -> Graph:
             max_size=2,
         ),
         "budget": st.builds(
-            Budget, tokens=st.none() | st.integers(1, 10**9), seconds=st.none() | timeouts, calls=st.none() | st.integers(1, 10**6)
+            Budget,
+            tokens=st.none() | st.integers(1, 10**9),
+            seconds=st.none() | timeouts,
+            calls=st.none() | st.integers(1, 10**6),
         ),
         "defaults": st.builds(Defaults, retry=st.none() | retries(), timeout=st.none() | timeouts),
         "label": st.sampled_from(["public", "internal", "restricted"]),
     }
-    return Graph(name=draw(names), input=given, nodes=body, output=output, **draw(st.fixed_dictionaries({}, optional=optional)))
+    return Graph(
+        name=draw(names), input=given, nodes=body, output=output, **draw(st.fixed_dictionaries({}, optional=optional))
+    )
 
 
 @dataclass(frozen=True)
@@ -306,7 +351,9 @@ def program_of(graph: Graph, max_output: int = 50) -> Program:
     """A program of a graph by its references alone, without types: enough to draw and to count."""
     fields = {name: InputField({"type": "string"}, not given.optional) for name, given in graph.input.items()}
     nodes = _compiled(graph.nodes, max_output)
-    return Program(graph.name, nodes, expression(graph.output) or Read(frozenset(), {}), {"type": "string"}, fields, graph=graph)
+    return Program(
+        graph.name, nodes, expression(graph.output) or Read(frozenset(), {}), {"type": "string"}, fields, graph=graph
+    )
 
 
 def _compiled(given: Mapping[str, AnyNode], max_output: int) -> tuple[CompiledNode, ...]:
@@ -326,7 +373,11 @@ def _compiled(given: Mapping[str, AnyNode], max_output: int) -> tuple[CompiledNo
             contract = Contract(str(node.agent), "agent", {}, {}, max_output=max_output)
         elif isinstance(node, ToolNode):
             contract = Contract(node.tool, "tool", {}, {})
-        acceptance = Acceptance(node.checks, expression(node.against), 0.5, node.otherwise or ("abstain",)) if node.checks else None
+        acceptance = (
+            Acceptance(node.checks, expression(node.against), 0.5, node.otherwise or ("abstain",))
+            if node.checks
+            else None
+        )
         found.append(
             CompiledNode(
                 order[name],

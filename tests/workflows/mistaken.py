@@ -204,7 +204,8 @@ def in_(question: str) -> Answer:
     """
     kind = classifier(text=question)
     return first_of(
-        when(kind.label in ("math", "lookup"), lambda: calculator(question=question)), otherwise=writer(question=question, findings=[])
+        when(kind.label in ("math", "lookup"), lambda: calculator(question=question)),
+        otherwise=writer(question=question, findings=[]),
     )
 
 
@@ -327,7 +328,9 @@ def loop_(question: str) -> Answer:
     at: previous.text
     help: or_else(previous, Answer(...)).text says what stands in for None
     """
-    return loop(lambda previous: calculator(question=or_else(previous.text, "")), at_most=5, until=lambda a: has_value(a.text))
+    return loop(
+        lambda previous: calculator(question=or_else(previous.text, "")), at_most=5, until=lambda a: has_value(a.text)
+    )
 
 
 def beyond(question: str) -> Answer:

@@ -9,7 +9,21 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from orchestra import Answer, Document, abstain, accepted, build, first_of, has_value, loop, map_, or_else, quote, values, when
+from orchestra import (
+    Answer,
+    Document,
+    abstain,
+    accepted,
+    build,
+    first_of,
+    has_value,
+    loop,
+    map_,
+    or_else,
+    quote,
+    values,
+    when,
+)
 from tests.workflows.ensemble import calculator, classifier, fetch, reader, search, writer
 
 
@@ -59,7 +73,9 @@ def never(question: str) -> Answer:
     help: did you mean 'math'?
     """
     kind = classifier(text=question)
-    return first_of(when(kind.label == "maths", calculator(question=question)), otherwise=writer(question=question, findings=[]))
+    return first_of(
+        when(kind.label == "maths", calculator(question=question)), otherwise=writer(question=question, findings=[])
+    )
 
 
 def misspelt(question: str) -> Answer:
@@ -113,7 +129,10 @@ def withheld_list(question: str, documents: list[Document]) -> Answer:
     """
     passages = search(query=question, documents=documents)
     readings = map_(
-        lambda p: accepted(reader(question=question, context=p.text), checks=quote, against=p.text, otherwise=[abstain]), passages
+        lambda p: accepted(
+            reader(question=question, context=p.text), checks=quote, against=p.text, otherwise=[abstain]
+        ),
+        passages,
     )
     return writer(question=question, findings=readings)
 

@@ -63,7 +63,9 @@ def chained(n: int, text: str) -> str:
     found = when(
         text != "",
         lambda: first_of(
-            when(n > 3, lambda: refuse(text=text)), when(n > 2, lambda: echo(text=text)), otherwise=lambda: pay(text="chained")
+            when(n > 3, lambda: refuse(text=text)),
+            when(n > 2, lambda: echo(text=text)),
+            otherwise=lambda: pay(text="chained"),
         ),
     )
     return echo(text=first_of(found, otherwise="nothing"))
@@ -108,7 +110,8 @@ def plain(n: int, text: str) -> str:
 def listed(n: int, texts: list[str]) -> list[str]:
     """One list or another."""
     found = first_of(
-        when(n > 3, lambda: map_(lambda text: refuse(text=text), texts)), otherwise=lambda: map_(lambda text: pay(text=text), texts)
+        when(n > 3, lambda: map_(lambda text: refuse(text=text), texts)),
+        otherwise=lambda: map_(lambda text: pay(text=text), texts),
     )
     return map_(lambda text: echo(text=text), found)
 

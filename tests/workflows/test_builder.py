@@ -145,7 +145,12 @@ def many(urls: list[str], question: str) -> Answer:
     sum_ = total(numbers=[1.0, 2.5], count=length(pages) + 1, half=length(texts) / 2)
     kind = classifier(text=texts[0])
     package = classifier(text=last)
-    fine = all_of(kind.label == "math", any_of(length(pages) > 3, not_(contains(urls, question))), sum_ * 2 > 0.5, pages[0].loop == 0)
+    fine = all_of(
+        kind.label == "math",
+        any_of(length(pages) > 3, not_(contains(urls, question))),
+        sum_ * 2 > 0.5,
+        pages[0].loop == 0,
+    )
     return first_of(
         when(fine, lambda: calculator(question=choose(has_value(kind.note), question, last))),
         when((package.label == "math") & (sum_ > 1), calculator(question='$100 ${x} é "q"')),
@@ -183,10 +188,23 @@ def test_nodes_are_named_after_variables_else_after_steps() -> None:
         package = calculator(question=question)
         camelCase = calculator(question=question)
         wrapped = accepted(calculator(question=question), checks=numbers, against=question)
-        together = or_else(first.text, "") + or_else(package.text, "") + or_else(camelCase.text, "") + or_else(wrapped.text, "")
+        together = (
+            or_else(first.text, "")
+            + or_else(package.text, "")
+            + or_else(camelCase.text, "")
+            + or_else(wrapped.text, "")
+        )
         return cite(question=together, readings=[])
 
-    assert [*graph_of(names).nodes] == ["calculator", "first", "calculator_2", "package_", "camel_case", "wrapped", "cite"]
+    assert [*graph_of(names).nodes] == [
+        "calculator",
+        "first",
+        "calculator_2",
+        "package_",
+        "camel_case",
+        "wrapped",
+        "cite",
+    ]
 
 
 def test_the_variable_of_a_later_node_does_not_hide_an_element() -> None:
@@ -245,7 +263,9 @@ def test_a_body_whose_value_is_a_part_of_its_call_is_a_block() -> None:
 
 def test_a_body_without_calls_is_an_expression() -> None:
     def body(question: str, documents: list[Document]) -> Answer:
-        texts = map_(lambda document: document.source + ": " + document.text, filter_(lambda one: one.text != "", documents))
+        texts = map_(
+            lambda document: document.source + ": " + document.text, filter_(lambda one: one.text != "", documents)
+        )
         return calculator(question=texts[0])
 
     expected = '${input.documents.filter(one, one.text != "").map(document, document.source + ": " + document.text)[0]}'
@@ -279,7 +299,11 @@ def test_acceptance_is_a_clause_of_the_node_that_produces() -> None:
     def clause(question: str, documents: list[Document]) -> Answer:
         text = documents[0].text
         reading = accepted(
-            reader(question=question, context=text), checks=quote & numbers, against=text, accept=certified, otherwise=[retry, escalate]
+            reader(question=question, context=text),
+            checks=quote & numbers,
+            against=text,
+            accept=certified,
+            otherwise=[retry, escalate],
         )
         return writer(question=question, findings=[reading])
 
@@ -310,7 +334,10 @@ def test_when_guards_one_call_or_every_call_of_a_lambda() -> None:
     def guards(question: str) -> Answer:
         kind = classifier(text=question)
         eager = when(kind.label == "math", calculator(question=question))
-        lazy = when(kind.label == "lookup", lambda: writer(question=question, findings=[reader(question=question, context="inner")]))
+        lazy = when(
+            kind.label == "lookup",
+            lambda: writer(question=question, findings=[reader(question=question, context="inner")]),
+        )
         return first_of(eager, lazy, otherwise=calculator(question="else"))
 
     nodes = graph_of(guards).nodes
@@ -329,7 +356,9 @@ def test_guards_inside_guards_hold_together() -> None:
         kind = classifier(text=question)
         found = when(
             any_of(short, question == ""),
-            lambda: first_of(when(kind.label == "math", lambda: calculator(question=question)), otherwise=calculator(question="x")),
+            lambda: first_of(
+                when(kind.label == "math", lambda: calculator(question=question)), otherwise=calculator(question="x")
+            ),
         )
         return first_of(found, otherwise=calculator(question="y"))
 
@@ -340,9 +369,9 @@ def test_guards_inside_guards_hold_together() -> None:
 def test_options_stand_on_the_node() -> None:
     def told(question: str) -> Answer:
         first = calculator(question="first")
-        return calculator.options(timeout=30, retry=Retry(attempts=4), fallback=build(Answer, text=question), after=[first], name="last")(
-            question=question
-        )
+        return calculator.options(
+            timeout=30, retry=Retry(attempts=4), fallback=build(Answer, text=question), after=[first], name="last"
+        )(question=question)
 
     node = graph_of(told).nodes["last"]
     assert (node.timeout, node.retry, node.after) == (30.0, Retry(attempts=4), ("first",))
@@ -351,7 +380,9 @@ def test_options_stand_on_the_node() -> None:
 
 def test_limits_of_a_map_stand_on_the_node_under_each() -> None:
     def limited(question: str, documents: list[Document]) -> Answer:
-        readings = map_(lambda one: reader(question=question, context=one.text), documents, concurrency=4, limit=100, at_least="all")
+        readings = map_(
+            lambda one: reader(question=question, context=one.text), documents, concurrency=4, limit=100, at_least="all"
+        )
         return writer(question=question, findings=readings)
 
     node = graph_of(limited).nodes["readings"]
@@ -388,7 +419,9 @@ def test_verify_is_a_node_of_its_own() -> None:
         found = calculator(question=question)
         return verify(found, checks=numbers, against=question, accept=0.8)
 
-    assert graph_of(judged).nodes["verified"] == VerifyNode(verify="${found}", checks=("numbers",), against="${input.question}", accept=0.8)
+    assert graph_of(judged).nodes["verified"] == VerifyNode(
+        verify="${found}", checks=("numbers",), against="${input.question}", accept=0.8
+    )
 
 
 def test_a_loop_turns_its_body_until_a_condition_holds() -> None:
@@ -410,7 +443,9 @@ def test_a_workflow_that_is_called_is_a_call_by_name() -> None:
         readings = one_page(url=url)
         return writer(question="q", findings=readings)
 
-    assert graph_of(caller).nodes["readings"] == CallNode.model_validate({"call": "one_page", "with": {"url": "${input.url}"}})
+    assert graph_of(caller).nodes["readings"] == CallNode.model_validate(
+        {"call": "one_page", "with": {"url": "${input.url}"}}
+    )
 
 
 def test_defaults_are_left_to_the_step() -> None:

@@ -12,7 +12,20 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from orchestra import InputError, all_of, any_of, as_text, choose, contains, filter_, has_value, length, map_, not_, or_else
+from orchestra import (
+    InputError,
+    all_of,
+    any_of,
+    as_text,
+    choose,
+    contains,
+    filter_,
+    has_value,
+    length,
+    map_,
+    not_,
+    or_else,
+)
 from orchestra.schema.assignability import assignability_error
 from orchestra.schema.types import schema_of
 from orchestra.workflows.expressions.parser import parse
@@ -76,8 +89,18 @@ def field(name: str) -> Said:
 
 
 LEAVES: dict[Kind, list[Said]] = {
-    "str": [field("name"), field("kind"), Said("or_else(v.tag, '-')", lambda v: or_else(v.tag, "-")), *map(literal, TEXTS)],
-    "int": [field("n"), field("loop"), Said("or_else(v.size, 0)", lambda v: or_else(v.size, 0)), *map(literal, [-3, 0, 2, 7])],
+    "str": [
+        field("name"),
+        field("kind"),
+        Said("or_else(v.tag, '-')", lambda v: or_else(v.tag, "-")),
+        *map(literal, TEXTS),
+    ],
+    "int": [
+        field("n"),
+        field("loop"),
+        Said("or_else(v.size, 0)", lambda v: or_else(v.size, 0)),
+        *map(literal, [-3, 0, 2, 7]),
+    ],
     "float": [field("x"), *map(literal, [0.5, 2.0, -1.25, 1e16])],
     "bool": [
         field("b"),
@@ -139,7 +162,9 @@ def expressions(draw: st.DrawFn, kind: Kind, depth: int) -> Said:
         return called("choose", part("bool"), part(kind), part(kind))
     match kind:
         case "str":
-            return operated("+", part("str"), part("str")) if draw(st.integers(0, 4)) else called("as_text", part("int"))
+            return (
+                operated("+", part("str"), part("str")) if draw(st.integers(0, 4)) else called("as_text", part("int"))
+            )
         case "int":
             counted = [field("xs"), field("name"), field("names")]
             sized = called("length", draw(st.sampled_from(counted)))
@@ -176,7 +201,9 @@ def _conditions(draw: st.DrawFn, part: Callable[[Kind], Said], number: Callable[
 
 def placeholder(scope: TraceScope) -> Any:
     return Placeholder(
-        PendingExpression("input.v", ATOM_PRECEDENCE, SCHEMA["properties"]["v"], scope, frozenset({Variable("input", SCHEMA)}))  # type: ignore[index]
+        PendingExpression(
+            "input.v", ATOM_PRECEDENCE, SCHEMA["properties"]["v"], scope, frozenset({Variable("input", SCHEMA)})
+        )  # type: ignore[index]
     )
 
 

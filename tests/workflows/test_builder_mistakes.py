@@ -12,7 +12,19 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from orchestra import Answer, Document, Graph, InputError, Workflow, agent, answered_by_model, map_, tool, when, workflow
+from orchestra import (
+    Answer,
+    Document,
+    Graph,
+    InputError,
+    Workflow,
+    agent,
+    answered_by_model,
+    map_,
+    tool,
+    when,
+    workflow,
+)
 from tests.workflows import misbranched, misplanned, mistaken, miswired
 from tests.workflows.ensemble import calculator, fetch, reader
 
@@ -59,7 +71,9 @@ def test_the_report_shows_line_caret_reason_and_help() -> None:
     ]
 
 
-@pytest.mark.parametrize("call", [lambda: reader(question="a", context="b"), lambda: fetch(url="a")], ids=["agent", "async tool"])
+@pytest.mark.parametrize(
+    "call", [lambda: reader(question="a", context="b"), lambda: fetch(url="a")], ids=["agent", "async tool"]
+)
 def test_a_step_outside_of_a_workflow_says_how_it_is_run(call: Callable[[], Any]) -> None:
     with pytest.raises(InputError, match="is called outside a workflow") as caught:
         call()
@@ -297,7 +311,9 @@ def test_a_notebook_cell_is_a_source(tmp_path: Path) -> None:
     run = "import linecache, sys; text = open(sys.argv[1]).read(); name = '/tmp/ipykernel_1/2.py'\n"
     run += "linecache.cache[name] = (len(text), None, text.splitlines(True), name)\n"
     run += "exec(compile(text, name, 'exec'), {'__name__': '__main__'})"
-    done = subprocess.run([sys.executable, "-c", run, str(cell)], capture_output=True, text=True, check=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", run, str(cell)], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
     lines = done.stdout.splitlines()
     assert lines[3:5] == ['8 |     if question == "x":', "  |        ^^^^^^^^^^^^^^^"]
     help_ = "return first_of(when(question == 'x', lambda: calculator(question=question)), otherwise=lambda: calculator(question='y'))"

@@ -8,7 +8,20 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from orchestra import Answer, Document, Orchestra, PlanLimits, Reading, agent, answered_by_model, has_value, loop, plan, tool, workflow
+from orchestra import (
+    Answer,
+    Document,
+    Orchestra,
+    PlanLimits,
+    Reading,
+    agent,
+    answered_by_model,
+    has_value,
+    loop,
+    plan,
+    tool,
+    workflow,
+)
 from orchestra.core.protocols import CallRequest
 from orchestra.core.settings import Settings
 from orchestra.testing import SimulatedWorkers
@@ -45,7 +58,14 @@ def reported(text: str) -> Report:
 
 @workflow()
 def solve(question: str, documents: list[Document]) -> Answer:
-    return plan(question, returns=Answer, agents=[reader, calculator], tools=[search, cite], question=question, documents=documents)
+    return plan(
+        question,
+        returns=Answer,
+        agents=[reader, calculator],
+        tools=[search, cite],
+        question=question,
+        documents=documents,
+    )
 
 
 @workflow()
@@ -92,13 +112,18 @@ def test_what_a_plan_may_use_belongs_to_the_workflow() -> None:
 
 def test_a_model_that_only_a_plan_returns_is_known_with_its_fields() -> None:
     node = compiled(written).nodes[0]
-    assert (node.source.returns if isinstance(node.source, PlanNode) else "", node.output["title"]) == ("Report", "Report")
+    assert (node.source.returns if isinstance(node.source, PlanNode) else "", node.output["title"]) == (
+        "Report",
+        "Report",
+    )
     assert "Report" in written.models
     assert node.plan_settings is not None
     assert list(node.plan_settings.workflows) == ["reported"]
 
 
-@pytest.mark.parametrize("returns", [str, list[Report], Report | None, dict[str, int], list[Reading], Answer, None], ids=str)
+@pytest.mark.parametrize(
+    "returns", [str, list[Report], Report | None, dict[str, int], list[Reading], Answer, None], ids=str
+)
 def test_returns_takes_every_type_that_the_language_can_write(returns: Any) -> None:
     @workflow()
     def flow(question: str) -> Any:

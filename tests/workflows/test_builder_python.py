@@ -290,11 +290,17 @@ def test_the_python_reads_as_one_would_write_it() -> None:
     [
         ("{ask: 'really?', returns: \"Literal['yes', 'no']\"}", "which Python has as `options`"),
         ("{plan: think, agents: [mcp/reader]}", "'mcp/reader' is no name of a variable"),
-        ("{call: {nodes: {a: {agent: calculator, with: {question: x}}}, output: '${a}'}}", "is of a kind that Python has no word for"),
+        (
+            "{call: {nodes: {a: {agent: calculator, with: {question: x}}}, output: '${a}'}}",
+            "is of a kind that Python has no word for",
+        ),
         ("{first_of: ['${input.question}'], retry: 3}", "`retry` stands on a node that calls no agent"),
         ("{agent: calculator, with: {question: \"${input.question.matches('a') ? 'b' : 'c'}\"}}", "matches()"),
         ("{agent: calculator, with: {question: 'x ${input.question'}}", "`${input.question` is not closed"),
-        ("{agent: calculator, with: {question: '${input question}'}}", "`${input question}` is no expression: unexpected 'question'"),
+        (
+            "{agent: calculator, with: {question: '${input question}'}}",
+            "`${input question}` is no expression: unexpected 'question'",
+        ),
     ],
 )
 def test_what_python_has_no_words_for_is_refused(node: str, reason: str) -> None:

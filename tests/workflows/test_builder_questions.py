@@ -73,7 +73,9 @@ def test_a_model_that_only_a_question_returns_is_known_with_its_fields() -> None
     assert (node.source.returns, node.output["title"]) == ("Trip", "Trip")
 
 
-@pytest.mark.parametrize("returns", [str, int, list[str], dict[str, int], Trip | None, Literal[1, 2], Literal["a"] | None], ids=str)
+@pytest.mark.parametrize(
+    "returns", [str, int, list[str], dict[str, int], Trip | None, Literal[1, 2], Literal["a"] | None], ids=str
+)
 def test_the_compiler_finds_the_type_that_the_function_saw(returns: Any) -> None:
     @workflow()
     def flow(question: str) -> Any:
@@ -91,7 +93,9 @@ async def test_people_answer_a_workflow_in_python(tmp_path: Path) -> None:
         "Why so long?": "It is far.",
     }
     answers: dict[str, Any] = {"book": lambda call: f"{call.inputs['trip']['city']}, {call.inputs['sure']}"}
-    async with Orchestra.open(Settings.load({"journal": str(tmp_path / "runs.db")}), workers=SimulatedWorkers(answers)) as orchestra:
+    async with Orchestra.open(
+        Settings.load({"journal": str(tmp_path / "runs.db")}), workers=SimulatedWorkers(answers)
+    ) as orchestra:
         run = await orchestra.start(booked, city="Oslo", guests=["Ada", "Max"])
         async for event in run:
             if isinstance(event, QuestionAsked):
@@ -104,7 +108,9 @@ async def test_people_answer_a_workflow_in_python(tmp_path: Path) -> None:
 def test_as_it_stands_it_asks_about_what_was_not_accepted() -> None:
     @workflow()
     def mended(question: str, context: str) -> Any:
-        return accepted(reader(question=question, context=context), checks=quote, against=context, otherwise=[retry, ask])
+        return accepted(
+            reader(question=question, context=context), checks=quote, against=context, otherwise=[retry, ask]
+        )
 
     assert mended.graph.nodes["reader"].otherwise == ("retry", "ask")
 
@@ -133,7 +139,9 @@ def test_as_it_stands_it_asks_about_what_was_not_accepted() -> None:
         ),
     ],
 )
-def test_a_mistake_is_refused_with_what_to_write(body: Callable[[Any, Any], Any], code: str, reason: str, hint: str) -> None:
+def test_a_mistake_is_refused_with_what_to_write(
+    body: Callable[[Any, Any], Any], code: str, reason: str, hint: str
+) -> None:
     @workflow()
     def flow(q: str, n: int) -> Any:
         return {"asked": body(q, n)}

@@ -80,7 +80,10 @@ for code in (one.__code__, several.__code__, choice.__code__):
     offset = bytecode.only_return(code)
     print(offset < 0 or list(code.co_positions())[offset // 2][0] - code.co_firstlineno)
 """
-INTERPRETERS = [sys.executable, *(path for version in ("3.12", "3.13", "3.14") if (path := shutil.which(f"python{version}")))]
+INTERPRETERS = [
+    sys.executable,
+    *(path for version in ("3.12", "3.13", "3.14") if (path := shutil.which(f"python{version}"))),
+]
 
 
 @pytest.mark.parametrize("interpreter", INTERPRETERS, ids=lambda path: Path(path).name)
@@ -151,7 +154,11 @@ def test_frames_of_orchestra_are_never_the_users(module: str) -> None:
         with pytest.raises(InputError) as caught:
             project.register(space[name])
         assert caught.value.location is not None
-        assert (caught.value.code, caught.value.location.file, caught.value.location.text.strip()) == (code, f"{module}.py", line)
+        assert (caught.value.code, caught.value.location.file, caught.value.location.text.strip()) == (
+            code,
+            f"{module}.py",
+            line,
+        )
 
 
 def test_public_names_are_not_names_of_packages() -> None:
@@ -208,4 +215,6 @@ def test_a_mistake_in_a_function_that_the_workflow_calls_is_shown_there() -> Non
 def test_all_names_can_be_imported_at_once() -> None:
     space: dict[str, Any] = {}
     exec("from orchestra import *", space)
-    assert {name: space[name] is getattr(orchestra, name) for name in orchestra.__all__} == dict.fromkeys(orchestra.__all__, True)
+    assert {name: space[name] is getattr(orchestra, name) for name in orchestra.__all__} == dict.fromkeys(
+        orchestra.__all__, True
+    )

@@ -29,7 +29,9 @@ def test_a_trace_of_many_nodes_is_quick() -> None:
 def test_a_trace_of_many_lines_is_quick() -> None:
     """A thousand statements, each with a name of its own: the function's code is read once, and not once a call."""
     lines = [f"    a{at} = calculator(question=or_else(a{at - 1}.text, question))" for at in range(1, 1000)]
-    source = "\n".join(["def long(question: str) -> Answer:", "    a0 = calculator(question=question)", *lines, "    return a999"])
+    source = "\n".join(
+        ["def long(question: str) -> Answer:", "    a0 = calculator(question=question)", *lines, "    return a999"]
+    )
     space: dict[str, Any] = {"calculator": calculator, "Answer": Answer, "or_else": or_else}
     exec(compile(source, "<long>", "exec"), space)
     assert list(workflow()(space["long"]).graph.nodes) == [f"a{at}" for at in range(1000)]

@@ -33,7 +33,15 @@ def planted(path: Path) -> dict[int, re.Match[str]]:
 @pytest.fixture(scope="module")
 def mypy() -> dict[str, set[tuple[int, str]]]:
     """What `mypy --strict` finds: lines and codes, by file."""
-    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--no-error-summary", *map(str, (*GOOD, *BAD))]
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--follow-imports=silent",
+        "--no-error-summary",
+        *map(str, (*GOOD, *BAD)),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode in (0, 1), done.stdout + done.stderr
     found: dict[str, set[tuple[int, str]]] = {path.name: set() for path in (*GOOD, *BAD)}
@@ -77,5 +85,7 @@ def test_mypy_finds_every_planted_mistake_and_no_other(path: Path, mypy: dict[st
 
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
-def test_pyright_finds_every_planted_mistake_but_those_that_are_excepted(path: Path, pyright: dict[str, set[int]]) -> None:
+def test_pyright_finds_every_planted_mistake_but_those_that_are_excepted(
+    path: Path, pyright: dict[str, set[int]]
+) -> None:
     assert pyright[path.name] == {line for line, mark in planted(path).items() if not mark["mypy"]}

@@ -134,7 +134,11 @@ def test_maps_stand_inside_maps() -> None:
     node = graph_of(table).nodes["mapped"]
     assert isinstance(node, CallNode)
     assert isinstance(node.call, NodeBlock)
-    assert (node.each, node.call.nodes["reader"].each, node.call.output) == ("${input.rows}", "${row}", "${reader.values}")
+    assert (node.each, node.call.nodes["reader"].each, node.call.output) == (
+        "${input.rows}",
+        "${row}",
+        "${reader.values}",
+    )
 
 
 def test_types_may_be_local() -> None:
@@ -219,7 +223,12 @@ def test_a_node_that_is_referred_to_keeps_its_name() -> None:
 
 def test_a_guarded_map_keeps_the_conditions_of_its_elements() -> None:
     def guarded(question: str, documents: list[Document], short: bool) -> list[Reading]:
-        found = when(short, lambda: values(map_(lambda one: when(one.text != "", reader(question=question, context=one.text)), documents)))
+        found = when(
+            short,
+            lambda: values(
+                map_(lambda one: when(one.text != "", reader(question=question, context=one.text)), documents)
+            ),
+        )
         return require(found)
 
     node = graph_of(guarded).nodes["found"]

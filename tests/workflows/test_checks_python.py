@@ -55,13 +55,17 @@ def careful(question: str, context: str) -> Reading:
 
 @workflow()
 def backed(question: str, context: str) -> Reading:
-    reading = accepted(reader(question=question, context=context), checks=entailment, against=context, otherwise=[back_off])
+    reading = accepted(
+        reader(question=question, context=context), checks=entailment, against=context, otherwise=[back_off]
+    )
     return verify(reading, checks=entailment, against=context, otherwise=[back_off])
 
 
 @workflow()
 def guarded(question: str, context: str) -> Reading | None:
-    kept = verify(reader(question=question, context=context), checks=entailment, against=context, otherwise=[back_off, abstain])
+    kept = verify(
+        reader(question=question, context=context), checks=entailment, against=context, otherwise=[back_off, abstain]
+    )
     assert isinstance(kept, Maybe)
     return first_of(kept, otherwise=None)
 
@@ -71,11 +75,16 @@ def test_backing_off_is_written_as_the_language_writes_it() -> None:
     source = to_python(backed.graph)
     assert source.count("checks=entailment, against=context, otherwise=[back_off]") == 2
     names = {"reader": reader, "Reading": Reading}
-    exec("from typing import Any\nfrom orchestra import *\nfrom orchestra.workflows.python.dsl import *", names)  # our own text
+    exec(
+        "from typing import Any\nfrom orchestra import *\nfrom orchestra.workflows.python.dsl import *", names
+    )  # our own text
     exec(source, names)  # our own text
     again = names["backed"]
     assert isinstance(again, Workflow)
-    assert {name: node.otherwise for name, node in again.graph.nodes.items()} == {"reading": ("back_off",), "verified": ("back_off",)}
+    assert {name: node.otherwise for name, node in again.graph.nodes.items()} == {
+        "reading": ("back_off",),
+        "verified": ("back_off",),
+    }
 
 
 def test_checks_are_values_that_are_written_as_the_language_writes_them() -> None:
@@ -97,7 +106,9 @@ def test_the_graph_is_written_as_python_that_traces_to_it() -> None:
     assert "checks=numbers & (quote | entailment('strict')) & (rederive('second') | agree(3))" in source
     assert "checks=entailment | quote & support" in source
     names = {"reader": reader, "Reading": Reading}
-    exec("from typing import Any\nfrom orchestra import *\nfrom orchestra.workflows.python.dsl import *", names)  # our own text
+    exec(
+        "from typing import Any\nfrom orchestra import *\nfrom orchestra.workflows.python.dsl import *", names
+    )  # our own text
     exec(source, names)  # our own text
     again = names["careful"]
     assert isinstance(again, Workflow)

@@ -11,25 +11,40 @@ from orchestra.workflows.program import Program
 from orchestra.workflows.yaml.reader import read
 
 TEXT: dict[str, Any] = {"type": "string"}
-INPUT: dict[str, Any] = {"type": "object", "properties": {"text": TEXT}, "required": ["text"], "additionalProperties": False}
+INPUT: dict[str, Any] = {
+    "type": "object",
+    "properties": {"text": TEXT},
+    "required": ["text"],
+    "additionalProperties": False,
+}
 CATALOG = Catalog(
     agents={"writer": Contract("writer", "agent", INPUT, TEXT, max_output=100)},
-    tools={"shout": Contract("shout", "tool", INPUT, TEXT), "send": Contract("send", "tool", INPUT, TEXT, effect="once")},
+    tools={
+        "shout": Contract("shout", "tool", INPUT, TEXT),
+        "send": Contract("send", "tool", INPUT, TEXT, effect="once"),
+    },
 )
 
 
 def program(nodes: str, output: str = "${last}") -> Program:
-    text = f'schema: orchestra/v1\nname: p\ninput: {{text: str, texts: "list[str]"}}\noutput: "{output}"\nnodes:\n{nodes}'
+    text = (
+        f'schema: orchestra/v1\nname: p\ninput: {{text: str, texts: "list[str]"}}\noutput: "{output}"\nnodes:\n{nodes}'
+    )
     return compile_graph(read(text, "p.yaml").graph, CATALOG)
 
 
 def rows(nodes: str, output: str = "${last}", **contexts: int) -> dict[str, tuple[int, int, int | None]]:
     given = {"text": "a", "texts": ["a", "b", "c"]}
-    return {row.node: (row.calls, row.output_tokens, row.tokens) for row in compute_bounds(program(nodes, output), given, contexts)}
+    return {
+        row.node: (row.calls, row.output_tokens, row.tokens)
+        for row in compute_bounds(program(nodes, output), given, contexts)
+    }
 
 
 def test_a_call_counts_with_its_retries() -> None:
-    assert rows('  last: {agent: writer, with: {text: "${input.text}"}, retry: 4}\n', writer=1000) == {"last": (4, 400, 4000)}
+    assert rows('  last: {agent: writer, with: {text: "${input.text}"}, retry: 4}\n', writer=1000) == {
+        "last": (4, 400, 4000)
+    }
 
 
 def test_a_tool_takes_no_tokens_and_one_that_must_happen_once_is_called_once() -> None:
@@ -57,6 +72,8 @@ def test_a_loop_counts_all_its_turns() -> None:
 
 
 def test_a_budget_bounds_what_is_not_known() -> None:
-    found = compute_bounds(program('  last: {agent: writer, with: {text: "${input.text}"}, retry: 2}\n'), {"text": "a", "texts": []}, {})
+    found = compute_bounds(
+        program('  last: {agent: writer, with: {text: "${input.text}"}, retry: 2}\n'), {"text": "a", "texts": []}, {}
+    )
     assert total(found, None) == (2, 200, None)
     assert total(found, 20_000) == (2, 200, 20_000)

@@ -11,7 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestra.workflows.analysis import MAX_SHOWN_NODES, callee_name, critical_path, layers, max_shown_depth, to_networkx
+from orchestra.workflows.analysis import (
+    MAX_SHOWN_NODES,
+    callee_name,
+    critical_path,
+    layers,
+    max_shown_depth,
+    to_networkx,
+)
 from orchestra.workflows.compile.compiler import compile_graph
 from orchestra.workflows.cost_bounds import compute_bounds, total
 from orchestra.workflows.drawing import draw, mermaid
@@ -24,7 +31,9 @@ from tests.workflows.graphs import graphs, program_of
 
 pytestmark = pytest.mark.slow
 
-quick = settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], deadline=None)
+quick = settings(
+    max_examples=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], deadline=None
+)
 
 REFINE = """\
 schema: orchestra/v1
@@ -60,7 +69,13 @@ def compiled(text: str) -> Program:
 
 def chain(count: int) -> str:
     """A workflow of nodes where each needs the one before it, and every fifth needs many."""
-    lines = ["schema: orchestra/v1", "name: long", "input: {text: str}", f"output: ${{step_number_{count - 1}}}", "nodes:"]
+    lines = [
+        "schema: orchestra/v1",
+        "name: long",
+        "input: {text: str}",
+        f"output: ${{step_number_{count - 1}}}",
+        "nodes:",
+    ]
     for index in range(count):
         needs = range(max(0, index - 12), index) if index % 5 == 4 else range(index - 1, index)
         given = ", ".join(f'a{need}: "${{step_number_{need}}}"' for need in needs if need >= 0)
@@ -69,7 +84,9 @@ def chain(count: int) -> str:
 
 
 def columns(line: str) -> int:
-    return sum(0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in line)
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in line
+    )
 
 
 def every(program: Program) -> list[CompiledNode]:
@@ -198,7 +215,10 @@ def test_every_node_and_every_need_is_drawn(count: int, width: int) -> None:
 
 def test_a_name_of_the_greatest_length_does_not_break_the_width() -> None:
     name = "n" * 64
-    text = draw(compiled(f"schema: orchestra/v1\nname: {name}\noutput: ${{{name}}}\nnodes:\n  {name}: {{agent: {'a' * 200}}}"), 60)
+    text = draw(
+        compiled(f"schema: orchestra/v1\nname: {name}\noutput: ${{{name}}}\nnodes:\n  {name}: {{agent: {'a' * 200}}}"),
+        60,
+    )
     assert max(map(len, text.splitlines())) <= 60
     assert text.count("n") >= 3 * 64
     assert text.count("a") >= 200
@@ -220,7 +240,9 @@ def test_a_list_says_how_many_of_it_are_needed(at_least: str | int, said: str) -
 
 
 def test_a_terminal_is_not_obeyed() -> None:
-    text = draw(compiled("schema: orchestra/v1\nname: x\noutput: ${a}\nnodes:\n  a: {agent: w, when: \"${input == '\u202e'}\"}"))
+    text = draw(
+        compiled("schema: orchestra/v1\nname: x\noutput: ${a}\nnodes:\n  a: {agent: w, when: \"${input == '\u202e'}\"}")
+    )
     assert "\u202e" not in text
     assert "\\u202e" in text
 

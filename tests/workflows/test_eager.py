@@ -26,12 +26,16 @@ def passed_on(n: int) -> str:
 
 
 def mapped(n: int, texts: list[str]) -> list[str]:
-    return first_of(when(n > 3, lambda: map_(lambda t: refuse(text=t), texts)), otherwise=map_(lambda t: pay(text=t), texts))
+    return first_of(
+        when(n > 3, lambda: map_(lambda t: refuse(text=t), texts)), otherwise=map_(lambda t: pay(text=t), texts)
+    )
 
 
 def turned(n: int) -> str:
     turns = lambda: refuse(text="a")  # noqa: E731
-    return first_of(when(n > 3, turns), otherwise=loop(lambda last: pay(text="a"), at_most=2, until=lambda one: one == "ok"))
+    return first_of(
+        when(n > 3, turns), otherwise=loop(lambda last: pay(text="a"), at_most=2, until=lambda one: one == "ok")
+    )
 
 
 def checked(n: int) -> str:
@@ -110,7 +114,10 @@ def called_conditional(n: int) -> str:
 
 
 def called_of_each(n: int, texts: list[str]) -> list[str]:
-    return first_of(when(n > 3, lambda: map_(lambda t: refuse(text=t), texts)), otherwise=map_(lambda t: outer(text=echo(text=t)), texts))
+    return first_of(
+        when(n > 3, lambda: map_(lambda t: refuse(text=t), texts)),
+        otherwise=map_(lambda t: outer(text=echo(text=t)), texts),
+    )
 
 
 def called_fallback(n: int) -> str:
@@ -190,6 +197,8 @@ def under_a_condition(n: int, m: int) -> str:
     return echo(text=first_of(when(n > 3, lambda: refuse(text="a")), when(m > 3, pay(text="b")), otherwise="none"))
 
 
-@pytest.mark.parametrize("function", [by_helper, of_a_list, under_a_name, under_a_condition], ids=lambda function: function.__name__)
+@pytest.mark.parametrize(
+    "function", [by_helper, of_a_list, under_a_name, under_a_condition], ids=lambda function: function.__name__
+)
 def test_what_is_made_before_or_under_a_condition_is_not(function: Callable[..., Any]) -> None:
     assert workflow(function).graph.nodes

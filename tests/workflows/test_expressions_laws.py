@@ -75,7 +75,11 @@ def _pair(one: Twin, two: Twin, op: str, of: Callable[[Any, Any], Any]) -> Twin:
     return Twin(f"({one.text} {op} {two.text})", lambda values: of(one.of(values), two.of(values)))
 
 
-_SUMS: dict[str, Callable[[Any, Any], Any]] = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
+_SUMS: dict[str, Callable[[Any, Any], Any]] = {
+    "+": lambda a, b: a + b,
+    "-": lambda a, b: a - b,
+    "*": lambda a, b: a * b,
+}
 _ORDERS: dict[str, Callable[[Any, Any], bool]] = {
     "<": lambda a, b: a < b,
     "<=": lambda a, b: a <= b,
@@ -122,7 +126,9 @@ def _conditions(draw: st.DrawFn, depth: int, root: str) -> Twin:
             return _pair(sub(kind), sub(kind), op, _ORDERS[op])
         case 1:
             op, kind = draw(st.sampled_from(["==", "!="])), draw(st.sampled_from(["str", "int", "float", "bool"]))
-            return _pair(Twin(f"{root}.{_NAMES[kind]}", lambda values: values[root][_NAMES[kind]]), sub(kind), op, _EQUAL[op])
+            return _pair(
+                Twin(f"{root}.{_NAMES[kind]}", lambda values: values[root][_NAMES[kind]]), sub(kind), op, _EQUAL[op]
+            )
         case 2:
             op = draw(st.sampled_from(["&&", "||"]))
             one, two = sub("bool"), sub("bool")
@@ -137,7 +143,8 @@ def _conditions(draw: st.DrawFn, depth: int, root: str) -> Twin:
             one = sub("int")
             own = f"e{len(one.text)}"  # longer than any inside, and so a name of its own
             return Twin(
-                f"{root}.xs.exists({own}, {own} >= {one.text})", lambda values: any(e >= one.of(values) for e in values[root]["xs"])
+                f"{root}.xs.exists({own}, {own} >= {one.text})",
+                lambda values: any(e >= one.of(values) for e in values[root]["xs"]),
             )
 
 
@@ -187,10 +194,16 @@ def test_cel_and_python_agree(twin: Twin, bindings: dict[str, Any]) -> None:
 
 @MANY
 @given(KINDS.flatmap(lambda kind: twins(kind, 2, "i")), twins("bool", 2, "i"), BINDINGS)
-def test_map_and_filter_agree_with_python_at_the_root_and_inside(body: Twin, test: Twin, bindings: dict[str, Any]) -> None:
+def test_map_and_filter_agree_with_python_at_the_root_and_inside(
+    body: Twin, test: Twin, bindings: dict[str, Any]
+) -> None:
     chosen = [body.of({"i": item}) for item in bindings["items"] if test.of({"i": item})]
     chain = f"items.filter(i, {test.text}).map(i, {body.text})"
-    for text, expected in ((chain, chosen), (f"items.map(i, {test.text}, {body.text})", chosen), (f"size({chain})", len(chosen))):
+    for text, expected in (
+        (chain, chosen),
+        (f"items.map(i, {test.text}, {body.text})", chosen),
+        (f"size({chain})", len(chosen)),
+    ):
         got = _evaluated(text, bindings)
         if isinstance(expected, list):
             assert got is None or (len(got) == len(expected) and all(map(_same, got, expected))), (text, got, expected)
@@ -238,7 +251,9 @@ def test_conversion_changes_numbers_only_where_their_type_says_so(value: dict[st
 
 def test_conversion_is_not_needed_where_there_are_no_numbers() -> None:
     assert make_converter({"type": "string"}) is None
-    assert make_converter({"type": "array", "items": {"type": "object", "properties": {"a": {"type": "string"}}}}) is None
+    assert (
+        make_converter({"type": "array", "items": {"type": "object", "properties": {"a": {"type": "string"}}}}) is None
+    )
 
 
 def test_conversion_follows_a_recursive_type() -> None:

@@ -115,7 +115,11 @@ def test_a_type_with_a_text_is_written_as_before_and_another_is_declared() -> No
         return echo(x=text)
 
     graph = flow.graph
-    assert {name: one.type for name, one in graph.input.items()} == {"text": "str", "due_date": "DueDateInput", "names": "list[str]"}
+    assert {name: one.type for name, one in graph.input.items()} == {
+        "text": "str",
+        "due_date": "DueDateInput",
+        "names": "list[str]",
+    }
     assert graph.types == {"DueDateInput": {"anyOf": [{"type": "string", "format": "date"}, {"type": "null"}]}}
     assert compiled(flow).inputs["due_date"].schema == graph.types["DueDateInput"]
     assert read(write(graph), "flow.yaml").graph == graph

@@ -47,7 +47,9 @@ def outer_option(c: bool, d: bool, e: bool) -> str:
 def outer_reading(c: bool, d: bool) -> str:
     """The condition is on a value that has one itself."""
     asked = when(c, lambda: echo(text="ok"))
-    found = when(d, lambda: first_of(when(require(asked) == "ok", lambda: refuse(text="x")), otherwise=lambda: pay(text="b")))
+    found = when(
+        d, lambda: first_of(when(require(asked) == "ok", lambda: refuse(text="x")), otherwise=lambda: pay(text="b"))
+    )
     return first_of(found, otherwise="none")
 
 
@@ -62,7 +64,9 @@ def outer_mapped(c: bool, e: bool, d: bool, texts: list[str]) -> list[str]:
 @workflow
 def by_default(n: int, text: str) -> str:
     """Without `otherwise=` a value that is not accepted is withheld."""
-    return echo(text=first_of(when(n > 1, lambda: accepted(echo(text=text), checks=fine)), otherwise=lambda: pay(text=text)))
+    return echo(
+        text=first_of(when(n > 1, lambda: accepted(echo(text=text), checks=fine)), otherwise=lambda: pay(text=text))
+    )
 
 
 @workflow
@@ -107,7 +111,9 @@ def turned(n: int, text: str) -> str:
     """A loop's body withholds."""
 
     def turns() -> str:
-        return loop(lambda previous: accepted(echo(text=text), checks=fine), at_most=2, until=lambda value: value == "ok")
+        return loop(
+            lambda previous: accepted(echo(text=text), checks=fine), at_most=2, until=lambda value: value == "ok"
+        )
 
     return echo(text=first_of(when(n > 1, turns), otherwise=lambda: pay(text=text)))
 
@@ -123,7 +129,9 @@ def read_on(n: int, text: str) -> str:
 def asked_of(text: str) -> str:
     """What the condition reads is withheld."""
     before = accepted(echo(text=text), checks=fine, otherwise=[abstain])
-    return echo(text=first_of(when(require(before) == "ok", lambda: refuse(text=text)), otherwise=lambda: pay(text=text)))
+    return echo(
+        text=first_of(when(require(before) == "ok", lambda: refuse(text=text)), otherwise=lambda: pay(text=text))
+    )
 
 
 class Text(BaseModel):
@@ -188,7 +196,10 @@ def asked_last(n: int) -> str:
 @workflow
 def asked_whether(n: int) -> str:
     """The condition is on an answer."""
-    return first_of(when(ask("refuse?", options=["yes", "no"]) == "yes", lambda: refuse(text="boom")), otherwise=lambda: pay(text="p"))
+    return first_of(
+        when(ask("refuse?", options=["yes", "no"]) == "yes", lambda: refuse(text="boom")),
+        otherwise=lambda: pay(text="p"),
+    )
 
 
 CASES: list[tuple[Any, dict[str, Any], Any, list[str]]] = [
@@ -241,8 +252,12 @@ async def test_what_stands_in_for_an_answer_runs_where_a_person_declines(
     assert result.output == ("said a" if flow is asked_through and answer else value)
 
 
-@pytest.mark.parametrize(("answer", "status", "paid"), [("yes", "failed", 0), ("no", "done", 1), (None, "abstained", 0)])
-async def test_a_condition_on_an_answer_alone_decides(orchestra: Orchestra, answer: str | None, status: str, paid: int) -> None:
+@pytest.mark.parametrize(
+    ("answer", "status", "paid"), [("yes", "failed", 0), ("no", "done", 1), (None, "abstained", 0)]
+)
+async def test_a_condition_on_an_answer_alone_decides(
+    orchestra: Orchestra, answer: str | None, status: str, paid: int
+) -> None:
     result = await answered(orchestra, asked_whether, answer)
     assert (result.status, sum("pay" in path for path in result.usage_by_node)) == (status, paid)
 
@@ -277,7 +292,9 @@ def never_sure(c: bool, d: bool, e: bool) -> str:
 
 
 def withheld_last(n: int) -> str:
-    return echo(text=first_of(when(n > 3, lambda: echo(text="a")), otherwise=lambda: accepted(echo(text="b"), checks=fine)))
+    return echo(
+        text=first_of(when(n > 3, lambda: echo(text="a")), otherwise=lambda: accepted(echo(text="b"), checks=fine))
+    )
 
 
 def sure_first(note: str) -> str:
@@ -292,7 +309,9 @@ def sure_first(note: str) -> str:
         (sure_first, "W016", "note is sure to be there"),
     ],
 )
-def test_a_choice_that_cannot_be_meant_so_is_refused_at_its_line(function: Callable[..., Any], code: str, text: str) -> None:
+def test_a_choice_that_cannot_be_meant_so_is_refused_at_its_line(
+    function: Callable[..., Any], code: str, text: str
+) -> None:
     with pytest.raises(InputError, match=text) as caught:
         assert workflow(function).graph
     assert caught.value.code == code

@@ -114,12 +114,17 @@ def test_every_field_of_every_kind_is_written_or_refused(kind: type[model.Node],
 def test_values_in_a_text_that_are_no_texts_are_written_as_texts(text: str, said: str) -> None:
     inputs = {"n": {"type": "int"}, "m": {"type": "float"}, "name": {"type": "str"}}
     nodes = {"first": {"tool": "shout"}, "node": {"tool": "shout", "with": {"text": text}}}
-    source = to_python(Graph.model_validate({"name": "law", "input": inputs, "output": "${node}", "nodes": nodes}, strict=False))
+    source = to_python(
+        Graph.model_validate({"name": "law", "input": inputs, "output": "${node}", "nodes": nodes}, strict=False)
+    )
     assert f"shout(text={said})" in source
 
 
 def test_what_an_input_is_for_is_written_too() -> None:
-    inputs = {"n": {"type": "str", "description": 'It\'s the "name".'}, "m": {"type": "int", "default": 3, "optional": True}}
+    inputs = {
+        "n": {"type": "str", "description": 'It\'s the "name".'},
+        "m": {"type": "int", "default": 3, "optional": True},
+    }
     nodes = {"node": {"agent": "calculator", "with": {"question": "${input.n}"}}}
     graph = Graph.model_validate({"name": "law", "input": inputs, "output": "${node}", "nodes": nodes}, strict=False)
     assert traced(to_python(graph)).input == graph.input

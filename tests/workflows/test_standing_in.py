@@ -91,7 +91,9 @@ def test_it_is_the_same_in_yaml_and_in_python(flow: Workflow[..., Any]) -> None:
     graph = read(write(flow.graph), "flow.yaml").graph
     assert graph == flow.graph
     source = to_python(graph)
-    space: dict[str, Any] = {name: getattr(words, name) for name in words.__all__} | vars(standing) | {"Any": Any, "orchestra": words}
+    space: dict[str, Any] = (
+        {name: getattr(words, name) for name in words.__all__} | vars(standing) | {"Any": Any, "orchestra": words}
+    )
     linecache.cache["<standing>"] = (len(source), None, source.splitlines(keepends=True), "<standing>")
     exec(compile(source, "<standing>", "exec"), space)
     assert space[flow.name].graph == graph
@@ -99,7 +101,11 @@ def test_it_is_the_same_in_yaml_and_in_python(flow: Workflow[..., Any]) -> None:
 
 def test_the_contrary_condition_is_what_yaml_says() -> None:
     nodes = branched.graph.nodes
-    assert [nodes[name].when for name in ("refuse", "echo", "pay")] == ["${input.n > 3}", "${!(input.n > 3)}", "${!(input.n > 3)}"]
+    assert [nodes[name].when for name in ("refuse", "echo", "pay")] == [
+        "${input.n > 3}",
+        "${!(input.n > 3)}",
+        "${!(input.n > 3)}",
+    ]
     nodes = standing.withheld.graph.nodes
     assert list(nodes) == ["maybe", "has_maybe", "pay", "done", "echo"]
     assert nodes["pay"].when == "${!has_maybe}"
@@ -135,7 +141,9 @@ nodes:
         ("${has}", "${size([first]) > 0}", False),
     ],
 )
-def test_a_choice_is_sure_where_its_last_arm_runs_wherever_no_earlier_one_does(when: str, asked: str, sure: bool) -> None:
+def test_a_choice_is_sure_where_its_last_arm_runs_wherever_no_earlier_one_does(
+    when: str, asked: str, sure: bool
+) -> None:
     graph = read(UNSURE.replace("WHEN", when).replace("ASKED", asked), "unsure.yaml").graph
     flow = Workflow.from_graph(graph)
     if sure:
@@ -168,11 +176,15 @@ def test_an_effect_that_would_happen_in_any_case_is_refused(function: Callable[.
 
 
 def accepted_first(text: str) -> str:
-    return first_of(accepted(refuse(text=text), checks=fine, otherwise=[words.abstain]), otherwise=lambda: pay(text=text))
+    return first_of(
+        accepted(refuse(text=text), checks=fine, otherwise=[words.abstain]), otherwise=lambda: pay(text=text)
+    )
 
 
 def accepted_pure(text: str) -> str:
-    return first_of(accepted(refuse(text=text), checks=fine, otherwise=[words.abstain]), otherwise=lambda: echo(text=text))
+    return first_of(
+        accepted(refuse(text=text), checks=fine, otherwise=[words.abstain]), otherwise=lambda: echo(text=text)
+    )
 
 
 def fallen(text: str) -> str:
@@ -183,7 +195,9 @@ def fallen(text: str) -> str:
 def test_an_effect_that_stands_in_after_a_failure_too_is_warned_of(function: Callable[..., Any], count: int) -> None:
     warnings = [str(one) for one in compiled(workflow(function)).warnings]
     assert len(warnings) == count
-    assert all("'pay' has effects and runs where 'refuse' is withheld, and where it failed too" in one for one in warnings)
+    assert all(
+        "'pay' has effects and runs where 'refuse' is withheld, and where it failed too" in one for one in warnings
+    )
 
 
 def bound(n: int) -> str:
@@ -202,7 +216,9 @@ def used(n: int) -> str:
 
 
 @pytest.mark.parametrize(("function", "count"), [(bound, 1), (bound_fallback, 1), (used, 0)])
-def test_an_effect_that_only_stands_in_and_happens_in_any_case_is_warned_of(function: Callable[..., Any], count: int) -> None:
+def test_an_effect_that_only_stands_in_and_happens_in_any_case_is_warned_of(
+    function: Callable[..., Any], count: int
+) -> None:
     warnings = [str(one) for one in compiled(workflow(function)).warnings]
     assert len(warnings) == count
     assert all("'receipt' has effects and runs whatever happens" in one for one in warnings)

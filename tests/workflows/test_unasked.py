@@ -25,7 +25,9 @@ def test_a_tool_is_true_and_a_check_is_so_outside_of_a_workflow() -> None:
     assert asked(lambda: None or fine).graph.nodes["echo"].checks == ("tool(fine)",)
 
 
-@pytest.mark.parametrize("checks", [lambda: quote and numbers, lambda: quote and fine, lambda: (quote & fine) or numbers])
+@pytest.mark.parametrize(
+    "checks", [lambda: quote and numbers, lambda: quote and fine, lambda: (quote & fine) or numbers]
+)
 def test_a_check_before_and_or_or_is_refused_within_a_workflow(checks: Any) -> None:
     with pytest.raises(InputError, match="has no truth value") as caught:
         assert asked(checks).graph

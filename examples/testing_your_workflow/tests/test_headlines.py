@@ -18,12 +18,19 @@ def honest(call: CallRequest) -> dict[str, str]:
 async def test_every_message_gets_a_headline(simulated: SimulatedOrchestra) -> None:
     simulated.set_answers({"headline": honest}, latency=2.0)
     result = await simulated.run(simulated.find("headlines"), messages=MESSAGES)
-    assert [found["quote"] for found in result.output] == ["The lift is out of order again", "Thank you for the quick repair!"]
-    assert simulated.workers.max_in_flight == len(MESSAGES)  # asked at the same time: two seconds, and none of them is waited for
+    assert [found["quote"] for found in result.output] == [
+        "The lift is out of order again",
+        "Thank you for the quick repair!",
+    ]
+    assert simulated.workers.max_in_flight == len(
+        MESSAGES
+    )  # asked at the same time: two seconds, and none of them is waited for
 
 
 async def test_an_invented_quote_is_asked_for_again(simulated: SimulatedOrchestra) -> None:
-    simulated.set_answers({"headline": answer_sequence({"headline": "No lift", "quote": "The stairs are closed"}, honest)})
+    simulated.set_answers(
+        {"headline": answer_sequence({"headline": "No lift", "quote": "The stairs are closed"}, honest)}
+    )
     result = await simulated.run(simulated.find("headlines"), messages=MESSAGES[:1])
     assert len(result.output) == 1
     assert [call.attempt for call in simulated.workers.calls] == [1, 2]

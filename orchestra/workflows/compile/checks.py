@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from orchestra.agents.contract import Contract
-from orchestra.core.errors import SourceLocation
+from orchestra.core.errors import InputError, SourceLocation
 from orchestra.schema.fields import CONTRADICTED, SUPPORTED
 from orchestra.schema.json_schema import ANY, Schema
 from orchestra.verification import custom_checks
@@ -19,15 +20,23 @@ from orchestra.verification.entailment import CLAIM, ENTAILMENT, may_have_claims
 from orchestra.verification.entailment import EVIDENCE as EVIDENCE_INPUT
 from orchestra.verification.model_checks import MODEL_CHECKS, is_same_agent, judge_name
 from orchestra.verification.rederivation import DEFAULT_SAMPLES, MAX_SAMPLES, REDERIVE
-from orchestra.workflows.compile.inputs import KeyPath, join_names, suggestion
-from orchestra.workflows.compile.nodes import NodeDraft
-from orchestra.workflows.model import AnyNode
+from orchestra.workflows import model
+from orchestra.workflows.compile.assemble import NodeDraft
+from orchestra.workflows.compile.context import CompileContext, CompiledBody
+from orchestra.workflows.compile.diagnostics import KeyPath, Types, join_names, suggestion, try_compile
+from orchestra.workflows.model import AnyNode, Graph
+from orchestra.workflows.program import Acceptance, Expression
 
 if TYPE_CHECKING:
-    from orchestra.workflows.compile.compiler import Compiler
+    from orchestra.verification.certificates.claims_file import ClaimsCertificate
+    from orchestra.verification.certificates.combination import Combination
+    from orchestra.verification.certificates.file import Certificate
+
 
 EVIDENCE_CHECKS = frozenset({"quote", "numbers", ENTAILMENT})
 """Checks that compare with evidence."""
+
+
 EVIDENCE_READERS = EVIDENCE_CHECKS | {REDERIVE, AGREE, TOOL}
 """And those that show evidence to an agent or a tool, where there is some."""
 
@@ -43,124 +52,272 @@ class CompiledChecks(msgspec.Struct, frozen=True):
     @property
     def evidence_checks(self) -> tuple[list[str], list[str]]:
         """Those that compare with evidence: which cannot do without it, and which can."""
-        own = {name: judge for name, judge in self.judges.items() if judge.kind == "tool" and custom_checks.takes_evidence(judge)}
+        own = {
+            name: judge
+            for name, judge in self.judges.items()
+            if judge.kind == "tool" and custom_checks.takes_evidence(judge)
+        }
         without = [name for name, judge in own.items() if EVIDENCE_INPUT not in judge.input.get("required", ())]
-        return [*(name for name in self.names if name in EVIDENCE_CHECKS), *(name for name in own if name not in without)], without
+        return [
+            *(name for name in self.names if name in EVIDENCE_CHECKS),
+            *(name for name in own if name not in without),
+        ], without
 
 
 NO_CHECKS = CompiledChecks()
 
 
-def compile_checks(compiler: Compiler, node: AnyNode, draft: NodeDraft, checks: tuple[str, ...], path: KeyPath) -> CompiledChecks:
+def compile_acceptance(
+    context: CompileContext, node: AnyNode, draft: NodeDraft, types: Types, path: KeyPath
+) -> Acceptance:
+    """When the node's value is accepted: as it says, else as its agent's card does."""
+    contract = draft.contract
+    checks = node.checks or (contract.checks if contract is not None else ())
+    findings = context.findings
+    asked = compile_checks(context, node, draft, checks, path)
+    if contract is not None and contract.effect == "transactional":
+        said = f"the message of {contract.name} is in the outbox before checks can speak"
+        hint = "put the checks on the node that makes its inputs"
+        findings.error("L117", said, findings.place_of(*path, "checks" if node.checks else ""), hint=hint)
+    against = _compile_evidence(context, node, contract, asked, types, path)
+    accept = node.accept if node.accept is not None else contract.accept if contract is not None else None
+    otherwise = node.otherwise or (contract.otherwise if contract is not None else ())
+    backs_off = "back_off" in otherwise
+    if backs_off:
+        validate_back_off(context, node, checks, asked.names, otherwise, path)
+    certificate, combination = None, _resolve_combination(context, node, contract, checks, path, backs_off=backs_off)
+    if accept == "certified":
+        from orchestra.verification.certificates.file import Certificate
+
+        certificate = _resolve_certificate(context, node, contract, checks, path, claims=backs_off)
+        if isinstance(certificate, Certificate) and not (node.score and combination is None):
+            _check_score_match(context, node, certificate, combination, path)
+        accept = certificate.threshold if certificate is not None else None
+    if "retry" in otherwise and draft.kind not in ("agent", "tool"):
+        findings.warn(
+            f"a `{draft.kind}` node is not retried when its checks refuse: retries belong to the nodes inside",
+            findings.place_of(*path),
+        )
+    otherwise = otherwise or ("abstain",)
+    called = isinstance(node, model.CallNode) and isinstance(node.call, str) and node.accept is not None
+    if certificate is not None and (again := [action for action in otherwise if action in ("retry", "escalate")]):
+        said = f"what `{again[0]}` brings is accepted by the same threshold, but without the promise of the certificate"
+        findings.warn(
+            f"{said}, which is about first answers; otherwise: [abstain] keeps to those", findings.place_of(*path)
+        )
+    return Acceptance(
+        checks=checks,
+        against=against,
+        accept=0.5 if accept is None else float(accept),
+        otherwise=otherwise,
+        certificate=certificate,
+        combination=combination,
+        uses_model_checks=asked.uses_model_checks,
+        judges=asked.judges,
+        whole_workflow=called and frozenset(checks) == {model.CONFIDENCE},
+    )
+
+
+def _compile_evidence(
+    context: CompileContext,
+    node: AnyNode,
+    contract: Contract | None,
+    asked: CompiledChecks,
+    types: Types,
+    path: KeyPath,
+) -> Expression | None:
+    """The evidence: as the node says, else the input that its agent's card names."""
+    findings, checks = context.findings, asked.names
+    wanting, able = asked.evidence_checks
+    if node.against is not None:
+        if EVIDENCE_READERS.isdisjoint(checks) and all(check in context.catalog.checks for check in checks):
+            findings.error(
+                "L117",
+                "no check here needs `against`",
+                findings.place_of(*path, "against", key=True),
+                hint="checks: [quote]",
+            )
+        return try_compile(node.against, types, findings, (*path, "against"))
+    if not wanting and not able:
+        return None
+    given = getattr(node, "with_", {})
+    if contract is not None and contract.tool_use is not None:
+        return None  # what its tools gave, which nobody knows yet
+    if contract is not None and contract.evidence in given:
+        return try_compile(given[contract.evidence], types, findings, (*path, "with", contract.evidence))
+    if not wanting:
+        return None
+    place = findings.place_of(*path, "checks", key=True) if node.checks else findings.place_of(*path, key=True)
+    why = "" if node.checks or contract is None else f"the card of {contract.name} asks for this check"
+    hint = "against: ${passage.text}, the text that the output must rest on"
+    findings.error("L117", f"the check {wanting[0]!r} needs `against`", place, hint=hint, why=why)
+    return None
+
+
+def compile_checks(
+    context: CompileContext, node: AnyNode, draft: NodeDraft, checks: tuple[str, ...], path: KeyPath
+) -> CompiledChecks:
     """The checks of a node. Faults are noted: L111 for a name that nothing has, L070 to L074 for what checks that ask agents need."""
     if not checks:
         return NO_CHECKS
-    if not node.checks and compiler.catalog.checks.issuperset(checks) and not any(check in MODEL_CHECKS for check in checks):
+    if (
+        not node.checks
+        and context.catalog.checks.issuperset(checks)
+        and not any(check in MODEL_CHECKS for check in checks)
+    ):
         return CompiledChecks(tuple(checks))  # those of a card, as most have
     why = "" if node.checks or draft.contract is None else f"the card of {draft.contract.name} asks for this check"
     names: dict[str, None] = {}
     judges: dict[str, Contract] = {}
     for number, text in enumerate(checks):
-        place = compiler.findings.place_of(*path, "checks", number) if node.checks else compiler.findings.place_of(*path, key=True)
-        for check in _parse_checks(compiler, text, place, why):
+        place = (
+            context.findings.place_of(*path, "checks", number)
+            if node.checks
+            else context.findings.place_of(*path, key=True)
+        )
+        for check in _parse_checks(context, text, place, why):
             names[check.check] = None
-            if check.check not in compiler.catalog.checks:
-                _report_unknown_check(compiler, node, check.check, place)
-            elif (judge := _resolve_judge(compiler, draft, check, place, why)) is not None:
+            if check.check not in context.catalog.checks:
+                _report_unknown_check(context, node, check.check, place)
+            elif (judge := _resolve_judge(context, draft, check, place, why)) is not None:
                 judges[judge_name(check)] = judge
     return CompiledChecks(tuple(names), any(name in MODEL_CHECKS for name in names), judges)
 
 
 def validate_back_off(
-    compiler: Compiler, node: AnyNode, checks: tuple[str, ...], names: tuple[str, ...], otherwise: Sequence[object], path: KeyPath
+    context: CompileContext,
+    node: AnyNode,
+    checks: tuple[str, ...],
+    names: tuple[str, ...],
+    otherwise: Sequence[object],
+    path: KeyPath,
 ) -> None:
     """Notes what keeps a node from backing off (L075): its checks must say part by part what the evidence bears out, of a first answer."""
-    findings = compiler.findings
+    findings = context.findings
     place = findings.place_of(*path, "otherwise", key=True) if node.otherwise else findings.place_of(*path, key=True)
     if not any(isinstance(rule, CheckCall) and rule.check == ENTAILMENT for rule in parse_checks(checks)):
-        said = f"`back_off` needs the check `{ENTAILMENT}` by itself, which says part by part what the evidence bears out"
+        said = (
+            f"`back_off` needs the check `{ENTAILMENT}` by itself, which says part by part what the evidence bears out"
+        )
         findings.error("L075", said, place, hint=f"checks: [{ENTAILMENT}]")
     for name in names:
         if name in (REDERIVE, AGREE):
-            findings.error("L075", f"`{name}` is about whole values, and `back_off` takes parts out of them", place, hint="leave it out")
+            findings.error(
+                "L075",
+                f"`{name}` is about whole values, and `back_off` takes parts out of them",
+                place,
+                hint="leave it out",
+            )
     for again in otherwise:
         if again in ("retry", "escalate"):
             said = f"`back_off` keeps what is borne out of the first answer, and so `{again}` would never come"
             findings.error("L075", said, place, hint="otherwise: [back_off, abstain]")
 
 
-def _parse_checks(compiler: Compiler, text: str, place: SourceLocation, why: str) -> Iterator[CheckCall]:
+def _parse_checks(context: CompileContext, text: str, place: SourceLocation, why: str) -> Iterator[CheckCall]:
     """The checks of a rule; one of its whole text where it is none, which is noted (L072)."""
     try:
         return check_calls(parse_check(text))
     except CheckSyntaxError as error:
         hint = 'checks: [quote, numbers], or "quote | entailment", or "tool(NAME)"'
-        compiler.findings.error("L072", f"{text!r} is no check: {error.reason}", place, hint=hint, why=why)
+        context.findings.error("L072", f"{text!r} is no check: {error.reason}", place, hint=hint, why=why)
         return iter(())
 
 
-def _report_unknown_check(compiler: Compiler, node: AnyNode, name: str, place: SourceLocation) -> None:
+def _report_unknown_check(context: CompileContext, node: AnyNode, name: str, place: SourceLocation) -> None:
     """Notes a check that is not there (L111); those of cards are `unknown` when they are asked."""
     if node.checks:
-        known = sorted(compiler.catalog.checks)
-        own = f'checks: ["{custom_checks.tool_reference(name)}"] asks the tool of that name' if name in compiler.catalog.tools else ""
+        known = sorted(context.catalog.checks)
+        own = (
+            f'checks: ["{custom_checks.tool_reference(name)}"] asks the tool of that name'
+            if name in context.catalog.tools
+            else ""
+        )
         hint = own or suggestion(name, known, f"checks: {join_names(known)}")
-        compiler.findings.error("L111", f"there is no check {name!r}", place, hint=hint)
+        context.findings.error("L111", f"there is no check {name!r}", place, hint=hint)
 
 
-def _resolve_judge(compiler: Compiler, draft: NodeDraft, check: CheckCall, place: SourceLocation, why: str) -> Contract | None:
+def _resolve_judge(
+    context: CompileContext, draft: NodeDraft, check: CheckCall, place: SourceLocation, why: str
+) -> Contract | None:
     """The agent or the tool that a check asks; None for one that asks nobody else, or that has a fault."""
-    findings = compiler.findings
+    findings = context.findings
     if check.check not in MODEL_CHECKS:
         if check.argument:
-            findings.error("L072", f"the check {check.check!r} takes nothing in brackets", place, hint=f"checks: [{check.check}]")
+            findings.error(
+                "L072", f"the check {check.check!r} takes nothing in brackets", place, hint=f"checks: [{check.check}]"
+            )
         return None
     if check.check == AGREE:
-        _validate_agreement(compiler, draft, check, place)
+        _validate_agreement(context, draft, check, place)
         return None
     if check.check == TOOL:
-        return _resolve_tool(compiler, draft, check, place, why)
+        return _resolve_tool(context, draft, check, place, why)
     name = judge_name(check)
     if not name or name.isdigit():
-        findings.error("L070", f"`{check.check}` needs the name of an agent", place, hint=f"{check.check}(NAME)", why=why)
+        findings.error(
+            "L070", f"`{check.check}` needs the name of an agent", place, hint=f"{check.check}(NAME)", why=why
+        )
         return None
-    agents = compiler.catalog.agents
-    if name in compiler.catalog.broken:
-        findings.add_error(compiler.catalog.broken[name])
+    agents = context.catalog.agents
+    if name in context.catalog.broken:
+        findings.add_error(context.catalog.broken[name])
         return None
     if name not in agents:
-        hint = suggestion(name, agents, f"{check.check}(NAME), one of {join_names(sorted(agents))}" if agents else "add the agent")
-        findings.error("L070", f"the check `{check}` asks the agent {name!r}, and there is none", place, hint=hint, why=why)
+        hint = suggestion(
+            name, agents, f"{check.check}(NAME), one of {join_names(sorted(agents))}" if agents else "add the agent"
+        )
+        findings.error(
+            "L070", f"the check `{check}` asks the agent {name!r}, and there is none", place, hint=hint, why=why
+        )
         return None
     judge = agents[name]
     if draft.contract is not None and is_same_agent(judge, draft.contract):
         findings.warn(f"`{check}` asks the agent that is judged, so it is always `unknown`", place)
     misfit = _judge_mismatch(judge) if check.check == ENTAILMENT else _rederivation_mismatch(draft, judge)
     if misfit:
-        findings.error("L071", f"the agent {name!r} cannot do `{check.check}`: {misfit}", place, hint="orchestra explain L071", why=why)
+        findings.error(
+            "L071",
+            f"the agent {name!r} cannot do `{check.check}`: {misfit}",
+            place,
+            hint="orchestra explain L071",
+            why=why,
+        )
         return None
     if check.check == ENTAILMENT and draft.output != ANY and not may_have_claims(draft.output):
         findings.warn("`entailment` finds no text that claims anything in this type, so it is always `unknown`", place)
     return judge
 
 
-def _resolve_tool(compiler: Compiler, draft: NodeDraft, check: CheckCall, place: SourceLocation, why: str) -> Contract | None:
+def _resolve_tool(
+    context: CompileContext, draft: NodeDraft, check: CheckCall, place: SourceLocation, why: str
+) -> Contract | None:
     """The tool that a check asks; None for one that is not there, or cannot judge this value."""
-    findings, own = compiler.findings, compiler.catalog.tools
+    findings, own = context.findings, context.catalog.tools
     name = check.argument
     if not name or name.isdigit():
-        findings.error("L070", "`tool` needs the name of a tool", place, hint=custom_checks.tool_reference("NAME"), why=why)
+        findings.error(
+            "L070", "`tool` needs the name of a tool", place, hint=custom_checks.tool_reference("NAME"), why=why
+        )
         return None
     if name not in own:
-        hint = suggestion(name, own, f"there are: {join_names(sorted(own))}; your own come from `modules` in orchestra.toml")
-        findings.error("L070", f"the check `{check}` asks the tool {name!r}, and there is none", place, hint=hint, why=why)
+        hint = suggestion(
+            name, own, f"there are: {join_names(sorted(own))}; your own come from `modules` in orchestra.toml"
+        )
+        findings.error(
+            "L070", f"the check `{check}` asks the tool {name!r}, and there is none", place, hint=hint, why=why
+        )
         return None
     given: dict[str, Schema] | None = None
     if draft.inputs is not None or draft.contract is None:  # a call without inputs has faults, which are noted already
-        given = {key: part.schema for key, part in ((draft.inputs.parts if draft.inputs is not None else None) or {}).items()}
+        given = {
+            key: part.schema for key, part in ((draft.inputs.parts if draft.inputs is not None else None) or {}).items()
+        }
         given = given if draft.contract is None else custom_checks.producer_types(draft.contract, given)
     if misfit := custom_checks.signature_error(own[name], None if draft.output == ANY else draft.output, given):
-        findings.error("L071", f"the tool {name!r} cannot judge this: {misfit}", place, hint="orchestra explain L071", why=why)
+        findings.error(
+            "L071", f"the tool {name!r} cannot judge this: {misfit}", place, hint="orchestra explain L071", why=why
+        )
         return None
     return own[name]
 
@@ -194,14 +351,175 @@ def _rederivation_mismatch(draft: NodeDraft, judge: Contract) -> str:
     return f"it wants the input {missing[0]!r}, which this node does not have" if missing else ""
 
 
-def _validate_agreement(compiler: Compiler, draft: NodeDraft, check: CheckCall, place: SourceLocation) -> None:
+def _validate_agreement(context: CompileContext, draft: NodeDraft, check: CheckCall, place: SourceLocation) -> None:
     if draft.contract is None or draft.contract.kind != "agent":
         said = "`agree` asks the agent of its node again, and this node asks none"
-        compiler.findings.error("L073", said, place, hint="put it on the node that asks the agent")
+        context.findings.error("L073", said, place, hint="put it on the node that asks the agent")
     elif not draft.contract.max_output:
         said = f"`agree` asks a model again, and {draft.contract.name} asks none: it would say the same"
-        compiler.findings.error("L073", said, place, hint="leave it out")
+        context.findings.error("L073", said, place, hint="leave it out")
     count = check.argument or str(DEFAULT_SAMPLES)
     if not count.isdigit() or not 2 <= int(count) <= MAX_SAMPLES:
         said = f"`agree` takes a number of samples from 2 to {MAX_SAMPLES}, not {check.argument!r}"
-        compiler.findings.error("L074", said, place, hint=f"agree({DEFAULT_SAMPLES})")
+        context.findings.error("L074", said, place, hint=f"agree({DEFAULT_SAMPLES})")
+
+
+def _resolve_certificate(
+    context: CompileContext,
+    node: AnyNode,
+    contract: Contract | None,
+    checks: tuple[str, ...],
+    path: KeyPath,
+    *,
+    claims: bool,
+) -> Certificate | ClaimsCertificate | None:
+    """What `accept: certified` stands for, of whole answers or of their `claims`; where nothing does, that is noted (L119, V002 on)."""
+    findings = context.findings
+    place = findings.place_of(*path, "accept") if node.accept is not None else findings.place_of(*path)
+    if isinstance(node, model.CallNode) and isinstance(node.call, str) and not claims:
+        if frozenset(checks) == {model.CONFIDENCE}:
+            return _workflow_certificate(context, node.call, (*path, "accept"))
+        said = f"the certificate of a workflow is about how sure it is, and this node has {join_names(checks)}"
+        findings.error("V005", said, place, hint=f"checks: [{model.CONFIDENCE}]")
+        return None
+    if contract is None or contract.kind != "agent":
+        why = "certificates are of agents, and this node asks none"
+        name = contract.name if contract is not None else path[-1]
+        findings.error("L119", f"there is no certificate for {name!r}", place, hint="accept: 0.5", why=why)
+        return None
+    option = " --claims" if claims else ""
+    try:
+        known = context.catalog.claims_certificates if claims else context.catalog.certificates
+        found: Certificate | ClaimsCertificate | None = known.get(contract.name)
+    except InputError as error:
+        why = error.why or (str(error.location) if error.location is not None else "")
+        findings.error(error.code, error.message, place, hint=error.hint, why=why)
+        return None
+    if found is None:
+        of = f"of {contract.name!r} about claims" if claims else f"for {contract.name!r}"
+        findings.error(
+            "L119",
+            f"there is no certificate {of}",
+            place,
+            hint=f"orchestra certify {contract.name}{option} --data FILE",
+        )
+        return None
+    from orchestra.verification.certificates.claims_file import ClaimsCertificate
+
+    if isinstance(found, ClaimsCertificate):
+        # Other checks only withhold more, which no promise about what is kept suffers from.
+        if found.check not in checks:
+            said = f"the certificate of {contract.name!r} is about claims that {found.check} scores, and this node has {join_names(checks)}"
+            findings.error("V005", said, place, hint=f"checks: [{found.check}]")
+            return None
+    elif frozenset(found.checks) != frozenset(checks):
+        said = f"the certificate of {contract.name!r} is about the checks {join_names(found.checks)}, and this node has {join_names(checks)}"
+        hint = f"checks: [{', '.join(found.checks)}], or {found.renew_command} --checks {','.join(checks)}"
+        findings.error("V005", said, place, hint=hint)
+        return None
+    given = getattr(node, "with_", {})
+    if node.against is not None and contract.evidence and node.against != given.get(contract.evidence):
+        said = f"the certificate of {contract.name!r} is about answers judged against the input {contract.evidence!r}"
+        findings.error(
+            "V005", said, findings.place_of(*path, "against"), hint=f"against: {given.get(contract.evidence, '')}"
+        )
+        return None
+    return found
+
+
+def _resolve_combination(
+    context: CompileContext,
+    node: AnyNode,
+    contract: Contract | None,
+    checks: tuple[str, ...],
+    path: KeyPath,
+    *,
+    backs_off: bool,
+) -> Combination | None:
+    """What `score: combined` stands for; where nothing does, that is noted (L076, V002 on)."""
+    if node.score is None:
+        return None
+    findings, place = context.findings, context.findings.place_of(*path, "score")
+    if backs_off:
+        said = "`back_off` keeps parts by what `entailment` says of each, and a combination is about whole values"
+        findings.error("L076", said, place, hint="leave one of them out")
+        return None
+    if contract is None or contract.kind != "agent":
+        name = contract.name if contract is not None else path[-1]
+        why = "combinations are of agents, and this node asks none"
+        findings.error(
+            "L076", f"there is no combination of checks for {name!r}", place, hint="leave `score` out", why=why
+        )
+        return None
+    stated = f"--checks '{','.join(checks)}'"
+    try:
+        found: Combination | None = context.catalog.combinations.get(contract.name)
+    except InputError as error:
+        why = error.why or (str(error.location) if error.location is not None else "")
+        findings.error(error.code, error.message, place, hint=error.hint, why=why)
+        return None
+    if found is None:
+        said = f"there is no combination of checks for {contract.name!r}"
+        findings.error("L076", said, place, hint=f"orchestra learn combine {contract.name} --data FILE {stated}")
+        return None
+    from orchestra.verification.acceptance import parse_checks
+
+    if frozenset(found.checks) != frozenset(map(str, parse_checks(checks))):
+        said = f"the combination of {contract.name!r} is of the checks {join_names(found.checks)}, and this node has {join_names(checks)}"
+        hint = f"checks: [{', '.join(found.checks)}], or orchestra learn combine {contract.name} --data FILE {stated}"
+        findings.error("V005", said, place, hint=hint)
+        return None
+    return found
+
+
+def _check_score_match(
+    context: CompileContext, node: AnyNode, certificate: Certificate, combination: Combination | None, path: KeyPath
+) -> None:
+    """Notes a certificate of another score than the node's (V005)."""
+    mark = combination.digest if combination is not None else ""
+    if (certificate.combination or "") == mark:
+        return
+    of = (
+        "the lowest score of the checks"
+        if not certificate.combination
+        else "what a combination makes of the scores of the checks"
+    )
+    said = f"the certificate of {certificate.agent!r} is about {of}, and this node has another score"
+    if certificate.combination and mark:
+        said = f"the certificate of {certificate.agent!r} is about a combination of checks that is not the one of today"
+    more = " --combined" if mark else ""
+    place = context.findings.place_of(*path, "accept") if node.accept is not None else context.findings.place_of(*path)
+    context.findings.error("V005", said, place, hint=f"orchestra certify {certificate.agent} --data FILE{more}")
+
+
+def enclose_workflow(context: CompileContext, graph: Graph, body: CompiledBody) -> CompiledBody:
+    """A workflow's own body, enclosed in a node that judges what it gives."""
+    enclosed = graph.as_single_node
+    name, node = next(iter(enclosed.nodes.items()))
+    accept, certificate = graph.accept, None
+    if accept == "certified":
+        certificate = _workflow_certificate(context, graph.name, ("accept",))
+        accept = certificate.threshold if certificate is not None else 0.0
+    acceptance = Acceptance((model.CONFIDENCE,), None, float(accept or 0), certificate=certificate, whole_workflow=True)
+    draft = NodeDraft(
+        kind="call", output=body.schema, body=body.to_program(graph.name), acceptance=acceptance, always_present=False
+    )
+    made = try_compile(enclosed.output, {name: body.schema}, context.findings, ("output",))
+    assert made is not None, "it is one reference"
+    only = draft.build_node(0, name, node, (), (), frozenset(), 1)
+    return replace(body, nodes=(only,), output=made, always_present=False, types={}, present_nodes=frozenset())
+
+
+def _workflow_certificate(context: CompileContext, name: str, path: KeyPath) -> Certificate | None:
+    """The certificate of a workflow as a whole; where there is none that holds, that is noted (L119, V002 on)."""
+    findings, place = context.findings, context.findings.place_of(*path)
+    try:
+        found: Certificate | None = context.catalog.workflow_certificates.get(name)
+    except InputError as error:
+        why = error.why or (str(error.location) if error.location is not None else "")
+        findings.error(error.code, error.message, place, hint=error.hint, why=why)
+        return None
+    if found is None:
+        said = f"there is no certificate for the workflow {name!r}"
+        findings.error("L119", said, place, hint=f"orchestra certify {name} --data FILE")
+    return found

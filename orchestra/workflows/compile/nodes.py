@@ -3,122 +3,312 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import Any, assert_never
 
-import msgspec
-
-from orchestra.agents.contract import Contract, Schema
-from orchestra.schema.json_schema import ANY, NULL, format_type, nullable, union
+from orchestra.agents.contract import Contract
+from orchestra.core.suggestions import closest_match
+from orchestra.schema.json_schema import (
+    ANY,
+    MAP_MARKER,
+    NULL,
+    Schema,
+    element_type,
+    enum_values,
+    format_type,
+    nullable,
+    resolve,
+    subschema,
+    union,
+    union_members,
+)
 from orchestra.workflows import model
-from orchestra.workflows.compile import agent_choice, tool_agents
-from orchestra.workflows.compile.inputs import KeyPath, Types, as_reference, bind_inputs, bind_plain_inputs, check_assignable, try_compile
-from orchestra.workflows.compile.ordering import NodeReferences, node_references, referenced_names
-from orchestra.workflows.expressions.coverage import covers, when_conditions
-from orchestra.workflows.expressions.parser import KEYWORDS
+from orchestra.workflows.compile import tool_agents
+from orchestra.workflows.compile.agent_choice import (
+    ChoiceCondition,
+    ChoiceOutput,
+    agent_nodes,
+    choice_of,
+    label_values,
+    labels_by_agent,
+    missing_labels,
+    outer_node,
+)
+from orchestra.workflows.compile.assemble import NodeDraft, assemble_nodes
+from orchestra.workflows.compile.context import CompileContext, TypeScope
+from orchestra.workflows.compile.diagnostics import (
+    Findings,
+    KeyPath,
+    Types,
+    as_reference,
+    check_assignable,
+    is_assignable,
+    join_names,
+    suggestion,
+    try_compile,
+    widen_constant_list,
+)
+from orchestra.workflows.compile.ordering import NO_NAMES, NodeReferences, node_references, referenced_names
+from orchestra.workflows.expressions.coverage import combine_conditions, covers, when_conditions
+from orchestra.workflows.expressions.evaluation import MappingExpression
+from orchestra.workflows.expressions.evaluation import PathExpression as PathExpression
+from orchestra.workflows.expressions.parser import KEYWORDS, sole_reference
+from orchestra.workflows.expressions.templates import compile_template, resolve_steps
 from orchestra.workflows.expressions.three_valued import static_truth
-from orchestra.workflows.model import DEFAULT_RETRY, AnyNode, AtLeast, Retry
-from orchestra.workflows.program import Acceptance, CompiledNode, Expression, NodeToolUse, PlanSettings, Program
+from orchestra.workflows.model import DEFAULT_RETRY, AgentChoice, AgentNode, AnyNode
+from orchestra.workflows.program import (
+    CalledWorkflow,
+    CalleeInputs,
+    Expression,
+    PlanSettings,
+    Program,
+)
 from orchestra.workflows.python.signatures import NAME_PATTERN
 
-if TYPE_CHECKING:
-    from orchestra.workflows.compile.compiler import CalledWorkflow, Compiler
-
-TypeScope = dict[str, Schema]
-"""The types of the names that can be read, by name. One mapping for a whole workflow: bodies add their names and take them away again."""
 BOOL: Schema = {"type": "boolean"}
+
+
 STR: Schema = {"type": "string"}
 
 
-class NodeDraft(msgspec.Struct, kw_only=True, gc=False):
-    """What `CompiledNode` has, without what only its place among the others tells."""
-
-    kind: str
-    output: Schema = {}
-    contract: Contract | None = None
-    inputs: Expression | None = None
-    when: Expression | None = None
-    each: Expression | None = None
-    variable: str = ""
-    limit: int = 10_000
-    concurrency: int | None = None
-    at_least: AtLeast | None = None
-    arms: tuple[Expression, ...] = ()
-    body: Program | None = None
-    until: Expression | None = None
-    at_most: int = 1
-    value: Expression | None = None
-    fallback: Expression | None = None
-    retry: Retry = DEFAULT_RETRY
-    timeout: float | None = None
-    acceptance: Acceptance | None = None
-    plan_settings: PlanSettings | None = None
-    tool_use: NodeToolUse | None = None
-    escalate: Expression | None = None
-    always_present: bool = True
-    """Whether its kind always gives a value, failures apart."""
-
-    def build_node(
-        self, index: int, name: str, source: AnyNode, needs: tuple[int, ...], children: tuple[int, ...], soft: frozenset[int], height: int
-    ) -> CompiledNode:
-        """The node, given its place: its index, its name, what it needs, who needs it, and how far it is from the end."""
-        # Named one by one the fields would take twice as long, and compiling a tenth more.
-        return CompiledNode(index, name, self.kind, source, self.output, needs, children, bool(soft), soft, height, *_own_fields(self))
+_MODIFIERS = frozenset(model.Node.model_fields) - {"after"} | {"escalate"}
+"""What a bare node has nothing of."""
 
 
-_FIELDS = CompiledNode.__struct_fields__
-_own_fields = attrgetter(*_FIELDS[_FIELDS.index("contract") : _FIELDS.index("sample")])
-"""What a draft has of a node's fields, in the order in which the node has them."""
+def compile_node(
+    context: CompileContext, name: str, node: AnyNode, types: TypeScope, reads: NodeReferences, path: KeyPath
+) -> NodeDraft:
+    """A node, compiled: its kind, then its modifiers. Notes whether it always has a value."""
+    if not reads.is_plain_call:
+        return _compile_node(context, name, node, types, reads, path)
+    draft = _compile_kind(context, name, node, types, path, reads)
+    if draft.contract is not None and draft.contract.checks:
+        _apply_modifiers(context, node, draft, types, path)
+    else:
+        draft.retry, draft.timeout = context.defaults.retry or DEFAULT_RETRY, context.defaults.timeout
+    context.always_present[name] = draft.acceptance is None and context.all_present(reads.hard)
+    if not context.always_present[name]:
+        context.presence_conditions[name] = context.conditions_of(reads.hard) if draft.acceptance is None else None
+    return draft
 
 
-def compile_kind(compiler: Compiler, name: str, node: AnyNode, types: TypeScope, path: KeyPath, reads: NodeReferences) -> NodeDraft:
+def _compile_node(
+    context: CompileContext, name: str, node: AnyNode, types: TypeScope, reads: NodeReferences, path: KeyPath
+) -> NodeDraft:
+    bare = node.model_fields_set.isdisjoint(_MODIFIERS)
+    items, found = (None, ANY) if bare else _compile_each(context, node, types, path)
+    hidden = types.get(node.as_) if node.as_ else None
+    if node.as_:
+        types[node.as_] = found
+    draft = _compile_kind(context, name, node, types, path, reads)
+    draft.each = items
+    if isinstance(node, model.AgentNode) and choice_of(node) is not None:
+        _apply_modifiers(context, outer_node(node), draft, types, path)
+        draft.timeout = None  # of an attempt, and so its agents'
+    elif bare and not isinstance(node, model.VerifyNode) and (draft.contract is None or not draft.contract.checks):
+        draft.retry, draft.timeout = context.defaults.retry or DEFAULT_RETRY, context.defaults.timeout
+    else:
+        _apply_modifiers(context, node, draft, types, path)
+    if node.as_:
+        del types[node.as_]
+        if hidden is not None:
+            types[node.as_] = hidden
+    alone = node.each is not None or (draft.always_present and draft.acceptance is None)
+    held = alone and (node.when is None or _is_per_element(node)) and context.all_present(reads.hard)
+    fallback = draft.fallback
+    context.always_present[name] = held or (fallback is not None and context.all_present(fallback.references))
+    if not context.always_present[name]:
+        own = () if _is_per_element(node) else when_conditions(node.when)
+        context.presence_conditions[name] = (
+            combine_conditions((own, context.conditions_of(reads.hard))) if alone else None
+        )
+    return draft
+
+
+def _is_per_element(node: AnyNode) -> bool:
+    """Whether `when` is asked of each element: then it drops elements, and not the node."""
+    return node.as_ is not None and node.as_ in referenced_names(node.when)
+
+
+def _compile_each(
+    context: CompileContext, node: AnyNode, types: TypeScope, path: KeyPath
+) -> tuple[Expression | None, Schema]:
+    """The list of a node under `each`, and the type of one element."""
+    findings = context.findings
+    if node.each is None:
+        for key in ("as_", "limit", "concurrency", "at_least"):
+            if getattr(node, key) is not None:
+                word = key.rstrip("_")
+                findings.error(
+                    "L117", f"`{word}` goes with `each`", findings.place_of(*path, word, key=True), hint="each: ${list}"
+                )
+        return None, ANY
+    items = try_compile(node.each, types, findings, (*path, "each"))
+    found: Schema = ANY
+    if items is not None and items.schema != ANY:
+        element = element_type(widen_constant_list(items.schema))
+        if isinstance(element, str):
+            hint = (
+                f"each: {as_reference(node.each)}" if as_reference(node.each) else _list_hint(items.schema, node.each)
+            )
+            findings.error(
+                "L114",
+                f"`each` takes a list, got {format_type(items.schema)}",
+                findings.place_of(*path, "each"),
+                hint=hint,
+            )
+        else:
+            found = element
+    if node.as_ is None:
+        hint = "as: item, which the other keys then refer to"
+        findings.error("L117", "`each` needs `as`", findings.place_of(*path, "each", key=True), hint=hint)
+        return items, found
+    if node.as_ in KEYWORDS:
+        hint = f"call it {node.as_}_"
+        findings.error(
+            "L115", f"{node.as_!r} is a word of the expression language", findings.place_of(*path, "as"), hint=hint
+        )
+    elif context.is_in_scope(node.as_, types):
+        hint = "give the element a name of its own"
+        findings.error("L115", f"{node.as_!r} hides another of that name", findings.place_of(*path, "as"), hint=hint)
+    return items, found
+
+
+def _list_hint(schema: Schema, written: str) -> str:
+    """A field of a record that is a list, or what to do about null."""
+    text = sole_reference(written)
+    if text and any(part.get("type") == "null" for part in union_members(schema)):
+        return f"say what stands there for null: ${{{text} != null ? {text} : []}}"
+    fields = resolve(schema).get("properties", {})
+    lists = [name for name, part in fields.items() if isinstance(element_type(subschema(schema, part)), dict) and part]
+    return f"did you mean ${{{text}.{lists[0]}}}?" if text and lists else "give it a list, such as ${documents}"
+
+
+def _apply_modifiers(context: CompileContext, node: AnyNode, draft: NodeDraft, types: Types, path: KeyPath) -> None:
+    """Adds what the modifiers say. `types` are the names that one element sees."""
+    if node.when is not None:
+        draft.when = _compile_condition(context, node.when, types, (*path, "when"))
+    if node.fallback is not None:
+        draft.fallback = try_compile(node.fallback, types, context.findings, (*path, "fallback"))
+        if draft.fallback is not None and draft.output != ANY:
+            check_assignable(
+                "`fallback`", draft.fallback.schema, draft.output, context.findings, (*path, "fallback"), node.fallback
+            )
+    draft.variable = node.as_ or ""
+    draft.limit = node.limit or 10_000
+    draft.concurrency, draft.at_least = node.concurrency, node.at_least
+    if isinstance(node.at_least, int) and node.at_least > draft.limit:
+        said = f"`at_least: {node.at_least}` can never be met: the list has {draft.limit:,} elements at most"
+        context.findings.error(
+            "L118",
+            said,
+            context.findings.place_of(*path, "at_least"),
+            hint=f"at_least: {draft.limit}, or at_least: all",
+        )
+    draft.retry = node.retry or context.defaults.retry or DEFAULT_RETRY
+    draft.timeout = node.timeout or context.defaults.timeout
+    if node.checks or (draft.contract is not None and draft.contract.checks):
+        from orchestra.workflows.compile.checks import compile_acceptance
+
+        draft.acceptance = compile_acceptance(context, node, draft, types, path)
+    else:
+        _reject_check_keys(context, node, path)
+    if isinstance(node, model.AgentNode) and node.escalate is not None:
+        draft.escalate = _compile_escalation(context, node.escalate, draft, types, (*path, "escalate"))
+
+
+def _compile_escalation(
+    context: CompileContext, text: str, draft: NodeDraft, types: Types, path: KeyPath
+) -> Expression | None:
+    """The condition on which the larger model is asked at once. An agent with tools is asked line by line, and has no such condition."""
+    findings = context.findings
+    if draft.contract is not None and draft.contract.tool_use is not None:
+        why = f"{draft.contract.name} uses tools, and each of its lines is a call of its own"
+        hint = "name the larger model in the agent's card"
+        findings.error(
+            "L117",
+            "`escalate` goes with an agent without tools",
+            findings.place_of(*path, key=True),
+            hint=hint,
+            why=why,
+        )
+    if draft.acceptance is not None and draft.acceptance.certificate is not None:
+        findings.warn(
+            "what the larger model says at once is without the promise of the certificate", findings.place_of(*path)
+        )
+    return _compile_condition(context, text, types, path)
+
+
+def _reject_check_keys(context: CompileContext, node: AnyNode, path: KeyPath) -> None:
+    """Notes what a node states of its checks, where it has none."""
+    findings = context.findings
+    for key in ("against", "score", "accept", "otherwise"):
+        if getattr(node, key) not in (None, ()):
+            findings.error(
+                "L117", f"`{key}` goes with `checks`", findings.place_of(*path, key, key=True), hint="checks: [quote]"
+            )
+    if isinstance(node, model.VerifyNode):
+        findings.error(
+            "L117", "a `verify` node needs `checks`", findings.place_of(*path, key=True), hint="checks: [quote]"
+        )
+
+
+def _compile_kind(
+    context: CompileContext, name: str, node: AnyNode, types: TypeScope, path: KeyPath, reads: NodeReferences
+) -> NodeDraft:
     """A node as its kind has it. Faults are noted; what depends on them is left open."""
     match node:
         case model.ToolNode():
-            return _compile_call(compiler, node, "tool", node.tool, types, path, reads)
+            return _compile_call(context, node, "tool", node.tool, types, path, reads)
         case model.AgentNode():
             if isinstance(node.agent, model.AgentChoice):
-                return agent_choice.compile_choice(compiler, node, node.agent, types, path)
-            return _compile_call(compiler, node, "agent", node.agent, types, path, reads)
+                return _compile_choice(context, node, node.agent, types, path)
+            return _compile_call(context, node, "agent", node.agent, types, path, reads)
         case model.CallNode():
-            return _compile_workflow_call(compiler, node, types, path)
+            return _compile_workflow_call(context, node, types, path)
         case model.FirstOfNode():
-            return _compile_first_of(compiler, node, types, path)
+            return _compile_first_of(context, node, types, path)
         case model.LoopNode():
-            return _compile_loop(compiler, name, node, types, path)
+            return _compile_loop(context, name, node, types, path)
         case model.PlanNode():
-            return _compile_plan(compiler, node, types, path)
+            return _compile_plan(context, node, types, path)
         case model.VerifyNode():
-            value = try_compile(node.verify, types, compiler.findings, (*path, "verify"))
+            value = try_compile(node.verify, types, context.findings, (*path, "verify"))
             if value is not None and not value.references:
                 hint = as_reference(node.verify) or "${node}"
-                compiler.findings.error(
-                    "L118", "`verify` judges a constant", compiler.findings.place_of(*path, "verify"), hint=f"verify: {hint}"
+                context.findings.error(
+                    "L118",
+                    "`verify` judges a constant",
+                    context.findings.place_of(*path, "verify"),
+                    hint=f"verify: {hint}",
                 )
             return NodeDraft(kind="verify", output=value.schema if value else ANY, value=value)
         case model.AskNode():
-            return _compile_ask(compiler, node, types, path)
+            return _compile_ask(context, node, types, path)
         case _:
             assert_never(node)
 
 
-def compile_typed(compiler: Compiler, given: Any, types: Types, path: KeyPath, wanted: Schema) -> Expression | None:
+def _compile_typed(
+    context: CompileContext, given: Any, types: Types, path: KeyPath, wanted: Schema
+) -> Expression | None:
     """A template of a node, of the wanted type; None where it has faults, which are noted."""
-    found = try_compile(given, types, compiler.findings, path)
+    found = try_compile(given, types, context.findings, path)
     if found is not None:
-        check_assignable(f"`{path[-1]}`", found.schema, wanted, compiler.findings, path, given)
+        check_assignable(f"`{path[-1]}`", found.schema, wanted, context.findings, path, given)
     return found
 
 
-def compile_condition(compiler: Compiler, text: str, types: Types, path: KeyPath) -> Expression | None:
+def _compile_condition(context: CompileContext, text: str, types: Types, path: KeyPath) -> Expression | None:
     """A condition: a bool that depends on something (L114, L118); warned of where it is the same in every run."""
-    findings, word = compiler.findings, path[-1]
+    findings, word = context.findings, path[-1]
     found = try_compile(text, types, findings, path)
     if found is None:
         return None
     if "${" not in text:
         hint = f"{word}: {as_reference(text) or '${condition}'}"
-        findings.error("L114", f"`{word}` takes a condition, got the text {text[:60]!r}", findings.place_of(*path), hint=hint)
+        findings.error(
+            "L114", f"`{word}` takes a condition, got the text {text[:60]!r}", findings.place_of(*path), hint=hint
+        )
         return None
     before = len(findings.errors)
     check_assignable(f"`{word}`", found.schema, BOOL, findings, path, text)
@@ -126,20 +316,29 @@ def compile_condition(compiler: Compiler, text: str, types: Types, path: KeyPath
         return found
     constant = found.evaluate({}) if not found.references else None
     if constant is not None:
-        hint = "leave it out" if (word == "when") == constant else "leave the node out" if word == "when" else "write what ends the loop"
+        hint = (
+            "leave it out"
+            if (word == "when") == constant
+            else "leave the node out"
+            if word == "when"
+            else "write what ends the loop"
+        )
         if word == "escalate":
             hint = "name the larger model in the agent's card" if constant else "leave it out"
         findings.error("L118", f"`{word}` is always {str(constant).lower()}", findings.place_of(*path), hint=hint)
     elif (known := static_truth(text, types)) is not None:
         means = {("when", False): "the node never runs", ("until", False): "the loop always takes `at_most` turns"}
-        usual = {"when": "it has no effect", "escalate": f"the larger model is {'always' if known else 'never'} asked at once"}
+        usual = {
+            "when": "it has no effect",
+            "escalate": f"the larger model is {'always' if known else 'never'} asked at once",
+        }
         says = means.get((str(word), known), usual.get(str(word), "the loop ends after one turn"))
         findings.warn(f"`{word}` is {str(known).lower()} whatever happens: {says}", findings.place_of(*path))
     return found
 
 
 def _compile_call(
-    compiler: Compiler,
+    context: CompileContext,
     node: model.AgentNode | model.ToolNode,
     kind: str,
     callee: str,
@@ -147,16 +346,16 @@ def _compile_call(
     path: KeyPath,
     reads: NodeReferences,
 ) -> NodeDraft:
-    catalog, findings = compiler.catalog, compiler.findings
+    catalog, findings = context.catalog, context.findings
     known, other = (catalog.agents, catalog.tools) if kind == "agent" else (catalog.tools, catalog.agents)
     contract = known.get(callee)
     if contract is not None:
-        takes = compiler.callee_inputs(contract)
+        takes = context.callee_inputs(contract)
         inputs = bind_plain_inputs(reads, takes, types, findings)
         if inputs is None:
             inputs = bind_inputs(node.with_, takes, callee, types, findings, (*path, "with"))
         tool_use = (
-            tool_agents.compile_tool_use(compiler, node, contract, path)
+            tool_agents.compile_tool_use(context, node, contract, path)
             if isinstance(node, model.AgentNode) and (contract.tool_use or node.tools)
             else None
         )
@@ -165,66 +364,81 @@ def _compile_call(
         right, said = ("tool", "a tool") if kind == "agent" else ("agent", "an agent")
         findings.error("L111", f"{callee!r} is {said}", findings.place_of(*path, kind), hint=f"{right}: {callee}")
     else:
-        compiler.report_unknown(kind, callee, known, (*path, kind))
+        context.report_unknown(kind, callee, known, (*path, kind))
     try_compile(dict(node.with_), types, findings, (*path, "with"))
     return NodeDraft(kind=kind)
 
 
-def _compile_workflow_call(compiler: Compiler, node: model.CallNode, types: TypeScope, path: KeyPath) -> NodeDraft:
+def _compile_workflow_call(context: CompileContext, node: model.CallNode, types: TypeScope, path: KeyPath) -> NodeDraft:
     if isinstance(node.call, model.NodeBlock):
         if node.with_:
-            place = compiler.findings.place_of(*path, "with", key=True)
-            compiler.findings.error("L117", "a block takes no `with:`", place, hint="it sees the names around it; refer to them inside")
-        body = compiler.compile_body(node.call.nodes, node.call.output, types, (*path, "call"))
+            place = context.findings.place_of(*path, "with", key=True)
+            context.findings.error(
+                "L117", "a block takes no `with:`", place, hint="it sees the names around it; refer to them inside"
+            )
+        body = context.compile_body(node.call.nodes, node.call.output, types, (*path, "call"))
         return NodeDraft(kind="call", body=body.to_program(""), output=body.schema, always_present=body.always_present)
-    called = compiler.resolve_workflow(node.call, (*path, "call"))
+    called = context.resolve_workflow(node.call, (*path, "call"))
     if called is None:
-        try_compile(dict(node.with_), types, compiler.findings, (*path, "with"))
+        try_compile(dict(node.with_), types, context.findings, (*path, "with"))
         return NodeDraft(kind="call")
     program = called.program
-    tool_agents.check_called_workflow(compiler, node, program, path)
-    inputs = bind_inputs(node.with_, called.inputs, node.call, types, compiler.findings, (*path, "with"))
-    return NodeDraft(kind="call", body=program, inputs=inputs, output=program.output_schema, always_present=called.always_present)
+    tool_agents.check_called_workflow(context, node, program, path)
+    inputs = bind_inputs(node.with_, called.inputs, node.call, types, context.findings, (*path, "with"))
+    return NodeDraft(
+        kind="call", body=program, inputs=inputs, output=program.output_schema, always_present=called.always_present
+    )
 
 
-def _compile_loop(compiler: Compiler, name: str, node: model.LoopNode, types: TypeScope, path: KeyPath) -> NodeDraft:
-    loop, findings = node.loop, compiler.findings
+def _compile_loop(
+    context: CompileContext, name: str, node: model.LoopNode, types: TypeScope, path: KeyPath
+) -> NodeDraft:
+    loop, findings = node.loop, context.findings
     inner = (*path, "loop")
     around = {word: types.get(word) for word in ("turn", "previous")}
-    if not compiler.loop_depth:
+    if not context.loop_depth:
         for word in around:
-            if compiler.is_in_scope(word, types):
+            if context.is_in_scope(word, types):
                 hint = f"rename what is called {word!r}"
-                findings.error("L115", f"inside a loop {word!r} is the loop's own", findings.place_of(*path, key=True), hint=hint)
-    compiler.loop_depth += 1
+                findings.error(
+                    "L115", f"inside a loop {word!r} is the loop's own", findings.place_of(*path, key=True), hint=hint
+                )
+    context.loop_depth += 1
     types["turn"] = {"type": "integer", "minimum": 1, "maximum": loop.at_most}
     types["previous"] = NULL
-    if any("previous" in node_references(one).all for one in loop.nodes.values()) or "previous" in referenced_names(loop.output):
+    if any("previous" in node_references(one).all for one in loop.nodes.values()) or "previous" in referenced_names(
+        loop.output
+    ):
         # The type of `previous` is that of the output, which may read it: a first pass finds it, the real one checks with it.
         found: Schema = ANY
         with findings.discard_findings():
             before = len(findings.errors)
-            found = compiler.compile_body(loop.nodes, loop.output, types, inner).schema
+            found = context.compile_body(loop.nodes, loop.output, types, inner).schema
             found = found if len(findings.errors) == before else ANY
         if found == ANY:
             types["previous"] = ANY
             with findings.discard_findings():
-                found = compiler.compile_body(loop.nodes, loop.output, types, inner).schema
+                found = context.compile_body(loop.nodes, loop.output, types, inner).schema
         types["previous"] = nullable(found) if found != ANY else ANY
-    body = compiler.compile_body(loop.nodes, loop.output, types, inner)
+    body = context.compile_body(loop.nodes, loop.output, types, inner)
     if types["previous"] == NULL:
         types["previous"] = nullable(body.schema) if body.schema != ANY else ANY
     shadowed = {one: types[one] for one in body.types if one in types}
     types.update(body.types)
-    until = compile_condition(compiler, loop.until, types, (*inner, "until"))
+    until = _compile_condition(context, loop.until, types, (*inner, "until"))
     _restore_scope(types, body.types, shadowed)
     _restore_scope(types, around, {word: schema for word, schema in around.items() if schema is not None})
-    compiler.loop_depth -= 1
+    context.loop_depth -= 1
     if until is not None and not until.references <= body.present_nodes | types.keys() | {"turn", "previous"}:
         unsure = min(until.references - body.present_nodes - types.keys() - {"turn", "previous"})
         findings.warn(f"`until` fails where {unsure!r} is skipped or withheld", findings.place_of(*inner, "until"))
     return NodeDraft(
-        kind="loop", body=body.to_program(name), output=body.schema, until=until, at_most=loop.at_most, always_present=body.always_present
+        kind="loop",
+        body=body.to_program(name),
+        output=body.schema,
+        until=until,
+        at_most=loop.at_most,
+        always_present=body.always_present,
     )
 
 
@@ -234,8 +448,8 @@ def _restore_scope(types: TypeScope, added: Mapping[str, Any], shadowed: Types) 
     types.update(shadowed)
 
 
-def _compile_first_of(compiler: Compiler, node: model.FirstOfNode, types: TypeScope, path: KeyPath) -> NodeDraft:
-    findings = compiler.findings
+def _compile_first_of(context: CompileContext, node: model.FirstOfNode, types: TypeScope, path: KeyPath) -> NodeDraft:
+    findings = context.findings
     arms = [try_compile(arm, types, findings, (*path, "first_of", number)) for number, arm in enumerate(node.first_of)]
     found = tuple(arm for arm in arms if arm is not None)
     for number, arm in enumerate(arms[:-1]):
@@ -243,7 +457,9 @@ def _compile_first_of(compiler: Compiler, node: model.FirstOfNode, types: TypeSc
             findings.warn("an arm behind a constant is never taken", findings.place_of(*path, "first_of", number + 1))
             break
     always_present = (
-        len(found) < len(arms) or any(compiler.all_present(arm.references) for arm in found) or _is_exhaustive(compiler, node, found)
+        len(found) < len(arms)
+        or any(context.all_present(arm.references) for arm in found)
+        or _is_exhaustive(context, node, found)
     )
     return NodeDraft(
         kind="first_of",
@@ -253,48 +469,54 @@ def _compile_first_of(compiler: Compiler, node: model.FirstOfNode, types: TypeSc
     )
 
 
-def _is_exhaustive(compiler: Compiler, node: model.FirstOfNode, arms: Sequence[Expression]) -> bool:
+def _is_exhaustive(context: CompileContext, node: model.FirstOfNode, arms: Sequence[Expression]) -> bool:
     """Whether the last arm runs where no earlier one does."""
     if len(arms) < 2 or node.each is not None:
         return False
     around = when_conditions(node.when)
-    given = compiler.enclosing_nodes[-1]
+    given = context.enclosing_nodes[-1]
 
     def choice(name: str) -> Sequence[Any] | None:
         found = given.get(name)
-        return found.first_of if isinstance(found, model.FirstOfNode) and found.model_fields_set <= {"first_of", "when"} else None
+        return (
+            found.first_of
+            if isinstance(found, model.FirstOfNode) and found.model_fields_set <= {"first_of", "when"}
+            else None
+        )
 
-    return around is not None and covers(around, [(arm.references, compiler.conditions_of(arm.references)) for arm in arms], choice)
+    return around is not None and covers(
+        around, [(arm.references, context.conditions_of(arm.references)) for arm in arms], choice
+    )
 
 
-def _compile_plan(compiler: Compiler, node: model.PlanNode, types: TypeScope, path: KeyPath) -> NodeDraft:
-    catalog = compiler.catalog
-    goal = compile_typed(compiler, node.plan, types, (*path, "plan"), STR)
-    inputs = try_compile(dict(node.with_), types, compiler.findings, (*path, "with"))
+def _compile_plan(context: CompileContext, node: model.PlanNode, types: TypeScope, path: KeyPath) -> NodeDraft:
+    catalog = context.catalog
+    goal = _compile_typed(context, node.plan, types, (*path, "plan"), STR)
+    inputs = try_compile(dict(node.with_), types, context.findings, (*path, "with"))
     for name in node.with_:
         if not NAME_PATTERN.fullmatch(name) or name in KEYWORDS:
-            place = compiler.findings.place_of(*path, "with", name, key=True)
+            place = context.findings.place_of(*path, "with", name, key=True)
             hint = f"call it {name.lower()}_" if name.lower() in KEYWORDS else "lower case letters, digits and _"
-            compiler.findings.error("L115", f"a plan cannot read a value that is called {name!r}", place, hint=hint)
-    capabilities, workflows = _resolve_capabilities(compiler, node, path)
-    tool_agents.check_plan_effects(compiler, node, capabilities, workflows, path)
+            context.findings.error("L115", f"a plan cannot read a value that is called {name!r}", place, hint=hint)
+    capabilities, workflows = _resolve_capabilities(context, node, path)
+    tool_agents.check_plan_effects(context, node, capabilities, workflows, path)
     for name in node.hearsay:
         if name not in node.with_:
-            compiler.report_unknown("value", name, node.with_, (*path, "hearsay"))
+            context.report_unknown("value", name, node.with_, (*path, "hearsay"))
     if node.larger is not None and node.larger not in catalog.agents:
-        compiler.report_unknown("agent", node.larger, catalog.agents, (*path, "larger"))
+        context.report_unknown("agent", node.larger, catalog.agents, (*path, "larger"))
     plan_settings = None
     if goal is not None:
         values = dict(inputs.parts or {}) if inputs is not None else {}
         router = catalog.agents.get(node.router)
-        reached = tool_agents.reachable_contracts(compiler, capabilities, (*path, "agents"))
+        reached = tool_agents.reachable_contracts(context, capabilities, (*path, "agents"))
         plan_settings = PlanSettings(
             goal=goal,
             values=values,
             router=router,
             capabilities=tuple(capabilities),
             workflows=workflows,
-            models=compiler.models,
+            models=context.models,
             limits=node.limits,
             repairs=node.repairs,
             replans=node.replans,
@@ -312,19 +534,23 @@ def _compile_plan(compiler: Compiler, node: model.PlanNode, types: TypeScope, pa
             hearsay=node.hearsay,
             anyway=node.anyway,
             shortlist=node.shortlist,
-            judges=tool_agents.card_judges(compiler, (*capabilities, *reached), path),
+            judges=tool_agents.card_judges(context, (*capabilities, *reached), path),
         )
-    anything = node.returns == model.ANYTHING and model.ANYTHING not in compiler.models
-    output = ANY if anything else compiler.resolve_type(node.returns, (*path, "returns"))
+    anything = node.returns == model.ANYTHING and model.ANYTHING not in context.models
+    output = ANY if anything else context.resolve_type(node.returns, (*path, "returns"))
     return NodeDraft(kind="plan", inputs=inputs, output=output, plan_settings=plan_settings)
 
 
 def _resolve_capabilities(
-    compiler: Compiler, node: model.PlanNode, path: KeyPath
+    context: CompileContext, node: model.PlanNode, path: KeyPath
 ) -> tuple[tuple[Contract, ...], dict[str, CalledWorkflow]]:
     """What a plan may use: agents and tools, and workflows by name. Notes names that mean nothing (L111) or more than one thing (L063)."""
-    catalog, findings = compiler.catalog, compiler.findings
-    known = {"agents": frozenset(catalog.agents), "tools": frozenset(catalog.tools), "workflows": frozenset(catalog.workflows)}
+    catalog, findings = context.catalog, context.findings
+    known = {
+        "agents": frozenset(catalog.agents),
+        "tools": frozenset(catalog.tools),
+        "workflows": frozenset(catalog.workflows),
+    }
     listed: dict[str, str] = {}
     capabilities: dict[str, Contract] = {}
     workflows: dict[str, CalledWorkflow] = {}
@@ -334,25 +560,244 @@ def _resolve_capabilities(
             if listed.setdefault(name, key) != key:
                 said = f"{name!r} stands under `{listed[name]}` and under `{key}`, and a plan could not tell them apart"
                 findings.error("L063", said, findings.place_of(*place), hint="rename one, or leave one out")
-            elif name not in known[key] and (other := next((one for one in known if name in known[one]), None)) is not None:
+            elif (
+                name not in known[key]
+                and (other := next((one for one in known if name in known[one]), None)) is not None
+            ):
                 said = f"{name!r} is {'an agent' if other == 'agents' else f'a {other[:-1]}'}"
                 findings.error("L111", said, findings.place_of(*place), hint=f"{other}: [{name}]")
             elif key == "workflows":
-                if (called := compiler.resolve_workflow(name, place)) is not None:
+                if (called := context.resolve_workflow(name, place)) is not None:
                     workflows[name] = called
             elif name in known[key]:
                 capabilities[name] = (catalog.agents if key == "agents" else catalog.tools)[name]
             else:
-                compiler.report_unknown(key[:-1], name, known[key], place)
+                context.report_unknown(key[:-1], name, known[key], place)
     if not listed:
-        findings.warn("the plan may use nothing: list `agents`, `tools` or `workflows`", findings.place_of(*path, "plan", key=True))
+        findings.warn(
+            "the plan may use nothing: list `agents`, `tools` or `workflows`",
+            findings.place_of(*path, "plan", key=True),
+        )
     return tuple(capabilities.values()), workflows
 
 
-def _compile_ask(compiler: Compiler, node: model.AskNode, types: TypeScope, path: KeyPath) -> NodeDraft:
-    text = compile_typed(compiler, node.ask, types, (*path, "ask"), STR)
-    stated = compiler.resolve_type(node.returns, (*path, "returns"))
+def _compile_ask(context: CompileContext, node: model.AskNode, types: TypeScope, path: KeyPath) -> NodeDraft:
+    text = _compile_typed(context, node.ask, types, (*path, "ask"), STR)
+    stated = context.resolve_type(node.returns, (*path, "returns"))
     if node.options and stated not in (STR, ANY):
-        place = compiler.findings.place_of(*path, "returns")
-        compiler.findings.error("L117", f"options are texts, and `returns` is {format_type(stated)}", place, hint="leave one of them out")
+        place = context.findings.place_of(*path, "returns")
+        context.findings.error(
+            "L117", f"options are texts, and `returns` is {format_type(stated)}", place, hint="leave one of them out"
+        )
     return NodeDraft(kind="ask", value=text, output={"enum": list(node.options)} if node.options else stated)
+
+
+def _compile_choice(
+    context: CompileContext, node: AgentNode, choice: AgentChoice, types: TypeScope, path: KeyPath
+) -> NodeDraft:
+    """The node as a block. Notes labels that have no agent (L122) or never come (L054), and agents that are not there (L111)."""
+
+    by = _compile_label(context, choice, types, path)
+    known = _choice_agents(context, choice, path)
+    tools = _allowed_tools(node, known)
+    sources = {name: one for name, one in agent_nodes(node, choice).items() if name in known}
+    drafts: dict[str, NodeDraft] = {}
+    always_present = by is not None and len(known) == len(labels_by_agent(choice))
+    for name, source in sources.items():
+        plain = source.model_copy(update={"when": None, "tools": tools[name]})
+        before = context.always_present.pop(name, None)
+        drafts[name] = compile_node(context, name, plain, types, node_references(plain), path)
+        always_present &= context.always_present.pop(name)
+        if before is not None:
+            context.always_present[name] = before
+        drafts[name].when = ChoiceCondition(by, choice, name) if by is not None else None
+    if not sources:
+        return NodeDraft(kind="call", always_present=True)
+    output = union([draft.output for draft in drafts.values()]) if len(drafts) == len(labels_by_agent(choice)) else ANY
+    made = assemble_nodes(
+        sources,
+        [*sources],
+        drafts,
+        dict.fromkeys(sources, NodeReferences(NO_NAMES, NO_NAMES, NO_NAMES)),
+        dict.fromkeys(sources, NO_NAMES),
+    )
+    body = Program(
+        "", made, ChoiceOutput(frozenset(sources), output), output, {}, sees_outer_scope=True, runs_one_node=True
+    )
+    return NodeDraft(kind="call", body=body, output=output, value=by, always_present=always_present)
+
+
+def _choice_agents(context: CompileContext, choice: AgentChoice, path: KeyPath) -> dict[str, Contract]:
+    """The agents that are there, by name."""
+    catalog, found = context.catalog, {}
+    places: list[tuple[str, KeyPath]] = [(name, (*path, "agent", "of", label)) for label, name in choice.of.items()]
+    places += [(choice.otherwise, (*path, "agent", "otherwise"))] if choice.otherwise is not None else []
+    for name, place in places:
+        if (contract := catalog.agents.get(name)) is not None:
+            found[name] = contract
+        elif name in catalog.tools:
+            hint = "a choice is of agents; for a tool, `when` and `first_of`"
+            context.findings.error("L111", f"{name!r} is a tool", context.findings.place_of(*place), hint=hint)
+        else:
+            context.report_unknown("agent", name, catalog.agents, place)
+    return found
+
+
+def _allowed_tools(node: AgentNode, known: Mapping[str, Contract]) -> dict[str, tuple[str, ...]]:
+    """The tools with effects that each agent may use here: those of its own card; what is on no card the first one has to refuse."""
+    cards = {name: contract.tool_use.tools if contract.tool_use is not None else () for name, contract in known.items()}
+    nobodys = [tool for tool in node.tools if not any(tool in listed for listed in cards.values())]
+    return {
+        name: tuple(tool for tool in node.tools if tool in listed or (not number and tool in nobodys))
+        for number, (name, listed) in enumerate(cards.items())
+    }
+
+
+def _compile_label(context: CompileContext, choice: AgentChoice, types: TypeScope, path: KeyPath) -> Expression | None:
+    """What `by` gives, checked: a label, true or false, or null (L114), each of which has an agent (L054, L122)."""
+    findings, at = context.findings, (*path, "agent", "by")
+    by = try_compile(choice.by, types, findings, at)
+    if by is None:
+        return None
+    if not by.references:
+        hint = f"by: {as_reference(choice.by) or '${intent.intent}'}"
+        findings.error("L118", "`by` is the same in every run", findings.place_of(*at), hint=hint)
+        return None
+    parts = union_members(by.schema)
+    texts = [part for part in parts if part.get("type") not in ("null", "boolean") and enum_values(part) != [None]]
+    before = len(findings.errors)
+    if by.schema == ANY and not findings.errors:
+        hint = "give its producer a type, such as `Literal['a', 'b']`"
+        findings.error("L114", "`by` takes a text or a bool, got anything", findings.place_of(*at), hint=hint)
+    elif texts and not all(_is_label_type(part) for part in texts):
+        check_assignable("`by`", union(texts), STR, findings, at, choice.by)
+    if by.schema != ANY and len(findings.errors) == before:
+        _check_labels(context, choice, by.schema, path)
+    return by
+
+
+def _is_label_type(part: Schema) -> bool:
+    """Whether all that a part of a type may be is a label."""
+    values = enum_values(part)
+    return (
+        part.get("type") == "string"
+        if values is None
+        else all(isinstance(value, str | bool | None) for value in values)
+    )
+
+
+def _check_labels(context: CompileContext, choice: AgentChoice, schema: Schema, path: KeyPath) -> None:
+    """Notes labels that never come, and labels that come and have no agent."""
+    findings = context.findings
+    found, any_text, null = label_values(schema)
+    by = sole_reference(choice.by) or choice.by
+    for label in choice.of if not any_text else ():
+        if label not in found:
+            near = closest_match(label, found)
+            hint = f"did you mean {near!r}?" if near else f"it is one of {join_names(found)}"
+            place = findings.place_of(*path, "agent", "of", label, key=True)
+            findings.error("L054", f"{by} is {format_type(schema)}: it is never {label!r}", place, hint=hint)
+    if missing := missing_labels(choice, schema):
+        hint = "otherwise: AGENT, for all that is not listed"
+        findings.error("L122", missing, findings.place_of(*path, "agent", "of", key=True), hint=hint)
+    elif choice.otherwise is not None and not any_text and not null and choice.of.keys() >= found.keys():
+        findings.warn(
+            "`otherwise` is never asked: each label has an agent", findings.place_of(*path, "agent", "otherwise")
+        )
+    if len(labels_by_agent(choice)) == 1:
+        findings.warn("all labels have the same agent", findings.place_of(*path, "agent", "of"))
+
+
+def bind_inputs(
+    given: Mapping[str, Any], wanted: CalleeInputs, callee: str, types: Types, findings: Findings, path: KeyPath
+) -> Expression | None:
+    """The inputs of a call, compiled and checked against what it takes; None where they have faults (L112 to L114)."""
+    before = len(findings.errors)
+    fields = wanted.fields
+    for name in given:
+        if name not in fields:
+            hint = suggestion(name, fields, f"{callee} takes {_signature(wanted.schema)}")
+            findings.error(
+                "L112", f"{callee} has no input {name!r}", findings.place_of(*path, name, key=True), hint=hint
+            )
+    missing = [name for name in wanted.required if name not in given]
+    if missing:
+        place = findings.place_of(*path) if given else findings.place_of(*path[:-1], key=True)
+        said = ", ".join(repr(name) for name in missing)
+        hint = f"with: {{{', '.join(f'{name}: ${{...}}' for name in missing)}}}"
+        findings.error("L113", f"{callee} needs the input{'s' if len(missing) > 1 else ''} {said}", place, hint=hint)
+    made = try_compile(dict(given), types, findings, path)
+    if made is None:
+        return None
+    for name, schema in _input_schemas(made, given):
+        if name in fields:
+            check_assignable(f"{callee}({name}=...)", schema, fields[name], findings, (*path, name), given[name])
+    return made if len(findings.errors) == before else None
+
+
+def bind_plain_inputs(
+    reads: NodeReferences, wanted: CalleeInputs, types: Types, findings: Findings
+) -> Expression | None:
+    """The result of `bind_inputs` for plain paths to types that are known to fit, as most inputs are; None for others."""
+    if (paths := reads.paths) is None:
+        return None
+    for name in wanted.required:
+        if name not in paths:
+            return None
+    if not paths:
+        return _NO_INPUTS
+    fields, fitting, ends = wanted.fields, findings.assignable_pairs, findings.path_ends
+    parts: dict[str, Expression] = {}
+    for name, path in paths.items():
+        if (want := fields.get(name)) is None or (start := types.get(path.root)) is None:
+            return None
+        if path.steps:
+            way = (id(start), path.steps)
+            if (known := ends.get(way)) is None:
+                known = ends[way] = (start, resolve_steps(start, path.steps))
+            if (end := known[1]) is None:
+                return None
+            part = PathExpression(
+                path.root,
+                path.steps,
+                end.schema,
+                path.source,
+                path.references,
+                end.checks_each_step,
+                end.collects_values,
+                end.defaults,
+            )
+        elif MAP_MARKER in start:
+            return None
+        else:
+            part = PathExpression(path.root, (), start, path.source, path.references)
+        if (
+            part.schema is not want
+            and (id(part.schema), id(want)) not in fitting
+            and not is_assignable(part.schema, want, findings)
+        ):
+            return None
+        parts[name] = part
+    return MappingExpression(
+        parts, reads.hard if reads.is_plain_call else frozenset([path.root for path in paths.values()])
+    )
+
+
+_NO_INPUTS = compile_template({}, {})
+
+
+def _input_schemas(made: Expression, given: Mapping[str, Any]) -> list[tuple[str, Schema]]:
+    """The inputs with the types of what is passed."""
+    if made.parts is not None:
+        return [(name, part.schema) for name, part in made.parts.items()]
+    return [(name, compile_template(value, {}).schema) for name, value in given.items()]
+
+
+def _signature(schema: Schema) -> str:
+    required = schema.get("required", ())
+    fields = [(name, format_type(subschema(schema, part))) for name, part in schema.get("properties", {}).items()]
+    return (
+        join_names(f"{name}: {kind}{'' if name in required else ' (optional)'}" for name, kind in fields)
+        if fields
+        else "no inputs"
+    )

@@ -10,8 +10,21 @@ from typing import Any
 import msgspec
 
 from orchestra.workflows import model
-from orchestra.workflows.expressions.parser import CelMacro, CelName, CelSyntaxError, CelTree, children, parse, split_template
-from orchestra.workflows.expressions.plain_paths import MAX_PLAIN_LENGTH, PlainPath, parse_plain_path, parse_plain_template
+from orchestra.workflows.expressions.parser import (
+    CelMacro,
+    CelName,
+    CelSyntaxError,
+    CelTree,
+    children,
+    parse,
+    split_template,
+)
+from orchestra.workflows.expressions.plain_paths import (
+    MAX_PLAIN_LENGTH,
+    PlainPath,
+    parse_plain_path,
+    parse_plain_template,
+)
 from orchestra.workflows.model import AnyNode
 
 NO_NAMES: frozenset[str] = frozenset()
@@ -83,7 +96,9 @@ _CALL_NODES = (model.ToolNode, model.AgentNode)
 def node_references(node: AnyNode) -> NodeReferences:
     """The names that a node reads, those of its body included where they are not the body's own."""
     paths: dict[str, PlainPath] | None = None
-    if isinstance(node, _CALL_NODES) and not (isinstance(node, model.AgentNode) and isinstance(node.agent, model.AgentChoice)):
+    if isinstance(node, _CALL_NODES) and not (
+        isinstance(node, model.AgentNode) and isinstance(node.agent, model.AgentChoice)
+    ):
         paths = _plain_paths(node.with_)
         if paths is not None and node.model_fields_set <= _PLAIN_CALL_FIELDS:
             wanted = frozenset([path.root for path in paths.values()])
@@ -130,7 +145,9 @@ def _collect_references(node: AnyNode, paths: Mapping[str, PlainPath] | None) ->
     return _make_references(wanted, (referenced_names(soft) | inner.soft | frozenset(node.after)) - own - wanted, paths)
 
 
-def _make_references(hard: frozenset[str], soft: frozenset[str], paths: Mapping[str, PlainPath] | None = None) -> NodeReferences:
+def _make_references(
+    hard: frozenset[str], soft: frozenset[str], paths: Mapping[str, PlainPath] | None = None
+) -> NodeReferences:
     return NodeReferences(hard, soft, hard | soft if soft else hard, paths)
 
 

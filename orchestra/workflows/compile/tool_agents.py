@@ -3,51 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Set
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestra.agents.contract import SAFE_EFFECTS, Contract, ToolUse
 from orchestra.schema.json_schema import subschema
-from orchestra.workflows.compile.inputs import KeyPath, join_names, suggestion
+from orchestra.workflows.compile.context import CompileContext
+from orchestra.workflows.compile.diagnostics import KeyPath, join_names, suggestion
 from orchestra.workflows.compile.ordering import referenced_names
 from orchestra.workflows.expressions.evaluation import ListExpression
 from orchestra.workflows.expressions.parser import KEYWORDS
 from orchestra.workflows.model import AgentNode, AnyNode, CallNode, PlanNode
-from orchestra.workflows.program import CompiledNode, NodeToolUse, Program
-
-if TYPE_CHECKING:
-    from orchestra.workflows.compile.compiler import CalledWorkflow, Compiler
+from orchestra.workflows.program import CalledWorkflow, CompiledNode, NodeToolUse, Program
 
 
-def compile_tool_use(compiler: Compiler, node: AgentNode, contract: Contract, path: KeyPath) -> NodeToolUse | None:
+def compile_tool_use(context: CompileContext, node: AgentNode, contract: Contract, path: KeyPath) -> NodeToolUse | None:
     """What an agent may use at a node; None where it has no tools, or names what is not there. Faults are noted (A019 to A021, L115)."""
-    tool_use, findings = contract.tool_use, compiler.findings
+    tool_use, findings = contract.tool_use, context.findings
     if tool_use is None:
         hint = "leave `tools` out, or list them on the card"
-        findings.error("A021", f"the card of {contract.name} has no tools", findings.place_of(*path, "tools", key=True), hint=hint)
+        findings.error(
+            "A021", f"the card of {contract.name} has no tools", findings.place_of(*path, "tools", key=True), hint=hint
+        )
         return None
     before = len(findings.errors)
-    _check_input_names(compiler, contract, path)
+    _check_input_names(context, contract, path)
     known: dict[str, Contract] = {}
-    capabilities = _collect_capabilities(compiler, contract, known, (contract.name,), (*path, "agent"))
+    capabilities = _collect_capabilities(context, contract, known, (contract.name,), (*path, "agent"))
     plain = _reads_only_inputs(node, node.with_)
-    _check_permitted_tools(compiler, node, tool_use, plain, path)
+    _check_permitted_tools(context, node, tool_use, plain, path)
     if len(findings.errors) > before:
         return None
     offered = tuple(one for one in capabilities if not needs_permission(one) or one.name in node.tools)
     called = tuple(known.values())
-    return NodeToolUse(tool_use, offered, (*called, *card_judges(compiler, called, (*path, "agent"))), plain, compiler.models)
+    return NodeToolUse(
+        tool_use, offered, (*called, *card_judges(context, called, (*path, "agent"))), plain, context.models
+    )
 
 
-def reachable_contracts(compiler: Compiler, capabilities: Iterable[Contract], path: KeyPath) -> tuple[Contract, ...]:
+def reachable_contracts(
+    context: CompileContext, capabilities: Iterable[Contract], path: KeyPath
+) -> tuple[Contract, ...]:
     """What the agents among some skills may call, and these in their turn; what is not there is noted (A019, A020)."""
     known: dict[str, Contract] = {}
     for one in capabilities:
         if one.tool_use is not None:
-            _collect_capabilities(compiler, one, known, (one.name,), path)
+            _collect_capabilities(context, one, known, (one.name,), path)
     return tuple(known.values())
 
 
-def card_judges(compiler: Compiler, capabilities: Iterable[Contract], path: KeyPath) -> tuple[Contract, ...]:
+def card_judges(context: CompileContext, capabilities: Iterable[Contract], path: KeyPath) -> tuple[Contract, ...]:
     """What checks of some skills' cards ask, agents and tools, as far as it is there. Where it is not, or cannot judge, a call of the skill
     would fail: that is noted, and no fault, for nobody may ever call it."""
     found: dict[str, Contract] = {}
@@ -56,10 +60,10 @@ def card_judges(compiler: Compiler, capabilities: Iterable[Contract], path: KeyP
             from orchestra.verification.session import find_judge, judge_names
 
             for name in judge_names(capability.checks):
-                judge = find_judge(name, compiler.catalog.agents, compiler.catalog.tools)
+                judge = find_judge(name, context.catalog.agents, context.catalog.tools)
                 if why := _judge_mismatch(capability, judge):
                     said = f"a call of {capability.name} would fail: the check {name} of its card {why}"
-                    compiler.findings.warn(said, compiler.findings.place_of(*path))
+                    context.findings.warn(said, context.findings.place_of(*path))
                 if judge is not None:
                     found[name] = judge
     return tuple(found.values())
@@ -131,7 +135,9 @@ def _asks_person(node: CompiledNode) -> bool:
 
 def _is_model_driven(node: CompiledNode) -> bool:
     """Whether a model, of an agent with tools or of a router, chooses what is done to the world."""
-    if node.plan_settings is not None and any(acts_before_approval(one.program) for one in node.plan_settings.workflows.values()):
+    if node.plan_settings is not None and any(
+        acts_before_approval(one.program) for one in node.plan_settings.workflows.values()
+    ):
         return True
     chosen = (
         node.tool_use.capabilities
@@ -143,13 +149,17 @@ def _is_model_driven(node: CompiledNode) -> bool:
     return any(map(needs_permission, chosen))
 
 
-def check_called_workflow(compiler: Compiler, node: CallNode, program: Program, path: KeyPath) -> None:
+def check_called_workflow(context: CompileContext, node: CallNode, program: Program, path: KeyPath) -> None:
     """Notes a workflow in which a model acts on what it is given, and that is given what other nodes have made (L123)."""
-    if compiler.catalog.stored or _reads_only_inputs(node, node.with_) or not any(map(_is_model_driven, _nodes_before_approval(program))):
+    if (
+        context.catalog.stored
+        or _reads_only_inputs(node, node.with_)
+        or not any(map(_is_model_driven, _nodes_before_approval(program)))
+    ):
         return
     said = f"a model acts in {program.name} on what it is given, and that is here what other nodes have made"
     hint = "give it the workflow's inputs alone, or ask a person in it first"
-    compiler.findings.error("L123", said, compiler.findings.place_of(*path, "call"), hint=hint)
+    context.findings.error("L123", said, context.findings.place_of(*path, "call"), hint=hint)
 
 
 def _reads_only_inputs(node: AnyNode, *read: Any) -> bool:
@@ -158,12 +168,16 @@ def _reads_only_inputs(node: AnyNode, *read: Any) -> bool:
 
 
 def check_plan_effects(
-    compiler: Compiler, node: PlanNode, capabilities: Iterable[Contract], workflows: Mapping[str, CalledWorkflow], path: KeyPath
+    context: CompileContext,
+    node: PlanNode,
+    capabilities: Iterable[Contract],
+    workflows: Mapping[str, CalledWorkflow],
+    path: KeyPath,
 ) -> None:
     """Notes what may act in a plan that a router writes who reads what other nodes have made (L123; DESIGN §11)."""
-    if compiler.catalog.stored or _reads_only_inputs(node, node.plan, node.with_):
+    if context.catalog.stored or _reads_only_inputs(node, node.plan, node.with_):
         return
-    findings = compiler.findings
+    findings = context.findings
     acting = {one.name for one in capabilities if needs_permission(one)} | {
         name for name, one in workflows.items() if acts_before_approval(one.program)
     }
@@ -175,19 +189,21 @@ def check_plan_effects(
                 findings.error("L123", said, findings.place_of(*path, key, number), hint=hint)
 
 
-def _check_input_names(compiler: Compiler, contract: Contract, path: KeyPath) -> None:
+def _check_input_names(context: CompileContext, contract: Contract, path: KeyPath) -> None:
     for name in contract.input.get("properties", {}):
         if name in KEYWORDS:
             said = f"{contract.name}: an agent with tools cannot have an input that is called {name!r}"
-            compiler.findings.error("L115", said, compiler.findings.place_of(*path, "agent"), hint=f"call it {name}_")
+            context.findings.error("L115", said, context.findings.place_of(*path, "agent"), hint=f"call it {name}_")
 
 
-def _check_permitted_tools(compiler: Compiler, node: AgentNode, tool_use: ToolUse, plain: bool, path: KeyPath) -> None:
+def _check_permitted_tools(
+    context: CompileContext, node: AgentNode, tool_use: ToolUse, plain: bool, path: KeyPath
+) -> None:
     """Tools with effects that a node names: of the card, and for inputs that no other node has made (DESIGN §11)."""
-    findings = compiler.findings
+    findings = context.findings
     for number, name in enumerate(node.tools):
         place = findings.place_of(*path, "tools", number)
-        known = compiler.catalog.tools.get(name)
+        known = context.catalog.tools.get(name)
         if name not in tool_use.tools:
             hint = suggestion(name, tool_use.tools, f"it has: {join_names(tool_use.tools)}")
             findings.error("A021", f"the card of {node.agent} has no tool {name!r}", place, hint=hint)
@@ -198,10 +214,10 @@ def _check_permitted_tools(compiler: Compiler, node: AgentNode, tool_use: ToolUs
 
 
 def _collect_capabilities(
-    compiler: Compiler, contract: Contract, known: dict[str, Contract], above: tuple[str, ...], path: KeyPath
+    context: CompileContext, contract: Contract, known: dict[str, Contract], above: tuple[str, ...], path: KeyPath
 ) -> list[Contract]:
     """The tools and agents that a card may call. `known` gets them, and those that these may call."""
-    catalog, findings, tool_use = compiler.catalog, compiler.findings, contract.tool_use
+    catalog, findings, tool_use = context.catalog, context.findings, contract.tool_use
     found: list[Contract] = []
     for kind, names, there in (
         ("tool", tool_use.tools if tool_use else (), catalog.tools),
@@ -226,5 +242,5 @@ def _collect_capabilities(
                 if f"{kind}/{name}" not in known:
                     known[f"{kind}/{name}"] = one
                     if one.tool_use is not None:
-                        _collect_capabilities(compiler, one, known, (*above, name), path)
+                        _collect_capabilities(context, one, known, (*above, name), path)
     return found

@@ -60,7 +60,10 @@ _MESSAGES = (
     (re.compile(r"Iteration budget exceeded"), "more than 10,000 iterations"),
     (re.compile(r"invalid regular expression: (.*)"), "a pattern that RE2 does not take: {0}"),
     (re.compile(r"found no matching overload for '(\S+)' applied to '\((.*)\)'"), "{0} does not take ({1})"),
-    (re.compile(r"Exceeded max recursion depth|recursion limit exceeded"), "too many levels or operators (CEL's recursion limit)"),
+    (
+        re.compile(r"Exceeded max recursion depth|recursion limit exceeded"),
+        "too many levels or operators (CEL's recursion limit)",
+    ),
 )
 _OPERATOR = re.compile(r"^[_@](\W{1,2}|\?_:|in)_?$")
 _ERROR_CODE = re.compile(r"^[A-Z_]+: (?:ERROR: <input>:-?\d+:-?\d+: )?| \[[A-Z_]+\]$")
@@ -77,7 +80,9 @@ def _readable_message(text: str) -> str:
 
 def _evaluation_error(source: str, reason: str) -> OrchestraError:
     return OrchestraError(
-        "L061", f"${{{source}}}: {_readable_message(reason)}", hint="guard it with a condition, as in ${size(xs) > 0 ? xs[0] : ...}"
+        "L061",
+        f"${{{source}}}: {_readable_message(reason)}",
+        hint="guard it with a condition, as in ${size(xs) > 0 ? xs[0] : ...}",
     )
 
 

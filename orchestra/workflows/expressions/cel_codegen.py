@@ -65,7 +65,9 @@ class CelWriter:
     def _write_tree(self, tree: CelTree) -> tuple[str, int]:
         match tree:
             case CelLiteral(value):
-                return to_cel_literal(value), _ATOM_PRECEDENCE if not isinstance(value, int | float) or value >= 0 else 7
+                return to_cel_literal(value), _ATOM_PRECEDENCE if not isinstance(
+                    value, int | float
+                ) or value >= 0 else 7
             case CelName() | CelSelect() | CelIndex():
                 return self._write_path(tree), _ATOM_PRECEDENCE
             case CelCall(name, of, args):
@@ -88,7 +90,9 @@ class CelWriter:
             case CelMap(pairs):
                 values = self._write_uniform(tuple(value for _, value in pairs), mixed=True)
                 keys = [self._write_part(key, 1) for key, _ in pairs]
-                return "{" + ", ".join(f"{key}: {value}" for key, value in zip(keys, values, strict=True)) + "}", _ATOM_PRECEDENCE
+                return "{" + ", ".join(
+                    f"{key}: {value}" for key, value in zip(keys, values, strict=True)
+                ) + "}", _ATOM_PRECEDENCE
 
     def _write_uniform(self, trees: tuple[CelTree, ...], *, mixed: bool = False) -> list[str]:
         """Values of one place: integers become floats beside floats, and what still differs is `dyn` where CEL wants one type."""
@@ -140,7 +144,9 @@ class CelWriter:
 
     def _variable_for(self, tree: CelTree, key: Any) -> str:
         schema = self._schema(tree)
-        kind = cel_type(schema) if "null" not in value_kinds(schema) and id(tree) not in self.checker.narrowed else "dyn"
+        kind = (
+            cel_type(schema) if "null" not in value_kinds(schema) and id(tree) not in self.checker.narrowed else "dyn"
+        )
         if (key, kind) not in self._variable_names:
             self._variable_names[key, kind] = f"v{len(self.variables)}"
             self.variables.append(CelVariable(tree, schema, kind))
@@ -180,6 +186,9 @@ def _is_required_field(schema: Schema, step: CelSelect | CelIndex) -> bool:
     """Whether a step to a field always finds it."""
     match step:
         case CelSelect(_, name) | CelIndex(_, CelLiteral(str(name))):
-            return all(name in part.get("required", ()) and name in part.get("properties", {}) for part in union_members(schema))
+            return all(
+                name in part.get("required", ()) and name in part.get("properties", {})
+                for part in union_members(schema)
+            )
         case _:
             return False

@@ -72,7 +72,11 @@ class _ConverterBuilder:
         return _dispatch_by_type(found) if found else None
 
     def _list_converter(self, parts: list[Schema]) -> Converter | None:
-        inner = [subschema(part, entry) for part in parts for entry in (*part.get("prefixItems", ()), part.get("items", True))]
+        inner = [
+            subschema(part, entry)
+            for part in parts
+            for entry in (*part.get("prefixItems", ()), part.get("items", True))
+        ]
         one = self.build(union(inner)) if inner else None
         if one is None:
             return None
@@ -91,7 +95,11 @@ class _ConverterBuilder:
             for name, entry in part.get("properties", {}).items()
             if isinstance(entry, dict) and "default" in entry
         }
-        more = [subschema(part, part["additionalProperties"]) for part in parts if isinstance(part.get("additionalProperties"), dict)]
+        more = [
+            subschema(part, part["additionalProperties"])
+            for part in parts
+            if isinstance(part.get("additionalProperties"), dict)
+        ]
         rest = self.build(union(more)) if more else None
         if not made and not defaults and rest is None:
             return None

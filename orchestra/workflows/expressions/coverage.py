@@ -96,13 +96,26 @@ def covers(around: Conditions, arms: Sequence[Arm], choice: Callable[[str], Sequ
     return True
 
 
-def _is_complement(one: CelTree, held: set[object], before: Sequence[Arm], choice: Callable[[str], Sequence[Any] | None]) -> bool:
+def _is_complement(
+    one: CelTree, held: set[object], before: Sequence[Arm], choice: Callable[[str], Sequence[Any] | None]
+) -> bool:
     """Whether an earlier arm is there where this condition does not hold, though those before it do."""
-    if isinstance(one, CelUnary) and one.op == "!" and isinstance(one.operand, CelName) and (asked := choice(one.operand.name)) is not None:
+    if (
+        isinstance(one, CelUnary)
+        and one.op == "!"
+        and isinstance(one.operand, CelName)
+        and (asked := choice(one.operand.name)) is not None
+    ):
         there = [_presence_test_names(template) for template in asked[:-1]]
-        if asked[-1] is False and all(names is not None and any(reads <= names for reads, _ in before) for names in there):
+        if asked[-1] is False and all(
+            names is not None and any(reads <= names for reads, _ in before) for names in there
+        ):
             return True
-    other = _split_conjunction(one.operand) if isinstance(one, CelUnary) and one.op == "!" else (CelUnary("!", one, one.start, one.end),)
+    other = (
+        _split_conjunction(one.operand)
+        if isinstance(one, CelUnary) and one.op == "!"
+        else (CelUnary("!", one, one.start, one.end),)
+    )
     known = held | {without_positions(part) for part in other}
     return any(wanted is not None and {without_positions(part) for part in wanted} <= known for _, wanted in before)
 

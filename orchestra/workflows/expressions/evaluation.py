@@ -76,7 +76,9 @@ class PathExpression(NonMappingExpression, msgspec.Struct, frozen=True, gc=False
         if self.collects_values and self.root not in bindings:
             return []
         if self.root not in bindings:
-            raise OrchestraError("L061", f"${{{self.source}}}: {self.root} has no value", hint="use first_of, or a fallback")
+            raise OrchestraError(
+                "L061", f"${{{self.source}}}: {self.root} has no value", hint="use first_of, or a fallback"
+            )
         value = bindings[self.root]
         for number, step in enumerate(self.steps):
             if isinstance(step, str) and isinstance(value, Mapping):
@@ -175,7 +177,9 @@ class Comprehension(NonMappingExpression):
         items = self.items.evaluate(bindings)
         if len(items) > MAX_ELEMENTS:
             raise OrchestraError(
-                "L061", f"${{{self.source}}}: {len(items):,} elements; at most {MAX_ELEMENTS:,}", hint="use a tool for long lists"
+                "L061",
+                f"${{{self.source}}}: {len(items):,} elements; at most {MAX_ELEMENTS:,}",
+                hint="use a tool for long lists",
             )
         inner = _ElementBindings(bindings)
         found = []
@@ -212,7 +216,9 @@ class TextExpression(NonMappingExpression, msgspec.Struct, frozen=True, gc=False
     schema: Schema
 
     def evaluate(self, bindings: Mapping[str, Any]) -> str:
-        text = "".join(part if isinstance(part, str) else render_scalar(part.evaluate(bindings)) for part in self.pieces)
+        text = "".join(
+            part if isinstance(part, str) else render_scalar(part.evaluate(bindings)) for part in self.pieces
+        )
         if len(text) > MAX_STRING_LENGTH:
             raise length_error(len(text))
         return text
@@ -243,7 +249,9 @@ class ListExpression(NonMappingExpression, msgspec.Struct, frozen=True, gc=False
     @staticmethod
     def tuple_schema(schemas: Sequence[Schema]) -> Schema:
         """The type of a list of values of these types, in this order."""
-        return bundle_definitions({"type": "array", "prefixItems": list(schemas), "minItems": len(schemas), "maxItems": len(schemas)})
+        return bundle_definitions(
+            {"type": "array", "prefixItems": list(schemas), "minItems": len(schemas), "maxItems": len(schemas)}
+        )
 
     def evaluate(self, bindings: Mapping[str, Any]) -> list[Any]:
         return [item.evaluate(bindings) for item in self.items]
@@ -252,7 +260,9 @@ class ListExpression(NonMappingExpression, msgspec.Struct, frozen=True, gc=False
 def length_error(length: int) -> OrchestraError:
     """The error of a string over the limit."""
     return OrchestraError(
-        "L062", f"a text of {length:,} characters; at most {MAX_STRING_LENGTH:,}", hint="let a tool put long texts together"
+        "L062",
+        f"a text of {length:,} characters; at most {MAX_STRING_LENGTH:,}",
+        hint="let a tool put long texts together",
     )
 
 
@@ -263,4 +273,6 @@ def render_scalar(value: Any) -> str:
         return value
     if isinstance(value, bool | int | float):
         return json.dumps(value)
-    raise OrchestraError("L061", f"{'null' if value is None else 'a list or mapping'} cannot stand in a text", hint="read a field of it")
+    raise OrchestraError(
+        "L061", f"{'null' if value is None else 'a list or mapping'} cannot stand in a text", hint="read a field of it"
+    )

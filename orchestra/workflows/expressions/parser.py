@@ -19,9 +19,7 @@ MAX_MACROS = 12
 MAX_LEVELS = 48
 """Characters of one reference, macros inside macros, and levels of its tree, at most."""
 
-_RESERVED_WORDS = (
-    """as break const continue else false for function if import in let loop package namespace null return true var void while"""
-)
+_RESERVED_WORDS = """as break const continue else false for function if import in let loop package namespace null return true var void while"""
 KEYWORDS = frozenset(re.findall(r"\w+", _RESERVED_WORDS))
 """Words of CEL that cannot be names."""
 MACROS = {"all": (2,), "exists": (2,), "exists_one": (2,), "map": (2, 3), "filter": (2,)}
@@ -138,7 +136,18 @@ class CelMap(msgspec.Struct, frozen=True):
 
 
 CelTree: TypeAlias = (
-    CelLiteral | CelName | CelSelect | CelIndex | CelCall | CelMacro | CelUnary | CelBinary | CelLogic | CelConditional | CelList | CelMap
+    CelLiteral
+    | CelName
+    | CelSelect
+    | CelIndex
+    | CelCall
+    | CelMacro
+    | CelUnary
+    | CelBinary
+    | CelLogic
+    | CelConditional
+    | CelList
+    | CelMap
 )
 
 
@@ -180,7 +189,11 @@ def parse(text: str) -> CelTree:
     """The tree of an expression. Raises `CelSyntaxError`."""
     if len(text) > MAX_LENGTH:
         raise CelSyntaxError(
-            f"{len(text):,} characters; at most {MAX_LENGTH:,}", 0, len(text), "compute a part in a node of its own", too_large=True
+            f"{len(text):,} characters; at most {MAX_LENGTH:,}",
+            0,
+            len(text),
+            "compute a part in a node of its own",
+            too_large=True,
         )
     parser = _Parser(text)
     tree = parser.expression()
@@ -196,7 +209,11 @@ def _check_limits(tree: CelTree) -> None:
         here, level, macros = waiting.pop()
         macros += isinstance(here, CelMacro)
         if level > MAX_LEVELS or macros > MAX_MACROS:
-            what = f"more than {MAX_MACROS} macros inside each other" if macros > MAX_MACROS else f"more than {MAX_LEVELS} levels"
+            what = (
+                f"more than {MAX_MACROS} macros inside each other"
+                if macros > MAX_MACROS
+                else f"more than {MAX_LEVELS} levels"
+            )
             raise CelSyntaxError(what, here.start, here.end, "compute a part in a node of its own", too_large=True)
         waiting += [(child, level + 1, macros) for child in children(here)]
 
@@ -212,7 +229,20 @@ _TOKEN = re.compile(
 )
 _RAW_STRING = re.compile(r"[rR]('''|\"\"\"|'|\")(.*)\1", re.DOTALL)
 _ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-3][0-7]{2})|(.))", re.DOTALL)
-_ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\", "?": "?", '"': '"', "'": "'", "`": "`"}
+_ESCAPES = {
+    "a": "\a",
+    "b": "\b",
+    "f": "\f",
+    "n": "\n",
+    "r": "\r",
+    "t": "\t",
+    "v": "\v",
+    "\\": "\\",
+    "?": "?",
+    '"': '"',
+    "'": "'",
+    "`": "`",
+}
 _RELATIONS = frozenset({"==", "!=", "<", "<=", ">", ">=", "in"})
 _OPERATOR_HINTS = {"and": "&&", "or": "||", "not": "!", "True": "true", "False": "false", "None": "null", "is": "=="}
 
@@ -260,7 +290,11 @@ class _Parser:
         self.depth += 1
         if self.depth > MAX_LEVELS:
             raise CelSyntaxError(
-                f"more than {MAX_LEVELS} levels", self.start, self.end, "compute a part in a node of its own", too_large=True
+                f"more than {MAX_LEVELS} levels",
+                self.start,
+                self.end,
+                "compute a part in a node of its own",
+                too_large=True,
             )
         tree = self.logic("||")
         if self.accept("?"):
@@ -322,7 +356,11 @@ class _Parser:
         word, start = self.lookahead, self.start if at is None else at
         self.advance()
         if self.kind == "name" and self.start == self.previous_end:
-            self.fail("unsigned integers have no JSON form" if self.lookahead in "uU" else f"unexpected {self.lookahead!r} after a number")
+            self.fail(
+                "unsigned integers have no JSON form"
+                if self.lookahead in "uU"
+                else f"unexpected {self.lookahead!r} after a number"
+            )
         if word[:2] in ("0x", "0X"):
             value: int | float = int(sign + word, 16)
         elif word.isdigit():
@@ -369,7 +407,10 @@ class _Parser:
             return CelCall(word, None, args, at, self.previous_end)
         if word in KEYWORDS:
             raise CelSyntaxError(
-                f"{word!r} is a word of CEL, and no name", at, self.previous_end, f'a field of that name is written input["{word}"]'
+                f"{word!r} is a word of CEL, and no name",
+                at,
+                self.previous_end,
+                f'a field of that name is written input["{word}"]',
             )
         return CelName(word, at, self.previous_end)
 
@@ -407,7 +448,9 @@ class _Parser:
 
     def member(self, of: CelTree) -> CelTree:
         if self.kind != "name":
-            self.fail(f"expected a field's name, got {self.lookahead or 'the end'!r}", 'another name is written ["the name"]')
+            self.fail(
+                f"expected a field's name, got {self.lookahead or 'the end'!r}", 'another name is written ["the name"]'
+            )
         word, at = self.lookahead, self.start
         self.advance()
         if not self.accept("("):
@@ -416,7 +459,12 @@ class _Parser:
         if word not in MACROS:
             return CelCall(word, of, args, of.start, self.previous_end)
         if len(args) not in MACROS[word] or not isinstance(args[0], CelName):
-            raise CelSyntaxError(f"{word} takes a variable and what to do with it", at, self.previous_end, f"write list.{word}(x, ...x...)")
+            raise CelSyntaxError(
+                f"{word} takes a variable and what to do with it",
+                at,
+                self.previous_end,
+                f"write list.{word}(x, ...x...)",
+            )
         return CelMacro(word, of, args[0], args[1:], of.start, self.previous_end)
 
 
@@ -431,7 +479,9 @@ def _unquote(word: str, at: int) -> str:
         if number is None and match[5] in _ESCAPES:
             return _ESCAPES[match[5]]
         if number is None or number > 0x10FFFF or 0xD800 <= number <= 0xDFFF:
-            raise CelSyntaxError(f"{match[0]} is no character", at + match.start(), at + match.end(), "write the character itself")
+            raise CelSyntaxError(
+                f"{match[0]} is no character", at + match.start(), at + match.end(), "write the character itself"
+            )
         return chr(number)
 
     return _ESCAPE.sub(unescape, word[quotes:-quotes])
@@ -459,7 +509,8 @@ def escape_references(value: Any) -> Any:
 
 
 _REFERENCE_TOKEN = re.compile(
-    r"""[rR]?(?:'''(?:[^\\]|\\.)*?'''|\"\"\"(?:[^\\]|\\.)*?\"\"\"|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|[^'"{}]+|[{}]|['"]""", re.DOTALL
+    r"""[rR]?(?:'''(?:[^\\]|\\.)*?'''|\"\"\"(?:[^\\]|\\.)*?\"\"\"|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|[^'"{}]+|[{}]|['"]""",
+    re.DOTALL,
 )
 
 

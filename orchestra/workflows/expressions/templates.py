@@ -46,8 +46,21 @@ from orchestra.workflows.expressions.parser import (
     sole_reference,
     split_template,
 )
-from orchestra.workflows.expressions.plain_paths import MAX_PLAIN_LENGTH, PlainPath, parse_plain_path, parse_plain_template
-from orchestra.workflows.expressions.type_checker import STR, TIME, ExpressionError, TypeChecker, mapped_node_error, path_of, value_kinds
+from orchestra.workflows.expressions.plain_paths import (
+    MAX_PLAIN_LENGTH,
+    PlainPath,
+    parse_plain_path,
+    parse_plain_template,
+)
+from orchestra.workflows.expressions.type_checker import (
+    STR,
+    TIME,
+    ExpressionError,
+    TypeChecker,
+    mapped_node_error,
+    path_of,
+    value_kinds,
+)
 from orchestra.workflows.program import Expression
 
 MAX_DEPTH = 64
@@ -68,9 +81,13 @@ def _no_place(path: tuple[str | int, ...]) -> SourceLocation | None:
     return None
 
 
-def _compile(value: Any, types: Mapping[str, Schema], place_of: PlaceLookup, steps: tuple[str | int, ...]) -> Expression:
+def _compile(
+    value: Any, types: Mapping[str, Schema], place_of: PlaceLookup, steps: tuple[str | int, ...]
+) -> Expression:
     if len(steps) > MAX_DEPTH:
-        raise InputError("L011", f"nested deeper than {MAX_DEPTH}", location=place_of(()), hint="build the value in a tool")
+        raise InputError(
+            "L011", f"nested deeper than {MAX_DEPTH}", location=place_of(()), hint="build the value in a tool"
+        )
     if isinstance(value, str):
         if "${" not in value:
             return constant_expression(value)
@@ -86,11 +103,15 @@ def _compile(value: Any, types: Mapping[str, Schema], place_of: PlaceLookup, ste
         listed = tuple(_compile_parts(enumerate(value), types, place_of, steps).values())
         if all(isinstance(part, ConstantFormula) for part in listed):
             return constant_expression([part.evaluate({}) for part in listed])
-        return ListExpression(listed, _all_references(listed), ListExpression.tuple_schema([part.schema for part in listed]))
+        return ListExpression(
+            listed, _all_references(listed), ListExpression.tuple_schema([part.schema for part in listed])
+        )
     return constant_expression(value)
 
 
-def _compile_parts(entries: Any, types: Mapping[str, Schema], place_of: PlaceLookup, steps: tuple[str | int, ...]) -> dict[Any, Expression]:
+def _compile_parts(
+    entries: Any, types: Mapping[str, Schema], place_of: PlaceLookup, steps: tuple[str | int, ...]
+) -> dict[Any, Expression]:
     found: dict[Any, Expression] = {}
     errors: list[InputError] = []
     for key, part in entries:
@@ -139,7 +160,11 @@ def _compile_text(text: str, types: Mapping[str, Schema], place: SourceLocation 
         _check_text_part(found, piece.source, where)
         parts.append(IntegerExpression(found) if value_kinds(found.schema) & {"int", "float"} == {"int"} else found)
     read = [part for part in parts if not isinstance(part, str)]
-    return TextExpression(tuple(parts), _all_references(read), STR) if read else constant_expression("".join(map(str, parts)))
+    return (
+        TextExpression(tuple(parts), _all_references(read), STR)
+        if read
+        else constant_expression("".join(map(str, parts)))
+    )
 
 
 class _LineScanner:
@@ -172,9 +197,16 @@ def _check_text_part(reference: Expression, source: str, place: SourceLocation |
         return
     if "null" in found and found <= {"str", "int", "float", "bool", "null"}:
         hint = f'say what stands there then: ${{{source} != null ? {source} : ""}}'
-        raise InputError("L057", f"{source} may be null ({format_type(reference.schema)}), and stands in a text", location=place, hint=hint)
+        raise InputError(
+            "L057",
+            f"{source} may be null ({format_type(reference.schema)}), and stands in a text",
+            location=place,
+            hint=hint,
+        )
     hint = "read one of its fields, or let a tool write it"
-    raise InputError("L059", f"{source} is {format_type(reference.schema)}, and cannot stand in a text", location=place, hint=hint)
+    raise InputError(
+        "L059", f"{source} is {format_type(reference.schema)}, and cannot stand in a text", location=place, hint=hint
+    )
 
 
 def compile_reference(source: str, types: Mapping[str, Schema], place: SourceLocation | None = None) -> Expression:
@@ -185,7 +217,10 @@ def compile_reference(source: str, types: Mapping[str, Schema], place: SourceLoc
         code = "L056" if error.too_large else "L050"
         where = _sub_place(place, source, error.start, error.end)
         raise InputError(
-            code, f"not an expression: {error.reason}", location=where, hint=error.hint or "CEL, as in ${input.n > 3 && a.b == 'x'}"
+            code,
+            f"not an expression: {error.reason}",
+            location=where,
+            hint=error.hint or "CEL, as in ${input.n > 3 && a.b == 'x'}",
         ) from None
     except ExpressionError as fault:
         where = _sub_place(place, source, fault.start, fault.end)
@@ -215,7 +250,11 @@ class _SchemaKey:
 
 def compile_path(template: str, types: Mapping[str, Schema]) -> PathExpression | None:
     """A template that is a plain path, made ready; None for another, and for one with a fault, which `compile_template` tells."""
-    if len(template) > MAX_PLAIN_LENGTH or (known := parse_plain_template(template)) is None or (schema := types.get(known.root)) is None:
+    if (
+        len(template) > MAX_PLAIN_LENGTH
+        or (known := parse_plain_template(template)) is None
+        or (schema := types.get(known.root)) is None
+    ):
         return None
     if not known.steps:
         return None if MAP_MARKER in schema else PathExpression(known.root, (), schema, known.source, known.references)
@@ -229,7 +268,14 @@ def _follow_path(path: PlainPath, schema: Schema) -> PathExpression | None:
     if (end := resolve_steps(schema, path.steps)) is None:
         return None
     return PathExpression(
-        path.root, path.steps, end.schema, path.source, path.references, end.checks_each_step, end.collects_values, end.defaults
+        path.root,
+        path.steps,
+        end.schema,
+        path.source,
+        path.references,
+        end.checks_each_step,
+        end.collects_values,
+        end.defaults,
     )
 
 
@@ -275,7 +321,12 @@ def _compile_reference(source: str, types: Mapping[str, Schema]) -> Expression:
     if value_kinds(schema) & {"time"}:
         raise ExpressionError("L059", f"{source} is a time, and has no JSON form", tree, hint=f"write string({source})")
     if _TIME_FUNCTIONS.search(source) and _has_time(schema):
-        raise ExpressionError("L059", f"{source} has a time in it, which has no JSON form", tree, hint="write string(...) around each time")
+        raise ExpressionError(
+            "L059",
+            f"{source} has a time in it, which has no JSON form",
+            tree,
+            hint="write string(...) around each time",
+        )
     return _build_expression(tree, checker)
 
 
@@ -311,7 +362,9 @@ def _build_path(tree: CelTree, checker: TypeChecker) -> PathExpression:
         owners.insert(0, checker.schemas[id(here)])
     root = here.name if isinstance(here, CelName) else ""
     defaults = {
-        number: entry for number, (owner, step) in enumerate(zip(owners, steps, strict=True)) for entry in _field_default(owner, step)
+        number: entry
+        for number, (owner, step) in enumerate(zip(owners, steps, strict=True))
+        for entry in _field_default(owner, step)
     }
     return PathExpression(
         root,
@@ -338,7 +391,9 @@ def _build_comprehension(tree: CelMacro, checker: TypeChecker) -> Expression:
     test = bodies[0] if tree.kind == "filter" or len(bodies) == 2 else None
     body = None if tree.kind == "filter" else bodies[-1]
     references = _all_references([over, *bodies]) - {tree.variable.name}
-    return Comprehension(checker.source(tree), over, tree.variable.name, test, body, checker.schemas[id(tree)], references)
+    return Comprehension(
+        checker.source(tree), over, tree.variable.name, test, body, checker.schemas[id(tree)], references
+    )
 
 
 def _build_cel(tree: CelTree, checker: TypeChecker) -> Expression:
@@ -359,7 +414,11 @@ def _generate_cel(tree: CelTree, checker: TypeChecker, *, hoist: bool) -> CelExp
         hint = "compute a part in a node of its own" if code == "L056" else "look at the types of its parts"
         raise ExpressionError(code, f"{checker.source(tree)}: {program.compile_error}", tree, hint=hint)
     feeds = tuple(
-        VariableBinding(f"v{number}", _build_expression(slot.tree, checker), make_converter(slot.schema) if slot.type != "string" else None)
+        VariableBinding(
+            f"v{number}",
+            _build_expression(slot.tree, checker),
+            make_converter(slot.schema) if slot.type != "string" else None,
+        )
         for number, slot in enumerate(writer.variables)
     )
     schema = checker.schemas[id(tree)]
@@ -375,12 +434,18 @@ def _check_constants(tree: CelTree, checker: TypeChecker) -> None:
             _evaluate_constant(tree, checker)
         return
     match tree:
-        case CelBinary("/" | "%", _, right) if _is_constant(right, frozenset()) and _constant_value(right, checker) == 0:
-            raise ExpressionError("L055", f"{checker.source(tree)} divides by zero", tree, hint="divide by something else")
+        case CelBinary("/" | "%", _, right) if (
+            _is_constant(right, frozenset()) and _constant_value(right, checker) == 0
+        ):
+            raise ExpressionError(
+                "L055", f"{checker.source(tree)} divides by zero", tree, hint="divide by something else"
+            )
         case CelCall("matches", of, args):
             pattern = args[-1]
             if _is_constant(pattern, frozenset()):
-                _evaluate_constant(CelCall("matches", None, (CelLiteral("", 0, 0), pattern), pattern.start, pattern.end), checker)
+                _evaluate_constant(
+                    CelCall("matches", None, (CelLiteral("", 0, 0), pattern), pattern.start, pattern.end), checker
+                )
             for part in (*args[:-1], *([of] if of is not None else [])):
                 _check_constants(part, checker)
         case _:

@@ -63,9 +63,9 @@ def _is_contradiction(items: tuple[CelTree, ...]) -> bool:
     refused: set[tuple[FieldPath, str]] = set()
     for item in items:
         match item:
-            case CelBinary("==" | "!=" as op, left, CelLiteral(value)) | CelBinary("==" | "!=" as op, CelLiteral(value), left) if (
-                path := path_of(left)
-            ):
+            case CelBinary("==" | "!=" as op, left, CelLiteral(value)) | CelBinary(
+                "==" | "!=" as op, CelLiteral(value), left
+            ) if path := path_of(left):
                 if op == "!=":
                     refused.add((path, repr(value)))
                 elif path in wanted and repr(wanted[path]) != repr(value):

@@ -54,7 +54,18 @@ TIME: Schema = {"x-cel": "a time", "type": "x-time"}
 
 _STRING_PREDICATES = {"contains": STR, "startsWith": STR, "endsWith": STR, "matches": STR}
 _CONVERSIONS = {"string": STR, "int": INT, "double": FLOAT, "bool": BOOL, "timestamp": TIME, "duration": TIME}
-_TIME_PARTS = ("FullYear", "Month", "Date", "DayOfMonth", "DayOfWeek", "DayOfYear", "Hours", "Minutes", "Seconds", "Milliseconds")
+_TIME_PARTS = (
+    "FullYear",
+    "Month",
+    "Date",
+    "DayOfMonth",
+    "DayOfWeek",
+    "DayOfYear",
+    "Hours",
+    "Minutes",
+    "Seconds",
+    "Milliseconds",
+)
 _TIME_GETTERS = frozenset(f"get{part}" for part in _TIME_PARTS)
 FUNCTIONS = ("size", "has", "dyn", *_CONVERSIONS, *_STRING_PREDICATES, "all", "exists", "exists_one", "map", "filter")
 _FUNCTION_HINTS = {
@@ -97,7 +108,16 @@ def value_kinds(schema: Schema) -> frozenset[str]:
     return frozenset(found)
 
 
-_KIND_BY_PYTHON_TYPE = {str: "str", int: "int", float: "float", bool: "bool", type(None): "null", list: "list", tuple: "list", dict: "map"}
+_KIND_BY_PYTHON_TYPE = {
+    str: "str",
+    int: "int",
+    float: "float",
+    bool: "bool",
+    type(None): "null",
+    list: "list",
+    tuple: "list",
+    dict: "map",
+}
 _KIND_BY_JSON_TYPE = {
     "string": "str",
     "integer": "int",
@@ -193,7 +213,9 @@ class TypeChecker:
                 return union([first, second])
             case CelList(items):
                 parts = [self.check(one) for one in items]
-                return bundle_definitions({"type": "array", "items": union(parts), "minItems": len(items), "maxItems": len(items)})
+                return bundle_definitions(
+                    {"type": "array", "items": union(parts), "minItems": len(items), "maxItems": len(items)}
+                )
             case CelMap(pairs):
                 return self._check_map(pairs)
 
@@ -228,7 +250,9 @@ class TypeChecker:
     def _null_error(self, tree: CelTree, of: CelTree, reason: str) -> ExpressionError:
         text = self.source(of)
         whole = self.source(tree)
-        return ExpressionError("L057", f"{text} {reason}", tree, hint=f"say what happens then: {text} != null ? {whole} : ...")
+        return ExpressionError(
+            "L057", f"{text} {reason}", tree, hint=f"say what happens then: {text} != null ? {whole} : ..."
+        )
 
     def _check_value(self, tree: CelTree) -> Schema:
         """The type of a tree that is read as a value of its own, and so is no mapped node."""
@@ -242,13 +266,23 @@ class TypeChecker:
         if isinstance(key, CelLiteral) and isinstance(key.value, str):
             return self._check_select(tree, of, key.value)
         at = value_kinds(self._check_value(key))
-        if isinstance(key, CelLiteral) and isinstance(key.value, int) and not isinstance(key.value, bool) and key.value < 0:
+        if (
+            isinstance(key, CelLiteral)
+            and isinstance(key.value, int)
+            and not isinstance(key.value, bool)
+            and key.value < 0
+        ):
             text = self.source(of)
             raise ExpressionError(
-                "L055", f"[{key.value}] is never an element", key, hint=f"from the end it is {text}[size({text}) - {-key.value}]"
+                "L055",
+                f"[{key.value}] is never an element",
+                key,
+                hint=f"from the end it is {text}[size({text}) - {-key.value}]",
             )
         if not at <= {"int", "any"} and "list" in value_kinds(inner):
-            raise ExpressionError("L053", f"an index is an int, and {self.source(key)} is {format_type(self.schemas[id(key)])}", key)
+            raise ExpressionError(
+                "L053", f"an index is an int, and {self.source(key)} is {format_type(self.schemas[id(key)])}", key
+            )
         if value_kinds(inner) == {"map"}:
             if not at & {"str", "any"}:  # else it is looked up when it is known
                 self._require_kind(key, {"str"}, "a text, as a key is")
@@ -256,7 +290,11 @@ class TypeChecker:
         found = item_type(inner, key.value if isinstance(key, CelLiteral) and isinstance(key.value, int) else None)
         if isinstance(found, dict):
             return found
-        raise self._null_error(tree, of, found) if found.startswith("may be null") else ExpressionError("L052", found, tree)
+        raise (
+            self._null_error(tree, of, found)
+            if found.startswith("may be null")
+            else ExpressionError("L052", found, tree)
+        )
 
     def _require_boolean(self, tree: CelTree) -> None:
         schema = self._check_value(tree)
@@ -293,7 +331,11 @@ class TypeChecker:
             raise self._null_error(tree, tree, f"may be null ({format_type(schema)})")
         if not have <= allowed | {"any"}:
             raise ExpressionError("L053", f"{self._describe(tree)}, and not {what}", tree)
-        return {"str": STR, "int": INT, "float": FLOAT, "bool": BOOL}.get(next(iter(have)), schema) if len(have) == 1 else ANY
+        return (
+            {"str": STR, "int": INT, "float": FLOAT, "bool": BOOL}.get(next(iter(have)), schema)
+            if len(have) == 1
+            else ANY
+        )
 
     def _check_binary(self, tree: CelTree, op: str, left: CelTree, right: CelTree) -> Schema:
         first, second = self._check_value(left), self._check_value(right)
@@ -328,7 +370,9 @@ class TypeChecker:
             return
         if value is None:
             if "null" not in value_kinds(schema) and "any" not in value_kinds(schema):
-                raise ExpressionError("L054", f"{text} is {format_type(schema)}: it is never null", tree, hint="leave the comparison out")
+                raise ExpressionError(
+                    "L054", f"{text} is {format_type(schema)}: it is never null", tree, hint="leave the comparison out"
+                )
             return
         if (found := allowed_values(schema, value)) is not None:
             known = ", ".join(map(repr, found.values[:8]))
@@ -342,8 +386,14 @@ class TypeChecker:
                 if isinstance(one, CelLiteral):
                     self._reject_impossible(tree, left, one, first)
         if not value_kinds(second) <= {"list", "map", "any"}:
-            hint = f"in a text: {self.source(right)}.contains({self.source(left)})" if value_kinds(second) == {"str"} else ""
-            raise ExpressionError("L053", f"{self.source(right)} is {format_type(second)}, and not a list", right, hint=hint)
+            hint = (
+                f"in a text: {self.source(right)}.contains({self.source(left)})"
+                if value_kinds(second) == {"str"}
+                else ""
+            )
+            raise ExpressionError(
+                "L053", f"{self.source(right)} is {format_type(second)}, and not a list", right, hint=hint
+            )
         inside = element_type(second) if value_kinds(second) == {"list"} else ANY
         a, b = value_kinds(first), value_kinds(inside) if isinstance(inside, dict) else frozenset({"any"})
         if "any" not in a | b and not a & b and not (isinstance(right, CelList) and not right.items):
@@ -352,7 +402,9 @@ class TypeChecker:
             raise ExpressionError("L053", f"{self._describe(left)}, and {self._describe(right)}", tree)
         return BOOL
 
-    def _check_arithmetic(self, tree: CelTree, op: str, first: tuple[CelTree, Schema], second: tuple[CelTree, Schema]) -> Schema:
+    def _check_arithmetic(
+        self, tree: CelTree, op: str, first: tuple[CelTree, Schema], second: tuple[CelTree, Schema]
+    ) -> Schema:
         """Arithmetic, and the order of values."""
         order = op in ("<", "<=", ">", ">=")
         allowed = {"+": {"str", "int", "float", "list", "time"}, "%": {"int"}}.get(op, {"int", "float", "time"})
@@ -368,7 +420,11 @@ class TypeChecker:
         if a != b:
             if a | b == {"int", "float"}:
                 raise self._mixed_numbers_error(tree, left, right, a)
-            hint = f"write string({self.source(left if b == {'str'} else right)})" if op == "+" and {"str"} in (a, b) else ""
+            hint = (
+                f"write string({self.source(left if b == {'str'} else right)})"
+                if op == "+" and {"str"} in (a, b)
+                else ""
+            )
             raise ExpressionError("L053", f"{self._describe(left)} and {self._describe(right)}", tree, hint=hint)
         if order:
             return BOOL
@@ -423,10 +479,14 @@ class TypeChecker:
         if not value_kinds(over) <= {"list", "map", "any"}:
             if "null" in value_kinds(over):
                 raise self._null_error(tree, tree.items, f"may be null ({format_type(over)})")
-            raise ExpressionError("L053", f"{self.source(tree.items)} is {format_type(over)}, and not a list", tree.items)
+            raise ExpressionError(
+                "L053", f"{self.source(tree.items)} is {format_type(over)}, and not a list", tree.items
+            )
         name = tree.variable.name
         if name in self.variables or name in self.types:
-            raise ExpressionError("L051", f"the variable {name!r} hides another of that name", tree.variable, hint="give it another name")
+            raise ExpressionError(
+                "L051", f"the variable {name!r} hides another of that name", tree.variable, hint="give it another name"
+            )
         inner = element_type(over) if value_kinds(over) == {"list"} else STR if value_kinds(over) == {"map"} else ANY
         self.variables[name] = inner if isinstance(inner, dict) else ANY
         schema = self._check_macro_bodies(tree, over)
@@ -470,9 +530,9 @@ def paths_not_null(test: CelTree, holds: bool) -> frozenset[FieldPath]:
             return paths_not_null(of, not holds)
         case CelLogic(op, items) if (op == "&&") == holds:
             return frozenset().union(*(paths_not_null(one, holds) for one in items))
-        case CelBinary("!=" | "==" as op, left, CelLiteral(None)) | CelBinary("!=" | "==" as op, CelLiteral(None), left) if (
-            op == "!="
-        ) == holds:
+        case CelBinary("!=" | "==" as op, left, CelLiteral(None)) | CelBinary(
+            "!=" | "==" as op, CelLiteral(None), left
+        ) if (op == "!=") == holds:
             path = path_of(left)
             return frozenset({path}) if path else frozenset()
         case CelBinary("==", left, CelLiteral(value)) if holds and value is not None:
@@ -486,7 +546,11 @@ def mapped_node_error(tree: CelTree, text: str) -> ExpressionError:
     """The fault of reading a node under `each` without `.values`."""
     why = f"{text} runs once for each element, and some may give no value"
     return ExpressionError(
-        "L058", f"{text} is not one value", tree, hint=f"write ${{{text}.values}} for the list of those that did", why=why
+        "L058",
+        f"{text} is not one value",
+        tree,
+        hint=f"write ${{{text}.values}} for the list of those that did",
+        why=why,
     )
 
 

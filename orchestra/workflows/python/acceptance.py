@@ -20,12 +20,26 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, overload
 from typing_extensions import TypeVar
 
 from orchestra.core.errors import InputError
-from orchestra.verification.check_expression import AllOf, AnyOf, CheckExpression, CheckSyntaxError, flatten, parse_check
+from orchestra.verification.check_expression import (
+    AllOf,
+    AnyOf,
+    CheckExpression,
+    CheckSyntaxError,
+    flatten,
+    parse_check,
+)
 from orchestra.verification.custom_checks import tool_reference
 from orchestra.verification.rederivation import MAX_SAMPLES
 from orchestra.workflows.model import VerifyNode
 from orchestra.workflows.python.pending import display_text, node_value
-from orchestra.workflows.python.placeholders import Maybe, Placeholder, contains_placeholder, peek, rename_to_variable, template_with_type
+from orchestra.workflows.python.placeholders import (
+    Maybe,
+    Placeholder,
+    contains_placeholder,
+    peek,
+    rename_to_variable,
+    template_with_type,
+)
 from orchestra.workflows.python.scopes import TracedNode, TraceScope, current_scope, require_scope, trace_error
 from orchestra.workflows.python.steps import Tool
 
@@ -72,7 +86,9 @@ class Check:
         try:
             return flatten(AllOf, [parse_check(name) for name in self.names])
         except (CheckSyntaxError, IndexError) as error:
-            raise trace_error("W016", f"{self} is no check: {error}", hint='quote | entailment, or Check("quote")') from None
+            raise trace_error(
+                "W016", f"{self} is no check: {error}", hint='quote | entailment, or Check("quote")'
+            ) from None
 
     def __str__(self) -> str:
         return " & ".join(f"({name})" if "|" in name and len(self.names) > 1 else name for name in self.names)
@@ -175,7 +191,9 @@ def rederive(agent: Step[..., Any] | str, /) -> Check:
 def agree(samples: int = 5, /) -> Check:
     """Most of so many samples of the agent itself, 2 to 16, say the same. It lifts what other checks leave open, not what they deny."""
     if isinstance(samples, bool) or not isinstance(samples, int) or not 2 <= samples <= MAX_SAMPLES:
-        raise trace_error("W016", f"agree({samples!r}) is no number of samples from 2 to {MAX_SAMPLES}", hint="agree(5)")
+        raise trace_error(
+            "W016", f"agree({samples!r}) is no number of samples from 2 to {MAX_SAMPLES}", hint="agree(5)"
+        )
     return Check(f"agree({samples})")
 
 
@@ -225,7 +243,9 @@ def accepted(
     node.fields |= _acceptance_fields(wanted, against, accept)
     if score is not None:
         if score != combined:
-            raise trace_error("W016", f"score={score!r} is no way to make one score of many", hint="score=combined, or leave it out")
+            raise trace_error(
+                "W016", f"score={score!r} is no way to make one score of many", hint="score=combined, or leave it out"
+            )
         node.fields["score"] = score
     scope.root.steps += wanted.steps
     node.fields["otherwise"] = tuple(action.name for action in _require_actions(otherwise))
@@ -240,29 +260,45 @@ def _producing_node(value: Any, scope: TraceScope, word: str) -> TracedNode:
         inside = "map_(lambda item: accepted(...), items)" if value._is_list else "when(condition, accepted(...))"
         raise trace_error("W016", f"{word}() comes first, and {text} may be missing already", hint=inside)
     if type(value) is not Placeholder:
-        raise trace_error("W016", f"{word}() takes the result of a call, and this is known now", hint=f"{word}(reader(...), checks=quote)")
+        raise trace_error(
+            "W016",
+            f"{word}() takes the result of a call, and this is known now",
+            hint=f"{word}(reader(...), checks=quote)",
+        )
     node = value._expression.node
     if node is not None and "each" in node.fields:
         hint = f"map_(lambda item: {word}(..., checks=...), ...)"
-        raise trace_error("W016", f"{display_text(value._expression)} is a list: each element is accepted by itself", hint=hint)
+        raise trace_error(
+            "W016", f"{display_text(value._expression)} is a list: each element is accepted by itself", hint=hint
+        )
     if node is None or node.scope is not scope or value._expression.cel != node.name:
         text, called = display_text(value._expression), next(iter(value._expression.needs), None)
         rest = text.removeprefix(called.name) if called is not None and len(value._expression.needs) == 1 else text
-        hint = f"{word}({called.name}(...), checks=...){rest}" if called is not None and rest != text else "write it around the call"
+        hint = (
+            f"{word}({called.name}(...), checks=...){rest}"
+            if called is not None and rest != text
+            else "write it around the call"
+        )
         raise trace_error("W016", f"{word}() takes the result of one call, and {text} is not one", hint=hint)
     if node.fallback_for:
         hint = f"first_of({word}({node.fallback_for}(...), checks=..., otherwise=[abstain]), otherwise=lambda: ...)"
         text = display_text(value._expression)
         raise trace_error("W016", f"{word}() comes first, and {text} is a call and what stands in for it", hint=hint)
     if "checks" in node.fields:
-        raise trace_error("W016", f"{display_text(value._expression)} has its checks already", hint="checks=quote & numbers")
+        raise trace_error(
+            "W016", f"{display_text(value._expression)} has its checks already", hint="checks=quote & numbers"
+        )
     return node
 
 
 def _require_checks(checks: object) -> Check:
     if isinstance(checks, Check | Tool) and (found := to_check(checks)).names:
         return found
-    hint = "@tool(effect='pure') makes one of a function" if inspect.isfunction(checks) else "checks=quote & numbers, or quote | entailment"
+    hint = (
+        "@tool(effect='pure') makes one of a function"
+        if inspect.isfunction(checks)
+        else "checks=quote & numbers, or quote | entailment"
+    )
     raise trace_error("W016", f"checks={checks!r} are no checks", hint=hint)
 
 
@@ -287,15 +323,23 @@ def parse_accept(accept: AcceptThreshold) -> AcceptThreshold:
 def _require_actions(otherwise: Sequence[RecoveryAction | AbstainAction]) -> Sequence[RecoveryAction | AbstainAction]:
     if not isinstance(otherwise, list | tuple):
         name = otherwise.name if isinstance(otherwise, RecoveryAction | AbstainAction) else "retry"
-        said = f"otherwise={name}" if isinstance(otherwise, RecoveryAction | AbstainAction) else "what otherwise=... is given"
+        said = (
+            f"otherwise={name}"
+            if isinstance(otherwise, RecoveryAction | AbstainAction)
+            else "what otherwise=... is given"
+        )
         raise trace_error("W016", f"{said} is no list of what to do", hint=f"otherwise=[{name}]")
     for action in otherwise:
         if contains_placeholder(action):
             raise trace_error(
-                "W016", "otherwise=[...] has a value of the workflow in it", hint="otherwise=[ask]: what is asked needs no words"
+                "W016",
+                "otherwise=[...] has a value of the workflow in it",
+                hint="otherwise=[ask]: what is asked needs no words",
             )
         if not isinstance(action, RecoveryAction | AbstainAction):
-            raise trace_error("W016", f"otherwise=[{action!r}] is not known", hint="otherwise=[retry, escalate, ask, abstain]")
+            raise trace_error(
+                "W016", f"otherwise=[{action!r}] is not known", hint="otherwise=[retry, escalate, ask, abstain]"
+            )
     return otherwise
 
 
@@ -333,12 +377,16 @@ def verify(
     scope = require_scope("verify")
     if not contains_placeholder(value):
         raise trace_error(
-            "W016", "verify() takes a value of the workflow, and this is known now", hint="verify(answer, checks=quote, against=...)"
+            "W016",
+            "verify() takes a value of the workflow, and this is known now",
+            hint="verify(answer, checks=quote, against=...)",
         )
     text, schema = template_with_type(value)
     wanted = _require_checks(checks)
     scope.root.steps += wanted.steps
     actions = tuple(action.name for action in _require_actions(otherwise))
-    draft = scope.add_node(VerifyNode, "verified", schema, verify=text, **_acceptance_fields(wanted, against, accept), otherwise=actions)
+    draft = scope.add_node(
+        VerifyNode, "verified", schema, verify=text, **_acceptance_fields(wanted, against, accept), otherwise=actions
+    )
     made = Placeholder(node_value(draft, scope))
     return Maybe(made._expression) if "abstain" in actions else made

@@ -46,7 +46,9 @@ class AgentBy(Agent[P, A]):
         fields: dict[str, Any] = {"agent": self.choice, "with_": expression}
         if "name" in self._options:
             fields["name"] = self._options["name"]
-        return scope.add_node(self.node_type, "agent", union_type([agent.signature.output for agent in self.agents]), **fields)
+        return scope.add_node(
+            self.node_type, "agent", union_type([agent.signature.output for agent in self.agents]), **fields
+        )
 
     def _callees(self) -> tuple[Step[..., Any], ...]:
         return self.agents
@@ -66,7 +68,9 @@ def agent_by(by: object, of: Mapping[K, Agent[P, A]], /, *, otherwise: Agent[P, 
         raise trace_error("W016", f"agent_by() takes a value of the workflow, and {by!r} is known now", hint=hint)
     if reason := type_mismatch(found, _LABEL_SCHEMA):
         raise argument_type_error("agent_by(by)", by, found, {"type": "string"}, reason)
-    by_label: dict[str, Agent[P, Any]] = {str(label).lower() if isinstance(label, bool) else label: agent for label, agent in of.items()}
+    by_label: dict[str, Agent[P, Any]] = {
+        str(label).lower() if isinstance(label, bool) else label: agent for label, agent in of.items()
+    }
     agents: dict[str, Agent[..., Any]] = {}
     for agent in (*by_label.values(), *(() if otherwise is None else (otherwise,))):
         if not isinstance(agent, Agent):
@@ -93,7 +97,11 @@ def _check_labels(choice: AgentChoice, schema: Schema, text: str) -> None:
         if label not in known:
             near = closest_match(label, known)
             raise trace_error(
-                "W008", f"{text} is {python_type(schema)}: it is never {label!r}", hint=f"did you mean {near!r}?" if near else ""
+                "W008",
+                f"{text} is {python_type(schema)}: it is never {label!r}",
+                hint=f"did you mean {near!r}?" if near else "",
             )
     if missing := agent_choice.missing_labels(choice, schema):
-        raise trace_error("W016", f"agent_by({text}, ...): {missing}", hint="otherwise=AGENT, for all that is not listed")
+        raise trace_error(
+            "W016", f"agent_by({text}, ...): {missing}", hint="otherwise=AGENT, for all that is not listed"
+        )

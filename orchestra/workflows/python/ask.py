@@ -86,13 +86,19 @@ class AskAction(RecoveryAction):
                 raise trace_error("W010", f"ask() {said}: it comes first, and everything else by name", hint=_USAGE)
             if unknown := next((name for name in clauses if name not in CLAUSES), None):
                 near = closest_match(unknown, CLAUSES)
-                raise trace_error("W010", f"ask() has no {unknown!r}", hint=f"did you mean {near!r}?" if near else _USAGE)
+                raise trace_error(
+                    "W010", f"ask() has no {unknown!r}", hint=f"did you mean {near!r}?" if near else _USAGE
+                )
             text, have = template_with_type(question[0])
             if reason := type_mismatch(have, _STR):
                 raise argument_type_error("ask(question)", question[0], have, _STR, reason)
             fields, schema = {"ask": text}, _STR
             if "options" in clauses and "returns" in clauses:
-                raise trace_error("W016", "ask() takes options, which are texts, or a type that it returns", hint="leave one of them out")
+                raise trace_error(
+                    "W016",
+                    "ask() takes options, which are texts, or a type that it returns",
+                    hint="leave one of them out",
+                )
             if "options" in clauses:
                 fields["options"] = _parse_options(clauses.pop("options"))
             elif (wanted := clauses.pop("returns", str)) is not str:
@@ -111,10 +117,16 @@ def _parse_options(given: Any) -> tuple[str, ...]:
     """The texts to choose from. Raises `InputError` W016 for what is no list of texts that are known now."""
     if contains_placeholder(given):
         raise trace_error(
-            "W016", "options=[...] are known when the workflow is written, and this is a value of it", hint="options=['yes', 'no']"
+            "W016",
+            "options=[...] are known when the workflow is written, and this is a value of it",
+            hint="options=['yes', 'no']",
         )
     if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(one, str) for one in given):
-        raise trace_error("W016", f"options={plain_json(given)!r} is no list of texts", hint="options=['yes', 'no'], or returns=... a type")
+        raise trace_error(
+            "W016",
+            f"options={plain_json(given)!r} is no list of texts",
+            hint="options=['yes', 'no'], or returns=... a type",
+        )
     if not given:
         raise trace_error("W016", "options=[] has none to choose from", hint="leave it out, and any text is an answer")
     return tuple(given)

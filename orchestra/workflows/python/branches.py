@@ -15,7 +15,14 @@ from orchestra.schema.types import Schema
 from orchestra.workflows.expressions.coverage import covers, negate, parse_conditions, presence_test
 from orchestra.workflows.model import FirstOfNode
 from orchestra.workflows.python.conditions import reject_effects, require_boolean
-from orchestra.workflows.python.pending import PRECEDENCE, PendingExpression, display_text, node_value, to_guard, union_type
+from orchestra.workflows.python.pending import (
+    PRECEDENCE,
+    PendingExpression,
+    display_text,
+    node_value,
+    to_guard,
+    union_type,
+)
 from orchestra.workflows.python.placeholders import (
     Maybe,
     Placeholder,
@@ -27,7 +34,16 @@ from orchestra.workflows.python.placeholders import (
     template_with_type,
 )
 from orchestra.workflows.python.presence import always_present, guards_hold, presence_of
-from orchestra.workflows.python.scopes import NodeGuard, NodePresence, TracedNode, TraceScope, Variable, require_scope, trace, trace_error
+from orchestra.workflows.python.scopes import (
+    NodeGuard,
+    NodePresence,
+    TracedNode,
+    TraceScope,
+    Variable,
+    require_scope,
+    trace,
+    trace_error,
+)
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -84,11 +100,17 @@ def when(condition: Any, then: Any, /) -> Any:
         raise _not_a_call_error(then, expression)
     if node.fallback_for:
         hint = "when(condition, lambda: ...) guards every call in the lambda"
-        raise trace_error("W016", f"{display_text(expression)} is a call and what stands in for it, and when() guards one call", hint=hint)
+        raise trace_error(
+            "W016",
+            f"{display_text(expression)} is a call and what stands in for it, and when() guards one call",
+            hint=hint,
+        )
     if node.is_used:
         called = node.fields.get("agent") or node.fields.get("tool")
         hint = f"when(condition, lambda: {called if isinstance(called, str) else node.name}(...))"
-        raise trace_error("W016", f"{display_text(expression)} is used already, as if it were sure to be there", hint=hint)
+        raise trace_error(
+            "W016", f"{display_text(expression)} is used already, as if it were sure to be there", hint=hint
+        )
     node.guards, node.own_guard_count = (*node.guards, guard), node.own_guard_count + 1
     return Maybe(rename_to_variable(expression)._expression)
 
@@ -119,7 +141,9 @@ def first_of(a: Maybe[A], b: Maybe[B], /, *, otherwise: Callable[[], E]) -> A | 
 @overload
 def first_of(a: Maybe[A], b: Maybe[B], c: Maybe[C], /, *, otherwise: Callable[[], E]) -> A | B | C | E: ...
 @overload
-def first_of(a: Maybe[A], b: Maybe[B], c: Maybe[C], d: Maybe[D], /, *rest: Maybe[D], otherwise: Callable[[], E]) -> A | B | C | D | E: ...
+def first_of(
+    a: Maybe[A], b: Maybe[B], c: Maybe[C], d: Maybe[D], /, *rest: Maybe[D], otherwise: Callable[[], E]
+) -> A | B | C | D | E: ...
 @overload
 def first_of(a: Maybe[A], /, *, otherwise: E = ...) -> A | E: ...
 @overload
@@ -127,7 +151,9 @@ def first_of(a: Maybe[A], b: Maybe[B], /, *, otherwise: E = ...) -> A | B | E: .
 @overload
 def first_of(a: Maybe[A], b: Maybe[B], c: Maybe[C], /, *, otherwise: E = ...) -> A | B | C | E: ...
 @overload
-def first_of(a: Maybe[A], b: Maybe[B], c: Maybe[C], d: Maybe[D], /, *rest: Maybe[D], otherwise: E = ...) -> A | B | C | D | E: ...
+def first_of(
+    a: Maybe[A], b: Maybe[B], c: Maybe[C], d: Maybe[D], /, *rest: Maybe[D], otherwise: E = ...
+) -> A | B | C | D | E: ...
 def first_of(*options: Any, otherwise: Any = _UNSET) -> Any:
     """The first option that has a value, in the order written.
 
@@ -136,16 +162,24 @@ def first_of(*options: Any, otherwise: Any = _UNSET) -> Any:
     `otherwise` there may be no value at all, and the result can only be returned from the workflow.
     """
     scope = require_scope("first_of")
-    options = (*options, *(() if otherwise is _UNSET or is_lazy(otherwise) else (reject_effects(otherwise, "otherwise"),)))
+    options = (
+        *options,
+        *(() if otherwise is _UNSET or is_lazy(otherwise) else (reject_effects(otherwise, "otherwise"),)),
+    )
     arms = [_arm_template(option) for option in options]
     unsure, last = otherwise is _UNSET, otherwise
     guards: tuple[NodeGuard, ...] = ()
     if is_lazy(otherwise):
         last, guards = _trace_otherwise(scope, options, otherwise)
-        unsure = type(last) is Maybe or any("checks" in node.fields and "fallback" not in node.fields for node in _read_nodes(last))
+        unsure = type(last) is Maybe or any(
+            "checks" in node.fields and "fallback" not in node.fields for node in _read_nodes(last)
+        )
         arms.append(_arm_template(last))
     draft = scope.add_node(
-        FirstOfNode, "first", union_type([_constant_type(schema) for _, schema in arms]), first_of=tuple(arm for arm, _ in arms)
+        FirstOfNode,
+        "first",
+        union_type([_constant_type(schema) for _, schema in arms]),
+        first_of=tuple(arm for arm, _ in arms),
     )
     if unsure and not (len(options) > 1 and _is_exhaustive(scope, options)):
         draft.presence = NodePresence.OPTIONAL
@@ -157,7 +191,9 @@ def first_of(*options: Any, otherwise: Any = _UNSET) -> Any:
 def _arm_template(option: Any) -> tuple[Any, Schema]:
     if type(option) is Maybe and option._is_list:
         raise missing_error(option)
-    return template_with_type(Placeholder(replace(option._expression, needs=frozenset())) if type(option) is Maybe else option)
+    return template_with_type(
+        Placeholder(replace(option._expression, needs=frozenset())) if type(option) is Maybe else option
+    )
 
 
 def is_lazy(given: Any) -> bool:
@@ -165,12 +201,16 @@ def is_lazy(given: Any) -> bool:
     return type(given) not in (Placeholder, Maybe) and (isfunction(given) or ismethod(given))
 
 
-def _trace_otherwise(scope: TraceScope, options: tuple[Any, ...], then: Callable[[], Any]) -> tuple[Any, tuple[NodeGuard, ...]]:
+def _trace_otherwise(
+    scope: TraceScope, options: tuple[Any, ...], then: Callable[[], Any]
+) -> tuple[Any, tuple[NodeGuard, ...]]:
     """What a function gives, called where none of the options is there, and what says so; a plain value where it calls nothing."""
     if sure := [option for option in options if not _read_nodes(option)]:
         text = display_text(lift(sure[0]))
         hint = f"or_else({text}, ...), or first_of(when(condition, lambda: ...), otherwise=lambda: ...)"
-        raise trace_error("W016", f"{text} is sure to be there, so `otherwise=lambda: ...` would never be called", hint=hint)
+        raise trace_error(
+            "W016", f"{text} is sure to be there, so `otherwise=lambda: ...` would never be called", hint=hint
+        )
     asked = [option for option in options if not _is_conditional(scope, option)]
     guards = tuple(_negated_guard(scope, option) for option in options if _is_conditional(scope, option))
     if asked:
@@ -221,7 +261,10 @@ def _is_conditional(scope: TraceScope, option: Any) -> bool:
     if any("fallback" in node.fields for node in _read_nodes(option)):
         return False  # it is there where its conditions do not hold, too
     reads = [read for guard in guards for read in guard.reads if isinstance(read, TracedNode)]
-    return all(guards_hold(read.guards, scope.active_guards) and always_present(read, NodePresence.IF_ANSWERED) for read in reads)
+    return all(
+        guards_hold(read.guards, scope.active_guards) and always_present(read, NodePresence.IF_ANSWERED)
+        for read in reads
+    )
 
 
 def _negated_guard(scope: TraceScope, option: Any) -> NodeGuard:
@@ -254,7 +297,9 @@ def _is_exhaustive(scope: TraceScope, options: tuple[Any, ...]) -> bool:
         nodes = _read_nodes(option)
         guards = dict.fromkeys(guard for node in nodes for guard in node.guards)
         sure = all(always_present(node, NodePresence.IF_ANSWERED) for node in nodes)
-        arms.append((frozenset(node.name for node in nodes), parse_conditions(guard.cel for guard in guards) if sure else None))
+        arms.append(
+            (frozenset(node.name for node in nodes), parse_conditions(guard.cel for guard in guards) if sure else None)
+        )
     choices = {one.name: one.fields["first_of"] for one in scope.nodes if one.kind is FirstOfNode}
     around = parse_conditions(guard.cel for guard in scope.active_guards)
     return around is not None and covers(around, arms, choices.get)

@@ -61,6 +61,8 @@ def single_return_offset(code: CodeType) -> int:
     """The offset of the `return` that a function ends with; -1 where it has several, or none."""
     positions = [*code.co_positions()]
     returns = {
-        positions[one.offset // 2]: one.offset for one in dis.get_instructions(code) if one.opname in ("RETURN_VALUE", "RETURN_CONST")
+        positions[one.offset // 2]: one.offset
+        for one in dis.get_instructions(code)
+        if one.opname in ("RETURN_VALUE", "RETURN_CONST")
     }
     return returns.popitem()[1] if len(returns) == 1 else -1

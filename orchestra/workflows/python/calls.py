@@ -123,7 +123,9 @@ class Step(Generic[P, R]):
         for name in kwargs if not loose else ():
             if name not in parameters.parameters:
                 near = closest_match(name, parameters.parameters)
-                raise trace_error("W010", f"{self.name} has no input {name!r}", hint=f"did you mean {near!r}?" if near else str(self))
+                raise trace_error(
+                    "W010", f"{self.name} has no input {name!r}", hint=f"did you mean {near!r}?" if near else str(self)
+                )
         try:
             bound = parameters.bind(*args, **kwargs).arguments
         except TypeError as error:
@@ -184,12 +186,16 @@ def apply_options(options: NodeOptions, draft: TracedNode, scope: TraceScope, fa
         draft.fields["escalate"] = _escalation_condition(options["escalate"], draft)
     if "tools" in options:
         if draft.kind is not AgentNode:
-            raise trace_error("W016", f"{draft.name} is no agent, and is given no tools", hint="tools=[...] belongs to an agent")
+            raise trace_error(
+                "W016", f"{draft.name} is no agent, and is given no tools", hint="tools=[...] belongs to an agent"
+            )
         draft.fields["tools"] = tuple(one.name if isinstance(one, Step) else one for one in options["tools"])
     if "after" in options:
         draft.fields["after"] = tuple(_after_node(value, scope) for value in options["after"])
     if "name" in options and draft.name != options["name"]:
-        raise trace_error("W016", f"a node cannot be called {options['name']!r} here", hint=f"a free name, such as {draft.name!r}")
+        raise trace_error(
+            "W016", f"a node cannot be called {options['name']!r} here", hint=f"a free name, such as {draft.name!r}"
+        )
 
 
 def _parse_retry(given: int | Retry) -> Retry:
@@ -198,15 +204,23 @@ def _parse_retry(given: int | Retry) -> Retry:
     try:
         return Retry(attempts=given)
     except ValidationError as error:
-        raise trace_error("W016", f"retry={given!r} is not a number of attempts", hint="retry=3, from 1 to 10") from error
+        raise trace_error(
+            "W016", f"retry={given!r} is not a number of attempts", hint="retry=3, from 1 to 10"
+        ) from error
 
 
 def _after_node(value: Any, scope: TraceScope) -> str:
     expression = value._expression if type(value) in (Placeholder, Maybe) else None
     if expression is None or expression.node is None:
-        raise trace_error("W016", "after=[...] takes the values of calls", hint="after=[passages], where passages = search(...)")
+        raise trace_error(
+            "W016", "after=[...] takes the values of calls", hint="after=[passages], where passages = search(...)"
+        )
     if expression.node.scope is not scope:
-        raise trace_error("W006", f"{display_text(expression)} belongs to another body", hint="after=[...] takes nodes of the same body")
+        raise trace_error(
+            "W006",
+            f"{display_text(expression)} belongs to another body",
+            hint="after=[...] takes nodes of the same body",
+        )
     expression.node.used = True
     return str(expression.node.name)
 
@@ -215,7 +229,9 @@ def argument_type_error(what: str, value: Any, have: Schema, want: Schema, reaso
     """W011: a value of another type, with the part of it that would fit."""
     known = python_type(have) if type(value) is Placeholder else _short_literal(have)
     where = f": {reason}" if reason.startswith((".", "[")) or ": " in reason or known == python_type(want) else ""
-    return trace_error("W011", f"{what} takes {python_type(want)}, got {known}{where}", hint=_fit_hint(value, have, want))
+    return trace_error(
+        "W011", f"{what} takes {python_type(want)}, got {known}{where}", hint=_fit_hint(value, have, want)
+    )
 
 
 def _short_literal(have: Schema) -> str:
@@ -248,7 +264,11 @@ def _fit_hint(value: Any, have: Schema, want: Schema) -> str:
 
 def _fitting_fields(shape: Schema, want: Schema) -> list[str]:
     """The names of the fields that would fit, at most three."""
-    return [name for name, part in shape.get("properties", {}).items() if type_mismatch(subschema(shape, part), want) is None][:3]
+    return [
+        name
+        for name, part in shape.get("properties", {}).items()
+        if type_mismatch(subschema(shape, part), want) is None
+    ][:3]
 
 
 def _list_fit_hint(text: str, inner: Schema, want: Schema, wanted: Schema | str) -> str:
@@ -266,7 +286,9 @@ def _list_fit_hint(text: str, inner: Schema, want: Schema, wanted: Schema | str)
 def _escalation_condition(given: Any, draft: TracedNode) -> Any:
     """The text of `escalate`. Raises `InputError` W011 for what is no condition, W016 for a step that is no agent."""
     if draft.kind is not AgentNode:
-        raise trace_error("W016", f"{draft.name} is no agent, and has no larger model", hint="escalate=... belongs to an agent")
+        raise trace_error(
+            "W016", f"{draft.name} is no agent, and has no larger model", hint="escalate=... belongs to an agent"
+        )
     found, have = template_with_type(given)
     wanted: Schema = {"type": "boolean"}
     reason = type_mismatch(have, wanted) if isinstance(given, Placeholder) else "it is no value of the workflow"

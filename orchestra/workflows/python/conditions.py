@@ -8,11 +8,25 @@ from typing import Any, TypeVar, cast
 from orchestra.workflows.expressions.temporal import TEXT_FORM_REASON, misread_operand
 from orchestra.workflows.expressions.type_checker import value_kinds
 from orchestra.workflows.python.errors import CodeLocation, user_location
-from orchestra.workflows.python.pending import ATOM_PRECEDENCE, PRECEDENCE, PendingExpression, build_expression, display_text, to_float
+from orchestra.workflows.python.pending import (
+    ATOM_PRECEDENCE,
+    PRECEDENCE,
+    PendingExpression,
+    build_expression,
+    display_text,
+    to_float,
+)
 from orchestra.workflows.python.placeholders import Maybe, Placeholder, contains_placeholder, lift
 from orchestra.workflows.python.presence import nodes_read_by
 from orchestra.workflows.python.printer import python_type
-from orchestra.workflows.python.scopes import TracedNode, TraceScope, current_scope, is_being_traced, position_of, trace_error
+from orchestra.workflows.python.scopes import (
+    TracedNode,
+    TraceScope,
+    current_scope,
+    is_being_traced,
+    position_of,
+    trace_error,
+)
 from orchestra.workflows.python.suggestions import Position, encloses
 
 T = TypeVar("T")
@@ -44,7 +58,10 @@ def not_(condition: bool, /) -> bool:
     if not contains_placeholder(condition):
         return not condition
     return cast(
-        bool, Placeholder(build_expression("!{0}", PRECEDENCE["!"], require_boolean(lift(condition), "not_"), bracket=PRECEDENCE["!"]))
+        bool,
+        Placeholder(
+            build_expression("!{0}", PRECEDENCE["!"], require_boolean(lift(condition), "not_"), bracket=PRECEDENCE["!"])
+        ),
     )
 
 
@@ -54,8 +71,14 @@ def length(items: Sized, /) -> int:
         return len(items)
     expression = lift(items)
     if not expression.is_unknown and not value_kinds(expression.schema) <= {"list", "map", "str"}:
-        hint = f"or_else({display_text(expression)}, ...) says what stands in for None" if "null" in value_kinds(expression.schema) else ""
-        raise trace_error("W008", f"{display_text(expression)} is {python_type(expression.schema)}: it has no length", hint=hint)
+        hint = (
+            f"or_else({display_text(expression)}, ...) says what stands in for None"
+            if "null" in value_kinds(expression.schema)
+            else ""
+        )
+        raise trace_error(
+            "W008", f"{display_text(expression)} is {python_type(expression.schema)}: it has no length", hint=hint
+        )
     return cast(int, Placeholder(build_expression("size({0})", ATOM_PRECEDENCE, expression, bracket=0)))
 
 
@@ -66,9 +89,13 @@ def has_value(value: object, /) -> bool:
     expression = lift(value)
     if not expression.is_unknown and not value_kinds(expression.schema) & {"null", "any"}:
         raise trace_error(
-            "W008", f"{display_text(expression)} is {python_type(expression.schema)}: it is never None", hint="leave has_value() out"
+            "W008",
+            f"{display_text(expression)} is {python_type(expression.schema)}: it is never None",
+            hint="leave has_value() out",
         )
-    return cast(bool, Placeholder(build_expression("{0} != null", PRECEDENCE["!="], expression, bracket=PRECEDENCE["!="] + 1)))
+    return cast(
+        bool, Placeholder(build_expression("{0} != null", PRECEDENCE["!="], expression, bracket=PRECEDENCE["!="] + 1))
+    )
 
 
 def or_else(value: T | None, default: U, /) -> T | U:
@@ -78,7 +105,9 @@ def or_else(value: T | None, default: U, /) -> T | U:
     expression, other = lift(value), lift(default)
     if not expression.is_unknown and not value_kinds(expression.schema) & {"null", "any"}:
         raise trace_error(
-            "W008", f"{display_text(expression)} is {python_type(expression.schema)}: it is never None", hint="leave or_else() out"
+            "W008",
+            f"{display_text(expression)} is {python_type(expression.schema)}: it is never None",
+            hint="leave or_else() out",
         )
     expression, other = _unify_numbers(expression, other)
     made = build_expression("{0} != null ? {0} : {1}", PRECEDENCE["?"], expression, other, bracket=PRECEDENCE["!="] + 1)
@@ -91,12 +120,19 @@ def contains(items: Sequence[T], item: T, /) -> bool:
         return item in items
     expression, one = lift(items), lift(item)
     if what := misread_operand("in", one.schema, expression.schema):
-        raise trace_error("W008", f"contains() would take {what} as a text", hint="do it in a @tool(effect='pure')", why=TEXT_FORM_REASON)
+        raise trace_error(
+            "W008",
+            f"contains() would take {what} as a text",
+            hint="do it in a @tool(effect='pure')",
+            why=TEXT_FORM_REASON,
+        )
     if not expression.is_unknown and value_kinds(expression.schema) == {"str"}:
         return cast(bool, Placeholder(build_expression("{0}.contains({1})", ATOM_PRECEDENCE, expression, one)))
     if not expression.is_unknown and not value_kinds(expression.schema) <= {"list", "map", "any"}:
         raise trace_error(
-            "W008", f"{display_text(expression)} is {python_type(expression.schema)}, and no list", hint="contains(items, item)"
+            "W008",
+            f"{display_text(expression)} is {python_type(expression.schema)}, and no list",
+            hint="contains(items, item)",
         )
     made = build_expression("{1} in {0}", PRECEDENCE["in"], expression, one, bracket=PRECEDENCE["in"] + 1)
     return cast(bool, Placeholder(made))
@@ -110,7 +146,12 @@ def choose(condition: bool, then: T, otherwise: U, /) -> T | U:
         reject_effects(value, "choose", "first_of(when(condition, lambda: ...), otherwise=lambda: ...)")
     first, second = _unify_numbers(lift(then), lift(otherwise))
     made = build_expression(
-        "{0} ? {1} : {2}", PRECEDENCE["?"], require_boolean(lift(condition), "choose"), first, second, bracket=PRECEDENCE["?"] + 1
+        "{0} ? {1} : {2}",
+        PRECEDENCE["?"],
+        require_boolean(lift(condition), "choose"),
+        first,
+        second,
+        bracket=PRECEDENCE["?"] + 1,
     )
     return cast("T | U", Placeholder(made))
 
@@ -188,9 +229,15 @@ def _node_effect(node: TracedNode, scope: TraceScope) -> str:
     if node.effect != "pure":
         return node.effect
     name = node.fields.get("call")
-    steps = [step for step in scope.root.steps if step.kind == "call" and step.name == name] if isinstance(name, str) else []
+    steps = (
+        [step for step in scope.root.steps if step.kind == "call" and step.name == name]
+        if isinstance(name, str)
+        else []
+    )
     found = (_step_effect(step) for step in steps[-1:])
-    return next((kind for kind in (*found, *(_node_effect(one, scope) for one in node.body_nodes)) if kind != "pure"), "pure")
+    return next(
+        (kind for kind in (*found, *(_node_effect(one, scope) for one in node.body_nodes)) if kind != "pure"), "pure"
+    )
 
 
 def _step_effect(step: Any) -> str:
@@ -223,5 +270,7 @@ def require_boolean(expression: PendingExpression, word: str) -> PendingExpressi
         found = value_kinds(expression.schema)
         rest = f"has_value({text})" if "null" in found else f"{text} == ..."
         hint = f"or_else({text}, False)" if found == {"bool", "null"} else rest
-        raise trace_error("W008", f"{word} takes a condition, and {text} is {python_type(expression.schema)}", hint=hint)
+        raise trace_error(
+            "W008", f"{word} takes a condition, and {text} is {python_type(expression.schema)}", hint=hint
+        )
     return expression

@@ -25,7 +25,17 @@ from orchestra.workflows.python.acceptance import (
 from orchestra.workflows.python.agent_by import agent_by
 from orchestra.workflows.python.ask import ask
 from orchestra.workflows.python.branches import first_of, require, when
-from orchestra.workflows.python.conditions import all_of, any_of, as_text, choose, contains, has_value, length, not_, or_else
+from orchestra.workflows.python.conditions import (
+    all_of,
+    any_of,
+    as_text,
+    choose,
+    contains,
+    has_value,
+    length,
+    not_,
+    or_else,
+)
 from orchestra.workflows.python.loop import loop
 from orchestra.workflows.python.map import filter_, map_, values
 from orchestra.workflows.python.placeholders import Maybe

@@ -229,6 +229,8 @@ def unknown_label_error(tool: str, label: object, known: Sequence[str]) -> Input
     return error_at("W017", f"{tool} has no label {label!r}", hint=f"label= is one of {', '.join(known)}")
 
 
-def error_at(code: str, message: str, *, hint: str = "", why: str = "", location: CodeLocation | None = None) -> InputError:
+def error_at(
+    code: str, message: str, *, hint: str = "", why: str = "", location: CodeLocation | None = None
+) -> InputError:
     """The error of a mistake, at the user's line."""
     return InputError(code, message, location=place_of(location or user_location()), hint=hint, why=why)

@@ -23,14 +23,20 @@ def with_source_line(error: InputError, flow: Workflow[..., object]) -> InputErr
         return InputErrors([with_source_line(one, flow) for one in error.errors])
     part = error.location
     while isinstance(part, WorkflowPart) and part.called is not None:
-        called = (one for one in flow.steps if isinstance(one, Workflow) and one.name == part.called.workflow and one.node_lines)
+        called = (
+            one
+            for one in flow.steps
+            if isinstance(one, Workflow) and one.name == part.called.workflow and one.node_lines
+        )
         if (inner := next(called, None)) is None:
             break
         flow, part = inner, part.called
     location = _location_of(part.path, flow.node_lines) if isinstance(part, WorkflowPart) else None
     if location is None:
         return error
-    return InputError(error.code, error.message, location=place_of(location), hint=_HINTS.get(error.code, error.hint), why=error.why)
+    return InputError(
+        error.code, error.message, location=place_of(location), hint=_HINTS.get(error.code, error.hint), why=error.why
+    )
 
 
 def _location_of(path: tuple[str | int, ...], lines: NodeLines) -> CodeLocation | None:

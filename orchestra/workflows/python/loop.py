@@ -11,11 +11,32 @@ from typing_extensions import TypeVar
 from orchestra.schema.types import Schema, nullable
 from orchestra.workflows.model import LoopBlock, LoopNode
 from orchestra.workflows.python.conditions import require_boolean
-from orchestra.workflows.python.pending import ATOM_PRECEDENCE, UNKNOWN_TYPE, PendingExpression, node_value, type_mismatch
-from orchestra.workflows.python.placeholders import Maybe, Placeholder, contains_placeholder, lift, missing_error, template_with_type
+from orchestra.workflows.python.pending import (
+    ATOM_PRECEDENCE,
+    UNKNOWN_TYPE,
+    PendingExpression,
+    node_value,
+    type_mismatch,
+)
+from orchestra.workflows.python.placeholders import (
+    Maybe,
+    Placeholder,
+    contains_placeholder,
+    lift,
+    missing_error,
+    template_with_type,
+)
 from orchestra.workflows.python.presence import nodes_read_by, presence_of
 from orchestra.workflows.python.printer import python_type
-from orchestra.workflows.python.scopes import TraceScope, Variable, body_effect, enter_scope, require_scope, trace, trace_error
+from orchestra.workflows.python.scopes import (
+    TraceScope,
+    Variable,
+    body_effect,
+    enter_scope,
+    require_scope,
+    trace,
+    trace_error,
+)
 
 T = TypeVar("T")
 
@@ -40,18 +61,28 @@ def loop(body: Any = None, /, *, at_most: Any = None, until: Any = None) -> Any:
     parameters = [*inspect.signature(body).parameters.values()]
     if not 1 <= len(parameters) <= 2:
         hint = "lambda previous: ..., or lambda previous, turn: ..."
-        raise trace_error("W016", f"the body takes the last turn's value, and this one takes {len(parameters)} arguments", hint=hint)
+        raise trace_error(
+            "W016", f"the body takes the last turn's value, and this one takes {len(parameters)} arguments", hint=hint
+        )
     trial = _LoopTrace(scope, body, until, len(parameters), UNKNOWN_TYPE)
     if "x-unknown" in trial.schema:
         hint = "give the body a first value: or_else(previous, ...)"
-        raise trace_error("W016", "the type of what the loop gives cannot be found: it is made of the turn before alone", hint=hint)
+        raise trace_error(
+            "W016", "the type of what the loop gives cannot be found: it is made of the turn before alone", hint=hint
+        )
     turn = _LoopTrace(scope, body, until, len(parameters), nullable(trial.schema))
     if reason := type_mismatch(turn.schema, trial.schema):
-        message = f"the loop's body gives {python_type(trial.schema)} at first, and then {python_type(turn.schema)}: {reason}"
+        message = (
+            f"the loop's body gives {python_type(trial.schema)} at first, and then {python_type(turn.schema)}: {reason}"
+        )
         raise trace_error("W011", message)
     nodes = {draft.name: draft.freeze() for draft in turn.inner.nodes}
     if not nodes:
-        raise trace_error("W016", "the loop's body calls nothing, so every turn would be the same", hint="call an agent or a tool in it")
+        raise trace_error(
+            "W016",
+            "the loop's body calls nothing, so every turn would be the same",
+            hint="call an agent or a tool in it",
+        )
     made = LoopBlock(nodes=nodes, output=turn.output, at_most=at_most, until=turn.until)
     draft = scope.add_node(LoopNode, "loop", turn.schema, loop=made)
     draft.effect, draft.body_nodes = body_effect(turn.inner), turn.inner.nodes
@@ -62,7 +93,9 @@ def loop(body: Any = None, /, *, at_most: Any = None, until: Any = None) -> Any:
 class _LoopTrace:
     """One trace of a loop's body."""
 
-    def __init__(self, scope: TraceScope, body: Callable[..., Any], until: Callable[..., Any], count: int, previous: Schema) -> None:
+    def __init__(
+        self, scope: TraceScope, body: Callable[..., Any], until: Callable[..., Any], count: int, previous: Schema
+    ) -> None:
         self.scope = scope
         code = getattr(body, "__code__", None)
         unknown = "x-unknown" in previous or scope.is_type_discovery
@@ -70,7 +103,9 @@ class _LoopTrace:
         given = [("previous", previous), ("turn", {"type": "integer"})][:count]
         with enter_scope(self.inner):
             words = [
-                Placeholder(PendingExpression(name, ATOM_PRECEDENCE, schema, self.inner, frozenset({Variable(name, schema)})))
+                Placeholder(
+                    PendingExpression(name, ATOM_PRECEDENCE, schema, self.inner, frozenset({Variable(name, schema)}))
+                )
                 for name, schema in given
             ]
             result = trace(body, *words)
@@ -79,5 +114,9 @@ class _LoopTrace:
             self.output, self.schema = template_with_type(result)
             condition = trace(until, result)
             if not contains_placeholder(condition):
-                raise trace_error("W015", f"the loop's condition is known now: {condition!r}", hint="until=lambda draft: draft.score > 0.8")
+                raise trace_error(
+                    "W015",
+                    f"the loop's condition is known now: {condition!r}",
+                    hint="until=lambda draft: draft.score > 0.8",
+                )
             self.until = f"${{{require_boolean(lift(condition), 'until').cel}}}"

@@ -67,24 +67,38 @@ def map_(
     Raises `InputError` (W-codes) for mistakes.
     """
     scope, given = require_scope("map_"), _require_list("map_", items)
-    for word, number in (("limit", limit), ("concurrency", concurrency), ("at_least", None if _is_all(at_least) else at_least)):
+    for word, number in (
+        ("limit", limit),
+        ("concurrency", concurrency),
+        ("at_least", None if _is_all(at_least) else at_least),
+    ):
         if number is not None and (type(number) is not int or not 1 <= number <= 10_000):
-            said_so = repr(number) if not contains_placeholder(number) else f"{display_text(lift(number))}, a value of the workflow"
+            said_so = (
+                repr(number)
+                if not contains_placeholder(number)
+                else f"{display_text(lift(number))}, a value of the workflow"
+            )
             kind, hint = ("`all` or a number", 'at_least="all"') if word == "at_least" else ("a number", f"{word}=8")
-            raise trace_error("W016", f"{word} must be {kind}, known when the workflow is written, and is {said_so}", hint=hint)
+            raise trace_error(
+                "W016", f"{word} must be {kind}, known when the workflow is written, and is {said_so}", hint=hint
+            )
     name, inner, result = _trace_body(body, given, scope)
     maybe = type(result) is Maybe
     with enter_scope(inner):
         if maybe and result._is_list:
             raise missing_error(result)
         inner.return_location = return_location(body) if _source_file(body) else errors.user_location()
-        text, schema = template_with_type(Placeholder(replace(result._expression, needs=frozenset())) if maybe else result)
+        text, schema = template_with_type(
+            Placeholder(replace(result._expression, needs=frozenset())) if maybe else result
+        )
         expression = lift(result) if not maybe and not inner.nodes else peek(result)
     if not inner.nodes:
         if at_least is not None:
             why = "without a call none of its elements fails alone"
             hint = "leave it out; or when(length(items) >= 3, lambda: ...) around what uses the list"
-            raise trace_error("W016", "at_least is for a body that calls something, and this one calls nothing", hint=hint, why=why)
+            raise trace_error(
+                "W016", "at_least is for a body that calls something, and this one calls nothing", hint=hint, why=why
+            )
         return cast("list[U]", Placeholder(_map_expression(given, expression, name)))
     each = {"each": f"${{{given.cel}}}", "as_": name, "limit": limit, "concurrency": concurrency, "at_least": at_least}
     draft = _add_each_node(scope, inner, expression, text, schema, each)
@@ -103,18 +117,32 @@ def _require_list(word: str, items: Any) -> PendingExpression:
         raise trace_error("W015", "these items are known now", hint=hint, why=f"{word} is for lists that are not")
     expression = lift(items)
     if not expression.is_unknown and value_kinds(expression.schema) != {"list"}:
-        hint = f"or_else({display_text(expression)}, []) says what stands in for None" if "null" in value_kinds(expression.schema) else ""
-        raise trace_error("W003", f"{word} takes a list, and {display_text(expression)} is {python_type(expression.schema)}", hint=hint)
+        hint = (
+            f"or_else({display_text(expression)}, []) says what stands in for None"
+            if "null" in value_kinds(expression.schema)
+            else ""
+        )
+        raise trace_error(
+            "W003",
+            f"{word} takes a list, and {display_text(expression)} is {python_type(expression.schema)}",
+            hint=hint,
+        )
     return expression
 
 
 def _trace_body(body: Callable[..., Any], given: PendingExpression, scope: TraceScope) -> tuple[str, TraceScope, Any]:
     """The name of the element, the scope of the body, and what it gave."""
     parameters = [*inspect.signature(body).parameters.values()]
-    required = [one for one in parameters if one.default is one.empty and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    required = [
+        one
+        for one in parameters
+        if one.default is one.empty and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+    ]
     if len(required) > 1 or not parameters:
         raise trace_error(
-            "W016", f"the body takes one element, and this one takes {len(required)} arguments", hint="map_(lambda item: ..., items)"
+            "W016",
+            f"the body takes one element, and this one takes {len(required)} arguments",
+            hint="map_(lambda item: ..., items)",
         )
     schema = UNKNOWN_TYPE if given.is_unknown else cast(Schema, element_type(given.schema))
     inner = TraceScope(parent=scope, file=_source_file(body) or scope.file, is_type_discovery=scope.is_type_discovery)
@@ -170,10 +198,14 @@ def filter_(test: Callable[[T], bool], items: Sequence[T], /) -> list[T]:
         hint = f"judged = map_(lambda {name}: {called}(...), ...), then filter_ by what it says"
         raise trace_error("W016", f"filter_ takes a condition, and this one calls {called}", hint=hint)
     if not contains_placeholder(result):
-        raise trace_error("W015", f"this condition is known now: {result!r}", hint="a Python `if` outside of the workflow's body")
+        raise trace_error(
+            "W015", f"this condition is known now: {result!r}", hint="a Python `if` outside of the workflow's body"
+        )
     with enter_scope(inner):
         condition = require_boolean(lift(result), "filter_")
-    outer = replace(condition, reads=frozenset(read for read in condition.reads if read.name != name), scope=given.scope, node=None)
+    outer = replace(
+        condition, reads=frozenset(read for read in condition.reads if read.name != name), scope=given.scope, node=None
+    )
     cel = f"{given.bracketed(ATOM_PRECEDENCE)}.filter({name}, {condition.cel})"
     return cast("list[T]", Placeholder(combine(cel, ATOM_PRECEDENCE, infer_type(cel, (given, outer)), [given, outer])))
 

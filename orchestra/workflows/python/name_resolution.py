@@ -34,7 +34,9 @@ def resolve_names(*steps: Step[..., Any]) -> NamedSteps:
             other = found.setdefault((step.kind, step.name), step)
             if other is not step and not step.is_same(other):
                 raise ambiguous_name_error(step)
-        waiting += reversed(step.steps if isinstance(step, Workflow) else step.declared_callees if isinstance(step, Agent) else ())
+        waiting += reversed(
+            step.steps if isinstance(step, Workflow) else step.declared_callees if isinstance(step, Agent) else ()
+        )
     return found
 
 

@@ -16,7 +16,23 @@ from orchestra.workflows.python.scopes import NodeGuard, TracedNode, TraceScope,
 
 ATOM_PRECEDENCE = 9
 """The precedence of an expression that needs no brackets."""
-PRECEDENCE = {"?": 1, "||": 2, "&&": 3, "==": 4, "!=": 4, "<": 4, "<=": 4, ">": 4, ">=": 4, "in": 4, "+": 5, "-": 5, "*": 6, "/": 6, "!": 7}
+PRECEDENCE = {
+    "?": 1,
+    "||": 2,
+    "&&": 3,
+    "==": 4,
+    "!=": 4,
+    "<": 4,
+    "<=": 4,
+    ">": 4,
+    ">=": 4,
+    "in": 4,
+    "+": 5,
+    "-": 5,
+    "*": 6,
+    "/": 6,
+    "!": 7,
+}
 PLACEHOLDER_MARK = ", known when the workflow runs>"
 """The end of a placeholder's `repr`; a text that has it holds a name instead of a value."""
 UNKNOWN_TYPE: Schema = {"x-unknown": True}
@@ -54,7 +70,9 @@ class PendingExpression:
 
 def display_text(expression: PendingExpression) -> str:
     """The expression in the user's own words: as Python, inputs by their bare names."""
-    lists = {read.name: read.name for read in expression.reads if isinstance(read, TracedNode) and "each" in read.fields}
+    lists = {
+        read.name: read.name for read in expression.reads if isinstance(read, TracedNode) and "each" in read.fields
+    }
     return cel_to_python(expression.cel, lists)
 
 
@@ -84,7 +102,9 @@ def plain_json(value: Any) -> Any:
         name = getattr(type(value), "__name__", "object")
         if callable(value):
             called = getattr(value, "name", None) or getattr(value, "__name__", name)
-            raise trace_error("W007", f"{called} is a function, and not a value", hint=f"call it: {called}(...)") from error
+            raise trace_error(
+                "W007", f"{called} is a function, and not a value", hint=f"call it: {called}(...)"
+            ) from error
         raise trace_error(
             "W007", f"a {name} has no JSON form", hint="pass str, int, float, bool, lists, dicts or pydantic models"
         ) from error
@@ -98,7 +118,9 @@ def _check_json(value: Any) -> None:
         case str() if PLACEHOLDER_MARK in value:
             shown = value if len(value) <= 100 else value[:99] + "…"
             raise trace_error(
-                "W005", f"this text holds the name of a value, not the value: {shown!r}", hint="'text ' + value, without repr()"
+                "W005",
+                f"this text holds the name of a value, not the value: {shown!r}",
+                hint="'text ' + value, without repr()",
             )
         case str() if any("\ud800" <= char <= "\udfff" for char in value):
             raise trace_error("W007", "half of a surrogate pair is no character", hint="read the text as UTF-8")
@@ -115,15 +137,21 @@ def _check_json(value: Any) -> None:
             pass
 
 
-def combine(cel: str, precedence: int, schema: Schema, parts: list[PendingExpression], template: Any = None) -> PendingExpression:
+def combine(
+    cel: str, precedence: int, schema: Schema, parts: list[PendingExpression], template: Any = None
+) -> PendingExpression:
     """An expression that is made of others: it reads and needs what they do, and belongs to the innermost of their scopes."""
-    scope = max((part.scope for part in parts), key=lambda one: len([*one.chain()]), default=require_scope("an expression"))
+    scope = max(
+        (part.scope for part in parts), key=lambda one: len([*one.chain()]), default=require_scope("an expression")
+    )
     reads = frozenset[Variable]().union(*(part.reads for part in parts))
     needs = frozenset[TracedNode]().union(*(part.needs for part in parts))
     return PendingExpression(cel, precedence, schema, scope, reads, needs, template=template)
 
 
-def build_expression(pattern: str, precedence: int, *operands: PendingExpression, bracket: int = ATOM_PRECEDENCE) -> PendingExpression:
+def build_expression(
+    pattern: str, precedence: int, *operands: PendingExpression, bracket: int = ATOM_PRECEDENCE
+) -> PendingExpression:
     """An expression of operands, put in for `{0}`, `{1}`, ..., with the type that the language's own checker finds.
 
     Raises `InputError` W008 for one that has none.
@@ -136,13 +164,17 @@ def infer_type(cel: str, operands: tuple[PendingExpression, ...]) -> Schema:
     """The type of an expression, as the compiler will see it. Raises `InputError` W008 where it has none."""
     if any(one.is_unknown for one in operands):
         return UNKNOWN_TYPE
-    types = {read.name: read.type if isinstance(read, TracedNode) else read.schema for one in operands for read in one.reads}
+    types = {
+        read.name: read.type if isinstance(read, TracedNode) else read.schema for one in operands for read in one.reads
+    }
     try:
         return TypeChecker(cel, types).check(parse(cel))
     except ExpressionError as error:
         raise trace_error("W008", error.message, why=error.why) from error
     except CelSyntaxError as error:
-        raise trace_error("W008", f"this expression has {error.reason}", hint="compute a part of it in a @tool(effect='pure')") from error
+        raise trace_error(
+            "W008", f"this expression has {error.reason}", hint="compute a part of it in a @tool(effect='pure')"
+        ) from error
 
 
 def to_float(expression: PendingExpression, have: frozenset[str]) -> PendingExpression:
@@ -152,7 +184,9 @@ def to_float(expression: PendingExpression, have: frozenset[str]) -> PendingExpr
     if not expression.reads and "const" in expression.schema:
         value = float(expression.schema["const"])
         return replace(expression, cel=to_cel_literal(value), schema={"const": value, "type": "number"})
-    return replace(expression, cel=f"double({expression.cel})", precedence=ATOM_PRECEDENCE, schema={"type": "number"}, node=None)
+    return replace(
+        expression, cel=f"double({expression.cel})", precedence=ATOM_PRECEDENCE, schema={"type": "number"}, node=None
+    )
 
 
 def to_template(expression: PendingExpression) -> Any:

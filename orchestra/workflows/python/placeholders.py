@@ -34,7 +34,14 @@ from orchestra.workflows.python.pending import (
     to_template,
 )
 from orchestra.workflows.python.printer import python_type
-from orchestra.workflows.python.scopes import TRACED_ONCE_REASON, NodePresence, TracedNode, current_scope, require_scope, trace_error
+from orchestra.workflows.python.scopes import (
+    TRACED_ONCE_REASON,
+    NodePresence,
+    TracedNode,
+    current_scope,
+    require_scope,
+    trace_error,
+)
 
 _NUMBERS = frozenset({"int", "float"})
 _TOOL = "do it in a @tool(effect='pure')"
@@ -67,7 +74,13 @@ class Placeholder:
     def __str__(self) -> str:
         if current_scope() is not None:
             have = value_kinds(self._expression.schema)
-            hint = "{x}, without str()" if have == {"str"} else "as_text({x})" if have <= {"str", "int", "float", "bool"} else _TOOL
+            hint = (
+                "{x}, without str()"
+                if have == {"str"}
+                else "as_text({x})"
+                if have <= {"str", "int", "float", "bool"}
+                else _TOOL
+            )
             _refuse(self, "str()", f"{hint}; repr({{x}}) shows what it stands for")
         return repr(self)  # no workflow is being described: it goes nowhere but into somebody's message
 
@@ -94,7 +107,9 @@ class Placeholder:
     def __bool__(self) -> bool:
         expression, text = self._expression, display_text(self._expression)
         have = value_kinds(expression.schema) - {"any"}
-        asked = f"has_value({text})" if "null" in have else f"length({text}) > 0" if have <= {"list", "str", "map"} else ""
+        asked = (
+            f"has_value({text})" if "null" in have else f"length({text}) > 0" if have <= {"list", "str", "map"} else ""
+        )
         if have <= {"bool"} or not asked:
             hint = errors.rewrite_hint(errors.user_location()) or f"first_of(when({text}, lambda: ...), otherwise=...)"
         else:
@@ -218,7 +233,9 @@ def _refuse_mutation(self: Placeholder, *rest: Any) -> NoReturn:
 
 
 def _make_operator(op: str, swapped: bool) -> Callable[[Any, Any], Placeholder]:
-    return lambda self, other: Placeholder(binary_operation(op, other, self) if swapped else binary_operation(op, self, other))
+    return lambda self, other: Placeholder(
+        binary_operation(op, other, self) if swapped else binary_operation(op, self, other)
+    )
 
 
 for _names, _what, _hint in _UNSUPPORTED_METHODS:
@@ -249,9 +266,13 @@ def _no_field_error(expression: PendingExpression, name: str, reason: str) -> Ex
     text, have = display_text(expression), value_kinds(expression.schema)
     python = {"str": str, "list": list, "int": int, "float": float, "map": dict}
     if len(have) == 1 and hasattr(python.get(next(iter(have)), object), name):
-        hint = {"append": f"{text} + [item]", "get": f"{text}['key']"}.get(name, f"do it in a @tool(effect='pure') that takes {text}")
+        hint = {"append": f"{text} + [item]", "get": f"{text}['key']"}.get(
+            name, f"do it in a @tool(effect='pure') that takes {text}"
+        )
         return trace_error(
-            "W002", f"{text}.{name}() cannot run: {text} is a {python_type(expression.schema)} that is not known yet", hint=hint
+            "W002",
+            f"{text}.{name}() cannot run: {text} is a {python_type(expression.schema)} that is not known yet",
+            hint=hint,
         )
     if reason.startswith("may be null"):
         titles = [part["title"] for part in union_members(expression.schema) if part.get("title", "").isidentifier()]
@@ -278,18 +299,32 @@ def _select_index(expression: PendingExpression, key: Any) -> PendingExpression:
         if isinstance(found, str):
             raise trace_error("W003", f"{text}: {found}")
         at = str(key) if key >= 0 else f"size({expression.cel}) - {-key}"
-        return replace(expression, cel=f"{base}[{at}]", precedence=ATOM_PRECEDENCE, schema=found, node=None, parts=(), template=None)
+        return replace(
+            expression,
+            cel=f"{base}[{at}]",
+            precedence=ATOM_PRECEDENCE,
+            schema=found,
+            node=None,
+            parts=(),
+            template=None,
+        )
     if type(key) is str and have == {"map"}:
         return _select_field(expression, key)
-    if (type(key) is Placeholder and have == {"list"}) or (have == {"map"} and not resolve(expression.schema).get("properties")):
+    if (type(key) is Placeholder and have == {"list"}) or (
+        have == {"map"} and not resolve(expression.schema).get("properties")
+    ):
         return build_expression("{0}[{1}]", ATOM_PRECEDENCE, expression, lift(key))
     if expression.is_unknown:
         return replace(expression, cel=f"{base}[{lift(key).cel}]", precedence=ATOM_PRECEDENCE, node=None)
     if have == {"map"}:
-        raise trace_error("W003", f"{text} is {python_type(expression.schema)}: it has fields, not keys", hint=f"write {text}.{key}")
+        raise trace_error(
+            "W003", f"{text} is {python_type(expression.schema)}: it has fields, not keys", hint=f"write {text}.{key}"
+        )
     if "null" in have:
         raise trace_error(
-            "W003", f"{text} may be None ({python_type(expression.schema)})", hint=f"or_else({text}, ...) says what stands in for None"
+            "W003",
+            f"{text} may be None ({python_type(expression.schema)})",
+            hint=f"or_else({text}, ...) says what stands in for None",
         )
     raise trace_error("W003", f"{text} is {python_type(expression.schema)}: it has no [{key!r}]")
 
@@ -314,7 +349,9 @@ def _check_accessible(expression: PendingExpression) -> None:
         )
     standing = scope.active_guards
     for node in expression.needs:
-        if any(guard is not (standing[index] if index < len(standing) else None) for index, guard in enumerate(node.guards)):
+        if any(
+            guard is not (standing[index] if index < len(standing) else None) for index, guard in enumerate(node.guards)
+        ):
             raise missing_error(Maybe(replace(expression, node=node)))
         if node.presence is NodePresence.OPTIONAL and scope.return_location is None:
             raise trace_error(
@@ -364,11 +401,15 @@ def contains_placeholder(value: Any) -> bool:
 
 def _lift_constant(value: Any) -> PendingExpression:
     plain = plain_json(value)
-    schema: Schema = {"const": plain} if isinstance(plain, list | dict) else {"const": plain, "type": TYPE_NAMES[type(plain)]}
+    schema: Schema = (
+        {"const": plain} if isinstance(plain, list | dict) else {"const": plain, "type": TYPE_NAMES[type(plain)]}
+    )
     text = to_cel(plain)
     if stands := constant_format(value):
         schema["format"] = stands
-    return PendingExpression(text, 7 if text.startswith("-") else ATOM_PRECEDENCE, schema, require_scope("an expression"))
+    return PendingExpression(
+        text, 7 if text.startswith("-") else ATOM_PRECEDENCE, schema, require_scope("an expression")
+    )
 
 
 def _lift_collection(value: Any) -> PendingExpression:
@@ -382,9 +423,20 @@ def _lift_collection(value: Any) -> PendingExpression:
     if isinstance(value, set | frozenset):
         raise trace_error("W007", "a set of values that are not known yet has no order", hint="pass a list")
     items = [lift(inner) for inner in value]
-    fixed = {"type": "array", "prefixItems": [one.schema for one in items], "minItems": len(items), "maxItems": len(items)}
+    fixed = {
+        "type": "array",
+        "prefixItems": [one.schema for one in items],
+        "minItems": len(items),
+        "maxItems": len(items),
+    }
     cel = "[" + ", ".join(one.cel for one in items) + "]"
-    return combine(cel, ATOM_PRECEDENCE, bundle_definitions(fixed), items, template=[template_with_type(inner)[0] for inner in value])
+    return combine(
+        cel,
+        ATOM_PRECEDENCE,
+        bundle_definitions(fixed),
+        items,
+        template=[template_with_type(inner)[0] for inner in value],
+    )
 
 
 def binary_operation(op: str, left: Any, right: Any) -> PendingExpression:
@@ -405,7 +457,9 @@ def binary_operation(op: str, left: Any, right: Any) -> PendingExpression:
     cel = f"{left_text} {op} {right_text}"
     if op == "+" and ka == kb == {"str"} and not unknown:
         # As a template it is a text with references in it, however long; as an expression it is checked where it is used.
-        return replace(combine(cel, precedence, {"type": "string"}, [a, b]), parts=(*_text_parts(a, left), *_text_parts(b, right)))
+        return replace(
+            combine(cel, precedence, {"type": "string"}, [a, b]), parts=(*_text_parts(a, left), *_text_parts(b, right))
+        )
     return combine(cel, precedence, infer_type(cel, (a, b)), [a, b])
 
 
@@ -419,7 +473,12 @@ def _check_defined(op: str, a: PendingExpression, b: PendingExpression, ka: froz
     both = ka | kb
     if what := misread_operand(op, a.schema, b.schema):
         hint = "do it in a @tool(effect='pure')"
-        raise trace_error("W008", f"{display_text(a)} {op} {display_text(b)} would take {what} as a text", hint=hint, why=TEXT_FORM_REASON)
+        raise trace_error(
+            "W008",
+            f"{display_text(a)} {op} {display_text(b)} would take {what} as a text",
+            hint=hint,
+            why=TEXT_FORM_REASON,
+        )
     if op in ("==", "!="):
         fine = bool(ka & kb) or both <= _NUMBERS or "any" in both or bool(ka & _NUMBERS and kb & _NUMBERS)
     elif op in ("&&", "||"):
@@ -433,7 +492,9 @@ def _check_defined(op: str, a: PendingExpression, b: PendingExpression, ka: froz
     first, second = display_text(a), display_text(b)
     message = f"{first} {python} {second} is not defined: {_operand_type(a)} {python} {_operand_type(b)}"
     if "null" in both and op not in ("==", "!="):
-        raise trace_error("W008", message, hint=f"or_else({first if 'null' in ka else second}, ...) says what stands in for None")
+        raise trace_error(
+            "W008", message, hint=f"or_else({first if 'null' in ka else second}, ...) says what stands in for None"
+        )
     if op == "+" and "str" in both:
         other = second if ka == {"str"} else first
         raise trace_error("W008", message, hint=f"as_text({other}) makes a text of it")
@@ -444,7 +505,9 @@ def _check_defined(op: str, a: PendingExpression, b: PendingExpression, ka: froz
 def _operand_type(expression: PendingExpression) -> str:
     """The type of an operand; of a constant without its value."""
     return python_type(
-        {"type": expression.schema["type"]} if "const" in expression.schema and "type" in expression.schema else expression.schema
+        {"type": expression.schema["type"]}
+        if "const" in expression.schema and "type" in expression.schema
+        else expression.schema
     )
 
 
@@ -455,7 +518,9 @@ def _check_possible(expression: PendingExpression, other: PendingExpression) -> 
     value, text = other.schema["const"], display_text(expression)
     if value is None:
         if not value_kinds(expression.schema) & {"null", "any"}:
-            raise trace_error("W008", f"{text} is {python_type(expression.schema)}: it is never None", hint="leave the comparison out")
+            raise trace_error(
+                "W008", f"{text} is {python_type(expression.schema)}: it is never None", hint="leave the comparison out"
+            )
         return
     if (found := allowed_values(expression.schema, value)) is not None:
         hint = f"did you mean {found.suggestion!r}?" if found.suggestion else ""

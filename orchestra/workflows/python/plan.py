@@ -157,13 +157,17 @@ def _value_templates(given: Mapping[str, Any], more: Any) -> dict[str, Any]:
     if more is not None and not isinstance(more, Mapping):
         raise trace_error("W016", "with_ takes a mapping from names to values", hint="with_={'limits': limits}")
     if twice := next((name for name in more or () if name in given), None):
-        raise trace_error("W010", f"plan() got the value {twice!r} twice", hint=f"leave it out of with_, or leave {twice}=... out")
+        raise trace_error(
+            "W010", f"plan() got the value {twice!r} twice", hint=f"leave it out of with_, or leave {twice}=... out"
+        )
     found = {}
     for name, value in {**given, **(more or {})}.items():
         if name in given and _is_clause_value(value):
             near = closest_match(name, CLAUSES)
             hint = f"did you mean {near!r}?" if near else _USAGE
-            raise trace_error("W010", f"plan() has no {name!r}, and what it got is no value that a plan could read", hint=hint)
+            raise trace_error(
+                "W010", f"plan() has no {name!r}, and what it got is no value that a plan could read", hint=hint
+            )
         if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name) or name in KEYWORDS:
             hint = f"call it {name.lower()}_" if str(name).lower() in KEYWORDS else "lower case letters, digits and _"
             raise trace_error("W018", f"a plan cannot read a value that is called {name!r}", hint=hint)
@@ -175,7 +179,9 @@ def _is_clause_value(value: Any) -> bool:
     """Whether it is, or lists, what belongs to a clause of the plan."""
     if type(value) in (Placeholder, Maybe):
         return False
-    return isinstance(value, Step | PlanLimits) or (isinstance(value, list | tuple) and any(isinstance(one, Step) for one in value))
+    return isinstance(value, Step | PlanLimits) or (
+        isinstance(value, list | tuple) and any(isinstance(one, Step) for one in value)
+    )
 
 
 def return_type(returns: Any, scope: TraceScope) -> tuple[str, Schema]:
@@ -187,7 +193,9 @@ def return_type(returns: Any, scope: TraceScope) -> tuple[str, Schema]:
         text = format_type(schema, full=True)
         parsed = parse_type(text, {**models_in(schema), **project_models(), **scope.root.models})
     except InputError as error:
-        raise trace_error("W018", f"returns=... is no type that a workflow can name: {error.message}", hint="returns=Answer") from error
+        raise trace_error(
+            "W018", f"returns=... is no type that a workflow can name: {error.message}", hint="returns=Answer"
+        ) from error
     mine = {name: model for name, model in models_in(schema).items() if name not in project_models()}
     scope.root.models = {**mine, **scope.root.models}
     return text, parsed
@@ -206,7 +214,11 @@ def _require_steps(name: str, kind: type[Step[..., Any]], given: Any) -> list[St
     """What a list of skills names. Raises `InputError` W016 for what is of another kind, or no step at all."""
     one = kind.__name__.lower()
     if isinstance(given, Step):
-        raise trace_error("W016", f"{name}=... takes a list, and {given.name} is one {_kind_noun(given)}", hint=f"{name}=[{given.name}]")
+        raise trace_error(
+            "W016",
+            f"{name}=... takes a list, and {given.name} is one {_kind_noun(given)}",
+            hint=f"{name}=[{given.name}]",
+        )
     if isinstance(given, str) or not isinstance(given, Sequence):
         raise trace_error("W016", f"{name}=... takes a list of {name}", hint=f"{name}=[...]")
     for step in given:
@@ -214,12 +226,24 @@ def _require_steps(name: str, kind: type[Step[..., Any]], given: Any) -> list[St
             continue
         if isinstance(step, Step):
             noun = _kind_noun(step)
-            raise trace_error("W016", f"{name}=[...] takes {name}, and {step.name} is {_with_article(noun)}", hint=f"{noun}s=[{step.name}]")
+            raise trace_error(
+                "W016",
+                f"{name}=[...] takes {name}, and {step.name} is {_with_article(noun)}",
+                hint=f"{noun}s=[{step.name}]",
+            )
         if isinstance(step, str):
-            hint = f"{name}=[{step}], where {step} = {_AGENT_FORM.format(step)}" if kind is Agent else f"{name}=[{step}], the {one} itself"
+            hint = (
+                f"{name}=[{step}], where {step} = {_AGENT_FORM.format(step)}"
+                if kind is Agent
+                else f"{name}=[{step}], the {one} itself"
+            )
             raise trace_error("W016", f"{name}=[...] takes {name}, and {step!r} is a text", hint=hint)
         shown = step.__name__ if callable(step) and hasattr(step, "__name__") else plain_json(step)
-        hint = f"@{one}({'effect=...' if kind is Tool else ''}) makes one of a function" if callable(step) else f"{name}=[...]"
+        hint = (
+            f"@{one}({'effect=...' if kind is Tool else ''}) makes one of a function"
+            if callable(step)
+            else f"{name}=[...]"
+        )
         raise trace_error("W016", f"{name}=[...] takes {name}, and {shown!r} is none", hint=hint)
     return list(given)
 
@@ -235,17 +259,24 @@ def _with_article(noun: str) -> str:
 def _require_limits(given: Any) -> PlanLimits:
     if not isinstance(given, PlanLimits):
         raise trace_error(
-            "W016", f"limits=... says how large the plan may be, and {given!r} is no PlanLimits", hint="limits=PlanLimits(steps=8, width=4)"
+            "W016",
+            f"limits=... says how large the plan may be, and {given!r} is no PlanLimits",
+            hint="limits=PlanLimits(steps=8, width=4)",
         )
     return given
 
 
 def _value_names(given: Any, values: Mapping[str, Any]) -> tuple[str, ...]:
     """The values that are named."""
-    if not isinstance(given, list | tuple) or (wrong := next((one for one in given if one not in values), None)) is not None:
+    if (
+        not isinstance(given, list | tuple)
+        or (wrong := next((one for one in given if one not in values), None)) is not None
+    ):
         shown = repr(given if not isinstance(given, list | tuple) else wrong)
         hint = f"hearsay=[{next(iter(values), 'mail')!r}]"
-        raise trace_error("W016", f"hearsay=... lists names of values that the plan may read, and {shown} is none", hint=hint)
+        raise trace_error(
+            "W016", f"hearsay=... lists names of values that the plan may read, and {shown} is none", hint=hint
+        )
     return tuple(given)
 
 
@@ -253,13 +284,19 @@ def _require_count(name: str, given: Any) -> int:
     least, most, shown = COUNT_CLAUSES[name]
     if type(given) is not int or not least <= given <= most:
         counted = "skills" if name == "shortlist" else name
-        raise trace_error("W016", f"{name}={given!r} is no number of {counted}", hint=f"{name}={shown}, from {least} to {most}")
+        raise trace_error(
+            "W016", f"{name}={given!r} is no number of {counted}", hint=f"{name}={shown}, from {least} to {most}"
+        )
     return given
 
 
 def _require_flag(name: str, given: Any) -> bool:
     if type(given) is not bool:
-        raise trace_error("W016", f"{name}={given!r} is neither True nor False", hint=f"{name}={not PlanNode.model_fields[name].default}")
+        raise trace_error(
+            "W016",
+            f"{name}={given!r} is neither True nor False",
+            hint=f"{name}={not PlanNode.model_fields[name].default}",
+        )
     return given
 
 
@@ -272,5 +309,7 @@ def _planner_name(name: str, given: Any, scope: TraceScope) -> str | None:
         return given.name
     if not isinstance(given, str) or not NAME_PATTERN.fullmatch(given):
         shown = given.name if isinstance(given, Step) else repr(given)
-        raise trace_error("W016", f"{name}={shown} is no agent", hint=f"{name}={PLANNER_CLAUSES[name]!r}, or the agent itself")
+        raise trace_error(
+            "W016", f"{name}={shown} is no agent", hint=f"{name}={PLANNER_CLAUSES[name]!r}, or the agent itself"
+        )
     return given

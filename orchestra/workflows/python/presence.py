@@ -77,5 +77,7 @@ def _required_nodes(node: TracedNode) -> list[tuple[TracedNode, bool]]:
 
 def _find_nodes(names: Iterable[str], scope: TraceScope) -> list[TracedNode]:
     chain = [*scope.chain()]
-    found = (next((one.nodes_by_name[name] for one in chain if name in one.nodes_by_name), None) for name in sorted(names))
+    found = (
+        next((one.nodes_by_name[name] for one in chain if name in one.nodes_by_name), None) for name in sorted(names)
+    )
     return [one for one in found if one is not None]

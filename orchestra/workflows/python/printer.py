@@ -35,7 +35,9 @@ class NotExpressible(ValueError):
 
 def python_type(schema: Schema, *, full: bool = False) -> str:
     """The type as a Python reader would write it."""
-    return _QUOTED_OR_WORD.sub(lambda match: match[1] or {"null": "None"}.get(match[0], "Any"), format_type(schema, full=full))
+    return _QUOTED_OR_WORD.sub(
+        lambda match: match[1] or {"null": "None"}.get(match[0], "Any"), format_type(schema, full=full)
+    )
 
 
 def cel_to_python(cel: str, lists: Mapping[str, str]) -> str:
@@ -116,7 +118,8 @@ class _PythonPrinter:
         text = self.render(tree)
         return (
             f"({text})"
-            if isinstance(tree, CelBinary | CelUnary) or (isinstance(tree, CelLiteral) and not isinstance(tree.value, str))
+            if isinstance(tree, CelBinary | CelUnary)
+            or (isinstance(tree, CelLiteral) and not isinstance(tree.value, str))
             else text
         )
 

@@ -34,11 +34,15 @@ def build(model: Callable[P, T], /, *args: P.args, **fields: P.kwargs) -> T:
         if key not in known:
             near = closest_match(key, known)
             raise trace_error(
-                "W010", f"{name} has no field {key!r}", hint=f"did you mean {near!r}?" if near else f"fields: {', '.join(known)}"
+                "W010",
+                f"{name} has no field {key!r}",
+                hint=f"did you mean {near!r}?" if near else f"fields: {', '.join(known)}",
             )
     if absent := [key for key in written.get("required", ()) if key not in fields]:
         raise trace_error("W010", f"{name} needs the field {absent[0]!r}", hint=f"build({name}, {absent[0]}=...)")
-    given: dict[str, Any] = {key: part["default"] for key, part in known.items() if "default" in part and key not in fields}
+    given: dict[str, Any] = {
+        key: part["default"] for key, part in known.items() if "default" in part and key not in fields
+    }
     for key, value in fields.items():
         have = template_with_type(value)[1]
         want = subschema(written, known[key])
@@ -54,7 +58,11 @@ def _schema(model: Any, name: str, mode: SchemaMode) -> Schema:
     try:
         schema = resolve(schema_of(model, mode))
     except InputError as error:
-        raise trace_error("W010", f"build() takes a model: {error.message}", hint="build(Answer, text=..., citations=[])") from error
+        raise trace_error(
+            "W010", f"build() takes a model: {error.message}", hint="build(Answer, text=..., citations=[])"
+        ) from error
     if "properties" not in schema:
-        raise trace_error("W010", f"build() takes a model, and {name} is none", hint="build(Answer, text=..., citations=[])")
+        raise trace_error(
+            "W010", f"build() takes a model, and {name} is none", hint="build(Answer, text=..., citations=[])"
+        )
     return schema

@@ -93,7 +93,11 @@ class TracedNode(Variable):
 
     def freeze(self) -> AnyNode:
         """The node. Raises `InputError` W016 for a clause that is not one."""
-        fields = {key: value for key, value in self.fields.items() if value is not None and not (type(value) is tuple and not value)}
+        fields = {
+            key: value
+            for key, value in self.fields.items()
+            if value is not None and not (type(value) is tuple and not value)
+        }
         if self.own_guard_count:
             fields["when"] = f"${{{conjunction(self.guards[len(self.guards) - self.own_guard_count :])}}}"
         try:
@@ -230,7 +234,15 @@ class TraceScope:
         variable = bound_name(location)
         name = fields.pop("name", None) or variable or default
         draft = TracedNode(
-            self.new_name(name), schema, kind, fields, bool(variable), self, self.active_guards, len(self.guards), locations=locations
+            self.new_name(name),
+            schema,
+            kind,
+            fields,
+            bool(variable),
+            self,
+            self.active_guards,
+            len(self.guards),
+            locations=locations,
         )
         self.nodes.append(draft)
         self.nodes_by_name[draft.name] = draft
@@ -304,7 +316,9 @@ def enter_scope(scope: TraceScope) -> Iterator[TraceScope]:
         _scope.reset(token)
 
 
-def trace_error(code: str, message: str, *, hint: str = "", why: str = "", location: CodeLocation | None = None) -> InputError:
+def trace_error(
+    code: str, message: str, *, hint: str = "", why: str = "", location: CodeLocation | None = None
+) -> InputError:
     """The error of a mistake, kept on the scopes too, so that an `except` in the body cannot hide it.
 
     A mistake in what the body returned is at its `return`, or at its `def` where it has several. Where code that is not the user's met
@@ -313,12 +327,19 @@ def trace_error(code: str, message: str, *, hint: str = "", why: str = "", locat
     scope = _scope.get()
     chain = [*scope.chain()] if scope is not None else []
     homes = {one.file for one in chain}
-    if location is None and scope is not None and (location := scope.return_location) is not None and location.offset < 0:
+    if (
+        location is None
+        and scope is not None
+        and (location := scope.return_location) is not None
+        and location.offset < 0
+    ):
         why = why or "one of its returns gives this"
     locations = [location] if location is not None else errors.caller_stack()
     own = next((one for one in locations if not one.is_foreign or one.code.co_filename in homes), locations[0])
     first = own is locations[0]
-    error = errors.error_at(code, message, hint=hint, why=why, location=own) if first else _foreign_code_error(own, message)
+    error = (
+        errors.error_at(code, message, hint=hint, why=why, location=own) if first else _foreign_code_error(own, message)
+    )
     for one in chain:
         one.errors.append(error)
     return error
@@ -326,7 +347,9 @@ def trace_error(code: str, message: str, *, hint: str = "", why: str = "", locat
 
 def _foreign_code_error(location: CodeLocation, reason: str) -> InputError:
     if "validation error" in reason:
-        hint = f"build({errors.called_at(location) or 'Model'}, field=...) makes a model of values that are not known yet"
+        hint = (
+            f"build({errors.called_at(location) or 'Model'}, field=...) makes a model of values that are not known yet"
+        )
     else:
         hint = "do this step in a function under @tool(effect='pure'), and call that here"
     said = f"this line hands a value of the workflow to code that cannot wait for it: {reason}"

@@ -83,7 +83,9 @@ class Signature:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(str(step) for step in first["loc"])
-            raise InputError("W020", f"the output is not a {self.returns}: {where + ': ' if where else ''}{first['msg']}") from error
+            raise InputError(
+                "W020", f"the output is not a {self.returns}: {where + ': ' if where else ''}{first['msg']}"
+            ) from error
 
 
 def first_paragraph(function: Callable[..., Any]) -> str:
@@ -99,7 +101,9 @@ def signature_of_function(function: Callable[..., Any], kind: str, *, key: str =
     name = getattr(function, "__name__", str(function))
     location = CodeLocation(function.__code__, -1) if hasattr(function, "__code__") else None
     if location is None:
-        raise errors.error_at("W017", f"@{kind} stands on a function, and {name} is none", hint="def name(question: str) -> str: ...")
+        raise errors.error_at(
+            "W017", f"@{kind} stands on a function, and {name} is none", hint="def name(question: str) -> str: ..."
+        )
     hints = _hints(function, name, location)
     parameters = inspect.signature(function)
     keyed = key and key in parameters.parameters
@@ -111,9 +115,14 @@ def signature_of_function(function: Callable[..., Any], kind: str, *, key: str =
         _check_parameter(parameter, name, location)
         if parameter.name not in hints:
             raise errors.error_at(
-                "W017", f"{name}: the input {parameter.name!r} has no type", hint=f"{parameter.name}: str", location=location
+                "W017",
+                f"{name}: the input {parameter.name!r} has no type",
+                hint=f"{parameter.name}: str",
+                location=location,
             )
-        properties[parameter.name] = _type_schema(hints[parameter.name], f"{name}: the input {parameter.name!r}", "validation", location)
+        properties[parameter.name] = _type_schema(
+            hints[parameter.name], f"{name}: the input {parameter.name!r}", "validation", location
+        )
         if parameter.default is parameter.empty:
             required.append(parameter.name)
         else:
@@ -122,7 +131,9 @@ def signature_of_function(function: Callable[..., Any], kind: str, *, key: str =
                 "default": _default_value(parameter, hints[parameter.name], name, location),
             }
     if "return" not in hints:
-        raise errors.error_at("W017", f"{name} does not say what it returns", hint=f"def {name}(...) -> str: ...", location=location)
+        raise errors.error_at(
+            "W017", f"{name} does not say what it returns", hint=f"def {name}(...) -> str: ...", location=location
+        )
     output = _type_schema(hints["return"], f"{name}: the output", "serialization", location)
     inputs = bundle_definitions(object_type(properties, required))
     types = {name: hints[name] for name in parameters.parameters}
@@ -152,9 +163,13 @@ def _hints(function: Callable[..., Any], name: str, location: CodeLocation) -> d
         hints = typing.get_type_hints(function, localns=errors.user_locals(), include_extras=True)
     except NameError as error:
         hint = "define or import the type above the function, and outside of `if TYPE_CHECKING:`"
-        raise errors.error_at("W017", f"{name}: there is no type {error.name!r} here", hint=hint, location=location) from error
+        raise errors.error_at(
+            "W017", f"{name}: there is no type {error.name!r} here", hint=hint, location=location
+        ) from error
     except (TypeError, SyntaxError, AttributeError) as error:
-        raise errors.error_at("W017", f"{name}: an annotation is no type: {error}", hint=_SUPPORTED_TYPES, location=location) from error
+        raise errors.error_at(
+            "W017", f"{name}: an annotation is no type: {error}", hint=_SUPPORTED_TYPES, location=location
+        ) from error
     if inspect.isfunction(function) and all(isinstance(one, str) for one in function.__annotations__.values()):
         # Resolved once, here, where local types are in sight; who calls the function needs them too.
         function.__annotations__ = dict(hints)
@@ -163,7 +178,13 @@ def _hints(function: Callable[..., Any], name: str, location: CodeLocation) -> d
 
 def _check_parameter(parameter: inspect.Parameter, name: str, location: CodeLocation) -> None:
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-        stars = "*" if parameter.kind is parameter.VAR_POSITIONAL else "**" if parameter.kind is parameter.VAR_KEYWORD else ""
+        stars = (
+            "*"
+            if parameter.kind is parameter.VAR_POSITIONAL
+            else "**"
+            if parameter.kind is parameter.VAR_KEYWORD
+            else ""
+        )
         raise errors.error_at(
             "W017",
             f"{name}: {stars}{parameter.name} cannot be an input, for inputs have names",
@@ -173,7 +194,10 @@ def _check_parameter(parameter: inspect.Parameter, name: str, location: CodeLoca
     if parameter.name.startswith("_"):
         hint = f"call it {parameter.name.strip('_') or 'value'}"
         raise errors.error_at(
-            "W017", f"{name}: {parameter.name!r} cannot be an input: its name begins with a letter", hint=hint, location=location
+            "W017",
+            f"{name}: {parameter.name!r} cannot be an input: its name begins with a letter",
+            hint=hint,
+            location=location,
         )
 
 
@@ -181,7 +205,9 @@ def _type_schema(kind: Any, what: str, mode: Any, location: CodeLocation | None)
     try:
         return schema_of(type(None) if kind is None else kind, mode)
     except InputError as error:
-        raise errors.error_at("W017", f"{what}: {error.message}", hint=f"types are {_SUPPORTED_TYPES}", location=location) from error
+        raise errors.error_at(
+            "W017", f"{what}: {error.message}", hint=f"types are {_SUPPORTED_TYPES}", location=location
+        ) from error
 
 
 def _default_value(parameter: inspect.Parameter, kind: Any, name: str, location: CodeLocation) -> Any:
@@ -218,7 +244,9 @@ def signature_of_graph(graph: Graph) -> Signature:
 def _keyword_signature(fields: list[str], required: list[str]) -> inspect.Signature:
     empty = inspect.Parameter.empty
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    return inspect.Signature([inspect.Parameter(name, kind, default=empty if name in required else ...) for name in fields])
+    return inspect.Signature(
+        [inspect.Parameter(name, kind, default=empty if name in required else ...) for name in fields]
+    )
 
 
 def models_in(*schemas: Schema) -> dict[str, Schema]:
@@ -231,14 +259,18 @@ def models_in(*schemas: Schema) -> dict[str, Schema]:
             here = waiting.pop()
             if isinstance(here, Mapping):
                 if "properties" in here and isinstance(here.get("title"), str):
-                    found.setdefault(here["title"], subschema(defs, {key: value for key, value in here.items() if key != "$defs"}))
+                    found.setdefault(
+                        here["title"], subschema(defs, {key: value for key, value in here.items() if key != "$defs"})
+                    )
                 waiting += here.values()
             elif isinstance(here, list):
                 waiting += here
     return found
 
 
-def workflow_inputs(function: Callable[..., Any], name: str, signature: Signature) -> tuple[dict[str, Input], dict[str, Schema], Schema]:
+def workflow_inputs(
+    function: Callable[..., Any], name: str, signature: Signature
+) -> tuple[dict[str, Input], dict[str, Schema], Schema]:
     """The inputs of a workflow function as the language writes them, the types that it declares for them, and the record that they are.
 
     Raises `InputError` W018 for a name or a type that cannot be written.
@@ -252,17 +284,23 @@ def workflow_inputs(function: Callable[..., Any], name: str, signature: Signatur
     for key, part in signature.input["properties"].items():
         if not NAME_PATTERN.fullmatch(key) or key in KEYWORDS:
             hint = f"{key.lower()}_" if key.lower() in KEYWORDS else "lower case letters, digits and _, at most 64"
-            raise errors.error_at("W018", f"{name}: an input of a workflow cannot be called {key!r}", hint=hint, location=location)
+            raise errors.error_at(
+                "W018", f"{name}: an input of a workflow cannot be called {key!r}", hint=hint, location=location
+            )
         schema = subschema(signature.input, part)
         if schema_has_format(schema, "password"):
             message = f"{name}: the input {key!r} is a secret, and what a run is given is written down"
-            raise errors.error_at("W018", message, hint="let the tool that needs it read it from where it is kept", location=location)
+            raise errors.error_at(
+                "W018", message, hint="let the tool that needs it read it from where it is kept", location=location
+            )
         text, schemas[key] = declare_type(schema, key, known, types)
         description = str(part.get("description", ""))
         if key in required:
             found[key] = Input(type=text, description=description)
         else:
-            found[key] = Input(type=text, default=escape_references(part.get("default")), optional=True, description=description)
+            found[key] = Input(
+                type=text, default=escape_references(part.get("default")), optional=True, description=description
+            )
     return found, types, bundle_definitions(object_type(schemas, required))
 
 

@@ -19,7 +19,19 @@ import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never, ParamSpec, Protocol, TypedDict, cast, get_args, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Literal,
+    Never,
+    ParamSpec,
+    Protocol,
+    TypedDict,
+    cast,
+    get_args,
+    overload,
+)
 
 from pydantic import BaseModel
 from typing_extensions import TypeForm, TypeVar, Unpack
@@ -135,7 +147,9 @@ class Agent(Step[P, R]):
         """
         if self.prompt is None:
             return None
-        from orchestra.agents.card import Card  # it needs the engine of templates and the YAML reader; a module of tools needs neither
+        from orchestra.agents.card import (
+            Card,  # it needs the engine of templates and the YAML reader; a module of tools needs neither
+        )
 
         text = self.prompt
         if isinstance(text, Path) or (text.endswith((".md", ".txt", ".j2")) and "\n" not in text):
@@ -144,10 +158,14 @@ class Agent(Step[P, R]):
             except (OSError, UnicodeDecodeError) as error:
                 reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
                 raise InputError(
-                    "W017", f"{self.name}: cannot read its prompt {self.folder / self.prompt}: {reason}", hint="prompt='{{ question }}'"
+                    "W017",
+                    f"{self.name}: cannot read its prompt {self.folder / self.prompt}: {reason}",
+                    hint="prompt='{{ question }}'",
                 ) from error
         settings = {"description": self.description, **self.settings}
-        return Card.declare(self.name, input=self.signature.input, output=self.signature.output, prompt=text, **settings)
+        return Card.declare(
+            self.name, input=self.signature.input, output=self.signature.output, prompt=text, **settings
+        )
 
     @property
     def contract(self) -> Contract:
@@ -169,7 +187,9 @@ class Agent(Step[P, R]):
         return mine is None or theirs is None or mine.digest == theirs.digest
 
     def _presence(self) -> NodePresence:
-        return NodePresence.UNCERTAIN if self.prompt is not None and self.settings.get("checks") else NodePresence.ALWAYS
+        return (
+            NodePresence.UNCERTAIN if self.prompt is not None and self.settings.get("checks") else NodePresence.ALWAYS
+        )
 
     @property
     def _declaration(self) -> tuple[Any, ...]:
@@ -193,13 +213,20 @@ class Tool(Step[P, R]):
     def contract(self) -> Contract:
         """Its typed face."""
         types = self.signature.input, self.signature.output
-        return Contract(self.name, "tool", *types, self.description, self.effect, label=self.label, version=self.version).with_digest()
+        return Contract(
+            self.name, "tool", *types, self.description, self.effect, label=self.label, version=self.version
+        ).with_digest()
 
     @classmethod
     def from_contract(cls, contract: Contract, function: Callable[..., Any]) -> Tool[..., Any]:
         """A tool that is known by its contract and its function."""
         made: Tool[..., Any] = Tool(contract.name, signature_of_contract(contract), contract.description)
-        made.function, made.effect, made.version, made.label = function, contract.effect, contract.version, contract.label
+        made.function, made.effect, made.version, made.label = (
+            function,
+            contract.effect,
+            contract.version,
+            contract.label,
+        )
         return made
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -295,15 +322,22 @@ class Workflow(Step[P, R]):
     def _trace(self) -> tuple[Graph, tuple[Step[..., Any], ...], Mapping[str, Schema], NodeLines]:
         function = self.function
         if function is None:
-            raise InputError("W019", f"{self.name} has neither a function nor a graph", hint="Workflow.from_graph(graph)")
+            raise InputError(
+                "W019", f"{self.name} has neither a function nor a graph", hint="Workflow.from_graph(graph)"
+            )
         scope = TraceScope(
-            function=function, outer_trace=current_scope(), file=function.__code__.co_filename, models=models_in(self.signature.input)
+            function=function,
+            outer_trace=current_scope(),
+            file=function.__code__.co_filename,
+            models=models_in(self.signature.input),
         )
         inputs, types, record = workflow_inputs(function, self.name, self.signature)
         source = frozenset({Variable("input", record)})
         with enter_scope(scope):
             given = {
-                name: PendingExpression(f"input.{name}", ATOM_PRECEDENCE, subschema(record, record["properties"][name]), scope, source)
+                name: PendingExpression(
+                    f"input.{name}", ATOM_PRECEDENCE, subschema(record, record["properties"][name]), scope, source
+                )
                 for name in inputs
             }
             try:
@@ -389,7 +423,9 @@ def answered_by_model() -> Never:
 @overload
 def agent(name: str, input: Callable[P, BaseModel], output: TypeForm[T], /) -> Agent[P, T]: ...
 @overload
-def agent(*, prompt: str | Path, model: str = "base", adapter: str | None = None, **settings: Unpack[CardSettings]) -> AgentDecorator: ...
+def agent(
+    *, prompt: str | Path, model: str = "base", adapter: str | None = None, **settings: Unpack[CardSettings]
+) -> AgentDecorator: ...
 def agent(name: Any = None, input: Any = None, output: Any = None, /, **card: Any) -> Any:
     """Binds a card by its name to a model of its inputs and a type of its output; or declares an agent by a signature and a prompt.
 
@@ -405,10 +441,14 @@ def agent(name: Any = None, input: Any = None, output: Any = None, /, **card: An
     if isinstance(name, str):
         return Agent(name, signature_of_models(name, input, output))
     if name is not None or "prompt" not in card:
-        raise errors.error_at("W017", "an agent needs a prompt", hint="@agent(prompt='prompt.md'), or agent('name', Input, Output)")
+        raise errors.error_at(
+            "W017", "an agent needs a prompt", hint="@agent(prompt='prompt.md'), or agent('name', Input, Output)"
+        )
 
     def declare(function: Callable[..., Any]) -> Any:
-        made: Agent[..., Any] = Agent(function.__name__, signature_of_function(function, "agent"), first_paragraph(function))
+        made: Agent[..., Any] = Agent(
+            function.__name__, signature_of_function(function, "agent"), first_paragraph(function)
+        )
         settings = dict(card)
         made.prompt, made.folder = settings.pop("prompt"), Path(function.__code__.co_filename).parent
         for key in ("tools", "agents"):
@@ -466,7 +506,9 @@ else:
             signature = signature_of_function(inner, "tool", key=KEY_PARAMETER if effect == "keyed" else "")
             if effect == "keyed" and signature.key_type is not str:
                 location = CodeLocation(inner.__code__, -1)
-                raise errors.error_at("T008", missing_key_message(name or inner.__name__), hint=KEY_HINT, location=location)
+                raise errors.error_at(
+                    "T008", missing_key_message(name or inner.__name__), hint=KEY_HINT, location=location
+                )
             made = Tool(name or inner.__name__, signature, first_paragraph(inner))
             made.function, made.effect, made.version, made.label = inner, effect, version, label
             return made

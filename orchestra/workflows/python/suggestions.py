@@ -9,7 +9,16 @@ from typing import NamedTuple
 Position = tuple[int, int, int, int]
 """First line, last line, first column, last column."""
 
-_REWRITABLE = (ast.BoolOp, ast.UnaryOp, ast.IfExp, ast.Compare, ast.JoinedStr, ast.FormattedValue, ast.ListComp, ast.GeneratorExp)
+_REWRITABLE = (
+    ast.BoolOp,
+    ast.UnaryOp,
+    ast.IfExp,
+    ast.Compare,
+    ast.JoinedStr,
+    ast.FormattedValue,
+    ast.ListComp,
+    ast.GeneratorExp,
+)
 
 
 def rewrite(tree: ast.Module, position: Position) -> str:
@@ -46,9 +55,16 @@ def _rewrite_builtin(chain: list[ast.AST]) -> str:
         case ast.Call(func=ast.Name(id="max" | "min" as name), args=[first, second], keywords=[]):
             a, b = ast.unparse(first), ast.unparse(second)
             return f"choose({a} {'>' if name == 'max' else '<'} {b}, {a}, {b})"
-        case ast.Call(func=ast.Name(id="all" | "any" as name), args=[ast.List(elts=[_, *_] as tests) | ast.Tuple(elts=[_, *_] as tests)]):
+        case ast.Call(
+            func=ast.Name(id="all" | "any" as name),
+            args=[ast.List(elts=[_, *_] as tests) | ast.Tuple(elts=[_, *_] as tests)],
+        ):
             return f"{name}_of({', '.join(map(ast.unparse, tests))})"
-        case ast.Call(func=ast.Name(id="sorted" | "sum" | "max" | "min" | "zip" | "enumerate" | "set" | "dict" | "reversed" as name)):
+        case ast.Call(
+            func=ast.Name(
+                id="sorted" | "sum" | "max" | "min" | "zip" | "enumerate" | "set" | "dict" | "reversed" as name
+            )
+        ):
             return f"do it in a @tool(effect='pure') that calls {name}"
         case _:
             return ""
@@ -84,7 +100,9 @@ def _enclosing_nodes(tree: ast.Module, position: Position) -> list[ast.AST]:
 def _spans(node: ast.AST, start: tuple[int, int], end: tuple[int, int]) -> bool:
     if isinstance(node, ast.comprehension):
         return any(_spans(part, start, end) for part in ast.iter_child_nodes(node))
-    if isinstance(node, ast.arguments | ast.arg | ast.keyword | ast.withitem | ast.match_case) and not hasattr(node, "lineno"):
+    if isinstance(node, ast.arguments | ast.arg | ast.keyword | ast.withitem | ast.match_case) and not hasattr(
+        node, "lineno"
+    ):
         return any(_spans(part, start, end) for part in ast.iter_child_nodes(node))
     if not isinstance(node, ast.stmt | ast.expr | ast.keyword):
         return False
@@ -105,7 +123,10 @@ class _DslRewriter(ast.NodeTransformer):
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
         self.generic_visit(node)
         sides = [node.left, *node.comparators]
-        parts = [_rewrite_comparison(left, op, right) for left, op, right in zip(sides, node.ops, node.comparators, strict=False)]
+        parts = [
+            _rewrite_comparison(left, op, right)
+            for left, op, right in zip(sides, node.ops, node.comparators, strict=False)
+        ]
         return parts[0] if len(parts) == 1 else _call("all_of", parts)
 
     def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
@@ -156,7 +177,9 @@ def _lambda(name: str | None, body: ast.expr) -> ast.Lambda:
     return ast.Lambda(ast.arguments(posonlyargs=[], args=args, kwonlyargs=[], kw_defaults=[], defaults=[]), body)
 
 
-_PURE_WORDS = frozenset(["all_of", "any_of", "as_text", "build", "choose", "contains", "filter_", "has_value", "length", "not_", "or_else"])
+_PURE_WORDS = frozenset(
+    ["all_of", "any_of", "as_text", "build", "choose", "contains", "filter_", "has_value", "length", "not_", "or_else"]
+)
 """Words that compute, and call nothing."""
 
 
@@ -212,7 +235,11 @@ def _rewrite_choice(arms: list[tuple[ast.expr, ast.expr]], otherwise: ast.expr) 
     if not _has_calls(value):
         if not _has_calls(rest):
             return _call("choose", [test, value, rest])
-        return _call("first_of", [_call("when", [_negate(test), _lambda(None, rest)])], [ast.keyword("otherwise", _lambda(None, value))])
+        return _call(
+            "first_of",
+            [_call("when", [_negate(test), _lambda(None, rest)])],
+            [ast.keyword("otherwise", _lambda(None, value))],
+        )
     arm = _call("when", [test, _lambda(None, value)])
     return _call("first_of", [arm], [ast.keyword("otherwise", _lambda(None, rest))])
 
@@ -227,7 +254,11 @@ def _negate(test: ast.expr) -> ast.expr:
 
 def _rewrite_none_test(test: ast.expr, then: ast.expr, otherwise: ast.expr) -> ast.expr | None:
     """`x if x is not None else y` as `or_else(x, y)`; a field of `x` as that of what stands in for None, which the user has to say."""
-    match _negate(test) if isinstance(test, ast.Call) and isinstance(test.func, ast.Name) and test.func.id == "not_" else test:
+    match (
+        _negate(test)
+        if isinstance(test, ast.Call) and isinstance(test.func, ast.Name) and test.func.id == "not_"
+        else test
+    ):
         case ast.Call(func=ast.Name(id="has_value"), args=[ast.Name(id=name) as asked]):
             there, other = (then, otherwise) if test.func.id == "has_value" else (otherwise, then)  # type: ignore[attr-defined]
         case _:
@@ -235,7 +266,9 @@ def _rewrite_none_test(test: ast.expr, then: ast.expr, otherwise: ast.expr) -> a
     if ast.dump(there) == ast.dump(asked):
         return None if _has_calls(other) else _call("or_else", [asked, other])
     match there:
-        case ast.Call(func=ast.Name(id="or_else"), args=[ast.Attribute(value=ast.Name(id=of)) as field, _]) if of == name:
+        case ast.Call(func=ast.Name(id="or_else"), args=[ast.Attribute(value=ast.Name(id=of)) as field, _]) if (
+            of == name
+        ):
             there = field
         case _:
             pass
@@ -246,7 +279,10 @@ def _rewrite_none_test(test: ast.expr, then: ast.expr, otherwise: ast.expr) -> a
 
 def _reads_fields(tree: ast.expr, name: str) -> bool:
     """Whether an expression reads fields of a name."""
-    return any(isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == name for node in ast.walk(tree))
+    return any(
+        isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == name
+        for node in ast.walk(tree)
+    )
 
 
 class _NoneDefaultInserter(ast.NodeTransformer):
@@ -311,7 +347,9 @@ def to_comprehension(tree: ast.Module, position: Position) -> str:
                 args=[ast.Lambda(args=ast.arguments(args=[ast.arg(arg=name)]), body=body), items],
             ):
                 made, over = ast.unparse(body), ast.unparse(items)
-                return f"[{made} for {name} in {over}]" if word == "map_" else f"[{name} for {name} in {over} if {made}]"
+                return (
+                    f"[{made} for {name} in {over}]" if word == "map_" else f"[{name} for {name} in {over} if {made}]"
+                )
             case _:
                 continue
     return ""
@@ -336,7 +374,9 @@ def swallowing_blocks(tree: ast.Module) -> list[TryBlock]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Try | ast.TryStar) and any(map(_swallows, node.handlers)):
             parts = (inner for part in node.body for inner in ast.walk(part))
-            found.append(TryBlock(node.body, [inner for inner in parts if isinstance(inner, ast.FunctionDef | ast.Lambda)]))
+            found.append(
+                TryBlock(node.body, [inner for inner in parts if isinstance(inner, ast.FunctionDef | ast.Lambda)])
+            )
     return found
 
 
@@ -344,14 +384,19 @@ def _swallows(handler: ast.ExceptHandler) -> bool:
     if handler.body and isinstance(handler.body[-1], ast.Raise):
         return False
     kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
-    return any(kind is None or (isinstance(kind, ast.Name) and kind.id in ("Exception", "BaseException")) for kind in kinds)
+    return any(
+        kind is None or (isinstance(kind, ast.Name) and kind.id in ("Exception", "BaseException")) for kind in kinds
+    )
 
 
 def is_caught(tried: TryBlock, position: Position) -> bool:
     """Whether a position is in it, within its own function."""
     line, end, first, last = position
     start, stop = tried.body[0], tried.body[-1]
-    within = (start.lineno, start.col_offset) <= (line, first) and (stop.end_lineno or 0, stop.end_col_offset or 0) >= (end, last)
+    within = (start.lineno, start.col_offset) <= (line, first) and (stop.end_lineno or 0, stop.end_col_offset or 0) >= (
+        end,
+        last,
+    )
     return within and not any(_spans(inner, (line, first), (end, last)) for inner in tried.functions)
 
 

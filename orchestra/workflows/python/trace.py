@@ -10,7 +10,14 @@ from typing import Any
 from orchestra.agents.card_types import project_models
 from orchestra.core.errors import InputError
 from orchestra.schema.types import parse_type
-from orchestra.verification.check_expression import AllOf, AnyOf, CheckCall, CheckExpression, CheckSyntaxError, parse_check
+from orchestra.verification.check_expression import (
+    AllOf,
+    AnyOf,
+    CheckCall,
+    CheckExpression,
+    CheckSyntaxError,
+    parse_check,
+)
 from orchestra.verification.rederivation import MAX_SAMPLES
 from orchestra.workflows.compile.agent_choice import labels_by_agent
 from orchestra.workflows.compile.ordering import node_references, referenced_names, topological_order
@@ -50,7 +57,9 @@ from orchestra.workflows.python.plan import CLAUSES, COUNT_CLAUSES, FLAG_CLAUSES
 from orchestra.workflows.python.printer import NotExpressible, tree_to_python
 
 DSL_NAMES = frozenset(dsl.__all__)
-_CHECK_WORDS = {name: name for name in ("quote", "support", "numbers", "recompute", "entailment")} | {"format": "format_"}
+_CHECK_WORDS = {name: name for name in ("quote", "support", "numbers", "recompute", "entailment")} | {
+    "format": "format_"
+}
 """Those that are words of their own, and what they are called."""
 _OPTIONS = ("timeout", "retry", "fallback", "after")
 _AGENT_OPTIONS = (*_OPTIONS, "escalate", "tools")
@@ -84,7 +93,11 @@ class _FunctionWriter:
         graph = self.graph
         if graph.types:
             raise NotExpressible(f"its types are declared in the file: {', '.join(graph.types)}")
-        told = [f"{key}={value!r}" for key in ("budget", "label", "defaults") if (value := _without_unset(getattr(graph, key))) is not None]
+        told = [
+            f"{key}={value!r}"
+            for key in ("budget", "label", "defaults")
+            if (value := _without_unset(getattr(graph, key))) is not None
+        ]
         if graph.accept is not None:
             told.append(f"accept={self.word('certified') if graph.accept == 'certified' else graph.accept}")
         body = _BodyWriter(self, {}, graph.nodes)
@@ -92,7 +105,11 @@ class _FunctionWriter:
         lines = [*described, *body.lines(), f"return {body.optional_value(graph.output)}"]
         told_of = any(entry.description for entry in graph.input.values())
         imports = ["from typing import Annotated", "from pydantic import Field"] if told_of else []
-        head = [*imports, *(f"{step}_ = {step}" for step in self.aliased), f"@{self.word('workflow')}({', '.join(told)})"]
+        head = [
+            *imports,
+            *(f"{step}_ = {step}" for step in self.aliased),
+            f"@{self.word('workflow')}({', '.join(told)})",
+        ]
         return "\n".join([*head, *self.signature(), *(_INDENT + line for line in lines), ""])
 
     def signature(self) -> list[str]:
@@ -134,11 +151,17 @@ class _BodyWriter:
     """The statements of one body. `outer` is how the nodes around it are called."""
 
     def __init__(
-        self, function: _FunctionWriter, outer: Mapping[str, str], nodes: Mapping[str, AnyNode], bound: tuple[str, ...] = ()
+        self,
+        function: _FunctionWriter,
+        outer: Mapping[str, str],
+        nodes: Mapping[str, AnyNode],
+        bound: tuple[str, ...] = (),
     ) -> None:
         self.function, self.nodes = function, nodes
         self.names = {key: text for key, text in outer.items() if key not in bound}
-        self.lists: dict[str, str] = {key.removesuffix(".values"): text for key, text in outer.items() if key.endswith(".values")}
+        self.lists: dict[str, str] = {
+            key.removesuffix(".values"): text for key, text in outer.items() if key.endswith(".values")
+        }
         for name, node in nodes.items():
             self._register_name(name, node)
 
@@ -172,12 +195,20 @@ class _BodyWriter:
         if node.each is not None:
             text = self.map_call(node, text)
         if node.when is not None and not _is_per_element(node):
-            inner = f"{self.function.word('values')}({text})" if node.each is not None and "abstain" in node.otherwise else text
+            inner = (
+                f"{self.function.word('values')}({text})"
+                if node.each is not None and "abstain" in node.otherwise
+                else text
+            )
             text = f"{self.function.word('when')}({self.value(node.when)}, lambda: {inner})"
         return [*before, f"{name} = {text}"]
 
     def map_call(self, node: AnyNode, text: str) -> str:
-        told = "".join(f", {key}={getattr(node, key)!r}" for key in ("limit", "concurrency", "at_least") if getattr(node, key) is not None)
+        told = "".join(
+            f", {key}={getattr(node, key)!r}"
+            for key in ("limit", "concurrency", "at_least")
+            if getattr(node, key) is not None
+        )
         body = text if isinstance(node, CallNode) and isinstance(node.call, NodeBlock) else f"lambda {node.as_}: {text}"
         return f"{self.function.word('map_')}({body}, {self.value(node.each)}{told})"
 
@@ -187,7 +218,11 @@ class _BodyWriter:
         match node:
             case AgentNode(agent=str() | AgentChoice() as step) | ToolNode(tool=step) | CallNode(call=str(step)):
                 args = ", ".join(f"{_variable(key)}={self.value(value)}" for key, value in node.with_.items())
-                told = ", ".join(f"{key}={self.option(node, key)}" for key in _AGENT_OPTIONS if getattr(node, key, None) not in (None, ()))
+                told = ", ".join(
+                    f"{key}={self.option(node, key)}"
+                    for key in _AGENT_OPTIONS
+                    if getattr(node, key, None) not in (None, ())
+                )
                 return [], f"{self.step(step)}{f'.options({told})' if told else ''}({args})"
             case PlanNode():
                 return [], f"{word('plan')}({', '.join(self.plan_arguments(node))})"
@@ -228,7 +263,9 @@ class _BodyWriter:
                 found.append(f"{key}=[{', '.join(map(self.function.step, names))}]")
         plain = PlanNode.model_fields
         if node.limits != plain["limits"].get_default():
-            found.append(f"limits={self.function.word('PlanLimits')}(steps={node.limits.steps}, width={node.limits.width})")
+            found.append(
+                f"limits={self.function.word('PlanLimits')}(steps={node.limits.steps}, width={node.limits.width})"
+            )
         found += [
             f"{key}={getattr(node, key)!r}"
             for key in (*COUNT_CLAUSES, *FLAG_CLAUSES, *PLANNER_CLAUSES)
@@ -236,7 +273,11 @@ class _BodyWriter:
         ]
         found += [f"hearsay={list(node.hearsay)!r}"] if node.hearsay else []
         found += [f"{key}={self.option(node, key)}" for key in _OPTIONS if getattr(node, key) not in (None, ())]
-        own = {key: value for key, value in node.with_.items() if key in CLAUSES or keyword.iskeyword(key) or not key.isidentifier()}
+        own = {
+            key: value
+            for key, value in node.with_.items()
+            if key in CLAUSES or keyword.iskeyword(key) or not key.isidentifier()
+        }
         found += [f"{key}={self.value(value)}" for key, value in node.with_.items() if key not in own]
         return [*found, f"with_={self.value(own)}"] if own else found
 
@@ -292,12 +333,20 @@ class _BodyWriter:
                 return self.function.word(_CHECK_WORDS[check])
             case CheckCall("entailment" | "rederive" as check, argument) if argument and not argument.isdigit():
                 return f"{self.function.word(check)}({argument!r})"
-            case CheckCall("agree", argument) if (argument or "5").isdigit() and 2 <= int(argument or "5") <= MAX_SAMPLES:
-                return f"{self.function.word('agree')}({argument})" if argument else f"{self.function.word('Check')}('agree')"
+            case CheckCall("agree", argument) if (argument or "5").isdigit() and 2 <= int(
+                argument or "5"
+            ) <= MAX_SAMPLES:
+                return (
+                    f"{self.function.word('agree')}({argument})"
+                    if argument
+                    else f"{self.function.word('Check')}('agree')"
+                )
             case CheckCall():
                 return f"{self.function.word('Check')}({str(rule)!r})"
             case AllOf(parts):
-                return " & ".join(f"({self.rule(part)})" if isinstance(part, AnyOf) else self.rule(part) for part in parts)
+                return " & ".join(
+                    f"({self.rule(part)})" if isinstance(part, AnyOf) else self.rule(part) for part in parts
+                )
             case AnyOf(parts):
                 return " | ".join(map(self.rule, parts))
 
@@ -330,10 +379,16 @@ class _BodyWriter:
         parts = [*split_template(template)]
         if len(parts) == 1 and isinstance(parts[0], TemplateReference):
             return self.reference(parts[0])
-        told = [(repr(part), True) if isinstance(part, str) else (self.reference(part), self.is_text(parse(part.source))) for part in parts]
+        told = [
+            (repr(part), True) if isinstance(part, str) else (self.reference(part), self.is_text(parse(part.source)))
+            for part in parts
+        ]
         if told and not any(sure for _, sure in told):
             told[0] = told[0][0], False  # of two numbers a + is a sum
-        return " + ".join(f"{self.function.word('as_text')}({text})" if sure is False else text for text, sure in told) or "''"
+        return (
+            " + ".join(f"{self.function.word('as_text')}({text})" if sure is False else text for text, sure in told)
+            or "''"
+        )
 
     def is_text(self, tree: CelTree) -> bool | None:
         """Whether an expression gives a text; None where only tracing tells, which refuses a + of a text and another value."""

@@ -112,7 +112,9 @@ def _to_input_error(entry: ErrorDetails, path: ValuePath, name_fault: bool, mark
         )
         near = closest_match(str(last), known)
         hint = f"did you mean {near!r}?" if near else f"keys here: {', '.join(known)}"
-        return InputError("L101", f"`{path[-2]}`: there is no key {last!r}", location=marked.location(path, key=True), hint=hint)
+        return InputError(
+            "L101", f"`{path[-2]}`: there is no key {last!r}", location=marked.location(path, key=True), hint=hint
+        )
     hint = _EXAMPLES.get(last, "")
     if kind == "too_short":
         return InputError("L103", f"{said} must not be empty", location=place, hint=hint)
@@ -124,7 +126,9 @@ def _to_input_error(entry: ErrorDetails, path: ValuePath, name_fault: bool, mark
         form = str(context.get("expected", "")).replace("'", "")
     else:
         form = (
-            _EXPECTED_BY_KIND[kind].format(**context) if kind in _EXPECTED_BY_KIND else str(entry["msg"]).removeprefix("Input should be ")
+            _EXPECTED_BY_KIND[kind].format(**context)
+            if kind in _EXPECTED_BY_KIND
+            else str(entry["msg"]).removeprefix("Input should be ")
         )
     form = _EXPECTED_BY_KEY.get(last, form) if not bound or last in ("accept", "at_least") else form
     return InputError("L103", f"{said} must be {form}, got {_describe_value(given)}", location=place, hint=hint)
@@ -155,7 +159,9 @@ def _key_path(location: tuple[Any, ...], here: Any) -> tuple[ValuePath, bool]:
         tagged = False
         if step == "[key]":
             return tuple(path), True
-        if (isinstance(here, dict) and step in here) or (isinstance(here, list) and isinstance(step, int) and step < len(here)):
+        if (isinstance(here, dict) and step in here) or (
+            isinstance(here, list) and isinstance(step, int) and step < len(here)
+        ):
             path.append(step)
             here = here[step]
     return tuple(path), False

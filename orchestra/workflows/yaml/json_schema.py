@@ -114,12 +114,20 @@ def workflow_schema() -> dict[str, Any]:
     parts: dict[str, Any] = {name: _record_schema(part) for name, part in model.pop("$defs").items()}
     for key, means in _CHOICE_DESCRIPTIONS.items():
         parts["AgentChoice"]["properties"][key]["description"] = means
-    parts["Retry"] = {"description": _DESCRIPTIONS["retry"], "anyOf": [_attempts_schema(parts["Retry"]), parts["Retry"]]}
+    parts["Retry"] = {
+        "description": _DESCRIPTIONS["retry"],
+        "anyOf": [_attempts_schema(parts["Retry"]), parts["Retry"]],
+    }
     parts["Input"] = {"anyOf": [{"type": "string", "description": _DESCRIPTIONS["type"]}, parts["Input"]]}
     parts["Node"] = _node_schema([name for name in parts if name.endswith("Node")], parts)
     root = _record_schema(model)
     root["required"] = ["schema", *root["required"]]
-    return {"$schema": DIALECT, "title": "Orchestra workflow", **{key: root[key] for key in root if key != "title"}, "$defs": parts}
+    return {
+        "$schema": DIALECT,
+        "title": "Orchestra workflow",
+        **{key: root[key] for key in root if key != "title"},
+        "$defs": parts,
+    }
 
 
 def _attempts_schema(retry: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,7 +164,10 @@ def _field_schema(key: str, given: Mapping[str, Any]) -> dict[str, Any]:
     elif choices:
         found["anyOf"] = choices
     if "patternProperties" in found:
-        named = {pattern: {"$ref": "#/$defs/Node"} if "oneOf" in part else part for pattern, part in found["patternProperties"].items()}
+        named = {
+            pattern: {"$ref": "#/$defs/Node"} if "oneOf" in part else part
+            for pattern, part in found["patternProperties"].items()
+        }
         found |= {"patternProperties": named, "additionalProperties": False}
     if key == "nodes":
         found["minProperties"] = 1

@@ -45,7 +45,12 @@ _EMPTY_HINTS = {
     "checks": "leave it out; then the checks of the agent's card apply",
 }
 """Keys without a value, and what to write."""
-_REQUIRED_KEYS = {"schema": "schema: orchestra/v1", "name": "name: my_workflow", "nodes": "nodes: {...}", "output": "output: ${node}"}
+_REQUIRED_KEYS = {
+    "schema": "schema: orchestra/v1",
+    "name": "name: my_workflow",
+    "nodes": "nodes: {...}",
+    "output": "output: ${node}",
+}
 _BODY_KEYS = {
     "at_most": "at_most: 5",
     "until": "until: ${condition}",
@@ -94,7 +99,12 @@ def read(text: str | bytes, file: str) -> WorkflowSource:
     """The workflow of a file's text. Raises `InputError`, or `InputErrors` with its faults (L001 to L013, L100 to L106)."""
     marked = load_yaml(text, file)
     if not isinstance(marked.value, dict):
-        raise InputError("L100", "a workflow is a mapping", location=marked.location(()), hint="it begins with `schema: orchestra/v1`")
+        raise InputError(
+            "L100",
+            "a workflow is a mapping",
+            location=marked.location(()),
+            hint="it begins with `schema: orchestra/v1`",
+        )
     if faults := list(islice(_ShapeChecker(marked).errors(), MAX_ERRORS)):
         raise _merge_errors(faults)
     try:
@@ -113,7 +123,9 @@ def _is_valid_call(node: Any) -> bool:
 
 def _merge_errors(errors: list[InputError]) -> InputError:
     unique = {(fault.code, fault.message, str(fault.location)): fault for fault in errors}
-    ordered = sorted(unique.values(), key=lambda fault: (fault.location.line, fault.location.column) if fault.location else (0, 0))
+    ordered = sorted(
+        unique.values(), key=lambda fault: (fault.location.line, fault.location.column) if fault.location else (0, 0)
+    )
     return ordered[0] if len(ordered) == 1 else InputErrors(ordered)
 
 
@@ -134,7 +146,9 @@ class _ShapeChecker:
             if key not in document:
                 yield self._error("L102", f"a workflow needs `{key}:`", (), example)
         if document.get("schema", "orchestra/v1") not in ("orchestra/v1", None):
-            yield self._error("L103", f"the schema {document['schema']!r} is not known", ("schema",), "schema: orchestra/v1")
+            yield self._error(
+                "L103", f"the schema {document['schema']!r} is not known", ("schema",), "schema: orchestra/v1"
+            )
         yield from self._check_inputs(document.get("input"))
         if document.get("nodes") is not None:
             yield from self._check_nodes(("nodes",), document["nodes"])
@@ -145,13 +159,20 @@ class _ShapeChecker:
             if isinstance(given, dict):
                 yield from self._check_keys(path, given, model_module.Input, "an input", empty=("default",))
                 if "type" not in given:
-                    yield self._error("L102", f"the input {name!r} needs a type", path, f"{name}: {{type: str}}", key=True)
+                    yield self._error(
+                        "L102", f"the input {name!r} needs a type", path, f"{name}: {{type: str}}", key=True
+                    )
             elif not isinstance(given, str):
                 yield self._error("L103", f"the type of {name!r} must be a text", path, f"{name}: str")
 
     def _check_nodes(self, path: ValuePath, given: Any) -> Iterator[InputError]:
         if not isinstance(given, dict) or not given:
-            yield self._error("L103", "`nodes:` maps names to nodes, at least one", path, "nodes: {answer: {agent: NAME, with: {...}}}")
+            yield self._error(
+                "L103",
+                "`nodes:` maps names to nodes, at least one",
+                path,
+                "nodes: {answer: {agent: NAME, with: {...}}}",
+            )
             return
         before = self.node_count
         self.node_count += len(given)
@@ -166,7 +187,13 @@ class _ShapeChecker:
 
     def _check_node(self, path: ValuePath, name: str, node: Any) -> Iterator[InputError]:
         if not isinstance(node, dict):
-            yield self._error("L103", f"the node {name!r} must be a mapping", path, f"{name}: {{agent: NAME, with: {{...}}}}", key=True)
+            yield self._error(
+                "L103",
+                f"the node {name!r} must be a mapping",
+                path,
+                f"{name}: {{agent: NAME, with: {{...}}}}",
+                key=True,
+            )
             return
         found = [kind for kind in NODE_KINDS if kind in node]
         if len(found) != 1:
@@ -193,7 +220,9 @@ class _ShapeChecker:
                 said = f"the node {name!r} has no kind, and there is no key {key!r}"
                 return self._error("L104", said, (*path, key), f"did you mean {near!r}?", key=True)
             if key in _FOREIGN_KEYS:
-                return self._error("L104", f"the node {name!r} has no kind, and there is no key {key!r}", (*path, key), kinds, key=True)
+                return self._error(
+                    "L104", f"the node {name!r} has no kind, and there is no key {key!r}", (*path, key), kinds, key=True
+                )
         return self._error("L104", f"the node {name!r} has no kind", path, kinds, key=True)
 
     def _check_choice(self, path: ValuePath, name: str, body: dict[str, Any]) -> Iterator[InputError]:
@@ -229,7 +258,11 @@ class _ShapeChecker:
         for key, value in given.items():
             if key not in known:
                 yield self._error(
-                    "L101", f"{what}: there is no key {key!r}", (*path, key), unknown_key_hint(key, model_keys(model)), key=True
+                    "L101",
+                    f"{what}: there is no key {key!r}",
+                    (*path, key),
+                    unknown_key_hint(key, model_keys(model)),
+                    key=True,
                 )
             elif (value is None and key not in empty) or (key in ("checks", "otherwise") and value == []):
                 hint = _EMPTY_HINTS.get(key, "give it one, or leave the key out")

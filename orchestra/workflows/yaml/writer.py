@@ -67,7 +67,11 @@ def _document(graph: Graph) -> _BlockMapping:
     return _BlockMapping(
         schema=graph.schema_,
         name=graph.name,
-        **_non_empty(description=graph.description, input={name: _input(given) for name, given in graph.input.items()}, types=graph.types),
+        **_non_empty(
+            description=graph.description,
+            input={name: _input(given) for name, given in graph.input.items()},
+            types=graph.types,
+        ),
         output=graph.output,
         **({} if graph.budget is None else {"budget": _set_fields(graph.budget)}),
         **({} if graph.defaults is None else {"defaults": _set_fields(graph.defaults)}),
@@ -93,7 +97,11 @@ def _input(given: Input) -> Any:
 
 def _set_fields(given: Budget | Defaults | PlanLimits) -> dict[str, Any]:
     fields = ((name, getattr(given, name)) for name in type(given).model_fields)
-    return {name: _retry(value) if isinstance(value, Retry) else _compact_number(value) for name, value in fields if value is not None}
+    return {
+        name: _retry(value) if isinstance(value, Retry) else _compact_number(value)
+        for name, value in fields
+        if value is not None
+    }
 
 
 def _compact_number(value: Any) -> Any:
@@ -115,7 +123,11 @@ def _node(node: Node) -> _BlockMapping:
     model = type(node).model_fields
     written = {info.alias or name: (getattr(node, name), info.get_default()) for name, info in model.items()}
     return _BlockMapping(
-        {key: _modifier(key, written[key][0]) for key in _KEY_ORDER if key in written and written[key][0] != written[key][1]}
+        {
+            key: _modifier(key, written[key][0])
+            for key in _KEY_ORDER
+            if key in written and written[key][0] != written[key][1]
+        }
     )
 
 
@@ -124,7 +136,9 @@ def _modifier(key: str, value: Any) -> Any:
         case AgentChoice():
             return {"by": value.by, "of": dict(value.of), **_non_empty(otherwise=value.otherwise)}
         case LoopBlock():
-            return _BlockMapping(at_most=value.at_most, until=value.until, nodes=_nodes(value.nodes), output=value.output)
+            return _BlockMapping(
+                at_most=value.at_most, until=value.until, nodes=_nodes(value.nodes), output=value.output
+            )
         case NodeBlock():
             return _BlockMapping(nodes=_nodes(value.nodes), output=value.output)
         case Retry():
@@ -213,7 +227,13 @@ def _text(text: str, *, flow: bool) -> str:
 
 
 def _is_plain(text: str, flow: bool) -> bool:
-    if not text or text[0] in _RESERVED_STARTS or text[-1] in " :" or text.lower() in _AMBIGUOUS_WORDS or not text.isprintable():
+    if (
+        not text
+        or text[0] in _RESERVED_STARTS
+        or text[-1] in " :"
+        or text.lower() in _AMBIGUOUS_WORDS
+        or not text.isprintable()
+    ):
         return False
     return ": " not in text and " #" not in text and not (flow and _FLOW_SIGNS.search(text))
 

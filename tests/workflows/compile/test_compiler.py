@@ -120,7 +120,11 @@ def test_types_flow_from_node_to_node() -> None:
     assert format_type(node(program, "loud").output) == "str"
     assert format_type(node(program, "said").output) == "str"
     properties = program.output_schema["properties"]
-    assert {name: format_type(part) for name, part in properties.items()} == {"n": "int", "said": "str", "maybe": "str | null"}
+    assert {name: format_type(part) for name, part in properties.items()} == {
+        "n": "int",
+        "said": "str",
+        "maybe": "str | null",
+    }
 
 
 def test_the_parts_of_an_output_that_is_a_list_have_types() -> None:
@@ -132,7 +136,11 @@ nodes:
   b: {tool: shout, with: {text: y}}
 """
     first, second, third = compiled(text).output_schema["prefixItems"]
-    assert (format_type(first), format_type(second), format_type(third["properties"]["more"])) == ("str | null", "Literal[7]", "str")
+    assert (format_type(first), format_type(second), format_type(third["properties"]["more"])) == (
+        "str | null",
+        "Literal[7]",
+        "str",
+    )
 
 
 def test_inputs_have_types_and_defaults() -> None:
@@ -201,7 +209,10 @@ def test_the_end_of_a_loop_reads_its_nodes_those_under_each_too() -> None:
 
 def test_bodies_beside_each_other_may_use_the_same_names() -> None:
     block = "{call: {nodes: {x: {tool: shout, %s with: {text: '${y}'}}, y: {tool: shout, with: {text: z}}}, output: '${x}'}}"
-    text = "input: {go: bool}\noutput: ${d}\nnodes:\n" + f"  a: {block % ''}\n  b: {block % chr(39).join(['when: ', '${input.go}', ','])}\n"
+    text = (
+        "input: {go: bool}\noutput: ${d}\nnodes:\n"
+        + f"  a: {block % ''}\n  b: {block % chr(39).join(['when: ', '${input.go}', ','])}\n"
+    )
     text += "  c: {first_of: ['${b}', '${a}']}\n  d: {tool: shout, with: {text: '${c}'}}"
     assert compiled(text).warnings == ()
 
@@ -235,21 +246,33 @@ nodes:
 
 def test_null_can_be_a_fallback_where_the_type_has_it() -> None:
     catalog = replace(
-        CATALOG, agents={"may": replace(CATALOG.agents["writer"], name="may", output={"anyOf": [{"type": "string"}, {"type": "null"}]})}
+        CATALOG,
+        agents={
+            "may": replace(
+                CATALOG.agents["writer"], name="may", output={"anyOf": [{"type": "string"}, {"type": "null"}]}
+            )
+        },
     )
-    program = compile_graph(read(whole("output: ${a}\nnodes: {a: {agent: may, fallback: '${null}', with: {text: x}}}"), "w").graph, catalog)
+    program = compile_graph(
+        read(whole("output: ${a}\nnodes: {a: {agent: may, fallback: '${null}', with: {text: x}}}"), "w").graph, catalog
+    )
     fallback = program.nodes[0].fallback
     assert fallback is not None
     assert fallback.evaluate({}) is None
 
 
-CARD = replace(CATALOG.agents["reader"], checks=("quote",), evidence="context", accept=0.8, otherwise=("retry", "abstain"))
+CARD = replace(
+    CATALOG.agents["reader"], checks=("quote",), evidence="context", accept=0.8, otherwise=("retry", "abstain")
+)
 
 
 def carded(node_text: str, **more: Any) -> Program:
     catalog = replace(CATALOG, agents={"reader": replace(CARD, **more)})
     return compile_graph(
-        read(whole("output: ${a}\nnodes:\n  a: {agent: reader, with: {question: q, context: c}, " + node_text + "}"), "w").graph, catalog
+        read(
+            whole("output: ${a}\nnodes:\n  a: {agent: reader, with: {question: q, context: c}, " + node_text + "}"), "w"
+        ).graph,
+        catalog,
     )
 
 
@@ -296,9 +319,12 @@ def test_a_called_workflow_is_typed_by_its_inputs_and_output() -> None:
     ],
 )
 @pytest.mark.parametrize(
-    "step", ["{call: outer, with: {text: x}}", "{plan: x, with: {text: x}, workflows: [outer], agents: [], returns: str}"]
+    "step",
+    ["{call: outer, with: {text: x}}", "{plan: x, with: {text: x}, workflows: [outer], agents: [], returns: str}"],
 )
-def test_the_label_is_at_least_that_of_what_is_called_through_others_too(own: str, inner: str, label: str, step: str) -> None:
+def test_the_label_is_at_least_that_of_what_is_called_through_others_too(
+    own: str, inner: str, label: str, step: str
+) -> None:
     flows = {
         "inner": f"{TWICE.replace('twice', 'inner')}{inner}\n",
         "outer": "schema: orchestra/v1\nname: outer\ninput: {text: str}\noutput: ${a}\nnodes: {a: {call: inner, with: {text: x}}}",
@@ -320,7 +346,9 @@ def test_the_label_is_at_least_that_of_what_is_called_through_others_too(own: st
     ],
 )
 def test_a_condition_that_cannot_hold_is_a_warning(head: str, condition: str) -> None:
-    warnings = compiled(f'{head}\noutput: ${{a}}\nnodes:\n  a: {{tool: shout, when: "{condition}", with: {{text: x}}}}').warnings
+    warnings = compiled(
+        f'{head}\noutput: ${{a}}\nnodes:\n  a: {{tool: shout, when: "{condition}", with: {{text: x}}}}'
+    ).warnings
     assert len(warnings) == 1
     assert "`when` is false whatever happens: the node never runs" in warnings[0]
     assert warnings[0].startswith("w.yaml:6:")
@@ -329,12 +357,15 @@ def test_a_condition_that_cannot_hold_is_a_warning(head: str, condition: str) ->
 def test_a_condition_that_always_holds_is_a_warning_too() -> None:
     assert (
         "has no effect"
-        in compiled('input: {n: int}\noutput: ${a}\nnodes:\n  a: {tool: shout, when: "${input.n == input.n}", with: {text: x}}').warnings[0]
+        in compiled(
+            'input: {n: int}\noutput: ${a}\nnodes:\n  a: {tool: shout, when: "${input.n == input.n}", with: {text: x}}'
+        ).warnings[0]
     )
 
 
 @pytest.mark.parametrize(
-    "condition", ["${input.n > 3}", "${input.n == 1 || input.n == 2}", "${size(input.s) >= 1}", "${input.n != 1 && input.n != 2}"]
+    "condition",
+    ["${input.n > 3}", "${input.n == 1 || input.n == 2}", "${size(input.s) >= 1}", "${input.n != 1 && input.n != 2}"],
 )
 def test_a_condition_that_may_hold_is_none(condition: str) -> None:
     assert (
@@ -359,7 +390,9 @@ def test_a_node_that_nothing_needs_is_a_warning_unless_it_has_an_effect() -> Non
     [("tools: [shout]", True), ("tools: [send]", False), ("workflows: [twice]", True), ("workflows: [sends]", False)],
 )
 def test_a_plan_acts_where_a_tool_or_a_workflow_that_it_may_use_does(skill: str, warned: bool) -> None:
-    sends = read(HEAD.replace("w\n", "sends\n") + "output: ${a}\nnodes:\n  a: {tool: send, with: {text: x}}\n", "sends.yaml").graph
+    sends = read(
+        HEAD.replace("w\n", "sends\n") + "output: ${a}\nnodes:\n  a: {tool: send, with: {text: x}}\n", "sends.yaml"
+    ).graph
     catalog = replace(CATALOG, workflows={**CATALOG.workflows, "sends": sends})
     text = whole("output: ${a}\nnodes:\n  a: {tool: shout, with: {text: x}}\n  p: {plan: go, " + skill + "}")
     warnings = compile_graph(read(text, "w").graph, catalog).warnings
@@ -398,7 +431,9 @@ def test_a_fault_brings_no_others_about() -> None:
 
 
 def test_two_faults_in_two_places_are_both_told() -> None:
-    found = faults("output: ${b}\nnodes:\n  a: {tool: shout, with: {text: 3}}\n  b: {tool: shoutt, with: {text: '${a}'}}")
+    found = faults(
+        "output: ${b}\nnodes:\n  a: {tool: shout, with: {text: 3}}\n  b: {tool: shoutt, with: {text: '${a}'}}"
+    )
     assert [fault.code for fault in found] == ["L114", "L111"]
 
 
@@ -426,7 +461,9 @@ def test_a_workflow_that_is_called_often_is_compiled_once() -> None:
 def test_the_collector_looks_at_no_compiled_node(text: str) -> None:
     """A program is a tree, and large: for the collector, compiling a thousand nodes would be a reason to look at all there is."""
     nodes = compiled(text).nodes
-    assert [one.name for one in nodes if gc.is_tracked(one) or (one.inputs is not None and gc.is_tracked(one.inputs))] == []
+    assert [
+        one.name for one in nodes if gc.is_tracked(one) or (one.inputs is not None and gc.is_tracked(one.inputs))
+    ] == []
 
 
 def grown(depth: int) -> str:
@@ -457,7 +494,11 @@ def test_loops_deep_inside_loops_end_in_time() -> None:
 
 def test_a_cycle_of_many_nodes_is_found_in_time_and_told_in_short() -> None:
     count = 4_000
-    text = HEAD + "output: ${n0}\nnodes:\n" + "".join(f"  n{at}: {{ask: '${{n{(at + 1) % count}}}'}}\n" for at in range(count))
+    text = (
+        HEAD
+        + "output: ${n0}\nnodes:\n"
+        + "".join(f"  n{at}: {{ask: '${{n{(at + 1) % count}}}'}}\n" for at in range(count))
+    )
     graph = read(text, "w").graph
 
     def refused() -> None:

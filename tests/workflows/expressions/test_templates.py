@@ -37,12 +37,27 @@ class Item(BaseModel):
     later: int = 7
 
 
-ITEM = {"name": "a", "n": 3, "x": 2, "tag": None, "xs": [1, 2, 3], "b": True, "kind": "math", "quote": "q", "meta": {"k": 1}}
+ITEM = {
+    "name": "a",
+    "n": 3,
+    "x": 2,
+    "tag": None,
+    "xs": [1, 2, 3],
+    "b": True,
+    "kind": "math",
+    "quote": "q",
+    "meta": {"k": 1},
+}
 SCHEMA = schema_of(Item, "validation")
 TYPES: dict[str, Schema] = {
     "input": {
         "type": "object",
-        "properties": {"question": {"type": "string"}, "items": {"type": "array", "items": SCHEMA}, "any": {}, "loop": {"type": "integer"}},
+        "properties": {
+            "question": {"type": "string"},
+            "items": {"type": "array", "items": SCHEMA},
+            "any": {},
+            "loop": {"type": "integer"},
+        },
         "required": ["question", "items", "any", "loop"],
     },
     "v": SCHEMA,
@@ -328,7 +343,9 @@ def test_nothing_from_values_is_read_as_a_template() -> None:
 
 TREE = {"weight": 1, "left": {"weight": 4}, "children": [{"weight": 2, "children": [{"weight": 3}]}]}
 WHOLE = {"left": None, "children": None}
-TREES: dict[str, Schema] = {"input": {"type": "object", "properties": {"tree": schema_of(Tree, "validation")}, "required": ["tree"]}}
+TREES: dict[str, Schema] = {
+    "input": {"type": "object", "properties": {"tree": schema_of(Tree, "validation")}, "required": ["tree"]}
+}
 
 
 @pytest.mark.parametrize(

@@ -92,10 +92,16 @@ def test_what_is_the_same_for_the_text_stays(condition: Callable[[Any, Any], Any
     assert conditioned(condition) == cel
 
 
-PARCEL = {"x": schema_of(Parcel, "serialization"), "y": schema_of(Parcel, "serialization"), "given": schema_of(Decimal, "validation")}
+PARCEL = {
+    "x": schema_of(Parcel, "serialization"),
+    "y": schema_of(Parcel, "serialization"),
+    "given": schema_of(Decimal, "validation"),
+}
 
 
-@pytest.mark.parametrize("text", ["x.at < y.at", "x.at == y.at", "x.price + y.price == ''", "x.prices.exists(p, p > y.price)"])
+@pytest.mark.parametrize(
+    "text", ["x.at < y.at", "x.at == y.at", "x.price + y.price == ''", "x.prices.exists(p, p > y.price)"]
+)
 def test_cel_takes_them_as_texts_for_graphs_that_are_stored_do(text: str) -> None:
     assert compile_template(f"${{{text}}}", PARCEL).schema == {"type": "boolean"}
 

@@ -69,7 +69,9 @@ def line_of(function: Callable[..., Any]) -> int:
 
 
 @pytest.mark.parametrize("function", [at_top, in_a_list, in_a_turn, too_many])
-def test_a_fault_of_the_graph_stands_at_the_line_of_the_call(orchestra: Orchestra, function: Callable[..., Any]) -> None:
+def test_a_fault_of_the_graph_stands_at_the_line_of_the_call(
+    orchestra: Orchestra, function: Callable[..., Any]
+) -> None:
     with pytest.raises(InputError) as caught:
         orchestra.program(workflow(function))
     place = caught.value.location

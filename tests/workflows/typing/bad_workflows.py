@@ -28,7 +28,17 @@ from orchestra import (
     workflow,
 )
 
-from .good_workflows import ReaderInput, Reading, answer_from_documents, calculator, classifier, picker, reader, search, writer
+from .good_workflows import (
+    ReaderInput,
+    Reading,
+    answer_from_documents,
+    calculator,
+    classifier,
+    picker,
+    reader,
+    search,
+    writer,
+)
 
 
 @workflow()
@@ -56,7 +66,9 @@ def wrong(question: str, documents: list[Document]) -> Answer:
 @workflow()
 def unhandled(question: str, documents: list[Document]) -> Answer:
     readings = map_(
-        lambda d: accepted(reader(question=question, context=d.text), checks=quote, against=d.text, otherwise=[retry, abstain]),
+        lambda d: accepted(
+            reader(question=question, context=d.text), checks=quote, against=d.text, otherwise=[retry, abstain]
+        ),
         documents,
     )
     accepted(calculator(question=question), checks="quote")  # E: call-overload
@@ -101,7 +113,9 @@ def one_of_several(question: str) -> Reading:
     agent_by(kind.label, {"math": search})  # E: arg-type
     agent_by(kind.label, {"math": reader}, otherwise=reader)(question=question)  # E: call-arg
     agent_by(kind.label, {3: reader})  # E: type-var
-    return agent_by(kind.label, {"math": reader}, otherwise=picker)(question=question, context=question)  # E: return-value
+    return agent_by(kind.label, {"math": reader}, otherwise=picker)(
+        question=question, context=question
+    )  # E: return-value
 
 
 @workflow()

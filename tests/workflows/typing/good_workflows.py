@@ -113,7 +113,9 @@ def one_of_several(question: str, context: str) -> Reading | list[Reading] | Non
     kind = classifier(text=question)
     same = agent_by(kind.label, {"math": reader, "lookup": reader})(question=question, context=context)
     assert_type(same, Reading)
-    other = agent_by(kind.label, {"math": reader}, otherwise=picker).options(timeout=3)(question=question, context=context)
+    other = agent_by(kind.label, {"math": reader}, otherwise=picker).options(timeout=3)(
+        question=question, context=context
+    )
     assert_type(other, Reading | list[Reading] | None)
     agent_by(kind.label == "math", {True: reader, False: reader})(question=question, context=context)
     return other
@@ -168,7 +170,9 @@ def right(question: str, documents: list[Document], urls: list[str]) -> Answer:
     assert_type(mixed, Answer | Kind | Page)
     assert_type(first_of(guarded), Answer)
     assert_type(first_of(guarded, otherwise=lambda: page), Answer | Page)
-    assert_type(first_of(guarded, when(kind.label != "math", lambda: kind), otherwise=lambda: page), Answer | Kind | Page)
+    assert_type(
+        first_of(guarded, when(kind.label != "math", lambda: kind), otherwise=lambda: page), Answer | Kind | Page
+    )
     assert_type(all_of(kind.label == "math", length(documents) > 2, any_of(not_(contains(urls, question)))), bool)
     assert_type(answer_from_documents(question=question, documents=documents), Answer)
     assert_type(choose(has_value(readings[0].answer), 1, "x"), int | str)
@@ -182,9 +186,15 @@ def right(question: str, documents: list[Document], urls: list[str]) -> Answer:
 def acceptance(question: str) -> Answer:
     plain = accepted(calculator(question=question), checks=numbers, against=question)
     assert_type(plain, Answer)
-    assert_type(accepted(calculator(question=question), checks=numbers, accept=0.9, otherwise=[retry, escalate, ask]), Answer)
-    assert_type(accepted(calculator(question=question), checks=numbers, accept=certified, otherwise=[abstain]), Maybe[Answer])
-    assert_type(accepted(calculator(question=question), checks=quote & numbers, otherwise=[retry, abstain]), Maybe[Answer])
+    assert_type(
+        accepted(calculator(question=question), checks=numbers, accept=0.9, otherwise=[retry, escalate, ask]), Answer
+    )
+    assert_type(
+        accepted(calculator(question=question), checks=numbers, accept=certified, otherwise=[abstain]), Maybe[Answer]
+    )
+    assert_type(
+        accepted(calculator(question=question), checks=quote & numbers, otherwise=[retry, abstain]), Maybe[Answer]
+    )
     assert_type(verify(plain, checks=numbers, against=question), Answer)
     assert_type(calculator.options(timeout=30, retry=3, after=[plain])(question=question), Answer)
 
@@ -194,10 +204,19 @@ def acceptance(question: str) -> Answer:
     def counted(previous: Answer | None, turn: int) -> Answer:
         return calculator(question=as_text(turn))
 
-    assert_type(plan(question, returns=Answer, agents=[calculator], tools=[search], workflows=[right], question=question), Answer)
-    assert_type(plan("go", returns=list[Answer], limits=PlanLimits(steps=3), repairs=2, router=calculator, fallback=[]), list[Answer])
+    assert_type(
+        plan(question, returns=Answer, agents=[calculator], tools=[search], workflows=[right], question=question),
+        Answer,
+    )
+    assert_type(
+        plan("go", returns=list[Answer], limits=PlanLimits(steps=3), repairs=2, router=calculator, fallback=[]),
+        list[Answer],
+    )
     assert_type(plan("go", returns=Answer, replans=2, streaming=False, larger=calculator, votes=5, cache=False), Answer)
-    assert_type(plan("go", returns=Answer | None, fallback=None, timeout=3, retry=2, after=[plain], with_={"limits": 3}), Answer | None)
+    assert_type(
+        plan("go", returns=Answer | None, fallback=None, timeout=3, retry=2, after=[plain], with_={"limits": 3}),
+        Answer | None,
+    )
     assert_type(loop(better, at_most=3, until=lambda answer: has_value(answer.text)), Answer)
     assert_type(loop(counted, at_most=3, until=lambda answer: has_value(answer.text)), Answer)
     return plain

@@ -21,7 +21,16 @@ from tests.workflows.catalog import CATALOG, whole  # noqa: E402
 from tests.workflows.samples import SAMPLES  # noqa: E402
 
 FILES = 2_000
-HARMLESS = ("object.__getattr__", "object.__setattr__", "object.__delattr__", "sys._getframe", "builtins.id", "gc.", "re.", "array.")
+HARMLESS = (
+    "object.__getattr__",
+    "object.__setattr__",
+    "object.__delattr__",
+    "sys._getframe",
+    "builtins.id",
+    "gc.",
+    "re.",
+    "array.",
+)
 """Events of looking at objects; all others open, import, compile, run or connect."""
 SEEDS = (
     "*a", "&a", "!!python/object/apply:os.system [id]", "!x", "<<", "---", "}", "${a.b}", "$${", "\x00", "\t", "\ufeff", "010",

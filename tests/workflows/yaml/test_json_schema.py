@@ -178,7 +178,9 @@ def test_every_key_says_what_it_means() -> None:
     document = workflow_schema()
     parts: list[Any] = [document, *document["$defs"].values()]
     records = [choice for part in parts for choice in (part, *part.get("anyOf", ())) if "properties" in choice]
-    assert [key for record in records for key, field in record["properties"].items() if not field.get("description")] == []
+    assert [
+        key for record in records for key, field in record["properties"].items() if not field.get("description")
+    ] == []
     assert all(document["$defs"][name].get("description") for name in document["$defs"] if name.endswith("Node"))
 
 

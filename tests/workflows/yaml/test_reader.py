@@ -58,14 +58,27 @@ def test_the_order_of_the_file_is_kept() -> None:
 
 def test_scalars_are_those_of_yaml_1_2() -> None:
     with_ = read(
-        whole("output: ${a}\nnodes:\n  a: {tool: t, with: {a: no, b: 22:22, c: 0x1F, d: 2026-01-01, e: 1_000, f: 1e3}}"), "w"
+        whole(
+            "output: ${a}\nnodes:\n  a: {tool: t, with: {a: no, b: 22:22, c: 0x1F, d: 2026-01-01, e: 1_000, f: 1e3}}"
+        ),
+        "w",
     ).graph.nodes["a"]
-    assert with_.model_dump()["with_"] == {"a": "no", "b": "22:22", "c": "0x1F", "d": "2026-01-01", "e": "1_000", "f": 1000.0}
+    assert with_.model_dump()["with_"] == {
+        "a": "no",
+        "b": "22:22",
+        "c": "0x1F",
+        "d": "2026-01-01",
+        "e": "1_000",
+        "f": 1000.0,
+    }
 
 
 def test_places_are_those_of_keys_and_values() -> None:
     source = read(whole(f"output: ${{a}}\nnodes:\n  a: {NODE}"), "w.yaml")
-    value, key = source.places.place_of("nodes", "a", "with", "text"), source.places.place_of("nodes", "a", "with", "text", key=True)
+    value, key = (
+        source.places.place_of("nodes", "a", "with", "text"),
+        source.places.place_of("nodes", "a", "with", "text", key=True),
+    )
     assert (str(value), str(key)) == ("w.yaml:5:33", "w.yaml:5:27")
     assert source.places.place_of("nodes", "a", "with", "nothing") == source.places.place_of("nodes", "a", "with")
 
@@ -125,7 +138,10 @@ values = st.recursive(
     | st.integers(-5, 200)
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.sampled_from(["${a}", "x", "str"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words | st.sampled_from(["a", "b", "at_most", "until"]), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(words | st.sampled_from(["a", "b", "at_most", "until"]), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 
@@ -146,7 +162,11 @@ def test_any_data_is_read_or_refused(nodes: object, output: object, more: object
 def test_no_file_makes_the_reader_do_anything() -> None:
     """2,000 mutated and random files are read and compiled in a process whose audit hook stops at the first thing done."""
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("hostile_files.py"))], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, str(Path(__file__).with_name("hostile_files.py"))],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     said = json.loads(done.stdout)

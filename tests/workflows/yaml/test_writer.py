@@ -92,7 +92,9 @@ def test_writing_is_canonical(graph: Graph) -> None:
     assert write(read(text, "x").graph) == text
 
 
-@pytest.mark.parametrize("text", ["no", "on", "it's", "a${b}c", "${a.b}", '${a == "b"}', "don't", "café", "list[str]", "orchestra/v1"])
+@pytest.mark.parametrize(
+    "text", ["no", "on", "it's", "a${b}c", "${a.b}", '${a == "b"}', "don't", "café", "list[str]", "orchestra/v1"]
+)
 def test_a_plain_text_stays_plain(text: str) -> None:
     assert f"ask: {text}\n" in write(one(AskNode(ask=text)))
 
@@ -135,7 +137,11 @@ def test_a_key_longer_than_yaml_finds_is_read_back() -> None:
 
 
 def test_an_input_of_nothing_but_a_type_is_its_type() -> None:
-    inputs = {"a": Input(type="str"), "b": Input(type="int", default=5, optional=True), "c": Input(type="str | null", optional=True)}
+    inputs = {
+        "a": Input(type="str"),
+        "b": Input(type="int", default=5, optional=True),
+        "c": Input(type="str | null", optional=True),
+    }
     graph = Graph(name="one", input=inputs, nodes={"a": AskNode(ask="?")}, output="${a}")
     assert "input: {a: str, b: {type: int, default: 5}, c: {type: str | null, default: null}}\n" in write(graph)
 
@@ -150,7 +156,10 @@ def test_an_input_of_nothing_but_a_type_is_its_type() -> None:
     ],
 )
 def test_a_retry_with_the_usual_wait_and_no_end_is_a_number(retry: Retry, written: str) -> None:
-    for graph in (one(AskNode(ask="x", retry=retry)), one(AskNode(ask="x")).model_copy(update={"defaults": Defaults(retry=retry)})):
+    for graph in (
+        one(AskNode(ask="x", retry=retry)),
+        one(AskNode(ask="x")).model_copy(update={"defaults": Defaults(retry=retry)}),
+    ):
         assert f"retry: {written}" in write(graph)
         assert read(write(graph), "x").graph == graph
 
