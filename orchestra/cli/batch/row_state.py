@@ -17,7 +17,7 @@ from orchestra.app.inputs import bind_arguments
 from orchestra.app.orchestra import Orchestra
 from orchestra.app.result import Result
 from orchestra.app.run import Run
-from orchestra.app.run_options import RunOptions
+from orchestra.engine.request import RunOptions
 from orchestra.cli.batch.rows import BatchRow, RowResult
 from orchestra.cli.output import print_note
 from orchestra.cli.run.watch import COMMAND_LINE_AUTHOR

@@ -17,17 +17,26 @@ from orchestra.cli.typer_adapter import add_command, exit_with
 class RunArguments:
     """What is to be run, and how it is to be shown, as it was typed."""
 
-    name: Annotated[str, typer.Argument(help="A workflow, an agent or a tool; or a workflow's file.", show_default=False)]
+    name: Annotated[
+        str, typer.Argument(help="A workflow, an agent or a tool; or a workflow's file.", show_default=False)
+    ]
     inputs: Annotated[
         list[str] | None,
         typer.Option(
-            "--input", "-i", metavar="KEY=VALUE", help="An input: key=value, key=@file, key=@folder, @all.json, or - for JSON on stdin."
+            "--input",
+            "-i",
+            metavar="KEY=VALUE",
+            help="An input: key=value, key=@file, key=@folder, @all.json, or - for JSON on stdin.",
         ),
     ] = None
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan of calls; start nothing.")] = False
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and print the plan of calls; start nothing.")
+    ] = False
     budget: BudgetOption = None
     fleet: FleetOption = None
-    key: Annotated[str, typer.Option(help="Run at most once under this key; a second time shows the first result.")] = ""
+    key: Annotated[str, typer.Option(help="Run at most once under this key; a second time shows the first result.")] = (
+        ""
+    )
     memo: Annotated[
         bool,
         typer.Option("--memo", help="Answer calls that any run has made before, and that are pure, from the memo."),
@@ -57,23 +66,20 @@ def run(context: typer.Context, arguments: RunArguments) -> None:
     from orchestra.cli.run.watch import DisplayOptions
     from orchestra.cli.signals import run_with_signals
     from orchestra.core.tags import parse_tags
+    from orchestra.engine.request import RunOptions, RunRequest
 
-    limits, manner = (
-        parse_budget(arguments.budget or ()),
-        DisplayOptions.from_flags(as_json=arguments.as_json, stream=arguments.stream, live=arguments.live),
+    options = RunOptions(
+        idempotency_key=arguments.key,
+        budget=parse_budget(arguments.budget or ()),
+        memo=arguments.memo,
+        live=arguments.live,
+        tags=parse_tags(arguments.tags or ()),
+        accept=parse_accept(arguments.accept),
     )
-    request = running.RunSpec(
-        arguments.name,
-        arguments.inputs or (),
-        limits,
-        arguments.key,
-        arguments.memo,
-        manner,
-        parse_tags(arguments.tags or ()),
-        parse_accept(arguments.accept),
-    )
-    chosen = load_settings(fleet=arguments.fleet)
+    request, inputs = RunRequest(workflow=arguments.name, options=options), arguments.inputs or ()
+    display = DisplayOptions.from_flags(as_json=arguments.as_json, stream=arguments.stream, live=arguments.live)
+    settings = load_settings(fleet=arguments.fleet)
     if arguments.dry_run:
-        running.dry_run(chosen, request)
+        running.dry_run(settings, request, inputs, as_json=display.as_json)
         return
-    exit_with(run_with_signals(partial(running.run, get_opener(context), chosen, request)))
+    exit_with(run_with_signals(partial(running.run, get_opener(context), settings, request, inputs, display)))

@@ -18,6 +18,7 @@ from orchestra.core.events import Event, QuestionAsked, RunFinished, RunStarted
 from orchestra.core.labels import Label
 from orchestra.core.protocols import InboxMessage, OutboxMessage
 from orchestra.engine.engine import Engine
+from orchestra.engine.request import RunOptions, RunRequest
 from orchestra.engine.run import Execution
 from orchestra.engine.streaming import TextStream
 from orchestra.journal.errors import JournalError
@@ -34,7 +35,15 @@ from tests.simulation.lab.crashes import (
 )
 from tests.simulation.lab.people import decline_reason, person_answer, values_given
 from tests.simulation.lab.random_workflows import RandomWorkflow
-from tests.simulation.lab.storms import CHUNK_TEXT, CallLog, FaultPlan, FaultyWorkers, ProcessLife, UnaryFaultyWorkers, seeded_random
+from tests.simulation.lab.storms import (
+    CHUNK_TEXT,
+    CallLog,
+    FaultPlan,
+    FaultyWorkers,
+    ProcessLife,
+    UnaryFaultyWorkers,
+    seeded_random,
+)
 
 MESSAGE_DEADLINE = 65.0
 """Seconds within which an inbox message reaches a run that somebody has in hand, in whatever weather."""
@@ -285,7 +294,6 @@ class TrialRunner:
             raise
         heir, trial.label = await self._fork_workers(engine, process, workers)
         graph = engine.journal.put_blob(trial.workflow.text.encode())
-        options = {"memo": True} if self.plan.memo else {}
         parent = trial.earlier.run if heir is not None and trial.earlier is not None else ""
         trial.forked = bool(parent)
         if trial.forked and trial.earlier is not None:
@@ -294,19 +302,7 @@ class TrialRunner:
         values = values_given(self.plan.seed, program)
         if values:
             trial.log.count_fault("values given before")
-        return engine.start(
-            program,
-            trial.inputs,
-            graph=graph,
-            label=trial.label,
-            run=trial.run,
-            options=options,
-            parent=parent,
-            workers=heir,
-            tiers=self.plan.tiers,
-            stream_text=self._has_live_reader(process),
-            values=values,
-        )
+        return engine.start(program, RunRequest(inputs=trial.inputs, graph=graph, label=trial.label, run=trial.run, parent=parent, tiers=self.plan.tiers, overrides=values, options=RunOptions(memo=self.plan.memo, live=self._has_live_reader(process))), workers=heir)
 
     async def _fork_workers(
         self, engine: Engine, process: SimulatedProcess, workers: FaultyWorkers
